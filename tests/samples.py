@@ -121,7 +121,7 @@ def event_of(fields: dict[str, Any]) -> Event:
 def message_of(fields: dict[str, Any]) -> Any:
     """The stored message that has these fields."""
     # the house of the gateway is tested without it
-    from imserver.messenger.messages.model import Message
+    from imserver.messenger.log.model import Message
 
     texts = {key: fields[key].encode() for key in ("body", "meta") if key in fields}
     members = tuple(fields.get("members", ()))

@@ -25,7 +25,7 @@ WriteAt = Callable[[float], None]
 @pytest.fixture
 def write_at(monkeypatch: pytest.MonkeyPatch) -> WriteAt:
     """Set the Unix time at which the log writes."""
-    from imserver.messenger.messages.log import transaction
+    from imserver.messenger.log import transaction
 
     return lambda seconds: monkeypatch.setattr(transaction, "time", lambda: seconds)
 

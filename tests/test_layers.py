@@ -45,7 +45,14 @@ LAYERS = (
         "gateway.dialects",
         *(package.removeprefix("imserver.") for package in FEATURES[1:]),
     ),
-    (FEATURES[0].removeprefix("imserver."),),
+    (
+        "messenger.messages",
+        "messenger.streams",
+        "messenger.delivery",
+        "messenger.channels",
+        "messenger.search",
+        "messenger.log",
+    ),
     ("plugin",),
     ("gateway.terminal",),
     ("gateway.feature",),
@@ -73,7 +80,10 @@ LAYERS = (
     ),
 )
 
-MESSENGER, COMMANDS = FEATURES[0].removeprefix("imserver."), "gateway.commands"
+MESSENGER, COMMANDS = "messenger.messages", "gateway.commands"
+ROOMS = ("messages", "streams", "delivery", "channels", "search", "log")
+"""The rooms of stored messages: folders of the messenger that are no features
+on it."""
 
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
@@ -283,6 +293,7 @@ def test_features_import_the_face_alone() -> None:
         "imserver.plugin.",
         "imserver.__version__",
         *(f"{package}." for package in FEATURES),
+        *(f"imserver.messenger.{room}." for room in ROOMS),
     )
     exports = {
         f"{package}.{name}"
@@ -313,12 +324,16 @@ def test_the_messenger_uses_exactly_the_names_of_its_privilege_beyond_the_face()
 
 
 def names_of_the_privilege() -> list[str]:
-    messenger = [*(PACKAGE / FOLDERS[0]).rglob("*.py")]
+    messenger = [
+        module
+        for room in ROOMS
+        for module in (PACKAGE / "messenger" / room).rglob("*.py")
+    ]
     names = {
         name.removeprefix("imserver.")
         for module in messenger
         for name, _ in imported(module)
-        if own_layer(name) not in {None, MESSENGER, "plugin"}
+        if not (own_layer(name) or "plugin").startswith(("messenger.", "plugin"))
         and name not in names_of_the_face()
     }
     return sorted(names)
@@ -567,7 +582,7 @@ def test_a_node_without_the_messenger_loads_nothing_of_it(
         "from imserver.gateway.config.settings import Config; "
         "from imserver.gateway.node.feature_list import load_features, with_core; "
         f"with_core(load_features(replace(Config(), features={features}))); "
-        "print([name for name in sys.modules if name.startswith(('imserver.messenger.messages', "
+        "print([name for name in sys.modules if name.startswith(('imserver.messenger.', "
         "'imserver.plugin.messages'))])"
     )
     done = subprocess.run(

@@ -43,11 +43,11 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "core.back_ends": "imserver.gateway.auth.questions:BackEnds"
     },
     "imserver.plugin.messages": {
-        "log.annotations": "imserver.messenger.messages.log.annotations:AnnotationWriter",
-        "log.conversations": "imserver.messenger.messages.log.conversations:ConversationReader",
-        "log.entries": "imserver.messenger.messages.log.read:EntryReader",
-        "log.import_past: what `work` gets": "imserver.messenger.messages.log.log_import:LogImport",
-        "log.marks": "imserver.messenger.messages.log.marks:MarkStore",
+        "log.annotations": "imserver.messenger.log.annotations:AnnotationWriter",
+        "log.conversations": "imserver.messenger.log.conversations:ConversationReader",
+        "log.entries": "imserver.messenger.log.read:EntryReader",
+        "log.import_past: what `work` gets": "imserver.messenger.log.log_import:LogImport",
+        "log.marks": "imserver.messenger.log.marks:MarkStore",
     },
     "imserver.plugin.services": {
         "core.channel_commands": "imserver.gateway.channels.client_commands:ChannelCommands",

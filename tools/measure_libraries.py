@@ -135,7 +135,7 @@ def frames() -> None:
     load("imserver.dialects.protobuf.chat_pb2")
     from imserver.dialects.protobuf import chat_pb2 as pb
     from imserver.dialects.protobuf.wire import ProtobufDialect, uplink_ack
-    from imserver.messenger.messages.model import Message
+    from imserver.messenger.log.model import Message
 
     dialect = ProtobufDialect()
     stored = Message(

@@ -23,7 +23,7 @@ from bench.loop import BenchError, Loop
 from bench.protobuf import BINARY
 from bench.push import Tally
 from imserver.dialects.protobuf import wire as protobuf
-from imserver.messenger.messages.model import Message
+from imserver.messenger.log.model import Message
 from tests.support import Server
 
 TAG = "tag123"

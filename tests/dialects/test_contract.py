@@ -9,7 +9,7 @@ from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.gateway.model import Heartbeat
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
 from tests.dialects.action.harness import ActionHarness
 from tests.gateway.hub.harness import Harness
 from tests.gateway.protocol import test_contract as of_gateway

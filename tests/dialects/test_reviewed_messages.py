@@ -10,8 +10,8 @@ from msgspec import json as fast
 from imserver.backends.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect, Say
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.model import ReviewUnavailable
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.model import ReviewUnavailable
 from tests.dialects.action.harness import ActionHarness, One
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness as Chats

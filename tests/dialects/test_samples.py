@@ -24,9 +24,9 @@ from imserver.dialects.protobuf.wire import (
 )
 from imserver.dialects.pusher import wire as pusher
 from imserver.gateway.protocol.dialect import Dialect
-from imserver.messenger.messages.messaging import StoredView
-from imserver.messenger.messages.receipts import MarksAnswer, ReceiptPage
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.delivery.messaging import StoredView
+from imserver.messenger.delivery.receipts import MarksAnswer, ReceiptPage
+from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
 from tests.samples import Makers, check, is_for, json_of, samples_of
 
 

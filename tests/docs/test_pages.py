@@ -30,8 +30,8 @@ from imserver.gateway.http.openapi import problems_of
 from imserver.gateway.model import Limit
 from imserver.gateway.node.feature_list import FEATURES
 from imserver.gateway.transport.states import CONNECTION_TRANSITIONS, ConnectionEvent
-from imserver.messenger.messages.acks import ACK_TRANSITIONS, AckEvent
-from imserver.messenger.messages.catch_up import RECOVERED
+from imserver.messenger.delivery.acks import ACK_TRANSITIONS, AckEvent
+from imserver.messenger.delivery.catch_up import RECOVERED
 from imserver.pages.reference import chinese
 from imserver.pages.text import TEXT
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables

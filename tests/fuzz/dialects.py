@@ -22,7 +22,7 @@ from imserver.gateway.dialects.sse.api import SseDialect
 from imserver.gateway.errors import ReplyCode
 from imserver.gateway.model import BadFrame, Command, Reply, Request
 from imserver.gateway.protocol.dialect import Dialect
-from imserver.messenger.messages.model import Message
+from imserver.messenger.log.model import Message
 from imserver.notifications.content import meta_of, notify_in, text_in
 from imserver.plugin.wire import Refused
 from imserver_client.protocol import CmdCodec

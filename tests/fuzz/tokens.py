@@ -33,7 +33,7 @@ from imserver.gateway.config.settings import Config, JwtSettings
 from imserver.gateway.http.form import app_number, room_id
 from imserver.gateway.process import Secret
 from imserver.gateway.sessions.connection_ids import ConnectionIds
-from imserver.messenger.messages.names import clean_name, is_name
+from imserver.messenger.log.names import clean_name, is_name
 from imserver.notifications.tokens import (
     ActionToken,
     ActionTokens,

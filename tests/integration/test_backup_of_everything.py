@@ -23,8 +23,8 @@ from imserver.gateway.storage.store import Store
 from imserver.media.uploads import upload_rows
 from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.upload_rows import rows_of
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import write
 from tests.gateway.storage.servers import DatabaseServer

@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from imserver.gateway.model import Limit
-from imserver.messenger.messages.streamed_messages import MOST_OWNER_BYTES
+from imserver.messenger.streams.streamed_messages import MOST_OWNER_BYTES
 from imserver.people.bots.answers import MOST_STREAMS
 from imserver.plugin.testing import HostAndPort
 from tests.conftest import StartServer

@@ -21,8 +21,8 @@ from imserver.gateway.storage.app_rows import form_of
 from imserver.gateway.storage.statements import PooledStatements, Row
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import OF_APP, OF_LOGS, Reason, Table
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.parts import bots_of

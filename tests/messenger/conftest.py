@@ -5,14 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages import (
-    catch_up,
-    deliverer,
-    message_search,
-    stored_channels,
-)
-from imserver.messenger.messages.log import groups, transaction, writer
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.channels import stored_channels
+from imserver.messenger.delivery import catch_up, deliverer
+from imserver.messenger.log import groups, transaction, writer
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.search import message_search
 from tests.messenger.messaging_harness import Node
 
 

@@ -18,8 +18,8 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.database import GreenletRunner
 from imserver.gateway.storage.statements import NotStored, T, Unsure
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.action_positions import ActionPositions
-from imserver.messenger.messages.log.contract import Commit, Entry
+from imserver.messenger.delivery.action_positions import ActionPositions
+from imserver.messenger.log.contract import Commit, Entry
 from tests.gateway.storage.servers import migrate
 
 DATABASE_ID = "0123456789"

@@ -13,15 +13,15 @@ from imserver.gateway.auth.questions import Relations
 from imserver.gateway.auth.rates import MutedUsers, SenderRates
 from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.transport.connection import Connection
-from imserver.messenger.messages.acks import AckTracker
-from imserver.messenger.messages.log.contract import Commit, Entry
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.channels.stored_channels import ChannelLog
+from imserver.messenger.delivery.acks import AckTracker
+from imserver.messenger.delivery.messaging import Messaging
+from imserver.messenger.delivery.receipts import Receipts, Signals, ToFollowers
+from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
+from imserver.messenger.log.contract import Commit, Entry
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.message_commands import MessageCommands
-from imserver.messenger.messages.message_search import MessageSearch
-from imserver.messenger.messages.messaging import Messaging
-from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
-from imserver.messenger.messages.stored_channels import ChannelLog
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.search.message_search import MessageSearch
 from tests.gateway.hub.harness import Admitting, Harness
 from tests.gateway.transport.harness import Client, until
 from tests.integration.raw import TEXT, frame
@@ -119,7 +119,7 @@ class Node(Harness):
         self.log.writer.seconds = self.store.seconds
         self.gates.unsure.set()
 
-    # what :class:`imserver.messenger.messages.log.writer.LogListener` does
+    # what :class:`imserver.messenger.log.writer.LogListener` does
 
     def committed(self, commit: Commit) -> None:
         self.messaging.committed(commit)

@@ -9,9 +9,9 @@ import pytest
 from msgspec import json
 
 from imserver.gateway.notify import Action, Notify
-from imserver.messenger.messages.log.contract import Conversation
-from imserver.messenger.messages.log.conversations import UnreadMessages
-from imserver.messenger.messages.model import Message
+from imserver.messenger.log.contract import Conversation
+from imserver.messenger.log.conversations import UnreadMessages
+from imserver.messenger.log.model import Message
 from imserver.notifications.content import (
     MOST_BYTES,
     Author,

@@ -19,11 +19,11 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.storage.statements import text_of
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.deliverer import LogFollower
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.model import Message
-from imserver.messenger.messages.receipts import Receipts
+from imserver.messenger.delivery.deliverer import LogFollower
+from imserver.messenger.delivery.receipts import Receipts
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.model import Message
 from imserver.notifications import notifier
 from imserver.notifications.contract import (
     ConversationWish,

@@ -16,8 +16,8 @@ from imserver.gateway.errors import ServiceRefused
 from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.notify import Notify
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.notifications.audiences import AudienceRows
 from imserver.notifications.contract import (
     Audience,
@@ -32,7 +32,7 @@ from imserver.notifications.contract import (
     Wishes,
 )
 from imserver.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows, Results
-from tests.messenger.messages.log.test_log_effort import steps_of
+from tests.messenger.log.test_log_effort import steps_of
 from tests.stores import OpenStore
 
 APP = "shop"

@@ -30,8 +30,8 @@ from imserver.gateway.config.settings import (
 from imserver.gateway.node.feature_list import load_config
 from imserver.gateway.process import DataDirectory
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate import doctor
 from imserver.operate.database import damage_of
 from imserver.operate.upgrade import lack_of

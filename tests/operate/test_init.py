@@ -16,7 +16,7 @@ from imserver.gateway.config.load import load_with_locations
 from imserver.gateway.config.values import MIN_KEY_CHARACTERS
 from imserver.gateway.node.feature_list import load_config
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.message_log import MessageLog
 from imserver.pages.declared import ChatSettings
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import AccountSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imserver.gateway.storage.statements import text_of
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.message_log import MessageLog
 from imserver.people.accounts.parts import accounts_of
 from tests.rows import sections
 from tests.security.node_harness import Harness, config

@@ -8,20 +8,20 @@ import pytest
 
 from imserver.dialects.protobuf import wire
 from imserver.gateway.model import ChannelPart, Reply, Request, Signal, StreamPart
-from imserver.messenger.messages.commands import SearchFilter
-from imserver.messenger.messages.message_commands import (
-    ConversationPage,
-    ConversationView,
-    EntryPage,
-    SearchPage,
-)
-from imserver.messenger.messages.model import Message
-from imserver.messenger.messages.receipts import (
+from imserver.messenger.delivery.receipts import (
     MarksAnswer,
     PeerReceipt,
     ReadMark,
     ReceiptPage,
     ReceiptShown,
+)
+from imserver.messenger.log.commands import SearchFilter
+from imserver.messenger.log.model import Message
+from imserver.messenger.messages.message_commands import (
+    ConversationPage,
+    ConversationView,
+    EntryPage,
+    SearchPage,
 )
 from tests.integration import protobuf
 from tests.support import ROOT

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from imserver.messenger.messages import streamed_messages
+from imserver.messenger.streams import streamed_messages
 from imserver.people.bots import bots
 from tests.users import PASSWORD, User
 

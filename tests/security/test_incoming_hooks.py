@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import json
 
-from imserver.messenger.messages.log.bots import MOST_BOTS
+from imserver.messenger.log.bots import MOST_BOTS
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.parts import bots_of
 from tests.rows import ROUTES

@@ -15,8 +15,8 @@ from imserver.gateway.channels.members import ChannelMember, MembersHere, page_o
 from imserver.gateway.cluster.history import PAGE_BYTES
 from imserver.gateway.dialects.cmd import wire as cmd
 from imserver.gateway.http.reply import MAX_BATCH_BYTES
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from tests.rows import OPERATIONS, READERS
 from tests.users import User
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.http.operation import Operation
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup, UpdateGroup
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.message_log import MessageLog
 from imserver.people.accounts import cards
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of

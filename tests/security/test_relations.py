@@ -39,7 +39,7 @@ from imserver.gateway.model import Event, Reply
 from imserver.gateway.transport.connection import Connection, Encoding
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
 from imserver.messenger.later.service import ScheduledMessages
-from imserver.messenger.messages.commands import Pin, React, Send, Typing
+from imserver.messenger.log.commands import Pin, React, Send, Typing
 from imserver.people.accounts import friends
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of

@@ -112,7 +112,7 @@ BUGS: Final[dict[str, Bug]] = {
             "slow database",
         ),
         _method(
-            "imserver.messenger.messages.log.writer:LogWriter.senders",
+            "imserver.messenger.log.writer:LogWriter.senders",
             lambda _: lambda *_: (),
         ),
         seed=1,
@@ -122,7 +122,7 @@ BUGS: Final[dict[str, Bug]] = {
         "67246ea9",
         ("burst of messages", "reads", "cut nodes", "clients are cut"),
         _method(
-            "imserver.messenger.messages.log_subscriptions:LogSubscriptions.is_ahead",
+            "imserver.messenger.delivery.log_subscriptions:LogSubscriptions.is_ahead",
             lambda _: lambda *_: None,
         ),
         seed=6,
@@ -132,7 +132,7 @@ BUGS: Final[dict[str, Bug]] = {
         "561a21a3",
         ("burst of messages", "messages", "database loses commits"),
         _method(
-            "imserver.messenger.messages.log.writer:LogWriter.learn",
+            "imserver.messenger.log.writer:LogWriter.learn",
             lambda _: lambda *_: None,
         ),
         seed=1,
@@ -141,9 +141,7 @@ BUGS: Final[dict[str, Bug]] = {
         "A message whose COMMIT was not answered in time was called refused, and was stored.",
         "9b0424b2",
         ("notes", "cut database one way"),
-        lambda: replace(
-            "imserver.messenger.messages.log.writer:StorageUnsure", _Refused
-        ),
+        lambda: replace("imserver.messenger.log.writer:StorageUnsure", _Refused),
         seed=1,
     ),
     "late login wins": Bug(

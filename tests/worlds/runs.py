@@ -19,10 +19,10 @@ from gevent import monkey
 
 import imserver.gateway.core.cluster
 import imserver.gateway.dialects.cmd
-import imserver.messenger.messages.names  # noqa: F401  # else each world would load them for itself
+import imserver.messenger.log.names  # noqa: F401  # else each world would load them for itself
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.message_log import MessageLog
 from tests.worlds.bugs import BUGS
 from tests.worlds.plan import Plan
 from tests.worlds.world import Result, Simulation, fresh_folder

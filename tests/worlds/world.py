@@ -38,8 +38,8 @@ from imserver.gateway.model import Event, Outcome
 from imserver.gateway.node.node import Node
 from imserver.gateway.push.push import UserPush
 from imserver.gateway.transport.gate import Admission, Head
-from imserver.messenger.messages.log.contract import Appended, Draft, StorageUnsure
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Appended, Draft, StorageUnsure
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.services import MessageServices
 from tests.worlds.clients import Client, Listener, Messenger, Wire
 from tests.worlds.database import SimDatabase

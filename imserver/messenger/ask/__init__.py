@@ -2,7 +2,7 @@
 once, with a deadline.
 
 The log decides which answer counts, and every node with stored messages lets
-users answer (:mod:`imserver.messenger.messages.log.asks`). This feature asks,
+users answer (:mod:`imserver.messenger.log.asks`). This feature asks,
 waits for answers, and closes questions at their deadlines.
 """
 

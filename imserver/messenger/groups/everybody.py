@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 import gevent
 
 from imserver.messenger.groups.groups import Groups, RemovedMembers
-from imserver.messenger.messages.log.contract import Everybody
+from imserver.messenger.log.contract import Everybody
 from imserver.plugin.messages import GroupState, MessageLog, Rejected, RejectReason
 from imserver.plugin.storage import Statements, Store, text_of
 

@@ -26,8 +26,8 @@ from imserver.messenger.groups.wire import (
     LeaveGroup,
     UpdateGroup,
 )
-from imserver.messenger.messages.log.contract import Everybody
-from imserver.messenger.messages.log.handles import has_one_alphabet, is_handle, spelled
+from imserver.messenger.log.contract import Everybody
+from imserver.messenger.log.handles import has_one_alphabet, is_handle, spelled
 from imserver.plugin.errors import (
     HttpProblem,
     ImserverError,

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.api import conversations, messages, streamed
 from imserver.messenger.messages.declared import SETTINGS, TABLES
-from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.parts import build, offline
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin import FeatureRow
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from time import gmtime, strftime, time
 import click
 
 from imserver.gateway.storage.statements import PooledStatements, text_of
-from imserver.messenger.messages.log.lost import ranges_of
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.lost import ranges_of
+from imserver.messenger.log.message_log import MessageLog
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
 from imserver.plugin.progress import long_work
 

@@ -5,40 +5,14 @@ from typing import Annotated, Any, Final
 
 from msgspec import Struct
 
-from imserver.gateway.auth.rates import Rate
 from imserver.gateway.config.declared import about
-from imserver.gateway.config.settings import Amount, AppCount, Count, Duration, Seconds
+from imserver.gateway.config.settings import AppCount, Count, Seconds
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.numbers import GivenNumbers, raise_all
 from imserver.gateway.storage.statements import Statements
 from imserver.gateway.storage.tables import OF_LOGS, Reason, Table
+from imserver.messenger.streams.limits import StreamLimits
 from imserver.plugin import SettingsRow
-
-PIECES: Final = Rate(
-    "pieces",
-    "pieces of streamed messages",
-    "app",
-    "limits.pieces_per_second",
-    "1008, over HTTP 429",
-)
-SEARCH_MILLISECONDS: Final = 15_000
-"""The time that the searches of one user may take in a minute."""
-SEARCH_TIME: Final = Rate(
-    "search_time",
-    "milliseconds of searches of messages",
-    "user",
-    f"{SEARCH_MILLISECONDS} a minute",
-    "1008, over HTTP 429",
-)
-
-
-class StreamLimits(Struct, frozen=True):
-    """Keys of section ``limits``: streamed messages of an app on one node."""
-
-    pieces_per_second: Seconds = 0.0
-    open_streams: Count = 10000
-    stream_bytes: Amount = 131072
-    stream_seconds: Duration = 60.0
 
 
 class RetentionSettings(Struct, frozen=True):

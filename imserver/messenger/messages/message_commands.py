@@ -23,9 +23,18 @@ from imserver.gateway.sessions.sessions import Sessions
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection, app_and_user
 from imserver.gateway.transport.dispatch import CommandRow, CommandTable
-from imserver.messenger.messages.acks import AckingLogSubscription
-from imserver.messenger.messages.catch_up import CatchUp
-from imserver.messenger.messages.commands import (
+from imserver.messenger.delivery.acks import AckingLogSubscription
+from imserver.messenger.delivery.catch_up import CatchUp
+from imserver.messenger.delivery.log_subscriptions import PendingLogSubscription
+from imserver.messenger.delivery.messaging import Messaging, RefusedView, facts_of
+from imserver.messenger.delivery.receipts import (
+    MarksAnswer,
+    Receipts,
+    Signals,
+    ToFollowers,
+)
+from imserver.messenger.log.asks import AskChange
+from imserver.messenger.log.commands import (
     Ack,
     AnswerAsk,
     AskPins,
@@ -42,8 +51,7 @@ from imserver.messenger.messages.commands import (
     Send,
     Sync,
 )
-from imserver.messenger.messages.log.asks import AskChange
-from imserver.messenger.messages.log.contract import (
+from imserver.messenger.log.contract import (
     Change,
     ConversationSummary,
     Draft,
@@ -51,24 +59,16 @@ from imserver.messenger.messages.log.contract import (
     Rejected,
     RejectReason,
 )
-from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.threads import Thread, ThreadState
-from imserver.messenger.messages.log_subscriptions import PendingLogSubscription
-from imserver.messenger.messages.message_search import MessageSearch
-from imserver.messenger.messages.messaging import Messaging, RefusedView, facts_of
-from imserver.messenger.messages.model import (
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.model import (
     Ask,
     EntryView,
     Message,
     ReviewUnavailable,
     TooManyMessages,
 )
-from imserver.messenger.messages.receipts import (
-    MarksAnswer,
-    Receipts,
-    Signals,
-    ToFollowers,
-)
+from imserver.messenger.log.threads import Thread, ThreadState
+from imserver.messenger.search.message_search import MessageSearch
 from imserver.plugin.http import view
 
 
@@ -474,7 +474,7 @@ class ThreadView(ThreadState, frozen=True, kw_only=True):
 
 
 class ThreadPageView(Struct, rename="camel"):
-    """The answer to :class:`imserver.messenger.messages.commands.AskThread`."""
+    """The answer to :class:`imserver.messenger.log.commands.AskThread`."""
 
     thread: ThreadView
     messages: list[EntryView]
@@ -522,7 +522,7 @@ class ThreadCommands:
         self, app: str, user: str, before: int, limit: int
     ) -> tuple[list[Thread], bool]:
         """See
-        :meth:`imserver.messenger.messages.log.threads.ThreadStore.of_user`."""
+        :meth:`imserver.messenger.log.threads.ThreadStore.of_user`."""
         return self._log.threads.of_user(app, user, before, limit)
 
     def follow(

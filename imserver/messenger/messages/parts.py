@@ -9,26 +9,27 @@ from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.storage.contract import Erasure
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.dispatch import CommandTable
-from imserver.messenger.messages.acks import AckTracker
-from imserver.messenger.messages.action_positions import ActionPositions
-from imserver.messenger.messages.catch_up import StreamStarts
-from imserver.messenger.messages.declared import RetentionSettings, StreamLimits
-from imserver.messenger.messages.log.contract import Commit
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.channels.stored_channels import ChannelLog
+from imserver.messenger.delivery.acks import AckTracker
+from imserver.messenger.delivery.action_positions import ActionPositions
+from imserver.messenger.delivery.catch_up import StreamStarts
+from imserver.messenger.delivery.messaging import Messaging
+from imserver.messenger.delivery.receipts import Receipts, Signals, ToFollowers
+from imserver.messenger.delivery.stored_pushes import LogPushes
+from imserver.messenger.log.contract import Commit
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.messages.declared import RetentionSettings
 from imserver.messenger.messages.message_commands import (
     AskCommands,
     MessageCommands,
     ThreadCommands,
 )
-from imserver.messenger.messages.message_search import MessageSearch, WordIndexing
-from imserver.messenger.messages.messaging import Messaging
-from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
 from imserver.messenger.messages.retention import Retention
 from imserver.messenger.messages.services import MessageServices
-from imserver.messenger.messages.stored_channels import ChannelLog
-from imserver.messenger.messages.stored_pushes import LogPushes
-from imserver.messenger.messages.streamed import ConversationStreams, StreamedTexts
-from imserver.messenger.messages.streamed_messages import (
+from imserver.messenger.search.message_search import MessageSearch, WordIndexing
+from imserver.messenger.streams.limits import StreamLimits
+from imserver.messenger.streams.streamed import ConversationStreams, StreamedTexts
+from imserver.messenger.streams.streamed_messages import (
     ChannelStreams,
     StreamedMessages,
 )

@@ -14,10 +14,10 @@ from msgspec import Struct
 from imserver.gateway.config.settings import TenantSettings, app_settings_of
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.delivery.action_positions import ActionPositions
+from imserver.messenger.log.contract import LogObserver
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
-from imserver.messenger.messages.log.contract import LogObserver
-from imserver.messenger.messages.log.message_log import MessageLog
 
 log = logging.getLogger(__name__)
 

@@ -2,16 +2,16 @@
 
 from msgspec import Struct
 
-from imserver.messenger.messages.catch_up import StreamStarts
-from imserver.messenger.messages.log.contract import LogObserver
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.delivery.catch_up import StreamStarts
+from imserver.messenger.delivery.messaging import Messaging
+from imserver.messenger.delivery.receipts import Receipts, Signals
+from imserver.messenger.log.contract import LogObserver
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.message_commands import AskCommands, ThreadCommands
-from imserver.messenger.messages.message_search import MessageSearch
-from imserver.messenger.messages.messaging import Messaging
-from imserver.messenger.messages.receipts import Receipts, Signals
 from imserver.messenger.messages.retention import Retention
-from imserver.messenger.messages.streamed import StreamedTexts
-from imserver.messenger.messages.streamed_messages import StreamedMessages
+from imserver.messenger.search.message_search import MessageSearch
+from imserver.messenger.streams.streamed import StreamedTexts
+from imserver.messenger.streams.streamed_messages import StreamedMessages
 
 
 class MessageServices(Struct, frozen=True):

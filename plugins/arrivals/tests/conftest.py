@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Entry
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Entry
+from imserver.messenger.log.message_log import MessageLog
 from tests.integration.plug_ins import install
 from tests.security.mail import Sink
 from tests.stores import database_servers, sqlite_model, url

@@ -37,8 +37,8 @@ from imserver_arrivals.records import (
 from imserver_arrivals.spool import RUN_BYTES, Spool
 
 from imserver.gateway.storage.statements import text_of
-from imserver.messenger.messages.log.contract import Entry
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Entry
+from imserver.messenger.log.message_log import MessageLog
 from tests.processes import running
 from tests.security.mail import Sink
 

@@ -29,8 +29,8 @@ from imserver_arrivals.records import (
     mention,
 )
 
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.audit.chain import shown
 from imserver.operate.audit.rows import AuditQuery, search
 from imserver.people.accounts.contract import Account

@@ -24,7 +24,7 @@ from imserver_arrivals.follow import LIVE
 from imserver_arrivals.formats import FOLLOWED
 
 import imserver_client as im
-from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.log.contract import Draft
 from imserver.plugin.testing import eventually
 from tests.docs.markdown import blocks
 from tests.docs.play import exchanges, matches

@@ -27,7 +27,7 @@ from imserver_arrivals.records import (
     Removal,
 )
 
-from imserver.messenger.messages.log.contract import Draft, Entry
+from imserver.messenger.log.contract import Draft, Entry
 from imserver.plugin.testing import eventually
 
 SECONDS = 300.0

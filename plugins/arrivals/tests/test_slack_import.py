@@ -26,7 +26,7 @@ from imserver_arrivals.records import (
 from imserver_arrivals.slack import SlackExport, Texts, microseconds_of, text_of
 from imserver_arrivals.text import clean, emoji_named
 
-from imserver.messenger.messages.log.contract import Entry
+from imserver.messenger.log.contract import Entry
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from tests.support import Server

@@ -19,7 +19,7 @@ from imserver_durable_streams.rows import (
 from msgspec.structs import replace
 
 from imserver.gateway.storage.tables import StoreTables
-from imserver.messenger.messages.log.contract import AppendRequest
+from imserver.messenger.log.contract import AppendRequest
 from imserver.plugin.http import ApiProblem
 from imserver.plugin.messages import Appended, Draft, MessageLog
 from imserver.plugin.storage import Statements, Store

@@ -13,8 +13,8 @@ import pytest
 from imserver.backends.webhooks.absences import Absences
 from imserver.backends.webhooks.requests import Receiver
 from imserver.gateway.sessions.presence import Online
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from tests.backends.webhooks.test_feeds import APP, EVENTS, Node
 from tests.gateway.core.back_end import BackEnd
 from tests.gateway.transport.harness import until

@@ -27,8 +27,8 @@ from imserver.backends.webhooks.event_rows import (
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from tests.stores import OpenStore
 from tests.support import run_cli
 

@@ -13,10 +13,10 @@ from imserver.backends.webhooks.log_window import LogWindow
 from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
-from tests.messenger.messages.log.test_log_effort import APP, fill, steps_of
-from tests.messenger.messages.log.test_snapshot import torn_reads
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
+from tests.messenger.log.test_log_effort import APP, fill, steps_of
+from tests.messenger.log.test_snapshot import torn_reads
 from tests.stores import OpenStore
 
 

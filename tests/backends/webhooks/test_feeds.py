@@ -20,8 +20,8 @@ from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Commit, Draft, Entry
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Commit, Draft, Entry
+from imserver.messenger.log.message_log import MessageLog
 from tests.backends.webhooks.consumer_users import Events, end
 from tests.gateway.core.back_end import BackEnd, Post
 from tests.gateway.transport.harness import until

@@ -9,7 +9,7 @@ from imserver.backends.webhooks.log_window import (
     MAX_BUFFERED_BYTES,
     LogWindow,
 )
-from imserver.messenger.messages.log.contract import Entry
+from imserver.messenger.log.contract import Entry
 
 
 class Log:

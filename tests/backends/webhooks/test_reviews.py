@@ -11,8 +11,8 @@ from imserver.backends.webhooks import reviews
 from imserver.backends.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.gateway.auth.questions import ALLOWED, UNDECIDED, ReviewDecision
 from imserver.gateway.config.settings import TenantSettings, WebhookSettings
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.messaging import facts_of
+from imserver.messenger.delivery.messaging import facts_of
+from imserver.messenger.log.contract import Draft
 from tests.backends.login_harness import WebhookHarness
 from tests.gateway.core.back_end import Answer, BackEnd, Post
 from tests.gateway.transport.harness import until

@@ -14,7 +14,7 @@ from imserver.gateway.auth.observer import Observer
 from imserver.gateway.auth.questions import Relations
 from imserver.gateway.auth.rates import MutedUsers
 from imserver.gateway.transport.connection import Connection
-from imserver.messenger.messages.acks import AckTracker
+from imserver.messenger.delivery.acks import AckTracker
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import until
 from tests.integration.raw import PING, PONG, TEXT, frame

@@ -13,9 +13,9 @@ from imserver.gateway import errors
 from imserver.gateway.cluster.nodes import NodeMessages
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.model import Event
-from imserver.messenger.messages import acks
-from imserver.messenger.messages.acks import ACK_SECONDS
-from imserver.messenger.messages.catch_up import PAGE
+from imserver.messenger.delivery import acks
+from imserver.messenger.delivery.acks import ACK_SECONDS
+from imserver.messenger.delivery.catch_up import PAGE
 from tests.dialects.action.harness import APP, ActionHarness, One
 from tests.dialects.action.test_messages import Keeping
 from tests.gateway.transport.harness import turn, until

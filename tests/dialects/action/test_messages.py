@@ -14,8 +14,8 @@ from imserver.dialects.action.service import LEFT_TEXT
 from imserver.dialects.action.stored import ActionMessages
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.transport.connection import Connection
-from imserver.messenger.messages import acks
-from imserver.messenger.messages.acks import PongLogSubscription
+from imserver.messenger.delivery import acks
+from imserver.messenger.delivery.acks import PongLogSubscription
 from tests.dialects.action.harness import ACTION, APP, ActionHarness, One
 from tests.gateway.transport.harness import until
 from tests.integration.raw import PING, TEXT, frame

@@ -22,8 +22,8 @@ from tests.gateway.core.cluster_harness import MULTI
 from tests.gateway.hub.harness import Harness
 from tests.gateway.protocol.test_fossil import apply
 from tests.gateway.transport.harness import Client, turn
-from tests.messenger.messages.test_streamed_messages import streams_of
 from tests.messenger.messaging_harness import Node
+from tests.messenger.streams.test_streamed_messages import streams_of
 
 PRICES = "prices:1"
 CENTRIFUGE = CentrifugeDialect()

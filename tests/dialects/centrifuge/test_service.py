@@ -41,8 +41,8 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandRow
 from imserver.gateway.transport.gate import Head
 from imserver.gateway.transport.states import CLOSING
-from imserver.messenger.messages.commands import Send
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
+from imserver.messenger.log.commands import Send
 from tests.gateway.channels.test_channels import NEWS, check_that_readers_share_pages
 from tests.gateway.channels.test_channels import harness as harness
 from tests.gateway.hub.harness import Harness

@@ -20,8 +20,8 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.gateway.errors import CloseCode
 from imserver.gateway.model import BadFrame, ChannelPart, Event, Reply, Request
-from imserver.messenger.messages.model import Message
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
+from imserver.messenger.log.model import Message
 from tests.samples import bytes_of, samples_of, shown
 
 as_json = CentrifugeDialect().joined(MESSAGE_COMMANDS)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from imserver.gateway.transport.states import CLOSING
-from imserver.messenger.messages import acks
-from imserver.messenger.messages.acks import AckingLogSubscription
-from imserver.messenger.messages.catch_up import RECOVERED
+from imserver.messenger.delivery import acks
+from imserver.messenger.delivery.acks import AckingLogSubscription
+from imserver.messenger.delivery.catch_up import RECOVERED
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.gateway.transport.harness import until
 from tests.integration import protobuf

@@ -17,13 +17,13 @@ from imserver.dialects.protobuf.wire import (
 )
 from imserver.gateway import errors
 from imserver.gateway.model import BadFrame, Reply, Request, Signal
+from imserver.messenger.log.model import EntryKind, Message
 from imserver.messenger.messages.message_commands import (
     ConversationPage,
     ConversationView,
     EntryPage,
     SearchPage,
 )
-from imserver.messenger.messages.model import EntryKind, Message
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, further, one, outputs, sent
 from tests.samples import requests_of

@@ -32,8 +32,8 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.expiry import Sweep
 from imserver.gateway.model import Limit
 from imserver.gateway.transport.connection import Connection
-from imserver.messenger.messages import deliverer
-from imserver.messenger.messages.log.contract import Appended, Entry, Stored
+from imserver.messenger.delivery import deliverer
+from imserver.messenger.log.contract import Appended, Entry, Stored
 from tests.gateway.hub.harness import POLICIES, Admitting
 from tests.gateway.transport.harness import Client, turn, until
 from tests.integration import protobuf

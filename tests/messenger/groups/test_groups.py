@@ -29,9 +29,9 @@ from imserver.messenger.groups.groups import (
     UnknownGroup,
 )
 from imserver.messenger.groups.wire import JoinGroup
-from imserver.messenger.messages.commands import Search
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.commands import Search
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.plugin.errors import ServiceRefused
 
 APP = "101"

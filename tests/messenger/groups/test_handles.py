@@ -17,9 +17,9 @@ from imserver.messenger.groups.groups import (
     MentionedGroup,
     NotAllowed,
 )
-from imserver.messenger.messages.log.contract import Appended, Draft, Rejected
-from imserver.messenger.messages.log.handles import MOST_GROUPS, MOST_MEMBERS
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Appended, Draft, Rejected
+from imserver.messenger.log.handles import MOST_GROUPS, MOST_MEMBERS
+from imserver.messenger.log.message_log import MessageLog
 from tests.messenger.accounts import add_account
 from tests.messenger.groups.test_kinds import APP, groups_in
 from tests.messenger.messaging_harness import Node

@@ -22,8 +22,8 @@ from imserver.messenger.groups.groups import (
     NotAllowed,
     UnknownGroup,
 )
-from imserver.messenger.messages.log.contract import Appended, Draft, Rejected
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Appended, Draft, Rejected
+from imserver.messenger.log.message_log import MessageLog
 from tests.messenger.accounts import add_account, insert
 from tests.messenger.messaging_harness import Node
 from tests.stores import OpenStore

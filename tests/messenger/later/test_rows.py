@@ -53,7 +53,7 @@ def rows(nodes: tuple[Store, Store]) -> ScheduledRows:
 
 def send(store: Store, row: ScheduledMessage) -> AsyncResult[Any]:
     """Let a node send it."""
-    from imserver.messenger.messages.log.contract import AppendRequest
+    from imserver.messenger.log.contract import AppendRequest
 
     where: dict[str, Any] = {"to_user": row.to_user, "conversation": row.conversation}
     draft = Draft(sender=row.member, body=row.body, client_msg_id=row.id, **where)
@@ -121,7 +121,7 @@ class Claim(Struct):
 
 
 def test_a_source_reads_what_the_one_before_it_has_written(store: Store) -> None:
-    from imserver.messenger.messages.log.contract import AppendRequest
+    from imserver.messenger.log.contract import AppendRequest
 
     row = ScheduledRows(store).add(message("a"), When(seconds=60))
     claims = [Claim(row), Claim(row)]

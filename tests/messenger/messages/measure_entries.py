@@ -4,7 +4,7 @@ tests.messenger.messages.measure_entries``."""
 import msgspec
 
 from imserver.gateway.cluster.nodes import NodeMessage, encode
-from imserver.messenger.messages.log.contract import Commit, Entry
+from imserver.messenger.log.contract import Commit, Entry
 from tools.measure_scale import cpu_seconds
 
 

@@ -15,10 +15,10 @@ from imserver.gateway.config.settings import (
     settings_of,
 )
 from imserver.gateway.metrics import Metrics
-from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.delivery.action_positions import ActionPositions
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.retention import Retention
 from imserver.messenger.messages.services import MessageServices
 from tests.gateway.auth.test_tenants import Make

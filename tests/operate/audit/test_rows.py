@@ -15,8 +15,8 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from imserver.gateway.config.settings import Config, KeySettings, TenantSettings
 from imserver.messenger.groups.wire import InviteToGroup, UpdateGroup
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.audit import FEATURE
 from imserver.operate.audit.acts import MOST_USERS, entry_of, facts_of, user_in
 from imserver.operate.audit.chain import ActShown, shown

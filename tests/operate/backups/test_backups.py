@@ -13,8 +13,8 @@ import pytest
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.node.feature_list import load_config
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.backups import BackupState
 from imserver.operate.backups.command import check_backups
 from imserver.operate.backups.folder import backups_of, delete_old, mark, new_backup

@@ -25,8 +25,8 @@ from imserver.gateway.storage.erasures import (
     read_journal,
 )
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Appended, Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Appended, Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import BackupArchive
 from imserver.people.accounts.contract import Account
@@ -238,8 +238,8 @@ _WRITER = """
 import sys
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 store = Store(StorageSettings(sys.argv[1], seconds=60), sys.argv[2], threaded=False)
 store.start()
 log = store.part(MessageLog)

@@ -13,8 +13,8 @@ import pytest
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from tests.gateway.storage.servers import MariaDB, Postgres
 from tests.processes import end, spawn
 from tests.support import ROOT, eventually, run_cli

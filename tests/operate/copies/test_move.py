@@ -20,8 +20,8 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.copies.move import Moved, move
 from tests.conftest import StartServer
 from tests.gateway.storage.servers import DatabaseServer, migrate

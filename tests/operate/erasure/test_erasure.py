@@ -8,8 +8,8 @@ import pytest
 from imserver.gateway.config.settings import JwtSettings, TenantSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.erasures import JOURNAL, read_journal
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.erasure.parts import UserErasure
 from imserver.people.accounts.parts import accounts_of
 from imserver.plugin import Parts

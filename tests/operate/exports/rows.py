@@ -23,8 +23,8 @@ from imserver.gateway.storage.contract import ArchivedFiles
 from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import OF_LOGS, Table
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.exports.contents import ArchiveMaker, Proceed
 from imserver.operate.exports.rows import Subject
 

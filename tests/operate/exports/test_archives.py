@@ -20,9 +20,9 @@ from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.offline import offline_parts
 from imserver.gateway.storage.contract import ArchivedFiles
 from imserver.gateway.storage.tables import Reason
-from imserver.messenger.messages.log.asks import AskChange
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.asks import AskChange
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.exports.archive import ArchiveWriter
 from imserver.operate.exports.contents import ArchiveMaker
 from imserver.operate.exports.importing import Archive, BadArchive, Import

@@ -12,8 +12,8 @@ import pytest
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import ServiceRefused
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Appended, Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Appended, Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.operate.safety.mutes import MuteRows
 from imserver.operate.safety.removals import (
     DONE,

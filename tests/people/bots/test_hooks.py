@@ -16,8 +16,8 @@ from imserver.backends.webhooks import webhooks_of
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease
 from imserver.backends.webhooks.log_window import HookSender
 from imserver.gateway.errors import StorageUnavailable
-from imserver.messenger.messages.log.contract import Commit, Draft
-from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.log.contract import Commit, Draft
+from imserver.messenger.log.message_log import MessageLog
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.rows import AccountStore

@@ -17,12 +17,12 @@ from imserver.gateway.http.form import read_cursor
 from imserver.gateway.http.operation import Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import Limit
-from imserver.messenger.messages.commands import NO_FILTER, Search, SearchFilter
-from imserver.messenger.messages.log.contract import Entry
-from imserver.messenger.messages.log.threads import Thread, ThreadState
+from imserver.messenger.delivery.receipts import MarksAnswer, ReceiptShown
+from imserver.messenger.log.commands import NO_FILTER, Search, SearchFilter
+from imserver.messenger.log.contract import Entry
+from imserver.messenger.log.model import EntryView, Reaction
+from imserver.messenger.log.threads import Thread, ThreadState
 from imserver.messenger.messages.message_commands import ThreadCommands
-from imserver.messenger.messages.model import EntryView, Reaction
-from imserver.messenger.messages.receipts import MarksAnswer, ReceiptShown
 from imserver.messenger.messages.services import MessageServices
 from imserver.plugin.http import page_and_cursor, view
 

@@ -25,8 +25,10 @@ from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import SYSTEM_PREFIX, Limit
 from imserver.gateway.notify import Notify, NotifyField
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.api.conversations import ConversationId, MessageId
-from imserver.messenger.messages.commands import (
+from imserver.messenger.delivery.messaging import Messaging
+from imserver.messenger.delivery.receipts import Receipts
+from imserver.messenger.log.annotations import emoji_objection
+from imserver.messenger.log.commands import (
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
     Send,
@@ -34,19 +36,17 @@ from imserver.messenger.messages.commands import (
     exclusive_objection,
     mentions_objection,
 )
-from imserver.messenger.messages.log.annotations import emoji_objection
-from imserver.messenger.messages.log.contract import (
+from imserver.messenger.log.contract import (
     Change,
     Draft,
     MarkResult,
     Rejected,
     RejectReason,
 )
-from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.rows import objection
-from imserver.messenger.messages.messaging import Messaging
-from imserver.messenger.messages.model import TooManyMessages
-from imserver.messenger.messages.receipts import Receipts
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.model import TooManyMessages
+from imserver.messenger.log.rows import objection
+from imserver.messenger.messages.api.conversations import ConversationId, MessageId
 from imserver.messenger.messages.services import MessageServices
 
 OwnId = Annotated[

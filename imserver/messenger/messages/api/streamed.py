@@ -21,15 +21,15 @@ from imserver.gateway.http.field import App, ChannelName
 from imserver.gateway.http.operation import Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import ChannelPart, Event
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.api.conversations import (
     Before,
     MessagesAnswer,
     PageLimit,
     shown_entry,
 )
-from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.services import MessageServices
-from imserver.messenger.messages.streamed_messages import Piece, StreamedMessages
+from imserver.messenger.streams.streamed_messages import Piece, StreamedMessages
 
 StreamId = Annotated[
     str, about("The id of a streamed message.", min_length=1, max_length=64)

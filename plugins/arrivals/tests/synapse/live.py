@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from conftest import APP, PLUGIN, Site
 
-from imserver.messenger.messages.log.contract import Draft, Entry
+from imserver.messenger.log.contract import Draft, Entry
 from imserver.people.accounts import AccountStore
 from imserver.plugin.testing import eventually
 

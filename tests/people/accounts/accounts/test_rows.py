@@ -17,7 +17,7 @@ from imserver.people.accounts.rows import AccountStore, States
 from imserver.people.bots.rows import BotStore
 from imserver.people.oauth.oauth import AccountLink, LinkStore
 from tests.gateway.storage.test_migrations import at_step, connected
-from tests.messenger.messages.log.test_snapshot import torn_reads
+from tests.messenger.log.test_snapshot import torn_reads
 from tests.stores import OpenStore
 
 

@@ -1,0 +1,1 @@
+"""Channels whose histories are in the log."""

@@ -1,0 +1,384 @@
+"""Acknowledged deliveries to clients, and the timer wheel that looks after
+them.
+
+Deliveries to a connection have growing numbers. An acknowledgement covers all
+numbers up to one.
+
+- A client with a cursor acknowledges positions in the log
+  (:class:`AckingLogSubscription`). What it does not acknowledge in time is read
+  from the log and sent again.
+- A client without a cursor answers a ping with its payload, as every WebSocket
+  client does. After a delivery it is pinged with the last position
+  (:class:`PongLogSubscription`). What the pong proves is stored. The rest is
+  sent again at the next login, from the stored position.
+- A client of the action dialect that asks for it acknowledges numbers of its
+  connection (:class:`Unacked`). The frames stay in memory until then, because
+  not all of these messages are stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import ClassVar, Final
+
+from imserver.gateway.errors import CloseCode
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Event, LogSubscription
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.states import Transitions
+from imserver.messenger.log.model import Message
+
+ACK_SECONDS: Final = 10
+"""Time for an acknowledgement. For :class:`Unacked` it is doubled after each
+resend."""
+TRIES: Final = 3
+"""How often deliveries are sent again before the connection is closed: the
+states of resending."""
+PINGS: Final = 2000
+"""Most connections that are pinged in a second: each pong is a position to be
+stored."""
+MAX_MESSAGES: Final = 1000
+"""Messages in one :class:`Unacked`. Beyond it the connection is closed."""
+MAX_BYTES: Final = 524_288
+"""The same for the bytes of their frames; a single frame may be larger."""
+_SLOTS: Final = ACK_SECONDS + 1
+_PING: Final = struct.Struct("!QQ")
+"""The payload of a ping: the number of the log subscription, and the id of the
+last delivered entry."""
+
+
+class AckState(IntEnum):
+    """The state of the deliveries to one connection. In the first four its
+    value is the number of resends since the last acknowledgement."""
+
+    ON_TIME = 0
+    """No time has ended since the last acknowledgement."""
+    RESENT_ONCE = 1
+    RESENT_TWICE = 2
+    RESENT_THRICE = 3
+    FULL = 4
+    """A message found no space. The connection is closed at the end of the
+    second."""
+    EXPIRED = 5
+    """The client has used all its time. The connection is closed."""
+
+
+class AckEvent(IntEnum):
+    """What changes the state of the deliveries to one connection."""
+
+    ACK = 0
+    """The client acknowledges."""
+    LATE = 1
+    """A time has ended without the acknowledgement of all that was delivered
+    before it."""
+    UNREAD = 2
+    """What was late could not be read from the log, so it was not sent
+    again."""
+    OVERFLOW = 3
+    """The next message finds no space."""
+    CLEAR = 4
+    """The session ends. What was not acknowledged is forgotten."""
+
+
+ON_TIME, RESENT_ONCE, RESENT_TWICE, RESENT_THRICE, FULL, EXPIRED = AckState
+ACK, LATE, UNREAD, OVERFLOW, CLEAR = AckEvent
+
+_ROWS: Final[Mapping[AckState, Mapping[AckEvent, AckState]]] = {
+    # UNREAD here: the client has acknowledged during the read.
+    ON_TIME: {
+        ACK: ON_TIME,
+        LATE: RESENT_ONCE,
+        UNREAD: ON_TIME,
+        OVERFLOW: FULL,
+        CLEAR: ON_TIME,
+    },
+    RESENT_ONCE: {
+        ACK: ON_TIME,
+        LATE: RESENT_TWICE,
+        UNREAD: ON_TIME,
+        OVERFLOW: FULL,
+        CLEAR: ON_TIME,
+    },
+    RESENT_TWICE: {
+        ACK: ON_TIME,
+        LATE: RESENT_THRICE,
+        UNREAD: RESENT_ONCE,
+        OVERFLOW: FULL,
+        CLEAR: ON_TIME,
+    },
+    RESENT_THRICE: {
+        ACK: ON_TIME,
+        LATE: EXPIRED,
+        UNREAD: RESENT_TWICE,
+        OVERFLOW: FULL,
+        CLEAR: ON_TIME,
+    },
+    FULL: {ACK: FULL, LATE: FULL, OVERFLOW: FULL, CLEAR: ON_TIME},
+    # What comes while the connection closes changes nothing.
+    EXPIRED: {ACK: EXPIRED, UNREAD: EXPIRED, OVERFLOW: EXPIRED, CLEAR: EXPIRED},
+}
+ACK_TRANSITIONS: Final = {
+    state: Transitions(state, row) for state, row in _ROWS.items()
+}
+"""State → event → the next state. The only way to change a state:
+``acks.state = ACK_TRANSITIONS[acks.state][event]``. Whether a time runs is no state: see ``due`` of
+:data:`Acks`."""
+
+
+class AckingLogSubscription(LogSubscription, gc=False):
+    """A log subscription whose client acknowledges entries. For the fields see
+    :data:`Acks`."""
+
+    delivered: int = 0
+    acked: int = 0
+    state: AckState = ON_TIME
+    due: int = 0
+
+
+class PongLogSubscription(AckingLogSubscription, gc=False):
+    """A log subscription whose client acknowledges by the pongs to pings that
+    carry an id. The messages of its live rooms are delivered from the log."""
+
+    number: int = 0
+    """Unique on this node: a connection may log in again while a pong is under
+    way."""
+    positions: Mapping[str, int] = {}
+    """The user's positions at the login; its keys are the rooms of this
+    session."""
+    pinged: bool = True
+    """False: the client acknowledges by itself."""
+    has_cursor: ClassVar[bool] = False
+
+    def ping(self) -> bytes:
+        """The payload of a ping after the last delivery."""
+        return _PING.pack(self.number, self.delivered)
+
+    def proof(self, data: bytes) -> int:
+        """The id up to which a pong with this payload proves that everything
+        has arrived; 0: it proves nothing. A client can have no more than was
+        sent to it."""
+        if len(data) != _PING.size:
+            return 0
+        number, id = _PING.unpack(data)
+        return id if number == self.number and id <= self.delivered else 0
+
+
+class Unacked:
+    """The unacknowledged messages of one connection, by number: ``waiting``
+    begins behind ``acked``. Each is the event or the id of the stored message,
+    and its frame. Never switches.
+
+    Numbers count the messages of the connection, over all its logins.
+    ``bytes``: of the frames. For the other fields see :data:`Acks`.
+    """
+
+    __slots__ = ("_tracker", "acked", "bytes", "delivered", "due", "state", "waiting")
+
+    def __init__(self, tracker: AckTracker) -> None:
+        self._tracker = tracker
+        self.delivered = 0
+        self.acked = 0
+        self.state = ON_TIME
+        self.due = 0
+        self.waiting: list[tuple[Event | int, bytes]] = []
+        self.bytes = 0
+
+    def add(
+        self, connection: Connection, message: Event | Message, frame: bytes
+    ) -> None:
+        """The next message goes to the connection."""
+        self.delivered += 1
+        if not self.waiting:
+            self._tracker.wait_whole(connection, self)
+        elif len(self.waiting) == MAX_MESSAGES or self.bytes + len(frame) > MAX_BYTES:
+            if self.state is not FULL:
+                self._tracker.full.append((connection, self))
+            self.state = ACK_TRANSITIONS[self.state][OVERFLOW]
+        if self.state is not FULL:
+            self.waiting.append(
+                (message.id if isinstance(message, Message) else message, frame)
+            )
+            self._count(len(frame))
+
+    def ack(self, connection: Connection, number: int) -> int:
+        """The client has the messages up to a number. Return the id of the last
+        stored one of these (0: none was stored)."""
+        acked = self.waiting[: max(number - self.acked, 0)]
+        if not acked:
+            return 0
+        del self.waiting[: len(acked)]
+        self._count(-sum([len(frame) for _, frame in acked]))
+        self.acked += len(acked)
+        self.state = ACK_TRANSITIONS[self.state][ACK]
+        if self.waiting:
+            self._tracker.wait_whole(connection, self)
+        return next(
+            (message for message, _ in reversed(acked) if isinstance(message, int)), 0
+        )
+
+    def clear(self) -> list[Event]:
+        """Forget all messages: the session ends. Return those that are not
+        stored."""
+        unstored = [
+            message for message, _ in self.waiting if isinstance(message, Event)
+        ]
+        self.waiting = []
+        self._count(-self.bytes)
+        self.acked = self.delivered
+        self.state = ACK_TRANSITIONS[self.state][CLEAR]
+        return unstored
+
+    def _count(self, size: int) -> None:
+        self.bytes += size
+        self._tracker.bytes += size
+
+
+Acks = AckingLogSubscription | Unacked
+"""The deliveries to one connection that its client acknowledges. ``delivered``:
+the last number. ``acked``: the last one that the client has acknowledged.
+``state``: changed by :data:`ACK_TRANSITIONS` only. ``due``: the second of the
+wheel in which the client's time ends (0: no time runs)."""
+
+
+class AckTracker:
+    """Owner of a timer wheel that turns each second: a connection with
+    unacknowledged deliveries is in one of its slots, so idle connections cost
+    nothing, and none has a timer. Never switches.
+
+    ``limit_bytes``: of the frames of all unacknowledged messages. Beyond it the
+    connections with the most are closed.
+    """
+
+    def __init__(self, metrics: Metrics, limit_bytes: int) -> None:
+        self._metrics = metrics
+        self._limit_bytes = limit_bytes
+        self._slots: list[list[tuple[Connection, Acks, int]]] = [
+            [] for _ in range(_SLOTS)
+        ]
+        """The last member is the number up to which the client must acknowledge
+        in time."""
+        self._now = 0
+        self.bytes = 0
+        """Bytes of the frames of all unacknowledged messages."""
+        self.full: list[tuple[Connection, Unacked]] = []
+        """Connections whose next message found no space in this second."""
+
+    def unacked(self) -> Unacked:
+        """Begin the acknowledged delivery of a connection that acknowledges
+        numbers."""
+        return Unacked(self)
+
+    def delivered(
+        self, connection: Connection, log_subscription: AckingLogSubscription, id: int
+    ) -> None:
+        """An entry was sent to a connection whose client acknowledges."""
+        log_subscription.delivered = id
+        if log_subscription.due:
+            return
+        if not isinstance(log_subscription, PongLogSubscription):
+            self.wait(connection, log_subscription, ACK_SECONDS)
+        elif log_subscription.pinged:
+            self.wait(connection, log_subscription, 1)
+
+    def acked(self, connection: Connection, id: int, position: int) -> None:
+        """A client acknowledges everything up to an id: pushed, or in a page
+        that it asked for. It can have nothing behind ``position``, up to which
+        the log of its app was delivered."""
+        log_subscription = connection.log_subscription
+        if (
+            isinstance(log_subscription, AckingLogSubscription)
+            and log_subscription.acked < id
+        ):
+            log_subscription.acked = min(
+                id, max(log_subscription.delivered, log_subscription.acked, position)
+            )
+            log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
+
+    def wait(self, connection: Connection, acks: Acks, seconds: int) -> None:
+        """Give a client so many seconds, of which this one is the first, for
+        all deliveries until now."""
+        if not acks.due:
+            self._enter(connection, acks, seconds)
+        acks.due = self._now + seconds
+
+    def wait_whole(self, connection: Connection, acks: Acks) -> None:
+        """Give a client :data:`ACK_SECONDS` from now on: the second that has
+        begun does not count."""
+        self.wait(connection, acks, ACK_SECONDS + 1)
+
+    def _enter(self, connection: Connection, acks: Acks, seconds: int) -> None:
+        slot = (self._now + min(seconds, ACK_SECONDS)) % _SLOTS
+        self._slots[slot].append((connection, acks, acks.delivered))
+
+    def turn(self) -> list[Connection]:
+        """A second has passed: ping clients, send frames again, close
+        connections that do not acknowledge.
+
+        Returns the connections to which entries of the log have to be sent
+        again.
+        """
+        self._now += 1
+        due, self._slots[self._now % _SLOTS] = self._slots[self._now % _SLOTS], []
+        late: list[Connection] = []
+        unpinged: list[tuple[Connection, Acks, int]] = []
+        pings = 0
+        for connection, acks, number in due:
+            if not connection.is_open:
+                continue
+            if (
+                not isinstance(acks, Unacked)
+                and connection.log_subscription is not acks
+            ):
+                continue
+            if acks.due > self._now:  # its time has begun anew
+                self._enter(connection, acks, acks.due - self._now)
+                continue
+            acks.due = 0
+            if isinstance(acks, PongLogSubscription):
+                if pings == PINGS:
+                    acks.due = self._now + 1
+                    unpinged.append((connection, acks, number))
+                else:
+                    pings += 1
+                    connection.probe(acks.ping())
+            elif acks.acked >= number:
+                if acks.acked < acks.delivered:
+                    self.wait(connection, acks, ACK_SECONDS)
+            else:
+                acks.state = ACK_TRANSITIONS[acks.state][LATE]
+                if acks.state is EXPIRED:
+                    connection.close(CloseCode.ACK_TIMEOUT)
+                elif isinstance(acks, Unacked):
+                    self._resend(connection, acks)
+                else:
+                    late.append(connection)
+        # Before those of the next second.
+        self._slots[(self._now + 1) % _SLOTS][:0] = unpinged
+        self._close_full()
+        return late
+
+    def _resend(self, connection: Connection, unacked: Unacked) -> None:
+        self.wait(connection, unacked, ACK_SECONDS << unacked.state)
+        if connection.outbox is None:  # else its client does not read
+            self._metrics.resent_entries += len(unacked.waiting)
+            for _, frame in unacked.waiting:
+                connection.send_frame(frame)
+
+    def _close_full(self) -> None:
+        full, self.full = self.full, []
+        for connection, unacked in full:
+            if unacked.state is FULL:
+                connection.close(CloseCode.ACK_TIMEOUT)
+        if self.bytes > self._limit_bytes:
+            rows = [row for slot in self._slots for row in slot]
+            sizes = {
+                connection: acks.bytes
+                for connection, acks, _ in rows
+                if isinstance(acks, Unacked)
+            }
+            for connection in sorted(sizes, key=lambda each: sizes[each], reverse=True):
+                connection.close(CloseCode.ACK_TIMEOUT)
+                if self.bytes <= self._limit_bytes:
+                    break

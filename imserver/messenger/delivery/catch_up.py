@@ -1,0 +1,575 @@
+"""Catch-up: a connection begins to follow the log, and receives what it missed
+before anything new."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count, takewhile
+from typing import Final
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore as Lock
+from msgspec import Struct
+
+from imserver.gateway.errors import CloseCode, StorageUnavailable
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Backlog, LogSubscription, Service
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection, app_and_user
+from imserver.messenger.delivery.acks import (
+    ACK_SECONDS,
+    ACK_TRANSITIONS,
+    UNREAD,
+    AckingLogSubscription,
+    AckTracker,
+    PongLogSubscription,
+)
+from imserver.messenger.delivery.action_positions import ActionPositions
+from imserver.messenger.delivery.deliverer import Deliverer, LogFollower
+from imserver.messenger.delivery.log_subscriptions import (
+    LogSubscriptions,
+    PendingLogSubscription,
+    acks_in,
+    groups_at,
+)
+from imserver.messenger.log.contract import Entry, LogExtent
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.model import Message
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 200
+"""Most missed entries that are sent together (:meth:`CatchUp.send_missed`)."""
+RESEND_LIMIT: Final = 200
+"""Most entries that are sent again; a client that lacks more has to reconnect
+with its cursor."""
+RECOVERED: Final = 200
+"""Most missed entries that follow a login with a cursor; a client that missed
+more has to sync."""
+
+RESUMED: Final = 1000
+"""Limit of the missed entries that a stream delivers after a reconnect. A
+client that missed more must query them."""
+
+PageAnswer = Callable[[list[Message], bool, bool], bool]
+"""(a page of missed entries, whether there are more, begin anew) → whether the
+client has all of them now, so that new entries are delivered; must not switch.
+Begin anew: see :meth:`CatchUp.must_begin_anew`."""
+
+Resumed = Callable[[bool, bool], None]
+"""(recovered, begin anew): called right before the missed entries are sent.
+Must not switch."""
+
+
+class CatchUp(Service, dict=True):
+    """Owner of ``Connection.log_subscription``, and of the reads of the extents
+    of logs under way."""
+
+    metrics: Metrics
+    store: Store
+    log_subscriptions: LogSubscriptions
+    ack_tracker: AckTracker
+    follower: LogFollower
+    deliverer: Deliverer
+    positions: ActionPositions
+
+    def __post_init__(self) -> None:
+        self._log = self.store.part(MessageLog)
+        self._extents: dict[str, AsyncResult[LogExtent]] = {}
+        """Reads of extents that have not begun; callers that come meanwhile
+        share the result."""
+        self._turns: dict[str, Lock] = {}
+        self._numbers = count()
+        """Of the subscriptions whose clients have no cursor."""
+
+    # --- log subscriptions ----------------------------------------------------
+
+    def subscribe_from(
+        self, connection: Connection, positions: dict[str, int], pinged: bool
+    ) -> PongLogSubscription:
+        """Let a session without a cursor follow the log, and its rooms, as
+        :meth:`subscribe` does.
+
+        ``positions``: room → the position up to which the user has its
+        messages; ``""``: those of no room. ``pinged``: the pongs to pings prove
+        what has arrived. Otherwise the client acknowledges by itself.
+        """
+        subscription = PongLogSubscription(
+            number=next(self._numbers), positions=positions, pinged=pinged
+        )
+        subscription.acked = subscription.delivered = min(positions.values())
+        self.subscribe(connection, subscription)
+        return subscription
+
+    def subscribe(
+        self, connection: Connection, log_subscription: LogSubscription
+    ) -> None:
+        """Let a session follow the log. May switch.
+
+        Nothing is delivered before the client has synced all that it missed
+        (:meth:`sync`). Nothing happens if the session ends, or logs in again,
+        meanwhile. Raises StorageUnavailable; then the session does not follow
+        the log.
+        """
+        app, user, state = connection.app, connection.user, connection.dialect_state
+        log_subscriptions = self.log_subscriptions
+        assert app is not None
+        assert user is not None
+        log_subscriptions.add(app)
+        try:
+            self.follower.follow(app)
+            rows = log_subscriptions.read_memberships(
+                self._log.conversations.memberships, app, user
+            )
+        except BaseException:
+            self._remove(app)
+            raise
+        position = self.follower.position(app)
+        same = connection.user == user and connection.dialect_state is state
+        if not same or not self._may_subscribe(connection):
+            self._remove(app)
+            return
+        if connection.log_subscription is not None:  # a pending one
+            log_subscription.backlog = connection.log_subscription.backlog
+            self.forget(connection)
+        connection.log_subscription = log_subscription
+        log_subscriptions.acking += isinstance(log_subscription, AckingLogSubscription)
+        for conversation, bot in groups_at(rows, position):
+            log_subscriptions.followers.enter(app, connection, conversation, bot)
+
+    def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
+        """The log is unavailable: the session receives nothing before it
+        syncs."""
+        app = connection.app
+        if (
+            app is not None
+            and connection.log_subscription is None
+            and self._may_subscribe(connection)
+        ):
+            self.log_subscriptions.add(app)
+            connection.log_subscription = pending
+
+    def _may_subscribe(self, connection: Connection) -> bool:
+        """Whether a session is addressed, and has no log subscription but a
+        pending one."""
+        log_subscription = connection.log_subscription
+        free = log_subscription is None or isinstance(
+            log_subscription, PendingLogSubscription
+        )
+        return connection.is_addressed and free
+
+    def forget(self, connection: Connection, _code: int = 0) -> None:
+        """A connection no longer follows the log, or has ended. Never
+        switches."""
+        log_subscription, app = connection.log_subscription, connection.app
+        if log_subscription is not None and app is not None:
+            self.log_subscriptions.followers.leave_all(app, connection)
+            self.log_subscriptions.has_caught_up(app, connection)
+            connection.log_subscription = None
+            self.log_subscriptions.acking -= isinstance(
+                log_subscription, AckingLogSubscription
+            )
+            self._remove(app)
+
+    def _remove(self, app: str) -> None:
+        if self.log_subscriptions.remove(app):
+            self.follower.forget_unwanted(app)
+
+    # --- missed entries -------------------------------------------------------
+
+    def sync(
+        self,
+        connection: Connection,
+        after: int,
+        limit: int,
+        answer: PageAnswer,
+        yields: bool = False,
+        checks: bool = False,
+    ) -> None:
+        """Answer with a page of at most ``limit`` entries that a subscribed
+        connection missed. Switches.
+
+        New entries are held until the last page was answered. ``answer`` is
+        called at the page's place in the order of deliveries. ``yields``: it is
+        not called if another sync has begun meanwhile. ``checks``: it gets the
+        result of :meth:`must_begin_anew`, otherwise False. Raises
+        StorageUnavailable.
+        """
+        app, user, log_subscription = (
+            connection.app,
+            connection.user,
+            connection.log_subscription,
+        )
+        if app is None or user is None or log_subscription is None:
+            answer([], False, False)  # it has ended meanwhile
+            return
+        rooms = (
+            log_subscription.positions
+            if isinstance(log_subscription, PongLogSubscription)
+            else None
+        )
+        was_live = log_subscription.live
+        backlog = log_subscription.backlog = list(log_subscription.backlog or ())
+        entries, more = list[Entry](), False
+        try:
+            received = max(after, *rooms.values()) if rooms else after
+            is_stored = (
+                self.follower.position(app) >= received
+                or self._log.entries.head(app) >= received
+            )
+            anew = checks and not is_stored
+            if not anew:
+                entries, more = self.page(app, user, after, limit, rooms)
+                # The extent is read after the page, which may lack what has
+                # expired meanwhile.
+                anew = checks and self.must_begin_anew(connection, after)
+        except BaseException:
+            # else a later sync owns it, or it was answered
+            if log_subscription.backlog is backlog:
+                if was_live:
+                    self.release(connection)
+                else:
+                    log_subscription.backlog = acks_in(backlog)
+            raise
+        if yields and log_subscription.backlog is not backlog:
+            return
+        if connection.log_subscription is not log_subscription:
+            answer([], False, False)
+            return
+        if not more:
+            entries = self._before_results(connection, entries)
+        if not answer(entries, more, anew):
+            # Held messages are on the next pages; acknowledgements wait for the
+            # last page.
+            log_subscription.backlog = acks_in(log_subscription.backlog or ())
+            return
+        covered = entries[-1].id if entries else after
+        # Received from another node or in this page, and still to be delivered
+        # by this node to others.
+        ahead = max(covered, received) if is_stored else 0
+        if ahead > self.follower.position(app):
+            self.log_subscriptions.is_ahead(app, connection, ahead)
+        self._go_live(connection, log_subscription, covered)
+
+    def _before_results(
+        self, connection: Connection, entries: list[Entry]
+    ) -> list[Entry]:
+        """The entries of a last page before the first one that this connection
+        has sent, if its result is to come in that place. The others are
+        delivered live: they were stored after the session had begun."""
+        app, user = app_and_user(connection)
+        if not (
+            self._log.writer.stores_for(app, connection)
+            or self.deliverer.owes(app, connection)
+        ):
+            return entries
+        position = self.follower.position(app)
+        return list(
+            takewhile(
+                lambda entry: entry.id <= position or entry.sender != user, entries
+            )
+        )
+
+    def send_missed(
+        self,
+        connection: Connection,
+        after: int,
+        wait: Callable[[Connection], object] = Connection.wait_until_sent,
+    ) -> None:
+        """Send a subscribed connection what it missed after an id, page by
+        page, and then what is new.
+
+        ``wait``: for its client, between two pages. It returns early if the log
+        subscription ends. Switches; raises StorageUnavailable.
+        """
+        log_subscription, position = connection.log_subscription, after
+        goes_on = log_subscription is not None
+
+        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
+            nonlocal position, goes_on
+            self.deliverer.send(connection, messages)
+            goes_on = more and bool(messages)
+            position = messages[-1].id if messages else position
+            return not goes_on
+
+        while goes_on and connection.log_subscription is log_subscription:
+            self.sync(connection, position, PAGE, answer)
+            if goes_on:
+                wait(connection)
+
+    def release(self, connection: Connection) -> None:
+        """Send what was held for a connection, and deliver new entries from now
+        on."""
+        log_subscription = connection.log_subscription
+        if log_subscription is not None and not log_subscription.live:
+            self._go_live(connection, log_subscription, 0)
+
+    def _go_live(
+        self, connection: Connection, log_subscription: LogSubscription, covered: int
+    ) -> None:
+        """Send what was held; of entries those after ``covered``."""
+        backlog, log_subscription.backlog = log_subscription.backlog or (), None
+        messages: list[Message] = []
+        for each in backlog:
+            if not isinstance(each, Message):
+                self.deliverer.send(connection, messages)
+                messages = []
+                each()
+            elif each.id > covered:
+                messages.append(each)
+        self.deliverer.send(connection, messages)
+        self.deliverer.send_streams(connection)
+
+    def page(
+        self,
+        app: str,
+        user: str,
+        after: int,
+        limit: int,
+        rooms: Mapping[str, int] | None = None,
+    ) -> tuple[list[Entry], bool]:
+        """The entries after an id that a user may read, in order, as many as
+        fit on a page, and whether there are more. Switches.
+
+        ``rooms``: with the messages of these rooms
+        (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
+        """
+        return self._log.entries.catch_up(app, user, after, limit, rooms or {"": after})
+
+    # --- logins with a cursor -------------------------------------------------
+
+    def collect(self, connection: Connection) -> None:
+        """Let a session that has just begun follow the log. New entries wait
+        until it has synced. May switch. Raises StorageUnavailable."""
+        self.subscribe(connection, LogSubscription(backlog=[]))
+
+    def resume(
+        self,
+        connection: Connection,
+        cursor: int,
+        acks: bool,
+        resumed: Resumed,
+        collects: bool = False,
+    ) -> None:
+        """Let a session that has just begun follow the log from its cursor on.
+
+        ``acks``: its client acknowledges entries. ``collects``: new entries
+        wait until the client has synced; otherwise the client syncs up to the
+        end of the log.
+
+        ``resumed`` is called once. Recovered: the missed entries follow at
+        once, then new ones. Otherwise nothing is delivered before the client
+        has synced. May switch. Raises StorageUnavailable; then ``resumed`` was
+        not called.
+        """
+        backlog: Backlog = [] if collects else ()
+        log_subscription = (
+            AckingLogSubscription(backlog) if acks else LogSubscription(backlog)
+        )
+        self.subscribe(connection, log_subscription)
+        if connection.log_subscription is not log_subscription:
+            resumed(False, False)
+            return
+        if isinstance(log_subscription, AckingLogSubscription):
+            log_subscription.acked = log_subscription.delivered = cursor
+
+        def recover(messages: list[Message], more: bool, anew: bool) -> bool:
+            whole = (
+                not (more or anew) and connection.log_subscription is log_subscription
+            )
+            resumed(whole, anew)
+            if whole:
+                self.deliverer.send(connection, messages)
+            return whole
+
+        self.sync(connection, cursor, RECOVERED, recover, checks=True)
+
+    def follow(self, connection: Connection) -> None:
+        """Let a session that has just begun follow the log from now on; entries are held until
+        :meth:`release`. May switch. Raises StorageUnavailable, at once if the last access to the database has
+        failed.
+        """
+        if not self.answers():
+            raise StorageUnavailable("the database does not answer")
+        self.subscribe(connection, LogSubscription(backlog=[]))
+
+    def answers(self) -> bool:
+        """Whether the last access to the database succeeded. Never switches."""
+        return self.store.answers()
+
+    def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
+        """Whether entries after the cursor have expired, or the cursor is
+        not of this log, or its entry is lost. Switches; raises
+        StorageUnavailable."""
+        app = connection.app
+        assert app is not None
+        return cursor != 0 and not self._extent(app).continues(cursor)
+
+    def _extent(self, app: str) -> LogExtent:
+        """The current extent. Clients that return at the same time share a
+        query."""
+        shared = self._extents.get(app)
+        if shared is not None:
+            extent = shared.get()
+            assert extent is not None
+            return extent
+        shared = self._extents[app] = AsyncResult()
+        try:
+            with self._turns.setdefault(app, Lock()):
+                # Later callers need a newer result.
+                del self._extents[app]
+                extent = self._log.entries.extent(app)
+        except BaseException as error:
+            if self._extents.get(app) is shared:
+                del self._extents[app]
+            # An exception that ends this greenlet must not end those that share
+            # its query.
+            ours = isinstance(error, Exception)
+            shared.set_exception(
+                error if ours else StorageUnavailable("the log was not read")
+            )
+            raise
+        shared.set(extent)
+        return extent
+
+    # --- acknowledgements -----------------------------------------------------
+
+    def ponged(self, connection: Connection, data: bytes) -> None:
+        """A client has answered a ping. Never switches."""
+        log_subscription = connection.log_subscription
+        if isinstance(log_subscription, PongLogSubscription):
+            self.prove(connection, log_subscription.proof(data))
+
+    def prove(self, connection: Connection, id: int) -> None:
+        """Everything up to an id has arrived at a client without a cursor.
+        Never switches."""
+        log_subscription = connection.log_subscription
+        if (
+            isinstance(log_subscription, PongLogSubscription)
+            and id > log_subscription.acked
+        ):
+            log_subscription.acked = id
+            present = {"", *[room.name for room in connection.channels]}
+            rooms = [room for room in log_subscription.positions if room in present]
+            self.positions.prove(*app_and_user(connection), rooms, id)
+
+    def check_acks(self) -> None:
+        """A second has passed: start a greenlet if entries have to be sent
+        again. Never switches."""
+        late = self.ack_tracker.turn()
+        if late:
+            gevent.spawn(self._resend_to, late)
+
+    def _resend_to(self, late: list[Connection]) -> None:
+        """Greenlet: send entries again, or close the connections that lack too
+        many."""
+        for connection in late:
+            log_subscription = connection.log_subscription
+            if not connection.is_open or not isinstance(
+                log_subscription, AckingLogSubscription
+            ):
+                continue
+            try:
+                if self.resend(connection, log_subscription.acked, RESEND_LIMIT):
+                    continue
+            except StorageUnavailable:
+                log_subscription.state = ACK_TRANSITIONS[log_subscription.state][UNREAD]
+                if not log_subscription.due:
+                    self.ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
+                continue
+            except Exception:
+                log.exception(
+                    "entries could not be sent again",
+                    extra={"connection": connection.peer},
+                )
+            connection.close(CloseCode.ACK_TIMEOUT)
+
+    def resend(self, connection: Connection, after: int, limit: int) -> bool:
+        """Send a live connection again what its user may read after an id;
+        False if that is more than ``limit``. Nothing is sent if its client
+        begins a sync meanwhile. Switches; raises StorageUnavailable.
+        """
+        log_subscription = connection.log_subscription
+        if log_subscription is None or not log_subscription.live:
+            return True  # its client syncs
+        whole = True
+
+        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
+            nonlocal whole
+            whole = not more
+            if whole:
+                self.metrics.resent_entries += 1
+                self.deliverer.send(connection, messages)
+            # Otherwise new entries stay held: some may be on later pages.
+            return whole
+
+        self.sync(connection, after, limit, answer, yields=True)
+        return whole
+
+
+# --- event streams ------------------------------------------------------------
+
+
+class StreamStart(Struct, frozen=True):
+    """The id after which a stream delivers stored messages (None: it delivers
+    none), and whether that is complete. ``first``: the first missed entries.
+    """
+
+    cursor: int | None
+    resumed: bool
+    first: Sequence[Entry] = ()
+
+
+class StreamStarts(Service):
+    """Begins event streams at a cursor, or at the end of the log. Stateless."""
+
+    catch_up: CatchUp
+
+    def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
+        """The position at which a stream begins. Read before the stream begins,
+        so that ``ready`` is its first event.
+
+        Raises StorageUnavailable if the client sent a cursor. Other clients are
+        served without stored messages.
+        """
+        entries = self.catch_up.store.part(MessageLog).entries
+        try:
+            extent = entries.extent(app)
+            if cursor is None:
+                return StreamStart(extent.head, False)
+            if extent.continues(cursor):
+                first, more = self.catch_up.page(app, user, cursor, PAGE)
+                more = (
+                    more
+                    and entries.count_missed(app, user, cursor, RESUMED + 1) > RESUMED
+                )
+                # The page may lack what expires while it is read, so the extent
+                # is read again.
+                if not more and entries.extent(app).continues(cursor):
+                    return StreamStart(cursor, True, first)
+            return StreamStart(extent.head, False)
+        except StorageUnavailable:
+            if cursor is not None:
+                raise
+            log.warning(
+                "a stream of %s begins without stored messages: the database does not answer",
+                app,
+            )
+            return StreamStart(None, False)
+
+    def send(self, stream: Connection, start: StreamStart) -> None:
+        """Deliver what is stored, from ``start`` on; also again, from another
+        one. May switch."""
+        cursor, first = start.cursor, start.first
+        if cursor is None:
+            return
+        if first:
+            self.catch_up.deliverer.send(stream, first)
+        try:
+            self.catch_up.subscribe(stream, LogSubscription())
+            if first:
+                stream.wait_until_sent()
+            self.catch_up.send_missed(stream, first[-1].id if first else cursor)
+        except StorageUnavailable:
+            # The client reconnects with the last id that it has.
+            stream.close(CloseCode.INTERNAL_ERROR)

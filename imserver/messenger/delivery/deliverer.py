@@ -1,0 +1,840 @@
+"""In-order delivery: entries of the log go to the connections of this node that
+may read them, and results to the senders of the drafts. The log follower knows
+up to which entry of an app this node has delivered.
+
+To one connection everything stored is sent in the order of ids, including the
+acknowledgements of its own messages: a client's cursor is the greatest id that
+it has seen, so it must have received everything before.
+
+Batches come from this node's own writer and from other nodes, in any order,
+late, or never. A batch that does not continue at the position waits. If the gap
+is not filled in a moment, the missing entries are read from the log. Each
+second the positions of apps without news are compared with the ends of their
+logs.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count, takewhile
+from time import monotonic, time
+from typing import Final
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import Struct, field
+
+from imserver.gateway.clock import until_beat
+from imserver.gateway.errors import CloseCode, StorageUnavailable
+from imserver.gateway.hub.fanout import (
+    Fanout,
+    FrameSource,
+    Part,
+    frame_for,
+    framed,
+    named,
+)
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Service
+from imserver.gateway.transport.connection import Connection, Encoding
+from imserver.messenger.channels.stored_channels import ChannelLog
+from imserver.messenger.delivery.acks import (
+    AckingLogSubscription,
+    AckTracker,
+    PongLogSubscription,
+)
+from imserver.messenger.delivery.log_subscriptions import LogSubscriptions, hold_ack
+from imserver.messenger.delivery.open_streams import OpenStream, OpenStreams
+from imserver.messenger.log.bots import bots_of
+from imserver.messenger.log.contract import (
+    Appended,
+    AppendRequest,
+    Commit,
+    Entry,
+    Stored,
+)
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.model import Message
+from imserver.messenger.log.rows import users_of
+
+log = logging.getLogger(__name__)
+
+MAX_RUN: Final = 50
+"""Most messages in one frame, where the dialect can batch."""
+MAX_RUN_BYTES: Final = 65_536
+"""Most bytes of their bodies, if there are several."""
+GAP_SECONDS: Final = 0.02
+"""How long a gap waits for a batch from another node before the log is read."""
+QUIET_SECONDS: Final = 1.0
+"""After so long without news an app's position is compared with the end of its
+log."""
+RETRY_SECONDS: Final = 0.5
+PAGE: Final = 500
+MAX_WAITING: Final = 256
+"""Batches of an app that wait for a gap to be filled; more are dropped, and
+read from the log later."""
+_CLOSED_AT_ONCE: Final = 1000
+"""Connections that are closed in one turn of the loop."""
+_OF_MEMBERS: Final = ("join", "leave", "group")
+"""Kinds of entries that change who receives the next ones."""
+
+
+Receivers = dict[int, Collection[Connection]]
+"""Conversation → the connections of this node that receive it."""
+
+
+class MessageRun(Service):
+    """Messages that are delivered together. Each is encoded once."""
+
+    messages: Sequence[Message]
+    _each: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
+    """Payloads if the dialect puts several into one frame, else frames. None:
+    not encoded yet."""
+
+    def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
+        """The messages at these places, as one frame if the dialect supports
+        it."""
+        batches = encoding.dialect.batches
+        each = self._each.get(encoding)
+        if each is None:
+            each = self._each[encoding] = [None] * len(self.messages)
+        some: list[FrameSource] = []
+        for index in indexes:
+            source = each[index]
+            if source is None:
+                source = each[index] = self._encode(
+                    encoding, self.messages[index], batches
+                )
+            some.append(source)
+        if batches or all(type(one) is bytes for one in some):
+            joined = b"".join(some)  # type: ignore[arg-type]
+            return encoding.frame(joined) if batches and joined else joined
+        return lambda connection: b"".join([frame_for(one, connection) for one in some])
+
+    def _encode(
+        self, encoding: Encoding, message: Message, batches: bool
+    ) -> FrameSource:
+        if batches:
+            return encoding.dialect.encode_message(message) or b""  # type: ignore[return-value]  # bytes
+        if encoding.dialect.personal:
+            return _for_each(encoding, message)
+        return framed(encoding, encoding.dialect.encode_message(message))
+
+
+def _for_each(encoding: Encoding, message: Message) -> FrameSource:
+    """Encode a message for a dialect whose frames contain the receiver.
+
+    Other connections of the sender do not receive it, except in rooms.
+    """
+    halves = encoding.dialect.encode_message_for(message)
+    if halves is None:
+        return b""
+    named_frame, sender = named(encoding, message, *halves), message.sender
+    if message.room:
+        return named_frame
+    return lambda connection: (
+        b"" if connection.user == sender else named_frame(connection)
+    )
+
+
+class Deliverer(Service):
+    """Owner of the results of drafts that wait for their place in the log.
+    Never switches."""
+
+    hub: Hub
+    fanout: Fanout
+    log_subscriptions: LogSubscriptions
+    ack_tracker: AckTracker
+    channel_log: ChannelLog
+    streams: OpenStreams
+    widest: dict[str, int] = field(default_factory=dict)
+    """App → the largest number of connections that received one message since
+    the last batch."""
+    results: dict[str, dict[int, list[AppendRequest]]] = field(default_factory=dict)
+    """App → id of an entry → the drafts whose results wait for it."""
+
+    def settle_in_order(self, request: AppendRequest, result: Appended) -> None:
+        """Pass on the result of a draft when its entry is delivered."""
+        request.outcome = result
+        self.results.setdefault(request.app, {}).setdefault(result.entry.id, []).append(
+            request
+        )
+
+    def is_wanted(self, app: str) -> bool:
+        """Whether the entries of an app are to be delivered here: there are
+        subscriptions, stored channels with subscribers, or results that
+        wait."""
+        return (
+            app in self.log_subscriptions.by_app
+            or app in self.results
+            or self.channel_log.follows(app)
+        )
+
+    def settle(self, request: AppendRequest, result: Stored) -> None:
+        """Pass on the result of a draft; if its sender's cursor has not caught
+        up yet, once it has."""
+        connection, done = request.connection, request.done
+        if done is None:
+            return
+        log_subscription = None if connection is None else connection.log_subscription
+        if (
+            log_subscription is not None
+            and log_subscription.backlog is not None
+            and log_subscription.has_cursor
+            and isinstance(result, Appended)
+        ):
+            assert connection is not None
+            log_subscription.backlog = hold_ack(
+                log_subscription.backlog, lambda: done(result)
+            )
+            # Acknowledgements wait until a connection has caught up. Whose
+            # client does not read is closed.
+            if (
+                type(log_subscription.backlog) is tuple
+                and len(log_subscription.backlog) > 1000
+            ):
+                connection.abandon(CloseCode.SLOW_READER)
+            return
+        try:
+            done(result)
+        except Exception:
+            log.exception("the result of a draft could not be passed on")
+
+    def deliver(self, app: str, entries: list[Entry], position: int) -> None:
+        """Deliver entries to their receivers here, and results to their
+        senders. ``entries`` are all that concern this node up to
+        ``position``."""
+        begin, results = 0, self.results.get(app, {})
+        subscribed = app in self.log_subscriptions.by_app
+        if app in self.channel_log.channels:
+            self._deliver_to_channels(app, entries)
+        while begin < len(entries):
+            end = _end_of_window(entries, begin)
+            window, begin = entries[begin:end], end
+            mine = [results.pop(entry.id, ()) if results else () for entry in window]
+            if subscribed:
+                self._deliver_window(app, window, mine)
+            else:
+                self._settle_all(mine)
+        if results:
+            self._settle_all(
+                [results.pop(id) for id in sorted(results) if id <= position]
+            )
+        if not results:
+            self.results.pop(app, None)
+        if ahead := self.log_subscriptions.ahead.get(app):
+            for connection in [each for each, id in ahead.items() if id <= position]:
+                self.log_subscriptions.has_caught_up(app, connection)
+
+    def owes(self, app: str, connection: Connection) -> bool:
+        """Whether a result of this connection waits for its place."""
+        waiting = self.results.get(app, {}).values()
+        return any(
+            request.connection is connection for each in waiting for request in each
+        )
+
+    def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            try:
+                if entry.room:
+                    reached = self.channel_log.deliver(app, entry)
+                    self.widest[app] = max(self.widest.get(app, 0), reached)
+                elif entry.kind == "leave":
+                    self.channel_log.members_left(
+                        app, entry.conversation, users_of(entry)
+                    )
+            except Exception:  # one entry that fails must not hide the others
+                log.exception(
+                    "entry %d of %s could not be delivered to channels", entry.id, app
+                )
+
+    def _settle_all(self, waiting: Iterable[Sequence[AppendRequest]]) -> None:
+        for each in waiting:
+            for request in each:
+                self._settle(request)
+
+    def _settle(self, request: AppendRequest) -> None:
+        assert request.outcome is not None
+        self.settle(request, request.outcome)
+
+    def _deliver_window(
+        self, app: str, entries: list[Entry], mine: Sequence[Sequence[AppendRequest]]
+    ) -> None:
+        """Deliver entries between which no membership changes: to the receivers
+        of each conversation together. Senders of some of them, bots, and
+        receivers of several of these conversations, get them one by one, in
+        order."""
+        first = entries[0]
+        if first.kind in ("join", "group"):
+            self._joined(app, first)
+        receivers: Receivers = {}
+        indexes: dict[int, list[int]] = {}
+        messages: list[Message] = []
+        for entry in entries:
+            number = entry.conversation
+            connections = receivers.get(number)
+            if connections is None:
+                connections = receivers[number] = self._receivers(app, entry)
+            if connections:
+                indexes.setdefault(number, []).append(len(messages))
+                messages.append(entry)
+        if messages:
+            run = MessageRun(messages)
+            special = {
+                each.connection
+                for own in mine
+                for each in own
+                if each.connection is not None
+            }
+            if self.log_subscriptions.followers.bots:
+                special.update(
+                    *[
+                        self.log_subscriptions.followers.bots.get((app, number), ())
+                        for number in indexes
+                    ]
+                )
+            if len(indexes) > 1:
+                special |= _receivers_of_several(
+                    [receivers[number] for number in indexes]
+                )
+            special.update(self.log_subscriptions.ahead.get(app, ()))
+            for number, some in indexes.items():
+                self._deliver_to_others(app, receivers[number], special, run, some)
+            self._deliver_in_order(app, entries, mine, _only(special, receivers), run)
+        else:
+            self._settle_all(mine)
+        if first.kind == "leave":
+            for user in users_of(first):
+                self.log_subscriptions.memberships_changed(app, user)
+                for each in self._subscribed(app, user):
+                    self.log_subscriptions.followers.leave(
+                        app, each, first.conversation
+                    )
+
+    def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
+        if not (entry.members or entry.room):
+            return self.log_subscriptions.followers.members(app, entry.conversation)
+        hub_app = self.hub.apps.get(app)
+        if hub_app is None:
+            return []
+        if entry.members:
+            connections: list[Connection] = []
+            # As App.sessions_of(), without a call and a tuple for each user.
+            for user in set(entry.members):
+                sessions = hub_app.users.get(user)
+                if type(sessions) is list:
+                    connections += [
+                        each for each in sessions if each.log_subscription is not None
+                    ]
+                elif sessions is not None and sessions.log_subscription is not None:  # type: ignore[union-attr]
+                    connections.append(sessions)  # type: ignore[arg-type]
+            return connections
+        room = hub_app.channels.get(entry.room)
+        if room is None:
+            return []
+        return {
+            each: None
+            for each in room.members
+            if isinstance(each.log_subscription, PongLogSubscription)
+        }
+
+    def _deliver_to_others(
+        self,
+        app: str,
+        receivers: Collection[Connection],
+        special: Collection[Connection],
+        run: MessageRun,
+        indexes: Sequence[int],
+    ) -> None:
+        live = []
+        for each in receivers:
+            if each in special:
+                continue
+            backlog = each.log_subscription.backlog  # type: ignore[union-attr]  # they are subscribed; a hot loop
+            if backlog is None:
+                live.append(each)
+            elif type(backlog) is list:
+                backlog.extend([run.messages[index] for index in indexes])
+        if live:
+            self._push(app, live, run, indexes)
+        if len(live) > self.widest.get(app, 0):
+            self.widest[app] = len(live)
+
+    def _deliver_in_order(
+        self,
+        app: str,
+        entries: Sequence[Entry],
+        mine: Sequence[Sequence[AppendRequest]],
+        receivers: Receivers,
+        run: MessageRun,
+    ) -> None:
+        """Deliver to each of these receivers, and results to senders in the
+        places of their entries."""
+        waiting: dict[Connection, list[int]] = {}
+        some_bots = self.log_subscriptions.followers.bots
+        index = 0
+        for entry, own in zip(entries, mine, strict=True):
+            special = receivers.get(entry.conversation)
+            if special is not None:
+                # In a room the sender receives its own message.
+                senders = () if entry.room else [request.connection for request in own]
+                bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
+                for each in special:
+                    if each not in senders and (
+                        each not in bots or each.user in bots_of(entry)
+                    ):
+                        waiting.setdefault(each, []).append(index)
+                index += 1
+            for request in own:
+                connection = request.connection
+                if connection in waiting:
+                    self._deliver_to(app, connection, run, waiting.pop(connection))
+                self._settle(request)
+        for connection, some in waiting.items():
+            self._deliver_to(app, connection, run, some)
+
+    def _deliver_to(
+        self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]
+    ) -> None:
+        log_subscription = connection.log_subscription
+        if log_subscription is None:
+            return
+        if has := self.log_subscriptions.ahead.get(app, {}).get(connection):
+            indexes = [index for index in indexes if run.messages[index].id > has]
+            if not indexes:
+                return
+        if log_subscription.backlog is None:
+            self._push(app, (connection,), run, indexes)
+        elif type(log_subscription.backlog) is list:
+            log_subscription.backlog.extend([run.messages[index] for index in indexes])
+
+    def _joined(self, app: str, entry: Entry) -> None:
+        bots = bots_of(entry)
+        for user in users_of(entry):
+            self.log_subscriptions.memberships_changed(app, user)
+            for each in self._subscribed(app, user):
+                self.log_subscriptions.followers.enter(
+                    app, each, entry.conversation, user in bots
+                )
+
+    def lose(self, app: str) -> None:
+        """The database has lost entries that were delivered here. Let clients
+        come back with their cursors, which say whether they begin anew; end
+        subscriptions to stored channels. May switch."""
+        self.channel_log.lose(app)
+        hub_app = self.hub.apps.get(app)
+        sessions = (
+            []
+            if hub_app is None
+            else [each for user in hub_app.users for each in hub_app.sessions_of(user)]
+        )
+        for index, connection in enumerate(sessions):
+            if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
+                gevent.sleep(0)
+            if connection.log_subscription is not None:
+                connection.close(CloseCode.GOING_AWAY)
+
+    def _subscribed(self, app: str, user: str) -> list[Connection]:
+        return [
+            each
+            for each in self.hub.sessions_of(app, user)
+            if each.log_subscription is not None
+        ]
+
+    def send(self, connection: Connection, messages: Sequence[Message]) -> None:
+        """Send stored messages to one connection."""
+        if messages:
+            self._push(
+                connection.app or "",
+                (connection,),
+                MessageRun(messages),
+                range(len(messages)),
+            )
+
+    def send_streams(self, connection: Connection) -> None:
+        """Send a connection that has caught up each streamed answer so far of
+        its conversations, as its outbox becomes empty."""
+        if not self.streams.by_channel:
+            return
+        app, user, log_subscription = (
+            connection.app or "",
+            connection.user or "",
+            connection.log_subscription,
+        )
+        streams = dict(self.streams.of_sender(app, user))
+        streams.update(self.streams.of(app, f"user:{user}"))
+        for group in () if log_subscription is None else log_subscription.groups:
+            if connection not in self.log_subscriptions.followers.bots.get(
+                (app, group), ()
+            ):
+                streams.update(self.streams.of(app, f"group:{group}"))
+        for stream in streams.values():
+            self.send_stream(stream, (connection,))
+
+    def send_stream(
+        self, stream: OpenStream, connections: Collection[Connection]
+    ) -> None:
+        """Send connections a streamed answer so far, as their outboxes become
+        empty."""
+        self.streams.late.add(
+            connections, stream, partial(self._send_so_far, stream.app, stream.channel)
+        )
+
+    def _send_so_far(
+        self, app: str, channel: str, id: str, connections: list[Connection]
+    ) -> None:
+        stream, known = self.streams.of(app, channel).get(id), self.hub.apps.get(app)
+        if stream is None or known is None:
+            return
+        kind, _, name = channel.partition(":")
+        users, group = (stream.head.sender, name), int(name) if kind == "group" else 0
+        receivers = [
+            each
+            for each in connections
+            if each.app == app
+            and each.log_subscription is not None
+            and each.log_subscription.live
+            and (group in each.log_subscription.groups if group else each.user in users)
+        ]
+        self.fanout.to_some(known, receivers, stream.so_far())
+
+    def _push(
+        self,
+        app: str,
+        connections: Collection[Connection],
+        run: MessageRun,
+        indexes: Sequence[int],
+    ) -> None:
+        for some in _frames(run.messages, indexes) if len(indexes) > 1 else (indexes,):
+            self.fanout.messages(self.hub.apps[app], connections, Part(run, some))
+        if self.log_subscriptions.acking:
+            for each in connections:
+                log_subscription = each.log_subscription
+                if isinstance(log_subscription, AckingLogSubscription):
+                    self.ack_tracker.delivered(
+                        each, log_subscription, run.messages[indexes[-1]].id
+                    )
+
+
+def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
+    """The end of the window that begins at ``begin``: the receivers change, or
+    it is full."""
+    end, most = begin + 1, min(len(entries), begin + 250)
+    if entries[begin].kind not in _OF_MEMBERS:
+        while end < most and entries[end].kind not in _OF_MEMBERS:
+            end += 1
+    return end
+
+
+def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Connection]:
+    """The connections in more than one of these collections; the largest is not
+    walked through."""
+    *smaller, largest = sorted(groups, key=len)
+    seen: set[Connection] = set()
+    several: set[Connection] = set()
+    for group in smaller:
+        for each in group:
+            (several if each in seen else seen).add(each)
+    several.update([each for each in seen if each in largest])
+    return several
+
+
+def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
+    """The special ones among the receivers of each conversation that has
+    any."""
+    found: Receivers = {}
+    for number, some in receivers.items():
+        if some:
+            few, many = (special, some) if len(special) < len(some) else (some, special)
+            found[number] = [each for each in few if each in many]
+    return found
+
+
+def _frames(
+    messages: Sequence[Message], indexes: Sequence[int]
+) -> Iterable[Sequence[int]]:
+    """These places in parts, each for one frame."""
+    begin = 0
+    while begin < len(indexes):
+        end, size = begin + 1, len(messages[indexes[begin]].body)
+        while end < len(indexes) and end - begin < MAX_RUN:
+            size += len(messages[indexes[end]].body)
+            if size > MAX_RUN_BYTES:
+                break
+            end += 1
+        yield indexes[begin:end]
+        begin = end
+
+
+# --- positions ----------------------------------------------------------------
+
+
+class _Followed(Struct, eq=False):
+    """One app. ``position``: every entry up to this id was delivered, or is not
+    for this node."""
+
+    position: int = 0
+    known: Signal | None = field(default_factory=Signal)
+    """Set when the position is known; None from then on."""
+    waiting: list[tuple[int, int, Commit]] = field(default_factory=list)
+    """A heap: the first id, and a unique number."""
+    expected: int = 0
+    """The id of an entry that is known to be stored."""
+    filling: bool = False
+    heard_at: float = field(default_factory=monotonic)
+
+
+class LogFollower:
+    """Owner of the positions."""
+
+    def __init__(self, log: MessageLog, deliverer: Deliverer, metrics: Metrics) -> None:
+        self._log = log
+        self._deliverer = deliverer
+        self.apps: dict[str, _Followed] = {}
+        """Those that are followed. Read-only for others."""
+        self.follows_any = Signal()
+        self._numbers = count()
+        self._metrics = metrics
+        self._watched: dict[str, set[Signal]] = {}
+        """App → events that are set when a node has stored entries of the app,
+        followed or not."""
+
+    def follow(self, app: str) -> int:
+        """Deliver the entries of an app from now on. Returns the position. It
+        may switch.
+
+        Raises StorageUnavailable; then the app is not followed.
+        """
+        followed = self.apps.get(app)
+        if followed is None:
+            followed = self.apps[app] = _Followed()
+            self.follows_any.set()
+            try:
+                followed.position = self._log.entries.head(app)
+                self._log.writer.learn(app, followed.position)
+            except BaseException:
+                del self.apps[app]
+                raise
+            finally:
+                known, followed.known = followed.known, None
+                assert known is not None
+                known.set()
+            followed.heard_at = monotonic()
+            self._advance(app, followed)
+        elif followed.known is not None:
+            followed.known.wait()
+            if self.apps.get(app) is not followed:
+                raise StorageUnavailable("the log could not be read")
+        return followed.position
+
+    def watch(self, news: Signal, apps: Collection[str]) -> None:
+        """Set ``news`` when a node has stored entries of one of these apps,
+        followed or not, and of no others any more. Never switches."""
+        for app in self._watched.keys() - apps:
+            self._watched[app].discard(news)
+            if not self._watched[app]:
+                del self._watched[app]
+        for app in apps:
+            self._watched.setdefault(app, set()).add(news)
+
+    def position(self, app: str) -> int:
+        """The position of an app; 0 if it is not followed. Never switches."""
+        followed = self.apps.get(app)
+        return 0 if followed is None else followed.position
+
+    def is_behind(self, app: str, id: int) -> bool:
+        """Whether an app is followed, and its position known and before this
+        id. Never switches."""
+        followed = self.apps.get(app)
+        return (
+            followed is not None and followed.position < id and followed.known is None
+        )
+
+    def forget_unwanted(self, app: str) -> None:
+        """Follow an app no longer if nothing here needs its position. Never
+        switches."""
+        if self._deliverer.is_wanted(app) or self._log.writer.is_busy(app):
+            return
+        followed = self.apps.get(app)
+        if followed is not None and followed.known is None and not followed.filling:
+            del self.apps[app]
+
+    def committed(self, commit: Commit) -> None:
+        """A transaction of this node or another one stored entries. Never
+        switches."""
+        app = commit.app
+        for news in self._watched.get(app, ()):
+            news.set()
+        self._log.writer.learn(app, commit.last)
+        followed = self.apps.get(app)
+        if followed is None:
+            return
+        if commit.last <= followed.position:
+            return  # nothing is known by it of the end of the log
+        followed.heard_at = monotonic()
+        if len(followed.waiting) < MAX_WAITING:
+            heappush(followed.waiting, (commit.first, next(self._numbers), commit))
+        if followed.known is None:
+            self._advance(app, followed)
+
+    def expect(self, app: str, id: int) -> None:
+        """An id is known to be stored: read on until the position reaches it.
+        Never switches."""
+        followed = self.apps.get(app)
+        if followed is not None and id > max(followed.position, followed.expected):
+            followed.expected = id
+            if not followed.filling:
+                self._fill(app, followed, GAP_SECONDS)
+
+    def _advance(self, app: str, followed: _Followed) -> None:
+        """Deliver the batches that continue at the position; have gaps
+        filled."""
+        waiting = followed.waiting
+        while waiting and waiting[0][0] <= followed.position + 1:
+            commit = heappop(waiting)[2]
+            last, entries, position = commit.last, commit.entries, followed.position
+            if last <= position:
+                continue
+            followed.position = last
+            new = entries
+            if entries and entries[0].id <= position:
+                new = [entry for entry in entries if entry.id > position]
+            try:
+                self._deliverer.deliver(app, new, last)
+            except Exception:
+                log.exception("entries of %s could not be delivered", app)
+            # older ones are imported
+            if new and (seconds := time() - new[0].time_ms / 1000) < 3600:
+                self._metrics.delivery_seconds.observe(max(0.0, seconds))
+        if waiting and not followed.filling:
+            self._fill(app, followed, GAP_SECONDS)
+
+    # --- reading what is missing ----------------------------------------------
+
+    def _fill(self, app: str, followed: _Followed, seconds: float) -> None:
+        followed.filling = True
+        gevent.spawn(self._run_filling, app, followed, seconds)
+
+    def _run_filling(self, app: str, followed: _Followed, seconds: float) -> None:
+        """Greenlet: read on until nothing is missing."""
+        gevent.sleep(seconds)
+        try:
+            if followed.waiting or not seconds or followed.expected > followed.position:
+                self._metrics.log_gaps += 1
+                while self._read_on(app, followed):
+                    pass
+        finally:
+            followed.filling = False
+        if followed.waiting:
+            self._advance(app, followed)
+
+    def _read_on(self, app: str, followed: _Followed) -> bool:
+        """Read a page; whether there may be more to read."""
+        after, expected = followed.position, followed.expected
+        try:
+            head = self._log.entries.head(app)
+            entries = self._log.entries.read(app, after, PAGE)
+        except StorageUnavailable:
+            gevent.sleep(RETRY_SECONDS)
+            return True
+        except Exception:
+            log.exception("reading the log of %s failed", app)
+            gevent.sleep(RETRY_SECONDS)
+            return True
+        if head < after:
+            followed.waiting.clear()  # lost, or read later
+            return False  # the database has lost entries: check() finds it
+        self._log.writer.learn(app, head)
+        # Of senders whose drafts are being stored here nothing is delivered
+        # yet: results may belong to it.
+        senders = self._log.writer.senders(app)
+        ready = list(takewhile(lambda entry: entry.sender not in senders, entries))
+        whole = len(entries) < PAGE and len(ready) == len(entries)
+        # Expired entries leave holes at the beginning of the log, so its end is
+        # asked for.
+        last = (
+            max(head, ready[-1].id if ready else 0)
+            if whole
+            else ready[-1].id
+            if ready
+            else after
+        )
+        if (ready[0].id if ready else last) > after + 1 and not self._continues(
+            app, after
+        ):
+            return True
+        heappush(
+            followed.waiting,
+            (after + 1, next(self._numbers), Commit(app, after + 1, last, ready)),
+        )
+        self._advance(app, followed)
+        if len(ready) < len(entries):
+            gevent.sleep(GAP_SECONDS)
+            return True
+        # Entries that were announced during the read may be missing in it.
+        return (
+            not whole
+            or bool(followed.waiting)
+            or followed.expected > max(expected, last)
+        )
+
+    def _continues(self, app: str, position: int) -> bool:
+        """If the database has lost the entry at the position, let clients come
+        back, before anything is delivered to them. False: it is not known. May
+        switch."""
+        try:
+            is_lost = self._log.entries.extent(app).is_lost(position)
+        except StorageUnavailable:
+            gevent.sleep(RETRY_SECONDS)
+            return False
+        if is_lost:
+            self._deliverer.lose(app)
+        return True
+
+    def run(self) -> None:
+        """Greenlet: while apps are followed, compare their positions with the
+        ends of the logs once a second."""
+        while True:
+            self.follows_any.wait()
+            gevent.sleep(until_beat(QUIET_SECONDS))
+            self.check()
+            if not self.apps:
+                self.follows_any.clear()
+
+    def check(self) -> None:
+        """Read on in apps without news whose log has grown, or has lost
+        entries; forget apps without subscriptions. It may switch."""
+        before = monotonic() - QUIET_SECONDS
+        quiet = [
+            app for app, followed in self.apps.items() if _is_quiet(followed, before)
+        ]
+        for app in quiet:
+            self.forget_unwanted(app)
+        quiet = [app for app in quiet if app in self.apps]
+        if not quiet:
+            return
+        positions = {app: self.apps[app].position for app in quiet}
+        try:
+            heads = self._log.entries.heads(quiet)
+            for app, position in positions.items():
+                if heads.get(app, 0) < position:
+                    self._log.writer.learn(app, position)
+                    heads[app] = self._log.writer.check(app)
+        except StorageUnavailable:
+            return
+        except Exception:
+            log.exception("the ends of the logs could not be read")
+            return
+        for app, head in heads.items():
+            known = self.apps.get(app)
+            if known is not None and head > known.position and _is_quiet(known, before):
+                self._fill(app, known, 0.0)
+
+
+def _is_quiet(followed: _Followed, before: float) -> bool:
+    """Whether an app has had no news since then, and no gap is being filled."""
+    return (
+        followed.known is None and not followed.filling and followed.heard_at <= before
+    )

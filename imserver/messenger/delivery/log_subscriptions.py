@@ -1,0 +1,185 @@
+"""Log subscriptions: which connections of this node follow the log, and their
+groups.
+
+The memberships of a user are read once, when a connection begins to follow the
+log. From then on the entries of joining and leaving keep the followers of
+groups up to date. So a message to a group costs no query per member.
+"""
+
+from collections.abc import Callable, Iterable
+
+from msgspec import field
+
+from imserver.gateway.model import Backlog, LogSubscription
+from imserver.gateway.transport.connection import Connection
+from imserver.messenger.log.contract import Membership
+from imserver.messenger.log.model import Message
+from imserver.plugin.runtime import Service
+
+
+class PendingLogSubscription(LogSubscription):
+    """A session logged in with a cursor while the log was away. It receives
+    nothing until it asks for a sync; its acknowledgements wait. ``acks``: its
+    client acknowledges."""
+
+    acks: bool = False
+
+
+def acks_in(backlog: Backlog) -> tuple[Callable[[], None], ...]:
+    """The acknowledgements among the held items."""
+    return tuple([each for each in backlog if not isinstance(each, Message)])
+
+
+def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
+    """The held items and one more acknowledgement."""
+    if isinstance(backlog, list):
+        backlog.append(ack)
+        return backlog
+    return (*(backlog or ()), ack)
+
+
+def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool]]:
+    """The groups of these memberships in which the user may read the entry
+    behind ``position``, and whether the user is a bot."""
+    return [
+        (row.conversation, row.bot)
+        for row in rows
+        if row.kind_of_conversation == "group"
+        and row.joined_id <= position
+        and (row.left_id is None or row.left_id > position)
+    ]
+
+
+class GroupFollowers(Service):
+    """Owner of the subscribed members of groups on this node: (app,
+    conversation) → connections.
+
+    Never switches.
+    """
+
+    _groups: dict[tuple[str, int], dict[Connection, None]] = field(default_factory=dict)
+    bots: dict[tuple[str, int], set[Connection]] = field(default_factory=dict)
+    """Connections of bots, which do not receive all entries. Read-only for
+    others."""
+
+    def members(self, app: str, conversation: int) -> dict[Connection, None]:
+        """The subscribed connections of the members of a group; do not change
+        it."""
+        return self._groups.get((app, conversation), {})
+
+    def enter(
+        self, app: str, connection: Connection, conversation: int, bot: bool = False
+    ) -> None:
+        """The user of a subscribed connection is a member."""
+        if bot:
+            self.bots.setdefault((app, conversation), set()).add(connection)
+        log_subscription = connection.log_subscription
+        assert log_subscription is not None
+        if conversation not in log_subscription.groups:
+            log_subscription.groups += (conversation,)
+            self._groups.setdefault((app, conversation), {})[connection] = None
+
+    def leave(self, app: str, connection: Connection, conversation: int) -> None:
+        """The user of a subscribed connection is no longer a member."""
+        log_subscription = connection.log_subscription
+        assert log_subscription is not None
+        if conversation in log_subscription.groups:
+            log_subscription.groups = tuple(
+                [each for each in log_subscription.groups if each != conversation]
+            )
+            self._remove(app, connection, conversation)
+
+    def leave_all(self, app: str, connection: Connection) -> None:
+        """The log subscription of a connection ends."""
+        log_subscription = connection.log_subscription
+        assert log_subscription is not None
+        for conversation in log_subscription.groups:
+            self._remove(app, connection, conversation)
+        log_subscription.groups = ()
+
+    def _remove(self, app: str, connection: Connection, conversation: int) -> None:
+        members = self._groups.get((app, conversation))
+        if members is not None:
+            members.pop(connection, None)
+            if not members:
+                del self._groups[app, conversation]
+        bots = self.bots.get((app, conversation))
+        if bots is not None:
+            bots.discard(connection)
+            if not bots:
+                del self.bots[app, conversation]
+
+
+class LogSubscriptions(Service):
+    """Owner of the followers of groups, of the numbers of log subscriptions,
+    and of the reads of memberships.
+
+    A read that is under way counts the changes that are delivered meanwhile.
+    Only :meth:`read_memberships` switches.
+    """
+
+    followers: GroupFollowers = field(default_factory=GroupFollowers)
+    by_app: dict[str, int] = field(default_factory=dict)
+    """Connections that are subscribed, or about to be, by app."""
+    acking: int = 0
+    """Log subscriptions whose clients acknowledge."""
+    ahead: dict[str, dict[Connection, int]] = field(default_factory=dict)
+    """App → the connections whose clients have more than was delivered here:
+    all up to an id."""
+    reads: dict[tuple[str, str], list[list[int]]] = field(default_factory=dict)
+    """(app, user) → the reads under way, each a list with its number of
+    changes."""
+
+    def add(self, app: str) -> None:
+        """A connection of an app is about to follow its log."""
+        self.by_app[app] = self.by_app.get(app, 0) + 1
+
+    def remove(self, app: str) -> bool:
+        """A connection follows the log of its app no longer. True if it was the
+        last one."""
+        left = self.by_app[app] - 1
+        if left:
+            self.by_app[app] = left
+        else:
+            del self.by_app[app]
+        return not left
+
+    def is_ahead(self, app: str, connection: Connection, id: int) -> None:
+        """The client of a connection has everything up to an id that was not
+        delivered here yet."""
+        self.ahead.setdefault(app, {})[connection] = id
+
+    def has_caught_up(self, app: str, connection: Connection) -> None:
+        """This node has delivered what the client of a connection had, or the
+        connection has ended."""
+        ahead = self.ahead.get(app, {})
+        if ahead.pop(connection, 0) and not ahead:
+            del self.ahead[app]
+
+    def memberships_changed(self, app: str, user: str) -> None:
+        """An entry that changes a user's memberships was delivered."""
+        for changes in self.reads.get((app, user), ()):
+            changes[0] += 1
+
+    def read_memberships(
+        self, memberships: Callable[[str, str], list[Membership]], app: str, user: str
+    ) -> list[Membership]:
+        """A user's memberships as of the log position: read again if a change
+        was delivered meanwhile.
+
+        It switches. Raises what ``memberships`` raises.
+        """
+        changes = [0]
+        running = self.reads.setdefault((app, user), [])
+        running.append(changes)
+        try:
+            while True:
+                before = changes[0]
+                rows = memberships(app, user)
+                if changes[0] == before:
+                    return rows
+        finally:
+            # By identity: equal counts of other reads are not this one.
+            running[:] = [each for each in running if each is not changes]
+            if not running:
+                del self.reads[app, user]

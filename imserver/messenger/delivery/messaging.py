@@ -1,0 +1,538 @@
+"""Messaging: drafts go to the log, results and entries come back in its order.
+The command that sends one."""
+
+from __future__ import annotations
+
+from functools import partial
+from time import perf_counter, time
+from typing import Any, Final
+
+import msgspec
+from gevent.event import AsyncResult
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver.gateway.auth.questions import ReviewDecision
+from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
+from imserver.gateway.core.core import Core
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.model import Answer, Reply
+from imserver.gateway.transport.connection import Connection, app_and_user
+from imserver.messenger.channels.stored_channels import ChannelLog
+from imserver.messenger.delivery.acks import AckTracker
+from imserver.messenger.delivery.action_positions import ActionPositions
+from imserver.messenger.delivery.catch_up import CatchUp
+from imserver.messenger.delivery.deliverer import Deliverer, LogFollower
+from imserver.messenger.delivery.log_subscriptions import LogSubscriptions
+from imserver.messenger.delivery.open_streams import OpenStreams
+from imserver.messenger.delivery.wire import read_send
+from imserver.messenger.log.asks import AskChange, AskRefused
+from imserver.messenger.log.bots import values_of
+from imserver.messenger.log.commands import Send
+from imserver.messenger.log.contract import (
+    Appended,
+    AppendRequest,
+    Commit,
+    Done,
+    Draft,
+    DraftSource,
+    Entry,
+    LogObserver,
+    Rejected,
+    RejectReason,
+    StorageUnsure,
+    Stored,
+)
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.model import (
+    Ask,
+    Message,
+    ReviewUnavailable,
+    TooManyMessages,
+)
+from imserver.messenger.log.rows import decode_meta
+
+WIDE: Final = 50
+"""After a message to this many connections the app pauses, so that more
+messages gather: one write to a socket costs as much as twenty frames in it."""
+_GATHER_SECONDS: Final = 0.000_1
+"""The pause, for each of the connections."""
+_MAX_GATHER_SECONDS: Final = 0.1
+
+_PIECE_BYTES: Final = 256 * 1024
+_ENTRY_BYTES: Final = 1024
+"""Upper bound of an entry's size without its body."""
+
+_KNOWN_IDS: Final = "known_ids"
+
+
+class ReplacedView(Struct, omit_defaults=True):
+    """The content that was stored in place of the content of the client."""
+
+    type: str
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+
+
+class StoredView(Struct):
+    """The answer to a send. ``repeated``: the message had been stored before;
+    this is the first answer again."""
+
+    id: int
+    conversation: int
+    seq: int
+    repeated: bool = False
+    replaced: ReplacedView | UnsetType = UNSET
+
+
+class ReasonView(Struct, omit_defaults=True):
+    """The answer to a message that the back end of the app has rejected, or for
+    which the app has no quota left: until when, in Unix seconds."""
+
+    reason: str
+    until: int = 0
+
+
+class RefusedView(Struct, omit_defaults=True):
+    """The answer to a refused message, reaction, pin or answer: the reason for
+    programmers. ``reason`` and ``until`` (Unix seconds): of somebody who is
+    muted in the whole app, for people. ``ask``: the question as it is now."""
+
+    refused: str
+    reason: str = ""
+    until: int = 0
+    ask: Ask | None = None
+
+    @staticmethod
+    def of(result: Rejected) -> RefusedView:
+        """The answer to what was rejected."""
+        view = RefusedView(
+            result.reason, result.detail if result.until else "", result.until
+        )
+        if isinstance(result, AskRefused):
+            view.ask = result.ask
+        return view
+
+
+class KnownIds(Struct, frozen=True):
+    """A query of a node that starts: the greatest ids of logs that the others
+    know."""
+
+
+class Messaging:
+    """Sends drafts, and listens to the log. Owner of the parts that deliver
+    entries."""
+
+    def __init__(
+        self,
+        core: Core,
+        positions: ActionPositions,
+        ack_tracker: AckTracker,
+        channel_log: ChannelLog,
+    ) -> None:
+        store, metrics = core.store, core.metrics
+        self._store = store
+        self._log = store.part(MessageLog)
+        self._account_apps = core.logins.account_apps
+        self._metrics = metrics
+        self._reviews = core.reviews
+        self._sender_rates = core.sender_rates
+        self._mutes = core.mutes
+        self._node_messages = core.node_messages
+        self.observers: list[LogObserver] = []
+        """They hear of stored entries."""
+        self.log_subscriptions = LogSubscriptions()
+        self.positions = positions
+        self.ack_tracker = ack_tracker
+        self.streams = OpenStreams()
+        """Of streamed answers, which a feature opens."""
+        self.deliverer = Deliverer(
+            core.hub,
+            core.fanout,
+            self.log_subscriptions,
+            ack_tracker,
+            channel_log,
+            self.streams,
+        )
+        self.follower = LogFollower(self._log, self.deliverer, metrics)
+        self.catch_up = CatchUp(
+            metrics,
+            store,
+            self.log_subscriptions,
+            ack_tracker,
+            self.follower,
+            self.deliverer,
+            positions,
+        )
+
+    # --- other nodes ----------------------------------------------------------
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add(_KNOWN_IDS, KnownIds, lambda _: dict(self._log.writer.known))
+
+    def learn(self, others: OtherNodes) -> None:
+        """Learn from the other nodes which ids are stored, so that none is
+        given again if the database has lost them. Switches."""
+        if not self._store.has_database:
+            return
+        # Nodes of older versions do not name their features so, and do not know
+        # this query.
+        leases = [
+            lease for lease in others.node_messages.peers() if lease.feature_names
+        ]
+        answers, _ = others.query(_KNOWN_IDS, KnownIds(), leases)
+        for known in read(answers, dict[str, int]).values():
+            for app, id in known.items():
+                self._log.writer.learn(app, id)
+
+    # --- sending --------------------------------------------------------------
+
+    def send_command(
+        self, connection: Connection, command: Send, answer: Answer
+    ) -> Reply | None:
+        """Store a message, a recall or an edit; answered after the commit. May
+        switch."""
+        app, user = app_and_user(connection)
+        if command.kind == "press":
+            change = self.answer(app, user, command.about, command.body.decode())
+            if isinstance(change, Rejected):
+                return Reply(change.reply_code, RefusedView.of(change), change.reason)
+            if change is not None:
+                at = (change.entry.id, change.entry.seq) if change.entry else (0, 0)
+                view = StoredView(
+                    at[0], change.conversation, at[1], repeated=change.entry is None
+                )
+                return Reply(ReplyCode.OK, view)
+        draft = self.draft_of(app, user, command)
+        if draft is None:
+            if command.kind not in ("forward", "press"):
+                return Reply(ReplyCode.UNAUTHORIZED)
+            return Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
+        self.send_of_user(
+            app, draft, lambda result: answer(_reply_to(command, result)), connection
+        )
+        return None
+
+    def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
+        """The draft of a message, a recall, an edit or a press; None: it is
+        about no message of this user, or forwards none that the user may read,
+        or that message has no such button.
+
+        ``user`` ``""`` is a back end, which may revise any message. Switches
+        unless it is a plain message; then raises StorageUnavailable.
+        """
+        sent = (
+            command
+            if command.kind == "message"
+            else _completed(self._log, app, user, command)
+        )
+        if sent is None:
+            return None
+        return Draft(
+            sender=user,
+            kind="message" if sent.kind == "forward" else sent.kind,
+            type=sent.type,
+            body=sent.body,
+            client_msg_id=sent.id,
+            time_ms=int(time() * 1000),
+            about=sent.about,
+            meta=sent.meta,
+            to_user=sent.to,
+            conversation=sent.conversation,
+            thread=sent.thread,
+            also=sent.also,
+        )
+
+    def answer(
+        self, app: str, user: str, message: int, value: str
+    ) -> AskChange | Rejected | None:
+        """Answer a question with the value of a button; None: the message is
+        none that the user may read. Switches. Raises StorageUnavailable."""
+        if (
+            not self._store.has_database
+            or self._log.asks.get(app, user, message) is None
+        ):
+            return None
+        return self.mute_of(app, user) or self._log.asks.answer(
+            app, user, message, value=value
+        )
+
+    def read(self, app: str, user: str, data: bytes) -> Draft | None:
+        """The draft of a message in JSON, as clients of ``cmd`` send it. See
+        :meth:`draft_of`.
+
+        Raises :class:`imserver.gateway.protocol.forgiving.Refused`.
+        """
+        return self.draft_of(app, user, read_send(data))
+
+    def send(
+        self,
+        app: str,
+        draft: Draft,
+        done: Done,
+        connection: Connection | None = None,
+        source: DraftSource | None = None,
+    ) -> None:
+        """Store a draft. Never switches.
+
+        ``done`` gets the result, after every earlier entry that its sender is
+        to receive on ``connection``. Everybody else who may read it receives
+        it, the sender's other connections too. If the result is not known in
+        time, ``done`` gets a StorageUnsure. For what a back end stores; see
+        :meth:`send_of_user`. ``source``: the row that decides about the draft,
+        and is changed with it.
+        """
+        self._send(AppendRequest(app, draft, done, self, connection, source=source))
+
+    def _send(self, request: AppendRequest) -> None:
+        draft = request.draft
+        stored = self._metrics.stored
+        if (
+            stored.stops
+            and draft.kind == "message"
+            and (spent := stored.spent(request.app)) is not None
+        ):
+            self.stored(request, spent)
+            return
+        request.to_account = draft.to_user != "" and (
+            request.to_account
+            or (request.app in self._account_apps and not draft.to_anybody)
+        )
+        self._log.writer.send(request)
+
+    def mute_of(self, app: str, user: str) -> Rejected | None:
+        """The refusal of what a user does who is muted in the app; None: they
+        are not. Never switches."""
+        mute = self._mutes.mute_of(app, user) if self._mutes.all else None
+        return (
+            None
+            if mute is None
+            else Rejected(RejectReason.MUTED, mute.text, mute.until)
+        )
+
+    def send_of_user(
+        self,
+        app: str,
+        draft: Draft,
+        done: Done,
+        connection: Connection | None = None,
+        to_account: bool = False,
+        source: DraftSource | None = None,
+    ) -> None:
+        """Like :meth:`send`, for what a user sends: where the app wants it, its
+        back end reviews it before. Some users have a rate, and who is muted in
+        the app sends nothing.
+
+        Drafts of one connection keep their order. Recalls and presses have no
+        content of the user, and only wait for their turn. ``to_account``: the
+        receiver of a first message must be an account.
+        """
+        request = AppendRequest(app, draft, done, self, connection, to_account, source)
+        if (
+            draft.kind not in ("recall", "press")
+            and (mute := self.mute_of(app, draft.sender)) is not None
+        ):
+            self.stored(request, mute)
+            return
+        if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
+            self.stored(request, TooManyMessages("the user has sent too many messages"))
+            return
+        if app not in self._reviews.apps:
+            self._send(request)
+            return
+        then = partial(self._reviewed, request)
+        if draft.kind not in ("recall", "press"):
+            self._reviews.review(app, facts_of(draft), then, connection)
+        elif connection is not None:
+            self._reviews.pass_by(then, connection)
+        else:
+            self._send(request)
+
+    def _reviewed(self, request: AppendRequest, decision: ReviewDecision) -> None:
+        if decision.action == "reject":
+            self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
+        elif decision.action == "undecided":
+            self.stored(
+                request, ReviewUnavailable("the back end has not reviewed it in time")
+            )
+        else:
+            if decision.action == "replace":
+                request.draft = replace(
+                    request.draft, type=decision.type, body=decision.body
+                )
+            self._send(request)
+
+    def store(
+        self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
+    ) -> Stored:
+        """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`. Switches. Returns :class:`Appended`,
+        :class:`Rejected` or StorageUnavailable; raises nothing."""
+        settled: AsyncResult[Stored] = AsyncResult()
+        began = perf_counter()
+        if by_user:
+            self.send_of_user(app, draft, settled.set, to_account=to_account)
+        else:
+            self.send(app, draft, settled.set)
+        result = settled.get()
+        assert result is not None
+        self.waited(began)
+        return result
+
+    def waited(self, began: float) -> None:
+        """This greenlet has waited for the log since this ``perf_counter``.
+        Never switches."""
+        self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
+
+    def stored(self, request: AppendRequest, result: Stored) -> None:
+        """See :class:`imserver.messenger.log.contract.DraftOwner`."""
+        if request.unsure is not None:
+            request.done = request.unsure.on_known
+        if isinstance(result, Appended):
+            if result.repeated:
+                self._metrics.stored_repeats += 1
+            else:
+                self._metrics.stored[request.app] += 1
+            if request.done is not None and self.follower.is_behind(
+                request.app, result.entry.id
+            ):
+                self.deliverer.settle_in_order(request, result)
+                if result.repeated:
+                    self.follower.expect(request.app, result.entry.id)
+                return
+        elif not isinstance(result, StorageUnsure):
+            self._metrics.not_stored += 1
+        self.deliverer.settle(request, result)
+
+    # --- the listener of the log ----------------------------------------------
+
+    def committed(self, commit: Commit) -> None:
+        """See :class:`imserver.messenger.log.writer.LogListener`."""
+        app = commit.app
+        if self._node_messages is not None:
+            _broadcast(self._node_messages, commit)
+        for observer in self.observers:
+            if app in observer.apps:
+                observer.committed(app, commit.first, commit.last, commit.entries)
+        self.deliverer.widest.pop(app, None)
+        self.follower.committed(commit)
+
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        """See :class:`imserver.messenger.log.writer.LogListener`."""
+        self._metrics.batch_messages.observe(drafts)
+        self._metrics.batch_seconds.observe(seconds)
+        widest = self.deliverer.widest.get(app, 0)
+        return (
+            min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS)
+            if widest >= WIDE
+            else 0.0
+        )
+
+
+def _reply_to(command: Send, result: Stored) -> Reply:
+    if isinstance(result, Appended):
+        entry = result.entry
+        view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
+        if entry.kind == command.kind and (entry.body, entry.type) != (
+            command.body,
+            command.type,
+        ):
+            stored = entry.view()
+            view.replaced = ReplacedView(
+                stored.type, stored.text, stored.data, stored.base64
+            )
+        return Reply(ReplyCode.OK, view)
+    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
+        return Reply(ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
+    if isinstance(result, Rejected):
+        return Reply(result.reply_code, RefusedView.of(result), result.reason)
+    if result.until:
+        return Reply(ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
+    return Reply(
+        ReplyCode.NOT_STORED,
+        None,
+        "rate" if isinstance(result, TooManyMessages) else "",
+    )
+
+
+def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
+    """Send stored entries to all other live nodes, in pieces of limited size.
+
+    A node that misses a piece reads it from the log.
+    """
+    if not nodes.peers():
+        return
+    app, first = commit.app, commit.first
+    piece: list[Entry] = []
+    size = 0
+    for entry in commit.entries:
+        entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
+        if piece and size + entry_size > _PIECE_BYTES:
+            nodes.broadcast(Commit(app, first, piece[-1].id, piece))
+            first, piece, size = piece[-1].id + 1, [], 0
+        piece.append(entry)
+        size += entry_size
+    nodes.broadcast(Commit(app, first, commit.last, piece))
+
+
+def facts_of(draft: Draft) -> dict[str, Any]:
+    """The fields of a draft that a review is about."""
+    seen = Message(
+        0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body
+    ).view()
+    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
+    to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
+    facts |= {name: value for name, value in to.items() if value}
+    payload = {
+        "type": seen.type,
+        "text": seen.text,
+        "data": seen.data,
+        "base64": seen.base64,
+    }
+    facts |= {name: value for name, value in payload.items() if value is not None}
+    more = {
+        "client_msg_id": draft.client_msg_id,
+        "about": draft.about,
+        "thread": draft.thread,
+        "meta": Raw(draft.meta),
+    }
+    return facts | {name: value for name, value in more.items() if value}
+
+
+def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
+    """A command about another message, with what it takes from that: who
+    forwards a message sends its content, and who wrote it. A pressed button
+    goes to the bot that has sent the message."""
+    ids, kind = [command.about], command.kind
+    reads = kind == "press" or (kind == "forward" and user)
+    entries = (
+        stored.entries.readable(app, user, ids)
+        if reads
+        else stored.entries.find(app, ids)
+    )
+    if not entries:
+        return None
+    (entry,) = entries
+    if kind not in ("forward", "press"):
+        return (
+            replace(command, conversation=entry.conversation)
+            if entry.may_be_revised(user)
+            else None
+        )
+    if entry.kind != "message":
+        return None
+    if kind == "press":
+        if entry.sender in ("", user) or command.body.decode() not in values_of(
+            entry.meta
+        ):
+            return None
+        return replace(command, to=entry.sender, conversation=0, meta=b"")
+    if entry.room:
+        return None
+    origin = decode_meta(entry.meta).get("forwarded") or {
+        "from": entry.sender,
+        "id": entry.id,
+    }
+    meta = msgspec.json.encode({"forwarded": origin})
+    return replace(command, type=entry.type, body=entry.body, about=0, meta=meta)

@@ -1,0 +1,383 @@
+"""Receipts and signals: how far users have read and received, and who is
+typing.
+
+A signal is sent at once to the subscribed connections on all nodes and stored
+nowhere. Clients that were away have no use for typing notices; receipts and
+marks they can ask for.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from time import monotonic
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from imserver.gateway.config.declared import about
+from imserver.gateway.core.services import Services
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.hub.hub import App
+from imserver.gateway.model import Reply, Service, Signal
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection, app_and_user
+from imserver.gateway.transport.dispatch import CommandRow, CommandTable
+from imserver.messenger.delivery.messaging import Messaging
+from imserver.messenger.delivery.open_streams import parts_of
+from imserver.messenger.log.commands import (
+    AskMarks,
+    AskReceipts,
+    CountReceipts,
+    Hide,
+    Read,
+    Received,
+    Typing,
+)
+from imserver.messenger.log.contract import MarkResult, ReceiptCount
+from imserver.messenger.log.message_log import MessageLog
+
+TYPING_SECONDS: Final = 1.0
+"""Least time between two typing notices of a user at the same place; those in
+between are dropped."""
+GROUP_SECONDS: Final = 0.2
+"""Least time between two typing notices in a group, of whichever members."""
+MOST_REMEMBERED: Final = 10_000
+"""Places whose last notice is remembered; beyond it the oldest are
+forgotten."""
+
+
+class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
+    """Deliver a signal to the subscribed connections of these users or (not 0)
+    of this group in an app: ``MessageServices.signals.send(message,
+    besides=connection)``, which leaves out one of them (None: none).
+
+    ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "",
+    data=b'{"text": "happy"}'))``: clients of ``cmd`` get a frame
+    ``moods.changed`` with this data.
+    """
+
+    app: str
+    users: tuple[str, ...]
+    group: int
+    signal: Signal
+
+
+class Signals(Service, dict=True):
+    """Sends signals. Owner of the times of the last typing notices."""
+
+    core: Services
+    messaging: Messaging
+
+    def __post_init__(self) -> None:
+        self._hub, self._fanout = self.core.hub, self.core.fanout
+        self._followers = self.messaging.log_subscriptions.followers
+        self._log = self.core.store.part(MessageLog)
+        self._streams = self.messaging.streams
+        self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
+
+    def rows(self) -> CommandTable:
+        return {Typing: CommandRow(self.typing)}
+
+    # --- sending --------------------------------------------------------------
+
+    def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
+        """Send to the subscribed connections on all nodes, except ``besides``.
+        Never switches."""
+        self.deliver(message, besides)
+        if self.core.node_messages is not None:
+            self.core.node_messages.broadcast(message)
+
+    def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
+        """Send to the subscribed connections of this node. Never switches."""
+        hub_app = self._hub.apps.get(message.app)
+        signal = message.signal
+        if signal.kind == "piece":
+            self._deliver_piece(message)
+            return
+        if hub_app is None:
+            return
+        typing = signal.kind == "typing"
+        receivers = [
+            each
+            for each in self._followers_of(hub_app, message)
+            if each is not besides
+            and each.log_subscription is not None
+            # A client that has not caught up would show a typing notice ahead
+            # of earlier messages.
+            and not (
+                typing
+                and (each.user == signal.sender or not each.log_subscription.live)
+            )
+        ]
+        if receivers:
+            self._fanout.to_some(hub_app, receivers, signal)
+
+    def _followers_of(self, known: App, message: ToFollowers) -> Collection[Connection]:
+        if message.group:
+            return self._followers.members(message.app, message.group)
+        return [each for user in message.users for each in known.sessions_of(user)]
+
+    def _deliver_piece(self, message: ToFollowers) -> None:
+        """Deliver a piece of a streamed answer, as its stored message will be.
+        The end is delivered only if no message follows."""
+        _, stream = parts_of(message.signal)
+        receivers = self.readers_of(message)
+        if not (receivers or stream.done):
+            return  # whoever comes receives the text so far
+        accepted = self._streams.accept(message.app, message.signal)
+        if receivers and accepted and not (stream.done and not stream.whole):
+            self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
+
+    def readers_of(self, message: ToFollowers) -> list[Connection]:
+        """The connections of this node that receive the pieces of a streamed
+        answer. Never switches."""
+        known, sender = self._hub.apps.get(message.app), message.signal.sender
+        if known is None:
+            return []
+        bots = (
+            self._followers.bots.get((message.app, message.group), ())
+            if message.group
+            else ()
+        )
+        return [
+            each
+            for each in self._followers_of(known, message)
+            if each.log_subscription is not None
+            and each.log_subscription.live
+            and (each not in bots or each.user == sender)
+        ]
+
+    # --- typing ---------------------------------------------------------------
+
+    def typing(self, connection: Connection, command: Typing) -> Reply:
+        """Send the notice that a connection's user is typing. May switch. A
+        user who has blocked this one does not receive it."""
+        app, user = app_and_user(connection)
+        if command.to == user:
+            return Reply(ReplyCode.BAD_PARAMETER)
+        if command.to:
+            self._typing_to(app, user, command.to, 0)
+            return Reply.OK
+        group = command.conversation
+        log_subscription = connection.log_subscription
+        if log_subscription is None or group not in log_subscription.groups:
+            conversations = self._log.conversations
+            is_member = conversations.member(app, group, user) is not None
+            conversation = conversations.get(app, group) if is_member else None
+            if conversation is None:
+                return Reply(ReplyCode.UNAUTHORIZED)
+            if conversation.members:
+                self._typing_to(app, user, conversation.peer(user), group)
+                return Reply.OK
+        if self._may(app, user, group, TYPING_SECONDS) and self._may(
+            app, "", group, GROUP_SECONDS
+        ):
+            self.send(
+                ToFollowers(
+                    app, (), group, Signal("typing", user, "", conversation=group)
+                )
+            )
+        return Reply.OK
+
+    def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
+        if self._may(app, user, to, TYPING_SECONDS) and self.core.relations.may_write(
+            app, user, to
+        ):
+            signal = Signal("typing", user, "", to=to, conversation=conversation)
+            self.send(ToFollowers(app, (to,), 0, signal))
+
+    def _may(self, app: str, user: str, about: str | int, seconds: float) -> bool:
+        """Whether the last notice of this kind was at least ``seconds`` ago."""
+        now, key = monotonic(), (app, user, about)
+        if now - self._typed.get(key, -seconds) < seconds:
+            return False
+        self._typed[key] = now
+        self._typed.move_to_end(key)
+        if len(self._typed) > MOST_REMEMBERED:
+            self._typed.popitem(last=False)
+        return True
+
+
+class ReceiptShown(Struct):
+    """The read and received positions of a member."""
+
+    user: Annotated[str, about("Another member.")]
+    read: Annotated[int, about("The last message that the member has read; 0: none.")]
+    received: Annotated[
+        int, about("The last message that a device of the member received; 0: none.")
+    ]
+
+
+class PeerReceipt(ReceiptShown):
+    """The receipt of the other user in a conversation of two."""
+
+    conversation: Annotated[int, about("The conversation.")]
+
+
+class ReadMark(Struct):
+    """A read position of the user."""
+
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    id: Annotated[int, about("The last message that was read.")]
+
+
+class MarksAnswer(Struct, omit_defaults=True):
+    """The user's marks since `version`, and the receipts of the other users in
+    conversations of two."""
+
+    version: Annotated[int, about("The version up to which these are all marks.")]
+    read: list[ReadMark]
+    hidden: Annotated[list[int], about("Hidden messages.")]
+    receipts: list[PeerReceipt]
+    more: Annotated[
+        bool, about("Whether there are more marks: ask again with this `version`.")
+    ] = False
+
+
+class ReceiptPage(Struct, rename="camel"):
+    """Receipts in the order of the users' ids."""
+
+    receipts: list[ReceiptShown]
+    has_more: bool
+
+
+class ReceiptCounts(Struct):
+    """How many members have received and read messages."""
+
+    counts: list[ReceiptCount]
+
+
+class Receipts:
+    """Stores what was read and received, and sends the notices. Stateless."""
+
+    def __init__(self, signals: Signals, store: Store) -> None:
+        self._signals = signals
+        self._log = store.part(MessageLog)
+        self.on_read: list[Callable[[str, str, int], object]] = []
+        """Called with app, user and conversation when the read position has
+        moved, on the node where it was set. They never switch."""
+
+    def rows(self) -> CommandTable:
+        return {
+            Read: CommandRow(self._note),
+            Received: CommandRow(self._note),
+            Hide: CommandRow(self.hide),
+            AskReceipts: CommandRow(self.ask),
+            CountReceipts: CommandRow(self.count),
+            AskMarks: CommandRow(self.ask_marks),
+        }
+
+    # --- storing --------------------------------------------------------------
+
+    def note(
+        self,
+        app: str,
+        user: str,
+        conversation: int,
+        *,
+        read: int = 0,
+        received: int = 0,
+        besides: Connection | None = None,
+    ) -> MarkResult | None:
+        """A user has read, or received, up to an id. The authors get a receipt,
+        and so do the user's connections except ``besides``. Switches; raises
+        StorageUnavailable. None: the user is not in this conversation.
+        """
+        result = self._log.marks.note(
+            app, user, conversation, read=read, received=received
+        )
+        if result is not None and result.moved:
+            at = result.receipt
+            positions = (at.read, 0) if read else (0, at.received)
+            signal = Signal(
+                "receipt",
+                user,
+                "",
+                conversation=conversation,
+                read=positions[0],
+                received=positions[1],
+            )
+            self._signals.send(
+                ToFollowers(app, (*result.authors, user), 0, signal), besides
+            )
+            if read:
+                for notify in self.on_read:
+                    notify(app, user, conversation)
+        return result
+
+    def _note(self, connection: Connection, command: Read | Received) -> Reply:
+        where = *app_and_user(connection), command.conversation
+        read, received = (
+            (command.id, 0) if isinstance(command, Read) else (0, command.id)
+        )
+        result = self.note(*where, read=read, received=received, besides=connection)
+        return Reply(ReplyCode.NO_DATA) if result is None else Reply.OK
+
+    def hide(self, connection: Connection, command: Hide) -> Reply:
+        """Do not show entries to this user any more. Switches."""
+        app, user = app_and_user(connection)
+        self.hide_from(app, user, command.ids, connection)
+        return Reply.OK
+
+    def hide_from(
+        self,
+        app: str,
+        user: str,
+        ids: tuple[int, ...],
+        besides: Connection | None = None,
+    ) -> int:
+        """Hide entries from a user, and notify the user's connections except
+        ``besides``. Returns the version of the user's marks. Switches; raises
+        StorageUnavailable.
+        """
+        version = self._log.marks.hide(app, user, ids)
+        self._signals.send(
+            ToFollowers(app, (user,), 0, Signal("hidden", user, "", ids=ids)), besides
+        )
+        return version
+
+    # --- queries --------------------------------------------------------------
+
+    def ask(self, connection: Connection, command: AskReceipts) -> Reply:
+        """How far the other members of a conversation have read and received.
+        Switches."""
+        where, limit = (*app_and_user(connection), command.conversation), command.limit
+        rows = self._log.marks.receipts(
+            *where, command.after, limit + 1, command.message
+        )
+        receipts = [
+            ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]
+        ]
+        return Reply(ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
+
+    def count(self, connection: Connection, command: CountReceipts) -> Reply:
+        """How many of the other members have received and read these messages.
+        Switches."""
+        app, user = app_and_user(connection)
+        counts = self._log.marks.count_receipts(
+            app, user, command.conversation, command.ids
+        )
+        return Reply(ReplyCode.OK, ReceiptCounts(counts))
+
+    def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
+        """The marks of the user from all devices. Switches."""
+        return Reply(
+            ReplyCode.OK, self.marks(*app_and_user(connection), command.version)
+        )
+
+    def marks(self, app: str, user: str, after: int) -> MarksAnswer:
+        """A user's marks that are newer than a version. Switches; raises
+        StorageUnavailable."""
+        marks = self._log.marks.since(app, user, after)
+        return MarksAnswer(
+            marks.version,
+            [
+                ReadMark(conversation, id)
+                for conversation, id in sorted(marks.reads.items())
+            ],
+            list(marks.hidden),
+            [
+                PeerReceipt(row.user, row.read, row.received, row.conversation)
+                for row in marks.receipts
+            ],
+            marks.more,
+        )

@@ -1,0 +1,170 @@
+"""Pushes that are stored: each target is a message of the log.
+
+A push with a key is stored once for good: the ``client_msg_id`` of its messages
+is made of the key, and the log remembers it as long as the messages.
+"""
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from time import perf_counter, time
+
+from gevent.event import Event as Signal
+from msgspec import UNSET, field
+
+from imserver.gateway.clock import serve_others
+from imserver.gateway.errors import HttpProblem, Problems, StorageUnavailable
+from imserver.gateway.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
+from imserver.gateway.push.idempotency import Claimed, Idempotency, IdReused, Waiting
+from imserver.gateway.push.push import nothing_accepted
+from imserver.gateway.push.targets import (
+    PushToStore,
+    StoredPushes,
+    StoreResult,
+    TargetResult,
+    addressed,
+)
+from imserver.messenger.delivery.messaging import Messaging
+from imserver.messenger.log.contract import (
+    Appended,
+    Draft,
+    Rejected,
+    RejectReason,
+    Stored,
+)
+from imserver.plugin.runtime import Service
+
+
+class LogPushes(StoredPushes):
+    """Stores pushes in the log."""
+
+    def __init__(self, messaging: Messaging, ids: Idempotency) -> None:
+        self._messaging = messaging
+        self._ids = ids
+
+    def store_each(
+        self, app: str, pushes: Sequence[PushToStore]
+    ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
+        if app.startswith(SYSTEM_PREFIX):
+            return [Problems.STORE_UNAVAILABLE for _ in pushes]
+        ids = self._ids
+        claims: list[Claimed | Waiting]
+        if len(pushes) == 1:  # a push that holds no claim may wait for others
+            claims = [ids.claim(app, pushes[0].key, pushes[0].digest)]
+        else:
+            claims = ids.claim_each(
+                app, [push.key for push in pushes], [push.digest for push in pushes]
+            )
+        outcomes: list[list[Stored]] = [[] for _ in pushes]
+        waiting = _Drafts(self._messaging, app)
+        try:
+            for push, claim, done in zip(pushes, claims, outcomes, strict=True):
+                if isinstance(claim, IdReused | Waiting):
+                    continue
+                done += [
+                    Rejected(RejectReason.INVALID, "the receiver is the sender")
+                ] * len(push.targets)
+                for index, draft in enumerate(_drafts(push)):
+                    if draft.conversation or draft.to_user != draft.sender:
+                        waiting.send(draft, done, index)
+                    if not (index + 1) % YIELD_TARGETS:
+                        serve_others()
+            waiting.wait()
+        finally:
+            for push, claim, done in zip(pushes, claims, outcomes, strict=True):
+                if isinstance(claim, int):
+                    stored = any(isinstance(each, Appended) for each in done)
+                    ids.settle(claim, stored, push.digest, bytes([Outcome.STORED]))
+        return [
+            self._finished(app, push, claim, done)
+            for push, claim, done in zip(pushes, claims, outcomes, strict=True)
+        ]
+
+    def _finished(
+        self,
+        app: str,
+        push: PushToStore,
+        claim: Claimed | Waiting,
+        done: Sequence[Stored],
+    ) -> StoreResult | HttpProblem | StorageUnavailable:
+        if isinstance(claim, IdReused):
+            return Problems.ID_REUSED
+        if isinstance(claim, Waiting):
+            return self.store_each(app, [push])[0]
+        results = [_result(each) for each in done]
+        if nothing_accepted([each.outcome for each in results]):
+            errors = [
+                each
+                for each in done
+                if isinstance(each, StorageUnavailable) and each.detail
+            ]
+            return errors[0] if errors else Problems.STORAGE_UNAVAILABLE
+        return StoreResult(results, not isinstance(claim, int))
+
+
+class _Drafts(Service):
+    """Drafts that the log has not settled yet."""
+
+    _messaging: Messaging
+    _app: str
+    _left: int = 0
+    _settled: Signal = field(default_factory=Signal)
+
+    def send(self, draft: Draft, into: list[Stored], index: int) -> None:
+        """Send a draft; its result is put into ``into[index]``."""
+        self._left += 1
+
+        def done(result: Stored) -> None:
+            into[index] = result
+            self._left -= 1
+            if not self._left:
+                self._settled.set()
+
+        self._messaging.send(self._app, draft, done)
+
+    def wait(self) -> None:
+        """Wait for all of them. Switches."""
+        began = perf_counter()
+        while self._left:
+            self._settled.clear()
+            self._settled.wait()
+        self._messaging.waited(began)
+
+
+def _drafts(push: PushToStore) -> Iterator[Draft]:
+    event, now = push.event, int(time() * 1000)
+    kind = "custom" if event.data and event.type == "text" else event.type
+    body = event.data or event.text.encode()
+    meta = b'{"notify":%b}' % event.notify if event.notify else b""
+    alone = len(push.targets) == 1
+    for number, target in enumerate(map(addressed, push.targets)):
+        group = 0 if target.group is UNSET else int(target.group)
+        yield Draft(
+            sender=event.sender,
+            type=kind,
+            body=body,
+            client_msg_id=_name(push.key, number, alone),
+            time_ms=now,
+            meta=meta,
+            to_user="" if target.user is UNSET else target.user,
+            conversation=group,
+            group=group != 0,
+        )
+
+
+def _name(key: str, number: int, alone: bool) -> str:
+    """The ``client_msg_id`` of the message for one target: the key itself, if
+    it is short enough."""
+    if not key or (
+        alone and len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
+    ):
+        return key
+    return blake2b(f"{number} {key}".encode(), digest_size=24).hexdigest()
+
+
+def _result(done: Stored) -> TargetResult:
+    if isinstance(done, Appended):
+        entry = done.entry
+        return TargetResult(Outcome.STORED, "", entry.id, entry.conversation, entry.seq)
+    if isinstance(done, Rejected):
+        return TargetResult(Outcome.REFUSED, done.reason)
+    return TargetResult(Outcome.FAILED)

@@ -1,0 +1,308 @@
+"""Reactions to messages, and pinned messages.
+
+Each is a row, and an entry of the log about the message. The totals of a
+message's reactions are in its ``meta``, so that a page of messages needs no
+query for them. The permission checks run under the log's lock.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import text_objection, text_of
+from imserver.messenger.log.bots import readers_of
+from imserver.messenger.log.contract import (
+    Change,
+    Rejected,
+    RejectReason,
+    options_of,
+)
+from imserver.messenger.log.groups import MEMBER, record
+from imserver.messenger.log.model import Reaction
+from imserver.messenger.log.rows import (
+    NUMBERS,
+    ROOM,
+    USER,
+    ConversationState,
+    conversation_state_of,
+    decode_meta,
+    reactions_in,
+)
+from imserver.messenger.log.transaction import AppTransaction
+from imserver.messenger.log.writer import WritingPart, in_transaction
+
+MOST_EMOJI: Final = 20
+"""Different emoji with which users may react to one message."""
+MOST_USERS: Final = 10
+"""Users that are named for each of them."""
+MOST_PINS: Final = 100
+"""Pinned messages of one conversation."""
+
+_MESSAGE: Final = (
+    "SELECT c.id, c.kind, c.pair, c.last_seq, c.last_id, c.options, c.bots, "
+    "m.kind, m.about, m.sender, m.meta, "
+    "coalesce(s.readable_after, s.joined_id), s.left_id, s.role, s.muted_until, s.bot "
+    "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation "
+    "LEFT JOIN membership s ON s.log = m.log AND s.member = %s AND s.conversation = m.conversation "
+    "WHERE m.log = %s AND m.id = %s ORDER BY s.joined_id"
+)
+"""A message, its conversation, and when a user was a member: one statement in
+place of three, of the eight for which somebody waits who answers a question."""
+_REACTION: Final = (
+    "FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
+)
+
+
+class AnnotationWriter(WritingPart):
+    """Adds and removes reactions and pins. Each method returns after the commit
+    and may raise StorageUnavailable. Its result has no entry if nothing had to
+    change."""
+
+    @in_transaction
+    def react(
+        self,
+        transaction: AppTransaction,
+        user: str,
+        message: int,
+        emoji: str,
+        *,
+        remove: bool = False,
+    ) -> Change | Rejected:
+        """Add the reaction of a user who can read the message, or remove it."""
+        if wrong := emoji_objection(emoji):
+            return Rejected(RejectReason.INVALID, wrong)
+        target = find_message(transaction, user, message)
+        if isinstance(target, Rejected):
+            return target
+        return change_reaction(transaction, target, user, emoji, remove=remove)
+
+    @in_transaction
+    def pin(
+        self,
+        transaction: AppTransaction,
+        user: str,
+        message: int,
+        *,
+        remove: bool = False,
+    ) -> Change | Rejected:
+        """Pin a message in its conversation, or remove its pin. ``user`` ``""``
+        is a back end."""
+        target = find_message(transaction, user, message)
+        if isinstance(target, Rejected):
+            return target
+        may_pin = (
+            target.role != MEMBER or options_of(target.state.options)["pin"] == MEMBER
+        )
+        if user and target.state.kind != USER and not may_pin:
+            return Rejected(
+                RejectReason.NOT_ALLOWED,
+                "only the owner and admins of this group pin messages",
+            )
+        return change_pin(transaction, target, user, remove=remove)
+
+
+def emoji_objection(emoji: str) -> str:
+    """The reason why a text cannot be a reaction, ``""`` if it can."""
+    if not emoji.strip():
+        return "emoji: empty"
+    if wrong := text_objection(emoji, Limit.EMOJI_BYTES):
+        return f"emoji: {wrong}"
+    # Invisible signs join emoji to others: only control characters and line
+    # ends are refused.
+    if any(
+        ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign in "\u2028\u2029"
+        for sign in emoji
+    ):
+        return "emoji: a control character"
+    return ""
+
+
+# --- in the transaction -------------------------------------------------------
+
+
+class FoundMessage(Struct):
+    """A message that the user can read, and the user's role (``""`` for a back
+    end)."""
+
+    id: int
+    state: ConversationState
+    role: str
+    sender: str
+    meta: bytes
+
+
+def find_message(
+    transaction: AppTransaction, user: str, message: int
+) -> FoundMessage | Rejected:
+    """The message, or the reason of a refusal. ``user`` ``""`` may read
+    everything."""
+    sql, log, unknown = (
+        transaction.sql,
+        transaction.log,
+        Rejected(RejectReason.UNKNOWN_MESSAGE),
+    )
+    rows = (
+        sql.query(_MESSAGE, (user, log, message))
+        if message > transaction.head.floor
+        else []
+    )
+    if not rows:
+        return unknown
+    kind, about, sender, meta = rows[0][7:11]
+    recalled = kind == NUMBERS["recall"] and about == message
+    state = conversation_state_of(rows[0])
+    if not (recalled or kind == NUMBERS["message"]) or state.kind == ROOM:
+        return unknown
+    role, muted_until = "", 0
+    if user:
+        times = [row[11:] for row in rows if row[11] is not None]
+        readable = any(
+            after < message and (left is None or message <= left)
+            for after, left, *_ in times
+        )
+        if not readable or times[-1][1] is not None:
+            return unknown
+        if times[-1][4] and user not in readers_of(sql, log, message):
+            return unknown
+        role, muted_until = text_of(times[-1][2]), times[-1][3]
+    if recalled:
+        return Rejected(RejectReason.RECALLED)
+    if muted_until > transaction.now:
+        return Rejected(RejectReason.MUTED)
+    pairs = {(each, user) for each in state.members if each != user}
+    if user and state.kind == USER and transaction.blocks(pairs)():
+        return Rejected(RejectReason.BLOCKED)
+    return FoundMessage(message, state, role, text_of(sender), bytes(meta))
+
+
+def change_reaction(
+    transaction: AppTransaction,
+    found: FoundMessage,
+    user: str,
+    emoji: str,
+    *,
+    remove: bool = False,
+    time_ms: int = 0,
+    resend: bytes | None = None,
+) -> Change | Rejected:
+    """Add the reaction of a user to a message, or remove it."""
+    sql, log = transaction.sql, transaction.log
+    message, row = found.id, (log, found.id, emoji, user)
+    if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
+        return Change(found.state.id)
+    meta = decode_meta(found.meta)
+    # which takes them out of it
+    totals = {each.emoji: each for each in reactions_in(meta)}
+    if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
+        return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
+    before = totals.get(emoji, Reaction(emoji, 0, (), mine=False))
+    count = before.count + (-1 if remove else 1)
+    entry = record(
+        transaction,
+        found.state,
+        "reaction",
+        user,
+        {"count": count},
+        emoji.encode(),
+        type="remove" if remove else "add",
+        about=found.id,
+        time_ms=time_ms,
+        resend=resend,
+    )
+    if remove:
+        sql.execute(f"DELETE {_REACTION}", row)
+    else:
+        sql.execute(
+            "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
+            (*row, entry.id),
+        )
+    users = tuple(each for each in before.users if each != user)
+    if not remove and len(users) < MOST_USERS:
+        users = (*users, user)
+    if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
+        statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
+        users = tuple(
+            text_of(row[0]) for row in sql.query(statement, (log, message, emoji))
+        )
+    totals[emoji] = Reaction(emoji, count, users, mine=False)
+    meta["reacted"] = entry.id
+    if reactions := shown_totals(totals.values()):
+        meta["reactions"] = reactions
+    sql.execute(
+        "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+        (msgspec.json.encode(meta), log, message),
+    )
+    return Change(found.state.id, entry)
+
+
+def shown_totals(totals: Iterable[Reaction]) -> list[dict[str, Any]]:
+    """The reactions in the ``meta`` of a message."""
+    return [
+        {"emoji": each.emoji, "count": each.count, "users": each.users}
+        for each in totals
+        if each.count
+    ]
+
+
+def change_pin(
+    transaction: AppTransaction,
+    found: FoundMessage,
+    user: str,
+    *,
+    remove: bool = False,
+    time_ms: int = 0,
+    resend: bytes | None = None,
+) -> Change | Rejected:
+    """Pin a message in its conversation, or remove its pin."""
+    sql, log, message, conversation = (
+        transaction.sql,
+        transaction.log,
+        found.id,
+        found.state.id,
+    )
+    if (
+        bool(
+            sql.query(
+                "SELECT id FROM pin WHERE log = %s AND message = %s", (log, message)
+            )
+        )
+        is not remove
+    ):
+        return Change(conversation)
+    if not remove:
+        count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
+        if sql.query(count, (log, conversation))[0][0] >= MOST_PINS:
+            return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
+    entry = record(
+        transaction,
+        found.state,
+        "pin",
+        user,
+        type="remove" if remove else "add",
+        about=found.id,
+        time_ms=time_ms,
+        resend=resend,
+    )
+    if remove:
+        sql.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
+    else:
+        sql.execute(
+            "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
+            (log, message, conversation, entry.id),
+        )
+    return Change(conversation, entry)
+
+
+def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
+    """Remove a reaction that is there, whether or not the user may still read
+    the message."""
+    target = find_message(transaction, "", message)
+    if isinstance(target, Rejected):
+        transaction.sql.execute(
+            f"DELETE {_REACTION}", (transaction.log, message, emoji, user)
+        )
+    else:
+        change_reaction(transaction, target, user, emoji, remove=True)

@@ -1,0 +1,479 @@
+"""Questions: messages that are answered exactly once, or by so many users as
+they need.
+
+A question is a message with ``ask`` in its ``meta``
+(:class:`imserver.messenger.log.model.Ask`), which has the state and the
+answers, too: every view of the message shows them. Whatever happens to a
+question is an entry of the kind ``press`` about it, in its conversation. Its
+type says what: ``answer``, ``cancel``, ``expire``, ``escalate``, ``remind``,
+``tally``. Its ``meta`` has, as ``ask``, the fields of the question that it
+changes. The body of an ``answer`` is its value or text. All checks run under
+the log's lock, so the first answer wins. The answers to a poll are votes:
+:mod:`imserver.messenger.log.polls`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+from gevent.event import Event as Signal
+from msgspec.structs import replace
+
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_objection, text_of
+from imserver.messenger.log import polls
+from imserver.messenger.log.annotations import FoundMessage, find_message
+from imserver.messenger.log.contract import (
+    Change,
+    Entry,
+    Rejected,
+    RejectReason,
+)
+from imserver.messenger.log.groups import record
+from imserver.messenger.log.model import Ask, AskAnswer, ask_in
+from imserver.messenger.log.read import fetch, shown
+from imserver.messenger.log.rows import (
+    NUMBERS,
+    LogHead,
+    decode_meta,
+    in_log,
+    read_log,
+)
+from imserver.messenger.log.transaction import AppTransaction
+from imserver.messenger.log.writer import LogWriter, WritingPart
+from imserver.plugin.storage import Store
+
+_DUE_AT_ONCE: Final = 100
+_NOT_OF_POLLS: Final = Rejected(RejectReason.INVALID, "a poll: everybody may vote")
+_CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
+
+AskAct = Literal["answer", "vote", "cancel", "expire", "escalate", "remind", "tally"]
+Due = Literal["ask_deadline", "ask_tally"]
+"""What is due: the end of questions, or a count of votes."""
+
+
+class AskChange(Change, frozen=True, kw_only=True):
+    """A change of a question, which is ``ask`` now. Without an entry it was
+    made before, by the same user."""
+
+    ask: Ask
+
+
+class AskRefused(Rejected, frozen=True, kw_only=True):
+    """The question is closed, or the user has given another answer: ``ask`` is
+    what it is."""
+
+    ask: Ask
+
+
+class AskLog(WritingPart):
+    """Answers questions, and closes them. Each method may switch and raise
+    StorageUnavailable; those that change something return after the commit.
+    ``user`` ``""`` is a back end."""
+
+    DUE: Final[tuple[Due, ...]] = get_args(Due)
+
+    def __init__(self, writer: LogWriter, store: Store) -> None:
+        super().__init__(writer, store)
+        self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
+        """What this node has done, since its start. ``refuse``: others had
+        answered before, or it was closed. ``ask`` is counted by whoever sends
+        questions."""
+        self.news = Signal()
+        """Set when this node has stored something that will be :meth:`due`."""
+
+    def answer(
+        self,
+        app: str,
+        user: str,
+        message: int,
+        *,
+        value: str = "",
+        text: str = "",
+        choices: Sequence[int] | None = None,
+    ) -> AskChange | Rejected:
+        """Answer with the value of an option, with free text, or in a poll with
+        ``choices``, indexes of options, which replace those before; none:
+        withdraw the vote. To repeat one's own answer changes nothing.
+
+        :class:`AskRefused`: others have answered before, or it is closed.
+        """
+        if choices is None and (
+            bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS
+        ):
+            return Rejected(
+                RejectReason.INVALID,
+                f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters",
+            )
+        if wrong := text_objection(value or text, 4 * Limit.ANSWER_CHARACTERS):
+            return Rejected(
+                RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}"
+            )
+
+        def work(question: _Question) -> AskChange | Rejected:
+            ask = question.ask
+            if ask.poll is not None:
+                chosen = [
+                    index
+                    for index, each in enumerate(ask.options)
+                    if each.value == value
+                ]
+                return question.vote(
+                    user, ask.poll, chosen[:1] or None if choices is None else choices
+                )
+            if choices is not None:
+                return Rejected(RejectReason.INVALID, "the question is no poll")
+            before = ask.answer_of(user)
+            if before is not None and (before.value, before.text) == (value, text):
+                return question.unchanged()
+            if ask.state or before is not None:
+                return question.refused()
+            if user == question.message.sender or (
+                ask.of is not None and user not in ask.of
+            ):
+                return Rejected(
+                    RejectReason.NOT_ALLOWED, "others may answer this question"
+                )
+            if (
+                not ask.text
+                if text
+                else all(value != each.value for each in ask.options)
+            ):
+                return Rejected(RejectReason.INVALID, "the question has no such option")
+            now = int(time() * 1000)
+            answers = (
+                *ask.answers,
+                AskAnswer(user=user, value=value, text=text, time=now),
+            )
+            state = "answered" if len(answers) >= ask.need else ""
+            changed = {"answers": answers, **({"state": state} if state else {})}
+            return question.change(
+                "answer", user, changed, (value or text).encode(), now
+            )
+
+        return self._change(app, user, message, work)
+
+    def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
+        """Close a question of this user without an answer, or a poll with its
+        votes: it is answered."""
+
+        def work(question: _Question) -> AskChange | Rejected:
+            state = "cancelled" if question.ask.poll is None else "answered"
+            if question.ask.state == state:
+                return question.unchanged()
+            if question.ask.state:
+                return question.refused()
+            return question.change("cancel", user, {"state": state})
+
+        return self._change(app, user, message, work, by_author=True, as_reader=False)
+
+    def settle(self, due: Due, app: str, message: int) -> None:
+        """Do what is :meth:`due` of a question."""
+        result = (self.expire if due == "ask_deadline" else self.tally)(app, message)
+        if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
+            self.forget(app, message)
+
+    def expire(self, app: str, message: int) -> AskChange | Rejected:
+        """Close a question whose deadline has passed."""
+        return self._change(
+            app, "", message, lambda question: question.expiry or question.unchanged()
+        )
+
+    def tally(self, app: str, message: int) -> AskChange | Rejected:
+        """Count the votes of a poll anew. Nothing changes if the totals are the
+        same."""
+        return self._change(app, "", message, lambda question: question.tally())
+
+    def escalate(
+        self, app: str, user: str, message: int, users: Sequence[str]
+    ) -> AskChange | Rejected:
+        """Let these members answer a question of this user, too."""
+        for each in users:
+            if wrong := text_objection(each, MAX_USER_BYTES):
+                return Rejected(RejectReason.INVALID, f"of: {wrong}")
+
+        def work(question: _Question) -> AskChange | Rejected:
+            ask, sender = question.ask, question.message.sender
+            if ask.state:
+                return question.refused()
+            if ask.poll is not None:
+                return _NOT_OF_POLLS
+            of = ask.of
+            new = [
+                each
+                for each in dict.fromkeys(users)
+                if of is not None and each not in of
+            ]
+            if not new or of is None:
+                return question.unchanged()
+            if len(of) + len(new) > Limit.ANSWERERS:
+                return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
+            if sender in new:
+                return Rejected(RejectReason.INVALID, "of: the author of the question")
+            if len(question.transaction.members(question.message.state.id, new)) < len(
+                new
+            ):
+                return Rejected(
+                    RejectReason.NOT_MEMBER,
+                    "of: only members of the conversation can answer",
+                )
+            return question.change("escalate", user, {"of": (*of, *new)})
+
+        return self._change(app, user, message, work, by_author=True)
+
+    def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
+        """Remind those of a question of this user who have not answered."""
+
+        def work(question: _Question) -> AskChange | Rejected:
+            if question.ask.poll is not None:
+                return _NOT_OF_POLLS
+            return (
+                question.refused()
+                if question.ask.state
+                else question.change("remind", user, {})
+            )
+
+        return self._change(app, user, message, work, by_author=True)
+
+    def _change(
+        self,
+        app: str,
+        user: str,
+        message: int,
+        work: _Work,
+        by_author: bool = False,
+        as_reader: bool = True,
+    ) -> AskChange | Rejected:
+        """``as_reader``: the user still reads the message, and is not muted."""
+
+        def change(transaction: AppTransaction) -> Change | Rejected:
+            target = find_message(transaction, user if as_reader else "", message)
+            if isinstance(target, Rejected):
+                return target
+            ask = ask_in(target.meta)
+            if ask is None or (by_author and user and user != target.sender):
+                return Rejected(RejectReason.UNKNOWN_MESSAGE)
+            question = _Question(transaction, target, ask)
+            outcome = work(question)
+            acts[:] = question.acts  # the transaction may be run again
+            return outcome
+
+        acts: list[AskAct] = []
+        result = self._writer.change(app, change)
+        assert isinstance(result, AskChange | Rejected)
+        self.counts.update(acts)
+        self.counts["refuse"] += isinstance(result, AskRefused)
+        if acts == ["vote"]:  # it is counted later
+            self.news.set()
+        return result
+
+    # --- reading --------------------------------------------------------------
+
+    @in_log()
+    def get(
+        self, sql: Statements, head: LogHead, user: str, message: int
+    ) -> Entry | None:
+        """A question that the user may read; None: there is none. A recalled
+        one is none."""
+        ids = (
+            shown(sql, head, user, [message])
+            if user
+            else [message]
+            if message > head.floor
+            else []
+        )
+        entries = fetch(sql, head.number, ids, user)
+        if not entries or entries[0].kind != "message" or entries[0].ask is None:
+            return None
+        return entries[0]
+
+    def changes(self, app: str, after: int) -> tuple[set[int], int]:
+        """The messages that entries after an id are about, answers among them,
+        and the last id."""
+        statement = f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
+
+        def work(sql: Statements, head: LogHead) -> tuple[set[int], int]:
+            rows = sql.query(
+                statement, (head.number, max(after, head.floor), head.last_id)
+            )
+            return {row[0] for row in rows}, head.last_id
+
+        return read_log(self._store, app, work, (set[int](), after))
+
+    @in_log(list)
+    def voters(
+        self,
+        sql: Statements,
+        head: LogHead,
+        message: int,
+        choice: int,
+        after: str,
+        limit: int,
+    ) -> list[str]:
+        """The next users after one who have chosen an option of a poll that is
+        not anonymous, by id."""
+        if text_objection(after, MAX_USER_BYTES):
+            return []
+        statement = (
+            "SELECT member FROM ask_vote WHERE log = %s AND id = %s AND member > %s AND (choices & %s) <> 0 "
+            "ORDER BY member LIMIT %s"
+        )
+        rows = sql.query(statement, (head.number, message, after, 1 << choice, limit))
+        return [text_of(row[0]) for row in rows]
+
+    @Store.reading_or(([], None))
+    def due(
+        self, sql: Statements, what: Due = "ask_deadline"
+    ) -> tuple[list[tuple[str, int]], float | None]:
+        """Some questions (app, message) whose deadline has passed, or whose
+        votes are to be counted, and the seconds until the next of the others;
+        None: there is none."""
+        statement = (
+            f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
+            "ON l.number = d.log ORDER BY d.due LIMIT %s"
+        )
+        rows = sql.query(statement, (_DUE_AT_ONCE,))
+        due = [(text_of(app), id) for app, id, left in rows if left <= 0]
+        left = next((float(left) / 1000 for _, _, left in rows if left > 0), None)
+        return due, 0.0 if len(due) == _DUE_AT_ONCE else left
+
+    @in_log(writes=True)
+    def forget(self, sql: Statements, head: LogHead, message: int) -> None:
+        """Forget that something is due of what is no open question any more."""
+        for table in self.DUE:
+            sql.execute(
+                f"DELETE FROM {table} WHERE log = %s AND id = %s",
+                (head.number, message),
+            )
+
+    def time_ms(self) -> int:
+        """Now, in Unix milliseconds by the clock of the database: deadlines are
+        compared with it."""
+        return self._store.read_or(0, Statements.clock_ms) or int(time() * 1000)
+
+
+# --- in the transaction -------------------------------------------------------
+
+
+class _Question:
+    def __init__(
+        self, transaction: AppTransaction, message: FoundMessage, ask: Ask
+    ) -> None:
+        self.transaction = transaction
+        self.message = message
+        self.ask = ask
+        self.acts: list[AskAct] = []
+        """What was done with it."""
+        self.expiry: AskChange | None = None
+        """A deadline that has passed closes the question, also before anybody
+        has looked for it."""
+        if ask.until and not ask.state and ask.until <= transaction.sql.clock_ms():
+            self.expiry = self.change("expire", "", {"state": "expired"})
+
+    def unchanged(self) -> AskChange:
+        return AskChange(self.message.state.id, ask=self.ask)
+
+    def refused(self) -> AskRefused:
+        return AskRefused(
+            RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask
+        )
+
+    def vote(
+        self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
+    ) -> AskChange | Rejected:
+        """Replace the choices of a user. None: there is no such option."""
+        options = len(self.ask.options)
+        if choices is None or any(not 0 <= each < options for each in choices):
+            return Rejected(RejectReason.INVALID, "the poll has no such option")
+        bits, of = (
+            sum({1 << each for each in choices}),
+            (self.transaction.sql, self.transaction.log, self.message.id),
+        )
+        if not poll.many and bits.bit_count() > 1:
+            return Rejected(RejectReason.INVALID, "the poll takes one choice")
+        now, before = polls.look_up(*of, user)
+        if bits == before:
+            return self._voted(self.unchanged(), bits)
+        if self.ask.state:
+            return self.refused()
+        polls.put(*of, user, bits, poll, now)
+        self.transaction.is_unseen = True
+        self.acts.append("vote")
+        due = min(poll.time, now) + polls.pause_ms(poll)
+        if due <= now:
+            return self._voted(
+                self.change(
+                    "tally", "", {"poll": polls.count(*of, self.ask, poll, now)}
+                ),
+                bits,
+            )
+        row = (self.transaction.log, self.message.id, due)
+        self.transaction.sql.insert_new("ask_tally", "log, id, due", [row])
+        return self._voted(self.unchanged(), bits)
+
+    def _voted(self, change: AskChange, bits: int) -> AskChange:
+        return replace(change, ask=replace(change.ask, mine=polls.choices_of(bits)))
+
+    def tally(self) -> AskChange:
+        """Count the votes that have gathered."""
+        poll = None if self.ask.state else self._counted()
+        if poll is None or poll == replace(self.ask.poll or poll, time=poll.time):
+            return self.unchanged()
+        return self.change("tally", "", {"poll": poll})
+
+    def _counted(self) -> Ask.Poll | None:
+        """The poll with its totals, None: it is none."""
+        sql, log, ask = self.transaction.sql, self.transaction.log, self.ask
+        if ask.poll is None:
+            return None
+        return polls.count(sql, log, self.message.id, ask, ask.poll, sql.clock_ms())
+
+    def change(
+        self,
+        act: AskAct,
+        by: str,
+        changed: dict[str, Any],
+        body: bytes = b"",
+        time_ms: int = 0,
+    ) -> AskChange:
+        """Change these fields, and add the entry about it."""
+        transaction, message = self.transaction, self.message
+        if "state" in changed and (poll := self._counted()) is not None:
+            changed = {**changed, "poll": poll}
+            if poll.anonymous:
+                polls.forget(transaction.sql, transaction.log, [message.id])
+        entry = record(
+            transaction,
+            message.state,
+            "press",
+            by,
+            {"ask": changed},
+            body,
+            type=act,
+            about=message.id,
+            time_ms=time_ms,
+        )
+        self.acts.append(act)
+        if changed:
+            self.ask = replace(self.ask, **changed)
+            message.meta = msgspec.json.encode(
+                {**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id}
+            )
+            statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
+            transaction.sql.execute(
+                statement, (message.meta, transaction.log, message.id)
+            )
+        if self.ask.state and self.ask.until:
+            transaction.sql.execute(
+                "DELETE FROM ask_deadline WHERE log = %s AND id = %s",
+                (transaction.log, message.id),
+            )
+        return AskChange(message.state.id, entry, ask=self.ask)
+
+
+_Work = Callable[[_Question], AskChange | Rejected]

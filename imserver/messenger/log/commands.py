@@ -1,0 +1,257 @@
+"""The commands of clients on stored messages, and what a message may have."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.gateway.model import Command, Limit
+
+MAX_BUTTON_ROWS: Final = 8
+MAX_BUTTONS: Final = 4
+"""Limits of the rows of buttons of a message, and of the buttons of a row."""
+
+
+def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
+    """The reason why a message cannot have these rows of buttons, ``""`` if it
+    can."""
+    if len(rows) > MAX_BUTTON_ROWS or any(
+        not 1 <= len(row) <= MAX_BUTTONS for row in rows
+    ):
+        return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
+    for one in chain.from_iterable(rows):
+        if not one["text"].strip() or len(one["text"]) > Limit.BUTTON:
+            return f"a text has 1 to {Limit.BUTTON} characters"
+        if not one["value"] or len(one["value"].encode()) > Limit.BUTTON:
+            return f"a value has 1 to {Limit.BUTTON} bytes"
+    values = [one["value"] for one in chain.from_iterable(rows)]
+    return "two buttons have the same value" if len(set(values)) < len(values) else ""
+
+
+def exclusive_objection(count: int) -> str:
+    """The reason why so many buttons cannot be the answers to a question,
+    ``""`` if they can."""
+    return "" if 1 <= count <= Limit.OPTIONS else f"1 to {Limit.OPTIONS} buttons"
+
+
+def mentions_objection(users: Sequence[str]) -> str:
+    """The reason why a message cannot mention these users, ``""`` if it can.
+    ``all``: everybody in the conversation."""
+    if not all(users):
+        return "an empty id"
+    return (
+        "`all` mentions everybody, so nobody else is named"
+        if "all" in users and len(users) > 1
+        else ""
+    )
+
+
+class Ack(Command, frozen=True, gc=False):
+    """Acknowledge everything up to an id."""
+
+    id: int
+
+
+class Send(Command, frozen=True, gc=False):
+    """Store and deliver a message to the user ``to``, or in a ``conversation``.
+
+    A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the
+    conversation of that entry. ``forward`` sends the content of the message
+    ``about`` as a new one. ``press`` presses the button of that message with
+    the value ``body``. ``id`` is made by the client. A repeated id is not
+    stored again.
+    """
+
+    to: str = ""
+    conversation: int = 0
+    kind: Literal["message", "recall", "edit", "forward", "press"] = "message"
+    type: str = "text"
+    body: bytes = b""
+    id: str = ""
+    about: int = 0
+    meta: bytes = b""
+    thread: int = 0
+    """A message of the conversation: this one is a reply in its thread."""
+    also: bool = False
+    """The conversation shows the reply, too."""
+
+
+class Sync(Command, frozen=True, gc=False):
+    """Request the entries after the id ``after``, and changes of the user's
+    marks after ``version`` (-1: without marks)."""
+
+    after: int
+    limit: int
+    version: int = -1
+
+
+class React(Command, frozen=True, gc=False):
+    """React to a message with an emoji, or ``remove`` the reaction."""
+
+    id: int
+    emoji: str
+    remove: bool = False
+
+
+class Pin(Command, frozen=True, gc=False):
+    """Pin a message in its conversation, or ``remove`` its pin."""
+
+    id: int
+    remove: bool = False
+
+
+class AnswerAsk(Command, frozen=True, gc=False):
+    """Answer the question ``id`` with the ``value`` of an option, with a free
+    ``text``, or in a poll with ``choices``, the indexes of options; ``()``:
+    withdraw the vote."""
+
+    id: int
+    value: str = ""
+    text: str = ""
+    choices: tuple[int, ...] | None = None
+
+
+class AskPins(Command, frozen=True, gc=False):
+    """Request the messages of a conversation that were pinned before ``before``
+    (0: all)."""
+
+    conversation: int
+    before: int = 0
+
+
+class History(Command, frozen=True, gc=False):
+    """Request the messages of a conversation before the id ``before`` (0: the
+    newest), or (not -1) after the id ``after``.
+
+    ``types``: only messages of these types.
+    """
+
+    conversation: int
+    before: int
+    limit: int
+    after: int = -1
+    types: tuple[str, ...] = ()
+
+
+class Conversations(Command, frozen=True, gc=False):
+    """Request the user's conversations below ``before`` (0: from the start),
+    newest first."""
+
+    before: int
+    limit: int
+
+
+class Read(Command, frozen=True, gc=False):
+    """Set the read position of the user in a conversation."""
+
+    conversation: int
+    id: int
+
+
+class Received(Command, frozen=True, gc=False):
+    """Confirm that a conversation was received up to an id. Its senders may see
+    this."""
+
+    conversation: int
+    id: int
+
+
+class AskReceipts(Command, frozen=True, gc=False):
+    """Request how far the other members of a conversation, with ids after
+    ``after``, have read and received it. ``message`` (not 0): only of those who
+    have read this message."""
+
+    conversation: int
+    after: str
+    limit: int
+    message: int = 0
+
+
+class CountReceipts(Command, frozen=True, gc=False):
+    """Request how many other members have received and read these messages of a
+    conversation."""
+
+    conversation: int
+    ids: tuple[int, ...]
+
+
+class AskThreads(Command, frozen=True, gc=False):
+    """Request the threads that the user follows whose last reply is before the
+    id ``before`` (0: all)."""
+
+    before: int
+    limit: int
+
+
+class AskThread(Command, frozen=True, gc=False):
+    """Request the last replies in the thread of a message, before the id
+    ``before`` (0: the newest)."""
+
+    thread: int
+    before: int
+    limit: int
+
+
+class FollowThread(Command, frozen=True, gc=False):
+    """Follow the thread of a message, or mute it (``remove``)."""
+
+    thread: int
+    remove: bool = False
+
+
+class ReadThread(Command, frozen=True, gc=False):
+    """Set up to which reply the user has read the thread of a message."""
+
+    thread: int
+    id: int
+
+
+class AskMarks(Command, frozen=True, gc=False):
+    """Request the changes of the user's marks on all devices after a
+    version."""
+
+    version: int
+
+
+class Typing(Command, frozen=True, gc=False):
+    """The user is typing to the user ``to``, or in a ``conversation``."""
+
+    to: str = ""
+    conversation: int = 0
+
+
+class SearchFilter(Struct, frozen=True, gc=False):
+    """What messages of a search have besides their words.
+
+    ``sender`` ``""``: anybody. ``types`` ``()``: see
+    :meth:`imserver.messenger.search.search.EntrySearch.find`. ``link``: their words have a link.
+    ``since``, ``until``: they were sent at or after, and before this time, in Unix milliseconds; 0: no bound.
+    """
+
+    sender: str = ""
+    types: tuple[str, ...] = ()
+    link: bool = False
+    since: int = 0
+    until: int = 0
+
+
+NO_FILTER: Final = SearchFilter()
+
+
+class Search(Command, frozen=True, gc=False):
+    """Request the messages that contain ``text``, before the id ``before`` (0:
+    the newest), in one conversation or (0) in all that the user may read.
+    ``text`` may be ``""`` with a ``filter``."""
+
+    text: str
+    conversation: int
+    before: int
+    limit: int
+    filter: SearchFilter = NO_FILTER
+
+
+class Hide(Command, frozen=True, gc=False):
+    """Hide these entries from the user."""
+
+    ids: tuple[int, ...]

@@ -1,0 +1,576 @@
+"""Data of the message log: drafts go in, entries come out.
+
+A user id is text, unique in its app. A conversation has a number, unique in its
+app. Its kind is ``user`` (two users, ordered by id), ``group``, or ``room``
+(messages in the live room of that name; the log does not decide who reads
+them). An entry's ``id`` is its position in the log of its app: contiguous, in
+commit order. Its ``seq`` is contiguous in its conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from typing import ClassVar, Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from imserver.gateway.cluster.history import HistoryPage
+from imserver.gateway.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
+from imserver.gateway.storage.statements import Statements
+from imserver.gateway.transport.connection import Connection
+from imserver.messenger.log.model import EntryKind, Message
+
+ConversationKind = Literal["user", "group", "room"]
+Everybody = Literal["", "members", "all"]
+"""Whose group it is without joining: nobody's, of all accounts but guests and
+bots, or also of guests."""
+
+
+class RejectReason:
+    """Why a draft or a change was rejected: the reasons of
+    :class:`Rejected`."""
+
+    UNKNOWN_CONVERSATION: Final = "unknown_conversation"
+    """The app has no such conversation."""
+    UNKNOWN_MESSAGE: Final = "unknown_message"
+    """The user can read no such message."""
+    NOT_MEMBER: Final = "not_member"
+    """The sender is not (or no longer) a member."""
+    MUTED: Final = "muted"
+    """The sender is muted, in the group or in the whole app."""
+    INVALID: Final = "invalid"
+    """The draft is invalid."""
+    RECALLED: Final = "recalled"
+    """The message was recalled."""
+    BLOCKED: Final = "blocked"
+    """The receiver has blocked the sender, or the first message is that of a
+    guest, or of a bot whose owner the receiver has blocked."""
+    REJECTED: Final = "rejected"
+    """The back end of the app has rejected the draft, for the reason in
+    ``detail``."""
+    NOT_BOT: Final = "not_bot"
+    """Only bots send buttons."""
+    UNKNOWN_ACCOUNT: Final = "unknown_account"
+    """The receiver is no account, in an app whose users all are."""
+    SUPERSEDED: Final = "superseded"
+    """The sender has a newer uplink session."""
+    NOT_ALLOWED: Final = "not_allowed"
+    """No permission to change the group."""
+    READ_ONLY: Final = "read_only"
+    """The group lets only its owner and admins write, or reply in threads."""
+    ANSWERED: Final = "answered"
+    """The question is closed, or the user has given another answer to it."""
+    FIXED: Final = "fixed"
+    """The message is a question that keeps its text: somebody has answered it,
+    or it was asked so."""
+    FULL: Final = "full"
+    """A limit in ``detail``, or too many members."""
+    TAKEN: Final = "taken"
+    """Another group has the handle."""
+    WITHDRAWN: Final = "withdrawn"
+    """The row from which the draft was made is gone, or has changed."""
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """A message to store. Its destination is exactly one of ``to_user``,
+    ``conversation`` and ``room``, also if it is ``about`` a message.
+
+    ``kind``: a feature leaves ``message``. Other drafts are a ``recall``,
+    ``edit`` or ``press`` of a client. Reactions and pins are no drafts:
+    ``store.part(MessageLog).annotations`` makes them.
+    """
+
+    sender: str
+    kind: EntryKind = "message"
+    type: str = "text"
+    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``,
+    ``custom``, or a type of the back end's own."""
+    body: bytes = b""
+    client_msg_id: str = ""
+    """Unique per app and sender, at most 64 bytes. ``""``: none; a resend then
+    creates a new message."""
+    time_ms: int = 0
+    """Time of sending in Unix milliseconds; 0: when it is stored."""
+    about: int = 0
+    """Id of the entry that this one recalls, edits or replies to; 0: of
+    none."""
+    meta: bytes = b""
+    """JSON, for example mentions: users, and handles of groups behind an ``@``.
+    Buttons only of bots; ``command``, ``bots`` and ``handles`` are made by the
+    log."""
+    to_user: str = ""
+    """The receiver: the message is in the conversation of the two, which the
+    first one makes."""
+    saved: bool = False
+    """Whether it goes into the conversation of ``to_user`` with themselves,
+    whoever sends it."""
+    to_anybody: bool = False
+    """Whether ``to_user`` may be no account, in an app whose users are
+    accounts: as for clients of GoChat."""
+    conversation: int = 0
+    """The id of a conversation, of which the sender is a member."""
+    group: bool = False
+    """True: ``conversation`` must be a group. False: it may be any conversation
+    of the sender."""
+    room: str = ""
+    """The name of a room of the ``action`` dialect, or of a channel with the
+    history ``log``."""
+    thread: int = 0
+    """Id of a message of the same conversation: this one is a reply in its
+    thread; 0: it is in none."""
+    also: bool = False
+    """The conversation shows the reply, too, not its thread alone."""
+    uplink_session: int = 0
+    """The session that sends it, where only the sender's newest one may
+    (:meth:`imserver.messenger.log.writer.LogWriter.begin_uplink`); 0:
+    every session may."""
+
+
+Entry = Message
+"""Dialects encode what the log stores, without a conversion."""
+
+
+class Appended(Struct, frozen=True):
+    """A draft was stored. ``repeated``: it had been stored before; this repeats
+    the first result."""
+
+    entry: Entry
+    repeated: bool = False
+
+
+_OF_REASON: Final = {
+    RejectReason.UNKNOWN_CONVERSATION: (
+        ReplyCode.NO_DATA,
+        Problems.UNKNOWN_CONVERSATION,
+    ),
+    RejectReason.UNKNOWN_ACCOUNT: (ReplyCode.NO_DATA, Problems.UNKNOWN_ACCOUNT),
+    RejectReason.UNKNOWN_MESSAGE: (ReplyCode.NO_DATA, Problems.UNKNOWN_MESSAGE),
+    RejectReason.INVALID: (ReplyCode.BAD_PARAMETER, Problems.INVALID_REQUEST),
+    RejectReason.BLOCKED: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
+    RejectReason.REJECTED: (ReplyCode.UNAUTHORIZED, Problems.REJECTED),
+    RejectReason.MUTED: (ReplyCode.UNAUTHORIZED, Problems.MUTED),
+    RejectReason.RECALLED: (ReplyCode.UNAUTHORIZED, Problems.UNKNOWN_MESSAGE),
+    RejectReason.NOT_ALLOWED: (ReplyCode.UNAUTHORIZED, Problems.ROLE_TOO_LOW),
+    RejectReason.READ_ONLY: (ReplyCode.UNAUTHORIZED, Problems.ROLE_TOO_LOW),
+    RejectReason.FIXED: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
+    RejectReason.FULL: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
+    RejectReason.NOT_BOT: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
+}
+_OTHERWISE: Final = ReplyCode.UNAUTHORIZED, Problems.UNKNOWN_CONVERSATION
+
+
+class Rejected(Struct, frozen=True):
+    """A draft was not stored. Sending it again cannot succeed."""
+
+    reason: str
+    """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``,
+    ``invalid``, ``recalled``, ``blocked``, ``rejected``, ``read_only`` or
+    ``superseded``."""
+    detail: str = ""
+    until: int = 0
+    """The end of a mute in the whole app, in Unix seconds; 0: it is none."""
+
+    @property
+    def reply_code(self) -> int:
+        """The reply code for clients: 1003 if the reason has no code of its
+        own."""
+        return _OF_REASON.get(self.reason, _OTHERWISE)[0]
+
+    @property
+    def problem(self) -> HttpProblem:
+        """The problem for HTTP: an unknown conversation if the reason has none
+        of its own."""
+        return _OF_REASON.get(self.reason, _OTHERWISE)[1]
+
+    @property
+    def explanation(self) -> str:
+        """What to say with the problem; ``""``: its own message."""
+        return (
+            "The receiver does not allow it"
+            if self.reason == RejectReason.BLOCKED
+            else self.detail
+        )
+
+
+class StorageUnsure(StorageUnavailable):
+    """It is unknown whether the database stored the entry.
+
+    Set ``on_known`` to receive the final result. It is called before the entry
+    is delivered and must not switch.
+    """
+
+    on_known: Callable[[Stored], None] | None = None
+
+
+Stored = Appended | Rejected | StorageUnavailable
+"""The result for a draft."""
+
+
+class Membership(Struct, frozen=True, kw_only=True):
+    """Membership of a user in a conversation, for a range of log ids. Joining
+    again adds another row.
+
+    The user receives entries with ``joined_id < id <= left_id``. The first is
+    the entry about the join, the last the entry about the leave. Where the
+    group shows its whole history, the user may read earlier ones.
+    """
+
+    user: str
+    conversation: int
+    joined_id: int
+    left_id: int | None = None
+    """None: still a member."""
+    role: str = "member"
+    """``owner``, ``admin`` or ``member``."""
+    muted_until: int = 0
+    """Unix seconds."""
+    kind_of_conversation: ConversationKind = "group"
+    bot: bool = False
+    """The member of a group is a bot, which reads only the entries that name
+    it."""
+
+
+class Conversation(Struct, frozen=True, kw_only=True):
+    """A conversation in a list. ``name``: of a group or a room."""
+
+    id: int
+    kind: ConversationKind
+    name: str = ""
+    members: tuple[str, ...] = ()
+    """The two users of a ``user`` conversation; empty for a group."""
+    last_id: int = 0
+    last_seq: int = 0
+    created: int = 0
+    """Unix seconds."""
+    open: bool = False
+    """A group that anybody may join."""
+    everybody: Everybody = ""
+    """Whose group it is, if nobody has to join."""
+    options: int = 0
+    """Of a group: see :func:`options_of`."""
+    bots: tuple[str, ...] = ()
+    """The members of a group that are bots."""
+    avatar: str = ""
+    """Of a group: URL of its picture."""
+    description: str = ""
+    """Of a group."""
+    handle: str = ""
+    """By which messages to any group mention the members of this one; ``""``:
+    it has none."""
+
+    def peer(self, reader: str) -> str:
+        """The other user of the conversation of ``reader``, who may be the
+        reader; ``""`` in a group."""
+        if not self.members:
+            return ""
+        return self.members[0] if self.members[1] == reader else self.members[1]
+
+    def option_values(self) -> dict[str, str]:
+        """The options of a group with their values: history, invite, rename,
+        pin, bots, write, reply."""
+        return options_of(self.options)
+
+    def may_write(self, role: str, in_thread: bool = False) -> bool:
+        """Whether a member with this role may write, or (``in_thread``) reply
+        in a thread alone."""
+        return may_write(self.options, role, in_thread)
+
+
+class ConversationSummary(Struct, frozen=True):
+    """One of a user's conversations, as this user sees it."""
+
+    MOST_UNREAD: ClassVar[int] = 1000
+    """So many unread messages are counted; there may be more."""
+
+    conversation: Conversation
+    last: Entry | None
+    """The newest entry that the user may read and has not hidden. Reactions and
+    pins do not count."""
+    unread: int
+    """Number of messages of others after ``read``, among the newest :data:`UNREAD_ENTRIES` entries; at most
+    :attr:`MOST_UNREAD`."""
+    read: int
+    """Read position of the user."""
+    role: str = "member"
+    position: int = 0
+    """Id of the newest entry of any kind, hidden or not. It orders the list."""
+    mentions: int = 0
+    """Number of the unread messages that mention the user; at most
+    :attr:`MOST_UNREAD`."""
+    is_new: bool = False
+    """The user (no owner) has become a member after all that they have read,
+    and has not written ``last``."""
+    unread_more: bool = False
+    """Whether there are more than :attr:`MOST_UNREAD` unread messages."""
+
+
+class Receipt(Struct, frozen=True):
+    """How far a user has read a conversation (``read``), and the user's devices
+    have received it."""
+
+    conversation: int
+    user: str
+    read: int
+    received: int
+
+
+class ReceiptCount(Struct, frozen=True):
+    """How many other members may read the message ``id`` (``members``), and
+    have received and read it. Bots are not counted."""
+
+    id: int
+    members: int
+    received: int
+    read: int
+
+
+class MarkResult(Struct, frozen=True):
+    """Result of setting a position: the new position, and the users to notify.
+
+    ``moved`` False: the position was not behind the given one. ``authors``:
+    other users who wrote the entries that are read now (at most the newest
+    :data:`MOST_RECEIPTED` of them).
+    """
+
+    receipt: Receipt
+    version: int
+    """Version of the user's marks."""
+    moved: bool = False
+    authors: tuple[str, ...] = ()
+
+
+class Marks(Struct, frozen=True):
+    """Changes of a user's marks, and of others' receipts, after a version.
+    Stored per user, outside the log. ``more``: others follow the
+    ``version``."""
+
+    version: int
+    reads: dict[int, int]
+    """Conversation → read position."""
+    hidden: tuple[int, ...] = ()
+    """Ids of entries that the user has hidden."""
+    receipts: tuple[Receipt, ...] = ()
+    """Positions of the other users in conversations of two."""
+    more: bool = False
+
+
+class Change(Struct, frozen=True):
+    """A stored change of a group, a reaction or a pin, with its entry.
+
+    ``entry`` is None if nothing had to change. ``users``: users whose
+    membership changed.
+    """
+
+    conversation: int
+    entry: Entry | None = None
+    users: tuple[str, ...] = ()
+
+
+class LogExtent(Struct, frozen=True):
+    """Which entries a log has: those after ``floor`` up to ``head``, but none
+    in the ranges (first, last) of ``lost``."""
+
+    floor: int
+    head: int
+    lost: tuple[tuple[int, int], ...] = ()
+
+    def continues(self, cursor: int) -> bool:
+        """Whether a client with this cursor can go on: the log has every entry
+        after it, and none before it was lost that the client has seen."""
+        return self.floor <= cursor <= self.head and not self.is_lost(cursor)
+
+    def is_lost(self, cursor: int) -> bool:
+        """Whether the database has lost the entry at this cursor."""
+        return any(first <= cursor <= last for first, last in self.lost)
+
+
+NO_LOG: Final = LogExtent(0, 0)
+
+
+class PublicationPage(Struct, frozen=True):
+    """Messages of a channel in the requested order. ``more``: further ones
+    follow in this order.
+
+    ``last``: id of the newest entry of the channel, 0 without one. ``extent``:
+    of the log.
+    """
+
+    entries: list[Entry]
+    more: bool
+    last: int
+    extent: LogExtent
+
+
+MOST_UNREAD: Final = ConversationSummary.MOST_UNREAD
+UNREAD_ENTRIES: Final = 5000
+"""Unread messages are counted among so many of the newest entries of all kinds,
+of the user and of others: a user who writes and never reads must not make a
+list of conversations slow."""
+MOST_RECEIPTED: Final = 1000
+
+
+def page_size(entry: Entry) -> int:
+    """Size of an entry on a page."""
+    reactions = len(msgspec.json.encode(entry.reactions)) if entry.reactions else 0
+    return HistoryPage.size_of(entry.body) + len(entry.meta) + reactions
+
+
+OPTIONS: Final[dict[str, tuple[int, str, str]]] = {
+    "history": (1, "since_joining", "all"),
+    "invite": (2, "member", "admin"),
+    "rename": (4, "admin", "member"),
+    "pin": (8, "admin", "member"),
+    "bots": (16, "mentions", "all"),
+    "write": (32, "member", "admin"),
+    "reply": (64, "member", "admin"),
+}
+"""Option of a group → its bit, its value without the bit (the default), and
+with it.
+
+``history``: what members who join from then on may read. ``bots``: what bots
+read from then on. The others: the lowest role that may do it. Who may write may
+reply in threads, too.
+"""
+OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
+    *((False, ""), (True, "")),
+    *((False, "members"), (False, "all")),
+)
+"""What the column ``open`` of a group says: whether anybody may join, and whose
+group it is. Nodes of 1.0 know that it is 0 or not."""
+
+
+def openness_of(column: int) -> tuple[bool, Everybody]:
+    """What the column says. What a later release has written is a closed group
+    here, which is nobody's."""
+    return OPENNESS[column] if column < len(OPENNESS) else OPENNESS[0]
+
+
+GroupText = Literal["name", "avatar", "description", "handle"]
+"""What a group has as text: its name, the URL of its picture, what it is for,
+and its handle."""
+
+
+def may_write(options: int, role: str, in_thread: bool = False) -> bool:
+    """Whether the options of a group let a member with this role write, or
+    (``in_thread``) reply in a thread alone."""
+    if role != "member" or not options & OPTIONS["write"][0]:
+        return True
+    return in_thread and not options & OPTIONS["reply"][0]
+
+
+def options_of(bits: int) -> dict[str, str]:
+    """The options of a group, with their values."""
+    return {name: values[bool(bits & bit)] for name, (bit, *values) in OPTIONS.items()}
+
+
+class GroupState(Struct, frozen=True):
+    """State of a group before a change: the roles of the acting user and of the
+    named users, as far as they are members, whether anybody may join, the
+    options with their values, and which members are muted. ``everybody``: whose
+    group it is. ``bots``: the members who are bots."""
+
+    roles: Mapping[str, str]
+    open: bool
+    options: Mapping[str, str] = {}
+    muted: Collection[str] = ()
+    everybody: Everybody = ""
+    bots: Collection[str] = ()
+
+
+Right = Callable[[GroupState], Rejected | None]
+"""Permission check for a change of a group. It runs under the log's lock, so
+nothing happens between the check and the change. It may run in another thread,
+so it must use only its argument."""
+
+
+# --- what travels between senders, the log, and those who deliver -------------
+
+Done = Callable[[Stored], None]
+"""Gets the result of a draft; called once, and must not switch."""
+
+
+class DraftSource(Protocol):
+    """The row of a feature that decides about a draft: the message is stored
+    and the row changed, or neither. Both methods run in the transaction of the
+    log, which may run again, perhaps in another thread."""
+
+    def holds(self, sql: Statements) -> bool:
+        """Whether the row lets the draft be stored; from then on it is locked.
+        Asked in the order of the drafts: what one writes here, the next one
+        reads."""
+
+    def stored(self, sql: Statements, entry: Entry) -> None:
+        """The message is stored as this entry: delete the row, or change it."""
+
+
+class DraftOwner(Protocol):
+    """Who has sent drafts to the log, and passes on their results."""
+
+    def stored(self, request: AppendRequest, result: Stored) -> None:
+        """The result of a draft: after the commit, and before its entry is
+        delivered. Results of an app come in the order of the ids. After a
+        StorageUnsure comes the final one. Never switches."""
+
+
+class AppendRequest(Struct, eq=False):
+    """A draft on its way to the log, and back with its result.
+
+    ``done`` gets the result; None: nobody waits for it any more. If there is an
+    ``owner``, that hears the result, and passes it on. ``connection``: of the
+    sender. ``to_account``: the receiver of a first message must be an account.
+    ``source``: the row that decides about the draft. StorageUnavailable:
+    nothing was stored. StorageUnsure: the answer to COMMIT did not come in
+    time; its ``on_known`` receives the final result.
+    """
+
+    app: str
+    draft: Draft
+    done: Done | None
+    owner: DraftOwner | None = None
+    connection: Connection | None = None
+    to_account: bool = False
+    source: DraftSource | None = None
+    resend: bytes | None = None
+    """The digest of the ``client_msg_id``, None without one."""
+    rejected: Rejected | None = None
+    """The draft is invalid, and waits only to be answered in order."""
+    size: int = 0
+    """Size of the content in bytes."""
+    outcome: Stored | None = None
+    """Set in the transaction."""
+    unsure: StorageUnsure | None = None
+    """Set if the request was answered with it."""
+
+
+class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
+    """What a transaction stored in the log of an app: all ids from ``first`` to
+    ``last``, or those that concern this node. Nodes send it to each other as it
+    is."""
+
+    app: str
+    first: int
+    last: int
+    entries: list[Entry]
+
+
+class LogObserver(Protocol):
+    """Hears what this node stores in the logs of some apps. It adds itself to
+    ``MessageServices.observers`` when its feature is built."""
+
+    @property
+    def apps(self) -> Container[str]:
+        """The apps whose stored entries it hears of. Never switches."""
+
+    def committed(
+        self, app: str, first: int, last: int, entries: Sequence[Entry]
+    ) -> None:
+        """This node's transaction stored these entries of one of :attr:`apps`.
+        Never switches."""
+
+    def undelivered(self, app: str) -> int | None:
+        """The position in the log after which entries must stay. None: all may
+        expire. Switches.
+
+        Raises StorageUnavailable.
+        """

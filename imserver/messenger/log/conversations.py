@@ -1,0 +1,645 @@
+"""Reads conversations, memberships, and the list of a user's conversations."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import (
+    Statements,
+    chunks,
+    marks_of,
+    padded,
+    text_of,
+)
+from imserver.messenger.log.contract import (
+    MOST_UNREAD,
+    OPENNESS,
+    UNREAD_ENTRIES,
+    Conversation,
+    ConversationSummary,
+    Everybody,
+    Membership,
+    page_size,
+)
+from imserver.messenger.log.handles import MOST_HANDLES, reached
+from imserver.messenger.log.read import fetch, reads
+from imserver.messenger.log.rows import (
+    ANNOTATIONS,
+    CONVERSATION_KINDS,
+    NUMBERS,
+    SQLITE_BY_CONVERSATION,
+    SQLITE_BY_GROUP,
+    LogHead,
+    conversation_of,
+    count_members,
+    in_log,
+    members_among,
+    pair_of,
+)
+from imserver.messenger.log.threads import (
+    NO_REPLIES,
+    Replies,
+    beside,
+    replies_beside,
+)
+from imserver.plugin.storage import Store
+
+_COLUMNS: Final = (
+    "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots, c.avatar, "
+    "c.description, c.handle"
+)
+_CONVERSATIONS: Final = f"SELECT {_COLUMNS} FROM conversation c WHERE c.log = %s AND "
+_MEMBERS: Final = (
+    "SELECT s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind, s.bot "
+    "FROM membership s {} JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "WHERE s.log = %s AND "
+)
+"""``{}``: place of an index hint."""
+MOST_MENTIONS: Final = 100
+"""The newest messages that mention a user, or everybody, and are looked at."""
+_USERS_AT_ONCE: Final = 32
+"""Users in one query for hidden messages, who may have hidden all."""
+_SEARCHED: Final = 20_000
+"""Conversations among which groups are searched: the newest."""
+UsersOf = Mapping[int, Sequence[str]]
+"""Conversation → some users."""
+
+
+class ConversationReader(Store.Rows):
+    """Reads conversations and memberships."""
+
+    def get(self, app: str, conversation: int) -> Conversation | None:
+        """One conversation."""
+        return self._conversation(app, "c.id = %s", conversation)
+
+    @in_log(list)
+    def find(
+        self, sql: Statements, head: LogHead, ids: Sequence[int]
+    ) -> list[Conversation]:
+        """The conversations with these ids that exist, ordered by id."""
+        rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
+        return sorted(map(conversation_of, rows), key=lambda one: one.id)
+
+    def between(self, app: str, user: str, other: str) -> Conversation | None:
+        """The conversation of two users, None if they have none."""
+        return self._conversation(app, "c.pair = %s", pair_of(user, other))
+
+    @in_log(list)
+    def groups_named(
+        self, sql: Statements, head: LogHead, text: str, limit: int
+    ) -> list[Conversation]:
+        """The newest groups whose name contains a text, among the newest
+        conversations."""
+        spellings = sql.spellings(text)
+        has_text = " OR ".join([sql.contains("lower(c.name)")] * len(spellings))
+        where = f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} AND ({has_text})"
+        first = head.last_conversation - _SEARCHED
+        rows = sql.query(
+            f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s",
+            (head.number, first, *spellings, limit),
+        )
+        return list(map(conversation_of, rows))
+
+    @in_log(list)
+    def open_groups(
+        self, sql: Statements, head: LogHead, below: int, limit: int
+    ) -> list[Conversation]:
+        """The groups that anybody may join with ids below ``below``, the newest
+        first."""
+        rows = sql.query(
+            f"{_CONVERSATIONS} c.open = 1 AND c.id < %s ORDER BY c.id DESC LIMIT %s",
+            (head.number, below, limit),
+        )
+        return list(map(conversation_of, rows))
+
+    @in_log(list)
+    def with_handles(self, sql: Statements, head: LogHead) -> list[Conversation]:
+        """The groups that have a handle, in the order of these."""
+        rows = sql.query(
+            f"{_CONVERSATIONS} c.handle > '' ORDER BY c.handle LIMIT %s",
+            (head.number, MOST_HANDLES),
+        )
+        return list(map(conversation_of, rows))
+
+    @in_log()
+    def reached(
+        self, sql: Statements, head: LogHead, group: int, conversation: int
+    ) -> Sequence[str] | None:
+        """The members of a group whom its handle mentions in a conversation;
+        None: they are too many."""
+        return reached(sql, head.number, group, conversation)
+
+    def of_everybody(self) -> list[tuple[str, int, Everybody]]:
+        """The groups of all apps in which everybody is: (app, id, whose group
+        it is)."""
+        of_log = "FROM conversation c JOIN log l ON l.number = c.log"
+        rows = self._store.rows(
+            f"SELECT l.app, c.id, c.open {of_log} WHERE c.open IN (2, 3)"
+        )
+        return [(text_of(app), id, OPENNESS[openness][1]) for app, id, openness in rows]
+
+    @in_log(dict)
+    def sizes(
+        self, sql: Statements, head: LogHead, groups: Sequence[int]
+    ) -> dict[int, int]:
+        """Group → the number of its members."""
+        return {group: count_members(sql, head.number, group) for group in groups}
+
+    @in_log(set)
+    def members_among(
+        self, sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
+    ) -> set[str]:
+        """Those of these users who are members."""
+        return set(members_among(sql, head.number, conversation, users))
+
+    @in_log()
+    def _conversation(
+        self, sql: Statements, head: LogHead, where: str, value: Any
+    ) -> Conversation | None:
+        rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
+        return conversation_of(rows[0]) if rows else None
+
+    def memberships(self, app: str, user: str) -> list[Membership]:
+        """All memberships of a user, including ended ones."""
+        return self._members(
+            app, "s.member = %s ORDER BY s.conversation, s.joined_id", (user,)
+        )
+
+    def members(
+        self, app: str, conversation: int, after: str, limit: int
+    ) -> list[Membership]:
+        """Members with an id after ``after``, ordered by id."""
+        where = "s.conversation = %s AND s.left_id IS NULL AND s.member > %s ORDER BY s.member LIMIT %s"
+        return self._members(app, where, (conversation, after, limit), SQLITE_BY_GROUP)
+
+    @in_log(int)
+    def count_members(self, sql: Statements, head: LogHead, conversation: int) -> int:
+        """The number of members."""
+        return count_members(sql, head.number, conversation)
+
+    def member(
+        self, app: str, conversation: int, user: str, *, or_left: bool = False
+    ) -> Membership | None:
+        """The current membership of a user. ``or_left``: it may have ended."""
+        where = f"s.conversation = %s AND s.member = %s{'' if or_left else ' AND s.left_id IS NULL'}"
+        return next(iter(self._members(app, where, (conversation, user))), None)
+
+    @in_log(set)
+    def sharing(
+        self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
+    ) -> set[str]:
+        """The users among ``others`` who are in a conversation with a user, at
+        present."""
+        return _sharing(sql, head, user, others)
+
+    @in_log(set)
+    def acquainted(
+        self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
+    ) -> set[str]:
+        """The users among ``others`` who are in a group with a user, at
+        present, or have written to them."""
+        in_groups = _sharing(
+            sql,
+            head,
+            user,
+            others,
+            f"AND c.kind = {CONVERSATION_KINDS.index('group')} ",
+        )
+        pairs = {
+            pair_of(user, other): other for other in others if other not in in_groups
+        }
+        # Each conversation is read up to the first message of the other.
+        statement = (
+            "SELECT c.pair FROM conversation c WHERE c.log = %s AND EXISTS (SELECT 1 FROM message m "
+            f"{sql.on_sqlite(SQLITE_BY_CONVERSATION)} WHERE m.log = c.log AND m.conversation = c.id "
+            f"AND m.sender <> %s AND m.kind = {NUMBERS['message']}) AND c.pair IN {{}}"
+        )
+        rows = sql.query_in(statement, (head.number, user), list(pairs))
+        return in_groups | {pairs[bytes(row[0])] for row in rows}
+
+    @in_log(list)
+    def _members(
+        self,
+        sql: Statements,
+        head: LogHead,
+        where: str,
+        values: Sequence[Any],
+        hint: str = "",
+    ) -> list[Membership]:
+        """Memberships of an app. ``hint`` is the index that SQLite uses."""
+        statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
+        return [
+            Membership(
+                user=text_of(user),
+                conversation=conversation,
+                joined_id=joined,
+                left_id=left,
+                role=text_of(role),
+                muted_until=muted_until,
+                kind_of_conversation=CONVERSATION_KINDS[kind],
+                bot=bool(bot),
+            )
+            for user, conversation, joined, left, role, muted_until, kind, bot in sql.query(
+                statement, (head.number, *values)
+            )
+        ]
+
+    @in_log(lambda: ([], False))
+    def page(
+        self, sql: Statements, head: LogHead, user: str, before: int, limit: int
+    ) -> tuple[list[ConversationSummary], bool]:
+        """A user's conversations whose newest id is below ``before`` (0: all),
+        newest first: as many as fit on a page; and whether there are more.
+        """
+        values = (
+            user,
+            user,
+            user,
+            head.number,
+            user,
+            user,
+            before or Limit.ID,
+            limit + 1,
+        )
+        threads = sql.query(
+            "SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,)
+        )
+        rows = sql.query(
+            (_LISTS if threads else _LISTS_WITHOUT_THREADS)[sql.engine], values
+        )
+        ids = [row[-3] for row in rows if row[-3] is not None]
+        last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
+        summaries = [
+            ConversationSummary(
+                *(
+                    conversation_of(row),
+                    last.get(last_id),
+                    min(unread, MOST_UNREAD),
+                    read,
+                    text_of(role),
+                ),
+                *(position, min(mentions, MOST_UNREAD)),
+                is_new=bool(is_new and text_of(role) != "owner")
+                and (last_id not in last or last[last_id].sender != user),
+                unread_more=unread > MOST_UNREAD,
+            )
+            for row in rows[:limit]
+            for role, read, position, is_new, last_id, unread, mentions in (row[13:],)
+        ]
+        count = count_fitting(
+            page_size(each.last) if each.last else 0 for each in summaries
+        )
+        return summaries[:count], len(rows) > count
+
+    @in_log(dict)
+    def unread(
+        self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
+    ) -> dict[int, UnreadMessages]:
+        """What these users of each conversation have not read. ``mentioned``:
+        conversation → those of them whose mentions are wanted. The number of
+        queries does not grow with them, up to some dozens."""
+        return {
+            id: read_unread(sql, head, id, some, mentioned.get(id, ()))
+            for id, some in users.items()
+        }
+
+    @in_log(dict)
+    def read_positions(
+        self, sql: Statements, head: LogHead, users: UsersOf
+    ) -> dict[tuple[str, int], int]:
+        """(user, conversation) → read position, of these users of each
+        conversation who are its members."""
+        return {
+            (user, id): read
+            for id, some in users.items()
+            for user, read in read_positions(sql, head, id, some).items()
+        }
+
+
+def _sharing(
+    sql: Statements,
+    head: LogHead,
+    user: str,
+    others: Sequence[str],
+    condition: str = "",
+) -> set[str]:
+    statement = (
+        "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
+        "(SELECT 1 FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+        "WHERE s.log = o.log AND s.member = %s AND s.conversation = o.conversation AND s.left_id IS NULL "
+        f"{condition}) AND o.member IN {{}}"
+    )
+    rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
+    return {text_of(row[0]) for row in rows}
+
+
+# A user who rejoined a group has several memberships; the last one counts. The
+# messages are read only for the conversations of the page.
+_PAGE: Final = (
+    f"SELECT {_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
+    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {Limit.ID}) AS upto, s.log, "
+    "s.member, s.bot "
+    "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
+    "WHERE s.log = %s AND s.member = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
+    "WHERE o.log = s.log AND o.member = %s AND o.conversation = s.conversation) "
+    "AND coalesce(s.left_id, c.last_id) < %s ORDER BY coalesce(s.left_id, c.last_id) DESC LIMIT %s"
+)
+
+
+_IS_NEW: Final = (
+    f"CASE WHEN p.kind = {CONVERSATION_KINDS.index('group')} AND p.joined_id >= p.read_id "
+    f"AND p.upto = {Limit.ID} THEN 1 ELSE 0 END"
+)
+_IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}"
+"""Condition: the conversation shows the message ``m``, not its thread alone."""
+
+
+def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
+    """``hint`` names the index to use. Without it the engine may scan the
+    log."""
+    seen = (
+        f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id "
+        f"AND {reads('p')}"
+    )
+    last = (
+        f"SELECT m.id {seen} AND m.id <= p.upto AND m.kind NOT IN {ANNOTATIONS}"
+        f"{_IN_CONVERSATION} AND NOT EXISTS (SELECT 1 FROM hidden h "
+        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1"
+    )
+    columns = _COLUMNS.replace("c.", "p.")
+    return (
+        f"SELECT {columns}, p.role, p.read_id, p.place, {_IS_NEW}, "
+        f"({last}), ({unread.replace('{seen}', seen)}), "
+        f"({mentions}) "
+        f"FROM ({page}) p ORDER BY p.place DESC"
+    )
+
+
+_OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> p.member"
+_UNREAD: Final = (
+    "SELECT count(*) FROM (SELECT 1 FROM (SELECT m.log, m.conversation, m.id, m.kind, m.sender {seen} "
+    f"AND m.id > p.read_id AND m.id <= p.upto ORDER BY m.id DESC LIMIT {UNREAD_ENTRIES}) m "
+    f"WHERE {_OF_OTHERS}{_IN_CONVERSATION} LIMIT {MOST_UNREAD + 1}) u"
+)
+_MENTIONING: Final = (
+    "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id WHERE n.log = p.log "
+    "AND n.member IN ('', %s) AND n.conversation = p.id AND n.id > p.joined_id AND n.id <= p.upto "
+    f"AND m.sender <> %s{_IN_CONVERSATION}"
+)
+_MENTIONS: Final = f"SELECT count(*) FROM (SELECT 1 {_MENTIONING} AND n.id > p.read_id LIMIT {MOST_UNREAD}) c"
+# MariaDB: derived tables cannot refer to outer columns, and without a limit
+# they are merged into the query.
+_BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
+
+
+def _with_oldest(page: str, first: str, condition: str, entries: int, name: str) -> str:
+    """The page with one more column: the id of the last of so many entries from
+    the newest down to ``first``, or, if there are fewer, ``first``."""
+    return (
+        f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} WHERE m.log = q.log "
+        f"AND m.conversation = q.id AND m.id <= q.upto AND m.id >= {first} {condition} "
+        f"ORDER BY m.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} FROM ({page}) q "
+        f"LIMIT {Limit.ID}"
+    )
+
+
+_LISTS: Final = {
+    "sqlite": _list(_PAGE, _UNREAD, _MENTIONS, SQLITE_BY_CONVERSATION),
+    "postgresql": _list(_PAGE, _UNREAD, _MENTIONS),
+    "mysql": _list(
+        _with_oldest(
+            _with_oldest(_PAGE, "q.read_id + 1", "", UNREAD_ENTRIES, "counted"),
+            "q.counted",
+            f"AND m.kind = {NUMBERS['message']} AND m.sender <> q.member{_IN_CONVERSATION}",
+            MOST_UNREAD + 1,
+            "oldest",
+        ),
+        "SELECT count(*) {seen} AND m.id >= p.oldest AND m.id <= p.upto "
+        f"AND {_OF_OTHERS}{_IN_CONVERSATION}",
+        f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest",
+        _BY_CONVERSATION,
+    ),
+}
+_LISTS_WITHOUT_THREADS: Final = {
+    engine: statement.replace(_IN_CONVERSATION, "")
+    for engine, statement in _LISTS.items()
+}
+"""For a log without threads: the look-up of each unread message costs a third
+(docs/decisions/0031-threads.md)."""
+
+
+# --- what many users have not read --------------------------------------------
+
+
+class UnreadMessages:
+    """The newest messages of a conversation, at most :data:`MOST_UNREAD`
+    entries, and how far users have read it.
+
+    ``reads``: user → position; without users who are no members, and without
+    bots. ``ids``: of the messages, in order, with their ``senders`` and
+    ``times`` (Unix milliseconds). ``mentions``: (user, message), the user is
+    ``""`` for everybody. ``is_cut``: there may be older messages. ``replies``:
+    those among the messages that only a thread shows. They are messages for
+    those who follow the thread.
+    """
+
+    def __init__(
+        self,
+        reads: dict[str, int],
+        messages: Sequence[tuple[int, str, int]],
+        mentions: Collection[tuple[str, int]] = (),
+        hidden: Iterable[tuple[str, int]] = (),
+        is_cut: bool = False,
+        replies: Replies = NO_REPLIES,
+    ) -> None:
+        self.reads = reads
+        self.ids = [id for id, _, _ in messages]
+        self.senders = [sender for _, sender, _ in messages]
+        self.times = [time for _, _, time in messages]
+        self._is_cut = is_cut
+        self._replies = replies
+        self._by_sender: dict[str, list[int]] = {}
+        for id, sender, _ in messages:
+            self._by_sender.setdefault(sender, []).append(id)
+        self._indexes = {id: index for index, id in enumerate(self.ids)}
+        self._hidden: dict[str, set[int]] = {}
+        """User → indexes of the messages that they have hidden."""
+        for user, id in hidden:
+            if id in self._indexes:
+                self._hidden.setdefault(user, set()).add(self._indexes[id])
+        self._mentions: dict[str, list[int]] = {}
+        """User (``""``: everybody) → indexes of the messages that mention
+        them."""
+        for user, id in sorted(mentions):
+            if id in self._indexes:
+                self._mentions.setdefault(user, []).append(self._indexes[id])
+
+    def mention(self, user: str, ids: Iterable[int]) -> None:
+        """Let these messages count as mentions of a user, too."""
+        indexes = {
+            *self._mentions.get(user, ()),
+            *(self._indexes[id] for id in ids if id in self._indexes),
+        }
+        self._mentions[user] = sorted(indexes)
+
+    def has_older(self, user: str, mentions: bool = False) -> bool:
+        """Whether there may be messages before the first of :meth:`among`."""
+        named = (
+            (self._mentions.get(each, ()) for each in (user, "")) if mentions else ()
+        )
+        return self._is_cut or any(len(each) >= MOST_MENTIONS for each in named)
+
+    def count(self, user: str) -> int:
+        """The number of messages of others that a user has not read."""
+        after = self.reads[user]
+        own = self._by_sender.get(user, ())
+        count = (
+            len(self.ids)
+            - bisect_right(self.ids, after)
+            - len(own)
+            + bisect_right(own, after)
+        )
+        for id in self._replies.roots:
+            if (
+                id > after
+                and self._replies.is_silent(user, id)
+                and self.senders[self._indexes[id]] != user
+            ):
+                count -= 1
+        return count
+
+    def is_unread(self, user: str, id: int) -> bool:
+        """Whether this is a message that a user has not read or hidden."""
+        index = self._indexes.get(id)
+        if index is None or id <= self.reads[user] or self._replies.is_silent(user, id):
+            return False
+        return index not in self._hidden.get(user, ())
+
+    def among(
+        self, user: str, after: int, mentions: bool = False, newest_first: bool = False
+    ) -> Iterator[int]:
+        """The indexes of the messages of others behind ``after`` that a user
+        has not read or hidden, in order. ``mentions``: only of those that
+        mention the user or everybody."""
+        first = bisect_right(self.ids, max(after, self.reads[user]))
+        indexes: Sequence[int] = range(first, len(self.ids))
+        hidden = self._hidden.get(user, ())
+        if mentions:
+            named = {*self._mentions.get(user, ()), *self._mentions.get("", ())}
+            indexes = sorted(index for index in named if index >= first)
+        for index in reversed(indexes) if newest_first else indexes:
+            if self.senders[index] == user or index in hidden:
+                continue
+            if not self._replies.is_silent(user, self.ids[index]):
+                yield index
+
+
+def read_positions(
+    sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
+) -> dict[str, int]:
+    """User → read position, for the members among these users; without bots.
+    What was written before a user has joined counts as read."""
+    statement = (
+        "SELECT s.member, s.joined_id, coalesce(r.read_id, 0), s.bot FROM membership s "
+        "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member "
+        "AND r.conversation = s.conversation "
+        "WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL AND s.member IN {}"
+    )
+    rows = sql.query_in(
+        statement, (head.number, conversation), list(dict.fromkeys(users))
+    )
+    return {
+        text_of(user): max(joined, read) for user, joined, read, bot in rows if not bot
+    }
+
+
+def read_unread(
+    sql: Statements,
+    head: LogHead,
+    conversation: int,
+    users: Sequence[str],
+    mentioned: Sequence[str],
+) -> UnreadMessages:
+    """The messages of a conversation that one of these users has not read.
+    ``mentioned``: the users whose mentions are wanted."""
+    reads = read_positions(sql, head, conversation, users)
+    if not reads:
+        return UnreadMessages({}, ())
+    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+    newest = (
+        f"SELECT m.id, m.sender, m.time_ms, m.kind FROM message m {hint} WHERE m.log = %s "
+        f"AND m.conversation = %s AND m.id > %s AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
+    )
+    rows = sql.query(
+        newest,
+        (head.number, conversation, max(head.floor, min(reads.values())), MOST_UNREAD),
+    )
+    message = NUMBERS["message"]
+    messages = [
+        (id, text_of(sender), time)
+        for id, sender, time, kind in reversed(rows)
+        if kind == message
+    ]
+    if not messages:
+        return UnreadMessages(reads, ())
+    first, last = messages[0][0], messages[-1][0]
+    return UnreadMessages(
+        reads,
+        messages,
+        _mentions(sql, head, conversation, first, mentioned) if mentioned else (),
+        _hidden(sql, head, conversation, first, last, list(reads)),
+        len(rows) == MOST_UNREAD,
+        replies_beside(sql, head, conversation, [id for id, _, _ in messages]),
+    )
+
+
+def _mentions(
+    sql: Statements, head: LogHead, conversation: int, first: int, users: Sequence[str]
+) -> list[tuple[str, int]]:
+    """(user, message) of the newest messages from ``first`` on that mention
+    these users, or everybody."""
+    mentions = "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s AND n.member IN {}"
+    names, which = ["", *dict.fromkeys(users)], (head.number, conversation, first)
+    if sql.engine == "postgresql":  # it has a limit for each user
+        newest = (
+            f"SELECT n.member, n.id {mentions} ORDER BY n.id DESC LIMIT {MOST_MENTIONS}"
+        )
+        rows = sql.query_in(newest, which, names, many=True)
+    else:
+        numbered = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS k"
+        newest = f"SELECT q.member, q.id FROM (SELECT n.member, n.id, {numbered} {mentions}) q WHERE q.k <= %s"
+        rows = [
+            row
+            for some in map(partial(padded, filler=""), chunks(names))
+            for row in sql.query(
+                newest.replace("{}", marks_of(len(some))),
+                (*which, *some, MOST_MENTIONS),
+            )
+        ]
+    return [(text_of(user), id) for user, id in rows]
+
+
+def _hidden(
+    sql: Statements,
+    head: LogHead,
+    conversation: int,
+    first: int,
+    last: int,
+    users: Sequence[str],
+) -> Iterator[tuple[str, int]]:
+    """(user, message) of the messages that these users have hidden."""
+    statement = (
+        "SELECT h.member, h.id FROM hidden h CROSS JOIN message m WHERE h.log = %s AND h.id >= %s "
+        "AND h.id <= %s AND m.log = h.log AND m.id = h.id AND m.conversation = %s AND h.member IN {}"
+    )
+    for some in chunks(users, _USERS_AT_ONCE):
+        for user, id in sql.query_in(
+            statement, (head.number, first, last, conversation), some, many=True
+        ):
+            yield text_of(user), id

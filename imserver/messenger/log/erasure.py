@@ -1,0 +1,350 @@
+"""Takes an erased user out of the log of an app: what they wrote, what the
+server wrote to them alone, their reactions, and their name.
+
+Ids and seqs stay contiguous: each entry keeps its place, without content, and
+with another name as its sender. Clients learn it by recalls, one for each
+message, whose sender is the other name and whose ``meta`` has ``erased``.
+Everything runs in transactions of a few entries, so others write in between,
+and it may be repeated.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.storage.statements import Statements, text_of
+from imserver.messenger.log.annotations import withdraw
+from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.read import end_of_look
+from imserver.messenger.log.rows import (
+    NUMBERS,
+    USER,
+    LogHead,
+    count_members,
+    decode_meta,
+    in_log,
+    members_of,
+    pair_of,
+)
+from imserver.messenger.log.transaction import AppTransaction
+from imserver.messenger.log.writer import WritingPart
+from imserver.messenger.search.word_index import note_changes
+
+AT_ONCE: Final = 50
+"""Entries that one transaction changes."""
+_LOOK: Final = 10_000
+"""Ids among which one query looks for those of a user."""
+_MARK: Final = b'{"erased":true}'
+_NAMING: Final = (
+    *(
+        "users",
+        "mentions",
+        "invited_by",
+        "forwarded",
+        "bots",
+        "reactions",
+        "except_users",
+        "user",
+        "by",
+    ),
+    *("replies", "stopped", "ask", "reminder"),
+)
+"""The fields of ``meta`` in which the server or a client names users."""
+
+
+class UserEraser(WritingPart):
+    """Erases users. May switch and raise StorageUnavailable."""
+
+    def erase(self, app: str, user: str, name: str) -> None:
+        """Erase a user, who has left all groups. ``name`` stands in their place
+        from then on."""
+        self._change(app, partial(_rename_pairs, user, name))
+        self._change(app, partial(_withdraw_some, user))
+        self._change(app, partial(_rename_votes, user, name))
+        # What others wrote about this user later is not before this id.
+        last, notices = self._begin(app, name)
+        # How JSON writes the id of the user.
+        needles = list(
+            dict.fromkeys((msgspec.json.encode(user), json.dumps(user).encode()))
+        )
+        after = 0
+        while after < last:
+            ids, after = self._look(app, user, notices, needles, after, last)
+            if ids:
+                self._change(app, partial(_erase_some, user, name, notices, ids))
+            if is_long_turn():
+                serve_others()
+        self._change(app, partial(_forget_copies, user, name, needles))
+        self._change(app, partial(_forget_memberships, user))
+
+    def _change(self, app: str, work: Callable[[AppTransaction], bool]) -> None:
+        """Run work in transactions, until it returns that nothing is left to
+        do."""
+        while self._writer.run(app, work):
+            pass
+
+    @in_log(lambda: (0, (0, 0)))
+    def _begin(
+        self, sql: Statements, head: LogHead, name: str
+    ) -> tuple[int, tuple[int, int]]:
+        """The last id, and the conversations in which the server alone wrote
+        to the user with this new name, and the user themselves; 0: there is
+        none."""
+        statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
+        rows = sql.query(
+            statement, (head.number, pair_of("", name), pair_of(name, name))
+        )
+        first, second, *_ = (*(row[0] for row in rows), 0, 0)
+        return head.last_id, (first, second)
+
+    @in_log()
+    def _look(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        notices: tuple[int, int],
+        needles: Sequence[bytes],
+        after: int,
+        last: int,
+    ) -> tuple[list[int], int]:
+        """The next entries that have a user, or are in the conversations
+        ``notices``, and the id up to which was looked."""
+        after = max(after, head.floor)
+        upto = end_of_look(sql, head.number, after, last, _LOOK)
+        named = " OR ".join([sql.contains("meta")] * len(needles))
+        rows = sql.query(
+            "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
+            f"AND (sender = %s OR conversation IN (%s, %s) OR {named}) ORDER BY id LIMIT %s",
+            (head.number, after, upto, user, *notices, *needles, AT_ONCE),
+        )
+        ids = [int(id) for (id,) in rows]
+        return ids, ids[-1] if len(ids) == AT_ONCE else upto
+
+
+# --- in the transaction -------------------------------------------------------
+
+
+def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
+    """Name some conversations of two anew. True: there may be more."""
+    sql, log = transaction.sql, transaction.log
+    rows = sql.query(
+        "SELECT c.id, c.pair FROM membership s JOIN conversation c ON c.log = s.log "
+        f"AND c.id = s.conversation WHERE s.log = %s AND s.member = %s AND c.kind = {USER} LIMIT %s",
+        (log, user, AT_ONCE),
+    )
+    for id, pair in rows:
+        one, other = (name if each == user else each for each in members_of(pair))
+        sql.execute(
+            "UPDATE conversation SET pair = %s WHERE log = %s AND id = %s",
+            (pair_of(one, other), log, id),
+        )
+        sql.execute(
+            "UPDATE membership SET member = %s WHERE log = %s AND member = %s AND conversation = %s",
+            (name, log, user, id),
+        )
+    return bool(rows)
+
+
+def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
+    """Take back some reactions. True: there may be more."""
+    sql, log = transaction.sql, transaction.log
+    rows = sql.query(
+        "SELECT message, emoji FROM reaction WHERE log = %s AND member = %s LIMIT %s",
+        (log, user, AT_ONCE),
+    )
+    for message, emoji in rows:
+        withdraw(transaction, user, message, text_of(emoji))
+    return bool(rows)
+
+
+def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
+    """The votes of the user count, under another name."""
+    statement = "UPDATE ask_vote SET member = %s WHERE log = %s AND member = %s"
+    transaction.sql.execute(statement, (name, transaction.log, user))
+    return False
+
+
+def _erase_some(
+    user: str,
+    name: str,
+    notices: tuple[int, int],
+    ids: Sequence[int],
+    transaction: AppTransaction,
+) -> bool:
+    """Erase some entries, or the name in them. Nobody else reads the
+    ``notices``."""
+    sql, log = transaction.sql, transaction.log
+    statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
+    rows = sorted(sql.query_in(statement, (log,), ids))
+    states = transaction.conversations({row[1] for row in rows})()
+    of_groups = {
+        row[1] for row in rows if row[3] in (NUMBERS["group"], NUMBERS["leave"])
+    }
+    empty = {id for id in of_groups if not count_members(sql, log, id)}
+    messages = {
+        row[0]
+        for row in rows
+        if row[3] == NUMBERS["message"] and text_of(row[2]) == user
+    }
+    changed: list[tuple[Any, ...]] = []
+    for id, conversation, sender, kind, about, meta in rows:
+        before = bytes(meta)
+        after = _renamed(before, user, name)
+        if conversation in notices and kind in _WITH_CONTENT:
+            messages.discard(id)
+        elif text_of(sender) != user:
+            if after != before:
+                sql.execute(
+                    "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+                    (after, log, id),
+                )
+            continue
+        changed.append((name if sender else "", log, id))
+        if id in messages and conversation in states:
+            transaction.enter(
+                states[conversation],
+                Draft(
+                    sender=name,
+                    kind="recall",
+                    type="",
+                    about=id,
+                    meta=_MARK,
+                    conversation=conversation,
+                ),
+            )
+        elif kind in _WITH_CONTENT and about not in messages:
+            # A message without its conversation, or an edit without its
+            # message, has no readers.
+            note_changes(sql, log, [(id, conversation, transaction.head.last_id)], 0)
+            recalled = (
+                NUMBERS["press"] if kind == NUMBERS["press"] else NUMBERS["recall"]
+            )
+            _set(sql, log, id, kind=recalled, body=b"", meta=b"")
+        elif kind == NUMBERS["group"]:
+            # The names of a group are those of its members: without any,
+            # nobody's.
+            if conversation in empty:
+                fields, without_texts = (
+                    decode_meta(after),
+                    ("change", "users", "role", "members"),
+                )
+                after = msgspec.json.encode(
+                    {key: fields[key] for key in without_texts if key in fields}
+                )
+            _set(sql, log, id, kind=kind, body=b"", meta=after)
+        elif after != before:
+            _set(sql, log, id, kind=kind, meta=after)
+    statement = "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL WHERE log = %s AND id = %s"
+    sql.execute_many(statement, changed)
+    for conversation in empty:
+        sql.execute(
+            "UPDATE conversation SET name = '', avatar = NULL, description = NULL WHERE log = %s AND id = %s",
+            (log, conversation),
+        )
+    return False
+
+
+_WITH_CONTENT: Final = (NUMBERS["message"], NUMBERS["edit"], NUMBERS["press"])
+
+
+def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
+    columns = ", ".join(f"{column} = %s" for column in values)
+    sql.execute(
+        f"UPDATE message SET {columns} WHERE log = %s AND id = %s",
+        (*values.values(), log, id),
+    )
+
+
+def _forget_copies(
+    user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction
+) -> bool:
+    """Take the user out of what removed messages of others were."""
+    sql, log = transaction.sql, transaction.log
+    named = " OR ".join(
+        sql.contains(column) for column in ("meta", "annotations") for _ in needles
+    )
+    rows = sql.query(
+        "SELECT act, id, meta, annotations FROM removed_message "
+        f"WHERE log = %s AND sender <> %s AND ({named})",
+        (log, user, *needles, *needles),
+    )
+    for act, id, meta, added in rows:
+        copies = decode_meta(bytes(added))
+        if "reactions" in copies:
+            copies["reactions"] = [row for row in copies["reactions"] if row[1] != user]
+        sql.execute(
+            "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
+            (
+                msgspec.json.encode(decode_meta(_renamed(bytes(meta), user, name)))
+                if meta
+                else b"",
+                msgspec.json.encode(copies) if added else b"",
+                log,
+                text_of(act),
+                id,
+            ),
+        )
+    return False
+
+
+def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
+    """The user was never there: whoever comes under the same name sees nothing
+    of it."""
+    sql, log = transaction.sql, transaction.log
+    rows = sql.query(
+        "SELECT conversation, joined_id FROM membership WHERE log = %s AND member = %s LIMIT %s",
+        (log, user, AT_ONCE),
+    )
+    sql.execute_many(
+        "DELETE FROM membership WHERE log = %s AND member = %s AND conversation = %s AND joined_id = %s",
+        [(log, user, conversation, joined) for conversation, joined in rows],
+    )
+    return bool(rows)
+
+
+# --- names in ``meta`` --------------------------------------------------------
+
+
+def _renamed(meta: bytes, user: str, name: str) -> bytes:
+    """``meta`` with another name in place of a user, wherever it names
+    users."""
+    fields = decode_meta(meta)
+    ask = fields.get("ask")
+    # without what the user wrote
+    if isinstance(ask, dict) and isinstance(ask.get("answers"), list):
+        fields["ask"] = {
+            **ask,
+            "answers": [
+                {
+                    key: each[key]
+                    for key in each
+                    if key != "text" or each.get("user") != user
+                }
+                for each in ask["answers"]
+                if isinstance(each, dict)
+            ],
+        }
+    after = {
+        key: _replaced(value, user, name) if key in _NAMING else value
+        for key, value in fields.items()
+    }
+    return meta if after == fields else msgspec.json.encode(after)
+
+
+def _replaced(value: Any, user: str, name: str) -> Any:
+    if isinstance(value, str):
+        return name if value == user else value
+    if isinstance(value, list):
+        return [_replaced(each, user, name) for each in value]
+    if isinstance(value, dict):
+        texts = ("emoji", "value", "text", "state")  # they name nobody
+        return {
+            key: each if key in texts else _replaced(each, user, name)
+            for key, each in value.items()
+        }
+    return value

@@ -1,0 +1,632 @@
+"""Changes of groups. Each runs in a transaction and adds an entry about the
+change to the log.
+
+Permissions are checked under the log's lock, so they hold at the moment of the
+change.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.storage.statements import (
+    Condition,
+    chunks,
+    marks_of,
+    padded,
+    text_objection,
+    text_of,
+)
+from imserver.messenger.log.bots import MOST_BOTS, accounts_among
+from imserver.messenger.log.contract import (
+    OPENNESS,
+    OPTIONS,
+    Change,
+    Draft,
+    Entry,
+    Everybody,
+    GroupState,
+    GroupText,
+    Rejected,
+    RejectReason,
+    Right,
+    openness_of,
+    options_of,
+)
+from imserver.messenger.log.handles import MOST_HANDLES, look_of
+from imserver.messenger.log.model import EntryKind
+from imserver.messenger.log.rows import (
+    GROUP,
+    SQLITE_BY_GROUP,
+    ConversationState,
+    count_members,
+)
+from imserver.messenger.log.transaction import AppTransaction
+from imserver.messenger.log.writer import WritingPart, in_transaction
+
+OWNER: Final = "owner"
+ADMIN: Final = "admin"
+MEMBER: Final = "member"
+ROLES: Final = (OWNER, ADMIN, MEMBER)
+TEXT_BYTES: Final[dict[GroupText, int]] = {
+    "name": 500,
+    "avatar": 1000,
+    "description": 2000,
+    "handle": 128,
+}
+"""Limits of the texts of a group."""
+MOST_LEAVING: Final = 1000
+"""Members of a deleted group that leave in one transaction. Its entry names
+them."""
+
+_TOO_MANY_BOTS: Final = Rejected(
+    RejectReason.INVALID, f"users: a group has at most {MOST_BOTS} bots"
+)
+
+
+class GroupWriter(WritingPart):
+    """Changes groups. Each method returns after the commit and may raise
+    StorageUnavailable."""
+
+    @in_transaction
+    def create(
+        self,
+        transaction: AppTransaction,
+        owner: str,
+        name: str,
+        users: Sequence[str],
+        meta: bytes = b"",
+        options: Mapping[str, str] | None = None,
+        *,
+        description: str = "",
+        is_open: bool = False,
+        everybody: Everybody = "",
+    ) -> Change | Rejected:
+        """Create a group with its owner and members. Its first entry has the
+        kind ``group``, and says what makes it another kind of group.
+
+        ``options``: those that differ from the defaults.
+        """
+        all_users = list(dict.fromkeys((owner, *users)))
+        if wrong := _wrong(all_users) or _wrong_texts(
+            {"name": name, "description": description}
+        ):
+            return wrong
+        bots = accounts_among(
+            transaction.sql, transaction.app, all_users, "AND bot = 1"
+        )
+        if len(bots) > MOST_BOTS:
+            return _TOO_MANY_BOTS
+        state = transaction.make_conversation(
+            GROUP, (), name, _with_options(0, options or {})
+        )
+        transaction.admit(state, [owner], OWNER, bots=bots)
+        transaction.admit(state, all_users[1:], MEMBER, bots=bots)
+        if bots:
+            transaction.set_bots(state, tuple(bots))
+        details: dict[str, Any] = {"change": "create", "name": name, "users": all_users}
+        details |= {"open": True} if is_open else {}
+        details |= {"everybody": everybody} if everybody else {}
+        kind = options_of(state.options)
+        details |= {
+            option: kind[option]
+            for option in ("write", "reply")
+            if kind[option] != MEMBER
+        }
+        entry = record(transaction, state, "group", owner, details, meta)
+        if is_open or everybody:
+            transaction.set_group(
+                state.id, "open", OPENNESS.index((is_open and not everybody, everybody))
+            )
+        if description:
+            transaction.set_group(state.id, "description", description)
+        return Change(state.id, entry, tuple(all_users))
+
+    @in_transaction
+    def join(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        users: Sequence[str],
+        by: str = "",
+        role: str = "member",
+        *,
+        most: int = 0,
+        right: Right | None = None,
+        invited_by: str = "",
+        condition: Condition | None = None,
+        everybody: bool = False,
+    ) -> Change | Rejected:
+        """Add members. Existing members are unchanged. One entry of kind
+        ``join`` names the new members, and has the number of all.
+
+        ``most``: limit of the number of members (0: no limit). ``right``, here
+        and below: permission check (None: anybody may make the change).
+        ``invited_by``: maker of the invitation that the user ``by`` has
+        accepted. ``condition``: for new members, after all other checks.
+        ``everybody``: they are members because the group is everybody's, and
+        none of them is a bot.
+        """
+        named = [*users, invited_by] if invited_by else () if everybody else users
+        state = (
+            _wrong(users)
+            or _wrong_role(role)
+            or _group(transaction, conversation, by, named, right)
+        )
+        if isinstance(state, Rejected):
+            return state
+        there = transaction.members(conversation, users)
+        new = [user for user in dict.fromkeys(users) if user not in there]
+        if not new:
+            return Change(conversation)
+        count = count_members(transaction.sql, transaction.log, conversation) + len(new)
+        if most and count > most:
+            return Rejected(RejectReason.FULL)
+        bots = (
+            []
+            if everybody
+            else accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
+        )
+        if len(state.bots) + len(bots) > MOST_BOTS:
+            return _TOO_MANY_BOTS
+        if condition is not None and not condition(transaction.sql):
+            return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+        readable_after = start_of_history(transaction, conversation, new)
+        # Who leaves and joins again stays muted.
+        mutes = {
+            user: until for user, _, until in _ended(transaction, conversation, new)
+        }
+        transaction.admit(state, new, role, readable_after, bots, mutes)
+        if bots:
+            transaction.set_bots(state, (*state.bots, *bots))
+        details = {"users": new, "role": role, "members": count}
+        if invited_by:
+            details["invited_by"] = invited_by
+        if everybody:
+            details["everybody"] = True
+        return Change(
+            state.id, record(transaction, state, "join", by, details), tuple(new)
+        )
+
+    @in_transaction
+    def leave(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        users: Sequence[str] | None,
+        by: str = "",
+        *,
+        heir: bool = False,
+        right: Right | None = None,
+        note: Callable[[AppTransaction, Sequence[str]], object] | None = None,
+    ) -> Change | Rejected:
+        """End memberships. One entry of kind ``leave`` names the users, and has
+        the number of those who remain.
+
+        ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner
+        after all others, and nobody can join by themselves any more. Call it
+        until nobody is left. ``heir``: if the owner leaves, the first remaining
+        admin, else the first remaining member, becomes the owner. The entry
+        about this precedes the ``leave`` entry. ``note`` stores more about
+        those who leave, in the transaction.
+        """
+        state = _wrong(users or ()) or _group(
+            transaction, conversation, by, users or (), right
+        )
+        if isinstance(state, Rejected):
+            return state
+        sql = transaction.sql
+        if users is None:
+            leaving: list[str] = []
+            for role in (MEMBER, ADMIN, OWNER):
+                leaving += _first_of(
+                    transaction, conversation, role, MOST_LEAVING - len(leaving)
+                )
+            transaction.set_group(conversation, "open", 0)
+            sql.execute(
+                "DELETE FROM invitation WHERE app = %s AND conversation = %s",
+                (transaction.app, conversation),
+            )
+        else:
+            there = transaction.members(conversation, users)
+            leaving = [user for user in dict.fromkeys(users) if user in there]
+        if not leaving:
+            return Change(conversation)
+        if (
+            heir
+            and users is not None
+            and any(there[user][1] == OWNER for user in leaving)
+        ):
+            _promote_heir(transaction, state, leaving, by)
+        count = count_members(transaction.sql, transaction.log, conversation) - len(
+            leaving
+        )
+        if not count:
+            transaction.set_group(conversation, "handle", "")
+        entry = record(
+            transaction, state, "leave", by, {"users": leaving, "members": count}
+        )
+        end_members(transaction, state, leaving)
+        if note is not None:
+            note(transaction, leaving)
+        if any(bot in leaving for bot in state.bots):
+            transaction.set_bots(
+                state, tuple(bot for bot in state.bots if bot not in leaving)
+            )
+            transaction.settle()
+        return Change(state.id, entry, tuple(leaving))
+
+    @in_transaction
+    def describe(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        given: Mapping[str, str],
+        by: str = "",
+        *,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Change texts of a group. For each that has changed there is an entry
+        of kind ``group``.
+
+        Its ``change`` is the name of the text; ``rename`` for the name. Nothing
+        is stored if nothing changes. A handle that another group has is
+        refused.
+        """
+        state = _wrong_texts(given) or _group(transaction, conversation, by, (), right)
+        if not isinstance(state, Rejected) and given.get("handle"):
+            state = _wrong_handle(transaction, conversation, given["handle"]) or state
+        if isinstance(state, Rejected):
+            return state
+        entry = None
+        statement = f"SELECT {', '.join(TEXT_BYTES)} FROM conversation WHERE log = %s AND id = %s"
+        (row,) = transaction.sql.query(statement, (transaction.log, conversation))
+        for text, before in zip(TEXT_BYTES, row, strict=True):
+            value = given.get(text)
+            if value is None or value == text_of(before or ""):
+                continue
+            transaction.set_group(conversation, text, value)
+            details = {"change": "rename" if text == "name" else text, text: value}
+            entry = record(transaction, state, "group", by, details)
+        return Change(state.id, entry)
+
+    @in_transaction
+    def set_open(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        is_open: bool,
+        by: str = "",
+        *,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Open or close a group for anybody to join. The entry has the kind
+        ``group``.
+
+        Nothing is stored if nothing changes.
+        """
+        state = _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        if group_settings(transaction, conversation)[0] == is_open:
+            return Change(state.id)
+        transaction.set_group(conversation, "open", int(is_open))
+        return Change(
+            state.id,
+            record(
+                transaction, state, "group", by, {"change": "open", "open": is_open}
+            ),
+        )
+
+    @in_transaction
+    def set_everybody(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        everybody: Everybody,
+        by: str = "",
+        *,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Say whose group it is without joining. Nobody can join it by
+        themselves any more. The entry has the kind ``group``.
+
+        Members stay members. Nothing is stored if nothing changes.
+        """
+        state = _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        if openness_of(group_settings(transaction, conversation)[0])[1] == everybody:
+            return Change(state.id)
+        transaction.set_group(conversation, "open", OPENNESS.index((False, everybody)))
+        details = {"change": "everybody", "everybody": everybody}
+        return Change(state.id, record(transaction, state, "group", by, details))
+
+    @in_transaction
+    def set_options(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        given: Mapping[str, str],
+        by: str = "",
+        *,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Change options of a group. The entry has the kind ``group`` and names
+        those that have changed.
+
+        Nothing is stored if nothing changes.
+        """
+        state = _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        before = group_settings(transaction, conversation)[1]
+        after = _with_options(before, given)
+        if after == before:
+            return Change(state.id)
+        transaction.set_group(conversation, "options", after)
+        details: dict[str, Any] = {"change": "options"}
+        for name, value in options_of(after).items():
+            if OPTIONS[name][0] & (before ^ after):
+                details[name] = value
+        return Change(state.id, record(transaction, state, "group", by, details))
+
+    @in_transaction
+    def set_member(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        user: str,
+        *,
+        role: str | None = None,
+        muted_until: int | None = None,
+        by: str = "",
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Change a member's role or mute. The entry has the kind ``group``.
+
+        Its ``change`` is ``mute`` without a role, else ``member``. Nothing is
+        stored if nothing changes. If the member becomes the owner, the previous
+        owner becomes an admin.
+        """
+        state = (
+            _wrong((user,))
+            or _wrong_role(role or MEMBER)
+            or _group(transaction, conversation, by, (user,), right)
+        )
+        if isinstance(state, Rejected):
+            return state
+        there = transaction.members(conversation, (user,))
+        if user not in there:
+            return Rejected(RejectReason.NOT_MEMBER)
+        until = transaction.mutes([(user, conversation)])()[user, conversation]
+        before = there[user][1], until
+        after = role or before[0], until if muted_until is None else muted_until
+        if after == before:
+            return Change(state.id)
+        if after[0] == OWNER:
+            for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
+                if owner != user:
+                    _set(transaction, state, owner, ADMIN, None, by)
+        change = "mute" if role is None else "member"
+        return Change(
+            state.id, _set(transaction, state, user, *after, by, change), (user,)
+        )
+
+
+# --- internal -----------------------------------------------------------------
+
+
+def _promote_heir(
+    transaction: AppTransaction,
+    state: ConversationState,
+    leaving: Sequence[str],
+    by: str,
+) -> None:
+    """Make a remaining member the owner, if a person remains."""
+    for role in (ADMIN, MEMBER):
+        others = {*leaving, *state.bots}
+        found = _first_of(transaction, state.id, role, len(others) + 1)
+        heir = next((user for user in found if user not in others), None)
+        if heir is not None:
+            _set(transaction, state, heir, OWNER, None, by)
+            return
+
+
+def _set(
+    transaction: AppTransaction,
+    state: ConversationState,
+    user: str,
+    role: str,
+    muted_until: int | None,
+    by: str,
+    change: str = "member",
+) -> Entry:
+    """Change a member and add an entry about it. ``muted_until`` None:
+    unchanged."""
+    if muted_until is None:
+        muted_until = transaction.mutes([(user, state.id)])()[user, state.id]
+    transaction.sql.execute(
+        "UPDATE membership SET role = %s, muted_until = %s "
+        "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
+        (role, muted_until, transaction.log, user, state.id),
+    )
+    details = {
+        "change": change,
+        "users": [user],
+        "role": role,
+        "muted_until": muted_until,
+    }
+    return record(transaction, state, "group", by, details)
+
+
+def record(
+    transaction: AppTransaction,
+    state: ConversationState,
+    kind: EntryKind,
+    by: str,
+    details: dict[str, Any] | None = None,
+    body: bytes = b"",
+    *,
+    type: str = "",
+    about: int = 0,
+    time_ms: int = 0,
+    resend: bytes | None = None,
+) -> Entry:
+    """Add an entry about a change to its conversation. ``details``: its
+    ``meta``. ``time_ms`` 0: now."""
+    draft = Draft(
+        sender=by,
+        kind=kind,
+        type=type,
+        body=body,
+        time_ms=time_ms,
+        about=about,
+        meta=msgspec.json.encode(details) if details else b"",
+        conversation=state.id,
+    )
+    entry = transaction.enter(state, draft, resend)
+    transaction.settle()
+    return entry
+
+
+def _group(
+    transaction: AppTransaction,
+    conversation: int,
+    by: str,
+    users: Sequence[str],
+    right: Right | None,
+) -> ConversationState | Rejected:
+    """The group to change, or the reason of a refusal. ``users``: the users
+    that the change names."""
+    state = transaction.conversations((conversation,))().get(conversation)
+    if state is None or state.kind != GROUP:
+        return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+    if right is None:
+        return state
+    there = transaction.members(conversation, list(dict.fromkeys((by, *users))))
+    roles = {user: role for user, (_, role) in there.items()}
+    mutes = transaction.mutes([(user, state.id) for user in roles])()
+    muted = {user for (user, _), until in mutes.items() if until > transaction.now}
+    openness, options = group_settings(transaction, state.id)
+    is_open, everybody = openness_of(openness)
+    return (
+        right(
+            GroupState(
+                roles, is_open, options_of(options), muted, everybody, state.bots
+            )
+        )
+        or state
+    )
+
+
+def _with_options(bits: int, given: Mapping[str, str]) -> int:
+    for name, value in given.items():
+        bit, _, with_it = OPTIONS[name]
+        bits = bits | bit if value == with_it else bits & ~bit
+    return bits
+
+
+def _first_of(
+    transaction: AppTransaction, conversation: int, role: str, most: int
+) -> list[str]:
+    sql = transaction.sql
+    statement = (
+        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        "AND conversation = %s AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
+    )
+    return [
+        text_of(row[0])
+        for row in sql.query(statement, (transaction.log, conversation, role, most))
+    ]
+
+
+def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int, int]:
+    """The columns ``open`` (see :func:`openness_of`) and ``options`` of a
+    group."""
+    statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
+    (row,) = transaction.sql.query(statement, (transaction.log, conversation))
+    return row[0], row[1]
+
+
+def start_of_history(
+    transaction: AppTransaction, conversation: int, users: Sequence[str]
+) -> dict[str, int]:
+    """User → id after which a new member may read earlier entries, if the group
+    shows its whole history.
+
+    It is the end of an earlier membership, so that no entry belongs to two
+    memberships.
+    """
+    if not group_settings(transaction, conversation)[1] & OPTIONS["history"][0]:
+        return {}
+    starts = dict.fromkeys(users, 0)
+    starts.update(
+        (user, left) for user, left, _ in _ended(transaction, conversation, users)
+    )
+    return starts
+
+
+def _ended(
+    transaction: AppTransaction, conversation: int, users: Sequence[str]
+) -> Iterator[tuple[str, int, int]]:
+    """The memberships of these users that have ended, the last one last: (user,
+    left_id, muted_until)."""
+    sql = transaction.sql
+    for some in chunks(users):
+        some = padded(some, some[-1])
+        rows = sql.query(
+            f"SELECT member, left_id, muted_until FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+            f"WHERE log = %s AND conversation = %s AND member IN {marks_of(len(some))} "
+            "AND left_id IS NOT NULL ORDER BY joined_id",
+            (transaction.log, conversation, *some),
+        )
+        for user, left, muted_until in rows:
+            yield text_of(user), left, muted_until
+
+
+def _wrong(users: Sequence[str]) -> Rejected | None:
+    for user in users:
+        if not user:
+            return Rejected(RejectReason.INVALID, "users: an empty id")
+        if wrong := text_objection(user, MAX_USER_BYTES):
+            return Rejected(RejectReason.INVALID, f"users: {wrong}")
+    return None
+
+
+def _wrong_texts(given: Mapping[str, str]) -> Rejected | None:
+    for text, most in TEXT_BYTES.items():
+        if text in given and (wrong := text_objection(given[text], most)):
+            return Rejected(RejectReason.INVALID, f"{text}: {wrong}")
+    return None
+
+
+def _wrong_handle(
+    transaction: AppTransaction, conversation: int, handle: str
+) -> Rejected | None:
+    statement = "SELECT id, handle FROM conversation WHERE log = %s AND handle > '' AND id <> %s"
+    rows = transaction.sql.query(statement, (transaction.log, conversation))
+    if len(rows) >= MOST_HANDLES:
+        return Rejected(
+            RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles"
+        )
+    look = look_of(handle)
+    taken = any(look_of(text_of(row[1])) == look for row in rows)
+    return Rejected(RejectReason.TAKEN, handle) if taken else None
+
+
+def _wrong_role(role: str) -> Rejected | None:
+    return None if role in ROLES else Rejected(RejectReason.INVALID, "role: unknown")
+
+
+def end_members(
+    transaction: AppTransaction, state: ConversationState, users: Sequence[str]
+) -> None:
+    """End memberships with the last entry of the group."""
+    transaction.sql.execute_many(
+        "UPDATE membership SET left_id = %s "
+        "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
+        [(state.last_id, transaction.log, user, state.id) for user in users],
+    )

@@ -1,0 +1,171 @@
+"""Handles: names of groups by which a message mentions those members of the
+group who may read it.
+
+A draft has the handle, behind an ``@``, among its ``mentions``. The log puts
+the members in its place, in the transaction that stores the message: so
+whatever knows mentions of users knows these.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+from unicodedata import category, normalize
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_of
+from imserver.messenger.log.bots import accounts_among
+from imserver.messenger.log.contract import Draft, Rejected, RejectReason
+from imserver.messenger.log.rows import (
+    SQLITE_BY_GROUP,
+    ConversationState,
+    decode_meta,
+    names_in,
+)
+
+is_handle: Final = re.compile(r"\w[\w.-]*\w").fullmatch
+"""Whether a text may be a handle, once it is :func:`spelled`."""
+MOST_HANDLES: Final = 1000
+"""The most handles of an app."""
+MOST_MEMBERS: Final = 1000
+"""A group with more members cannot be mentioned: all are looked up under the
+lock of the log."""
+MOST_GROUPS: Final = 5
+"""The most groups that a message mentions."""
+IN_META: Final = b'"@'
+"""What ``meta`` of a draft that mentions groups contains."""
+
+_TOO_MANY: Final = Rejected(
+    RejectReason.FULL,
+    f"at most {Limit.MENTIONS} mentioned users and {MOST_GROUPS} groups of {MOST_MEMBERS} members",
+)
+
+
+def spelled(handle: str) -> str:
+    """A handle as it is stored: case makes no difference."""
+    return normalize("NFC", handle.lower())
+
+
+_BESIDE_OTHERS: Final = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL",
+    "BOPOMOFO",
+    "IDEOGRAPHIC",
+)
+"""How the names of letters begin that look like none of an alphabet, and are
+written beside Latin ones."""
+_SMALL_CAPITAL: Final = "LATIN LETTER SMALL CAPITAL "
+_LOOKS_LIKE: Final = str.maketrans(
+    # Letters of Cyrillic, of Greek, of Armenian, and other Latin ones; below
+    # each what it looks like.
+    "аеорсухіјѕһӏԁԛԝѵүмктнвгпουνρικχγτμαεωօոսցıɑɡɩ",
+    "aeopcyxijshldqwvymktnbrnouvpikxytmaewonugiagi",
+)
+
+
+def has_one_alphabet(handle: str) -> bool:
+    """Whether all its letters are of one alphabet, but those of East Asia: no
+    word is written in two, and their letters look alike."""
+    scripts: set[str] = set()
+    for sign in normalize("NFKC", handle):
+        if category(sign).startswith("L"):
+            script = unicodedata.name(sign, sign).partition(" ")[0]
+            if not script.startswith(_BESIDE_OTHERS):
+                scripts.add(script)
+    return len(scripts) <= 1
+
+
+def look_of(handle: str) -> str:
+    """What handles have in common that look alike: Latin letters in place of
+    those that look like them."""
+    signs = []
+    for sign in normalize("NFKC", handle).lower().translate(_LOOKS_LIKE):
+        known_as = unicodedata.name(sign, "")
+        is_small_capital = known_as.startswith(_SMALL_CAPITAL)
+        signs.append(
+            known_as.removeprefix(_SMALL_CAPITAL).lower() if is_small_capital else sign
+        )
+    return "".join(signs)
+
+
+def reached(
+    sql: Statements, log: int, group: int, conversation: int
+) -> Sequence[str] | None:
+    """The members of a group who are members of a conversation, too; None: one
+    of both has too many."""
+    members = (
+        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        f"AND conversation = %s AND left_id IS NULL LIMIT {MOST_MEMBERS + 1}"
+    )
+    if (
+        sql.query(f"SELECT count(*) FROM ({members}) h", (log, group))[0][0]
+        > MOST_MEMBERS
+    ):
+        return None
+    # a look-up for each: without statistics PostgreSQL would join all members
+    # of both
+    rows = sql.query(
+        f"SELECT h.member FROM ({members}) h WHERE (SELECT 1 FROM membership s WHERE s.log = %s AND "
+        "s.conversation = %s AND s.member = h.member AND s.left_id IS NULL LIMIT 1) = 1 "
+        "ORDER BY h.member LIMIT %s",
+        (log, group, log, conversation, Limit.MENTIONS + 1),
+    )
+    return [text_of(row[0]) for row in rows] if len(rows) <= Limit.MENTIONS else None
+
+
+def with_handles(
+    sql: Statements, app: str, log: int, state: ConversationState, draft: Draft
+) -> Draft | Rejected:
+    """The draft of a message to a group, with users in place of the handles
+    among its ``mentions``; and ``handles`` in ``meta`` has those by which
+    somebody is mentioned.
+
+    The sender is not mentioned. A guest mentions no group of which they are no
+    member. Handles that no group has stay, as users whom nobody knows do.
+    """
+    meta = decode_meta(draft.meta)
+    names = dict.fromkeys(names_in(meta, "mentions"))
+    handles = {
+        name: each
+        for name in names
+        if name[:1] == "@" and is_handle(each := spelled(name[1:]))
+    }
+    statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
+    groups = {
+        text_of(row[0]): row[1]
+        for row in sql.query_in(statement, (log,), list(set(handles.values())))
+    }
+    if groups and accounts_among(sql, app, [draft.sender], "AND guest = 1"):
+        of_sender = "FROM membership WHERE log = %s AND member = %s AND left_id IS NULL"
+        statement, ids = (
+            f"SELECT conversation {of_sender} AND conversation IN {{}}",
+            list(groups.values()),
+        )
+        own = {row[0] for row in sql.query_in(statement, (log, draft.sender), ids)}
+        groups = {handle: id for handle, id in groups.items() if id in own}
+    if not groups:
+        return draft
+    if len(groups) > MOST_GROUPS:
+        return _TOO_MANY
+    users = dict.fromkeys(name for name in names if handles.get(name) not in groups)
+    by: list[str] = []
+    for handle in dict.fromkeys(
+        handle for handle in handles.values() if handle in groups
+    ):
+        members = reached(sql, log, groups[handle], state.id)
+        if members is None:
+            return _TOO_MANY
+        others = [user for user in members if user != draft.sender]
+        users |= dict.fromkeys(others)
+        by += [handle] if others else []
+    if len(users) > Limit.MENTIONS:
+        return _TOO_MANY
+    del meta["mentions"]
+    meta |= {"mentions": list(users)} if users else {}
+    meta |= {"handles": by} if by else {}
+    return replace(draft, meta=msgspec.json.encode(meta) if meta else b"")

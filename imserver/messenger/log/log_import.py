@@ -1,0 +1,499 @@
+"""What has happened on another server, with the times when it happened, in one
+transaction of a log."""
+
+from collections.abc import Callable, Container, Sequence
+from functools import partial
+from operator import itemgetter
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import text_objection, text_of
+from imserver.messenger.log.annotations import (
+    MOST_EMOJI,
+    MOST_USERS,
+    FoundMessage,
+    change_pin,
+    change_reaction,
+    emoji_objection,
+    find_message,
+    shown_totals,
+)
+from imserver.messenger.log.contract import (
+    OPTIONS,
+    Change,
+    Draft,
+    Entry,
+    GroupText,
+    Rejected,
+    RejectReason,
+)
+from imserver.messenger.log.groups import (
+    ADMIN,
+    MEMBER,
+    OWNER,
+    end_members,
+    record,
+    start_of_history,
+)
+from imserver.messenger.log.model import EntryKind, Reaction
+from imserver.messenger.log.revisions import (
+    FIXED,
+    MOST_EDITS,
+    count_edits,
+    fixed_among,
+)
+from imserver.messenger.log.rows import (
+    GROUP,
+    USER,
+    ConversationState,
+    count_members,
+    decode_meta,
+    objection,
+    pair_of,
+    resend_of,
+)
+from imserver.messenger.log.transaction import AppTransaction
+
+
+class LogImport:
+    """What :meth:`MessageLog.import_past` gives its function.
+
+    Each method has a ``key``, which names what is stored in the app. What has a
+    key that was stored before is not stored again: so an import may be
+    repeated, and a later one adds what is new. Nobody's rights are checked.
+    Senders need not be members. Times are Unix milliseconds. An entry counts as
+    stored at its time, but not before the entry that precedes it: call the
+    methods in the order of the times.
+
+    A join or leave has no effect on who has left or joined later: an import
+    that is repeated finds the memberships of its end. At the same time the
+    order of the calls counts, if one transaction has them all.
+    """
+
+    def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
+        self._transaction = transaction
+        self._states: dict[int | bytes, ConversationState] = {}
+        self._ids: dict[bytes, tuple[int, int]] = {}
+        """Digest of a key → the id of its entry, and the conversation."""
+        sql, log = transaction.sql, transaction.log
+        statement = "SELECT resend, id, conversation FROM message WHERE log = %s AND resend IN {}"
+        for resend, id, conversation in sql.query_in(
+            statement, (log,), list(set(map(_digest, keys)))
+        ):
+            self._ids[bytes(resend)] = id, conversation
+        self._ahead = {id for id, _ in self._ids.values()}
+        """The entries of earlier imports whose methods were not called yet in
+        this transaction."""
+        last = sql.query(
+            "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
+            (log,),
+        )
+        self._stored_at: int = last[0][0] if last else 0
+        self._reactions: list[tuple[int, int, str, str, int]] = []
+        self.added = 0
+        """Number of the entries that are new."""
+
+    def find(self, key: str) -> int:
+        """The id of the entry with a key among those that were given, or stored
+        in this transaction; 0: there is none."""
+        return self._ids.get(_digest(key), (0, 0))[0]
+
+    def conversation_of(self, key: str) -> int:
+        """The conversation of such an entry; 0: there is none."""
+        return self._ids.get(_digest(key), (0, 0))[1]
+
+    # --- messages -------------------------------------------------------------
+
+    def append(
+        self,
+        key: str,
+        draft: Draft,
+        reactions: Sequence[tuple[str, str, str]] = (),
+        edit: str = "",
+    ) -> int | Rejected:
+        """Store a message, and those of its ``reactions`` (key, user, emoji)
+        that are new. Returns its id.
+
+        ``draft``: as for clients, to a group by its id or to a user. The first
+        message between two users makes their conversation. ``edit``: the key of
+        the edit that has brought the content; ``""``: none has. A message of an
+        earlier transaction gets an edit that is new, unless it has this
+        content.
+        """
+        if wrong := objection(draft) or (draft.room and "room: not imported"):
+            return Rejected(RejectReason.INVALID, wrong)
+        once = {
+            (user, emoji): (own_key, user, emoji)
+            for own_key, user, emoji in reactions
+            if user
+            and not (emoji_objection(emoji) or text_objection(user, MAX_USER_BYTES))
+        }
+        valid = list(once.values())
+        if known := self.find(key):
+            for own_key, user, emoji in valid:
+                self._annotate(
+                    own_key,
+                    known,
+                    draft.time_ms,
+                    partial(change_reaction, user=user, emoji=emoji),
+                )
+            if (
+                edit
+                and not self.find(edit)
+                and self.content(key) != (draft.type, draft.body)
+            ):
+                change = partial(_revise, draft=replace(draft, kind="edit"))
+                self._annotate(edit, known, draft.time_ms, change)
+            return known
+        state = self._state_for(draft)
+        if state is None:
+            return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+        if draft.thread:
+            reply = self._transaction.in_thread(state, draft, is_past=True)
+            if isinstance(reply, Rejected):
+                return reply
+            draft = reply
+        transaction, first = self._transaction, self._transaction.head.last_id + 1
+        totals = _totals(valid)
+        shown = [each for each in valid if each[2] in totals]
+        meta = decode_meta(draft.meta)
+        if shown:
+            meta["reacted"] = first + bool(edit) + len(shown)
+            meta["reactions"] = shown_totals(totals.values())
+        own_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
+        draft = replace(
+            draft, meta=msgspec.json.encode(meta) if meta else b"", client_msg_id=own_id
+        )
+        entry = self._enter(key, state, draft)
+        if edit:
+            again = replace(
+                draft, kind="edit", about=entry.id, client_msg_id="", thread=0
+            )
+            self._enter(edit, state, again)
+        counts = dict.fromkeys(totals, 0)
+        for own_key, user, emoji in shown:
+            counts[emoji] += 1
+            reaction = Draft(
+                sender=user,
+                kind="reaction",
+                type="add",
+                body=emoji.encode(),
+                time_ms=draft.time_ms,
+                about=entry.id,
+                meta=msgspec.json.encode({"count": counts[emoji]}),
+                conversation=state.id,
+            )
+            row = self._enter(own_key, state, reaction)
+            self._reactions.append((transaction.log, entry.id, emoji, user, row.id))
+        return entry.id
+
+    def content(self, key: str) -> tuple[str, bytes]:
+        """The type and the body of a message of an earlier transaction, as it
+        is after all edits."""
+        statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
+        rows = self._transaction.sql.query(
+            statement, (self._transaction.log, self.find(key))
+        )
+        return (text_of(rows[0][0]), bytes(rows[0][1])) if rows else ("", b"")
+
+    def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
+        """Recall the message, or end the reaction, that an earlier transaction
+        has stored with the key ``own``."""
+        statement = (
+            "SELECT m.id, m.about, r.emoji, r.member FROM message m LEFT JOIN reaction r "
+            "ON r.log = m.log AND r.message = m.about AND r.id = m.id WHERE m.log = %s AND m.id = %s"
+        )
+        values = self._transaction.log, self.find(own)
+        for id, about, emoji, user in self._transaction.sql.query(statement, values):
+            if emoji is None:
+                recall = Draft(sender=by, kind="recall", type="", conversation=1)
+                self._annotate(key, id, time_ms, partial(_revise, draft=recall))
+            else:
+                end = partial(
+                    change_reaction,
+                    user=text_of(user),
+                    emoji=text_of(emoji),
+                    remove=True,
+                )
+                self._annotate(key, about, time_ms, end)
+
+    def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
+        """Pin a message of an earlier transaction. False: nothing was
+        stored."""
+        return self._annotate(key, message, time_ms, partial(change_pin, user=user))
+
+    def _annotate(
+        self,
+        key: str,
+        message: int,
+        time_ms: int,
+        annotate: Callable[..., Change | Rejected],
+    ) -> bool:
+        target = (
+            None if self.find(key) else find_message(self._transaction, "", message)
+        )
+        if not isinstance(target, FoundMessage):
+            return False
+        target.state = self._states.setdefault(target.state.id, target.state)
+        self._begin(time_ms)
+        change = annotate(
+            self._transaction, target, time_ms=time_ms, resend=_digest(key)
+        )
+        if isinstance(change, Rejected) or change.entry is None:
+            return False
+        self._note(key, change.entry.id, target.state.id)
+        return True
+
+    # --- groups ---------------------------------------------------------------
+
+    def create_group(
+        self,
+        key: str,
+        owner: str,
+        name: str,
+        users: Sequence[str],
+        time_ms: int,
+        *,
+        admins: Container[str] = (),
+        description: str = "",
+        avatar: str = "",
+        is_open: bool = False,
+    ) -> int:
+        """Create a group whose new members read its whole history, and return
+        its id. ``admins``: among the users. ``is_open``: anybody may join."""
+        if known := self.conversation_of(key):
+            self._ahead.discard(self.find(key))
+            return known
+        transaction = self._transaction
+        self._begin(time_ms)
+        state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
+        everybody = list(dict.fromkeys((owner, *users)))
+        transaction.admit(state, [owner], OWNER)
+        for role in (ADMIN, MEMBER):
+            some = [
+                user for user in everybody[1:] if (user in admins) == (role == ADMIN)
+            ]
+            transaction.admit(state, some, role)
+        self._states[state.id] = state
+        self._record(
+            key,
+            state,
+            "group",
+            owner,
+            time_ms,
+            change="create",
+            name=name,
+            users=everybody,
+        )
+        if description:
+            transaction.set_group(state.id, "description", description)
+        if avatar:
+            transaction.set_group(state.id, "avatar", avatar)
+        if is_open:
+            transaction.set_group(state.id, "open", 1)
+        return state.id
+
+    def join(
+        self,
+        key: str,
+        group: int,
+        users: Sequence[str],
+        by: str,
+        time_ms: int,
+        *,
+        role: str = MEMBER,
+        only_first: bool = False,
+    ) -> None:
+        """Add those of the users who are no members; ``only_first``: and never
+        were."""
+        state = self._state_for_change(key, group)
+        if state is None:
+            return
+        transaction = self._transaction
+        roles = self._roles(group, users, time_ms)
+        there = {user for user in roles if only_first or roles[user] != ""}
+        new = [user for user in dict.fromkeys(users) if user not in there]
+        if not new:
+            return
+        self._begin(time_ms)
+        members = count_members(transaction.sql, transaction.log, group) + len(new)
+        transaction.admit(state, new, role, start_of_history(transaction, group, new))
+        self._record(
+            key, state, "join", by, time_ms, users=new, role=role, members=members
+        )
+
+    def leave(
+        self, key: str, group: int, users: Sequence[str], by: str, time_ms: int
+    ) -> None:
+        """Remove those of the users who are members, but the owner."""
+        state = self._state_for_change(key, group)
+        if state is None:
+            return
+        roles = self._roles(group, users, time_ms)
+        leaving = [
+            user
+            for user in dict.fromkeys(users)
+            if roles.get(user) not in (None, "", OWNER)
+        ]
+        if not leaving:
+            return
+        members = count_members(
+            self._transaction.sql, self._transaction.log, group
+        ) - len(leaving)
+        self._record(key, state, "leave", by, time_ms, users=leaving, members=members)
+        end_members(self._transaction, state, leaving)
+
+    def describe(
+        self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int
+    ) -> None:
+        """Change the name or the description of a group."""
+        state = self._state_for_change(key, group)
+        if state is None:
+            return
+        self._transaction.set_group(group, text, value)
+        what = "rename" if text == "name" else text
+        self._record(key, state, "group", by, time_ms, change=what, **{text: value})
+
+    # --- the end --------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Write what is left."""
+        statement = "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)"
+        if self._reactions:
+            self._transaction.sql.execute_many(statement, self._reactions)
+        self._transaction.stored_at = self._transaction.now
+
+    # --- internal -------------------------------------------------------------
+
+    def _roles(
+        self, group: int, users: Sequence[str], time_ms: int
+    ) -> dict[str, str | None]:
+        """User → role, of those who ever were members. ``""``: the last
+        membership has ended. None: it began or ended after this moment."""
+        statement = (
+            "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms FROM membership s "
+            "LEFT JOIN message m ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
+            "WHERE s.log = %s AND s.conversation = %s AND s.member IN {}"
+        )
+        which, names = (self._transaction.log, group), list(dict.fromkeys(users))
+        rows = self._transaction.sql.query_in(statement, which, names, many=True)
+        roles: dict[str, str | None] = {}
+        for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
+            is_later = (
+                entry in self._ahead
+                if changed_ms == time_ms
+                else (changed_ms or 0) > time_ms
+            )
+            roles[text_of(member)] = (
+                None if is_later else text_of(role) if left is None else ""
+            )
+        return roles
+
+    def _state_for_change(self, key: str, group: int) -> ConversationState | None:
+        """The group of a change; None: it was stored before."""
+        known = self.find(key)
+        self._ahead.discard(known)
+        return None if known else self._state(group)
+
+    def _state(self, key: int | bytes) -> ConversationState | None:
+        if key not in self._states:
+            for state in self._transaction.conversations((key,))().values():
+                self._states[key] = self._states.setdefault(state.id, state)
+        return self._states.get(key)
+
+    def _state_for(self, draft: Draft) -> ConversationState | None:
+        if draft.conversation:
+            state = self._state(draft.conversation)
+            return (
+                state
+                if state is None or not state.members or draft.sender in state.members
+                else None
+            )
+        pair = pair_of(draft.sender, draft.to_user)
+        if (state := self._state(pair)) is None:
+            self._begin(draft.time_ms)
+            state = self._transaction.make_conversation(
+                USER, tuple(sorted((draft.sender, draft.to_user)))
+            )
+            self._states[pair] = self._states[state.id] = state
+        return state
+
+    def _begin(self, time_ms: int) -> None:
+        """Let the next entries count as stored at this time."""
+        self._stored_at = min(
+            max(self._stored_at, time_ms // 1000), self._transaction.now
+        )
+        self._transaction.stored_at = self._stored_at
+
+    def _enter(self, key: str, state: ConversationState, draft: Draft) -> Entry:
+        self._begin(draft.time_ms)
+        entry = self._transaction.enter(state, draft, _digest(key))
+        self._note(key, entry.id, state.id)
+        return entry
+
+    def _record(
+        self,
+        key: str,
+        state: ConversationState,
+        kind: EntryKind,
+        by: str,
+        time_ms: int,
+        **details: object,
+    ) -> None:
+        self._begin(time_ms)
+        entry = record(
+            self._transaction,
+            state,
+            kind,
+            by,
+            details,
+            time_ms=time_ms,
+            resend=_digest(key),
+        )
+        self._note(key, entry.id, state.id)
+
+    def _note(self, key: str, id: int, conversation: int) -> None:
+        self._ids[_digest(key)] = id, conversation
+        self.added += 1
+
+
+def _revise(
+    transaction: AppTransaction,
+    found: FoundMessage,
+    *,
+    draft: Draft,
+    time_ms: int,
+    resend: bytes,
+) -> Change | Rejected:
+    """Edit or recall a message."""
+    if draft.kind == "edit" and fixed_among(
+        transaction.sql, transaction.log, [found.id]
+    ):
+        return FIXED
+    if (
+        draft.kind == "edit"
+        and count_edits(transaction.sql, transaction.log, found.id, MOST_EDITS)
+        >= MOST_EDITS
+    ):
+        return Rejected(RejectReason.FULL)
+    draft = replace(draft, about=found.id, time_ms=time_ms, client_msg_id="", thread=0)
+    return Change(found.state.id, transaction.enter(found.state, draft, resend))
+
+
+def _digest(key: str) -> bytes:
+    return resend_of("", key)
+
+
+def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, Reaction]:
+    """Emoji → its reactions, of the first :data:`MOST_EMOJI` emoji."""
+    users: dict[str, list[str]] = {}
+    for _, user, emoji in reactions:
+        users.setdefault(emoji, []).append(user)
+    some = list(users.items())[:MOST_EMOJI]
+    return {
+        emoji: Reaction(emoji, len(own), tuple(own[:MOST_USERS]), mine=False)
+        for emoji, own in some
+    }

@@ -1,0 +1,411 @@
+"""Users' marks: read positions and hidden entries. Each change is a transaction
+of its own.
+
+Each change raises the version of the user's marks. A device asks for the
+changes after its last version.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Final
+
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Row, Statements, text_objection, text_of
+from imserver.messenger.log.contract import (
+    MOST_RECEIPTED,
+    MarkResult,
+    Marks,
+    Receipt,
+    ReceiptCount,
+)
+from imserver.messenger.log.lost import next_after_loss
+from imserver.messenger.log.read import VISIBLE, shown
+from imserver.messenger.log.rows import (
+    ANNOTATIONS,
+    LAST_SESSION,
+    NUMBERS,
+    SQLITE_BY_CONVERSATION,
+    SQLITE_BY_GROUP,
+    USER,
+    LogHead,
+    in_log,
+    members_among,
+    members_of,
+)
+from imserver.plugin.storage import Store
+
+MOST_MARKS: Final = 2 * Limit.HIDDEN
+"""Most changes of one kind in an answer: more than have the same version."""
+
+
+class MarkStore(Store.Rows):
+    """The marks of all users."""
+
+    @in_log(writes=True)
+    def note(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        read: int = 0,
+        received: int = 0,
+    ) -> MarkResult | None:
+        """Advance the read or received position of a user, at most to the end
+        of the log, or of the last membership that has ended. It never goes
+        back.
+
+        A read entry counts as received. Returns None if the user was never in
+        this conversation.
+        """
+        rows = _members(sql, head, user, conversation)
+        if rows is None:
+            return None
+        members, upto = rows
+        read = min(read, upto)
+        received = max(min(received, upto), read)
+        before = _position(sql, head, user, conversation)
+        if before and read <= before[0] and received <= before[1]:
+            receipt = Receipt(conversation, user, *before)
+            return MarkResult(receipt, _version(sql, head, user))
+        # Always in this order, to avoid deadlocks.
+        versions = {each: _raise(sql, head, each) for each in sorted({user, *members})}
+        before = _position(sql, head, user, conversation)
+        peer_version = next(
+            (version for each, version in versions.items() if each != user), 0
+        )
+        _move(
+            sql,
+            (head.number, user, conversation),
+            (read, received, versions[user], peer_version),
+            before,
+        )
+        old_read, old_received = before or (0, 0)
+        moved = read > old_read or received > old_received
+        passed = (old_read, read) if read > old_read else (old_received, received)
+        authors = _authors(sql, head, user, conversation, *passed) if moved else ()
+        receipt = Receipt(
+            conversation, user, max(read, old_read), max(received, old_received)
+        )
+        return MarkResult(receipt, versions[user], moved, authors)
+
+    @in_log(writes=True)
+    def advance(
+        self, sql: Statements, head: LogHead, group: int, reads: Mapping[str, int]
+    ) -> None:
+        """Advance the read positions of members of a group, each up to an
+        entry. Nobody gets a receipt."""
+        positions = "SELECT member, read_id, received_id FROM read_position WHERE log = %s AND conversation = %s"
+        rows = sql.query_in(
+            f"{positions} AND member IN {{}}",
+            (head.number, group),
+            list(reads),
+            many=True,
+        )
+        before = {text_of(user): (read, received) for user, read, received in rows}
+        users = sorted(
+            user for user, read in reads.items() if before.get(user, (-1, 0))[0] < read
+        )
+        # Always in this order, to avoid deadlocks.
+        sql.execute_many(_raising(sql, head), [(head.number, user) for user in users])
+        found = (
+            "SELECT member, version FROM mark_version WHERE log = %s AND member IN {}"
+        )
+        raised = sql.query_in(found, (head.number,), users, many=True)
+        versions = {text_of(user): version for user, version in raised}
+        rows = [
+            (reads[user], versions[user], user) for user in users if user not in before
+        ]
+        sql.execute_many(
+            _NEW_POSITION,
+            [(head.number, user, group, to, at, to, 0) for to, at, user in rows],
+        )
+        for user in users:
+            if user in before:
+                to = reads[user], reads[user], versions[user], 0
+                _move(sql, (head.number, user, group), to, before[user])
+
+    @in_log(int, writes=True)
+    def hide(
+        self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
+    ) -> int:
+        """Hide entries from a user; returns the version of the user's marks."""
+        if text_objection(user, MAX_USER_BYTES):
+            return 0  # such a user has no entries
+        version = _raise(sql, head, user)
+        sql.execute_many(
+            "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
+            [
+                (head.number, user, id, version)
+                for id in shown(sql, head, user, list(dict.fromkeys(ids)))
+            ],
+        )
+        return version
+
+    @in_log(writes=True)
+    def forget(self, sql: Statements, head: LogHead, user: str) -> None:
+        """Delete all marks of a deleted user, and the user's uplink session."""
+        tables = (
+            "read_position",
+            "hidden",
+            "mark_version",
+            "mention",
+            "bot_entry",
+            "uplink_session",
+        )
+        for table in (*tables, "thread_reader") if user else ():
+            sql.execute(
+                f"DELETE FROM {table} WHERE log = %s AND member = %s",
+                (head.number, user),
+            )
+        statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
+        # nodes look the sessions up again
+        sql.execute(statement, (head.number, LAST_SESSION))
+
+    @in_log(lambda: Marks(0, {}))
+    def since(self, sql: Statements, head: LogHead, user: str, after: int) -> Marks:
+        """Changes of the user's marks after a version: the first
+        :data:`MOST_MARKS` of each kind."""
+        # The version is read first. Concurrent marks are then returned again
+        # next time.
+        version = _version(sql, head, user)
+        changed = "WHERE log = %s AND member = %s AND version > %s ORDER BY version, 1 LIMIT %s"
+        of = (head.number, user, after, MOST_MARKS + 1)
+        reads = sql.query(
+            f"SELECT conversation, read_id, version FROM read_position {changed}", of
+        )
+        hidden = sql.query(f"SELECT id, version FROM hidden {changed}", of)
+        # Of the other users, in conversations of two. Without the hint SQLite
+        # scans the positions of all. read_position_by_conversation
+        hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")
+        statement = (
+            "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
+            f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
+            f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} AND r.log = s.log "
+            "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s "
+            "ORDER BY r.peer_version LIMIT %s"
+        )
+        others = sql.query(statement, of)
+        rests = [
+            rows[-1][-1] - 1
+            for rows in (reads, hidden, others)
+            if len(rows) > MOST_MARKS
+        ]
+        upto = min(rests, default=version)
+        return Marks(
+            upto,
+            {row[0]: row[1] for row in reads if row[-1] <= upto},
+            tuple(sorted(row[0] for row in hidden if row[-1] <= upto)),
+            tuple(map(_receipt, sorted(row for row in others if row[-1] <= upto))),
+            bool(rests),
+        )
+
+    @in_log(list)
+    def receipts(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        after: str,
+        limit: int,
+        message: int = 0,
+    ) -> list[Receipt]:
+        """Receipts of the other members with an id after ``after``, ordered by
+        id. ``message`` (not 0): only of those who have read this message. Empty
+        if the user is not a member."""
+        statement = (
+            "SELECT r.conversation, r.member, r.read_id, r.received_id FROM read_position r WHERE r.log = %s "
+            "AND r.conversation = %s AND r.member > %s AND r.member <> %s AND r.read_id >= %s "
+            "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = r.log AND s.member = r.member "
+            "AND s.conversation = r.conversation AND s.left_id IS NULL "
+            "AND coalesce(s.readable_after, s.joined_id) < %s) ORDER BY r.member LIMIT %s"
+        )
+        if not members_among(sql, head.number, conversation, [user]):
+            return []
+        values = (
+            head.number,
+            conversation,
+            after,
+            user,
+            message,
+            message or Limit.ID,
+            limit,
+        )
+        return [_receipt(row) for row in sql.query(statement, values)]
+
+    @in_log(list)
+    def count_receipts(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        ids: Sequence[int],
+    ) -> list[ReceiptCount]:
+        """How many of the other members have received and read these messages,
+        in their order. Empty if the user is not a member."""
+        if not members_among(sql, head.number, conversation, [user]):
+            return []
+        rows = sql.query(
+            _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP)),
+            (head.number, conversation, user),
+        )
+        starts = _Positions((start, count) for start, _, _, count in rows)
+        reads = _Positions((max(start, read), count) for start, read, _, count in rows)
+        received = _Positions(
+            (max(start, received), count) for start, _, received, count in rows
+        )
+        return [
+            ReceiptCount(
+                id, members, members - received.below(id), members - reads.below(id)
+            )
+            for id in ids
+            for members in (starts.below(id),)
+        ]
+
+
+_POSITIONS: Final = (
+    "SELECT coalesce(s.readable_after, s.joined_id), coalesce(r.read_id, 0), coalesce(r.received_id, 0), "
+    "count(*) FROM membership s {} LEFT JOIN read_position r ON r.log = s.log "
+    "AND r.conversation = s.conversation AND r.member = s.member WHERE s.log = %s AND s.conversation = %s "
+    "AND s.left_id IS NULL AND s.bot = 0 AND s.member <> %s GROUP BY 1, 2, 3"
+)
+"""The positions of the other members: after which id they may read, what they
+have read and received, and how many have all three. ``{}``: index hint."""
+
+
+class _Positions:
+    def __init__(self, counts: Iterable[tuple[int, int]]) -> None:
+        pairs = sorted(counts)
+        self._positions = [position for position, _ in pairs]
+        self._sums = [0, *accumulate(count for _, count in pairs)]
+
+    def below(self, id: int) -> int:
+        """How many members have a position before this id."""
+        return self._sums[bisect_left(self._positions, id)]
+
+
+def _members(
+    sql: Statements, head: LogHead, user: str, conversation: int
+) -> tuple[tuple[str, ...], int] | None:
+    """The two users of a conversation, ``()`` for a group, and the last id that
+    the user may read. None if the user was never a member."""
+    statement = (
+        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {Limit.ID})) FROM membership s WHERE s.log = c.log "
+        "AND s.conversation = c.id AND s.member = %s) FROM conversation c WHERE c.log = %s AND c.id = %s"
+    )
+    for pair, left in sql.query(statement, (user, head.number, conversation)):
+        if left is not None:
+            return members_of(pair), min(left, head.last_id)
+    return None
+
+
+def _position(
+    sql: Statements, head: LogHead, user: str, conversation: int
+) -> tuple[int, int] | None:
+    statement = "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
+    rows = sql.query(statement, (head.number, user, conversation))
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+_NEW_POSITION: Final = (
+    "INSERT INTO read_position (log, member, conversation, read_id, version, received_id, peer_version) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s)"
+)
+
+
+def _move(
+    sql: Statements,
+    key: tuple[int, str, int],
+    to: tuple[int, int, int, int],
+    before: tuple[int, int] | None,
+) -> None:
+    """Write a position. Only a new read position raises the version of the
+    user's own marks."""
+    read, received, version, peer_version = to
+    if before is None:
+        sql.execute(
+            _NEW_POSITION, (*key, read, version if read else 0, received, peer_version)
+        )
+    else:
+        sql.execute(
+            f"UPDATE read_position SET read_id = %s, {'version = %s, ' if read > before[0] else ''}"
+            "received_id = %s, peer_version = %s WHERE log = %s AND member = %s AND conversation = %s",
+            (
+                max(read, before[0]),
+                *((version,) if read > before[0] else ()),
+                max(received, before[1]),
+                peer_version,
+                *key,
+            ),
+        )
+
+
+def _authors(
+    sql: Statements, head: LogHead, user: str, conversation: int, after: int, upto: int
+) -> tuple[str, ...]:
+    """The other authors of the entries between two positions, if they and the
+    user are still members."""
+    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+    passed = (
+        f"SELECT m.id FROM membership s, message m {hint} WHERE s.log = %s AND s.member = %s "
+        f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
+        f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
+    )
+    ids = [
+        row[0]
+        for row in sql.query(passed, (head.number, user, conversation, after, upto))
+    ]
+    # In a statement of its own: joined with the one above, an engine may scan
+    # the whole log.
+    written = "SELECT m.id, m.sender FROM message m WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
+    rows = sql.query_in(written, (NUMBERS["message"], head.number), ids)
+    rows.sort(key=lambda row: -row[0])
+    names = [
+        name for name in dict.fromkeys(text_of(row[1]) for row in rows) if name != user
+    ]
+    if not names:
+        return ()
+    there = members_among(sql, head.number, conversation, [user, *names])
+    return tuple(name for name in names if name in there) if user in there else ()
+
+
+def _receipt(row: Row) -> Receipt:
+    return Receipt(row[0], text_of(row[1]), row[2], row[3])
+
+
+def _version(sql: Statements, head: LogHead, user: str) -> int:
+    rows = sql.query(
+        "SELECT version FROM mark_version WHERE log = %s AND member = %s",
+        (head.number, user),
+    )
+    return int(rows[0][0]) if rows else 0
+
+
+def _raise(sql: Statements, head: LogHead, user: str) -> int:
+    """Raise the version for a new change. Locks the user's marks until the
+    transaction ends.
+
+    After a loss of entries it continues beyond the versions that may have been
+    lost.
+    """
+    sql.execute(_raising(sql, head), (head.number, user))
+    return _version(sql, head, user)
+
+
+def _raising(sql: Statements, head: LogHead) -> str:
+    """The statement that raises the version of a user."""
+    # a number: MySQL has no parameters behind those of a row
+    first = next_after_loss(head.lost) or 1
+    conflict = (
+        "DUPLICATE KEY UPDATE"
+        if sql.engine == "mysql"
+        else "CONFLICT (log, member) DO UPDATE SET"
+    )
+    return (
+        f"INSERT INTO mark_version (log, member, version) VALUES (%s, %s, {first}) ON {conflict} version = "
+        f"CASE WHEN mark_version.version < {first} THEN {first} ELSE mark_version.version + 1 END"
+    )

@@ -1,0 +1,244 @@
+"""The message log of every app, in a database. All services read and write
+stored messages through it."""
+
+from collections.abc import Callable, Sequence
+from time import time
+
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.statements import Row, Statements
+from imserver.messenger.log.annotations import AnnotationWriter
+from imserver.messenger.log.asks import AskLog
+from imserver.messenger.log.contract import Change
+from imserver.messenger.log.conversations import ConversationReader
+from imserver.messenger.log.erasure import UserEraser
+from imserver.messenger.log.groups import GroupWriter
+from imserver.messenger.log.log_import import LogImport
+from imserver.messenger.log.marks import MarkStore
+from imserver.messenger.log.read import EntryReader
+from imserver.messenger.log.removals import RemovalWriter
+from imserver.messenger.log.rows import (
+    SQLITE_BY_CONVERSATION,
+    LogHead,
+    head_of,
+    in_log,
+    read_log,
+)
+from imserver.messenger.log.threads import ThreadStore
+from imserver.messenger.log.transaction import AppTransaction
+from imserver.messenger.log.writer import LogWriter
+from imserver.messenger.search.search import EntrySearch
+from imserver.messenger.search.word_index import WordIndex
+from imserver.plugin.storage import Store
+
+
+class MessageLog(Store.Rows):
+    """The log of every app, in parts that each have a subject. All methods of
+    the parts may switch and may raise StorageUnavailable, which is temporary,
+    unless their docstring says otherwise.
+
+    A store has one: ``store.part(MessageLog)``. It opens an existing database
+    at the first read, and creates one at the first message or change of a
+    group.
+
+    ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the
+    message if the user may read it. ``conversations`` reads conversations and
+    their members: ``conversations.member(app, conversation, user)`` is None for
+    who is no member. ``annotations`` makes reactions and pins, ``asks`` answers
+    and closes questions, ``marks`` knows what users have read, ``threads`` who
+    follows which thread. ``removals`` removes messages for everybody. ``words``
+    is the index of ``search``. ``import_past`` stores what another server had.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.writer = LogWriter(
+            lambda: store.database().writer_connection(), store.seconds
+        )
+        self.groups = GroupWriter(self.writer, store)
+        self.annotations = AnnotationWriter(self.writer, store)
+        self.asks = AskLog(self.writer, store)
+        self.entries = EntryReader(store)
+        self.search = EntrySearch(store)
+        self.words = WordIndex(store, self.writer.recent.take)
+        self.conversations = ConversationReader(store)
+        self.marks = MarkStore(store)
+        self.threads = ThreadStore(store)
+        self.removals = RemovalWriter(self.writer, store)
+        self._eraser = UserEraser(self.writer, store)
+
+    def close(self) -> None:
+        """Store the waiting drafts, and refuse new requests. Switches."""
+        self.writer.close()
+
+    @Store.writing
+    def continue_after(self, sql: Statements, app: str, last_id: int) -> None:
+        """Give the next entry of an app an id above ``last_id``."""
+        if sql.engine == "mysql":
+            clause = "DUPLICATE KEY UPDATE last_id = GREATEST(last_id, VALUES(last_id))"
+        else:
+            greater = "excluded.last_id WHERE log.last_id < excluded.last_id"
+            clause = f"CONFLICT (app, part) DO UPDATE SET last_id = {greater}"
+        values = "VALUES (%s, 0, %s, 0, 0)"
+        statement = f"INSERT INTO log (app, part, last_id, last_conversation, floor) {values} ON {clause}"
+        sql.execute(statement, (app, last_id))
+
+    def import_past(
+        self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]
+    ) -> None:
+        """Store what has happened on another server, in one transaction. For
+        commands: no connection hears of it.
+
+        ``keys``: all that ``work`` uses. ``work`` may run again, and in another
+        thread. Raises StorageUnsure if the result is unknown: call it again.
+        """
+
+        def change(transaction: AppTransaction) -> Change:
+            past = LogImport(transaction, keys)
+            work(past)
+            past.finish()
+            return Change(0)
+
+        self.writer.change(app, change)
+
+    def erase_user(
+        self, app: str, user: str, name: str, patience: float = 20.0
+    ) -> None:
+        """Erase a user: what they wrote, their reactions and marks, and their
+        name. They leave all groups, whose entries say so. ``name`` stands in
+        place of the user from then on; ``""``: what they wrote stays under
+        their own.
+
+        It may be called again after an error: StorageUnavailable also if
+        another node works on the index of words for longer than ``patience``
+        seconds, so that it still has words of the user.
+        """
+        for row in self.conversations.memberships(app, user):
+            if row.left_id is None and row.kind_of_conversation == "group":
+                self.groups.leave(app, row.conversation, [user], user, heir=True)
+        if name and self.entries.head(app):
+            self._eraser.erase(app, user, name)
+            if not self.words.settle(app, patience):
+                raise StorageUnavailable("another node works on the index of words")
+        self.marks.forget(app, user)
+
+    def expire(
+        self,
+        app: str,
+        *,
+        older_than_seconds: float = 0,
+        more_than: int = 0,
+        upto: int | None = None,
+    ) -> int:
+        """Delete entries older than ``older_than_seconds``, and all but the
+        newest ``more_than``, but none after ``upto``. Returns their number.
+
+        Deletes in small transactions, so that writers wait only briefly.
+        """
+        old = self._last_old(app, older_than_seconds) if older_than_seconds > 0 else 0
+        if more_than > 0:
+            old = max(old, self._last_above(app, more_than))
+        if upto is not None:
+            old = min(old, upto)
+        found = self._raise_floor(app, old)
+        if found is None:
+            return 0
+        log, floor = found
+        deleted = 0
+        while (some := self._delete_some(log, floor)) is not None:
+            deleted += some
+        if deleted:
+            # Scans the table, so it runs once.
+            self._store.execute(
+                "DELETE FROM hidden WHERE log = %s AND id <= %s", (log, floor)
+            )
+            self.words.settle(app)
+        return deleted
+
+    def _last_old(self, app: str, seconds: float) -> int:
+        """The last id of the entries older than ``seconds``; 0: none is.
+
+        Reads the entries in order, because the clocks of nodes differ and
+        ``stored_at`` may decrease. Stops at the first young entry, so a wrong
+        clock deletes nothing early. Ignores entries from the future.
+        """
+        now = int(time())
+        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
+        old = after = 0
+        many = 50
+
+        def oldest(sql: Statements, head: LogHead) -> list[Row]:
+            return sql.query(statement, (head.number, max(after, head.floor), many))
+
+        while True:
+            rows = read_log(self._store, app, oldest, list[Row]())
+            for id, stored_at in rows:
+                if stored_at < now - seconds:
+                    old = id
+                elif stored_at <= now:
+                    return old
+            if len(rows) < many:
+                return old
+            after, many = rows[-1][0], 5000
+
+    @in_log(int)
+    def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:
+        """The newest entry that exceeds a limit of ``most`` entries; 0: none.
+        Entries are counted, because ids have a gap after a restore."""
+        if head.last_id - head.floor <= most:
+            return 0
+        last = head.last_id - most
+        # Counting with this index takes a sixth of the time, because it does
+        # not read the bodies.
+        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+        counted = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
+        if sql.query(counted, (head.number, last))[0][0] >= most:
+            return last
+        statement = (
+            "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
+        )
+        rows = sql.query(statement, (head.number, most))
+        return int(rows[0][0]) if rows else 0
+
+    @Store.writing_or(None)
+    def _raise_floor(
+        self, sql: Statements, app: str, old: int
+    ) -> tuple[int, int] | None:
+        """Expire entries up to an id. Returns (number of the log, its
+        floor)."""
+        head = head_of(sql, app, lock=True)
+        if head is None:
+            return None
+        floor = max(head.floor, old)
+        if floor > head.floor:
+            sql.execute(
+                "UPDATE log SET floor = %s WHERE number = %s", (floor, head.number)
+            )
+        return head.number, floor
+
+    @Store.writing_or(None)
+    def _delete_some(self, sql: Statements, log: int, floor: int) -> int | None:
+        """Delete some expired entries. Returns their number, None if none is
+        left."""
+        first = sql.query(
+            "SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor)
+        )[0][0]
+        if first is None:
+            return None
+        upto = min(floor, first + 999)
+        for table, column in (
+            ("reaction", "message"),
+            ("pin", "message"),
+            ("mention", "id"),
+            ("bot_entry", "id"),
+            ("thread_reply", "id"),
+            ("thread_reader", "root"),
+            ("ask_deadline", "id"),
+            ("ask_tally", "id"),
+            ("ask_vote", "id"),
+        ):
+            sql.execute(
+                f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto)
+            )
+        return sql.execute(
+            "DELETE FROM message WHERE log = %s AND id <= %s", (log, upto)
+        )

@@ -1,0 +1,347 @@
+"""Stored messages, and how clients and back ends see them: JSON, in every
+dialect but those of other servers' clients, in webhooks and in the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver.gateway.config.declared import about
+from imserver.gateway.errors import Problems, StorageUnavailable
+
+NESTED: Final = 400
+"""JSON that is nested less deeply is shown as ``data``. Deeper JSON may be
+shown as text: Python clients read at most 1,000 levels, those of the frame and
+of their own calls among them.
+"""
+
+
+class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE):
+    """The back end of the app has not reviewed a message in time, so it was not
+    stored."""
+
+
+class TooManyMessages(StorageUnavailable):
+    """A user with a rate (:class:`imserver.gateway.auth.rates.SenderRates`) has
+    sent too many; one was not stored."""
+
+
+class Reaction(Struct, frozen=True):
+    """How often users reacted to a message with an emoji."""
+
+    emoji: str
+    count: Annotated[int, about("How many users reacted.")]
+    users: Annotated[
+        tuple[str, ...], about("At most 10 users who reacted, the earliest first.")
+    ]
+    mine: Annotated[bool, about("Whether the reader is among all of them.")]
+
+
+class AskOption(Struct, frozen=True):
+    """An option of a question: what it shows, and its value."""
+
+    text: str
+    value: str
+
+
+class AskAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer to a question. An erased user's free text is gone."""
+
+    user: Annotated[str, about("Who has answered.")]
+    value: Annotated[str, about("The value of an option.")] = ""
+    text: Annotated[str, about("A free text.")] = ""
+    time: Annotated[int, about("When it came, in Unix milliseconds.")]
+
+
+AskState = Literal["", "answered", "cancelled", "expired"]
+
+
+class Ask(Struct, frozen=True, omit_defaults=True):
+    """What makes a message a question: ``ask`` in its ``meta``.
+
+    ``options``: the answers to choose from. ``text``: free text is an answer,
+    too. ``of``: who may answer; None: every reader but the author. ``need``: so
+    many different users answer before it is closed. ``until``: its deadline in
+    Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``:
+    those that count, in their order. ``poll``: every reader votes, and may
+    change that until it is closed; ``of`` is empty then, so that nodes and
+    clients that know no polls let nobody answer. ``mine``: the options that the
+    reader has chosen, by their index; None: nobody has looked. ``fixed``: the
+    text is never edited, since an answer permits what it says.
+    """
+
+    class Poll(Struct, frozen=True, omit_defaults=True):
+        """What makes a question a poll, with the totals of the last count."""
+
+        MOST_OPTIONS: ClassVar[int] = 12
+
+        many: Annotated[bool, about("Whether users may choose several options.")] = (
+            False
+        )
+        anonymous: Annotated[
+            bool, about("Whether nobody sees who has voted for what.")
+        ] = False
+        voters: Annotated[int, about("How many users have voted.")] = 0
+        counts: Annotated[tuple[int, ...], about("The votes for each option.")] = ()
+        users: Annotated[
+            tuple[tuple[str, ...], ...],
+            about(
+                "For each option at most 3 users, those who chose it last. Not in an anonymous poll."
+            ),
+        ] = ()
+        time: Annotated[
+            int, about("When the votes were counted, in Unix milliseconds.")
+        ] = 0
+
+    options: tuple[AskOption, ...] = ()
+    text: bool = False
+    of: tuple[str, ...] | None = None
+    need: int = 1
+    until: int = 0
+    state: AskState = ""
+    answers: tuple[AskAnswer, ...] = ()
+    poll: Poll | None = None
+    mine: tuple[int, ...] | None = None
+    fixed: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many users have answered, or voted."""
+        return len(self.answers) if self.poll is None else self.poll.voters
+
+    def answer_of(self, user: str) -> AskAnswer | None:
+        """The answer of a user, if it counts."""
+        return next((each for each in self.answers if each.user == user), None)
+
+    def may_answer(self, user: str) -> bool:
+        """Whether a receiver of the message may answer it now."""
+        return (
+            not self.state
+            and self.answer_of(user) is None
+            and (self.of is None or user in self.of)
+        )
+
+
+def ask_in(meta: bytes) -> Ask | None:
+    """The question of a message with this ``meta``; None: it is none."""
+    if b'"ask":' not in meta:
+        return None
+    try:
+        return _decode_ask(meta).ask
+    except (ValueError, RecursionError):
+        return None
+
+
+class _WithAsk(Struct):
+    ask: Ask | None = None
+
+
+_decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
+
+EntryKind = Literal[
+    "message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"
+]
+"""The log stores a kind as its number in this order: add new kinds only at the
+end."""
+
+
+class Message(Struct, frozen=True, gc=False):
+    """An entry of the log.
+
+    ``id``: position in the log of its app. ``seq``: position in its
+    conversation. ``members``: the two users of the conversation (``()``: the
+    message is in a group or in ``room``). ``body``: UTF-8 text if ``type`` is
+    ``text``, else any bytes of the sender. ``about``: id of the entry that it
+    recalls, edits, replies to, reacts to or pins. ``meta``: JSON (``b""``:
+    none).
+
+    An edited message has the content of its last edit, and the edit's id as
+    ``edited`` in ``meta``. A recall turns the message and all its edits into
+    ``recall`` entries in their own positions. That of the message has its own
+    id as ``about``.
+
+    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
+    ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
+    ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
+    has the value of the button as body. It is in the conversation of the user and the bot, wherever the
+    message is. A ``press`` with a type is about a question, which has the id of the last one as ``pressed``
+    in ``meta``, see :mod:`imserver.messenger.log.asks`.
+    :mod:`imserver.messenger.log.threads` says what ``meta`` has of threads.
+    """
+
+    id: int
+    conversation: int
+    seq: int
+    sender: str
+    members: tuple[str, ...] = ()
+    kind: EntryKind = "message"
+    type: str = "text"
+    body: bytes = b""
+    client_msg_id: str = ""
+    time_ms: int = 0
+    about: int = 0
+    meta: bytes = b""
+    room: str = ""
+    reactions: tuple[Reaction, ...] = ()
+
+    @property
+    def to(self) -> str:
+        """The receiver; ``""`` in a group or a room."""
+        return self.peer(self.sender)
+
+    def peer(self, reader: str) -> str:
+        """The other user of the conversation of ``reader``; ``""`` in a group
+        or a room."""
+        if not self.members:
+            return ""
+        return self.members[0] if self.members[1] == reader else self.members[1]
+
+    @property
+    def thread(self) -> int:
+        """The id of the message with which its thread begins; 0: it is no reply
+        in a thread."""
+        return self._in_thread().thread
+
+    @property
+    def ask(self) -> Ask | None:
+        """What makes it a question, or the fields of a question that a
+        ``press`` about it changes."""
+        return ask_in(self.meta) if self.kind in ("message", "press") else None
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is shown in its thread alone, not in its conversation."""
+        thread = self._in_thread()
+        return thread.thread > 0 and not thread.also
+
+    def _in_thread(self) -> _InThread:
+        if b'"thread":' not in self.meta:
+            return _NO_THREAD
+        try:
+            return _decode_thread(self.meta)
+        except (ValueError, RecursionError):
+            return _NO_THREAD
+
+    def may_be_revised(self, user: str) -> bool:
+        """Whether it is a message of this user (``""``: of anybody). A recalled
+        one is too: the recall or edit may be a resend, which gets its first
+        answer again."""
+        was_message = self.kind == "message" or (
+            self.kind == "recall" and self.about == self.id
+        )
+        return was_message and (not user or self.sender == user)
+
+    def view(self) -> EntryView:
+        """The entry for clients: a text body as ``text``, a JSON body as
+        ``data``, others as ``base64``."""
+        sender, members = self.sender, self.members
+        # As `to`, without two calls for each encoding of each self.
+        to = "" if not members else members[0] if members[1] == sender else members[1]
+        entry = EntryView(
+            self.id,
+            self.conversation,
+            self.seq,
+            self.kind,
+            sender,
+            to,
+            client_msg_id=self.client_msg_id,
+            about=self.about,
+            time=self.time_ms,
+        )
+        if self.meta:
+            entry.meta = Raw(self.meta)
+        if self.kind in ("message", "edit"):
+            entry.type = self.type
+            if self.type == "text":
+                _show_text(entry, self.body)
+            else:
+                _show_data(entry, self.body)
+            if self.reactions:
+                entry.reactions = self.reactions
+        elif self.kind in ("reaction", "pin", "press"):
+            entry.type = self.type
+            if self.body:
+                _show_text(entry, self.body)
+        return entry
+
+
+class _InThread(Struct, frozen=True):
+    thread: int = 0
+    also: bool = False
+
+
+_NO_THREAD: Final = _InThread()
+_decode_thread: Final = msgspec.json.Decoder(_InThread).decode
+
+
+class EntryView(Struct, omit_defaults=True):
+    """An entry as clients see it."""
+
+    id: Annotated[int, about("The position in the log of the app.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    seq: Annotated[int, about("The number of the entry in its conversation.")]
+    kind: Annotated[EntryKind, about("The kind of the entry.")]
+    sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(
+        name="from"
+    )
+    to: Annotated[str, about("The receiver; empty in a group.")] = ""
+    type: Annotated[str, about("The type of the content: `text`, or another word.")] = (
+        ""
+    )
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+    client_msg_id: str = msgspec.field(default="", name="clientMsgID")
+    about: Annotated[
+        int,
+        about(
+            "The message to which this entry replies or reacts, which it edits, recalls or pins, or whose "
+            "button was pressed. If it stands for a recalled message, its own id."
+        ),
+    ] = 0
+    meta: Raw | None = None
+    time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0
+    reactions: tuple[Reaction, ...] = ()
+
+    def message(self) -> Message:
+        """The entry from which it was made, for codecs that are not JSON."""
+        body = self.base64 or b""
+        if self.text is not None:
+            body = self.text.encode()
+        elif self.data is not None:
+            body = bytes(self.data)
+        return Message(
+            self.id,
+            self.conversation,
+            self.seq,
+            self.sender,
+            (self.sender, self.to) if self.to else (),
+            self.kind,
+            self.type or "text",
+            body,
+            self.client_msg_id,
+            self.time,
+            self.about,
+            bytes(self.meta) if isinstance(self.meta, Raw) else b"",
+        )
+
+
+def _show_text(entry: EntryView, body: bytes) -> None:
+    try:
+        entry.text = body.decode()
+    except UnicodeDecodeError:
+        entry.base64 = body
+
+
+def _show_data(entry: EntryView, body: bytes) -> None:
+    try:
+        if body.count(b"[") + body.count(b"{") > NESTED:
+            msgspec.json.decode(b"[" * NESTED + body + b"]" * NESTED)
+        else:
+            msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        _show_text(entry, body)
+    else:
+        entry.data = Raw(body)

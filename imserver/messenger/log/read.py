@@ -1,0 +1,625 @@
+"""Reads entries: the log, histories, and catch-up after a cursor.
+
+All statements of a page see one state of the log, and nothing beyond its head.
+Every client asks for the entries after its cursor at login: their ids are read
+from an index, with a query per engine, then the entries.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Row, Statements, text_of
+from imserver.messenger.log.bots import bots_of
+from imserver.messenger.log.contract import (
+    NO_LOG,
+    Entry,
+    LogExtent,
+    PublicationPage,
+    page_size,
+)
+from imserver.messenger.log.lost import ranges_of
+from imserver.messenger.log.polls import as_begun, with_own_votes
+from imserver.messenger.log.rows import (
+    ENTRY_COLUMNS,
+    FROM_MESSAGES,
+    NUMBERS,
+    SQLITE_BY_CONVERSATION,
+    LogHead,
+    decode_meta,
+    entry_of,
+    in_log,
+    pair_of_room,
+    read_log,
+    resend_of,
+    room_of,
+    users_of,
+)
+from imserver.plugin.storage import Store
+
+EntryPage = tuple[list[Entry], bool]
+"""Entries ordered by id, and whether there are more."""
+
+_STEP: Final = 5000
+"""Entries that one look of :meth:`stored_before` reads."""
+_SIZE: Final = "length(m.body) + length(m.meta)"
+_ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
+
+
+def reads(member: str) -> str:
+    """Condition: the member of this alias may read the messages ``m`` of its
+    conversation, which bots of groups do not all."""
+    return (
+        f"({member}.bot = 0 OR EXISTS (SELECT 1 FROM bot_entry b WHERE b.log = m.log "
+        f"AND b.member = {member}.member AND b.conversation = m.conversation AND b.id = m.id))"
+    )
+
+
+VISIBLE: Final = (
+    "m.log = s.log AND m.conversation = s.conversation AND m.id > coalesce(s.readable_after, s.joined_id) "
+    f"AND m.id <= coalesce(s.left_id, {Limit.ID}) AND {reads('s')}"
+)
+"""Condition: the messages ``m`` that a membership ``s`` allows its user to
+read."""
+
+
+class EntryReader(Store.Rows):
+    """Reads entries."""
+
+    def apps(self) -> list[str]:
+        """Apps with unexpired entries, sorted by name."""
+        statement = (
+            "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
+        )
+        return self._store.read_or(
+            [], lambda sql: [text_of(row[0]) for row in sql.query(statement)]
+        )
+
+    @in_log(int)
+    def head(self, sql: Statements, head: LogHead) -> int:
+        """The greatest id; 0: the log is empty."""
+        return head.last_id
+
+    def heads(self, apps: Sequence[str]) -> dict[str, int]:
+        """App → the id of its newest entry, for the apps that have entries."""
+        statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
+        rows: list[Row] = self._store.read_or(
+            [], lambda sql: sql.query_in(statement, (), apps)
+        )
+        return {text_of(app): last_id for app, last_id in rows}
+
+    @in_log(lambda: NO_LOG)
+    def extent(self, sql: Statements, head: LogHead) -> LogExtent:
+        """Which entries the log has. A client whose cursor does not continue it
+        must start again."""
+        return _extent_of(head)
+
+    @in_log(list)
+    def read(
+        self, sql: Statements, head: LogHead, after: int, limit: int
+    ) -> list[Entry]:
+        """All entries after an id."""
+        statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
+        values = (head.number, max(after, head.floor), head.last_id, limit)
+        return list(map(entry_of, sql.query(statement, values)))
+
+    def readers(self, app: str, after: int, last: int) -> set[str]:
+        """The users and bots for whom there is something new among the entries
+        after an id, up to ``last``. Of those in groups, only bots and users
+        whose membership changes."""
+        names: set[str] = set()
+        while after < last and (page := self.read(app, after, 500)):
+            for entry in page:
+                names.update(entry.members or bots_of(entry))
+                if entry.kind in ("join", "leave"):
+                    names.update(users_of(entry))
+            after = page[-1].id
+        return names
+
+    def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
+        """The existing entries with these ids, ordered by id. Without ids it
+        asks no database."""
+        if not ids:
+            return []
+        return read_log(
+            self._store, app, lambda sql, head: fetch(sql, head.number, ids), []
+        )
+
+    @in_log()
+    def sent(
+        self, sql: Statements, head: LogHead, sender: str, client_msg_id: str
+    ) -> Entry | None:
+        """The entry that a user has sent with this ``client_msg_id``."""
+        rows = sql.query(
+            f"{_ENTRIES} m.resend = %s", (head.number, resend_of(sender, client_msg_id))
+        )
+        return entry_of(rows[0]) if rows else None
+
+    def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
+        """The first entries after an id that the user may read, as many as fit
+        on a page."""
+        return self.catch_up(app, user, after, limit, {"": after})
+
+    @in_log(lambda: ([], False))
+    def catch_up(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        after: int,
+        limit: int,
+        rooms: Mapping[str, int],
+    ) -> EntryPage:
+        """As :meth:`sync`, with the messages of rooms.
+
+        ``rooms``: room → id after which its messages are wanted; ``""`` → the
+        id for everything else.
+        """
+        if after >= head.last_id:
+            return [], False
+        first, count = max(after, head.floor), limit + 1
+        sizes: dict[int, int] = dict(
+            _SIZES[sql.engine](sql, head, user, max(first, rooms[""]), count)
+        )
+        for conversation, behind in _rooms(sql, head, rooms, first):
+            sizes.update(_of_room(sql, head, conversation, behind, head.last_id, count))
+        return page_of(sql, head, sorted(sizes.items()), limit, user)
+
+    @in_log(int)
+    def count_missed(
+        self, sql: Statements, head: LogHead, user: str, after: int, limit: int
+    ) -> int:
+        """How many entries after an id the user may read; at most ``limit``
+        count."""
+        return len(_SIZES[sql.engine](sql, head, user, max(after, head.floor), limit))
+
+    @in_log(lambda: ([], False))
+    def history(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        before: int,
+        limit: int,
+        after: int | None = None,
+    ) -> EntryPage:
+        """The newest entries of a conversation before an id (0: its end) that
+        the user may read and has not hidden, as many as fit on a page, and
+        whether there are earlier ones. With ``after`` the oldest entries after
+        that id, and whether there are later ones.
+
+        Reactions are not among them: the messages have them. Nor are presses of
+        buttons.
+        """
+        statement = (
+            f"SELECT m.id, {_SIZE} FROM membership s, message m {{hint}} "
+            f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} "
+            f"AND m.id > %s AND m.id <= %s AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
+            "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
+            f"ORDER BY m.id {'DESC' if after is None else 'ASC'} LIMIT %s"
+        )
+        first = head.floor if after is None else max(after, head.floor)
+        values = (
+            head.number,
+            user,
+            conversation,
+            first,
+            last_before(head, before),
+            user,
+            limit + 1,
+        )
+        rows = sql.query(
+            statement.format(hint=sql.on_sqlite(SQLITE_BY_CONVERSATION)), values
+        )
+        entries, more = page_of(sql, head, rows, limit, user)
+        return entries if after is not None else entries[::-1], more
+
+    @in_log(list)
+    def readable(
+        self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
+    ) -> list[Entry]:
+        """The entries among these that the user may read and has not hidden,
+        ordered by id."""
+        return fetch(sql, head.number, shown(sql, head, user, ids), user)
+
+    @in_log(lambda: ([], 0))
+    def pins(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        conversation: int,
+        before: int = 0,
+    ) -> tuple[list[Entry], int]:
+        """The pinned messages of a conversation that the user may read and has
+        not hidden, the one that was pinned last first: as many as fit on a
+        page, of those that were pinned before ``before`` (0: all); and
+        ``before`` of the next page, 0: there is none."""
+        statement = "SELECT message, id FROM pin WHERE log = %s AND conversation = %s AND id < %s ORDER BY id DESC"
+        pins: dict[int, int] = dict(
+            sql.query(statement, (head.number, conversation, before or Limit.ID))
+        )
+        sizes = shown(sql, head, user, list(pins))
+        rows = [(id, sizes[id]) for id in pins if id in sizes]
+        page, more = page_of(sql, head, rows, len(rows), user)
+        return page, pins[page[-1].id] if more else 0
+
+    @in_log(lambda: PublicationPage([], False, 0, NO_LOG))
+    def channel_page(
+        self,
+        sql: Statements,
+        head: LogHead,
+        channel: str,
+        since: int | None,
+        limit: int,
+        reverse: bool = False,
+        revisions: bool = False,
+    ) -> PublicationPage:
+        """At most ``limit`` messages of a channel after the id ``since`` (None:
+        the oldest), as far as they fit into :data:`PAGE_BYTES`. ``reverse``:
+        before it (None: the newest), the newest first. ``revisions``: with the
+        entries of recalls and edits."""
+        statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
+        rows = sql.query(statement, (head.number, pair_of_room(channel)))
+        if not rows:
+            return PublicationPage([], False, 0, _extent_of(head))
+        conversation, last = rows[0]
+        after, upto = head.floor, head.last_id
+        if since is not None and reverse:
+            upto = min(upto, since - 1)
+        elif since is not None:
+            after = max(after, since)
+        where = conversation, after, upto, limit + 1, reverse, revisions
+        found = _of_room(sql, head, *where) if limit and after < min(upto, last) else ()
+        return PublicationPage(
+            *page_of(sql, head, found, limit), last, _extent_of(head)
+        )
+
+    @in_log(int)
+    def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
+        """The greatest id stored before this Unix second that has not
+        expired."""
+        statement = (
+            "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
+            "ORDER BY id DESC LIMIT %s"
+        )
+        upto = head.last_id
+        while rows := sql.query(statement, (head.number, upto, head.floor, _STEP)):
+            for id, stored_at in rows:
+                if stored_at < time:
+                    return int(id)
+            upto = rows[-1][0] - 1
+        return head.floor
+
+    @in_log(dict)
+    def stored_at(
+        self, sql: Statements, head: LogHead, ids: Sequence[int]
+    ) -> dict[int, int]:
+        """Id → when the entry was stored, Unix seconds. Without entries that do
+        not exist."""
+        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
+        return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
+
+
+def fetch(
+    sql: Statements, log: int, ids: Iterable[int], reader: str = ""
+) -> list[Entry]:
+    """The existing entries of a log with these ids, ordered by id, with
+    ``mine`` for the ``reader``."""
+    rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
+    entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
+    if not reader:
+        return entries
+    entries = with_own_votes(
+        sql, log, reader, _without_later(sql, log, reader, entries)
+    )
+    return _with_own_reactions(sql, log, reader, entries)
+
+
+def page_of(
+    sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, reader: str = ""
+) -> EntryPage:
+    """The entries of the first ``limit`` rows (id, size), in their order, as
+    far as they fit on a page; and whether there are more rows. What cannot fit
+    is not fetched: 500 entries may have 500 MB."""
+    count = count_fitting(size for _, size in rows[:limit])
+    found = {
+        entry.id: entry
+        for entry in fetch(sql, head.number, [id for id, _ in rows[:count]], reader)
+    }
+    # some may have expired meanwhile
+    entries = [found[id] for id, _ in rows[:count] if id in found]
+    # on the page they are rather longer
+    fitting = count_fitting(map(page_size, entries))
+    return entries[:fitting], fitting < len(entries) or count < len(rows)
+
+
+def _without_later(
+    sql: Statements, log: int, user: str, entries: list[Entry]
+) -> list[Entry]:
+    """The entries without what came after the user had left their group: an
+    edited one is as a recalled one, others lose reactions, answers and totals
+    of threads. Queries only for what has such in groups."""
+    groups = {
+        each.conversation
+        for each in entries
+        if not (each.members or each.room)
+        and (
+            each.kind == "edit"
+            or (each.kind == "message" and any(mark in each.meta for mark in _MARKS))
+        )
+    }
+    if not groups:
+        return entries
+    statement = (
+        f"SELECT conversation, max(coalesce(left_id, {Limit.ID})) FROM membership "
+        "WHERE log = %s AND member = %s AND conversation IN {} GROUP BY conversation"
+    )
+    rows = sql.query_in(statement, (log, user), list(groups))
+    left = {conversation: last for conversation, last in rows if last < Limit.ID}
+    if not left:
+        return entries
+    edits = [
+        each.about
+        for each in entries
+        if each.kind == "edit" and each.conversation in left
+    ]
+    metas = sql.query_in(
+        "SELECT id, meta FROM message WHERE log = %s AND id IN {}", (log,), edits
+    )
+    edited = {id: _id_in(decode_meta(bytes(meta)), "edited") for id, meta in metas}
+    return [
+        _as_left(each, left[each.conversation], edited)
+        if each.conversation in left
+        else each
+        for each in entries
+    ]
+
+
+def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
+    """An entry as it was at the id ``last``. ``edited``: message → its last
+    edit, for edits."""
+    if entry.kind not in ("message", "edit"):
+        return entry
+    meta, is_edit = decode_meta(entry.meta), entry.kind == "edit"
+    if (edited.get(entry.about, 0) if is_edit else _id_in(meta, "edited")) > last:
+        about = entry.about if is_edit else entry.id
+        return replace(
+            entry, kind="recall", type="", body=b"", meta=b"", about=about, reactions=()
+        )
+    if _id_in(meta, "reacted") > last:
+        del meta["reacted"]
+        entry = replace(entry, reactions=())
+    replies, ask = meta.get("replies"), meta.get("ask")
+    if isinstance(replies, dict) and _id_in(replies, "last") > last:
+        del meta["replies"]
+    if isinstance(ask, dict) and _id_in(meta, "pressed", Limit.ID) > last:
+        meta.pop("pressed", None)
+        meta["ask"] = as_begun(ask)
+    return replace(entry, meta=msgspec.json.encode(meta) if meta else b"")
+
+
+def _id_in(fields: Mapping[str, Any], name: str, default: int = 0) -> int:
+    """An id that the server has written; clients may have written anything
+    there."""
+    id = fields.get(name, default)
+    return id if isinstance(id, int) else 0
+
+
+_MARKS: Final = (b'"edited":', b'"reacted":', b'"replies":', b'"ask":')
+
+
+def _with_own_reactions(
+    sql: Statements, log: int, user: str, entries: list[Entry]
+) -> list[Entry]:
+    """Set ``mine`` in the reactions for a reader. Queries only if not all users
+    are named."""
+    reacted = [entry for entry in entries if entry.reactions]
+    if not reacted:
+        return entries
+    own: set[tuple[int, str]] = set()
+    if any(
+        each.count > len(each.users) for entry in reacted for each in entry.reactions
+    ):
+        statement = (
+            "SELECT message, emoji FROM reaction "
+            "WHERE log = %s AND member = %s AND message >= %s AND message <= %s"
+        )
+        rows = sql.query(statement, (log, user, reacted[0].id, reacted[-1].id))
+        own = {(row[0], text_of(row[1])) for row in rows}
+    for index, entry in enumerate(entries):
+        if entry.reactions:
+            reactions = [
+                replace(each, mine=True)
+                if user in each.users or (entry.id, each.emoji) in own
+                else each
+                for each in entry.reactions
+            ]
+            entries[index] = replace(entry, reactions=tuple(reactions))
+    return entries
+
+
+def shown(
+    sql: Statements, head: LogHead, user: str, ids: Sequence[int]
+) -> dict[int, int]:
+    """The sizes of the entries among these that the user may read and has not
+    hidden, by id."""
+    statement = (
+        f"SELECT m.id, {_SIZE} FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
+        f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
+        "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
+    )
+    return dict(sql.query_in(statement, (user, user, head.number), ids))
+
+
+def last_before(head: LogHead, before: int) -> int:
+    """The greatest id before ``before``; 0: the end of the log."""
+    return min(before - 1, head.last_id) if before > 0 else head.last_id
+
+
+def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> int:
+    """The id up to which one query looks, at most ``last``: ``many`` ids from
+    the next entry on. After a restore the ids have a gap that is wider than all
+    entries."""
+    following = sql.query(
+        "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1",
+        (log, after),
+    )
+    return min(following[0][0] + many - 1, last) if following else last
+
+
+# --- catch-up -----------------------------------------------------------------
+
+
+_ACTIVE: Final = (
+    "membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
+    "WHERE s.log = %s AND s.member = %s AND (s.left_id IS NULL OR s.left_id > %s)"
+)
+"""A user's memberships with entries after a cursor. Parameters: (after, log,
+user, after)."""
+
+
+def _rooms(
+    sql: Statements, head: LogHead, after_by_room: Mapping[str, int], after: int
+) -> list[tuple[int, int]]:
+    """The rooms with new entries: (conversation, id after which)."""
+    # SQLite's name of ``conversation_by_pair``. Without it SQLite scans all
+    # conversations.
+    hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_conversation_2")
+    statement = f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
+    pairs = [pair_of_room(room) for room in after_by_room if room]
+    rooms = []
+    for conversation, pair, last_id in sql.query_in(
+        statement, (head.number, after), pairs
+    ):
+        behind = max(after, after_by_room[room_of(pair)])
+        if behind < last_id:
+            rooms.append((conversation, behind))
+    return rooms
+
+
+def _of_room(
+    sql: Statements,
+    head: LogHead,
+    conversation: int,
+    after: int,
+    upto: int,
+    count: int,
+    reverse: bool = False,
+    revisions: bool = True,
+) -> Sequence[Row]:
+    """Id and size of the first entries of a room with ``after < id <= upto``,
+    of the last if ``reverse``."""
+    index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
+    kinds = "" if revisions else f"AND kind = {NUMBERS['message']} "
+    statement = (
+        f"SELECT m.id, {_SIZE} FROM message m {index}WHERE log = %s AND conversation = %s {kinds}"
+        f"AND id > %s AND id <= %s ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
+    )
+    return sql.query(statement, (head.number, conversation, after, upto, count))
+
+
+def _sizes(
+    sql: Statements, head: LogHead, statement: str, values: Sequence[Any]
+) -> Sequence[Row]:
+    """The ids that a statement selects, in order, and the sizes of their
+    entries."""
+    size = f"SELECT {_SIZE} FROM message m WHERE m.log = %s AND m.id = f.id"
+    return sql.query(
+        f"SELECT f.id, ({size}) FROM ({statement}) f ORDER BY f.id",
+        (head.number, *values),
+    )
+
+
+def _sqlite(
+    sql: Statements, head: LogHead, user: str, after: int, count: int
+) -> Sequence[Row]:
+    statement = (
+        "SELECT m.id FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
+        "WHERE s.log = %s AND s.member = %s AND c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
+        "AND m.log = s.log AND m.conversation = s.conversation AND m.id > max(s.joined_id, %s) "
+        f"AND m.id <= min(ifnull(s.left_id, %s), %s) AND {reads('s')} ORDER BY m.id LIMIT %s"
+    )
+    # without it, SQLite sorts everything after an old cursor for each page
+    window = 5000
+    while True:
+        upto = min(head.last_id, after + window)
+        values = (head.number, user, after, after, Limit.ID, upto, count)
+        rows = _sizes(sql, head, statement, values)
+        if len(rows) >= count or upto == head.last_id:
+            return rows
+        window *= 16
+
+
+def _postgresql(
+    sql: Statements, head: LogHead, user: str, after: int, count: int
+) -> Sequence[Row]:
+    statement = (
+        "SELECT f.id FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+        "CROSS JOIN LATERAL (SELECT m.id FROM message m WHERE m.log = s.log "
+        "AND m.conversation = s.conversation AND m.id > greatest(s.joined_id, %s) "
+        f"AND m.id <= least(s.left_id, %s) AND {reads('s')} ORDER BY m.id LIMIT %s) f "
+        "WHERE s.log = %s AND s.member = %s AND c.last_id > %s ORDER BY f.id LIMIT %s"
+    )
+    values = (after, head.last_id, count, head.number, user, after, count)
+    return _sizes(sql, head, statement, values)
+
+
+def _mysql(
+    sql: Statements, head: LogHead, user: str, after: int, count: int
+) -> Sequence[Row]:
+    active = sql.query(
+        f"SELECT s.conversation, s.joined_id, s.left_id, s.bot FROM {_ACTIVE}",
+        (after, head.number, user, after),
+    )
+    if not active:
+        return []
+    if len(active) > 500:  # with more UNIONs MySQL scans the log
+        return _walk(sql, head, user, after, count)
+    one = (
+        "(SELECT id FROM message FORCE INDEX (message_by_conversation) WHERE log = %s AND conversation = %s "
+        "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
+    )
+    of_bot = (
+        "(SELECT id FROM bot_entry WHERE log = %s AND member = %s AND conversation = %s "
+        "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
+    )
+    values: list[Any] = []
+    for conversation, joined, left, bot in active:
+        last = head.last_id if left is None else min(left, head.last_id)
+        member = (user,) if bot else ()
+        values += (head.number, *member, conversation, max(joined, after), last, count)
+    parts = [of_bot if bot else one for *_, bot in active]
+    statement = f"{' UNION ALL '.join(parts)} ORDER BY id LIMIT %s"
+    return _sizes(sql, head, statement, (*values, count))
+
+
+def _walk(
+    sql: Statements, head: LogHead, user: str, after: int, count: int
+) -> Sequence[Row]:
+    statement = (
+        "SELECT m.id FROM message m FORCE INDEX (PRIMARY) WHERE m.log = %s AND m.id > %s AND m.id <= %s "
+        "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = m.log AND s.member = %s "
+        "AND s.conversation = m.conversation AND s.joined_id < m.id "
+        f"AND (s.left_id IS NULL OR s.left_id >= m.id) AND {reads('s')}) ORDER BY m.id LIMIT %s"
+    )
+    return _sizes(sql, head, statement, (head.number, after, head.last_id, user, count))
+
+
+_SIZES: Final[
+    dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[Row]]]
+] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+}
+
+
+def _extent_of(head: LogHead) -> LogExtent:
+    lost = tuple((each.first, each.last) for each in ranges_of(head.lost))
+    return LogExtent(head.floor, head.last_id, lost)

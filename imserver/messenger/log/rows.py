@@ -1,0 +1,378 @@
+"""Mapping of entries, conversations and drafts to rows, and access to the head
+of an app's log."""
+
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from hashlib import blake2b
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, get_args
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_objection, text_of
+from imserver.messenger.log.contract import (
+    Conversation,
+    ConversationKind,
+    Draft,
+    Entry,
+    openness_of,
+)
+from imserver.messenger.log.model import EntryKind, Reaction
+from imserver.plugin.storage import Store
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Part = TypeVar("Part", bound=Store.Rows)
+
+_MAX_ID: Final = Limit.ID
+_MAX_TYPE_BYTES: Final = Limit.TYPE_BYTES
+KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
+"""A kind is stored as its index here."""
+NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
+_SENT: Final = frozenset({"message", "recall", "edit", "press"})
+"""The kinds of drafts. The log itself makes the other entries."""
+ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']}, {NUMBERS['press']})"
+"""The kinds that neither count as unread nor are the last entry of a
+conversation, for ``kind IN``."""
+CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = get_args(ConversationKind)
+USER: Final = 0
+GROUP: Final = 1
+ROOM: Final = 2
+
+LAST_SESSION: Final = ""
+"""In place of a user: the uplink session of any user that has begun last.
+Without it none has begun, or some were forgotten since."""
+MOST_BYTES: Final = 1 << 20
+"""Limit of a body and of ``meta``, in bytes. The limits for clients are far
+lower."""
+SQLITE_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_message_2"
+"""SQLite's name of ``message_by_conversation``. Without it a query that reads
+``kind`` scans the log."""
+SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
+"""SQLite's name of ``membership_by_conversation``, the second constraint of the
+table. Without it SQLite scans the members of all groups."""
+_NUL: Final = "\0"
+_ROOM: Final = b"\0\0"
+
+ENTRY_COLUMNS: Final = (
+    "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
+    "m.meta, c.kind, c.pair"
+)
+"""The order that :func:`entry_of` expects, of a message ``m`` and its
+conversation ``c``."""
+
+
+SELECT_HEAD: Final = "SELECT number, last_id, last_conversation, floor, lost FROM log WHERE app = %s AND part = 0"
+"""Selects the fields of :class:`LogHead`."""
+
+SELECT_STATE: Final = "SELECT id, kind, pair, last_seq, last_id, options, bots FROM conversation WHERE log = %s AND "
+"""Selects the columns that :func:`conversation_state_of` expects."""
+
+FROM_MESSAGES: Final = "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation WHERE m.log = %s AND "
+
+
+class LogHead(Struct):
+    """The row of a log, locked until the transaction ends. ``lost``:
+    :mod:`imserver.messenger.log.lost`."""
+
+    number: int
+    last_id: int
+    last_conversation: int
+    floor: int
+    lost: Any = None
+
+
+class ConversationState(Struct):
+    """The row of a conversation, cached during a transaction. Each append
+    updates it."""
+
+    id: int
+    kind: int
+    members: tuple[str, ...]
+    last_seq: int
+    last_id: int
+    room: str = ""
+    options: int = 0
+    bots: tuple[str, ...] = ()
+
+
+def resend_of(sender: str, client_msg_id: str) -> bytes:
+    """Digest of sender and ``client_msg_id``: 16 bytes, short enough to look up
+    a whole batch at once."""
+    return blake2b(f"{sender}{_NUL}{client_msg_id}".encode(), digest_size=16).digest()
+
+
+def pair_of(one: str, other: str) -> bytes:
+    """Key of the conversation of two users."""
+    return (
+        f"{one}{_NUL}{other}".encode()
+        if one < other
+        else f"{other}{_NUL}{one}".encode()
+    )
+
+
+def pair_of_room(room: str) -> bytes:
+    """Key of the conversation of a room, in the column for pairs. It cannot
+    equal a pair: at most one of two users has an empty id."""
+    return _ROOM + room.encode()
+
+
+def members_of(pair: Any) -> tuple[str, ...]:
+    """The two users of a pair; ``()`` for a group (NULL) and for a room."""
+    if pair is None or (named := bytes(pair)).startswith(_ROOM):
+        return ()
+    return tuple(named.decode().split(_NUL))
+
+
+def room_of(pair: Any) -> str:
+    """The name of a room; ``""`` for everything else."""
+    if pair is None or not (named := bytes(pair)).startswith(_ROOM):
+        return ""
+    return named.removeprefix(_ROOM).decode()
+
+
+def entry_of(row: Any) -> Entry:
+    """An entry from :data:`ENTRY_COLUMNS`."""
+    entry = Entry(
+        id=row[0],
+        conversation=row[1],
+        seq=row[2],
+        sender=text_of(row[3]),
+        kind=KINDS[row[4]],
+        type=text_of(row[5]),
+        body=bytes(row[6]),
+        client_msg_id=text_of(row[7]),
+        time_ms=row[8],
+        about=row[9],
+        meta=bytes(row[10]),
+        members=members_of(row[12]),
+        room=room_of(row[12]) if row[11] == ROOM else "",
+    )
+    if entry.kind != "message" or b'"reactions":' not in entry.meta:
+        return entry
+    meta = decode_meta(entry.meta)  # in the database they are a part of it
+    reactions = reactions_in(meta)
+    return (
+        replace(entry, meta=msgspec.json.encode(meta), reactions=reactions)
+        if reactions
+        else entry
+    )
+
+
+def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:
+    """Take the reactions out of the ``meta`` of a message, in the order in
+    which the emoji were first used. Whose they are is not stored."""
+    try:
+        rows = [{**each, "mine": False} for each in meta.pop("reactions", ())]
+        return msgspec.convert(rows, tuple[Reaction, ...])
+    except (TypeError, ValueError):
+        return ()
+
+
+def decode_meta(meta: bytes) -> dict[str, Any]:
+    """The fields of ``meta``; none if it is no JSON object: one invalid draft
+    must not fail the others of a transaction."""
+    try:
+        fields = msgspec.json.decode(meta) if meta else {}
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def names_in(meta: dict[str, Any], field: str) -> list[str]:
+    """The users that a field of ``meta`` names; clients may have written
+    anything there."""
+    names = meta.get(field)
+    return (
+        [each for each in names if isinstance(each, str)]
+        if isinstance(names, list)
+        else []
+    )
+
+
+def users_of(entry: Entry) -> list[str]:
+    """The users whose membership an entry changes."""
+    return names_in(decode_meta(entry.meta), "users")
+
+
+def conversation_state_of(row: Any) -> ConversationState:
+    """A conversation from the columns of :data:`SELECT_STATE`."""
+    room = room_of(row[2]) if row[1] == ROOM else ""
+    return ConversationState(
+        row[0],
+        row[1],
+        members_of(row[2]),
+        row[3],
+        row[4],
+        room,
+        row[5],
+        bots_from(row[6]),
+    )
+
+
+def conversation_of(row: Any) -> Conversation:
+    """A conversation from ``id, kind, name, pair, last_id, last_seq, created,
+    open, options, bots, avatar, description, handle``."""
+    return Conversation(
+        id=row[0],
+        kind=CONVERSATION_KINDS[row[1]],
+        name=text_of(row[2]),
+        members=members_of(row[3]),
+        last_id=row[4],
+        last_seq=row[5],
+        created=row[6],
+        open=openness_of(row[7])[0],
+        everybody=openness_of(row[7])[1],
+        options=row[8],
+        bots=bots_from(row[9]),
+        avatar=text_of(row[10] or ""),
+        description=text_of(row[11] or ""),
+        handle=text_of(row[12] or ""),
+    )
+
+
+def bots_from(column: Any) -> tuple[str, ...]:
+    """The bots of a group from their column."""
+    return () if column is None else tuple(text_of(column).split(","))
+
+
+def members_among(
+    sql: Statements, log: int, conversation: int, users: Sequence[str]
+) -> dict[str, tuple[int, str]]:
+    """User → (joined_id, role), for those of these users who are members of a
+    conversation."""
+    statement = (
+        "SELECT member, joined_id, role FROM membership "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
+    )
+    rows = sql.query_in(statement, (log, conversation), users)
+    return {text_of(user): (joined, text_of(role)) for user, joined, role in rows}
+
+
+def count_members(sql: Statements, log: int, conversation: int) -> int:
+    """The number of members of a conversation."""
+    statement = (
+        f"SELECT count(*) FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL"
+    )
+    return int(sql.query(statement, (log, conversation))[0][0])
+
+
+# --- validation ---------------------------------------------------------------
+
+
+def objection(draft: Draft) -> str:
+    """The reason why a draft cannot be stored, ``""`` if it can.
+
+    The check prevents a draft from failing the others of its batch.
+    """
+    if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
+        return "exactly one of to_user, conversation and room is required"
+    names = f"{draft.sender}{draft.to_user}{draft.room}{draft.type}"
+    # Most names are together no longer than one of them may be: then one look
+    # at all of them is enough.
+    if (
+        len(names) > _MAX_TYPE_BYTES
+        or draft.client_msg_id
+        or not names.isascii()
+        or "\0" in names
+    ):
+        for name, text, most in (
+            ("sender", draft.sender, MAX_USER_BYTES),
+            ("to_user", draft.to_user, MAX_USER_BYTES),
+            ("room", draft.room, Limit.ROOM_BYTES),
+            ("type", draft.type, _MAX_TYPE_BYTES),
+            ("client_msg_id", draft.client_msg_id, Limit.CLIENT_MSG_ID_BYTES),
+        ):
+            if text and (wrong := text_objection(text, most)):
+                return f"{name}: {wrong}"
+    if draft.kind not in _SENT:
+        return "kind: a draft is a message, recall, edit or press; other entries have methods of the log"
+    if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
+        return f"at most {MOST_BYTES} bytes"
+    if not Limit.MIN_TIME_MS <= draft.time_ms <= Limit.TIME_MS:
+        return "time_ms: not in the years 1 to 9999"
+    if not 0 <= draft.about <= _MAX_ID:
+        return "about: not a 64-bit number"
+    if draft.thread and (
+        draft.kind != "message" or draft.room or not 0 < draft.thread <= _MAX_ID
+    ):
+        return "thread: a message replies to a message of its conversation"
+    return (
+        ""
+        if 0 <= draft.conversation <= _MAX_ID
+        else "conversation: not a 64-bit number"
+    )
+
+
+# --- one log ------------------------------------------------------------------
+
+
+def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
+    """The head of an app's log; None if the app has none. ``lock``: prevent
+    other writers."""
+    return ask_head(sql, app, lock)()
+
+
+def ask_head(
+    sql: Statements, app: str, lock: bool = False
+) -> Callable[[], LogHead | None]:
+    """As :func:`head_of`. What is asked after it has the lock."""
+    rows = sql.ask(SELECT_HEAD + sql.for_update if lock else SELECT_HEAD, (app,))
+    return lambda: LogHead(*rows()[0]) if rows() else None
+
+
+def read_log(
+    store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T
+) -> T:
+    """Run ``work`` with the head of an app's log, in a transaction that sees
+    one state of the database. Returns ``nothing`` if the app has none. It may
+    switch and raise StorageUnavailable, which is temporary.
+    """
+    return store.read_or(nothing, partial(_with_head, app, work, nothing))
+
+
+def change_log(
+    store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T
+) -> T:
+    """As :func:`read_log`, for work that writes. The head is not locked."""
+    return store.write_or(nothing, partial(_with_head, app, work, nothing))
+
+
+def _with_head(
+    app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements
+) -> T:
+    head = head_of(sql, app)
+    return nothing if head is None else work(sql, head)
+
+
+def in_log(
+    nothing: Callable[[], Any] = lambda: None, *, writes: bool = False
+) -> Callable[
+    [Callable[Concatenate[Part, Statements, LogHead, P], T]],
+    Callable[Concatenate[Part, str, P], T],
+]:
+    """Let a method of a part run in a transaction: callers give the app in
+    place of the statements and the head of its log. Without a log the result is
+    ``nothing()``. It may switch and raise StorageUnavailable."""
+    run = change_log if writes else read_log
+
+    def decorate(
+        work: Callable[Concatenate[Part, Statements, LogHead, P], T],
+    ) -> Callable[Concatenate[Part, str, P], T]:
+        @wraps(work)
+        def method(part: Part, app: str, /, *args: P.args, **values: P.kwargs) -> T:
+            default: T = nothing()
+            return run(
+                part._store,
+                app,
+                lambda sql, head: work(part, sql, head, *args, **values),
+                default,
+            )
+
+        return method
+
+    return decorate

@@ -1,0 +1,533 @@
+"""Threads: replies that clients show beside their conversation.
+
+A reply is a message of its conversation. Its ``meta`` has ``thread``, the id of
+the message with which the thread begins, and ``also`` if the conversation shows
+the reply, too. That first message has the totals as ``replies`` in its
+``meta``, so that a page of messages needs no query for them. ``thread_reply``
+has a row for each reply. ``thread_reader`` says who follows a thread, and up to
+which reply they have read it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.config.declared import about
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_objection, text_of
+from imserver.messenger.log.contract import (
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+    page_size,
+)
+from imserver.messenger.log.read import fetch, last_before, page_of, shown
+from imserver.messenger.log.rows import (
+    NUMBERS,
+    ConversationState,
+    LogHead,
+    decode_meta,
+    in_log,
+    members_among,
+    names_in,
+)
+from imserver.plugin.runtime import Service
+from imserver.plugin.storage import Store
+
+MOST_FACES: Final = 5
+"""Users that the totals of a thread name: those who replied last."""
+MOST_UNREAD_REPLIES: Final = 100
+"""So many unread replies of a thread are counted; there may be more."""
+MOST_LISTED: Final = 1000
+"""Threads of a user among which a list chooses: those that began last. Each of
+them costs a look-up."""
+MOST_ON_PAGE: Final = 50
+"""Threads on one page: the unread replies of each are counted."""
+
+_READER_COLUMNS: Final = "log, member, root, conversation, read_id, follows"
+
+
+def beside(log: str, conversation: str, id: str) -> str:
+    """Condition: the conversation does not show the message with these columns,
+    only its thread does."""
+    return (
+        f"EXISTS (SELECT 1 FROM thread_reply t WHERE t.log = {log} AND t.conversation = {conversation} "
+        f"AND t.id = {id} AND t.also = 0)"
+    )
+
+
+def is_beside(sql: Statements, log: int, conversation: int, id: int) -> bool:
+    """Whether only a thread shows a message of an earlier transaction."""
+    statement = (
+        "SELECT also FROM thread_reply WHERE log = %s AND conversation = %s AND id = %s"
+    )
+    rows = sql.query(statement, (log, conversation, id))
+    return bool(rows) and rows[0][0] == 0
+
+
+class ThreadIds(Struct, frozen=True):
+    """The ids of a thread: of its first message, and of its conversation."""
+
+    thread: Annotated[int, about("The message with which the thread begins.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+
+
+class ThreadState(ThreadIds, frozen=True, kw_only=True):
+    """A thread as one user sees it, without messages. ``unread``: at most
+    :data:`MOST_UNREAD_REPLIES`."""
+
+    last: Annotated[int, about("The last reply; 0: there is none.")]
+    read: Annotated[int, about("The last reply that the user has read.")]
+    unread: Annotated[
+        int, about("Replies of others that the user has not read, counted up to 100.")
+    ]
+    follows: Annotated[bool, about("Whether the user is notified of replies.")]
+
+
+class Thread(ThreadState, frozen=True, kw_only=True):
+    """A thread as one user sees it. ``message``: the one with which it begins;
+    None: the user may not read it, or it has expired."""
+
+    message: Entry | None
+
+
+class ThreadWriter(Service):
+    """The replies of one transaction, which adds to ``entries``.
+
+    ``head``: of their log. ``before``: the last id before the transaction.
+    """
+
+    _sql: Statements
+    _head: LogHead
+    _before: int
+    _entries: Sequence[Entry]
+    _is_past: bool = False
+    _replies: dict[int, list[Entry]] = field(default_factory=dict)
+    """The message with which a thread begins → its new replies."""
+
+    def complete(
+        self, state: ConversationState, draft: Draft, is_past: bool = False
+    ) -> Draft | Rejected:
+        """The draft of a reply, with its thread in ``meta``. A reply to a reply
+        is in the same thread. Without another ``about`` it is about the first
+        message: clients without threads show it as a reply to that.
+        ``is_past``: the transaction stores what happened elsewhere: nobody's
+        rights are checked, and nothing is unread."""
+        self._is_past = is_past
+        root = self._root_of(state, draft.thread)
+        is_reader = (
+            is_past
+            or not draft.sender
+            or shown(self._sql, self._head, draft.sender, [draft.thread])
+        )
+        if root is None or not is_reader:
+            return Rejected(RejectReason.UNKNOWN_MESSAGE)
+        meta = {
+            **decode_meta(draft.meta),
+            "thread": root,
+            **({"also": True} if draft.also else {}),
+        }
+        return replace(
+            draft,
+            thread=root,
+            about=draft.about or root,
+            meta=msgspec.json.encode(meta),
+        )
+
+    def add(self, root: int, reply: Entry) -> None:
+        """A reply was added to the transaction."""
+        self._replies.setdefault(root, []).append(reply)
+
+    def write(self) -> None:
+        """Write the rows of the replies, the totals, and who follows from now
+        on."""
+        log = self._head.number
+        self._sql.execute_many(
+            "INSERT INTO thread_reply (log, conversation, id, root, also) VALUES (%s, %s, %s, %s, %s)",
+            [
+                (log, reply.conversation, reply.id, root, int(not reply.is_beside))
+                for root, replies in self._replies.items()
+                for reply in replies
+            ],
+        )
+        statement = "SELECT id, sender, meta FROM message WHERE log = %s AND id IN {}"
+        for root, sender, before in self._sql.query_in(
+            statement, (log,), list(self._replies)
+        ):
+            replies, meta = self._replies[root], decode_meta(bytes(before))
+            self._follow(root, replies, text_of(sender), mentions_in(meta))
+            meta["replies"] = _totals(meta.get("replies"), replies)
+            self._sql.execute(
+                "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+                (msgspec.json.encode(meta), log, root),
+            )
+        self._replies = {}
+
+    def _root_of(self, state: ConversationState, id: int) -> int | None:
+        """The first message of the thread of a message in a conversation."""
+        index = id - self._before - 1
+        if 0 <= index < len(self._entries):
+            entry = self._entries[index]
+            conversation, kind, about, meta = (
+                entry.conversation,
+                NUMBERS[entry.kind],
+                entry.about,
+                entry.meta,
+            )
+        else:
+            statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
+            rows = (
+                self._sql.query(statement, (self._head.number, id))
+                if id > self._head.floor
+                else ()
+            )
+            if not rows:
+                return None
+            conversation, kind, about, meta = rows[0]
+        is_message = kind == NUMBERS["message"] or (
+            kind == NUMBERS["recall"] and about == id
+        )
+        if conversation != state.id or not is_message:
+            return None
+        root = thread_in(decode_meta(bytes(meta)))
+        if root and root <= self._head.floor:
+            return None  # the thread has expired but for its last replies
+        return root or id
+
+    def _follow(
+        self, root: int, replies: Sequence[Entry], author: str, named: Iterable[str]
+    ) -> None:
+        """Who wrote or is mentioned follows from then on, unless they follow or
+        have muted the thread."""
+        first, last, group = replies[0].id, replies[-1].id, replies[0].conversation
+        if self._is_past:
+            reads = dict.fromkeys(self._past_followers(replies, author, named), last)
+        else:
+            mentioned = dict.fromkeys(named, first - 1)
+            writers = {author: first - 1}
+            for reply in replies:
+                writers.setdefault(reply.sender, reply.id)
+                for user in mentions_in(decode_meta(reply.meta)):
+                    mentioned.setdefault(user, reply.id - 1)
+            following = {**mentioned, **writers}
+            there = members_among(self._sql, self._head.number, group, list(following))
+            reads = {user: read for user, read in following.items() if user in there}
+        readers = [
+            (self._head.number, user, root, group, read, 1)
+            for user, read in sorted(reads.items())
+        ]
+        if readers:
+            self._sql.insert_new("thread_reader", _READER_COLUMNS, readers)
+        if self._is_past:
+            self._sql.execute(
+                "UPDATE thread_reader SET read_id = %s WHERE log = %s AND root = %s",
+                (last, self._head.number, root),
+            )
+
+    def _past_followers(
+        self, replies: Sequence[Entry], author: str, named: Iterable[str]
+    ) -> set[str]:
+        """Who was a member when they wrote or were mentioned; the author and
+        whom the first message mentions count with each reply.
+
+        An import may store a reply together with the leave of its sender, or in
+        another transaction. So the members at the end of the transaction say
+        nothing.
+        """
+        of_root = {author, *named}
+        moments: dict[str, list[int]] = {}
+        for reply in replies:
+            mentioned = mentions_in(decode_meta(reply.meta))
+            for user in {*of_root, reply.sender, *mentioned}:
+                moments.setdefault(user, []).append(reply.id)
+        statement = (
+            "SELECT member, joined_id, left_id FROM membership "
+            "WHERE log = %s AND conversation = %s AND member IN {}"
+        )
+        which = self._head.number, replies[0].conversation
+        followers = set()
+        for member, joined, left in self._sql.query_in(
+            statement, which, list(moments), many=True
+        ):
+            user = text_of(member)
+            if any(
+                joined < id and (left is None or id <= left)
+                for id in moments.get(user, ())
+            ):
+                followers.add(user)
+        return followers
+
+
+def thread_in(meta: dict[str, Any]) -> int:
+    """The first message of the thread of a reply with this ``meta``; 0: it is
+    no reply of a thread."""
+    root = meta.get("thread")
+    return root if type(root) is int and 0 < root <= Limit.ID else 0
+
+
+def thread_fields(meta: dict[str, Any]) -> dict[str, Any]:
+    """What ``meta`` says of threads: it stays when the message is edited or
+    recalled."""
+    return {key: meta[key] for key in ("thread", "also", "replies") if key in meta}
+
+
+def _totals(before: Any, replies: Sequence[Entry]) -> dict[str, Any]:
+    """The totals of a thread with new replies: how many there are, the last one
+    with its time, and who wrote the last ones, the newest first."""
+    old = before if isinstance(before, dict) else {}
+    writers = [reply.sender for reply in reversed(replies)] + list(old.get("users", ()))
+    users = [user for user in dict.fromkeys(writers) if user][:MOST_FACES]
+    count, last = old.get("count", 0) + len(replies), replies[-1]
+    return {"count": count, "last": last.id, "time": last.time_ms, "users": users}
+
+
+def mentions_in(meta: dict[str, Any]) -> list[str]:
+    """The users that a message with this ``meta`` mentions, each once."""
+    users = dict.fromkeys(names_in(meta, "mentions"))
+    return [user for user in users if user and not text_objection(user, MAX_USER_BYTES)]
+
+
+# --- reading ------------------------------------------------------------------
+
+
+class ThreadStore(Store.Rows):
+    """Threads as their readers see them. Nothing here is for users who were
+    never in the conversation."""
+
+    @in_log()
+    def get(
+        self, sql: Statements, head: LogHead, user: str, root: int
+    ) -> Thread | None:
+        """One thread, also without replies. None: the user cannot read it."""
+        return _thread(sql, head, user, root)
+
+    @in_log()
+    def replies(
+        self,
+        sql: Statements,
+        head: LogHead,
+        user: str,
+        root: int,
+        before: int,
+        limit: int,
+    ) -> tuple[list[Entry], int] | None:
+        """The last replies of a thread before an id (0: its end) that fit on a
+        page, without those that the user may not read or has hidden; and the id
+        before which the page ends, 0 if there are none before it. None: the
+        user cannot read the thread."""
+        statement = (
+            "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s AND id <= %s "
+            "ORDER BY id DESC LIMIT %s"
+        )
+        if _conversation_of(sql, head, user, root) is None:
+            return None
+        values = (head.number, root, head.floor, last_before(head, before), limit + 1)
+        ids = [row[0] for row in sql.query(statement, values)]
+        sizes = shown(sql, head, user, ids[:limit])
+        entries, is_cut = page_of(
+            sql, head, sorted(sizes.items(), reverse=True), limit, user
+        )
+        older = ids[limit - 1] if len(ids) > limit else 0
+        return entries[::-1], entries[-1].id if is_cut else older
+
+    @in_log(lambda: ([], False))
+    def of_user(
+        self, sql: Statements, head: LogHead, user: str, before: int, limit: int
+    ) -> tuple[list[Thread], bool]:
+        """The threads that a user follows whose last reply is before an id (0:
+        all), those with the newest replies first: as many as fit on a page, at
+        most :data:`MOST_ON_PAGE`; and whether there are more. Of threads that
+        the user follows or has muted, the last :data:`MOST_LISTED` that began
+        are looked at."""
+        limit = min(limit, MOST_ON_PAGE)
+        own = (
+            "SELECT log, member, root, conversation, read_id, follows FROM thread_reader "
+            "WHERE log = %s AND member = %s ORDER BY root DESC LIMIT %s"
+        )
+        last = "SELECT max(t.id) FROM thread_reply t WHERE t.log = r.log AND t.root = r.root"
+        statement = (
+            "SELECT q.root, q.conversation, q.read_id, q.last FROM (SELECT r.root, r.conversation, "
+            f"r.read_id, ({last}) AS last FROM ({own}) r JOIN membership s ON s.log = r.log "
+            "AND s.member = r.member AND s.conversation = r.conversation AND s.left_id IS NULL "
+            "WHERE r.follows = 1) q "
+            "WHERE q.last < %s AND q.last > %s ORDER BY q.last DESC LIMIT %s"
+        )
+        values = (
+            head.number,
+            user,
+            MOST_LISTED,
+            before or Limit.ID,
+            head.floor,
+            limit + 1,
+        )
+        rows = sql.query(statement, values)
+        roots = [row[0] for row in rows[:limit]]
+        sizes = shown(sql, head, user, roots)
+        roots = roots[: count_fitting(sizes.get(root, 0) for root in roots)]
+        messages = {
+            entry.id: entry
+            for entry in fetch(sql, head.number, sizes.keys() & roots, user)
+        }
+        count = count_fitting(
+            page_size(messages[root]) if root in messages else 0 for root in roots
+        )
+        threads = [
+            Thread(
+                thread=root,
+                conversation=conversation,
+                message=messages.get(root),
+                last=newest,
+                read=read,
+                unread=_count_unread(sql, head, user, root, read),
+                follows=True,
+            )
+            for root, conversation, read, newest in rows[:count]
+        ]
+        return threads, len(rows) > count
+
+    @in_log(writes=True)
+    def follow(
+        self, sql: Statements, head: LogHead, user: str, root: int, follows: bool
+    ) -> Thread | None:
+        """Follow a thread, or mute it. None: the user cannot read it."""
+        if (conversation := _conversation_of(sql, head, user, root)) is None:
+            return None
+        row = (
+            head.number,
+            user,
+            root,
+            conversation,
+            _last(sql, head, root),
+            int(follows),
+        )
+        sql.insert_new("thread_reader", _READER_COLUMNS, [row])
+        sql.execute(
+            "UPDATE thread_reader SET follows = %s WHERE log = %s AND member = %s AND root = %s",
+            (int(follows), head.number, user, root),
+        )
+        return _thread(sql, head, user, root)
+
+    @in_log(writes=True)
+    def read(
+        self, sql: Statements, head: LogHead, user: str, root: int, id: int
+    ) -> Thread | None:
+        """Advance how far a user has read a thread; it never goes back. Of a
+        thread that the user has never followed nothing is stored. None: the
+        user cannot read it."""
+        if _conversation_of(sql, head, user, root) is None:
+            return None
+        upto = min(id, _last(sql, head, root))
+        sql.execute(
+            "UPDATE thread_reader SET read_id = %s "
+            "WHERE log = %s AND member = %s AND root = %s AND read_id < %s",
+            (upto, head.number, user, root, upto),
+        )
+        return _thread(sql, head, user, root)
+
+
+def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:
+    conversation = _conversation_of(sql, head, user, root)
+    if conversation is None:
+        return None
+    statement = "SELECT read_id, follows FROM thread_reader WHERE log = %s AND member = %s AND root = %s"
+    rows = sql.query(statement, (head.number, user, root))
+    read, follows = rows[0] if rows else (0, 0)
+    return Thread(
+        thread=root,
+        conversation=conversation,
+        message=next(
+            iter(fetch(sql, head.number, shown(sql, head, user, [root]), user)), None
+        ),
+        last=_last(sql, head, root),
+        read=read,
+        unread=_count_unread(sql, head, user, root, read) if follows else 0,
+        follows=bool(follows),
+    )
+
+
+def _conversation_of(
+    sql: Statements, head: LogHead, user: str, root: int
+) -> int | None:
+    """The conversation of a thread whose first message or replies the user may
+    read."""
+    by_reply = "SELECT id, conversation FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
+    by_root = "SELECT id, conversation FROM message WHERE log = %s AND id = %s"
+    for statement in (by_root, by_reply):
+        for id, conversation in sql.query(statement, (head.number, root)):
+            if shown(sql, head, user, [id]):
+                return int(conversation)
+    return None
+
+
+def _last(sql: Statements, head: LogHead, root: int) -> int:
+    """The id of the last reply of a thread; 0: it has none."""
+    statement = "SELECT id FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
+    rows = sql.query(statement, (head.number, root))
+    return int(rows[0][0]) if rows else 0
+
+
+def _count_unread(
+    sql: Statements, head: LogHead, user: str, root: int, read: int
+) -> int:
+    newest = "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s ORDER BY id DESC LIMIT %s"
+    rows = sql.query(
+        newest, (head.number, root, max(read, head.floor), MOST_UNREAD_REPLIES)
+    )
+    statement = "SELECT m.sender, m.kind FROM message m WHERE m.log = %s AND m.id IN {}"
+    counts = sql.query_in(statement, (head.number,), [row[0] for row in rows])
+    return sum(
+        1
+        for sender, kind in counts
+        if kind == NUMBERS["message"] and text_of(sender) != user
+    )
+
+
+class Replies(Struct, frozen=True):
+    """Some messages of a conversation that only a thread shows, with the first
+    message of the thread (``roots``). ``followers``: first message → who
+    follows the thread, with how far they have read it."""
+
+    roots: Mapping[int, int] = {}
+    followers: Mapping[int, Mapping[str, int]] = {}
+
+    def is_silent(self, user: str, id: int) -> bool:
+        """Whether a message is a reply of which a user is not notified: they do
+        not follow the thread, or have read it."""
+        root = self.roots.get(id)
+        if root is None:
+            return False
+        read = self.followers.get(root, {}).get(user)
+        return read is None or id <= read
+
+
+NO_REPLIES: Final = Replies()
+
+
+def replies_beside(
+    sql: Statements, head: LogHead, conversation: int, ids: Sequence[int]
+) -> Replies:
+    """Which of these messages of a conversation, which are in order, only a
+    thread shows."""
+    statement = (
+        "SELECT id, root FROM thread_reply WHERE log = %s AND conversation = %s AND id >= %s AND id <= %s "
+        "AND also = 0"
+    )
+    rows = sql.query(statement, (head.number, conversation, ids[0], ids[-1]))
+    if not rows:
+        return NO_REPLIES
+    among = set(ids)
+    roots = {id: root for id, root in rows if id in among}
+    followers: dict[int, dict[str, int]] = {}
+    statement = "SELECT root, member, read_id FROM thread_reader WHERE log = %s AND follows = 1 AND root IN {}"
+    threads = list(dict.fromkeys(roots.values()))
+    for root, member, read in sql.query_in(
+        statement, (head.number,), threads, many=True
+    ):
+        followers.setdefault(root, {})[text_of(member)] = read
+    return Replies(roots, followers)

@@ -1,0 +1,1025 @@
+"""A group commit, and the part of it that belongs to one app. That assigns ids
+and seqs under the lock of the log's head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from secrets import randbits
+from time import time
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from imserver.gateway.storage.numbers import beyond
+from imserver.gateway.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    Row,
+    Statements,
+    chunks,
+    marks_of,
+    padded,
+    text_of,
+)
+from imserver.messenger.log.bots import (
+    BUTTONS,
+    BotReaders,
+    accounts_among,
+    are_friends,
+    hooks_among,
+    owners_among,
+    with_command,
+)
+from imserver.messenger.log.contract import (
+    OPTIONS,
+    Appended,
+    AppendRequest,
+    Change,
+    Commit,
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+    StorageUnsure,
+    Stored,
+    may_write,
+)
+from imserver.messenger.log.handles import IN_META, with_handles
+from imserver.messenger.log.lost import EntriesLost, next_after_loss
+from imserver.messenger.log.revisions import (
+    FIXED,
+    MOST_EDITS,
+    count_edits,
+    fixed_among,
+    recalled_among,
+    revise,
+)
+from imserver.messenger.log.rows import (
+    ENTRY_COLUMNS,
+    FROM_MESSAGES,
+    GROUP,
+    LAST_SESSION,
+    NUMBERS,
+    ROOM,
+    SELECT_STATE,
+    USER,
+    ConversationState,
+    LogHead,
+    ask_head,
+    conversation_state_of,
+    entry_of,
+    head_of,
+    members_among,
+    pair_of,
+    pair_of_room,
+)
+from imserver.messenger.log.threads import ThreadWriter, is_beside
+
+_UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
+_BLOCKED: Final = Rejected(RejectReason.BLOCKED)
+
+_SAYING: Final = ("message", "edit")
+"""Kinds of entries that bring content of their sender to others."""
+_NOTHING: Final[dict[str, int]] = {}
+
+MESSAGE_COLUMNS: Final = (
+    "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
+    "batch, meta, body"
+)
+_MESSAGE_TYPES: Final = (
+    *("int4", "int8", "int8", "int8"),
+    *("varchar", "int2", "varchar", "varchar", "bytea"),
+    *("int8", "int8", "int8", "int8"),
+    *("bytea", "bytea"),
+)
+"""The types of these columns on PostgreSQL."""
+UPDATE_HEAD: Final = (
+    "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s"
+)
+_REPEATS: Final = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
+_FEW_CONVERSATIONS: Final = {"sqlite": 1 << 30, "postgresql": 16, "mysql": 4}
+"""Up to this number of conversations, one statement per conversation is faster
+than one statement for all pairs of users and conversations. On SQLite a
+statement is very cheap."""
+_SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
+_FEW_ROWS: Final = 8
+"""So many messages travel with the other statements. COPY takes two round trips
+more, and 8 µs a row in place of 21; from 5 rows on it takes less CPU."""
+_INSERT_MESSAGE: Final = (
+    f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(_MESSAGE_TYPES))}"
+)
+_BLOCKS_ON_SQLITE: Final = (
+    "WITH w(account, other) AS (VALUES {}) SELECT r.account, r.other "
+    "FROM w CROSS JOIN relation r ON r.account = w.account AND r.other = w.other "
+    "CROSS JOIN account a ON a.id = r.account WHERE r.state = 'blocked' AND a.app = %s"
+)
+
+Key = int | bytes
+"""Of a conversation: its id, or its pair or room."""
+Outcome = Stored | Change
+"""The result of a request."""
+
+
+class ChangeRequest(Struct):
+    """A change of a group. ``done`` gets the result, also if it is a
+    StorageUnsure: it must not switch."""
+
+    app: str
+    apply: Callable[[AppTransaction], Change | Rejected]
+    done: Callable[[Outcome], object]
+    outcome: Outcome | None = None
+    unsure: StorageUnsure | None = None
+    rejected: None = None
+    owner: None = None
+    size: int = 0
+
+
+Request = AppendRequest | ChangeRequest
+
+
+class _Facts(Struct, frozen=True):
+    """What decides about the drafts of a transaction."""
+
+    states: dict[int | bytes, ConversationState]
+    """By key. Conversations that the transaction makes are added."""
+    mutes: dict[tuple[str, int], int]
+    """(user, conversation) → end of the mute."""
+    blocks: set[tuple[str, str]]
+    """(receiver, sender) of messages and edits to a user who has blocked the
+    sender."""
+    strangers: set[str]
+    """Receivers of first messages who have to be accounts, and are none."""
+    unwelcome: set[tuple[str, str]]
+    """(receiver, sender) of first messages that the receiver does not want: the
+    sender is a guest, or a bot whose owner the receiver has blocked."""
+    sessions: Collection[int]
+    """The newest uplink sessions of the senders of drafts that only those may
+    send."""
+    roles: dict[int, dict[str, str]]
+    """Group in which not all members write → the roles of senders there."""
+
+
+class _Lookups(Struct, frozen=True):
+    """Questions about drafts, whose answers do not depend on each other."""
+
+    repeats: Callable[[], list[Row]]
+    states: Callable[[], dict[int | bytes, ConversationState]]
+    mutes: Callable[[], dict[tuple[str, int], int]]
+    blocks: Callable[[], set[tuple[str, str]]]
+    sessions: Callable[[], Collection[int]]
+
+
+class AppTransaction:
+    """The part of a group commit for one app: the locked head of its log, and
+    new rows. ``now``: Unix seconds. ``drafts``: those to append before anything
+    else: what decides about them is read with the head.
+    """
+
+    def __init__(
+        self,
+        sql: DirectStatements,
+        app: str,
+        batch: int,
+        now: int,
+        memory: WriterMemory,
+        drafts: Sequence[AppendRequest] = (),
+    ) -> None:
+        self.sql = sql
+        self.app = app
+        self.batch = batch
+        self.now = now
+        self.stored_at = now
+        """When the next entries were stored, Unix seconds: earlier only for
+        what is imported."""
+        self.uplink_sessions: dict[str, int] = {}
+        """User → the uplink session that begins in this transaction. It
+        supersedes the user's older one for the drafts of this transaction,
+        too."""
+        self._memory = memory
+        self.log = memory.logs.get(app, 0)
+        """The number of the log."""
+        head = ask_head(sql, app, lock=True)
+        lookups = self._ask(drafts) if self.log and drafts else None
+        self.head = head() or _new_head(sql, app)
+        self._lookups = lookups if self.log == self.head.number else None
+        self.log = memory.logs[app] = self.head.number
+        self.before = self.head.last_id
+        """The last id before this transaction."""
+        self.entries: list[Entry] = []
+        self.is_unseen = False
+        """Something was stored without an entry. Whoever wanted it may want it
+        again."""
+        self._rows: list[tuple[Any, ...]] = []
+        self._moved: dict[int, ConversationState] = {}
+        self._created: list[tuple[ConversationState, bytes | None, str, int, int]] = []
+        self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
+        self._bots: BotReaders | None = None
+        """Of the entries of groups with bots, if there are any."""
+        self._threads: ThreadWriter | None = None
+        """Of the replies in threads, if there are any."""
+        self._regrouped: dict[int, ConversationState] = {}
+        """Groups whose bots have changed."""
+        self._recalled: set[int] = set()
+        """Recalled messages among those that drafts edit."""
+        self._fixed: set[int] = set()
+        """Questions that keep their text among those."""
+        self._edits: dict[int, int] = {}
+        """The number of edits of the messages that drafts edit."""
+        self._after_loss = next_after_loss(self.head.lost) if self.head.lost else 0
+        """The first seq of a conversation that had entries before the database
+        lost some; 0: none were lost."""
+        self._revises = False
+        """Whether an entry recalls, edits or mentions."""
+
+    # --- conversations --------------------------------------------------------
+
+    def make_conversation(
+        self, kind: int, members: tuple[str, ...], name: str = "", options: int = 0
+    ) -> ConversationState:
+        """Add a conversation. The users of a pair become members. Call
+        :meth:`admit` for those of a group.
+
+        ``options``: those of a group.
+        """
+        self.head.last_conversation += 1
+        state = ConversationState(
+            self.head.last_conversation,
+            kind,
+            members,
+            0,
+            0,
+            name if kind == ROOM else "",
+            options,
+        )
+        pair = (
+            pair_of(*members)
+            if kind == USER
+            else pair_of_room(name)
+            if kind == ROOM
+            else None
+        )
+        self._created.append((state, pair, name, self.stored_at, options))
+        if kind == USER:
+            self.admit(
+                state, [user for user in dict.fromkeys(members) if user], "member"
+            )
+        return state
+
+    def admit(
+        self,
+        state: ConversationState,
+        users: Iterable[str],
+        role: str,
+        readable_after: Mapping[str, int] = _NOTHING,
+        bots: Collection[str] = (),
+        mutes: Mapping[str, int] = _NOTHING,
+    ) -> None:
+        """Make users members from the next entry on. ``readable_after``: user →
+        id after which they may read earlier entries. ``bots``: bots among the
+        users of a group. ``mutes``: user → end of the mute."""
+        last = self.head.last_id
+        self._joined += [
+            (
+                user,
+                state.id,
+                last,
+                role,
+                readable_after.get(user),
+                int(user in bots),
+                mutes.get(user, 0),
+            )
+            for user in users
+        ]
+
+    def set_bots(self, state: ConversationState, bots: tuple[str, ...]) -> None:
+        """Change which members of a group are bots, from the next entry on."""
+        state.bots = bots
+        self._regrouped[state.id] = state
+
+    def set_group(
+        self,
+        conversation: int,
+        column: Literal[
+            "name", "avatar", "description", "handle", "open", "options", "bots"
+        ],
+        value: str | int | None,
+    ) -> None:
+        """Write one column of a group."""
+        self.sql.execute(
+            f"UPDATE conversation SET {column} = %s WHERE log = %s AND id = %s AND kind = %s",
+            (value, self.log, conversation, GROUP),
+        )
+
+    def enter(
+        self, state: ConversationState, draft: Draft, resend: bytes | None = None
+    ) -> Entry:
+        """Add an entry to a conversation, with the next id and seq."""
+        if state.bots:
+            if self._bots is None:
+                self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
+            draft = self._bots.name(state, draft)
+        self.head.last_id += 1
+        if state.last_id < self._after_loss and state.last_seq:
+            state.last_seq = beyond(state.last_seq, self._after_loss)
+        state.last_seq += 1
+        state.last_id = self.head.last_id
+        entry = Entry(
+            id=state.last_id,
+            conversation=state.id,
+            seq=state.last_seq,
+            sender=draft.sender,
+            kind=draft.kind,
+            type=draft.type,
+            body=draft.body,
+            client_msg_id=draft.client_msg_id,
+            time_ms=draft.time_ms or self.now * 1000,
+            about=draft.about,
+            meta=draft.meta,
+            members=state.members,
+            room=state.room,
+        )
+        self._moved[state.id] = state
+        self._revises = (
+            self._revises or draft.meta != b"" or draft.kind in ("edit", "recall")
+        )
+        # The order of MESSAGE_COLUMNS.
+        self._rows.append(
+            (
+                self.log,
+                entry.id,
+                entry.conversation,
+                entry.seq,
+                entry.sender,
+                NUMBERS[entry.kind],
+                entry.type,
+                entry.client_msg_id,
+                resend,
+                entry.time_ms,
+                entry.about,
+                self.stored_at,
+                self.batch,
+                entry.meta,
+                entry.body,
+            )
+        )
+        self.entries.append(entry)
+        if draft.thread:
+            self._thread_writer().add(draft.thread, entry)
+        return entry
+
+    def in_thread(
+        self, state: ConversationState, draft: Draft, is_past: bool = False
+    ) -> Draft | Rejected:
+        """The draft of a reply in a thread, for :meth:`enter`. ``is_past``: it
+        was sent elsewhere."""
+        return self._thread_writer().complete(state, draft, is_past)
+
+    def _thread_writer(self) -> ThreadWriter:
+        if self._threads is None:
+            self._threads = ThreadWriter(self.sql, self.head, self.before, self.entries)
+        return self._threads
+
+    def settle(self) -> None:
+        """Write conversations and memberships, so that later statements find
+        them."""
+        sql, log = self.sql, self.log
+        if self._created:
+            sql.execute_many(
+                "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created, options) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                [
+                    (
+                        log,
+                        state.id,
+                        state.kind,
+                        pair,
+                        name,
+                        state.last_seq,
+                        state.last_id,
+                        created,
+                        options,
+                    )
+                    for state, pair, name, created, options in self._created
+                ],
+            )
+            for state, *_ in self._created:
+                self._moved.pop(state.id, None)
+            self._created = []
+        if self._joined:
+            sql.execute_many(
+                "INSERT INTO membership "
+                "(log, member, conversation, joined_id, role, readable_after, bot, muted_until) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                [(log, *row) for row in self._joined],
+            )
+            self._joined = []
+        if self._moved:
+            _move_conversations(sql, log, list(self._moved.values()))
+            self._moved = {}
+        for state in self._regrouped.values():
+            self.set_group(state.id, "bots", ",".join(state.bots) or None)
+        self._regrouped.clear()
+
+    def write(self) -> None:
+        """Write everything."""
+        self.settle()
+        sql, log, head = self.sql, self.log, self.head
+        if self._rows:
+            if len(self._rows) <= _FEW_ROWS:
+                sql.execute_many(_INSERT_MESSAGE, self._rows)
+            else:
+                sql.insert_rows("message", MESSAGE_COLUMNS, _MESSAGE_TYPES, self._rows)
+            if self._bots is not None:
+                self._bots.write()
+            if self._revises:
+                revise(sql, log, self.entries)
+            if self._threads is not None:
+                self._threads.write()
+            sql.execute_many(
+                UPDATE_HEAD, [(head.last_id, head.last_conversation, head.number)]
+            )
+        if self.uplink_sessions:
+            # And which one was the last of the log.
+            sessions = {
+                **self.uplink_sessions,
+                LAST_SESSION: list(self.uplink_sessions.values())[-1],
+            }
+            mysql = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
+            others = (
+                "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+            )
+            sql.execute_many(
+                "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
+                + (mysql if sql.engine == "mysql" else others),
+                [(log, user, session) for user, session in sessions.items()],
+            )
+
+    # --- look-ups -------------------------------------------------------------
+
+    def conversations(
+        self, keys: Iterable[Key]
+    ) -> Callable[[], dict[Key, ConversationState]]:
+        """Ask for the existing conversations with these keys: ids, pairs, and
+        rooms. One that has two of the keys is the same state under both."""
+        ids, pairs = list[int](), list[bytes]()
+        for key in keys:
+            (ids if type(key) is int else pairs).append(key)  # type: ignore[arg-type]
+        by_id = self.sql.ask_in(f"{SELECT_STATE}id IN {{}}", (self.log,), ids)
+        by_pair = self.sql.ask_in(f"{SELECT_STATE}pair IN {{}}", (self.log,), pairs)
+
+        def answer() -> dict[Key, ConversationState]:
+            states: dict[Key, ConversationState] = {
+                row[0]: conversation_state_of(row) for row in by_id()
+            }
+            for row in by_pair():
+                states[bytes(row[2])] = states.get(row[0]) or conversation_state_of(row)
+            return states
+
+        return answer
+
+    def mutes(
+        self, wanted: Collection[tuple[str, int]]
+    ) -> Callable[[], dict[tuple[str, int], int]]:
+        """Ask for (user, conversation) → Unix second at which the mute ends.
+        Users who are not members are missing."""
+        users: dict[int, list[str]] = {}
+        for user, conversation in wanted:
+            users.setdefault(conversation, []).append(user)
+        if len(users) > _FEW_CONVERSATIONS[self.sql.engine]:
+            answers = self._mutes_of_each(list(wanted))
+        else:
+            statement = (
+                "SELECT member, conversation, muted_until FROM membership "
+                "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
+            )
+            answers = [
+                self.sql.ask_in(statement, (self.log, conversation), some)
+                for conversation, some in users.items()
+            ]
+        return lambda: {
+            (text_of(row[0]), row[1]): row[2] for answer in answers for row in answer()
+        }
+
+    def _mutes_of_each(
+        self, wanted: Sequence[tuple[str, int]]
+    ) -> list[Callable[[], list[Row]]]:
+        if self.sql.engine == "postgresql":
+            users, conversations = (
+                [user for user, _ in wanted],
+                [conversation for _, conversation in wanted],
+            )
+            statement = (
+                "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) "
+                "CROSS JOIN LATERAL (SELECT s.member, s.conversation, s.muted_until FROM membership s "
+                "WHERE s.log = %s AND s.member = w.member AND s.conversation = w.conversation "
+                "AND s.left_id IS NULL LIMIT 1) x"
+            )
+            return [self.sql.ask(statement, (users, conversations, self.log))]
+        answers = []
+        one = (
+            "SELECT member, conversation, muted_until FROM membership "
+            "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL"
+        )
+        for some in chunks(wanted, 64):
+            some = padded(some, some[-1])
+            values = [
+                value
+                for user, conversation in some
+                for value in (self.log, user, conversation)
+            ]
+            answers.append(self.sql.ask(" UNION ALL ".join([one] * len(some)), values))
+        return answers
+
+    def blocks(
+        self, pairs: Collection[tuple[str, str]]
+    ) -> Callable[[], set[tuple[str, str]]]:
+        """Ask for the pairs of users of which the first has blocked the second.
+        Only accounts can block."""
+        wanted = [
+            (int(one), int(other))
+            for one, other in pairs
+            if one.isdecimal()
+            and one.isascii()
+            and other.isdecimal()
+            and other.isascii()
+        ]
+        answers = []
+        wanted = [pair for pair in wanted if max(pair) < 2**63]
+        for some in chunks(wanted):
+            some = padded(some, some[-1])
+            if self.sql.engine == "sqlite":
+                # With two lists SQLite looks up each user of the one with each
+                # of the other.
+                marks = ", ".join(["(%s, %s)"] * len(some))
+                statement, values = (
+                    _BLOCKS_ON_SQLITE.format(marks),
+                    (*chain.from_iterable(some), self.app),
+                )
+            else:
+                marks = marks_of(len(some))
+                statement = (
+                    "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account WHERE "
+                    f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}"
+                )
+                values = (
+                    self.app,
+                    *(one for one, _ in some),
+                    *(other for _, other in some),
+                )
+            answers.append(self.sql.ask(statement, values))
+        return lambda: {
+            (str(one), str(other)) for answer in answers for one, other in answer()
+        }
+
+    def members(
+        self, conversation: int, users: Sequence[str]
+    ) -> dict[str, tuple[int, str]]:
+        """User → (joined_id, role), for the users who are members."""
+        return members_among(self.sql, self.log, conversation, users)
+
+    # --- drafts ---------------------------------------------------------------
+
+    def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
+        """Add drafts in order. Returns the result of each."""
+        lookups, self._lookups = self._lookups or self._ask(ready), None
+        outcomes: dict[bytes, Appended | Rejected] = {
+            bytes(row[0]): Appended(entry_of(row[1:]), True)
+            for row in lookups.repeats()
+        }
+        keys = [_key_of(one.draft) for one in ready]
+        fresh = [
+            (one, key)
+            for one, key in zip(ready, keys, strict=True)
+            if one.resend not in outcomes
+        ]
+        facts = self._look_up(lookups, fresh)
+        answers: list[Appended | Rejected] = []
+        for one, key in zip(ready, keys, strict=True):
+            answer = outcomes.get(one.resend) if one.resend is not None else None
+            session = one.draft.uplink_session
+            if answer is None and session and session not in facts.sessions:
+                # Not the outcome of a repeat by the newest session.
+                answer = Rejected(RejectReason.SUPERSEDED)
+            elif answer is None:
+                answer = self._outcome(one, key, facts)
+                if one.resend is not None:
+                    again = (
+                        Appended(answer.entry, True)
+                        if isinstance(answer, Appended)
+                        else answer
+                    )
+                    outcomes[one.resend] = again
+            answers.append(answer)
+        return answers
+
+    def _ask(self, ready: Sequence[AppendRequest]) -> _Lookups:
+        """Ask what decides about drafts, each table once for all of them, so
+        far as they say it themselves."""
+        drafts = [one.draft for one in ready]
+        senders = {draft.sender for draft in drafts if draft.uplink_session}
+        pairs = {
+            (draft.to_user, draft.sender)
+            for draft in drafts
+            if draft.to_user and draft.kind in _SAYING
+        }
+        grouped = [draft for draft in drafts if draft.conversation and draft.sender]
+        resends = {one.resend for one in ready if one.resend is not None}
+        return _Lookups(
+            self.sql.ask_in(_REPEATS, (self.log,), list(resends)),
+            self.conversations({_key_of(draft) for draft in drafts}),
+            self.mutes({(draft.sender, draft.conversation) for draft in grouped}),
+            self.blocks(pairs),
+            self._memory.ask_sessions(
+                self.sql, self.log, senders, self.uplink_sessions
+            ),
+        )
+
+    def _look_up(
+        self, lookups: _Lookups, fresh: Sequence[tuple[AppendRequest, int | bytes]]
+    ) -> _Facts:
+        """What decides about these drafts: the answers, and what depends on
+        them."""
+        states, blocks = lookups.states(), lookups.blocks()
+        pairs, first, strangers, edited, limited = (
+            set[tuple[str, str]](),
+            set[tuple[str, str]](),
+            set[str](),
+            set[int](),
+            dict[int, list[str]](),
+        )
+        for one, key in fresh:
+            draft, state = one.draft, states.get(key)
+            if state is None:
+                if draft.to_user:
+                    first.add((draft.to_user, draft.sender))
+                    if one.to_account:
+                        strangers.add(draft.to_user)
+            elif (
+                draft.conversation
+                and draft.kind in _SAYING
+                and (peer := _peer(state, draft.sender))
+            ):
+                pairs.add((peer, draft.sender))
+            elif state.options & OPTIONS["write"][0] and draft.kind in _SAYING:
+                limited.setdefault(state.id, []).append(draft.sender)
+            if draft.kind == "edit":
+                edited.add(draft.about)
+        if edited:
+            self._recalled = recalled_among(self.sql, self.log, edited)
+            self._fixed = fixed_among(self.sql, self.log, edited)
+            self._edits = {
+                about: count_edits(self.sql, self.log, about, MOST_EDITS)
+                for about in edited
+            }
+        return _Facts(
+            states,
+            lookups.mutes(),
+            blocks | self.blocks(pairs)() if pairs else blocks,
+            strangers.difference(accounts_among(self.sql, self.app, strangers))
+            if strangers
+            else strangers,
+            self._unwelcome(first) if first else first,
+            lookups.sessions(),
+            {
+                group: self._roles(states[group], senders)
+                for group, senders in limited.items()
+            },
+        )
+
+    def _outcome(
+        self, one: AppendRequest, key: int | bytes, facts: _Facts
+    ) -> Appended | Rejected:
+        draft, states = one.draft, facts.states
+        if draft.kind == "edit" and draft.about in self._recalled:
+            return Rejected(RejectReason.RECALLED)
+        if draft.kind == "edit" and draft.about in self._fixed:
+            return FIXED
+        if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
+            return Rejected(
+                RejectReason.FULL, f"at most {MOST_EDITS} edits of a message"
+            )
+        if (
+            BUTTONS in draft.meta
+            and not draft.room
+            and not accounts_among(self.sql, self.app, [draft.sender], "AND bot = 1")
+        ):
+            return Rejected(RejectReason.NOT_BOT, "only bots send buttons")
+        if (
+            facts.blocks
+            and draft.kind in _SAYING
+            and (_receiver(draft, states), draft.sender) in facts.blocks
+        ):
+            return _BLOCKED
+        state = states.get(key)
+        if state is None:
+            if draft.thread:
+                return Rejected(RejectReason.UNKNOWN_MESSAGE)
+            if draft.room:
+                state = self.make_conversation(ROOM, (), draft.room)
+            elif one.to_account and draft.to_user in facts.strangers:
+                return Rejected(RejectReason.UNKNOWN_ACCOUNT)
+            elif (draft.to_user, draft.sender) in facts.unwelcome:
+                return _BLOCKED
+            elif draft.to_user:
+                state = self.make_conversation(USER, tuple(sorted(_pair_of(draft))))
+            else:
+                return _UNKNOWN
+            states[key] = state
+        elif draft.group and state.kind != GROUP:
+            return _UNKNOWN
+        # an empty sender is the server, which may send to all
+        if draft.conversation and draft.sender:
+            until = facts.mutes.get((draft.sender, state.id))
+            if until is None:
+                return Rejected(RejectReason.NOT_MEMBER)
+            if until > self.now and draft.kind in _SAYING:
+                return Rejected(RejectReason.MUTED)
+            if state.id in facts.roles and not self._may_say(
+                state, draft, facts.roles[state.id]
+            ):
+                return Rejected(
+                    RejectReason.READ_ONLY,
+                    "only the owner and admins write in this group",
+                )
+        if IN_META in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
+            named = with_handles(self.sql, self.app, self.log, state, draft)
+            if isinstance(named, Rejected):
+                return named
+            draft = named
+        if draft.thread:
+            reply = self.in_thread(state, draft)
+            if isinstance(reply, Rejected):
+                return reply
+            draft = reply
+        if (
+            draft.kind == "message"
+            and draft.body[:1] == b"/"
+            and draft.type == "text"
+            and not draft.room
+        ):
+            draft = with_command(self.sql, self.app, state, draft)
+        if draft.kind == "recall":
+            self._recalled.add(draft.about)
+        elif draft.kind == "edit":
+            self._edits[draft.about] += 1
+        return Appended(self.enter(state, draft, one.resend))
+
+    def _roles(
+        self, state: ConversationState, senders: Sequence[str]
+    ) -> dict[str, str]:
+        """Sender → role in a group. Incoming webhooks write as those do who
+        have made them: admins."""
+        roles = {
+            user: role
+            for user, (_, role) in self.members(
+                state.id, list(dict.fromkeys(senders))
+            ).items()
+        }
+        return roles | dict.fromkeys(
+            hooks_among(self.sql, self.app, state, roles), "admin"
+        )
+
+    def _may_say(
+        self, state: ConversationState, draft: Draft, roles: Mapping[str, str]
+    ) -> bool:
+        """Whether a member may send a draft with content to a group in which
+        not all write."""
+        if draft.kind not in _SAYING:
+            return True
+        role, in_thread = (
+            roles.get(draft.sender, "member"),
+            draft.thread > 0 and not draft.also,
+        )
+        if draft.kind == "edit" and role == "member":
+            in_thread = is_beside(self.sql, self.log, state.id, draft.about)
+        return may_write(state.options, role, in_thread)
+
+    def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those (receiver, sender) of first messages where the sender is a
+        guest who is no friend, or a bot whose owner the receiver has
+        blocked."""
+        senders = {sender for _, sender in first}
+        guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
+        unwelcome = {
+            (user, guest)
+            for user, guest in first
+            if guest in guests
+            and user != guest
+            and not are_friends(self.sql, user, guest)
+        }
+        owners = owners_among(self.sql, self.app, senders)
+        blocks = self.blocks(
+            {(user, owners[bot]) for user, bot in first if bot in owners}
+        )()
+        return unwelcome | {
+            (user, bot) for user, bot in first if (user, owners.get(bot)) in blocks
+        }
+
+
+def _key_of(draft: Draft) -> int | bytes:
+    """The key of the conversation of a draft: its pair or its room; its id if
+    the draft names it."""
+    if draft.to_user:
+        return pair_of(*_pair_of(draft))
+    return pair_of_room(draft.room) if draft.room else draft.conversation
+
+
+def _pair_of(draft: Draft) -> tuple[str, str]:
+    return draft.to_user if draft.saved else draft.sender, draft.to_user
+
+
+def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
+    """The user who receives a draft; ``""`` for a group or a room."""
+    if draft.to_user or draft.room:
+        return draft.to_user
+    state = states.get(draft.conversation)
+    return "" if state is None else _peer(state, draft.sender)
+
+
+def _peer(state: ConversationState, sender: str) -> str:
+    """The other user of a conversation of two; ``""`` in others."""
+    return next((user for user in state.members if user != sender), "")
+
+
+def lock_head(sql: Statements, app: str) -> LogHead:
+    """Lock the head of an app's log until the transaction ends."""
+    return head_of(sql, app, lock=True) or _new_head(sql, app)
+
+
+def _new_head(sql: Statements, app: str) -> LogHead:
+    sql.insert_new(
+        "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
+    )
+    head = head_of(sql, app, lock=True)
+    assert head is not None
+    return head
+
+
+def batch_of(sql: Statements, log: int, id: int) -> int | None:
+    """The number of the transaction that stored an entry; None if the entry
+    does not exist."""
+    rows = sql.query("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
+    return int(rows[0][0]) if rows else None
+
+
+def _move_conversations(
+    sql: Statements, log: int, states: Sequence[ConversationState]
+) -> None:
+    if sql.engine == "postgresql":
+        ids, seqs = [state.id for state in states], [state.last_seq for state in states]
+        sql.execute_many(
+            "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
+            "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
+            "WHERE c.log = %s AND c.id = w.id",
+            [(ids, seqs, [state.last_id for state in states], log)],
+        )
+    elif sql.engine == "mysql":
+        # The rows exist. An upsert is the only statement of MySQL that can set
+        # different values per row.
+        sql.execute_many(
+            "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
+            "VALUES (%s, %s, %s, '', %s, %s, 0) "
+            "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)",
+            [
+                (log, state.id, state.kind, state.last_seq, state.last_id)
+                for state in states
+            ],
+        )
+    else:
+        sql.execute_many(
+            "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s",
+            [(state.last_seq, state.last_id, log, state.id) for state in states],
+        )
+
+
+class WriteTransaction:
+    """The content of one transaction: requests by app. It can be run again from
+    the start on another connection.
+
+    ``known``: app → an id that its log has, as of now. Without it the
+    transaction raises EntriesLost.
+    """
+
+    def __init__(
+        self,
+        apps: Mapping[str, list[Request]],
+        memory: WriterMemory,
+        known: Mapping[str, int],
+    ) -> None:
+        self.batch = randbits(62) + 1
+        self.guard = CommitGuard()
+        self.given_up = False
+        """True if its requests were answered early. It will not be
+        committed."""
+        self.apps = {app: apps[app] for app in sorted(apps)}
+        """Sorted by name, so that two writers never deadlock."""
+        self.requests = [request for some in self.apps.values() for request in some]
+        self.commits: dict[str, Commit] = {}
+        """App → what was stored there, for apps with new entries."""
+        self.is_unseen = False
+        """Whether something was stored without an entry: an uplink session or a
+        vote."""
+        self._now = int(time())
+        self._memory = memory
+        self._known = known
+
+    def __call__(self, sql: DirectStatements) -> None:
+        self.commits = {}
+        for app, requests in self.apps.items():
+            changes = [each for each in requests if isinstance(each, ChangeRequest)]
+            drafts = [
+                each
+                for each in requests
+                if isinstance(each, AppendRequest) and each.rejected is None
+            ]
+            sources = [
+                (each, each.source) for each in drafts if each.source is not None
+            ]
+            first = () if changes else drafts
+            part = AppTransaction(sql, app, self.batch, self._now, self._memory, first)
+            # also what was learned since this was begun
+            if part.before < self._known.get(app, 0):
+                raise EntriesLost(app)
+            for change in changes:
+                change.outcome = change.apply(part)
+            for request, source in sources:
+                if not source.holds(sql):
+                    request.outcome = Rejected(RejectReason.WITHDRAWN)
+                    drafts.remove(request)
+            for request, outcome in zip(drafts, part.append(drafts), strict=True):
+                request.outcome = outcome
+            for request, source in sources:
+                if isinstance(request.outcome, Appended):
+                    source.stored(sql, request.outcome.entry)
+            part.write()
+            self.is_unseen |= part.is_unseen or bool(part.uplink_sessions)
+            if part.entries:
+                self.commits[app] = Commit(
+                    app, part.before + 1, part.head.last_id, part.entries
+                )
+
+
+# --- what is remembered -------------------------------------------------------
+
+
+class WriterMemory:
+    """What a writer remembers of earlier transactions: the numbers of logs, and
+    the newest uplink sessions in one log."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, int] = {}
+        """App → the number of its log. It may have another one since: the head
+        says so."""
+        self._known: tuple[int, list[Row]] = (0, [])
+        """The log, and its last uplink session, for which the next two hold."""
+        self._users: frozenset[str] = frozenset()
+        self._sessions: frozenset[int] = frozenset()
+
+    def ask_sessions(
+        self, sql: Statements, log: int, users: set[str], begun: Mapping[str, int]
+    ) -> Callable[[], Collection[int]]:
+        """The newest uplink sessions of these users, and of others. Each user
+        is looked up once, until the session of any user of the log begins, on
+        any node, or is forgotten.
+
+        ``begun``: user → the session that begins in this transaction.
+        """
+        if not users:
+            return frozenset
+        if begun:
+            return lambda: stored_sessions(sql, log, list(users - begun.keys())).union(
+                begun.values()
+            )
+        last = sql.ask(_SESSIONS.format("(%s)"), (log, LAST_SESSION))
+        unknown = users - self._users
+        new = _ask_sessions(sql, log, list(unknown))
+
+        def answer() -> frozenset[int]:
+            known, sessions = (log, last()), new()
+            if not last() or known != self._known or len(self._users) > 10_000:
+                self._known, self._users, self._sessions = (
+                    known,
+                    frozenset(),
+                    frozenset(),
+                )
+                sessions |= stored_sessions(sql, log, list(users - unknown))
+            if sessions or unknown:
+                self._sessions |= sessions
+                self._users |= users
+            return self._sessions
+
+        return answer
+
+
+def _ask_sessions(
+    sql: Statements, log: int, users: Sequence[str]
+) -> Callable[[], set[int]]:
+    rows = sql.ask_in(_SESSIONS, (log,), users)
+    return lambda: {row[0] for row in rows()}
+
+
+def stored_sessions(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
+    """The newest uplink session of each of these users: only that one may send
+    drafts that name a session."""
+    return _ask_sessions(sql, log, users)()

@@ -1,0 +1,770 @@
+"""The append queue and the group commit: one transaction at a time stores all
+waiting requests.
+
+Drafts wait in the queue of their app. One greenlet takes the requests of all
+queues, stores them in one transaction, and answers after the commit. Meanwhile
+the queues fill again. The greenlet ends when the queues are empty.
+
+- A few drafts of an app wait for the next ones of its senders who were just
+  answered, at most as long as the transaction took.
+- An app whose messages go to many connections pauses after a batch, so that
+  more of its messages share a write to each socket.
+- A transaction that takes longer than twice ``seconds`` is given up. If COMMIT
+  was not sent yet, it is forbidden (:class:`CommitGuard`), and the requests
+  fail. If it was sent, they get a StorageUnsure after ``seconds`` more, and
+  later the final result. Requests that wait behind such a transaction fail
+  after twice ``seconds``.
+- If the answer to COMMIT is lost, the writer looks up the ids before it writes
+  anything else.
+- If the database has lost entries that this node knows, the logs continue
+  beyond them before anything else is written
+  (:mod:`imserver.messenger.log.lost`).
+- If the database refuses a row, the requests of that transaction are stored one
+  by one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, wraps
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, Concatenate, Final, Protocol, TypeVar
+
+import gevent
+from gevent.event import AsyncResult
+from msgspec import Struct, field
+
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    NotStored,
+    RowRefused,
+    Unsure,
+)
+from imserver.messenger.log.contract import (
+    Appended,
+    AppendRequest,
+    Change,
+    Commit,
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+    StorageUnsure,
+    Stored,
+)
+from imserver.messenger.log.lost import EntriesLost, move_on
+from imserver.messenger.log.rows import NUMBERS, P, T, objection, resend_of
+from imserver.messenger.log.transaction import (
+    AppTransaction,
+    ChangeRequest,
+    Outcome,
+    Request,
+    WriterMemory,
+    WriteTransaction,
+    batch_of,
+    lock_head,
+)
+from imserver.messenger.search.word_content import (
+    LONG_BODY,
+    LONG_TEXT,
+    SEPARATOR,
+    ContentPart,
+    ContentRow,
+)
+from imserver.messenger.search.words import SEGMENT, TEXT_TYPE
+from imserver.plugin.storage import Store
+
+if TYPE_CHECKING:
+    from imserver.gateway.storage.database import WriterConnection
+    from imserver.gateway.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+Writing = TypeVar("Writing", bound="WritingPart")
+
+MAX_WAITING: Final = 50_000
+"""Limit of waiting drafts of one app. More are refused temporarily."""
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+"""Limit of their content in bytes."""
+MAX_WAITING_IN_ALL: Final = 100_000
+"""Limit of waiting drafts of all apps together. More are refused
+temporarily."""
+MAX_WAITING_BYTES_IN_ALL: Final = 128 * 1024 * 1024
+"""Limit of their content in bytes."""
+BATCH_DRAFTS: Final = 2000
+"""Limit of drafts in one transaction."""
+BATCH_CHANGES: Final = 50
+"""Limit of changes in one transaction: each needs several statements, and the
+drafts wait for them."""
+_BATCH_BYTES: Final = 8 << 20
+_REQUEST_BYTES: Final = 200
+"""Size of a draft without its content, for the size of a batch."""
+_GROUP: Final = 4
+"""Senders of an app at a time. With fewer, its next transaction begins at once.
+Decision 0043 has figures."""
+_ENOUGH: Final = 12
+"""So many drafts do not wait for others. Measured: 16 senders in a closed loop
+cost 0.84 of the CPU. 8,000 drafts a second cost 0.73, and are answered after
+2.1 instead of 1.6 ms."""
+_PART_BYTES: Final = 600
+_NUMBER_BYTES: Final = 60
+_ROW_BYTES: Final = 300
+_LOST: Final = (
+    "the database has lost entries of %s: its log ends with %d, but %d was stored. Ids continue after %d; "
+    "clients that have lost entries begin anew"
+)
+_LATE: Final = "the database does not answer: no answer in time"
+
+
+class LogListener(Protocol):
+    """Receives the stored entries. Implemented above the log. Must not
+    switch."""
+
+    def committed(self, commit: Commit) -> None:
+        """A transaction stored something. Called once per transaction and app,
+        in commit order, after the requests were answered."""
+
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        """A transaction with ``drafts`` drafts of an app took ``seconds``,
+        without delivery.
+
+        Returns the time in seconds for which the next drafts of the app wait
+        for each other.
+        """
+
+
+class _Total(Struct):
+    requests: int = 0
+    bytes: int = 0
+
+
+class _Queue(Struct, eq=False):
+    """Waiting requests, counted in ``total`` too.
+
+    ``stale``: number of requests at the left end that have waited behind a
+    transaction that does not end. They fail next. ``enough``: number of
+    requests at which a pause ends.
+    """
+
+    total: _Total
+    requests: deque[Request] = field(default_factory=deque)
+    bytes: int = 0
+    paused: bool = False
+    enough: float = inf
+    stale: int = 0
+
+    def push(self, request: Request) -> None:
+        self.bytes += request.size
+        self.total.requests += 1
+        self.total.bytes += request.size
+        self.requests.append(request)
+
+    def take(self, count: int, size: float = inf) -> tuple[list[Request], int]:
+        """The next requests, at most ``count``, and their size in a batch: the
+        last one may exceed ``size``."""
+        taken: list[Request] = []
+        content = 0
+        while (
+            self.requests
+            and len(taken) < count
+            and content + len(taken) * _REQUEST_BYTES < size
+        ):
+            request = self.requests.popleft()
+            taken.append(request)
+            content += request.size
+        self.bytes -= content
+        self.total.requests -= len(taken)
+        self.total.bytes -= content
+        self.stale = max(0, self.stale - len(taken))
+        return taken, content + len(taken) * _REQUEST_BYTES
+
+
+def _part_of(entries: Sequence[Entry]) -> ContentPart:
+    """The part of the index that some entries are, as the database has them."""
+    conversations: list[int] = []
+    ids: list[int] = []
+    texts: list[bytes] = []
+    others: list[ContentRow] = []
+    changed: list[int] = []
+    size = _PART_BYTES + _NUMBER_BYTES * len(entries)
+    for entry in entries:
+        conversations.append(0 if entry.room else entry.conversation)
+        if entry.kind != "message":
+            if entry.kind in ("edit", "recall"):
+                changed.append(entry.about)
+        elif not entry.room:
+            body = entry.body
+            if entry.type == TEXT_TYPE and len(body) <= LONG_TEXT and body.isascii():
+                ids.append(entry.id)
+                texts.append(body)
+            else:
+                shown = body if len(body) <= LONG_BODY else None
+                others.append(
+                    (
+                        entry.id,
+                        entry.conversation,
+                        NUMBERS["message"],
+                        entry.type,
+                        shown,
+                    )
+                )
+                size += _ROW_BYTES + len(shown or b"")
+    text = SEPARATOR.join(texts)
+    return ContentPart(
+        entries[0].id, conversations, ids, text, others, changed, size + len(text)
+    )
+
+
+class _Run(Struct, eq=False):
+    """Entries of a log that follow each other."""
+
+    first: int
+    end: int
+    parts: deque[ContentPart] = field(default_factory=deque)
+    changed: set[int] = field(default_factory=set)
+    """Messages that these entries have changed."""
+    bytes: int = 0
+
+
+class RecentEntries:
+    """The newest entries that this node has stored, so that the index of words
+    need not read them again.
+
+    Owner of the entries. The methods never switch."""
+
+    def __init__(self, most_bytes: int = 16 << 20) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._runs: dict[str, _Run] = {}
+        """By app. The one that has waited longest for news comes first, and
+        goes first."""
+
+    def add(self, commit: Commit) -> None:
+        """This node has stored entries."""
+        run = self._runs.pop(commit.app, None)
+        # another node has stored some in between
+        if run is None or run.end != commit.first:
+            self._bytes -= 0 if run is None else run.bytes
+            run = _Run(commit.first, commit.first)
+        self._runs[commit.app] = run
+        entries = commit.entries
+        begin = 0
+        while begin < len(entries):
+            end = begin + SEGMENT - run.end % SEGMENT
+            part = _part_of(entries[begin:end])
+            run.parts.append(part)
+            run.changed.update(part.changed)
+            run.end += len(part.conversations)
+            run.bytes += part.size
+            self._bytes += part.size
+            begin = end
+        while self._bytes > self._most_bytes:
+            self._bytes -= self._runs.pop(next(iter(self._runs))).bytes
+
+    def take(
+        self, app: str, first: int, end: int
+    ) -> tuple[list[ContentPart], set[int]]:
+        """The entries from ``first``, the beginning of a segment, to ``end``,
+        and which of them were changed.
+
+        Nothing, unless this node has stored each of them. All before ``end``
+        are forgotten.
+        """
+        run = self._runs.get(app)
+        if run is None or run.first >= end:
+            return [], set()
+        is_whole = run.first <= first and end <= run.end
+        parts: list[ContentPart] = []
+        while run.parts and run.parts[0].first < end:
+            part = run.parts.popleft()
+            run.bytes -= part.size
+            self._bytes -= part.size
+            if is_whole and part.first >= first:
+                parts.append(part)
+        changed = {id for id in run.changed if first <= id < end} if is_whole else set()
+        run.changed = {id for id in run.changed if id >= end}
+        run.first = min(end, run.end)
+        return parts, changed
+
+
+class LogWriter:
+    """Owner of the append queues, of the waiting requests and of the writing
+    connection.
+
+    ``connect`` opens the database (raises StorageUnavailable). ``seconds``:
+    time limit of one statement.
+    """
+
+    def __init__(self, connect: Callable[[], WriterConnection], seconds: float) -> None:
+        self.listener: LogListener | None = None
+        """Receives the stored entries."""
+        self.seconds = seconds
+        self._connect = connect
+        self.connection: WriterConnection | None = None
+        """Opened with the first draft. Only the writer uses it."""
+        self._queues: dict[str, _Queue] = {}
+        """Waiting drafts by app. The app that has waited longest comes
+        first."""
+        self._drafts = _Total()
+        """Totals over all of these queues."""
+        self._changes = _Queue(_Total())
+        self._singles = _Queue(_Total())
+        """Requests to store one by one, before all others."""
+        self._current: WriteTransaction | None = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._closed = False
+        self._memory = WriterMemory()
+        self.recent = RecentEntries()
+        self.known: dict[str, int] = {}
+        """App → the greatest id that is known to be stored, by any node.
+        Read-only for others."""
+        self.losses = 0
+        """How often this node has found that the database had lost entries."""
+
+    # --- queues ---------------------------------------------------------------
+
+    def send(self, request: AppendRequest) -> None:
+        """Queue a draft for storage. Never switches or raises.
+
+        Sending the same ``client_msg_id`` again always returns the same entry.
+        """
+        app, draft = request.app, request.draft
+        wrong, named = objection(draft), draft.client_msg_id
+        if wrong:
+            request.rejected = request.outcome = Rejected(RejectReason.INVALID, wrong)
+        elif named:
+            request.resend = resend_of(draft.sender, named)
+        size = request.size = len(draft.body) + len(draft.meta)
+        queue, total = self._queues.get(app), self._drafts
+        if self._closed:
+            _answer(request, StorageUnavailable("the database is closed"))
+            return
+        if (
+            total.requests >= MAX_WAITING_IN_ALL
+            or total.bytes + size > MAX_WAITING_BYTES_IN_ALL
+        ):
+            _answer(
+                request, StorageUnavailable("the append queues of all apps are full")
+            )
+            return
+        if queue is None:
+            queue = self._queues[app] = _Queue(total)
+        elif (
+            len(queue.requests) >= MAX_WAITING or queue.bytes + size > MAX_WAITING_BYTES
+        ):
+            _answer(request, StorageUnavailable("the append queue of the app is full"))
+            return
+        queue.push(request)
+        if queue.paused and len(queue.requests) >= queue.enough:
+            self._resume(app, queue)
+        elif self._greenlet is None and not queue.paused:
+            self._wake()
+
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
+        """Store drafts in order and return after the commit. A rejected draft
+        does not affect the others.
+
+        Raises StorageUnavailable if none was stored, StorageUnsure if the
+        result is unknown.
+        """
+        waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
+        for draft, answer in zip(drafts, waiting, strict=True):
+            self.send(AppendRequest(app, draft, answer.set))
+        answers = [result for each in waiting if (result := each.get()) is not None]
+        errors = [each for each in answers if isinstance(each, StorageUnavailable)]
+        if errors and not any(isinstance(each, Appended) for each in answers):
+            raise errors[0]
+        return answers
+
+    def change(
+        self, app: str, work: Callable[[AppTransaction], Change | Rejected]
+    ) -> Change | Rejected:
+        """Make a change and return after the commit. ``work`` makes the change
+        in the transaction.
+
+        Raises the same errors as :meth:`append`.
+        """
+        if self._closed:
+            raise StorageUnavailable("the database is closed")
+        result: AsyncResult[Outcome] = AsyncResult()
+        self._changes.push(ChangeRequest(app, work, result.set))
+        self._wake()
+        outcome = result.get()
+        if isinstance(outcome, StorageUnavailable):
+            raise outcome
+        assert isinstance(outcome, Change | Rejected)
+        return outcome
+
+    def run(self, app: str, work: Callable[[AppTransaction], T]) -> T:
+        """Do ``work`` in a transaction, and return its result after the commit.
+
+        Raises the same errors as :meth:`append`; StorageUnavailable also if the
+        database refuses a row.
+        """
+        results: list[T] = []
+
+        def change(transaction: AppTransaction) -> Change:
+            results[:] = [work(transaction)]  # it may run again
+            return Change(0)
+
+        outcome = self.change(app, change)
+        if isinstance(outcome, Rejected):
+            raise StorageUnavailable(outcome.detail)
+        return results[0]
+
+    def begin_uplink(self, app: str, user: str, session: int) -> int:
+        """Let only this session of a user send drafts that name an uplink
+        session. Switches.
+
+        Returns the last id of the log at this moment: whatever the user's older
+        sessions have sent is at or before it, or is never stored. ``session``:
+        a number that no session of the app ever had. Raises the same errors as
+        :meth:`append`; then the client must log in again.
+        """
+
+        def work(transaction: AppTransaction) -> int:
+            transaction.uplink_sessions[user] = session
+            return transaction.before
+
+        return self.run(app, work)
+
+    def learn(self, app: str, id: int) -> None:
+        """An id of an app's log is known to be stored. Never switches."""
+        if id > self.known.get(app, 0):
+            self.known[app] = id
+
+    def check(self, app: str) -> int:
+        """Let the log of an app continue beyond what is known, if the database
+        has lost that. Returns the last id. Switches. Raises the same errors as
+        :meth:`append`."""
+        return self.run(app, lambda transaction: transaction.before)
+
+    def is_busy(self, app: str) -> bool:
+        """Whether drafts of an app are waiting or being stored. Never
+        switches."""
+        return app in self._queues or any(True for _ in self._underway(app))
+
+    def senders(self, app: str) -> set[str]:
+        """The senders of drafts that are waiting or being stored. Never
+        switches."""
+        return {request.draft.sender for request in self._underway(app)}
+
+    def stores_for(self, app: str, connection: Connection) -> bool:
+        """Whether a draft of this connection is being stored. Never
+        switches."""
+        return any(request.connection is connection for request in self._underway(app))
+
+    def _underway(self, app: str) -> Iterable[AppendRequest]:
+        current = self._current
+        requests = (
+            () if current is None or current.given_up else current.apps.get(app, ())
+        )
+        for request in (*requests, *self._singles.requests):
+            if request.app == app and isinstance(request, AppendRequest):
+                yield request
+
+    def close(self) -> None:
+        """Store the waiting drafts, and refuse new requests. Switches."""
+        for queue in self._queues.values():
+            queue.paused = False
+        self._closed = True
+        self._wake()
+        if self._greenlet is not None:
+            self._greenlet.join(5.0)
+            if self._greenlet is not None:
+                self._greenlet.kill(block=False)
+        closed = StorageUnavailable("the database is closed")
+        if self._current is not None:
+            self._give_up(self._current, closed)
+        for queue in (self._singles, self._changes, *self._queues.values()):
+            _refuse(queue, len(queue.requests), closed)
+        try:
+            if self.connection is not None:
+                self.connection.close()
+        except NotStored:
+            log.debug("the log's connection stays open: it is in use")
+
+    # --- greenlet -------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        try:
+            while apps := self._take():
+                self._store(WriteTransaction(apps, self._memory, self.known))
+        finally:
+            self._greenlet = None
+
+    def _take(self) -> dict[str, list[Request]]:
+        """The requests of the next transaction by app. Empty if nothing waits
+        except in apps that pause."""
+        if self._singles.requests:
+            (single,), _ = self._singles.take(1)
+            return {single.app: [single]}
+        taken: dict[str, list[Request]] = {}
+        for change in self._changes.take(BATCH_CHANGES)[0]:
+            taken.setdefault(change.app, []).append(change)
+        drafts = size = 0
+        for app in list(self._queues):
+            if drafts >= BATCH_DRAFTS or size >= _BATCH_BYTES:
+                break
+            queue = self._queues[app]
+            if queue.paused:
+                continue
+            del self._queues[app]
+            some, their_size = queue.take(BATCH_DRAFTS - drafts, _BATCH_BYTES - size)
+            if some:
+                taken.setdefault(app, []).extend(some)
+            drafts += len(some)
+            size += their_size
+            if queue.requests:
+                self._queues[app] = queue  # to the end
+        return taken
+
+    def _store(self, transaction: WriteTransaction) -> None:
+        self._current = transaction
+        watches: list[gevent.Greenlet[..., None]] = []
+        timer = gevent.get_hub().loop.timer(2 * self.seconds)
+        timer.start(lambda: watches.append(gevent.spawn(self._watch, transaction)))
+        began = perf_counter()
+        try:
+            self._write(transaction, began)
+        except Exception:
+            log.exception("the log could not be written")
+            self._fail(transaction, StorageUnavailable("the log could not be written"))
+        finally:
+            self._current = None
+            timer.stop()
+            timer.close()
+            gevent.killall(watches, block=False)
+
+    def _write(self, transaction: WriteTransaction, began: float) -> None:
+        if any(request.outcome is None for request in transaction.requests):
+            try:
+                if self.connection is None:
+                    self.connection = self._connect()
+            except StorageUnavailable as error:
+                self._fail(transaction, error)
+                return
+            connection = self.connection
+            try:
+                self._transact(connection, transaction)
+            except NotStored as error:
+                self._fail(transaction, connection.failed(str(error), error.__cause__))
+                return
+            except RowRefused as error:
+                if transaction.guard.take():
+                    self._divide(transaction, str(error))
+                return
+            except Unsure as error:
+                failure = connection.failed(str(error), error.__cause__)
+                if not self._was_stored(connection, transaction):
+                    self._fail(transaction, failure)
+                    return
+            connection.answered(wrote=bool(transaction.commits))
+        self._finish(transaction, perf_counter() - began)
+
+    def _transact(
+        self, connection: WriterConnection, transaction: WriteTransaction
+    ) -> None:
+        """Run a transaction, beyond what the database has lost. Raises
+        NotStored, Unsure or RowRefused."""
+        while True:
+            try:
+                connection.transact(transaction, transaction.guard, self.seconds)
+                return
+            except EntriesLost:
+                try:
+                    lost = connection.transact(
+                        partial(move_on, dict(self.known)), CommitGuard(), self.seconds
+                    )
+                except (Unsure, RowRefused) as error:
+                    raise NotStored(str(error)) from error
+            for app, gap in lost.items():
+                if gap.first <= self.known.get(app, 0):
+                    log.error(_LOST, app, gap.first - 1, self.known[app], gap.last + 1)
+            self.losses += bool(lost)
+
+    def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
+        """Answer the requests, and deliver the stored entries. Never
+        switches."""
+        for commit in transaction.commits.values():
+            self.learn(commit.app, commit.last)
+            self.recent.add(commit)
+        for app, requests in transaction.apps.items():
+            for request in requests:
+                assert request.outcome is not None
+                _answer(request, request.outcome)
+            drafts, pause = (
+                sum([isinstance(request, AppendRequest) for request in requests]),
+                0.0,
+            )
+            if self.listener is not None:
+                try:
+                    if app in transaction.commits:
+                        self.listener.committed(transaction.commits[app])
+                    if drafts:
+                        pause = self.listener.batch_stored(app, drafts, seconds)
+                except Exception:  # the entries are stored nevertheless
+                    log.exception("stored entries of %s could not be delivered", app)
+            queue = self._queues.get(app)
+            waiting = 0 if queue is None else len(queue.requests)
+            if pause:
+                self._pause(app, pause)
+            elif drafts and 0 < waiting < _ENOUGH and waiting + drafts >= _GROUP:
+                # Otherwise two groups of senders would take turns, with a
+                # transaction each.
+                self._pause(app, min(seconds, 0.004), waiting + drafts)
+
+    def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
+        """Let the drafts of an app wait, at most until there are ``enough``."""
+        if self._closed:
+            return
+        queue = self._queues.get(app)
+        if queue is None:
+            queue = self._queues[app] = _Queue(self._drafts)
+        queue.paused, queue.enough = True, enough
+        gevent.spawn_later(seconds, self._resume, app, queue)
+
+    def _resume(self, app: str, queue: _Queue) -> None:
+        """End a pause. The timer of one that has ended before may end a later
+        one early."""
+        queue.paused = False
+        if queue.requests:
+            self._wake()
+        elif self._queues.get(app) is queue:
+            del self._queues[app]
+
+    def _was_stored(
+        self, connection: WriterConnection, transaction: WriteTransaction
+    ) -> bool:
+        """Look up whether a transaction was committed. Waits until the database
+        answers.
+
+        Nothing may be delivered before earlier entries of the log.
+        """
+        if not transaction.commits:
+            # No row shows whether a session has begun, or a vote was stored.
+            # Its client logs in again, or votes again, which is always safe.
+            return not transaction.is_unseen
+        commit = next(iter(transaction.commits.values()))
+
+        def look(sql: DirectStatements) -> bool:
+            # The lock waits for the end of the transaction, which may still be
+            # running on the server.
+            return (
+                batch_of(sql, lock_head(sql, commit.app).number, commit.first)
+                == transaction.batch
+            )
+
+        while True:
+            try:
+                return connection.ask(look, self.seconds)
+            except (NotStored, RowRefused):
+                gevent.sleep(0.5)
+
+    def _divide(self, transaction: WriteTransaction, words: str) -> None:
+        """Retry the requests of a refused transaction one by one, so that only
+        the bad one fails."""
+        requests = transaction.requests
+        if len(requests) > 1:
+            for request in requests:
+                request.outcome = request.rejected
+                self._singles.push(request)
+            return
+        log.error("the database refuses a row: %s", words)
+        _answer(requests[0], Rejected(RejectReason.INVALID, "the database refuses it"))
+
+    def _fail(self, transaction: WriteTransaction, error: StorageUnavailable) -> None:
+        if not transaction.given_up:
+            for request in transaction.requests:
+                _answer(request, error)
+
+    # --- time limits ----------------------------------------------------------
+
+    def _watch(self, transaction: WriteTransaction) -> None:
+        """Greenlet: give up a transaction that does not end, then the requests
+        behind it."""
+        error: StorageUnavailable = StorageUnavailable(_LATE)
+        if self.connection is not None:
+            error = self.connection.failed("no answer in time")
+        if transaction.guard.take():
+            self._fail(transaction, error)
+            transaction.given_up = True
+        else:
+            gevent.sleep(self.seconds)
+            self._answer_unsure(transaction)
+        while True:
+            waiting = (self._singles, self._changes, *self._queues.values())
+            for queue in waiting:
+                queue.stale = len(queue.requests)
+            gevent.sleep(2 * self.seconds)
+            for queue in waiting:
+                _refuse(queue, queue.stale, error)
+
+    def _give_up(
+        self, transaction: WriteTransaction, error: StorageUnavailable
+    ) -> None:
+        if transaction.guard.take():
+            self._fail(transaction, error)
+            transaction.given_up = True
+        elif not transaction.given_up:
+            self._answer_unsure(transaction)
+
+    def _answer_unsure(self, transaction: WriteTransaction) -> None:
+        for request in transaction.requests:
+            if request.unsure is None:
+                unsure = StorageUnsure(_LATE)
+                _answer(request, unsure)
+                request.unsure = unsure
+
+
+def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
+    for request in queue.take(count)[0]:
+        _answer(request, error)
+
+
+def _answer(request: Request, outcome: Outcome) -> None:
+    """Pass an outcome to whoever waits for it. Never switches."""
+    try:
+        if request.owner is not None:
+            request.owner.stored(request, outcome)  # type: ignore[arg-type]  # a draft gets an Appended
+        elif (
+            done := request.done if request.unsure is None else request.unsure.on_known
+        ) is not None:
+            done(outcome)  # type: ignore[arg-type]  # a change gets a Change
+    except Exception:
+        log.exception("a requester could not be answered")
+
+
+class WritingPart(Store.Rows):
+    """A part of the log that reads its tables, and changes them by the
+    writer."""
+
+    def __init__(self, writer: LogWriter, store: Store) -> None:
+        super().__init__(store)
+        self._writer = writer
+
+
+def in_transaction(
+    work: Callable[Concatenate[Writing, AppTransaction, P], Change | Rejected],
+) -> Callable[Concatenate[Writing, str, P], Change | Rejected]:
+    """Let a method of a part make a change (:meth:`LogWriter.change`): callers
+    give the app in place of the transaction."""
+
+    @wraps(work)
+    def method(
+        part: Writing, app: str, /, *args: P.args, **values: P.kwargs
+    ) -> Change | Rejected:
+        return part._writer.change(
+            app, lambda transaction: work(part, transaction, *args, **values)
+        )
+
+    return method

@@ -1,0 +1,139 @@
+"""Searches in stored messages, which take turns; and the filling of the index
+of words that they use.
+
+Every node looks for messages that are not in the index; a claim in the position
+of an index says which node works on it.
+"""
+
+import logging
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from imserver.gateway.auth.rates import Buckets, Rate
+from imserver.gateway.clock import is_long_turn
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.store import Store
+from imserver.messenger.log.commands import Search
+from imserver.messenger.log.contract import Entry, page_size
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.search.limits import SEARCH_MILLISECONDS, SEARCH_TIME
+
+log = logging.getLogger(__name__)
+
+SEARCHES_AT_ONCE: Final = 2
+SEARCH_SECONDS: Final = 10.0
+"""How long a search waits for its turn; then it is refused, as while the
+database does not answer."""
+SEARCHES_WAITING: Final = 40
+"""How many wait; further ones are refused at once. A search may take half a
+second, so more would wait in vain, and over HTTP each of them takes one of
+``limits.http_requests``."""
+
+
+class MessageSearch:
+    """Searches of messages. Owner of the turns: few searches run at a time, so
+    that the database has time for everything else. Each user pays for the time
+    that their searches take."""
+
+    def __init__(
+        self, store: Store, buckets: Callable[[Rate, float, float], Buckets] = Buckets
+    ) -> None:
+        self._log = store.part(MessageLog)
+        self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
+        self._waiting = 0
+        self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
+
+    def search(self, app: str, user: str, wanted: Search) -> tuple[list[Entry], int]:
+        """As many of the newest results as fit on a page; see
+        :meth:`imserver.messenger.search.search.EntrySearch.find`. Raises StorageUnavailable, and
+        TooManyRequests if the user has used up their time.
+        """
+        self._time.require((app, user))
+        self._take_turn()
+        began = monotonic()
+        try:
+            page, upto = self._log.search.find(app, user, wanted)
+        finally:
+            self._turns.release()
+            self._time.charge((app, user), int((monotonic() - began) * 1000))
+        count = count_fitting(map(page_size, reversed(page)))
+        entries = page[len(page) - count :]
+        return entries, entries[0].id if count < len(page) else upto
+
+    def _take_turn(self) -> None:
+        has_turn = self._turns.acquire(blocking=False)
+        if not has_turn and self._waiting < SEARCHES_WAITING:
+            self._waiting += 1
+            try:
+                has_turn = self._turns.acquire(timeout=SEARCH_SECONDS)
+            finally:
+                self._waiting -= 1
+        if not has_turn:
+            raise StorageUnavailable("too many searches at a time")
+
+
+class WordIndexing:
+    """Owner of what this node knows of the indexes. A message costs nothing
+    before its segment is whole."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._ends: dict[str, int] = {}
+        """App → the last id of the segment that comes next."""
+        self._has_begun = False
+        self._merged_at = -inf
+
+    def work(self) -> None:
+        """Add the segments that are whole, and merge changes from time to time.
+        Switches. Raises StorageUnavailable."""
+        self.look()
+        # One merge of a segment serves all changes of its messages.
+        if monotonic() - self._merged_at >= 60.0:
+            self._merged_at = monotonic()
+            self.merge()
+
+    def look(self) -> None:
+        """Add the segments that are whole. Switches. Raises
+        StorageUnavailable."""
+        if not self._store.has_database:
+            return
+        stored = self._store.part(MessageLog)
+        known = stored.writer.known
+        if not self._has_begun:  # messages of a release before, or of another node
+            self._ends = dict.fromkeys(stored.entries.apps(), 0)
+            self._has_begun = True
+        for app in {*self._ends, *known}:
+            if known.get(app, 0) < self._ends.get(app, 0):
+                continue
+            count = 0
+            end, is_whole = stored.words.next_end(app)
+            while is_whole and stored.words.fill(app, _rest):
+                count += 1
+                end, is_whole = stored.words.next_end(app)
+            if count > 1:
+                log.info(
+                    "the words of %d segments of app %s were added to the index",
+                    count,
+                    app,
+                )
+            self._ends[app] = end
+
+    def merge(self) -> None:
+        """Bring the changes of messages into the indexes. Switches. Raises
+        StorageUnavailable."""
+        words = self._store.part(MessageLog).words
+        for app in words.changed():
+            while words.merge(app, _rest):
+                pass
+
+
+def _rest() -> None:
+    if is_long_turn(0.002):
+        # The messages of others come first.
+        gevent.sleep(0.004)

@@ -1,0 +1,449 @@
+"""Searches of messages: by their words, sender, type, links and time.
+
+A search goes backwards through the messages that a user may read, in short
+steps. Words are looked up in the index
+(:mod:`imserver.messenger.search.words`); the messages that are not in it
+yet are scanned, as are all where no words are wanted.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any, Final
+
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.storage.statements import Row, Statements, chunks, marks_of
+from imserver.messenger.log.commands import Search, SearchFilter
+from imserver.messenger.log.contract import Entry
+from imserver.messenger.log.read import VISIBLE, fetch, last_before
+from imserver.messenger.log.rows import NUMBERS, LogHead, read_log
+from imserver.messenger.search.words import (
+    CONVERSATIONS,
+    SEGMENT,
+    TEXT_TYPE,
+    IndexPart,
+    Term,
+    WordQuery,
+    buckets_of,
+    buckets_with,
+    in_conversations,
+    indexed_before,
+    newest_part,
+    offsets_with,
+    rows_of,
+    searched_text,
+)
+from imserver.plugin.runtime import Service
+from imserver.plugin.storage import Store
+
+SEARCH_SECONDS: Final = 0.5
+"""Time after which a search returns. The caller may continue it."""
+FIRST_STRETCH: Final = 4096
+"""Number of ids that the first step scans, in one transaction."""
+_SHORT_SECONDS: Final = 0.005
+"""After a shorter step, the next one scans four times as many ids; after one
+longer than four times this, half as many. So writers wait only briefly."""
+STRETCH_GROWTH: Final = 4
+_FIRST_SEGMENTS: Final = 8
+"""Segments in which the first step looks up the words. Each next one takes so
+many times more."""
+_ROWS_AT_ONCE: Final = 256
+"""Rows of the index that one query reads: at most 16 MB."""
+_CHECKED_AT_ONCE: Final = 64
+"""Messages with the words that one query reads."""
+_CLOCKS_SECONDS: Final = 600
+"""The clocks of the nodes, and the clock of a sender, may differ by so much."""
+_LINKS: Final = ("http://", "https://", "www.")
+_LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
+
+_IS_FOUND: Final = (
+    f"m.kind = {NUMBERS['message']} AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log "
+    "AND h.id = m.id AND h.member IN ('', %s))"
+)
+"""Condition: a message that the user has not hidden. Recalled entries and edits
+are hidden from ``''``."""
+
+
+class EntrySearch(Store.Rows):
+    """Searches the messages of users."""
+
+    def find(self, app: str, user: str, search: Search) -> tuple[list[Entry], int]:
+        """Search backwards from an id (0: the end), in one conversation or (0)
+        in all.
+
+        Without text, the filter alone decides. Its default types are ``text``,
+        or all if neither text nor links are wanted.
+        :class:`imserver.messenger.search.words.WordQuery` says what a
+        text is found by.
+
+        Returns the entries in order, and the id to continue from (0: the search
+        is complete). Finds only what the user may read, and nothing that is
+        hidden or recalled.
+
+        Returns after half a second with the result so far, which may be empty.
+        Each step is a transaction of its own.
+        """
+        wanted, filter, limit = _Wanted(user, search), search.filter, search.limit
+        start: tuple[LogHead, int] | None = read_log(
+            self._store,
+            app,
+            lambda sql, head: (head, indexed_before(sql, head.number)),
+            None,
+        )
+        if start is None or wanted.is_nothing:
+            return [], 0
+        head, indexed = start
+        floor, upto = head.floor, last_before(head, search.before)
+        if filter.since or filter.until:
+            floor, upto = self._store.read_or(
+                (floor, upto), partial(time_window, head, upto, filter)
+            )
+        scan = _Scan(
+            self._store,
+            head.number,
+            wanted,
+            indexed if search.text else 0,
+            FIRST_STRETCH,
+        )
+        look_up = _LookUp(self._store, head.number, wanted, scan)
+        newest: list[Entry] = []
+        deadline = monotonic() + SEARCH_SECONDS
+        while upto > floor:
+            step = scan if upto >= scan.begin else look_up
+            entries, upto = step.take(floor, upto, limit + 1 - len(newest))
+            newest = entries + newest
+            if len(newest) > limit:
+                return newest[-limit:], newest[-limit].id
+            if monotonic() > deadline and upto > floor:
+                return newest, upto + 1
+        return newest, 0
+
+
+class _Wanted:
+    """What a user searches for: as SQL, and checked again, because engines
+    compare differently."""
+
+    def __init__(self, user: str, search: Search) -> None:
+        text, filter = search.text, search.filter
+        self.user = user
+        self.conversation = search.conversation
+        self.words = WordQuery(text)
+        self.is_nothing = bool(text) and not self.words.units
+        """Whether the text has no word, so that no message has it."""
+        self._filter = filter
+        self._types = filter.types or ((TEXT_TYPE,) if text or filter.link else ())
+
+    def sql(self, engine: str, with_words: bool) -> tuple[str, list[Any]]:
+        """The condition for ``m``, and its values. ``with_words``: most
+        messages without the words are left out."""
+        contains, is_wide = _MATCHES[engine]
+        parts: list[str] = []
+        values: list[Any] = []
+        if self._filter.sender:
+            parts.append("m.sender = %s")
+            values.append(self._filter.sender)
+        for bound, time in (
+            ("m.time_ms >= %s", self._filter.since),
+            ("m.time_ms < %s", self._filter.until),
+        ):
+            if time:
+                parts.append(bound)
+                values.append(time)
+        if self._types:
+            parts.append(f"m.type IN {marks_of(len(self._types))}")
+            values += self._types
+        for unit in self.words.units[:8] if with_words else ():
+            # In other letters a text has many spellings, and JSON may have
+            # escapes in place of them.
+            parts.append(f"({contains} OR {is_wide})" if unit.isascii() else is_wide)
+            values += [unit] * unit.isascii()
+        if self._filter.link:
+            parts.append(f"({' OR '.join([contains] * len(_LINKS))})")
+            values += _LINKS
+        return " AND ".join(parts) or "1 = 1", values
+
+    def checked(self, entries: list[Entry]) -> list[Entry]:
+        """The entries that have what is wanted. Long texts take time: others
+        are served meanwhile."""
+        hits = []
+        for entry in entries:
+            if self._holds(entry):
+                hits.append(entry)
+            if is_long_turn():
+                serve_others()
+        return hits
+
+    def _holds(self, entry: Entry) -> bool:
+        if entry.kind == "recall":  # changed after the user had left
+            return False
+        if not (self.words.units or self._filter.link):
+            return True
+        text = searched_text(entry.type, entry.body)
+        return self.words.is_in(text) and not (
+            self._filter.link and _LINK.search(text) is None
+        )
+
+
+def time_window(
+    head: LogHead, upto: int, filter: SearchFilter, sql: Statements
+) -> tuple[int, int]:
+    """The ids that a filter of time leaves: (after, up to). ``stored_at`` grows
+    with the ids, but for the differences of clocks."""
+    after = head.floor
+    if filter.since:
+        after = _first_since(sql, head, filter.since // 1000 - _CLOCKS_SECONDS) - 1
+    if filter.until:
+        upto = min(
+            upto, _first_since(sql, head, filter.until // 1000 + _CLOCKS_SECONDS) - 1
+        )
+    return after, upto
+
+
+def _first_since(sql: Statements, head: LogHead, second: int) -> int:
+    """The first id that was stored at this Unix second or later; one after the
+    last if there is none."""
+    statement = (
+        "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
+    )
+    low, high = head.floor + 1, head.last_id + 1
+    while low < high:
+        middle = (low + high) // 2
+        rows = sql.query(statement, (head.number, middle))
+        if rows and rows[0][0] < second:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+class _Scan(Service):
+    """Looks through the messages that are not in the index, from ``begin``
+    on."""
+
+    _store: Store
+    _log: int
+    _wanted: _Wanted
+    begin: int
+    _stretch: int
+
+    def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
+        """At most ``count`` of the newest entries of the next ids, and the last
+        id that remains."""
+        began = monotonic()
+        after = max(upto - self._stretch, floor, self.begin - 1)
+        entries: list[Entry] = self._store.read_or(
+            [], partial(self._step, after, upto, count)
+        )
+        # If the limit cut the step short, the rest of the step remains to be
+        # scanned.
+        rest = entries[0].id - 1 if len(entries) == count else after
+        hits = self._wanted.checked(entries)
+        took = monotonic() - began
+        if took < _SHORT_SECONDS:
+            self._stretch *= STRETCH_GROWTH
+        elif took > STRETCH_GROWTH * _SHORT_SECONDS:
+            self._stretch = max(self._stretch // 2, 256)
+        return hits, rest
+
+    def _step(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
+        """One step: at most ``count`` entries, the newest with ``after < id <=
+        upto``."""
+        user, conversation = self._wanted.user, self._wanted.conversation
+        one = f"AND s.conversation = {int(conversation)} " if conversation else ""
+        condition, values = self._wanted.sql(sql.engine, with_words=True)
+        statement = (
+            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {one}"
+            f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
+            f"AND {_IS_FOUND} AND {condition} ORDER BY m.id DESC LIMIT %s"
+        )
+        ids = [
+            row[0]
+            for row in sql.query(
+                statement, (self._log, user, after, upto, user, *values, count)
+            )
+        ]
+        return fetch(sql, self._log, ids, user) if ids else []
+
+
+class _LookUp:
+    """Looks up the words in the index, segment by segment, the newest first."""
+
+    def __init__(self, store: Store, log: int, wanted: _Wanted, scan: _Scan) -> None:
+        self._store = store
+        self._log = log
+        self._wanted = wanted
+        self._scan = scan
+        self._terms = list(wanted.words.terms)
+        self._seen = dict.fromkeys(self._terms, 0)
+        """Term → how many messages had it, of those that were looked up."""
+        self._looked = 0
+        """Segments that were looked at."""
+        self._conversations: set[int] | None = None
+        self._segments = _FIRST_SEGMENTS
+        self._rest: list[int] = []
+        """Messages that have the words and were not checked, in order."""
+        self._after = 0
+        """The last id before the segments of these messages."""
+
+    def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
+        """At most ``count`` of the newest entries of the next ids, and the last
+        id that remains."""
+        if not self._rest:
+            self._terms.sort(key=self._seen.__getitem__)
+            # What one query reads: the rarest, and each next one while most
+            # segments have those before it.
+            together = [
+                term
+                for number, term in enumerate(self._terms)
+                if all(
+                    self._seen[before] >= self._looked
+                    for before in self._terms[:number]
+                )
+            ]
+            size = min(self._segments, _ROWS_AT_ONCE // len(buckets_with(together)))
+            nothing: tuple[int, IndexPart | None] = (0, None)
+            work = partial(
+                newest_part,
+                log=self._log,
+                after=floor,
+                upto=upto,
+                most=size,
+                terms=together,
+            )
+            begin, part = self._store.read_or(nothing, work)
+            if begin <= upto:  # the index is made anew
+                self._scan.begin = begin
+                return [], upto
+            if part is None:
+                return [], floor
+            self._segments *= _FIRST_SEGMENTS
+            mine = self._own_conversations() if part.others else ()
+            ids = {id for id, conversation in part.others if conversation in mine}
+            ids.update(self._ids_in(part, together))
+            self._rest = sorted(id for id in ids if floor < id <= upto)
+            self._after = max(part.segments[0] * SEGMENT - 1, floor)
+        some, self._rest = (
+            self._rest[-_CHECKED_AT_ONCE:],
+            self._rest[:-_CHECKED_AT_ONCE],
+        )
+        entries = (
+            self._wanted.checked(self._store.read_or([], partial(self._readable, some)))
+            if some
+            else []
+        )
+        return entries, some[0] - 1 if self._rest else self._after
+
+    def _ids_in(self, part: IndexPart, together: Sequence[Term]) -> Iterator[int]:
+        """The messages of these segments that have all terms, most of them in
+        conversations of the user."""
+        self._looked += len(part.segments)
+        offsets_of: dict[int, set[int]] = {}
+        for number, term in enumerate(self._terms):
+            offsets: dict[int, set[int]] = {}
+            own = (
+                [part.rows]
+                if term in together
+                else self._rows_with(term, list(offsets_of))
+            )
+            for rows in own:
+                buckets = buckets_of(term)
+                for segment, bucket, terms in rows:
+                    if bucket not in buckets or (number and segment not in offsets_of):
+                        continue
+                    if some := offsets_with(terms, term):
+                        offsets.setdefault(segment, set()).update(some)
+                    if is_long_turn():
+                        serve_others()
+            self._seen[term] += sum(map(len, offsets.values()))
+            both = (
+                offsets
+                if not number
+                else {each: offsets_of[each] & offsets[each] for each in offsets}
+            )
+            offsets_of = {segment: some for segment, some in both.items() if some}
+        count = sum(map(len, offsets_of.values()))
+        ids = (
+            segment * SEGMENT + offset
+            for segment, some in offsets_of.items()
+            for offset in some
+        )
+        # Of many, the conversations are read one by one: a row of the index has
+        # those of a segment.
+        if count > 2048:
+            mine = self._own_conversations()
+            rows = self._store.read_or(
+                list[Row](),
+                lambda sql: rows_of(sql, self._log, [CONVERSATIONS], list(offsets_of)),
+            )
+            for segment, _, row in rows:
+                offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
+                if is_long_turn():
+                    serve_others()
+        elif count > _CHECKED_AT_ONCE:
+            mine = self._own_conversations()
+            some_ids, statement = (
+                list(ids),
+                "SELECT m.id, m.conversation FROM message m WHERE m.log = %s",
+            )
+            pairs = self._store.read_or(
+                list[Row](),
+                lambda sql: sql.query_in(
+                    f"{statement} AND m.id IN {{}}", (self._log,), some_ids
+                ),
+            )
+            return (id for id, conversation in pairs if conversation in mine)
+        return ids
+
+    def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
+        for some in chunks(segments, _ROWS_AT_ONCE // len(buckets_of(term))):
+            yield self._store.read_or(
+                [],
+                partial(
+                    rows_of, log=self._log, buckets=buckets_with([term]), segments=some
+                ),
+            )
+
+    def _own_conversations(self) -> set[int]:
+        """The conversations in which a message is worth a look."""
+        if self._wanted.conversation:
+            return {self._wanted.conversation}
+        if self._conversations is None:
+            statement = "SELECT DISTINCT conversation FROM membership WHERE log = %s AND member = %s"
+            values = (self._log, self._wanted.user)
+            rows: list[Row] = self._store.read_or(
+                [], lambda sql: sql.query(statement, values)
+            )
+            self._conversations = {row[0] for row in rows}
+        return self._conversations
+
+    def _readable(self, ids: Sequence[int], sql: Statements) -> list[Entry]:
+        """Those of these messages that the user may read and the filter lets
+        through."""
+        user = self._wanted.user
+        condition, values = self._wanted.sql(sql.engine, with_words=False)
+        statement = (
+            f"SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
+            f"AND {VISIBLE}) AND {_IS_FOUND} AND {condition} AND m.log = %s AND m.id IN {{}}"
+        )
+        rows = sql.query_in(statement, (user, user, *values, self._log), ids)
+        return fetch(sql, self._log, [row[0] for row in rows], user) if rows else []
+
+
+_MATCHES: Final[dict[str, tuple[str, str]]] = {
+    "sqlite": (
+        "instr(lower(CAST(m.body AS TEXT)), %s) > 0",
+        "(length(m.body) <> length(CAST(m.body AS TEXT)) OR instr(m.body, X'5C') > 0)",
+    ),
+    "postgresql": (
+        "position(%s in lower(encode(m.body, 'escape'))) > 0",
+        "position(chr(92) in encode(m.body, 'escape')) > 0",
+    ),
+    "mysql": (
+        "LOCATE(CONVERT(%s USING utf8mb4), CONVERT(m.body USING utf8mb4)) > 0",
+        "(LENGTH(m.body) <> CHAR_LENGTH(CONVERT(m.body USING utf8mb4)) OR LOCATE(CHAR(92), m.body) > 0)",
+    ),
+}
+"""Engine → (condition for a body that contains a word in ASCII, in small
+letters; condition for one that has other characters, or a backslash). False
+hits are removed afterwards."""

@@ -1,0 +1,512 @@
+"""The index of words of each log: filled a whole segment at a time, and mended
+after messages have changed.
+
+A *segment* is a range of :data:`SEGMENT` ids. For each of its terms
+(:mod:`imserver.messenger.search.words`) the index has in which of its
+messages the term is, as offsets from its first id. The terms lie in buckets by
+their first two characters, a row each. One more row says in which conversation
+each message is, and one which messages are *long*: the index has not all of
+their terms, so a search compares their texts.
+
+The newest segment is not in the index before it is whole: a search looks
+through its messages itself. So a stored message costs nothing before its
+commit, and a row of the index serves many messages.
+
+Whoever changes messages calls :func:`note_changes` in the same transaction,
+which adds a small row for each. A search compares the texts of these messages,
+whatever the index has. :meth:`WordIndex.merge` brings the index up to date
+later. So only who has the claim writes the index itself.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from time import monotonic
+from typing import Final, Literal
+
+import gevent
+from msgspec import Struct
+
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Row, Statements, chunks, text_of
+from imserver.messenger.log.rows import (
+    ROOM,
+    LogHead,
+    change_log,
+    in_log,
+    read_log,
+)
+from imserver.messenger.search.word_content import (
+    LONG_BODY,
+    ContentPart,
+    ContentRow,
+    Pause,
+    SegmentContent,
+)
+from imserver.messenger.search.words import (
+    CONVERSATIONS,
+    LONG,
+    LONG_MESSAGE,
+    SEGMENT,
+    conversation_at,
+    decode_terms,
+    indexed_before,
+    long_in,
+    merged_terms,
+)
+from imserver.plugin.storage import Store
+
+TakeRecent = Callable[[str, int, int], tuple[list[ContentPart], set[int]]]
+"""See :meth:`imserver.messenger.log.writer.RecentEntries.take`."""
+LEASE_SECONDS: Final = 60
+"""How long a node has the index of a log for itself. Then another one may claim
+it, and what the first one writes is dropped."""
+_BLOCK: Final = 1024
+"""Ids whose messages one query reads: 8 MB at most. A transaction costs as much
+as 150 messages."""
+_BUCKETS_AT_ONCE: Final = 16
+_COLUMNS: Final = "log, segment, bucket, terms"
+_HAS_CHANGES: Final = (
+    "(p.floor < %s OR EXISTS (SELECT 1 FROM word_change c WHERE c.log = p.log "
+    f"AND c.id < p.segment * {SEGMENT}))"
+)
+"""Condition: the index ``p`` of a log with this floor has what
+:meth:`WordIndex.merge` takes out."""
+
+
+class SegmentClaim(Struct, frozen=True):
+    """The right to change the index of a log, the segment that this node adds
+    or mends, and what of it."""
+
+    log: int
+    number: int
+    """The column ``changes`` of the position; another claim has another
+    number."""
+    segment: int
+    changes: Sequence[Row]
+    """Of messages of the segment: (message, the entry that changed it)."""
+    floor: int
+    """Up to which id all messages have expired."""
+
+    @property
+    def first(self) -> int:
+        """The first id of the segment."""
+        return self.segment * SEGMENT
+
+
+def _pause() -> None:
+    if is_long_turn():
+        serve_others()
+
+
+class WordIndex(Store.Rows):
+    """Fills the index, and brings it up to date. All methods switch and may
+    raise StorageUnavailable."""
+
+    def __init__(self, store: Store, take_recent: TakeRecent) -> None:
+        super().__init__(store)
+        self._take_recent = take_recent
+
+    @in_log(lambda: (0, False))
+    def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
+        """The last id of the segment that comes next into the index, and
+        whether all its messages are stored. Without a log it is 0."""
+        end = _next_end(sql, head)
+        return end, end <= head.last_id
+
+    def changed(self) -> list[str]:
+        """The apps whose index has something to :meth:`merge`."""
+        statement = (
+            "SELECT l.app FROM word_position p JOIN log l ON l.number = p.log AND l.part = 0 "
+            f"WHERE {_HAS_CHANGES % 'l.floor'}"
+        )
+        return self._store.read_or(
+            [], lambda sql: [text_of(row[0]) for row in sql.query(statement)]
+        )
+
+    def fill(self, app: str, pause: Pause = _pause) -> bool:
+        """Add the next segment. False: it is not whole yet, or another node
+        works on the index."""
+        claim = change_log(self._store, app, _claim_next, None)
+        if claim is None:
+            return False
+        content = SegmentContent(claim.first)
+        end = claim.first + SEGMENT
+        parts, changed = self._take_recent(app, max(claim.first, 1), end)
+        if parts and claim.floor < parts[0].first:
+            # Who has changed one of these messages before this node stored the
+            # last of them was this node; who did so later has noted it.
+            changed.update(id for id, _ in claim.changes)
+            for part in parts:
+                content.add_part(part, changed, pause)
+            self._read(app, sorted(changed), content, pause)
+        else:
+            for first in range(claim.first, end, _BLOCK):
+                content.add(
+                    read_log(
+                        self._store, app, partial(_block, first), list[ContentRow]()
+                    ),
+                    pause,
+                )
+
+        def finish(sql: Statements) -> None:
+            _finish(
+                sql,
+                claim,
+                {offset: content.conversation_of[offset] for offset in content.long},
+            )
+            _set_position(sql, claim.log, "segment", claim.segment + 1)
+
+        return self._write(content.rows(pause), partial(_add, claim), finish)
+
+    def merge(self, app: str, pause: Pause = _pause) -> bool:
+        """Take what has expired out of the index, and bring the changes of
+        messages of one segment into it. False: nothing is left, or another node
+        works on the index."""
+        if not read_log(self._store, app, _has_changes, False):
+            return False
+        if change_log(self._store, app, _expire_some, False):
+            return True
+        claim = change_log(self._store, app, _claim_changes, None)
+        if claim is None:
+            return False
+        content = SegmentContent(claim.first)
+        ids = sorted({id for id, _ in claim.changes})
+        self._read(app, ids, content, pause)
+        gone = {id - claim.first for id in ids}.union(
+            range(claim.floor + 1 - claim.first)
+        )
+        rows, put = self._mended(claim, content, gone, pause), partial(_replace, claim)
+        return self._write(
+            rows, put, lambda sql: _finish_mending(sql, claim, content, gone)
+        )
+
+    def settle(self, app: str, patience: float = 0.0) -> bool:
+        """Merge all that was changed until now. Another node that works on the
+        index is waited for so many seconds; one that has died has it for
+        :data:`LEASE_SECONDS`. False: words are left. Switches."""
+        end = monotonic() + patience
+        while True:
+            while self.merge(app):
+                pass
+            if not read_log(self._store, app, _has_changes, False):
+                return True
+            if monotonic() >= end:
+                return False
+            gevent.sleep(0.05)
+
+    def erase(self, app: str) -> None:
+        """Delete the index, so that it is filled anew."""
+        while change_log(self._store, app, _erase_some, 0):
+            pass
+        change_log(
+            self._store,
+            app,
+            lambda sql, head: _set_position(sql, head.number, "leased", 0),
+            None,
+        )
+
+    def _read(
+        self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause
+    ) -> None:
+        for some in chunks(ids, _BLOCK):
+            content.add(
+                read_log(self._store, app, partial(_some, some), list[ContentRow]()),
+                pause,
+            )
+
+    def _mended(
+        self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
+    ) -> Iterator[tuple[int, bytes]]:
+        """The rows of a segment that change."""
+        added = content.buckets(pause)
+        nothing: list[Row] = []
+        for begin in range(0, CONVERSATIONS, _BUCKETS_AT_ONCE):
+            end = begin + _BUCKETS_AT_ONCE
+            rows: dict[int, bytes] = dict(
+                self._store.read_or(nothing, partial(_rows_of, claim, begin, end))
+            )
+            for bucket in range(begin, end):
+                terms = decode_terms(rows[bucket]) if bucket in rows else {}
+                after = merged_terms(terms, gone, added.get(bucket, {}))
+                if after != terms:
+                    yield bucket, content.packed(after)
+                pause()
+
+    def _write(
+        self,
+        rows: Iterator[tuple[int, bytes]],
+        put: Callable[[Sequence[tuple[int, bytes]], Statements], bool],
+        finish: Callable[[Statements], None],
+    ) -> bool:
+        """Write rows of a segment, in short transactions. False: another node
+        has the claim."""
+        some: list[tuple[int, bytes]] = []
+        size = 0
+        for row in rows:
+            some.append(row)
+            size += len(row[1])
+            if size > 256 * 1024:  # bytes that one transaction writes
+                if not self._store.write_or(False, partial(put, some)):
+                    return False
+                some, size = [], 0
+
+        def end(sql: Statements) -> bool:
+            if is_ours := put(some, sql):
+                finish(sql)
+            return is_ours
+
+        return self._store.write_or(False, end)
+
+
+def note_changes(
+    sql: Statements, log: int, changes: Sequence[tuple[int, int, int]], first: int
+) -> None:
+    """Messages get another text in the same transaction: (message,
+    conversation, the entry that changes it).
+
+    ``first``: the first id that the transaction adds (0: none). Messages of its
+    segment are not in the index: it was not whole before, and who adds it later
+    knows of these entries.
+    """
+    whole = first // SEGMENT * SEGMENT if first else Limit.ID
+    rows = [
+        (log, id, entry, conversation)
+        for id, conversation, entry in changes
+        if id < whole
+    ]
+    if rows:
+        sql.insert_new("word_change", "log, id, entry, conversation", rows)
+
+
+# --- the claim ----------------------------------------------------------------
+
+
+class _Position(Struct, frozen=True):
+    """The position of an index, locked until the transaction ends."""
+
+    segment: int
+    number: int
+    """Of the last claim."""
+    floor: int
+    is_leased: bool
+
+
+def _position(sql: Statements, log: int) -> _Position:
+    statement = (
+        f"SELECT segment, changes, floor, CASE WHEN leased > {sql.now} THEN 1 ELSE 0 END FROM word_position "
+        f"WHERE log = %s{sql.for_update}"
+    )
+    rows = sql.query(statement, (log,))
+    if not rows:
+        # Two may do so at once: then the second one waits, and reads what the
+        # first one has made.
+        sql.insert_new(
+            "word_position", "log, segment, changes, leased, floor", [(log, 0, 0, 0, 0)]
+        )
+        rows = sql.query(statement, (log,))
+    segment, number, floor, is_leased = rows[0]
+    return _Position(segment, number, floor, bool(is_leased))
+
+
+def _claim(
+    sql: Statements, head: LogHead, position: _Position, segment: int
+) -> SegmentClaim:
+    statement = (
+        f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
+    )
+    sql.execute(statement, (position.number + 1, LEASE_SECONDS, head.number))
+    statement = (
+        "SELECT id, entry FROM word_change WHERE log = %s AND id >= %s AND id < %s "
+        "ORDER BY id, entry LIMIT %s"
+    )
+    first = segment * SEGMENT
+    changes = sql.query(statement, (head.number, first, first + SEGMENT, 4 * SEGMENT))
+    return SegmentClaim(head.number, position.number + 1, segment, changes, head.floor)
+
+
+def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
+    """Claim the next segment that is whole."""
+    position, end = _position(sql, head.number), _next_end(sql, head)
+    if position.is_leased or end > head.last_id:
+        return None
+    # What somebody has written who did not finish.
+    sql.execute(
+        "DELETE FROM word WHERE log = %s AND segment = %s",
+        (head.number, end // SEGMENT),
+    )
+    return _claim(sql, head, position, end // SEGMENT)
+
+
+def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
+    """Claim the oldest segment that has expired in part, or of which messages
+    were changed."""
+    log, position = head.number, _position(sql, head.number)
+    if position.is_leased:
+        return None
+    first, end = head.floor + 1, position.segment * SEGMENT
+    if position.floor < head.floor and first < end and first % SEGMENT:
+        segment = first // SEGMENT
+    else:
+        _set_position(sql, log, "floor", head.floor)
+        statement = (
+            "SELECT id FROM word_change WHERE log = %s AND id < %s ORDER BY id LIMIT 1"
+        )
+        rows = sql.query(statement, (log, end))
+        if not rows:
+            return None
+        segment = rows[0][0] // SEGMENT
+    return _claim(sql, head, position, segment)
+
+
+def _set_position(
+    sql: Statements, log: int, column: Literal["leased", "floor", "segment"], value: int
+) -> None:
+    sql.execute(f"UPDATE word_position SET {column} = %s WHERE log = %s", (value, log))
+
+
+# --- filling ------------------------------------------------------------------
+
+
+def _next_end(sql: Statements, head: LogHead) -> int:
+    """The last id of the next segment that has messages; a segment without any
+    is passed over."""
+    first = max(indexed_before(sql, head.number), head.floor + 1)
+    statement = "SELECT id FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
+    rows = sql.query(statement, (head.number, first))
+    following = rows[0][0] if rows else max(first, head.last_id + 1)
+    return int(following) // SEGMENT * SEGMENT + SEGMENT - 1
+
+
+_ENTRIES: Final = (
+    "SELECT m.id, m.conversation, m.kind, m.type, "
+    f"CASE WHEN length(m.body) <= {LONG_BODY} THEN m.body END FROM message m WHERE m.log = %s AND "
+)
+
+
+def _block(first: int, sql: Statements, head: LogHead) -> list[ContentRow]:
+    """The entries of a block that users may find."""
+    values = (head.number, max(first, head.floor + 1), first + _BLOCK)
+    return _of_members(
+        sql, head, sql.query(f"{_ENTRIES}m.id >= %s AND m.id < %s", values)
+    )
+
+
+def _some(ids: Sequence[int], sql: Statements, head: LogHead) -> list[ContentRow]:
+    """As :func:`_block`, of these messages."""
+    some = [id for id in ids if id > head.floor]
+    return _of_members(
+        sql, head, sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), some)
+    )
+
+
+def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[ContentRow]:
+    """Rooms have no members, so nobody searches them."""
+    statement = f"SELECT c.id FROM conversation c WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
+    searched = {
+        row[0]
+        for row in sql.query_in(
+            statement, (head.number,), list({row[1] for row in rows})
+        )
+    }
+    return [
+        (id, conversation, kind, text_of(type), body)
+        for id, conversation, kind, type, body in rows
+        if conversation in searched
+    ]
+
+
+def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list[Row]:
+    """(bucket, terms) of some buckets of a segment."""
+    statement = "SELECT bucket, terms FROM word WHERE log = %s AND segment = %s AND bucket >= %s AND bucket < %s"
+    return sql.query(statement, (claim.log, claim.segment, begin, end))
+
+
+def _add(
+    claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
+) -> bool:
+    """Add rows of a segment. False: another node has the claim."""
+    statement = f"SELECT changes FROM word_position WHERE log = %s{sql.for_update}"
+    if sql.query(statement, (claim.log,))[0][0] != claim.number:
+        return False
+    sql.insert_new(
+        "word", _COLUMNS, [(claim.log, claim.segment, *row) for row in rows if row[1]]
+    )
+    return True
+
+
+def _replace(
+    claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
+) -> bool:
+    """As :func:`_add`, in place of the rows that the segment has."""
+    statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
+    sql.execute_many(
+        statement, [(claim.log, claim.segment, bucket) for bucket, _ in rows]
+    )
+    return _add(claim, rows, sql)
+
+
+def _finish_mending(
+    sql: Statements, claim: SegmentClaim, content: SegmentContent, gone: Collection[int]
+) -> None:
+    rows: dict[int, bytes] = dict(_rows_of(claim, CONVERSATIONS, LONG + 1, sql))
+    before = long_in(rows.get(LONG, b""))
+    long = {
+        offset: conversation for offset, conversation in before if offset not in gone
+    }
+    for offset in content.long:
+        known = content.conversation_of.get(offset)
+        long[offset] = (
+            conversation_at(rows[CONVERSATIONS], offset) if known is None else known
+        )
+    _finish(sql, claim, long)
+    _set_position(sql, claim.log, "floor", claim.floor)
+
+
+def _finish(sql: Statements, claim: SegmentClaim, long: Mapping[int, int]) -> None:
+    _replace(
+        claim,
+        [(LONG, b"".join(LONG_MESSAGE.pack(*each) for each in sorted(long.items())))],
+        sql,
+    )
+    statement = "DELETE FROM word_change WHERE log = %s AND id = %s AND entry = %s"
+    sql.execute_many(statement, [(claim.log, *each) for each in claim.changes])
+    _set_position(sql, claim.log, "leased", 0)
+
+
+# --- deleting -----------------------------------------------------------------
+
+
+def _has_changes(sql: Statements, head: LogHead) -> bool:
+    statement = f"SELECT 1 FROM word_position p WHERE p.log = %s AND {_HAS_CHANGES}"
+    return bool(sql.query(statement, (head.number, head.floor)))
+
+
+def _expire_some(sql: Statements, head: LogHead) -> bool:
+    """Delete some of the segments that have expired as a whole. False: there
+    are none."""
+    if _position(sql, head.number).is_leased:
+        return False
+    sql.execute(
+        "DELETE FROM word_change WHERE log = %s AND id <= %s", (head.number, head.floor)
+    )
+    return bool(_delete_before(sql, head.number, (head.floor + 1) // SEGMENT))
+
+
+def _delete_before(sql: Statements, log: int, end: int) -> int:
+    """Delete the oldest segments of the index before one, at most 32. Returns
+    the number of rows."""
+    first = sql.query("SELECT min(segment) FROM word WHERE log = %s", (log,))[0][0]
+    if first is None:
+        return 0
+    return sql.execute(
+        "DELETE FROM word WHERE log = %s AND segment < %s", (log, min(first + 32, end))
+    )
+
+
+def _erase_some(sql: Statements, head: LogHead) -> int:
+    """Let a search use nothing of the index, and no node fill it for a time;
+    and delete some of it."""
+    _claim(sql, head, _position(sql, head.number), 0)
+    _set_position(sql, head.number, "segment", 0)
+    return _delete_before(sql, head.number, Limit.ID)

@@ -1,0 +1,2 @@
+"""Streams: messages that are sent in pieces, in channels and in
+conversations."""

@@ -1,0 +1,231 @@
+"""Streamed texts: messages that are stored when their last piece has come.
+
+The connections that receive stored messages of the conversation receive the
+pieces, as signals. The end is an ordinary stored message, whose
+``client_msg_id`` is the id of the stream.
+"""
+
+from collections.abc import Sequence
+from time import time
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.gateway.auth.questions import Relations
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.model import ChannelPart, Event, Signal
+from imserver.gateway.storage.store import Store
+from imserver.messenger.delivery.messaging import Messaging
+from imserver.messenger.delivery.open_streams import OpenStream, parts_of
+from imserver.messenger.delivery.receipts import Signals, ToFollowers
+from imserver.messenger.log.contract import (
+    Appended,
+    Draft,
+    Rejected,
+    RejectReason,
+)
+from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.streams.streamed_messages import (
+    StreamedMessages,
+    StreamTarget,
+    check_draft,
+)
+
+_USER: Final = "user:"
+_GROUP: Final = "group:"
+
+
+class ConversationStreams(StreamTarget):
+    """Streamed messages in conversations. The name of one says where it is:
+    ``user:`` and the receiver, or ``group:`` and its number."""
+
+    name = "answers: "
+    together = 1
+    of_users = True
+
+    def __init__(
+        self, messaging: Messaging, signals: Signals, store: Store, relations: Relations
+    ) -> None:
+        self._messaging = messaging
+        self._signals = signals
+        self._store = store
+        self._relations = relations
+        self.streams = messaging.streams
+
+    def limit(self, app: str, channel: str) -> int:
+        return 0
+
+    def check(self, stream: OpenStream) -> None:
+        check_draft(_draft_of(stream.end(True)))
+
+    def may_continue(self, stream: OpenStream) -> bool:
+        sender = stream.head.sender
+        to, group = _receiver_of(stream.channel)
+        try:
+            if to:
+                return self._relations.may_write(stream.app, sender, to)
+            conversation = self._store.part(MessageLog).conversations.get(
+                stream.app, group
+            )
+            role, part = self._role(stream.app, group, sender), stream.head.channel
+            in_thread = part is not None and part.thread > 0
+            return bool(
+                role and conversation and conversation.may_write(role, in_thread)
+            )
+        except StorageUnavailable:
+            return True  # until the next look
+
+    def may_stop(self, stream: OpenStream, user: str) -> bool:
+        if stream.stoppers is not None:
+            return user in stream.stoppers
+        to, group = _receiver_of(stream.channel)
+        if to:
+            return to == user
+        return self._role(stream.app, group, user) != ""
+
+    def _role(self, app: str, group: int, user: str) -> str:
+        """The role of a member; ``""``: they are none, or muted."""
+        own = self._store.part(MessageLog).conversations.member(app, group, user)
+        return own.role if own is not None and own.muted_until <= time() else ""
+
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        for event in events:
+            self._signals.send(_to_followers(app, event))
+
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected:
+        stored = self._messaging.store(app, _draft_of(event), by_user=False)
+        # a quota of the app is spent
+        if isinstance(stored, StorageUnavailable) and stored.until:
+            stored = Rejected(RejectReason.REJECTED, str(stored), stored.until)
+        if not isinstance(stored, Appended | Rejected):
+            raise ChannelRefused("unavailable")
+        # Clients know the end by the stored message. Without one, they drop the
+        # text.
+        gone = isinstance(stored, Rejected)
+        part, stream = parts_of(event)
+        part = replace(part, stream=replace(stream, done=True, whole=gone))
+        self.publish(app, [_signal(replace(event, text="", channel=part))])
+        return stored if isinstance(stored, Rejected) else Position("", stored.entry.id)
+
+    def deliver(self, app: str, event: Event) -> None:
+        self._signals.deliver(_to_followers(app, event))
+
+    def deliver_so_far(self, app: str, event: Event) -> None:
+        message, (part, stream) = _to_followers(app, event), parts_of(event)
+        readers = self._signals.readers_of(message)
+        if readers and self.streams.accept(app, message.signal):
+            self._messaging.deliverer.send_stream(
+                self.streams.of(app, part.name)[stream.id], readers
+            )
+
+    def has_receivers(self, stream: OpenStream) -> bool:
+        return bool(
+            self._signals.readers_of(_to_followers(stream.app, stream.event("")))
+        )
+
+    def history(self, app: str, channel: str) -> str:
+        return "log"
+
+
+def _receiver_of(name: str) -> tuple[str, int]:
+    """The receiver, or the number of the group."""
+    return (
+        (name.removeprefix(_USER), 0)
+        if name.startswith(_USER)
+        else ("", int(name.removeprefix(_GROUP)))
+    )
+
+
+def _draft_of(end: Event) -> Draft:
+    """The message that stores the end of a stream."""
+    part, stream = parts_of(end)
+    to, conversation = _receiver_of(part.name)
+    meta = {
+        "incomplete": True,
+        **({"stopped": stream.stopped} if stream.stopped else {}),
+    }
+    return Draft(
+        sender=end.sender,
+        type=end.type,
+        body=end.text.encode(),
+        client_msg_id=stream.id,
+        time_ms=int(time() * 1000),
+        meta=msgspec.json.encode(meta) if stream.incomplete else b"",
+        to_user=to,
+        conversation=conversation,
+        thread=part.thread,
+    )
+
+
+def _to_followers(app: str, event: Event) -> ToFollowers:
+    # other nodes send plain events
+    signal = event if isinstance(event, Signal) else _signal(event)
+    users = (signal.to, signal.sender) if signal.to else ()
+    return ToFollowers(app, users, signal.conversation, signal)
+
+
+def _signal(event: Event) -> Signal:
+    part = event.channel
+    assert part is not None
+    to, group = _receiver_of(part.name)
+    return Signal(
+        "piece",
+        event.sender,
+        event.text,
+        type=event.type,
+        channel=part,
+        to=to,
+        conversation=group,
+    )
+
+
+class StreamedTexts(StreamedMessages):
+    """Streamed messages in conversations: open a text for a sender, append
+    pieces to it, close it."""
+
+    def open_text(
+        self,
+        app: str,
+        sender: str,
+        to: str,
+        conversation: int,
+        text: str = "",
+        type: str = "text",
+        owner: str = "",
+        thread: int = 0,
+        stoppers: Sequence[str] | None = None,
+    ) -> str:
+        """Open a stream to the user ``to``, or in a group, and return its id.
+        May switch.
+
+        Whether the sender may write there is not checked. ``owner``: who pays
+        for its bytes, besides the app. ``thread``: a message in whose thread it
+        is a reply (0: none). ``stoppers``: the readers who may stop it; None:
+        all of them. Raises :class:`ChannelRefused`: ``full`` or ``limit``.
+        """
+        part = ChannelPart(
+            f"{_USER}{to}" if to else f"{_GROUP}{conversation}", thread=thread
+        )
+        return self.open(
+            app,
+            _signal(Event("piece", sender, "", type=type, channel=part)),
+            text,
+            owner,
+            stoppers,
+        )
+
+    def close_text(
+        self, app: str, stream: str, incomplete: bool = False, sender: str = ""
+    ) -> tuple[str, int] | Rejected:
+        """Close a stream. Returns the result, and the id of the stored message
+        (0: there is none).
+
+        ``sender``: only a stream of this one. Rejected: it is closed, but its
+        message is not stored. May switch. Raises :class:`ChannelRefused`
+        (``unavailable``): its node or the log does not answer.
+        """
+        closed = self.close(app, stream, incomplete, sender)
+        return closed.rejected or (closed.status, closed.offset)

@@ -1,0 +1,886 @@
+"""Streamed messages: a back end opens a message in a channel, appends pieces to
+it, and closes it; or a bot does, in a conversation (a feature).
+
+Subscribers receive the pieces. The end is an ordinary publication with the
+whole text, which goes to the history of the channel, too. The node that opened
+a message owns it; its id names this node. Other nodes with subscribers have a
+copy of the text for late subscribers. If the publisher or the owner dies, the
+message is closed as incomplete.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from functools import partial
+from time import monotonic
+from typing import Final, Literal, NamedTuple
+from weakref import WeakValueDictionary
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.gateway.auth.rates import Buckets
+from imserver.gateway.channels.connections import Connections
+from imserver.gateway.channels.members import ChannelRefused, Publication, check_name
+from imserver.gateway.channels.options import check_known
+from imserver.gateway.channels.subscriptions import Channels
+from imserver.gateway.clock import is_long_turn, serve_others, until_beat
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.model import YIELD_TARGETS, Event
+from imserver.gateway.sessions.connection_ids import ConnectionTable
+from imserver.gateway.transport.connection import Connection
+from imserver.messenger.channels.stored_channels import draft_of
+from imserver.messenger.delivery.open_streams import OpenStream, OpenStreams, parts_of
+from imserver.messenger.log.contract import Draft, Rejected
+from imserver.messenger.log.rows import objection
+from imserver.messenger.streams.limits import PIECES, StreamLimits
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""How often the streams are looked at. The owner of a stream without a new
+piece sends a sign of life."""
+CHECK_SECONDS: Final = 5.0
+"""How often the sender of a stream is checked. The stream of a sender who was
+removed or blocked ends then."""
+SILENT_SECONDS: Final = 10.0
+"""Time without a sign of life after which a node asks the owner of a stream."""
+CLOSE_ALL_SECONDS: Final = 3.0
+"""How long a node that stops closes its streams."""
+MOST_OWNER_BYTES: Final = 16 * 1024 * 1024
+"""Of these, bytes of one owner, in conversations."""
+MOST_BYTES: Final = 512 * 1024
+"""Limit of the text of any message, and of the pieces in a query: they must fit
+into those between nodes."""
+
+
+class AppendStatus(StrEnum):
+    """The result for one piece."""
+
+    APPENDED = "appended"
+    REPEATED = "repeated"
+    """The stream has a piece with this number."""
+    GAP = "gap"
+    """Pieces before it are missing."""
+    TOO_LONG = "too_long"
+    """The message would be too long."""
+    CLOSED = "closed"
+    """The stream is closed."""
+    UNKNOWN = "unknown"
+    """There is no such stream."""
+    FAILED = "failed"
+    """The node of the stream, or its history, did not answer."""
+
+
+Piece = tuple[str, int, str]
+"""A piece of a stream: the id of the stream, the number of the piece (the first
+one has 1), and its text."""
+
+
+class AppendPieces(Struct, frozen=True, array_like=True):
+    """Append pieces to streams of the queried node. The answer has an
+    :class:`AppendedPiece` for each.
+
+    ``sender``, here and below: only to streams of this sender (``""``: of any).
+    """
+
+    app: str
+    pieces: Sequence[Piece]
+    sender: str = ""
+
+
+class AppendedPiece(NamedTuple):
+    """The result of appending a piece. ``piece``: number of the last piece of
+    the stream (0: unknown)."""
+
+    status: AppendStatus
+    piece: int = 0
+
+
+_UNKNOWN: Final = AppendedPiece(AppendStatus.UNKNOWN)
+
+
+class CloseStream(Struct, frozen=True, array_like=True):
+    """Close a stream of the queried node. The answer is a
+    :class:`ClosedStream`."""
+
+    app: str
+    stream: str
+    incomplete: bool
+    sender: str = ""
+
+
+class ClosedStream(Struct, frozen=True, array_like=True):
+    """The result of closing a stream. ``epoch``, ``offset``: its place in the
+    history (0: it has none).
+
+    ``rejected``: the log has refused its message.
+    """
+
+    status: Literal["closed", "repeated", "unknown", "failed", "not_allowed"]
+    channel: str = ""
+    epoch: str = ""
+    offset: int = 0
+    rejected: Rejected | None = None
+
+
+class StopStream(Struct, frozen=True, array_like=True):
+    """Close a stream of the queried node for a reader. The answer is a
+    :class:`ClosedStream`."""
+
+    app: str
+    stream: str
+    user: str
+
+
+class StreamQuery(Struct, frozen=True, array_like=True):
+    """The state of a stream of the queried node."""
+
+    app: str
+    stream: str
+
+
+class StreamState(Struct, frozen=True, array_like=True):
+    """``so_far``: the event with the whole text. None: the stream is being
+    closed, or (``over``) is over."""
+
+    so_far: Event | None = None
+    over: bool = False
+
+
+class _Size(Struct, weakref=True):
+    """The bytes of the texts of some open streams, and the most that they may
+    have."""
+
+    most: int
+    size: int = 0
+
+
+class _OwnStream(Struct):
+    """A stream that this node owns. ``ended``: it takes no more pieces.
+    ``closing``: a greenlet publishes its end.
+
+    ``sizes``: those of the app and the owner. ``touched``: monotonic time of
+    its last piece. ``checked``: of the last check whether its sender may go on.
+    ``piece``: the number of its last piece, for its publisher. Pieces of one
+    request are one event, and the events have numbers of their own.
+    """
+
+    stream: OpenStream
+    sizes: Sequence[_Size]
+    limit: int
+    left: int
+    touched: float
+    checked: float
+    piece: int = 0
+    ended: bool = False
+    closing: bool = False
+    incomplete: bool = False
+
+
+class StreamTarget(ABC):
+    """The target of streamed messages: channels, or conversations.
+
+    ``name``: of the queries of its nodes. ``streams``: the texts so far.
+    ``together``: how many events are published together; other work has its
+    turn between. ``of_users``: senders are users, who may lose the right to
+    write.
+    """
+
+    name: str
+    together: int
+    of_users: bool
+    streams: OpenStreams
+
+    @abstractmethod
+    def limit(self, app: str, channel: str) -> int:
+        """The most bytes of a message; 0: the usual limit."""
+
+    @abstractmethod
+    def check(self, stream: OpenStream) -> None:
+        """Raise :class:`ChannelRefused` if its end could not be stored. Never
+        switches."""
+
+    def may_continue(self, stream: OpenStream) -> bool:
+        """Whether the sender may still write there. May switch."""
+        return True
+
+    def may_stop(self, stream: OpenStream, user: str) -> bool:
+        """Whether a user may stop it. May switch. Raises StorageUnavailable."""
+        return False
+
+    @abstractmethod
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        """Send pieces to the receivers on all nodes. May switch."""
+
+    @abstractmethod
+    def publish_end(
+        self, app: str, channel: str, event: Event
+    ) -> Position | Rejected | None:
+        """Send the whole message and store it, where messages are stored. May
+        switch.
+
+        Raises :class:`ChannelRefused`: ``unavailable``. Anything else cannot be
+        repeated.
+        """
+
+    @abstractmethod
+    def deliver(self, app: str, event: Event) -> None:
+        """Send a piece to the receivers of this node. Never switches."""
+
+    @abstractmethod
+    def deliver_so_far(self, app: str, event: Event) -> None:
+        """Take the text so far of a stream of another node, and send it to the
+        receivers of this one as their outboxes become empty. Never switches."""
+
+    @abstractmethod
+    def has_receivers(self, stream: OpenStream) -> bool:
+        """Whether a stream has receivers here. Never switches."""
+
+    @abstractmethod
+    def history(self, app: str, channel: str) -> str:
+        """Which history stores messages, so that a message whose node has died
+        is stored once: ``log``, or ``recent``, that of a number of
+        publications; ``""``: none."""
+
+
+class ChannelStreams(StreamTarget):
+    """Streamed messages in channels. Make it after the services of dialects:
+    a connection has the answer to its subscription before it receives a
+    stream."""
+
+    name = ""
+    together = YIELD_TARGETS
+    of_users = False
+
+    def __init__(self, channels: Channels, hub: Hub, connections: Connections) -> None:
+        self._channels = channels
+        self._hub = hub
+        self.streams = OpenStreams()
+        channels.ordered.report_to(self.streams.accept, self.subscribed)
+        connections.report_to(self._joined)
+
+    def _joined(
+        self,
+        connection: Connection,
+        channel: str,
+        _about: bytes,
+        new: bool,
+        _position: Position | None,
+    ) -> None:
+        """The back end has subscribed a connection of this node. Never
+        switches."""
+        if new:
+            self.subscribed(connection, channel)
+
+    def subscribed(self, connection: Connection, channel: str) -> None:
+        """Send a new subscriber each open streamed message so far, as its
+        outbox becomes empty. Never switches.
+
+        The first one on this node waits for the next piece, if another node
+        owns the message.
+        """
+        if not self.streams.by_channel:
+            return
+        app = connection.app or ""
+        local = (
+            self._hub.channel(app, channel) if self.streams.of(app, channel) else None
+        )
+        if local is None or connection not in local.members:
+            return
+        if len(local.members) == 1:
+            # they may lack what came while nobody was subscribed
+            self.streams.drop_copies(app, channel)
+        send = partial(self._send_so_far, app, channel)
+        for stream in self.streams.of(app, channel).values():
+            self.streams.late.add((connection,), stream, send)
+
+    def limit(self, app: str, channel: str) -> int:
+        return self._channels.options.of(app, channel).max_bytes
+
+    def check(self, stream: OpenStream) -> None:
+        check_name(stream.channel)
+        self._channels.publishing.here.metrics.pushes.require(stream.app)
+        options = self._channels.options.of(stream.app, stream.channel)
+        check_known(options)
+        if options.history:
+            check_draft(draft_of(Publication(stream.channel, stream.end(True))))
+
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        named = [
+            Publication(each.channel.name, each)
+            for each in events
+            if each.channel is not None
+        ]
+        self._channels.publishing.publish_each(app, named)
+
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+        return self._channels.publishing.publish_event(app, channel, event).position
+
+    def deliver(self, app: str, event: Event) -> None:
+        assert event.channel is not None
+        self._channels.publishing.deliver(app, Publication(event.channel.name, event))
+
+    def deliver_so_far(self, app: str, event: Event) -> None:
+        part, stream = parts_of(event)
+        local = self._hub.channel(app, part.name)
+        if local is not None and self.streams.accept(app, event):
+            known = self.streams.of(app, part.name)[stream.id]
+            self.streams.late.add(
+                local.members, known, partial(self._send_so_far, app, part.name)
+            )
+
+    def _send_so_far(
+        self, app: str, channel: str, id: str, connections: list[Connection]
+    ) -> None:
+        local, stream = (
+            self._hub.channel(app, channel),
+            self.streams.of(app, channel).get(id),
+        )
+        members = (
+            []
+            if local is None
+            else [each for each in connections if each in local.members]
+        )
+        if local is not None and stream is not None and members:
+            self._channels.ordered.send(local, members, stream.so_far())
+
+    def has_receivers(self, stream: OpenStream) -> bool:
+        return self._hub.member_count(stream.app, stream.channel) > 0
+
+    def history(self, app: str, channel: str) -> str:
+        options = self._channels.options.of(app, channel)
+        return options.history or ("recent" if options.has_history else "")
+
+
+def check_draft(draft: Draft) -> None:
+    """Raise :class:`ChannelRefused` (``limit``) if the log cannot store a
+    draft."""
+    if wrong := objection(draft):
+        raise ChannelRefused("limit", wrong)
+
+
+class StreamedMessages:
+    """Streamed messages of all nodes. Owner of the streams that were opened on
+    this node.
+
+    ``others`` is None without a cluster.
+    """
+
+    def __init__(
+        self,
+        target: StreamTarget,
+        table: ConnectionTable,
+        queries: NodeQueries,
+        limits: StreamLimits,
+        outbox_bytes: int,
+        others: OtherNodes | None,
+    ) -> None:
+        self._target = target
+        self._streams = target.streams
+        self._table = table
+        self._max_streams = limits.open_streams
+        # In JSON a byte of text may take six.
+        self._max_bytes = min(limits.stream_bytes, outbox_bytes // 8, MOST_BYTES)
+        self._idle_seconds = limits.stream_seconds
+        self._rate = Buckets(PIECES, limits.pieces_per_second)
+        self._others = others
+        self._own: dict[str, _OwnStream] = {}
+        self._counts: dict[str, int] = {}
+        """App → number of its streams in ``_own``."""
+        self._sizes = WeakValueDictionary[tuple[str, str], _Size]()
+        """(app, owner) → size of its streams in ``_own``, which hold it;
+        ``""``: of all owners."""
+        self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
+        """Streams that were closed lately → monotonic time, app, sender and
+        result. In the order of time."""
+        self._append_query, self._close_query, self._stop_query, self._state_query = (
+            f"{target.name}{query}"
+            for query in ("append pieces", "close stream", "stop stream", "stream")
+        )
+        queries.add(self._append_query, AppendPieces, self._append_here)
+        queries.add(self._close_query, CloseStream, self._close_here)
+        queries.add(self._stop_query, StopStream, self._stop_here)
+        queries.add(self._state_query, StreamQuery, self._state_here)
+
+    # --- publishers -----------------------------------------------------------
+
+    def open(
+        self,
+        app: str,
+        head: Event,
+        text: str,
+        owner: str = "",
+        stoppers: Iterable[str] | None = None,
+    ) -> str:
+        """Open a stream, and return its id. May switch.
+
+        ``head``: sender, type and time of the message; its ``channel`` names
+        the channel. ``text``: its beginning. ``owner``: who pays for its bytes,
+        besides the app. ``stoppers``: the readers who may stop it; None: all of
+        them. Raises :class:`ChannelRefused`: ``name``, ``unknown``, ``full``
+        (the app or owner has too many), ``limit``.
+        """
+        part = head.channel
+        assert part is not None
+        count = self._counts.get(app, 0)
+        if count >= self._max_streams:
+            raise ChannelRefused(
+                "full",
+                f"the app has {count} open streams on this node, which is its limit",
+            )
+        limit = min(
+            self._max_bytes, self._target.limit(app, part.name) or self._max_bytes
+        )
+        begin = bytearray(text.encode())
+        size = len(begin) + len(part.tags)
+        if size > limit:
+            raise ChannelRefused(
+                "limit", f"a message of the channel has at most {limit} bytes"
+            )
+        # Of the texts of all open streams of an app on this node.
+        sizes = [self._sizes.setdefault((app, ""), _Size(64 * 1024 * 1024))]
+        if owner:
+            sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
+        if any(each.size + len(begin) > each.most for each in sizes):
+            raise ChannelRefused(
+                "full", "the open streams on this node have too many bytes"
+            )
+        id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
+        stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
+        stream.stoppers = None if stoppers is None else frozenset(stoppers)
+        self._target.check(stream)
+        self._own[id] = _OwnStream(stream, sizes, limit, limit - size, now, now)
+        self._counts[app] = count + 1
+        for each in sizes:
+            each.size += len(begin)
+        self._streams.add(stream)
+        self._target.publish(app, [stream.so_far()])
+        return id
+
+    def count_of(self, app: str, sender: str) -> int:
+        """The number of open streams of a sender that this node knows. Never
+        switches."""
+        return len(self._streams.of_sender(app, sender))
+
+    def append(
+        self, app: str, pieces: Sequence[Piece], sender: str = ""
+    ) -> list[AppendedPiece]:
+        """Append pieces to streams of any nodes, in their order. ``sender``:
+        only to streams of this one. May switch. Raises TooManyRequests, and
+        :class:`ChannelRefused` (``unavailable``): none of their nodes
+        answers."""
+        self._rate.require_one(app, len(pieces))
+        elsewhere: dict[int, list[int]] = {}
+        leases: dict[int, Lease] = {}
+        here: list[int] = []
+        results = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
+        for index, (stream, _, text) in enumerate(pieces):
+            lease = (
+                None
+                if stream in self._own
+                else self._table.node_of(stream, self._others)
+            )
+            if lease is None:
+                here.append(index)
+            elif len(text.encode()) > self._max_bytes:
+                results[index] = AppendedPiece(AppendStatus.TOO_LONG)
+            else:
+                leases[lease.epoch] = lease
+                elsewhere.setdefault(lease.epoch, []).append(index)
+
+        def ask(node_epoch: int, indexes: list[int]) -> None:
+            assert self._others is not None
+            for some in _in_parts(indexes, pieces):
+                query = AppendPieces(app, [pieces[index] for index in some], sender)
+                answers = self._others.query_behind(
+                    leases[node_epoch], self._append_query, query, list[AppendedPiece]
+                )
+                for index, answer in zip(some, answers or (), strict=False):
+                    results[index] = answer
+
+        asking = [
+            gevent.spawn(ask, node_epoch, indexes)
+            for node_epoch, indexes in elsewhere.items()
+        ]
+        if here:
+            answers = self._append_here(
+                AppendPieces(app, [pieces[index] for index in here], sender)
+            )
+            for index, answer in zip(here, answers, strict=True):
+                results[index] = answer
+        gevent.joinall(asking)
+        if pieces and all(each.status is AppendStatus.FAILED for each in results):
+            raise ChannelRefused("unavailable")
+        return results
+
+    def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
+        """Check the senders, then append the pieces. May switch."""
+        results = [_UNKNOWN] * len(query.pieces)
+        indexes: dict[str, list[int]] = {}
+        for index, (stream, _, _) in enumerate(query.pieces):
+            indexes.setdefault(stream, []).append(index)
+        ids = list(indexes)
+        if self._target.of_users:
+            self._check(query.app, ids, query.sender)
+        for first in range(0, len(ids), self._target.together):
+            # Does not switch before the pieces have their place among the
+            # publications, so that those of another query do not overtake them.
+            events, now = [], monotonic()
+            for id in ids[first : first + self._target.together]:
+                own = self._find(query.app, id, query.sender)
+                if own is None:
+                    closed = self._find_closed(query.app, id, query.sender)
+                    for index in indexes[id]:
+                        results[index] = (
+                            _UNKNOWN
+                            if closed is None
+                            else AppendedPiece(AppendStatus.CLOSED)
+                        )
+                    continue
+                text = ""
+                for index in indexes[id]:
+                    _, number, piece = query.pieces[index]
+                    status = self._take(own, number, piece, now)
+                    results[index] = AppendedPiece(status, own.piece)
+                    if status is AppendStatus.APPENDED:
+                        text += piece
+                if text:
+                    own.stream.piece += 1
+                    events.append(own.stream.event(text))
+            if events:
+                self._target.publish(query.app, events)
+            if is_long_turn():
+                serve_others()
+        return results
+
+    def _check(self, app: str, ids: Iterable[str], sender: str) -> None:
+        """End those of these streams whose sender may not go on. May switch."""
+        now = monotonic()
+        for id in ids:
+            own = self._find(app, id, sender)
+            if own is not None and not own.ended and own.checked + CHECK_SECONDS <= now:
+                own.checked = now
+                if not self._target.may_continue(own.stream):
+                    self._end(id, own, True)
+
+    def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
+        """An own stream of an app, and of a sender (``""``: of any)."""
+        own = self._own.get(id)
+        if (
+            own is None
+            or own.stream.app != app
+            or (sender and own.stream.head.sender != sender)
+        ):
+            return None
+        return own
+
+    def _find_closed(self, app: str, id: str, sender: str) -> ClosedStream | None:
+        """The result of a stream that was closed lately; app and sender as for
+        :meth:`_find`."""
+        _, of_app, of_sender, closed = self._closed.get(id, (0.0, "", "", None))
+        return closed if of_app == app and (not sender or of_sender == sender) else None
+
+    def _take(
+        self, own: _OwnStream, number: int, piece: str, now: float
+    ) -> AppendStatus:
+        stream = own.stream
+        if own.ended:
+            return AppendStatus.CLOSED
+        if number <= own.piece:
+            return AppendStatus.REPEATED
+        if number > own.piece + 1:
+            return AppendStatus.GAP
+        text = piece.encode()
+        size = len(text)
+        if size > own.left:
+            return AppendStatus.TOO_LONG
+        for each in own.sizes:
+            if each.size + size > each.most:
+                return AppendStatus.TOO_LONG
+        for each in own.sizes:
+            each.size += size
+        own.left -= size
+        own.touched = stream.heard = now
+        own.piece = number
+        stream.text += text
+        return AppendStatus.APPENDED
+
+    def close(
+        self, app: str, stream: str, incomplete: bool = False, sender: str = ""
+    ) -> ClosedStream:
+        """Close a stream of any node. ``incomplete``: its publisher could not
+        finish it. ``sender``: only one of this sender. May switch. Raises
+        :class:`ChannelRefused` (``unavailable``): its node or the history does
+        not answer."""
+        query = CloseStream(app, stream, incomplete, sender)
+        return self._closed_by(
+            stream, self._close_query, query, partial(self._close_here, query)
+        )
+
+    def stop(self, app: str, stream: str, user: str) -> ClosedStream:
+        """Close a stream of any node for a reader, as one that is incomplete.
+        Its publisher hears of it by the stored message, and by the answer to
+        the next piece. ``not_allowed``: the reader may not. May switch. Raises
+        :class:`ChannelRefused` (``unavailable``): its node or the history does
+        not answer."""
+        query = StopStream(app, stream, user)
+        return self._closed_by(
+            stream, self._stop_query, query, partial(self._stop_here, query)
+        )
+
+    def _closed_by(
+        self,
+        stream: str,
+        name: str,
+        query: Struct,
+        close_here: Callable[[], ClosedStream],
+    ) -> ClosedStream:
+        """The answer of the node that owns a stream."""
+        lease = self._table.node_of(stream, self._others)
+        closed: ClosedStream | None
+        if lease is None or self._others is None:
+            closed = close_here()
+        else:
+            closed = self._others.query_behind(lease, name, query, ClosedStream)
+        if closed is None or closed.status == "failed":
+            raise ChannelRefused("unavailable")
+        return closed
+
+    def _stop_here(self, query: StopStream) -> ClosedStream:
+        own = self._find(query.app, query.stream)
+        if own is None:
+            is_closed = self._find_closed(query.app, query.stream, "") is not None
+            return ClosedStream("repeated" if is_closed else "unknown")
+        try:
+            if not self._target.may_stop(own.stream, query.user):
+                return ClosedStream("not_allowed")
+        except StorageUnavailable:
+            return ClosedStream("failed")
+        if not own.ended:
+            own.stream.stopped = query.user
+        return self._end(query.stream, own, True) or ClosedStream("failed")
+
+    def _close_here(self, query: CloseStream) -> ClosedStream:
+        own = self._find(query.app, query.stream, query.sender)
+        if own is not None:
+            return self._end(query.stream, own, query.incomplete) or ClosedStream(
+                "failed"
+            )
+        closed = self._find_closed(query.app, query.stream, query.sender)
+        return (
+            ClosedStream("unknown")
+            if closed is None
+            else msgspec.structs.replace(closed, status="repeated")
+        )
+
+    def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
+        """Publish the end of a stream. May switch. None: try again, because the
+        history does not answer, or another greenlet is doing it or has done it.
+        """
+        if own.closing or id not in self._own:
+            return None
+        stream = own.stream
+        if not own.ended:
+            own.ended, own.incomplete = True, incomplete
+            # New subscribers receive the end, live or from the history.
+            self._streams.remove(stream.app, stream.channel, id)
+        own.closing = True
+        try:
+            position = self._publish_end(stream, own.incomplete)
+        except ChannelRefused:
+            return None
+        finally:
+            own.closing = False
+        if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
+            self._counts[stream.app] -= 1
+            for each in own.sizes:
+                each.size -= len(stream.text)
+        closed = ClosedStream("closed", stream.channel)
+        if isinstance(position, Rejected):
+            closed = ClosedStream("closed", stream.channel, rejected=position)
+        elif position is not None:
+            closed = ClosedStream(
+                "closed", stream.channel, position.epoch, position.offset
+            )
+        self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
+        while len(self._closed) > 20_000:
+            del self._closed[next(iter(self._closed))]
+        return closed
+
+    def _publish_end(
+        self, stream: OpenStream, incomplete: bool
+    ) -> Position | Rejected | None:
+        """Publish the end of a stream, to the history, too. May switch. Raises
+        ChannelRefused: the history does not answer."""
+        event = stream.end(incomplete)
+        if event.kind == "msg":
+            try:
+                return self._target.publish_end(stream.app, stream.channel, event)
+            except ChannelRefused as refused:
+                if refused.reason == "unavailable":
+                    raise
+        self._target.publish(
+            stream.app, [msgspec.structs.replace(event, kind=stream.head.kind)]
+        )
+        return None
+
+    def close_all(self) -> None:
+        """Close the streams of this node, which stops; the rest is lost if that
+        fails or takes too long.
+
+        Clients are closed afterwards. May switch.
+        """
+        deadline = monotonic() + CLOSE_ALL_SECONDS
+        failed: set[str] = set()
+        for id, own in tuple(self._own.items()):
+            if own.closing or id not in self._own:
+                continue  # another greenlet does it, or has done it
+            if monotonic() > deadline:
+                break
+            self._end_incomplete(id, own, failed)
+        if lost := sum(not own.closing for own in self._own.values()):
+            log.warning(
+                "%d open streams are lost: the history does not answer in time", lost
+            )
+
+    def _end_incomplete(self, id: str, own: _OwnStream, failed: set[str]) -> None:
+        """End a stream, unless its history is one of the ``failed`` ones; or it
+        becomes one. May switch."""
+        history = self._target.history(own.stream.app, own.stream.channel)
+        if history not in failed and self._end(id, own, True) is None:
+            failed.add(history)
+
+    def forget(self, app: str) -> None:
+        """Remove everything of a deleted app. Never switches."""
+        for stream in self._streams.all():
+            if stream.app == app:
+                self._streams.remove(app, stream.channel, stream.id)
+        for id in [id for id, own in self._own.items() if own.stream.app == app]:
+            del self._own[id]
+        self._counts.pop(app, None)
+
+    # --- time-outs and gaps ---------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: close streams without publishers or owners, and read the
+        pieces that copies lack."""
+        due = 0.0
+        while True:
+            is_idle = not (self._own or self._closed or self._streams.by_channel)
+            self._streams.news.wait(None if is_idle else max(0.0, due - monotonic()))
+            self._streams.news.clear()
+            gaps, self._streams.gaps = self._streams.gaps, {}
+            for id, (app, channel) in gaps.items():
+                gevent.spawn(self._fill, app, channel, id)
+            if monotonic() >= due:
+                try:
+                    self.look(monotonic())
+                except Exception:
+                    log.exception("the open streams could not be checked")
+                due = monotonic() + until_beat(LOOK_SECONDS)
+
+    def look(self, now: float) -> None:
+        """Look at all streams: time-outs, signs of life, copies that nobody
+        needs. May switch."""
+        for id, closed in tuple(self._closed.items()):
+            # Until then a repeated request is answered.
+            if closed[0] + 60.0 > now:
+                break
+            del self._closed[id]
+        quiet: dict[str, list[Event]] = {}
+        failed: set[str] = set()
+        for id, own in tuple(self._own.items()):
+            if own.closing or id not in self._own:
+                continue  # another greenlet does it, or has done it
+            if own.ended or own.touched + self._idle_seconds <= now:
+                self._end_incomplete(id, own, failed)
+            elif own.stream.heard + LOOK_SECONDS <= now:
+                quiet.setdefault(own.stream.app, []).append(own.stream.event(""))
+        if self._others is not None:
+            for app, events in quiet.items():
+                self._target.publish(app, events)
+            for copy in [each for each in self._streams.all() if not each.owned]:
+                if not self._target.has_receivers(copy):
+                    self._streams.remove(copy.app, copy.channel, copy.id)
+                elif copy.heard + SILENT_SECONDS <= now:
+                    copy.heard = now
+                    gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
+        if self._target.of_users:  # last, because it waits for the database
+            self._check_silent(now)
+
+    def _check_silent(self, now: float) -> None:
+        """End streams without new pieces whose senders may not go on. Those of
+        one sender in one conversation share a check. May switch."""
+        may: dict[tuple[str, str, str], bool] = {}
+        due = [
+            (own.checked, id)
+            for id, own in self._own.items()
+            if own.checked + CHECK_SECONDS <= now
+        ]
+        for _, id in sorted(due):
+            own = self._own.get(id)
+            if own is None or own.ended:
+                continue
+            key = own.stream.app, own.stream.head.sender, own.stream.channel
+            if key not in may:
+                if len(may) >= 100:
+                    return
+                may[key] = self._target.may_continue(own.stream)
+            own.checked = now
+            if not may[key]:
+                self._end(id, own, True)
+
+    def _state_here(self, query: StreamQuery) -> StreamState:
+        own = self._find(query.app, query.stream)
+        if own is None:
+            return StreamState(over=True)
+        return StreamState() if own.ended else StreamState(own.stream.so_far())
+
+    def _fill(self, app: str, channel: str, id: str) -> None:
+        """Read the text of a stream from its owner. If there is none any more,
+        end the copy: other nodes do the same, and a history stores the id once.
+        May switch."""
+        assert self._others is not None
+        lease = self._table.node_of(id, self._others)
+        state: StreamState | None = StreamState(over=True)
+        if lease is not None:
+            state = self._others.query_behind(
+                lease, self._state_query, StreamQuery(app, id), StreamState
+            )
+        copy = self._streams.of(app, channel).get(id)
+        if state is None:
+            return  # asked again after the next sign of life, or silence
+        if state.so_far is not None:
+            self._target.deliver_so_far(app, state.so_far)
+        elif state.over and copy is not None:
+            self._streams.remove(app, channel, id)
+            if not self._target.history(app, channel):
+                self._target.deliver(app, copy.end(True))
+            elif lease is None:  # else the owner has ended it
+                try:
+                    self._publish_end(copy, True)
+                except ChannelRefused:
+                    self._streams.add(copy)  # tried again after SILENT_SECONDS
+
+
+def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
+    """Divide the places of pieces, so that the texts of a part have at most
+    about :data:`MOST_BYTES`."""
+    part: list[int] = []
+    size = 0
+    for index in indexes:
+        _, _, text = pieces[index]
+        piece_size = len(text.encode())
+        if part and size + piece_size > MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(index)
+        size += piece_size
+    yield part
