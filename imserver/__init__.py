@@ -36,7 +36,7 @@ FEATURES = (
     "imserver.media.emoji",
     "imserver.media.previews",
     "imserver.operate.exports",
-    "imserver.operate.backups",
+    "imserver.offline.backups",
 )
 """The packages of the features and foreign dialects of this server, in the
 order in which a node builds them. Each has its row in ``FEATURE``. Nothing else

@@ -19,7 +19,7 @@ from imserver.version import full_version
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "app": (
-        "imserver.gateway.commands.app",
+        "imserver.offline.app",
         "app",
         "Create, list, show, change and delete apps.",
     ),
@@ -34,22 +34,22 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
         "Make, list and delete bots; set their webhooks.",
     ),
     "doctor": (
-        "imserver.operate.doctor",
+        "imserver.offline.doctor",
         "doctor",
         "Check machine, database, Redis and public addresses.",
     ),
     "init": (
-        "imserver.operate.init",
+        "imserver.offline.init",
         "init",
         "Write imserver.yaml with an app, an API key and a secret.",
     ),
     "key": (
-        "imserver.gateway.commands.key",
+        "imserver.offline.key",
         "key",
         "Create, list, show, rotate and revoke API keys.",
     ),
     "move": (
-        "imserver.operate.copies.command",
+        "imserver.offline.copies.command",
         "move",
         "Copy the database to another engine, and compare.",
     ),
@@ -59,27 +59,27 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
         "Push the rows of a table in a PostgreSQL database.",
     ),
     "restore": (
-        "imserver.operate.copies.command",
+        "imserver.offline.copies.command",
         "restore",
         "Replace the database by a copy.",
     ),
     "status": (
-        "imserver.operate.status",
+        "imserver.offline.status",
         "status",
         "Show /health and /system/state of a running server.",
     ),
     "support": (
-        "imserver.operate.support",
+        "imserver.offline.support",
         "support",
         "Write one file for whoever helps, without secrets.",
     ),
     "token": (
-        "imserver.gateway.commands.token",
+        "imserver.offline.token",
         "token",
         "Create session tokens of users.",
     ),
     "upgrade": (
-        "imserver.operate.upgrade",
+        "imserver.offline.upgrade",
         "upgrade",
         "Take another release, or the one of before.",
     ),
@@ -390,7 +390,7 @@ def _manual(path: str | None) -> str:
     if path is None:
         return text
     from imserver.gateway.node import feature_list
-    from imserver.operate.manual import manual_of
+    from imserver.offline.manual import manual_of
 
     try:
         features = feature_list.load_features(feature_list.load_config(path))
@@ -401,7 +401,7 @@ def _manual(path: str | None) -> str:
 
 def _check_production(path: str | None) -> None:
     from imserver.gateway.offline import opened
-    from imserver.operate import production
+    from imserver.offline import production
 
     with opened(path, None) as (settings, store, tenants):
         file, apps = (

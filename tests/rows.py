@@ -59,17 +59,17 @@ PROBLEMS = {problem.code: problem for problem in problems_of(FEATURES)}
 _SETTINGS = [
     module
     for name, module in sys.modules.items()
-    if re.fullmatch(r"imserver\..*\.(declared|settings)", name)
+    if re.fullmatch(r"imserver\..*\.(declared|limits|settings)", name)
 ]
-RATES = (
-    *(
-        row
+RATES = tuple(
+    {
+        id(row): row
         for module in (rates, *_SETTINGS)
         for row in vars(module).values()
         if isinstance(row, rates.Rate)
-    ),
+    }.values()
 )
-"""What is counted for whom."""
+"""What is counted for whom. Modules import some of each other."""
 
 
 def sections(**given: Mapping[str, Any]) -> tuple[tuple[str, Struct], ...]:

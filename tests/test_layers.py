@@ -36,7 +36,7 @@ LAYERS = (
     ("__main__",),
     ("cli", "features"),
     ("gateway.start",),
-    ("gateway.commands", "operate"),
+    ("offline", "operate"),
     ("gateway.supervisor",),
     ("gateway.offline", "wsgi"),
     ("gateway.node",),
@@ -80,7 +80,7 @@ LAYERS = (
     ),
 )
 
-MESSENGER, COMMANDS = "messenger.messages", "gateway.commands"
+MESSENGER, COMMANDS = "messenger.messages", "offline"
 ROOMS = ("messages", "streams", "delivery", "channels", "search", "log")
 """The rooms of stored messages: folders of the messenger that are no features
 on it."""
@@ -101,8 +101,7 @@ IMPORTERS = {
     "click": (
         *(
             "cli.py",
-            "gateway/commands/",
-            "operate/",
+            "offline/",
             "gateway/offline.py",
             "plugin/commands.py",
             "plugin/progress.py",
@@ -119,12 +118,12 @@ IMPORTERS = {
     "httptools": ("gateway/transport/",),
     "websockets": ("gateway/transport/", "plugin/testing.py"),
     "sqlalchemy": (
-        *("gateway/storage/", "operate/"),
+        *("gateway/storage/", "offline/"),
         *("people/accounts/rows.py", "media/uploads/upload_rows.py"),
     ),
     "alembic": ("gateway/storage/",),
-    "psycopg": ("gateway/storage/", "operate/copies/"),
-    "pymysql": ("gateway/storage/", "operate/copies/"),
+    "psycopg": ("gateway/storage/", "offline/copies/"),
+    "pymysql": ("gateway/storage/", "offline/copies/"),
     "argon2": ("people/accounts/passwords.py",),
     "authlib": ("people/oauth/providers.py",),
     "joserfc": ("people/oauth/providers.py",),
@@ -505,7 +504,9 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
             "msgpack",
             "gunicorn",
             "bench",
-            "imserver.gateway.commands",
+            "imserver.offline.app",
+            "imserver.offline.copies",
+            "imserver.offline.doctor",
         ),
         *(
             "imserver.gateway.storage.database",

@@ -37,7 +37,8 @@ OUTSIDE_THE_CORE: Final = (
         for name in (
             "dialects",
             "gateway/dialects",
-            "gateway/commands",
+            "messenger",
+            "offline",
             "operate",
             "plugin",
         )

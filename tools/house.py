@@ -24,11 +24,16 @@ STREET: Final = {
     "pages": (),
     "people": ("backends", "messenger", "pages"),
     "operate": ("messenger", "pages", "people"),
+    "offline": (),
     "dialects": ("backends", "messenger", "people"),
     "notifications": ("backends", "messenger", "people"),
 }
 """House → the houses on which it stands, beside the gateway. The gateway's own
 commands may name no other."""
+
+TESTED_WITH: Final = {"offline": ("people",)}
+"""House → the houses that its tests need besides: what it copies and checks is
+what others store."""
 
 LEFT_OUT: Final = {
     "plugins",
@@ -45,8 +50,9 @@ LEFT_OUT: Final = {
 
 
 def needed_by(house: str) -> set[str]:
-    """A house and all below it."""
-    return {"gateway", house}.union(*map(needed_by, STREET[house]))
+    """A house and all below it, with what its tests need."""
+    below = (*STREET[house], *TESTED_WITH.get(house, ()))
+    return {"gateway", house}.union(*map(needed_by, below))
 
 
 def copy_tree(house: str, tree: Path) -> None:

@@ -21,7 +21,7 @@ from imserver.media.uploads.media import type_of
 from imserver.media.uploads.pictures import PictureTask
 from imserver.notifications.digests import clean as clean_for_mail
 from imserver.notifications.webpush import retry_after
-from imserver.operate.copies.archive import BackupArchive, is_archive
+from imserver.offline.copies.archive import BackupArchive, is_archive
 from imserver.operate.exports.archive import CHECKSUMS, MANIFEST
 from imserver.operate.exports.contents import FORMAT, VERSION
 from imserver.operate.exports.importing import Archive, BadArchive

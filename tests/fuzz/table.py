@@ -27,7 +27,7 @@ PARTS: Final = (
         "gateway.sessions.connection_ids",
         "gateway.channels.members",
         "dialects",
-        "operate.copies.archive",
+        "offline.copies.archive",
     ),
     *(
         "operate.exports.importing",
@@ -39,11 +39,11 @@ PARTS: Final = (
         "media.uploads.media",
         "notifications.content",
         "notifications.tokens",
-        "messenger.messages.wire",
+        "messenger.delivery.wire",
     ),
     *(
-        "messenger.messages.model",
-        "messenger.messages.names",
+        "messenger.log.model",
+        "messenger.log.names",
         "messenger.groups.wire",
         "messenger.inbox.wire",
     ),

@@ -25,8 +25,8 @@ from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.upload_rows import rows_of
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
-from imserver.operate.copies import backup as copies
-from imserver.operate.copies.archive import write
+from imserver.offline.copies import backup as copies
+from imserver.offline.copies.archive import write
 from tests.gateway.storage.servers import DatabaseServer
 from tests.media.uploads.bucket import Standin
 from tests.media.uploads.test_directory import FILES, Machine

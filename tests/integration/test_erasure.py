@@ -28,7 +28,7 @@ from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.parts import bots_of
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.gateway.storage.servers import DatabaseServer
-from tests.operate.copies.test_backup import copied
+from tests.offline.copies.test_backup import copied
 from tests.security.node_harness import ALL, Harness, config
 from tests.support import eventually, run_cli
 from tests.users import PASSWORD, User

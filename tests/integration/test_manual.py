@@ -20,7 +20,7 @@ from imserver.gateway.node.feature_list import (
     load_config,
     load_features,
 )
-from imserver.operate.manual import manual_of
+from imserver.offline.manual import manual_of
 from tests.rows import DECLARED
 
 DEFAULTS = load_config(os.devnull, {})

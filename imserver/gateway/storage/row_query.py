@@ -3,7 +3,7 @@ pages.
 
 Whoever goes through rows describes them with :class:`RowQuery`. A node reads
 each page in a transaction of its own (:func:`pages`); a command reads whole
-tables in one snapshot (:mod:`imserver.operate.copies.row_pages`). The position
+tables in one snapshot (:mod:`imserver.offline.copies.row_pages`). The position
 of both is the key of a row.
 """
 

@@ -15,19 +15,19 @@ from imserver.gateway.offline import load_settings, settings_options
 from imserver.gateway.process import RESTORING
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.terminal import fail
-from imserver.operate.backups.declared import BackupSettings
-from imserver.operate.backups.folder import (
+from imserver.offline.backups.declared import BackupSettings
+from imserver.offline.backups.folder import (
     BackupFile,
     backups_of,
     delete_old,
     mark,
     new_backup,
 )
-from imserver.operate.copies import backup as copies
-from imserver.operate.copies import everything as whole
-from imserver.operate.copies.command import TOOLS, address_of
-from imserver.operate.copies.trial import restore_on_trial
-from imserver.operate.doctor import finding_of
+from imserver.offline.copies import backup as copies
+from imserver.offline.copies import everything as whole
+from imserver.offline.copies.command import TOOLS, address_of
+from imserver.offline.copies.trial import restore_on_trial
+from imserver.offline.doctor import finding_of
 from imserver.plugin.commands import Finding
 
 

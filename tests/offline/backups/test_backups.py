@@ -15,10 +15,10 @@ from imserver.gateway.node.feature_list import load_config
 from imserver.gateway.storage.store import Store
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
-from imserver.operate.backups import BackupState
-from imserver.operate.backups.command import check_backups
-from imserver.operate.backups.folder import backups_of, delete_old, mark, new_backup
-from imserver.operate.copies.archive import write
+from imserver.offline.backups import BackupState
+from imserver.offline.backups.command import check_backups
+from imserver.offline.backups.folder import backups_of, delete_old, mark, new_backup
+from imserver.offline.copies.archive import write
 from tests.conftest import StartServer
 from tests.support import eventually, run_cli
 

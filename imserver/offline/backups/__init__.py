@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from imserver.operate.backups.declared import SETTINGS, BackupSettings
-from imserver.operate.backups.folder import backups_of
+from imserver.offline.backups.declared import SETTINGS, BackupSettings
+from imserver.offline.backups.folder import backups_of
 from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.runtime import Threads, every
 from imserver.plugin.services import Core
@@ -83,7 +83,7 @@ def metrics() -> tuple[Metric, ...]:
 
 
 def _commands() -> dict[str, Any]:
-    from imserver.operate.backups.command import backup, check_backups
+    from imserver.offline.backups.command import backup, check_backups
 
     return {"backup": backup, "doctor settings": check_backups}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.operate.support import redacted_line
+from imserver.offline.support import redacted_line
 from tests.support import run_cli
 
 SECRETS = {

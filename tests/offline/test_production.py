@@ -26,7 +26,7 @@ from imserver.gateway.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.operate.production import CHECKS, Deployment, findings
+from imserver.offline.production import CHECKS, Deployment, findings
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from tests.rows import sections
 from tests.support import run_cli

@@ -24,8 +24,8 @@ from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.gateway.storage.contract import ArchivedFiles
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import StoreTables
-from imserver.operate.copies import backup as copies
-from imserver.operate.copies.archive import BackupArchive, FeatureFile, lack_of, write
+from imserver.offline.copies import backup as copies
+from imserver.offline.copies.archive import BackupArchive, FeatureFile, lack_of, write
 from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
@@ -61,7 +61,7 @@ def backup(
         if address.file is not None:
             copies.backup(address.file, copy)
         else:
-            from imserver.operate.copies.move import move  # needs the drivers
+            from imserver.offline.copies.move import move  # needs the drivers
 
             target, tables = _of_file(copy), tables_of(features)
             with long_work("copying the database") as note:
@@ -164,7 +164,7 @@ def restore(
                         *finish(store, before),
                     ]
                 )
-        from imserver.operate.copies.move import move  # needs the drivers
+        from imserver.offline.copies.move import move  # needs the drivers
 
         copies.move_copy_on(copy, numbers_of_server())
         done = [f"restored {address.shown}"]

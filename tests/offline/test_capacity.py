@@ -18,7 +18,7 @@ from bench.capacity import kernel_bytes_of_one
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.storage.engines import make_engine
-from imserver.operate.capacity import (
+from imserver.offline.capacity import (
     TYPICAL_KERNEL_BYTES,
     Behaviour,
     Costs,
@@ -29,7 +29,7 @@ from imserver.operate.capacity import (
     free_memory,
     limits,
 )
-from imserver.operate.database import commit_seconds
+from imserver.offline.database import commit_seconds
 from tests.processes import end, spawn
 from tests.support import clean_environment, eventually, run_cli
 

@@ -44,9 +44,9 @@ from imserver.gateway.storage.statements import PooledStatements, RowsOf, text_o
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import CONDITIONS_OF_APP, Reason, Table
 from imserver.gateway.terminal import fail, read_text
-from imserver.operate.copies import backup as copies
-from imserver.operate.copies import everything as whole
-from imserver.operate.copies.archive import BackupArchive, is_archive
+from imserver.offline.copies import backup as copies
+from imserver.offline.copies import everything as whole
+from imserver.offline.copies.archive import BackupArchive, is_archive
 from imserver.plugin.progress import long_work
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
@@ -206,7 +206,7 @@ def move(
         try:
             # Imported here: the check of the settings needs no database
             # library.
-            from imserver.operate.copies import move as moving
+            from imserver.offline.copies import move as moving
 
             tables = tables_of(load_features(settings))
             with long_work("copying the database") as note:

@@ -22,11 +22,11 @@ from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.gateway.storage.store import Store
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
-from imserver.operate.copies.move import Moved, move
+from imserver.offline.copies.move import Moved, move
 from tests.conftest import StartServer
 from tests.gateway.storage.servers import DatabaseServer, migrate
 from tests.integration.cmd import CmdClient, logged_in
-from tests.operate.copies.filling import STEPS, fill
+from tests.offline.copies.filling import STEPS, fill
 from tests.stores import ENGINES, TABLES, OpenStore, server_of
 from tests.support import ROOT, clean_environment, run_cli
 
@@ -133,9 +133,9 @@ def test_every_table_comes_back_to_a_file_unchanged(
 _KILLED = """
 import os, signal, sys
 from imserver.gateway.config.settings import StorageSettings
-from imserver.operate.copies.move import move
+from imserver.offline.copies.move import move
 from tests.stores import TABLES
-from tests.operate.copies.test_move import address_of
+from tests.offline.copies.test_move import address_of
 left = int(sys.argv[3])
 def note(*_):
     global left

@@ -32,9 +32,9 @@ from imserver.gateway.process import DataDirectory
 from imserver.gateway.storage.store import Store
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
-from imserver.operate import doctor
-from imserver.operate.database import damage_of
-from imserver.operate.upgrade import lack_of
+from imserver.offline import doctor
+from imserver.offline.database import damage_of
+from imserver.offline.upgrade import lack_of
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.version import running_version
 from tests.gateway.storage.test_faults import (

@@ -18,9 +18,9 @@ from imserver.gateway.node.feature_list import (
 )
 from imserver.gateway.offline import day
 from imserver.gateway.storage.address import database_address
-from imserver.operate.copies import backup as copies
-from imserver.operate.copies import everything as whole
-from imserver.operate.copies.archive import BackupArchive, is_archive, lack_of
+from imserver.offline.copies import backup as copies
+from imserver.offline.copies import everything as whole
+from imserver.offline.copies.archive import BackupArchive, is_archive, lack_of
 from imserver.plugin.progress import long_work
 
 

@@ -33,8 +33,8 @@ from imserver.gateway.storage.migrations import (
     taken_steps,
 )
 from imserver.gateway.terminal import CommandLine, fail
-from imserver.operate.database import probe
-from imserver.operate.doctor import (
+from imserver.offline.database import probe
+from imserver.offline.doctor import (
     finding_of,
     findings_of_features,
     running_server,

@@ -25,7 +25,7 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import declarations_of, load_features
 from imserver.gateway.offline import host_of, load_settings, settings_options
 from imserver.gateway.terminal import fail
-from imserver.operate.doctor import findings
+from imserver.offline.doctor import findings
 from imserver.plugin.progress import long_work
 from imserver.version import full_version
 

@@ -47,8 +47,8 @@ from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.gateway.terminal import CommandLine, fail
 from imserver.gateway.transport.listener import refuse_taken
-from imserver.operate import capacity
-from imserver.operate.database import damage_of, probe
+from imserver.offline import capacity
+from imserver.offline.database import damage_of, probe
 from imserver.plugin.commands import Finding
 from imserver.plugin.progress import long_work
 

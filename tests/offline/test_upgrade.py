@@ -21,7 +21,7 @@ from imserver.gateway.config.settings import (
     ServerSettings,
     StorageSettings,
 )
-from imserver.operate.upgrade import findings, read_release, step_in_work, switch
+from imserver.offline.upgrade import findings, read_release, step_in_work, switch
 from tests.gateway.storage.servers import migrate
 from tests.gateway.storage.test_migrations import at_step
 from tests.support import ROOT, clean_environment, run_cli

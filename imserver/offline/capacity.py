@@ -27,7 +27,7 @@ from imserver.gateway.process import (
 )
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.terminal import CommandLine, fail, table
-from imserver.operate.database import commit_seconds
+from imserver.offline.database import commit_seconds
 from imserver.plugin.progress import long_work
 
 HEARTBEAT_SECONDS: Final = 30

@@ -30,8 +30,8 @@ from imserver.gateway.storage.numbers import give_after, last_given
 from imserver.gateway.storage.row_layout import TableLayout, layout_of
 from imserver.gateway.storage.statements import PooledStatements, Row, T, text_of
 from imserver.gateway.storage.tables import StoreTables, Table, tables_in
-from imserver.operate.copies.backup import wait_until_alone
-from imserver.operate.copies.row_pages import (
+from imserver.offline.copies.backup import wait_until_alone
+from imserver.offline.copies.row_pages import (
     RowReader,
     RowWriter,
     TableSum,

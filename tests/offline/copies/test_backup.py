@@ -27,8 +27,8 @@ from imserver.gateway.storage.erasures import (
 from imserver.gateway.storage.store import Store
 from imserver.messenger.log.contract import Appended, Draft
 from imserver.messenger.log.message_log import MessageLog
-from imserver.operate.copies import backup as copies
-from imserver.operate.copies.archive import BackupArchive
+from imserver.offline.copies import backup as copies
+from imserver.offline.copies.archive import BackupArchive
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from tests.gateway.storage.servers import DatabaseServer

@@ -1,2 +1,0 @@
-"""Commands that work on the database, such as keys and apps. Loaded when one of
-them runs."""
