@@ -32,8 +32,11 @@ def origin_line(report: Json) -> str:
     if report["generator"]["pinned"]:
         words.append("server and generators on cores of their own")
     where = report["server"]
-    own = f"a server of its own, request log to {where['log']}"
-    words.append(f"server {where['url']}" if where["url"] else own)
+    if where["url"]:
+        words.append(f"server {where['url']}")
+    else:
+        words.append(f"a server of its own, request log to {where['log']}")
+        words.append(f"imserver {where['version']}")
     return ", ".join(words)
 
 

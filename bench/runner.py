@@ -38,6 +38,7 @@ from bench.session_scenarios import (
     handshake,
     idle,
 )
+from imserver.version import full_version
 
 
 class Bar(NamedTuple):
@@ -343,6 +344,7 @@ def play(
             "url": choice.url,
             "log": choice.log,
             "command": scenario.servers or "imserver serve",
+            "version": "" if choice.url else full_version(),
         },
         "machine": machine(),
         **extra,

@@ -89,8 +89,11 @@ PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
 # The load tool and the client are packages of their own. The server imports
 # neither: its command line names their commands, by strings.
-BENCH_MAY_USE = ("imserver.dialects.protobuf.chat_pb2",)
-"""Besides the version: what ``protoc`` makes of the published schema."""
+BENCH_MAY_USE = (
+    "imserver.version.full_version",
+    "imserver.dialects.protobuf.chat_pb2",
+)
+"""The version, and what ``protoc`` makes of the published schema."""
 CLIENT_COMMANDS = ("__main__.py", "bot.py", "outbox.py", "terminal.py")
 
 IMPORTERS = {
