@@ -9,7 +9,8 @@ decide about connections without a token, and renew sessions and subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from math import ceil
 from sys import intern
 from time import monotonic, time
@@ -153,6 +154,43 @@ class _Admission(Struct, frozen=True):
     claims: ConnectionClaims = ConnectionClaims()
     end: int = 0
     requested: frozenset[str] = frozenset()
+
+
+class _PersonalChannel(Struct, frozen=True):
+    """The channel of the user who logs in, which clients know as ``alias``.
+
+    ``name``: its name on the server (``""``: this client does not receive it).
+    ``has_options``: the app has options for such channels, so that the client
+    is subscribed to it as to any other. Without options its publications are
+    stored nowhere, and the client only receives them.
+    """
+
+    alias: str
+    name: str = ""
+    has_options: bool = False
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the client is a member of the channel."""
+        return self.name != "" and self.has_options
+
+
+class _WantedChannels(Struct):
+    """The channels to which a login subscribes its client.
+
+    ``claims``: channel → what the token or the back end says of it.
+    ``positions``: channel → the position from which the client recovers; others
+    are new to it.
+    """
+
+    claims: dict[str, SubscriptionClaims]
+    positions: dict[str, Position]
+
+    def add(self, channel: str, position: Position | None) -> None:
+        """Want a channel of which no token says anything."""
+        self.claims[channel] = SubscriptionClaims()
+        if position is not None:
+            self.positions[channel] = position
 
 
 class RenewalAnswer(Partial, frozen=True):
@@ -542,115 +580,131 @@ class CentrifugeService:
         To the channels that an unverified token requests its client subscribes
         by its own right. May switch.
         """
-        app, personal, claims = (
-            connection.app or "",
-            f"{ALIAS}{connection.user}",
-            admission.claims,
-        )
-        requested = admission.requested - {personal}
-        wanted = claims.subscriptions | dict.fromkeys(
-            admission.requested, SubscriptionClaims()
-        )
-        has_own = wanted.pop(personal, None) is not None or subscribes_to_own_channel(
-            self._settings(app)
-        )
-        own = (
-            self._answers.channel_of(connection, personal)
-            if connection.user and has_own
-            else ""
-        )
-        if any(name.startswith("#") for name in wanted):
+        personal = self._personal_channel(connection, admission)
+        wanted = _claimed_channels(admission, command, personal.alias)
+        if any(name.startswith(ALIAS) for name in wanted.claims):
             connection.close(CloseCode.NOT_ALLOWED)
             return
         if command.token:
-            state.by_token = frozenset(wanted)
-        positions = {
-            name: Position(*each)
-            for name, each in command.recover.items()
-            if name in wanted
-        }
-        has_options = self._channels.options.has_user_channel(
-            app, connection.user or ""
-        )
-        is_member = own != "" and has_options
-        if is_member:
-            wanted[own] = SubscriptionClaims()
-            epoch, offset = command.recover.get(personal, ("", 0))
-            if epoch:  # other positions are those of messages
-                positions[own] = Position(epoch, offset)
+            state.by_token = frozenset(wanted.claims)
+        if personal.is_subscribed:
+            epoch, offset = command.recover.get(personal.alias, ("", 0))
+            # without an epoch, it is a position of messages
+            position = Position(epoch, offset) if epoch else None
+            wanted.add(personal.name, position)
+
         try:
-            if connection.user and self._catch_up is not None:
-                try:
-                    self._catch_up.follow(connection)
-                # it has to connect again when the database answers
-                except StorageUnavailable:
-                    state.mark(_UNFOLLOWED, True)
-            for channel in requested:
-                self._commands.permit(connection, channel, "")
-            choices = (
-                self._choices(connection, command, wanted) if command.channels else []
+            self._follow_log(connection, state)
+            by_own_right = self._by_own_right(
+                connection, admission.requested - {personal.alias}, command, wanted
             )
-            for channel in choices:
-                wanted[channel] = SubscriptionClaims()
-                if channel in command.recover:
-                    positions[channel] = Position(*command.recover[channel])
-            for channel, about in wanted.items():
-                state.set_info(channel, bytes_of(about.info))
-                _set_end(state, channel, about.expire_at)
-            may = {
-                channel: self._channels.options.of(app, channel).may_recover
-                for channel in wanted
-            }
-            since = {
-                channel: positions.get(channel) if may[channel] else None
-                for channel in wanted
-            }
-            subscriptions = self._channels.subscriptions.subscribe_each(
-                connection, since
-            )
-            state.by_server = {*subscriptions} or None
-            # Without options, the channel of the user has no recovery: its
-            # publications are stored nowhere.
-            personal_result = SubscribeResult(
-                was_recovering=personal in command.recover
-            )
-            subs = {personal: personal_result} if own and not is_member else {}
-            for channel, each in subscriptions.items():
-                name = personal if channel == own else channel
-                subs[name] = _result(
-                    each, may[channel], may[channel] and name in command.recover
-                )
-                subs[name].data = wanted[channel].data
-            client = self._connections.id_of(connection)
-            end = 0 if self._back_ends.has(app, "refresh") else admission.end
-            session = (
-                self._connections.secret_of(connection)
-                if isinstance(connection, Stream)
-                else ""
-            )
-            result = ConnectResult(
-                client=client,
-                version=self._version,
-                expires=end > 0,
-                ttl=_ttl(end),
-                subs=subs or None,
-                ping=self._ping,
-                pong=True,
-                session=session,
-                data=claims.data,
-            )
-            state.mark(PERSONAL, own != "")
-            state.mark(BY_ALIAS, is_member)
-            answer(Reply(ReplyCode.OK, result))
-            connection.last_seen = 0.0  # pings may follow
-            if self._catch_up is not None:
-                self._catch_up.release(connection)
-            for channel, each in subscriptions.items():
-                self._channels.subscriptions.answered(connection, channel, each)
-            for channel in (*requested, *choices):
-                self._consent.confirm_member(connection, channel)
+            subscriptions = self._subscribe(connection, state, wanted)
         except ChannelRefused as refused:
             connection.close(_CLOSE_OF.get(refused.reason, CloseCode.NOT_ALLOWED))
+            return
+
+        subs = _results_for_client(subscriptions, wanted, personal, command)
+        result = self._connect_result(connection, admission, subs)
+        state.mark(PERSONAL, personal.name != "")
+        state.mark(BY_ALIAS, personal.is_subscribed)
+        answer(Reply(ReplyCode.OK, result))
+
+        connection.last_seen = 0.0  # pings may follow
+        if self._catch_up is not None:
+            self._catch_up.release(connection)
+        for channel, subscription in subscriptions.items():
+            self._channels.subscriptions.answered(connection, channel, subscription)
+        for channel in by_own_right:
+            self._consent.confirm_member(connection, channel)
+
+    def _personal_channel(
+        self, connection: Connection, admission: _Admission
+    ) -> _PersonalChannel:
+        """What the client of a login has of the channel of its user."""
+        app = connection.app or ""
+        user = connection.user or ""
+        alias = f"{ALIAS}{user}"
+        is_named = alias in admission.claims.subscriptions or alias in (
+            admission.requested
+        )
+        if not user or not (is_named or subscribes_to_own_channel(self._settings(app))):
+            return _PersonalChannel(alias)
+        return _PersonalChannel(
+            alias,
+            name=self._answers.channel_of(connection, alias),
+            has_options=self._channels.options.has_user_channel(app, user),
+        )
+
+    def _follow_log(self, connection: Connection, state: CentrifugeState) -> None:
+        """Let a user receive stored messages. May switch."""
+        if not connection.user or self._catch_up is None:
+            return
+        try:
+            self._catch_up.follow(connection)
+        except StorageUnavailable:
+            # its client has to connect again when the database answers
+            state.mark(_UNFOLLOWED, True)
+
+    def _by_own_right(
+        self,
+        connection: Connection,
+        requested: Collection[str],
+        command: CentrifugeLogin,
+        wanted: _WantedChannels,
+    ) -> list[str]:
+        """The channels to which a client subscribes by its own right: those
+        that its unverified token requests, and those that it chooses, which
+        become wanted here. May switch. Raises ChannelRefused."""
+        for channel in requested:
+            self._commands.permit(connection, channel, "")
+        if not command.channels:
+            return list(requested)
+        choices = self._choices(connection, command, wanted.claims)
+        for channel in choices:
+            wanted.add(channel, _position_in(command, channel))
+        return [*requested, *choices]
+
+    def _subscribe(
+        self, connection: Connection, state: CentrifugeState, wanted: _WantedChannels
+    ) -> dict[str, Subscribed]:
+        """Subscribe a client to all channels that its login wants. May switch.
+        Raises ChannelRefused."""
+        for channel, claims in wanted.claims.items():
+            state.set_info(channel, bytes_of(claims.info))
+            _set_end(state, channel, claims.expire_at)
+        options_of = partial(self._channels.options.of, connection.app or "")
+        since = {
+            channel: wanted.positions.get(channel)
+            if options_of(channel).may_recover
+            else None
+            for channel in wanted.claims
+        }
+        subscriptions = self._channels.subscriptions.subscribe_each(connection, since)
+        state.by_server = set(subscriptions) or None
+        return subscriptions
+
+    def _connect_result(
+        self,
+        connection: Connection,
+        admission: _Admission,
+        subs: dict[str, SubscribeResult],
+    ) -> ConnectResult:
+        """The answer to a login. Its session has an end for the client only if
+        the back end does not renew it."""
+        is_renewed = self._back_ends.has(connection.app or "", "refresh")
+        end = 0 if is_renewed else admission.end
+        is_stream = isinstance(connection, Stream)
+        return ConnectResult(
+            client=self._connections.id_of(connection),
+            version=self._version,
+            expires=end > 0,
+            ttl=_ttl(end),
+            subs=subs or None,
+            ping=self._ping,
+            pong=True,
+            session=self._connections.secret_of(connection) if is_stream else "",
+            data=admission.claims.data,
+        )
 
     def _choices(
         self, connection: Connection, command: CentrifugeLogin, others: Collection[str]
@@ -1016,6 +1070,54 @@ def _result(
         result.recovered = True
         result.publications = [publication_of(event) for event in found.events()]
     return result
+
+
+def _position_in(command: CentrifugeLogin, channel: str) -> Position | None:
+    """The position from which the client of a login recovers a channel."""
+    epoch_and_offset = command.recover.get(channel)
+    return None if epoch_and_offset is None else Position(*epoch_and_offset)
+
+
+def _claimed_channels(
+    admission: _Admission, command: CentrifugeLogin, alias: str
+) -> _WantedChannels:
+    """The channels that the token of a login or the back end names, without
+    that of its user (``alias``)."""
+    claims = dict(admission.claims.subscriptions)
+    for channel in admission.requested:
+        claims[channel] = SubscriptionClaims()
+    claims.pop(alias, None)
+    positions = {}
+    for channel in claims:
+        position = _position_in(command, channel)
+        if position is not None:
+            positions[channel] = position
+    return _WantedChannels(claims, positions)
+
+
+def _results_for_client(
+    subscriptions: Mapping[str, Subscribed],
+    wanted: _WantedChannels,
+    personal: _PersonalChannel,
+    command: CentrifugeLogin,
+) -> dict[str, SubscribeResult]:
+    """The subscriptions of a login, under the names that its client knows."""
+    results: dict[str, SubscribeResult] = {}
+    if personal.name and not personal.is_subscribed:
+        results[personal.alias] = SubscribeResult(
+            was_recovering=personal.alias in command.recover
+        )
+    for channel, subscription in subscriptions.items():
+        name = personal.alias if channel == personal.name else channel
+        may_recover = subscription.options.may_recover
+        result = _result(
+            subscription,
+            recoverable=may_recover,
+            recovering=may_recover and name in command.recover,
+        )
+        result.data = wanted.claims[channel].data
+        results[name] = result
+    return results
 
 
 def _set_end(state: CentrifugeState, channel: str, end: int) -> None:
