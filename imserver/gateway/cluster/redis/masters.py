@@ -4,7 +4,7 @@ serves a command."""
 import logging
 import re
 from binascii import crc_hqx
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Final
 
 import gevent
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.cluster.redis.connection import (
@@ -36,6 +37,8 @@ _SLOTS: Final = 16_384
 _MARKS_SLOTS: Final = 256
 """So far apart are the slots of the marks: a master with twice as many in a row
 has marks."""
+_ROUND_SECONDS: Final = 0.01
+"""Time between two rounds of an exchange, while slots are being moved."""
 _NO_SLOT: Final = -1
 """Of a command for all masters (the probe), or for one after the other."""
 _REDIRECT: Final = re.compile(
@@ -102,6 +105,73 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
     if not position:
         index = (index + 1) % masters
     return [b"%d" % (position * masters + index), reply[1]]
+
+
+class _Redirects(Struct):
+    """What the replies of a round say about slots.
+
+    ``importing``: slot → the master that is taking it over, and has the keys of
+    the command already (``ASK``). ``moved``: slot → its new master. ``sources``:
+    the masters that know a newer map, and None for any of them, after a
+    failure.
+    """
+
+    importing: dict[int, Server] = field(default_factory=dict)
+    moved: dict[int, Server] = field(default_factory=dict)
+    sources: set[Server | None] = field(default_factory=set)
+
+    def note(self, server: Server, redirect: re.Match[str]) -> None:
+        """``server`` has replied that a command must be repeated elsewhere."""
+        target = redirect["host"] or server[0], int(redirect["port"] or 0)
+        if redirect["kind"] == "ASK":
+            self.importing[int(redirect["slot"])] = target
+        elif redirect["kind"] == "MOVED":
+            self.moved[int(redirect["slot"])] = target
+            self.sources.add(server)
+
+
+class _Exchange(Struct):
+    """The commands of one exchange, which are sent in rounds until each has its
+    reply.
+
+    ``left``: the indexes of those that the next round sends. ``failed``: the
+    masters that do not answer, and why.
+    """
+
+    replies: list[Any]
+    left: Sequence[int]
+    failed: dict[Server, RedisUnavailable]
+
+    def refuse(self, indexes: Iterable[int], why: str) -> None:
+        """Reply to commands with an error of their own."""
+        for index in indexes:
+            self.replies[index] = RedisUnavailable(why)
+
+    def take(
+        self,
+        parts: Mapping[Server, Sequence[int]],
+        results: Mapping[Server, list[Any] | RedisUnavailable],
+    ) -> _Redirects:
+        """Take what masters have replied to their parts of the commands, and
+        decide which commands are left."""
+        redirects = _Redirects()
+        left: set[int] = set()
+        for server, part in parts.items():
+            result = results[server]
+            if isinstance(result, RedisUnavailable):
+                self.failed[server] = result
+                left.update(part)
+                redirects.sources.add(None)
+                continue
+            for index, reply in zip(part, result, strict=True):
+                redirect = _redirect(reply)
+                if redirect is None:
+                    self.replies[index] = reply
+                else:
+                    left.add(index)
+                    redirects.note(server, redirect)
+        self.left = sorted(left)
+        return redirects
 
 
 class ClusterLink(RedisLink):
@@ -245,72 +315,69 @@ class ClusterLink(RedisLink):
     # --- waiting --------------------------------------------------------------
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        end, rounds = monotonic() + self.seconds, 0
+        end = monotonic() + self.seconds
         self._close_gone()
         if not self._slots or None in self._slots[:_SLOTS]:
             self._load(self._absent)
-        replies: list[Any] = [None] * len(commands)
-        failed = dict(self._absent)
-        left: list[int] = list(range(len(commands)))
-        importing: dict[int, Server] = {}
-        while left:
-            parts: dict[Server, list[int]] = {}
+
+        exchange = _Exchange(
+            replies=[None] * len(commands),
+            left=range(len(commands)),
+            failed=dict(self._absent),
+        )
+        redirects = _Redirects()
+        is_first_round = True
+        while exchange.left:
             masters = sorted(self._masters)
-            for index in left:
-                servers = self._servers_of(commands[index], masters, importing)
-                if not servers:
-                    replies[index] = RedisUnavailable(
-                        "no master of the Redis Cluster serves the slot"
-                    )
-                for server in servers:
-                    if server not in failed:
-                        parts.setdefault(server, []).append(index)
-                    elif replies[index] is None:
-                        replies[index] = failed[server]
-            results = self._exchange_parts(commands, parts, len(masters), importing)
-            left, importing, moved, sources = (
-                [],
-                {},
-                dict[int, Server](),
-                set[Server | None](),
+            parts = self._parts_of(exchange, commands, masters, redirects.importing)
+            results = self._exchange_parts(
+                commands, parts, len(masters), redirects.importing
             )
-            for server, part in parts.items():
-                result = results[server]
-                if isinstance(result, RedisUnavailable):
-                    failed[server] = result
-                    left += part
-                    sources.add(None)
-                    continue
-                for index, reply in zip(part, result, strict=True):
-                    match = _redirect(reply)
-                    if match is None:
-                        replies[index] = reply
-                        continue
-                    left.append(index)
-                    target = match["host"] or server[0], int(match["port"] or 0)
-                    if match["kind"] == "ASK":
-                        importing[int(match["slot"])] = target
-                    elif match["kind"] == "MOVED":
-                        moved[int(match["slot"])] = target
-                        sources.add(server)
-            self._learn(sources, moved, failed)
-            left = sorted(set(left))
-            if left and monotonic() > end:
-                for index in left:
-                    replies[index] = RedisUnavailable(
-                        "slots of the Redis Cluster are being moved"
-                    )
+            redirects = exchange.take(parts, results)
+            self._learn(redirects, exchange.failed)
+            if not exchange.left:
                 break
-            if left and rounds:
-                gevent.sleep(0.01)
-            rounds += 1
+            if monotonic() > end:
+                exchange.refuse(
+                    exchange.left, "slots of the Redis Cluster are being moved"
+                )
+                break
+            # One redirect is usual and is followed at once.
+            if not is_first_round:
+                gevent.sleep(_ROUND_SECONDS)
+            is_first_round = False
+
+        failed = exchange.failed
         if self._masters.keys() <= failed.keys():
             self.close()
             raise next(iter(failed.values()))
         if self._shared:
             for server, error in failed.items():
                 self._leave_out(server, error)
-        return replies
+        return exchange.replies
+
+    def _parts_of(
+        self,
+        exchange: _Exchange,
+        commands: Sequence[Command],
+        masters: list[Server],
+        importing: Mapping[int, Server],
+    ) -> dict[Server, list[int]]:
+        """Which of the commands that are left go to which master (indexes).
+        Those for which no master answers have an error as their reply."""
+        parts: dict[Server, list[int]] = {}
+        for index in exchange.left:
+            servers = self._servers_of(commands[index], masters, importing)
+            if not servers:
+                exchange.refuse(
+                    [index], "no master of the Redis Cluster serves the slot"
+                )
+            for server in servers:
+                if server not in exchange.failed:
+                    parts.setdefault(server, []).append(index)
+                elif exchange.replies[index] is None:
+                    exchange.replies[index] = exchange.failed[server]
+        return parts
 
     def _servers_of(
         self, command: Command, masters: list[Server], importing: Mapping[int, Server]
@@ -378,22 +445,16 @@ class ClusterLink(RedisLink):
                         )
         return results
 
-    def _learn(
-        self,
-        sources: Collection[Server | None],
-        moved: Mapping[int, Server],
-        failed: Collection[Server],
-    ) -> None:
-        """Read the map again, from those who said that slots have ``moved``,
-        and from anybody (None) after a failure. What they said is newer than
-        what others may know. Switches."""
-        for source in sources:
+    def _learn(self, redirects: _Redirects, failed: Collection[Server]) -> None:
+        """Read the map again, from the sources of these redirects. What they
+        said of moved slots is newer than what others may know. Switches."""
+        for source in redirects.sources:
             with suppress(RedisUnavailable):
                 self._load(failed, source)
-        for slot, server in moved.items():
+        for slot, server in redirects.moved.items():
             self._link(server)
             self._slots[slot] = server
-        if moved:
+        if redirects.moved:
             self._map_marks()
 
     def restore(self) -> None:
