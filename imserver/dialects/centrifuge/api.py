@@ -239,23 +239,24 @@ def _publish_each(
         )
     except ChannelRefused as refused:
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
-    answers: list[dict[str, Any]] = []
-    for each in published:
-        if isinstance(each, ChannelRefused):
-            answers.append(_refused(each))
+    return [
+        _publish_answer(publication.refusal, publication.position)
+        for publication in published
+    ]
+
+
+def _publish_answer(
+    refusal: ImserverError | None, position: Position | None
+) -> dict[str, Any]:
+    """The result of a publication, or its error."""
+    if isinstance(refusal, ChannelRefused):
+        return _refused(refusal)
+    if refusal is not None:
         # the idempotency key belongs to another request
-        elif isinstance(each, ImserverError):
-            answers.append(_error(codes.BAD_DATA))
-        else:
-            at = each.position
-            answers.append(
-                {
-                    "result": {}
-                    if at is None
-                    else {"offset": at.offset, "epoch": at.epoch}
-                }
-            )
-    return answers
+        return _error(codes.BAD_DATA)
+    if position is None:
+        return {"result": {}}
+    return {"result": {"offset": position.offset, "epoch": position.epoch}}
 
 
 def _channel_of(name: str) -> str:

@@ -19,7 +19,7 @@ from imserver.gateway.cluster.history import (
     count_fitting,
 )
 from imserver.gateway.config.settings import ChannelSettings
-from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.errors import ImserverError, StorageUnavailable
 from imserver.gateway.hub.hub import USER_CHANNEL, LocalChannel
 from imserver.gateway.model import Event, Outcome, Service
 from imserver.gateway.transport.connection import Connection
@@ -35,10 +35,12 @@ PUBLICATION_BYTES: Final = 100
 
 class Published(Struct, frozen=True):
     """The result of a publication. ``position``: its position in the history
-    (None: it has none)."""
+    (None: it has none). ``refusal``: why it was refused or failed, where it is
+    one of several; a single one raises it."""
 
     outcome: Outcome
     position: Position | None = None
+    refusal: ImserverError | None = None
 
 
 class StoredHistory:

@@ -344,6 +344,25 @@ OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
 switch."""
 
 
+class _Publication(Struct, frozen=True, gc=False):
+    """What is published to several channels of ``app``. See
+    :meth:`Publishing.to_channels`. ``tags``: encoded."""
+
+    app: str
+    event: Event
+    except_users: tuple[str, ...]
+    tags: bytes
+    with_history: bool
+    key: str
+
+
+_read_position: Final = msgspec.msgpack.Decoder(Position | None).decode
+
+
+def _refused(refused: ChannelRefused) -> Published:
+    return Published(refused.outcome, refusal=refused)
+
+
 class Publishing(Service, dict=True):
     """Sends to targets of all kinds, on all nodes. Every call may switch."""
 
@@ -370,76 +389,112 @@ class Publishing(Service, dict=True):
         key: str = "",
         digest: int = 0,
         all_or_none: bool = False,
-    ) -> list[Published | ChannelRefused | IdReused]:
+    ) -> list[Published]:
         """Publish the same to several channels, for a ``key`` once to each. The
         results have their order.
 
         REPEATED: it was published before, at this position if this node knows
-        it. No outcome is FAILED: a failed publication is a
-        :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
-        request. :class:`IdReused`: the key belongs to another request in this
-        channel; with ``all_or_none`` it is raised before anything is published.
-        The channels of groups, and those of users without a history, have no
-        tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
+        it. A publication that was REFUSED or has FAILED has a ``refusal``: a
+        :class:`ChannelRefused`, or :class:`IdReused` if the key belongs to
+        another request in this channel (``digest``: that of this request). With
+        ``all_or_none`` the latter is raised before anything is published. The
+        channels of groups, and those of users without a history, have no tags.
+        Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
-        encoded_tags = encode_tags(tags) if tags else b""
-
-        def publish(channel: str) -> Published | ChannelRefused:
-            if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
-                target = addressed(Target(channel=channel))
-                if target.user is not UNSET and app in self._user_channels.apps:
-                    return self._to_channel_of_user(
-                        app, target.user, event, 0, encoded_tags, key, with_history
-                    )
-                if target.channel is UNSET:
-                    (outcome,) = self.to_targets(app, [target], event, except_users)
-                    if outcome is Outcome.FAILED:
-                        return ChannelRefused(
-                            "unavailable", "a node or the database does not answer"
-                        )
-                    return Published(outcome)
-            try:
-                if not (channel.isascii() and 0 < len(channel) <= Limit.CHANNEL_BYTES):
-                    check_name(channel)
-                return self.channels.publishing.publish_event(
-                    app,
-                    channel,
-                    replace(event, channel=ChannelPart(channel, tags=encoded_tags)),
-                    except_users=except_users,
-                    with_history=with_history,
-                    key=key,
-                )
-            except ChannelRefused as refused:
-                return refused
-
-        def carry_out(
-            index: int, first: First | None
-        ) -> RequestResult[Published | ChannelRefused]:
-            channel = names[index]
-            is_stored = with_history and self.channels.options.is_stored(app, channel)
-            # If this node does not know the position, the log may still know
-            # it.
-            if first is not None and (first.result or not is_stored):
-                position = msgspec.msgpack.decode(
-                    first.result or b"\xc0", type=Position | None
-                )
-                return Published(Outcome.REPEATED, position), (), b""
-            found = publish(channel)
-            if isinstance(found, ChannelRefused):
-                return found, (), b""
-            return found, (found.outcome,), msgspec.msgpack.encode(found.position)
-
+        publication = _Publication(
+            app,
+            event,
+            except_users,
+            tags=encode_tags(tags) if tags else b"",
+            with_history=with_history,
+            key=key,
+        )
         if not key:
-            return [publish(channel) for channel in channels]
+            return [self._publish(publication, channel) for channel in channels]
+
         names = list(dict.fromkeys(channels))
         requests = [
             (msgspec.json.encode((key, channel)).decode(), digest) for channel in names
         ]
-        found = self.ids.carry_out_each(
-            app, requests, carry_out, all_or_none=all_or_none
+        results = self.ids.carry_out_each(
+            app,
+            requests,
+            lambda index, first: self._publish_once(publication, names[index], first),
+            all_or_none=all_or_none,
         )
-        results = dict(zip(names, found, strict=True))
-        return [results[channel] for channel in channels]
+        published = {
+            channel: Published(Outcome.REFUSED, refusal=result)
+            if isinstance(result, IdReused)
+            else result
+            for channel, result in zip(names, results, strict=True)
+        }
+        return [published[channel] for channel in channels]
+
+    def _publish_once(
+        self, publication: _Publication, channel: str, first: First | None
+    ) -> RequestResult[Published]:
+        """Publish to a channel, if ``first`` does not say that it was done
+        before."""
+        is_stored = publication.with_history and self.channels.options.is_stored(
+            publication.app, channel
+        )
+        # If this node does not know the position, the log may still know it.
+        if first is not None and (first.result or not is_stored):
+            position = _read_position(first.result) if first.result else None
+            return Published(Outcome.REPEATED, position), (), b""
+
+        published = self._publish(publication, channel)
+        if published.refusal is not None:
+            return published, (), b""
+        position_bytes = msgspec.msgpack.encode(published.position)
+        return published, (published.outcome,), position_bytes
+
+    def _publish(self, publication: _Publication, channel: str) -> Published:
+        """Publish to one of several channels."""
+        app = publication.app
+        event = publication.event
+        # Channels of a system have any names: there, `user:1` is not the
+        # channel of a user.
+        if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+            target = addressed(Target(channel=channel))
+            if target.user is not UNSET and app in self._user_channels.apps:
+                return self._to_channel_of_user(
+                    app,
+                    target.user,
+                    event,
+                    tags=publication.tags,
+                    key=publication.key,
+                    with_history=publication.with_history,
+                )
+            if target.channel is UNSET:
+                return self._publish_to_target(publication, target)
+        try:
+            if not (channel.isascii() and 0 < len(channel) <= Limit.CHANNEL_BYTES):
+                check_name(channel)
+            return self.channels.publishing.publish_event(
+                app,
+                channel,
+                replace(event, channel=ChannelPart(channel, tags=publication.tags)),
+                except_users=publication.except_users,
+                with_history=publication.with_history,
+                key=publication.key,
+            )
+        except ChannelRefused as refused:
+            return _refused(refused)
+
+    def _publish_to_target(
+        self, publication: _Publication, target: Target
+    ) -> Published:
+        """Publish to the channel of a group, or of a user without a history:
+        its members receive a push."""
+        (outcome,) = self.to_targets(
+            publication.app, [target], publication.event, publication.except_users
+        )
+        if outcome is Outcome.FAILED:
+            return _refused(
+                ChannelRefused("unavailable", "a node or the database does not answer")
+            )
+        return Published(outcome)
 
     def to_targets(
         self,
@@ -594,7 +649,7 @@ class Publishing(Service, dict=True):
         tags: bytes = b"",
         key: str = "",
         with_history: bool = True,
-    ) -> Published | ChannelRefused:
+    ) -> Published:
         if self.pending.count:
             self._deliver_pending(app, (user,))
         try:
@@ -602,7 +657,7 @@ class Publishing(Service, dict=True):
                 app, user, event, tags, key, with_history
             )
         except ChannelRefused as refused:
-            return refused
+            return _refused(refused)
         waits = False
         if to_user in _NOT_REACHED:
             self._report(app, [user], [event], [to_user])
@@ -612,7 +667,9 @@ class Publishing(Service, dict=True):
         if published.outcome is _UNKNOWN:
             if waits:
                 return Published(Outcome.PENDING)
-            return ChannelRefused("unavailable", "the registry does not answer")
+            return _refused(
+                ChannelRefused("unavailable", "the registry does not answer")
+            )
         return published
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:

@@ -530,9 +530,9 @@ def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
         ], "it is no group"
     gates.away = True
     assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
-    (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
-    assert isinstance(found, ChannelRefused)
-    assert found.outcome is Outcome.FAILED
+    (published,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
+    assert isinstance(published.refusal, ChannelRefused)
+    assert published.outcome is Outcome.FAILED
 
 
 def test_bytes_are_shown_as_base64(node: ChannelNode) -> None:

@@ -20,7 +20,7 @@ from imserver.gateway.http.field import App, ChannelName
 from imserver.gateway.http.operation import Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import Event, Limit, Outcome
-from imserver.gateway.push.idempotency import IdReused, digest_of
+from imserver.gateway.push.idempotency import digest_of
 from imserver.gateway.push.push import nothing_accepted
 
 Offset = Annotated[
@@ -218,7 +218,7 @@ def _publish(
             if name not in ("channel", "channels")
         }
         digest = digest_of(msgspec.json.encode(content))
-    found = api.core.publishing.to_channels(
+    publications = api.core.publishing.to_channels(
         call.app,
         channels,
         event,
@@ -229,21 +229,21 @@ def _publish(
         digest=digest,
         all_or_none=True,
     )
-    # IdReused: another message with this id came at the same time.
-    outcomes = [
-        Outcome.REFUSED if isinstance(each, IdReused) else each.outcome
-        for each in found
-    ]
+    outcomes = [publication.outcome for publication in publications]
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(Problems.NOT_ACCEPTED)
-    results = list[ChannelResult]()
-    for channel, outcome, each in zip(channels, outcomes, found, strict=True):
-        at = each.position if isinstance(each, Published) else None
-        offset, epoch = (UNSET, UNSET) if at is None else (at.offset, at.epoch)
-        results.append(
-            ChannelResult(channel, STATUSES[outcome], offset=offset, epoch=epoch)
-        )
-    return results
+    return [
+        _channel_result(channel, publication)
+        for channel, publication in zip(channels, publications, strict=True)
+    ]
+
+
+def _channel_result(channel: str, published: Published) -> ChannelResult:
+    status = STATUSES[published.outcome]
+    position = published.position
+    if position is None:
+        return ChannelResult(channel, status)
+    return ChannelResult(channel, status, offset=position.offset, epoch=position.epoch)
 
 
 @routes.get("/channels/history", Needs.READ)
