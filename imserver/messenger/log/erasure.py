@@ -18,6 +18,7 @@ import msgspec
 from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.log.annotations import withdraw
+from imserver.messenger.log.changes import note_changes
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.read import end_of_look
 from imserver.messenger.log.rows import (
@@ -32,7 +33,6 @@ from imserver.messenger.log.rows import (
 )
 from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import WritingPart
-from imserver.messenger.search.word_index import note_changes
 
 AT_ONCE: Final = 50
 """Entries that one transaction changes."""

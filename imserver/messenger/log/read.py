@@ -15,6 +15,7 @@ from imserver.gateway.cluster.history import count_fitting
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Row, Statements, text_of
 from imserver.messenger.log.bots import bots_of
+from imserver.messenger.log.commands import SearchFilter
 from imserver.messenger.log.contract import (
     NO_LOG,
     Entry,
@@ -46,6 +47,8 @@ EntryPage = tuple[list[Entry], bool]
 
 _STEP: Final = 5000
 """Entries that one look of :meth:`stored_before` reads."""
+_CLOCKS_SECONDS: Final = 600
+"""The clocks of the nodes, and the clock of a sender, may differ by so much."""
 _SIZE: Final = "length(m.body) + length(m.meta)"
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
@@ -471,6 +474,38 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
         (log, after),
     )
     return min(following[0][0] + many - 1, last) if following else last
+
+
+def time_window(
+    head: LogHead, upto: int, filter: SearchFilter, sql: Statements
+) -> tuple[int, int]:
+    """The ids that a filter of time leaves: (after, up to). ``stored_at`` grows
+    with the ids, but for the differences of clocks."""
+    after = head.floor
+    if filter.since:
+        after = _first_since(sql, head, filter.since // 1000 - _CLOCKS_SECONDS) - 1
+    if filter.until:
+        upto = min(
+            upto, _first_since(sql, head, filter.until // 1000 + _CLOCKS_SECONDS) - 1
+        )
+    return after, upto
+
+
+def _first_since(sql: Statements, head: LogHead, second: int) -> int:
+    """The first id that was stored at this Unix second or later; one after the
+    last if there is none."""
+    statement = (
+        "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
+    )
+    low, high = head.floor + 1, head.last_id + 1
+    while low < high:
+        middle = (low + high) // 2
+        rows = sql.query(statement, (head.number, middle))
+        if rows and rows[0][0] < second:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 # --- catch-up -----------------------------------------------------------------

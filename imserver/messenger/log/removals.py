@@ -18,7 +18,7 @@ from imserver.gateway.storage.numbers import beyond
 from imserver.gateway.storage.statements import Condition, Row, Statements, text_of
 from imserver.messenger.log.commands import SearchFilter
 from imserver.messenger.log.contract import Draft, Entry
-from imserver.messenger.log.read import end_of_look
+from imserver.messenger.log.read import end_of_look, time_window
 from imserver.messenger.log.rows import (
     NUMBERS,
     LogHead,
@@ -28,7 +28,6 @@ from imserver.messenger.log.rows import (
 )
 from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import WritingPart
-from imserver.messenger.search.search import time_window
 
 MOST_AT_ONCE: Final = 50
 """Messages that one transaction removes or restores."""

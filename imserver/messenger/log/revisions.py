@@ -13,11 +13,11 @@ import msgspec
 from imserver.gateway.storage.statements import Statements
 from imserver.messenger.log import polls
 from imserver.messenger.log.bots import EVERYBODY
+from imserver.messenger.log.changes import note_changes
 from imserver.messenger.log.contract import Entry, Rejected, RejectReason
 from imserver.messenger.log.model import ask_in
 from imserver.messenger.log.rows import NUMBERS, decode_meta
 from imserver.messenger.log.threads import mentions_in, thread_fields
-from imserver.messenger.search.word_index import note_changes
 
 FIXED: Final = Rejected(
     RejectReason.FIXED, "a question that was answered, or is fixed, keeps its text"

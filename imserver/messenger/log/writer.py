@@ -45,6 +45,7 @@ from imserver.gateway.storage.statements import (
     RowRefused,
     Unsure,
 )
+from imserver.messenger.log.changes import SEGMENT
 from imserver.messenger.log.contract import (
     Appended,
     AppendRequest,
@@ -76,7 +77,7 @@ from imserver.messenger.search.word_content import (
     ContentPart,
     ContentRow,
 )
-from imserver.messenger.search.words import SEGMENT, TEXT_TYPE
+from imserver.messenger.search.words import TEXT_TYPE
 from imserver.plugin.storage import Store
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.storage.statements import Row, Statements, chunks, marks_of
-from imserver.messenger.log.commands import Search, SearchFilter
+from imserver.messenger.log.changes import SEGMENT
+from imserver.messenger.log.commands import Search
 from imserver.messenger.log.contract import Entry
-from imserver.messenger.log.read import VISIBLE, fetch, last_before
+from imserver.messenger.log.read import VISIBLE, fetch, last_before, time_window
 from imserver.messenger.log.rows import NUMBERS, LogHead, read_log
 from imserver.messenger.search.words import (
     CONVERSATIONS,
-    SEGMENT,
     TEXT_TYPE,
     IndexPart,
     Term,
@@ -52,8 +52,6 @@ _ROWS_AT_ONCE: Final = 256
 """Rows of the index that one query reads: at most 16 MB."""
 _CHECKED_AT_ONCE: Final = 64
 """Messages with the words that one query reads."""
-_CLOCKS_SECONDS: Final = 600
-"""The clocks of the nodes, and the clock of a sender, may differ by so much."""
 _LINKS: Final = ("http://", "https://", "www.")
 _LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
 
@@ -183,38 +181,6 @@ class _Wanted:
         return self.words.is_in(text) and not (
             self._filter.link and _LINK.search(text) is None
         )
-
-
-def time_window(
-    head: LogHead, upto: int, filter: SearchFilter, sql: Statements
-) -> tuple[int, int]:
-    """The ids that a filter of time leaves: (after, up to). ``stored_at`` grows
-    with the ids, but for the differences of clocks."""
-    after = head.floor
-    if filter.since:
-        after = _first_since(sql, head, filter.since // 1000 - _CLOCKS_SECONDS) - 1
-    if filter.until:
-        upto = min(
-            upto, _first_since(sql, head, filter.until // 1000 + _CLOCKS_SECONDS) - 1
-        )
-    return after, upto
-
-
-def _first_since(sql: Statements, head: LogHead, second: int) -> int:
-    """The first id that was stored at this Unix second or later; one after the
-    last if there is none."""
-    statement = (
-        "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
-    )
-    low, high = head.floor + 1, head.last_id + 1
-    while low < high:
-        middle = (low + high) // 2
-        rows = sql.query(statement, (head.number, middle))
-        if rows and rows[0][0] < second:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 class _Scan(Service):

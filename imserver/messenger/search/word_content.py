@@ -9,10 +9,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from imserver.messenger.log.changes import SEGMENT
 from imserver.messenger.log.rows import NUMBERS
 from imserver.messenger.search.words import (
     CONVERSATIONS,
-    SEGMENT,
     TERM_LENGTH,
     TEXT_TYPE,
     Terms,

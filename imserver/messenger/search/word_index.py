@@ -12,7 +12,8 @@ The newest segment is not in the index before it is whole: a search looks
 through its messages itself. So a stored message costs nothing before its
 commit, and a row of the index serves many messages.
 
-Whoever changes messages calls :func:`note_changes` in the same transaction,
+Whoever changes messages calls
+:func:`imserver.messenger.log.changes.note_changes` in the same transaction,
 which adds a small row for each. A search compares the texts of these messages,
 whatever the index has. :meth:`WordIndex.merge` brings the index up to date
 later. So only who has the claim writes the index itself.
@@ -29,6 +30,7 @@ from msgspec import Struct
 from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Row, Statements, chunks, text_of
+from imserver.messenger.log.changes import SEGMENT
 from imserver.messenger.log.rows import (
     ROOM,
     LogHead,
@@ -47,7 +49,6 @@ from imserver.messenger.search.words import (
     CONVERSATIONS,
     LONG,
     LONG_MESSAGE,
-    SEGMENT,
     conversation_at,
     decode_terms,
     indexed_before,
@@ -257,26 +258,6 @@ class WordIndex(Store.Rows):
             return is_ours
 
         return self._store.write_or(False, end)
-
-
-def note_changes(
-    sql: Statements, log: int, changes: Sequence[tuple[int, int, int]], first: int
-) -> None:
-    """Messages get another text in the same transaction: (message,
-    conversation, the entry that changes it).
-
-    ``first``: the first id that the transaction adds (0: none). Messages of its
-    segment are not in the index: it was not whole before, and who adds it later
-    knows of these entries.
-    """
-    whole = first // SEGMENT * SEGMENT if first else Limit.ID
-    rows = [
-        (log, id, entry, conversation)
-        for id, conversation, entry in changes
-        if id < whole
-    ]
-    if rows:
-        sql.insert_new("word_change", "log, id, entry, conversation", rows)
 
 
 # --- the claim ----------------------------------------------------------------

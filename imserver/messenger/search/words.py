@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.gateway.storage.statements import Row, Statements, marks_of
+from imserver.messenger.log.changes import SEGMENT
 
 TEXT_TYPE: Final = "text"
 WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))
@@ -165,8 +166,6 @@ def _terms_of_unit(unit: str, is_open: bool) -> Iterator[Term]:
 # --- rows ---------------------------------------------------------------------
 
 
-SEGMENT: Final = 2048
-"""Ids of a segment; at most 65,536."""
 _GROUPS: Final = 32
 _PARTS: Final = 8
 CONVERSATIONS: Final = _GROUPS * _PARTS

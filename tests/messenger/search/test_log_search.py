@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from imserver.messenger.log.changes import SEGMENT
 from imserver.messenger.log.commands import Search, SearchFilter
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.search import search as log_search
 from imserver.messenger.search.message_search import WordIndexing
-from imserver.messenger.search.words import SEGMENT
 from tests.messenger.log.test_log import APP, bodies, say, stored
 from tests.messenger.log_file import Gates, LogFile
 from tests.stores import OpenStore, WriteAt

@@ -10,13 +10,14 @@ import pytest
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.statements import Row
 from imserver.gateway.storage.store import Store
+from imserver.messenger.log.changes import SEGMENT
 from imserver.messenger.log.commands import Search, SearchFilter
 from imserver.messenger.log.contract import Commit, Draft, Entry
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.log.writer import RecentEntries
 from imserver.messenger.search.word_content import MOST_ROW_BYTES
 from imserver.messenger.search.word_index import LEASE_SECONDS
-from imserver.messenger.search.words import SEGMENT, Term, offsets_with
+from imserver.messenger.search.words import Term, offsets_with
 from tests.messenger.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore
 
