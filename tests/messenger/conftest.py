@@ -10,6 +10,8 @@ from imserver.messenger.delivery import catch_up, deliverer
 from imserver.messenger.log import groups, transaction, writer
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.search import message_search
+from imserver.messenger.search.search import EntrySearch
+from imserver.messenger.search.word_index import WordIndex
 from tests.messenger.messaging_harness import Node
 
 
@@ -17,6 +19,18 @@ from tests.messenger.messaging_harness import Node
 def log(store: Store) -> MessageLog:
     """Its log."""
     return store.part(MessageLog)
+
+
+@pytest.fixture
+def search(store: Store) -> EntrySearch:
+    """Its searches."""
+    return store.part(EntrySearch)
+
+
+@pytest.fixture
+def words(store: Store) -> WordIndex:
+    """Its index of words, which hears of what is stored from now on."""
+    return store.part(WordIndex)
 
 
 @pytest.fixture

@@ -224,9 +224,10 @@ class Typing(Command, frozen=True, gc=False):
 class SearchFilter(Struct, frozen=True, gc=False):
     """What messages of a search have besides their words.
 
-    ``sender`` ``""``: anybody. ``types`` ``()``: see
-    :meth:`imserver.messenger.search.search.EntrySearch.find`. ``link``: their words have a link.
-    ``since``, ``until``: they were sent at or after, and before this time, in Unix milliseconds; 0: no bound.
+    ``sender`` ``""``: anybody. ``types`` ``()``: ``text``, or all if neither
+    text nor links are wanted. ``link``: their words have a link. ``since``,
+    ``until``: they were sent at or after, and before this time, in Unix
+    milliseconds; 0: no bound.
     """
 
     sender: str = ""

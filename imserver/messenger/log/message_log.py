@@ -4,7 +4,6 @@ stored messages through it."""
 from collections.abc import Callable, Sequence
 from time import time
 
-from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.statements import Row, Statements
 from imserver.messenger.log.annotations import AnnotationWriter
 from imserver.messenger.log.asks import AskLog
@@ -26,8 +25,6 @@ from imserver.messenger.log.rows import (
 from imserver.messenger.log.threads import ThreadStore
 from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import LogWriter
-from imserver.messenger.search.search import EntrySearch
-from imserver.messenger.search.word_index import WordIndex
 from imserver.plugin.storage import Store
 
 
@@ -45,8 +42,8 @@ class MessageLog(Store.Rows):
     their members: ``conversations.member(app, conversation, user)`` is None for
     who is no member. ``annotations`` makes reactions and pins, ``asks`` answers
     and closes questions, ``marks`` knows what users have read, ``threads`` who
-    follows which thread. ``removals`` removes messages for everybody. ``words``
-    is the index of ``search``. ``import_past`` stores what another server had.
+    follows which thread. ``removals`` removes messages for everybody.
+    ``import_past`` stores what another server had.
     """
 
     def __init__(self, store: Store) -> None:
@@ -58,8 +55,6 @@ class MessageLog(Store.Rows):
         self.annotations = AnnotationWriter(self.writer, store)
         self.asks = AskLog(self.writer, store)
         self.entries = EntryReader(store)
-        self.search = EntrySearch(store)
-        self.words = WordIndex(store, self.writer.recent.take)
         self.conversations = ConversationReader(store)
         self.marks = MarkStore(store)
         self.threads = ThreadStore(store)
@@ -100,25 +95,20 @@ class MessageLog(Store.Rows):
 
         self.writer.change(app, change)
 
-    def erase_user(
-        self, app: str, user: str, name: str, patience: float = 20.0
-    ) -> None:
+    def erase_user(self, app: str, user: str, name: str) -> None:
         """Erase a user: what they wrote, their reactions and marks, and their
         name. They leave all groups, whose entries say so. ``name`` stands in
         place of the user from then on; ``""``: what they wrote stays under
         their own.
 
-        It may be called again after an error: StorageUnavailable also if
-        another node works on the index of words for longer than ``patience``
-        seconds, so that it still has words of the user.
+        It may be called again after an error. The index of words has the words
+        of the user until it is settled; ``Core.erase_user`` sees to both.
         """
         for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
                 self.groups.leave(app, row.conversation, [user], user, heir=True)
         if name and self.entries.head(app):
             self._eraser.erase(app, user, name)
-            if not self.words.settle(app, patience):
-                raise StorageUnavailable("another node works on the index of words")
         self.marks.forget(app, user)
 
     def expire(
@@ -151,7 +141,6 @@ class MessageLog(Store.Rows):
             self._store.execute(
                 "DELETE FROM hidden WHERE log = %s AND id <= %s", (log, floor)
             )
-            self.words.settle(app)
         return deleted
 
     def _last_old(self, app: str, seconds: float) -> int:

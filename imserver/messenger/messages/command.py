@@ -9,6 +9,7 @@ import click
 from imserver.gateway.storage.statements import PooledStatements, text_of
 from imserver.messenger.log.lost import ranges_of
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.search.word_index import WordIndex
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
 from imserver.plugin.progress import long_work
 
@@ -29,14 +30,14 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
     it was ended, call it again.
     """
     with opened(path, data_dir) as (settings, store, _):
-        stored = store.part(MessageLog)
-        apps = stored.entries.apps()
+        words = store.part(WordIndex)
+        apps = store.part(MessageLog).entries.apps()
         if app is not None and app not in apps:
             fail(f"app {app} has no messages")
         for name in apps if app is None else [app]:
-            stored.words.erase(name)
+            words.erase(name)
             segments = 0
-            while stored.words.fill(name):
+            while words.fill(name):
                 segments += 1
             record_act(settings, store, "search.rebuild", name)
             click.echo(f"segments of {name}: {segments}")

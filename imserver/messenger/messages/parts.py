@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from imserver.gateway.clock import every
 from imserver.gateway.config.settings import Config, settings_of
 from imserver.gateway.core.core import Core, Parts
+from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.contract import Erasure
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.dispatch import CommandTable
@@ -27,12 +29,18 @@ from imserver.messenger.messages.message_commands import (
 from imserver.messenger.messages.retention import Retention
 from imserver.messenger.messages.services import MessageServices
 from imserver.messenger.search.message_search import MessageSearch, WordIndexing
+from imserver.messenger.search.word_index import WordIndex
 from imserver.messenger.streams.limits import StreamLimits
 from imserver.messenger.streams.streamed import ConversationStreams, StreamedTexts
 from imserver.messenger.streams.streamed_messages import (
     ChannelStreams,
     StreamedMessages,
 )
+
+ERASURE_PATIENCE_SECONDS: Final = 20.0
+"""How long an erasure waits for another node that works on the index of words.
+After that it fails, because the index still has words of the user; whoever asked
+for it repeats it."""
 
 
 def build(core: Core) -> Parts:
@@ -83,10 +91,16 @@ def offline(
 
 
 def _erasure(store: Store, positions: ActionPositions) -> Erasure:
+    """What the log, the index of words and the positions have of a user."""
+
     def erase_user(app: str, user: str, name: str) -> None:
-        if store.has_database:
-            store.part(MessageLog).erase_user(app, user, name)
-            positions.forget(app, user)
+        if not store.has_database:
+            return
+        store.part(MessageLog).erase_user(app, user, name)
+        # Without a new name what they wrote stays, and so do its words.
+        if name and not store.part(WordIndex).settle(app, ERASURE_PATIENCE_SECONDS):
+            raise StorageUnavailable("another node works on the index of words")
+        positions.forget(app, user)
 
     return Erasure(frozenset(), erase_user, lambda _: None)
 

@@ -18,6 +18,7 @@ from imserver.messenger.delivery.action_positions import ActionPositions
 from imserver.messenger.log.contract import LogObserver
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
+from imserver.messenger.search.word_index import WordIndex
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ class Retention(Struct, frozen=True):
         Raises StorageUnavailable."""
         if not self.store.has_database:
             return 0
-        stored, deleted = self.store.part(MessageLog), 0
+        stored = self.store.part(MessageLog)
+        words = self.store.part(WordIndex)
+        deleted = 0
         for app in stored.entries.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:
@@ -47,13 +50,14 @@ class Retention(Struct, frozen=True):
                 upto = min(
                     (each for each in positions if each is not None), default=None
                 )
-                some = stored.expire(
+                count = stored.expire(
                     app, older_than_seconds=seconds, more_than=most, upto=upto
                 )
-                if some:
-                    log.info("%d entries of app %s have expired", some, app)
-                self.metrics.expired += some
-                deleted += some
+                if count:
+                    log.info("%d entries of app %s have expired", count, app)
+                    self.metrics.expired += count
+                    deleted += count
+                    words.settle(app)
         for app in sorted(self.positions.written):
             self.positions.expire(app, stored.entries.extent(app).floor)
         return deleted

@@ -23,6 +23,8 @@ from imserver.messenger.log.commands import Search
 from imserver.messenger.log.contract import Entry, page_size
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.search.limits import SEARCH_MILLISECONDS, SEARCH_TIME
+from imserver.messenger.search.search import EntrySearch
+from imserver.messenger.search.word_index import WordIndex
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class MessageSearch:
     def __init__(
         self, store: Store, buckets: Callable[[Rate, float, float], Buckets] = Buckets
     ) -> None:
-        self._log = store.part(MessageLog)
+        self._search = store.part(EntrySearch)
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
         self._waiting = 0
         self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
@@ -58,7 +60,7 @@ class MessageSearch:
         self._take_turn()
         began = monotonic()
         try:
-            page, upto = self._log.search.find(app, user, wanted)
+            page, upto = self._search.find(app, user, wanted)
         finally:
             self._turns.release()
             self._time.charge((app, user), int((monotonic() - began) * 1000))
@@ -84,6 +86,7 @@ class WordIndexing:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._words = store.part(WordIndex)
         self._ends: dict[str, int] = {}
         """App → the last id of the segment that comes next."""
         self._has_begun = False
@@ -112,10 +115,10 @@ class WordIndexing:
             if known.get(app, 0) < self._ends.get(app, 0):
                 continue
             count = 0
-            end, is_whole = stored.words.next_end(app)
-            while is_whole and stored.words.fill(app, _rest):
+            end, is_whole = self._words.next_end(app)
+            while is_whole and self._words.fill(app, _rest):
                 count += 1
-                end, is_whole = stored.words.next_end(app)
+                end, is_whole = self._words.next_end(app)
             if count > 1:
                 log.info(
                     "the words of %d segments of app %s were added to the index",
@@ -127,9 +130,8 @@ class WordIndexing:
     def merge(self) -> None:
         """Bring the changes of messages into the indexes. Switches. Raises
         StorageUnavailable."""
-        words = self._store.part(MessageLog).words
-        for app in words.changed():
-            while words.merge(app, _rest):
+        for app in self._words.changed():
+            while self._words.merge(app, _rest):
                 pass
 
 

@@ -64,7 +64,11 @@ are hidden from ``''``."""
 
 
 class EntrySearch(Store.Rows):
-    """Searches the messages of users."""
+    """Searches the messages of users. A store has one:
+    ``store.part(EntrySearch)``."""
+
+    def close(self) -> None:
+        """No search waits."""
 
     def find(self, app: str, user: str, search: Search) -> tuple[list[Entry], int]:
         """Search backwards from an id (0: the end), in one conversation or (0)

@@ -31,6 +31,7 @@ from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Row, Statements, chunks, text_of
 from imserver.messenger.log.changes import SEGMENT
+from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.log.rows import (
     ROOM,
     LogHead,
@@ -40,7 +41,6 @@ from imserver.messenger.log.rows import (
 )
 from imserver.messenger.search.word_content import (
     LONG_BODY,
-    ContentPart,
     ContentRow,
     Pause,
     SegmentContent,
@@ -57,8 +57,6 @@ from imserver.messenger.search.words import (
 )
 from imserver.plugin.storage import Store
 
-TakeRecent = Callable[[str, int, int], tuple[list[ContentPart], set[int]]]
-"""See :meth:`imserver.messenger.log.writer.RecentEntries.take`."""
 LEASE_SECONDS: Final = 60
 """How long a node has the index of a log for itself. Then another one may claim
 it, and what the first one writes is dropped."""
@@ -101,12 +99,16 @@ def _pause() -> None:
 
 
 class WordIndex(Store.Rows):
-    """Fills the index, and brings it up to date. All methods switch and may
+    """Fills the index, and brings it up to date. A store has one:
+    ``store.part(WordIndex)``. All methods but :meth:`close` switch and may
     raise StorageUnavailable."""
 
-    def __init__(self, store: Store, take_recent: TakeRecent) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._take_recent = take_recent
+        self._recent = store.part(MessageLog).writer.recent
+
+    def close(self) -> None:
+        """What is not in the index yet is in the log."""
 
     @in_log(lambda: (0, False))
     def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
@@ -133,7 +135,7 @@ class WordIndex(Store.Rows):
             return False
         content = SegmentContent(claim.first)
         end = claim.first + SEGMENT
-        parts, changed = self._take_recent(app, max(claim.first, 1), end)
+        parts, changed = self._recent.take(app, max(claim.first, 1), end)
         if parts and claim.floor < parts[0].first:
             # Who has changed one of these messages before this node stored the
             # last of them was this node; who did so later has noted it.

@@ -243,7 +243,6 @@ class SlowLog:
     """Answers when it may."""
 
     def __init__(self) -> None:
-        self.search = self
         self.looking = self.most = 0
         self.may = Signal()
 
@@ -301,7 +300,7 @@ def test_a_user_pays_for_the_time_of_their_searches(
     constants(message_search, monotonic=lambda: now)
     constants(rates, monotonic_ns=lambda: 1)
     log = Mock()
-    log.search.find = find
+    log.find = find
     searches = MessageSearch(store_of(log))
     for _ in range(4):  # the last one may begin with little time left
         searches.search("a", "u", TEA)
@@ -317,7 +316,7 @@ def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> N
         for number in range(1, 9)
     ]
     log = Mock()
-    log.search.find = lambda _app, _user, search: (entries[: search.before - 1], 0)
+    log.find = lambda _app, _user, search: (entries[: search.before - 1], 0)
     found, before, pages = MessageSearch(store_of(log)), len(entries) + 1, []
     files = SearchFilter(types=("file",))
     while before:

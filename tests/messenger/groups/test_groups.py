@@ -32,6 +32,7 @@ from imserver.messenger.groups.wire import JoinGroup
 from imserver.messenger.log.commands import Search
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.search.search import EntrySearch
 from imserver.plugin.errors import ServiceRefused
 
 APP = "101"
@@ -460,18 +461,20 @@ def say(log: MessageLog, group: int, text: str) -> None:
     )
 
 
-def texts_of(log: MessageLog, user: str, group: int) -> list[str]:
+def texts_of(store: Store, user: str, group: int) -> list[str]:
     """What a user finds in the history of a group, and by a search."""
+    log = store.part(MessageLog)
     entries, more = log.entries.history(APP, user, group, 0, 100)
     assert not more
     texts = [entry.body.decode() for entry in entries if entry.kind == "message"]
-    found, rest = log.search.find(APP, user, Search("tea", group, 0, 100))
+    search = store.part(EntrySearch)
+    found, rest = search.find(APP, user, Search("tea", group, 0, 100))
     assert ([entry.body.decode() for entry in found], rest) == (texts, 0)
     return texts
 
 
 def test_late_members_read_earlier_messages_where_the_group_says_so(
-    log: MessageLog, groups: Groups, group: int
+    store: Store, log: MessageLog, groups: Groups, group: int
 ) -> None:
     say(log, group, "tea 1")
     groups.leave(APP, group, "dan")
@@ -486,10 +489,10 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     groups.remove(APP, group, "ann", ["bob"])
     groups.invite(APP, group, "ann", ["eve"])
     say(log, group, "tea 4")
-    assert texts_of(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], (
+    assert texts_of(store, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], (
         "nothing twice"
     )
-    assert texts_of(log, "eve", group) == ["tea 3", "tea 4"], (
+    assert texts_of(store, "eve", group) == ["tea 3", "tea 4"], (
         "again a member: after the first time only"
     )
     listed, _ = log.conversations.page(APP, "dan", 0, 10)
@@ -500,10 +503,10 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     groups.remove(APP, group, "ann", ["cid"])
     groups.invite(APP, group, "ann", ["cid"])
     say(log, group, "tea 5")
-    assert texts_of(log, "cid", group)[-2:] == ["tea 4", "tea 5"], (
+    assert texts_of(store, "cid", group)[-2:] == ["tea 4", "tea 5"], (
         "what cid has read before stays"
     )
-    assert texts_of(log, "dan", group)[0] == "tea 1", "who could read it can"
+    assert texts_of(store, "dan", group)[0] == "tea 1", "who could read it can"
 
 
 def test_each_text_of_a_group_that_changes_is_an_entry(

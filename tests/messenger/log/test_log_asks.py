@@ -10,6 +10,7 @@ import pytest
 
 from imserver.gateway.cluster.history import PAGE_BYTES
 from imserver.gateway.model import Limit
+from imserver.gateway.storage.store import Store
 from imserver.messenger.log.asks import AskChange, AskRefused
 from imserver.messenger.log.commands import Search
 from imserver.messenger.log.contract import (
@@ -21,6 +22,7 @@ from imserver.messenger.log.contract import (
 )
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.log.model import Ask, AskOption, ask_in
+from imserver.messenger.search.search import EntrySearch
 from tests.messenger.log.test_log import APP, group_of, say, stored
 from tests.stores import WriteAt
 
@@ -58,15 +60,16 @@ def refusal(result: AskChange | Rejected) -> str:
     return result.reason
 
 
-def state(log: MessageLog, reader: str, id: int) -> Ask:
+def state(store: Store, reader: str, id: int) -> Ask:
     """The question in each view of the log, which all show the same."""
+    log = store.part(MessageLog)
     (entry,) = log.entries.readable(APP, reader, [id])
     seen = ask_in(entry.meta)
     assert seen is not None
     pages = (
         log.entries.history(APP, reader, entry.conversation, 0, 50)[0],
         log.entries.sync(APP, reader, 0, 50)[0],
-        log.search.find(APP, reader, Search("tea", 0, 0, 50))[0],
+        store.part(EntrySearch).find(APP, reader, Search("tea", 0, 0, 50))[0],
     )
     for page in pages:
         assert [ask_in(one.meta) for one in page if one.id == id] == [seen]
@@ -79,7 +82,9 @@ def users(seen: Ask) -> list[tuple[str, str]]:
     return [(each.user, each.value or each.text) for each in seen.answers]
 
 
-def test_the_first_answer_closes_the_question_in_every_view(log: MessageLog) -> None:
+def test_the_first_answer_closes_the_question_in_every_view(
+    log: MessageLog, store: Store
+) -> None:
     group = group_of(log, "a", "b", "c", "d")
     id = ask(log, "a", group)
     log.groups.leave(APP, group, ["d"], "d")
@@ -99,17 +104,17 @@ def test_the_first_answer_closes_the_question_in_every_view(log: MessageLog) -> 
     assert json.loads(entry.meta)["ask"]["state"] == "answered"
     assert (answer["user"], answer["value"]) == ("b", "yes")
     for reader in ("a", "b", "c"):
-        assert (state(log, reader, id).state, users(state(log, reader, id))) == (
+        assert (state(store, reader, id).state, users(state(store, reader, id))) == (
             "answered",
             [("b", "yes")],
         )
     late = log.asks.answer(APP, "c", id, value="no")
     assert isinstance(late, AskRefused)
-    assert (late.reason, late.ask) == ("answered", state(log, "c", id))
+    assert (late.reason, late.ask) == ("answered", state(store, "c", id))
     assert log.conversations.page(APP, "a", 0, 10)[0][0].unread == 0
 
 
-def test_many_at_once_get_one_answer(log: MessageLog) -> None:
+def test_many_at_once_get_one_answer(log: MessageLog, store: Store) -> None:
     names = [f"u{number}" for number in range(12)]
     group = group_of(log, "a", *names)
     id = ask(log, "a", group)
@@ -125,22 +130,24 @@ def test_many_at_once_get_one_answer(log: MessageLog) -> None:
         if isinstance(one.value, AskChange) and one.value.entry
     ]
     assert len(entries) == 1
-    seen = state(log, "a", id)
+    seen = state(store, "a", id)
     assert users(seen) == [(entries[0].sender, entries[0].body.decode())]
     assert {one.value.ask for one in tries if isinstance(one.value, AskRefused)} == {
         seen
     }
 
 
-def test_a_question_may_need_answers_of_several_users(log: MessageLog) -> None:
+def test_a_question_may_need_answers_of_several_users(
+    log: MessageLog, store: Store
+) -> None:
     group = group_of(log, "a", "b", "c", "d")
     id = ask(log, "a", group, need=2, text=True)
     answered(log.asks.answer(APP, "b", id, value="yes"))
     assert refusal(log.asks.answer(APP, "b", id, value="no")) == "answered"
-    assert state(log, "d", id).state == ""
+    assert state(store, "d", id).state == ""
     answered(log.asks.answer(APP, "c", id, text="perhaps"))
     assert refusal(log.asks.answer(APP, "d", id, value="yes")) == "answered"
-    assert users(state(log, "d", id)) == [("b", "yes"), ("c", "perhaps")]
+    assert users(state(store, "d", id)) == [("b", "yes"), ("c", "perhaps")]
 
 
 def test_who_may_answer(log: MessageLog) -> None:
@@ -244,13 +251,15 @@ def edit(
     return result.reason if isinstance(result, Rejected) else ""
 
 
-def test_an_edit_changes_no_options_and_makes_no_question(log: MessageLog) -> None:
+def test_an_edit_changes_no_options_and_makes_no_question(
+    log: MessageLog, store: Store
+) -> None:
     stored(log, say("a", "b", "hello"))
     id = ask(log, "a", to="b")
-    before = state(log, "b", id)
+    before = state(store, "b", id)
     other = json.dumps({"ask": {"options": [{"text": "All", "value": "all"}]}}).encode()
     assert edit(log, id, b"more tea?", meta=other) == ""
-    assert state(log, "b", id) == before
+    assert state(store, "b", id) == before
     plain = stored(log, say("a", "b", "plain tea"))[0].id
     assert edit(log, plain, b"tea", meta=other) == ""
     (entry,) = log.entries.readable(APP, "b", [plain])
@@ -282,7 +291,9 @@ def test_what_was_answered_keeps_its_text(log: MessageLog, by: str) -> None:
     assert texts == [b"tea?", b"coffee?"]
 
 
-def test_a_fixed_question_never_changes_and_may_be_recalled(log: MessageLog) -> None:
+def test_a_fixed_question_never_changes_and_may_be_recalled(
+    log: MessageLog, store: Store
+) -> None:
     stored(log, say("a", "b", "hello"))
     id = ask(log, "a", to="b", fixed=True)
     assert [edit(log, id, b"good morning?", by) for by in ("a", "")] == [
@@ -290,7 +301,7 @@ def test_a_fixed_question_never_changes_and_may_be_recalled(log: MessageLog) -> 
         "fixed",
     ]
     answered(log.asks.answer(APP, "b", id, value="yes"))
-    assert state(log, "b", id).fixed
+    assert state(store, "b", id).fixed
     log.removals.remove(APP, "act", [id])
     assert log.removals.restore(APP, "act") == 1
     assert edit(log, id, b"good morning?") == "fixed"
@@ -310,7 +321,7 @@ def test_a_recalled_question_is_none(log: MessageLog) -> None:
     assert log.asks.due() == ([], None)
 
 
-def test_a_removed_question_comes_back_as_it_was(log: MessageLog) -> None:
+def test_a_removed_question_comes_back_as_it_was(log: MessageLog, store: Store) -> None:
     stored(log, say("a", "b", "hello"))
     until = log.asks.time_ms() + 60_000
     id = ask(log, "a", to="b", until=until)
@@ -318,18 +329,20 @@ def test_a_removed_question_comes_back_as_it_was(log: MessageLog) -> None:
     log.asks.forget(APP, id)
     assert log.asks.due() == ([], None)
     log.removals.restore(APP, "act")
-    assert state(log, "b", id).until == until
+    assert state(store, "b", id).until == until
     assert log.asks.due()[1] is not None
     answered(log.asks.answer(APP, "b", id, value="yes"))
 
 
-def test_an_erased_user_leaves_no_name_and_no_text(log: MessageLog) -> None:
+def test_an_erased_user_leaves_no_name_and_no_text(
+    log: MessageLog, store: Store
+) -> None:
     group = group_of(log, "a", "yes", "c")
     id = ask(log, "a", group, of=["yes", "c"], need=2, text=True)
     answered(log.asks.answer(APP, "yes", id, text="my secret"))
     answered(log.asks.answer(APP, "c", id, value="yes"))
     log.erase_user(APP, "yes", "erased-1")
-    seen = state(log, "c", id)
+    seen = state(store, "c", id)
     assert users(seen) == [("erased-1", ""), ("c", "yes")]
     assert seen.of == ("erased-1", "c")
     assert seen.options == (AskOption("Yes", "yes"), AskOption("No", "no"))
@@ -366,7 +379,7 @@ def draft_to(room: str, body: str = "hi", sender: str = "ann") -> Draft:
 
 
 def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_member(
-    log: MessageLog,
+    log: MessageLog, search: EntrySearch
 ) -> None:
     for name in ("安", "it's %s \\", "x" * Limit.ROOM_BYTES):
         entries = stored(log, draft_to(name))
@@ -382,8 +395,8 @@ def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_me
     room = log.conversations.get(APP, first.conversation)
     assert (room.kind, room.name, room.members, room.last_id) == ("room", "big", (), 6)
     assert log.conversations.memberships(APP, "ann") == []
-    search = Search("x" * 9, first.conversation, 0, 10)
-    assert log.search.find(APP, "ann", search)[0] == []
+    wanted = Search("x" * 9, first.conversation, 0, 10)
+    assert search.find(APP, "ann", wanted)[0] == []
 
 
 def test_what_does_not_fit_on_a_page_of_a_channel_is_not_loaded(

@@ -18,6 +18,7 @@ from imserver.messenger.log.contract import (
 )
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.log.model import Reaction
+from imserver.messenger.search.search import EntrySearch
 from tests.messenger.accounts import add_account, block, insert
 from tests.messenger.log.test_log import APP, ids
 from tests.stores import OpenStore
@@ -92,7 +93,7 @@ def setting(url: str, open_store: OpenStore) -> Setting:
 
 
 def test_a_bot_reads_what_names_it_and_everybody_else_everything(
-    setting: Setting,
+    setting: Setting, search: EntrySearch
 ) -> None:
     log, bot, other = setting.log, setting.add_bot(), setting.add_bot()
     at = setting.group("ann", "bob", bot, other)
@@ -125,10 +126,8 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(
         id for id in messages if id > seen[1]
     ]
     assert ids(log.entries.readable(APP, bot, [private.id, named.id])) == [named.id]
-    assert private.id not in ids(
-        log.search.find(APP, bot, Search("private", 0, 0, 100))[0]
-    )
-    entries, _ = log.search.find(APP, bot, Search("tea", 0, 0, 100))
+    assert private.id not in ids(search.find(APP, bot, Search("private", 0, 0, 100))[0])
+    entries, _ = search.find(APP, bot, Search("tea", 0, 0, 100))
     assert ids(entries) == [named.id, message.id, seen[3], replied.id]
     assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(
         RejectReason.UNKNOWN_MESSAGE

@@ -31,6 +31,7 @@ from imserver.messenger.log.lost import EntriesLost
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.log.transaction import WriterMemory, WriteTransaction
 from imserver.messenger.messages.declared import NUMBERS
+from imserver.messenger.search.search import EntrySearch
 from tests.messenger.accounts import add_account
 from tests.messenger.log.test_log import APP, ids, say, stored
 from tests.messenger.log_file import Listening
@@ -434,7 +435,9 @@ def test_a_later_import_adds_what_is_new(log: MessageLog) -> None:
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_a_later_import_brings_an_edit_once(log: MessageLog) -> None:
+def test_a_later_import_brings_an_edit_once(
+    log: MessageLog, search: EntrySearch
+) -> None:
     past(log, KEYS, fill)
 
     def edited(text: str, edit: str, to: str = "1") -> int:
@@ -452,7 +455,7 @@ def test_a_later_import_brings_an_edit_once(log: MessageLog) -> None:
     first = log.entries.find(APP, [2])[0]
     assert (first.body, [each.emoji for each in first.reactions]) == (b"water?", ["👍"])
     assert [
-        each.id for each in log.search.find(APP, "c", Search("water", 0, 0, 10))[0]
+        each.id for each in search.find(APP, "c", Search("water", 0, 0, 10))[0]
     ] == [2]
     stored(log, say("a", 1, "cocoa?", kind="edit", about=2))
     assert edited("water?", "e2") == 0, "its author has edited it"
@@ -460,7 +463,7 @@ def test_a_later_import_brings_an_edit_once(log: MessageLog) -> None:
     assert edited("milk?", "e3") == 0
 
 
-def test_what_has_come_is_taken_back_once(log: MessageLog) -> None:
+def test_what_has_come_is_taken_back_once(log: MessageLog, search: EntrySearch) -> None:
     past(log, KEYS, fill)
     past(
         log,
@@ -503,7 +506,7 @@ def test_what_has_come_is_taken_back_once(log: MessageLog) -> None:
         (),
     )
     assert log.entries.pins(APP, "a", 1)[0] == []
-    assert log.search.find(APP, "c", Search("tea", 0, 0, 10))[0] == []
+    assert search.find(APP, "c", Search("tea", 0, 0, 10))[0] == []
     stored(log, say("a", 1, "next"))
 
 
@@ -529,10 +532,12 @@ def test_who_has_left_joins_again_only_if_an_event_says_so(log: MessageLog) -> N
     ]
 
 
-def test_search_and_retention_go_by_the_times(log: MessageLog) -> None:
+def test_search_and_retention_go_by_the_times(
+    log: MessageLog, search: EntrySearch
+) -> None:
     past(log, KEYS, fill)
     window = SearchFilter(since=BEGIN + DAY // 2, until=BEGIN + 2 * DAY)
-    found, _ = log.search.find(APP, "c", Search("", 0, 0, 10, window))
+    found, _ = search.find(APP, "c", Search("", 0, 0, 10, window))
     assert [entry.body for entry in found] == [b"yes"]
     log.expire(APP, older_than_seconds=86400)
     assert log.entries.read(APP, 0, 100) == []

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from imserver.gateway.storage.store import Store
 from imserver.messenger.log.commands import Search
 from imserver.messenger.log.contract import (
     Appended,
@@ -28,11 +29,12 @@ from imserver.messenger.log.contract import (
     Rejected,
 )
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.search.search import EntrySearch
 from tests.messenger.log_file import Listening
 from tests.stores import OpenStore
 
-NODES: list[MessageLog] = []
-"""The logs of two nodes that share one database. Each example has an app of its
+NODES: list[Store] = []
+"""The stores of two nodes that share one database. Each example has an app of its
 own there."""
 _apps = itertools.count()
 
@@ -40,7 +42,7 @@ _apps = itertools.count()
 @pytest.fixture
 def nodes(url: str, open_store: OpenStore) -> Iterator[None]:
     """Two nodes, once on each engine."""
-    NODES[:] = [open_store(url).part(MessageLog) for _ in range(2)]
+    NODES[:] = [open_store(url) for _ in range(2)]
     yield
     NODES.clear()
 
@@ -77,7 +79,7 @@ class Model(RuleBasedStateMachine):
         self.turns = itertools.cycle(NODES)
         self.received: list[int] = []
         for node in NODES:
-            node.writer.listener = Listening(self.receive)
+            node.part(MessageLog).writer.listener = Listening(self.receive)
         self.entries: list[tuple[int, int, str, str]] = []
         """(conversation, seq, sender, kind); the id is the place, from 1."""
         self.pairs: dict[tuple[str, str], int] = {}
@@ -176,7 +178,7 @@ class Model(RuleBasedStateMachine):
     @property
     def log(self) -> MessageLog:
         """Each question goes to the other node."""
-        return next(self.turns)
+        return next(self.turns).part(MessageLog)
 
     # --- what is done ---------------------------------------------------------
 
@@ -711,7 +713,11 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS, text=st.sampled_from(["x", "y"]))
     def search(self, user: str, text: str) -> None:
-        found = self.log.search.find(self.app, user, Search(text, 0, 0, 50))
+        found = (
+            next(self.turns)
+            .part(EntrySearch)
+            .find(self.app, user, Search(text, 0, 0, 50))
+        )
         due = [
             id
             for id in self.shown(user)

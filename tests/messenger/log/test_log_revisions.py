@@ -37,6 +37,7 @@ from imserver.messenger.log.threads import (
 )
 from imserver.messenger.log.writer import BATCH_CHANGES
 from imserver.messenger.messages.declared import NUMBERS
+from imserver.messenger.search.search import EntrySearch
 from tests.messenger.log.test_log import (
     APP,
     bodies,
@@ -150,7 +151,9 @@ def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(
 THUMB = "\N{THUMBS UP SIGN}"
 
 
-def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> None:
+def test_a_removed_message_is_gone_and_comes_back_as_it_was(
+    log: MessageLog, search: EntrySearch
+) -> None:
     group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     meta = json.dumps({"mentions": ["bob"]}).encode()
     first, reply = stored(
@@ -171,7 +174,7 @@ def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> 
     for entry in log.entries.find(APP, [reply.id, answer.id]):
         assert (entry.kind, entry.body, entry.about) == ("recall", b"", entry.id)
         assert json.loads(entry.meta) == {"removed": True}
-    assert bodies(log.search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == []
+    assert bodies(search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == []
     assert log.entries.pins(APP, "bob", group)[0] == []
     assert b"spam" not in b"".join(
         entry.body for entry in log.entries.read(APP, 0, 100)
@@ -183,7 +186,7 @@ def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> 
     assert {
         entry.id: entry for entry in log.entries.find(APP, [reply.id, answer.id])
     } == before
-    assert ids(log.search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == [
+    assert ids(search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == [
         reply.id,
         answer.id,
     ]
@@ -218,7 +221,7 @@ def test_a_recalled_message_is_not_removed_and_a_removal_ends_where_it_may_not_g
 
 
 def test_what_its_author_has_recalled_meanwhile_does_not_come_back(
-    log: MessageLog,
+    log: MessageLog, search: EntrySearch
 ) -> None:
     one, other = stored(log, say("ann", "bob", "one"), say("ann", "bob", "other"))
     log.removals.remove(APP, "act", [one.id, other.id])
@@ -229,7 +232,7 @@ def test_what_its_author_has_recalled_meanwhile_does_not_come_back(
         b"other",
     ]
     assert log.removals.copies(APP, "act") == 0
-    assert ids(log.search.find(APP, "bob", Search("one", 0, 0, 10))[0]) == []
+    assert ids(search.find(APP, "bob", Search("one", 0, 0, 10))[0]) == []
 
 
 def test_the_messages_of_a_user_are_counted_and_found_in_steps(log: MessageLog) -> None:
@@ -309,7 +312,7 @@ def reactions(
 
 
 def test_a_reaction_is_an_entry_and_every_page_shows_the_totals(
-    log: MessageLog,
+    log: MessageLog, search: EntrySearch
 ) -> None:
     message, other = stored(log, say("a", "b", "tea?"), say("a", "b", "now?"))
     first = react(log, "b", message.id)
@@ -325,8 +328,7 @@ def test_a_reaction_is_an_entry_and_every_page_shows_the_totals(
     assert reactions(log.entries.history(APP, "a", 1, 0, 10)[0], message.id) == of_a
     assert reactions(log.entries.sync(APP, "b", 0, 10)[0], message.id) == of_b
     assert (
-        reactions(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0], message.id)
-        == of_b
+        reactions(search.find(APP, "b", Search("tea", 0, 0, 10))[0], message.id) == of_b
     )
     assert ids(log.entries.history(APP, "a", 1, 0, 10)[0]) == [message.id, other.id]
     assert ids(log.entries.sync(APP, "a", 0, 10)[0]) == [*range(1, 8)]

@@ -15,16 +15,20 @@ from imserver.gateway.config.settings import (
     settings_of,
 )
 from imserver.gateway.metrics import Metrics
+from imserver.gateway.storage.store import Store
 from imserver.messenger.delivery.action_positions import ActionPositions
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
 from imserver.messenger.messages.retention import Retention
 from imserver.messenger.messages.services import MessageServices
+from imserver.messenger.search.word_index import WordIndex
 from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
 from tests.gateway.node.test_node import Harness
 from tests.gateway.test_config import read, refusal
+from tests.messenger.log.test_log import APP, say, stored
+from tests.messenger.search.test_word_index import indexed, pad
 from tests.stores import OpenStore, WriteAt
 
 APPS = {
@@ -70,6 +74,19 @@ def test_retention_is_that_of_the_app_or_else_of_the_server(
     )
     observers.clear()
     assert expire(retention_messages=2) == (5, [2, 3, 2, 2])
+
+
+def test_what_expires_leaves_the_index_of_words(
+    store: Store, log: MessageLog, words: WordIndex
+) -> None:
+    stored(log, say("ann", "bob", "an old needle"))
+    pad(log)
+    assert words.fill(APP)
+    assert indexed(store, "needle")
+    rules = RetentionSettings(retention_messages=10)
+    retention = Retention(rules, APPS.get, store, Metrics(), POSITIONS, [])
+    assert retention.expire() > 0
+    assert not indexed(store, "needle")
 
 
 def test_renamed_settings_are_stored_as_the_release_before_reads_them(

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from imserver.gateway.storage.store import Store
 from imserver.messenger.log.changes import SEGMENT
 from imserver.messenger.log.commands import Search, SearchFilter
 from imserver.messenger.log.contract import Draft
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.search import search as log_search
 from imserver.messenger.search.message_search import WordIndexing
+from imserver.messenger.search.search import EntrySearch
+from imserver.messenger.search.word_index import WordIndex
 from tests.messenger.log.test_log import APP, bodies, say, stored
 from tests.messenger.log_file import Gates, LogFile
 from tests.stores import OpenStore, WriteAt
@@ -29,16 +32,14 @@ def stretches(constants: Callable[..., None]) -> Stretches:
 
 
 def found(
-    log: MessageLog,
+    search: EntrySearch,
     user: str,
     text: str,
     conversation: int = 0,
     before: int = 0,
     limit: int = 50,
 ) -> list[str]:
-    entries, further = log.search.find(
-        APP, user, Search(text, conversation, before, limit)
-    )
+    entries, further = search.find(APP, user, Search(text, conversation, before, limit))
     assert further == 0
     return bodies(entries)
 
@@ -83,13 +84,18 @@ def found(
     ],
 )
 def test_what_counts_as_found(
-    log: MessageLog, body: str, text: str, is_found: bool
+    log: MessageLog,
+    body: str,
+    text: str,
+    is_found: bool,
+    search: EntrySearch,
+    words: WordIndex,
 ) -> None:
     stored(log, say("a", "b", body))
-    assert found(log, "b", text) == ([body] if is_found else [])
+    assert found(search, "b", text) == ([body] if is_found else [])
     stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
-    assert log.words.fill(APP), "now it is in the index"
-    assert found(log, "b", text) == ([body] if is_found else [])
+    assert words.fill(APP), "now it is in the index"
+    assert found(search, "b", text) == ([body] if is_found else [])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +131,11 @@ def test_what_counts_as_found(
     ],
 )
 def test_filters_narrow_a_search_or_replace_its_text(
-    log: MessageLog, text: str, filter: SearchFilter, expected: list[str]
+    log: MessageLog,
+    text: str,
+    filter: SearchFilter,
+    expected: list[str],
+    search: EntrySearch,
 ) -> None:
     group = log.groups.create(APP, "a", "tea", ["b", "c"]).conversation
     stored(
@@ -138,16 +148,15 @@ def test_filters_narrow_a_search_or_replace_its_text(
         say("c", group, "TEA from c"),
         say("c", "x", "tea of others"),
     )
-    assert (
-        bodies(log.search.find(APP, "b", Search(text, 0, 0, 10, filter))[0]) == expected
-    )
+    assert bodies(search.find(APP, "b", Search(text, 0, 0, 10, filter))[0]) == expected
 
 
 def test_a_search_reads_only_the_time_that_is_wanted(
     write_at: WriteAt, stretches: Stretches
 ) -> None:
     day, gates = 86400, Gates()
-    log = LogFile().open(gates).part(MessageLog)
+    store = LogFile().open(gates)
+    log, search = store.part(MessageLog), store.part(EntrySearch)
     for number in range(1, 41):
         write_at(number * day)
         stored(log, say("a", "b", f"tea {number}", time_ms=number * day * 1000))
@@ -161,13 +170,15 @@ def test_a_search_reads_only_the_time_that_is_wanted(
         (SearchFilter(until=1), []),
     ):
         gates.reads = 0
-        assert bodies(
-            log.search.find(APP, "b", Search("tea", 0, 0, 50, filter))[0]
-        ) == [f"tea {number}" for number in expected]
+        assert bodies(search.find(APP, "b", Search("tea", 0, 0, 50, filter))[0]) == [
+            f"tea {number}" for number in expected
+        ]
         assert gates.reads <= 2 + 3, filter
 
 
-def test_pages_go_back_to_the_beginning(log: MessageLog, stretches: Stretches) -> None:
+def test_pages_go_back_to_the_beginning(
+    log: MessageLog, stretches: Stretches, search: EntrySearch
+) -> None:
     stretches(7)
     stored(
         log,
@@ -179,7 +190,7 @@ def test_pages_go_back_to_the_beginning(log: MessageLog, stretches: Stretches) -
     seen: list[str] = []
     before, pages = 0, 0
     while pages == 0 or before:
-        entries, before = log.search.find(APP, "b", Search("tea", 1, before, 10))
+        entries, before = search.find(APP, "b", Search("tea", 1, before, 10))
         assert len(entries) <= 10
         seen = bodies(entries) + seen
         pages += 1
@@ -188,14 +199,14 @@ def test_pages_go_back_to_the_beginning(log: MessageLog, stretches: Stretches) -
 
 
 def test_a_search_that_takes_long_says_how_far_it_has_come(
-    log: MessageLog, stretches: Stretches
+    log: MessageLog, stretches: Stretches, search: EntrySearch, words: WordIndex
 ) -> None:
     stretches(10, 1, 0.0)
     stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
     before, steps = 0, 0
     entries: list[object] = []
     while not entries:
-        found_now, before = log.search.find(APP, "b", Search("tea", 0, before, 10))
+        found_now, before = search.find(APP, "b", Search("tea", 0, before, 10))
         entries += found_now
         steps += 1
         assert before > 0 or entries
@@ -204,11 +215,11 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(
         stored(log, *(say("a", "b", f"milk {number}") for number in range(300)))
     )
     stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
-    assert log.words.fill(APP)
+    assert words.fill(APP)
     seen: list[str] = []
     before = 0
     while before or not seen:
-        page, before = log.search.find(APP, "b", Search("milk", 0, before, 999))
+        page, before = search.find(APP, "b", Search("milk", 0, before, 999))
         seen = bodies(page) + seen
     assert seen == milk, (
         "each once, where the time is over between two parts of a segment"
@@ -217,12 +228,13 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(
 
 def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up() -> None:
     gates = Gates()
-    log = LogFile().open(gates).part(MessageLog)
-    stored(log, *[say("a", "b", "some words")] * 5000)
+    store = LogFile().open(gates)
+    search = store.part(EntrySearch)
+    stored(store.part(MessageLog), *[say("a", "b", "some words")] * 5000)
     gates.reads = 0
-    found, rest = log.search.find(APP, "b", Search("nowhere said", 0, 0, 10))
+    found, rest = search.find(APP, "b", Search("nowhere said", 0, 0, 10))
     while rest:  # its half second was over
-        found, rest = log.search.find(APP, "b", Search("nowhere said", 0, rest, 10))
+        found, rest = search.find(APP, "b", Search("nowhere said", 0, rest, 10))
     assert found == []
     assert gates.reads >= 3, (
         "the head of the log, and the messages in more than one step"
@@ -238,9 +250,9 @@ def send(log: MessageLog, count: int, text: str = "a needle") -> None:
     )
 
 
-def indexed(log: MessageLog) -> int:
+def indexed(store: Store) -> int:
     """How many segments are in the index."""
-    return log.words.next_end("gochat")[0] // SEGMENT
+    return store.part(WordIndex).next_end("gochat")[0] // SEGMENT
 
 
 def test_a_node_adds_what_others_stored_before_and_what_it_stores(
@@ -251,29 +263,30 @@ def test_a_node_adds_what_others_stored_before_and_what_it_stores(
     store = open_store()
     log, indexing = store.part(MessageLog), WordIndexing(store)
     indexing.look()
-    assert indexed(log) == 1
+    assert indexed(store) == 1
     send(log, SEGMENT - 2)
     indexing.look()
-    assert indexed(log) == 1, "the second one is not whole"
+    assert indexed(store) == 1, "the second one is not whole"
     send(log, 1)
     indexing.look()
-    assert indexed(log) == 2
+    assert indexed(store) == 2
 
 
 def test_a_node_merges_what_any_node_has_changed(
     tmp_path: Path, open_store: OpenStore
 ) -> None:
-    other = open_store().part(MessageLog)
-    send(other, SEGMENT, "a secret")
-    assert other.words.fill("gochat")
-    other.writer.append(
+    other = open_store()
+    log = other.part(MessageLog)
+    send(log, SEGMENT, "a secret")
+    assert other.part(WordIndex).fill("gochat")
+    log.writer.append(
         "gochat", [Draft(sender="ann", kind="recall", about=1, conversation=1)]
     )
     store = open_store()
-    log, indexing = store.part(MessageLog), WordIndexing(store)
-    assert log.words.changed() == ["gochat"]
+    indexing, words = WordIndexing(store), store.part(WordIndex)
+    assert words.changed() == ["gochat"]
     indexing.merge()
-    assert log.words.changed() == []
+    assert words.changed() == []
 
 
 @pytest.mark.parametrize("apps", [(), ("gochat",)])
@@ -281,16 +294,16 @@ def test_the_command_makes_the_index_anew(
     tmp_path: Path, open_store: OpenStore, apps: tuple[str, ...]
 ) -> None:
     store = open_store()
-    log = store.part(MessageLog)
-    send(log, SEGMENT)
-    assert log.words.fill("gochat")
+    search = store.part(EntrySearch)
+    send(store.part(MessageLog), SEGMENT)
+    assert store.part(WordIndex).fill("gochat")
     store.write(lambda sql: sql.execute("UPDATE word SET terms = %s", (b"\x80",)))
-    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, (
+    assert len(search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, (
         "what is in no index"
     )
     done = run_cli("search", "rebuild", "--data-dir", str(tmp_path), *apps)
     assert done.stdout == "segments of gochat: 1\n", done.stderr
-    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 5
+    assert len(search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 5
     absent = run_cli("search", "rebuild", "--data-dir", str(tmp_path), "none")
     assert (absent.returncode, absent.stderr) == (
         1,

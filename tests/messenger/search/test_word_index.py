@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 import gevent
 import msgspec
-import pytest
 
-from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.statements import Row
 from imserver.gateway.storage.store import Store
 from imserver.messenger.log.changes import SEGMENT
@@ -15,8 +13,9 @@ from imserver.messenger.log.commands import Search, SearchFilter
 from imserver.messenger.log.contract import Commit, Draft, Entry
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.log.writer import RecentEntries
+from imserver.messenger.search.search import EntrySearch
 from imserver.messenger.search.word_content import MOST_ROW_BYTES
-from imserver.messenger.search.word_index import LEASE_SECONDS
+from imserver.messenger.search.word_index import WordIndex
 from imserver.messenger.search.words import Term, offsets_with
 from tests.messenger.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore
@@ -30,26 +29,30 @@ def pad(log: MessageLog, segments: int = 1) -> None:
         )
 
 
-def fill(log: MessageLog) -> int:
+def fill(words: WordIndex) -> int:
     count = 0
-    while log.words.fill(APP):
+    while words.fill(APP):
         count += 1
     return count
 
 
-def hits(log: MessageLog, text: str, user: str = "bob", limit: int = 50) -> list[Entry]:
+def hits(
+    search: EntrySearch, text: str, user: str = "bob", limit: int = 50
+) -> list[Entry]:
     """What is found, however often a search stops before its end."""
-    entries, before = log.search.find(APP, user, Search(text, 0, 0, limit))
+    entries, before = search.find(APP, user, Search(text, 0, 0, limit))
     while before and len(entries) < limit:
-        more, before = log.search.find(
+        more, before = search.find(
             APP, user, Search(text, 0, before, limit - len(entries))
         )
         entries = more + entries
     return entries
 
 
-def found(log: MessageLog, text: str, user: str = "bob", limit: int = 50) -> list[str]:
-    return bodies(hits(log, text, user, limit))
+def found(
+    search: EntrySearch, text: str, user: str = "bob", limit: int = 50
+) -> list[str]:
+    return bodies(hits(search, text, user, limit))
 
 
 def rows(store: Store, table: str) -> list[Row]:
@@ -61,7 +64,9 @@ def indexed(store: Store, word: str) -> bool:
     return any(word.encode() in bytes(row[3]) for row in rows(store, "word"))
 
 
-def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
+def test_words_are_found_in_the_index_and_behind_it(
+    log: MessageLog, search: EntrySearch, words: WordIndex
+) -> None:
     change = log.groups.create(APP, "ann", "tea", ["bob"])
     group = change.conversation
     stored(
@@ -78,14 +83,18 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
     stored(log, say("bob", group, "kettle: red"))
 
     def check() -> None:
-        assert found(log, "kettle red") == ["the red kettle", "kettle: red"]
-        assert found(log, '"red kettle"') == ["the red kettle"]
-        assert found(log, "red ket", limit=1) == ["kettle: red"]
+        assert found(search, "kettle red") == ["the red kettle", "kettle: red"]
+        assert found(search, '"red kettle"') == ["the red kettle"]
+        assert found(search, "red ket", limit=1) == ["kettle: red"]
         assert (
-            found(log, "茶") == found(log, "茶壶") == found(log, "壶") == ["红色的茶壶"]
+            found(search, "茶")
+            == found(search, "茶壶")
+            == found(search, "壶")
+            == ["红色的茶壶"]
         )
-        assert found(log, "kettle green") == found(log, "kettle", "stranger") == []
-        search = log.search
+        assert (
+            found(search, "kettle green") == found(search, "kettle", "stranger") == []
+        )
         entries, _ = search.find(
             APP, "bob", Search("red", group, 0, 9, SearchFilter(sender="ann"))
         )
@@ -105,16 +114,16 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
         ) == ["the red kettle"]
 
     check()
-    assert fill(log) == 3
+    assert fill(words) == 3
     check()
-    log.words.erase(APP)
+    words.erase(APP)
     check()
-    assert fill(log) == 3
+    assert fill(words) == 3
     check()
 
 
 def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     recalled, edited, removed, _, expired = stored(
         log,
@@ -126,9 +135,9 @@ def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(
         say("ann", "bob", "expired tea"),
     )
     pad(log)
-    assert fill(log) == 1
-    assert len(found(log, "tea")) == 5
-    assert not log.words.merge(APP)
+    assert fill(words) == 1
+    assert len(found(search, "tea")) == 5
+    assert not words.merge(APP)
 
     stored(log, say("ann", "bob", "", kind="recall", about=recalled.id))
     stored(log, say("ann", "bob", "new coffee", kind="edit", about=edited.id))
@@ -136,39 +145,42 @@ def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(
     changed = ("recalled", "edited", "removed")
 
     def check() -> None:
-        assert found(log, "tea") == ["erased tea", "expired tea"]
-        assert found(log, "coffee") == ["new coffee"]
-        assert found(log, "coffee", "stranger") == []
-        assert [found(log, word) for word in changed] == [[], [], []]
+        assert found(search, "tea") == ["erased tea", "expired tea"]
+        assert found(search, "coffee") == ["new coffee"]
+        assert found(search, "coffee", "stranger") == []
+        assert [found(search, word) for word in changed] == [[], [], []]
 
     check()
     assert indexed(store, "recalled"), "its row waits for the filler"
-    assert log.words.changed() == [APP]
-    log.words.settle(APP)
+    assert words.changed() == [APP]
+    words.settle(APP)
     check()
     assert [word for word in changed if indexed(store, word)] == []
     assert indexed(store, "coffee")
-    assert log.words.changed() == [] == rows(store, "word_change")
+    assert words.changed() == [] == rows(store, "word_change")
 
     log.erase_user(APP, "cat", "deleted:1")
+    words.settle(APP)
     assert not indexed(store, "erased")
-    assert found(log, "tea") == ["expired tea"]
+    assert found(search, "tea") == ["expired tea"]
     while log.removals.restore(APP, "act"):
         pass
-    assert found(log, "tea") == ["removed tea", "expired tea"]
-    log.words.settle(APP)
-    assert found(log, "tea") == ["removed tea", "expired tea"]
+    assert found(search, "tea") == ["removed tea", "expired tea"]
+    words.settle(APP)
+    assert found(search, "tea") == ["removed tea", "expired tea"]
     log.expire(APP, more_than=1, upto=expired.id)
-    assert found(log, "tea") == found(log, "coffee") == []
+    words.settle(APP)
+    assert found(search, "tea") == found(search, "coffee") == []
     assert not indexed(store, "expired")
     assert indexed(store, "others")
     pad(log)
     log.expire(APP, more_than=1)
+    words.settle(APP)
     assert rows(store, "word") == rows(store, "word_change") == []
 
 
 def test_changes_of_messages_that_are_not_in_the_index_leave_no_rows(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     stored(log, say("ann", "bob", "tea"))
     stored(log, say("ann", "bob", "coffee", kind="edit", about=1))
@@ -176,15 +188,15 @@ def test_changes_of_messages_that_are_not_in_the_index_leave_no_rows(
     pad(log)
     stored(log, say("ann", "bob", "cocoa", kind="edit", about=1))
     assert len(rows(store, "word_change")) == 1
-    assert not log.words.merge(APP), "no node has added the segment"
-    assert fill(log) == 1
+    assert not words.merge(APP), "no node has added the segment"
+    assert fill(words) == 1
     assert rows(store, "word_change") == []
-    assert found(log, "cocoa") == ["cocoa"]
-    assert found(log, "coffee") == found(log, "tea") == []
+    assert found(search, "cocoa") == ["cocoa"]
+    assert found(search, "coffee") == found(search, "tea") == []
 
 
 def test_what_a_node_has_stored_is_not_read_again(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     stored(
         log,
@@ -193,19 +205,19 @@ def test_what_a_node_has_stored_is_not_read_again(
     )
     pad(log)
     store.write(lambda sql: sql.execute("UPDATE message SET body = %s", (b"hay",)))
-    assert fill(log) == 1
+    assert fill(words) == 1
     assert indexed(store, "needle")
     assert indexed(store, "kettles2")
     assert indexed(store, "bbbbb")
     assert not indexed(store, "hay")
-    log.words.erase(APP)
-    assert fill(log) == 1
+    words.erase(APP)
+    assert fill(words) == 1
     assert indexed(store, "hay"), "the index is made anew of what the database has"
-    assert found(log, "hay") == ["hay", "hay"]
+    assert found(search, "hay") == ["hay", "hay"]
 
 
 def test_a_message_that_its_transaction_changes_beyond_the_segment_has_the_new_words(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     edited, recalled = stored(
         log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake")
@@ -221,32 +233,36 @@ def test_a_message_that_its_transaction_changes_beyond_the_segment_has_the_new_w
         log, *(say("x", "y", f"of others {number}") for number in range(20)), *changes
     )
     assert rows(store, "word_change") == []
-    assert fill(log) == 1
+    assert fill(words) == 1
     assert not indexed(store, "secret")
-    assert found(log, "coffee") == ["coffee"]
-    assert found(log, "secret") == []
+    assert found(search, "coffee") == ["coffee"]
+    assert found(search, "secret") == []
 
 
 def test_what_another_node_changes_meanwhile_is_read(
-    url: str, open_store: OpenStore, log: MessageLog
+    url: str,
+    open_store: OpenStore,
+    log: MessageLog,
+    search: EntrySearch,
+    words: WordIndex,
 ) -> None:
     (message,) = stored(log, say("ann", "bob", "tea"))
     other = open_store(url, seconds=10).part(MessageLog)
     stored(other, say("ann", "bob", "coffee", kind="edit", about=message.id))
     pad(log)
-    assert fill(log) == 1
-    assert found(log, "coffee") == ["coffee"]
+    assert fill(words) == 1
+    assert found(search, "coffee") == ["coffee"]
     stored(log, *(say("ann", "bob", f"milk {number}") for number in range(SEGMENT - 4)))
     (last,) = stored(log, say("ann", "bob", "cream"))
     pad(log)
     stored(other, say("ann", "bob", "sugar", kind="edit", about=last.id))
-    assert fill(log) == 2
-    assert found(log, "sugar") == ["sugar"]
-    assert found(log, "cream") == []
+    assert fill(words) == 2
+    assert found(search, "sugar") == ["sugar"]
+    assert found(search, "cream") == []
 
 
 def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_it_has(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     message, other = stored(
         log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake")
@@ -263,44 +279,26 @@ def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_i
         return change
 
     recall = say("ann", "bob", "", kind="recall", about=other.id)
-    assert log.words.fill(
+    assert words.fill(
         APP, at_once(recall, say("ann", "bob", "coffee", kind="edit", about=message.id))
     )
     assert indexed(store, "secret"), "it was read before"
-    assert found(log, "secret") == []
-    assert found(log, "coffee") == ["coffee"]
-    assert log.words.merge(
+    assert found(search, "secret") == []
+    assert found(search, "coffee") == ["coffee"]
+    assert words.merge(
         APP, at_once(say("ann", "bob", "cocoa", kind="edit", about=message.id))
     )
     assert not indexed(store, "secret")
-    assert found(log, "coffee") == []
-    assert found(log, "cocoa") == ["cocoa"]
-    log.words.settle(APP)
+    assert found(search, "coffee") == []
+    assert found(search, "cocoa") == ["cocoa"]
+    words.settle(APP)
     assert not indexed(store, "coffee")
-    assert found(log, "cocoa") == ["cocoa"]
-    assert len(found(log, "others", "y", limit=100)) == 100
-
-
-def test_an_erasure_waits_for_a_node_that_has_died_with_the_index(
-    store: Store, log: MessageLog
-) -> None:
-    stored(log, say("ann", "bob", "secret tea"))
-    pad(log)
-    fill(log)
-    claim = f"UPDATE word_position SET leased = {{}} + {LEASE_SECONDS}"
-    store.write(lambda sql: sql.execute(claim.format(sql.now)))
-    with pytest.raises(StorageUnavailable):
-        log.erase_user(APP, "ann", "gone", patience=0.0)
-    assert indexed(store, "secret")
-    gevent.spawn_later(
-        0.1, store.write, lambda sql: sql.execute("UPDATE word_position SET leased = 0")
-    )
-    log.erase_user(APP, "ann", "gone")
-    assert not indexed(store, "secret")
+    assert found(search, "cocoa") == ["cocoa"]
+    assert len(found(search, "others", "y", limit=100)) == 100
 
 
 def test_what_a_node_writes_that_was_too_slow_is_dropped(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     message, *_ = stored(log, say("ann", "bob", "secret tea"))
     pad(log)
@@ -308,17 +306,17 @@ def test_what_a_node_writes_that_was_too_slow_is_dropped(
     def overtake() -> None:
         """As another node does when the lease has ended."""
         store.write(lambda sql: sql.execute("UPDATE word_position SET leased = 0"))
-        log.words.fill(APP)
+        words.fill(APP)
         stored(log, say("ann", "bob", "coffee", kind="edit", about=message.id))
-        log.words.settle(APP)
+        words.settle(APP)
 
-    assert not log.words.fill(APP, overtake)
+    assert not words.fill(APP, overtake)
     assert not indexed(store, "secret")
-    assert found(log, "coffee") == ["coffee"]
+    assert found(search, "coffee") == ["coffee"]
 
 
 def test_dense_messages_are_found_by_their_texts_and_keep_nobody_out(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     text = "".join(chr(0x4E00 + number) for number in range(500))
     drafts = [
@@ -332,84 +330,87 @@ def test_dense_messages_are_found_by_their_texts_and_keep_nobody_out(
         say("cat", "bob", "a needle"),
     )
     pad(log)
-    assert fill(log) == 1
+    assert fill(words) == 1
     sizes = [len(row[3]) for row in rows(store, "word")]
     assert sum(sizes) < 2_000_000, "the index does not grow with what they have"
     assert max(sizes) <= MOST_ROW_BYTES
     assert indexed(store, "dense7x")
     assert not indexed(store, "dense299x")
     for number in (7, 299):
-        assert ids(hits(log, f'"dense{number}x"')) == [dense[number].id]
-    assert ids(hits(log, "the last")) == [dense[300].id]
-    assert found(log, "needle") == ["a needle"]
-    assert found(log, "dense299x", "y") == []
+        assert ids(hits(search, f'"dense{number}x"')) == [dense[number].id]
+    assert ids(hits(search, "the last")) == [dense[300].id]
+    assert found(search, "needle") == ["a needle"]
+    assert found(search, "dense299x", "y") == []
 
     stored(log, say("ann", "bob", "short", kind="edit", about=dense[299].id))
     stored(
         log,
         say("ann", "bob", f"{text}{text[::-1]} grown", kind="edit", about=dense[7].id),
     )
-    log.words.settle(APP)
+    words.settle(APP)
     assert not indexed(store, "dense7x")
-    assert found(log, '"dense299x"') == found(log, '"dense7x"') == []
-    assert ids(hits(log, "short")) == [dense[299].id]
-    assert ids(hits(log, "grown")) == [dense[7].id]
+    assert found(search, '"dense299x"') == found(search, '"dense7x"') == []
+    assert ids(hits(search, "short")) == [dense[299].id]
+    assert ids(hits(search, "grown")) == [dense[7].id]
 
 
 def test_words_of_one_beginning_do_not_make_a_row_large(
-    store: Store, log: MessageLog
+    store: Store, log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
-    words = iter(range(1_000_000))
+    numbers = iter(range(1_000_000))
     (first, *_) = stored(
         log,
         *(
-            say("ann", "bob", " ".join(f"qu{next(words):014}" for _ in range(120)))
+            say("ann", "bob", " ".join(f"qu{next(numbers):014}" for _ in range(120)))
             for _ in range(60)
         ),
         say("ann", "cat", "a queen"),
     )
     pad(log)
-    assert fill(log) == 1
+    assert fill(words) == 1
     assert max(len(row[3]) for row in rows(store, "word")) <= MOST_ROW_BYTES
-    assert found(log, "queen", "cat") == found(log, "que", "cat") == ["a queen"]
+    assert found(search, "queen", "cat") == found(search, "que", "cat") == ["a queen"]
     assert indexed(store, "queen")
-    assert ids(hits(log, "qu00000000000007")) == [first.id]
+    assert ids(hits(search, "qu00000000000007")) == [first.id]
 
 
 def test_two_nodes_add_each_segment_once(
-    url: str, open_store: OpenStore, log: MessageLog
+    url: str, open_store: OpenStore, log: MessageLog, words: WordIndex
 ) -> None:
     stored(log, say("ann", "bob", "a needle"))
     pad(log, 4)
-    other = open_store(url, seconds=10).part(MessageLog)
-    both = [gevent.spawn(fill, each) for each in (log, other)]
+    other = open_store(url, seconds=10)
+    other_words = other.part(WordIndex)
+    both = [gevent.spawn(fill, each) for each in (words, other_words)]
     gevent.joinall(both, raise_error=True)
-    fill(log)
-    assert found(other, "needle") == ["a needle"]
-    assert not other.words.fill(APP)
-    assert other.words.next_end(APP) == (5 * SEGMENT - 1, False)
+    fill(words)
+    assert found(other.part(EntrySearch), "needle") == ["a needle"]
+    assert not other_words.fill(APP)
+    assert other_words.next_end(APP) == (5 * SEGMENT - 1, False)
 
 
-def test_ids_may_have_a_gap_that_is_wider_than_all_segments(log: MessageLog) -> None:
+def test_ids_may_have_a_gap_that_is_wider_than_all_segments(
+    log: MessageLog, search: EntrySearch, words: WordIndex
+) -> None:
     stored(log, say("ann", "bob", "an old needle"))
     pad(log)
     log.continue_after(APP, 10**15)
     stored(log, say("ann", "bob", "a new needle"))
     pad(log)
-    assert fill(log) == 3
-    assert found(log, "needle") == ["an old needle", "a new needle"]
+    assert fill(words) == 3
+    assert found(search, "needle") == ["an old needle", "a new needle"]
 
 
 def test_bytes_that_are_no_text_and_very_long_texts_disturb_nobody(
-    log: MessageLog,
+    log: MessageLog, search: EntrySearch, words: WordIndex
 ) -> None:
     log.writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"\xff\x00 tea")])
     long = " ".join(f"word{number}" for number in range(20_000))
     (entry,) = stored(log, say("ann", "bob", long))
     pad(log)
-    assert fill(log) == 1
-    assert len(log.search.find(APP, "bob", Search("tea", 0, 0, 9))[0]) == 1
-    assert ids(hits(log, "word1 word7")) == [entry.id]
+    assert fill(words) == 1
+    assert len(search.find(APP, "bob", Search("tea", 0, 0, 9))[0]) == 1
+    assert ids(hits(search, "word1 word7")) == [entry.id]
 
 
 def test_a_row_is_searched_as_if_it_was_decoded() -> None:
