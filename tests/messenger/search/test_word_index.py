@@ -12,7 +12,7 @@ from imserver.messenger.log.changes import SEGMENT
 from imserver.messenger.log.commands import Search, SearchFilter
 from imserver.messenger.log.contract import Commit, Draft, Entry
 from imserver.messenger.log.message_log import MessageLog
-from imserver.messenger.log.writer import RecentEntries
+from imserver.messenger.search.recent_entries import RecentEntries
 from imserver.messenger.search.search import EntrySearch
 from imserver.messenger.search.word_content import MOST_ROW_BYTES
 from imserver.messenger.search.word_index import WordIndex
