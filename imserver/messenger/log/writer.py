@@ -68,7 +68,6 @@ from imserver.messenger.log.transaction import (
     batch_of,
     lock_head,
 )
-from imserver.messenger.search.recent_entries import RecentEntries
 from imserver.plugin.storage import Store
 
 if TYPE_CHECKING:
@@ -200,7 +199,8 @@ class LogWriter:
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
         self._memory = WriterMemory()
-        self.recent = RecentEntries()
+        self._reports: list[Callable[[Commit], object]] = []
+        """See :meth:`report_to`."""
         self.known: dict[str, int] = {}
         """App → the greatest id that is known to be stored, by any node.
         Read-only for others."""
@@ -313,6 +313,15 @@ class LogWriter:
             return transaction.before
 
         return self.run(app, work)
+
+    def report_to(self, stored: Callable[[Commit], object]) -> None:
+        """Call ``stored`` from now on with all that this node stores, in commit
+        order, before the senders have their results. It must not switch.
+
+        It is for who would otherwise read the log. If ``stored`` raises an
+        error, or is added late, the log has what it did not get.
+        """
+        self._reports.append(stored)
 
     def learn(self, app: str, id: int) -> None:
         """An id of an app's log is known to be stored. Never switches."""
@@ -478,7 +487,7 @@ class LogWriter:
         switches."""
         for commit in transaction.commits.values():
             self.learn(commit.app, commit.last)
-            self.recent.add(commit)
+            self._report(commit)
         for app, requests in transaction.apps.items():
             for request in requests:
                 assert request.outcome is not None
@@ -503,6 +512,13 @@ class LogWriter:
                 # Otherwise two groups of senders would take turns, with a
                 # transaction each.
                 self._pause(app, min(seconds, 0.004), waiting + drafts)
+
+    def _report(self, commit: Commit) -> None:
+        for stored in self._reports:
+            try:
+                stored(commit)
+            except Exception:  # the senders get their results nevertheless
+                log.exception("stored entries of %s could not be reported", commit.app)
 
     def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
         """Let the drafts of an app wait, at most until there are ``enough``."""

@@ -39,6 +39,7 @@ from imserver.messenger.log.rows import (
     in_log,
     read_log,
 )
+from imserver.messenger.search.recent_entries import RecentEntries
 from imserver.messenger.search.word_content import (
     LONG_BODY,
     ContentRow,
@@ -105,7 +106,8 @@ class WordIndex(Store.Rows):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._recent = store.part(MessageLog).writer.recent
+        self._recent = RecentEntries()
+        store.part(MessageLog).writer.report_to(self._recent.add)
 
     def close(self) -> None:
         """What is not in the index yet is in the log."""

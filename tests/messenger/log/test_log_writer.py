@@ -339,6 +339,23 @@ def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one
         assert stored[len(ids) :] == [SUPERSEDED] * (40 - len(ids))
 
 
+def test_who_hears_of_what_is_stored_fails_without_harm(
+    logs: tuple[MessageLog, MessageLog],
+) -> None:
+    log, _ = logs
+    heard: list[int] = []
+
+    def fail(commit: Commit) -> None:
+        heard.append(commit.last)
+        raise ValueError(commit.app)
+
+    log.writer.report_to(fail)
+    log.writer.report_to(lambda commit: heard.append(commit.last))
+    drafts = [Draft(sender="ann", to_user="bob")] * 2
+    assert all(isinstance(each, Appended) for each in log.writer.append(APP, drafts))
+    assert heard == [2, 2]
+
+
 def _send(sender: writer.LogWriter, session: int, stored: list[Any]) -> None:
     for _ in range(20):
         sender.send(AppendRequest(APP, draft(session), stored.append))
