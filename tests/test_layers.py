@@ -72,6 +72,7 @@ LAYERS = (
     (
         "gateway.errors",
         "gateway.assets",
+        "gateway.base64url",
         "gateway.clock",
         "gateway.timings",
         "gateway.threads",
@@ -130,9 +131,9 @@ IMPORTERS = {
     "argon2": ("people/accounts/passwords.py",),
     "authlib": ("people/oauth/providers.py",),
     "joserfc": ("people/oauth/providers.py",),
-    "jwt": ("gateway/auth/tokens.py", "notifications/webpush.py"),
+    "jwt": ("gateway/auth/json_web_tokens.py",),
     "cryptography": (
-        "gateway/auth/tokens.py",
+        "gateway/auth/json_web_tokens.py",
         "notifications/webpush.py",
         "gateway/sessions/connection_ids.py",
     ),

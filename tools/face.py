@@ -121,6 +121,8 @@ def exported(text: str) -> list[str]:
 def description(module: ModuleType, name: str) -> str:
     """The docstring of a name of a module of the face; ``""``: it has none."""
     value = getattr(module, name)
+    if inspect.ismodule(value):
+        return inspect.cleandoc(value.__doc__ or "")
     if inspect.isclass(value):
         return inspect.cleandoc(vars(value).get("__doc__") or "")
     if inspect.isfunction(value):
@@ -165,6 +167,8 @@ def _block(title: str, value: Any, text: str, *, with_constructor: bool = True) 
     lines.append(f"{_prose(text)}\n")
     if inspect.isclass(value) and (rows := list(_members(value))):
         lines += ["\n", *rows]
+    if inspect.ismodule(value):
+        lines += ["\n", *_functions(value)]
     return "".join(lines)
 
 
@@ -205,6 +209,15 @@ def _members(kind: type) -> Iterator[str]:
             member = member.__func__
         if inspect.isfunction(member) and member.__doc__:
             yield f"- `{name}{_signature(member)}`: {_first(inspect.cleandoc(member.__doc__))}\n"
+
+
+def _functions(module: ModuleType) -> Iterator[str]:
+    """The public functions of a module, a line each."""
+    for name, value in vars(module).items():
+        is_own = inspect.isfunction(value) and value.__module__ == module.__name__
+        if is_own and not name.startswith("_"):
+            text = _first(inspect.cleandoc(value.__doc__ or ""))
+            yield f"- `{name}{_signature(value)}`: {text}\n"
 
 
 def _signature(function: Any) -> str:

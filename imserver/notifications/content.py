@@ -2,7 +2,6 @@
 wishes."""
 
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
@@ -15,8 +14,10 @@ from msgspec.structs import replace
 from imserver.notifications.contract import Delivery, PushEndpoint, Shown, ShownAction
 from imserver.plugin.messages import Ask, Conversation, Entry
 from imserver.plugin.runtime import asset_path
-from imserver.plugin.wire import Notify
+from imserver.plugin.wire import Notify, base64url
 
+TOPIC_BYTES: Final = 24
+"""As much as 32 characters hold, the most that RFC 8030 permits."""
 TTL_SECONDS: Final = 3 * 86400
 """How long push services hold a notification whose sender does not say it."""
 TEXT_CHARACTERS: Final = 200
@@ -73,9 +74,8 @@ def form_for(text: str, count: int) -> str:
 def topic_of(app: str, conversation: int) -> str:
     """The topic of all notifications of a conversation: 32 characters of
     base64url."""
-    return urlsafe_b64encode(
-        sha256(f"{app}\0{conversation}".encode()).digest()[:24]
-    ).decode()
+    digest = sha256(f"{app}\0{conversation}".encode()).digest()
+    return base64url.encode(digest[:TOPIC_BYTES])
 
 
 def tag_of(app: str, conversation: int) -> str:

@@ -1,7 +1,6 @@
 """What the feature declares: settings, problems and tables."""
 
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from typing import Annotated, Final
 
@@ -21,6 +20,7 @@ from imserver.plugin.settings import (
     settings_of,
 )
 from imserver.plugin.storage import Reason, Table
+from imserver.plugin.wire import base64url
 
 VAPID: Final = "vapid"
 """The purpose of the key from which that for push services is derived."""
@@ -36,6 +36,7 @@ SUBSCRIPTIONS: Final = Rate(
 TESTS: Final = Rate(
     "notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour"
 )
+P256_BYTES: Final = 32
 P256_ORDER: Final = (
     0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
 )
@@ -120,17 +121,11 @@ def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
         raise locations.wrong(
             "notifications.contact", "expected a mailto: or https: address"
         )
-    key = settings.vapid_key.rstrip("=")
-    if key:
-        is_key = re.fullmatch(r"[A-Za-z0-9_-]{43}", key) is not None
-        if (
-            not is_key
-            or not 0 < int.from_bytes(urlsafe_b64decode(key + "="), "big") < P256_ORDER
-        ):
-            raise locations.wrong(
-                "notifications.vapid_key",
-                "expected a private key of P-256: 32 bytes in base64url",
-            )
+    if settings.vapid_key and not _is_private_key(settings.vapid_key):
+        raise locations.wrong(
+            "notifications.vapid_key",
+            "expected a private key of P-256: 32 bytes in base64url",
+        )
     if settings.allow_loopback:
         yield (
             "notifications.allow_loopback",
@@ -211,3 +206,11 @@ TABLES: Final = (
     ),
 )
 """In the order of their deletion."""
+
+
+def _is_private_key(text: str) -> bool:
+    try:
+        content = base64url.decode_any_form(text)
+    except ValueError:
+        return False
+    return len(content) == P256_BYTES and 0 < int.from_bytes(content) < P256_ORDER

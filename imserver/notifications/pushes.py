@@ -2,7 +2,6 @@
 offline, and tests."""
 
 import logging
-from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -31,7 +30,7 @@ from imserver.plugin.runtime import (
     serve_others,
     steady_time,
 )
-from imserver.plugin.wire import Event, Notify
+from imserver.plugin.wire import Event, Notify, base64url
 
 log = logging.getLogger(__name__)
 _lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")
@@ -103,7 +102,7 @@ class PushNotifications(Struct, frozen=True):
                 if notify.tag
                 else token_bytes(24)
             )
-            topic = urlsafe_b64encode(digest).decode()
+            topic = base64url.encode(digest)
             tag = notify.tag or event.id or topic
             quiet = quiet_until(wished.quiet, int(now * 1000))
             next_try = quiet + int((steady_time() - now) * 1000) if quiet else 0

@@ -1,10 +1,9 @@
 """What the holder of a token may do without another credential: act on a
 notification, end mails."""
 
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -34,7 +33,10 @@ from imserver.plugin.messages import (
     Rejected,
     SendRequest,
 )
-from imserver.plugin.wire import Limit
+from imserver.plugin.wire import Limit, base64url
+
+_NAME_BYTES: Final = 18
+"""Of the digest in the name of a reply: 24 characters."""
 
 Token = Annotated[
     str,
@@ -216,7 +218,8 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
             raise ApiProblem.invalid("`text`: give the text of the reply")
         # Repeated, it is the same message.
         named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
-        name = f"notified-{urlsafe_b64encode(sha256(named.encode()).digest()[:18]).decode()}"
+        digest = sha256(named.encode()).digest()
+        name = f"notified-{base64url.encode(digest[:_NAME_BYTES])}"
         sent = SendRequest(
             conversation=token.conversation, text=request.text, client_msg_id=name
         )

@@ -2,7 +2,6 @@
 without another credential."""
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from time import time
 from typing import Final, Literal, TypeVar
@@ -13,6 +12,7 @@ from msgspec import Struct
 from imserver.notifications.declared import HTTP_UNKNOWN_NOTIFICATION
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.runtime import Service
+from imserver.plugin.wire import base64url
 
 MAX_TOKEN_SECONDS: Final = 7 * 86_400
 """The time for which the token of a notification is valid."""
@@ -94,10 +94,10 @@ class ActionTokens(Service):
 
     def read(self, kind: type[T], token: str) -> T:
         """What a token of this kind allows. Raises BadActionToken."""
-        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        if len(token) > MAX_TOKEN_CHARACTERS:
             raise BadActionToken("this is no token")
         try:
-            signed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            signed = base64url.decode(token)
             signature, encoded = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
             if not any(
                 hmac.compare_digest(signature, _signature(encoded, key))
@@ -113,11 +113,7 @@ class ActionTokens(Service):
 
     def _signed(self, content: ActionToken | MailToken | AskToken) -> str:
         encoded = msgspec.msgpack.encode(content)
-        return (
-            urlsafe_b64encode(_signature(encoded, self.keys[0]) + encoded)
-            .rstrip(b"=")
-            .decode()
-        )
+        return base64url.encode(_signature(encoded, self.keys[0]) + encoded)
 
 
 def _signature(content: bytes, key: bytes) -> bytes:

@@ -9,8 +9,6 @@ the same requests.
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
 from collections.abc import Mapping
 from functools import cached_property
 from time import time
@@ -18,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from imserver.notifications.contract import PushEndpoint
 from imserver.notifications.declared import P256_ORDER, NotificationSettings
+from imserver.plugin.identity import JsonWebToken
 from imserver.plugin.runtime import PublicRequests, Service, Unreachable, serve_others
-from imserver.plugin.wire import PushResult
+from imserver.plugin.wire import PushResult, base64url
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -30,22 +29,15 @@ UnifiedPush)."""
 ANSWER_BYTES: Final = 16384
 TOKEN_SECONDS: Final = 12 * 3600
 """How long a token is valid; push services refuse those of more than a day."""
-_BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
-_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+_POINT_BYTES: Final = 65
+"""An uncompressed point of P-256."""
+_AUTH_BYTES: Final = 16
 
 
-def from_base64url(text: str) -> bytes:
-    """The bytes of base64url, also with padding or in the standard alphabet.
-    Raises ValueError."""
-    # What is no base64 is left out, so lengths have to be checked. Padding that
-    # is too long is ignored.
-    return a2b_base64(text.encode().translate(_STANDARD) + b"==")
-
-
-def _checked(text: str) -> bytes:
-    """The bytes of base64url; ``b""`` if the text is none."""
+def _content_of(text: str) -> bytes:
+    """The bytes of a key of a browser; ``b""`` if it is no base64."""
     try:
-        return from_base64url(text) if _BASE64.fullmatch(text) else b""
+        return base64url.decode_any_form(text)
     except ValueError:
         return b""
 
@@ -62,8 +54,8 @@ def _encrypt(
         body,
         salt=salt,
         private_key=key,
-        dh=from_base64url(endpoint.p256dh),
-        auth_secret=from_base64url(endpoint.auth),
+        dh=base64url.decode_any_form(endpoint.p256dh),
+        auth_secret=base64url.decode_any_form(endpoint.auth),
         rs=BODY_BYTES,
         version="aes128gcm",
     )
@@ -123,7 +115,7 @@ class WebPush(Service, dict=True):
         )
 
         if self.settings.vapid_key:
-            number = int.from_bytes(from_base64url(self.settings.vapid_key), "big")
+            number = int.from_bytes(base64url.decode_any_form(self.settings.vapid_key))
         else:
             number = int.from_bytes(self.seed, "big") % (P256_ORDER - 1) + 1
         return derive_private_key(number, SECP256R1())
@@ -137,7 +129,7 @@ class WebPush(Service, dict=True):
         point = self._key.public_key().public_bytes(
             Encoding.X962, PublicFormat.UncompressedPoint
         )
-        return urlsafe_b64encode(point).rstrip(b"=").decode()
+        return base64url.encode(point)
 
     def check(self, url: str, p256dh: str, auth: str) -> None:
         """Check an endpoint and its keys. Raises BadUrl, and ValueError for the
@@ -149,16 +141,16 @@ class WebPush(Service, dict=True):
             EllipticCurvePublicKey,
         )
 
-        point = _checked(p256dh)
+        point = _content_of(p256dh)
         try:
             EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
         except ValueError:
             point = b""
-        if len(point) != 65:
+        if len(point) != _POINT_BYTES:
             raise ValueError(
                 "p256dh: expected an uncompressed point of P-256 in base64url"
             )
-        if len(_checked(auth)) != 16:
+        if len(_content_of(auth)) != _AUTH_BYTES:
             raise ValueError("auth: expected 16 bytes in base64url")
 
     def send(
@@ -236,15 +228,16 @@ class WebPush(Service, dict=True):
         until, header = self._tokens.get(origin, (0.0, ""))
         if now < until:
             return header
-        import jwt
-
         end = int(now) + TOKEN_SECONDS
         default = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         claims = {"aud": origin.lower().removesuffix(default), "exp": end}
         if self._subject:
             claims["sub"] = self._subject
+        token = JsonWebToken.make(
+            {"alg": "ES256", "typ": "JWT"}, claims, JsonWebToken.es256(self._key)
+        )
         # Without a space after the comma: some push services do not skip it.
-        header = f"vapid t={jwt.encode(claims, self._key, 'ES256')},k={self.public_key}"
+        header = f"vapid t={token},k={self.public_key}"
         if len(self._tokens) >= 1024:
             self._tokens.clear()
         self._tokens[origin] = end - 3600, header

@@ -10,11 +10,10 @@ from time import time
 import click
 
 from imserver.gateway.auth.issuers import Issuers
+from imserver.gateway.auth.json_web_tokens import BadToken, JsonWebToken
 from imserver.gateway.auth.tenants import Tenant, Tenants
 from imserver.gateway.auth.tokens import (
     BadKey,
-    BadToken,
-    bytes_of,
     derived_secret,
     load_keys,
     make_token,
@@ -176,11 +175,11 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         if not tenant.jwt:
             fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
         parts: list[str] = []
-        with suppress(ValueError):  # it is no token
-            header, payload, _ = shown.split(".")
+        with suppress(BadToken, UnicodeDecodeError):  # it is no token
+            unverified = JsonWebToken.read(shown)
             parts = [
-                f"header: {bytes_of(header).decode()}",
-                f"claims: {bytes_of(payload).decode()}",
+                f"header: {unverified.header.decode()}",
+                f"claims: {unverified.unverified_payload.decode()}",
             ]
         if parts and not CommandLine.wants_json():
             click.echo("\n".join(parts))

@@ -29,14 +29,22 @@ SINCE: Final[Mapping[str, int]] = {
         2,
     ),
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "Ask"), 3),
-    **dict.fromkeys(
-        ("AskAnswer", "Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4
-    ),
+    **dict.fromkeys(("Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4),
     **dict.fromkeys(
         ("every", "view", "ArchivedFiles", "offline_parts", "on_several_machines"), 4
     ),
     **dict.fromkeys(
-        ("CommandLine", "AccountLookup", "BackEnds", "Observer", "Parts", "Reviews"), 4
+        (
+            "CommandLine",
+            "JsonWebToken",
+            "base64url",
+            "AccountLookup",
+            "BackEnds",
+            "Observer",
+            "Parts",
+            "Reviews",
+        ),
+        4,
     ),
 }
 """Name of the face → the version since when it exists, for those that are newer

@@ -3,6 +3,8 @@
 from typing import Any
 
 from imserver.gateway.auth.issuers import Issuer as Issuer
+from imserver.gateway.auth.json_web_tokens import BadToken as BadToken
+from imserver.gateway.auth.json_web_tokens import JsonWebToken as JsonWebToken
 from imserver.gateway.auth.observer import Act as Act
 from imserver.gateway.auth.observer import Denial as Denial
 from imserver.gateway.auth.observer import Observer as Observer
@@ -29,7 +31,6 @@ from imserver.gateway.auth.rules import LoginDecision as LoginDecision
 from imserver.gateway.auth.tenants import Tenant as Tenant
 from imserver.gateway.auth.tenants import Tenants as Tenants
 from imserver.gateway.auth.tokens import BadKey as BadKey
-from imserver.gateway.auth.tokens import BadToken as BadToken
 from imserver.gateway.auth.tokens import TokenExpired as TokenExpired
 from imserver.gateway.auth.tokens import UnverifiedClaims as UnverifiedClaims
 from imserver.gateway.auth.tokens import token_end as token_end

@@ -15,7 +15,7 @@ from imserver.messenger.log.contract import (
 )
 from imserver.messenger.log.contract import Draft as Draft
 from imserver.messenger.log.contract import Entry as Entry
-from imserver.messenger.log.contract import GroupState as GroupState
+from imserver.messenger.log.contract import GroupState
 from imserver.messenger.log.contract import Rejected as Rejected
 from imserver.messenger.log.contract import RejectReason as RejectReason
 from imserver.messenger.log.contract import StorageUnsure as StorageUnsure
@@ -24,7 +24,7 @@ from imserver.messenger.log.conversations import (
 )
 from imserver.messenger.log.message_log import MessageLog as MessageLog
 from imserver.messenger.log.model import Ask as Ask
-from imserver.messenger.log.model import AskAnswer as AskAnswer
+from imserver.messenger.log.model import AskAnswer
 from imserver.messenger.log.model import Message as Message
 from imserver.messenger.log.names import clean_name as clean_name
 from imserver.messenger.log.names import is_name as is_name
@@ -38,7 +38,15 @@ from imserver.messenger.messages.services import MessageServices as MessageServi
 
 
 def __getattr__(name: str) -> Any:
-    """``StreamPieces`` of version 3, until 2.0."""
+    """``StreamPieces`` of version 3, ``AskAnswer`` and ``GroupState`` of version
+    4, until 2.0."""
+    if name in ("AskAnswer", "GroupState"):
+        warnings.warn(
+            f"{__name__}.{name} is deprecated: nothing in its place, only the messenger makes one",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return AskAnswer if name == "AskAnswer" else GroupState
     if name != "StreamPieces":
         raise AttributeError(name)
     warnings.warn(

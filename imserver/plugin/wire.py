@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from imserver.gateway import base64url as base64url
 from imserver.gateway.hub.fanout import AckedState as AckedState
 from imserver.gateway.model import AskHistory as AskHistory
 from imserver.gateway.model import AskPresence as AskPresence

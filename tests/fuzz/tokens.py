@@ -13,9 +13,9 @@ import msgspec
 from imserver.dialects.centrifuge.claims import connection_request, decode_connection
 from imserver.gateway.auth import tokens
 from imserver.gateway.auth.channel_tokens import read_channel_token
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.auth.login_tokens import PageTokens
 from imserver.gateway.auth.tokens import (
-    BadToken,
     UnverifiedClaims,
     app_named_by,
     load_keys,

@@ -1,7 +1,6 @@
 """Durable events: read them from a cursor, list dead ones, replay them; the
 state of webhooks."""
 
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from secrets import token_hex
 from typing import Annotated, Any
@@ -29,6 +28,7 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
+from imserver.plugin.wire import base64url
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 PageSize = Annotated[
@@ -223,7 +223,7 @@ def log(
         event_id = rows[-1].id if rows else event_id
     more = page.is_full or len(entries) == limit or len(rows) == limit
     events = [msgspec.Raw(event.body) for event in page.events]
-    behind = urlsafe_b64encode(b"%d.%d" % (entry_id, event_id)).decode().rstrip("=")
+    behind = base64url.encode(b"%d.%d" % (entry_id, event_id))
     return EventsAnswer(events, behind, more)
 
 

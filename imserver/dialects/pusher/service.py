@@ -7,7 +7,6 @@ of a channel's name decides what a subscription needs; the back end signs it.
 """
 
 import logging
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from time import time
 from typing import Any, Final
@@ -45,6 +44,7 @@ from imserver.plugin.wire import (
     Head,
     Login,
     Reply,
+    base64url,
 )
 
 NAME: Final = "pusher"
@@ -96,7 +96,7 @@ class NotPermitted(ImserverError):
 
 def socket_id_of(connection_id: str) -> str:
     """The ``socket_id`` of a connection: its id as two numbers."""
-    raw = urlsafe_b64decode(connection_id + "==")
+    raw = base64url.decode(connection_id)
     return f"{int.from_bytes(raw[:_HALF_BYTES], 'big')}.{int.from_bytes(raw[_HALF_BYTES:], 'big')}"
 
 
@@ -115,7 +115,7 @@ def connection_id_of(socket_id: str) -> str:
         )
     except OverflowError:
         return ""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url.encode(raw)
 
 
 class PusherService:

@@ -26,6 +26,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.login_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.gateway.auth.principal import (
@@ -44,7 +45,6 @@ from imserver.gateway.auth.questions import (
     AccountSession,
 )
 from imserver.gateway.auth.tenants import Tenant
-from imserver.gateway.auth.tokens import BadToken
 from imserver.gateway.config.settings import Config, KeySettings
 from imserver.gateway.errors import CloseCode, HttpProblem, Problems, StorageUnavailable
 from imserver.gateway.model import Service

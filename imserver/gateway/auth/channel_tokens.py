@@ -11,11 +11,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
+from imserver.gateway.auth.json_web_tokens import Key, VerifiedPayload
 from imserver.gateway.auth.tokens import (
     SKEW_SECONDS,
-    Key,
     TokenExpired,
-    VerifiedPayload,
     decode_claims,
     issued_payload,
     token_end,

@@ -22,10 +22,9 @@ from imserver.gateway.auth.channel_tokens import (
     ChannelClaims,
     read_issued_channel_token,
 )
+from imserver.gateway.auth.json_web_tokens import BadToken, Key
 from imserver.gateway.auth.tokens import (
-    BadToken,
     Claims,
-    Key,
     T,
     header_and_claims,
     key_of_jwk,

@@ -13,6 +13,7 @@ from msgspec import field
 from msgspec.structs import replace
 
 from imserver.gateway.auth.channel_tokens import ChannelClaims
+from imserver.gateway.auth.json_web_tokens import BadToken, Key
 from imserver.gateway.auth.login_tokens import LoginTokens
 from imserver.gateway.auth.observer import Denial, Observer
 from imserver.gateway.auth.questions import BackEnds
@@ -35,9 +36,7 @@ from imserver.gateway.auth.rules import (
 from imserver.gateway.auth.tenants import Tenant, Tenants
 from imserver.gateway.auth.tokens import (
     BadKey,
-    BadToken,
     Claims,
-    Key,
     TokenExpired,
     app_named_by,
     unverified,

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from imserver.gateway.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.gateway.auth.issuers import Issuers
+from imserver.gateway.auth.json_web_tokens import BadToken, Key
 from imserver.gateway.auth.questions import AccountLookup
 from imserver.gateway.auth.rules import ALLOWED, LoginDecision, Rule, load_app_keys
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.auth.tokens import (
-    BadToken,
     Claims,
-    Key,
     TokenExpired,
     read_bare_token,
     read_token,

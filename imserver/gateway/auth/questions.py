@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from msgspec import Struct
 
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.auth.principal import Role
 from imserver.gateway.auth.tenants import Tenant, Tenants
-from imserver.gateway.auth.tokens import BadToken
 from imserver.gateway.errors import ClientError, ImserverError
 from imserver.gateway.transport.connection import Connection
 

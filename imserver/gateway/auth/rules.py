@@ -5,9 +5,10 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from imserver.gateway.auth.json_web_tokens import Key
 from imserver.gateway.auth.quotas import LimitedEncoding
 from imserver.gateway.auth.tenants import AppObjection, Tenant
-from imserver.gateway.auth.tokens import BadKey, Claims, Key, load_keys
+from imserver.gateway.auth.tokens import BadKey, Claims, load_keys
 from imserver.gateway.config.settings import Config, TenantSettings
 from imserver.gateway.config.values import Locations
 from imserver.gateway.errors import CloseCode, ReplyCode, StartError

@@ -1,24 +1,26 @@
-"""Session tokens: JSON Web Tokens (RFC 7519) that a back end signs for its
-users.
-
-The key selects the algorithm, never the token's header: one key, one algorithm
-(RFC 8725, section 3.1). PyJWT and its cryptography are loaded when the first
-app has keys.
-"""
+"""Session tokens: JSON Web Tokens that a back end signs for its users, with
+their claims, their times and the keys of an app."""
 
 from __future__ import annotations
 
-import hmac
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from imserver.gateway.auth.json_web_tokens import (
+    EDWARDS_NAMES,
+    NO_CLAIMS,
+    PUBLIC_KEY_ALGORITHMS,
+    BadToken,
+    JsonWebToken,
+    Key,
+    VerifiedPayload,
+    library,
+    verified_payload,
+)
 from imserver.gateway.auth.principal import Kind
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.config.values import MAKE_SECRET, is_placeholder
@@ -26,18 +28,9 @@ from imserver.gateway.errors import ImserverError
 from imserver.gateway.process import Secret, derive_key
 from imserver.gateway.protocol.forgiving import without_nulls
 
-if TYPE_CHECKING:
-    from jwt.api_jws import PyJWS
-
 T = TypeVar("T")
 _UnverifiedT = TypeVar("_UnverifiedT", bound="UnverifiedClaims")
 
-VerifiedPayload = NewType("VerifiedPayload", bytes)
-"""The claims of a token as JSON, after a key has verified its signature. Only this module makes one.
-:func:`decode_claims` reads claims from nothing else."""
-
-MAX_TOKEN_CHARACTERS: Final = 8192
-"""Longer tokens are refused unread."""
 MIN_RSA_BITS: Final = 2048
 MIN_SECRET_BYTES: Final = 32
 """With a shorter secret, the holder of one token can guess it (RFC 7518,
@@ -52,10 +45,6 @@ are cut to it."""
 class BadKey(ImserverError):
     """A key of ``jwt`` cannot be used. The text gives the operator the
     reason."""
-
-
-class BadToken(ImserverError):
-    """A token is invalid. The text gives the log the reason."""
 
 
 class TokenExpired(BadToken):
@@ -76,7 +65,7 @@ class Claims(Struct, frozen=True):
     app: str
     expires_at: int
     device: str = ""
-    payload: VerifiedPayload = VerifiedPayload(b"")
+    payload: VerifiedPayload = NO_CLAIMS
     kind: Kind = "session"
 
     def read(self, decode: Callable[[bytes], T]) -> T:
@@ -108,7 +97,8 @@ class UnverifiedClaims(Struct, frozen=True):
     def read(decode: Callable[[bytes], _UnverifiedT], token: str) -> _UnverifiedT:
         """The claims of a token, by a decoder of JSON. Null counts as missing.
         Raises BadToken."""
-        return _decode_forgiving(decode, _unverified_payload(token))
+        payload = JsonWebToken.read(token).unverified_payload
+        return _decode_forgiving(decode, payload)
 
 
 class Unverified(Struct, frozen=True):
@@ -136,10 +126,6 @@ class _BarePayload(_Claims):
     expire_at: int | float | None = None
 
 
-class _Head(Struct):
-    kid: str = ""
-
-
 class _Origin(UnverifiedClaims, frozen=True):
     iss: str = ""
     aud: str | tuple[str, ...] = ()
@@ -155,39 +141,6 @@ class _BareIssuedPayload(_IssuedPayload):
     expire_at: int | float | None = None
 
 
-class Key(Struct, frozen=True):
-    """A key that verifies tokens. ``verifier``: the key object of PyJWT, or the
-    bytes of a secret."""
-
-    algorithm: str
-    kid: str
-    verifier: Any
-
-
-_USUAL_HEADERS: Final = frozenset(
-    urlsafe_b64encode(header).rstrip(b"=").decode()
-    for header in (b'{"alg":"HS256","typ":"JWT"}', b'{"typ":"JWT","alg":"HS256"}')
-)
-"""Headers of nearly all HS256 tokens, among them those of PyJWT and
-golang-jwt."""
-_ISSUER_ALGORITHMS: Final = frozenset(
-    {
-        "RS256",
-        "RS384",
-        "RS512",
-        "PS256",
-        "PS384",
-        "PS512",
-        "ES256",
-        "ES384",
-        "ES512",
-        "EdDSA",
-    }
-)
-"""Algorithms for the keys of an issuer: public keys only."""
-_EDWARDS_NAMES: Final = ("EdDSA", "Ed25519", "Ed448")
-"""``EdDSA``, and the names of RFC 9864 for the same algorithm. The key decides
-on the curve."""
 _USUAL_ALGORITHMS: Final = {
     "RSA": "RS256",
     "P-256": "ES256",
@@ -208,27 +161,6 @@ _decode_bare_issued = msgspec.json.Decoder(_BareIssuedPayload).decode
 _decode_origin = msgspec.json.Decoder(_Origin).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
-_jws: PyJWS | None = None
-
-
-def _library() -> PyJWS:
-    global _jws
-    if _jws is None:
-        # Loaded on first use: a node without tokens saves 6 MB.
-        from jwt.algorithms import HMACAlgorithm, OKPAlgorithm
-        from jwt.api_jws import PyJWS
-
-        signer = HMACAlgorithm(HMACAlgorithm.SHA256)
-        # PyJWT checks that a secret is not a public key. Do that once per
-        # secret, not at each login.
-        signer.prepare_key = lru_cache(1024)(signer.prepare_key)  # type: ignore[method-assign]
-        _jws = PyJWS(algorithms=[*_ISSUER_ALGORITHMS])
-        _jws.register_algorithm("HS256", signer)
-        for name in _EDWARDS_NAMES[1:]:
-            _jws.register_algorithm(name, OKPAlgorithm())
-        _jws.register_algorithm("HS384", HMACAlgorithm(HMACAlgorithm.SHA384))
-        _jws.register_algorithm("HS512", HMACAlgorithm(HMACAlgorithm.SHA512))
-    return _jws
 
 
 def derived_secret(secret: bytes, app: str) -> str:
@@ -291,12 +223,12 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
         str(row.get("crv")), _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
     )
     algorithm = str(row.get("alg") or usual)
-    if algorithm in _EDWARDS_NAMES:
+    if algorithm in EDWARDS_NAMES:
         algorithm = "EdDSA"
-    if algorithm not in _ISSUER_ALGORITHMS:
+    if algorithm not in PUBLIC_KEY_ALGORITHMS:
         return None
     try:
-        verifier: Any = _library().get_algorithm_by_name(algorithm).from_jwk(dict(row))
+        verifier: Any = library().get_algorithm_by_name(algorithm).from_jwk(dict(row))
     except Exception:  # PyJWT and its cryptography raise many types for invalid keys
         return None
     if hasattr(verifier, "public_key"):  # the issuer published a private key
@@ -325,9 +257,7 @@ def _load_key(row: JwtSettings, text: str) -> Key:
             )
         return Key(row.algorithm, row.kid, encoded)
     try:
-        verifier: Any = (
-            _library().get_algorithm_by_name(row.algorithm).prepare_key(text)
-        )
+        verifier: Any = library().get_algorithm_by_name(row.algorithm).prepare_key(text)
     except Exception as error:  # the cryptography raises many types for invalid keys
         raise BadKey(f"no key for {row.algorithm}: {error}") from None
     if hasattr(verifier, "public_key"):
@@ -398,26 +328,15 @@ def _decode_forgiving(decode: Callable[[bytes], T], payload: bytes) -> T:
         raise BadToken(f"the token's claims have the wrong types: {error}") from None
 
 
-def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
-    """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises
-    :class:`BadToken`."""
-    if not token:
-        raise BadToken("there is no token")
-    if len(token) > MAX_TOKEN_CHARACTERS:
-        raise BadToken("the token is too long")
-    return _signed_payload(token, keys)
-
-
 def header_and_claims(
     token: str, keys: Sequence[Key]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The header and the claims of ``token``, if one of ``keys`` has signed it.
     Raises BadToken."""
     payload = verified_payload(token, keys)
+    header = JsonWebToken.read(token).header
     try:
-        return _decode_fields(bytes_of(token.partition(".")[0])), _decode_fields(
-            payload
-        )
+        return _decode_fields(header), _decode_fields(payload)
     except (ValueError, RecursionError) as error:
         raise BadToken(f"the token's claims are invalid: {error}") from None
 
@@ -425,26 +344,9 @@ def header_and_claims(
 def unverified(token: str) -> Unverified:
     """Read issuer, audiences and key id of a token without verifying it. Raises
     BadToken."""
-    issued = UnverifiedClaims.read(_decode_origin, token)
-    return Unverified(issued.iss, _audiences(issued), _kid_of(token))
-
-
-def _kid_of(token: str) -> str:
-    # Not by PyJWT, which decodes and checks the whole token for it.
-    try:
-        return msgspec.json.decode(bytes_of(token.partition(".")[0]), type=_Head).kid
-    except (ValueError, RecursionError) as error:
-        raise BadToken(f"this is not a token: {error}") from None
-
-
-def _unverified_payload(token: str) -> bytes:
-    parts = token.split(".")
-    if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-        raise BadToken("this is not a token")
-    try:
-        return bytes_of(parts[1])
-    except ValueError as error:
-        raise BadToken(f"this is not a token: {error}") from None
+    parts = JsonWebToken.read(token)
+    issued = _decode_forgiving(_decode_origin, parts.unverified_payload)
+    return Unverified(issued.iss, _audiences(issued), parts.key_id())
 
 
 def read_issued(
@@ -479,7 +381,7 @@ def issued_payload(
     Requires the claims ``iss`` and ``aud``. ``row.user_claim`` names the claim
     with the user.
     """
-    payload = _signed_payload(token, keys)
+    payload = verified_payload(token, keys)
     origin = decode_claims(_decode_origin, payload)
     if origin.iss != row.issuer:
         raise BadToken(f"the token is from another issuer, {origin.iss!r}")
@@ -517,16 +419,21 @@ def make_token(
 
     Raises :class:`BadKey`.
     """
-    jws = _library()
-    headers = {"typ": "JWT", **({"kid": row.kid} if row.kid else {})}
-    claims = {
-        "sub": user,
-        "app": app,
-        "exp": expires_at,
-        **({"channel": channel} if channel else {}),
-    }
+    header = {"alg": row.algorithm}
+    if row.kid:
+        header["kid"] = row.kid
+    header["typ"] = "JWT"
+
+    claims = {"sub": user, "app": app, "exp": expires_at}
+    if channel:
+        claims["channel"] = channel
+
     try:
-        return jws.encode(msgspec.json.encode(claims), key, row.algorithm, headers)
+        algorithm = library().get_algorithm_by_name(row.algorithm)
+        signing_key = algorithm.prepare_key(key)
+        return JsonWebToken.make(
+            header, claims, lambda content: algorithm.sign(content, signing_key)
+        )
     # the cryptography raises many types for keys that cannot sign
     except Exception as error:
         raise BadKey(f"no key that signs {row.algorithm}: {error}") from None
@@ -536,57 +443,7 @@ def app_named_by(token: str) -> str:
     """The app that an unverified ``token`` names; ``""`` if it is not a
     token."""
     try:
-        return str(msgspec.json.decode(_unverified_payload(token), type=_Named).app)
+        payload = JsonWebToken.read(token).unverified_payload
+        return str(msgspec.json.decode(payload, type=_Named).app)
     except (BadToken, ValueError, RecursionError):
         return ""
-
-
-def _usual_payload(token: str, secret: bytes) -> VerifiedPayload | None:
-    """Verify a usual HS256 token with ``secret`` and return its payload,
-    without loading PyJWT.
-
-    Saves 6 MB and is several times faster. None: PyJWT must check the token and
-    name the error.
-    """
-    signed, _, signature = token.rpartition(".")
-    header, _, payload = signed.partition(".")
-    if header not in _USUAL_HEADERS or "." in payload or not token.isascii():
-        return None
-    try:
-        given, content = bytes_of(signature), bytes_of(payload)
-    except ValueError:
-        return None
-    if not hmac.compare_digest(hmac.digest(secret, signed.encode(), "sha256"), given):
-        return None
-    return VerifiedPayload(content)
-
-
-def bytes_of(text: str) -> bytes:
-    """Decode a base64url part of a token. Raises ValueError."""
-    # Half the time of urlsafe_b64decode.
-    return a2b_base64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
-
-
-def _signed_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
-    """Verify the token with ``keys`` and return its payload. Raises
-    BadToken."""
-    for key in keys:
-        # A usual token has no kid, so all keys are tried.
-        if (
-            key.algorithm == "HS256"
-            and (usual := _usual_payload(token, key.verifier)) is not None
-        ):
-            return usual
-    jws, kid = _library(), _kid_of(token)
-    reason = f"no key is named {kid!r}"
-    for key in keys:
-        if not kid or not key.kid or key.kid == kid:
-            names = _EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
-            try:
-                return VerifiedPayload(
-                    jws.decode(token, key.verifier, algorithms=names)
-                )
-            # PyJWT and its cryptography raise many types for hostile input
-            except Exception as error:
-                reason = str(error) or type(error).__name__
-    raise BadToken(reason)

@@ -9,10 +9,11 @@ from weakref import ref
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver.gateway.auth.channel_tokens import ChannelClaims
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.principal import BAD_TOKEN, Needs, Principal
 from imserver.gateway.auth.rules import Rule
-from imserver.gateway.auth.tokens import BadToken, TokenExpired
+from imserver.gateway.auth.tokens import TokenExpired
 from imserver.gateway.channels.consent import ChannelClient, ChannelConsent
 from imserver.gateway.channels.histories import Published
 from imserver.gateway.channels.members import (

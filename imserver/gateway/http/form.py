@@ -1,7 +1,6 @@
 """Parsers for requests: queries, urlencoded and multipart forms, JSON objects,
 ids of apps, page cursors."""
 
-import base64
 import json
 import re
 from binascii import a2b_qp
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.gateway import base64url
 from imserver.gateway.auth.tenants import Tenants
 from imserver.gateway.errors import Problems, ServiceRefused
 from imserver.gateway.model import ACTION_PREFIX
@@ -306,7 +306,7 @@ def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
 
 def cursor_of(name: str) -> str:
     """The cursor of the page after the entry with this name."""
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+    return base64url.encode(name.encode())
 
 
 def read_cursor(cursor: str, errors: str = "replace") -> str | None:
@@ -319,8 +319,6 @@ def read_cursor(cursor: str, errors: str = "replace") -> str | None:
     """
     if not cursor:
         return None
-    content = base64.b64decode(
-        cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-    )
+    content = base64url.decode(cursor)
     # No name contains U+0000, which PostgreSQL would refuse.
     return content.decode(errors=errors).replace("\0", "")

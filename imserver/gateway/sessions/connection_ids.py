@@ -10,12 +10,12 @@ to be stored.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import cached_property
 from itertools import count
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from imserver.gateway import base64url
 from imserver.gateway.cluster.nodes import OtherNodes
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.process import Secret
@@ -80,17 +80,17 @@ class ConnectionIds:
         """The id of this process's connection ``number``."""
         content = self.birth.to_bytes(_NUMBER_BYTES) + number.to_bytes(_NUMBER_BYTES)
         sealed = self._ciphers[0].encrypt(content, None)
-        return urlsafe_b64encode(sealed).rstrip(b"=").decode()
+        return base64url.encode(sealed)
 
     def read(self, text: str) -> Address | None:
         """Return the location of the connection with this id. None: the text is
         not an id of this cluster."""
-        if len(text) != ID_CHARACTERS or not text.isascii():
+        if len(text) != ID_CHARACTERS:
             return None
         from cryptography.exceptions import InvalidTag
 
         try:
-            sealed = urlsafe_b64decode(text + "==")
+            sealed = base64url.decode(text)
         except ValueError:
             return None
         for cipher in self._ciphers:
@@ -101,14 +101,9 @@ class ConnectionIds:
                 continue
         else:
             return None
-        address = Address(
-            *map(int.from_bytes, (content[:_NUMBER_BYTES], content[_NUMBER_BYTES:]))
-        )
-        # Base64 has spare bits: of several texts that decode alike, only one is
-        # the id.
-        return (
-            address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
-        )
+        birth = int.from_bytes(content[:_NUMBER_BYTES])
+        number = int.from_bytes(content[_NUMBER_BYTES:])
+        return Address(birth, number)
 
 
 class ConnectionTable:

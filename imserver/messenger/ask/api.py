@@ -6,12 +6,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from imserver.messenger.ask.declared import HTTP_QUESTION_CLOSED, MOST_WAIT_SECONDS
 from imserver.messenger.ask.parts import AskParts
+from imserver.messenger.log.model import AskAnswer
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import (
     Ask,
-    AskAnswer,
     Entry,
     MessageApi,
     MessageLog,

@@ -6,8 +6,8 @@ from typing import ClassVar, Final
 import gevent
 
 from imserver.messenger.groups.groups import Groups, RemovedMembers
-from imserver.messenger.log.contract import Everybody
-from imserver.plugin.messages import GroupState, MessageLog, Rejected, RejectReason
+from imserver.messenger.log.contract import Everybody, GroupState
+from imserver.plugin.messages import MessageLog, Rejected, RejectReason
 from imserver.plugin.storage import Statements, Store, text_of
 
 WHOLE_SECONDS: Final = 60.0

@@ -26,7 +26,7 @@ from imserver.messenger.groups.wire import (
     LeaveGroup,
     UpdateGroup,
 )
-from imserver.messenger.log.contract import Everybody
+from imserver.messenger.log.contract import Everybody, GroupState
 from imserver.messenger.log.handles import has_one_alphabet, is_handle, spelled
 from imserver.plugin.errors import (
     HttpProblem,
@@ -47,7 +47,6 @@ from imserver.plugin.identity import (
 )
 from imserver.plugin.messages import (
     Conversation,
-    GroupState,
     MessageLog,
     Rejected,
     RejectReason,

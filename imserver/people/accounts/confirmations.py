@@ -7,7 +7,6 @@ account, address and time, so nothing is stored for it.
 """
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -24,6 +23,7 @@ from imserver.people.accounts.link_mails import LinkMails
 from imserver.people.accounts.rows import AccountStore
 from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.identity import Buckets, TooManyRequests
+from imserver.plugin.wire import base64url
 
 LINK_SECONDS: Final = 86_400
 """For how long a link is valid."""
@@ -98,7 +98,7 @@ class Confirmations(Struct, frozen=True):
         content = _LAYOUT.pack(account.id, end, _digest(account), b"")[
             :-_SIGNATURE_BYTES
         ]
-        token = urlsafe_b64encode(content + _signature(content, self.keys[0])).decode()
+        token = base64url.encode(content + _signature(content, self.keys[0]))
         link = f"{self.server}/api/v1/accounts/email/confirm?token={token}"
         text = _TEXT.format(link=link, site=self.site, hours=LINK_SECONDS // 3600)
         self.mails.start(
@@ -120,7 +120,7 @@ class Confirmations(Struct, frozen=True):
         """The account and the hash of the address that a token names. Raises
         UnknownConfirmation."""
         try:
-            content = urlsafe_b64decode(token.encode("ascii"))
+            content = base64url.decode(token)
         except ValueError:
             content = b""
         signed, signature = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]

@@ -17,6 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 from msgspec.structs import replace
 
+from imserver.plugin.identity import JsonWebToken
 from imserver.plugin.wire import PushNotice, PushResult
 
 from .http2 import Answer, Http2Connection, StreamLost, open_socket
@@ -36,7 +37,6 @@ from .service import (
     json_object,
     rule_of_status,
     rules,
-    signed_token,
 )
 from .settings import ApnsSettings, MobilePushSettings, apns_key
 
@@ -160,25 +160,9 @@ class ProviderToken:
 
 
 def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, made: int) -> str:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    try:
-        algorithm = ECDSA(SHA256(), deterministic_signing=True)
-    except UnsupportedAlgorithm:  # OpenSSL before 3.2
-        algorithm = ECDSA(SHA256())
-
-    def sign(content: bytes) -> bytes:
-        numbers = decode_dss_signature(key.sign(content, algorithm))
-        return b"".join(number.to_bytes(32, "big") for number in numbers)
-
-    head, claims = (
-        {"alg": "ES256", "kid": settings.key_id},
-        {"iss": settings.team_id, "iat": made},
-    )
-    return signed_token(head, claims, sign)
+    header = {"alg": "ES256", "kid": settings.key_id}
+    claims = {"iss": settings.team_id, "iat": made}
+    return JsonWebToken.make(header, claims, JsonWebToken.es256(key))
 
 
 class ApnsClient:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.plugin.identity import JsonWebToken
 from imserver.plugin.runtime import Outgoing
 from imserver.plugin.wire import PushNotice
 
@@ -35,7 +36,6 @@ from .service import (
     json_object,
     rule_of_status,
     rules,
-    signed_token,
 )
 from .settings import FcmSettings, MobilePushSettings, fcm_key
 
@@ -123,7 +123,7 @@ def client_of(
             "typ": "JWT",
             **({"kid": key.key_id} if key.key_id else {}),
         }
-        signed = signed_token(
+        signed = JsonWebToken.make(
             head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256())
         )
         fields = {

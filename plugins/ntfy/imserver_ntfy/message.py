@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode, urlsafe_b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from email.errors import MessageError
 from email.header import decode_header, make_header
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import PROBLEM, ApiProblem, HttpRequest, HttpResponse
+from imserver.plugin.wire import base64url
 
 MAX_ACTIONS: Final = 3
 MAX_PARAMETERS: Final = 64
@@ -155,7 +156,7 @@ class Parameters:
         try:
             sent = (
                 headers.get("authorization")
-                or urlsafe_b64decode(query.get("auth", "") + "==").decode()
+                or base64url.decode_any_form(query.get("auth", "")).decode()
             )
             scheme, _, rest = sent.partition(" ")
             return (

@@ -11,7 +11,8 @@ from imserver.dialects.centrifuge.claims import (
     connection_request,
     decode_connection,
 )
-from imserver.gateway.auth.tokens import BadToken, read_bare_token
+from imserver.gateway.auth.json_web_tokens import BadToken
+from imserver.gateway.auth.tokens import read_bare_token
 from tests.gateway.auth.test_tokens import NOW, SHOP, bare
 
 

@@ -22,7 +22,8 @@ from imserver.gateway.auth.issuers import (
     Issuer,
     Issuers,
 )
-from imserver.gateway.auth.tokens import BadToken, Claims
+from imserver.gateway.auth.json_web_tokens import BadToken
+from imserver.gateway.auth.tokens import Claims
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.errors import IssuerUnavailable
 from imserver.gateway.transport.outgoing import Unreachable

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.auth.observer import Observer, observer_of
 from imserver.gateway.auth.questions import (
     ALLOWED,
@@ -18,7 +19,6 @@ from imserver.gateway.auth.questions import (
     ReviewDecision,
     Reviews,
 )
-from imserver.gateway.auth.tokens import BadToken
 from imserver.gateway.config.settings import TenantSettings
 from imserver.gateway.model import Event
 

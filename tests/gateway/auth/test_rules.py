@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.auth.quotas import Expiry, LimitedEncoding
 from imserver.gateway.auth.rules import Rule, load_app_keys, objection
 from imserver.gateway.auth.tenants import Tenant
-from imserver.gateway.auth.tokens import BadKey, BadToken, make_token, read_token
+from imserver.gateway.auth.tokens import BadKey, make_token, read_token
 from imserver.gateway.channels.subscriptions import Subscribed
 from imserver.gateway.config.settings import (
     ChannelSettings,

@@ -14,12 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from imserver.gateway.auth.channel_tokens import read_channel_token
+from imserver.gateway.auth.json_web_tokens import MAX_TOKEN_CHARACTERS, BadToken
 from imserver.gateway.auth.tokens import (
     MAX_EXPIRES_AT,
-    MAX_TOKEN_CHARACTERS,
     SKEW_SECONDS,
     BadKey,
-    BadToken,
     Claims,
     TokenExpired,
     derived_secret,
@@ -196,6 +195,10 @@ def tampered() -> list[str]:
         f"{header}.{payload}.x.{signature}",
         f"{header}..{signature}",
         f"{header}.{payload}.{signature}\u00e9",
+        # what decodes alike is another token
+        f"{header}.{payload}.{signature}=",
+        f"{header}.{payload}.{signature[:-1]}{chr(ord(signature[-1]) + 1)}",
+        f"{header}=.{payload}.{signature}",
     ]
 
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.auth.questions import Relations
-from imserver.gateway.auth.tokens import BadToken
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import ServiceRefused
 from imserver.gateway.storage.store import Store

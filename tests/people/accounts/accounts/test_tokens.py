@@ -17,7 +17,7 @@ import jwt
 import pytest
 
 from imserver.gateway import errors
-from imserver.gateway.auth.tokens import BadToken
+from imserver.gateway.auth.json_web_tokens import BadToken
 from imserver.gateway.http.openapi import problems_of
 from imserver.people.accounts import mailing
 from imserver.people.accounts import tokens as account_tokens

@@ -1,0 +1,219 @@
+"""JSON Web Tokens (RFC 7519): one reader and one maker for all parts of the
+server.
+
+The key selects the algorithm, never the token's header: one key, one algorithm
+(RFC 8725, section 3.1). Tokens of HMAC with SHA-256 need no library. PyJWT and
+its cryptography are loaded when a token or key of another algorithm is read:
+a node without such keys saves 6 MB.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NewType
+
+import msgspec
+from msgspec import Struct
+
+from imserver.gateway import base64url
+from imserver.gateway.errors import ImserverError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from jwt.api_jws import PyJWS
+
+VerifiedPayload = NewType("VerifiedPayload", bytes)
+"""The claims of a token as JSON, after a key has verified its signature. Only this module makes one.
+``decode_claims`` reads claims from nothing else."""
+
+NO_CLAIMS: Final = VerifiedPayload(b"")
+MAX_TOKEN_CHARACTERS: Final = 8192
+"""Longer tokens are refused unread."""
+PUBLIC_KEY_ALGORITHMS: Final = frozenset(
+    {
+        "RS256",
+        "RS384",
+        "RS512",
+        "PS256",
+        "PS384",
+        "PS512",
+        "ES256",
+        "ES384",
+        "ES512",
+        "EdDSA",
+    }
+)
+"""Algorithms whose verifying key is public."""
+EDWARDS_NAMES: Final = ("EdDSA", "Ed25519", "Ed448")
+"""``EdDSA``, and the names of RFC 9864 for the same algorithm. The key decides
+on the curve."""
+_USUAL_HEADERS: Final = frozenset(
+    {b'{"alg":"HS256","typ":"JWT"}', b'{"typ":"JWT","alg":"HS256"}'}
+)
+"""Headers of nearly all HS256 tokens, among them those of PyJWT and
+golang-jwt."""
+_P256_BYTES: Final = 32
+
+
+class BadToken(ImserverError):
+    """A token is invalid. The text gives the log the reason."""
+
+
+class Key(Struct, frozen=True):
+    """A key that verifies tokens. ``verifier``: the key object of PyJWT, or the
+    bytes of a secret."""
+
+    algorithm: str
+    kid: str
+    verifier: Any
+
+
+class _Head(Struct):
+    kid: str = ""
+
+
+class JsonWebToken(Struct, frozen=True):
+    """A token, taken apart. Anybody can write one: ``unverified_payload``
+    decides nothing before a key has verified it.
+
+    ``header`` and ``unverified_payload``: JSON, as bytes. ``signed``: the part
+    of the token that ``signature`` signs.
+    """
+
+    header: bytes
+    unverified_payload: bytes
+    signature: bytes
+    signed: bytes
+
+    @staticmethod
+    def read(token: str) -> JsonWebToken:
+        """Take a token apart. Raises BadToken unless it is three parts of
+        base64url, each in its one form (:mod:`imserver.gateway.base64url`)."""
+        parts = token.split(".")
+        if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS:
+            raise BadToken("this is not a token")
+
+        header, payload, signature = parts
+        try:
+            return JsonWebToken(
+                header=base64url.decode(header),
+                unverified_payload=base64url.decode(payload),
+                signature=base64url.decode(signature),
+                signed=f"{header}.{payload}".encode("ascii"),
+            )
+        except ValueError as error:
+            raise BadToken(f"this is not a token: {error}") from None
+
+    @staticmethod
+    def make(
+        header: Mapping[str, Any],
+        claims: Mapping[str, Any],
+        sign: Callable[[bytes], bytes],
+    ) -> str:
+        """Make a token. ``header`` names the algorithm of ``sign``, which gets
+        the bytes to sign and returns the signature."""
+        parts = [
+            base64url.encode(msgspec.json.encode(part)) for part in (header, claims)
+        ]
+        signed = ".".join(parts)
+        return f"{signed}.{base64url.encode(sign(signed.encode()))}"
+
+    @staticmethod
+    def hs256(secret: bytes) -> Callable[[bytes], bytes]:
+        """Signs by HMAC with SHA-256."""
+        return lambda content: hmac.digest(secret, content, "sha256")
+
+    @staticmethod
+    def es256(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
+        """Signs by ECDSA with a key of the curve P-256, and SHA-256."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        try:
+            algorithm = ECDSA(SHA256(), deterministic_signing=True)
+        except UnsupportedAlgorithm:  # OpenSSL before 3.2
+            algorithm = ECDSA(SHA256())
+
+        def sign(content: bytes) -> bytes:
+            # A token has the two numbers side by side (RFC 7518, section 3.4).
+            numbers = decode_dss_signature(key.sign(content, algorithm))
+            return b"".join(number.to_bytes(_P256_BYTES, "big") for number in numbers)
+
+        return sign
+
+    def verified_by(self, secrets: Sequence[bytes]) -> VerifiedPayload | None:
+        """The payload, if one of ``secrets`` has signed it by HMAC with
+        SHA-256. None: no one has. The header is not read."""
+        for secret in secrets:
+            expected = hmac.digest(secret, self.signed, "sha256")
+            if hmac.compare_digest(expected, self.signature):
+                return VerifiedPayload(self.unverified_payload)
+        return None
+
+    def key_id(self) -> str:
+        """The name of the key that the token says it was signed with; ``""``:
+        it says none. Raises BadToken."""
+        # Not by PyJWT, which decodes and checks the whole token for it.
+        try:
+            return msgspec.json.decode(self.header, type=_Head).kid
+        except (ValueError, RecursionError) as error:
+            raise BadToken(f"this is not a token: {error}") from None
+
+
+def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
+    """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises
+    :class:`BadToken`.
+
+    A token with a ``kid`` is checked against the keys with that ``kid`` and
+    those without one. A token without a ``kid`` is checked against all keys.
+    """
+    if not token:
+        raise BadToken("there is no token")
+    if len(token) > MAX_TOKEN_CHARACTERS:
+        raise BadToken("the token is too long")
+
+    parts = JsonWebToken.read(token)
+    if parts.header in _USUAL_HEADERS:
+        # Several times as fast as PyJWT. A usual token has no kid, so all
+        # secrets are tried.
+        secrets = [key.verifier for key in keys if key.algorithm == "HS256"]
+        payload = parts.verified_by(secrets)
+        if payload is not None:
+            return payload
+
+    # PyJWT checks all others, and names the error of those that are wrong.
+    kid = parts.key_id()
+    reason = f"no key is named {kid!r}"
+    for key in keys:
+        if not kid or not key.kid or key.kid == kid:
+            names = EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
+            try:
+                content = library().decode(token, key.verifier, algorithms=names)
+                return VerifiedPayload(content)
+            # PyJWT and its cryptography raise many types for hostile input
+            except Exception as error:
+                reason = str(error) or type(error).__name__
+    raise BadToken(reason)
+
+
+@lru_cache(1)
+def library() -> PyJWS:
+    """PyJWT, with the algorithms that keys may have. Loaded on first use."""
+    from jwt.algorithms import HMACAlgorithm, OKPAlgorithm
+    from jwt.api_jws import PyJWS
+
+    signer = HMACAlgorithm(HMACAlgorithm.SHA256)
+    # PyJWT checks that a secret is not a public key. Do that once per secret,
+    # not at each login.
+    signer.prepare_key = lru_cache(1024)(signer.prepare_key)  # type: ignore[method-assign]
+    jws = PyJWS(algorithms=[*PUBLIC_KEY_ALGORITHMS])
+    jws.register_algorithm("HS256", signer)
+    for name in EDWARDS_NAMES[1:]:
+        jws.register_algorithm(name, OKPAlgorithm())
+    jws.register_algorithm("HS384", HMACAlgorithm(HMACAlgorithm.SHA384))
+    jws.register_algorithm("HS512", HMACAlgorithm(HMACAlgorithm.SHA512))
+    return jws
