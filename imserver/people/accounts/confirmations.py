@@ -140,38 +140,3 @@ def _signature(content: bytes, key: bytes) -> bytes:
 
 def _digest(account: Account) -> bytes:
     return sha256(f"{account.app}\0{account.email}".encode()).digest()[:16]
-
-
-WORDS: Final = {
-    "en": {
-        "title": "Your e-mail address",
-        "question": "Is this the address of your account here? Then this server may send mails to it.",
-        "button": "Confirm",
-        "done": "Your e-mail address is confirmed.",
-        "gone": "This link has expired, or your account has another address now. Ask for a new one.",
-    },
-    "zh": {
-        "title": "您的邮箱",
-        "question": "此邮箱属于您在这里的账号吗？确认后，本服务器可以向它发送邮件。",
-        "button": "确认",
-        "done": "您的邮箱已确认。",
-        "gone": "链接已过期，或您的账号已更换邮箱。请重新申请。",
-    },
-    "de": {
-        "title": "Deine E-Mail-Adresse",
-        "question": "Gehört diese Adresse zu deinem Konto hier? "
-        "Dann darf dieser Server E-Mails an sie senden.",
-        "button": "Bestätigen",
-        "done": "Deine E-Mail-Adresse ist bestätigt.",
-        "gone": "Der Link ist abgelaufen, oder dein Konto hat inzwischen eine andere Adresse. "
-        "Fordere einen neuen an.",
-    },
-    "ar": {
-        "title": "بريدك الإلكتروني",
-        "question": "هل هذا عنوان حسابك هنا؟ عندها يمكن لهذا الخادم أن يرسل إليه رسائل البريد.",
-        "button": "تأكيد",
-        "done": "تم تأكيد بريدك الإلكتروني.",
-        "gone": "انتهت صلاحية الرابط، أو أصبح لحسابك عنوان آخر. اطلب رابطًا جديدًا.",
-    },
-}
-"""Language → words of the page."""

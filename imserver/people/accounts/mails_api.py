@@ -1,15 +1,16 @@
 """What the links in mails do: replace a forgotten password, and confirm an
 e-mail address."""
 
+from functools import cache
 from typing import Annotated
 
+import msgspec
 from msgspec import Struct
 
 from imserver.people.accounts.accounts import PasswordsOff
 from imserver.people.accounts.api import CHAPTER, Login, NewPassword
 from imserver.people.accounts.confirmations import (
     LINK_SECONDS,
-    WORDS,
     Confirmations,
     UnknownConfirmation,
 )
@@ -28,6 +29,7 @@ from imserver.plugin.http import (
     about,
 )
 from imserver.plugin.identity import GOCHAT, Needs
+from imserver.plugin.runtime import asset_path
 
 ResetCode = Annotated[
     str,
@@ -227,10 +229,22 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
 
 
 def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
+    all_words = _page_words()
     accepted = call.request.headers.get("accept-language", "").lower()
-    language = next((each for each in WORDS if accepted.startswith(each)), "en")
-    words = WORDS[language]
-    button = words["button"] if content == "question" else ""
-    return page_reply(
-        call, button_page(language, words["title"], words[content], button), status
-    )
+    language = next((name for name in all_words if accepted.startswith(name)), "en")
+
+    words = all_words[language]
+    text = words[f"confirm_{content}"]
+    button = words["confirm_button"] if content == "question" else ""
+    page = button_page(language, words["confirm_title"], text, button)
+    return page_reply(call, page, status)
+
+
+@cache
+def _page_words() -> dict[str, dict[str, str]]:
+    """Language → key → text of the page behind the link of a mail."""
+    files = sorted(asset_path("templates/people").glob("words.*.json"))
+    return {
+        file.stem.partition(".")[2]: msgspec.json.decode(file.read_bytes())
+        for file in files
+    }
