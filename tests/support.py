@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import gevent
 from click.testing import CliRunner
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.cli import main
 from imserver.gateway.config.settings import LoginPolicy
@@ -49,8 +49,8 @@ class Clock:
         return round(self.now * 1e9)
 
 
-class CountingSignal(Signal):
-    """A signal of gevent. ``pauses``: for how long it was waited for (None:
+class CountingFlag(Flag):
+    """A flag of gevent. ``pauses``: for how long it was waited for (None:
     without limit)."""
 
     def __init__(self) -> None:

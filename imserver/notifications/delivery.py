@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 import gevent
 import msgspec
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.backends.webhooks.event_rows import NewEvent
@@ -120,7 +120,7 @@ class Deliveries(Service, dict=True):
         self._queues: dict[Pace, dict[str, None]] = {pace: {} for pace in PACES}
         """Hosts with something to send, by their pace when they were added, in
         the order of their turns."""
-        self._news = Signal()
+        self._news = Flag()
         self._looked_at = 0.0
         self._looks_at = 0.0
         """When hosts were looked for, and when the next time (monotonic)."""

@@ -15,7 +15,7 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -143,7 +143,7 @@ class Notifier(Service, dict=True):
     store: Store
     rows: NotificationRows
     events: EventStore
-    watch: Callable[[Signal, Collection[str]], object]
+    watch: Callable[[Flag, Collection[str]], object]
     node: Callable[[], str]
     rules_of: Callable[[str], AppNotifySettings | None]
     accounts_of: Callable[[str, Sequence[str]], Iterable[Account]]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final
 
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.pool import Group
 
 from imserver.gateway.clock import retry_pause, until_beat
@@ -58,7 +58,7 @@ class Runner(Store.Rows):
         self._function = work
         self._lease_seconds = lease_seconds
         self._look_seconds = look_seconds
-        self._wake = Signal()
+        self._wake = Flag()
         self._works = Group()
         self._leases: dict[tuple[str, str], tuple[int, float]] = {}
         """App and id → the end of the lease, and when it was renewed

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from sqlalchemy.exc import OperationalError
 
 from imserver.gateway.config.settings import StorageSettings
@@ -63,19 +63,19 @@ class Gates(GreenletRunner):
         self.file: LogFile | None = None
         self.away = False
         self.reads = 0
-        self.committing: Signal | None = None
+        self.committing: Flag | None = None
         """Transactions of the log wait for it."""
-        self.returning: Signal | None = None
+        self.returning: Flag | None = None
         """What was committed is not answered yet."""
-        self.answering: Signal | None = None
+        self.answering: Flag | None = None
         """What is read is held back."""
         self.around: Callable[[], object] = lambda: None
         """Called before and after each read, and each write of another part
         than the log."""
-        self.losing: Signal | None = None
+        self.losing: Flag | None = None
         """The answer to the next COMMIT is lost. What became of it is known
         when this is set."""
-        self.unsure: Signal | None = None
+        self.unsure: Flag | None = None
         """That of the COMMIT whose answer was lost."""
 
     def open(self) -> None:

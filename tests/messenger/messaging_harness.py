@@ -6,7 +6,7 @@ from itertools import count
 from sqlite3 import OperationalError
 from typing import Any
 
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import json
 
 from imserver.gateway.auth.questions import Relations
@@ -109,7 +109,7 @@ class Node(Harness):
     def lose_answer(self, stored: bool = True) -> None:
         """The answer to the next COMMIT of the log, which was ``stored`` or
         not, is lost."""
-        self.log.writer.seconds, self.gates.losing = 0.001, Signal()
+        self.log.writer.seconds, self.gates.losing = 0.001, Flag()
         connection = self.log.writer.connection
         if not stored and connection is not None and connection.sql is not None:
             connection.sql.commit = _fail  # type: ignore[method-assign]

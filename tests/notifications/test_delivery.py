@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import msgspec
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.backends.webhooks.consumer import DeliveryLease
@@ -415,7 +415,7 @@ class TestResults:
 
     def test_results_are_stored_while_others_wait(self, bench: Bench) -> None:
         """A node that is killed leaves little to be sent again."""
-        goes_on = Signal()
+        goes_on = Flag()
 
         def answer(endpoint: PushEndpoint) -> PushResult:
             if endpoint.url.endswith("09"):
@@ -513,7 +513,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("how", ["hangs", "fails", "breaks"])
     def test_a_host_delays_no_other(self, bench: Bench, how: str) -> None:
-        never = Signal()
+        never = Flag()
 
         def answer(endpoint: PushEndpoint) -> PushResult:
             if "bad" not in endpoint.url:
@@ -543,7 +543,7 @@ class TestFailures:
     def test_many_hosts_that_hang_delay_none_that_answers(self, bench: Bench) -> None:
         """Those that have not answered lately share some slots; those that have
         do not need them."""
-        never = Signal()
+        never = Flag()
         bench.push.answer = lambda endpoint: (
             never.wait() and FAILED if "bad" in endpoint.url else TAKEN
         )
@@ -562,7 +562,7 @@ class TestFailures:
     def test_many_hosts_that_answer_late_delay_neither_fast_nor_new_ones(
         self, bench: Bench
     ) -> None:
-        late = Signal()
+        late = Flag()
 
         def answer(endpoint: PushEndpoint) -> PushResult:
             if "slow" in endpoint.url:
@@ -605,7 +605,7 @@ class TestFailures:
     def test_fast_hosts_that_hang_leave_their_places_to_others(
         self, bench: Bench
     ) -> None:
-        late = Signal()
+        late = Flag()
         fast = delivery.MOST_FAST
         bad = [f"https://bad{number}.example/" for number in range(fast)]
         for url in (URL, *bad):
@@ -675,7 +675,7 @@ class TestDatabaseAway:
 class TestLease:
     def test_a_node_that_had_lost_it_begins_anew(self, bench: Bench) -> None:
         """What is under way is stored; the rest is read anew."""
-        goes_on = Signal()
+        goes_on = Flag()
         bench.push.answer = lambda _: goes_on.wait() and TAKEN
         bench.fill(40)
         bench.deliveries.wake()
@@ -696,7 +696,7 @@ class TestLease:
         bench = Bench()
         bench.rows.add(URL)
         bench.all_gone()
-        goes_on = Signal()
+        goes_on = Flag()
         bench.push.answer = lambda _: goes_on.wait() and TAKEN
         bench.fill(20)
         bench.deliveries.wake()
@@ -707,7 +707,7 @@ class TestLease:
         gevent.sleep(0.05)
         assert (len(bench.push.sent), len(bench.rows.waiting)) == (5, 16)
         bench = Bench()
-        never = Signal()
+        never = Flag()
         bench.push.answer = lambda _: never.wait() and TAKEN
         bench.rows.add(URL)
         bench.deliveries.wake()

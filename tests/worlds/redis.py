@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import Event as Flag
 from hiredis import Reader
 from lupa import lua51
 
@@ -521,7 +521,7 @@ class SimRedisSocket(DirectSocket):
             and not self.is_readable
             and self._clients.sockets.get(self._fd) is self
         ):
-            self._read_event = Event()
+            self._read_event = Flag()
             self._read_event.wait()
             self._read_event = None
         if self._chunks:

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import Struct
 
 from imserver.plugin.errors import ImserverError, StorageUnavailable
@@ -130,8 +130,8 @@ class Consumer(Generic[Batch]):
         """Whether the position has moved since it was stored."""
         self._saved_at = monotonic()
         self._batch: Batch | None = None
-        self._news = Signal()
-        self._retry = Signal()
+        self._news = Flag()
+        self._retry = Flag()
         """Set when the next attempt shall not wait."""
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._has_ended = False
@@ -267,7 +267,7 @@ class LeasedWork:
         self._name = name
         self._renew = renew
         self._look = look
-        self.news = Signal()
+        self.news = Flag()
         """Set when there may be work: ``LogFollower.watch`` of the messenger
         does so."""
         self._trouble = RateLimitedLog(log, f"{name} wait: %s")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import msgspec
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import field
 
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
@@ -164,7 +164,7 @@ class Feeds(Service, dict=True):
         self.notifier: Callable[[Feed], Consumer[Any]] | None = None
         """Makes the consumer that looks for users to be notified."""
         self.answers = LastAnswers()
-        self._changed = Signal()
+        self._changed = Flag()
         self._online: set[tuple[str, str]] = set()
         """(app, user): who came online since the last look."""
 

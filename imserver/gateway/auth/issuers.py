@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import gevent
 import msgspec
-from gevent.event import Event
+from gevent.event import Event as Flag
 from msgspec import Struct, field
 
 from imserver.gateway.auth.channel_tokens import (
@@ -75,7 +75,7 @@ class Issuer(Service, dict=True):
         self._fetched_at = float("-inf")
         self._next_fetch = float("-inf")
         self._problem = "its keys were not fetched yet"
-        self._fetching: Event | None = None
+        self._fetching: Flag | None = None
         self._unknown: dict[str, None] = {}
         """Key ids that a fetch did not find, until the next fetch."""
 
@@ -136,7 +136,7 @@ class Issuer(Service, dict=True):
             return
         if not self._may_fetch():
             return
-        self._fetching = Event()
+        self._fetching = Flag()
         self._next_fetch = self.clock() + RETRY_SECONDS
         try:
             self._keys = self._read()

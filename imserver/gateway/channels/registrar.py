@@ -21,7 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import field
 
 from imserver.gateway.clock import take_turns, until_beat
@@ -56,9 +56,9 @@ class Registrar(Service):
     """Channels to be reported."""
     _life: int = 0
     """The life of the registry in which all channels were reported."""
-    _entering: dict[_Key, Signal] = field(default_factory=dict)
+    _entering: dict[_Key, Flag] = field(default_factory=dict)
     """Channels whose first subscription is being registered."""
-    _wake: Signal = field(default_factory=Signal)
+    _wake: Flag = field(default_factory=Flag)
     on_empty: list[Callable[[str, str], object]] = field(default_factory=list)
     """See
     :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
@@ -95,7 +95,7 @@ class Registrar(Service):
         if under_way is not None:
             under_way.wait()
             return False
-        done = self._entering[key] = Signal()
+        done = self._entering[key] = Flag()
         life = self._registry.generation()
         try:
             others = self._registry.report_channels([ReportedMembers(*key, 1)])

@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic, time
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import Struct
 
 from imserver.gateway.auth.observer import Act
@@ -105,7 +105,7 @@ class Node:
         self._stages: tuple[Stage, ...] = ()
         self._rates: tuple[LastingRates, ...] = ()
         """Nodes of a cluster count in Redis."""
-        self._stopped = Signal()
+        self._stopped = Flag()
 
     def _make_stages(self) -> tuple[Stage, ...]:
         core, member = self.core, self.core.member

@@ -30,7 +30,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 import gevent
-from gevent.event import Event
+from gevent.event import Event as Flag
 from msgspec import Struct
 
 from imserver.gateway.cluster.registry import Claim
@@ -100,7 +100,7 @@ class _PendingClaim(Struct):
     """A claim in the cluster, and the event that repeats wait for."""
 
     claim: Claim | None = None
-    settled: Event | None = None
+    settled: Flag | None = None
 
 
 class Idempotency:
@@ -193,7 +193,7 @@ class Idempotency:
         while key in self._pending:
             id_claim = self._hold(key)
             if id_claim.settled is None:
-                id_claim.settled = Event()
+                id_claim.settled = Flag()
             id_claim.settled.wait()
         if key in self._shards[key % self._shard_count] and not self._has_expired(key):
             self.repeats += 1

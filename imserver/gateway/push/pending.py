@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct, field
 
@@ -74,7 +74,7 @@ class PendingPushes(Service):
     """App → its pushes, and their bytes."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _next_expiry: float = float("inf")
-    _filled: Signal = field(default_factory=Signal)
+    _filled: Flag = field(default_factory=Flag)
     """Set while there are pending pushes."""
 
     def __post_init__(self) -> None:

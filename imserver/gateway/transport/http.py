@@ -16,7 +16,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import Event as Flag
 from msgspec import field
 
 from imserver.gateway.clock import is_long_turn, serve_others
@@ -174,7 +174,7 @@ class HttpConnection(Writer):
         self._buffer = b""
         self._body: Body | None = None
         self._parsed: ParsedHead | None = None
-        self._answers_read: Event | None = None
+        self._answers_read: Flag | None = None
         """Set when the client has taken its answers, for the greenlet that
         waits for this."""
         self.outbox = None
@@ -259,7 +259,7 @@ class HttpConnection(Writer):
             if poller.at(self.fd) is not self:
                 poller.take(self)
             poller.watch_writable(self, True)
-            self._answers_read = Event()
+            self._answers_read = Flag()
             self._answers_read.wait()
             self._answers_read = None
         return self.state is not CLOSED

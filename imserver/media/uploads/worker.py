@@ -11,7 +11,7 @@ from time import monotonic
 
 import gevent
 from gevent import Greenlet, socket
-from gevent.event import Event
+from gevent.event import Event as Flag
 
 from imserver.plugin.errors import ImserverError
 
@@ -29,7 +29,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._is_taken = False
-        self._waiting: dict[str, dict[str, deque[Event]]] = {}
+        self._waiting: dict[str, dict[str, deque[Flag]]] = {}
 
     @contextmanager
     def take(self, app: str, user: str) -> Iterator[None]:
@@ -43,7 +43,7 @@ class Turns:
             self._pass_on()
 
     def _wait(self, app: str, user: str) -> None:
-        turn = Event()
+        turn = Flag()
         queue = self._waiting.setdefault(app, {}).setdefault(user, deque())
         queue.append(turn)
         try:

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import ClassVar, Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import Struct
 
 from imserver.messenger.ask.declared import ASK_REMINDERS, REMINDER_SECONDS
@@ -38,11 +38,11 @@ MOST_OF_ONE: Final = 200
 """Limit of the waits of one principal."""
 _RETRY_SECONDS: Final = 0.5
 
-Watch = Callable[[Signal, Collection[str]], None]
+Watch = Callable[[Flag, Collection[str]], None]
 """Sets the signal when a node has stored entries of one of these apps."""
 
 
-class _Wait(Signal):
+class _Wait(Flag):
     """Tells one who waits to look again. ``is_over``: the app was deleted."""
 
     is_over = False
@@ -58,7 +58,7 @@ class Waits:
         self._log = store.part(MessageLog)
         self._watch = watch
         self._is_draining = is_draining
-        self._news = Signal()
+        self._news = Flag()
         self._signals: dict[tuple[str, int], list[_Wait]] = {}
         """App and question → who waits for it."""
         self._positions: dict[str, int] = {}

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.gateway.clock import until_beat
 from imserver.gateway.errors import StorageUnavailable
@@ -46,7 +46,7 @@ class ActionPositions(Store.Rows):
         """Apps for which this node has stored positions."""
         self._proved: dict[tuple[str, str, str], int] = {}
         """(app, user, room) → the position that is not stored yet."""
-        self._filled = Signal()
+        self._filled = Flag()
         """Set while there are such positions."""
 
     def get(self, app: str, user: str, rooms: Collection[str] = ()) -> Positions:

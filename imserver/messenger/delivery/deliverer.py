@@ -22,7 +22,7 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import Struct, field
 
 from imserver.gateway.clock import until_beat
@@ -576,7 +576,7 @@ class _Followed(Struct, eq=False):
     for this node."""
 
     position: int = 0
-    known: Signal | None = field(default_factory=Signal)
+    known: Flag | None = field(default_factory=Flag)
     """Set when the position is known; None from then on."""
     waiting: list[tuple[int, int, Commit]] = field(default_factory=list)
     """A heap: the first id, and a unique number."""
@@ -594,10 +594,10 @@ class LogFollower:
         self._deliverer = deliverer
         self.apps: dict[str, _Followed] = {}
         """Those that are followed. Read-only for others."""
-        self.follows_any = Signal()
+        self.follows_any = Flag()
         self._numbers = count()
         self._metrics = metrics
-        self._watched: dict[str, set[Signal]] = {}
+        self._watched: dict[str, set[Flag]] = {}
         """App → events that are set when a node has stored entries of the app,
         followed or not."""
 
@@ -629,7 +629,7 @@ class LogFollower:
                 raise StorageUnavailable("the log could not be read")
         return followed.position
 
-    def watch(self, news: Signal, apps: Collection[str]) -> None:
+    def watch(self, news: Flag, apps: Collection[str]) -> None:
         """Set ``news`` when a node has stored entries of one of these apps,
         followed or not, and of no others any more. Never switches."""
         for app in self._watched.keys() - apps:

@@ -6,7 +6,7 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import Struct, field
 from msgspec.structs import replace
 
@@ -172,7 +172,7 @@ class OpenStreams(Service):
     late: LateReceivers = field(default_factory=LateReceivers)
     gaps: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Streams of which this node lacks pieces, with their app and channel."""
-    news: Signal = field(default_factory=Signal)
+    news: Flag = field(default_factory=Flag)
     """Set when there is a gap, or the first stream."""
     _over: dict[str, None] = field(default_factory=dict)
     """Streams that ended lately, the oldest first. What comes of them late is

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from time import perf_counter, time
 
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import UNSET, field
 
 from imserver.gateway.clock import serve_others
@@ -107,7 +107,7 @@ class _Drafts(Service):
     _messaging: Messaging
     _app: str
     _left: int = 0
-    _settled: Signal = field(default_factory=Signal)
+    _settled: Flag = field(default_factory=Flag)
 
     def send(self, draft: Draft, into: list[Stored], index: int) -> None:
         """Send a draft; its result is put into ``into[index]``."""

@@ -15,7 +15,7 @@ from time import monotonic, time
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
-from gevent.event import Event as News
+from gevent.event import Event as Flag
 
 from imserver.messenger.later.declared import CHANGE_SECONDS, CHANGES, SCHEDULE_CHANGES
 from imserver.messenger.later.rows import (
@@ -68,7 +68,7 @@ class ScheduledMessages:
             services.messaging,
             services.signals,
         )
-        self._news = News()
+        self._news = Flag()
         self._awaited: tuple[str, str] = ("", "")
         """The last user whose coming was looked at."""
         self._sending: dict[ScheduledMessage, float] = {}

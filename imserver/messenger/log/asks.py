@@ -20,7 +20,7 @@ from time import time
 from typing import Any, Final, Literal, get_args
 
 import msgspec
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
@@ -84,7 +84,7 @@ class AskLog(WritingPart):
         """What this node has done, since its start. ``refuse``: others had
         answered before, or it was closed. ``ask`` is counted by whoever sends
         questions."""
-        self.news = Signal()
+        self.news = Flag()
         """Set when this node has stored something that will be :meth:`due`."""
 
     def answer(

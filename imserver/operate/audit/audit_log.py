@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Final
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import Struct
 
 from imserver.operate.audit.acts import entry_of, line_of
@@ -50,7 +50,7 @@ MOST_WAITING: Final = 10_000
 class _Waiting(Struct):
     act: Act
     new: NewAct
-    stored: Signal
+    stored: Flag
     is_logged: bool = False
 
 
@@ -84,7 +84,7 @@ class AuditLog(Observer, ArchivedFiles):
                 if act.by.kind != "node":  # which logs what it does
                     self._write_line(act)
                 return
-            waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Signal())
+            waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Flag())
             self._queue.append(waiting)
             if self._writer is None:
                 self._writer = gevent.spawn(self._write)

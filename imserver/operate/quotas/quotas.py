@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from time import gmtime, strftime, time
 from typing import Annotated, Final
 
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -98,7 +98,7 @@ class Quotas:
         """App → the counts of this node that are in the database already; their
         day is no matter."""
         self._day = _today()
-        self._changed = Signal()
+        self._changed = Flag()
         self._turn = BoundedSemaphore()
 
     def of(self, app: str) -> QuotaSettings:

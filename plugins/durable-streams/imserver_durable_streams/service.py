@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import gevent
 import msgspec
 from gevent.event import AsyncResult
-from gevent.event import Event as News
+from gevent.event import Event as Flag
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
@@ -94,7 +94,7 @@ class Reader(DialectState, kw_only=True):
     """State of a connection that waits for what is new. ``is_begun``: its
     answer has begun."""
 
-    news: Any = field(default_factory=News)
+    news: Any = field(default_factory=Flag)
     is_begun: bool = False
 
     def reconnects(self, channel: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeVar
 
 import gevent
 import msgspec
-from gevent.event import Event as News
+from gevent.event import Event as Flag
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -327,8 +327,8 @@ class Waits:
     def __init__(self, core: Core, services: MessageServices) -> None:
         self._log, self._watch = services.log.entries, services.messaging.follower.watch
         self._core = core
-        self._news = News()
-        self._waits: dict[tuple[str, str], list[News]] = {}
+        self._news = Flag()
+        self._waits: dict[tuple[str, str], list[Flag]] = {}
         """App and user → those who wait."""
         self._positions: dict[str, int] = {}
         """App → the log was looked through up to this id."""
@@ -339,10 +339,10 @@ class Waits:
         return self._payers.total() >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
 
     @contextmanager
-    def waiting(self, app: str, user: str, payer: str) -> Iterator[News]:
+    def waiting(self, app: str, user: str, payer: str) -> Iterator[Flag]:
         """A signal that is set when there may be something to claim. May
         switch. Raises StorageUnavailable."""
-        news = News()
+        news = Flag()
         self._waits.setdefault((app, user), []).append(news)
         self._payers[payer] += 1
         self._watch(self._news, self._apps())

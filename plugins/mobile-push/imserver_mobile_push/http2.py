@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import gevent
 from gevent import socket, ssl
-from gevent.event import Event
+from gevent.event import Event as Flag
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -29,7 +29,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.events import Event as Happened
+from h2.events import Flag as Happened
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 from hpack import Encoder
@@ -77,7 +77,7 @@ class _Request:
         self.headers: dict[str, str] = {}
         self.body = b""
         self.problem: StreamLost | None = None
-        self.done = Event()
+        self.done = Flag()
 
     def lose(self, problem: StreamLost) -> None:
         self.problem = problem
@@ -187,13 +187,13 @@ class Http2Connection:
         self._h2.encoder = _PlainEncoder()
         self._h2.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
         self._requests: dict[int, _Request] = {}
-        self._for_places: deque[Event] = deque()
+        self._for_places: deque[Flag] = deque()
         """Those who wait until fewer requests are under way."""
-        self._for_windows: list[Event] = []
+        self._for_windows: list[Flag] = []
         """Those who wait until the server takes more of their bodies."""
         self._buffer = b""
-        self._filled = Event()
-        self._begun = Event()
+        self._filled = Flag()
+        self._begun = Flag()
         self._problem = ""
         self._is_pinged = False
         self._heard_at = self._used_at = monotonic()
@@ -264,7 +264,7 @@ class Http2Connection:
                 self._h2.remote_settings.max_concurrent_streams, MOST_STREAMS
             ):
                 return
-            event = Event()
+            event = Flag()
             self._for_places.append(event)
             try:
                 event.wait()
@@ -291,7 +291,7 @@ class Http2Connection:
                 if not body:
                     return
             else:
-                event = Event()
+                event = Flag()
                 self._for_windows.append(event)
                 event.wait()
 

@@ -12,7 +12,7 @@ from time import time
 from typing import Any, ClassVar
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.backends.webhooks.absences import Absences
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease
@@ -39,7 +39,7 @@ class Receivers:
     def __init__(self, folder: str, url: str = "") -> None:
         self.folder = folder
         self.url = url
-        self.hung: dict[str, Signal] = {}
+        self.hung: dict[str, Flag] = {}
         self.tried: defaultdict[str, list[str]] = defaultdict(list)
         """Receiver → the texts of all attempts."""
         self.taken: defaultdict[str, list[str]] = defaultdict(list)
@@ -56,7 +56,7 @@ class Receivers:
         self.by.append(node)
 
     def hang(self, receiver: str) -> None:
-        self.hung[receiver] = Signal()
+        self.hung[receiver] = Flag()
 
     def end_hanging(self, receiver: str) -> None:
         self.hung.pop(receiver).set()

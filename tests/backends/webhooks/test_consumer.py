@@ -7,7 +7,7 @@ from math import inf
 from time import monotonic
 
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.backends.webhooks import consumer as module
 from imserver.backends.webhooks.consumer import (
@@ -269,7 +269,7 @@ def test_what_is_due_is_read_without_news() -> None:
 
 
 def test_a_stopped_consumer_delivers_nothing_more() -> None:
-    one, over = One(), Signal()
+    one, over = One(), Flag()
 
     def hang(_number: int) -> None:
         over.wait()

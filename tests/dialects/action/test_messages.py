@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.dialects.action.service import LEFT_TEXT
 from imserver.dialects.action.stored import ActionMessages
@@ -21,7 +21,7 @@ from tests.gateway.transport.harness import until
 from tests.integration.raw import PING, TEXT, frame
 from tests.messenger.messaging_harness import Node
 from tests.stores import WriteAt
-from tests.support import CountingSignal
+from tests.support import CountingFlag
 
 
 class Keeping(ActionHarness, Node):
@@ -189,7 +189,7 @@ def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connectio
     One(node, "bob", room="r"), One(node, "bob", room="s")
     assert (ann.say("in r"), cid.say("in s")) == (200, 200)
     bob = One(node, "bob")
-    node.gates.answering = signal = CountingSignal()
+    node.gates.answering = signal = CountingFlag()
     assert bob.login("bob", room="r") == 200
     until(lambda: signal.pauses)  # its greenlet waits for the log
     assert bob.login("bob", room="s") == 200
@@ -224,7 +224,7 @@ def test_a_message_sent_during_a_login_arrives_once(node: Keeping) -> None:
     for number in range(1, 12):
         # The log answers the questions of the login only when more has been
         # said.
-        node.gates.answering = signal = Signal()
+        node.gates.answering = signal = Flag()
         connection, client = node.connect(dialect=ACTION)
         data = {"userId": "bob", "appId": 1, "toUid": "0", "groupsId": "r"}
         client.send(
@@ -249,7 +249,7 @@ def test_the_last_messages_of_a_user_arrive_before_the_exit_notice(
     node: Keeping,
 ) -> None:
     ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
-    node.gates.committing = Signal()
+    node.gates.committing = Flag()
     bob.client.send(frame(TEXT, request("s", "bye")))
     until(lambda: node.messages.sending)
     bob.connection.close(1000)
@@ -262,7 +262,7 @@ def test_the_last_messages_of_a_user_arrive_before_the_exit_notice(
 def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no_state(
     node: Keeping,
 ) -> None:
-    node.during(3, Signal().wait)
+    node.during(3, Flag().wait)
     bob = One(node, "bob", "ann")
     until(lambda: isinstance(bob.connection.log_subscription, PongLogSubscription))
     assert bob.say("one") == 200

@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event
+from gevent.event import Event as Flag
 
 from imserver.dialects.centrifuge.streams import (
     MAX_WAITING,
@@ -37,7 +37,7 @@ class Room(Harness):
         self.queries = NodeQueries()
         self.emulation = self.emulation_with(self.queries)
         self.served: list[bytes] = []
-        self.gate = Event()
+        self.gate = Flag()
         self.gate.set()
         far, self.near = tcp_pair()
         far.setblocking(False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.dialects.protobuf.service import PAGE, ProtobufService, SyncDeadlines
 from imserver.dialects.protobuf.uplink import (
@@ -398,7 +398,7 @@ def test_a_repeat_is_acknowledged_again_with_the_first_position_and_delivered_on
 
 def test_a_repeat_that_comes_before_the_commit_is_stored_once(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.gates.committing = Signal()
+    harness.gates.committing = Flag()
     for _ in range(4):
         ann.single(1, 267, "hi")
     ann.settle()
@@ -472,7 +472,7 @@ def test_only_so_much_of_a_connection_waits_for_a_commit(
     harness: Harness, size: int, taken: int
 ) -> None:
     ann = harness.live(266)
-    harness.gates.committing = Signal()
+    harness.gates.committing = Flag()
     for number in range(1, taken + 20):
         ann.single(number, 267, f"{number}".zfill(size))
     ann.settle()
@@ -523,7 +523,7 @@ def test_a_message_with_an_id_is_protected_across_connections(harness: Harness) 
 
 def test_waiting_messages_of_an_ended_connection_are_dropped(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.gates.committing = Signal()
+    harness.gates.committing = Flag()
     for number in (1, 2):
         ann.single(number, 267, "x")
     until(lambda: harness.uplink.queues)
@@ -591,7 +591,7 @@ def test_what_a_replaced_session_sends_after_the_sync_of_its_successor_is_not_st
 
 def test_a_login_waits_for_what_its_older_connection_has_sent(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.gates.committing = Signal()
+    harness.gates.committing = Flag()
     ann.single(1, 267, "hi")
     until(lambda: harness.uplink.queues)
     ann.client.hang_up()
@@ -762,7 +762,7 @@ def test_changes_of_groups_take_no_room_on_a_page_however_many_there_are(
 
 def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> None:
     ann, bob = harness.live(266), harness.live(267)
-    harness.gates.committing = Signal()
+    harness.gates.committing = Flag()
     ann.single(1, 267, "one")
     ann.group(2, 12345, "not mine")
     ann.single(3, 266, "to myself")
@@ -810,7 +810,7 @@ def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
     harness: Harness,
 ) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    go_on, reads = Signal(), harness.gates.reads
+    go_on, reads = Flag(), harness.gates.reads
     harness.gates.around = go_on.wait
     ann.send_payload(protobuf.sync(0))
     until(lambda: harness.gates.reads > reads)
@@ -833,10 +833,10 @@ def members(harness: Harness, *lives: int) -> tuple[int, list[ProtobufClient]]:
     return harness.group(first, *others), [harness.live(each) for each in lives]
 
 
-def together(harness: Harness, begin: ProtobufClient, group: int) -> Signal:
+def together(harness: Harness, begin: ProtobufClient, group: int) -> Flag:
     """Have what is sent from now on share a transaction: the one before does
     not end until this is set."""
-    harness.gates.committing = gate = Signal()
+    harness.gates.committing = gate = Flag()
     begin.group(1, group, "before")
     until(lambda: harness.uplink.queues)
     return gate

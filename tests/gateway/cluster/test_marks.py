@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.gateway.cluster.redis.masters import slot_of
@@ -30,7 +30,7 @@ class Holder:
     def __init__(self, node: RedisRegistry) -> None:
         self.node = node
         self.sessions = {user: Session("101", user) for user in USERS}
-        self.may_register = Signal()
+        self.may_register = Flag()
         self.may_register.set()
 
     def reregister(self, everything: bool) -> None:

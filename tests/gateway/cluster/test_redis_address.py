@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent import monkey
 from gevent import socket as green
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.gateway.cluster.history import Retained
@@ -294,7 +294,7 @@ def test_commands_follow_their_slot_to_another_master_in_their_order(
     pipeline.start()
     assert pipeline.probe()
     before = link.connects, link.life
-    stop = Signal()
+    stop = Flag()
 
     def write(key: str) -> int:
         """Posted and awaited commands of one key, one after the other."""

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import json
 
 from imserver.gateway.errors import StorageUnavailable
@@ -52,7 +52,7 @@ class BackEnd:
     def __init__(self, reply: Callable[[Post], Answer] = lambda _: (200, b"")) -> None:
         self.reply = reply
         self.posts: list[Post] = []
-        self.open = Signal()
+        self.open = Flag()
         self.open.set()
         self.busy = 0
         self.most_busy = 0

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.gateway.channels.connections import Connections
@@ -76,7 +76,7 @@ class SharedHistory(LocalHistory):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(limit_bytes, lambda _app, _channel: 0)
-        self.reads: list[Signal] = []
+        self.reads: list[Flag] = []
         self._stored: dict[tuple[str, str, str], Event] = {}
 
     def append_each(
@@ -109,7 +109,7 @@ class SharedHistory(LocalHistory):
         gevent.sleep(0)
         page = None if self.away else super().read(app, channel, since, limit, reverse)
         if self.holding:
-            self.reads.append(Signal())
+            self.reads.append(Flag())
             self.reads[-1].wait()
         return page
 
@@ -216,7 +216,7 @@ class FakeRegistry:
         self.fails = ""
         self.calls: list[str] = []
         self.claimed: list[list[str]] = []
-        self._go = Signal()
+        self._go = Flag()
         self._go.set()
 
     def hold(self) -> None:
@@ -227,10 +227,10 @@ class FakeRegistry:
         """Let the answers go."""
         self._go.set()
 
-    def pass_later(self) -> Signal:
+    def pass_later(self) -> Flag:
         """Let later answers go, and those that are kept back when this is
         set."""
-        delayed, self._go = self._go, Signal()
+        delayed, self._go = self._go, Flag()
         self._go.set()
         return delayed
 

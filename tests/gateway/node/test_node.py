@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import msgspec
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.gateway.config.settings import Config, KeySettings
@@ -57,7 +57,7 @@ class Harness:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.nodes: list[Node] = []
-        self.go = Signal()
+        self.go = Flag()
         self.go.set()
         self.environs: list[dict[str, Any]] = []
         self.callers: list[Caller] = []

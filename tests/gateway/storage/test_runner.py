@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
@@ -22,7 +22,7 @@ class Worker:
         self.runner = Runner(
             store, "piece", "state = 0", self._work, lease_seconds, look_seconds=60.0
         )
-        self.go = Signal()
+        self.go = Flag()
         self.errors: list[Exception] = []
         self.begun: list[str] = []
         self.ended: list[str] = []

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Self
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.hub import get_hub
 
 from imserver.gateway.protocol.dialect import Dialect, EchoDialect
@@ -235,10 +235,10 @@ def ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
     """Serve nothing."""
 
 
-def waiting() -> tuple[Signal, list[bytes], Serve]:
+def waiting() -> tuple[Flag, list[bytes], Serve]:
     """A signal, the payloads so far, and what serves them: it waits for the
     signal each time."""
-    go, served = Signal(), list[bytes]()
+    go, served = Flag(), list[bytes]()
 
     def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
         served.append(payload)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -397,7 +397,7 @@ def test_messages_of_one_connection_wait_for_the_one_before(
     harness: SocketHarness, way: str
 ) -> None:
     order: list[str] = []
-    go = Signal()
+    go = Flag()
 
     def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
         order.append(f"begin {payload.decode()}")
@@ -506,7 +506,7 @@ def test_a_connection_that_ends_in_a_command_serves_no_more(
     harness: SocketHarness, end: str
 ) -> None:
     served: list[bytes] = []
-    go = Signal()
+    go = Flag()
 
     def slow(connection: Connection, payload: bytes, _text: bool) -> None:
         served.append(payload)

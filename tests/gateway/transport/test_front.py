@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.gateway.clock import is_long_turn
 from imserver.gateway.config.settings import LimitSettings
@@ -63,7 +63,7 @@ class Harness(SocketHarness):
         self.handed_over: list[str] = []
         self.on_request: Callable[[], None] = lambda: None
         """Called when the application begins with a request."""
-        self.go = Signal()
+        self.go = Flag()
         self.go.set()
         paths = {
             "/acc": DialectPath(
@@ -590,7 +590,7 @@ def test_the_wsgi_server_ends_a_drain_with_what_has_arrived(harness: Harness) ->
 def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(
     harness: Harness,
 ) -> None:
-    go = Signal()
+    go = Flag()
     order: list[bytes] = []
 
     def slow(request: HttpRequest) -> HttpResponse:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.hub import get_hub
 
 from imserver.gateway.node.http_servers import echo
@@ -138,7 +138,7 @@ def test_a_reader_serves_everybody_unless_it_blocks_and_is_replaced(lot: Lot) ->
             spy.read.clear()
     assert (lot.poller.count, other.read) == (1, [])
     assert turns_of_the_loop() < SPINNING_TURNS
-    go = Signal()
+    go = Flag()
     blocked = [lot.park(lambda _: go.wait()) for _ in range(20)]
     live = lot.park()
     for spy in blocked:
@@ -157,7 +157,7 @@ def test_a_reader_serves_everybody_unless_it_blocks_and_is_replaced(lot: Lot) ->
 def test_commands_that_block_begin_in_the_same_turn_as_far_as_there_are_readers(
     lot: Lot,
 ) -> None:
-    go, turns, begun = Signal(), 0, list[int]()
+    go, turns, begun = Flag(), 0, list[int]()
 
     def turned() -> None:
         nonlocal turns
@@ -214,7 +214,7 @@ def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(
     lot: Lot,
 ) -> None:
     order: list[str] = []
-    go = Signal()
+    go = Flag()
 
     def slow(spy: Spy) -> None:
         order.append(f"begin {spy.read[-1].decode()}")
@@ -401,7 +401,7 @@ def test_a_number_used_again_belongs_to_its_new_socket(lot: Lot) -> None:
 def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(
     lot: Lot,
 ) -> None:
-    go = Signal()
+    go = Flag()
     old = lot.park(lambda _: go.wait())
     old.far.send(b"1")
     until(lambda: old.read)

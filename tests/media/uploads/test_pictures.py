@@ -13,7 +13,7 @@ from pathlib import Path
 import gevent
 import msgspec
 import pytest
-from gevent.event import Event
+from gevent.event import Event as Flag
 from PIL import Image, ImageChops, ImageOps, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
@@ -458,7 +458,7 @@ def test_a_picture_of_very_many_parts_is_none(
 
 def test_the_pictures_of_many_are_read_in_turn() -> None:
     turns, order = Turns(), list[str]()
-    go = Event()
+    go = Flag()
 
     def read(app: str, user: str) -> None:
         with turns.take(app, user):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from gevent.event import Event
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.gateway import errors
@@ -163,7 +163,7 @@ def test_a_silent_request_gives_way(
     parts: ResumableUploads, clock: list[float]
 ) -> None:
     name = parts.create(OFFER, "")
-    reads, never = Event(), Event()
+    reads, never = Flag(), Flag()
 
     def read(_most: int) -> bytes:
         reads.set()

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 import msgspec
 import pytest
-from gevent.event import Event
+from gevent.event import Event as Flag
 from msgspec.structs import replace
 
 from imserver.gateway import errors
@@ -92,7 +92,7 @@ def test_a_transfer_that_is_ended_while_it_waits_for_bytes_ends_at_once() -> Non
 
     def wait() -> None:
         with one.reading():
-            Event().wait()
+            Flag().wait()
 
     waiting = gevent.spawn(wait)
     gevent.sleep(0)
@@ -175,7 +175,7 @@ def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_
 def test_an_upload_below_the_minimum_rate_ends(
     uploads: Uploads, clock: list[float]
 ) -> None:
-    pieces, never = iter([b"x"]), Event()
+    pieces, never = iter([b"x"]), Flag()
 
     def read(_most: int) -> bytes:
         clock[0] += GRACE_SECONDS + 1

@@ -4,7 +4,7 @@ the connection is closed."""
 from collections.abc import Iterator
 
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.gateway import errors
 from imserver.gateway.model import Event
@@ -52,10 +52,10 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
         turn()
 
 
-def hold_resend(node: Node) -> Signal:
+def hold_resend(node: Node) -> Flag:
     """Let the time go by; what is to be sent again is read, and comes when the
     signal is set."""
-    gate = node.gates.answering = Signal()
+    gate = node.gates.answering = Flag()
     reads = node.gates.reads
     pass_time(node)
     until(lambda: node.gates.reads > reads)
@@ -149,7 +149,7 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
     for _ in range(5):
         ann.send("bob", "x")
     until(lambda: len(bob.pushed()) == 5)
-    go_on, reads = Signal(), node.gates.reads
+    go_on, reads = Flag(), node.gates.reads
     node.gates.around = go_on.wait  # before it is read
     pass_time(node)
     until(lambda: node.gates.reads > reads)

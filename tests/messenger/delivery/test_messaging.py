@@ -7,7 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,12 +30,12 @@ from imserver.messenger.log.message_log import MessageLog
 from tests.gateway.transport.harness import until
 from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
-from tests.support import CountingSignal
+from tests.support import CountingFlag
 
 
 def test_a_message_is_delivered_and_acknowledged_after_the_commit(node: Node) -> None:
     ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-    gate = node.gates.committing = Signal()
+    gate = node.gates.committing = Flag()
     seq = ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
     ann.settle()
     bob.settle()
@@ -171,7 +171,7 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed(
 ) -> None:
     group = node.group("ann")
     ann, bob = node.speaker("ann", 1), node.speaker("bob")
-    gate = node.gates.answering = Signal()
+    gate = node.gates.answering = Flag()
     bob.send_payload("sync", {"cursor": 0})
     until(lambda: node.messaging.log_subscriptions.reads)
     node.log.groups.join(APP, group, ["bob"])
@@ -187,7 +187,7 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too(
     connection, _ = node.connect()
     app = node.hub.open("guests", "multi", is_registered=False)
     node.hub.join(app, connection, "bob", "")
-    node.gates.answering = Signal()
+    node.gates.answering = Flag()
     following = gevent.spawn(
         node.messaging.catch_up.subscribe, connection, LogSubscription()
     )
@@ -364,7 +364,7 @@ def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order(node: Node) 
             sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1
         )
 
-    node.gates.committing = gate = Signal()
+    node.gates.committing = gate = Flag()
     for each in (
         draft("hidden"),
         draft("named", b'{"bots":["7"]}'),
@@ -386,7 +386,7 @@ def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too(
     None
 ):
     subscriptions = LogSubscriptions()
-    gates = [Signal(), Signal()]
+    gates = [Flag(), Flag()]
     reads = [0, 0]
 
     def memberships(device: int) -> list[Membership]:
@@ -544,7 +544,7 @@ def test_an_app_of_which_nobody_wants_to_know_is_forgotten_when_it_is_quiet() ->
 @pytest.mark.usefixtures("small")
 def test_the_log_is_looked_at_while_an_app_is_followed() -> None:
     received = Receiver()
-    follows_any = received.follower.follows_any = CountingSignal()
+    follows_any = received.follower.follows_any = CountingFlag()
     looking = gevent.spawn(received.follower.run)
     try:
         until(lambda: follows_any.pauses)
@@ -563,7 +563,7 @@ def test_the_log_is_looked_at_while_an_app_is_followed() -> None:
 
 def test_what_is_stored_in_a_watched_app_is_noticed_though_nobody_follows_it() -> None:
     received = Receiver()
-    watched = {APP: Signal(), "another": Signal()}
+    watched = {APP: Flag(), "another": Flag()}
     for app, news in watched.items():
         received.follower.watch(news, [app])
     received.receive(received.store(1))

@@ -12,7 +12,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.messenger.delivery import deliverer
 from imserver.messenger.delivery.acks import ACK_SECONDS
@@ -216,7 +216,7 @@ class Storm:
 
     def _hold_answers(self, node: Node | None = None) -> None:
         gates = (node or self.chance.choice(self.nodes)).gates
-        signal, gates.answering = gates.answering, None if gates.answering else Signal()
+        signal, gates.answering = gates.answering, None if gates.answering else Flag()
         if signal is not None:
             signal.set()
 

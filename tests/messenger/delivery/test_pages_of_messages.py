@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.gateway.auth import rates
 from imserver.gateway.auth.rates import TooManyRequests
@@ -244,7 +244,7 @@ class SlowLog:
 
     def __init__(self) -> None:
         self.looking = self.most = 0
-        self.may = Signal()
+        self.may = Flag()
 
     def find(self, *_arguments: Any) -> tuple[list[Any], int]:
         self.looking += 1

@@ -6,8 +6,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.database import WriterConnection
@@ -40,7 +39,7 @@ class Connection(WriterConnection):
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
-        self.gate = Event()
+        self.gate = Flag()
         self.gate.set()
 
     def transact(self, work: Any, guard: CommitGuard, seconds: float) -> Any:
@@ -366,7 +365,7 @@ def test_a_beginning_whose_commit_has_no_answer_is_a_failed_one() -> None:
     gates = Gates()
     log = LogFile().open(gates).part(MessageLog)
     log.writer.begin_uplink(APP, "ann", 1)
-    log.writer.seconds, gates.losing = 0.001, Signal()
+    log.writer.seconds, gates.losing = 0.001, Flag()
     with pytest.raises(StorageUnavailable):
         log.writer.begin_uplink(APP, "ann", 2)
     log.writer.seconds = 60

@@ -7,7 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import json
 
 from imserver.gateway import errors
@@ -331,7 +331,7 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
     harness: Harness, constants: Callable[..., None]
 ) -> None:
     reader = Reader(harness, PLAIN)
-    checking, checked = Signal(), Signal()
+    checking, checked = Flag(), Flag()
 
     def may_continue(stream: OpenStream) -> bool:
         if stream.id == other:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import json
 from msgspec.structs import replace
 
@@ -400,7 +400,7 @@ def test_an_answer_is_dropped_while_the_quota_is_spent(
 ) -> None:
     sue = person(node, "sue")
     bot, url = hooked(sue, "spender")
-    stored, sent = node.node.core.metrics.stored, Signal()
+    stored, sent = node.node.core.metrics.stored, Flag()
 
     def spend(post: Post) -> Answer:
         sent.wait()
@@ -422,7 +422,7 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
     bot, url = hooked(ivy, "patient")
     receivers.replies[url] = lambda _: (200, json.encode({"text": "answer"}))
     hooks = bots_of(node.node.core).hooks
-    send, refused = hooks.messaging.send_of_user, Signal()
+    send, refused = hooks.messaging.send_of_user, Flag()
     with monkeypatch.context() as patched:
 
         def refuse(app: str, draft: Draft, done: Any, *rest: Any, **more: Any) -> None:
@@ -573,7 +573,7 @@ class BotNode(Node):
                     Account(0, APP, name), 0, f"hash of {name}", 0, None
                 )
                 assert rows.set_url(APP, id, f"https://{name}/", f"secret of {name}")
-        self.watched: dict[str, Signal] = {}
+        self.watched: dict[str, Flag] = {}
         messaging = SimpleNamespace(follower=SimpleNamespace(watch=self.watch))
         self.hooks = BotHooks(
             self.store,
@@ -596,7 +596,7 @@ class BotNode(Node):
     def send(self, receiver: str, *texts: str) -> None:
         self.append(APP, str(RECEIVERS.index(receiver) + 1), texts)
 
-    def watch(self, news: Signal, apps: Collection[str]) -> None:
+    def watch(self, news: Flag, apps: Collection[str]) -> None:
         self.watched = dict.fromkeys(apps, news)
 
     def committed(self, commit: Commit) -> None:

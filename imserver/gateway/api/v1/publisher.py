@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 
 import gevent
 import msgspec
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from msgspec.json import encode
 from msgspec.structs import replace
@@ -97,7 +97,7 @@ class PublisherState(DialectState, kw_only=True):
     waiting: deque[bytes] = field(default_factory=deque)
     waiting_bytes: int = 0
     running: bool = False
-    room: Signal | None = None
+    room: Flag | None = None
     """Set when there is room again; None if nothing waits for it."""
 
 
@@ -182,7 +182,7 @@ class Publisher:
             len(line.waiting) >= MAX_WAITING
             or line.waiting_bytes >= self._most_waiting_bytes
         ):
-            line.room = line.room or Signal()
+            line.room = line.room or Flag()
             line.room.wait()
 
     def _run(self, connection: Connection, line: PublisherState) -> None:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final, Literal
 
 import gevent
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 
 from imserver.gateway.clock import CLOCK_SECONDS, take_turns, until_beat
 from imserver.gateway.cluster.redis.connection import RedisUnavailable
@@ -272,8 +272,8 @@ class RegistryRecovery(Service, dict=True):
         self._connects = 0
         self._life = b""
         """The life of the data in Redis; ``b""``: not known."""
-        self._wake = Signal()
-        self._ticked = Signal()
+        self._wake = Flag()
+        self._ticked = Flag()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._jobs: dict[str, gevent.Greenlet[..., None]] = {}
 

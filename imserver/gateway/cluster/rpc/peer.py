@@ -23,7 +23,7 @@ from typing import Final
 import gevent
 import zerorpc
 import zmq
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
@@ -446,7 +446,7 @@ class ControlChannel:
         self._rpc = rpc_context
         self.lease = lease
         self._client: ControlClient | None = None
-        self._connected = Signal()
+        self._connected = Flag()
         self._connected_at = 0.0
         self._calls = BoundedSemaphore(64)
         """Parallel queries: well below the peer's high-water mark, above which

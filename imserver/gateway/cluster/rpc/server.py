@@ -22,7 +22,7 @@ import gevent
 import zerorpc
 import zmq
 from gevent.event import AsyncResult
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.hub import get_hub
 from msgspec import Struct, field
 
@@ -376,9 +376,9 @@ class PeerTable:
         """Epoch without a peer now → the number of the last item sent there,
         from which numbering goes on."""
         self._waiting: dict[Peer, None] = {}
-        self._wanted = Signal()
+        self._wanted = Flag()
         """Something is queued."""
-        self.active = Signal()
+        self.active = Flag()
         """A peer has to be monitored: it is sent something."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._other_version = RateLimitedLog(

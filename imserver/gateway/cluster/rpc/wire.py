@@ -31,7 +31,7 @@ import gevent
 import msgspec
 import zerorpc
 import zmq
-from gevent.event import Event as Signal
+from gevent.event import Event as Flag
 from gevent.hub import get_hub
 from msgspec import Meta, Struct
 from zerorpc.channel_base import ChannelBase
@@ -386,7 +386,7 @@ class ZmqSocket:
     ) -> None:
         self.socket: zmq.Socket[bytes] = zmq.Socket(context, kind)
         self._on_writable = on_writable
-        self._readable = Signal()
+        self._readable = Flag()
         self._turn = 0
         descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._watcher = get_hub().loop.io(descriptor, 1)
