@@ -78,7 +78,9 @@ class Node(Harness):
             self.sessions, self.messaging, self.receipts, searches, self.store
         )
         self._make_dispatcher(
-            self.message_commands.rows(), self.receipts.rows(), self.signals.rows()
+            self.message_commands.commands(),
+            self.receipts.commands(),
+            self.signals.commands(),
         )
 
     def __exit__(self, *error: Any) -> None:

@@ -29,7 +29,7 @@ def _build(core: Core) -> Parts:
     core.tenants.report_to(acks.forget)
     service = ActionService(core, messages, acks)
     return Parts(
-        commands=service.rows(),
+        commands=service.commands(),
         opened={DIALECT.name: service.opened},
         ended=(acks.ended,),
     )

@@ -72,7 +72,7 @@ class ActionService:
         self._relations = core.relations
         self._channels.members.report_to(left=self.left)
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             ActionLogin: CommandRow(self.login, needs_session=False),

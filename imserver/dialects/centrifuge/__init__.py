@@ -29,7 +29,7 @@ def _build(core: Core) -> Parts:
     service = CentrifugeService(core, answers, messaging)
     return Parts(
         (Emulation(core), answers),
-        service.rows(),
+        service.commands(),
         {NAME: service.opened},
         {NAME: service.check_ends},
         streams=CentrifugeStreams(core, service).paths,

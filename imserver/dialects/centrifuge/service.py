@@ -404,7 +404,7 @@ class CentrifugeService:
         self._channels.members.report_to(parted=_parted)
         core.queries.add("refresh", RefreshConnection, self._refresh_here)
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             CentrifugeLogin: CommandRow(self.login, needs_session=False, answers=True),

@@ -21,7 +21,10 @@ def _build(core: Core) -> Parts:
         core.tenants, people.accounts, people.friends, groups_of(core), core.relations
     )
     return Parts(
-        (gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,)
+        (gochat,),
+        service.commands(),
+        checks={NAME: service.check},
+        ended=(service.ended,),
     )
 
 

@@ -169,7 +169,7 @@ class ProtobufService:
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
         self.page_ends = PageEnds()
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             ChatLogin: CommandRow(self.login, needs_session=False, answers=True),

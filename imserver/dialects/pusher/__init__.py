@@ -20,7 +20,7 @@ def _build(core: Core) -> Parts:
     core.queries.add("app_connections", str, partial(api.count_connections, core))
     return Parts(
         (api.PusherApi(apps, service, core, core.channels),),
-        service.rows(),
+        service.commands(),
         {NAME: service.opened},
         configure=apps.secrets.configure,
     )

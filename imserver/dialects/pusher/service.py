@@ -147,7 +147,7 @@ class PusherService:
             left=self._left,
         )
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             PusherSubscribe: CommandRow(self.subscribe, without_user=True),

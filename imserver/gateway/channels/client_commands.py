@@ -140,7 +140,7 @@ class ChannelCommands(Service):
     oldest first."""
     _pages_bytes: int = 0
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             Subscribe: CommandRow(self.subscribe, without_user=True, answers=True),

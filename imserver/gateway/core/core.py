@@ -206,7 +206,7 @@ class Core(Services):
 
             self.member = ClusterMember(links, self)
         self.tenants.report_to(self.sessions.forget_app, self.sessions.app_changed)
-        self.dispatcher.add(self.sessions.rows())
+        self.dispatcher.add(self.sessions.commands())
         self._make_push()
         self.denials = denials = Denials(self.observer, self.sessions.banned_until)
         ended, members = self.network.ended, self.channels.members
@@ -221,7 +221,7 @@ class Core(Services):
         self.channel_commands = ChannelCommands(
             self.channels, self.logins, self.consent, {}, self.connection_table
         )
-        self.dispatcher.add(self.channel_commands.rows())
+        self.dispatcher.add(self.channel_commands.commands())
         # In this order they hear of connections that end.
         ended += (members.ended, self.connection_table.ended, self.keys.ended)
         ended += (self.logins.ended, self.sessions.ended)

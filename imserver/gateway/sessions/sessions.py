@@ -235,7 +235,7 @@ class Sessions:
         self.kicks = RecentKicks()
         self._notices = Buckets(LOGIN_NOTICES)
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
 
         def login(connection: Connection, command: Login) -> Reply:

@@ -74,7 +74,7 @@ class Signals(Service, dict=True):
         self._streams = self.messaging.streams
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         return {Typing: CommandRow(self.typing)}
 
     # --- sending --------------------------------------------------------------
@@ -256,7 +256,7 @@ class Receipts:
         """Called with app, user and conversation when the read position has
         moved, on the node where it was set. They never switch."""
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         return {
             Read: CommandRow(self._note),
             Received: CommandRow(self._note),

@@ -1058,7 +1058,7 @@ class GroupCommands(Struct, frozen=True):
     groups: Groups
     mute_of: Callable[[str, str], Any]
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             CreateGroup: CommandRow(self.create, refusals=_LIMITS, act="groups.create"),

@@ -37,4 +37,6 @@ def build(core: Core) -> Parts:
             "accounts could not join the groups of everybody",
         ),
     )
-    return Parts((groups,), GroupCommands(groups, core.mutes.mute_of).rows(), run=run)
+    return Parts(
+        (groups,), GroupCommands(groups, core.mutes.mute_of).commands(), run=run
+    )

@@ -55,7 +55,7 @@ class Inbox(Struct, frozen=True):
     limits: InboxSettings
     changes: Buckets
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         return {
             Arrange: CommandRow(self._arrange),
             AskArrangements: CommandRow(self._arrangements),
@@ -165,4 +165,4 @@ def build(core: Core) -> Parts:
         settings_of(core.config, InboxSettings),
         core.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )
-    return Parts((inbox,), inbox.rows())
+    return Parts((inbox,), inbox.commands())

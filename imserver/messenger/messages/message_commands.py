@@ -170,7 +170,7 @@ class MessageCommands(Service, dict=True):
         self._catch_up: CatchUp = self.messaging.catch_up
         self._log = self.store.part(MessageLog)
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         return {
             Resume: CommandRow(self.resume, needs_session=False, answers=True),
             Send: CommandRow(self.messaging.send_command, answers=True),
@@ -389,7 +389,7 @@ class AskCommands(Service):
     messaging: Messaging
     signals: Signals
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         return {AnswerAsk: CommandRow(self.run)}
 
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
@@ -497,7 +497,7 @@ class ThreadCommands:
         self._signals = signals
         self._log = store.part(MessageLog)
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         return {
             AskThread: CommandRow(self._ask),
             AskThreads: CommandRow(self._list),

@@ -159,5 +159,7 @@ def _make_services(
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up),
     )
-    rows = {command: row for each in runners for command, row in each.rows().items()}
+    rows = {
+        command: row for each in runners for command, row in each.commands().items()
+    }
     return services, (channel_log, LogPushes(messaging, core.idempotency)), rows

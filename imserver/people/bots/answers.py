@@ -205,7 +205,7 @@ class AnswerCommands(Service):
 
     answers: StreamedAnswers
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {
             OpenAnswer: CommandRow(_refusing(self.open)),

@@ -247,7 +247,7 @@ class Bots(Struct, frozen=True):
         """The bots among these users, ordered by id."""
         return self.stored.get(app, [id for user in users if (id := id_of(user))])
 
-    def rows(self) -> CommandTable:
+    def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {AskBotCommands: CommandRow(self.ask_commands)}
 

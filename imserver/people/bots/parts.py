@@ -72,7 +72,7 @@ def build(core: Core) -> Parts:
     people.tokens.bots = rows.holder
     return Parts(
         (BotParts(bots, incoming, hooks, answers),),
-        {**AnswerCommands(answers).rows(), **bots.rows()},
+        {**AnswerCommands(answers).commands(), **bots.commands()},
         run=(hooks.log.work.run,),
         stop=hooks.stop,
     )

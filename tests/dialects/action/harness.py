@@ -73,7 +73,7 @@ class ActionHarness(Harness):
             tenants=SimpleNamespace(get=tenant_of), observer=self.observer, **parts
         )
         self.action_service = ActionService(core, self.messages, self.acks)
-        self._make_dispatcher(self.action_service.rows())
+        self._make_dispatcher(self.action_service.commands())
 
     def make_messaging(self) -> None:
         """Make what the dialect needs of stored messages."""

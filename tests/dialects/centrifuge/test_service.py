@@ -79,7 +79,7 @@ class CentrifugeHarness(Harness):
         self.centrifuge = CentrifugeService(
             core, CentrifugeAnswers(core), Mock(catch_up=self.catch_up)
         )
-        self.dispatcher.add(self.centrifuge.rows())
+        self.dispatcher.add(self.centrifuge.commands())
 
     def subscriber(self, channel: str, **ends: int) -> tuple[Connection, Client]:
         connection, client = self.connect(

@@ -171,7 +171,7 @@ class Harness(Node):
         core = self.core(codec=lambda codec: codec, logins=self.logins, config=Config())
         self.protobuf_service = ProtobufService(core, self.messaging, self.uplink)
         self.sweep.checks[NAME] = self.protobuf_service.check
-        self._make_dispatcher(self.protobuf_service.rows())
+        self._make_dispatcher(self.protobuf_service.commands())
 
     def on_ended(self, connection: Connection, code: int) -> None:
         service = getattr(self, "protobuf_service", None)

@@ -214,7 +214,7 @@ class Harness(SocketHarness):
         in addition to earlier ones."""
         self._tables = (*self._tables, *tables)
         self.dispatcher = Dispatcher(self.metrics)
-        for rows in (self.sessions.rows(), *self._tables):
+        for rows in (self.sessions.commands(), *self._tables):
             self.dispatcher.add(rows)
 
     def _may_login(self, _app: str, _user: str, token: str) -> bool:

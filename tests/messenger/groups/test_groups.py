@@ -213,7 +213,8 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(
     with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
     assert (
-        commands.rows()[JoinGroup].code_of(TooManyRequests(1)) == errors.ReplyCode.LIMIT
+        commands.commands()[JoinGroup].code_of(TooManyRequests(1))
+        == errors.ReplyCode.LIMIT
     )
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
