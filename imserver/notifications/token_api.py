@@ -135,9 +135,9 @@ class TokenApi(Struct, frozen=True):
     parts: NotificationParts
     messages: MessageApi
 
-    def let_act(self, app: str, user: str, call: Call) -> None:
-        """Let a user act who is proved by a token, as one request of the user.
-        Raises ApiProblem."""
+    def authenticate(self, app: str, user: str, call: Call) -> None:
+        """Make the user whom a token proves the principal of the request, and
+        charge the user for it. Raises ApiProblem."""
         if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app, call.user = app, user
@@ -206,7 +206,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     sent; a repeated one gets the answer of the first.
     """
     token = api.parts.tokens.read(ActionToken, request.token)
-    api.let_act(token.app, token.user, call)
+    api.authenticate(token.app, token.user, call)
     if api.parts.core.sessions.is_banned(token.app, token.user):
         raise ApiProblem(Problems.BANNED)
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
@@ -255,7 +255,7 @@ def show_question(api: TokenApi, call: Call) -> HttpResponse:
     The link in a mail leads here. Nothing changes, because programs that look
     for viruses open links, too.
     """
-    return _answer_page(api, call, _of_question(api, call))
+    return _answer_page(api, call, _authenticate_question(api, call))
 
 
 @routes.post(
@@ -270,7 +270,7 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     The form has `value`, that of an option, or `text`. The page then says what
     came of it.
     """
-    token, too_long = _of_question(api, call), ""
+    token, too_long = _authenticate_question(api, call), ""
     if (
         token is not None
         and api.question(token.app, token.user, token.message) is not None
@@ -288,14 +288,14 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     return _answer_page(api, call, token, too_long)
 
 
-def _of_question(api: TokenApi, call: Call) -> AskToken | None:
+def _authenticate_question(api: TokenApi, call: Call) -> AskToken | None:
     """The token of a question; None: it is not valid any more. Raises
     ApiProblem."""
     try:
         token = api.parts.tokens.read(AskToken, call.input.token)
     except BadActionToken:
         return None
-    api.let_act(token.app, token.user, call)
+    api.authenticate(token.app, token.user, call)
     return token
 
 
@@ -339,7 +339,7 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     The link in a mail leads here. Nothing changes, because programs that look
     for viruses open links, too.
     """
-    _, wished = _of_mail(api, call)
+    _, wished = _authenticate_mail(api, call)
     return _page(call, wished, "question")
 
 
@@ -355,7 +355,7 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     Mail programs call it with one click (RFC 8058), so the body is ignored. A
     browser gets a page.
     """
-    token, wished = _of_mail(api, call)
+    token, wished = _authenticate_mail(api, call)
     if wished.mail != "never":
         api.parts.rows.set_wishes(token.app, token.user, replace(wished, mail="never"))
     if "text/html" in call.request.headers.get("accept", ""):
@@ -363,11 +363,11 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     return call.reply(MailsEnded(True))
 
 
-def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
+def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
     """The token of a mail, and what its user wishes. Raises ApiProblem and
     BadActionToken."""
     token = api.parts.tokens.read(MailToken, call.input.token)
-    api.let_act(token.app, token.user, call)
+    api.authenticate(token.app, token.user, call)
     return token, api.parts.rows.wishes_of(token.app, token.user)
 
 

@@ -131,7 +131,7 @@ class Draining(Service):
             self.core.network.context.connections,
             self.core.rerouting,
         )
-        self._await_returns(RETURN_SECONDS)
+        self._set_return_seconds(RETURN_SECONDS)
         self._close(lambda: True)
         wait_while(
             lambda: bool(connections), self.core.config.websocket.close_seconds + 1
@@ -153,7 +153,7 @@ class Draining(Service):
             return
         self.core.network.gate.full = True
         self.end_work()
-        self._await_returns(RETURN_SECONDS)
+        self._set_return_seconds(RETURN_SECONDS)
         self._close(lambda: node.drained)
         if node.drained:
             self.core.pending.pass_on()
@@ -161,10 +161,12 @@ class Draining(Service):
     def undrain(self) -> None:
         """Serve clients again. Never switches."""
         self.core.node.drained = False
-        self._await_returns(0.0)
+        self._set_return_seconds(0.0)
         self.core.network.gate.full = self.core.node.life == "stops"
 
-    def _await_returns(self, seconds: float) -> None:
+    def _set_return_seconds(self, seconds: float) -> None:
+        """How long pushes wait for clients that were closed here to come back
+        anywhere."""
         if self.core.rerouting is not None:
             self.core.rerouting.patience = seconds
 

@@ -43,9 +43,9 @@ def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
     view = _UploadView(uploads, api)
     return blueprint_of(
         "uploads",
-        (PATH, view.take, ("POST",)),
-        (FILE_PATH, view.give, ("GET",)),
-        (THUMBNAIL_PATH, view.give_thumbnail, ("GET",)),
+        (PATH, view.upload, ("POST",)),
+        (FILE_PATH, view.download, ("GET",)),
+        (THUMBNAIL_PATH, view.download_thumbnail, ("GET",)),
     )
 
 
@@ -74,11 +74,11 @@ class _UploadView:
 
     # --- in -------------------------------------------------------------------
 
-    def take(self) -> Response:
+    def upload(self) -> Response:
         """``POST /api/v1/uploads``."""
-        return answered(self._take)
+        return answered(self._upload)
 
-    def _take(self, http_request: HttpRequest) -> Response:
+    def _upload(self, http_request: HttpRequest) -> Response:
         api = self._api
         call = api.call_of(self._endpoint, http_request)
         query: UploadQuery = call.input
@@ -116,19 +116,21 @@ class _UploadView:
 
     # --- out ------------------------------------------------------------------
 
-    def give(self, id: str) -> Response:
+    def download(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>``."""
         return answered(
-            lambda http_request: self._give(http_request, id, thumbnail=False)
+            lambda http_request: self._download(http_request, id, thumbnail=False)
         )
 
-    def give_thumbnail(self, id: str) -> Response:
+    def download_thumbnail(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>/thumbnail``."""
         return answered(
-            lambda http_request: self._give(http_request, id, thumbnail=True)
+            lambda http_request: self._download(http_request, id, thumbnail=True)
         )
 
-    def _give(self, http_request: HttpRequest, name: str, thumbnail: bool) -> Response:
+    def _download(
+        self, http_request: HttpRequest, name: str, thumbnail: bool
+    ) -> Response:
         uploads = self._uploads
         row = uploads.find(name)
         if row is None or (thumbnail and not row.thumbnail_bytes):

@@ -108,7 +108,7 @@ EmailConfirmed = Annotated[
         "Whether the e-mail address is confirmed: the user does it by a mail, or a back end has done it."
     ),
 ]
-Guest = Annotated[
+IsGuest = Annotated[
     bool,
     about(
         "Whether it is a guest: somebody who came by an invitation, without a password."
@@ -240,7 +240,7 @@ class AccountShown(Struct):
     email: Annotated[str, about("The e-mail address. Other users see an empty text.")]
     name: Annotated[str, about("The user name. Other users see an empty text.")]
     created: Annotated[int, about("When it was created, in Unix seconds.")]
-    guest: Guest
+    guest: IsGuest
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
     status: Status | UnsetType = UNSET

@@ -8,7 +8,7 @@ from imserver.people.accounts.api import (
     CHAPTER,
     Avatar,
     Away,
-    Guest,
+    IsGuest,
     Login,
     Nickname,
     Role,
@@ -62,7 +62,7 @@ class CardShown(Struct):
         ),
     ]
     bot: Annotated[bool, about("Whether a program writes, not a person.")]
-    guest: Guest
+    guest: IsGuest
     status: Status = ""
     away: Away = False
     status_until: StatusUntil = 0
