@@ -154,12 +154,12 @@ def test_it_opens_at_failures_in_a_row_and_each_vain_probe_doubles_the_longest_w
     for _ in range(10):
         breaker.failed()
         breaker.failed()
-        assert breaker.closed
+        assert breaker.admits_calls
         assert breaker.allows()
         breaker.succeeded()
     for _ in range(3):
         fail(breaker)
-        assert breaker.closed is (fail is Breaker.failed and _ < 2)
+        assert breaker.admits_calls is (fail is Breaker.failed and _ < 2)
     fail(breaker)
     assert (breaker.allows(), breaker.wait_seconds) == (False, BASE_SECONDS)
     assert limits == [BASE_SECONDS], (
@@ -167,7 +167,7 @@ def test_it_opens_at_failures_in_a_row_and_each_vain_probe_doubles_the_longest_w
     )
     clock.now += BASE_SECONDS
     assert breaker.wait_seconds == 0
-    assert [breaker.allows(), breaker.closed, breaker.allows()] == [
+    assert [breaker.allows(), breaker.admits_calls, breaker.allows()] == [
         True,
         False,
         False,
@@ -180,7 +180,7 @@ def test_it_opens_at_failures_in_a_row_and_each_vain_probe_doubles_the_longest_w
     assert limits[:4] == [BASE_SECONDS * 2**n for n in range(4)]
     assert limits[-1] == CAP_SECONDS
     breaker.succeeded()
-    assert (breaker.closed, breaker.allows()) == (True, True)
+    assert (breaker.admits_calls, breaker.allows()) == (True, True)
     breaker.trip()
     assert limits[-1] == BASE_SECONDS
 

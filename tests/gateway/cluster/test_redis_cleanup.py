@@ -171,10 +171,10 @@ def test_a_bucket_list_lost_or_in_doubt_is_written_again(
         client.flushall()
         until(lambda: a.lease.epoch > epoch, what="another life")
         assert is_written()
-        a.pipeline.closed = False
+        a.pipeline.admits_calls = False
         assert a.register(Session("101", "bob")) is None
         client.delete(f"{{imserver}}:written-buckets:{a.lease.epoch}")
-    until(lambda: a.pipeline.closed, what="a probe")
+    until(lambda: a.pipeline.admits_calls, what="a probe")
     assert is_written()
 
 

@@ -114,7 +114,7 @@ def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(peers: Nodes) -
     assert [item[:7] for item in b.items] == [
         b"%07d" % number for number in range(count)
     ]
-    assert a.rpc.peers.all()[0].link.closed
+    assert a.rpc.peers.all()[0].link.admits_calls
 
 
 def test_what_was_meant_for_an_earlier_life_is_dropped(peers: Nodes) -> None:
@@ -255,8 +255,8 @@ def test_a_late_loop_takes_no_peer_for_dead_and_a_probe_follows_one_that_fails(
     for _ in range(3):
         gevent.spawn(monkey.get_original("time", "sleep"), 3 * rpc_peer.LATE_SECONDS)
         assert not peer.probe(0.01)
-    assert peer.link.closed, "its answers may have come"
-    until(lambda: peer.probe(0.01) or not peer.link.closed)
+    assert peer.link.admits_calls, "its answers may have come"
+    until(lambda: peer.probe(0.01) or not peer.link.admits_calls)
     until(peer.link.allows)
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
         peer.probe(60.0)
@@ -271,7 +271,7 @@ def test_a_queue_that_moves_again_has_not_stalled(peers: Nodes) -> None:
     # As if ZeroMQ had accepted nothing for long, and this loop was late.
     peer.blocked_since = monotonic() - 1000
     assert not peer.needs_probe(monotonic())
-    assert peer.link.closed
+    assert peer.link.admits_calls
     assert a.rpc.send(b.lease, b"2")
     until(lambda: b.items == [b"1", b"2"])
 

@@ -54,8 +54,8 @@ class Pipeline:
         may_send: Callable[[], bool],
         on_failure: Callable[[], None],
     ) -> None:
-        self.closed = False
-        """The circuit: whether calls may pass. Open until the first probe has
+        self.admits_calls = False
+        """Whether calls may pass. None may until the first probe has
         succeeded."""
         self._link = link
         self._counters = link.counters
@@ -88,9 +88,9 @@ class Pipeline:
     def stop(self) -> None:
         """Send posted commands if possible, and end. Waiting callers get None.
         Switches."""
-        if self.closed:
+        if self.admits_calls:
             self._execute([_PROBE])
-        self.closed = False
+        self.admits_calls = False
         if self._greenlet is not None:
             self._greenlet.kill()
         self._timer.close()
@@ -101,7 +101,7 @@ class Pipeline:
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
         """The replies to ``commands``, with exceptions for single ones that
         failed; None: no answer. Switches."""
-        if not self.closed:
+        if not self.admits_calls:
             self._counters.unanswered += 1
             return None
         # As _execute(): a call or two less for each push.
@@ -125,13 +125,13 @@ class Pipeline:
         """Whether Redis answers; if so the circuit closes. Switches."""
         if self._execute([_PROBE]) is None:
             return False
-        self.closed = True
+        self.admits_calls = True
         return True
 
     def post(self, command: Command) -> None:
         """Send a command with a later pipeline, without waiting for its reply.
         Never switches."""
-        if self.closed and len(self._posted) < 100_000:
+        if self.admits_calls and len(self._posted) < 100_000:
             self._posted.append(command)
             if not self._timer_runs:
                 self._timer_runs = True
@@ -254,8 +254,8 @@ class Pipeline:
             get_hub().loop.run_callback(self._finish, replies)
 
     def _fail(self, error: RedisUnavailable) -> None:
-        if self.closed:
-            self.closed = False
+        if self.admits_calls:
+            self.admits_calls = False
             log.warning("Redis is unavailable: %s", error)
             self._on_failure()
         self._posted.clear()

@@ -358,7 +358,9 @@ class RegistryRecovery(Service, dict=True):
             self._job("masters", data_link.restore)
         # An idle connection for the data may still lead to the server before.
         is_elsewhere = data_link.is_cluster or data_link.life != lease_link.life
-        if (is_elsewhere or not self.pipeline.closed) and not self.pipeline.probe():
+        if (
+            is_elsewhere or not self.pipeline.admits_calls
+        ) and not self.pipeline.probe():
             return
         if not data_link.whole:
             return

@@ -162,7 +162,7 @@ class RedisRegistry:
             self._end_greenlets()
             raise
         self._channels.started()
-        if self.pipeline.closed:
+        if self.pipeline.admits_calls:
             self._marks.begin()
             self._marks.set()  # it has no sessions
         self.recovery.start()
@@ -187,7 +187,7 @@ class RedisRegistry:
         self.keeper.link.close()
 
     def healthy(self) -> bool:
-        return self.pipeline.closed and self.keeper.alive()
+        return self.pipeline.admits_calls and self.keeper.alive()
 
     def registered(self, session: Session) -> bool:
         """Whether Redis knows the session, as far as this node can tell. Never
@@ -248,7 +248,7 @@ class RedisRegistry:
         session is registered again later (:class:`RegistryEvents`).
         """
         registration = self._register(session, replacing)
-        if registration is None and self.pipeline.closed and self.recovery.up:
+        if registration is None and self.pipeline.admits_calls and self.recovery.up:
             # this process stood still until its lease ended: it needs another
             # one
             self.recovery.look_again()

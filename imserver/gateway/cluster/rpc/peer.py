@@ -154,7 +154,7 @@ class Peer:
 
     def send(self, item: bytes) -> bool:
         """Queue an item. Never switches."""
-        if not self.link.closed:
+        if not self.link.admits_calls:
             self._rpc.counters.refused += 1
             return False
         if not self.queue.add(item):
@@ -169,7 +169,7 @@ class Peer:
     @property
     def waits(self) -> bool:
         """Whether queued items may still be sent."""
-        return bool(self.queue.items and self.link.closed)
+        return bool(self.queue.items and self.link.admits_calls)
 
     def flush(self) -> bool:
         """Pass queued items to ZeroMQ in batches. True: call again, there is
@@ -233,16 +233,16 @@ class Peer:
     ) -> bytes:
         """Query the peer for at most ``seconds`` (``slow``: by
         :meth:`ControlChannel.query_slowly`). Raises PeerUnavailable."""
-        if not self.link.closed:
+        if not self.link.admits_calls:
             raise PeerUnavailable(self.lease.node, "its circuit is open")
         self._used = True
         breaker = self.control.breaker
-        was_closed = breaker.closed
+        admitted_calls = breaker.admits_calls
         query = self.control.query_slowly if slow else self.control.query
         try:
             answer = query(kind, body, seconds)
         finally:
-            if was_closed and not breaker.closed:
+            if admitted_calls and not breaker.admits_calls:
                 self._opened()
         self._unanswered_since = 0.0
         return answer
@@ -269,7 +269,7 @@ class Peer:
             self._sender
             or self.blocked_since
             or self.control.connected
-            or not self.link.closed
+            or not self.link.admits_calls
         )
 
     def needs_probe(self, now: float) -> bool:
@@ -287,7 +287,7 @@ class Peer:
         stalled = bool(self.blocked_since) and now > patient_until
         if stalled and self._sender is not None:
             stalled = self._is_stalled()  # not if only this loop was late
-        if stalled and self.link.closed:
+        if stalled and self.link.admits_calls:
             self.link.trip()
             self._opened()
             log.warning(
@@ -296,7 +296,7 @@ class Peer:
         unanswered = (
             self._unanswered_since and now - self._unanswered_since > seconds.silence
         )
-        return stalled or bool(unanswered) or not self.link.closed
+        return stalled or bool(unanswered) or not self.link.admits_calls
 
     def probe(self, seconds: float) -> bool:
         """Ping the peer, check that its queue moves, and set the circuit
@@ -307,11 +307,11 @@ class Peer:
         except (TimeoutError, PeerUnavailable):
             code = FAILED
         except BaseException:
-            if not self.link.closed:
+            if not self.link.admits_calls:
                 self.link.failed()  # otherwise it would wait for this probe for ever
             raise
         if code == OK and not self._is_stalled():
-            if not self.link.closed:
+            if not self.link.admits_calls:
                 log.warning("peer %s: available again", self.lease.node)
                 self.control.breaker.succeeded()
             self.link.succeeded()
@@ -319,11 +319,11 @@ class Peer:
             if self.queue.items:
                 self._wake(self)
             return True
-        if self.link.closed:
+        if self.link.admits_calls:
             if monotonic() > limit + LATE_SECONDS:
                 return False
             self.link.failed()
-            if not self.link.closed:
+            if not self.link.admits_calls:
                 self._opened()
                 log.warning(
                     "peer %s: no answer to ping, circuit open, retrying",
@@ -480,7 +480,7 @@ class ControlChannel:
         except BaseException as error:
             # A killed caller says nothing about the peer, but must not remain
             # the probe.
-            if isinstance(error, PeerUnavailable) or not self.breaker.closed:
+            if isinstance(error, PeerUnavailable) or not self.breaker.admits_calls:
                 self.breaker.failed()
             raise
         self._rpc.counters.call_seconds.observe(monotonic() - started)
@@ -499,7 +499,7 @@ class ControlChannel:
         if they have no turn within ``seconds``.
         """
         node = self.lease.node
-        if not self.breaker.closed:
+        if not self.breaker.admits_calls:
             raise PeerUnavailable(node, "its control circuit is open")
         if not self._slow_calls.acquire(timeout=seconds):
             raise PeerBusy(node, "too many queries wait for clients")
@@ -577,7 +577,7 @@ class Breaker(Service):
     base_seconds: float = BASE_SECONDS
     clock: Callable[[], float] = monotonic
     uniform: Callable[[float, float], float] = random.uniform
-    closed: bool = True
+    admits_calls: bool = True
     """Whether calls may pass. For hot paths; :meth:`allows` also admits the
     probe."""
     _failures: int = 0
@@ -588,7 +588,7 @@ class Breaker(Service):
     def allows(self) -> bool:
         """Whether the caller may continue. While it is open, one caller is the probe, and must report by
         :meth:`succeeded` or :meth:`failed` in any case."""
-        if self.closed:
+        if self.admits_calls:
             return True
         if self._probing or self.clock() < self._retry_at:
             return False
@@ -597,20 +597,20 @@ class Breaker(Service):
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds until the next probe; 0 if it may start now, or if the
-        breaker is closed."""
-        return 0.0 if self.closed else max(0.0, self._retry_at - self.clock())
+        """Seconds until the next probe; 0 if it may start now, or if calls
+        may pass."""
+        return 0.0 if self.admits_calls else max(0.0, self._retry_at - self.clock())
 
     def succeeded(self) -> None:
         """A call or the probe was answered."""
-        self.closed = True
+        self.admits_calls = True
         self._failures = self._probes = 0
         self._probing = False
 
     def failed(self) -> None:
         """A call or the probe was not answered. Late failures of earlier calls
         change nothing."""
-        if self.closed:
+        if self.admits_calls:
             self._failures += 1
             if self._failures >= self.threshold:
                 self.trip()
@@ -620,8 +620,8 @@ class Breaker(Service):
 
     def trip(self) -> None:
         """Open at once."""
-        if self.closed:
-            self.closed = False
+        if self.admits_calls:
+            self.admits_calls = False
             self._wait()
 
     def _wait(self) -> None:
