@@ -29,7 +29,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.events import Flag as Happened
+from h2.events import Event as Happened
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 from hpack import Encoder
