@@ -101,12 +101,11 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
         url: str = "",
         threaded: bool = False,
         folder: Path = tmp_path,
-        objection: Callable[[str], str] = lambda database: "",
         tables: StoreTables = TABLES,
         **settings: float,
     ) -> Store:
         given = StorageSettings(url, **{"seconds": 60, **settings})
-        store = Store(given, str(folder), threaded, objection, tables=tables)
+        store = Store(given, str(folder), threaded, tables=tables)
         stores.append(store)
         store.start()
         return store

@@ -137,7 +137,7 @@ class Tenants:
         self._on_change: list[Callable[[Tenant], object]] = []
         self._on_delete: list[Callable[[str], object]] = []
         self.reload(config)
-        store.on_changes.append(self._learn)
+        store.report_to(self._learn)
 
     def report_to(
         self,

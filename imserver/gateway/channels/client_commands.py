@@ -140,6 +140,10 @@ class ChannelCommands(Service):
     oldest first."""
     _pages_bytes: int = 0
 
+    def ask(self, answers: ChannelAnswers) -> None:
+        """From now on ask this how the commands of its dialect are answered."""
+        self.answers[answers.dialect] = answers
+
     def commands(self) -> CommandTable:
         """The commands that this service runs."""
         return {

@@ -125,12 +125,16 @@ def _absent() -> ChannelRefused:
 
 class ChannelHistories(Service):
     """The publications that channels retain. ``history`` is that of this node,
-    or the one that all nodes share; the messenger attaches that of stored
-    channels."""
+    or the one that all nodes share. ``stored`` is that of stored channels."""
 
     options: ChannelOptions
     history: ChannelHistory
     stored: StoredHistory = field(default_factory=StoredHistory)
+
+    def ask(self, stored: StoredHistory) -> None:
+        """From now on ask this, and nothing else, for the history of stored
+        channels and for the members of groups."""
+        self.stored = stored
 
     def retain(
         self, app: str, what: Publication, options: ChannelSettings, key: str

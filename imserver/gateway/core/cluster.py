@@ -85,10 +85,8 @@ class ClusterLinks:
         )
         messages.attach(rpc)
         self.database = DatabaseCheck(store, registry)
-        store.objection, store.on_open = (
-            self.database.objection,
-            registry.report_database,
-        )
+        store.ask(self.database.objection)
+        store.report_to(opened=registry.report_database)
         self.others = OtherNodes(registry, messages, rpc, queries, cluster.rpc_seconds)
 
 
@@ -356,8 +354,7 @@ class DatabaseCheck(Service):
                 return
 
     def objection(self, database: str) -> str:
-        """Why this node must not use a database (``objection`` of its
-        store)."""
+        """Why this node must not use a database (:meth:`Store.ask`)."""
         return _OTHER_DATABASE if self._differs(database) else ""
 
     def _differs(self, database: str) -> bool:

@@ -141,6 +141,8 @@ class Core(Services):
         self._services: list[Any] = []
         self._wires = wires or {}
         self._codecs: dict[Any, Any] = {}
+        self._questions: Mapping[type, Callable[[Any], None]] = {}
+        """Type of a service that answers → the function that has it asked."""
         self.declared = declared
         self.features: dict[str, Parts] = {}
         """Name of a feature → its parts."""
@@ -193,7 +195,7 @@ class Core(Services):
         self.outgoing, self.dispatcher = Outgoing(), Dispatcher(self.metrics)
         links = self._make_foundation(secret)
         self._make_identity(secret)
-        self.dispatcher.acted = report_commands(self.observer)
+        self.dispatcher.report_to(acted=report_commands(self.observer))
         api, registry = config.api, None if links is None else links.registry
         self.idempotency = Idempotency(
             api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo, registry=registry
@@ -212,8 +214,8 @@ class Core(Services):
         ended, members = self.network.ended, self.channels.members
         # else nobody hears of refusals, and nothing is called
         if type(self.observer) is not Observer:
-            self.network.origins.on_refused.append(denials.connection)
-            self.dispatcher.refused = denials.command
+            self.network.origins.report_to(denials.connection)
+            self.dispatcher.report_to(refused=denials.command)
             ended.append(denials.ended)
         self.consent = ChannelConsent(
             self.back_ends, self.reviews, self.channels, self.mutes
@@ -222,6 +224,11 @@ class Core(Services):
             self.channels, self.logins, self.consent, {}, self.connection_table
         )
         self.dispatcher.add(self.channel_commands.commands())
+        self._questions = {
+            StoredHistory: self.channels.histories.ask,
+            StoredPushes: self.publishing.ask,
+            ChannelAnswers: self.channel_commands.ask,
+        }
         # In this order they hear of connections that end.
         ended += (members.ended, self.connection_table.ended, self.keys.ended)
         ended += (self.logins.ended, self.sessions.ended)
@@ -260,18 +267,15 @@ class Core(Services):
         )
 
     def join(self, name: str, feature: Parts) -> None:
-        """Add the parts of a feature."""
+        """Add the parts of a feature. A service that answers a question of the
+        core is asked from now on."""
         network = self.network
         self.features[name] = feature
         for service in feature.services:
             self._services.append(service)
-            # From now on it is asked what it answers.
-            if isinstance(service, StoredHistory):
-                self.channels.histories.stored = service
-            if isinstance(service, StoredPushes):
-                self.publishing.stored_pushes = service
-            if isinstance(service, ChannelAnswers):
-                self.channel_commands.answers[service.dialect] = service
+            for question, ask in self._questions.items():
+                if isinstance(service, question):
+                    ask(service)
         self.dispatcher.add(feature.commands)
         network.ended.extend(feature.ended)
         network.opened.update(feature.opened)

@@ -377,6 +377,10 @@ class Publishing(Service, dict=True):
         self._user_channels = UserChannels(self.channels, self.reach.to_user)
         self.stored_pushes: StoredPushes = StoredPushes()
 
+    def ask(self, stored_pushes: StoredPushes) -> None:
+        """From now on ask this, and nothing else, to store pushes."""
+        self.stored_pushes = stored_pushes
+
     def to_channels(
         self,
         app: str,

@@ -101,10 +101,7 @@ class Store:
     """Owner of the database once it is open. Methods that access it may switch.
 
     ``threaded``: see :class:`imserver.gateway.storage.database.Database`.
-    ``objection(id)``: the reason why this node must not use the database with
-    this id (``""``: a new one), or ``""``. ``on_open(id)`` is called when the
-    database is open. Both may be set later, before the first use. ``tables``:
-    those of the core and of features.
+    ``tables``: those of the core and of features.
     """
 
     class Rows:
@@ -119,7 +116,6 @@ class Store:
         settings: StorageSettings,
         data_dir: str,
         threaded: bool = True,
-        objection: Callable[[str], str] | None = None,
         tables: StoreTables = OF_CORE,
     ) -> None:
         self.address = database_address(settings, data_dir)
@@ -138,11 +134,29 @@ class Store:
         self._refreshes_begun = 0
         self._refreshes_ended = 0
         self._refresh_error: StorageUnavailable | None = None
-        self.objection = objection
-        self.on_open: Callable[[str], object] | None = None
+        self._objection: Callable[[str], str] = lambda database: ""
+        self._on_open: list[Callable[[str], object]] = []
         self._tables = tables
-        self.on_changes: list[Callable[[Changes], object]] = []
-        """Called with changes that are new to this node, including its own."""
+        self._on_changes: list[Callable[[Changes], object]] = []
+
+    def ask(self, objection: Callable[[str], str]) -> None:
+        """Before the database is opened, ask ``objection(id)``, and nothing else,
+        for the reason why this node must not use the database with this id
+        (``""``: a new one). ``""``: there is none."""
+        self._objection = objection
+
+    def report_to(
+        self,
+        changes: Callable[[Changes], object] | None = None,
+        opened: Callable[[str], object] | None = None,
+    ) -> None:
+        """From now on call these functions: with changes that are new to this
+        node, including its own, and with the id of the database when it is
+        open."""
+        if changes is not None:
+            self._on_changes.append(changes)
+        if opened is not None:
+            self._on_open.append(opened)
 
     @property
     def id(self) -> str:
@@ -270,14 +284,14 @@ class Store:
                     database.close()
                     raise
                 self._database = database
-                if self.on_open is not None:
-                    self.on_open(database.id)
+                for opened in self._on_open:
+                    opened(database.id)
             return self._database
 
     def _check(self, database: str) -> None:
         """Raise StartError if this node must not use the database with this
         id."""
-        if self.objection is not None and (objection := self.objection(database)):
+        if objection := self._objection(database):
             raise StartError(f"storage: {objection}")
 
     def database(self) -> Database:
@@ -323,7 +337,7 @@ class Store:
             self._refreshes_ended = self._refreshes_begun
         if changes.version != known:
             self._version = changes.version
-            for notify in self.on_changes:
+            for notify in self._on_changes:
                 try:
                     notify(changes)
                 # a failing receiver must not affect the others or the next

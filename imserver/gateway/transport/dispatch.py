@@ -66,23 +66,38 @@ CommandTable = Mapping[type, CommandRow]
 """Command → its row."""
 
 
+OnActed = Callable[[Connection, str, Command], None]
+OnRefused = Callable[[Connection, Request, Reply, Exception | None], None]
+
+
 class Dispatcher:
     """Runs the commands of all dialects from one table.
 
-    ``acted(connection, act, command)`` is called for rows with an ``act``; it
-    may be set later, and switch. ``refused(connection, request, reply, error)``
-    is called with each reply that refuses a command, and the exception that is
-    the reason; it may be set later.
+    Whoever calls :meth:`report_to` hears of commands that have changed
+    something, and of replies that refuse one.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
         self._fast = metrics.commands.fast
-        self.acted: Callable[[Connection, str, Command], None] = lambda *_: None
-        self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = (
-            lambda *_: None
-        )
+        self._acted: OnActed = lambda *_: None
+        self._refused: OnRefused = lambda *_: None
+
+    def report_to(
+        self, acted: OnActed | None = None, refused: OnRefused | None = None
+    ) -> None:
+        """From now on call these functions, and no others of their kind.
+
+        ``acted(connection, act, command)`` is called for rows with an ``act``,
+        and may switch. ``refused(connection, request, reply, error)`` is called
+        with each reply that refuses a command, and the exception that is the
+        reason.
+        """
+        if acted is not None:
+            self._acted = acted
+        if refused is not None:
+            self._refused = refused
 
     def add(self, rows: CommandTable) -> None:
         """Add the commands of a service. Raises StartError if another service
@@ -165,7 +180,7 @@ class Dispatcher:
                 name = type(request.command).__name__
                 self._metrics.commands.took(name, seconds, connection.peer)
         if reply.code != _OK:
-            self.refused(connection, request, reply, reason)
+            self._refused(connection, request, reply, reason)
         payload = connection.encoding.dialect.encode_reply(request, reply)
         if payload is not None:
             connection.send(payload)
@@ -199,7 +214,7 @@ class Dispatcher:
         self, connection: Connection, act: str, command: Command, reply: Reply | None
     ) -> None:
         if reply is not None and reply.code == ReplyCode.OK:
-            self.acted(connection, act, command)
+            self._acted(connection, act, command)
 
 
 def serve_each(serve: Serve) -> Serve:

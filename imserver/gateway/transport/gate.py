@@ -98,10 +98,13 @@ class Origins:
             "key (imserver key create push)",
         )
         self._pages = OncePerMinute(100)
-        self.on_refused: list[Callable[[str, str, str], object]] = []
-        """Called with the setting that refuses a connection, its ``peer``, and
-        the host of its page."""
+        self._on_refused: list[Callable[[str, str, str], object]] = []
         self.set_policy(policy)
+
+    def report_to(self, refused: Callable[[str, str, str], object]) -> None:
+        """From now on call this with the setting that refuses a connection, its
+        ``peer``, and the host of its page."""
+        self._on_refused.append(refused)
 
     def set_policy(self, policy: GatePolicy) -> None:
         """Set the node's policy."""
@@ -240,7 +243,7 @@ class Origins:
 
     def report_refused(self, limit: str, peer: str, origin: str = "") -> None:
         """Report that a connection is refused by this setting."""
-        for listener in self.on_refused:
+        for listener in self._on_refused:
             listener(limit, peer, origin)
 
     def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:

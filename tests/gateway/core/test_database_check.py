@@ -27,16 +27,16 @@ def cluster() -> Mock:
 
 @pytest.fixture
 def store(cluster: Mock, open_store: OpenStore) -> Store:
-    store = open_store(
-        objection=lambda database: DatabaseCheck(store, cluster).objection(database)
-    )
+    store = open_store()
+    store.ask(DatabaseCheck(store, cluster).objection)
     return store
 
 
 def test_the_others_learn_of_a_database_that_is_made(
     cluster: Mock, store: Store
 ) -> None:
-    store.on_open, cluster.others = cluster.report_database, [Lease("other:1")]
+    store.report_to(opened=cluster.report_database)
+    cluster.others = [Lease("other:1")]
     store.add_app("105", {})
     one = DatabaseCheck(store, cluster)
     one.check()

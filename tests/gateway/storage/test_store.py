@@ -32,7 +32,7 @@ class News:
 
     def __init__(self, store: Store) -> None:
         self.received: list[Changes] = []
-        store.on_changes.append(self.received.append)
+        store.report_to(self.received.append)
 
     def rows(self, kind: str) -> list[Any]:
         return [row for changes in self.received for row in getattr(changes, kind)]
@@ -334,7 +334,8 @@ def test_a_forbidden_database_is_neither_made_nor_used(
     open_store: OpenStore, tmp_path: Path
 ) -> None:
     objections = ["no"]
-    store = open_store(objection=lambda database: "" if database else objections[0])
+    store = open_store()
+    store.ask(lambda database: "" if database else objections[0])
     with pytest.raises(StorageUnavailable, match="no"):
         store.add_app("105", {})
     assert (store.healthy(), list(tmp_path.iterdir())) == (False, [])

@@ -675,7 +675,7 @@ def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) ->
     for row in (own, other):
         people.add_key(row)
     heard: list[KeyRow] = []
-    people.on_changes.append(lambda changes: heard.extend(changes.keys))
+    people.report_to(lambda changes: heard.extend(changes.keys))
     if way == "role":
         PeopleStore(people).set_role("gochat", ann.id, "owner", anybody, None)
         assert [row.revoked for row in heard] == [], "an owner keeps them"
