@@ -10,7 +10,10 @@ What a guest may do is decided where others are asked, too: routes by the kind o
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from time import time
 from typing import Final
+
+from msgspec import Struct
 
 from imserver.people.accounts.accounts import (
     Accounts,
@@ -29,11 +32,39 @@ from imserver.people.accounts.identifiers import BadField, Identifier
 from imserver.people.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import by_address
+from imserver.plugin.messages import Draft, MessageServices, ToFollowers
 from imserver.plugin.runtime import Service, serve_others
 from imserver.plugin.services import Presence
 from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.wire import Signal
 
 log: Final = logging.getLogger(__name__)
+
+_GREETING: Final = """\
+You are a member now. Your user name is {name}. To log in on other devices, set a password in your profile, \
+with the current one left empty.
+
+您已成为正式成员。您的用户名是 {name}。要在其他设备上登录，请在个人资料中设置密码，当前密码留空即可。
+"""
+
+
+class MemberGreeting(Struct, frozen=True):
+    """Tells guests who were let in as members how to log in."""
+
+    messages: MessageServices
+
+    def send(self, member: Account) -> None:
+        """Send them a message, which reaches all their devices, and have their
+        pages read the card anew. Switches. Raises StorageUnavailable."""
+        draft = Draft(
+            sender="",
+            body=_GREETING.format(name=member.name).strip().encode(),
+            time_ms=int(time() * 1000),
+            to_user=member.user,
+        )
+        self.messages.messaging.store(member.app, draft, by_user=False)
+        signal = Signal("contact", member.user, "", to=member.user)
+        self.messages.signals.send(ToFollowers(member.app, (member.user,), 0, signal))
 
 
 class Guests(Service, dict=True):

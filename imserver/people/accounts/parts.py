@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from time import time
+from typing import Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -16,11 +17,12 @@ from imserver.people.accounts.declared import (
     CONFIRM_MAILS,
     RESET_MAILS,
     AccountSettings,
+    MakeBuckets,
     SmtpSettings,
 )
 from imserver.people.accounts.factors import Factors, FactorStore
 from imserver.people.accounts.friends import Friends
-from imserver.people.accounts.guests import Guests
+from imserver.people.accounts.guests import Guests, MemberGreeting
 from imserver.people.accounts.link_mails import LinkMails
 from imserver.people.accounts.people import People, PeopleStore
 from imserver.people.accounts.relations import AccountRelations
@@ -29,12 +31,15 @@ from imserver.people.accounts.rows import AccountStore
 from imserver.people.accounts.tokens import AccountTokens
 from imserver.plugin import Parts
 from imserver.plugin.identity import Act, Principal
-from imserver.plugin.messages import Draft, MessageServices, ToFollowers
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
-from imserver.plugin.wire import Signal, id_of
+from imserver.plugin.wire import id_of
+
+EXPIRE_SECONDS: Final = 3600.0
+"""How often unused guests are looked for."""
 
 
 class AccountParts(Struct, frozen=True):
@@ -88,14 +93,62 @@ def build(core: Core) -> Parts:
     """Build the rest, and join it to the core."""
     config, rows = core.config, AccountStore(core.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
+    messages = core.service(MessageServices)
     buckets = partial(core.buckets.make, shared=core.attempt)
-    factors = Factors(
-        FactorStore(core.store),
-        buckets,
-        urlsplit(config.app.http_url).hostname or "imserver",
+    accounts = _make_accounts(core, rows, tokens, buckets)
+    guests = _make_guests(core, accounts, messages)
+    mails = LinkMails(
+        settings_of(config, SmtpSettings), config.accounts.rate_seconds, buckets
     )
-    accounts = Accounts(
-        config=config,
+    parts = AccountParts(
+        rows=rows,
+        tokens=tokens,
+        accounts=accounts,
+        friends=Friends(
+            rows, settings_of(config, AccountSettings).friends, messages.signals.send
+        ),
+        people=People(
+            PeopleStore(core.store), rows, accounts, core.sessions, core.presence
+        ),
+        guests=guests,
+        cards=Cards(config, accounts, rows, relations, core.presence, buckets),
+        resets=Resets(
+            accounts,
+            rows,
+            mails,
+            of_account=mails.buckets(RESET_MAILS),
+            own_page=partial(chat_page_of, core),
+        ),
+        confirmations=_make_confirmations(core, accounts, mails),
+        last_seen=LastSeen(rows, tokens.wanted_in),
+    )
+
+    def stop() -> None:
+        parts.last_seen.flush()
+        mails.stop()
+        accounts.close()
+
+    erasure = Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)
+    expire_guests = every(
+        EXPIRE_SECONDS,
+        lambda: guests.expire(int(time())),
+        "unused guests could not be deleted",
+    )
+    return Parts(
+        (parts, parts.people, erasure),
+        ended=(parts.last_seen.ended,),
+        run=(expire_guests,) if guests.unused_seconds else (),
+        stop=stop,
+    )
+
+
+def _make_accounts(
+    core: Core, rows: AccountStore, tokens: AccountTokens, buckets: MakeBuckets
+) -> Accounts:
+    """Build what registers accounts and checks logins."""
+    host = urlsplit(core.config.app.http_url).hostname or "imserver"
+    return Accounts(
+        config=core.config,
         tokens=tokens,
         rows=rows,
         sessions=core.sessions,
@@ -104,92 +157,43 @@ def build(core: Core) -> Parts:
         erase_user=core.erase_user,
         recorder_of=core.observer.recorder,
         refused=core.logins.refused,
-        factors=factors,
+        factors=Factors(FactorStore(core.store), buckets, host),
     )
-    friends = Friends(
-        rows,
-        settings_of(config, AccountSettings).friends,
-        core.service(MessageServices).signals.send,
-    )
-    people = People(
-        PeopleStore(core.store), rows, accounts, core.sessions, core.presence
-    )
-    cards = Cards(config, accounts, rows, relations, core.presence, buckets)
 
-    def guest_deleted(guest: Account) -> None:
-        by = Principal("node", key=core.node_name)
+
+def _make_guests(core: Core, accounts: Accounts, messages: MessageServices) -> Guests:
+    """Build what makes guests and members of them."""
+
+    def report_deleted(guest: Account) -> None:
+        node = Principal("node", key=core.node_name)
+        facts = {"reason": "unused"}
         act = Act(
-            "accounts.delete",
-            by,
-            guest.app,
-            guest.user,
-            facts={"reason": "unused"},
-            gone=True,
+            "accounts.delete", node, guest.app, guest.user, facts=facts, gone=True
         )
         core.observer.acted(act)
 
-    messages = core.service(MessageServices)
-
-    def guest_admitted(member: Account) -> None:
-        """Tell them, on all their devices, and have the page read the card
-        anew."""
-        how = "To log in on other devices, set a password in your profile, with the current one left empty."
-        text = f"You are a member now. Your user name is {member.name}. {how}"
-        draft = Draft(
-            sender="",
-            body=text.encode(),
-            time_ms=int(time() * 1000),
-            to_user=member.user,
-        )
-        messages.messaging.store(member.app, draft, by_user=False)
-        signal = Signal("contact", member.user, "", to=member.user)
-        messages.signals.send(ToFollowers(member.app, (member.user,), 0, signal))
-
-    guests = Guests(
-        config, accounts, rows, core.presence, buckets, guest_deleted, guest_admitted
+    return Guests(
+        config=core.config,
+        accounts=accounts,
+        rows=accounts.rows,
+        presence=core.presence,
+        buckets=accounts.buckets,
+        deleted=report_deleted,
+        admitted=MemberGreeting(messages).send,
     )
-    smtp, server = settings_of(config, SmtpSettings), config.address
-    mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
-    resets = Resets(
-        accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: chat_page_of(core)
-    )
-    keys = core.node.keys_for("e-mail confirmations")
-    site, of_account = urlsplit(server).netloc, mails.buckets(CONFIRM_MAILS)
-    confirmations = Confirmations(keys, accounts, rows, mails, server, site, of_account)
-    last_seen = LastSeen(rows, tokens.wanted_in)
 
-    def stop() -> None:
-        last_seen.flush()
-        mails.stop()
-        accounts.close()
 
-    parts = AccountParts(
-        rows,
-        tokens,
+def _make_confirmations(
+    core: Core, accounts: Accounts, mails: LinkMails
+) -> Confirmations:
+    """Build what has users confirm their e-mail addresses."""
+    server = core.config.address
+    return Confirmations(
+        core.node.keys_for("e-mail confirmations"),
         accounts,
-        friends,
-        people,
-        guests,
-        cards,
-        resets,
-        confirmations,
-        last_seen,
-    )
-    return Parts(
-        (
-            parts,
-            people,
-            Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of),
-        ),
-        ended=(last_seen.ended,),
-        run=(
-            every(
-                3600.0,
-                lambda: guests.expire(int(time())),
-                "unused guests could not be deleted",
-            ),
-        )
-        if guests.unused_seconds
-        else (),
-        stop=stop,
+        accounts.rows,
+        mails,
+        server,
+        site=urlsplit(server).netloc,
+        of_account=mails.buckets(CONFIRM_MAILS),
     )
