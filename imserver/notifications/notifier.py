@@ -135,9 +135,8 @@ class Notifier(Service, dict=True):
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for
     some hosts. ``node``: the name of this node. ``make_token``: makes the token
-    with which a notification is answered. ``mail``: called with an app, and
-    when mails in it are due (Unix milliseconds). ``accounts_of``: (app, users)
-    → the accounts among them.
+    with which a notification is answered. ``accounts_of``: (app, users) → the
+    accounts among them.
     """
 
     store: Store
@@ -151,15 +150,11 @@ class Notifier(Service, dict=True):
     lease: DeliveryLease
     wake: Callable[[Collection[str]], object]
     make_token: MakeToken
-    mail: Callable[[str, int], object]
 
     def __post_init__(self) -> None:
-        self.on_lease: list[Callable[[], object]] = []
-        """Called when this node has got the lease, and another one may have had
-        it before."""
-        self.on_renew: list[Callable[[], object]] = []
-        """Called each time this node has renewed the lease. They may switch,
-        and raise StorageUnavailable."""
+        self._on_lease: list[Callable[[], object]] = []
+        self._on_renew: list[Callable[[], object]] = []
+        self._on_mail_due: list[Callable[[str, int], object]] = []
         self._followed: dict[str, _FollowedLog] = {}
         """The logs that this node follows; none without the lease."""
         self.apps: frozenset[str] = frozenset()
@@ -171,6 +166,23 @@ class Notifier(Service, dict=True):
         self._reads_count = 0
         self._reader: gevent.Greenlet[[], None] | None = None
         self._trouble = RateLimitedLog(log, "users are not notified: %s")
+
+    def report_to(
+        self,
+        got_lease: Callable[[], object] | None = None,
+        renewed: Callable[[], object] | None = None,
+        mail_due: Callable[[str, int], object] | None = None,
+    ) -> None:
+        """From now on call these functions.
+
+        ``got_lease``: when this node has got the lease, and another one may have
+        had it before. ``renewed``: each time this node has renewed the lease; it
+        may switch, and raise StorageUnavailable. ``mail_due``: with an app, and
+        when mails in it are due (Unix milliseconds).
+        """
+        self._on_lease += filter(None, (got_lease,))
+        self._on_renew += filter(None, (renewed,))
+        self._on_mail_due += filter(None, (mail_due,))
 
     # --- what happens ---------------------------------------------------------
 
@@ -237,9 +249,9 @@ class Notifier(Service, dict=True):
                 if due is not None and app in self._followed:
                     self._followed[app].is_due(due)
             if is_new:
-                for begin in self.on_lease:
+                for begin in self._on_lease:
                     begin()
-            for look in self.on_renew:
+            for look in self._on_renew:
                 look()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
@@ -334,7 +346,8 @@ class Notifier(Service, dict=True):
         if decided.deliveries:
             self.wake({each.host for each in decided.deliveries})
         if decided.mail:
-            self.mail(app, min(decided.mail.values()))
+            for mail_due in self._on_mail_due:
+                mail_due(app, min(decided.mail.values()))
 
     def _reminders(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
         """Entry of a due that reminds of a question → the question. Who has

@@ -1,5 +1,6 @@
 """The parts of notifications on one node."""
 
+from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -7,6 +8,7 @@ from msgspec import Struct
 
 from imserver.backends.webhooks import webhooks_of
 from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.backends.webhooks.feeds import Feeds
 from imserver.notifications.audiences import AudienceRows, Audiences
 from imserver.notifications.declared import (
     AN_HOUR,
@@ -15,6 +17,7 @@ from imserver.notifications.declared import (
     TEST_REQUESTS,
     TESTS,
     VAPID,
+    AppNotifySettings,
     NotificationSettings,
     rules_in,
 )
@@ -62,86 +65,41 @@ def notifications_of(core: Core) -> NotificationParts:
     return core.service(NotificationParts)
 
 
+class _Ground(Struct, frozen=True):
+    """What the parts of notifications share, made before them.
+
+    ``lease``: the node that has it decides and delivers. ``rules``: of an app;
+    None: there is no such app.
+    """
+
+    core: Core
+    settings: NotificationSettings
+    feeds: Feeds
+    services: DeviceServices
+    rows: NotificationRows
+    tokens: ActionTokens
+    recipients: Recipients
+    lease: DeliveryLease
+    rules: Callable[[str], AppNotifySettings | None]
+
+
 def build(core: Core) -> Parts:
     """Build them, and join them to the core."""
     webhooks = webhooks_of(core)
-    feeds = webhooks.feeds
-    settings = settings_of(core.config, NotificationSettings)
-    services = DeviceServices(core.all_of(PushService))  # type: ignore[type-abstract]
-    rows = NotificationRows(core.store, services.host_of)
-    rows.added, rows.known = feeds.added, feeds.events.known
-    lease = DeliveryLease()
-    requests = PublicRequests(
-        settings.allow_loopback, connections=settings.requests_per_host
-    )
-    key, *before = core.node.keys_for(VAPID)
-    webpush = WebPush(requests, settings, key, core.config.address, *before)
-    tokens = ActionTokens(core.node.keys_for("notification tokens"))
-    rules = partial(rules_in, core.tenants)
-    recipients = Recipients(core.store, core.relations, core.sessions.is_banned)
+    ground = _make_ground(core, webhooks.feeds)
+    webpush = _make_webpush(ground)
+    deliveries = _make_deliveries(ground, webpush)
+    notifier = _make_notifier(ground, deliveries)
+    mails = _make_mails(ground, notifier)
+    pushes = PushNotifications(ground.rows, deliveries.wake, ground.rules)
+    audiences = _make_audiences(ground, deliveries, pushes)
 
-    notifier = Notifier(
-        store=core.store,
-        rows=rows,
-        events=feeds.events,
-        watch=core.service(MessageServices).messaging.follower.watch,
-        node=lambda: core.node_name,
-        rules_of=rules,
-        accounts_of=accounts_of(core).tokens.those_of,
-        recipients=recipients,
-        lease=lease,
-        wake=lambda hosts: deliveries.wake(hosts),
-        make_token=tokens.make,
-        mail=lambda app, at: mails.is_due(app, at),
-    )
-    server = core.config.address
-    pages = f"{server}/api/v1/notifications"
-    mails = Mails(
-        core=core,
-        rows=rows,
-        smtp=settings_of(core.config, SmtpSettings),
-        lease=lease,
-        apps=lambda: notifier.apps,
-        page_of=lambda app: chat_page_of(core) if app == GOCHAT else "",
-        stop_url=lambda app, user: (
-            f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}"
-        ),
-        answer_url=lambda app, user, entry: (
-            f"{pages}/answer?token={tokens.make_ask(app, user, entry)}"
-        ),
-        site=urlsplit(server).netloc,
-        wants=feeds.wants,
-    )
-    deliveries = Deliveries(
-        rows=rows,
-        webpush=webpush,
-        services=services,
-        is_read=recipients.are_over,
-        lease=lease,
-        wants=feeds.wants,
-        requests_per_host=settings.requests_per_host,
-        recent=RecentDeliveries(core),
-    )
-    notifier.on_lease += [deliveries.restart, mails.restart]
-    core.service(MessageServices).receipts.on_read.append(notifier.read)
-    accounts_of(core).accounts.on_logout.append(rows.remove_endpoints)
-    pushes = PushNotifications(rows, deliveries.wake, rules)
-    webhooks.on_absent.append(pushes.absent)
-    audiences = Audiences(
-        store=core.store,
-        rows=AudienceRows(core.store),
-        pushes=pushes,
-        lease=lease,
-        node=lambda: core.node_name,
-        wake=deliveries.wake,
-        still_holds=core.still_holds,
-    )
-    notifier.on_renew.append(audiences.look)
-
-    def erase_user(app: str, user: str, _name: str) -> None:
-        rows.erase_about(app, user)
-        audiences.rows.erase_user(app, user)
-        deliveries.recent.forget(app, user)
+    notifier.report_to(got_lease=deliveries.restart)
+    notifier.report_to(got_lease=mails.restart, mail_due=mails.is_due)
+    notifier.report_to(renewed=audiences.look)
+    core.service(MessageServices).receipts.report_to(notifier.read)
+    accounts_of(core).accounts.report_to(ground.rows.remove_endpoints)
+    webhooks.report_to(pushes.absent)
 
     def stop() -> None:
         audiences.stop()
@@ -149,29 +107,140 @@ def build(core: Core) -> Parts:
         mails.stop()
         notifier.stop()
         webpush.close()
-        services.close()
+        ground.services.close()
 
-    buckets, attempt = core.buckets, core.attempt
+    make_buckets = partial(core.buckets.make, seconds=AN_HOUR, shared=core.attempt)
     parts = NotificationParts(
-        *(
-            core,
-            rows,
-            notifier,
-            webpush,
-            services,
-            tokens,
-            pushes,
-            audiences,
-            deliveries,
-            mails,
-        ),
-        subscriptions=buckets.make(
-            SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, attempt
-        ),
-        tests=buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, attempt),
+        core=core,
+        rows=ground.rows,
+        notifier=notifier,
+        webpush=webpush,
+        services=ground.services,
+        tokens=ground.tokens,
+        pushes=pushes,
+        audiences=audiences,
+        deliveries=deliveries,
+        mails=mails,
+        subscriptions=make_buckets(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS),
+        tests=make_buckets(TESTS, TEST_REQUESTS),
     )
     return Parts(
-        (parts, Erasure(frozenset(), erase_user, deliveries.recent.forget)),
+        (parts, _erasure(parts)),
         run=(notifier.work.run, deliveries.run),
         stop=stop,
     )
+
+
+def _make_ground(core: Core, feeds: Feeds) -> _Ground:
+    services = DeviceServices(core.all_of(PushService))  # type: ignore[type-abstract]
+    return _Ground(
+        core=core,
+        settings=settings_of(core.config, NotificationSettings),
+        feeds=feeds,
+        services=services,
+        rows=NotificationRows(
+            core.store, services.host_of, added=feeds.added, known=feeds.events.known
+        ),
+        tokens=ActionTokens(core.node.keys_for("notification tokens")),
+        recipients=Recipients(core.store, core.relations, core.sessions.is_banned),
+        lease=DeliveryLease(),
+        rules=partial(rules_in, core.tenants),
+    )
+
+
+def _make_webpush(ground: _Ground) -> WebPush:
+    """Build what sends to browsers."""
+    core, settings = ground.core, ground.settings
+    requests = PublicRequests(
+        settings.allow_loopback, connections=settings.requests_per_host
+    )
+    key, *older_keys = core.node.keys_for(VAPID)
+    return WebPush(requests, settings, key, core.config.address, *older_keys)
+
+
+def _make_deliveries(ground: _Ground, webpush: WebPush) -> Deliveries:
+    """Build what delivers to endpoints what was decided."""
+    return Deliveries(
+        rows=ground.rows,
+        webpush=webpush,
+        services=ground.services,
+        is_read=ground.recipients.are_over,
+        lease=ground.lease,
+        wants=ground.feeds.wants,
+        requests_per_host=ground.settings.requests_per_host,
+        recent=RecentDeliveries(ground.core),
+    )
+
+
+def _make_notifier(ground: _Ground, deliveries: Deliveries) -> Notifier:
+    """Build what decides whom a stored message notifies."""
+    core = ground.core
+    return Notifier(
+        store=core.store,
+        rows=ground.rows,
+        events=ground.feeds.events,
+        watch=core.service(MessageServices).messaging.follower.watch,
+        node=lambda: core.node_name,
+        rules_of=ground.rules,
+        accounts_of=accounts_of(core).tokens.those_of,
+        recipients=ground.recipients,
+        lease=ground.lease,
+        wake=deliveries.wake,
+        make_token=ground.tokens.make,
+    )
+
+
+def _make_mails(ground: _Ground, notifier: Notifier) -> Mails:
+    """Build what sends digests by mail."""
+    core, tokens = ground.core, ground.tokens
+    server = core.config.address
+    pages = f"{server}/api/v1/notifications"
+
+    def page_of(app: str) -> str:
+        return chat_page_of(core) if app == GOCHAT else ""
+
+    def stop_url(app: str, user: str) -> str:
+        return f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}"
+
+    def answer_url(app: str, user: str, entry: int) -> str:
+        return f"{pages}/answer?token={tokens.make_ask(app, user, entry)}"
+
+    return Mails(
+        core=core,
+        rows=ground.rows,
+        smtp=settings_of(core.config, SmtpSettings),
+        lease=ground.lease,
+        apps=lambda: notifier.apps,
+        page_of=page_of,
+        stop_url=stop_url,
+        answer_url=answer_url,
+        site=urlsplit(server).netloc,
+        wants=ground.feeds.wants,
+    )
+
+
+def _make_audiences(
+    ground: _Ground, deliveries: Deliveries, pushes: PushNotifications
+) -> Audiences:
+    """Build what notifies many users of one push."""
+    core = ground.core
+    return Audiences(
+        store=core.store,
+        rows=AudienceRows(core.store),
+        pushes=pushes,
+        lease=ground.lease,
+        node=lambda: core.node_name,
+        wake=deliveries.wake,
+        still_holds=core.still_holds,
+    )
+
+
+def _erasure(parts: NotificationParts) -> Erasure:
+    recent = parts.deliveries.recent
+
+    def erase_user(app: str, user: str, _name: str) -> None:
+        parts.rows.erase_about(app, user)
+        parts.audiences.rows.erase_user(app, user)
+        recent.forget(app, user)
+
+    return Erasure(frozenset(), erase_user, recent.forget)

@@ -118,12 +118,16 @@ class NotificationRows(Store.Rows):
     """
 
     def __init__(
-        self, store: Store, host_of: Callable[[str, str], str] = _web_only.host_of
+        self,
+        store: Store,
+        host_of: Callable[[str, str], str] = _web_only.host_of,
+        added: Callable[[Mapping[str, int]], object] = lambda heads: None,
+        known: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(store)
         self._host_of = host_of
-        self.added: Callable[[Mapping[str, int]], object] = lambda _heads: None
-        self.known: Mapping[str, int] = {}
+        self._added = added
+        self._known: Mapping[str, int] = {} if known is None else known
 
     # --- apps -----------------------------------------------------------------
 
@@ -578,11 +582,11 @@ class NotificationRows(Store.Rows):
                     f"UPDATE notify_audience SET {result} = {result} + %s WHERE id = %s"
                 )
                 sql.execute(statement, (number, audience))
-            return add_events(sql, results.events, self.known)
+            return add_events(sql, results.events, self._known)
 
         nothing: dict[str, int] = {}
         if heads := self._store.write_or(nothing, work):
-            self.added(heads)
+            self._added(heads)
 
     # --- mail -----------------------------------------------------------------
 
@@ -619,11 +623,11 @@ class NotificationRows(Store.Rows):
 
         def work(sql: PooledStatements) -> dict[str, int]:
             sql.execute(statement, values)
-            return add_events(sql, events, self.known)
+            return add_events(sql, events, self._known)
 
         nothing: dict[str, int] = {}
         if heads := self._store.write_or(nothing, work):
-            self.added(heads)
+            self._added(heads)
 
 
 def _digest(url: str) -> str:

@@ -139,12 +139,11 @@ class NotifyingNode:
             lambda app, user, endpoint, conversation, entry: (
                 f"{user}-{endpoint}-{conversation}-{entry}"
             ),
-            lambda app, due_ms: None,
         )
         self.receipts = Receipts(SimpleNamespace(send=lambda *_: None), self.store)  # type: ignore[arg-type]
-        self.receipts.on_read.append(self.notifier.read)
+        self.receipts.report_to(self.notifier.read)
         self.is_sending = True
-        self.notifier.on_lease.append(self._send)
+        self.notifier.report_to(got_lease=self._send)
         self._delivers = BoundedSemaphore()
         self._run = gevent.spawn(self.notifier.work.run)
 
@@ -695,7 +694,7 @@ def test_the_notification_of_a_member_who_left_is_closed(node: NotifyingNode) ->
 
 def test_what_was_received_or_read_again_closes_nothing(node: NotifyingNode) -> None:
     heard: list[tuple[str, str, int]] = []
-    node.receipts.on_read.append(lambda *of: heard.append(of))
+    node.receipts.report_to(lambda *of: heard.append(of))
     node.send("ann", "zoe", "one", "two")
     node.receipts.note(APP, "zoe", 1, received=2)
     assert heard == []

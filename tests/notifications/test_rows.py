@@ -401,14 +401,14 @@ def test_deliveries_wait_per_host_and_a_newer_one_with_the_topic_replaces_them(
 
 
 def test_results_are_settled_together_with_their_events(
-    store: Store, rows: NotificationRows
+    store: Store,
 ) -> None:
+    heads: list[object] = []
+    rows = NotificationRows(store, added=heads.append)
     a, b = (rows.add_endpoint(endpoint(user), 5) for user in "ab")
     rows.add_deliveries(
         [delivery(a, "1"), delivery(a, "2"), delivery(b, "1"), delivery(b, "2")]
     )
-    heads: list[object] = []
-    rows.added = heads.append
     ids = [one.id for one in rows.deliveries("push.test", 1, 9)]
     rows.settle(
         Results([ids[0]], [b.id], [(ids[1], 99)], [NewEvent(APP, "b", "gone", b"{}")])

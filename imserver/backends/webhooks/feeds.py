@@ -159,14 +159,22 @@ class Feeds(Service, dict=True):
         self.feeds: dict[str, Feed] = {}
         """Look, do not touch."""
         self.log: MessageLog | None = None
-        """The stored messages, set before :meth:`run`; None: this node has
-        none."""
-        self.notifier: Callable[[Feed], Consumer[Any]] | None = None
-        """Makes the consumer that looks for users to be notified."""
+        """The stored messages; None: this node has none."""
+        self._notifier: Callable[[Feed], Consumer[Any]] | None = None
         self.answers = LastAnswers()
         self._changed = Flag()
         self._online: set[tuple[str, str]] = set()
         """(app, user): who came online since the last look."""
+
+    def attach(
+        self,
+        log: MessageLog,
+        notifier: Callable[[Feed], Consumer[Any]] | None = None,
+    ) -> None:
+        """Before :meth:`run`, set the stored messages of this node.
+        ``notifier`` makes the consumer that looks for users to be notified."""
+        self.log = log
+        self._notifier = notifier
 
     # --- what happens ---------------------------------------------------------
 
@@ -306,7 +314,7 @@ class Feeds(Service, dict=True):
             partial(self.save, feed),
             lambda: 1.0 if feed.has_retries and feed.receiver.url else None,
         )
-        feed.notifier = None if self.notifier is None else self.notifier(feed)
+        feed.notifier = None if self._notifier is None else self._notifier(feed)
         for consumer in feed.consumers:
             consumer.wake()
 

@@ -225,15 +225,24 @@ class LogHooks(Service, Generic[H], dict=True):
         self.work = LeasedWork(self.name, self._renew, self._look)
         self.senders: dict[Any, HookSender[H]] = {}
         """Look, do not touch."""
-        self.more_apps: Callable[[], Collection[str]] = tuple
-        """Other apps in which this node looks for what is new."""
-        self.on_look: list[
+        self._more_apps: Callable[[], Collection[str]] = tuple
+        self._on_look: list[
             Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object]
         ] = []
-        """Called with the newest entry of each app, and those who may read
-        something new."""
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
+
+    def look_also_in(self, apps: Callable[[], Collection[str]]) -> None:
+        """From now on look in these apps, too, for what is new."""
+        self._more_apps = apps
+
+    def report_to(
+        self,
+        looked: Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object],
+    ) -> None:
+        """From now on call this with the newest entry of each app, and those
+        who may read something new."""
+        self._on_look.append(looked)
 
     def _renew(self) -> None:
         """Take or renew the lease, and learn which webhooks there are."""
@@ -265,7 +274,9 @@ class LogHooks(Service, Generic[H], dict=True):
     def _look(self) -> None:
         """Wake the consumers with something new to read. Switches. Raises
         StorageUnavailable."""
-        apps = {each.hook.app for each in self.senders.values()}.union(self.more_apps())
+        apps = {each.hook.app for each in self.senders.values()}.union(
+            self._more_apps()
+        )
         self._follower.watch(self.work.news, apps)
         if not apps or not self.store.has_database:
             self._seen = {}
@@ -282,7 +293,7 @@ class LogHooks(Service, Generic[H], dict=True):
             sender.look(
                 seen[app], not self.are_bots or sender.hook.user in readers.get(app, ())
             )
-        for on_look in self.on_look:
+        for on_look in self._on_look:
             on_look(heads, readers)
         self._seen = seen
 

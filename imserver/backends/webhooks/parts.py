@@ -225,11 +225,9 @@ def build(core: Core) -> Parts:
         from imserver.plugin.messages import MessageLog, MessageServices
 
         store, accounts = core.store, core.accounts
-        webhooks.feeds.log = store.part(MessageLog)
         is_up, those_of = core.registry.healthy, accounts.those_of
-        webhooks.feeds.notifier = Absences(
-            webhooks.feeds, core.presence, is_up, store, those_of
-        ).consumer
+        absences = Absences(webhooks.feeds, core.presence, is_up, store, those_of)
+        webhooks.feeds.attach(store.part(MessageLog), absences.consumer)
         core.service(MessageServices).observers.append(webhooks)
     return Parts(
         (Erasure(frozenset(), partial(erase_user, core.store), lambda _: None),),

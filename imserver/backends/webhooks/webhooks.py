@@ -94,14 +94,19 @@ class Webhooks(Observer):
         self.forms: list[WebhookForm] = []
         """Forms of other servers, in which back ends may also want events of
         channels."""
-        self.on_absent: list[Callable[[str, Sequence[tuple[str, Event]]], None]] = []
-        """Other features that hear of pushes to users who are offline, also in
-        apps without a webhook."""
+        self._on_absent: list[Callable[[str, Sequence[tuple[str, Event]]], None]] = []
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.apps: Container[str] = self.feeds.feeds
         """The apps whose stored entries it hears of."""
         self.reviews = ReviewRequests(outgoing, node)
         self.back_ends = BackEndRequests(outgoing, connection_id, node)
+
+    def report_to(
+        self, absent: Callable[[str, Sequence[tuple[str, Event]]], None]
+    ) -> None:
+        """From now on call this with an app and its pushes to users who are
+        offline, also in apps without a webhook."""
+        self._on_absent.append(absent)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
         """Set the receiver of an app, also for waiting events. Without one they
@@ -204,7 +209,7 @@ class Webhooks(Observer):
         If the database is away, the events wait in memory as those of
         connections do.
         """
-        for on_absent in self.on_absent:
+        for on_absent in self._on_absent:
             on_absent(app, pushes)
         if not (pushes and self.feeds.wants(app, "absent")):
             return

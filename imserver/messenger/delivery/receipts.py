@@ -252,9 +252,12 @@ class Receipts:
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
         self._log = store.part(MessageLog)
-        self.on_read: list[Callable[[str, str, int], object]] = []
-        """Called with app, user and conversation when the read position has
-        moved, on the node where it was set. They never switch."""
+        self._on_read: list[Callable[[str, str, int], object]] = []
+
+    def report_to(self, read: Callable[[str, str, int], object]) -> None:
+        """From now on call this with app, user and conversation when the read
+        position has moved, on the node where it was set. It must not switch."""
+        self._on_read.append(read)
 
     def commands(self) -> CommandTable:
         return {
@@ -300,7 +303,7 @@ class Receipts:
                 ToFollowers(app, (*result.authors, user), 0, signal), besides
             )
             if read:
-                for notify in self.on_read:
+                for notify in self._on_read:
                     notify(app, user, conversation)
         return result
 

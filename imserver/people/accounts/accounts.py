@@ -212,9 +212,7 @@ class Accounts(Service, dict=True):
             settings_of(self.config, AccountSettings),
             self.buckets,
         )
-        self.on_logout: list[Callable[[str, str, int | None], object]] = []
-        """Called with app, user and the login that has ended (None: all). They
-        may switch, and raise StorageUnavailable."""
+        self._on_logout: list[Callable[[str, str, int | None], object]] = []
         self._devices = settings.devices
         rate, failing = config.accounts.rate_seconds, settings.failure_seconds
         self._registrations = buckets(
@@ -240,6 +238,11 @@ class Accounts(Service, dict=True):
     def registration_is_open(self) -> bool:
         """Whether anybody may register, in apps with accounts."""
         return self.is_demo() if self._registration is None else self._registration
+
+    def report_to(self, logged_out: Callable[[str, str, int | None], object]) -> None:
+        """From now on call this with app, user and the login that has ended
+        (None: all). It may switch, and raise StorageUnavailable."""
+        self._on_logout.append(logged_out)
 
     def recorder(self, app: str) -> RecordEvent | None:
         """The function that stores events about accounts of an app; None:
@@ -740,7 +743,7 @@ class Accounts(Service, dict=True):
         self.sessions.close(
             app, [user], login.name if login is not None and login.name else None
         )
-        for end in self.on_logout:
+        for end in self._on_logout:
             end(app, user, None if login is None else login.id)
 
     def devices(self, app: str, user: str) -> list[Device]:

@@ -134,9 +134,13 @@ class AccountTokens(AccountLookup):
         self._keys = base.keys
         self.settings = base.config.jwt
         self._derived_keys = base.node.keys_for("account tokens")
-        self.bots: Callable[[int, str], Account | None] = lambda _id, _hash: None
-        """The holder of a token of a bot: by the id of the account and the hash
-        of the secret. It may switch, and raise StorageUnavailable."""
+        self._bots: Callable[[int, str], Account | None] = lambda _id, _hash: None
+
+    def ask(self, bots: Callable[[int, str], Account | None]) -> None:
+        """From now on ask this, and nothing else, for the holder of a token of a
+        bot: by the id of the account and the hash of the secret. It may switch,
+        and raise StorageUnavailable."""
+        self._bots = bots
 
     def wanted_in(self, app: str) -> bool:
         """Whether an app may have accounts. In demo mode the app of GoChat may,
@@ -230,7 +234,7 @@ class AccountTokens(AccountLookup):
         id, now, (version, _, rest) = id_of(user), time(), proof.partition(".")
         account: Account | None
         if not rest:
-            account = self.bots(id, proof)
+            account = self._bots(id, proof)
         else:
             device, expires_at = map(int, rest.split("."))
             known = (
@@ -267,7 +271,7 @@ class AccountTokens(AccountLookup):
         id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
         if not (id.isdecimal() and len(id) <= 19 and len(secret) == 43):
             raise BadToken("this is not a token of a bot")
-        account = self.bots(min(int(id), Limit.ID), secret_hash(secret))
+        account = self._bots(min(int(id), Limit.ID), secret_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
         if account.is_locked(time()):

@@ -69,7 +69,7 @@ def build(core: Core) -> Parts:
     )
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows)
-    people.tokens.bots = rows.holder
+    people.tokens.ask(rows.holder)
     return Parts(
         (BotParts(bots, incoming, hooks, answers),),
         {**AnswerCommands(answers).commands(), **bots.commands()},

@@ -65,7 +65,7 @@ class EventHooks:
             owner=self,
             are_bots=False,
         )
-        self.log.on_look.append(followers.look)
+        self.log.report_to(followers.look)
         followers.wake = self.log.work.news.set
 
     # --- what clients ask -----------------------------------------------------

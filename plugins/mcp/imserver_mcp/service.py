@@ -103,8 +103,8 @@ class Mcp:
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
         self.tasks = Tasks(self)
-        self.hooks.log.more_apps = lambda: {*self.followers.apps(), *self.tasks.apps()}
-        self.hooks.log.on_look.append(self.tasks.look)
+        self.hooks.log.look_also_in(self._apps_that_follow)
+        self.hooks.log.report_to(self.tasks.look)
         self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {
@@ -112,6 +112,9 @@ class Mcp:
             "title": "imserver",
             "version": core.node.version,
         }
+
+    def _apps_that_follow(self) -> set[str]:
+        return {*self.followers.apps(), *self.tasks.apps()}
 
     def attach(self, api: Api) -> Mcp:
         """The routes of the node are known."""

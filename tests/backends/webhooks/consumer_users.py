@@ -205,7 +205,7 @@ class FeedNode(Node):
         self.feeds = Feeds(
             self.store, self.events, back_end, lambda: self.name, self.tally
         )
-        self.feeds.log = self.store.part(MessageLog)
+        self.feeds.attach(self.store.part(MessageLog))
         for app in RECEIVERS:
             self.feeds.set(
                 app, Receiver(app, f"http://{app}/", b"secret", self.kinds, 3600.0)
@@ -250,7 +250,7 @@ class AbsenceNode(FeedNode):
     def start(self) -> None:
         super().start()
         absences = Absences(self.feeds, self, lambda: True, self.store, lambda *_: [])  # type: ignore[arg-type]
-        self.feeds.notifier = absences.consumer
+        self.feeds.attach(self.store.part(MessageLog), absences.consumer)
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         self.receivers.receive(self.name, app, users)

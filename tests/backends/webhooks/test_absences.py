@@ -55,7 +55,7 @@ class Harness(Node):
             self.store,
             bots_among,
         )
-        self.feeds.notifier = absences.consumer
+        self.feeds.attach(self.log, absences.consumer)
 
     @property
     def log(self) -> MessageLog:

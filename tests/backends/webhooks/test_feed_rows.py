@@ -40,7 +40,7 @@ def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     back_end: Any = None
     feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
-    feeds.log = store.part(MessageLog)
+    feeds.attach(store.part(MessageLog))
     feed = Feed(
         APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"}))
     )

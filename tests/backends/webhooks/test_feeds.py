@@ -50,7 +50,7 @@ class Node:
         self.events = Events(self.store)
         self.feeds = Feeds(self.store, self.events, back_end, lambda: name, self.tally)  # type: ignore[arg-type]
         if has_messages:
-            self.feeds.log = self.store.part(MessageLog)
+            self.feeds.attach(self.store.part(MessageLog))
         self.receiver = Receiver(APP, url, b"secret", EVENTS)
         if receives:
             self.feeds.set(APP, self.receiver)
