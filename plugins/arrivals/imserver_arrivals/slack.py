@@ -24,7 +24,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from . import records
-from .fields import RecordReader, any_value, at, list_at, text_at
+from .fields import Json, RecordReader, any_value, at, list_at, text_at
 from .live import MARK
 from .people import nickname_of
 from .problems import BadArchive, Problems
@@ -62,46 +62,46 @@ _OF_OTHERS: Final = (
     "member_left_channel",
 )
 """Kinds that say what becomes of another message, or of somebody."""
+_REMOVALS: Final = ("message_deleted", "reaction_removed")
 EVENTS: Final = ("member_joined_channel", "member_left_channel", "reaction_removed")
 """Types of events that are no messages. The API tells them; in a file of a day
 they have a ``ts``, too."""
 RENAMED: Final = ("channel_name", "group_name")
 DESCRIBED: Final = ("channel_topic", "group_topic", "channel_purpose", "group_purpose")
+_CHANGES: Final = (*JOINED, *LEFT, *RENAMED, *DESCRIBED)
+"""Kinds that say what has happened in a group."""
 PASSED_OVER: Final = (
-    *("channel_archive", "channel_unarchive", "group_archive", "group_unarchive"),
-    *(
-        "channel_convert_to_private",
-        "channel_convert_to_public",
-        "channel_posting_permissions",
-    ),
-    *(
-        "pinned_item",
-        "unpinned_item",
-        "channel_canvas_updated",
-        "huddle_thread",
-        "message_replied",
-    ),
+    "channel_archive",
+    "channel_unarchive",
+    "group_archive",
+    "group_unarchive",
+    "channel_convert_to_private",
+    "channel_convert_to_public",
+    "channel_posting_permissions",
+    "pinned_item",
+    "unpinned_item",
+    "channel_canvas_updated",
+    "huddle_thread",
+    "message_replied",
 )
 """Events that leave no entry; pins are in the lists of conversations."""
 TEXTS: Final = (
-    *(
-        "",
-        "bot_message",
-        "file_share",
-        "me_message",
-        "thread_broadcast",
-        "reply_broadcast",
-        "file_comment",
-    ),
-    *(
-        "slackbot_response",
-        "tombstone",
-        "bot_add",
-        "bot_remove",
-        "reminder_add",
-        "sh_room_created",
-    ),
-    *("file_mention", "document_mention", "assistant_app_thread"),
+    "",
+    "bot_message",
+    "file_share",
+    "me_message",
+    "thread_broadcast",
+    "reply_broadcast",
+    "file_comment",
+    "slackbot_response",
+    "tombstone",
+    "bot_add",
+    "bot_remove",
+    "reminder_add",
+    "sh_room_created",
+    "file_mention",
+    "document_mention",
+    "assistant_app_thread",
 )
 """Kinds of messages whose text says all."""
 SLACKBOT: Final = "USLACKBOT"
@@ -110,6 +110,23 @@ MOST_DEPTH: Final = 12
 MOST_ID_CHARACTERS: Final = 60
 """Of a sender whom no list names."""
 _TABLES: Final = ("table", "data_table")
+"""Blocks that the text of a message does not repeat."""
+_TEXT_BLOCKS: Final = ("mrkdwn", "plain_text", "text", "raw_text", "raw_number")
+_REFERENCES: Final = {
+    "emoji": ("name", ":{}:"),
+    "user": ("user_id", "<@{}>"),
+    "channel": ("channel_id", "<#{}>"),
+    "broadcast": ("range", "<!{}>"),
+}
+"""Kind of a block → its field with the name, and the mark of that name."""
+_LINES: Final = (
+    "section",
+    "header",
+    "context",
+    "rich_text_section",
+    "rich_text_preformatted",
+)
+"""Blocks that end a line."""
 """Blocks that the text of a message does not repeat."""
 _CANVASES: Final = ("quip", "docs", "canvas", "application/vnd.slack-docs")
 """Modes, kinds and media types of canvases and posts."""
@@ -289,6 +306,11 @@ class Message(Struct):
         return microseconds_of(self.ts)
 
     @property
+    def time_ms(self) -> int:
+        """When it was sent, in Unix milliseconds."""
+        return self.time_us // 1000
+
+    @property
     def is_ours(self) -> bool:
         """Whether it was posted in the name of a message of ours."""
         return bool(id_of_ours(self.blocks))
@@ -297,13 +319,19 @@ class Message(Struct):
     def sender(self) -> str:
         """The id of who has sent it; of an app without a user, that of the bot
         or its name. ``""``: none."""
-        comment = self.comment.user if self.comment is not None else None
-        profile = self.bot_profile.bot_id if self.bot_profile is not None else None
-        id = self.user or comment or self.bot_id or profile or self.app_id
+        commenter = self.comment.user if self.comment is not None else None
+        bot = self.bot_profile.bot_id if self.bot_profile is not None else None
+        id = self.user or commenter or self.bot_id or bot or self.app_id
         if not id:
-            name = "".join(filter(str.isprintable, self.username or ""))
-            id = f"name:{name}"[:MOST_ID_CHARACTERS] if name else ""
-        return id if 0 < len(id) <= MOST_ID_CHARACTERS and id.isprintable() else ""
+            return self._name_as_id
+        if len(id) > MOST_ID_CHARACTERS or not id.isprintable():
+            return ""
+        return id
+
+    @property
+    def _name_as_id(self) -> str:
+        name = "".join(filter(str.isprintable, self.username or ""))
+        return f"name:{name}"[:MOST_ID_CHARACTERS] if name else ""
 
 
 _MESSAGES: Final = RecordReader(Message)
@@ -313,19 +341,13 @@ _read_array: Final = msgspec.json.Decoder(list[Raw]).decode
 def id_of_ours(blocks: Any) -> str:
     """The id of the message of ours that was posted with these blocks
     (:data:`~imserver_arrivals.live.MARK`); ``""``: they are others."""
-    ids = (
-        (each.get("block_id") for each in blocks if isinstance(each, dict))
-        if isinstance(blocks, list)
-        else ()
-    )
-    return next(
-        (
-            id.partition(".")[2]
-            for id in ids
-            if isinstance(id, str) and id.startswith(f"{MARK}.")
-        ),
-        "",
-    )
+    if not isinstance(blocks, list):
+        return ""
+    for block in blocks:
+        mark, _, id = text_at(block, "block_id").partition(".")
+        if mark == MARK and id:
+            return id
+    return ""
 
 
 def seconds_of(moment: float | None) -> float:
@@ -337,7 +359,10 @@ def microseconds_of(ts: str | None) -> int:
     """The time that Slack's ``ts`` names, in Unix microseconds; 0: it names
     none."""
     match = _TS.fullmatch(ts or "")
-    return int(match[1]) * 1_000_000 + int(match[2].ljust(6, "0")[:6]) if match else 0
+    if match is None:
+        return 0
+    seconds, fraction = match.groups()
+    return int(seconds) * 1_000_000 + int(fraction.ljust(6, "0")[:6])
 
 
 class SlackExport:
@@ -349,78 +374,93 @@ class SlackExport:
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
         self._source = source_of(path, self.problems)
-        tops = [
-            name
-            for name in self._source.names
-            if name.rpartition("/")[2] == "users.json"
-        ]
-        if not tops:
-            raise BadArchive(f"{path} is no export of Slack: it has no users.json")
-        self._top = min(tops, key=len).removesuffix("users.json")
+        self._top = self._top_of(path)
         self._files: dict[str, list[str]] = {}
         """Folder of a conversation → the names of its files."""
         self._bots: dict[str, str] = {}
         """Id of a bot or an app, of those that no message names → its name."""
         self._has_surveyed = False
-        listed = {f"{name}.json" for name in (*LISTS, "users", *_BOTS)}
-        left = []
-        for name in self._source.names:
-            folder, slash, file = name.removeprefix(self._top).partition("/")
-            if not name.startswith(self._top):
-                left.append(name)
-            elif slash:
-                self._files.setdefault(folder, []).append(file)
-            elif folder not in listed:
-                left.append(name)
+        unread = self._sort_files()
         self._uploads = {
             name.partition("/")[0]: f"{self._top}{UPLOADS}/{name}"
             for name in self._files.get(UPLOADS, ())
         }
         self._texts = Texts(set(), {})
+
         self.users = [
             user for user in self._rows("users.json", User) if ID.fullmatch(user.id)
         ]
         self._read_bots()
         self.conversations: list[Conversation] = []
         self._read_lists()
-        for name in left:
+        for name in unread:
             self._leave(name)
+
+    def _top_of(self, path: Path) -> str:
+        """The folder of the export in the archive, with a slash at its end;
+        ``""``: the archive itself."""
+        tops = [
+            name.removesuffix("users.json")
+            for name in self._source.names
+            if name.rpartition("/")[2] == "users.json"
+        ]
+        if not tops:
+            raise BadArchive(f"{path} is no export of Slack: it has no users.json")
+        return min(tops, key=len)
+
+    def _sort_files(self) -> list[str]:
+        """Find the files of each folder, and return those that are in none and
+        that nobody reads."""
+        lists = {f"{name}.json" for name in (*LISTS, "users", *_BOTS)}
+        unread = []
+        for name in self._source.names:
+            folder, slash, file = name.removeprefix(self._top).partition("/")
+            if not name.startswith(self._top):
+                unread.append(name)
+            elif slash:
+                self._files.setdefault(folder, []).append(file)
+            elif folder not in lists:
+                unread.append(name)
+        return unread
 
     def _read_bots(self) -> None:
         """Read what bots are called: their messages may have an id alone."""
         for user in self.users:
-            if user.profile is not None and user.profile.bot_id:
-                self._bots[user.profile.bot_id] = (
-                    user.profile.real_name or user.real_name or user.name or ""
-                )
-        for file, names in _BOTS.items():
+            profile = user.profile
+            if profile is not None and profile.bot_id:
+                name = profile.real_name or user.real_name or user.name or ""
+                self._bots[profile.bot_id] = name
+        for file, fields in _BOTS.items():
             if f"{self._top}{file}.json" not in self._source.names:
                 continue
             for raw in self._array(f"{file}.json"):
                 row = _value_of(raw)
-                for id, name in names:
-                    if text_at(row, id) and text_at(row, name):
-                        self._bots.setdefault(text_at(row, id), text_at(row, name))
+                for id_field, name_field in fields:
+                    id = text_at(row, id_field)
+                    name = text_at(row, name_field)
+                    if id and name:
+                        self._bots.setdefault(id, name)
 
     def _read_lists(self) -> None:
         """Read the lists of conversations, and find the folder of each."""
-        meant = {
+        folders = {
             unicodedata.normalize("NFKC", folder): folder for folder in self._files
         }
-        seen: set[str] = set()
+        ids: set[str] = set()
         taken: set[str] = set()
         for file, kind in LISTS.items():
             for row in self._rows(f"{file}.json", Conversation, optional=True):
                 row.kind = kind
-                if not ID.fullmatch(row.id) or row.id in seen:
+                if not ID.fullmatch(row.id) or row.id in ids:
                     self.problems.note_broken(
                         f"{file}.json", "a conversation without an id of its own"
                     )
                     continue
-                seen.add(row.id)
-                folder = meant.get(unicodedata.normalize("NFKC", row.name or ""), "")
-                is_own = folder != "" and folder not in taken
-                row.folder = folder if is_own else row.id
+                ids.add(row.id)
+                folder = folders.get(unicodedata.normalize("NFKC", row.name or ""), "")
+                # of two conversations with one name, the first has the folder
+                is_free = folder != "" and folder not in taken
+                row.folder = folder if is_free else row.id
                 taken.add(row.folder)
                 self.conversations.append(row)
 
@@ -429,47 +469,41 @@ class SlackExport:
         listed = {each.folder for each in self.conversations}
         for folder in self._files.keys() - listed - {UPLOADS}:
             conversation = Conversation(_id_of_folder(folder), folder, folder=folder)
-            senders: dict[str, None] = {}
-            for day in self._days(conversation, Problems()):
-                for message in self._day(conversation, day, Problems()):
-                    senders[message.sender] = None
+            senders = self._senders(conversation)
             if not senders:
                 for file in self._files[folder]:
                     self._leave(f"{self._top}{folder}/{file}")
                 continue
             senders.pop("", None)
             conversation.members = list(senders)
+            what = "a closed group"
             if _DIRECT.fullmatch(folder) and len(senders) == 2:
                 conversation.kind = "direct"
+                what = "a conversation of two"
             self.conversations.append(conversation)
-            what = (
-                "a conversation of two"
-                if conversation.kind == "direct"
-                else "a closed group"
-            )
             self.problems.note(
                 f"folder {folder[:60]} that no list names (it comes as {what})"
             )
+
+    def _senders(self, conversation: Conversation) -> dict[str, None]:
+        """Who has written in a conversation, each once. ``""``: a message has
+        no sender."""
+        senders: dict[str, None] = {}
+        for day in self._days(conversation, Problems()):
+            for message in self._day(conversation, day, Problems()):
+                senders[message.sender] = None
+        return senders
 
     def _leave(self, name: str) -> None:
         """Note a file that is of no conversation, and count the messages in
         it."""
         short = name.removeprefix(self._top)[:60]
-        count = 0
-        if name.endswith(".json"):
-            rows = (
-                self._array(name.removeprefix(self._top), Problems())
-                if name.startswith(self._top)
-                else []
-            )
-            if not name.startswith(self._top):
-                rows = self._read(name, name, Problems())
-            count = sum(
-                bool(microseconds_of(text_at(_value_of(row), "ts"))) for row in rows
-            )
-        if count:
+        rows = self._read(name, name, Problems()) if name.endswith(".json") else []
+        times = [microseconds_of(text_at(_value_of(row), "ts")) for row in rows]
+        messages = sum(map(bool, times))
+        if messages:
             self.problems.note_lost(
-                f"message in {short}, which is of no conversation", count=count
+                f"message in {short}, which is of no conversation", count=messages
             )
         else:
             self.problems.note(f"file {short}")
@@ -498,24 +532,26 @@ class SlackExport:
     # --- records --------------------------------------------------------------
 
     def _group(self, conversation: Conversation) -> Group:
+        is_named = conversation.kind != "several"
         about = conversation.purpose or conversation.topic
-        pins = (
+        description = (about.value if about else "") or ""
+        pins = [
             records.Pin(
                 f"{conversation.id}.{pin.id}",
                 pin.user or "",
                 int(seconds_of(pin.created) * 1000),
             )
             for pin in conversation.pins or ()
-        )
+        ]
         return Group(
             id=conversation.id,
             kind=conversation.kind,
-            name="" if conversation.kind == "several" else conversation.name or "",
-            description=self._texts.convert((about.value if about else "") or ""),
+            name=(conversation.name or "") if is_named else "",
+            description=self._texts.convert(description),
             creator=conversation.creator or "",
             created_ms=int(seconds_of(conversation.created) * 1000),
-            members=[Member(id) for id in dict.fromkeys(conversation.members or ())],
-            pins=list(pins),
+            members=[Member(id) for id in conversation.users],
+            pins=pins,
             is_archived=bool(conversation.is_archived),
         )
 
@@ -523,123 +559,115 @@ class SlackExport:
         self, conversation: Conversation, message: Message, known: set[str]
     ) -> Iterator[Record]:
         """The record of a message, behind that of its sender if no list has
-        named them."""
-        kind, group, newest = message.kind, conversation.id, message.message
-        if kind in PASSED_OVER or message.is_ours:
-            why = "message of ours" if message.is_ours else kind
-            self.problems.note(f"{why} (leaves no entry)", group=group)
+        named them. ``known``: the ids of those who have a record."""
+        group = conversation.id
+        kind = message.kind
+        if message.is_ours or kind in PASSED_OVER:
+            what = "message of ours" if message.is_ours else kind
+            self.problems.note(f"{what} (leaves no entry)", group=group)
             return
-        if (
-            kind == "message_changed"
-            and newest is not None
-            and newest.time_us
-            and newest.kind != kind
-        ):
-            is_gone = newest.subtype == "tombstone"  # it began a thread
-            gone = replace(message, subtype="message_deleted", deleted_ts=newest.ts)
-            yield from self._records(conversation, gone if is_gone else newest, known)
+
+        edited = _edited(message)
+        if edited is not None:
+            yield from self._records(conversation, edited, known)
             return
-        before = message.previous_message
-        sender = message.sender or (before.sender if before is not None else "")
+
+        sender = _sender_of(message)
         if not sender:
             is_message = kind not in _OF_OTHERS
             note = self.problems.note_lost if is_message else self.problems.note
             note("message without a sender", group=group)
             return
-        if kind == "bot_add":
-            yield from self._added_bot(message, known)
-        if sender not in known and (nickname := self._nickname(message)):
-            known.add(sender)
-            yield records.Person(sender, nickname, why="in no list")
-        id, time_ms = f"{group}.{message.ts}", message.time_us // 1000
-        if kind == "message_deleted":
-            yield records.Removal(
-                group, sender, time_ms, f"{group}.{message.deleted_ts}"
+
+        yield from self._newcomers(message, sender, known)
+        if kind in _REMOVALS:
+            yield _removal(message, group, sender)
+        elif kind in _CHANGES and conversation.kind != "direct":
+            yield self._change(message, group, sender)
+        else:
+            yield self._message(message, group, sender)
+
+    def _newcomers(
+        self, message: Message, sender: str, known: set[str]
+    ) -> Iterator[Record]:
+        """The people of a message whom no list has named: a bot that it says
+        was added, and its sender."""
+        if message.kind == "bot_add":
+            # other messages of the bot have its id alone
+            service = _SERVICE.search(message.text or "")
+            if service is not None and service["bot"] not in known:
+                known.add(service["bot"])
+                nickname = nickname_of(service["name"])
+                yield records.Person(service["bot"], nickname, why="in no list")
+
+        if sender not in known:
+            nickname = self._nickname(message)
+            if nickname:
+                known.add(sender)
+                yield records.Person(sender, nickname, why="in no list")
+
+    def _change(self, message: Message, group: str, sender: str) -> Change:
+        """What a message says has happened in its group."""
+        kind = message.kind
+        id = f"{group}.{message.ts}"
+        if kind in EVENTS:
+            id = f"{id}.{sender}"  # a message may have the same time
+        change = partial(Change, id=id, group=group, time_ms=message.time_ms)
+
+        if kind in JOINED:
+            return change(
+                person=message.inviter or sender, kind="join", people=[sender]
             )
-            return
-        if kind == "reaction_removed":
-            about = f"{group}.{message.item.ts if message.item is not None else ''}"
-            yield records.Removal(
-                group, sender, time_ms, about, _reaction(sender, message.reaction or "")
-            )
-            return
-        if conversation.kind != "direct" and kind in (
-            *JOINED,
-            *LEFT,
-            *RENAMED,
-            *DESCRIBED,
-        ):
-            # a message may have the same time
-            id = f"{id}.{sender}" if kind in EVENTS else id
-            change = partial(Change, id, group, sender, time_ms)
-            if kind in JOINED:
-                yield Change(
-                    id, group, message.inviter or sender, time_ms, "join", [sender]
-                )
-            elif kind in LEFT:
-                yield change("leave", [sender])
-            elif kind in RENAMED:
-                yield change("name", text=message.name or "")
-            else:
-                yield change(
-                    "description",
-                    text=self._texts.convert(message.topic or message.purpose or ""),
-                )
-            return
+        if kind in LEFT:
+            return change(person=sender, kind="leave", people=[sender])
+        if kind in RENAMED:
+            return change(person=sender, kind="name", text=message.name or "")
+        description = self._texts.convert(message.topic or message.purpose or "")
+        return change(person=sender, kind="description", text=description)
+
+    def _message(self, message: Message, group: str, sender: str) -> Record:
+        kind = message.kind
         if kind not in TEXTS:
             self.problems.note(f"kind {kind[:60]} (imported as text)", group=group)
+
         text = self._texts.convert(text_of(message))
+        if kind == "me_message":
+            text = f"_{text}_"
+
         thread = message.thread_ts if message.thread_ts != message.ts else ""
+        time_ms = message.time_ms
         root_ms = microseconds_of(thread) // 1000
         if root_ms > time_ms:
             self.problems.note(
                 "reply older than its message (it comes behind it)", group=group
             )
             time_ms = root_ms + 1
-        yield records.Message(
-            id=id,
+
+        files = (*(message.files or ()), message.file)
+        return records.Message(
+            id=f"{group}.{message.ts}",
             group=group,
             person=sender,
             time_ms=time_ms,
-            text=f"_{text}_" if kind == "me_message" else text,
+            text=text,
             thread=f"{group}.{thread}" if thread else "",
             also=kind == "thread_broadcast",
             is_edited=bool(message.edited),
             reactions=list(_reactions(message)),
-            files=[
-                _file(each)
-                for each in (*(message.files or ()), message.file)
-                if each is not None
-            ],
+            files=[_file(file) for file in files if file is not None],
         )
-
-    def _added_bot(self, message: Message, known: set[str]) -> Iterator[Record]:
-        """The bot that a message says was added: others of its messages have
-        its id alone."""
-        service = _SERVICE.search(message.text or "")
-        if service is not None and service["bot"] not in known:
-            known.add(service["bot"])
-            yield records.Person(
-                service["bot"], nickname_of(service["name"]), why="in no list"
-            )
 
     def _nickname(self, message: Message) -> str:
         """The name of a sender whom no list names: a guest of a shared channel,
         an app, or somebody who was deleted."""
-        profiles = [
-            each
-            for each in (message.user_profile, message.bot_profile)
-            if each is not None
-        ]
-        names = [
-            text
-            for each in profiles
-            for text in (each.display_name, each.real_name, each.name)
-        ]
-        ids = (message.bot_id or "", message.app_id or "", message.sender)
-        bots = [self._bots.get(id) for id in ids]
-        nickname = nickname_of(message.username, *names, *bots)
-        return nickname or ("Slackbot" if message.sender == SLACKBOT else "")
+        names = [message.username]
+        for profile in (message.user_profile, message.bot_profile):
+            if profile is not None:
+                names += [profile.display_name, profile.real_name, profile.name]
+        for id in (message.bot_id, message.app_id, message.sender):
+            names.append(self._bots.get(id or ""))
+        fallback = "Slackbot" if message.sender == SLACKBOT else ""
+        return nickname_of(*names) or fallback
 
     # --- files ----------------------------------------------------------------
 
@@ -738,9 +766,9 @@ def _read_row(
 ) -> _Row:
     """A row, raw or decoded. Raises ValueError and RecursionError if it is
     broken."""
-    return (
-        reader.decode(raw, note) if isinstance(raw, Raw) else reader.convert(raw, note)
-    )
+    if isinstance(raw, Raw):
+        return reader.decode(raw, note)
+    return reader.convert(raw, note)
 
 
 def _value_of(raw: Any) -> Any:
@@ -765,22 +793,45 @@ def _person(user: User) -> records.Person:
     """The person of a row of ``users.json``. Bots and deactivated users have
     nothing to log in with."""
     profile = user.profile or Profile()
-    nickname = (
-        nickname_of(profile.display_name, profile.real_name, user.real_name, user.name)
-        or user.id
-    )
-    why = (
-        "deactivated"
-        if user.deleted
-        else "bot"
-        if user.is_bot or user.id == SLACKBOT
-        else ""
-    )
-    if why:
-        return records.Person(user.id, nickname, avatar=user.id, why=why)
-    return records.Person(
-        user.id, nickname, user.name or "", profile.email or "", user.id
-    )
+    names = (profile.display_name, profile.real_name, user.real_name, user.name)
+    person = records.Person(user.id, nickname_of(*names) or user.id, avatar=user.id)
+    if user.deleted:
+        return replace(person, why="deactivated")
+    if user.is_bot or user.id == SLACKBOT:
+        return replace(person, why="bot")
+    return replace(person, login=user.name or "", email=profile.email or "")
+
+
+def _edited(message: Message) -> Message | None:
+    """What the message has become that an event says was edited; None: it is
+    no such event."""
+    newest = message.message
+    if message.kind != "message_changed" or newest is None:
+        return None
+    if not newest.time_us or newest.kind == message.kind:
+        return None
+    if newest.subtype == "tombstone":
+        # it was deleted, and stands there for the thread that it began
+        return replace(message, subtype="message_deleted", deleted_ts=newest.ts)
+    return newest
+
+
+def _sender_of(message: Message) -> str:
+    """The sender of a message, or of the one that it takes back; ``""``: there
+    is none."""
+    before = message.previous_message
+    return message.sender or (before.sender if before is not None else "")
+
+
+def _removal(message: Message, group: str, sender: str) -> records.Removal:
+    """The message, or the reaction, that an event says was taken back."""
+    if message.kind == "message_deleted":
+        ts = message.deleted_ts
+        reaction = None
+    else:
+        ts = message.item.ts if message.item is not None else ""
+        reaction = _reaction(sender, message.reaction or "")
+    return records.Removal(group, sender, message.time_ms, f"{group}.{ts}", reaction)
 
 
 def _reactions(message: Message) -> Iterator[records.Reaction]:
@@ -797,12 +848,13 @@ def _file(file: File) -> records.File:
     address = (file.url_private or "") if file.is_external else ""
     if address.startswith(("http://", "https://")):
         return records.File(file.id, file.title or file.name or "", address)
+    if file.is_canvas:
+        name = file.title or file.name or "file"
+    else:
+        name = file.name or file.title or "file"
     is_gone = file.mode in ("tombstone", "hidden_by_limit")
-    names = (file.title, file.name) if file.is_canvas else (file.name, file.title)
-    name = next(filter(None, names), "file")
-    return records.File(
-        file.id, name, why="file that Slack had deleted" if is_gone else ""
-    )
+    why = "file that Slack had deleted" if is_gone else ""
+    return records.File(file.id, name, why=why)
 
 
 # --- texts --------------------------------------------------------------------
@@ -829,34 +881,32 @@ class Texts(Struct):
     def _tag(self, content: str) -> str:
         """What stands for ``<content>``. It is still escaped."""
         target, _, label = content.partition("|")
-        if target.startswith("@"):
-            is_known = target[1:] in self.known
-            return (
-                mention(target[1:])
-                if is_known
-                else f"@{(label or target[1:]).lstrip('@')}"
-            )
-        if target.startswith("#"):
-            return f"#{label or _escaped(self.channels.get(target[1:], target[1:]))}"
-        if target.startswith("!"):
-            word = target[1:].partition("^")[0]
+        sign = target[:1]
+        id = target[1:]
+        if sign == "@":
+            if id in self.known:
+                return mention(id)
+            return f"@{(label or id).lstrip('@')}"
+        if sign == "#":
+            return f"#{label or _escaped(self.channels.get(id, id))}"
+        if sign == "!":
+            word = id.partition("^")[0]
             if word in ("here", "channel", "everyone"):
                 return mention(EVERYBODY)
             return label or f"@{word}"
         if target.startswith(("mailto:", "tel:")):
             return label or target.partition(":")[2]
-        if label in ("", target) or target.partition("://")[2].rstrip(
-            "/"
-        ) == label.rstrip("/"):
+        address = target.partition("://")[2]
+        if label in ("", target) or label.rstrip("/") == address.rstrip("/"):
             return target
         return f"{label} ({target})"
 
 
 def _emoji(match: re.Match[str]) -> str:
-    return (
-        emoji_named(match[1] + (f"::skin-tone-{match[2]}" if match[2] else ""))
-        or match[0]
-    )
+    name, tone = match.groups()
+    if tone:
+        name += f"::skin-tone-{tone}"
+    return emoji_named(name) or match[0]
 
 
 def _escaped(text: str) -> str:
@@ -870,17 +920,13 @@ def text_of(message: Message) -> str:
     """The text of a message with the tables in its blocks; of an app also what
     it says in attachments, or in blocks alone."""
     text = message.text or (message.comment.comment if message.comment else "") or ""
-    if not text and message.blocks:
+    tables = []
+    if message.blocks and not text:
         text = "".join(_of_blocks(message.blocks, 0)).strip()
-        tables = []
     else:
         tables = [_of_table(each, 0) for each in _tables_in(message.blocks)]
-    more = [
-        said
-        for each in message.attachments or ()
-        if (said := _of_attachment(each, text))
-    ]
-    return "\n".join(filter(None, (text, *tables, *more)))
+    attachments = [_of_attachment(each, text) for each in message.attachments or ()]
+    return "\n".join(filter(None, (text, *tables, *attachments)))
 
 
 def _tables_in(blocks: Any) -> Iterator[Any]:
@@ -901,18 +947,16 @@ def _of_table(block: Any, depth: int) -> str:
 
 def _of_attachment(given: Attachment, text: str) -> str:
     link = given.title_link or ""
-    title = (
-        f"<{link}|{given.title}>"
-        if given.title and link.startswith("http")
-        else given.title
-    )
+    if link and link in text:  # Slack's preview of a link that the message has
+        return ""
+    title = given.title
+    if title and link.startswith("http"):
+        title = f"<{link}|{title}>"
     fields = [
         f"{each.get('title') or ''}: {each.get('value') or ''}".strip(": ")
         for each in given.fields or ()
     ]
-    if link and link in text:  # Slack's preview of a link that the message has
-        return ""
-    parts = [each for each in (given.pretext, title, given.text, *fields) if each]
+    parts = filter(None, (given.pretext, title, given.text, *fields))
     blocks = "".join(_of_blocks(given.blocks, 0)).strip()
     return "\n".join(parts) or blocks or given.fallback or ""
 
@@ -924,40 +968,25 @@ def _of_blocks(value: Any, depth: int) -> Iterator[str]:
     if isinstance(value, list):
         for each in value:
             yield from _of_blocks(each, depth + 1)
-        return
-    if not isinstance(value, dict):
-        return
-    kind, text = value.get("type"), value.get("text")
+    elif isinstance(value, dict):
+        yield from _of_block(value, depth)
+
+
+def _of_block(block: Json, depth: int) -> Iterator[str]:
+    kind = text_at(block, "type")
+    text = block.get("text")
+    address = block.get("url")
     if kind in _TABLES:
-        yield f"{_of_table(value, depth)}\n"
-    elif kind in (
-        "mrkdwn",
-        "plain_text",
-        "text",
-        "raw_text",
-        "raw_number",
-    ) and isinstance(text, str):
+        yield f"{_of_table(block, depth)}\n"
+    elif kind in _TEXT_BLOCKS and isinstance(text, str):
         yield text
-    elif kind == "link" and isinstance(value.get("url"), str):
-        yield (
-            f"<{value['url']}|{text}>" if isinstance(text, str) else f"<{value['url']}>"
-        )
-    elif kind == "emoji":
-        yield f":{value.get('name')}:"
-    elif kind == "user":
-        yield f"<@{value.get('user_id')}>"
-    elif kind == "channel":
-        yield f"<#{value.get('channel_id')}>"
-    elif kind == "broadcast":
-        yield f"<!{value.get('range')}>"
+    elif kind == "link" and isinstance(address, str):
+        yield f"<{address}|{text}>" if isinstance(text, str) else f"<{address}>"
+    elif kind in _REFERENCES:
+        field, form = _REFERENCES[kind]
+        yield form.format(block.get(field))
     else:
         for key in ("text", "fields", "elements"):
-            yield from _of_blocks(value.get(key), depth + 1)
-        if kind in (
-            "section",
-            "header",
-            "context",
-            "rich_text_section",
-            "rich_text_preformatted",
-        ):
+            yield from _of_blocks(block.get(key), depth + 1)
+        if kind in _LINES:
             yield "\n"
