@@ -33,6 +33,13 @@ from .to_slack import to_mrkdwn
 LOOK_BACK: Final = 86_400.0
 """Seconds before an interruption of which messages are read again: they may
 have replies and reactions."""
+_SHORT_SECONDS: Final = 0.1
+"""How long events are awaited while a channel is behind."""
+_MOST_BLOCKS: Final = 50
+"""Blocks of a message. Slack refuses more of them, or longer ones."""
+_MOST_BLOCK_CHARACTERS: Final = 3_000
+_MOST_SUMMARY_CHARACTERS: Final = 1_000
+"""Of the text that notifications show."""
 _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 """What may be a user in a file of messages."""
 
@@ -74,37 +81,25 @@ class LiveSlack:
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
         self._server = SlackServer(address, token)
         self._hooks = {group: Server(each, {}) for group, each in back.items()}
-        self._cursor, self._place = "", Place(0.0)
+        self._cursor = ""
+        self._place = Place(0.0)
         self._posted = set[str]()  # ids of messages of ours that are there
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
-        news, end = News(folder), monotonic() + seconds
+        news = News(folder)
+        end = monotonic() + seconds
         try:
             if self._server.is_connected and cursor == self._cursor:
                 self._server.acknowledge()
             else:
                 self._begin(cursor, news)
             behind = dict(self._place.behind)
-            self._server.receive(min(seconds, 0.1) if behind else seconds)
+            # histories are waiting, too
+            patience = min(seconds, _SHORT_SECONDS) if behind else seconds
+            self._server.receive(patience)
             since = self._take(news)
-            soon = (
-                news.rows.keys() | self._hooks.keys()
-            )  # what changes a message comes after it; so does ours
-            for number, id in enumerate(
-                sorted(behind, key=lambda each: each not in soon)
-            ):
-                if not number or id in soon or monotonic() < end:
-                    self._read_history(news, id, behind.pop(id))
-            for id, ts in news.reacted:
-                answer = self._server.call(
-                    "reactions.get", channel=id, timestamp=ts, full="true"
-                )
-                message = answer.get("message")
-                if (
-                    text_at(message, "ts") == ts
-                    and text_at(message, "subtype") != "tombstone"
-                ):
-                    news.rows[id][ts] = message
+            self._catch_up(news, behind, end)
+            self._read_reactions(news)
             for id, rows in news.rows.items():
                 self._put(news, id, rows.values())
             has_news = bool(news.people or news.channels)
@@ -114,35 +109,48 @@ class LiveSlack:
             self._server.disconnect()
             raise
         place = self._place
-        self._place = Place(
-            max(since, place.since), place.first, behind, place.round + has_news
-        )
+        since = max(since, place.since)
+        self._place = Place(since, place.first, behind, place.round + has_news)
         self._cursor = msgspec.json.encode(self._place).decode()
         return self._cursor
+
+    def _catch_up(self, news: News, behind: dict[str, float], end: float) -> None:
+        """Read the histories of channels that are behind: one at least, then
+        until the end of the round. Those that are read go from ``behind``."""
+        # what changes a message comes after it; so does ours
+        soon = news.rows.keys() | self._hooks.keys()
+        ids = sorted(behind, key=lambda id: id not in soon)
+        for number, id in enumerate(ids):
+            if number == 0 or id in soon or monotonic() < end:
+                self._read_history(news, id, behind.pop(id))
+
+    def _read_reactions(self, news: News) -> None:
+        """Ask for the messages with new reactions, which their events do not
+        have."""
+        for id, ts in news.reacted:
+            answer = self._server.call(
+                "reactions.get", channel=id, timestamp=ts, full="true"
+            )
+            message = answer.get("message")
+            is_gone = text_at(message, "subtype") == "tombstone"
+            if text_at(message, "ts") == ts and not is_gone:
+                news.rows[id][ts] = message
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
         hook = self._hooks.get(group) or self._hooks.get("")
         if hook is None or str(id) in self._posted:
             return False
-        rest, blocks = (
-            f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}",
-            list[dict[str, Any]](),
-        )
-        while rest and len(blocks) < 50:  # more, or longer ones, Slack refuses
-            part = re.sub("&[a-z]{0,3}$", "", rest[:3000])  # no half of an escape
+        rest = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}"
+        blocks: list[dict[str, Any]] = []
+        while rest and len(blocks) < _MOST_BLOCKS:
+            part = rest[:_MOST_BLOCK_CHARACTERS]
+            part = re.sub("&[a-z]{0,3}$", "", part)  # no half of an escape
             rest = rest[len(part) :]
-            blocks.append(
-                {
-                    "type": "section",
-                    "text": {"type": "mrkdwn", "text": part, "verbatim": True},
-                }
-            )
+            content = {"type": "mrkdwn", "text": part, "verbatim": True}
+            blocks.append({"type": "section", "text": content})
         blocks[0]["block_id"] = f"{MARK}.{id}"
-        hook.ask(
-            "POST",
-            "",
-            {"text": to_mrkdwn(f"{nickname}: {text}"[:1000]), "blocks": blocks},
-        )
+        summary = to_mrkdwn(f"{nickname}: {text}"[:_MOST_SUMMARY_CHARACTERS])
+        hook.ask("POST", "", {"text": summary, "blocks": blocks})
         return True
 
     def close(self) -> None:
@@ -159,59 +167,69 @@ class LiveSlack:
         self._server.disconnect()
         self._server.connect()
         self._server.look_around()
-        own = [
-            each.id
-            for each in self._server.channels.values()
-            if each.is_member and ID.fullmatch(each.id)
-        ]
         if cursor:
-            place.behind = {id: place.behind.get(id, place.since) for id in own}
+            place.behind = {
+                channel.id: place.behind.get(channel.id, place.since)
+                for channel in self._server.channels.values()
+                if channel.is_member and ID.fullmatch(channel.id)
+            }
             news.people.update(self._server.users)
         self._place = place
 
     def _take(self, news: News) -> float:
         """Sort what events tell, and return the time of the last one."""
-        last, first = 0.0, self._place.first * 1_000_000
+        last = 0.0
+        first = self._place.first * 1_000_000
         for event in self._server.events:
-            kind, moment, user = (
-                text_at(event, "type"),
-                text_at(event, "event_ts"),
-                text_at(event, "user"),
-            )
-            last = max(last, microseconds_of(moment) / 1_000_000)
-            if kind in ("team_join", "user_change"):
+            last = max(last, microseconds_of(text_at(event, "event_ts")) / 1_000_000)
+            if text_at(event, "type") in ("team_join", "user_change"):
                 news.people.update(self._server.meet([event.get("user")]))
-            where = event.get("channel") or event.get("item")
-            id = text_at(where) or text_at(where, "id") or text_at(where, "channel")
+            id = _channel_of(event)
             if not ID.fullmatch(id):
                 continue
-            rows, about = news.rows.setdefault(id, {}), _about(event)
+            news.rows.setdefault(id, {})
+            about = _about(event)
             if about and microseconds_of(about) <= first:
                 continue
-            reaction = f"{about} {user} {text_at(event, 'reaction')}"
-            change = text_at(event, "subtype") if kind == "message" else kind
-            if kind == "reaction_added":
-                rows.pop(reaction, None)
-                news.reacted[id, about] = None
-            elif kind in EVENTS:
-                rows[reaction if about else f"{moment} {user}"] = event | {"ts": moment}
-            elif kind == "message" and not about:
-                rows[text_at(event, "ts")] = event
-                self._save_files(news, event)
-            elif kind == "message":
-                rows[about] = event
-            else:
-                news.channels.add(id)
-            if change in JOINED or change in LEFT:
-                channel = self._server.channels.get(id)
-                if channel is not None and channel.members is not None:
-                    others = [each for each in channel.members if each != user]
-                    channel.members = [*others, user] if change in JOINED else others
-            elif change.startswith(("channel_", "group_")):
-                self._server.channels.pop(id, None)
-                if change == "channel_created":
-                    self._server.call("conversations.join", channel=id)
+            self._sort(news, id, about, event)
+            self._watch_channel(id, event)
         return min(last, time())
+
+    def _sort(self, news: News, id: str, about: str, event: dict[str, Any]) -> None:
+        """Keep an event of a channel, or what has to be asked for because of
+        it. ``about``: the time of the message that it changes."""
+        rows = news.rows[id]
+        kind = text_at(event, "type")
+        user = text_at(event, "user")
+        moment = text_at(event, "event_ts")
+        reaction = f"{about} {user} {text_at(event, 'reaction')}"
+        if kind == "reaction_added":
+            rows.pop(reaction, None)
+            news.reacted[id, about] = None
+        elif kind in EVENTS:
+            rows[reaction if about else f"{moment} {user}"] = event | {"ts": moment}
+        elif kind == "message" and about:
+            rows[about] = event
+        elif kind == "message":
+            rows[text_at(event, "ts")] = event
+            self._save_files(news, event)
+        else:
+            news.channels.add(id)
+
+    def _watch_channel(self, id: str, event: dict[str, Any]) -> None:
+        """Follow who is in a channel, and forget one that has changed."""
+        kind = text_at(event, "type")
+        change = text_at(event, "subtype") if kind == "message" else kind
+        if change in JOINED or change in LEFT:
+            user = text_at(event, "user")
+            channel = self._server.channels.get(id)
+            if channel is not None and channel.members is not None:
+                others = [each for each in channel.members if each != user]
+                channel.members = [*others, user] if change in JOINED else others
+        elif change.startswith(("channel_", "group_")):
+            self._server.channels.pop(id, None)
+            if change == "channel_created":
+                self._server.call("conversations.join", channel=id)
 
     def _read_history(self, news: News, id: str, known: float) -> None:
         """Write what a channel has had since a time, and what there was of late
@@ -220,13 +238,15 @@ class LiveSlack:
         since = {"channel": id, "oldest": f"{oldest:.6f}"}
         for page in self._server.pages("conversations.history", "messages", **since):
             for root in page:
-                if microseconds_of(text_at(root, "latest_reply")) > oldest * 1_000_000:
-                    ts = text_at(root, "ts")
-                    for replies in self._server.pages(
-                        "conversations.replies", "messages", ts=ts, **since
-                    ):
-                        own = [each for each in replies if text_at(each, "ts") != ts]
-                        self._put_history(news, id, own, known)
+                if microseconds_of(text_at(root, "latest_reply")) <= oldest * 1_000_000:
+                    continue
+                ts = text_at(root, "ts")
+                for thread in self._server.pages(
+                    "conversations.replies", "messages", ts=ts, **since
+                ):
+                    # the message with which the thread begins is in it
+                    replies = [each for each in thread if text_at(each, "ts") != ts]
+                    self._put_history(news, id, replies, known)
             self._put_history(news, id, page, known)
 
     def _put_history(self, news: News, id: str, page: list[Any], known: float) -> None:
@@ -248,48 +268,51 @@ class LiveSlack:
         for row in rows:
             moment = microseconds_of(text_at(row, "ts"))
             if moment:
-                day = datetime.fromtimestamp(moment / 1_000_000, UTC).strftime(
-                    "%Y-%m-%d"
-                )
-                days.setdefault(day, []).append(row)
+                sent_at = datetime.fromtimestamp(moment / 1_000_000, UTC)
+                days.setdefault(f"{sent_at:%Y-%m-%d}", []).append(row)
             self._server.ask_for(text_at(row, "user"))
             self._posted.add(id_of_ours(row.get("blocks")))
         if not days or self._server.channel(id) is None:
             return
         news.channels.add(id)
         (news.folder / id).mkdir(exist_ok=True)
-        for day, some in days.items():
-            content = msgspec.json.encode(some)
-            named = {each.decode() for each in _PEOPLE.findall(content)}
-            news.people.update(named.intersection(self._server.users))
+        for day, rows_of_day in days.items():
+            content = msgspec.json.encode(rows_of_day)
+            ids = {each.decode() for each in _PEOPLE.findall(content)}
+            news.people.update(ids.intersection(self._server.users))
             with (news.folder / id / f"{day}.json").open("ab+") as file:
                 if file.tell():
+                    # the array that is there goes on
                     file.truncate(file.tell() - 1)
                     content = b"," + content[1:]
                 file.write(content)
 
     def _put_lists(self, news: News) -> None:
         lists: dict[str, list[Channel]] = {each: [] for each in LISTS}
-        for channel in filter(None, map(self._server.channel, sorted(news.channels))):
-            lists[channel.file].append(channel)
-            news.people.update(channel.members or ())
-        users = [
-            self._server.users[id]
-            for id in sorted(news.people)
-            if id in self._server.users
-        ]
+        for id in sorted(news.channels):
+            channel = self._server.channel(id)
+            if channel is not None:
+                lists[channel.file].append(channel)
+                news.people.update(channel.members or ())
+        people = sorted(news.people.intersection(self._server.users))
+        users = [self._server.users[id] for id in people]
         for name, rows in {"users": users, **lists}.items():
             (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
 
     def _save_files(self, news: News, row: dict[str, Any]) -> None:
         files = row.get("files")
-        for file in (
-            converted(each, File) for each in (files if isinstance(files, list) else ())
-        ):
+        for each in files if isinstance(files, list) else ():
+            file = converted(each, File)
             if file is not None and ID.fullmatch(file.id) and not file.is_external:
                 self._server.save(
                     file.url_private or "", news.folder / UPLOADS / file.id / "file"
                 )
+
+
+def _channel_of(event: dict[str, Any]) -> str:
+    """The id of the channel that an event tells of; ``""``: of none."""
+    where = event.get("channel") or event.get("item")
+    return text_at(where) or text_at(where, "id") or text_at(where, "channel")
 
 
 def _about(event: dict[str, Any]) -> str:
@@ -304,7 +327,8 @@ def _about(event: dict[str, Any]) -> str:
 def _place_of(cursor: str) -> Place:
     """The place that a cursor names. Raises LiveError."""
     if not cursor:
-        return Place(now := time(), now)
+        now = time()
+        return Place(now, now)
     try:
         if cursor.startswith("@"):
             return Place(int(cursor[1:]) / 1000)
