@@ -36,7 +36,6 @@ from .records import (
     Emoji,
     File,
     Group,
-    GroupKind,
     Member,
     Message,
     Person,
@@ -70,27 +69,26 @@ _CHANGES: Final[
 """Kind of a post → the change, and the property that says who or what; ``""``:
 its user."""
 _PASSED_OVER: Final = {
-    *(
-        "system_join_leave",
-        "system_add_remove",
-        "system_ephemeral",
-        "system_move_channel",
-    ),
-    *(
-        "system_join_team",
-        "system_leave_team",
-        "system_add_to_team",
-        "system_remove_from_team",
-    ),
-    *("system_convert_channel", "system_change_chan_privacy", "system_gm_to_channel"),
-    *("system_channel_deleted", "system_channel_restored", "system_autotranslation"),
-    *(
-        "system_warn_metric_status",
-        "add_bot_teams_channels",
-        "burn_on_read",
-        "reminder",
-    ),
-    *("page", "page_comment"),
+    "system_join_leave",
+    "system_add_remove",
+    "system_ephemeral",
+    "system_move_channel",
+    "system_join_team",
+    "system_leave_team",
+    "system_add_to_team",
+    "system_remove_from_team",
+    "system_convert_channel",
+    "system_change_chan_privacy",
+    "system_gm_to_channel",
+    "system_channel_deleted",
+    "system_channel_restored",
+    "system_autotranslation",
+    "system_warn_metric_status",
+    "add_bot_teams_channels",
+    "burn_on_read",
+    "reminder",
+    "page",
+    "page_comment",
 }
 """Kinds of posts that leave no entry. The others are messages."""
 _TEXTS: Final = {
@@ -325,23 +323,26 @@ class Mattermost:
 
     def records(self) -> Iterator[Record]:
         yield from self._people.values()
-        yield from (Emoji(name, file) for name, file in self._emoji.items())
+        for name, file in self._emoji.items():
+            yield Emoji(name, file)
         for id, channel in self._channels.items():
             yield self._group(id, channel)
         for id, header in self._direct.items():
-            members, pins = self._members.get(id, ()), self._pins_of(id)
-            kind: GroupKind = "several" if len(members) > 2 else "direct"
+            members = self._members.get(id, ())
             yield Group(
-                id, kind, description=self._text(header, ""), members=members, pins=pins
+                id,
+                "several" if len(members) > 2 else "direct",
+                description=self._text(header, ""),
+                members=members,
+                pins=self._pins_of(id),
             )
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file: its path below ``data/``, or of an emoji (by the
         old command) beside it."""
-        name = self._top + (
-            file if file.startswith("exported_emoji/") else f"data/{file}"
-        )
+        folder = "" if file.startswith("exported_emoji/") else "data/"
+        name = f"{self._top}{folder}{file}"
         return self._source.open(name) if name in self._names else None
 
     # --- lines ----------------------------------------------------------------
@@ -390,99 +391,122 @@ class Mattermost:
         others: set[int] = set()
         """Hashes of the lines that are no posts."""
         for number, line in self._numbered():
-            noted: list[str] = []
-            try:
-                row = _FIRST_LINES.decode(line or b'{"type":"post"}', noted.append)
-            except (ValueError, RecursionError) as error:
-                if not _is_post(line or b""):
-                    self.problems.note_broken(f"line {number}", error)
+            row = self._first_line(line, number)
+            if row is None:
                 continue
-            # what is wrong in posts is noted where these are read
-            if row.type not in _POST_TYPES:
-                for each in noted:
-                    self.problems.note_field(f"a line of type {row.type[:60]}", each)
             outline = row.post or row.direct_post
             if outline is not None:
                 self._look(outline, table, strangers)
                 continue
-            known, key = len(others), hash((line or b"").strip())
-            others.add(key)
-            if len(others) == known:
+            key = hash((line or b"").strip())
+            if key in others:
                 self.problems.note("line that stands twice (counts once)")
-            elif row.user is not None or row.bot is not None:
-                self._add_person(row.user, row.bot)
-            elif row.direct_channel is not None:
-                self._add_direct(row.direct_channel, strangers)
-            elif row.channel is not None:
-                self._add_channel(row.channel, number)
-            elif row.team is not None:
-                self._teams[row.team.name] = row.team
-            elif row.emoji is not None:
-                self._emoji[row.emoji.name] = row.emoji.image or ""
-            elif row.type not in ("version", "role", "scheme", "post", "direct_post"):
-                self.problems.note(f"line of type {row.type[:60]} (not imported)")
+            else:
+                others.add(key)
+                self._add(row, number, strangers)
+
         strangers.pop("", None)
         for id in strangers:
             name = id.removeprefix("webhook/")
-            self._people.setdefault(
-                id, Person(id, name, why="bot" if name != id else "not in the export")
-            )
+            why = "bot" if name != id else "not in the export"
+            self._people.setdefault(id, Person(id, name, why=why))
+
+    def _first_line(self, line: bytes | None, number: int) -> FirstLine | None:
+        """A line as it is read first; None: it is broken, which is noted unless
+        it is a post."""
+        notes: list[str] = []
+        try:
+            row = _FIRST_LINES.decode(line or b'{"type":"post"}', notes.append)
+        except (ValueError, RecursionError) as error:
+            if not _is_post(line or b""):
+                self.problems.note_broken(f"line {number}", error)
+            return None
+        # what is wrong in posts is noted where these are read
+        if row.type not in _POST_TYPES:
+            for field in notes:
+                self.problems.note_field(f"a line of type {row.type[:60]}", field)
+        return row
+
+    def _add(self, row: FirstLine, number: int, strangers: dict[str, None]) -> None:
+        """Remember what a line tells that is no post."""
+        if row.user is not None:
+            self._add_person(row.user, is_bot=False)
+        elif row.bot is not None:
+            self._add_person(row.bot, is_bot=True)
+        elif row.direct_channel is not None:
+            self._add_direct(row.direct_channel, strangers)
+        elif row.channel is not None:
+            self._add_channel(row.channel, number)
+        elif row.team is not None:
+            self._teams[row.team.name] = row.team
+        elif row.emoji is not None:
+            self._emoji[row.emoji.name] = row.emoji.image or ""
+        elif row.type not in ("version", "role", "scheme", *_POST_TYPES):
+            self.problems.note(f"line of type {row.type[:60]} (not imported)")
 
     def _look(self, post: Outline, table: mmap, strangers: dict[str, None]) -> None:
         """Find who has posted, the pins, and posts that may have the same
         group, author and time."""
-        group, author = _group_of(post), _author_of(post)
+        group = _group_of(post)
+        author = _author_of(post)
         strangers[author] = None
         if post.channel_members and group not in self._direct:
             self._add_direct(DirectChannel(post.channel_members), strangers)
+
         key = hash((group, author, post.create_at))
-        bit = key % _BITS
-        if table[bit >> 3] >> (bit & 7) & 1:
+        byte, bit = divmod(key % _BITS, 8)
+        if table[byte] >> bit & 1:
             self._twins.add(key)
-        table[bit >> 3] |= 1 << (bit & 7)
+        table[byte] |= 1 << bit
+
         if not (post.is_pinned or post.replies):
             return
         root = _digest(group, author, post.create_at)  # of twins, that is the first one
         if post.is_pinned:
-            self._pins.setdefault(group, {})[root] = Pin(root, time_ms=post.create_at)
+            self._add_pin(group, root, post)
         counts: Counter[str] = Counter()
         for reply in post.replies or ():
             author = _author_of(reply)
             strangers[author] = None
             id = _counted(_digest(root, author, reply.create_at), counts)
             if reply.is_pinned:
-                self._pins.setdefault(group, {})[id] = Pin(id, time_ms=reply.create_at)
+                self._add_pin(group, id, reply)
+
+    def _add_pin(self, group: str, id: str, post: Head) -> None:
+        pins = self._pins.setdefault(group, {})
+        pins[id] = Pin(id, time_ms=post.create_at)
 
     # --- people and groups ----------------------------------------------------
 
-    def _add_person(self, user: User | None, bot: User | None) -> None:
-        row = user or bot
-        assert row is not None
-        if not row.username or row.username in self._people:
+    def _add_person(self, row: User, *, is_bot: bool) -> None:
+        id = row.username
+        if not id or id in self._people:
             self.problems.note_broken(
-                f"user {row.username[:60]}", "there are two, or there is no name"
+                f"user {id[:60]}", "there are two, or there is no name"
             )
             return
         name = f"{row.first_name or ''} {row.last_name or ''}".strip()
-        nickname = row.nickname or row.display_name or name or row.username
-        why = "bot" if user is None else "deactivated" if row.delete_at else ""
-        login, email = ("", "") if why else (row.username, row.email or "")
-        person = Person(
-            row.username, nickname, login, email, row.profile_image or "", why
-        )
-        self._people[person.id] = person
+        nickname = row.nickname or row.display_name or name or id
+        person = Person(id, nickname, avatar=row.profile_image or "")
+        if is_bot:
+            person = replace(person, why="bot")
+        elif row.delete_at:
+            person = replace(person, why="deactivated")
+        else:
+            person = replace(person, login=id, email=row.email or "")
+        self._people[id] = person
+
         if "system_guest" in (row.roles or "").split():
             self.problems.note(
-                "guest (here a person who may join open groups)", person=person.id
+                "guest (here a person who may join open groups)", person=id
             )
         for team in row.teams or ():
             for channel in team.channels or ():
-                self._add_member(f"{team.name}/{channel.name}", person.id, channel)
+                self._add_member(f"{team.name}/{channel.name}", id, channel)
 
     def _add_member(self, group: str, person: str, row: ChannelMember) -> None:
-        role: Role = (
-            "admin" if "channel_admin" in (row.roles or "").split() else "member"
-        )
+        is_admin = "channel_admin" in (row.roles or "").split()
+        role: Role = "admin" if is_admin else "member"
         read_ms = -1 if row.last_viewed_at is None else max(row.last_viewed_at, 0)
         self._members.setdefault(group, []).append(Member(person, role, read_ms))
 
@@ -501,7 +525,8 @@ class Mattermost:
         ]
         people = {row.username: row for row in rows if row.username}
         id = _direct_id(people)
-        self._direct[id], self._members[id] = direct.header or "", []
+        self._direct[id] = direct.header or ""
+        self._members[id] = []
         for name, row in people.items():
             strangers[name] = None
             self._add_member(id, name, row)
@@ -509,12 +534,11 @@ class Mattermost:
     def _group(self, id: str, channel: Channel) -> Group:
         """A channel. With several teams, its name has that of the team, and
         nobody may join a public channel of a team that is not open itself."""
-        team, has_one = self._teams[channel.team], len(self._teams) == 1
+        team = self._teams[channel.team]
+        is_for_all = len(self._teams) == 1 or team.allow_open_invite
         return Group(
             id,
-            "open"
-            if channel.type == "O" and (has_one or team.allow_open_invite)
-            else "closed",
+            "open" if channel.type == "O" and is_for_all else "closed",
             self._titled(channel, channel.display_name or channel.name),
             self._text(channel.purpose or channel.header or "", channel.team),
             members=self._members.get(id, ()),
@@ -523,30 +547,22 @@ class Mattermost:
         )
 
     def _pins_of(self, group: str) -> Sequence[Pin]:
-        pins = self._pins.get(group)
-        return list(pins.values()) if pins else ()
+        return list(self._pins.get(group, {}).values())
 
     def _titled(self, channel: Channel, name: str) -> str:
+        if len(self._teams) == 1:
+            return name
         team = self._teams[channel.team]
-        return (
-            name
-            if len(self._teams) == 1
-            else f"{name} ({team.display_name or team.name})"
-        )
+        return f"{name} ({team.display_name or team.name})"
 
     # --- messages -------------------------------------------------------------
 
     def _messages(self) -> Iterator[Message | Change | Removal]:
         twins = _Twins()
         for number, line in self._numbered():
-            noted: list[str] = []
+            notes: list[str] = []
             try:
-                if line is None:
-                    raise ValueError("it is too long")
-                row = _POST_LINES.decode(line, noted.append)
-                post = row.post or row.direct_post
-                if post is None and row.type in _POST_TYPES:
-                    raise ValueError("it has no post that can be read")
+                post = _post_in(line, notes)
             except (ValueError, RecursionError) as error:
                 if line is None or _is_post(line):
                     self.problems.note_broken(
@@ -554,8 +570,8 @@ class Mattermost:
                     )
                 continue
             if post is not None:
-                for each in noted:
-                    self.problems.note_field("a line of a post", each)
+                for field in notes:
+                    self.problems.note_field("a line of a post", field)
                 yield from self._thread(post, number, twins)
 
     def _thread(
@@ -569,18 +585,17 @@ class Mattermost:
                 "post in a channel that is not in the export", count=count
             )
             return
+
         author = _author_of(post)
         root = _digest(group, author, post.create_at)
-        if hash((group, author, post.create_at)) not in self._twins:
-            yield from self._records(post, root, group, author, number)
-            return
-        for record in self._records(
-            post, twins.id_of(root, post), group, author, number
-        ):
-            if twins.is_new(record):
-                yield record
-            else:
+        may_stand_twice = hash((group, author, post.create_at)) in self._twins
+        if may_stand_twice:
+            root = twins.id_of(root, post)
+        for record in self._records(post, root, group, author, number):
+            if may_stand_twice and not twins.is_new(record):
                 self.problems.note("post that stands twice (comes once)", group=group)
+            else:
+                yield record
 
     def _records(
         self, post: Post, root: str, group: str, author: str, number: int
@@ -588,7 +603,7 @@ class Mattermost:
         """The records of a post and of its replies. ``root``: the id of the
         post."""
         yield from self._converted(post, root, group, author, "", number)
-        own_counts: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for index, raw in enumerate(post.replies or (), 1):
             try:
                 reply = _POSTS.decode(raw, partial(self.problems.note_field, "a reply"))
@@ -598,7 +613,7 @@ class Mattermost:
                 )
                 continue
             author = _author_of(reply)
-            id = _counted(_digest(root, author, reply.create_at), own_counts)
+            id = _counted(_digest(root, author, reply.create_at), counts)
             if 0 < reply.create_at < post.create_at:
                 self.problems.note(
                     "reply older than its message (it comes behind it)", group=group
@@ -609,11 +624,9 @@ class Mattermost:
     def _converted(
         self, post: Post, id: str, group: str, author: str, thread: str, number: int
     ) -> Iterator[Message | Change | Removal]:
-        kind, time_ms, channel = (
-            post.type or "",
-            post.create_at,
-            self._channels.get(group),
-        )
+        kind = post.type or ""
+        time_ms = post.create_at
+        channel = self._channels.get(group)
         if not author:
             self.problems.note("message of ours", group=group)
             return
@@ -631,36 +644,31 @@ class Mattermost:
         props = _props_of(post.props)
         if kind in _CHANGES:
             if channel is not None:
-                yield from self._changes(
-                    kind, props, channel, Change(id, group, author, time_ms, "join")
-                )
+                change = Change(id, group, author, time_ms, "join")
+                yield from self._changes(kind, props, channel, change)
             return
+
         if kind not in _TEXTS:
             self.problems.note(
                 f"post of type {kind[:60]} (its text is imported)", group=group
             )
-        text = "\n".join(
-            filter(None, (post.message, *attachments_in(props.attachments)))
-        )
+        team = "" if channel is None else channel.team
+        texts = filter(None, (post.message, *attachments_in(props.attachments)))
+        paths = [each.path for each in post.attachments or () if each.path]
         yield Message(
-            *(id, group, author, time_ms),
-            self._text(text, "" if channel is None else channel.team),
+            id,
+            group,
+            author,
+            time_ms,
+            self._text("\n".join(texts), team),
             thread,
             is_edited=bool(post.edit_at),
-            reactions=list(self._reactions(post.reactions, group))
-            if post.reactions
-            else (),
-            files=[
-                File(path, path.rpartition("/")[2])
-                for each in post.attachments or ()
-                if (path := each.path)
-            ],
+            reactions=list(self._reactions(post.reactions, group)),
+            files=[File(path, path.rpartition("/")[2]) for path in paths],
         )
-
         for reaction in self._reactions(post.ended_reactions, group):
-            yield Removal(
-                group, reaction.person, post.ended_at or time_ms, id, reaction
-            )
+            ended_ms = post.ended_at or time_ms
+            yield Removal(group, reaction.person, ended_ms, id, reaction)
 
     def _reactions(
         self, reactions: list[PostReaction] | None, group: str
@@ -684,9 +692,8 @@ class Mattermost:
             if text in self._people:
                 yield replace(change, kind=what, people=[text])
         elif what == "name":
-            yield replace(
-                change, kind=what, text=self._titled(channel, text or channel.name)
-            )
+            title = self._titled(channel, text or channel.name)
+            yield replace(change, kind=what, text=title)
         else:
             yield replace(change, kind=what, text=self._text(text, channel.team))
 
@@ -700,16 +707,19 @@ class Mattermost:
 
     def _named(self, match: re.Match[str], team: str) -> str:
         """The emoji, person or channel of a name."""
-        emoji, name, whole = match["emoji"], match["name"], match[0]
-        if emoji:
-            return _emoji_of(emoji) or whole
-        if not name:
+        whole = match[0]
+        if match["emoji"]:
+            return _emoji_of(match["emoji"]) or whole
+        if match["channel"]:
             channel = self._channels.get(f"{team}/{match['channel'].lower()}")
-            return (
-                whole if channel is None else f"#{channel.display_name or channel.name}"
-            )
+            if channel is None:
+                return whole
+            return f"#{channel.display_name or channel.name}"
+
+        name = match["name"]
         id = name.lower()
         while id not in self._people and id not in _EVERYBODY:
+            # a full stop may end the sentence, not the name
             if id[-1] not in "._-" or len(id) == 1:
                 return whole
             id = id[:-1]
@@ -740,15 +750,34 @@ class _Twins:
     def is_new(self, record: Message | Change | Removal) -> bool:
         """Whether a record may bring something that none before has brought:
         the second one of a message may have more reactions, or a later text."""
-        id = record.message if isinstance(record, Removal) else record.id
-        same_id, same_record = hash(id), hash(_encode(record))
-        is_known = same_id in self._seen
-        brings_more = isinstance(record, Removal) or (
-            isinstance(record, Message) and bool(record.reactions or record.is_edited)
+        if isinstance(record, Removal):
+            id = record.message
+            brings_more = True
+        else:
+            id = record.id
+            brings_more = isinstance(record, Message) and bool(
+                record.reactions or record.is_edited
+            )
+        id_hash = hash(id)
+        record_hash = hash(_encode(record))
+        is_new = record_hash not in self._seen and (
+            brings_more or id_hash not in self._seen
         )
-        is_new = same_record not in self._seen and (brings_more or not is_known)
-        self._seen.update((same_id, same_record))
+        self._seen.update((id_hash, record_hash))
         return is_new
+
+
+def _post_in(line: bytes | None, notes: list[str]) -> Post | None:
+    """The post of a line; None: it is another line. ``notes`` gets the fields
+    that are left out. Raises ValueError and RecursionError if the line is
+    broken."""
+    if line is None:
+        raise ValueError("it is too long")
+    row = _POST_LINES.decode(line, notes.append)
+    post = row.post or row.direct_post
+    if post is None and row.type in _POST_TYPES:
+        raise ValueError("it has no post that can be read")
+    return post
 
 
 def _is_post(line: bytes) -> bool:
@@ -773,11 +802,9 @@ def _messages_in(line: bytes | None) -> int:
 
 
 def _group_of(post: Head) -> str:
-    return (
-        _direct_id(post.channel_members)
-        if post.channel_members
-        else f"{post.team}/{post.channel}"
-    )
+    if post.channel_members:
+        return _direct_id(post.channel_members)
+    return f"{post.team}/{post.channel}"
 
 
 def _direct_id(people: Iterable[str]) -> str:
@@ -793,13 +820,10 @@ def _author_of(post: Head) -> str:
     if props.from_webhook not in ("true", True):
         return post.user
     for name in (props.override_username, props.webhook_display_name):
-        shown = (
-            "".join(filter(str.isprintable, name)).strip()
-            if isinstance(name, str)
-            else ""
-        )
-        if shown:
-            return f"webhook/{shown[:60]}"
+        if isinstance(name, str):
+            visible = "".join(filter(str.isprintable, name)).strip()
+            if visible:
+                return f"webhook/{visible[:60]}"
     return "webhook/webhook"
 
 
