@@ -46,7 +46,6 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "log.annotations": "imserver.messenger.log.annotations:AnnotationWriter",
         "log.conversations": "imserver.messenger.log.conversations:ConversationReader",
         "log.entries": "imserver.messenger.log.read:EntryReader",
-        "log.import_past: what `work` gets": "imserver.messenger.log.log_import:LogImport",
         "log.marks": "imserver.messenger.log.marks:MarkStore",
     },
     "imserver.plugin.services": {
@@ -63,8 +62,9 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
 their class."""
 
 _OF_CORE: Final = (
-    *("Api", "Connection", "Core", "Locations", "MessageLog", "Messaging", "Outgoing"),
-    *("PooledStatements", "Signals", "Store", "Tenants", "UnreadMessages"),
+    *("Api", "Connection", "Core", "Locations", "LogImport", "MessageLog"),
+    *("Messaging", "Outgoing", "PooledStatements", "Signals", "Store", "Tenants"),
+    "UnreadMessages",
 )
 """Classes of which features make no objects: their constructors are not
 shown."""

@@ -29,7 +29,9 @@ SINCE: Final[Mapping[str, int]] = {
         2,
     ),
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "Ask"), 3),
-    **dict.fromkeys(("Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4),
+    **dict.fromkeys(
+        ("Holder", "LogImport", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4
+    ),
     **dict.fromkeys(
         ("every", "view", "ArchivedFiles", "offline_parts", "on_several_machines"), 4
     ),

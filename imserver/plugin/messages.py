@@ -22,6 +22,7 @@ from imserver.messenger.log.contract import StorageUnsure as StorageUnsure
 from imserver.messenger.log.conversations import (
     UnreadMessages as UnreadMessages,
 )
+from imserver.messenger.log.log_import import LogImport as LogImport
 from imserver.messenger.log.message_log import MessageLog as MessageLog
 from imserver.messenger.log.model import Ask as Ask
 from imserver.messenger.log.model import AskAnswer

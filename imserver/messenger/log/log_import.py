@@ -59,7 +59,8 @@ from imserver.messenger.log.transaction import AppTransaction
 
 
 class LogImport:
-    """What :meth:`MessageLog.import_past` gives its function.
+    """The transaction that :meth:`MessageLog.import_past` gives its function:
+    it stores what has happened on another server.
 
     Each method has a ``key``, which names what is stored in the app. What has a
     key that was stored before is not stored again: so an import may be
@@ -71,6 +72,8 @@ class LogImport:
     A join or leave has no effect on who has left or joined later: an import
     that is repeated finds the memberships of its end. At the same time the
     order of the calls counts, if one transaction has them all.
+
+    ``added`` says how many entries are new so far.
     """
 
     def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
@@ -94,7 +97,6 @@ class LogImport:
         self._stored_at: int = last[0][0] if last else 0
         self._reactions: list[tuple[int, int, str, str, int]] = []
         self.added = 0
-        """Number of the entries that are new."""
 
     def find(self, key: str) -> int:
         """The id of the entry with a key among those that were given, or stored
@@ -102,7 +104,8 @@ class LogImport:
         return self._ids.get(_digest(key), (0, 0))[0]
 
     def conversation_of(self, key: str) -> int:
-        """The conversation of such an entry; 0: there is none."""
+        """The conversation of the entry with a key, as :meth:`find` finds it;
+        0: there is none."""
         return self._ids.get(_digest(key), (0, 0))[1]
 
     # --- messages -------------------------------------------------------------
