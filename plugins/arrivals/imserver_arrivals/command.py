@@ -256,7 +256,7 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
         new = target.added
         added = {
             "accounts": new["account"],
-            "groups": new["begin"],
+            "groups": new["group"],
             "messages": new["message"],
         }
         record_act(

@@ -42,8 +42,7 @@ class Destination:
         """The messages page, whose links open messages; ``""``: the app has a
         page elsewhere."""
         self.added: Counter[str] = Counter()
-        """What is new: accounts, groups (``begin``), messages and other events,
-        reactions, files, emoji."""
+        """What is new: accounts, groups, messages, reactions, files, emoji."""
         self._store, self._problems = store, problems
         self._uploads = Uploads(
             settings_of(config, UploadSettings), config.server.data_dir, store

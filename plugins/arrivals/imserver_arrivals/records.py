@@ -73,11 +73,13 @@ class Member(Struct, frozen=True):
 
 class Pin(Struct, frozen=True):
     """A pinned message. ``person``: who has pinned it; ``""``: it is not
-    known."""
+    known. ``group``: said by the import; a format lists the pin in its
+    group."""
 
     message: str
     person: str = ""
     time_ms: int = 0
+    group: str = ""
 
 
 class Group(Struct, frozen=True, tag="group"):
@@ -94,6 +96,12 @@ class Group(Struct, frozen=True, tag="group"):
     pins: Sequence[Pin] = ()
     is_archived: bool = False
     avatar: str = ""
+
+    @property
+    def admins(self) -> list[str]:
+        """Who may do all there. The owner of ours is one of the owners there,
+        and the others are admins."""
+        return [member.person for member in self.members if member.role != "member"]
 
 
 class Reaction(Struct, frozen=True):
@@ -139,15 +147,17 @@ class Message(Struct, frozen=True, tag="message"):
 
 class Change(Struct, frozen=True, tag="change"):
     """What has happened in a group. ``people``: who joins or leaves. ``text``:
-    the new name or description."""
+    the new name or description. The import alone says the kind ``member`` (who
+    never was there joins) and the ``role`` of those who join."""
 
     id: str
     group: str
     person: str
     time_ms: int
-    kind: Literal["join", "leave", "name", "description"]
+    kind: Literal["join", "member", "leave", "name", "description"]
     people: Sequence[str] = ()
     text: str = ""
+    role: Role = "member"
 
 
 class Removal(Struct, frozen=True, tag="removal"):

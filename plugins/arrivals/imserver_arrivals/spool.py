@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from .records import Change, Message, Removal
+from .records import Change, Group, Message, Removal
 from .source import write_all
 
 RUN_BYTES: Final = 8 << 20
@@ -22,11 +22,15 @@ _LENGTH: Final = Layout("<I")
 _LATE: Final = 1 << 62
 
 
-def moment(record: Any) -> int:
-    """The place of a record, or of an event, in the order: by time, but what
-    was taken back is last: nothing comes after its removal."""
-    time_ms: int = record.time_ms
-    return time_ms + _LATE if isinstance(record, Removal) else time_ms
+def moment(record: Group | Message | Change | Removal) -> int:
+    """The place of a record in the order: by time, but what was taken back is
+    last: nothing comes after its removal. A group has the place of its
+    beginning."""
+    if isinstance(record, Group):
+        return record.created_ms
+    if isinstance(record, Removal):
+        return record.time_ms + _LATE
+    return record.time_ms
 
 
 class Spool:

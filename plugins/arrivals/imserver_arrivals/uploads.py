@@ -11,15 +11,17 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from imserver.media.emoji import NAME, OwnEmoji
 from imserver.media.uploads import Offer, Upload, Uploads
 from imserver.plugin.errors import ServiceRefused, StorageUnavailable, Unavailable
 
 from .problems import Problems
-from .records import Archive, Emoji
+from .records import Archive, Emoji, File
+from .text import clean
 
+_NAME_CHARACTERS: Final = 255
 _OF_FILE: Final = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 """The id of a file or user, with which the name of a file begins."""
 
@@ -111,6 +113,24 @@ class FileUploads:
             return None
         self.new += 1
         return added
+
+    def part(self, file: File, user: str) -> dict[str, Any]:
+        """What a message of a user says of a file. Without its bytes it has its
+        name only."""
+        name = clean(file.name or "file").replace("\n", " ")[:_NAME_CHARACTERS]
+        upload = self.upload(file.id, user, name) if not file.why else None
+        if upload is None:
+            return {"type": "file", "name": name}
+
+        address = f"/api/v1/uploads/{upload.id}"
+        # a recording has no length, and was no spoken message
+        kind = "file" if upload.kind == "voice" else upload.kind
+        part = {"type": kind, "url": address, "name": name, "bytes": upload.bytes}
+        if upload.width:
+            part |= {"width": upload.width, "height": upload.height}
+        if upload.thumbnail_bytes:
+            part["thumbnail"] = f"{address}/thumbnail"
+        return part
 
     def add_emoji(self, own: OwnEmoji, emoji: Iterable[Emoji]) -> None:
         """Add own emoji. Those of a name that the app has stay."""

@@ -1,0 +1,268 @@
+"""What the records of an archive become here: keys, users, texts and drafts.
+
+Everything has a key made of the ids in the archive, by which the log stores it
+once.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.people.accounts import Account
+from imserver.plugin.messages import Draft, clean_name
+from imserver.plugin.wire import Limit
+
+from .records import Change, Group, Message, Pin, Reaction, Removal
+from .survey import Survey
+from .text import clean, linked, with_links, with_people
+
+Happening = Group | Message | Change | Removal | Pin
+"""What is stored of an archive, in the order of the times. A group stands for
+its beginning."""
+NAME_CHARACTERS: Final = 50
+"""Of a group. More are cut."""
+DESCRIPTION_CHARACTERS: Final = 500
+_MOST_PARTS: Final = 10
+"""Messages of ours that a removal takes back: one of there with so many files
+as these can have."""
+
+
+class Keys(Struct, frozen=True):
+    """The keys of a record. ``stores``: of the entries that it makes.
+    ``changes``: of the entries that it changes, which an earlier transaction
+    must have stored. ``asks``: of the entries that it looks for besides."""
+
+    stores: Sequence[str]
+    changes: Sequence[str] = ()
+    asks: Sequence[str] = ()
+
+
+class Conversion:
+    """Converts the records of one archive, without a look into the log.
+    ``accounts``: id of a person there → the account here."""
+
+    def __init__(
+        self, archive: str, survey: Survey, accounts: Mapping[str, Account]
+    ) -> None:
+        self._archive = archive
+        self._accounts = accounts
+        self.survey = survey
+
+    # --- keys -----------------------------------------------------------------
+
+    def keys(self, record: Happening) -> Keys:
+        """All keys that storing a record needs."""
+        if isinstance(record, Message):
+            return self._keys_of_message(record)
+        if isinstance(record, Removal):
+            targets = self.removed_keys(record)
+            return Keys([removal_key(target) for target in targets], targets)
+        if isinstance(record, Group):
+            newest = self.survey.of_groups[record.id].newest
+            return Keys(
+                [self.group_key(record.id)], asks=[self.key(id) for _, id in newest]
+            )
+        if isinstance(record, Pin):
+            return Keys([self.pin_key(record)], asks=[self.key(record.message)])
+        return Keys([self.key(record.id)])
+
+    def _keys_of_message(self, message: Message) -> Keys:
+        key = self.key(message.id)
+        reactions = [reaction_key(key, reaction) for reaction in message.reactions]
+        edit = self.edit_key(message)
+        asks = [self.key(id) for id in linked(message.text)]
+        if edit:
+            asks.append(edit)
+        if about := message.thread or message.reply:
+            asks.append(self.key(about))
+        changes = [key] if edit or reactions else []
+        return Keys([key, *reactions], changes, asks)
+
+    def key(self, id: str) -> str:
+        """The key of a message or a change."""
+        return f"{self._archive}.{id}"
+
+    def group_key(self, group: str) -> str:
+        """The key of the beginning of a group. Slack's have no word before
+        them: they are older than other formats, of which a group and a message
+        may have the same id."""
+        if self._archive == "slack":
+            return f"slack.{group}"
+        return f"{self._archive}.group.{group}"
+
+    def pin_key(self, pin: Pin) -> str:
+        """The key of a pin."""
+        return f"{self.key(pin.message)}.p"
+
+    def edit_key(self, message: Message) -> str:
+        """The key of the edit that has brought the text of a message; ``""``:
+        none has."""
+        if not message.is_edited:
+            return ""
+        return f"{self.key(message.id)}.edit:{digest_of([message.text])}"
+
+    def removed_keys(self, removal: Removal) -> Sequence[str]:
+        """The keys of what a removal takes back: a reaction, or a message with
+        those that have the rest of its files."""
+        key = self.key(removal.message)
+        if removal.reaction is not None:
+            return [reaction_key(key, removal.reaction)]
+        return [key, *(f"{key}.{number}" for number in range(1, _MOST_PARTS))]
+
+    # --- people ---------------------------------------------------------------
+
+    def user(self, person: str) -> str:
+        """The user of a person; ``""``: nobody."""
+        account = self._accounts.get(person)
+        return "" if account is None else account.user
+
+    def users(self, people: Iterable[str]) -> list[str]:
+        """The users of people, without those who are nobody here."""
+        return [user for person in people if (user := self.user(person))]
+
+    def _named(self, person: str) -> tuple[str, str] | None:
+        account = self._accounts.get(person)
+        return None if account is None else (account.user, account.nickname)
+
+    # --- groups ---------------------------------------------------------------
+
+    def first_members(self, group: Group) -> Sequence[str]:
+        """The people who are in a group from its beginning on, the owner
+        first."""
+        activity = self.survey.of_groups[group.id]
+        listed = self._listed(group)
+        return [
+            person
+            for person in listed
+            if person == listed[0] or not activity.joins_first(person)
+        ]
+
+    def _listed(self, group: Group) -> Sequence[str]:
+        """The owner of a group and its members; of an archived one also its
+        writers, who may read it."""
+        activity = self.survey.of_groups[group.id]
+        people = self.survey.people
+        writers = activity.seen if group.is_archived else ()
+        members = (person for person in writers if people[person].is_member)
+        return list(dict.fromkeys((activity.owner, *activity.members, *members)))
+
+    def name(self, group: Group) -> str:
+        """The name of a group here."""
+        name = group.name
+        if not name and group.kind == "several":
+            members = map(self._named, self.survey.of_groups[group.id].members)
+            name = ", ".join(member[1] for member in members if member is not None)
+        return short_name(name) or clean_name(group.id)[:NAME_CHARACTERS]
+
+    def description(self, text: str) -> str:
+        """The description of a group here."""
+        text = with_people(text, self._named)[0]
+        return clean(with_links(text, _no_address))[:DESCRIPTION_CHARACTERS]
+
+    # --- messages -------------------------------------------------------------
+
+    def draft(self, message: Message, parts: Sequence[Mapping[str, Any]]) -> Draft:
+        """A message as the log takes it, but for the ids of the log: those of
+        its group, of what it replies to, and of the messages to which it links.
+        ``parts``: what it says of its files."""
+        text, mentions = self.text(message)
+        type, body = content_of(parts, clean(with_links(text, _no_address)))
+        return Draft(
+            sender=self.user(message.person),
+            type=type,
+            body=body,
+            time_ms=time_of(message),
+            meta=msgspec.json.encode({"mentions": mentions}) if mentions else b"",
+            to_user=self._receiver(message),
+            also=message.also,
+        )
+
+    def text(self, message: Message) -> tuple[str, Sequence[str]]:
+        """The text of a message with the names of people and the addresses of
+        files that are elsewhere, and the users whom it mentions. Links to
+        messages are marks."""
+        text, mentions = with_people(message.text, self._named)
+        files = [
+            clean(f"{file.name} {file.address}".strip())
+            for file in message.files
+            if file.address
+        ]
+        return "\n".join(filter(None, (text, *files))), mentions
+
+    def _receiver(self, message: Message) -> str:
+        """The receiver of a message in a conversation of two; ``""``: it is in
+        a group."""
+        if self.survey.groups[message.group].kind != "direct":
+            return ""
+        members = self.survey.of_groups[message.group].members
+        others = (person for person in members if person != message.person)
+        return self.user(next(others, message.person))
+
+
+def time_of(record: Happening) -> int:
+    """When a record has happened: a time that can be shown, and that is not 0,
+    which would be now."""
+    time_ms = record.created_ms if isinstance(record, Group) else record.time_ms
+    return shown_ms(time_ms)
+
+
+def shown_ms(time_ms: int) -> int:
+    """The nearest time that can be shown and is not 0."""
+    return min(max(time_ms, 1), Limit.TIME_MS)
+
+
+def short_name(name: str) -> str:
+    """A name of there as one that a group may have here; ``""``: it has no
+    sign that can be seen."""
+    return clean_name(name)[:NAME_CHARACTERS].strip()
+
+
+def reaction_key(message: str, reaction: Reaction) -> str:
+    """The key of a reaction to the message with a key."""
+    return f"{message}.{reaction.person}.{reaction.name or reaction.emoji}"
+
+
+def removal_key(target: str) -> str:
+    """The key of the end of what has the key ``target``."""
+    return f"{target}.removed"
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """A short digest for a key."""
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+
+
+def content_of(parts: Sequence[Mapping[str, Any]], text: str) -> tuple[str, bytes]:
+    """The type and the body of a message with files and a text."""
+    if not parts:
+        return "text", _body_of(text)
+    caption = {"caption": text} if text else {}
+    if len(parts) > 1:
+        return "album", msgspec.json.encode({"items": parts, **caption})
+    content = {**parts[0], **caption}
+    return content.pop("type"), msgspec.json.encode(content)
+
+
+def with_text(type: str, body: bytes, text: str) -> bytes:
+    """The body of a content with another text. Its files stay."""
+    if type == "text":
+        return _body_of(text)
+    try:
+        content = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return body
+    content.pop("caption", None)
+    if text:
+        content["caption"] = text
+    return msgspec.json.encode(content)
+
+
+def _body_of(text: str) -> bytes:
+    return (text or "…").encode()
+
+
+def _no_address(_: str) -> str:
+    return ""

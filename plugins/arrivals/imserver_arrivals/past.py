@@ -1,0 +1,214 @@
+"""Stores the records of a batch in a transaction of the log."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from imserver.plugin.messages import Draft, LogImport, Rejected
+from imserver.plugin.wire import Limit
+
+from .conversion import (
+    Conversion,
+    Happening,
+    reaction_key,
+    removal_key,
+    short_name,
+    time_of,
+    with_text,
+)
+from .records import Change, Group, Message, Pin, Removal
+from .text import clean, linked, with_links
+
+
+class PastWriter:
+    """Stores records in one run of a transaction. Another run takes another
+    writer. ``page``: the address of the page whose links open a message;
+    ``""``: links stay as they were."""
+
+    def __init__(
+        self,
+        past: LogImport,
+        conversion: Conversion,
+        groups: Mapping[str, int],
+        page: str,
+    ) -> None:
+        self._past = past
+        self._conversion = conversion
+        self._page = page
+        self.groups = dict(groups)
+        """Id of a group there → the id of ours."""
+        self.messages: list[tuple[Message, int]] = []
+        """The messages that the log has, and their ids."""
+        self.added: Counter[str] = Counter()
+        """How many groups, messages and reactions are new."""
+        self.lost: Counter[tuple[str, str]] = Counter()
+        """(Why, group) → how many messages the log refuses."""
+        self.changed: Counter[tuple[str, str]] = Counter()
+        """(What, group) → how much differs from the archive."""
+
+    def store(self, record: Happening, draft: Draft | None) -> None:
+        """Store a record. ``draft``: what a message becomes."""
+        if isinstance(record, Message):
+            assert draft is not None
+            self._store_message(record, draft)
+        elif isinstance(record, Group):
+            before = self._past.added
+            self.groups[record.id] = self._create_group(record)
+            self.added["group"] += self._past.added - before
+        elif isinstance(record, Change):
+            self._change_group(record)
+        elif isinstance(record, Pin):
+            self._pin(record)
+        else:
+            self._take_back(record)
+
+    # --- groups ---------------------------------------------------------------
+
+    def _create_group(self, group: Group) -> int:
+        """The id of a group, which is created if it is new: its first entry, or
+        after some time only later ones, tell it."""
+        conversion = self._conversion
+        key = conversion.group_key(group.id)
+        keys = conversion.keys(group)
+        for known_key in (key, *keys.asks):
+            if number := self._past.conversation_of(known_key):
+                return number
+        first = conversion.first_members(group)
+        return self._past.create_group(
+            key,
+            conversion.user(first[0]),
+            conversion.name(group),
+            conversion.users(first),
+            time_of(group),
+            admins=conversion.users(group.admins),
+            description=conversion.description(group.description),
+            avatar=group.avatar,
+            is_open=group.kind == "open" and not group.is_archived,
+        )
+
+    def _change_group(self, change: Change) -> None:
+        key = self._conversion.key(change.id)
+        group = self.groups.get(change.group, 0)
+        by = self._conversion.user(change.person)
+        time_ms = time_of(change)
+        users = self._conversion.users(change.people)
+
+        if change.kind == "leave":
+            self._past.leave(key, group, users, by, time_ms)
+        elif change.kind == "name":
+            self._past.describe(
+                key, group, "name", short_name(change.text), by, time_ms
+            )
+        elif change.kind == "description":
+            text = self._conversion.description(change.text)
+            self._past.describe(key, group, "description", text, by, time_ms)
+        else:
+            self._past.join(
+                key,
+                group,
+                users,
+                by,
+                time_ms,
+                role=change.role,
+                only_first=change.kind == "member",
+            )
+
+    # --- annotations ----------------------------------------------------------
+
+    def _pin(self, pin: Pin) -> None:
+        key = self._conversion.pin_key(pin)
+        if self._past.find(key):
+            return
+        message = self._past.find(self._conversion.key(pin.message))
+        user = self._conversion.user(pin.person)
+        if not message or not self._past.pin(key, message, user, time_of(pin)):
+            self.changed["pin of a message that is not there", pin.group] += 1
+
+    def _take_back(self, removal: Removal) -> None:
+        user = self._conversion.user(removal.person)
+        for target in self._conversion.removed_keys(removal):
+            self._past.take_back(removal_key(target), target, user, time_of(removal))
+
+    # --- messages -------------------------------------------------------------
+
+    def _store_message(self, message: Message, draft: Draft) -> None:
+        key = self._conversion.key(message.id)
+        edit = self._conversion.edit_key(message)
+        unknown = [each for each in (key, edit) if each and not self._past.find(each)]
+        before = self._past.added
+
+        draft = self._with_text(message, self._with_place(message, draft))
+        stored = self._append(message, draft)
+
+        if isinstance(stored, Rejected):
+            why = f"message that the log refuses: {stored.detail or stored.reason}"
+            self.lost[why, message.group] += 1
+        else:
+            self.groups[message.group] = self._past.conversation_of(key)
+            self.messages.append((message, stored))
+        new = {each for each in unknown if self._past.find(each)}
+        self.added["message"] += key in new
+        self.added["reaction"] += self._past.added - before - len(new)
+
+    def _append(self, message: Message, draft: Draft) -> int | Rejected:
+        key = self._conversion.key(message.id)
+        edit = self._conversion.edit_key(message)
+        reactions = self._reactions(message, key)
+        stored = self._past.append(key, draft, reactions, edit)
+        # nothing but a message begins a thread
+        if isinstance(stored, Rejected) and draft.thread:
+            draft = replace(draft, thread=0)
+            stored = self._past.append(key, draft, reactions, edit)
+        return stored
+
+    def _with_place(self, message: Message, draft: Draft) -> Draft:
+        """A draft with its conversation and the message to which it replies."""
+        target = message.thread or message.reply
+        about = self._past.find(self._conversion.key(target)) if target else 0
+        if target and not about:
+            why = "reply to a message that is not there (comes as a message)"
+            self.changed[why, message.group] += 1
+        return replace(
+            draft,
+            about=about,
+            thread=about if message.thread else 0,
+            conversation=0 if draft.to_user else self.groups.get(message.group, 0),
+        )
+
+    def _with_text(self, message: Message, draft: Draft) -> Draft:
+        """A draft whose links lead to our messages. That of a new edit has the
+        files of the message that it changes."""
+        key = self._conversion.key(message.id)
+        edit = self._conversion.edit_key(message)
+        is_edited = edit and self._past.find(key) and not self._past.find(edit)
+        if not is_edited and not linked(message.text):
+            return draft
+
+        type, body = draft.type, draft.body
+        if is_edited:
+            type, body = self._past.content(key)
+        text = self._conversion.text(message)[0]
+        text = clean(with_links(text, self._address_of))
+        return replace(draft, type=type, body=with_text(type, body, text))
+
+    def _address_of(self, id: str) -> str:
+        """The address of a message of the archive here; ``""``: it has not
+        come."""
+        key = self._conversion.key(id)
+        message = self._past.find(key) if self._page else 0
+        if not message:
+            return ""
+        return f"{self._page}#c/{self._past.conversation_of(key)}/{message}"
+
+    def _reactions(self, message: Message, key: str) -> list[tuple[str, str, str]]:
+        """(Key, user, emoji) of the reactions to a message."""
+        reactions = []
+        for reaction in message.reactions:
+            emoji = clean(reaction.emoji)
+            user = self._conversion.user(reaction.person)
+            if len(emoji.encode()) > Limit.EMOJI_BYTES:
+                self.changed["reaction with a long name", message.group] += 1
+            elif user:
+                reactions.append((reaction_key(key, reaction), user, emoji))
+        return reactions

@@ -1,0 +1,98 @@
+"""How far the members of groups have read."""
+
+from array import array
+from collections.abc import Mapping
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import Final
+
+from imserver.people.accounts import Account
+from imserver.plugin.messages import MessageLog
+
+from .conversion import time_of
+from .records import Group, Member, Message
+from .survey import Survey
+
+_PAGE: Final = 500
+"""Members whose positions are read at once."""
+
+
+class ReadPositions:
+    """What the members of an archive's groups have read: noted as messages are
+    stored, and marked at the end."""
+
+    def __init__(self, survey: Survey, accounts: Mapping[str, Account]) -> None:
+        self._groups = survey.groups
+        self._accounts = accounts
+        self._readers = {
+            group.id: self._sorted(group) for group in survey.groups.values()
+        }
+        """Id of a group there → the members of whom is known what they have
+        read; who has read least is first."""
+        self._reads: dict[str, array[int]] = {id: array("q") for id in survey.groups}
+        """Id of a group there → the last message that each of these has read,
+        as far as messages came."""
+        self._last: dict[str, int] = {}
+        """Id of a group there → the id of its last message."""
+
+    def _sorted(self, group: Group) -> list[Member]:
+        members = {
+            member.person: member
+            for member in group.members
+            if member.read_ms >= 0 and member.person in self._accounts
+        }
+        return sorted(members.values(), key=attrgetter("read_ms"))
+
+    def note(self, message: Message, id: int) -> None:
+        """A message is stored: who has read less than it has read up to the one
+        before."""
+        group = message.group
+        readers = self._readers[group]
+        reads = self._reads[group]
+        time_ms = time_of(message)
+        while len(reads) < len(readers) and readers[len(reads)].read_ms < time_ms:
+            reads.append(self._last.get(group, 0))
+        self._last[group] = max(self._last.get(group, 0), id)
+
+    def mark(self, log: MessageLog, app: str, groups: Mapping[str, int]) -> None:
+        """Let all members have read what they had read there, and all where
+        that is not known. ``groups``: id of a group there → the id of ours.
+        Switches, and raises StorageUnavailable."""
+        for id, last in self._last.items():
+            is_direct = self._groups[id].kind == "direct"
+            self._mark_group(log, app, groups[id], self._ends(id), last, is_direct)
+
+    def _ends(self, id: str) -> dict[str, int]:
+        """User → the last message that they have read in a group, of those of
+        whom it is known."""
+        ends = chain(self._reads[id], repeat(self._last[id]))
+        return {
+            self._accounts[member.person].user: end
+            for member, end in zip(self._readers[id], ends, strict=False)
+        }
+
+    def _mark_group(
+        self,
+        log: MessageLog,
+        app: str,
+        group: int,
+        ends: Mapping[str, int],
+        last: int,
+        is_direct: bool,
+    ) -> None:
+        after = ""
+        while page := log.conversations.members(app, group, after, _PAGE):
+            after = page[-1].user
+            users = [row.user for row in page]
+            positions = log.conversations.read_positions(app, {group: users})
+            behind = {}
+            for user in users:
+                position = positions.get((user, group))
+                end = ends.get(user, last)
+                if position is not None and position < end:
+                    behind[user] = end
+            if not is_direct:
+                log.marks.advance(app, group, behind)
+                continue
+            for user, end in behind.items():  # the other one sees it
+                log.marks.note(app, user, group, read=end)
