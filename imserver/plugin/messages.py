@@ -24,8 +24,8 @@ from imserver.messenger.log.conversations import (
 )
 from imserver.messenger.log.log_import import LogImport as LogImport
 from imserver.messenger.log.message_log import MessageLog as MessageLog
-from imserver.messenger.log.model import Ask as Ask
-from imserver.messenger.log.model import AskAnswer
+from imserver.messenger.log.meta import Ask as Ask
+from imserver.messenger.log.meta import AskAnswer
 from imserver.messenger.log.model import Message as Message
 from imserver.messenger.log.names import clean_name as clean_name
 from imserver.messenger.log.names import is_name as is_name

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from selenium.webdriver.common.keys import Keys
 
-from imserver.messenger.log.model import AskAnswer, AskOption
+from imserver.messenger.log.meta import AskAnswer, AskOption
 from imserver.notifications.contract import Wishes
 from imserver.notifications.digests import answer_page, gone_page
 from imserver.plugin.messages import Ask

@@ -42,6 +42,7 @@ PARTS: Final = (
         "messenger.delivery.wire",
     ),
     *(
+        "messenger.log.meta",
         "messenger.log.model",
         "messenger.log.names",
         "messenger.groups.wire",

@@ -44,8 +44,8 @@ from imserver.messenger.log.contract import (
     Stored,
 )
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.meta import Ask
 from imserver.messenger.log.model import (
-    Ask,
     Message,
     ReviewUnavailable,
     TooManyMessages,

@@ -45,7 +45,7 @@ from imserver.messenger.log.commands import (
     exclusive_objection,
     mentions_objection,
 )
-from imserver.messenger.log.model import Ask
+from imserver.messenger.log.meta import Ask
 
 
 def _content(fields: Fields) -> tuple[str, bytes]:

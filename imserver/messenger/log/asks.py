@@ -2,7 +2,7 @@
 they need.
 
 A question is a message with ``ask`` in its ``meta``
-(:class:`imserver.messenger.log.model.Ask`), which has the state and the
+(:class:`imserver.messenger.log.meta.Ask`), which has the state and the
 answers, too: every view of the message shows them. Whatever happens to a
 question is an entry of the kind ``press`` about it, in its conversation. Its
 type says what: ``answer``, ``cancel``, ``expire``, ``escalate``, ``remind``,
@@ -35,7 +35,7 @@ from imserver.messenger.log.contract import (
     RejectReason,
 )
 from imserver.messenger.log.groups import record
-from imserver.messenger.log.model import Ask, AskAnswer, ask_in
+from imserver.messenger.log.meta import Ask, AskAnswer, ask_in
 from imserver.messenger.log.read import fetch, shown
 from imserver.messenger.log.rows import (
     NUMBERS,

@@ -3,13 +3,14 @@ dialect but those of other servers' clients, in webhooks and in the HTTP API."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from imserver.gateway.config.declared import about
 from imserver.gateway.errors import Problems, StorageUnavailable
+from imserver.messenger.log.meta import Ask, ask_in, in_thread
 
 NESTED: Final = 400
 """JSON that is nested less deeply is shown as ``data``. Deeper JSON may be
@@ -38,107 +39,6 @@ class Reaction(Struct, frozen=True):
     ]
     mine: Annotated[bool, about("Whether the reader is among all of them.")]
 
-
-class AskOption(Struct, frozen=True):
-    """An option of a question: what it shows, and its value."""
-
-    text: str
-    value: str
-
-
-class AskAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An answer to a question. An erased user's free text is gone."""
-
-    user: Annotated[str, about("Who has answered.")]
-    value: Annotated[str, about("The value of an option.")] = ""
-    text: Annotated[str, about("A free text.")] = ""
-    time: Annotated[int, about("When it came, in Unix milliseconds.")]
-
-
-AskState = Literal["", "answered", "cancelled", "expired"]
-
-
-class Ask(Struct, frozen=True, omit_defaults=True):
-    """What makes a message a question: ``ask`` in its ``meta``.
-
-    ``options``: the answers to choose from. ``text``: free text is an answer,
-    too. ``of``: who may answer; None: every reader but the author. ``need``: so
-    many different users answer before it is closed. ``until``: its deadline in
-    Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``:
-    those that count, in their order. ``poll``: every reader votes, and may
-    change that until it is closed; ``of`` is empty then, so that nodes and
-    clients that know no polls let nobody answer. ``mine``: the options that the
-    reader has chosen, by their index; None: nobody has looked. ``fixed``: the
-    text is never edited, since an answer permits what it says.
-    """
-
-    class Poll(Struct, frozen=True, omit_defaults=True):
-        """What makes a question a poll, with the totals of the last count."""
-
-        MOST_OPTIONS: ClassVar[int] = 12
-
-        many: Annotated[bool, about("Whether users may choose several options.")] = (
-            False
-        )
-        anonymous: Annotated[
-            bool, about("Whether nobody sees who has voted for what.")
-        ] = False
-        voters: Annotated[int, about("How many users have voted.")] = 0
-        counts: Annotated[tuple[int, ...], about("The votes for each option.")] = ()
-        users: Annotated[
-            tuple[tuple[str, ...], ...],
-            about(
-                "For each option at most 3 users, those who chose it last. Not in an anonymous poll."
-            ),
-        ] = ()
-        time: Annotated[
-            int, about("When the votes were counted, in Unix milliseconds.")
-        ] = 0
-
-    options: tuple[AskOption, ...] = ()
-    text: bool = False
-    of: tuple[str, ...] | None = None
-    need: int = 1
-    until: int = 0
-    state: AskState = ""
-    answers: tuple[AskAnswer, ...] = ()
-    poll: Poll | None = None
-    mine: tuple[int, ...] | None = None
-    fixed: bool = False
-
-    @property
-    def count(self) -> int:
-        """How many users have answered, or voted."""
-        return len(self.answers) if self.poll is None else self.poll.voters
-
-    def answer_of(self, user: str) -> AskAnswer | None:
-        """The answer of a user, if it counts."""
-        return next((each for each in self.answers if each.user == user), None)
-
-    def may_answer(self, user: str) -> bool:
-        """Whether a receiver of the message may answer it now."""
-        return (
-            not self.state
-            and self.answer_of(user) is None
-            and (self.of is None or user in self.of)
-        )
-
-
-def ask_in(meta: bytes) -> Ask | None:
-    """The question of a message with this ``meta``; None: it is none."""
-    if b'"ask":' not in meta:
-        return None
-    try:
-        return _decode_ask(meta).ask
-    except (ValueError, RecursionError):
-        return None
-
-
-class _WithAsk(Struct):
-    ask: Ask | None = None
-
-
-_decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
 
 EntryKind = Literal[
     "message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"
@@ -202,7 +102,7 @@ class Message(Struct, frozen=True, gc=False):
     def thread(self) -> int:
         """The id of the message with which its thread begins; 0: it is no reply
         in a thread."""
-        return self._in_thread().thread
+        return in_thread(self.meta).thread
 
     @property
     def ask(self) -> Ask | None:
@@ -213,16 +113,8 @@ class Message(Struct, frozen=True, gc=False):
     @property
     def is_beside(self) -> bool:
         """Whether it is shown in its thread alone, not in its conversation."""
-        thread = self._in_thread()
+        thread = in_thread(self.meta)
         return thread.thread > 0 and not thread.also
-
-    def _in_thread(self) -> _InThread:
-        if b'"thread":' not in self.meta:
-            return _NO_THREAD
-        try:
-            return _decode_thread(self.meta)
-        except (ValueError, RecursionError):
-            return _NO_THREAD
 
     def may_be_revised(self, user: str) -> bool:
         """Whether it is a message of this user (``""``: of anybody). A recalled
@@ -265,15 +157,6 @@ class Message(Struct, frozen=True, gc=False):
             if self.body:
                 _show_text(entry, self.body)
         return entry
-
-
-class _InThread(Struct, frozen=True):
-    thread: int = 0
-    also: bool = False
-
-
-_NO_THREAD: Final = _InThread()
-_decode_thread: Final = msgspec.json.Decoder(_InThread).decode
 
 
 class EntryView(Struct, omit_defaults=True):

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.log.contract import Entry
-from imserver.messenger.log.model import Ask
+from imserver.messenger.log.meta import Ask
 from imserver.messenger.log.rows import decode_meta
 
 MOST_USERS: Final = 3

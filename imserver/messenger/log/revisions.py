@@ -15,7 +15,7 @@ from imserver.messenger.log import polls
 from imserver.messenger.log.bots import EVERYBODY
 from imserver.messenger.log.changes import note_changes
 from imserver.messenger.log.contract import Entry, Rejected, RejectReason
-from imserver.messenger.log.model import ask_in
+from imserver.messenger.log.meta import ask_in
 from imserver.messenger.log.rows import NUMBERS, decode_meta
 from imserver.messenger.log.threads import mentions_in, thread_fields
 

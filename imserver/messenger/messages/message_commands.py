@@ -60,8 +60,8 @@ from imserver.messenger.log.contract import (
     RejectReason,
 )
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.meta import Ask
 from imserver.messenger.log.model import (
-    Ask,
     EntryView,
     Message,
     ReviewUnavailable,

@@ -21,7 +21,7 @@ from imserver.messenger.log.contract import (
     Rejected,
 )
 from imserver.messenger.log.message_log import MessageLog
-from imserver.messenger.log.model import Ask, AskOption, ask_in
+from imserver.messenger.log.meta import Ask, AskOption, ask_in
 from imserver.messenger.search.search import EntrySearch
 from tests.messenger.log.test_log import APP, group_of, say, stored
 from tests.stores import WriteAt

@@ -10,7 +10,7 @@ import gevent
 from imserver.messenger.log.asks import AskChange, AskRefused
 from imserver.messenger.log.contract import Draft, Entry, Rejected
 from imserver.messenger.log.message_log import MessageLog
-from imserver.messenger.log.model import Ask, ask_in
+from imserver.messenger.log.meta import Ask, ask_in
 from tests.messenger.log.test_log import APP, group_of, stored
 from tests.stores import OpenStore
 
