@@ -47,7 +47,6 @@ from imserver.messenger.delivery.acks import (
 )
 from imserver.messenger.delivery.log_subscriptions import LogSubscriptions, hold_ack
 from imserver.messenger.delivery.open_streams import OpenStream, OpenStreams
-from imserver.messenger.log.bots import bots_of
 from imserver.messenger.log.contract import (
     Appended,
     AppendRequest,
@@ -383,7 +382,7 @@ class Deliverer(Service):
                 bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
                 for each in special:
                     if each not in senders and (
-                        each not in bots or each.user in bots_of(entry)
+                        each not in bots or each.user in entry.bots
                     ):
                         waiting.setdefault(each, []).append(index)
                 index += 1
@@ -411,7 +410,7 @@ class Deliverer(Service):
             log_subscription.backlog.extend([run.messages[index] for index in indexes])
 
     def _joined(self, app: str, entry: Entry) -> None:
-        bots = bots_of(entry)
+        bots = entry.bots
         for user in users_of(entry):
             self.log_subscriptions.memberships_changed(app, user)
             for each in self._subscribed(app, user):

@@ -7,7 +7,6 @@ from functools import partial
 from time import perf_counter, time
 from typing import Any, Final
 
-import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
@@ -44,13 +43,12 @@ from imserver.messenger.log.contract import (
     Stored,
 )
 from imserver.messenger.log.message_log import MessageLog
-from imserver.messenger.log.meta import Ask
+from imserver.messenger.log.meta import Ask, forwarded_from
 from imserver.messenger.log.model import (
     Message,
     ReviewUnavailable,
     TooManyMessages,
 )
-from imserver.messenger.log.rows import decode_meta
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more
@@ -530,9 +528,5 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return replace(command, to=entry.sender, conversation=0, meta=b"")
     if entry.room:
         return None
-    origin = decode_meta(entry.meta).get("forwarded") or {
-        "from": entry.sender,
-        "id": entry.id,
-    }
-    meta = msgspec.json.encode({"forwarded": origin})
+    meta = forwarded_from(entry.meta, entry.sender, entry.id)
     return replace(command, type=entry.type, body=entry.body, about=0, meta=meta)

@@ -5,10 +5,8 @@ message's reactions are in its ``meta``, so that a page of messages needs no
 query for them. The permission checks run under the log's lock.
 """
 
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from imserver.gateway.model import Limit
@@ -21,15 +19,18 @@ from imserver.messenger.log.contract import (
     options_of,
 )
 from imserver.messenger.log.groups import MEMBER, record
-from imserver.messenger.log.model import Reaction
+from imserver.messenger.log.meta import (
+    MessageMeta,
+    ReactionTotal,
+    take_reactions,
+    with_reactions,
+)
 from imserver.messenger.log.rows import (
     NUMBERS,
     ROOM,
     USER,
     ConversationState,
     conversation_state_of,
-    decode_meta,
-    reactions_in,
 )
 from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import WritingPart, in_transaction
@@ -193,19 +194,17 @@ def change_reaction(
     message, row = found.id, (log, found.id, emoji, user)
     if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
         return Change(found.state.id)
-    meta = decode_meta(found.meta)
-    # which takes them out of it
-    totals = {each.emoji: each for each in reactions_in(meta)}
+    totals = {total.emoji: total for total in take_reactions(found.meta)[1]}
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
-    before = totals.get(emoji, Reaction(emoji, 0, (), mine=False))
+    before = totals.get(emoji, ReactionTotal(emoji, 0, ()))
     count = before.count + (-1 if remove else 1)
     entry = record(
         transaction,
         found.state,
         "reaction",
         user,
-        {"count": count},
+        MessageMeta(count=count).to_bytes(),
         emoji.encode(),
         type="remove" if remove else "add",
         about=found.id,
@@ -227,24 +226,12 @@ def change_reaction(
         users = tuple(
             text_of(row[0]) for row in sql.query(statement, (log, message, emoji))
         )
-    totals[emoji] = Reaction(emoji, count, users, mine=False)
-    meta["reacted"] = entry.id
-    if reactions := shown_totals(totals.values()):
-        meta["reactions"] = reactions
+    totals[emoji] = ReactionTotal(emoji, count, users)
     sql.execute(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-        (msgspec.json.encode(meta), log, message),
+        (with_reactions(found.meta, entry.id, totals.values()), log, message),
     )
     return Change(found.state.id, entry)
-
-
-def shown_totals(totals: Iterable[Reaction]) -> list[dict[str, Any]]:
-    """The reactions in the ``meta`` of a message."""
-    return [
-        {"emoji": each.emoji, "count": each.count, "users": each.users}
-        for each in totals
-        if each.count
-    ]
 
 
 def change_pin(

@@ -1,14 +1,14 @@
 """Questions: messages that are answered exactly once, or by so many users as
 they need.
 
-A question is a message with ``ask`` in its ``meta``
-(:class:`imserver.messenger.log.meta.Ask`), which has the state and the
-answers, too: every view of the message shows them. Whatever happens to a
-question is an entry of the kind ``press`` about it, in its conversation. Its
-type says what: ``answer``, ``cancel``, ``expire``, ``escalate``, ``remind``,
-``tally``. Its ``meta`` has, as ``ask``, the fields of the question that it
-changes. The body of an ``answer`` is its value or text. All checks run under
-the log's lock, so the first answer wins. The answers to a poll are votes:
+A question is a message whose ``meta`` makes it one
+(:class:`imserver.messenger.log.meta.Ask`). That has the state and the answers,
+too: every view of the message shows them. Whatever happens to a question is an
+entry of the kind ``press`` about it, in its conversation. Its type says what:
+``answer``, ``cancel``, ``expire``, ``escalate``, ``remind``, ``tally``. Its
+``meta`` has the fields of the question that it changes. The body of an
+``answer`` is its value or text. All checks run under the log's lock, so the
+first answer wins. The answers to a poll are votes:
 :mod:`imserver.messenger.log.polls`.
 """
 
@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from time import time
 from typing import Any, Final, Literal, get_args
 
-import msgspec
 from gevent.event import Event as Flag
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
@@ -35,12 +35,18 @@ from imserver.messenger.log.contract import (
     RejectReason,
 )
 from imserver.messenger.log.groups import record
-from imserver.messenger.log.meta import Ask, AskAnswer, ask_in
+from imserver.messenger.log.meta import (
+    Ask,
+    AskAnswer,
+    MessageMeta,
+    ask_in,
+    press_meta,
+    with_keys,
+)
 from imserver.messenger.log.read import fetch, shown
 from imserver.messenger.log.rows import (
     NUMBERS,
     LogHead,
-    decode_meta,
     in_log,
     read_log,
 )
@@ -103,60 +109,10 @@ class AskLog(WritingPart):
 
         :class:`AskRefused`: others have answered before, or it is closed.
         """
-        if choices is None and (
-            bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS
-        ):
-            return Rejected(
-                RejectReason.INVALID,
-                f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters",
-            )
-        if wrong := text_objection(value or text, 4 * Limit.ANSWER_CHARACTERS):
-            return Rejected(
-                RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}"
-            )
-
-        def work(question: _Question) -> AskChange | Rejected:
-            ask = question.ask
-            if ask.poll is not None:
-                chosen = [
-                    index
-                    for index, each in enumerate(ask.options)
-                    if each.value == value
-                ]
-                return question.vote(
-                    user, ask.poll, chosen[:1] or None if choices is None else choices
-                )
-            if choices is not None:
-                return Rejected(RejectReason.INVALID, "the question is no poll")
-            before = ask.answer_of(user)
-            if before is not None and (before.value, before.text) == (value, text):
-                return question.unchanged()
-            if ask.state or before is not None:
-                return question.refused()
-            if user == question.message.sender or (
-                ask.of is not None and user not in ask.of
-            ):
-                return Rejected(
-                    RejectReason.NOT_ALLOWED, "others may answer this question"
-                )
-            if (
-                not ask.text
-                if text
-                else all(value != each.value for each in ask.options)
-            ):
-                return Rejected(RejectReason.INVALID, "the question has no such option")
-            now = int(time() * 1000)
-            answers = (
-                *ask.answers,
-                AskAnswer(user=user, value=value, text=text, time=now),
-            )
-            state = "answered" if len(answers) >= ask.need else ""
-            changed = {"answers": answers, **({"state": state} if state else {})}
-            return question.change(
-                "answer", user, changed, (value or text).encode(), now
-            )
-
-        return self._change(app, user, message, work)
+        given = _GivenAnswer(user, value, text, choices)
+        if wrong := given.objection():
+            return Rejected(RejectReason.INVALID, wrong)
+        return self._change(app, user, message, lambda question: question.answer(given))
 
     def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
         """Close a question of this user without an answer, or a poll with its
@@ -197,34 +153,13 @@ class AskLog(WritingPart):
             if wrong := text_objection(each, MAX_USER_BYTES):
                 return Rejected(RejectReason.INVALID, f"of: {wrong}")
 
-        def work(question: _Question) -> AskChange | Rejected:
-            ask, sender = question.ask, question.message.sender
-            if ask.state:
-                return question.refused()
-            if ask.poll is not None:
-                return _NOT_OF_POLLS
-            of = ask.of
-            new = [
-                each
-                for each in dict.fromkeys(users)
-                if of is not None and each not in of
-            ]
-            if not new or of is None:
-                return question.unchanged()
-            if len(of) + len(new) > Limit.ANSWERERS:
-                return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
-            if sender in new:
-                return Rejected(RejectReason.INVALID, "of: the author of the question")
-            if len(question.transaction.members(question.message.state.id, new)) < len(
-                new
-            ):
-                return Rejected(
-                    RejectReason.NOT_MEMBER,
-                    "of: only members of the conversation can answer",
-                )
-            return question.change("escalate", user, {"of": (*of, *new)})
-
-        return self._change(app, user, message, work, by_author=True)
+        return self._change(
+            app,
+            user,
+            message,
+            lambda question: question.escalate(user, users),
+            by_author=True,
+        )
 
     def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
         """Remind those of a question of this user who have not answered."""
@@ -280,13 +215,10 @@ class AskLog(WritingPart):
     ) -> Entry | None:
         """A question that the user may read; None: there is none. A recalled
         one is none."""
-        ids = (
-            shown(sql, head, user, [message])
-            if user
-            else [message]
-            if message > head.floor
-            else []
-        )
+        if user:
+            ids = list(shown(sql, head, user, [message]))
+        else:
+            ids = [message] if message > head.floor else []
         entries = fetch(sql, head.number, ids, user)
         if not entries or entries[0].kind != "message" or entries[0].ask is None:
             return None
@@ -360,7 +292,55 @@ class AskLog(WritingPart):
 # --- in the transaction -------------------------------------------------------
 
 
+class _GivenAnswer(Struct, frozen=True):
+    """What a user answers: the value of an option, a free text, or the indexes of
+    the options that they choose in a poll."""
+
+    user: str
+    value: str
+    text: str
+    choices: Sequence[int] | None
+
+    @property
+    def content(self) -> str:
+        """What its entry has as body."""
+        return self.value or self.text
+
+    def objection(self) -> str:
+        """Why it answers no question; ``""`` if it may answer one."""
+        is_too_long = len(self.text) > Limit.ANSWER_CHARACTERS
+        is_one_of_both = bool(self.value) != bool(self.text)
+        if self.choices is None and (is_too_long or not is_one_of_both):
+            return f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters"
+        wrong = text_objection(self.content, 4 * Limit.ANSWER_CHARACTERS)
+        if wrong:
+            return f"{'value' if self.value else 'text'}: {wrong}"
+        return ""
+
+    def choices_of(self, ask: Ask) -> Sequence[int] | None:
+        """The options of a poll that it chooses, by their index; None: the poll has
+        no such option."""
+        if self.choices is not None:
+            return self.choices
+        for index, option in enumerate(ask.options):
+            if option.value == self.value:
+                return [index]
+        return None
+
+    def repeats(self, before: AskAnswer) -> bool:
+        """Whether the user has given the same answer before."""
+        return (before.value, before.text) == (self.value, self.text)
+
+    def fits(self, ask: Ask) -> bool:
+        """Whether the question takes such an answer."""
+        if self.text:
+            return ask.text
+        return any(option.value == self.value for option in ask.options)
+
+
 class _Question:
+    """A question in a transaction that changes it."""
+
     def __init__(
         self, transaction: AppTransaction, message: FoundMessage, ask: Ask
     ) -> None:
@@ -383,37 +363,91 @@ class _Question:
             RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask
         )
 
+    def answer(self, given: _GivenAnswer) -> AskChange | Rejected:
+        """Let an answer count, or the choices in a poll."""
+        ask = self.ask
+        if ask.poll is not None:
+            return self.vote(given.user, ask.poll, given.choices_of(ask))
+        if given.choices is not None:
+            return Rejected(RejectReason.INVALID, "the question is no poll")
+
+        before = ask.answer_of(given.user)
+        if before is not None and given.repeats(before):
+            return self.unchanged()
+        if ask.state or before is not None:
+            return self.refused()
+
+        is_another = ask.of is not None and given.user not in ask.of
+        if given.user == self.message.sender or is_another:
+            return Rejected(RejectReason.NOT_ALLOWED, "others may answer this question")
+        if not given.fits(ask):
+            return Rejected(RejectReason.INVALID, "the question has no such option")
+        return self._add_answer(given)
+
+    def _add_answer(self, given: _GivenAnswer) -> AskChange:
+        now = int(time() * 1000)
+        answer = AskAnswer(
+            user=given.user, value=given.value, text=given.text, time=now
+        )
+        answers = (*self.ask.answers, answer)
+        changed: dict[str, Any] = {"answers": answers}
+        if len(answers) >= self.ask.need:
+            changed["state"] = "answered"
+        return self.change("answer", given.user, changed, given.content.encode(), now)
+
+    def escalate(self, user: str, users: Sequence[str]) -> AskChange | Rejected:
+        """Let these members answer it, too."""
+        of = self.ask.of
+        if self.ask.state:
+            return self.refused()
+        if self.ask.poll is not None:
+            return _NOT_OF_POLLS
+        if of is None:  # everybody may
+            return self.unchanged()
+
+        new = [other for other in dict.fromkeys(users) if other not in of]
+        if not new:
+            return self.unchanged()
+        if len(of) + len(new) > Limit.ANSWERERS:
+            return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
+        if self.message.sender in new:
+            return Rejected(RejectReason.INVALID, "of: the author of the question")
+        members = self.transaction.members(self.message.state.id, new)
+        if len(members) < len(new):
+            return Rejected(
+                RejectReason.NOT_MEMBER,
+                "of: only members of the conversation can answer",
+            )
+        return self.change("escalate", user, {"of": (*of, *new)})
+
     def vote(
         self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
     ) -> AskChange | Rejected:
         """Replace the choices of a user. None: there is no such option."""
         options = len(self.ask.options)
-        if choices is None or any(not 0 <= each < options for each in choices):
+        if choices is None or any(not 0 <= index < options for index in choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
-        bits, of = (
-            sum({1 << each for each in choices}),
-            (self.transaction.sql, self.transaction.log, self.message.id),
-        )
+        bits = polls.bits_of(choices)
         if not poll.many and bits.bit_count() > 1:
             return Rejected(RejectReason.INVALID, "the poll takes one choice")
-        now, before = polls.look_up(*of, user)
+
+        sql = self.transaction.sql
+        log = self.transaction.log
+        message = self.message.id
+        now, before = polls.look_up(sql, log, message, user)
         if bits == before:
             return self._voted(self.unchanged(), bits)
         if self.ask.state:
             return self.refused()
-        polls.put(*of, user, bits, poll, now)
+        polls.put(sql, log, message, user, bits, poll, now)
         self.transaction.is_unseen = True
         self.acts.append("vote")
+
         due = min(poll.time, now) + polls.pause_ms(poll)
         if due <= now:
-            return self._voted(
-                self.change(
-                    "tally", "", {"poll": polls.count(*of, self.ask, poll, now)}
-                ),
-                bits,
-            )
-        row = (self.transaction.log, self.message.id, due)
-        self.transaction.sql.insert_new("ask_tally", "log, id, due", [row])
+            counted = polls.count(sql, log, message, self.ask, poll, now)
+            return self._voted(self.change("tally", "", {"poll": counted}), bits)
+        sql.insert_new("ask_tally", "log, id, due", [(log, message, due)])
         return self._voted(self.unchanged(), bits)
 
     def _voted(self, change: AskChange, bits: int) -> AskChange:
@@ -422,16 +456,21 @@ class _Question:
     def tally(self) -> AskChange:
         """Count the votes that have gathered."""
         poll = None if self.ask.state else self._counted()
-        if poll is None or poll == replace(self.ask.poll or poll, time=poll.time):
+        if poll is None or self.ask.poll is None:
+            return self.unchanged()
+        if poll == replace(self.ask.poll, time=poll.time):
             return self.unchanged()
         return self.change("tally", "", {"poll": poll})
 
     def _counted(self) -> Ask.Poll | None:
         """The poll with its totals, None: it is none."""
-        sql, log, ask = self.transaction.sql, self.transaction.log, self.ask
-        if ask.poll is None:
+        poll = self.ask.poll
+        if poll is None:
             return None
-        return polls.count(sql, log, self.message.id, ask, ask.poll, sql.clock_ms())
+        sql = self.transaction.sql
+        message = self.message.id
+        now = sql.clock_ms()
+        return polls.count(sql, self.transaction.log, message, self.ask, poll, now)
 
     def change(
         self,
@@ -442,8 +481,10 @@ class _Question:
         time_ms: int = 0,
     ) -> AskChange:
         """Change these fields, and add the entry about it."""
-        transaction, message = self.transaction, self.message
-        if "state" in changed and (poll := self._counted()) is not None:
+        transaction = self.transaction
+        message = self.message
+        poll = self._counted() if "state" in changed else None
+        if poll is not None:
             changed = {**changed, "poll": poll}
             if poll.anonymous:
                 polls.forget(transaction.sql, transaction.log, [message.id])
@@ -452,7 +493,7 @@ class _Question:
             message.state,
             "press",
             by,
-            {"ask": changed},
+            press_meta(changed),
             body,
             type=act,
             about=message.id,
@@ -461,8 +502,8 @@ class _Question:
         self.acts.append(act)
         if changed:
             self.ask = replace(self.ask, **changed)
-            message.meta = msgspec.json.encode(
-                {**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id}
+            message.meta = with_keys(
+                message.meta, MessageMeta(ask=self.ask, pressed=entry.id)
             )
             statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
             transaction.sql.execute(

@@ -3,13 +3,14 @@ commands and buttons.
 
 A member who is a bot has ``bot`` in its membership, and its group has it in
 ``bots``. Such a member reads the entries of the group that name it: ``meta``
-has the bots that read an entry as ``bots``, and ``bot_entry`` has a row for
-each of them. Groups without bots, and conversations of two, need neither.
+has the bots that read an entry, and ``bot_entry`` has a row for each of them.
+Groups without bots, and conversations of two, need neither.
 """
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, Literal
+from itertools import chain
+from typing import Final, Literal
 
 import msgspec
 from msgspec import field
@@ -17,11 +18,16 @@ from msgspec.structs import replace
 
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.log.contract import OPTIONS, Draft, Entry
+from imserver.messenger.log.meta import (
+    BUTTONS_KEY,
+    MessageMeta,
+    SlashCommand,
+    with_bots,
+    with_keys,
+)
 from imserver.messenger.log.rows import (
     ConversationState,
     LogHead,
-    decode_meta,
-    names_in,
 )
 from imserver.plugin.runtime import Service
 
@@ -43,7 +49,7 @@ def with_command(
     sql: Statements, app: str, state: ConversationState, draft: Draft
 ) -> Draft:
     """A draft whose text begins with ``/``. If a bot of the conversation has
-    this command, it is ``command`` in ``meta``."""
+    this command, ``meta`` says so."""
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
@@ -66,35 +72,18 @@ def with_command(
             each.name == name
             for each in msgspec.json.decode(bytes(commands), type=tuple[_Command, ...])
         ):
-            command = {"bot": str(id), "name": name, "text": text}
-            return replace(
-                draft,
-                meta=msgspec.json.encode(
-                    {**decode_meta(draft.meta), "command": command}
-                ),
-            )
+            command = SlashCommand(str(id), name, text)
+            meta = with_keys(draft.meta, MessageMeta(command=command))
+            return replace(draft, meta=meta)
     return draft
-
-
-BUTTONS: Final = b'"buttons":'
-"""What ``meta`` of a message with buttons contains."""
 
 
 def values_of(meta: bytes) -> set[str]:
     """The values of the buttons of a message."""
-    rows = decode_meta(meta).get("buttons", ()) if BUTTONS in meta else ()
-    try:
-        return {
-            one.value
-            for row in msgspec.convert(rows, list[list[_Button]])
-            for one in row
-        }
-    except ValueError:
+    if BUTTONS_KEY not in meta:
         return set()
-
-
-class _Button(msgspec.Struct):
-    value: str
+    rows = MessageMeta.of(meta).buttons
+    return {button.value for button in chain.from_iterable(rows)}
 
 
 def accounts_among(
@@ -182,13 +171,9 @@ class BotReaders(Service):
             new = [bot for bot in readers if bot not in before]
             self._rows += [(bot, state.id, draft.about) for bot in new]
             self._of[draft.about] = [*before, *new]
-        meta = decode_meta(draft.meta)
-        meta.pop("bots", None)
-        return (
-            replace(draft, meta=msgspec.json.encode({**meta, "bots": readers}))
-            if readers
-            else draft
-        )
+        if not readers:
+            return draft
+        return replace(draft, meta=with_bots(draft.meta, readers))
 
     def write(self) -> None:
         """Write the rows of the entries."""
@@ -207,16 +192,14 @@ class BotReaders(Service):
             "group",
         ):
             return list(state.bots)
-        meta = decode_meta(draft.meta)
-        named: set[Any] = {draft.sender}
-        named.update(names_in(meta, "mentions"))
+        meta = MessageMeta.of(draft.meta)
+        named = {draft.sender, *meta.mentions}
         if EVERYBODY in named:
             return list(state.bots)
         if draft.kind != "message":
             named.update(self._readers_of(draft.about))
-        command = meta.get("command")
-        if isinstance(command, dict):
-            named.add(command.get("bot"))
+        if meta.command is not None:
+            named.add(meta.command.bot)
         if draft.kind == "message" and draft.about:
             named.add(self._sender_of(state, draft.about))
         return [bot for bot in state.bots if bot in named]
@@ -238,10 +221,3 @@ class BotReaders(Service):
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
         rows = self._sql.query(statement, (self._head.number, id, state.id))
         return text_of(rows[0][0]) if rows else ""
-
-
-def bots_of(entry: Entry) -> tuple[str, ...]:
-    """The bots of a group that read an entry, as it is stored."""
-    if b'"bots":' not in entry.meta:
-        return ()
-    return tuple(names_in(decode_meta(entry.meta), "bots"))

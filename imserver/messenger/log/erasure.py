@@ -20,13 +20,18 @@ from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.log.annotations import withdraw
 from imserver.messenger.log.changes import note_changes
 from imserver.messenger.log.contract import Draft
+from imserver.messenger.log.meta import (
+    ERASED,
+    fields_of,
+    with_other_name,
+    without_group_texts,
+)
 from imserver.messenger.log.read import end_of_look
 from imserver.messenger.log.rows import (
     NUMBERS,
     USER,
     LogHead,
     count_members,
-    decode_meta,
     in_log,
     members_of,
     pair_of,
@@ -38,22 +43,6 @@ AT_ONCE: Final = 50
 """Entries that one transaction changes."""
 _LOOK: Final = 10_000
 """Ids among which one query looks for those of a user."""
-_MARK: Final = b'{"erased":true}'
-_NAMING: Final = (
-    *(
-        "users",
-        "mentions",
-        "invited_by",
-        "forwarded",
-        "bots",
-        "reactions",
-        "except_users",
-        "user",
-        "by",
-    ),
-    *("replies", "stopped", "ask", "reminder"),
-)
-"""The fields of ``meta`` in which the server or a client names users."""
 
 
 class UserEraser(WritingPart):
@@ -194,7 +183,7 @@ def _erase_some(
     changed: list[tuple[Any, ...]] = []
     for id, conversation, sender, kind, about, meta in rows:
         before = bytes(meta)
-        after = _renamed(before, user, name)
+        after = with_other_name(before, user, name)
         if conversation in notices and kind in _WITH_CONTENT:
             messages.discard(id)
         elif text_of(sender) != user:
@@ -213,7 +202,7 @@ def _erase_some(
                     kind="recall",
                     type="",
                     about=id,
-                    meta=_MARK,
+                    meta=ERASED,
                     conversation=conversation,
                 ),
             )
@@ -229,13 +218,7 @@ def _erase_some(
             # The names of a group are those of its members: without any,
             # nobody's.
             if conversation in empty:
-                fields, without_texts = (
-                    decode_meta(after),
-                    ("change", "users", "role", "members"),
-                )
-                after = msgspec.json.encode(
-                    {key: fields[key] for key in without_texts if key in fields}
-                )
+                after = without_group_texts(after)
             _set(sql, log, id, kind=kind, body=b"", meta=after)
         elif after != before:
             _set(sql, log, id, kind=kind, meta=after)
@@ -274,15 +257,13 @@ def _forget_copies(
         (log, user, *needles, *needles),
     )
     for act, id, meta, added in rows:
-        copies = decode_meta(bytes(added))
+        copies = fields_of(bytes(added))
         if "reactions" in copies:
             copies["reactions"] = [row for row in copies["reactions"] if row[1] != user]
         sql.execute(
             "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
             (
-                msgspec.json.encode(decode_meta(_renamed(bytes(meta), user, name)))
-                if meta
-                else b"",
+                _named_anew(bytes(meta), user, name),
                 msgspec.json.encode(copies) if added else b"",
                 log,
                 text_of(act),
@@ -290,6 +271,12 @@ def _forget_copies(
             ),
         )
     return False
+
+
+def _named_anew(meta: bytes, user: str, name: str) -> bytes:
+    """``meta`` of a copy with another name in place of a user."""
+    fields = fields_of(with_other_name(meta, user, name))
+    return msgspec.json.encode(fields) if meta else b""
 
 
 def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
@@ -305,46 +292,3 @@ def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
         [(log, user, conversation, joined) for conversation, joined in rows],
     )
     return bool(rows)
-
-
-# --- names in ``meta`` --------------------------------------------------------
-
-
-def _renamed(meta: bytes, user: str, name: str) -> bytes:
-    """``meta`` with another name in place of a user, wherever it names
-    users."""
-    fields = decode_meta(meta)
-    ask = fields.get("ask")
-    # without what the user wrote
-    if isinstance(ask, dict) and isinstance(ask.get("answers"), list):
-        fields["ask"] = {
-            **ask,
-            "answers": [
-                {
-                    key: each[key]
-                    for key in each
-                    if key != "text" or each.get("user") != user
-                }
-                for each in ask["answers"]
-                if isinstance(each, dict)
-            ],
-        }
-    after = {
-        key: _replaced(value, user, name) if key in _NAMING else value
-        for key, value in fields.items()
-    }
-    return meta if after == fields else msgspec.json.encode(after)
-
-
-def _replaced(value: Any, user: str, name: str) -> Any:
-    if isinstance(value, str):
-        return name if value == user else value
-    if isinstance(value, list):
-        return [_replaced(each, user, name) for each in value]
-    if isinstance(value, dict):
-        texts = ("emoji", "value", "text", "state")  # they name nobody
-        return {
-            key: each if key in texts else _replaced(each, user, name)
-            for key, each in value.items()
-        }
-    return value

@@ -6,9 +6,9 @@ change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from msgspec import UNSET
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.storage.statements import (
@@ -36,6 +36,7 @@ from imserver.messenger.log.contract import (
     options_of,
 )
 from imserver.messenger.log.handles import MOST_HANDLES, look_of
+from imserver.messenger.log.meta import GroupMeta
 from imserver.messenger.log.model import EntryKind
 from imserver.messenger.log.rows import (
     GROUP,
@@ -106,16 +107,17 @@ class GroupWriter(WritingPart):
         transaction.admit(state, all_users[1:], MEMBER, bots=bots)
         if bots:
             transaction.set_bots(state, tuple(bots))
-        details: dict[str, Any] = {"change": "create", "name": name, "users": all_users}
-        details |= {"open": True} if is_open else {}
-        details |= {"everybody": everybody} if everybody else {}
-        kind = options_of(state.options)
-        details |= {
-            option: kind[option]
-            for option in ("write", "reply")
-            if kind[option] != MEMBER
-        }
-        entry = record(transaction, state, "group", owner, details, meta)
+        rights = options_of(state.options)
+        created = GroupMeta(
+            change="create",
+            name=name,
+            users=tuple(all_users),
+            open=True if is_open else UNSET,
+            everybody=everybody or UNSET,
+            write=UNSET if rights["write"] == MEMBER else rights["write"],
+            reply=UNSET if rights["reply"] == MEMBER else rights["reply"],
+        )
+        entry = record(transaction, state, "group", owner, created.to_bytes(), meta)
         if is_open or everybody:
             transaction.set_group(
                 state.id, "open", OPENNESS.index((is_open and not everybody, everybody))
@@ -181,14 +183,15 @@ class GroupWriter(WritingPart):
         transaction.admit(state, new, role, readable_after, bots, mutes)
         if bots:
             transaction.set_bots(state, (*state.bots, *bots))
-        details = {"users": new, "role": role, "members": count}
-        if invited_by:
-            details["invited_by"] = invited_by
-        if everybody:
-            details["everybody"] = True
-        return Change(
-            state.id, record(transaction, state, "join", by, details), tuple(new)
+        joined = GroupMeta(
+            users=tuple(new),
+            role=role,
+            members=count,
+            invited_by=invited_by or UNSET,
+            everybody=True if everybody else UNSET,
         )
+        entry = record(transaction, state, "join", by, joined.to_bytes())
+        return Change(state.id, entry, tuple(new))
 
     @in_transaction
     def leave(
@@ -245,9 +248,8 @@ class GroupWriter(WritingPart):
         )
         if not count:
             transaction.set_group(conversation, "handle", "")
-        entry = record(
-            transaction, state, "leave", by, {"users": leaving, "members": count}
-        )
+        left = GroupMeta(users=tuple(leaving), members=count)
+        entry = record(transaction, state, "leave", by, left.to_bytes())
         end_members(transaction, state, leaving)
         if note is not None:
             note(transaction, leaving)
@@ -288,8 +290,9 @@ class GroupWriter(WritingPart):
             if value is None or value == text_of(before or ""):
                 continue
             transaction.set_group(conversation, text, value)
-            details = {"change": "rename" if text == "name" else text, text: value}
-            entry = record(transaction, state, "group", by, details)
+            change = "rename" if text == "name" else text
+            changed = GroupMeta.changing(change, {text: value})
+            entry = record(transaction, state, "group", by, changed.to_bytes())
         return Change(state.id, entry)
 
     @in_transaction
@@ -313,12 +316,9 @@ class GroupWriter(WritingPart):
         if group_settings(transaction, conversation)[0] == is_open:
             return Change(state.id)
         transaction.set_group(conversation, "open", int(is_open))
-        return Change(
-            state.id,
-            record(
-                transaction, state, "group", by, {"change": "open", "open": is_open}
-            ),
-        )
+        changed = GroupMeta(change="open", open=is_open)
+        entry = record(transaction, state, "group", by, changed.to_bytes())
+        return Change(state.id, entry)
 
     @in_transaction
     def set_everybody(
@@ -341,8 +341,9 @@ class GroupWriter(WritingPart):
         if openness_of(group_settings(transaction, conversation)[0])[1] == everybody:
             return Change(state.id)
         transaction.set_group(conversation, "open", OPENNESS.index((False, everybody)))
-        details = {"change": "everybody", "everybody": everybody}
-        return Change(state.id, record(transaction, state, "group", by, details))
+        changed = GroupMeta(change="everybody", everybody=everybody)
+        entry = record(transaction, state, "group", by, changed.to_bytes())
+        return Change(state.id, entry)
 
     @in_transaction
     def set_options(
@@ -367,11 +368,14 @@ class GroupWriter(WritingPart):
         if after == before:
             return Change(state.id)
         transaction.set_group(conversation, "options", after)
-        details: dict[str, Any] = {"change": "options"}
-        for name, value in options_of(after).items():
-            if OPTIONS[name][0] & (before ^ after):
-                details[name] = value
-        return Change(state.id, record(transaction, state, "group", by, details))
+        values = {
+            name: value
+            for name, value in options_of(after).items()
+            if OPTIONS[name][0] & (before ^ after)
+        }
+        changed = GroupMeta.changing("options", values)
+        entry = record(transaction, state, "group", by, changed.to_bytes())
+        return Change(state.id, entry)
 
     @in_transaction
     def set_member(
@@ -453,13 +457,10 @@ def _set(
         "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
         (role, muted_until, transaction.log, user, state.id),
     )
-    details = {
-        "change": change,
-        "users": [user],
-        "role": role,
-        "muted_until": muted_until,
-    }
-    return record(transaction, state, "group", by, details)
+    changed = GroupMeta(
+        change=change, users=(user,), role=role, muted_until=muted_until
+    )
+    return record(transaction, state, "group", by, changed.to_bytes())
 
 
 def record(
@@ -467,7 +468,7 @@ def record(
     state: ConversationState,
     kind: EntryKind,
     by: str,
-    details: dict[str, Any] | None = None,
+    meta: bytes = b"",
     body: bytes = b"",
     *,
     type: str = "",
@@ -475,8 +476,7 @@ def record(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Entry:
-    """Add an entry about a change to its conversation. ``details``: its
-    ``meta``. ``time_ms`` 0: now."""
+    """Add an entry about a change to its conversation. ``time_ms`` 0: now."""
     draft = Draft(
         sender=by,
         kind=kind,
@@ -484,7 +484,7 @@ def record(
         body=body,
         time_ms=time_ms,
         about=about,
-        meta=msgspec.json.encode(details) if details else b"",
+        meta=meta,
         conversation=state.id,
     )
     entry = transaction.enter(state, draft, resend)

@@ -12,18 +12,16 @@ from collections.abc import Sequence
 from typing import Final
 from unicodedata import category, normalize
 
-import msgspec
 from msgspec.structs import replace
 
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.log.bots import accounts_among
 from imserver.messenger.log.contract import Draft, Rejected, RejectReason
+from imserver.messenger.log.meta import MessageMeta, with_mentions
 from imserver.messenger.log.rows import (
     SQLITE_BY_GROUP,
     ConversationState,
-    decode_meta,
-    names_in,
 )
 
 is_handle: Final = re.compile(r"\w[\w.-]*\w").fullmatch
@@ -35,8 +33,6 @@ MOST_MEMBERS: Final = 1000
 lock of the log."""
 MOST_GROUPS: Final = 5
 """The most groups that a message mentions."""
-IN_META: Final = b'"@'
-"""What ``meta`` of a draft that mentions groups contains."""
 
 _TOO_MANY: Final = Rejected(
     RejectReason.FULL,
@@ -122,14 +118,12 @@ def with_handles(
     sql: Statements, app: str, log: int, state: ConversationState, draft: Draft
 ) -> Draft | Rejected:
     """The draft of a message to a group, with users in place of the handles
-    among its ``mentions``; and ``handles`` in ``meta`` has those by which
-    somebody is mentioned.
+    among its ``mentions``, and with those handles by which somebody is mentioned.
 
     The sender is not mentioned. A guest mentions no group of which they are no
     member. Handles that no group has stay, as users whom nobody knows do.
     """
-    meta = decode_meta(draft.meta)
-    names = dict.fromkeys(names_in(meta, "mentions"))
+    names = dict.fromkeys(MessageMeta.of(draft.meta).mentions)
     handles = {
         name: each
         for name in names
@@ -165,7 +159,4 @@ def with_handles(
         by += [handle] if others else []
     if len(users) > Limit.MENTIONS:
         return _TOO_MANY
-    del meta["mentions"]
-    meta |= {"mentions": list(users)} if users else {}
-    meta |= {"handles": by} if by else {}
-    return replace(draft, meta=msgspec.json.encode(meta) if meta else b"")
+    return replace(draft, meta=with_mentions(draft.meta, list(users), by))

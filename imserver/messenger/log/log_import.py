@@ -5,7 +5,6 @@ from collections.abc import Callable, Container, Sequence
 from functools import partial
 from operator import itemgetter
 
-import msgspec
 from msgspec.structs import replace
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
@@ -19,7 +18,6 @@ from imserver.messenger.log.annotations import (
     change_reaction,
     emoji_objection,
     find_message,
-    shown_totals,
 )
 from imserver.messenger.log.contract import (
     OPTIONS,
@@ -38,7 +36,13 @@ from imserver.messenger.log.groups import (
     record,
     start_of_history,
 )
-from imserver.messenger.log.model import EntryKind, Reaction
+from imserver.messenger.log.meta import (
+    GroupMeta,
+    MessageMeta,
+    ReactionTotal,
+    with_keys,
+)
+from imserver.messenger.log.model import EntryKind
 from imserver.messenger.log.revisions import (
     FIXED,
     MOST_EDITS,
@@ -50,7 +54,6 @@ from imserver.messenger.log.rows import (
     USER,
     ConversationState,
     count_members,
-    decode_meta,
     objection,
     pair_of,
     resend_of,
@@ -162,13 +165,13 @@ class LogImport:
         transaction, first = self._transaction, self._transaction.head.last_id + 1
         totals = _totals(valid)
         shown = [each for each in valid if each[2] in totals]
-        meta = decode_meta(draft.meta)
+        reacted = MessageMeta()
         if shown:
-            meta["reacted"] = first + bool(edit) + len(shown)
-            meta["reactions"] = shown_totals(totals.values())
+            last = first + bool(edit) + len(shown)
+            reacted = MessageMeta(reacted=last, reactions=tuple(totals.values()))
         own_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
         draft = replace(
-            draft, meta=msgspec.json.encode(meta) if meta else b"", client_msg_id=own_id
+            draft, meta=with_keys(draft.meta, reacted), client_msg_id=own_id
         )
         entry = self._enter(key, state, draft)
         if edit:
@@ -186,7 +189,7 @@ class LogImport:
                 body=emoji.encode(),
                 time_ms=draft.time_ms,
                 about=entry.id,
-                meta=msgspec.json.encode({"count": counts[emoji]}),
+                meta=MessageMeta(count=counts[emoji]).to_bytes(),
                 conversation=state.id,
             )
             row = self._enter(own_key, state, reaction)
@@ -287,9 +290,7 @@ class LogImport:
             "group",
             owner,
             time_ms,
-            change="create",
-            name=name,
-            users=everybody,
+            GroupMeta(change="create", name=name, users=tuple(everybody)),
         )
         if description:
             transaction.set_group(state.id, "description", description)
@@ -324,9 +325,8 @@ class LogImport:
         self._begin(time_ms)
         members = count_members(transaction.sql, transaction.log, group) + len(new)
         transaction.admit(state, new, role, start_of_history(transaction, group, new))
-        self._record(
-            key, state, "join", by, time_ms, users=new, role=role, members=members
-        )
+        joined = GroupMeta(users=tuple(new), role=role, members=members)
+        self._record(key, state, "join", by, time_ms, joined)
 
     def leave(
         self, key: str, group: int, users: Sequence[str], by: str, time_ms: int
@@ -346,7 +346,8 @@ class LogImport:
         members = count_members(
             self._transaction.sql, self._transaction.log, group
         ) - len(leaving)
-        self._record(key, state, "leave", by, time_ms, users=leaving, members=members)
+        left = GroupMeta(users=tuple(leaving), members=members)
+        self._record(key, state, "leave", by, time_ms, left)
         end_members(self._transaction, state, leaving)
 
     def describe(
@@ -358,7 +359,8 @@ class LogImport:
             return
         self._transaction.set_group(group, text, value)
         what = "rename" if text == "name" else text
-        self._record(key, state, "group", by, time_ms, change=what, **{text: value})
+        changed = GroupMeta.changing(what, {text: value})
+        self._record(key, state, "group", by, time_ms, changed)
 
     # --- the end --------------------------------------------------------------
 
@@ -444,7 +446,7 @@ class LogImport:
         kind: EntryKind,
         by: str,
         time_ms: int,
-        **details: object,
+        details: GroupMeta,
     ) -> None:
         self._begin(time_ms)
         entry = record(
@@ -452,7 +454,7 @@ class LogImport:
             state,
             kind,
             by,
-            details,
+            details.to_bytes(),
             time_ms=time_ms,
             resend=_digest(key),
         )
@@ -490,13 +492,13 @@ def _digest(key: str) -> bytes:
     return resend_of("", key)
 
 
-def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, Reaction]:
+def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, ReactionTotal]:
     """Emoji → its reactions, of the first :data:`MOST_EMOJI` emoji."""
     users: dict[str, list[str]] = {}
     for _, user, emoji in reactions:
         users.setdefault(emoji, []).append(user)
     some = list(users.items())[:MOST_EMOJI]
     return {
-        emoji: Reaction(emoji, len(own), tuple(own[:MOST_USERS]), mine=False)
+        emoji: ReactionTotal(emoji, len(own), tuple(own[:MOST_USERS]))
         for emoji, own in some
     }

@@ -1,13 +1,34 @@
-"""The JSON beside a stored message or another entry: its ``meta``."""
+"""The JSON beside an entry of the log: its ``meta``. No other module has the names
+of its keys.
+
+The kind of an entry says what its ``meta`` may have: :class:`MessageMeta` is that
+of messages and of what is done with them, :class:`GroupMeta` that of joins, leaves
+and changes of groups, :class:`PublicationMeta` that of messages to channels.
+
+``meta`` is shown as it is stored to everybody who may read the entry, in each
+dialect, the HTTP API and webhooks, and an export has it so. What is not so is said
+at the field.
+
+Most messages have no ``meta``, and a stored message must not decode JSON. So
+whoever needs one key asks first whether the bytes contain it (``THREAD_KEY in
+meta``): 30 ns, where decoding costs 1 to 3 us. Quotes in texts of JSON are escaped,
+so such bytes are a key, of ``meta`` or of an object in it.
+
+``meta`` is changed as an object of JSON, never by writing a struct: keys that this
+module does not know (of a newer release, a plug-in or an import) stay, and all keep
+their order. Functions that begin with ``with`` return the new ``meta``.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver.gateway.config.declared import about
+from imserver.gateway.model import Limit, StreamPart
 
 
 class AskOption(Struct, frozen=True):
@@ -95,9 +116,286 @@ class Ask(Struct, frozen=True, omit_defaults=True):
         )
 
 
+class Button(Struct, frozen=True, kw_only=True):
+    """A button under a message: what it shows, and what is sent when it is
+    pressed."""
+
+    text: str = ""
+    value: str
+
+
+class SlashCommand(Struct, frozen=True):
+    """The command with which a text begins: the bot that has it, its name without
+    ``/``, and the rest of the text."""
+
+    bot: str
+    name: str
+    text: str
+
+
+class Origin(Struct, frozen=True):
+    """The message that was forwarded, and who sent it. Forwarded again, it stays
+    the first one."""
+
+    sender: str = field(name="from")
+    id: int
+
+
+class ReminderOrigin(Struct, frozen=True):
+    """The message of which a user is reminded."""
+
+    id: int
+    conversation: int
+    sender: str = field(name="from")
+
+
+class ReactionTotal(Struct, frozen=True):
+    """How many users have reacted with an emoji, and at most 10 of them, the
+    earliest first."""
+
+    emoji: str
+    count: int
+    users: tuple[str, ...]
+
+
+class ThreadTotals(Struct, frozen=True):
+    """How many replies a thread has, the last one with its time in Unix
+    milliseconds, and who wrote the last ones, the newest first."""
+
+    count: int = 0
+    last: int = 0
+    time: int = 0
+    users: tuple[str, ...] = ()
+
+
+class Moderation(Struct, frozen=True, omit_defaults=True):
+    """What moderators did: the name of the act, the report that it is about, and
+    until when it holds, in Unix seconds."""
+
+    act: str
+    report: int = 0
+    until: int = 0
+
+
+class _Stored(Struct, frozen=True, omit_defaults=True):
+    """The keys that some kinds of entries may have in their ``meta``. The order of
+    the fields is that of new keys."""
+
+    def to_bytes(self) -> bytes:
+        """As it is stored; ``b""`` without any key."""
+        stored = msgspec.json.encode(self)
+        return b"" if stored == b"{}" else stored
+
+    @classmethod
+    def of(cls, stored: bytes) -> Self:
+        """What is stored. Keys whose values make no sense are as if they were not
+        there: plug-ins, imports and older releases may have written anything."""
+        if not stored:
+            return cls()
+        try:
+            return msgspec.json.decode(stored, type=cls)
+        except (ValueError, RecursionError):
+            return cls._salvaged(stored)
+
+    @classmethod
+    def _salvaged(cls, stored: bytes) -> Self:
+        values = fields_of(stored)
+        valid: dict[str, Any] = {}
+        for known in msgspec.structs.fields(cls):
+            value = values.get(known.name)
+            if isinstance(value, list) and known.type == tuple[str, ...]:
+                value = [each for each in value if isinstance(each, str)]
+            if value is None:
+                continue
+            try:
+                valid[known.name] = msgspec.json.decode(
+                    msgspec.json.encode(value), type=known.type
+                )
+            except (ValueError, RecursionError):
+                continue
+        return cls(**valid)
+
+    def _values(self) -> dict[str, Any]:
+        """The keys that are set, with their values."""
+        return {
+            name: value
+            for name, default in zip(
+                self.__struct_fields__, self.__struct_defaults__, strict=True
+            )
+            if (value := getattr(self, name)) != default
+        }
+
+
+class MessageMeta(_Stored, frozen=True, omit_defaults=True):
+    """The ``meta`` of a message, of its edits and its recall, and of reactions to
+    it and presses of its buttons."""
+
+    # --- of whoever sends the message; an edit replaces it
+    mentions: tuple[str, ...] = ()
+    """The mentioned users; ``all``: everybody in the conversation. In a draft also
+    handles of groups behind an ``@``: the log puts their members in their place."""
+    handles: tuple[str, ...] = ()
+    """The log: the handles by which a draft mentioned somebody, without ``@``."""
+    buttons: tuple[tuple[Button, ...], ...] = ()
+    """Rows of buttons; only of bots. A question keeps them when it is edited."""
+    ask: Ask | None = None
+    """What makes it a question. The sender writes how it begins, the log its state
+    and its answers. In a ``press`` about a question: the fields that it changes. A
+    reader sees their own votes as ``mine``. Somebody who has left the group sees
+    it without later answers. An edit keeps it."""
+    notify: Raw | UnsetType = UNSET
+    """Of back ends and bots: what its notification shows
+    (:class:`imserver.gateway.notify.Notify`); ``false``: there is none."""
+    command: SlashCommand | None = None
+    """The log: the command of a bot of the conversation with which it begins."""
+    forwarded: Origin | None = None
+    """The messenger: the message whose content it has. An edit ends it."""
+    reminder: ReminderOrigin | None = None
+    """Scheduled messages: the message of which it reminds its reader."""
+    moderation: Moderation | None = None
+    """Safety: the act about which the server writes to a user."""
+    incomplete: bool = False
+    """Streamed messages: the sender has not finished it."""
+    stopped: str = ""
+    """Streamed messages: the reader who has stopped it."""
+    seq: str = ""
+    """The dialect ``action``: the ``seq`` of the request that has sent it."""
+    bots: tuple[str, ...] = ()
+    """The log: the bots of a group that read the entry, of any kind."""
+    count: int | UnsetType = UNSET
+    """The log, in a reaction: how many users react with its emoji from then on."""
+
+    # --- of the log, about what has happened to the message since
+    edited: int = 0
+    """The id of its last edit. An edit that nobody has sent has none: it brings a
+    removed message back."""
+    reacted: int = 0
+    """The id of the last reaction to it, or of the last one that was taken back. An
+    edit keeps it. A removed message that comes back has none."""
+    reactions: tuple[ReactionTotal, ...] = ()
+    """The totals of its reactions, in the order in which the emoji were first used.
+    Readers get them beside ``meta`` (``Message.reactions``), with their own. An
+    edit keeps them."""
+    pressed: int = 0
+    """The id of the last ``press`` about the question. An edit keeps it."""
+    thread: int = 0
+    """The message with which the thread begins in which it is a reply. Edits and
+    the recall keep it, as the next two."""
+    also: bool = False
+    """Whether the conversation shows the reply, too."""
+    replies: ThreadTotals | None = None
+    """The totals of the thread that begins with it. Somebody who has left the group
+    does not see them, once there are later replies."""
+    erased: bool = False
+    """In a recall: its author was erased."""
+    removed: bool = False
+    """In a recall: others than its author have removed it, and it may come back."""
+    recalled: bool = False
+    """In the recall of a removed message: its author has recalled it, too, so it
+    does not come back."""
+    restored: int | UnsetType = UNSET
+    """In an edit by nobody: it brings a removed message back, which was a reply to
+    this message (0: to none)."""
+
+
+class GroupMeta(_Stored, frozen=True, omit_defaults=True):
+    """The ``meta`` of a join, a leave and a change of a group. The log writes it."""
+
+    change: str | UnsetType = UNSET
+    """What was changed of a group: ``create``, ``rename``, ``description``,
+    ``avatar``, ``handle``, ``open``, ``everybody``, ``options``, ``member``, and
+    others for changes of its owner."""
+    name: str | UnsetType = UNSET
+    """The name of the group, if it is new."""
+    users: tuple[str, ...] | UnsetType = UNSET
+    """The users whose membership begins, ends or changes."""
+    role: str | UnsetType = UNSET
+    """Their role from then on."""
+    members: int | UnsetType = UNSET
+    """How many members the group has from then on."""
+    muted_until: int | UnsetType = UNSET
+    """Until when they are muted, in Unix seconds."""
+    invited_by: str | UnsetType = UNSET
+    """Who has made the invitation that was used."""
+    open: bool | UnsetType = UNSET
+    """Whether anybody may join."""
+    everybody: str | bool | UnsetType = UNSET
+    """Whose group it is without joining (:data:`contract.Everybody`). In a join:
+    whether they joined because it is everybody's."""
+    description: str | UnsetType = UNSET
+    """Its new description."""
+    avatar: str | UnsetType = UNSET
+    """Its new avatar."""
+    handle: str | UnsetType = UNSET
+    """Its new handle."""
+    # the options that were changed, see `OPTIONS` of `contract`
+    history: str | UnsetType = UNSET
+    invite: str | UnsetType = UNSET
+    rename: str | UnsetType = UNSET
+    pin: str | UnsetType = UNSET
+    bots: str | tuple[str, ...] | UnsetType = UNSET
+    """As an option; but in an entry that bots read, who they are."""
+    write: str | UnsetType = UNSET
+    reply: str | UnsetType = UNSET
+
+    @staticmethod
+    def changing(change: str, values: Mapping[str, str]) -> GroupMeta:
+        """A change of these texts or options of a group, by their names."""
+        return msgspec.convert({"change": change, **values}, GroupMeta)
+
+
+class PublicationMeta(_Stored, frozen=True, omit_defaults=True):
+    """The ``meta`` of a message to a channel or a room: what its body does not say
+    of the publication. Publishers write it."""
+
+    json: bool = False
+    """The body is JSON, not text."""
+    base64: bool = False
+    """The body is bytes, which are shown as base64."""
+    type: str = ""
+    """Its type, if that of the entry is another one."""
+    id: str = ""
+    """The id that its publisher has given it."""
+    seq: str = ""
+    """As in :class:`MessageMeta`; it is shown as its id."""
+    info: Raw | UnsetType = UNSET
+    """Facts about the client that has published it."""
+    tags: Raw | UnsetType = UNSET
+    """Texts beside the content, by their names."""
+    stream: StreamPart | None = None
+    """It ends this streamed message."""
+    except_users: tuple[str, ...] = ()
+    """Users who do not receive it live."""
+    except_connection: str = ""
+    """The id of a connection that does not receive it live."""
+
+
+ERASED: Final = MessageMeta(erased=True).to_bytes()
+REMOVED: Final = MessageMeta(removed=True).to_bytes()
+"""The ``meta`` of recalls by the server."""
+
+# --- questions on bytes -------------------------------------------------------
+
+THREAD_KEY: Final = b'"thread":'
+ASK_KEY: Final = b'"ask":'
+BUTTONS_KEY: Final = b'"buttons":'
+BOTS_KEY: Final = b'"bots":'
+REACTIONS_KEY: Final = b'"reactions":'
+EDITED_KEY: Final = b'"edited":'
+NOTIFY_KEY: Final = b'"notify":'
+REMINDER_KEY: Final = b'"reminder":'
+STOPPED_KEY: Final = b'"stopped":'
+POLL_KEY: Final = b'"poll":'
+"""Of a question that is a poll."""
+HANDLE_SIGN: Final = b'"@'
+"""What a draft that mentions groups contains."""
+LATER_KEYS: Final = (EDITED_KEY, b'"reacted":', b'"replies":', ASK_KEY)
+"""What a message has to which something has happened since it was sent."""
+
+
 def ask_in(meta: bytes) -> Ask | None:
     """The question of a message with this ``meta``; None: it is none."""
-    if b'"ask":' not in meta:
+    if ASK_KEY not in meta:
         return None
     try:
         return _decode_ask(meta).ask
@@ -126,9 +424,242 @@ _decode_thread: Final = msgspec.json.Decoder(InThread).decode
 
 def in_thread(meta: bytes) -> InThread:
     """The thread of a message with this ``meta``."""
-    if b'"thread":' not in meta:
+    if THREAD_KEY not in meta:
         return NOT_IN_THREAD
     try:
         return _decode_thread(meta)
     except (ValueError, RecursionError):
         return NOT_IN_THREAD
+
+
+def bots_in(meta: bytes) -> tuple[str, ...]:
+    """The bots of a group that read the entry with this ``meta``."""
+    return MessageMeta.of(meta).bots if BOTS_KEY in meta else ()
+
+
+def fields_of(meta: bytes) -> dict[str, Any]:
+    """All keys of ``meta``, also those that nobody knows; none if it is no JSON
+    object: one invalid draft must not fail the others of a transaction."""
+    try:
+        fields = msgspec.json.decode(meta) if meta else {}
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def changed_in_ask(press: bytes) -> dict[str, Any]:
+    """The fields of its question that a ``press`` changes, as they are stored."""
+    changes = fields_of(press).get("ask")
+    return changes if isinstance(changes, dict) else {}
+
+
+# --- changes ------------------------------------------------------------------
+
+_OF_REACTIONS: Final = ("reacted", "reactions")
+_OF_THREAD: Final = ("thread", "also", "replies")
+_OF_QUESTION: Final = ("ask", "pressed", "buttons")
+_OF_TEXT: Final = ("mentions", "forwarded")
+"""What another text, which the user writes, does not keep."""
+_NAMES_NOBODY: Final = ("change", "users", "role", "members")
+"""What a change of a group still says without its texts."""
+_NAMING: Final = frozenset(
+    (
+        "users",
+        "mentions",
+        "invited_by",
+        "forwarded",
+        "bots",
+        "reactions",
+        "except_users",
+        "user",
+        "by",
+        "replies",
+        "stopped",
+        "ask",
+        "reminder",
+    )
+)
+"""The keys under which the server or a client names users."""
+_TEXTS: Final = frozenset(("emoji", "value", "text", "state"))
+"""What is in objects of these keys and names nobody."""
+_BEGINNING_OF_ASK: Final = ("options", "text", "need", "until", "fixed")
+_KIND_OF_POLL: Final = ("many", "anonymous")
+
+
+def _encoded(fields: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(fields) if fields else b""
+
+
+def _some(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: fields[name] for name in names if name in fields}
+
+
+def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
+def with_keys(meta: bytes, new: _Stored) -> bytes:
+    """With these keys: in their places those that it has, the others at the end."""
+    return _encoded(fields_of(meta) | new._values())
+
+
+def with_more(meta: bytes, more: Mapping[str, Any]) -> bytes:
+    """With further keys, which a feature gives."""
+    return _encoded({**fields_of(meta), **more})
+
+
+def with_mentions(meta: bytes, users: Sequence[str], handles: Sequence[str]) -> bytes:
+    """With other mentioned users, and the handles by which they are mentioned."""
+    fields = _without(fields_of(meta), ("mentions",))
+    new = MessageMeta(mentions=tuple(users), handles=tuple(handles))
+    return _encoded(fields | new._values())
+
+
+def with_bots(meta: bytes, bots: Sequence[str]) -> bytes:
+    """With the bots that read the entry."""
+    fields = _without(fields_of(meta), ("bots",))
+    return _encoded(fields | MessageMeta(bots=tuple(bots))._values())
+
+
+def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> bytes:
+    """With other totals of reactions, and the id of the last one."""
+    fields = _without(fields_of(meta), ("reactions",))
+    new = MessageMeta(
+        reacted=last, reactions=tuple(total for total in totals if total.count)
+    )
+    return _encoded(fields | new._values())
+
+
+def without_reactions(meta: bytes) -> bytes:
+    """Without reactions, and without the id of the last one."""
+    return _encoded(_without(fields_of(meta), _OF_REACTIONS))
+
+
+def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
+    """The totals of reactions, and ``meta`` without them: as readers get it."""
+    fields = fields_of(meta)
+    try:
+        totals = msgspec.convert(fields.pop("reactions", ()), tuple[ReactionTotal, ...])
+    except ValueError:
+        totals = ()
+    return (msgspec.json.encode(fields), totals) if totals else (meta, ())
+
+
+def with_other_text(meta: bytes, new: bytes) -> bytes:
+    """Of a scheduled message whose author has written another text, which has
+    the ``meta`` ``new``."""
+    return _encoded(_without(fields_of(meta), _OF_TEXT) | fields_of(new))
+
+
+def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
+    """Of an edited message: that of the edit, its id, and what has happened to the
+    message. It is not forwarded any more: its content is that of the editor. A
+    question stays one, with its options."""
+    new = _without(fields_of(edit), ("ask",))
+    old = fields_of(message)
+    kept = _some(old, _OF_REACTIONS)
+    if "ask" in old:
+        kept |= _some(old, _OF_QUESTION)
+    edited = MessageMeta(edited=edit_id)._values()
+    return _encoded(new | edited | kept | _some(old, _OF_THREAD))
+
+
+def with_recall(message: bytes, mark: bytes) -> bytes:
+    """Of a recalled message: what the recall says (``mark``). It keeps its place in
+    a thread, and the totals of its own."""
+    thread = _some(fields_of(message), _OF_THREAD)
+    return _encoded(fields_of(mark) | thread)
+
+
+def without_later(meta: bytes, last: int) -> bytes:
+    """Without what came after the entry ``last``: reactions, replies, and answers
+    to the question."""
+    fields = fields_of(meta)
+    known = MessageMeta.of(meta)
+    later: list[str] = []
+    if known.reacted > last:
+        later.append("reacted")
+    if known.replies is not None and known.replies.last > last:
+        later.append("replies")
+    ask = fields.get("ask")
+    # without the id of a press, nobody knows when something happened to it
+    pressed = fields.get("pressed", Limit.ID)
+    if isinstance(ask, dict) and isinstance(pressed, int) and pressed > last:
+        later.append("pressed")
+        fields["ask"] = _as_begun(ask)
+    return _encoded(_without(fields, later))
+
+
+def _as_begun(ask: Mapping[str, Any]) -> dict[str, Any]:
+    """A question without what has happened to it."""
+    begun = _some(ask, _BEGINNING_OF_ASK)
+    poll = ask.get("poll")
+    if isinstance(poll, dict):
+        begun |= {"of": [], "poll": _some(poll, _KIND_OF_POLL)}
+    return begun
+
+
+def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
+    """Of a poll, for a reader who has chosen these options, by their index."""
+    fields = fields_of(meta)
+    return _encoded({**fields, "ask": {**fields["ask"], "mine": choices}})
+
+
+def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
+    """That of a message which forwards the message of a sender with this id and
+    this ``meta``."""
+    origin = fields_of(meta).get("forwarded")
+    if origin:
+        return msgspec.json.encode({"forwarded": origin})
+    return MessageMeta(forwarded=Origin(sender, id)).to_bytes()
+
+
+def new_question(ask: Mapping[str, Any]) -> dict[str, Any]:
+    """The key of a new question. ``ask``: the fields that its author has set."""
+    return {"ask": ask}
+
+
+def press_meta(changes: Mapping[str, Any]) -> bytes:
+    """That of a ``press`` that changes these fields of a question."""
+    return msgspec.json.encode({"ask": changes})
+
+
+def without_group_texts(meta: bytes) -> bytes:
+    """Of a change of a group whose names and texts nobody may read any more."""
+    return msgspec.json.encode(_some(fields_of(meta), _NAMES_NOBODY))
+
+
+def with_other_name(meta: bytes, user: str, name: str) -> bytes:
+    """With another name in place of a user, wherever it names users, and without
+    the texts that they answered. The same bytes if it does not name them."""
+    fields = fields_of(meta)
+    answers = changed_in_ask(meta).get("answers")
+    if isinstance(answers, list):
+        left = [_without_text_of(user, each) for each in answers if _is_object(each)]
+        fields["ask"] = {**fields["ask"], "answers": left}
+    after = {
+        key: _renamed(value, user, name) if key in _NAMING else value
+        for key, value in fields.items()
+    }
+    return meta if after == fields else msgspec.json.encode(after)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _without_text_of(user: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+    return _without(answer, ("text",) if answer.get("user") == user else ())
+
+
+def _renamed(value: Any, user: str, name: str) -> Any:
+    if isinstance(value, str):
+        return name if value == user else value
+    if isinstance(value, list):
+        return [_renamed(each, user, name) for each in value]
+    if isinstance(value, dict):
+        return {
+            key: each if key in _TEXTS else _renamed(each, user, name)
+            for key, each in value.items()
+        }
+    return value

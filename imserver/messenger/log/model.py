@@ -3,14 +3,26 @@ dialect but those of other servers' clients, in webhooks and in the HTTP API."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from imserver.gateway.config.declared import about
 from imserver.gateway.errors import Problems, StorageUnavailable
-from imserver.messenger.log.meta import Ask, ask_in, in_thread
+from imserver.messenger.log.meta import (
+    EDITED_KEY,
+    REMINDER_KEY,
+    STOPPED_KEY,
+    Ask,
+    GroupMeta,
+    MessageMeta,
+    ask_in,
+    bots_in,
+    changed_in_ask,
+    fields_of,
+    in_thread,
+)
 
 NESTED: Final = 400
 """JSON that is nested less deeply is shown as ``data``. Deeper JSON may be
@@ -57,18 +69,16 @@ class Message(Struct, frozen=True, gc=False):
     recalls, edits, replies to, reacts to or pins. ``meta``: JSON (``b""``:
     none).
 
-    An edited message has the content of its last edit, and the edit's id as
-    ``edited`` in ``meta``. A recall turns the message and all its edits into
-    ``recall`` entries in their own positions. That of the message has its own
-    id as ``about``.
+    An edited message has the content of its last edit. A recall turns the
+    message and all its edits into ``recall`` entries in their own positions.
+    That of the message has its own id as ``about``.
 
-    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
-    ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
-    ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
-    has the value of the button as body. It is in the conversation of the user and the bot, wherever the
-    message is. A ``press`` with a type is about a question, which has the id of the last one as ``pressed``
-    in ``meta``, see :mod:`imserver.messenger.log.asks`.
-    :mod:`imserver.messenger.log.threads` says what ``meta`` has of threads.
+    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``,
+    and the emoji as body. A ``pin`` has the same types. A ``press`` of a button
+    of the message ``about`` has the value of the button as body. It is in the
+    conversation of the user and the bot, wherever the message is. A ``press``
+    with a type is about a question, see :mod:`imserver.messenger.log.asks`.
+    :mod:`imserver.messenger.log.meta` says what ``meta`` has.
     """
 
     id: int
@@ -115,6 +125,43 @@ class Message(Struct, frozen=True, gc=False):
         """Whether it is shown in its thread alone, not in its conversation."""
         thread = in_thread(self.meta)
         return thread.thread > 0 and not thread.also
+
+    @property
+    def bots(self) -> tuple[str, ...]:
+        """The bots of a group that read it."""
+        return bots_in(self.meta)
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether its content is that of an edit."""
+        return EDITED_KEY in self.meta
+
+    @property
+    def is_reminder(self) -> bool:
+        """Whether it reminds its reader of another message."""
+        return REMINDER_KEY in self.meta
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a reader has stopped it before its sender had finished it."""
+        return STOPPED_KEY in self.meta
+
+    def message_meta(self) -> MessageMeta:
+        """What ``meta`` says, of a message or what is done with it."""
+        return MessageMeta.of(self.meta)
+
+    def group_meta(self) -> GroupMeta:
+        """What ``meta`` says, of a join, a leave or a change of a group."""
+        return GroupMeta.of(self.meta)
+
+    def details(self) -> dict[str, Any]:
+        """All keys of ``meta``, as they are stored."""
+        return fields_of(self.meta)
+
+    def ask_details(self) -> dict[str, Any]:
+        """The fields of its question that a ``press`` changes, as they are
+        stored."""
+        return changed_in_ask(self.meta)
 
     def may_be_revised(self, user: str) -> bool:
         """Whether it is a message of this user (``""``: of anybody). A recalled

@@ -13,18 +13,18 @@ and no time. Its rows are deleted when it closes.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.log.contract import Entry
-from imserver.messenger.log.meta import Ask
-from imserver.messenger.log.rows import decode_meta
+from imserver.messenger.log.meta import POLL_KEY, Ask, with_own_choices
 
 MOST_USERS: Final = 3
 """Users whom the totals name for each option: those who chose it last."""
+_LOOKED_AT: Final = 200
+"""Votes among which they are looked for: the last ones."""
 _OF_POLL: Final = "log = %s AND id = %s"
 
 
@@ -37,6 +37,14 @@ def pause_ms(poll: Ask.Poll) -> int:
 def choices_of(bits: int) -> tuple[int, ...]:
     """The options that were chosen, by their index: each is a bit."""
     return tuple(index for index in range(bits.bit_length()) if bits >> index & 1)
+
+
+def bits_of(choices: Sequence[int]) -> int:
+    """The choices as bits."""
+    bits = 0
+    for index in choices:
+        bits |= 1 << index
+    return bits
 
 
 def look_up(sql: Statements, log: int, message: int, user: str) -> tuple[int, int]:
@@ -80,28 +88,32 @@ def count(
 ) -> Ask.Poll:
     """The poll with the totals of all votes. No count is due any more."""
     sql.execute(f"DELETE FROM ask_tally WHERE {_OF_POLL}", (log, message))
-    counts, voters = [0] * len(ask.options), 0
+    counts = [0] * len(ask.options)
+    voters = 0
     statement = f"SELECT choices, secret, count(*) FROM ask_vote WHERE {_OF_POLL} GROUP BY choices, secret"
     for choices, secret, number in sql.query(statement, (log, message)):
         voters += number
         for choice in choices_of(choices | secret):
             counts[choice] += number
-    users: tuple[tuple[str, ...], ...] = ()
-    if not poll.anonymous:
-        last = f"WHERE {_OF_POLL} ORDER BY time DESC, member DESC LIMIT 200"
-        found = sql.query(
-            f"SELECT member, choices FROM ask_vote {last}", (log, message)
-        )
-        rows = [(text_of(member), choices) for member, choices in found]
-        users = tuple(
-            tuple(
-                [member for member, choices in rows if choices >> index & 1][
-                    :MOST_USERS
-                ]
-            )
-            for index in range(len(ask.options))
-        )
+    users = () if poll.anonymous else _last_users(sql, log, message, len(counts))
     return replace(poll, voters=voters, counts=tuple(counts), users=users, time=now)
+
+
+def _last_users(
+    sql: Statements, log: int, message: int, options: int
+) -> tuple[tuple[str, ...], ...]:
+    """For each option the users who chose it last."""
+    users: list[list[str]] = [[] for _ in range(options)]
+    rows = sql.query(
+        f"SELECT member, choices FROM ask_vote WHERE {_OF_POLL} "
+        f"ORDER BY time DESC, member DESC LIMIT {_LOOKED_AT}",
+        (log, message),
+    )
+    for member, choices in rows:
+        for choice in choices_of(choices):
+            if len(users[choice]) < MOST_USERS:
+                users[choice].append(text_of(member))
+    return tuple(map(tuple, users))
 
 
 def forget(sql: Statements, log: int, messages: Sequence[int]) -> None:
@@ -109,19 +121,6 @@ def forget(sql: Statements, log: int, messages: Sequence[int]) -> None:
     sql.execute_many(
         f"DELETE FROM ask_vote WHERE {_OF_POLL}", [(log, id) for id in messages]
     )
-
-
-def as_begun(ask: dict[str, Any]) -> dict[str, Any]:
-    """A question, as ``meta`` has it, without what has happened to it."""
-    begun: dict[str, Any] = {
-        key: ask[key]
-        for key in ("options", "text", "need", "until", "fixed")
-        if key in ask
-    }
-    if isinstance(poll := ask.get("poll"), dict):
-        kind = {key: poll[key] for key in ("many", "anonymous") if key in poll}
-        begun |= {"of": [], "poll": kind}
-    return begun
 
 
 def with_own_votes(
@@ -132,30 +131,23 @@ def with_own_votes(
     polls: dict[int, int] = {}
     """Index of an entry → the poll that it is, or is about."""
     for index, entry in enumerate(entries):
-        if (
-            b'"poll":' in entry.meta
-            and (ask := entry.ask) is not None
-            and ask.poll is not None
-        ):
+        ask = entry.ask if POLL_KEY in entry.meta else None
+        if ask is not None and ask.poll is not None:
             polls[index] = entry.about if entry.kind == "press" else entry.id
     if not polls:
         return entries
     statement = "SELECT id, choices + secret FROM ask_vote WHERE log = %s AND member = %s AND id IN {}"
-    own: dict[int, int] = dict(
-        sql.query_in(statement, (log, user), list(dict.fromkeys(polls.values())))
-    )
-    return [
-        _voted(entry, int(own.get(polls[index], 0))) if index in polls else entry
-        for index, entry in enumerate(entries)
-    ]
+    messages = list(dict.fromkeys(polls.values()))
+    votes: dict[int, int] = dict(sql.query_in(statement, (log, user), messages))
+    seen = list(entries)
+    for index, poll in polls.items():
+        seen[index] = _voted(entries[index], int(votes.get(poll, 0)))
+    return seen
 
 
 def _voted(entry: Entry, bits: int) -> Entry:
-    meta: dict[str, Any] = decode_meta(entry.meta)
-    ask = meta["ask"]
-    if not bits and ask.get("state") and ask["poll"].get("anonymous"):
+    ask = entry.ask
+    is_secret = ask is not None and ask.poll is not None and ask.poll.anonymous
+    if not bits and is_secret and ask is not None and ask.state:
         return entry  # nobody knows any more
-    return replace(
-        entry,
-        meta=msgspec.json.encode({**meta, "ask": {**ask, "mine": choices_of(bits)}}),
-    )
+    return replace(entry, meta=with_own_choices(entry.meta, choices_of(bits)))

@@ -8,13 +8,11 @@ from an index, with a query per engine, then the entries.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from imserver.gateway.cluster.history import count_fitting
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Row, Statements, text_of
-from imserver.messenger.log.bots import bots_of
 from imserver.messenger.log.commands import SearchFilter
 from imserver.messenger.log.contract import (
     NO_LOG,
@@ -24,14 +22,14 @@ from imserver.messenger.log.contract import (
     page_size,
 )
 from imserver.messenger.log.lost import ranges_of
-from imserver.messenger.log.polls import as_begun, with_own_votes
+from imserver.messenger.log.meta import LATER_KEYS, MessageMeta, without_later
+from imserver.messenger.log.polls import with_own_votes
 from imserver.messenger.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     LogHead,
-    decode_meta,
     entry_of,
     in_log,
     pair_of_room,
@@ -117,7 +115,7 @@ class EntryReader(Store.Rows):
         names: set[str] = set()
         while after < last and (page := self.read(app, after, 500)):
             for entry in page:
-                names.update(entry.members or bots_of(entry))
+                names.update(entry.members or entry.bots)
                 if entry.kind in ("join", "leave"):
                     names.update(users_of(entry))
             after = page[-1].id
@@ -354,7 +352,7 @@ def _without_later(
         if not (each.members or each.room)
         and (
             each.kind == "edit"
-            or (each.kind == "message" and any(mark in each.meta for mark in _MARKS))
+            or (each.kind == "message" and any(key in each.meta for key in LATER_KEYS))
         )
     }
     if not groups:
@@ -375,7 +373,7 @@ def _without_later(
     metas = sql.query_in(
         "SELECT id, meta FROM message WHERE log = %s AND id IN {}", (log,), edits
     )
-    edited = {id: _id_in(decode_meta(bytes(meta)), "edited") for id, meta in metas}
+    edited = {id: MessageMeta.of(bytes(meta)).edited for id, meta in metas}
     return [
         _as_left(each, left[each.conversation], edited)
         if each.conversation in left
@@ -389,32 +387,16 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
     edit, for edits."""
     if entry.kind not in ("message", "edit"):
         return entry
-    meta, is_edit = decode_meta(entry.meta), entry.kind == "edit"
-    if (edited.get(entry.about, 0) if is_edit else _id_in(meta, "edited")) > last:
+    meta = entry.message_meta()
+    is_edit = entry.kind == "edit"
+    if (edited.get(entry.about, 0) if is_edit else meta.edited) > last:
         about = entry.about if is_edit else entry.id
         return replace(
             entry, kind="recall", type="", body=b"", meta=b"", about=about, reactions=()
         )
-    if _id_in(meta, "reacted") > last:
-        del meta["reacted"]
+    if meta.reacted > last:
         entry = replace(entry, reactions=())
-    replies, ask = meta.get("replies"), meta.get("ask")
-    if isinstance(replies, dict) and _id_in(replies, "last") > last:
-        del meta["replies"]
-    if isinstance(ask, dict) and _id_in(meta, "pressed", Limit.ID) > last:
-        meta.pop("pressed", None)
-        meta["ask"] = as_begun(ask)
-    return replace(entry, meta=msgspec.json.encode(meta) if meta else b"")
-
-
-def _id_in(fields: Mapping[str, Any], name: str, default: int = 0) -> int:
-    """An id that the server has written; clients may have written anything
-    there."""
-    id = fields.get(name, default)
-    return id if isinstance(id, int) else 0
-
-
-_MARKS: Final = (b'"edited":', b'"reacted":', b'"replies":', b'"ask":')
+    return replace(entry, meta=without_later(entry.meta, last))
 
 
 def _with_own_reactions(

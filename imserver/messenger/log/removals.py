@@ -2,10 +2,8 @@
 
 A removal is a recall that keeps a copy of what it takes away. A restored
 message is an ``edit`` with the old content: clients that have seen the recall
-get the message back by it. ``meta`` of the recall and of the removed message
-has ``removed``, that of the edit has ``restored``: the entry to which the
-message replied. If its author recalls a removed message, its ``meta`` also has
-``recalled``: it does not come back.
+get the message back by it. If its author recalls a removed message, it does not
+come back. ``meta`` of the recall, of the removed message and of the edit say so.
 """
 
 from collections import Counter
@@ -18,11 +16,17 @@ from imserver.gateway.storage.numbers import beyond
 from imserver.gateway.storage.statements import Condition, Row, Statements, text_of
 from imserver.messenger.log.commands import SearchFilter
 from imserver.messenger.log.contract import Draft, Entry
+from imserver.messenger.log.meta import (
+    REMOVED,
+    MessageMeta,
+    fields_of,
+    with_keys,
+    without_reactions,
+)
 from imserver.messenger.log.read import end_of_look, time_window
 from imserver.messenger.log.rows import (
     NUMBERS,
     LogHead,
-    decode_meta,
     in_log,
     read_log,
 )
@@ -33,7 +37,6 @@ MOST_AT_ONCE: Final = 50
 """Messages that one transaction removes or restores."""
 _LOOK: Final = 20_000
 """Ids among which one query looks for the messages of a sender."""
-_MARK: Final = b'{"removed":true}'
 _COPIES: Final = "removed_message"
 
 
@@ -285,7 +288,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
             kind="recall",
             type="",
             about=message,
-            meta=_MARK,
+            meta=REMOVED,
             conversation=conversation,
         ),
     )
@@ -322,7 +325,7 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
         "SELECT conversation, meta FROM message WHERE log = %s AND id = %s",
         (log, message),
     )
-    if not now or decode_meta(bytes(now[0][1])).get("recalled"):
+    if not now or MessageMeta.of(bytes(now[0][1])).recalled:
         return
     original = next(row for row in rows if row[0] == message)
     recalled = (
@@ -352,7 +355,7 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
             "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
             (log, message, recall),
         )
-    annotated = decode_meta(bytes(annotations))
+    annotated = fields_of(bytes(annotations))
     sql.execute_many(
         "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
         [(log, message, *row) for row in annotated.get("reactions", ())],
@@ -361,11 +364,9 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
         "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
         [(log, message, *row) for row in annotated.get("pins", ())],
     )
-    seen = {
-        key: value
-        for key, value in decode_meta(bytes(meta)).items()
-        if key not in ("reactions", "reacted")
-    }
+    restored = with_keys(
+        without_reactions(bytes(meta)), MessageMeta(restored=int(about))
+    )
     transaction.enter(
         state,
         Draft(
@@ -374,7 +375,7 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
             type=text_of(type),
             body=bytes(body),
             about=message,
-            meta=msgspec.json.encode({**seen, "restored": about}),
+            meta=restored,
             conversation=conversation,
         ),
     )

@@ -6,18 +6,26 @@ reads cannot see the old content.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from msgspec import UNSET, Struct
 
 from imserver.gateway.storage.statements import Statements
 from imserver.messenger.log import polls
 from imserver.messenger.log.bots import EVERYBODY
 from imserver.messenger.log.changes import note_changes
 from imserver.messenger.log.contract import Entry, Rejected, RejectReason
-from imserver.messenger.log.meta import ask_in
-from imserver.messenger.log.rows import NUMBERS, decode_meta
-from imserver.messenger.log.threads import mentions_in, thread_fields
+from imserver.messenger.log.meta import (
+    ERASED,
+    REMOVED,
+    MessageMeta,
+    ask_in,
+    with_edit,
+    with_keys,
+    with_recall,
+)
+from imserver.messenger.log.rows import NUMBERS
+from imserver.messenger.log.threads import mentions_in
 
 FIXED: Final = Rejected(
     RejectReason.FIXED, "a question that was answered, or is fixed, keeps its text"
@@ -30,9 +38,6 @@ _OF_CONTENT: Final = (
 )
 _EDITS: Final = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
 """Ids of the edits of a message."""
-_MARKS: Final = {
-    mark: msgspec.json.encode({mark: True}) for mark in ("erased", "removed")
-}
 
 
 def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
@@ -65,167 +70,226 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     """Apply new edits and recalls. The last edit of a message counts; recalls
     are final. Note mentions and deadlines."""
     _note_deadlines(sql, log, entries)
-    last: dict[int, Entry] = {}
-    edits = []
-    mentions: dict[int, Entry] = {}
-    for entry in entries:
-        if entry.kind in ("recall", "edit"):
-            last[entry.about] = entry
-            if entry.kind == "edit":
-                edits.append((entry.about, entry.id))
-        elif entry.meta and entry.kind == "message" and not entry.room:
-            mentions[entry.id] = entry
-    if not last:
-        if mentions:
-            _add_mentions(sql, log, _mentions(mentions))
-        return
-    changes = [
-        (about, entry.conversation, entry.id)
-        for about, entry in last.items()
-        if not entry.room
-    ]
-    note_changes(sql, log, changes, entries[0].id)
-    if edits:  # no search finds them: it finds the message itself
+    last = {entry.about: entry for entry in entries if entry.kind in ("recall", "edit")}
+    if last:
+        changes = [
+            (message, entry.conversation, entry.id)
+            for message, entry in last.items()
+            if not entry.room
+        ]
+        note_changes(sql, log, changes, entries[0].id)
+        _hide_edits(sql, log, entries)
+        _rewrite(sql, log, last)
+    _note_mentions(sql, log, entries, last)
+
+
+# --- edits and recalls --------------------------------------------------------
+
+
+class _EditedRow(Struct, frozen=True):
+    """A message, or one of its earlier edits, with the content of the last
+    edit."""
+
+    id: int
+    type: str
+    body: bytes
+    meta: bytes
+
+
+class _RecalledRow(Struct, frozen=True):
+    """A message, or one of its edits, without content, since ``message`` was
+    recalled."""
+
+    id: int
+    message: int
+    meta: bytes
+
+
+def _hide_edits(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
+    """Let no search find the new edits: it finds the messages themselves."""
+    edits = [entry for entry in entries if entry.kind == "edit"]
+    if edits:
         sql.execute_many(
             "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
-            [(log, message, edit) for message, edit in edits],
+            [(log, edit.about, edit.id) for edit in edits],
         )
-    mentions |= {
-        about: entry
-        for about, entry in last.items()
-        if entry.kind == "edit" and not entry.room
-    }
-    sql.execute_many(
-        "DELETE FROM mention WHERE log = %s AND id = %s",
-        [(log, about) for about in last],
-    )
+
+
+def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
+    """Rewrite these messages by their last edit or their recall."""
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
-    before = {
-        id: bytes(meta) for id, meta in sql.query_in(statement, (log,), list(last))
-    }
-    recalls: list[tuple[Any, ...]] = []
-    withdrawn: list[tuple[Any, ...]] = []
-    edited: list[tuple[Any, ...]] = []
-    for about, entry in last.items():
-        of_it = [row[0] for row in sql.query(_EDITS, (log, about))]
-        if entry.kind == "recall":
-            mark, meta = _mark(entry), decode_meta(before.get(about, b""))
-            # by its author, too: so it does not come back
-            if not mark and meta.get("removed"):
-                withdrawn.append(
-                    (msgspec.json.encode({**meta, "recalled": True}), log, about)
-                )
-            # it keeps its place in a thread, and the totals of its own
-            thread = thread_fields(meta)
-            marked = (
-                msgspec.json.encode({**decode_meta(mark), **thread}) if thread else mark
-            )
-            recalls.append((b"", marked, about, log, about))
-            recalls += [(b"", mark, about, log, id) for id in of_it]
+    rows = sql.query_in(statement, (log,), list(last))
+    metas = {id: bytes(meta) for id, meta in rows}
+    edited: list[_EditedRow] = []
+    recalled: list[_RecalledRow] = []
+    for message, entry in last.items():
+        meta = metas.get(message, b"")
+        edits = [row[0] for row in sql.query(_EDITS, (log, message))]
+        if entry.kind == "edit":
+            edited += _edited_rows(entry, meta, edits)
         else:
-            edited.append(
-                (
-                    entry.type,
-                    entry.body,
-                    _with_edit(entry, before.get(about, b"")),
-                    log,
-                    about,
-                )
-            )
-            edited += [
-                (entry.type, entry.body, entry.meta, log, id)
-                for id in of_it
-                if id != entry.id
-            ]
+            recalled += _recalled_rows(entry, meta, edits)
+
+    recalls = [entry for entry in last.values() if entry.kind == "recall"]
     if recalls:
-        gone = [about for about, entry in last.items() if entry.kind == "recall"]
-        sql.execute_many(  # from all searches
-            "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
-            "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
-            "AND h.id = %s)",
-            [(id, log, log, id) for id in gone],
-        )
-        for table in ("reaction", "pin"):
-            statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
-            sql.execute_many(statement, [(log, about) for about in gone])
-        polls.forget(
-            sql,
-            log,
-            [about for about in gone if _mark(last[about]) != _MARKS["removed"]],
-        )
-        withdraw = "UPDATE message SET meta = %s WHERE log = %s AND id = %s AND kind = "
-        sql.execute_many(f"{withdraw}{NUMBERS['recall']}", withdrawn)
-        recall = f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s"
-        sql.execute_many(f"{recall} {_OF_CONTENT}", recalls)
+        _forget_beside(sql, log, recalls)
+        _withdraw(sql, log, recalls, metas)
+        _write_recalled(sql, log, recalled)
     if edited:
-        sql.execute_many(
-            f"UPDATE message SET type = %s, body = %s, meta = %s {_OF_CONTENT}", edited
-        )
-    _add_mentions(sql, log, _mentions(mentions))
+        _write_edited(sql, log, edited)
 
 
-def _with_edit(edit: Entry, before: bytes) -> bytes:
-    """The ``meta`` of an edited message: that of the edit, its id, and the
-    reactions. The message is not forwarded any more: its content is that of the
-    editor. A question stays one, with its options. A message that came back is
-    as it was."""
-    new = decode_meta(edit.meta)
-    if not edit.sender and "restored" in new:
-        return before
-    old = decode_meta(before)
-    same = (
-        ("reacted", "reactions", "ask", "pressed", "buttons")
-        if "ask" in old
-        else ("reacted", "reactions")
-    )
-    stays = {key: old[key] for key in same if key in old}
-    new.pop("ask", None)
-    return msgspec.json.encode(
-        {**new, "edited": edit.id, **stays, **thread_fields(old)}
-    )
+def _edited_rows(edit: Entry, before: bytes, edits: Sequence[int]) -> list[_EditedRow]:
+    """The message, which had the ``meta`` ``before``, and its earlier edits."""
+    if not edit.sender and MessageMeta.of(edit.meta).restored is not UNSET:
+        meta = before  # a message that came back is as it was
+    else:
+        meta = with_edit(before, edit.meta, edit.id)
+    rows = [_EditedRow(edit.about, edit.type, edit.body, meta)]
+    for id in edits:
+        if id != edit.id:
+            rows.append(_EditedRow(id, edit.type, edit.body, edit.meta))
+    return rows
+
+
+def _recalled_rows(
+    recall: Entry, before: bytes, edits: Sequence[int]
+) -> list[_RecalledRow]:
+    """The message, which had the ``meta`` ``before``, and its edits."""
+    message = recall.about
+    mark = _mark(recall)
+    rows = [_RecalledRow(message, message, with_recall(before, mark))]
+    rows += [_RecalledRow(id, message, mark) for id in edits]
+    return rows
 
 
 def _mark(recall: Entry) -> bytes:
     """What a recalled message still says: that others than its author have
     removed it, or that its author was erased."""
-    meta = decode_meta(recall.meta)
-    return next((_MARKS[mark] for mark in _MARKS if meta.get(mark) is True), b"")
+    meta = MessageMeta.of(recall.meta)
+    if meta.erased:
+        return ERASED
+    return REMOVED if meta.removed else b""
 
 
-def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
-    """(user, conversation, message) of all whom these messages mention. The
-    user is ``""`` for everybody."""
-    return [
-        ("" if user == EVERYBODY else user, entry.conversation, id)
-        for id, entry in entries.items()
-        for user in mentions_in(decode_meta(entry.meta))
-    ]
+def _forget_beside(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
+    """Take recalled messages out of all searches, and their reactions, pins and
+    votes. A removed poll may come back: it keeps its votes."""
+    messages = [recall.about for recall in recalls]
+    sql.execute_many(
+        "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
+        "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
+        "AND h.id = %s)",
+        [(message, log, log, message) for message in messages],
+    )
+    for table in ("reaction", "pin"):
+        statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
+        sql.execute_many(statement, [(log, message) for message in messages])
+    final = [recall.about for recall in recalls if _mark(recall) != REMOVED]
+    polls.forget(sql, log, final)
+
+
+def _withdraw(
+    sql: Statements, log: int, recalls: Sequence[Entry], metas: Mapping[int, bytes]
+) -> None:
+    """Note which removed messages their authors have recalled, too: so they do
+    not come back."""
+    withdrawn: list[tuple[bytes, int, int]] = []
+    for recall in recalls:
+        meta = metas.get(recall.about, b"")
+        if not _mark(recall) and MessageMeta.of(meta).removed:
+            after = with_keys(meta, MessageMeta(recalled=True))
+            withdrawn.append((after, log, recall.about))
+    sql.execute_many(
+        "UPDATE message SET meta = %s WHERE log = %s AND id = %s "
+        f"AND kind = {NUMBERS['recall']}",
+        withdrawn,
+    )
+
+
+def _write_recalled(sql: Statements, log: int, rows: Sequence[_RecalledRow]) -> None:
+    recalled = (
+        f"kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s"
+    )
+    sql.execute_many(
+        f"UPDATE message SET {recalled} {_OF_CONTENT}",
+        [(b"", row.meta, row.message, log, row.id) for row in rows],
+    )
+
+
+def _write_edited(sql: Statements, log: int, rows: Sequence[_EditedRow]) -> None:
+    sql.execute_many(
+        f"UPDATE message SET type = %s, body = %s, meta = %s {_OF_CONTENT}",
+        [(row.type, row.body, row.meta, log, row.id) for row in rows],
+    )
+
+
+# --- mentions and deadlines ---------------------------------------------------
+
+
+class _MentionRow(Struct, frozen=True):
+    """A message mentions a user; ``""``: everybody."""
+
+    user: str
+    conversation: int
+    message: int
+
+
+def _note_mentions(
+    sql: Statements, log: int, entries: Sequence[Entry], last: Mapping[int, Entry]
+) -> None:
+    """Note whom new messages mention. ``last``: recalled or edited message → its
+    recall or last edit, whose mentions count from now on."""
+    if last:
+        sql.execute_many(
+            "DELETE FROM mention WHERE log = %s AND id = %s",
+            [(log, message) for message in last],
+        )
+    contents = {
+        entry.id: entry
+        for entry in entries
+        if entry.meta and entry.kind == "message" and not entry.room
+    }
+    contents |= {
+        message: entry
+        for message, entry in last.items()
+        if entry.kind == "edit" and not entry.room
+    }
+    rows: list[_MentionRow] = []
+    for message, entry in contents.items():
+        for user in mentions_in(entry.message_meta()):
+            named = "" if user == EVERYBODY else user
+            rows.append(_MentionRow(named, entry.conversation, message))
+    if rows:
+        sql.execute_many(
+            "INSERT INTO mention (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
+            [(log, row.user, row.conversation, row.message) for row in rows],
+        )
 
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     """Note when the new questions among these entries end, also those of
-    messages that came back."""
-    due: dict[str, list[tuple[int, int, int]]] = {"ask_deadline": [], "ask_tally": []}
+    messages that came back, and that votes of a poll which came back are to be
+    counted."""
+    deadlines: list[tuple[int, int, int]] = []
+    counts: list[tuple[int, int, int]] = []
     for entry in entries:
-        if (entry.kind == "message" and not entry.room) or (
-            entry.kind == "edit" and not entry.sender
-        ):
-            ask, id = (
-                ask_in(entry.meta),
-                entry.about if entry.kind == "edit" else entry.id,
-            )
-            if ask is not None and ask.until and not ask.state:
-                due["ask_deadline"].append((log, id, ask.until))
-            if (
-                ask is not None
-                and ask.poll is not None
-                and not ask.state
-                and entry.kind == "edit"
-            ):
-                due["ask_tally"].append((log, id, 0))
-    for table, rows in due.items():
-        if rows:
-            sql.insert_new(table, "log, id, due", rows)
+        is_new = entry.kind == "message" and not entry.room
+        has_come_back = entry.kind == "edit" and not entry.sender
+        if not (is_new or has_come_back):
+            continue
+        ask = ask_in(entry.meta)
+        if ask is None or ask.state:
+            continue
+        message = entry.about if has_come_back else entry.id
+        if ask.until:
+            deadlines.append((log, message, ask.until))
+        if ask.poll is not None and has_come_back:
+            counts.append((log, message, 0))
+    if deadlines:
+        sql.insert_new("ask_deadline", "log, id, due", deadlines)
+    if counts:
+        sql.insert_new("ask_tally", "log, id, due", counts)
 
 
 # --- statements ---------------------------------------------------------------
@@ -233,19 +297,5 @@ def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None
 
 def count_edits(sql: Statements, log: int, message: int, most: int) -> int:
     """The number of edits of a message, at most ``most``."""
-    return int(
-        sql.query(f"SELECT count(*) FROM ({_EDITS} LIMIT %s) e", (log, message, most))[
-            0
-        ][0]
-    )
-
-
-def _add_mentions(
-    sql: Statements, log: int, rows: Sequence[tuple[str, int, int]]
-) -> None:
-    """Insert mentions: (user, conversation, message)."""
-    if rows:
-        sql.execute_many(
-            "INSERT INTO mention (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
-            [(log, *row) for row in rows],
-        )
+    counted = f"SELECT count(*) FROM ({_EDITS} LIMIT %s) e"
+    return int(sql.query(counted, (log, message, most))[0][0])

@@ -6,7 +6,6 @@ from functools import partial, wraps
 from hashlib import blake2b
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, get_args
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -20,6 +19,7 @@ from imserver.messenger.log.contract import (
     Entry,
     openness_of,
 )
+from imserver.messenger.log.meta import REACTIONS_KEY, take_reactions
 from imserver.messenger.log.model import EntryKind, Reaction
 from imserver.plugin.storage import Store
 
@@ -151,51 +151,19 @@ def entry_of(row: Any) -> Entry:
         members=members_of(row[12]),
         room=room_of(row[12]) if row[11] == ROOM else "",
     )
-    if entry.kind != "message" or b'"reactions":' not in entry.meta:
+    if entry.kind != "message" or REACTIONS_KEY not in entry.meta:
         return entry
-    meta = decode_meta(entry.meta)  # in the database they are a part of it
-    reactions = reactions_in(meta)
-    return (
-        replace(entry, meta=msgspec.json.encode(meta), reactions=reactions)
-        if reactions
-        else entry
+    # in the database they are a part of it, and whose they are is not stored
+    meta, totals = take_reactions(entry.meta)
+    reactions = tuple(
+        Reaction(total.emoji, total.count, total.users, mine=False) for total in totals
     )
-
-
-def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:
-    """Take the reactions out of the ``meta`` of a message, in the order in
-    which the emoji were first used. Whose they are is not stored."""
-    try:
-        rows = [{**each, "mine": False} for each in meta.pop("reactions", ())]
-        return msgspec.convert(rows, tuple[Reaction, ...])
-    except (TypeError, ValueError):
-        return ()
-
-
-def decode_meta(meta: bytes) -> dict[str, Any]:
-    """The fields of ``meta``; none if it is no JSON object: one invalid draft
-    must not fail the others of a transaction."""
-    try:
-        fields = msgspec.json.decode(meta) if meta else {}
-    except (ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-def names_in(meta: dict[str, Any], field: str) -> list[str]:
-    """The users that a field of ``meta`` names; clients may have written
-    anything there."""
-    names = meta.get(field)
-    return (
-        [each for each in names if isinstance(each, str)]
-        if isinstance(names, list)
-        else []
-    )
+    return replace(entry, meta=meta, reactions=reactions)
 
 
 def users_of(entry: Entry) -> list[str]:
     """The users whose membership an entry changes."""
-    return names_in(decode_meta(entry.meta), "users")
+    return list(entry.group_meta().users or ())
 
 
 def conversation_state_of(row: Any) -> ConversationState:

@@ -1,17 +1,15 @@
 """Threads: replies that clients show beside their conversation.
 
-A reply is a message of its conversation. Its ``meta`` has ``thread``, the id of
-the message with which the thread begins, and ``also`` if the conversation shows
-the reply, too. That first message has the totals as ``replies`` in its
-``meta``, so that a page of messages needs no query for them. ``thread_reply``
-has a row for each reply. ``thread_reader`` says who follows a thread, and up to
-which reply they have read it.
+A reply is a message of its conversation. Its ``meta`` has the message with
+which the thread begins, and whether the conversation shows the reply, too. The
+``meta`` of that first message has the totals, so that a page of messages needs
+no query for them. ``thread_reply`` has a row for each reply. ``thread_reader``
+says who follows a thread, and up to which reply they have read it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
@@ -27,15 +25,19 @@ from imserver.messenger.log.contract import (
     RejectReason,
     page_size,
 )
+from imserver.messenger.log.meta import (
+    THREAD_KEY,
+    MessageMeta,
+    ThreadTotals,
+    with_keys,
+)
 from imserver.messenger.log.read import fetch, last_before, page_of, shown
 from imserver.messenger.log.rows import (
     NUMBERS,
     ConversationState,
     LogHead,
-    decode_meta,
     in_log,
     members_among,
-    names_in,
 )
 from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Store
@@ -128,16 +130,11 @@ class ThreadWriter(Service):
         )
         if root is None or not is_reader:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
-        meta = {
-            **decode_meta(draft.meta),
-            "thread": root,
-            **({"also": True} if draft.also else {}),
-        }
         return replace(
             draft,
             thread=root,
             about=draft.about or root,
-            meta=msgspec.json.encode(meta),
+            meta=with_keys(draft.meta, MessageMeta(thread=root, also=draft.also)),
         )
 
     def add(self, root: int, reply: Entry) -> None:
@@ -157,15 +154,17 @@ class ThreadWriter(Service):
             ],
         )
         statement = "SELECT id, sender, meta FROM message WHERE log = %s AND id IN {}"
-        for root, sender, before in self._sql.query_in(
+        for root, sender, column in self._sql.query_in(
             statement, (log,), list(self._replies)
         ):
-            replies, meta = self._replies[root], decode_meta(bytes(before))
+            replies = self._replies[root]
+            before = bytes(column)
+            meta = MessageMeta.of(before)
             self._follow(root, replies, text_of(sender), mentions_in(meta))
-            meta["replies"] = _totals(meta.get("replies"), replies)
+            totals = _totals(meta.replies, replies)
             self._sql.execute(
                 "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-                (msgspec.json.encode(meta), log, root),
+                (with_keys(before, MessageMeta(replies=totals)), log, root),
             )
         self._replies = {}
 
@@ -195,7 +194,7 @@ class ThreadWriter(Service):
         )
         if conversation != state.id or not is_message:
             return None
-        root = thread_in(decode_meta(bytes(meta)))
+        root = thread_in(bytes(meta))
         if root and root <= self._head.floor:
             return None  # the thread has expired but for its last replies
         return root or id
@@ -213,7 +212,7 @@ class ThreadWriter(Service):
             writers = {author: first - 1}
             for reply in replies:
                 writers.setdefault(reply.sender, reply.id)
-                for user in mentions_in(decode_meta(reply.meta)):
+                for user in mentions_in(reply.message_meta()):
                     mentioned.setdefault(user, reply.id - 1)
             following = {**mentioned, **writers}
             there = members_among(self._sql, self._head.number, group, list(following))
@@ -243,7 +242,7 @@ class ThreadWriter(Service):
         of_root = {author, *named}
         moments: dict[str, list[int]] = {}
         for reply in replies:
-            mentioned = mentions_in(decode_meta(reply.meta))
+            mentioned = mentions_in(reply.message_meta())
             for user in {*of_root, reply.sender, *mentioned}:
                 moments.setdefault(user, []).append(reply.id)
         statement = (
@@ -264,32 +263,31 @@ class ThreadWriter(Service):
         return followers
 
 
-def thread_in(meta: dict[str, Any]) -> int:
+def thread_in(meta: bytes) -> int:
     """The first message of the thread of a reply with this ``meta``; 0: it is
     no reply of a thread."""
-    root = meta.get("thread")
-    return root if type(root) is int and 0 < root <= Limit.ID else 0
+    root = MessageMeta.of(meta).thread if THREAD_KEY in meta else 0
+    return root if 0 < root <= Limit.ID else 0
 
 
-def thread_fields(meta: dict[str, Any]) -> dict[str, Any]:
-    """What ``meta`` says of threads: it stays when the message is edited or
-    recalled."""
-    return {key: meta[key] for key in ("thread", "also", "replies") if key in meta}
+def _totals(before: ThreadTotals | None, replies: Sequence[Entry]) -> ThreadTotals:
+    """The totals of a thread with new replies."""
+    writers = [reply.sender for reply in reversed(replies)]
+    if before is not None:
+        writers += before.users
+    users = [user for user in dict.fromkeys(writers) if user]
+    last = replies[-1]
+    return ThreadTotals(
+        count=len(replies) + (0 if before is None else before.count),
+        last=last.id,
+        time=last.time_ms,
+        users=tuple(users[:MOST_FACES]),
+    )
 
 
-def _totals(before: Any, replies: Sequence[Entry]) -> dict[str, Any]:
-    """The totals of a thread with new replies: how many there are, the last one
-    with its time, and who wrote the last ones, the newest first."""
-    old = before if isinstance(before, dict) else {}
-    writers = [reply.sender for reply in reversed(replies)] + list(old.get("users", ()))
-    users = [user for user in dict.fromkeys(writers) if user][:MOST_FACES]
-    count, last = old.get("count", 0) + len(replies), replies[-1]
-    return {"count": count, "last": last.id, "time": last.time_ms, "users": users}
-
-
-def mentions_in(meta: dict[str, Any]) -> list[str]:
-    """The users that a message with this ``meta`` mentions, each once."""
-    users = dict.fromkeys(names_in(meta, "mentions"))
+def mentions_in(meta: MessageMeta) -> list[str]:
+    """The users whom a message with this ``meta`` mentions, each once."""
+    users = dict.fromkeys(meta.mentions)
     return [user for user in users if user and not text_objection(user, MAX_USER_BYTES)]
 
 

@@ -23,7 +23,6 @@ from imserver.gateway.storage.statements import (
     text_of,
 )
 from imserver.messenger.log.bots import (
-    BUTTONS,
     BotReaders,
     accounts_among,
     are_friends,
@@ -45,8 +44,9 @@ from imserver.messenger.log.contract import (
     Stored,
     may_write,
 )
-from imserver.messenger.log.handles import IN_META, with_handles
+from imserver.messenger.log.handles import with_handles
 from imserver.messenger.log.lost import EntriesLost, next_after_loss
+from imserver.messenger.log.meta import BUTTONS_KEY, HANDLE_SIGN
 from imserver.messenger.log.revisions import (
     FIXED,
     MOST_EDITS,
@@ -700,7 +700,7 @@ class AppTransaction:
                 RejectReason.FULL, f"at most {MOST_EDITS} edits of a message"
             )
         if (
-            BUTTONS in draft.meta
+            BUTTONS_KEY in draft.meta
             and not draft.room
             and not accounts_among(self.sql, self.app, [draft.sender], "AND bot = 1")
         ):
@@ -742,7 +742,7 @@ class AppTransaction:
                     RejectReason.READ_ONLY,
                     "only the owner and admins write in this group",
                 )
-        if IN_META in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
+        if HANDLE_SIGN in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
             named = with_handles(self.sql, self.app, self.log, state, draft)
             if isinstance(named, Rejected):
                 return named

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.messenger.log.bots import MOST_BOTS, bots_of, values_of
+from imserver.messenger.log.bots import MOST_BOTS, values_of
 from imserver.messenger.log.commands import Search
 from imserver.messenger.log.contract import (
     Appended,
@@ -112,7 +112,7 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(
     )  # type: ignore[union-attr]
     assert reaction is not None
     assert hidden is not None
-    assert (bots_of(reaction), bots_of(hidden)) == ((bot,), ())
+    assert (reaction.bots, hidden.bots) == ((bot,), ())
     seen.append(reaction.id)
     seen.append(setting.change("edit", "ann", named, "tea, edited").id)
     setting.change("edit", "ann", private, "still private")
@@ -136,7 +136,7 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(
     ((summary,), _) = log.conversations.page(APP, bot, 0, 10)
     assert (summary.last.id, summary.unread) == (left.id, 3)
     (shown,) = log.entries.find(APP, [named.id])
-    assert (bots_of(shown), shown.body) == ((bot,), b"tea, edited")
+    assert (shown.bots, shown.body) == ((bot,), b"tea, edited")
     (page, _) = log.entries.history(APP, "ann", at, named.id + 1, 1)
     assert getattr(page[0], "reactions", ()) == (
         Reaction("+1", 2, ("bob", bot), mine=False),
@@ -158,7 +158,7 @@ def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(
     setting.change("recall", "ann", unseen)
     seen = [first, message.id, edit.id, later.id, recall.id, again.id]
     assert setting.synced(bot) == seen
-    assert bots_of(recall) == (bot,)
+    assert recall.bots == (bot,)
     page, _ = log.entries.sync(APP, bot, first, 10)
     assert [entry.body for entry in page] == [b""] * 5
     message, meta = (
@@ -209,7 +209,7 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(
     seen.append(log.entries.head(APP))
     after = setting.say("ann", at, "after", bot)
     assert setting.synced(bot) == seen
-    assert (bots_of(hidden), bots_of(after), bots_of(before)) == ((), (), ())
+    assert (hidden.bots, after.bots, before.bots) == ((), (), ())
     assert log.conversations.find(APP, [at])[0].bots == ()
     log.groups.join(APP, at, [bot], "ann")
     assert log.conversations.find(APP, [at])[0].bots == (bot,)
