@@ -6,7 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from imserver.messenger.ask.declared import HTTP_QUESTION_CLOSED, MOST_WAIT_SECONDS
 from imserver.messenger.ask.parts import AskParts
-from imserver.messenger.log.model import AskAnswer
+from imserver.messenger.log.meta import AskAnswer, new_question
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
@@ -316,7 +316,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
             also=request.also,
             client_msg_id=request.client_msg_id,
         ),
-        {"ask": ask},
+        new_question(ask),
     )
     api.log.asks.counts["ask"] += not sent.repeated
     if request.seconds:

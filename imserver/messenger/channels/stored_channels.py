@@ -7,9 +7,8 @@ from hashlib import blake2b
 from time import time
 from typing import Final
 
-import msgspec
 from gevent.event import AsyncResult
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from imserver.gateway.channels.histories import Published, StoredHistory
@@ -25,7 +24,7 @@ from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.hub import Hub, LocalChannel
 from imserver.gateway.metrics import Metrics
-from imserver.gateway.model import ChannelPart, Event, Limit, Outcome, StreamPart
+from imserver.gateway.model import ChannelPart, Event, Limit, Outcome
 from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection
@@ -38,35 +37,11 @@ from imserver.messenger.log.contract import (
     Stored,
 )
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.meta import PublicationMeta
 
 MAX_RECOVERED: Final = 1000
 """The most publications that a client receives when it comes back. One that
 missed more reads the history."""
-
-
-class _Meta(Struct, omit_defaults=True):
-    """The part of the ``meta`` of an entry that is about a publication.
-
-    ``json``: the body is JSON, not text. ``base64``: it is bytes, which are
-    shown as base64. ``type``: if that of the entry is another one. ``seq``: the
-    id of a message of the action dialect. ``stream``: the publication ends a
-    streamed message. ``except_users``, ``except_connection``: who does not
-    receive it live.
-    """
-
-    json: bool = False
-    base64: bool = False
-    type: str = ""
-    id: str = ""
-    seq: str = ""
-    info: Raw | UnsetType = UNSET
-    tags: Raw | UnsetType = UNSET
-    stream: StreamPart | None = None
-    except_users: tuple[str, ...] = ()
-    except_connection: str = ""
-
-
-_decode = msgspec.json.Decoder(_Meta).decode
 
 
 class ChannelLog(StoredHistory):
@@ -313,11 +288,7 @@ class ChannelLog(StoredHistory):
     def publication_of(self, entry: Entry) -> Publication:
         """The publication that an entry of a channel has stored. Never
         switches."""
-        try:
-            meta = _decode(entry.meta) if entry.meta else _Meta()
-        # of a back end that has edited the message
-        except (ValueError, RecursionError):
-            meta = _Meta()
+        meta = PublicationMeta.of(entry.meta)
         body = b64encode(entry.body) if meta.base64 else entry.body
         event = Event(
             "msg",
@@ -360,7 +331,7 @@ def draft_of(what: Publication, key: str = "") -> Draft:
         kind.encode("utf-8", "surrogatepass")
     ) > Limit.TYPE_BYTES:
         kind = "custom"
-    meta = _Meta(
+    meta = PublicationMeta(
         json=event.data != b"",
         type="" if kind == event.type else event.type,
         id=event.id,
@@ -383,7 +354,7 @@ def draft_of(what: Publication, key: str = "") -> Draft:
         body=event.data or event.text.encode(),
         client_msg_id=digest,
         time_ms=int(time() * 1000),
-        meta=b"" if meta == _Meta() else msgspec.json.encode(meta),
+        meta=meta.to_bytes(),
         room=what.channel,
     )
 

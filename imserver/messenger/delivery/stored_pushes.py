@@ -9,7 +9,7 @@ from hashlib import blake2b
 from time import perf_counter, time
 
 from gevent.event import Event as Flag
-from msgspec import UNSET, field
+from msgspec import UNSET, Raw, field
 
 from imserver.gateway.clock import serve_others
 from imserver.gateway.errors import HttpProblem, Problems, StorageUnavailable
@@ -31,6 +31,7 @@ from imserver.messenger.log.contract import (
     RejectReason,
     Stored,
 )
+from imserver.messenger.log.meta import MessageMeta
 from imserver.plugin.runtime import Service
 
 
@@ -134,7 +135,9 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
     event, now = push.event, int(time() * 1000)
     kind = "custom" if event.data and event.type == "text" else event.type
     body = event.data or event.text.encode()
-    meta = b'{"notify":%b}' % event.notify if event.notify else b""
+    meta = b""
+    if event.notify:
+        meta = MessageMeta(notify=Raw(event.notify)).to_bytes()
     alone = len(push.targets) == 1
     for number, target in enumerate(map(addressed, push.targets)):
         group = 0 if target.group is UNSET else int(target.group)

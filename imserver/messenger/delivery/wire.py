@@ -45,7 +45,7 @@ from imserver.messenger.log.commands import (
     exclusive_objection,
     mentions_objection,
 )
-from imserver.messenger.log.meta import Ask
+from imserver.messenger.log.meta import Ask, AskOption, Button, MessageMeta
 
 
 def _content(fields: Fields) -> tuple[str, bytes]:
@@ -58,27 +58,32 @@ def _content(fields: Fields) -> tuple[str, bytes]:
 def _meta(fields: Fields, is_new: bool = False) -> bytes:
     """``meta`` from the fields of a message. ``is_new``: it may be a
     question."""
-    meta: dict[str, Any] = {}
-    if fields.values.get("mentions"):
-        meta["mentions"] = _mentions(fields.values["mentions"])
-    if fields.values.get("buttons"):
-        meta["buttons"] = _buttons(fields.values["buttons"])
+    mentions = fields.values.get("mentions")
+    rows = fields.values.get("buttons")
+    buttons = _buttons(rows) if rows else ()
+    ask = None
     if is_new and fields.flag("exclusive"):
-        options = list(chain.from_iterable(meta.get("buttons", ())))
+        options = tuple(
+            AskOption(button.text, button.value)
+            for button in chain.from_iterable(buttons)
+        )
         if exclusive_objection(len(options)):
             raise Refused(ReplyCode.BAD_PARAMETER)
-        meta["ask"] = {"options": options}
-    return msgspec.json.encode(meta) if meta else b""
+        ask = Ask(options)
+    meta = MessageMeta(
+        mentions=_mentions(mentions) if mentions else (), buttons=buttons, ask=ask
+    )
+    return meta.to_bytes()
 
 
-def _mentions(mentions: Any) -> list[str]:
+def _mentions(mentions: Any) -> tuple[str, ...]:
     if (
         not isinstance(mentions, list)
         or len(mentions) > Limit.MENTIONS
         or not all(isinstance(user, str) for user in mentions)
     ):
         raise Refused(ReplyCode.BAD_PARAMETER)
-    users = [well_formed(user) for user in mentions]
+    users = tuple(well_formed(user) for user in mentions)
     if any(len(user.encode()) > MAX_USER_BYTES for user in users) or mentions_objection(
         users
     ):
@@ -86,19 +91,19 @@ def _mentions(mentions: Any) -> list[str]:
     return users
 
 
-def _buttons(rows: Any) -> list[list[dict[str, str]]]:
+def _buttons(rows: Any) -> tuple[tuple[Button, ...], ...]:
     """The rows of buttons of a message. Raises :class:`Refused` 1001."""
     try:
-        found = msgspec.convert(rows, list[list[_Button]])
+        given = msgspec.convert(rows, tuple[tuple[_Button, ...], ...])
     except (ValueError, RecursionError):
         raise Refused(ReplyCode.BAD_PARAMETER) from None
-    buttons = [
-        [
-            {"text": well_formed(one.text), "value": well_formed(one.value)}
+    buttons = tuple(
+        tuple(
+            Button(text=well_formed(one.text), value=well_formed(one.value))
             for one in row
-        ]
-        for row in found
-    ]
+        )
+        for row in given
+    )
     if buttons_objection(buttons):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return buttons

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from secrets import token_hex
 from typing import Annotated, Any, Final
 
-import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
@@ -16,6 +15,7 @@ from imserver.messenger.later.declared import (
 )
 from imserver.messenger.later.rows import ScheduledMessage, When, content_of
 from imserver.messenger.later.service import ScheduledMessages
+from imserver.messenger.log.meta import MessageMeta, with_other_text
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs
@@ -134,7 +134,7 @@ class LaterApi(Struct, frozen=True):
 
 
 def _show(row: ScheduledMessage) -> ScheduledShown:
-    mentions = msgspec.json.decode(row.meta).get("mentions", []) if row.meta else []
+    mentions = list(MessageMeta.of(row.meta).mentions)
     seen = Message(0, 0, 0, row.member, type=row.type, body=row.body).view()
     return view(
         ScheduledShown,
@@ -281,14 +281,9 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
                 mentions=request.mentions,
             )
             draft = api.messages.draft(call, new)
-            meta = msgspec.json.decode(before.meta or b"{}")
             # with another text, it is the user's own
-            for field_of_text in ("mentions", "forwarded"):
-                meta.pop(field_of_text, None)
-            meta |= msgspec.json.decode(draft.meta or b"{}")
-            after = replace(
-                before, body=draft.body, meta=msgspec.json.encode(meta) if meta else b""
-            )
+            meta = with_other_text(before.meta, draft.meta)
+            after = replace(before, body=draft.body, meta=meta)
         row = api.later.rows.change(before, after, when)
         if row is not None:
             break

@@ -25,6 +25,7 @@ from imserver.messenger.later.rows import (
     When,
     content_of,
 )
+from imserver.messenger.log.meta import MessageMeta, ReminderOrigin
 from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Buckets
@@ -213,11 +214,7 @@ class ScheduledMessages:
         if not entries or entries[0].kind != "message":
             return None
         (entry,) = entries
-        about = {
-            "id": entry.id,
-            "conversation": entry.conversation,
-            "from": entry.sender,
-        }
+        about = ReminderOrigin(entry.id, entry.conversation, entry.sender)
         return Draft(
             sender="",
             to_user=row.member,
@@ -226,7 +223,7 @@ class ScheduledMessages:
             body=entry.body,
             client_msg_id=_reminder_id(row.member, row.id),
             time_ms=int(time() * 1000),
-            meta=msgspec.json.encode({"reminder": about}),
+            meta=MessageMeta(reminder=about).to_bytes(),
         )
 
     def _settle(self, row: ScheduledMessage, result: Any) -> None:

@@ -1,19 +1,20 @@
 """The commands of clients on stored messages, and what a message may have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from imserver.gateway.model import Command, Limit
+from imserver.messenger.log.meta import Button
 
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4
 """Limits of the rows of buttons of a message, and of the buttons of a row."""
 
 
-def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
+def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
     """The reason why a message cannot have these rows of buttons, ``""`` if it
     can."""
     if len(rows) > MAX_BUTTON_ROWS or any(
@@ -21,11 +22,11 @@ def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
     ):
         return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
     for one in chain.from_iterable(rows):
-        if not one["text"].strip() or len(one["text"]) > Limit.BUTTON:
+        if not one.text.strip() or len(one.text) > Limit.BUTTON:
             return f"a text has 1 to {Limit.BUTTON} characters"
-        if not one["value"] or len(one["value"].encode()) > Limit.BUTTON:
+        if not one.value or len(one.value.encode()) > Limit.BUTTON:
             return f"a value has 1 to {Limit.BUTTON} bytes"
-    values = [one["value"] for one in chain.from_iterable(rows)]
+    values = [one.value for one in chain.from_iterable(rows)]
     return "two buttons have the same value" if len(set(values)) < len(values) else ""
 
 

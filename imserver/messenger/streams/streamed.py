@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from time import time
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from imserver.gateway.auth.questions import Relations
@@ -28,6 +27,7 @@ from imserver.messenger.log.contract import (
     RejectReason,
 )
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.meta import MessageMeta
 from imserver.messenger.streams.streamed_messages import (
     StreamedMessages,
     StreamTarget,
@@ -143,17 +143,16 @@ def _draft_of(end: Event) -> Draft:
     """The message that stores the end of a stream."""
     part, stream = parts_of(end)
     to, conversation = _receiver_of(part.name)
-    meta = {
-        "incomplete": True,
-        **({"stopped": stream.stopped} if stream.stopped else {}),
-    }
+    meta = b""
+    if stream.incomplete:
+        meta = MessageMeta(incomplete=True, stopped=stream.stopped).to_bytes()
     return Draft(
         sender=end.sender,
         type=end.type,
         body=end.text.encode(),
         client_msg_id=stream.id,
         time_ms=int(time() * 1000),
-        meta=msgspec.json.encode(meta) if stream.incomplete else b"",
+        meta=meta,
         to_user=to,
         conversation=conversation,
         thread=part.thread,

@@ -4,11 +4,13 @@ as read, received or hidden."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from imserver.gateway.api.v1.push import notify_bytes
 from imserver.gateway.api.v1.push_request import Data, StoredAt, Text
@@ -44,6 +46,13 @@ from imserver.messenger.log.contract import (
     RejectReason,
 )
 from imserver.messenger.log.message_log import MessageLog
+from imserver.messenger.log.meta import (
+    Ask,
+    AskOption,
+    Button,
+    MessageMeta,
+    with_more,
+)
 from imserver.messenger.log.model import TooManyMessages
 from imserver.messenger.log.rows import objection
 from imserver.messenger.messages.api.conversations import ConversationId, MessageId
@@ -283,18 +292,17 @@ class MessageApi(Struct, frozen=True):
         if request.also and not request.thread:
             raise ApiProblem.invalid("`also`: only a reply in a `thread` has it")
         kind, body = _content(self, call, request)
-        fields: dict[str, Any] = {}
+        ask = None
         if request.exclusive:  # the buttons are the answers
-            options = [
-                {"text": one.text, "value": one.value}
-                for row in request.buttons
-                for one in row
-            ]
+            options = tuple(
+                AskOption(one.text, one.value) for row in request.buttons for one in row
+            )
             if wrong := exclusive_objection(len(options)):
                 raise ApiProblem.invalid(f"`exclusive`: {wrong}")
-            fields["ask"] = {"options": options}
+            ask = Ask(options)
+        notify: Raw | UnsetType = UNSET
         if request.notify is not UNSET:
-            fields["notify"] = Raw(notify_bytes(request.notify))
+            notify = Raw(notify_bytes(request.notify))
         return Send(
             to=request.to,
             conversation=request.conversation,
@@ -302,7 +310,7 @@ class MessageApi(Struct, frozen=True):
             body=body,
             id=request.client_msg_id,
             about=request.reply_to,
-            meta=_meta(request, {**fields, **more}),
+            meta=_meta(request, MessageMeta(ask=ask, notify=notify), more),
             thread=request.thread,
             also=request.also,
         )
@@ -396,22 +404,30 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
     return kind, body
 
 
-def _meta(request: Content, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-    meta: dict[str, Any] = {}
-    if request.mentions:
-        if wrong := mentions_objection(request.mentions):
-            raise ApiProblem.invalid(f"`mentions`: {wrong}")
-        meta["mentions"] = request.mentions
-    if request.buttons:
-        meta["buttons"] = [
-            [{"text": one.text, "value": one.value} for one in row]
-            for row in request.buttons
-        ]
-        _bytes("buttons", msgspec.json.encode, meta["buttons"])
-        if wrong := buttons_objection(meta["buttons"]):
+_NO_META: Final = MessageMeta()
+
+
+def _meta(
+    request: Content,
+    of_new: MessageMeta = _NO_META,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> bytes:
+    """``of_new``: what an edit has not. ``more``: further keys."""
+    if request.mentions and (wrong := mentions_objection(request.mentions)):
+        raise ApiProblem.invalid(f"`mentions`: {wrong}")
+    buttons = tuple(
+        tuple(Button(text=one.text, value=one.value) for one in row)
+        for row in request.buttons
+    )
+    if buttons:
+        _bytes("buttons", msgspec.json.encode, buttons)
+        if wrong := buttons_objection(buttons):
             raise ApiProblem.invalid(f"`buttons`: {wrong}")
-    meta |= more
-    return _bytes("mentions", msgspec.json.encode, meta) if meta else b""
+    meta = replace(of_new, mentions=tuple(request.mentions), buttons=buttons)
+    stored = _bytes("mentions", MessageMeta.to_bytes, meta)
+    if not more:
+        return stored
+    return _bytes("mentions", partial(with_more, stored), more)
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
