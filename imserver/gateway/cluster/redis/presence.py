@@ -298,6 +298,23 @@ def live_leases(
     return table.live
 
 
+class _UserLookup(msgspec.Struct, frozen=True, gc=False):
+    """How the sessions of one user are found.
+
+    ``bucket``: says whether what this node knows of the user still holds.
+    ``refs``: what it knows. Otherwise there are ``commands``, the last of which
+    finds the user, with the questions about these marks before it.
+    """
+
+    app: str
+    user: str
+    bucket: TrackedKey
+    refs: tuple[SessionRef, ...] = ()
+    commands: Sequence[Command] = ()
+    mark_keys: Sequence[str] = ()
+    expected_marks: Sequence[int] = ()
+
+
 class Lookup:
     """Finds sessions and claims message ids, for
     :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
@@ -424,61 +441,83 @@ class Lookup:
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
-        who = app, user
-        bucket, refs = self._known.get(who, _UNKNOWN)
-        lookup: Sequence[Command] = ()
-        marks = self._marks
-        keys: Sequence[str] = ()
-        expected: Sequence[int] = ()
-        if not bucket.unchanged:
-            bucket, lookup = _UNKNOWN[0], (_lookup(app, user),)
-            if self._tracked.enabled:  # Redis watches the bucket from then on
-                keys, expected = marks.beside(lookup), marks.expected
-                bucket = self._tracked.key(bucket_of(app, encoded(user)))
-                lookup = (*questions(keys, expected), CACHING, *lookup)
+        lookup = self._lookup_of(app, user)
+        commands = lookup.commands
+
         # The script is needed only if the id is taken.
-        replies = self._pipeline.execute([*lookup, _plain_claim(key, token)])
+        replies = self._pipeline.execute([*commands, _plain_claim(key, token)])
         if replies is not None and replies[-1] is None:
-            replies = self._pipeline.execute([*lookup, _claim_command(key, token)])
-        if replies is None or isinstance(replies[-1], Exception):
+            replies = self._pipeline.execute([*commands, _claim_command(key, token)])
+        refs = None
+        if replies is not None and not isinstance(replies[-1], Exception):
+            refs = self._looked_up(lookup, replies)
+        if replies is None or refs is None:
             self._remember((key,), (token,))
             return None
-        if lookup:
+
+        claim = _claim(key, token, replies[-1])
+        if not refs and claim.state == "mine":
+            self.settle(claim, False)
+            claim = Claim(key, "mine")
+        return refs, claim
+
+    def _lookup_of(self, app: str, user: str) -> _UserLookup:
+        """How to find a user: by commands, or in memory."""
+        bucket, refs = self._known.get((app, user), _UNKNOWN)
+        if bucket.unchanged:
+            return _UserLookup(app, user, bucket, refs)
+        command = _lookup(app, user)
+        if not self._tracked.enabled:
+            return _UserLookup(app, user, _UNKNOWN[0], commands=(command,))
+        keys = self._marks.beside((command,))
+        expected = self._marks.expected
+        return _UserLookup(
+            app,
+            user,
+            # Redis watches the bucket from then on
+            self._tracked.key(bucket_of(app, encoded(user))),
+            commands=(*questions(keys, expected), CACHING, command),
+            mark_keys=keys,
+            expected_marks=expected,
+        )
+
+    def _looked_up(
+        self, lookup: _UserLookup, replies: Sequence[Any]
+    ) -> tuple[SessionRef, ...] | None:
+        """The sessions of a user, from the replies to a look-up and the claim
+        behind it; behind them the nodes that may have more. None: the registry
+        does not answer. May switch."""
+        refs = lookup.refs
+        keys = lookup.mark_keys
+        if lookup.commands:
             refs = _refs(replies[-2])
-            if bucket.unchanged and refs and replies[len(keys)] == b"OK":
+            is_watched = lookup.bucket.unchanged and replies[len(keys)] == b"OK"
+            if is_watched and refs:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
-                self._known[who] = bucket, refs
-        # the user may have moved before Redis carried out the claim
-        elif not bucket.unchanged:
-            found = self.find(app, [user])
-            if found is None:
-                self._remember((key,), (token,))
+                self._known[lookup.app, lookup.user] = lookup.bucket, refs
+        elif not lookup.bucket.unchanged:
+            # the user may have moved before Redis carried out the claim
+            refs_now = self.find(lookup.app, [lookup.user])
+            if refs_now is None:
                 return None
-            refs = found[0]
+            refs = refs_now[0]
+
         live = self._keeper.table.live
         for ref in refs:
             if ref.epoch not in live:
                 refs = self._live([refs])[0]
                 break
+
+        marks = self._marks
         if keys:
-            without = marks.unmarked(keys, expected, replies[: len(keys)])
-            refs += without.get(keys[0], ())
-        elif marks.expected and not (refs and marks.are_all_proven):
-            command = _lookup(app, user)
-            found = self._find_behind(marks.beside((command,)), (command,))
-            if found is None:
-                self._remember((key,), (token,))
-                return None
-            refs = found[0]
-        reply = replies[-1]
-        claim = (
-            Claim(key, "mine", token) if reply == b"OK" else _claim(key, token, reply)
-        )
-        if not refs and claim.state == "mine":
-            self.settle(claim, False)
-            claim = Claim(key, "mine")
-        return refs, claim
+            without = marks.unmarked(keys, lookup.expected_marks, replies[: len(keys)])
+            return refs + without.get(keys[0], ())
+        if marks.expected and not (refs and marks.are_all_proven):
+            command = _lookup(lookup.app, lookup.user)
+            refs_behind = self._find_behind(marks.beside((command,)), (command,))
+            return None if refs_behind is None else refs_behind[0]
+        return refs
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
