@@ -265,36 +265,26 @@ class ClusterReach(Service):
                 self.reorder_guard.reached(app, user, self._origin, number)
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        epochs = {
-            ref.epoch
-            for ref in refs or ()
-            if ref.id and (device is None or ref.device == device)
-        }
-        unsure = {ref.epoch for ref in refs or () if not ref.id}
-        reached = failed = 0
-        here = own in epochs or refs is None or not is_found(refs)
-        # the user may have a session here that the registry does not know yet
-        if not here:
-            sessions = (each.session for each in self.hub.sessions_of(app, user))
-            here = any(
-                each is not None and not self.registry.registered(each)
-                for each in sessions
-            )
+        epochs = _epochs_with(refs, device)
+        unsure = _unsure_epochs(refs)
+        here = (
+            own in epochs
+            or refs is None
+            or not is_found(refs)
+            or self._has_unregistered(app, user)
+        )
+        reached = 0
         if here and self.fanout.to_sessions(app, user, event, device):
-            reached += 1
+            reached = 1
             self.reorder_guard.reached(app, user, self._origin, number)
         if epochs or reached:
             epochs |= unsure
-        for epoch in epochs - {own}:
-            if device is not None:
-                # It follows the device, also if the user has others elsewhere.
-                # A later push must note itself.
-                self._routes.wait_seconds(app, user, epoch)
+
+        others = epochs - {own}
+        if others:
             alone = len(epochs) == 1 and not unsure
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
-            sent = self.node_messages.send(epoch, item)
-            reached += sent
-            failed += not sent
+            reached += self._send_each(others, item)
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
@@ -302,7 +292,41 @@ class ClusterReach(Service):
         # itself
         if refs is None or unsure:
             return Outcome.UNKNOWN
-        return Outcome.FAILED if failed else Outcome.NOT_SENT
+        return Outcome.FAILED if others else Outcome.NOT_SENT
+
+    def _has_unregistered(self, app: str, user: str) -> bool:
+        """Whether the user has a session here that the registry does not know
+        yet."""
+        sessions = (client.session for client in self.hub.sessions_of(app, user))
+        return any(
+            session is not None and not self.registry.registered(session)
+            for session in sessions
+        )
+
+    def _send_each(self, epochs: Iterable[int], item: ToUser) -> int:
+        """Send a push to other nodes: how many of them it was sent to."""
+        sent = 0
+        for epoch in epochs:
+            if item.device is not None:
+                # It follows the device, also if the user has others elsewhere.
+                # A later push must note itself.
+                self._routes.wait_seconds(item.app, item.user, epoch)
+            sent += self.node_messages.send(epoch, item)
+        return sent
+
+
+def _epochs_with(refs: tuple[SessionRef, ...] | None, device: str | None) -> set[int]:
+    """The nodes with sessions of a user, or with those on a device."""
+    return {
+        ref.epoch
+        for ref in refs or ()
+        if ref.id and (device is None or ref.device == device)
+    }
+
+
+def _unsure_epochs(refs: tuple[SessionRef, ...] | None) -> set[int]:
+    """The nodes that may have sessions of a user."""
+    return {ref.epoch for ref in refs or () if not ref.id}
 
 
 def _are_together(refs: tuple[SessionRef, ...]) -> bool:
