@@ -197,7 +197,7 @@ class Idempotency:
             id_claim.settled.wait()
         if key in self._shards[key % self._shard_count] and not self._has_expired(key):
             self.repeats += 1
-            return None if digest is None else self._first(key, digest)
+            return self._repeat_of(key, digest)
         self._pending[key] = None
         if (
             self.registry is None
@@ -205,7 +205,7 @@ class Idempotency:
             or self._claim_in_cluster(self.registry, app, id, digest, key)
         ):
             return key
-        return None if digest is None else self._first(key, digest)
+        return self._repeat_of(key, digest)
 
     def settle(
         self,
@@ -281,8 +281,9 @@ class Idempotency:
         shared: list[tuple[int, int]] = []
         """Indexes and keys of those that are claimed in the cluster, too."""
         names: list[str] = []
-        for index, id in enumerate(ids):
-            digest = None if digests is None else digests[index]
+        """Their names there."""
+        all_digests = [None] * len(ids) if digests is None else digests
+        for index, (id, digest) in enumerate(zip(ids, all_digests, strict=True)):
             if not id:
                 claims.append(UNTRACKED)
                 continue
@@ -296,7 +297,7 @@ class Idempotency:
                 key
             ):
                 self.repeats += 1
-                claims.append(None if digest is None else self._first(key, digest))
+                claims.append(self._repeat_of(key, digest))
                 continue
             self._pending[key] = None
             claims.append(key)
@@ -305,12 +306,31 @@ class Idempotency:
                 names.append(self.name(app, id, digest))
         if self.registry is None or not shared:
             return claims
+
         try:
-            answers = self.registry.claim(names) or ()
+            repeats = self._claim_shared(self.registry, names, shared, claims)
+            requests = [] if digests is None else [ids[index] for index, _ in repeats]
+            keys = [key for _, key in repeats]
+            self._settle_repeats(self.registry, app, keys, requests)
         except BaseException:
-            self.release(claims)
+            self._release_pending(claims)
             raise
+        for index, key in repeats:
+            claims[index] = self._repeat_of(key, all_digests[index])
+        return claims
+
+    def _claim_shared(
+        self,
+        registry: RedisRegistry,
+        names: Sequence[str],
+        shared: Sequence[tuple[int, int]],
+        claims: list[Claimed | Waiting],
+    ) -> list[tuple[int, int]]:
+        """Claim ids in the cluster that are claimed here, and return those (index
+        and key) that were accepted there. The claims of those that another node
+        holds become WAITING."""
         repeats: list[tuple[int, int]] = []
+        answers = registry.claim(names) or ()
         for (index, key), claim in zip(shared, answers, strict=False):
             if claim.state == "mine":
                 self._hold(key).claim = claim
@@ -319,25 +339,13 @@ class Idempotency:
             else:
                 self.settle(key, False)
                 claims[index] = WAITING
-        try:
-            requests = [] if digests is None else [ids[index] for index, _ in repeats]
-            self._settle_repeats(
-                self.registry, app, [key for _, key in repeats], requests
-            )
-        except BaseException:
-            self.release(
-                [
-                    claim
-                    for claim in claims
-                    if isinstance(claim, int) and claim in self._pending
-                ]
-            )
-            raise
-        for index, key in repeats:
-            claims[index] = (
-                None if digests is None else self._first(key, digests[index])
-            )
-        return claims
+        return repeats
+
+    def _release_pending(self, claims: Sequence[Claimed | Waiting]) -> None:
+        """Settle those of the claims that are not settled yet."""
+        for claim in claims:
+            if isinstance(claim, int) and claim in self._pending:
+                self.settle(claim, False)
 
     def release(self, claims: Sequence[object]) -> None:
         """Settle the keys among these results of :meth:`claim_each`: their ids
@@ -411,6 +419,11 @@ class Idempotency:
         if id_claim is None:
             id_claim = self._pending[key] = _PendingClaim()
         return id_claim
+
+    def _repeat_of(self, key: int, digest: int | None) -> First | IdReused | None:
+        """What is known of an id that was accepted before; of a message id
+        nothing."""
+        return None if digest is None else self._first(key, digest)
 
     def _first(self, key: int, digest: int) -> First | IdReused:
         """The result of the request that was accepted under this key."""
