@@ -303,28 +303,43 @@ class Authority(Service):
         IssuerUnavailable if ``need`` accepts tokens of users. The user of a
         valid token is returned even if ``need`` does not accept it.
         """
-        demo = self.keys.demo
-        if demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
-            return DEMO
+        if self.keys.demo:
+            return self._identify_in_demo_mode(need, headers, token)
         authorization = headers.get("authorization", "")
         # as bearer() reads it: most requests have a key
         if authorization.startswith("Bearer "):
             credential = authorization[7:].strip()
         else:
             credential = bearer(authorization)
-        if credential and need.scope and not demo:
+
+        if credential and need.scope:
             key = self.keys.find(credential)
             if key is not None:
                 return key
-        if need.users and (token or credential):
-            shown = self._user(need, token or credential)
-            if shown is not None and not (
-                demo and shown is BAD_TOKEN and "session" in need.users
-            ):
-                return shown
-        elif need.address and not authorization and not demo:
+        user_token = token or credential
+        if need.users and user_token:
+            user = self._user(need, user_token)
+            if user is not None:
+                return user
+        elif need.address and not authorization:
             return self._by_address(headers, host)
-        return DEMO if demo and need.scope else NOBODY
+        return NOBODY
+
+    def _identify_in_demo_mode(
+        self, need: Need, headers: Mapping[str, str], token: str
+    ) -> Principal:
+        """Return the principal of a request in demo mode: anybody has the scopes
+        of a key, and no bad token stops those who could be a user without
+        one."""
+        if need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
+            return DEMO
+        user_token = token or bearer(headers.get("authorization", ""))
+        if need.users and user_token:
+            user = self._user(need, user_token)
+            is_ignored = user is BAD_TOKEN and "session" in need.users
+            if user is not None and not is_ignored:
+                return user
+        return DEMO if need.scope else NOBODY
 
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
         """What :meth:`still_holds` asks again for whatever goes on working for
