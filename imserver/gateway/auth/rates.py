@@ -6,6 +6,7 @@ their ``settings``. And the users who send nothing in their whole app for a
 time, as this node knows them.
 """
 
+import itertools
 import logging
 import math
 import os
@@ -13,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from time import monotonic_ns, time
 from typing import Final
@@ -302,7 +302,7 @@ class Buckets:
         """Forget up to two old full buckets, or one of too many. Called when
         there is one more."""
         full_at = self._full_at
-        for oldest in tuple(islice(full_at, 2)):
+        for oldest in tuple(itertools.islice(full_at, 2)):
             # A full bucket stays for a while: to make one for each message
             # would cost more.
             if full_at[oldest] > now - 10 * _SECOND and len(full_at) <= MAX_PAYERS:
@@ -312,6 +312,40 @@ class Buckets:
 
 State = dict[str, dict[bytes, float]]
 """Name of a rate → what :meth:`Buckets.state` returns."""
+
+
+class _Somebody(Struct, frozen=True):
+    """Whom :meth:`BucketList.find` looks for among those who pay.
+
+    Payers are tuples (app, id, …) or texts. ``apps``: where the person may pay
+    (``""``: what belongs to no app). ``names``, ``networks``: the person's ids.
+    ``alone``: the networks that may pay as texts.
+    """
+
+    apps: frozenset[str]
+    names: frozenset[Hashable]
+    networks: frozenset[str]
+    alone: frozenset[str]
+
+    def is_in(self, payer: Hashable) -> bool:
+        """Whether the person is this payer, or one of its ids."""
+        if not isinstance(payer, tuple):
+            return payer in self.alone
+        app, *ids = payer
+        if app not in self.apps:
+            return False
+        return not (self.names.isdisjoint(ids) and self.networks.isdisjoint(ids))
+
+    def likely_payers(self) -> set[Hashable]:
+        """The payers that the person may be: by each of the ids, and by a name
+        together with a network."""
+        payers: set[Hashable] = set(self.alone)
+        for app in self.apps:
+            payers.update((app, id) for id in self.names | self.networks)
+            payers.update(
+                (app, *pair) for pair in itertools.product(self.names, self.networks)
+            )
+        return payers
 
 
 class BucketList(Struct, eq=False):
@@ -371,37 +405,25 @@ class BucketList(Struct, eq=False):
         from an address. ``likely``: also those that only other nodes may have
         counted.
         """
-        names, networks = frozenset(names), frozenset(networks)
-        apps, ids, alone = (
-            {app},
-            names | networks,
-            networks if everywhere else frozenset(),
+        networks = frozenset(networks)
+        somebody = _Somebody(
+            apps=frozenset({app, ""} if everywhere else {app}),
+            names=frozenset(names),
+            networks=networks,
+            alone=networks if everywhere else frozenset(),
         )
-        if everywhere:
-            apps.add("")
-        likely_ids = [(each,) for each in ids] + [
-            (name, network) for name in names for network in networks
-        ]
-        others = (
-            {*alone, *((each, *who) for each in apps for who in likely_ids)}
-            if likely
-            else set()
-        )
+        likely_payers = somebody.likely_payers() if likely else set()
         for buckets in tuple(self.all):
-            payers: dict[Hashable, None] = {}
+            payers: dict[Hashable, None] = {}  # each once, in this order
             for payer in buckets.payers():
-                # All payers are tuples with the app first, or texts.
-                if (
-                    payer[0] in apps and not ids.isdisjoint(payer[1:])
-                    if isinstance(payer, tuple)
-                    else payer in alone
-                ):
+                if somebody.is_in(payer):
                     payers[payer] = None
                 if is_long_turn():
                     serve_others()
             if buckets.is_shared:
-                payers.update(dict.fromkeys(others))
-            yield from ((buckets, payer) for payer in payers)
+                payers.update(dict.fromkeys(likely_payers))
+            for payer in payers:
+                yield buckets, payer
 
 
 class SenderRates(Struct, eq=False):
