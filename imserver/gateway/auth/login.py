@@ -9,7 +9,7 @@ import logging
 from time import time
 from typing import Final, Protocol
 
-from msgspec import field
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.auth.channel_tokens import ChannelClaims
@@ -68,6 +68,17 @@ class DemoMode(Protocol):
     """Knows whether the server is in demo mode: the API keys."""
 
     demo: bool
+
+
+class _Attempt(Struct, frozen=True, gc=False):
+    """A login that is being decided. See :meth:`Logins.check`."""
+
+    app: str
+    user: str
+    token: str
+    dialect: str
+    request: LoginRequest
+    device: str
 
 
 class Logins(Service):
@@ -143,49 +154,90 @@ class Logins(Service):
             if not token or self.tokens.pages.fits(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
-        if rule.closed:
-            return self._denied("closed", NOT_ALLOWED, app, user, request)
-        if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
-            return self._denied("key", UNDECIDED, app, user, request)
-        if rule.dialects and dialect not in rule.dialects:
-            return self._denied("dialect", WRONG_DIALECT, app, user, request)
-        if request.origin and not self._is_allowed(rule, request.origin, dialect):
-            return self._bad_origin(rule, request)
-        try:
-            bare = dialect in self.bare_dialects
-            decision = self.tokens.read(rule, user, token, bare, device, may_lack_user)
-        except BadToken as bad:
-            self.refused(
-                "token",
-                app,
-                user,
-                request.peer,
-                f"{bad}; imserver token check explains more",
-            )
-            return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
-        except (StorageUnavailable, IssuerUnavailable) as unavailable:
-            self.refused("undecided", app, user, request.peer, str(unavailable))
-            return UNDECIDED
+        denied = self._denied_without_token(rule, app, user, dialect, request)
+        if denied is not None:
+            return denied
+
+        attempt = _Attempt(app, user, token, dialect, request, device)
+        decision = self._read_token(rule, attempt, may_lack_user)
+        if not decision.ok:
+            return decision
         limit = rule.tenant.max_connections
         if self._quota.full(app, limit, request):
             return self._denied("limit", APP_FULL, app, user, request)
         if rule.by_back_end:
-            named = user or decision.user
-            answer = self.back_ends.authorise(
-                app, named, token, dialect, request.peer, device
-            )
-            if answer is None:
-                return self._denied("undecided", UNDECIDED, app, user, request)
-            if not answer.allow:
-                return self._denied("back end", NOT_ALLOWED, app, user, request)
-            end = min(filter(None, (decision.expires_at, answer.expires_at)), default=0)
-            decision = replace(decision, expires_at=end, user=named or answer.user)
+            decision = self._ask_back_end(attempt, decision)
+            if not decision.ok:
+                return decision
+            # others may have logged in meanwhile
             if self._quota.full(app, limit, request):
                 return self._denied("limit", APP_FULL, app, user, request)
         if isinstance(request, Connection) and request.state < CLOSING:
             # The connection may have closed during the webhook.
             self._quota.take(app, limit, request)
         return decision
+
+    def _denied_without_token(
+        self, rule: Rule, app: str, user: str, dialect: str, request: LoginRequest
+    ) -> LoginDecision | None:
+        """The refusal of a login that no token can change; None: the token
+        decides."""
+        if rule.closed:
+            return self._denied("closed", NOT_ALLOWED, app, user, request)
+        if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
+            return self._denied("key", UNDECIDED, app, user, request)
+        return self._denied_way(rule, app, user, dialect, request)
+
+    def _denied_way(
+        self, rule: Rule, app: str, user: str, dialect: str, request: LoginRequest
+    ) -> LoginDecision | None:
+        """The refusal of the dialect or of the origin of the page; None: the app
+        allows both."""
+        if rule.dialects and dialect not in rule.dialects:
+            return self._denied("dialect", WRONG_DIALECT, app, user, request)
+        if request.origin and not self._is_allowed(rule, request.origin, dialect):
+            return self._bad_origin(rule, request)
+        return None
+
+    def _read_token(
+        self, rule: Rule, attempt: _Attempt, may_lack_user: bool
+    ) -> LoginDecision:
+        """Decide by the token of a login. May switch."""
+        app = attempt.app
+        user = attempt.user
+        peer = attempt.request.peer
+        bare = attempt.dialect in self.bare_dialects
+        try:
+            return self.tokens.read(
+                rule, user, attempt.token, bare, attempt.device, may_lack_user
+            )
+        except BadToken as bad:
+            detail = f"{bad}; imserver token check explains more"
+            self.refused("token", app, user, peer, detail)
+            return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
+        except (StorageUnavailable, IssuerUnavailable) as unavailable:
+            self.refused("undecided", app, user, peer, str(unavailable))
+            return UNDECIDED
+
+    def _ask_back_end(
+        self, attempt: _Attempt, decision: LoginDecision
+    ) -> LoginDecision:
+        """Let the back end of the app decide about a login that its token
+        allows. The session ends with whichever ends first. Switches."""
+        app = attempt.app
+        request = attempt.request
+        user = attempt.user or decision.user
+        answer = self.back_ends.authorise(
+            app, user, attempt.token, attempt.dialect, request.peer, attempt.device
+        )
+        if answer is None:
+            return self._denied("undecided", UNDECIDED, app, attempt.user, request)
+        if not answer.allow:
+            return self._denied("back end", NOT_ALLOWED, app, attempt.user, request)
+        ends = filter(None, (decision.expires_at, answer.expires_at))
+        return replace(
+            decision, expires_at=min(ends, default=0), user=user or answer.user
+        )
 
     def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
         """Decide whether a connection may use ``app`` before it names a user.
@@ -197,10 +249,9 @@ class Logins(Service):
         rule = self.rule_of(app)
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, "", connection)
-        if rule.dialects and dialect not in rule.dialects:
-            return self._denied("dialect", WRONG_DIALECT, app, "", connection)
-        if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
-            return self._bad_origin(rule, connection)
+        denied = self._denied_way(rule, app, "", dialect, connection)
+        if denied is not None:
+            return denied
         if self._quota.full(app, rule.tenant.max_connections, connection):
             return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
