@@ -178,7 +178,8 @@ class ChannelCommands(Service):
         :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``, and as
         :class:`ChannelConsent` does.
         """
-        app, wanted = connection.app or "", options.subscribe
+        app = connection.app or ""
+        wanted = options.subscribe
         check_known(options)
         if wanted == "members":
             self.consent.check_member(connection, channel)
@@ -197,11 +198,21 @@ class ChannelCommands(Service):
             if not isinstance(connection, Connection):
                 raise _only_connections()
             return self.consent.subscribe(connection, channel, token, data)
-        is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
-        if is_open and not self.channels.options.is_private(app, channel):
+        if self._needs_no_token(app, channel, wanted, rule):
             self.channels.options.check_user(connection.user, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
+
+    def _needs_no_token(
+        self, app: str, channel: str, wanted: str, rule: Rule | None
+    ) -> bool:
+        """Whether anybody may subscribe: if the channel says so (``wanted``: its
+        option ``subscribe``), or says nothing in an open app, and its name does
+        not say that it is private."""
+        is_open = wanted == "anybody"
+        if not wanted and rule is not None:
+            is_open = rule.open
+        return is_open and not self.channels.options.is_private(app, channel)
 
     def _check_allowed(
         self,
