@@ -88,16 +88,8 @@ class OrderedDelivery:
         state = local.position
         if state is None:
             return
-        if (
-            newest is not None
-            and newest.channel is not None
-            and state.deltas is not None
-        ):
-            state.last = state.last or newest
-            # An erasure may have taken the content that the others have
-            # received.
-            if payload_of(state.last) == payload_of(newest):
-                state.deltas[connection] = newest.channel.offset
+        if newest is not None:
+            self._take_newest(state, connection, newest)
         if is_stored:
             self._release_stored(local, state, connection, position)
             return
@@ -105,22 +97,43 @@ class OrderedDelivery:
             self._begin(local, state, position)
         elif state.epoch != position.epoch:
             self._change_epoch(local, state, position.epoch)
+        reached = self._send_delayed(local, state, connection, position)
+        if reached < state.offset:
+            self._end(local, connection)
+        elif reached > state.offset:
+            state.waiting[connection] = reached
+
+    def _take_newest(
+        self, state: ChannelPosition, connection: Connection, newest: Event
+    ) -> None:
+        """A new member that reads deltas has received this publication."""
+        if newest.channel is None or state.deltas is None:
+            return
+        state.last = state.last or newest
+        # An erasure may have taken the content that the others have received.
+        if payload_of(state.last) == payload_of(newest):
+            state.deltas[connection] = newest.channel.offset
+
+    def _send_delayed(
+        self,
+        local: LocalChannel,
+        state: ChannelPosition,
+        connection: Connection,
+        position: Position,
+    ) -> int:
+        """Deliver to a new member what was published while it waited, after
+        ``position``. Returns the offset that it has reached."""
         delayed = state.waiting.pop(connection, None)
         reached = position.offset
         for event in delayed if isinstance(delayed, list) else ():
             channel_part = event.channel
             if channel_part is not None and channel_part.offset:
-                if (
-                    channel_part.epoch != position.epoch
-                    or channel_part.offset <= position.offset
-                ):
+                is_new = channel_part.offset > position.offset
+                if channel_part.epoch != position.epoch or not is_new:
                     continue
                 reached += 1
             self.send(local, [connection], event)
-        if reached < state.offset:
-            self._end(local, connection)
-        elif reached > state.offset:
-            state.waiting[connection] = reached
+        return reached
 
     def _release_stored(
         self,
@@ -188,29 +201,34 @@ class OrderedDelivery:
         if some is None and (state is None or not (waiting or state.deltas)):
             self._to_all(local, what)
             return
-        channel_part = what.event.channel
+        event = what.event
+        offset = 0 if event.channel is None else event.channel.offset
         ready = []
         for connection in local.members if some is None else some:
-            waits = waiting.get(connection)
             if (
                 connection is what.except_connection
                 or connection.user in what.except_users
             ):
                 continue
+            waits = waiting.get(connection)
             if isinstance(waits, list):
                 # it receives the message so far when it has subscribed
-                if what.event.kind != "stream":
-                    waits.append(what.event)
-            elif (
-                waits is None
-                or channel_part is None
-                or not 0 < channel_part.offset <= waits
-            ):
+                if event.kind != "stream":
+                    waits.append(event)
+            elif waits is None or not 0 < offset <= waits:
                 ready.append(connection)
-        self.send(local, ready, what.event)
-        for connection, waits in tuple(waiting.items()):
-            if isinstance(waits, int) and state is not None and waits <= state.offset:
-                del waiting[connection]
+        self.send(local, ready, event)
+        if waiting:
+            self._end_waits(local)
+
+    def _end_waits(self, local: LocalChannel) -> None:
+        """Members wait no longer for an offset that the channel has reached."""
+        state = local.position
+        if state is None:
+            return
+        for connection, waits in tuple(state.waiting.items()):
+            if isinstance(waits, int) and waits <= state.offset:
+                del state.waiting[connection]
 
     def _to_all(self, local: LocalChannel, what: Publication) -> None:
         skipped = what.except_connection
