@@ -34,7 +34,7 @@ from imserver.gateway.channels.publishing import (
     ChannelPublishing,
 )
 from imserver.gateway.clock import until_beat
-from imserver.gateway.cluster.history import Position
+from imserver.gateway.cluster.history import HistoryPage, Position
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.hub.hub import LocalChannel
 from imserver.gateway.model import Event, Service
@@ -43,6 +43,8 @@ from imserver.gateway.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
+_ALL: Final = -1
+"""Limit of a page that has no limit."""
 CHECK_SECONDS: Final = 5.0
 """A publication whose node died before it was sent out reaches other nodes
 after at most twice this time."""
@@ -86,6 +88,36 @@ class _Wish(Struct, frozen=True, gc=False):
     options: ChannelSettings
     since: Position | None = None
     delta: bool = False
+
+    @property
+    def recovers_newest(self) -> bool:
+        """Whether the newest publication of the channel is all that the client
+        recovers."""
+        return self.options.recovery_mode == "cache" and self.since is not None
+
+
+def _recovery(wish: _Wish, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
+    """Whether a client recovers all that it has missed, and the publications
+    that it receives. ``page``: what its channel has."""
+    since = wish.since
+    newest = page.position
+    missed = page.publications
+    if wish.recovers_newest:
+        if since == newest and newest.offset > 0:
+            return True, []  # the client has it already
+        offsets = [
+            event.channel.offset for event in missed if event.channel is not None
+        ]
+        is_newest = offsets == [newest.offset]
+        return is_newest, missed if is_newest else []
+    if wish.options.history:
+        return page.whole, missed
+    if len(fitting(missed)) < len(missed):
+        # the client reads the history, page by page
+        return False, missed[-1:]
+    if since is None or since.epoch not in ("", newest.epoch):
+        return False, missed
+    return newest.offset - since.offset == len(missed), missed
 
 
 class ChannelSubscriptions(Service, dict=True):
@@ -248,45 +280,38 @@ class ChannelSubscriptions(Service, dict=True):
         raise ChannelRefused("exists" if is_member else "ended")
 
     def _join_with_history(self, wish: _Wish) -> Subscribed:
-        app, channel, options, since = wish.app, wish.channel, wish.options, wish.since
+        options = wish.options
         delta = wish.delta and options.delta
         local = self._enter(wish) or self._not_joined(wish)
         self.ordered.wait(local, wish.connection, delta)
         self.members.report_join(local, wish.connection)
+        delivered = -1
         try:
-            limit, delivered = 0 if since is None else -1, -1
-            newest_only = options.recovery_mode == "cache" and since is not None
-            what = (None, 1, True) if newest_only else (since, limit, False)
+            page = self._read_missed(wish)
             if options.history:
-                page = self.histories.stored.read(app, channel, *what)
-                delivered = self.histories.stored.follow(app)
-            else:
-                page = self.histories.read_retained(app, channel, *what)
+                delivered = self.histories.stored.follow(wish.app)
         except BaseException:
-            self.members.leave(app, channel, wish.connection)
+            self.members.leave(wish.app, wish.channel, wish.connection)
             raise
         if local.position is None:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
-        recovered, missed = page.whole, page.publications
-        if newest_only and since == page.position and page.position.offset > 0:
-            recovered, missed = True, []  # the client has it already
-        elif newest_only:
-            offsets = [
-                each.channel.offset for each in missed if each.channel is not None
-            ]
-            recovered = offsets == [page.position.offset]
-            missed = missed if recovered else []
-        elif not options.history:
-            recovered = (
-                since is not None
-                and since.epoch in ("", page.position.epoch)
-                and page.position.offset - since.offset == len(missed)
-            )
-            if len(fitting(missed)) < len(missed):
-                # the client reads the history, page by page
-                recovered, missed = False, missed[-1:]
-        return Subscribed(local, options, page.position, missed, recovered, delta)
+        recovered, publications = _recovery(wish, page)
+        return Subscribed(local, options, page.position, publications, recovered, delta)
+
+    def _read_missed(self, wish: _Wish) -> HistoryPage:
+        """The position of a channel with history, and what was published after
+        that of the client: of all or, where that recovers it, the newest
+        publication."""
+        read: Callable[[str, str, Position | None, int, bool], HistoryPage]
+        if wish.options.history:
+            read = self.histories.stored.read
+        else:
+            read = self.histories.read_retained
+        if wish.recovers_newest:
+            return read(wish.app, wish.channel, None, 1, True)
+        limit = 0 if wish.since is None else _ALL
+        return read(wish.app, wish.channel, wish.since, limit, False)
 
     def join_with_position(
         self,
