@@ -45,14 +45,11 @@ LAYERS = (
         "gateway.dialects",
         *(package.removeprefix("imserver.") for package in FEATURES[1:]),
     ),
-    (
-        "messenger.messages",
-        "messenger.streams",
-        "messenger.delivery",
-        "messenger.channels",
-        "messenger.search",
-        "messenger.log",
-    ),
+    ("messenger.messages",),
+    ("messenger.streams",),
+    ("messenger.delivery",),
+    ("messenger.channels", "messenger.search"),
+    ("messenger.log",),
     ("plugin",),
     ("gateway.terminal",),
     ("gateway.feature",),
@@ -82,10 +79,6 @@ LAYERS = (
 )
 
 MESSENGER, COMMANDS = "messenger.messages", "offline"
-ROOMS = ("messages", "streams", "delivery", "channels", "search", "log")
-"""The rooms of stored messages: folders of the messenger that are no features
-on it."""
-
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
 # The load tool and the client are packages of their own. The server imports
@@ -145,6 +138,14 @@ IMPORTERS = {
 }
 
 HEIGHT = {name: -number for number, names in enumerate(LAYERS) for name in names}
+
+ROOMS = tuple(
+    name.removeprefix("messenger.")
+    for name in HEIGHT
+    if name.startswith("messenger.") and f"imserver.{name}" not in FEATURES[1:]
+)
+"""The rooms of stored messages: folders of the messenger that are no features
+on it."""
 
 
 def modules() -> Iterator[Path]:
