@@ -690,15 +690,48 @@ class AppTransaction:
     def _outcome(
         self, one: AppendRequest, key: int | bytes, facts: _Facts
     ) -> Appended | Rejected:
-        draft, states = one.draft, facts.states
-        if draft.kind == "edit" and draft.about in self._recalled:
+        """Check a draft and store it. The order of the checks is the order of
+        the reasons that a sender learns."""
+        draft = one.draft
+        refused = self._edit_refused(draft)
+        if refused is None:
+            refused = self._sender_refused(draft, facts)
+        if refused is not None:
+            return refused
+
+        state = self._conversation_of(one, key, facts)
+        if isinstance(state, Rejected):
+            return state
+        refused = self._member_refused(state, draft, facts)
+        if refused is not None:
+            return refused
+
+        complete = self._completed(state, draft)
+        if isinstance(complete, Rejected):
+            return complete
+        # for the later drafts of this transaction
+        if complete.kind == "recall":
+            self._recalled.add(complete.about)
+        elif complete.kind == "edit":
+            self._edits[complete.about] += 1
+        return Appended(self.enter(state, complete, one.resend))
+
+    def _edit_refused(self, draft: Draft) -> Rejected | None:
+        """Why a message may not be edited; None also for other drafts."""
+        if draft.kind != "edit":
+            return None
+        if draft.about in self._recalled:
             return Rejected(RejectReason.RECALLED)
-        if draft.kind == "edit" and draft.about in self._fixed:
+        if draft.about in self._fixed:
             return FIXED
-        if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
+        if self._edits[draft.about] >= MOST_EDITS:
             return Rejected(
                 RejectReason.FULL, f"at most {MOST_EDITS} edits of a message"
             )
+        return None
+
+    def _sender_refused(self, draft: Draft, facts: _Facts) -> Rejected | None:
+        """Why the sender may not send this, wherever it goes."""
         if (
             BUTTONS_KEY in draft.meta
             and not draft.room
@@ -708,40 +741,60 @@ class AppTransaction:
         if (
             facts.blocks
             and draft.kind in _SAYING
-            and (_receiver(draft, states), draft.sender) in facts.blocks
+            and (_receiver(draft, facts.states), draft.sender) in facts.blocks
         ):
             return _BLOCKED
-        state = states.get(key)
-        if state is None:
-            if draft.thread:
-                return Rejected(RejectReason.UNKNOWN_MESSAGE)
-            if draft.room:
-                state = self.make_conversation(ROOM, (), draft.room)
-            elif one.to_account and draft.to_user in facts.strangers:
-                return Rejected(RejectReason.UNKNOWN_ACCOUNT)
-            elif (draft.to_user, draft.sender) in facts.unwelcome:
-                return _BLOCKED
-            elif draft.to_user:
-                state = self.make_conversation(USER, tuple(sorted(_pair_of(draft))))
-            else:
-                return _UNKNOWN
-            states[key] = state
-        elif draft.group and state.kind != GROUP:
+        return None
+
+    def _conversation_of(
+        self, one: AppendRequest, key: int | bytes, facts: _Facts
+    ) -> ConversationState | Rejected:
+        """Where a draft goes. The first one to a room or a user makes the
+        conversation."""
+        draft = one.draft
+        state = facts.states.get(key)
+        if state is not None:
+            return _UNKNOWN if draft.group and state.kind != GROUP else state
+
+        if draft.thread:
+            return Rejected(RejectReason.UNKNOWN_MESSAGE)
+        if draft.room:
+            state = self.make_conversation(ROOM, (), draft.room)
+        elif one.to_account and draft.to_user in facts.strangers:
+            return Rejected(RejectReason.UNKNOWN_ACCOUNT)
+        elif (draft.to_user, draft.sender) in facts.unwelcome:
+            return _BLOCKED
+        elif draft.to_user:
+            state = self.make_conversation(USER, tuple(sorted(_pair_of(draft))))
+        else:
             return _UNKNOWN
+        facts.states[key] = state
+        return state
+
+    def _member_refused(
+        self, state: ConversationState, draft: Draft, facts: _Facts
+    ) -> Rejected | None:
+        """Why the sender may not send this to a conversation of which they must
+        be a member."""
         # an empty sender is the server, which may send to all
-        if draft.conversation and draft.sender:
-            until = facts.mutes.get((draft.sender, state.id))
-            if until is None:
-                return Rejected(RejectReason.NOT_MEMBER)
-            if until > self.now and draft.kind in _SAYING:
-                return Rejected(RejectReason.MUTED)
-            if state.id in facts.roles and not self._may_say(
-                state, draft, facts.roles[state.id]
-            ):
-                return Rejected(
-                    RejectReason.READ_ONLY,
-                    "only the owner and admins write in this group",
-                )
+        if not (draft.conversation and draft.sender):
+            return None
+        until = facts.mutes.get((draft.sender, state.id))
+        if until is None:
+            return Rejected(RejectReason.NOT_MEMBER)
+        if until > self.now and draft.kind in _SAYING:
+            return Rejected(RejectReason.MUTED)
+        if state.id in facts.roles and not self._may_say(
+            state, draft, facts.roles[state.id]
+        ):
+            return Rejected(
+                RejectReason.READ_ONLY, "only the owner and admins write in this group"
+            )
+        return None
+
+    def _completed(self, state: ConversationState, draft: Draft) -> Draft | Rejected:
+        """A draft with what the log adds: whom its handles name, its thread,
+        and the bot of its command."""
         if HANDLE_SIGN in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
             named = with_handles(self.sql, self.app, self.log, state, draft)
             if isinstance(named, Rejected):
@@ -759,11 +812,7 @@ class AppTransaction:
             and not draft.room
         ):
             draft = with_command(self.sql, self.app, state, draft)
-        if draft.kind == "recall":
-            self._recalled.add(draft.about)
-        elif draft.kind == "edit":
-            self._edits[draft.about] += 1
-        return Appended(self.enter(state, draft, one.resend))
+        return draft
 
     def _roles(
         self, state: ConversationState, senders: Sequence[str]
