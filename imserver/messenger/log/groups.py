@@ -175,14 +175,7 @@ class GroupWriter(WritingPart):
             return _TOO_MANY_BOTS
         if condition is not None and not condition(transaction.sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
-        readable_after = start_of_history(transaction, conversation, new)
-        # Who leaves and joins again stays muted.
-        mutes = {
-            user: until for user, _, until in _ended(transaction, conversation, new)
-        }
-        transaction.admit(state, new, role, readable_after, bots, mutes)
-        if bots:
-            transaction.set_bots(state, (*state.bots, *bots))
+        _let_in(transaction, state, new, role, bots)
         joined = GroupMeta(
             users=tuple(new),
             role=role,
@@ -220,18 +213,8 @@ class GroupWriter(WritingPart):
         )
         if isinstance(state, Rejected):
             return state
-        sql = transaction.sql
         if users is None:
-            leaving: list[str] = []
-            for role in (MEMBER, ADMIN, OWNER):
-                leaving += _first_of(
-                    transaction, conversation, role, MOST_LEAVING - len(leaving)
-                )
-            transaction.set_group(conversation, "open", 0)
-            sql.execute(
-                "DELETE FROM invitation WHERE app = %s AND conversation = %s",
-                (transaction.app, conversation),
-            )
+            leaving = _first_leaving(transaction, conversation)
         else:
             there = transaction.members(conversation, users)
             leaving = [user for user in dict.fromkeys(users) if user in there]
@@ -253,11 +236,7 @@ class GroupWriter(WritingPart):
         end_members(transaction, state, leaving)
         if note is not None:
             note(transaction, leaving)
-        if any(bot in leaving for bot in state.bots):
-            transaction.set_bots(
-                state, tuple(bot for bot in state.bots if bot not in leaving)
-            )
-            transaction.settle()
+        _let_bots_go(transaction, state, leaving)
         return Change(state.id, entry, tuple(leaving))
 
     @in_transaction
@@ -421,6 +400,48 @@ class GroupWriter(WritingPart):
 
 
 # --- internal -----------------------------------------------------------------
+
+
+def _let_in(
+    transaction: AppTransaction,
+    state: ConversationState,
+    users: Sequence[str],
+    role: str,
+    bots: Sequence[str],
+) -> None:
+    """Make users members of a group, with as much of its history as it shows
+    them. Who leaves and joins again stays muted. ``bots``: among the users."""
+    readable_after = start_of_history(transaction, state.id, users)
+    mutes = {user: until for user, _, until in _ended(transaction, state.id, users)}
+    transaction.admit(state, users, role, readable_after, bots, mutes)
+    if bots:
+        transaction.set_bots(state, (*state.bots, *bots))
+
+
+def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
+    """The members who leave next while a group ends: the owner after all
+    others. Nobody can join it by themselves any more."""
+    leaving: list[str] = []
+    for role in (MEMBER, ADMIN, OWNER):
+        leaving += _first_of(
+            transaction, conversation, role, MOST_LEAVING - len(leaving)
+        )
+    transaction.set_group(conversation, "open", 0)
+    transaction.sql.execute(
+        "DELETE FROM invitation WHERE app = %s AND conversation = %s",
+        (transaction.app, conversation),
+    )
+    return leaving
+
+
+def _let_bots_go(
+    transaction: AppTransaction, state: ConversationState, leaving: Sequence[str]
+) -> None:
+    """Take the bots among those who leave off the list of the group's bots."""
+    staying = tuple(bot for bot in state.bots if bot not in leaving)
+    if len(staying) < len(state.bots):
+        transaction.set_bots(state, staying)
+        transaction.settle()
 
 
 def _promote_heir(
