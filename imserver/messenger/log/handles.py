@@ -8,7 +8,7 @@ whatever knows mentions of users knows these.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from unicodedata import category, normalize
 
@@ -125,38 +125,47 @@ def with_handles(
     """
     names = dict.fromkeys(MessageMeta.of(draft.meta).mentions)
     handles = {
-        name: each
+        name: handle
         for name in names
-        if name[:1] == "@" and is_handle(each := spelled(name[1:]))
+        if name[:1] == "@" and is_handle(handle := spelled(name[1:]))
     }
-    statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
-    groups = {
-        text_of(row[0]): row[1]
-        for row in sql.query_in(statement, (log,), list(set(handles.values())))
-    }
-    if groups and accounts_among(sql, app, [draft.sender], "AND guest = 1"):
-        of_sender = "FROM membership WHERE log = %s AND member = %s AND left_id IS NULL"
-        statement, ids = (
-            f"SELECT conversation {of_sender} AND conversation IN {{}}",
-            list(groups.values()),
-        )
-        own = {row[0] for row in sql.query_in(statement, (log, draft.sender), ids)}
-        groups = {handle: id for handle, id in groups.items() if id in own}
+    groups = _groups_of(sql, app, log, draft.sender, set(handles.values()))
     if not groups:
         return draft
     if len(groups) > MOST_GROUPS:
         return _TOO_MANY
+
     users = dict.fromkeys(name for name in names if handles.get(name) not in groups)
     by: list[str] = []
-    for handle in dict.fromkeys(
-        handle for handle in handles.values() if handle in groups
-    ):
+    for handle in dict.fromkeys(handles.values()):
+        if handle not in groups:
+            continue
         members = reached(sql, log, groups[handle], state.id)
         if members is None:
             return _TOO_MANY
         others = [user for user in members if user != draft.sender]
-        users |= dict.fromkeys(others)
-        by += [handle] if others else []
+        if others:
+            users |= dict.fromkeys(others)
+            by.append(handle)
     if len(users) > Limit.MENTIONS:
         return _TOO_MANY
     return replace(draft, meta=with_mentions(draft.meta, list(users), by))
+
+
+def _groups_of(
+    sql: Statements, app: str, log: int, sender: str, handles: Collection[str]
+) -> dict[str, int]:
+    """Handle → the group that has it and that the sender may mention."""
+    statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
+    rows = sql.query_in(statement, (log,), list(handles))
+    groups = {text_of(handle): id for handle, id in rows}
+    if not (groups and accounts_among(sql, app, [sender], "AND guest = 1")):
+        return groups
+
+    statement = (
+        "SELECT conversation FROM membership WHERE log = %s AND member = %s "
+        "AND left_id IS NULL AND conversation IN {}"
+    )
+    memberships = sql.query_in(statement, (log, sender), list(groups.values()))
+    of_guest = {conversation for (conversation,) in memberships}
+    return {handle: id for handle, id in groups.items() if id in of_guest}
