@@ -5,12 +5,13 @@ message's reactions are in its ``meta``, so that a page of messages needs no
 query for them. The permission checks run under the log's lock.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from imserver.gateway.model import Limit
-from imserver.gateway.storage.statements import text_objection, text_of
+from imserver.gateway.storage.statements import Row, text_objection, text_of
 from imserver.messenger.log.bots import readers_of
 from imserver.messenger.log.contract import (
     Change,
@@ -135,48 +136,65 @@ class FoundMessage(Struct):
     meta: bytes
 
 
+class _Reader(Struct, frozen=True):
+    """Who can read a message: their role in its conversation, and until when
+    they are muted there. A back end has no role."""
+
+    role: str = ""
+    muted_until: int = 0
+
+
 def find_message(
     transaction: AppTransaction, user: str, message: int
 ) -> FoundMessage | Rejected:
     """The message, or the reason of a refusal. ``user`` ``""`` may read
     everything."""
-    sql, log, unknown = (
-        transaction.sql,
-        transaction.log,
-        Rejected(RejectReason.UNKNOWN_MESSAGE),
-    )
-    rows = (
-        sql.query(_MESSAGE, (user, log, message))
-        if message > transaction.head.floor
-        else []
-    )
+    unknown = Rejected(RejectReason.UNKNOWN_MESSAGE)
+    if message <= transaction.head.floor:
+        return unknown
+    rows = transaction.sql.query(_MESSAGE, (user, transaction.log, message))
     if not rows:
         return unknown
+
     kind, about, sender, meta = rows[0][7:11]
-    recalled = kind == NUMBERS["recall"] and about == message
+    is_recalled = kind == NUMBERS["recall"] and about == message
     state = conversation_state_of(rows[0])
-    if not (recalled or kind == NUMBERS["message"]) or state.kind == ROOM:
+    if not (is_recalled or kind == NUMBERS["message"]) or state.kind == ROOM:
         return unknown
-    role, muted_until = "", 0
-    if user:
-        times = [row[11:] for row in rows if row[11] is not None]
-        readable = any(
-            after < message and (left is None or message <= left)
-            for after, left, *_ in times
-        )
-        if not readable or times[-1][1] is not None:
-            return unknown
-        if times[-1][4] and user not in readers_of(sql, log, message):
-            return unknown
-        role, muted_until = text_of(times[-1][2]), times[-1][3]
-    if recalled:
+    reader = _reader_of(transaction, user, message, rows) if user else _Reader()
+    if reader is None:
+        return unknown
+
+    if is_recalled:
         return Rejected(RejectReason.RECALLED)
-    if muted_until > transaction.now:
+    if reader.muted_until > transaction.now:
         return Rejected(RejectReason.MUTED)
-    pairs = {(each, user) for each in state.members if each != user}
+    pairs = {(member, user) for member in state.members if member != user}
     if user and state.kind == USER and transaction.blocks(pairs)():
         return Rejected(RejectReason.BLOCKED)
-    return FoundMessage(message, state, role, text_of(sender), bytes(meta))
+    return FoundMessage(message, state, reader.role, text_of(sender), bytes(meta))
+
+
+def _reader_of(
+    transaction: AppTransaction, user: str, message: int, rows: Sequence[Row]
+) -> _Reader | None:
+    """The user, if they are a member now and were one when the message was
+    stored. ``rows``: of :data:`_MESSAGE`, one for each membership; the last one
+    is the newest."""
+    memberships = [row[11:] for row in rows if row[11] is not None]
+    could_read = any(
+        after < message and (left is None or message <= left)
+        for after, left, *_ in memberships
+    )
+    if not could_read:
+        return None
+    _, left, role, muted_until, is_bot = memberships[-1]
+    if left is not None:
+        return None
+    # Bots do not get all messages of a group.
+    if is_bot and user not in readers_of(transaction.sql, transaction.log, message):
+        return None
+    return _Reader(text_of(role), muted_until)
 
 
 def change_reaction(
