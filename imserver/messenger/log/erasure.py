@@ -9,14 +9,15 @@ and it may be repeated.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from imserver.gateway.clock import is_long_turn, serve_others
-from imserver.gateway.storage.statements import Statements, text_of
+from imserver.gateway.storage.statements import Row, Statements, text_of
 from imserver.messenger.log.annotations import withdraw
 from imserver.messenger.log.changes import note_changes
 from imserver.messenger.log.contract import Draft
@@ -30,6 +31,7 @@ from imserver.messenger.log.read import end_of_look
 from imserver.messenger.log.rows import (
     NUMBERS,
     USER,
+    ConversationState,
     LogHead,
     count_members,
     in_log,
@@ -38,6 +40,7 @@ from imserver.messenger.log.rows import (
 )
 from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import WritingPart
+from imserver.plugin.runtime import Service
 
 AT_ONCE: Final = 50
 """Entries that one transaction changes."""
@@ -158,6 +161,65 @@ def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
     return False
 
 
+class _Entry(Struct):
+    """What an erasure looks at in an entry."""
+
+    id: int
+    conversation: int
+    sender: str
+    kind: int
+    about: int
+    meta: bytes
+
+
+class _OwnEntries(Service):
+    """Some entries of the user who is erased."""
+
+    transaction: AppTransaction
+    name: str
+    """What stands in place of the user."""
+    messages: Collection[int]
+    """The messages among them that have readers."""
+    states: Mapping[int | bytes, ConversationState]
+    """The conversations of these messages."""
+    empty: Collection[int]
+    """The groups without members."""
+
+    def erase(self, entry: _Entry, renamed: bytes) -> None:
+        """Take away what an entry says. ``renamed``: its ``meta``, with the
+        other name."""
+        sql, log = self.transaction.sql, self.transaction.log
+        if entry.id in self.messages and entry.conversation in self.states:
+            self._recall(entry)
+        elif entry.kind in _WITH_CONTENT and entry.about not in self.messages:
+            # A message without its conversation, or an edit without its
+            # message, has no readers.
+            last_id = self.transaction.head.last_id
+            note_changes(sql, log, [(entry.id, entry.conversation, last_id)], 0)
+            is_press = entry.kind == NUMBERS["press"]
+            recalled = NUMBERS["press"] if is_press else NUMBERS["recall"]
+            _set(sql, log, entry.id, kind=recalled, body=b"", meta=b"")
+        elif entry.kind == NUMBERS["group"]:
+            # The names of a group are those of its members: without any,
+            # nobody's.
+            if entry.conversation in self.empty:
+                renamed = without_group_texts(renamed)
+            _set(sql, log, entry.id, body=b"", meta=renamed)
+        elif renamed != entry.meta:
+            _set(sql, log, entry.id, meta=renamed)
+
+    def _recall(self, entry: _Entry) -> None:
+        recall = Draft(
+            sender=self.name,
+            kind="recall",
+            type="",
+            about=entry.id,
+            meta=ERASED,
+            conversation=entry.conversation,
+        )
+        self.transaction.enter(self.states[entry.conversation], recall)
+
+
 def _erase_some(
     user: str,
     name: str,
@@ -168,60 +230,32 @@ def _erase_some(
     """Erase some entries, or the name in them. Nobody else reads the
     ``notices``."""
     sql, log = transaction.sql, transaction.log
-    statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
-    rows = sorted(sql.query_in(statement, (log,), ids))
-    states = transaction.conversations({row[1] for row in rows})()
+    entries = _entries(sql, log, ids)
     of_groups = {
-        row[1] for row in rows if row[3] in (NUMBERS["group"], NUMBERS["leave"])
+        entry.conversation
+        for entry in entries
+        if entry.kind in (NUMBERS["group"], NUMBERS["leave"])
     }
     empty = {id for id in of_groups if not count_members(sql, log, id)}
     messages = {
-        row[0]
-        for row in rows
-        if row[3] == NUMBERS["message"] and text_of(row[2]) == user
+        entry.id
+        for entry in entries
+        if entry.kind == NUMBERS["message"]
+        and entry.sender == user
+        and entry.conversation not in notices
     }
-    changed: list[tuple[Any, ...]] = []
-    for id, conversation, sender, kind, about, meta in rows:
-        before = bytes(meta)
-        after = with_other_name(before, user, name)
-        if conversation in notices and kind in _WITH_CONTENT:
-            messages.discard(id)
-        elif text_of(sender) != user:
-            if after != before:
-                sql.execute(
-                    "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-                    (after, log, id),
-                )
-            continue
-        changed.append((name if sender else "", log, id))
-        if id in messages and conversation in states:
-            transaction.enter(
-                states[conversation],
-                Draft(
-                    sender=name,
-                    kind="recall",
-                    type="",
-                    about=id,
-                    meta=ERASED,
-                    conversation=conversation,
-                ),
-            )
-        elif kind in _WITH_CONTENT and about not in messages:
-            # A message without its conversation, or an edit without its
-            # message, has no readers.
-            note_changes(sql, log, [(id, conversation, transaction.head.last_id)], 0)
-            recalled = (
-                NUMBERS["press"] if kind == NUMBERS["press"] else NUMBERS["recall"]
-            )
-            _set(sql, log, id, kind=recalled, body=b"", meta=b"")
-        elif kind == NUMBERS["group"]:
-            # The names of a group are those of its members: without any,
-            # nobody's.
-            if conversation in empty:
-                after = without_group_texts(after)
-            _set(sql, log, id, kind=kind, body=b"", meta=after)
-        elif after != before:
-            _set(sql, log, id, kind=kind, meta=after)
+    states = transaction.conversations({entry.conversation for entry in entries})()
+    own = _OwnEntries(transaction, name, messages, states, empty)
+
+    changed: list[Row] = []
+    for entry in entries:
+        renamed = with_other_name(entry.meta, user, name)
+        is_notice = entry.conversation in notices and entry.kind in _WITH_CONTENT
+        if is_notice or entry.sender == user:
+            changed.append((name if entry.sender else "", log, entry.id))
+            own.erase(entry, renamed)
+        elif renamed != entry.meta:
+            _set(sql, log, entry.id, meta=renamed)
     statement = "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL WHERE log = %s AND id = %s"
     sql.execute_many(statement, changed)
     for conversation in empty:
@@ -230,6 +264,17 @@ def _erase_some(
             (log, conversation),
         )
     return False
+
+
+def _entries(sql: Statements, log: int, ids: Sequence[int]) -> list[_Entry]:
+    """Some entries, in order."""
+    statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
+    return [
+        _Entry(id, conversation, text_of(sender), kind, about, bytes(meta))
+        for id, conversation, sender, kind, about, meta in sorted(
+            sql.query_in(statement, (log,), ids)
+        )
+    ]
 
 
 _WITH_CONTENT: Final = (NUMBERS["message"], NUMBERS["edit"], NUMBERS["press"])
