@@ -131,29 +131,11 @@ class LogImport:
         """
         if wrong := objection(draft) or (draft.room and "room: not imported"):
             return Rejected(RejectReason.INVALID, wrong)
-        once = {
-            (user, emoji): (own_key, user, emoji)
-            for own_key, user, emoji in reactions
-            if user
-            and not (emoji_objection(emoji) or text_objection(user, MAX_USER_BYTES))
-        }
-        valid = list(once.values())
+        valid = _valid_reactions(reactions)
         if known := self.find(key):
-            for own_key, user, emoji in valid:
-                self._annotate(
-                    own_key,
-                    known,
-                    draft.time_ms,
-                    partial(change_reaction, user=user, emoji=emoji),
-                )
-            if (
-                edit
-                and not self.find(edit)
-                and self.content(key) != (draft.type, draft.body)
-            ):
-                change = partial(_revise, draft=replace(draft, kind="edit"))
-                self._annotate(edit, known, draft.time_ms, change)
+            self._append_news(key, known, draft, valid, edit)
             return known
+
         state = self._state_for(draft)
         if state is None:
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
@@ -162,7 +144,8 @@ class LogImport:
             if isinstance(reply, Rejected):
                 return reply
             draft = reply
-        transaction, first = self._transaction, self._transaction.head.last_id + 1
+
+        first = self._transaction.head.last_id + 1
         totals = _totals(valid)
         shown = [each for each in valid if each[2] in totals]
         reacted = MessageMeta()
@@ -173,28 +156,62 @@ class LogImport:
         draft = replace(
             draft, meta=with_keys(draft.meta, reacted), client_msg_id=own_id
         )
+
         entry = self._enter(key, state, draft)
         if edit:
             again = replace(
                 draft, kind="edit", about=entry.id, client_msg_id="", thread=0
             )
             self._enter(edit, state, again)
-        counts = dict.fromkeys(totals, 0)
-        for own_key, user, emoji in shown:
-            counts[emoji] += 1
+        self._enter_reactions(state, entry.id, draft.time_ms, shown)
+        return entry.id
+
+    def _append_news(
+        self,
+        key: str,
+        message: int,
+        draft: Draft,
+        reactions: Sequence[tuple[str, str, str]],
+        edit: str,
+    ) -> None:
+        """Store what is new of a message of an earlier transaction."""
+        for own_key, user, emoji in reactions:
+            change = partial(change_reaction, user=user, emoji=emoji)
+            self._annotate(own_key, message, draft.time_ms, change)
+        if (
+            edit
+            and not self.find(edit)
+            and self.content(key) != (draft.type, draft.body)
+        ):
+            revise = partial(_revise, draft=replace(draft, kind="edit"))
+            self._annotate(edit, message, draft.time_ms, revise)
+
+    def _enter_reactions(
+        self,
+        state: ConversationState,
+        message: int,
+        time_ms: int,
+        reactions: Sequence[tuple[str, str, str]],
+    ) -> None:
+        """Store the reactions to a message of this transaction, whose totals
+        the message has already."""
+        counts: dict[str, int] = {}
+        for own_key, user, emoji in reactions:
+            counts[emoji] = counts.get(emoji, 0) + 1
             reaction = Draft(
                 sender=user,
                 kind="reaction",
                 type="add",
                 body=emoji.encode(),
-                time_ms=draft.time_ms,
-                about=entry.id,
+                time_ms=time_ms,
+                about=message,
                 meta=MessageMeta(count=counts[emoji]).to_bytes(),
                 conversation=state.id,
             )
-            row = self._enter(own_key, state, reaction)
-            self._reactions.append((transaction.log, entry.id, emoji, user, row.id))
-        return entry.id
+            entry = self._enter(own_key, state, reaction)
+            self._reactions.append(
+                (self._transaction.log, message, emoji, user, entry.id)
+            )
 
     def content(self, key: str) -> tuple[str, bytes]:
         """The type and the body of a message of an earlier transaction, as it
@@ -490,6 +507,18 @@ def _revise(
 
 def _digest(key: str) -> bytes:
     return resend_of("", key)
+
+
+def _valid_reactions(
+    reactions: Sequence[tuple[str, str, str]],
+) -> list[tuple[str, str, str]]:
+    """The reactions (key, user, emoji) that this log can have, each once."""
+    once: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for key, user, emoji in reactions:
+        wrong = emoji_objection(emoji) or text_objection(user, MAX_USER_BYTES)
+        if user and not wrong:
+            once[user, emoji] = (key, user, emoji)
+    return list(once.values())
 
 
 def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, ReactionTotal]:
