@@ -19,6 +19,7 @@ from imserver.gateway.cluster.history import HistoryPage
 from imserver.gateway.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
 from imserver.gateway.storage.statements import Statements
 from imserver.gateway.transport.connection import Connection
+from imserver.messenger.log.meta import MessageMeta, PublicationMeta
 from imserver.messenger.log.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
@@ -81,6 +82,11 @@ class Draft(Struct, frozen=True, kw_only=True):
     ``store.part(MessageLog).annotations`` makes them.
     """
 
+    Meta: ClassVar[type[MessageMeta]] = MessageMeta
+    """What ``meta`` may have: ``Draft.Meta(mentions=("7",)).to_bytes()``."""
+    RoomMeta: ClassVar[type[PublicationMeta]] = PublicationMeta
+    """What ``meta`` may have in a ``room``."""
+
     sender: str
     kind: EntryKind = "message"
     type: str = "text"
@@ -97,8 +103,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     none."""
     meta: bytes = b""
     """JSON, for example mentions: users, and handles of groups behind an ``@``.
-    Buttons only of bots; ``command``, ``bots`` and ``handles`` are made by the
-    log."""
+    Buttons only of bots."""
     to_user: str = ""
     """The receiver: the message is in the conversation of the two, which the
     first one makes."""

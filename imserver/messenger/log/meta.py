@@ -168,15 +168,6 @@ class ThreadTotals(Struct, frozen=True):
     users: tuple[str, ...] = ()
 
 
-class Moderation(Struct, frozen=True, omit_defaults=True):
-    """What moderators did: the name of the act, the report that it is about, and
-    until when it holds, in Unix seconds."""
-
-    act: str
-    report: int = 0
-    until: int = 0
-
-
 class _Stored(Struct, frozen=True, omit_defaults=True):
     """The keys that some kinds of entries may have in their ``meta``. The order of
     the fields is that of new keys."""
@@ -229,6 +220,14 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 class MessageMeta(_Stored, frozen=True, omit_defaults=True):
     """The ``meta`` of a message, of its edits and its recall, and of reactions to
     it and presses of its buttons."""
+
+    class Moderation(Struct, frozen=True, omit_defaults=True):
+        """What moderators did: the name of the act, the report that it is about,
+        and until when it holds, in Unix seconds."""
+
+        act: str
+        report: str = ""
+        until: int = 0
 
     # --- of whoever sends the message; an edit replaces it
     mentions: tuple[str, ...] = ()

@@ -6,17 +6,19 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from imserver.gateway.config.declared import about
 from imserver.gateway.errors import Problems, StorageUnavailable
 from imserver.messenger.log.meta import (
     EDITED_KEY,
+    NOTIFY_KEY,
     REMINDER_KEY,
     STOPPED_KEY,
     Ask,
     GroupMeta,
     MessageMeta,
+    PublicationMeta,
     ask_in,
     bots_in,
     changed_in_ask,
@@ -146,9 +148,21 @@ class Message(Struct, frozen=True, gc=False):
         """Whether a reader has stopped it before its sender had finished it."""
         return STOPPED_KEY in self.meta
 
+    @property
+    def notify(self) -> Raw | None:
+        """What its notification shows, as JSON; None: it does not say."""
+        if NOTIFY_KEY not in self.meta:
+            return None
+        notify = self.message_meta().notify
+        return None if notify is UNSET else notify
+
     def message_meta(self) -> MessageMeta:
         """What ``meta`` says, of a message or what is done with it."""
         return MessageMeta.of(self.meta)
+
+    def publication_meta(self) -> PublicationMeta:
+        """What ``meta`` says, of a message to a channel or a room."""
+        return PublicationMeta.of(self.meta)
 
     def group_meta(self) -> GroupMeta:
         """What ``meta`` says, of a join, a leave or a change of a group."""
