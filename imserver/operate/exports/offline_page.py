@@ -106,7 +106,7 @@ def shown(
         return b""
     own = ' class="own"' if entry.sender == user else ""
     name = escape(names.get(entry.sender) or entry.sender)
-    edited = f" · {_words('edited')}" if b'"edited"' in entry.meta else ""
+    edited = f" · {_words('edited')}" if entry.is_edited else ""
     reactions = " ".join(
         f"{escape(each.emoji)} {each.count}" for each in entry.reactions
     )

@@ -8,7 +8,6 @@ from math import inf
 from time import time
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from imserver.operate.safety.declared import LOOK_SECONDS, LOOKS, MESSAGES_LOOKED_AT
@@ -17,7 +16,11 @@ from imserver.operate.safety.removals import Removal, Removals
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Principal
-from imserver.plugin.messages import Draft, MessageLog, MessageServices
+from imserver.plugin.messages import (
+    Draft,
+    MessageLog,
+    MessageServices,
+)
 from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 
@@ -295,11 +298,12 @@ class Moderation(Service, dict=True):
                 if until
                 else ""
             )
+            what = Draft.Meta.Moderation(act, until=until)
             draft = Draft(
                 sender="",
                 body=": ".join(filter(None, (words, reason))).encode(),
                 time_ms=int(time() * 1000),
-                meta=msgspec.json.encode({"moderation": {"act": act, **end}}),
+                meta=Draft.Meta(moderation=what).to_bytes(),
                 to_user=user,
             )
             self.core.service(MessageServices).messaging.store(

@@ -348,11 +348,12 @@ class Reports(Store.Rows):
         page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
         if self._chat and app == GOCHAT:
             page = f" {self._chat}#manage={id}"
+        act = Draft.Meta.Moderation("report", report=id)
         draft = Draft(
             sender="",
             body=f"{what} {happened}{where} ({report.reason}).{page}".encode(),
             time_ms=int(time() * 1000),
-            meta=msgspec.json.encode({"moderation": {"act": "report", "report": id}}),
+            meta=Draft.Meta(moderation=act).to_bytes(),
         )
         for owner in self._staff_of(app, "owner"):
             if owner != user and recent <= {owner}:
