@@ -84,7 +84,7 @@ class BotHooks(Service, dict=True):
         the bot is banned."""
         if self.is_banned(hook.app, hook.user):
             return None
-        return entry.sender != hook.user or b'"stopped":' in entry.meta
+        return entry.sender != hook.user or entry.is_stopped
 
     def advance(self, hook: BotHook, position: int) -> None:
         """Store a position."""
