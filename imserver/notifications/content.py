@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -89,29 +89,17 @@ def host_of(url: str) -> str:
     return match[1].lower()[:255] if match else ""
 
 
-def meta_of(entry: Entry) -> dict[str, Any]:
-    """The metadata of an entry."""
-    try:
-        meta = msgspec.json.decode(entry.meta) if entry.meta else None
-    except (ValueError, RecursionError):
-        meta = None
-    return meta if isinstance(meta, dict) else {}
-
-
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
     """What a message says about its notification: nothing (None), or that there
     shall be none (False)."""
-    if b'"notify"' not in entry.meta:
+    stored = entry.notify
+    if stored is None:
         return None
-    notify = meta_of(entry).get("notify")
-    if notify is None or notify is True:
-        return None
-    if notify is False:
-        return False
     try:
-        return msgspec.convert(notify, Notify)
-    except ValueError:
+        notify = msgspec.json.decode(stored, type=Notify | bool | None)
+    except (ValueError, RecursionError):
         return None
+    return None if notify is True else notify
 
 
 def outcome_of(
@@ -158,9 +146,7 @@ def shown_of(
     """The notification of a message. ``count``: unread messages. ``preview``
     False: without texts."""
     is_group = conversation.kind == "group"
-    name = author.name or in_words(
-        language, "reminder" if b'"reminder":' in entry.meta else "app"
-    )
+    name = author.name or in_words(language, "reminder" if entry.is_reminder else "app")
     title = (conversation.name or in_words(language, "group")) if is_group else name
     if not preview:
         text = in_words(language, "hidden", count)

@@ -13,7 +13,6 @@ from msgspec import Struct
 from imserver.notifications.content import (
     form_for,
     language_of,
-    meta_of,
     notify_in,
     outcome_of,
     text_in,
@@ -198,8 +197,8 @@ def _unread(
 
 def mentions(entry: Entry, user: str) -> bool:
     """Whether a message mentions a user, or everybody."""
-    named = meta_of(entry).get("mentions")
-    return isinstance(named, list) and (user in named or "all" in named)
+    users = entry.message_meta().mentions
+    return user in users or "all" in users
 
 
 # --- the mail -----------------------------------------------------------------

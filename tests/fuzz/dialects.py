@@ -23,7 +23,7 @@ from imserver.gateway.errors import ReplyCode
 from imserver.gateway.model import BadFrame, Command, Reply, Request
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.messenger.log.model import Message
-from imserver.notifications.content import meta_of, notify_in, text_in
+from imserver.notifications.content import notify_in, text_in
 from imserver.plugin.wire import Refused
 from imserver_client.protocol import CmdCodec
 from tests.rows import READERS
@@ -156,7 +156,10 @@ def check_stored(data: bytes) -> None:
         message.view().message().body == body or not body or message.kind == "reaction"
     )
     assert "\n" not in text_in(message, "en")
-    meta_of(replace(message, meta=body))
+    stored = replace(message, meta=body)
+    stored.message_meta()
+    stored.group_meta()
+    stored.publication_meta()
     notify_in(replace(message, meta=b'{"notify":%b}' % body))
 
 
