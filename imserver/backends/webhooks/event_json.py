@@ -184,11 +184,9 @@ def _message_event(
         event.group = str(entry.conversation)
     event.text = seen.text or ""
     event.data, event.base64 = seen.data, seen.base64
-    event.client_msg_id, event.about, event.meta = (
-        entry.client_msg_id,
-        entry.about,
-        seen.meta,
-    )
+    event.client_msg_id = entry.client_msg_id
+    event.about = entry.about
+    event.meta = seen.meta
     event.stored = _position(entry)
     return event
 
@@ -201,8 +199,7 @@ def _group_facts(entry: Entry) -> dict[str, Any]:
         "user": entry.sender,
         "change": entry.kind,
     }
-    details = msgspec.json.decode(entry.meta, type=dict[str, Any]) if entry.meta else {}
-    return {**facts, **details, "stored": _position(entry)}
+    return {**facts, **entry.details(), "stored": _position(entry)}
 
 
 def _closing_facts(entry: Entry) -> dict[str, Any]:
@@ -210,12 +207,8 @@ def _closing_facts(entry: Entry) -> dict[str, Any]:
     none."""
     if entry.kind != "press" or not entry.type:
         return {}
-    change = (
-        msgspec.json.decode(entry.meta, type=dict[str, Any]).get("ask")
-        if entry.meta
-        else None
-    )
-    if not isinstance(change, dict) or "state" not in change:
+    change = entry.ask_details()
+    if "state" not in change:
         return {}
     return {
         "ask": entry.about,
