@@ -19,7 +19,7 @@ from typing import Final
 import gevent
 
 from imserver.dialects.action.acks import acked_state
-from imserver.dialects.action.wire import Say, with_seq
+from imserver.dialects.action.wire import Say
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.messages import (
     Appended,
@@ -147,7 +147,7 @@ class ActionMessages:
             type=command.type,
             body=command.text.encode(),
             time_ms=int(time() * 1000),
-            meta=with_seq(command.id),
+            meta=Draft.Meta(seq=command.id).to_bytes(),
             to_user=to,
             room=room,
         )

@@ -84,11 +84,6 @@ class _SayData(Struct, forbid_unknown_fields=True, gc=False):
     room: str = field(default="", name="groupsId")
 
 
-class _Meta(Struct, gc=False):
-    seq: str = ""
-
-
-_decode_meta = msgspec.json.Decoder(_Meta).decode
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_say = msgspec.json.Decoder(_SayData).decode
 
@@ -154,12 +149,6 @@ def _text_of(code: int) -> bytes:
     return encode("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code))
 
 
-def with_seq(seq: str) -> bytes:
-    """The metadata stored with a message: the ``seq`` that its sender gave
-    it."""
-    return encode({"seq": seq}) if seq else b""
-
-
 class ActionDialect(Dialect):
     """Codec of the ``action`` dialect."""
 
@@ -220,10 +209,7 @@ class ActionDialect(Dialect):
         entries of other kinds."""
         if message.kind != "message":
             return None
-        try:
-            seq = _decode_meta(message.meta).seq if message.meta else ""
-        except (ValueError, RecursionError):
-            seq = ""
+        seq = message.message_meta().seq
         text, name = message.body.decode("utf-8", "replace"), seq or str(message.id)
         event = Event(
             "msg",

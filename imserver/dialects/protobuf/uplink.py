@@ -286,7 +286,7 @@ def draft_of(
         if about is None or not about.may_be_revised(user):
             return Rejected(RejectReason.NOT_MEMBER)
         receiver = about.peer(user), 0 if about.members else about.conversation
-    meta = _meta(command.meta)
+    meta = _meta_from(command.meta)
     if receiver is None or meta is None:
         return Rejected(RejectReason.INVALID)
     recall, time_ms = command.kind == RECALL, command.sent_ms
@@ -322,21 +322,21 @@ def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:
     return None
 
 
-class _Meta(msgspec.Struct):
+class _GivenMeta(msgspec.Struct):
     mentions: list[str] = []
 
 
-def _meta(given: bytes) -> bytes | None:
+def _meta_from(given: bytes) -> bytes | None:
     """Mentions in the stored form; None if they cannot be read. Other keys are
     ignored."""
     if not given:
         return b""
     try:
-        mentions = msgspec.json.decode(given, type=_Meta).mentions
+        mentions = msgspec.json.decode(given, type=_GivenMeta).mentions
     except (ValueError, RecursionError):
         return None
     if len(mentions) > Limit.MENTIONS or any(
         len(each.encode()) > MAX_USER_BYTES for each in mentions
     ):
         return None
-    return msgspec.json.encode({"mentions": mentions}) if mentions else b""
+    return Draft.Meta(mentions=tuple(mentions)).to_bytes()
