@@ -62,9 +62,13 @@ def metadata_of(message: Message) -> dict[str, Any]:
     """What the page may show of a message besides its content. ``incomplete``:
     the producer has not finished it. ``stopped``: the reader who has stopped
     it."""
-    meta = _decode(message.meta) if message.meta else {}
-    more = {name: meta[name] for name in ("incomplete", "stopped") if name in meta}
-    return {"id": message.id, "from": message.sender, "time": message.time_ms, **more}
+    shown = {"id": message.id, "from": message.sender, "time": message.time_ms}
+    meta = message.message_meta()
+    if meta.incomplete:
+        shown["incomplete"] = True
+    if meta.stopped:
+        shown["stopped"] = meta.stopped
+    return shown
 
 
 def whole_chunks(message: Message) -> list[Chunk]:

@@ -175,7 +175,7 @@ class Conversion:
             type=type,
             body=body,
             time_ms=time_of(message),
-            meta=msgspec.json.encode({"mentions": mentions}) if mentions else b"",
+            meta=Draft.Meta(mentions=tuple(mentions)).to_bytes(),
             to_user=self._receiver(message),
             also=message.also,
         )

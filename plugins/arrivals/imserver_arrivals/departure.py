@@ -6,10 +6,10 @@ has people, groups, members and pins.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from tempfile import TemporaryFile
-from typing import IO, Any, ClassVar, Final, Literal, TypeVar
+from typing import IO, Any, ClassVar, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -67,16 +67,6 @@ class Content(Struct):
     url: str = ""
     name: str = ""
     items: list["Content"] = []
-
-
-class Details(Struct):
-    """What ``meta`` of an entry has."""
-
-    mentions: list[str] = []
-    users: list[str] = []
-    change: str = ""
-    name: str = ""
-    description: str = ""
 
 
 class Departure:
@@ -222,18 +212,14 @@ class Departure:
             mine = (
                 entry for entry in page if entry.conversation in self._conversations
             )
-            some = [(entry, _read(Details, entry.meta)) for entry in mine]
-            users = {
-                user
-                for entry, details in some
-                for user in (entry.sender, *details.users)
-            }
-            self._meet(users)
-            for entry, details in some:
+            entries = list(mine)
+            for entry in entries:
+                self._meet({entry.sender, *(entry.group_meta().users or ())})
+            for entry in entries:
                 group = str(entry.conversation)
                 if entry.kind == "message":
                     self._meet([entry.sender or _SERVER])
-                    self._spool.add(self._message(entry, group, details))
+                    self._spool.add(self._message(entry, group))
                     count += 1
                 elif entry.kind == "reaction" and entry.sender:
                     emoji, is_there = (
@@ -250,14 +236,11 @@ class Departure:
                         pins[str(entry.about)] = Pin(
                             str(entry.about), entry.sender, entry.time_ms
                         )
-                elif (
-                    entry.sender
-                    and (change := _change(entry, group, details)) is not None
-                ):
+                elif entry.sender and (change := _change(entry, group)) is not None:
                     self._spool.add(change)
             done(count)
 
-    def _message(self, entry: Entry, group: str, details: Details) -> Message:
+    def _message(self, entry: Entry, group: str) -> Message:
         text, files, lost = content_of(entry)
         if lost:
             self.problems.note(lost, group=group)
@@ -267,11 +250,11 @@ class Departure:
             group,
             entry.sender or _SERVER,
             entry.time_ms,
-            self._marked(text, details.mentions),
+            self._marked(text, entry.message_meta().mentions),
             str(thread) if thread else "",
             str(about) if about and not thread else "",
             bool(thread) and not entry.is_beside,
-            b'"edited":' in entry.meta,
+            entry.is_edited,
             (),
             files,
         )
@@ -367,25 +350,24 @@ def _read(kind: type[_Json], raw: bytes) -> _Json:
         return kind()
 
 
-_WORDS: Final[Mapping[str, Literal["name", "description"]]] = {
-    "rename": "name",
-    "description": "description",
-}
-
-
-def _change(entry: Entry, group: str, details: Details) -> Change | None:
+def _change(entry: Entry, group: str) -> Change | None:
     """The change that an entry tells; None: no other server has it."""
-    change = Change(
-        str(entry.id), group, entry.sender, entry.time_ms, "join", details.users
-    )
+    details = entry.group_meta()
+    users = list(details.users or ())
+    change = Change(str(entry.id), group, entry.sender, entry.time_ms, "join", users)
     if entry.kind == "join":
         return change
     if entry.kind == "leave":
         return replace(change, kind="leave")
-    if entry.kind != "group" or details.change not in _WORDS:
+    if entry.kind != "group":
         return None
-    kind = _WORDS[details.change]
-    return replace(change, kind=kind, people=(), text=getattr(details, kind))
+    if details.change == "rename":
+        name = details.name or ""
+        return replace(change, kind="name", people=(), text=name)
+    if details.change == "description":
+        text = details.description or ""
+        return replace(change, kind="description", people=(), text=text)
+    return None
 
 
 def _file(content: Content) -> File:

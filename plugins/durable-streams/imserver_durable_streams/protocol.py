@@ -8,16 +8,16 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from random import randint
 from time import time
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpRequest, HttpResponse
-from imserver.plugin.messages import Entry
+from imserver.plugin.messages import Draft, Entry
 
 NEXT, CLOSED, UP_TO_DATE = "Stream-Next-Offset", "Stream-Closed", "Stream-Up-To-Date"
 CURSOR, ENCODING = "Stream-Cursor", "Stream-SSE-Data-Encoding"
@@ -210,13 +210,10 @@ class Content(Struct, frozen=True):
     type: str
 
 
-class _Meta(Struct):
-    json: bool = False
-    tags: dict[str, str] = {}
-
-
-_read_meta: Final = msgspec.json.Decoder(_Meta).decode
 _read_values: Final = msgspec.json.Decoder(list[Raw]).decode
+_read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
+_VALUES: Final = "values"
+"""The tag of an entry whose body is an array: how many values it has."""
 
 
 MOST_VALUES: Final = 100_000
@@ -230,7 +227,7 @@ _BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
     """The content of an append to a stream; None: an empty array, with which a
     stream ``is_new``. Raises ApiProblem."""
-    meta: dict[str, Any] = {}
+    meta = Draft.RoomMeta()
     if is_json(content_type):
         is_array = _BEGIN_OF_ARRAY.match(body) is not None
         if is_array:
@@ -240,21 +237,34 @@ def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content 
             values = _read_values(body) if is_array else None
         except (ValueError, RecursionError) as error:
             raise bad(400, f"the body is no JSON: {error}") from None
-        meta["json"] = True
+        meta = Draft.RoomMeta(json=True)
         if values is None or len(values) == 1:
             body = body.strip() if values is None else bytes(values[0])
         elif values:
             body = b"[%b]" % b",".join(map(bytes, values))
-            meta["tags"] = {"values": str(len(values))}
+            tags = _tags(_VALUES, str(len(values)))
+            meta = Draft.RoomMeta(json=True, tags=tags)
         elif is_new:
             return None
         else:
             raise bad(400, "the array is empty")
     elif not (is_text(content_type) and _is_utf8(body)):
-        meta |= {"base64": True, "tags": {"encoding": "base64"}}
-    return Content(
-        body, msgspec.json.encode(meta) if meta else b"", "custom" if meta else "text"
-    )
+        tags = _tags("encoding", "base64")
+        meta = Draft.RoomMeta(base64=True, tags=tags)
+    stored = meta.to_bytes()
+    return Content(body, stored, "custom" if stored else "text")
+
+
+def _tags(name: str, value: str) -> Raw:
+    return Raw(msgspec.json.encode({name: value}))
+
+
+def _has_values(tags: Raw | UnsetType) -> bool:
+    """Whether the body of an entry is an array of several values."""
+    try:
+        return tags is not UNSET and _VALUES in _read_tags(tags)
+    except ValueError:
+        return False
 
 
 def _is_utf8(body: bytes) -> bool:
@@ -268,19 +278,14 @@ def _is_utf8(body: bytes) -> bool:
 def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
     """The bytes of an entry, or its JSON values. Entries may be of other
     publishers, too."""
-    try:
-        meta = _read_meta(entry.meta) if entry.meta else _Meta()
-    except (ValueError, RecursionError):
-        meta = _Meta()
     if not as_json:
         return entry.body
+    meta = entry.publication_meta()
     if not meta.json:
         return [msgspec.json.encode(entry.body.decode("utf-8", "replace"))]
-    return (
-        list(map(bytes, _read_values(entry.body)))
-        if "values" in meta.tags
-        else [entry.body]
-    )
+    if _has_values(meta.tags):
+        return list(map(bytes, _read_values(entry.body)))
+    return [entry.body]
 
 
 def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
