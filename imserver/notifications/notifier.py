@@ -381,14 +381,14 @@ class Notifier(Service, dict=True):
         endpoints = self.rows.endpoints(app, users)
         devices = [
             user
-            for user, some in endpoints.items()
-            if not all(one.is_web for one in some)
+            for user, user_endpoints in endpoints.items()
+            if not all(one.is_web for one in user_endpoints)
         ]
         numbers = self.rows.count_notified(app, devices)
         now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {
-            user: [one for one in some if one.enabled]
-            for user, some in endpoints.items()
+            user: [one for one in user_endpoints if one.enabled]
+            for user, user_endpoints in endpoints.items()
         }
         unread = self._unread(app, by_conversation, mentioned)
         self._find_keywords(app, unread, mentioned, wishes)
@@ -399,7 +399,11 @@ class Notifier(Service, dict=True):
             unread=unread,
             wishes=wishes,
             conversation_wishes=wished,
-            endpoints={user: some for user, some in enabled.items() if some},
+            endpoints={
+                user: user_endpoints
+                for user, user_endpoints in enabled.items()
+                if user_endpoints
+            },
             badges={user: numbers.get(user, 0) for user in devices},
             now=now,
             offset=steady - now,
@@ -467,17 +471,17 @@ class Notifier(Service, dict=True):
         """The unread messages of the first of these conversations, of as many
         as are looked at together."""
         conversations = self.store.part(MessageLog).conversations
-        found: dict[int, UnreadMessages] = {}
+        unread_of: dict[int, UnreadMessages] = {}
         messages = 0
-        for some in chunks(list(users), 16):
+        for chunk in chunks(list(users), 16):
             unread = conversations.unread(
-                app, {id: users[id] for id in some}, mentioned
+                app, {id: users[id] for id in chunk}, mentioned
             )
-            found |= {id: unread.get(id, _NOTHING) for id in some}
+            unread_of |= {id: unread.get(id, _NOTHING) for id in chunk}
             messages += sum(len(each.ids) for each in unread.values())
             if messages >= 5000:  # the rest of the dues is left for later
                 break
-        return found
+        return unread_of
 
     def _notify(
         self,
@@ -611,11 +615,11 @@ class Notifier(Service, dict=True):
         if not reminded:
             return
         ids = sorted(set(reminded.values()))
-        found = {
+        questions = {
             each.id: (each, each.ask)
             for each in self.store.part(MessageLog).entries.find(app, ids)
         }
-        asks = {key: found[id] for key, id in reminded.items() if id in found}
+        asks = {key: questions[id] for key, id in reminded.items() if id in questions}
         blocked = self.recipients.blocks(
             app, {(key[0], entry.sender) for key, (entry, _) in asks.items()}
         )

@@ -268,11 +268,13 @@ class NotificationRows(Store.Rows):
             mine = "SELECT id, url FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id DESC"
             hosts: set[str] = set()
             beyond: list[int] = []
-            for number, (own, url) in enumerate(sql.query(mine, (new.app, new.user))):
+            for number, (endpoint_id, url) in enumerate(
+                sql.query(mine, (new.app, new.user))
+            ):
                 hosts.add(host := self._host_of(new.app, text_of(url)))
                 if number >= most or len(hosts) > HOSTS_OF_USER:
                     hosts.discard(host)
-                    beyond.append(own)
+                    beyond.append(endpoint_id)
             _remove(sql, beyond)
             return id
 
@@ -286,15 +288,15 @@ class NotificationRows(Store.Rows):
         """User → their endpoints, the oldest one first; without users who have
         none."""
         statement = f"{_ENDPOINTS.select} WHERE app = %s AND member IN {{}}"
-        found: dict[str, list[PushEndpoint]] = {}
+        endpoints_by_user: dict[str, list[PushEndpoint]] = {}
         for row in sorted(
             self._store.rows_in(statement, (app,), users, many=True), key=itemgetter(0)
         ):
             if is_long_turn():  # a user may have many
                 serve_others()
             endpoint = self._endpoint(row)
-            found.setdefault(endpoint.user, []).append(endpoint)
-        return found
+            endpoints_by_user.setdefault(endpoint.user, []).append(endpoint)
+        return endpoints_by_user
 
     def _endpoint(self, row: Row) -> PushEndpoint:
         endpoint = _ENDPOINTS.read(row)
@@ -433,25 +435,25 @@ class NotificationRows(Store.Rows):
         """The users among these who have an enabled endpoint, or get mail."""
         by_endpoint = "SELECT member FROM notify_endpoint WHERE app = %s AND enabled = 1 AND member IN {}"
         by_mail = "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
-        found: set[str] = set()
-        for some in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
-            found.update(
+        reached: set[str] = set()
+        for chunk in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
+            reached.update(
                 text_of(row[0])
-                for row in self._store.rows_in(by_endpoint, (app,), some)
+                for row in self._store.rows_in(by_endpoint, (app,), chunk)
             )
-            missing = [user for user in some if user not in found]
-            found.update(
+            missing = [user for user in chunk if user not in reached]
+            reached.update(
                 text_of(row[0]) for row in self._store.rows_in(by_mail, (app,), missing)
             )
-        return found
+        return reached
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
         """What is to be decided now, and when (Unix milliseconds; None: never)
         the next one is."""
         which = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
-        found = _DUES.find(self._store.rows, which, app, limit + 1)
-        due = [one for one in found[:limit] if one.due <= now_ms]
-        return due, found[len(due)].due if len(found) > len(due) else None
+        dues = _DUES.find(self._store.rows, which, app, limit + 1)
+        due = [one for one in dues[:limit] if one.due <= now_ms]
+        return due, dues[len(due)].due if len(dues) > len(due) else None
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
         """User → unread conversations of which they were notified; without
@@ -480,12 +482,12 @@ class NotificationRows(Store.Rows):
             "AND notified_id > 0 AND member IN {}"
         )
 
-        found: list[Row] = self._store.read_or(
+        rows: list[Row] = self._store.read_or(
             [], lambda sql: _rows_of(sql, notified, app, pairs)
         )
-        if not found:
+        if not rows:
             return 0
-        keys = sorted((text_of(user), conversation) for user, conversation in found)
+        keys = sorted((text_of(user), conversation) for user, conversation in rows)
         # ``entry_id`` 0: the time of newer messages has not come by this.
         statement = f"UPDATE notify_due SET entry_id = 0, due = {_AT_ONCE_AGAIN} {_ROW} AND notified_id > 0"
         self._store.write(
@@ -567,10 +569,10 @@ class NotificationRows(Store.Rows):
         """Store what became of deliveries."""
 
         def work(sql: PooledStatements) -> dict[str, int]:
-            for some in chunks(sorted(set(results.done)), _AT_ONCE):
+            for chunk in chunks(sorted(set(results.done)), _AT_ONCE):
                 sql.execute(
-                    f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(some))}",
-                    some,
+                    f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(chunk))}",
+                    chunk,
                 )
             sql.execute_many(
                 "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s",
@@ -596,9 +598,9 @@ class NotificationRows(Store.Rows):
         """The users who may need a mail now, and when (Unix milliseconds; None:
         never) the next one may."""
         which = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
-        found = _MAILS.find(self._store.rows, which, app, limit + 1)
-        due = [one for one in found[:limit] if one.due <= now_ms]
-        return due, found[len(due)].due if len(found) > len(due) else None
+        mails = _MAILS.find(self._store.rows, which, app, limit + 1)
+        due = [one for one in mails[:limit] if one.due <= now_ms]
+        return due, mails[len(due)].due if len(mails) > len(due) else None
 
     def set_mailed(
         self,
@@ -667,8 +669,8 @@ def _rows_of(
     return [
         row
         for conversation, users in sorted(by_conversation.items())
-        for some in chunks(list(users), _USERS_AT_ONCE)
-        for row in sql.query_in(statement, (app, conversation), some)
+        for chunk in chunks(list(users), _USERS_AT_ONCE)
+        for row in sql.query_in(statement, (app, conversation), chunk)
     ]
 
 
@@ -681,12 +683,13 @@ def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:
 
 
 def _remove(sql: Statements, endpoints: Sequence[int]) -> None:
-    for some in chunks(endpoints, _AT_ONCE):
+    for chunk in chunks(endpoints, _AT_ONCE):
         sql.execute(
-            f"DELETE FROM notify_delivery WHERE endpoint IN {marks_of(len(some))}", some
+            f"DELETE FROM notify_delivery WHERE endpoint IN {marks_of(len(chunk))}",
+            chunk,
         )
         sql.execute(
-            f"DELETE FROM notify_endpoint WHERE id IN {marks_of(len(some))}", some
+            f"DELETE FROM notify_endpoint WHERE id IN {marks_of(len(chunk))}", chunk
         )
 
 

@@ -212,11 +212,11 @@ class EventStore(Store.Rows):
             until[app] = lease - at
             if text_of(owned_by) == owner and lease > 0:
                 mine.add(app)
-        for some in chunks(sorted(mine), _AT_ONCE):
+        for chunk in chunks(sorted(mine), _AT_ONCE):
             sql.execute(
                 f"UPDATE event_feed SET lease_until = {now} + %s "
-                f"WHERE owner = %s AND app IN {marks_of(len(some))}",
-                (seconds, owner, *some),
+                f"WHERE owner = %s AND app IN {marks_of(len(chunk))}",
+                (seconds, owner, *chunk),
             )
         for app in sorted(begins.keys() - mine):
             if not 0 < until.get(app, 0) <= seconds:  # longer: the clock was set back
@@ -229,8 +229,8 @@ class EventStore(Store.Rows):
                 )
         statement = f"SELECT {_FEEDS.columns}, app FROM event_feed WHERE app IN {{}}"
         rows = sql.query_in(statement, (), sorted(begins))
-        found = {text_of(row[-1]): _FEEDS.read(row) for row in rows}
-        return {app: row for app, row in found.items() if row.owner == owner}
+        feeds = {text_of(row[-1]): _FEEDS.read(row) for row in rows}
+        return {app: row for app, row in feeds.items() if row.owner == owner}
 
     @Store.writing_or(None)
     def release(self, sql: Statements, apps: Iterable[str], owner: str) -> None:
@@ -253,9 +253,10 @@ class EventStore(Store.Rows):
         )
         aside = {text_of(app) for (app,) in sql.query_in(retries, (), apps)}
         ends = {text_of(app): last for app, last in entries}
-        found = ((text_of(app), last) for app, last in events)
+        last_events = ((text_of(app), last) for app, last in events)
         return {
-            app: FeedHead(ends.get(app, 0), last, app in aside) for app, last in found
+            app: FeedHead(ends.get(app, 0), last, app in aside)
+            for app, last in last_events
         }
 
     @Store.reading_or(None)
@@ -367,10 +368,10 @@ class EventStore(Store.Rows):
     ) -> tuple[list[Absence], int]:
         """Absences whose time has come, and when (Unix milliseconds, 0: never)
         the next one's comes."""
-        where = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
-        found = _ABSENCES.find(self._store.rows, where, app, limit + 1)
-        due = [each for each in found[:limit] if each.due <= now_ms]
-        return due, found[len(due)].due if len(found) > len(due) else 0
+        condition = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
+        absences = _ABSENCES.find(self._store.rows, condition, app, limit + 1)
+        due = [each for each in absences[:limit] if each.due <= now_ms]
+        return due, absences[len(due)].due if len(absences) > len(due) else 0
 
     @Store.writing
     def end_absences(
@@ -387,8 +388,8 @@ class EventStore(Store.Rows):
             "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)
         ):
             raise NotOwner(app)
-        where = "WHERE app = %s AND member = %s AND conversation = %s"
-        over_now = f"UPDATE absence SET due = 0 {where} AND due > 0"
+        condition = "WHERE app = %s AND member = %s AND conversation = %s"
+        over_now = f"UPDATE absence SET due = 0 {condition} AND due > 0"
         new = [
             event
             for one, event in reported
@@ -396,7 +397,7 @@ class EventStore(Store.Rows):
             if sql.execute(over_now, (app, one.user, one.conversation))
         ]
         sql.execute_many(
-            f"DELETE FROM absence {where}",
+            f"DELETE FROM absence {condition}",
             [(app, one.user, one.conversation) for one in over],
         )
         return add_events(sql, new, self.known)
@@ -414,8 +415,8 @@ class EventStore(Store.Rows):
             by_app.setdefault(app, []).append(user)
         statement = "DELETE FROM absence WHERE app = %s AND due = 0 AND member IN {}"
         for app, online in by_app.items():
-            for some in chunks(online, _AT_ONCE):
-                sql.execute(statement.format(marks_of(len(some))), (app, *some))
+            for chunk in chunks(online, _AT_ONCE):
+                sql.execute(statement.format(marks_of(len(chunk))), (app, *chunk))
 
 
 def add_events(

@@ -11,14 +11,17 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
-from imserver.gateway.auth.json_web_tokens import Key, VerifiedPayload
+from imserver.gateway.auth.json_web_tokens import (
+    Key,
+    VerifiedPayload,
+    verified_payload,
+)
 from imserver.gateway.auth.tokens import (
     SKEW_SECONDS,
     TokenExpired,
     decode_claims,
     issued_payload,
     token_end,
-    verified_payload,
 )
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.protocol.forgiving import Partial

@@ -419,12 +419,12 @@ def make_token(
 
     Raises :class:`BadKey`.
     """
-    header = {"alg": row.algorithm}
+    header: dict[str, str] = {"alg": row.algorithm}
     if row.kid:
         header["kid"] = row.kid
     header["typ"] = "JWT"
 
-    claims = {"sub": user, "app": app, "exp": expires_at}
+    claims: dict[str, str | int] = {"sub": user, "app": app, "exp": expires_at}
     if channel:
         claims["channel"] = channel
 

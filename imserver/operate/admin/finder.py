@@ -133,7 +133,7 @@ class Finds(Protocol):
     finds: ClassVar[str]
 
     def find(
-        self, by: Principal, text: str, apps: Sequence[str], limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[_Hit]:
         """The id, app, label and detail of what the principal may see, exact
         ids first: by a text, in some apps, at most so many. Switches."""
@@ -171,7 +171,7 @@ class Finder:
         }
 
     def find(
-        self, by: Principal, text: str, apps: Sequence[str], limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> list[HitShown]:
         """What the text may name: at most ``limit`` of each kind that each
         feature has, exact ids first. ``apps``: resolved names that the
@@ -185,12 +185,14 @@ class Finder:
             for each, find in finds
             if each == kind
         ):
-            some: dict[tuple[str, str], HitShown] = {}
-            for id, app, label, detail in find(by, text, apps, limit):
-                some.setdefault((id, app), HitShown(kind, id, app, label, detail))
-                if len(some) == limit:
+            hits_of_kind: dict[tuple[str, str], HitShown] = {}
+            for id, app, label, detail in find(principal, text, apps, limit):
+                hits_of_kind.setdefault(
+                    (id, app), HitShown(kind, id, app, label, detail)
+                )
+                if len(hits_of_kind) == limit:
                     break
-            hits += some.values()
+            hits += hits_of_kind.values()
         accounts = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
         return [
             hit
@@ -201,32 +203,32 @@ class Finder:
     # --- the core -------------------------------------------------------------
 
     def _apps(
-        self, by: Principal, text: str, apps: Sequence[str], _limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        if not by.may(Needs.OPERATE):
+        if not principal.may(Needs.OPERATE):
             return
         resolve = self._core.tenants.resolve
-        some = [
+        names_of_apps = [
             name for name in self._core.tenants.names() if text.lower() in name.lower()
         ]
-        names = [name for name in some if resolve(name) in apps]
+        names = [name for name in names_of_apps if resolve(name) in apps]
         for name in sorted(names, key=lambda name: (name != text, name)):
             target = resolve(name)
             yield name, name, name, "" if target == name else f"→ {target}"
 
     def _users(
-        self, by: Principal, text: str, apps: Sequence[str], _limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
         """Users who are online, or banned."""
         online = [app for app in apps if self._core.hub.is_online(app, text)]
         others = self._core.others
         if (
             others is not None
-            and (found := others.registry.find_in_apps(apps, text)) is not None
+            and (nodes := others.registry.find_in_apps(apps, text)) is not None
         ):
             online += [
                 app
-                for app, refs in zip(apps, found, strict=True)
+                for app, refs in zip(apps, nodes, strict=True)
                 if any(ref.id for ref in refs)
             ]
         sessions = self._core.sessions
@@ -237,18 +239,18 @@ class Finder:
                 yield text, app, text, "banned"
 
     def _connections(
-        self, by: Principal, text: str, apps: Sequence[str], _limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        if by.may(Needs.OPERATE):
+        if principal.may(Needs.OPERATE):
             info = self._live.find(text)
             if info is not None and info.app in apps:
                 yield text, info.app, info.user or text, f"{info.dialect} · {info.node}"
 
     def _channels(
-        self, by: Principal, text: str, apps: Sequence[str], limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[_Hit]:
         """Channels with subscribers whose name begins with the text."""
-        if not by.may(Needs.OPERATE):
+        if not principal.may(Needs.OPERATE):
             return
         members = self._core.channels.members
         before = text[:-1] + (
@@ -260,15 +262,17 @@ class Finder:
                     yield each.channel, app, each.channel, str(each.members)
 
     def _keys(
-        self, by: Principal, text: str, _apps: Sequence[str], _limit: int
+        self, principal: Principal, text: str, _apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
         """Stored keys by id or note."""
-        if not by.may(Needs.OWN):
+        if not principal.may(Needs.OWN):
             return
         text, resolve = text.lower(), self._core.tenants.resolve
         for row in (*self._core.keys.configured, *self._core.store.keys()):
-            own = set(map(resolve, row.apps))
-            is_reached = by.apps is None or (own and own <= by.apps)
+            key_apps = set(map(resolve, row.apps))
+            is_reached = principal.apps is None or (
+                key_apps and key_apps <= principal.apps
+            )
             if is_reached and (
                 row.id.lower().startswith(text) or text in row.note.lower()
             ):

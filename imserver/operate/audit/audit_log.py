@@ -170,14 +170,14 @@ class AuditLog(Observer, ArchivedFiles):
             pass
 
     def find(
-        self, by: Principal, text: str, apps: Sequence[str], limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
         """The acts of the request with this id."""
-        if by.may(Needs.OPERATE):
+        if principal.may(Needs.OPERATE):
             query = AuditQuery(request=text, limit=limit)
             acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
             for row, _ in acts:
-                if by.apps is None or row.entry.app in apps:
+                if principal.apps is None or row.entry.app in apps:
                     yield text, row.entry.app, text, row.entry.name
 
     def stop(self) -> None:

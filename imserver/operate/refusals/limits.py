@@ -66,7 +66,7 @@ class PeopleHooks(Struct, frozen=True):
 
     ``find(app, login)``: the user id of the account with this phone number,
     e-mail address or name. ``locked(app, user)``: when its lock ends (0: never)
-    and why; None: it has none. ``unlock(by, app, user)`` ends it; False: ``by``
+    and why; None: it has none. ``unlock(principal, app, user)`` ends it; False: it
     may not.
     """
 
@@ -136,12 +136,14 @@ class Refusals(Service, dict=True):
         return merged([self.log.select(wanted), *lists.values()]), missing
 
     def find(
-        self, by: Principal, text: str, apps: Collection[str], _limit: int
+        self, principal: Principal, text: str, apps: Collection[str], _limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
         """The refused requests with this id."""
-        if by.may(Needs.OPERATE):
+        if principal.may(Needs.OPERATE):
             for row in self.select(
-                Wanted(None if by.apps is None else frozenset(apps), request=text)
+                Wanted(
+                    None if principal.apps is None else frozenset(apps), request=text
+                )
             )[0]:
                 yield text, row.app, text, row.reason
 
@@ -161,22 +163,22 @@ class Refusals(Service, dict=True):
 
     def lift(
         self,
-        by: Principal,
+        principal: Principal,
         app: str,
         names: Collection[str],
         address: str,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all that refuses somebody now but mutes, as ``by`` may. Returns
+        """Lift all that refuses somebody now but mutes, as ``principal`` may. Returns
         it, and the nodes that are missing."""
-        query = self._query(app, names, address, by.apps is None, rows)
+        query = self._query(app, names, address, principal.apps is None, rows)
         holds = self._holds_of(app, names)
         # A lock has made the ban of its account: who may not end the one leaves
         # the other.
         stay = {
             hold.who
             for hold in holds
-            if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
+            if hold.kind == "lock" and not self.people.unlock(principal, app, hold.who)
         }
         lifted = [
             hold
@@ -317,9 +319,9 @@ def _people(core: Core) -> PeopleHooks:
         account = accounts.named(app, login)
         return "" if account is None else account.user
 
-    def unlock(by: Principal, app: str, user: str) -> bool:
+    def unlock(principal: Principal, app: str, user: str) -> bool:
         try:
-            people.unlock(by, app, user)
+            people.unlock(principal, app, user)
         except (NotBelow, UnknownAccount):
             return False
         return True

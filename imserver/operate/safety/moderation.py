@@ -79,7 +79,7 @@ class Moderation(Service, dict=True):
 
     def remove_messages(
         self,
-        by: Principal,
+        principal: Principal,
         app: str,
         messages: Sequence[int],
         reason: str,
@@ -102,7 +102,7 @@ class Moderation(Service, dict=True):
         if not found:
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         senders = list(dict.fromkeys(each.sender for each in found))
-        self.check(by, app, *senders)
+        self.check(principal, app, *senders)
         user = senders[0] if len(senders) == 1 else ""
         removal = self.removals.remove(
             app, user, [each.id for each in found], undecided
@@ -110,78 +110,84 @@ class Moderation(Service, dict=True):
         act = "hide" if undecided else "delete"
         for sender in senders:
             ids = [each.id for each in found if each.sender == sender]
-            self._announce(by, app, sender, act, reason, messages=ids)
+            self._announce(principal, app, sender, act, reason, messages=ids)
         return removal
 
     def count(
-        self, by: Principal, app: str, user: str, since: int, until: int
+        self, principal: Principal, app: str, user: str, since: int, until: int
     ) -> list[ConversationCount]:
         """How many messages a user has sent in this time, Unix milliseconds, to
         each conversation. Raises TooManyRequests."""
         if not self.core.store.has_database:
             return []
-        self._pay(by, app, since, until)
+        self._pay(principal, app, since, until)
         counts = self.core.store.part(MessageLog).removals.count(
             app, user, since, until
         )
         return [ConversationCount(*each) for each in counts.most_common()]
 
     def clear(
-        self, by: Principal, app: str, user: str, since: int, until: int, reason: str
+        self,
+        principal: Principal,
+        app: str,
+        user: str,
+        since: int,
+        until: int,
+        reason: str,
     ) -> Removal:
         """Remove all messages of a user that were sent in this time. Raises
         TooManyRequests."""
-        self.check(by, app, user)
-        self._pay(by, app, since, until)
+        self.check(principal, app, user)
+        self._pay(principal, app, since, until)
         removal = self.removals.begin(app, user, since, until)
-        self._announce(by, app, user, "clear", reason, removal=removal.id)
+        self._announce(principal, app, user, "clear", reason, removal=removal.id)
         return removal
 
-    def undo(self, by: Principal, app: str, act: str) -> Removal:
+    def undo(self, principal: Principal, app: str, act: str) -> Removal:
         """Bring back what a removal has taken away. Raises ServiceRefused if
         there is none."""
-        self.check(by, app, *self.removals.senders(app, act))
+        self.check(principal, app, *self.removals.senders(app, act))
         removal = self.removals.undo(app, act)
-        self._record(by, app, removal.user, "undo", "", removal=act)
+        self._record(principal, app, removal.user, "undo", "", removal=act)
         return removal
 
     # --- people ---------------------------------------------------------------
 
-    def warn(self, by: Principal, app: str, user: str, reason: str) -> None:
+    def warn(self, principal: Principal, app: str, user: str, reason: str) -> None:
         """Send a user a message of the server that has the reason."""
-        self._check_known(by, app, user)
-        self._announce(by, app, user, "warn", reason)
+        self._check_known(principal, app, user)
+        self._announce(principal, app, user, "warn", reason)
 
     def mute(
-        self, by: Principal, app: str, user: str, seconds: float, reason: str
+        self, principal: Principal, app: str, user: str, seconds: float, reason: str
     ) -> int:
         """Let a user send nothing in the whole app for a time. Returns its end
         in Unix seconds."""
-        self._check_known(by, app, user)
+        self._check_known(principal, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         until, *_ = [self.mutes.mute(app, each, seconds, reason) for each in everybody]
-        self._announce(by, app, user, "mute", reason, until=until)
+        self._announce(principal, app, user, "mute", reason, until=until)
         return until
 
-    def unmute(self, by: Principal, app: str, user: str) -> None:
+    def unmute(self, principal: Principal, app: str, user: str) -> None:
         """Let a user send again."""
-        self.check(by, app, user)
+        self.check(principal, app, user)
         for each in self.core.authority.with_programs(app, [user]):
             self.mutes.mute(app, each, 0, "")
-        self._record(by, app, user, "unmute", "")
+        self._record(principal, app, user, "unmute", "")
 
     def ban(
-        self, by: Principal, app: str, user: str, seconds: float, reason: str
+        self, principal: Principal, app: str, user: str, seconds: float, reason: str
     ) -> int:
         """End a user's sessions, and refuse logins for a time; 0 seconds: for
         good. Returns the number of sessions that ended."""
-        self._check_known(by, app, user)
+        self._check_known(principal, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         closed = self.core.sessions.close(
             app, everybody, None, seconds or inf, reason
         ).total
         self._record(
-            by,
+            principal,
             app,
             user,
             "ban",
@@ -190,20 +196,20 @@ class Moderation(Service, dict=True):
         )
         return closed
 
-    def unban(self, by: Principal, app: str, user: str) -> None:
+    def unban(self, principal: Principal, app: str, user: str) -> None:
         """Let a user log in again. A lock stays. Raises ServiceRefused if the
         user is to be erased."""
-        self.check(by, app, user)
+        self.check(principal, app, user)
         if (app, user) in self.core.sessions.holds:
             raise ServiceRefused(problem=Problems.TO_BE_ERASED)
         self.core.sessions.unban(app, self.core.authority.unlocked(app, [user]))
-        self._record(by, app, user, "unban", "")
+        self._record(principal, app, user, "unban", "")
 
     def removed_from_group(
-        self, by: Principal, app: str, user: str, group: int, reason: str
+        self, principal: Principal, app: str, user: str, group: int, reason: str
     ) -> None:
         """A user was removed from a group: tell them why."""
-        self._announce(by, app, user, "remove", reason, group=str(group))
+        self._announce(principal, app, user, "remove", reason, group=str(group))
 
     def is_moderator(self, app: str, user: str) -> bool:
         """Whether a user has an account with a role that may moderate."""
@@ -248,17 +254,17 @@ class Moderation(Service, dict=True):
         ban = self.core.sessions.ban_of(app, user)
         return "" if ban is None else ban.text
 
-    def check(self, by: Principal, app: str, *users: str) -> None:
+    def check(self, principal: Principal, app: str, *users: str) -> None:
         """Raise ServiceRefused if whoever acts may not act on these users."""
-        if not self.core.authority.may_act_on(by, app, users):
+        if not self.core.authority.may_act_on(principal, app, users):
             raise ServiceRefused(
                 "the user's role is not below yours", Problems.ROLE_TOO_LOW
             )
 
-    def _check_known(self, by: Principal, app: str, user: str) -> None:
+    def _check_known(self, principal: Principal, app: str, user: str) -> None:
         """As :meth:`check`, and raise it if all users of the app are accounts,
         and this is none. Users of other apps may come later."""
-        self.check(by, app, user)
+        self.check(principal, app, user)
         tenant = (
             self.core.tenants.get(app) if "accounts" in self.core.features else None
         )
@@ -268,10 +274,10 @@ class Moderation(Service, dict=True):
 
     # --- parts ----------------------------------------------------------------
 
-    def _pay(self, by: Principal, app: str, since: int, until: int) -> None:
+    def _pay(self, principal: Principal, app: str, since: int, until: int) -> None:
         """Let who asks pay for the messages of a time, of whoever they are:
         each of them is looked at."""
-        payer = app, by.label
+        payer = app, principal.label
         self._looks.require(payer)
         self._looks.charge(
             payer, self.core.store.part(MessageLog).removals.size(app, since, until)
@@ -279,7 +285,7 @@ class Moderation(Service, dict=True):
 
     def _announce(
         self,
-        by: Principal,
+        principal: Principal,
         app: str,
         user: str,
         act: str,
@@ -309,11 +315,23 @@ class Moderation(Service, dict=True):
             self.core.service(MessageServices).messaging.store(
                 app, draft, by_user=False
             )
-        self._record(by, app, user, act, reason, **end, **facts)
+        self._record(principal, app, user, act, reason, **end, **facts)
 
     def _record(
-        self, by: Principal, app: str, user: str, act: str, reason: str, **facts: Any
+        self,
+        principal: Principal,
+        app: str,
+        user: str,
+        act: str,
+        reason: str,
+        **facts: Any,
     ) -> None:
         if (record := self.core.observer.recorder(app, "moderation")) is not None:
-            body = {"user": user, "act": act, "by": by.label, "reason": reason, **facts}
+            body = {
+                "user": user,
+                "act": act,
+                "by": principal.label,
+                "reason": reason,
+                **facts,
+            }
             self.core.store.write(lambda sql: record(sql, app, user, body))

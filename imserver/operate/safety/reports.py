@@ -266,10 +266,10 @@ class Reports(Store.Rows):
                 sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
                 id = _open_report(sql, app, subject)
             assert id is not None
-            own = (
+            statement = (
                 "SELECT 1 FROM reporter WHERE app = %s AND report = %s AND member = %s"
             )
-            if sql.query(own, (app, id, reporter)):
+            if sql.query(statement, (app, id, reporter)):
                 return id
             count_reporters = (
                 "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
@@ -344,14 +344,14 @@ class Reports(Store.Rows):
         )
         what = f"A message of {who}" if report.message else who
         happened = "asks to lift a ban" if report.reason == APPEAL else "was reported"
-        where = "".join(f' in "{name}"' for name in groups.values())
+        place = "".join(f' in "{name}"' for name in groups.values())
         page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
         if self._chat and app == GOCHAT:
             page = f" {self._chat}#manage={id}"
         act = Draft.Meta.Moderation("report", report=id)
         draft = Draft(
             sender="",
-            body=f"{what} {happened}{where} ({report.reason}).{page}".encode(),
+            body=f"{what} {happened}{place} ({report.reason}).{page}".encode(),
             time_ms=int(time() * 1000),
             meta=Draft.Meta(moderation=act).to_bytes(),
         )
@@ -518,9 +518,10 @@ def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[Report
     ):
         counts = reasons[text_of(report)]
         counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
-    found = ((row, reasons[text_of(row[0])]) for row in rows)
+    rows_with_reasons = ((row, reasons[text_of(row[0])]) for row in rows)
     return [
-        _REPORTS.read(row, reasons=each, appeal=APPEAL in each) for row, each in found
+        _REPORTS.read(row, reasons=each, appeal=APPEAL in each)
+        for row, each in rows_with_reasons
     ]
 
 

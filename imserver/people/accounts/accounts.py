@@ -339,12 +339,12 @@ class Accounts(Service, dict=True):
             kind: checked(kind, text) if text else "" for kind, text in given.items()
         }
 
-    def require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
+    def require_free(self, app: str, given: dict[Identifier, str], own_id: int) -> None:
         """Raise Taken if another account than ``own`` could log in with one of
         these identifiers."""
         for text in filter(None, given.values()):
             row = self.rows.by_login(app, *candidates(text))
-            if row is not None and row[0].id != own:
+            if row is not None and row[0].id != own_id:
                 raise Taken("identifier")
 
     def login(
@@ -421,7 +421,7 @@ class Accounts(Service, dict=True):
     def _verified(
         self,
         app: str,
-        found: tuple[Account, str] | None,
+        account_row: tuple[Account, str] | None,
         login: str,
         password: str,
         address: str,
@@ -435,18 +435,27 @@ class Accounts(Service, dict=True):
         of another account the login counts for its address, too. ``login``
         stands for an account that was not found.
         """
-        own: tuple[Buckets, Hashable]
-        if device is not None and (found is None or found[0].id != device.account):
+        login_limit: tuple[Buckets, Hashable]
+        if device is not None and (
+            account_row is None or account_row[0].id != device.account
+        ):
             device = None
             self._logins.require(by_address(app, address))
         if device is not None:
-            own = (self._by_device, _payer(app, device))
-            counts: list[tuple[Buckets, Hashable]] = [own]
+            login_limit = (self._by_device, _payer(app, device))
+            counts: list[tuple[Buckets, Hashable]] = [login_limit]
         else:
             network = network_of(address)
-            who: tuple[str, str | int] = (app, login if found is None else found[0].id)
-            own = (self._by_pair, (*who, network))
-            counts = [(self._by_address, (app, network)), own, (self._by_account, who)]
+            who: tuple[str, str | int] = (
+                app,
+                login if account_row is None else account_row[0].id,
+            )
+            login_limit = (self._by_pair, (*who, network))
+            counts = [
+                (self._by_address, (app, network)),
+                login_limit,
+                (self._by_account, who),
+            ]
         taken: list[tuple[Buckets, Hashable]] = []
         try:
             # Counted before the check, so that parallel attempts cannot exceed
@@ -455,18 +464,18 @@ class Accounts(Service, dict=True):
                 buckets.require(payer)
                 taken.append((buckets, payer))
             is_right = self.passwords.matches(
-                "" if found is None else found[1], password
+                "" if account_row is None else account_row[1], password
             )
         except (TooManyRequests, Overloaded):  # the password was not checked
             for buckets, payer in taken:
                 buckets.give_back(payer)
             raise
-        if not is_right or found is None:
+        if not is_right or account_row is None:
             raise WrongLogin
         for buckets, payer in counts:
             buckets.give_back(payer)
-        own[0].forget(own[1])
-        account, hashed = found
+        login_limit[0].forget(login_limit[1])
+        account, hashed = account_row
         if self.passwords.is_weak(hashed):
             self.rows.set_password(account.id, hashed, self.passwords.hash(password))
         return account

@@ -107,80 +107,84 @@ class Cards(Service, dict=True):
         )
         """Requests per app and network that tell whether something exists."""
 
-    def find(self, app: str, by: str, text: str, address: str) -> Card:
+    def find(self, app: str, viewer: str, text: str, address: str) -> Card:
         """The findable account with this identifier. Raises NoAccounts,
-        NoFinding, UnknownAccount (also if the account has blocked ``by``) and
+        NoFinding, UnknownAccount (also if the account has blocked ``viewer``) and
         TooManyRequests, which no back end gets."""
         rules = self.accounts.rules_of(app)
-        if by:
+        if viewer:
             if not rules.find:
                 raise NoFinding(app)
             self.addresses.require(by_address(app, address))
-            self._by_account.require((app, by))
+            self._by_account.require((app, viewer))
         row = (
             self.rows.by_login(app, *candidates(text))
             if fits(text, 1, LOGIN_CHARACTERS)
             else None
         )
         account = None if row is None else row[0]
-        if account is None or (by not in ("", account.user) and not account.findable):
+        if account is None or (
+            viewer not in ("", account.user) and not account.findable
+        ):
             raise UnknownAccount(text)
-        if not self.relations.may_reach(app, by, account.user):
+        if not self.relations.may_reach(app, viewer, account.user):
             raise UnknownAccount(text)
-        return self._cards(app, by, [account], found=True)[0]
+        return self._cards(app, viewer, [account], found=True)[0]
 
     def search(
-        self, app: str, by: str, text: str, after: str = ""
+        self, app: str, viewer: str, text: str, after: str = ""
     ) -> tuple[list[Card], str]:
         """A page of the findable members whose nickname and user name contain
         all words of a text, and where the next page begins; ``""``: there is
         none. First come those in whose names words begin with them.
 
-        Guests, locked accounts, ``by``, those who have blocked ``by``, and whom
-        ``by`` has blocked are not found; bots by their whole user name alone,
+        Guests, locked accounts, ``viewer``, those who have blocked ``viewer``, and whom
+        ``viewer`` has blocked are not found; bots by their whole user name alone,
         where accounts find each other by it. ``after``: where the page begins.
-        ``by`` ``""``: a back end, which is not limited. A search that takes
+        ``viewer`` ``""``: a back end, which is not limited. A search that takes
         long ends with a page that is not full. Raises NoAccounts, NoFinding and
         TooManyRequests.
         """
-        rules = self._search(app, by)
+        rules = self._search(app, viewer)
         if not (words := Statements.words(text)):
             return [], ""
         part, upto = map(int, after.split(".")) if after else (0, self.rows.last_id())
-        accounts = self._bot_named(app, by, text) if rules.find and not after else []
+        accounts = (
+            self._bot_named(app, viewer, text) if rules.find and not after else []
+        )
         began = monotonic()
         while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
-            some, upto = self._named(
-                app, by, words, part == 0, upto, MOST_FOUND - len(accounts), began
+            named, upto = self._named(
+                app, viewer, words, part == 0, upto, MOST_FOUND - len(accounts), began
             )
             accounts += sorted(
-                some, key=lambda each: (each.nickname.casefold(), each.id)
+                named, key=lambda each: (each.nickname.casefold(), each.id)
             )
             if upto:
                 continue
             if part:
-                return self._cards(app, by, accounts, found=True), ""
+                return self._cards(app, viewer, accounts, found=True), ""
             part, upto = 1, self.rows.last_id()
-        return self._cards(app, by, accounts, found=True), f"{part}.{upto}"
+        return self._cards(app, viewer, accounts, found=True), f"{part}.{upto}"
 
     def directory(
-        self, app: str, by: str, after: tuple[str, int], limit: int
+        self, app: str, viewer: str, after: tuple[str, int], limit: int
     ) -> tuple[list[Card], tuple[str, int] | None]:
-        """A page of the people whom ``by`` finds by :meth:`search`, in the
+        """A page of the people whom ``viewer`` finds by :meth:`search`, in the
         order of their names, and where the next page begins; None: there is
         none. ``after``: where this one begins; ``("", 0)``: the first. Counts
         as a search. Raises NoAccounts, NoFinding and TooManyRequests."""
-        self._search(app, by)
+        self._search(app, viewer)
         accounts, following = self.rows.listed(
-            app, after, limit, int(time()), id_of(by)
+            app, after, limit, int(time()), id_of(viewer)
         )
-        return self._cards(app, by, accounts, found=True), following
+        return self._cards(app, viewer, accounts, found=True), following
 
-    def online(self, app: str, by: str) -> list[Card]:
-        """At most :data:`MOST_LISTED` people of the directory whom ``by`` sees
+    def online(self, app: str, viewer: str) -> list[Card]:
+        """At most :data:`MOST_LISTED` people of the directory whom ``viewer`` sees
         online, in the order of their names; of an app with very many users
         online, some. Counts and raises as :meth:`directory`."""
-        self._search(app, by)
+        self._search(app, viewer)
         accounts = self.accounts.tokens.those_of(
             app, self.presence.page(app, None, 500).users
         )
@@ -189,34 +193,36 @@ class Cards(Service, dict=True):
         ]
         cards = [
             card
-            for card in self._cards(app, by, self._findable(by, listed), found=True)
+            for card in self._cards(
+                app, viewer, self._findable(viewer, listed), found=True
+            )
             if card.online
         ]
         return sorted(cards, key=lambda card: card.account.nickname.casefold())[
             :MOST_LISTED
         ]
 
-    def _search(self, app: str, by: str) -> AppAccountSettings:
-        """The rules of an app that lets ``by`` search now. Raises NoAccounts,
+    def _search(self, app: str, viewer: str) -> AppAccountSettings:
+        """The rules of an app that lets ``viewer`` search now. Raises NoAccounts,
         NoFinding and TooManyRequests."""
         rules = self.accounts.rules_of(app)
-        if by:
+        if viewer:
             if not rules.search:
                 raise NoFinding(app)
-            self._searches.require((app, by))
+            self._searches.require((app, viewer))
         return rules
 
-    def _findable(self, by: str, accounts: Sequence[Account]) -> list[Account]:
+    def _findable(self, viewer: str, accounts: Sequence[Account]) -> list[Account]:
         """Those of these accounts that are others, with no block between them
-        and ``by``."""
-        others = [each for each in accounts if each.user != by]
-        states = self.relations.states(by, others)
+        and ``viewer``."""
+        others = [each for each in accounts if each.user != viewer]
+        states = self.relations.states(viewer, others)
         return [
             each for each in others if BLOCKED not in states.get(each.id, STRANGERS)
         ]
 
-    def _bot_named(self, app: str, by: str, text: str) -> list[Account]:
-        """The findable bot with exactly this user name, that ``by`` may
+    def _bot_named(self, app: str, viewer: str, text: str) -> list[Account]:
+        """The findable bot with exactly this user name, that ``viewer`` may
         reach."""
         row = self.rows.by_login(
             app, *(each for each in candidates(text) if each[0] == "name")
@@ -229,14 +235,14 @@ class Cards(Service, dict=True):
         )
         return (
             [row[0]]
-            if row and is_found and self.relations.may_reach(app, by, row[0].user)
+            if row and is_found and self.relations.may_reach(app, viewer, row[0].user)
             else []
         )
 
     def _named(
         self,
         app: str,
-        by: str,
+        viewer: str,
         words: Sequence[str],
         begin: bool,
         upto: int,
@@ -254,34 +260,34 @@ class Cards(Service, dict=True):
             and (step_began := monotonic()) - began < SEARCH_SECONDS
         ):
             end, missing = max(upto - step, 0), limit - len(accounts)
-            some, upto = self.rows.named(
+            named, upto = self.rows.named(
                 app, words, begin, end, upto, missing, int(time())
             )
-            accounts += self._findable(by, some)
+            accounts += self._findable(viewer, named)
             # Four times as many after a short step, so that none takes much
             # longer than 40 ms.
             if monotonic() - step_began < 0.01:
                 step *= 4
         return accounts, upto
 
-    def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
+    def show(self, app: str, viewer: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids.
         Raises NoAccounts."""
         if not (accounts := self.accounts.tokens.those_of(app, users)):
             self.accounts.rules_of(app)
-        return self._cards(app, by, accounts)
+        return self._cards(app, viewer, accounts)
 
     def _cards(
-        self, app: str, by: str, accounts: Sequence[Account], found: bool = False
+        self, app: str, viewer: str, accounts: Sequence[Account], found: bool = False
     ) -> list[Card]:
         """``found``: by an identifier, which shows user names, too."""
-        mine = id_of(by)
+        mine = id_of(viewer)
         others = [account for account in accounts if account.id != mine]
-        states = self.relations.states(by, others)
-        known = self.relations.known(app, by, others, states)
-        own = (
+        states = self.relations.states(viewer, others)
+        known = self.relations.known(app, viewer, others, states)
+        mine_or_owned = (
             {account.user for account in accounts if account.id == mine}
-            if by
+            if viewer
             else known
         )
         named = {
@@ -292,7 +298,8 @@ class Cards(Service, dict=True):
         visible = [
             account.user
             for account in accounts
-            if account.user in own or (account.user in known and account.show_presence)
+            if account.user in mine_or_owned
+            or (account.user in known and account.show_presence)
         ]
         now = time()
         shows_emails = self.accounts.rules_of(
@@ -302,13 +309,15 @@ class Cards(Service, dict=True):
         return [
             Card(
                 account,
-                account.name if account.bot or account.user in own | named else "",
+                account.name
+                if account.bot or account.user in mine_or_owned | named
+                else "",
                 "self"
                 if account.id == mine
                 else relation_of(states.get(account.id, STRANGERS)),
                 online.get(account.user),
                 account.status_at(now)
-                if account.user in own | known
+                if account.user in mine_or_owned | known
                 else ("", False, 0),
                 account.email
                 if shows_emails and account.email_confirmed and account.user in named
@@ -354,10 +363,12 @@ class LastSeen(Service):
         """Store what was collected. May switch. What cannot be stored is
         lost."""
         while self._seen:
-            some = list(self._seen.items())[:1000]
-            for key, _ in some:
+            last_seen = list(self._seen.items())[:1000]
+            for key, _ in last_seen:
                 del self._seen[key]
             try:
-                self.rows.saw([(app, id, seen) for (app, id), seen in some])
+                self.rows.saw([(app, id, seen) for (app, id), seen in last_seen])
             except StorageUnavailable as error:
-                log.warning("%d last-seen times were not stored: %s", len(some), error)
+                log.warning(
+                    "%d last-seen times were not stored: %s", len(last_seen), error
+                )

@@ -254,7 +254,7 @@ def _conditions(
 
 class People(Struct, frozen=True):
     """Lists accounts, gives them roles, and locks them. Every method may switch
-    and raise StorageUnavailable, and NotBelow if ``by`` acts by a role that may
+    and raise StorageUnavailable, and NotBelow if the principal acts by a role that may
     not act on the account."""
 
     finds: ClassVar = "account"
@@ -265,12 +265,12 @@ class People(Struct, frozen=True):
     presence: Presence
 
     def find(
-        self, by: Principal, text: str, apps: Sequence[str], limit: int
+        self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
         """The accounts that the text names exactly, then those whose name has
         it. Moderators see no e-mail addresses and no phone numbers, and find
         nobody by them."""
-        sees_contacts, words = by.may(Needs.OPERATE), Statements.words(text)
+        sees_contacts, words = principal.may(Needs.OPERATE), Statements.words(text)
         logins = [
             each for each in candidates(text) if sees_contacts or each[0] == "name"
         ]
@@ -324,36 +324,40 @@ class People(Struct, frozen=True):
                 step *= 4
         return accounts, upto if upto > 1 else 0
 
-    def set_role(self, by: Principal, app: str, user: str, role: StoredRole) -> Account:
+    def set_role(
+        self, principal: Principal, app: str, user: str, role: StoredRole
+    ) -> Account:
         """Give an account a role. All nodes follow at once. Raises NoAccounts,
         UnknownAccount, NotBelow and NoRole."""
         record = self.accounts.recorder(app)
         changed = self.rows.set_role(
-            app, id_of(user), role, lambda each: by.may_act_on(each.role), record
+            app, id_of(user), role, lambda each: principal.may_act_on(each.role), record
         )
         if changed is None:
             raise self.accounts.unknown(app, user)
         return changed
 
     def lock(
-        self, by: Principal, app: str, user: str, seconds: int, reason: str
+        self, principal: Principal, app: str, user: str, seconds: int, reason: str
     ) -> tuple[Account, list[str]]:
         """Lock an account for ``seconds``; 0: for good. Returns it, and the
         nodes that did not answer: they end its sessions a little later. Raises
         NoAccounts, UnknownAccount and NotBelow."""
         change = self._store_lock(
-            by, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason
+            principal, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason
         )
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if left.get(each, 0) <= end]
         closed = self.sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
 
-    def unlock(self, by: Principal, app: str, user: str) -> tuple[Account, list[str]]:
+    def unlock(
+        self, principal: Principal, app: str, user: str
+    ) -> tuple[Account, list[str]]:
         """Lift the lock of an account, and its ban if that ends no later.
         Returns it, and the nodes that did not answer: they follow a little
         later. Raises NoAccounts, UnknownAccount and NotBelow."""
-        change = self._store_lock(by, app, user, 0, "")
+        change = self._store_lock(principal, app, user, 0, "")
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if 0 < left.get(each, 0) <= end]
         return change.account, list(self.sessions.unban(app, users)) if users else []
@@ -371,10 +375,10 @@ class People(Struct, frozen=True):
         return {user: ban.seconds for user, ban in self.sessions.bans(app).items()}
 
     def _store_lock(
-        self, by: Principal, app: str, user: str, until: int, reason: str
+        self, principal: Principal, app: str, user: str, until: int, reason: str
     ) -> LockChange:
         def may(account: Account) -> bool:
-            return by.may_act_on(account.role)
+            return principal.may_act_on(account.role)
 
         change = self.rows.lock(
             app, id_of(user), until, reason, may, self.accounts.recorder(app)

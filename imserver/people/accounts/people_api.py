@@ -165,7 +165,7 @@ guest_routes = Resource(
 )
 
 
-def _shown(account: Account, by: Principal) -> PersonShown:
+def _shown(account: Account, principal: Principal) -> PersonShown:
     contacts = ("phone", "email", "email_confirmed")
     return view(
         PersonShown,
@@ -175,7 +175,7 @@ def _shown(account: Account, by: Principal) -> PersonShown:
         second_factor=account.factor,
         locked=account.is_locked(time()),
         locked_until=end_of(account),
-        **({} if by.may(Needs.OPERATE) else dict.fromkeys(contacts, UNSET)),
+        **({} if principal.may(Needs.OPERATE) else dict.fromkeys(contacts, UNSET)),
     )
 
 

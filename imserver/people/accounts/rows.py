@@ -214,8 +214,8 @@ class AccountStore(Store.Rows):
             (each, each if each.findable else replace(each, name=""))
             for each in map(_account, rows)
         )
-        found = [each for each, seen in shown if _contains_all(seen, words)]
-        return sorted(found, key=lambda account: account.id)
+        matching = [each for each, seen in shown if _contains_all(seen, words)]
+        return sorted(matching, key=lambda account: account.id)
 
     def last_id(self) -> int:
         """The id of the newest account of any app; 0: there is none."""
@@ -302,9 +302,9 @@ class AccountStore(Store.Rows):
     def _fold_rest(self, app: str) -> None:
         """Fold the names of accounts that nodes of the release before, and
         imports of apps, have made."""
-        where = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
+        condition = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
         unfolded: list[Account] = self._store.read_or(
-            [], lambda sql: accounts_where(sql, where, (app,))
+            [], lambda sql: accounts_where(sql, condition, (app,))
         )
         if unfolded:
             self._store.write_or(None, lambda sql: _fold(sql, unfolded))
@@ -452,11 +452,11 @@ class AccountStore(Store.Rows):
         """Note that the e-mail address of an account is confirmed, and return
         the account as it was; None: it does not exist, or ``is_meant`` denies
         that it is this address."""
-        found = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
-        if found is None or not found[0].email or not is_meant(found[0]):
+        row = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
+        if row is None or not row[0].email or not is_meant(row[0]):
             return None
         sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s", (id,))
-        return found[0]
+        return row[0]
 
     def note_question(self, id: int) -> bool:
         """Note that an account is asked by itself to confirm its e-mail
@@ -512,14 +512,14 @@ class AccountStore(Store.Rows):
         sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
         sql.execute("DELETE FROM bot WHERE id = %s", (id,))
         sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
-        own = (
+        identifiers = (
             "oauth_link",
             "account_factor",
             "recovery_code",
             "account_device",
             "password_reset",
         )
-        forget(sql, id, *own)
+        forget(sql, id, *identifiers)
         return True
 
     def programs_of(self, app: str, *users: str) -> list[str]:
@@ -597,9 +597,9 @@ class AccountStore(Store.Rows):
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
         """Pages of the guests of all apps who came, and were last seen, before
         a Unix second."""
-        where = "guest = 1 AND created < %s AND last_seen < %s"
+        condition = "guest = 1 AND created < %s AND last_seen < %s"
         for rows in self._store.pages(
-            "account", "id", _ROWS.columns, where, (before, before)
+            "account", "id", _ROWS.columns, condition, (before, before)
         ):
             yield list(map(_account, rows))
 
@@ -611,8 +611,8 @@ class AccountStore(Store.Rows):
     ) -> tuple[Account, Device] | None:
         """The account with this id, and its login ``device`` that has not
         ended."""
-        found, row = _by_id(sql, None, id), _device(sql, id, device)
-        return None if found is None or row is None else (found[0], row)
+        account_row, row = _by_id(sql, None, id), _device(sql, id, device)
+        return None if account_row is None or row is None else (account_row[0], row)
 
     @Store.writing
     def add_device(
@@ -620,10 +620,10 @@ class AccountStore(Store.Rows):
     ) -> bool:
         """Store a login of a version of an account; False: it has another one
         now, or was deleted. Beyond ``most`` logins the oldest end."""
-        own = sql.query(
+        versions = sql.query(
             f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,)
         )
-        if not own or own[0][0] != version:
+        if not versions or versions[0][0] != version:
             return False
         _add_device(sql, id, new, most)
         return True
@@ -640,10 +640,10 @@ class AccountStore(Store.Rows):
     ) -> tuple[Account, str] | None:
         """As :meth:`linked`, and store a login of the account that was found,
         as :meth:`add_device` does, unless it is locked."""
-        found = _linked(sql, app, providers, subjects, sql.for_update)
-        if found is not None and not found[0].is_locked(new.since):
-            _add_device(sql, found[0].id, new, most)
-        return found
+        account_row = _linked(sql, app, providers, subjects, sql.for_update)
+        if account_row is not None and not account_row[0].is_locked(new.since):
+            _add_device(sql, account_row[0].id, new, most)
+        return account_row
 
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, newest first."""
@@ -665,22 +665,22 @@ class AccountStore(Store.Rows):
 
     @Store.reading_or([])
     def there(
-        self, sql: PooledStatements, app: str, some: Sequence[Imported]
+        self, sql: PooledStatements, app: str, imported: Sequence[Imported]
     ) -> list[Account]:
         """The accounts that have the id, or in the app an identifier, of one of
         ``some``."""
         rows = sql.query_in(
-            f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some]
+            f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in imported]
         )
         for kind in IDENTIFIERS:
-            given = [text for each in some if (text := getattr(each.account, kind))]
+            given = [text for each in imported if (text := getattr(each.account, kind))]
             rows += sql.query_in(
                 f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given
             )
         return list({row[0]: _account(row) for row in rows}.values())
 
     @Store.writing
-    def put(self, sql: PooledStatements, some: Sequence[Imported]) -> None:
+    def put(self, sql: PooledStatements, imported: Sequence[Imported]) -> None:
         """Store accounts with given ids. New accounts get ids above them.
         Raises Taken."""
         statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(14)}"
@@ -689,7 +689,7 @@ class AccountStore(Store.Rows):
                 statement,
                 [
                     (each.account.id, *_row(each.account, each.password))
-                    for each in some
+                    for each in imported
                 ],
             )
         if sql.engine == "postgresql":
@@ -870,11 +870,9 @@ def _linked(
 ) -> tuple[Account, str] | None:
     for provider in providers:
         for subject in subjects:
-            found = _found(
-                sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app))
-            )
-            if found is not None:
-                return found[0], provider
+            row = _found(sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app)))
+            if row is not None:
+                return row[0], provider
     return None
 
 
@@ -900,10 +898,10 @@ def reported(
 ) -> Account | None:
     """An account that was changed, whose event is stored; None: it does not
     exist. ``app`` None: any app."""
-    if (found := _by_id(sql, app, id)) is None:
+    if (row := _by_id(sql, app, id)) is None:
         return None
-    _report(sql, record, change, found[0])
-    return found[0]
+    _report(sql, record, change, row[0])
+    return row[0]
 
 
 def _row(new: Account, password: str) -> Row:

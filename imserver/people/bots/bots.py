@@ -80,7 +80,7 @@ class UnknownHook(
 
 class Bots(Struct, frozen=True):
     """Makes, changes and deletes bots. Every method may switch and raise
-    StorageUnavailable. ``by``: the owner of the bots, ``""``: a back end, which
+    StorageUnavailable. ``acting_user``: the owner of the bots, ``""``: a back end, which
     manages those of everybody."""
 
     limits: BotLimits
@@ -94,7 +94,12 @@ class Bots(Struct, frozen=True):
     relations: Relations
 
     def create(
-        self, app: str, by: str, name: str, nickname: str = "", avatar: str = ""
+        self,
+        app: str,
+        acting_user: str,
+        name: str,
+        nickname: str = "",
+        avatar: str = "",
     ) -> tuple[Bot, str]:
         """Make a bot. Returns it with its token. Raises NoAccounts, BadField,
         Taken, UnknownAccount (a person has to own it), and ServiceRefused for
@@ -102,9 +107,9 @@ class Bots(Struct, frozen=True):
         self.accounts.rules_of(app)  # says so if the app has no accounts
         name = checked("name", name) if name else ""
         check_shown(nickname, avatar)
-        owner = self.accounts.known(app, by) if by else None
+        owner = self.accounts.known(app, acting_user) if acting_user else None
         if owner is not None and owner.bot:
-            raise UnknownAccount(by)
+            raise UnknownAccount(acting_user)
         if name:
             self.accounts.require_free(app, {"name": name}, 0)
         secret, record = make_bot_secret(), self.accounts.recorder(app)
@@ -116,23 +121,27 @@ class Bots(Struct, frozen=True):
             account, owner_id, secret_hash(secret), self.limits.bots, record
         )
         if bot is None:
-            if by:
-                self.accounts.known(app, by)
+            if acting_user:
+                self.accounts.known(app, acting_user)
             raise ServiceRefused(problem=HTTP_TOO_MANY_BOTS)
         return bot, bot_token(bot.account.id, secret)
 
-    def page(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
+    def page(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id."""
-        return self.stored.page(app, id_of(by) if by else None, id_of(after), limit)
+        return self.stored.page(
+            app, id_of(acting_user) if acting_user else None, id_of(after), limit
+        )
 
-    def get(self, app: str, by: str, bot: str) -> Bot:
+    def get(self, app: str, acting_user: str, bot: str) -> Bot:
         """One bot. Raises UnknownBot."""
         rows = self.stored.get(app, [id_of(bot)])
-        if not rows or by not in ("", str(rows[0].owner)):
+        if not rows or acting_user not in ("", str(rows[0].owner)):
             raise UnknownBot(bot)
         return rows[0]
 
-    def change(self, app: str, by: str, bot: str, fields: dict[str, Any]) -> Bot:
+    def change(
+        self, app: str, acting_user: str, bot: str, fields: dict[str, Any]
+    ) -> Bot:
         """Change the given ones of ``nickname``, ``avatar``, ``commands``,
         ``description`` and ``listed``. Raises BadField (also above
         :data:`MOST_LISTED`) and UnknownBot."""
@@ -147,7 +156,7 @@ class Bots(Struct, frozen=True):
             raise BadField(
                 f"description: at most {ABOUT_CHARACTERS} characters that can be shown"
             )
-        id = self.get(app, by, bot).account.id
+        id = self.get(app, acting_user, bot).account.id
         if listed and not self.stored.set_listed(app, id, MOST_LISTED):
             raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
         if listed is False:
@@ -158,31 +167,33 @@ class Bots(Struct, frozen=True):
             self.stored.set(app, id, "commands", msgspec.json.encode(commands))
         if about is not None:
             self.stored.set(app, id, "description", about)
-        return self.get(app, by, bot)
+        return self.get(app, acting_user, bot)
 
-    def listed(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
+    def listed(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
         """Bots that the app offers, with an id after ``after``, ordered by id.
         Raises ServiceRefused for guests."""
-        if by and not self.relations.may_gather(app, by):
+        if acting_user and not self.relations.may_gather(app, acting_user):
             raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)
         return self.stored.listed(app, id_of(after), limit)
 
-    def seen(self, app: str, by: str, bot: str) -> Bot:
+    def seen(self, app: str, acting_user: str, bot: str) -> Bot:
         """One bot as any user sees it. Raises UnknownBot, also for a user whom
         the bot or its owner has blocked."""
-        if not (bots := self.unblocked(app, by, self.named(app, [bot]))):
+        if not (bots := self.unblocked(app, acting_user, self.named(app, [bot]))):
             raise UnknownBot(bot)
         return bots[0]
 
-    def unblocked(self, app: str, by: str, bots: Sequence[Bot]) -> Sequence[Bot]:
-        """Those of these bots that have not blocked the user ``by``, and whose
+    def unblocked(
+        self, app: str, acting_user: str, bots: Sequence[Bot]
+    ) -> Sequence[Bot]:
+        """Those of these bots that have not blocked the user ``acting_user``, and whose
         owners have not."""
-        if not by:
+        if not acting_user:
             return bots
         owners = {str(bot.owner) for bot in bots if bot.owner}
         blockers = set(
             self.relations.blocked_by(
-                app, by, owners.union(bot.account.user for bot in bots)
+                app, acting_user, owners.union(bot.account.user for bot in bots)
             )
         )
         return [
@@ -199,29 +210,31 @@ class Bots(Struct, frozen=True):
             except BadUrl as problem:
                 raise BadField(f"hook_url: {problem}") from None
 
-    def set_hook(self, app: str, by: str, bot: str, url: str) -> str:
+    def set_hook(self, app: str, acting_user: str, bot: str, url: str) -> str:
         """Set the webhook of a bot. Returns the new secret that signs its
         requests. Raises BadField and UnknownBot."""
         self.check_hook(url)
         secret = token_urlsafe(_HOOK_SECRET_BYTES) if url else ""
-        if not self.hooks.set_url(app, self.get(app, by, bot).account.id, url, secret):
+        if not self.hooks.set_url(
+            app, self.get(app, acting_user, bot).account.id, url, secret
+        ):
             raise UnknownBot(bot)
         self.hook_changed()
         return secret
 
-    def rotate(self, app: str, by: str, bot: str) -> str:
+    def rotate(self, app: str, acting_user: str, bot: str) -> str:
         """Replace the token of a bot and end its sessions. Returns the new
         token. Raises UnknownBot."""
-        id, secret = self.get(app, by, bot).account.id, make_bot_secret()
+        id, secret = self.get(app, acting_user, bot).account.id, make_bot_secret()
         if not self.stored.set(app, id, "token_hash", secret_hash(secret)):
             raise UnknownBot(bot)
         self.sessions.close(app, [bot], None)
         return bot_token(id, secret)
 
-    def remove(self, app: str, by: str, bot: str) -> None:
+    def remove(self, app: str, acting_user: str, bot: str) -> None:
         """Delete a bot with its account. Raises UnknownBot and
         MediaUnavailable."""
-        self.get(app, by, bot)
+        self.get(app, acting_user, bot)
         self.accounts.remove(app, bot, keeps_messages=True)
 
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
@@ -232,13 +245,16 @@ class Bots(Struct, frozen=True):
         ):
             raise UnknownBot(bot)
 
-    def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
+    def in_conversation(
+        self, app: str, acting_user: str, conversation: int
+    ) -> list[Bot]:
         """The bots of a conversation of a user, ordered by id. Raises
         UnknownConversation."""
         log = self.store.part(MessageLog)
         state = log.conversations.get(app, conversation)
         if state is None or (
-            by and log.conversations.member(app, conversation, by) is None
+            acting_user
+            and log.conversations.member(app, conversation, acting_user) is None
         ):
             raise UnknownConversation(str(conversation))
         return self.named(app, state.members or state.bots)
@@ -265,7 +281,7 @@ class IncomingHooks(Struct, frozen=True):
     """Makes, lists and revokes incoming webhooks. Every method may switch and
     raise StorageUnavailable.
 
-    ``by``: an owner or admin of the group, or ``""``: a back end. Else raises
+    ``acting_user``: an owner or admin of the group, or ``""``: a back end. Else raises
     UnknownGroup or NotAllowed.
     """
 
@@ -276,7 +292,7 @@ class IncomingHooks(Struct, frozen=True):
     addresses: Buckets
 
     def create(
-        self, app: str, by: str, group: int, nickname: str, avatar: str = ""
+        self, app: str, acting_user: str, group: int, nickname: str, avatar: str = ""
     ) -> tuple[IncomingHook, str]:
         """Make an incoming webhook with its bot, which joins the group. Returns
         it with its token.
@@ -284,12 +300,12 @@ class IncomingHooks(Struct, frozen=True):
         Raises NoAccounts, BadField, ServiceRefused (too many bots),
         TooManyMembers and BadGroup: a group has few bots.
         """
-        self._require_role(app, by, group)
-        bot, _ = self.bots.create(app, by, "", nickname, avatar)
+        self._require_role(app, acting_user, group)
+        bot, _ = self.bots.create(app, acting_user, "", nickname, avatar)
         user, token = bot.account.user, token_urlsafe(_HOOK_SECRET_BYTES)
         hook = IncomingHook(bot.account.id, app, group, int(time()))
         try:
-            self.groups.invite(app, group, by, [user])
+            self.groups.invite(app, group, acting_user, [user])
             self.rows.add_incoming(hook, secret_hash(token))
         except BaseException:
             self.accounts.remove(app, user)
@@ -297,11 +313,11 @@ class IncomingHooks(Struct, frozen=True):
         return hook, token
 
     def of_group(
-        self, app: str, by: str, group: int
+        self, app: str, acting_user: str, group: int
     ) -> list[tuple[IncomingHook, Account]]:
         """The incoming webhooks of a group with the accounts of their bots,
         ordered by id."""
-        self._require_role(app, by, group)
+        self._require_role(app, acting_user, group)
         hooks = self.rows.incoming_to(app, group)
         those_of = self.accounts.tokens.those_of
         accounts = {
@@ -309,13 +325,13 @@ class IncomingHooks(Struct, frozen=True):
         }
         return [(each, accounts[each.id]) for each in hooks if each.id in accounts]
 
-    def revoke(self, app: str, by: str, hook: int) -> None:
+    def revoke(self, app: str, acting_user: str, hook: int) -> None:
         """Delete an incoming webhook and its bot. Raises UnknownHook, also
         instead of UnknownGroup."""
         if (row := self.rows.incoming(app, hook)) is None:
             raise UnknownHook(str(hook))
         try:
-            self._require_role(app, by, row.group)
+            self._require_role(app, acting_user, row.group)
         except UnknownGroup:
             raise UnknownHook(str(hook)) from None
         self.accounts.remove(app, str(hook), keeps_messages=True)
@@ -328,8 +344,8 @@ class IncomingHooks(Struct, frozen=True):
             raise UnknownHook("")
         return row
 
-    def _require_role(self, app: str, by: str, group: int) -> None:
-        if self.groups.role(app, group, by) not in (OWNER, ADMIN, ""):
+    def _require_role(self, app: str, acting_user: str, group: int) -> None:
+        if self.groups.role(app, group, acting_user) not in (OWNER, ADMIN, ""):
             raise NotAllowed(
                 "only the owner and admins manage the webhooks of this group"
             )

@@ -135,7 +135,7 @@ class Invitations:
     """Makes and accepts invitations. Every method may switch and raise
     StorageUnavailable.
 
-    ``by`` ``""``: a back end, which may invite to all groups.
+    ``inviter`` ``""``: a back end, which may invite to all groups.
 
     An invitation that was sent to one user is valid for that user only. Its
     message has the code as its ``client_msg_id``, by which it is found.
@@ -154,7 +154,7 @@ class Invitations:
     def create(
         self,
         app: str,
-        by: str,
+        inviter: str,
         group: int,
         seconds: int,
         uses: int,
@@ -170,34 +170,36 @@ class Invitations:
         if guests:
             self._people.guests.require_guests(app)
         if group:
-            self._groups.check_inviting(app, group, by)
+            self._groups.check_inviting(app, group, inviter)
         else:
-            self._people.accounts.known(app, by)
+            self._people.accounts.known(app, inviter)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
         invitation = InvitationShown(
-            code, str(group or ""), by, now, expires_at, 0, uses, guests
+            code, str(group or ""), inviter, now, expires_at, 0, uses, guests
         )
-        if not self._rows.add(app, invitation, self._most, id_of(by)):
+        if not self._rows.add(app, invitation, self._most, id_of(inviter)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return invitation
 
-    def send(self, app: str, group: int, by: str, users: Sequence[str]) -> list[str]:
-        """Send each user an invitation to a group, as a message of ``by``.
+    def send(
+        self, app: str, group: int, inviter: str, users: Sequence[str]
+    ) -> list[str]:
+        """Send each user an invitation to a group, as a message of ``inviter``.
         Returns who was sent one.
 
         None is sent above ``accounts.invitations``, or where the message is
         refused. Raises UnknownGroup and NotAllowed.
         """
-        name = self._groups.check_inviting(app, group, by).name
+        name = self._groups.check_inviting(app, group, inviter).name
         invited: list[str] = []
         for user in users:
             try:
-                new = self.create(app, by, group, SECONDS, 1)
+                new = self.create(app, inviter, group, SECONDS, 1)
             except TooManyInvitations:
                 break
             draft = Draft(
-                sender=by,
+                sender=inviter,
                 type=MESSAGE_TYPE,
                 body=msgspec.json.encode(
                     InvitationContent(str(group), name, new.code, new.expires_at)
@@ -213,29 +215,30 @@ class Invitations:
         return invited
 
     def page(
-        self, app: str, by: str, group: int, after: str, limit: int
+        self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationShown]:
         """Invitations of a user. With ``group`` those to it; the owner, admins
         and back ends see all of it. Raises UnknownGroup."""
         user = (
-            by
-            if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "")
+            inviter
+            if not group
+            or self._groups.role(app, group, inviter) not in (OWNER, ADMIN, "")
             else None
         )
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
-    def revoke(self, app: str, by: str, code: str) -> None:
+    def revoke(self, app: str, inviter: str, code: str) -> None:
         """End an invitation: one's own, one to a group that one leads, or one
         that one was sent (to decline it). Raises UnknownInvitation."""
         if (row := self._rows.get(app, code)) is None:
             raise UnknownInvitation(code)
         message = self._message(app, row)
-        is_own = by in ("", row.user)
-        is_sent = not is_own and message is not None and by in message.members
+        is_own = inviter in ("", row.user)
+        is_sent = not is_own and message is not None and inviter in message.members
         if not (is_own or is_sent):
             group = id_of(row.group)
             try:
-                may_end = group > 0 and self._groups.role(app, group, by) in (
+                may_end = group > 0 and self._groups.role(app, group, inviter) in (
                     OWNER,
                     ADMIN,
                 )

@@ -97,17 +97,21 @@ class InvitationMails:
         """The greenlets of a node that sends mail."""
         return (self.runner.run,) if self._smtp.host else ()
 
-    def refusal(self, app: str, by: str) -> Refusal:
+    def refusal(self, app: str, inviter: str) -> Refusal:
         """Why a user (``""``: a back end) does not invite by e-mail; ``""``:
         they may."""
         if not (self._smtp.host and self._page()):
             return "no_mail"
-        return "role" if by and not self._people.accounts.known(app, by).role else ""
+        return (
+            "role"
+            if inviter and not self._people.accounts.known(app, inviter).role
+            else ""
+        )
 
     def create(
         self,
         app: str,
-        by: str,
+        inviter: str,
         group: int,
         emails: Sequence[str],
         guests: bool,
@@ -119,7 +123,7 @@ class InvitationMails:
         Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
         mails, no guests) and TooManyRequests.
         """
-        match self.refusal(app, by):
+        match self.refusal(app, inviter):
             case "no_mail":
                 raise ServiceRefused(
                     "This server sends no invitations by mail", Problems.NOT_IMPLEMENTED
@@ -130,7 +134,7 @@ class InvitationMails:
                 )
         if guests:
             self._people.guests.require_guests(app)
-        self._groups.check_inviting(app, group, by)
+        self._groups.check_inviting(app, group, inviter)
         refused: list[RefusedAddress] = []
         wanted: dict[str, str] = {}
         for given in emails:
@@ -154,7 +158,7 @@ class InvitationMails:
                     InvitationMail(
                         code,
                         str(group),
-                        by,
+                        inviter,
                         email,
                         "waiting",
                         "",
@@ -169,16 +173,16 @@ class InvitationMails:
         return len(new), refused
 
     def page(
-        self, app: str, by: str, group: int, after: str, limit: int
+        self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
         """Those of a user to a group; of a back end all. Raises
         UnknownGroup."""
-        self._groups.role(app, group, by)
-        return self._rows.mails(app, by, group, after, limit)
+        self._groups.role(app, group, inviter)
+        return self._rows.mails(app, inviter, group, after, limit)
 
-    def counts(self, app: str, by: str, group: int) -> MailCounts:
+    def counts(self, app: str, inviter: str, group: int) -> MailCounts:
         """How many those of :meth:`page` are."""
-        return self._rows.count_mails(app, by, group)
+        return self._rows.count_mails(app, inviter, group)
 
     def forget(self, now: int) -> None:
         """Delete the addresses that are old at this Unix second."""

@@ -194,11 +194,14 @@ class InvitationStore(Store.Rows):
         """Invitations that have not ended, ordered by code, after the code
         ``after``. ``user``: their maker; ``group``: to this group. None: of
         all. Those by e-mail are not among them."""
-        where, values = f"NOT {_ENDED} AND {_BY_LINK} AND code > %s", [app, now, after]
+        condition, values = (
+            f"NOT {_ENDED} AND {_BY_LINK} AND code > %s",
+            [app, now, after],
+        )
         for column, value in (("member", user), ("conversation", group)):
             if value is not None:
-                where, values = f"{where} AND {column} = %s", [*values, value]
-        rest = f"WHERE app = %s AND {where} ORDER BY code LIMIT %s"
+                condition, values = f"{condition} AND {column} = %s", [*values, value]
+        rest = f"WHERE app = %s AND {condition} ORDER BY code LIMIT %s"
         return _ROWS.find(self._store.rows, rest, *values, limit)
 
     @Store.writing_or(None)
@@ -221,14 +224,14 @@ class InvitationStore(Store.Rows):
     ) -> list[InvitationMail]:
         """Invitations by e-mail to a group, ordered by code, after the code
         ``after``. ``user``: their maker; ``""``: of all."""
-        where, values = (
+        condition, values = (
             "app = %s AND conversation = %s AND id > %s",
             [app, group, after],
         )
         if user:
-            where, values = f"{where} AND member = %s", [*values, user]
+            condition, values = f"{condition} AND member = %s", [*values, user]
         return _MAILS.find(
-            self._store.rows, f"WHERE {where} ORDER BY id LIMIT %s", *values, limit
+            self._store.rows, f"WHERE {condition} ORDER BY id LIMIT %s", *values, limit
         )
 
     @Store.reading_or(MailCounts())
@@ -236,11 +239,11 @@ class InvitationStore(Store.Rows):
         self, sql: PooledStatements, app: str, user: str, group: int
     ) -> MailCounts:
         """How many those of :meth:`mails` are."""
-        where, values = "app = %s AND conversation = %s", [app, group]
+        condition, values = "app = %s AND conversation = %s", [app, group]
         if user:
-            where, values = f"{where} AND member = %s", [*values, user]
+            condition, values = f"{condition} AND member = %s", [*values, user]
         rows = sql.query(
-            f"SELECT state, count(*) FROM invitation_mail WHERE {where} GROUP BY state",
+            f"SELECT state, count(*) FROM invitation_mail WHERE {condition} GROUP BY state",
             tuple(values),
         )
         return MailCounts(**{MAIL_STATES[state]: number for state, number in rows})
