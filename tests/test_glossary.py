@@ -1,6 +1,7 @@
 """The words of docs/glossary.md: no retired word is part of a name, and each
 public class has its own."""
 
+import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -161,3 +162,32 @@ def test_each_term_is_once_among_the_first_words_those_of_users_and_those_of_the
     assert len(pages[1]) > 20
     first, words, terms = map(set, pages)
     assert first & words == words & terms == terms & first == set()
+
+
+_LEANS = re.compile(
+    r"(The same\b|Of (these|those)\b|That of\b|Those of (?!these\b|them\b))"
+)
+"""How a docstring begins that says nothing without the name before it. Moved to
+another place, it would be false."""
+
+
+def _docstrings(path: Path) -> Iterator[ast.Expr]:
+    """The texts below modules, classes, functions and assignments."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            if isinstance(statement, ast.Expr):
+                yield statement
+
+
+def test_a_docstring_stands_alone() -> None:
+    plugins = ROOT.glob("plugins/*/imserver_*/**/*.py")
+    leaning = [
+        f"{path.relative_to(ROOT)}:{text.lineno}"
+        for path in (*(ROOT / "imserver").rglob("*.py"), *plugins)
+        for text in _docstrings(path)
+        if isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+        and _LEANS.match(text.value.value.strip())
+    ]
+    assert leaning == []

@@ -54,7 +54,7 @@ _HUES: Final = (
     "#1f7378",
     "#a8432f",
 )
-"""Those of static/rooms.css, by which pages tell people apart."""
+"""The colours of static/rooms.css, by which pages tell people apart."""
 
 
 class UnreadConversation(Struct, frozen=True):

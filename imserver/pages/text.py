@@ -54,7 +54,7 @@ TEXT: Final[dict[str, dict[str, str]]] = {
 
 
 def choose_language(in_address: str, accepted: LanguageAccept) -> str:
-    """That of ``?lang=``, else the best accepted one, else English. Without any
+    """The language of ``?lang=``, else the best accepted one, else English. Without any
     preference it is Chinese, the language of the original page."""
     if in_address in LANGUAGES:
         return in_address

@@ -599,7 +599,7 @@ class _Batch:
         self._seen = seen
         self._last_row = last_row
         self.delivery = token_hex(16)
-        """The same for each attempt."""
+        """The id of this delivery, which all its attempts have."""
 
     def positions(self, feed: Feed) -> tuple[int, int]:
         """The positions in the log and in the events behind this batch, until

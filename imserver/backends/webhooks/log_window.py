@@ -140,7 +140,7 @@ class RememberedMembers:
         return self._count
 
     def of(self, group: int) -> tuple[str, ...]:
-        """Those of a group. May switch. Raises StorageUnavailable."""
+        """The members of a group. May switch. Raises StorageUnavailable."""
         if group not in self._by_group:
             users: list[str] = []
             after = ""

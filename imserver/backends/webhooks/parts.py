@@ -61,7 +61,7 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[Erasure]]:
-    """The same in a command."""
+    """What erases the rows of users in a command, where no node runs."""
     yield (Erasure(frozenset(), partial(erase_user, store), lambda _: None),)
 
 

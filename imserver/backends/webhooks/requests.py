@@ -80,7 +80,7 @@ class LastAnswers(Service):
         self._by_app.setdefault(app, deque(maxlen=MOST_ANSWERS)).append(answer)
 
     def of(self, app: str) -> list[LastAnswer]:
-        """Those of an app, the oldest first."""
+        """The last answers to an app, the oldest first."""
         return list(self._by_app.get(app, ()))
 
     def forget(self, app: str) -> None:

@@ -72,7 +72,8 @@ MAX_CHANNELS: Final = 1000
 MOST_VALUES_OF_LINES: Final = 800_000
 """The most commas, colons and brackets of the commands of ``POST /api``."""
 MOST_VALUES_OF_COMMAND: Final = 200_000
-"""The same for one command of a batch, which becomes a dict."""
+"""The most commas, colons and brackets of one command of a batch, which
+becomes a dict."""
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
 _MIN_CODE, _MAX_CODE = 3000, 4999

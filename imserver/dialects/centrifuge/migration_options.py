@@ -84,7 +84,7 @@ NAMESPACE_NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "subscribe_stream_proxy_name": "there are no stream proxies",
     "subscription_type": "all channels are streams",
 }
-"""The same for the options of a namespace."""
+"""Options of a namespace that this server does not need → the reason."""
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "channel.max_length": 255,
     "channel.namespace_boundary": ":",

@@ -142,7 +142,7 @@ class Observers(Observer):
 
     @property
     def known(self) -> Collection[Connection]:  # type: ignore[override]
-        """Those of the first that knows any."""
+        """The sessions that the first observer knows which knows any."""
         for each in self._sessions:  # for each login and each end
             if known := each.known:
                 return known
@@ -234,7 +234,7 @@ _LIMITS: Final = {
 }
 """Close codes that end a session because something was refused → the limit."""
 CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
-"""The same → the reason."""
+"""Close codes that end a session because something was refused → the reason."""
 
 
 def _limit_of(error: Exception | None) -> tuple[str, float]:

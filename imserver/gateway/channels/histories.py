@@ -202,8 +202,8 @@ class ChannelHistories(Service):
         limit: int,
         reverse: bool = False,
     ) -> HistoryPage:
-        """The same of a channel that is not stored, of any size. ``limit``: -1
-        for all."""
+        """A page of the history of a channel that is not stored, of any size.
+        ``limit``: -1 for all."""
         page = self.history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")

@@ -64,8 +64,8 @@ class Lease(Struct, frozen=True):
     whom the registry does not know are absent only if it does. Older versions
     do not."""
     second_fingerprint: str = ""
-    """That of the second secret that it accepts; empty: none, or an older
-    version."""
+    """The fingerprint of the second secret that the node accepts; empty: none,
+    or an older version."""
     file: str = ""
     """The SQLite file that it makes at its first write; empty: it had a
     database at the start."""

@@ -175,7 +175,7 @@ class Core(Services):
         return service
 
     def find(self, kind: type[S]) -> S | None:
-        """The same; None if no feature of this node has such a service."""
+        """The service of this class; None if no feature of this node has one."""
         return next((each for each in self._services if type(each) is kind), None)
 
     def all_of(self, kind: type[S]) -> list[S]:

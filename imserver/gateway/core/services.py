@@ -171,7 +171,7 @@ class Services:
     """The database: statements, and with ``store.part(MessageLog)`` the log of
     stored messages."""
     user_erasures: Erasures
-    """Those of users."""
+    """The erasures of users that have begun, and how one begins and ends."""
     proxies: TrustedProxies
     """``proxies.trusts(host)`` says whether to believe the headers of a
     proxy."""
@@ -226,7 +226,7 @@ class Services:
     channels: Channels
     consent: ChannelConsent
     channel_commands: ChannelCommands
-    """Those of clients."""
+    """The commands of clients on channels."""
     registrar: Registrar | None
     """Reports which channels have subscribers on this node; None on a node
     alone."""

@@ -101,7 +101,7 @@ class Dialect:
     None: features bring none."""
 
     def joined(self, readers: Readers) -> Self:
-        """The same codec with more commands, those of a feature of one node.
+        """This codec with more commands, those of a feature of one node.
         Raises StartError."""
         if self.readers is None:
             raise StartError(f"the dialect {self.name} takes no commands of features")

@@ -208,7 +208,8 @@ class Fields(Struct, frozen=True, gc=False):
 
     @classmethod
     def verbatim(cls, data: bytes) -> Fields:
-        """The same, but the value of ``data`` is unchanged."""
+        """The fields of a JSON object, as :meth:`of` reads them, but the value of
+        ``data`` is unchanged."""
         fields = cls.of(data)
         if "data" in fields.values:
             whole: dict[str, Any] = json.loads(data)

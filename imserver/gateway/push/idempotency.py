@@ -145,7 +145,7 @@ class Idempotency:
         """Hash → the second in which it was accepted; shared objects, so they
         cost nothing."""
         self._order: deque[int] = deque()
-        """The same hashes from the oldest to the newest."""
+        """The hashes of accepted ids from the oldest to the newest."""
         self._pending: dict[int, _PendingClaim | None] = {}
         """Claimed hash → its claim in the cluster, and what its repeats wait
         for; None: neither."""

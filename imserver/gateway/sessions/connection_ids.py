@@ -71,7 +71,7 @@ class ConnectionIds:
 
     @cached_property
     def _ciphers(self) -> tuple[AESSIV, ...]:
-        """That of new ids, then those of all that are read."""
+        """The cipher of new ids, then those of older ids that are still read."""
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
         return tuple(map(AESSIV, self._secret.keys(self._purpose)))

@@ -112,8 +112,8 @@ class Encoding:
         all of these."""
 
     def with_dialect(self, dialect: Dialect) -> Encoding:
-        """The same encoding for another codec. All connections with it share
-        one instance."""
+        """This encoding for another codec. All connections with it share one
+        instance."""
         variant = self._variants.get(dialect)
         if variant is None:
             variant = self._variants[dialect] = self._make(dialect)

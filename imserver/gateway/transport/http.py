@@ -99,8 +99,8 @@ class FrontServer(Service):
         self.park(HttpConnection(self, sock, address))
 
     def accept_proxied(self, sock: _socket.socket, address: Any) -> None:
-        """The same on a listener to which only trusted proxies connect, with
-        the PROXY protocol."""
+        """Park a new connection of a listener to which only trusted proxies
+        connect, with the PROXY protocol."""
         if self.listener.gate.proxies.trusts(address[0]):
             self.park(ProxiedConnection(self, sock, address))
         else:

@@ -500,9 +500,9 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
-    """The same request with a complete body, and a head as of
-    :func:`plain_head`. ``raw``: the received head. The body of a HEAD has no
-    meaning, and is dropped."""
+    """A request with a complete body, and a head as of :func:`plain_head`.
+    ``raw``: the received head. The body of a HEAD has no meaning, and is
+    dropped."""
     if content and head.method == "HEAD":
         content = b""
     elif not head.chunked and not head.altered and "expect" not in head.headers:
@@ -654,7 +654,7 @@ HEADER_LIST: Final = (
 HEADERS: Final = b"".join(
     b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADER_LIST
 )
-"""The same headers as one block, each line ended by CRLF."""
+"""The headers of every API response as one block, each line ended by CRLF."""
 _OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
 
 
@@ -765,7 +765,7 @@ class HttpResponse(Struct, frozen=True):
         return content_headers(content_type, name)
 
     def with_headers(self, headers: tuple[tuple[str, str], ...]) -> HttpResponse:
-        """The same response with these headers, too."""
+        """This response with more headers."""
         return replace(self, headers=self.headers + headers, whole=b"")
 
 
@@ -807,7 +807,7 @@ def keep_alive_response(response: HttpResponse) -> bytes:
 
 
 def constant(response: HttpResponse) -> HttpResponse:
-    """The same response with its bytes on a connection that stays open, for
+    """A response that keeps its bytes for a connection that stays open, for
     answers that are sent often."""
     return replace(response, whole=keep_alive_response(response))
 

@@ -36,7 +36,8 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
 
 
 def wrapped(raw: _socket.socket) -> socket.socket:
-    """The same listening socket as one of this process's kind."""
+    """A listening socket as one of the kind of this process: of gevent, or of
+    the standard library."""
     sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
     sock.setblocking(False)
     return sock

@@ -223,7 +223,8 @@ class Flusher:
         """Connections whose outbox was filled in this turn. Fan-out appends
         directly."""
         self.bulk: list[Writer] = []
-        """The same, for broadcasts to more than :data:`BULK_CONNECTIONS`."""
+        """Connections whose outbox a broadcast to more than
+        :data:`BULK_CONNECTIONS` has filled in this turn."""
         self.permit: BulkPermit | None = None
         """To write these: of a node among many."""
         self.bulk_filled = 0

@@ -146,7 +146,7 @@ class PreviewRows(Store.Rows):
         )
 
     def removed(self, app: str, messages: Sequence[int]) -> set[int]:
-        """Those of the messages whose senders want no preview below them."""
+        """The messages among ``messages`` whose senders want no preview below them."""
         statement = (
             "SELECT message FROM preview_removed WHERE app = %s AND message IN {}"
         )

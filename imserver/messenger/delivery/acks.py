@@ -42,7 +42,8 @@ stored."""
 MAX_MESSAGES: Final = 1000
 """Messages in one :class:`Unacked`. Beyond it the connection is closed."""
 MAX_BYTES: Final = 524_288
-"""The same for the bytes of their frames; a single frame may be larger."""
+"""Bytes of the frames of one :class:`Unacked`; a single frame may be larger.
+Beyond it the connection is closed."""
 _SLOTS: Final = ACK_SECONDS + 1
 _PING: Final = struct.Struct("!QQ")
 """The payload of a ping: the number of the log subscription, and the id of the

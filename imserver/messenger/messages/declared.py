@@ -24,7 +24,8 @@ class RetentionSettings(Struct, frozen=True):
 
 
 class AppRetention(Struct, frozen=True):
-    """The same of one app."""
+    """How long and how many messages of one app are stored; unset: as the server
+    says."""
 
     retention_seconds: Annotated[
         Seconds,

@@ -361,7 +361,7 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
 def in_conversations(
     row: bytes, offsets: Iterable[int], conversations: Collection[int]
 ) -> set[int]:
-    """Those of the messages of a segment that are in these conversations."""
+    """The messages of a segment that are in these conversations."""
     (count,) = struct.unpack_from("<H", row)
     named = struct.unpack_from(f"<{count}q", row, 2)
     wanted = {

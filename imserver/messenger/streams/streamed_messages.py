@@ -54,7 +54,7 @@ SILENT_SECONDS: Final = 10.0
 CLOSE_ALL_SECONDS: Final = 3.0
 """How long a node that stops closes its streams."""
 MOST_OWNER_BYTES: Final = 16 * 1024 * 1024
-"""Of these, bytes of one owner, in conversations."""
+"""Bytes of the open streams of one owner in conversations."""
 MOST_BYTES: Final = 512 * 1024
 """Limit of the text of any message, and of the pieces in a query: they must fit
 into those between nodes."""

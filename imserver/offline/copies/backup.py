@@ -227,8 +227,8 @@ def move_on(
 
 
 def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
-    """The same for a SQLite file, which a database server will get. Raises
-    StartError."""
+    """Begin the numbers of new rows in a SQLite file behind those that were
+    given, before a database server gets the file. Raises StartError."""
     try:
         with closing(_connect(copy)) as connection, connection:
             _move_on(SqliteStatements(connection), (*_OWN, *numbers), None)

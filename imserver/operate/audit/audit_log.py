@@ -195,7 +195,7 @@ class AuditLog(Observer, ArchivedFiles):
 
 
 class CommandAudit(AuditLog):
-    """The same in a command, where nothing waits."""
+    """The audit log in a command, where nothing waits."""
 
     def acted(self, act: Act) -> None:
         """Append the act now. Raises StorageUnavailable."""

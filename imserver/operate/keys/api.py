@@ -190,7 +190,8 @@ class KeysApi(Struct, frozen=True):
         return row
 
     def changeable(self, principal: Principal, id: str) -> KeyRow:
-        """The same, of a key that is not in the settings."""
+        """A key that the principal sees, and that is not in the settings. Raises
+        ApiProblem."""
         row = self.find(principal, id)
         if not row.created:
             raise ApiProblem.invalid(

@@ -173,7 +173,8 @@ class Reports(Store.Rows):
         self._page = f"{url}/admin" if url and "admin" in core.features else ""
         """The address of the admin page; ``""``: there is none."""
         self._chat = f"{url}/home/messages" if url and "pages" in core.features else ""
-        """That of the messages page, which is for one app."""
+        """The address of the messages page, which is for one app; ``""``: there is
+        none."""
         self._messages = core.service(MessageServices)
 
     def rules_of(self, app: str) -> SafetySettings:

@@ -75,7 +75,7 @@ class BotHooks(Service, dict=True):
     # --- what the consumers ask -----------------------------------------------
 
     def hooks(self) -> dict[str, BotHook]:
-        """Those of all bots, by their secrets: one that was set anew begins
+        """The webhooks of all bots by their secrets: one that was set anew begins
         anew."""
         return {hook.secret: hook for hook in self.rows.of_bots()}
 

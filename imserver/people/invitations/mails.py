@@ -175,8 +175,8 @@ class InvitationMails:
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """Those of a user to a group; of a back end all. Raises
-        UnknownGroup."""
+        """The mails with which a user has invited to a group; a back end gets all.
+        Raises UnknownGroup."""
         self._groups.role(app, group, inviter)
         return self._rows.mails(app, inviter, group, after, limit)
 

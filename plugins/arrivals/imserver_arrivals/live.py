@@ -46,7 +46,7 @@ class Live(Protocol):
     """
 
     name: ClassVar[str]
-    """That of the format that it writes, of
+    """The name of the format that it writes, of
     :data:`~imserver_arrivals.formats.FORMATS`."""
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:

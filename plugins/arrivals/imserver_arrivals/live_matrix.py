@@ -28,9 +28,9 @@ from .writing import write_array
 
 FILE_BYTES: Final = 256 << 20
 MOST_PAGES: Final = 10_000
-"""Of 100 events, of one room and round."""
+"""Pages of 100 events, of one room and round."""
 MOST_REACTIONS: Final = 500
-"""Those of all rooms that a cursor keeps."""
+"""Reactions in all rooms that a cursor keeps."""
 REACTION_BYTES: Final = 500
 MOST_TRIES: Final = 3
 """A file that fails so often stays out: it would hold up all others."""
@@ -69,7 +69,7 @@ Files = Literal["all", "new", "none"]
 """Which files that an event names are fetched. New: those that no archive
 before had."""
 State = dict[tuple[str, str], Json]
-"""That of a room: type and key → event."""
+"""The state of a room: type and key → event."""
 
 
 class Cursor(Struct):

@@ -73,7 +73,8 @@ class Tables:
         return sign
 
     def _peek(self) -> str:
-        """The same; ``""`` at the end."""
+        """The next character that is no space, which stays the next; ``""`` at the
+        end."""
         self._at = _SPACE(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
         while self._at == len(self._text):
             if not self._fill():

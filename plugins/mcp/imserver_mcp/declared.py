@@ -106,11 +106,11 @@ class Hooks(Store.Rows):
     StorageUnavailable."""
 
     def all(self, now: int) -> list[Hook]:
-        """Those that have not expired."""
+        """The webhooks that have not expired."""
         return self._read("expires > %s", (now,))
 
     def of_user(self, app: str, user: str) -> list[Hook]:
-        """Those of one user, also expired ones."""
+        """The webhooks of one user, also expired ones."""
         return self._read("app = %s AND member = %s", (app, user))
 
     def _read(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:

@@ -80,7 +80,7 @@ class Subscription(Struct, frozen=True):
 
     @classmethod
     def read(cls, turn: Turn, mode: str) -> Subscription:
-        """That of a request. Raises McpError."""
+        """The subscription that a request asks for. Raises McpError."""
         name, arguments = turn.message.text("name"), turn.message.mapping("arguments")
         if name not in _KINDS:
             raise McpError(
@@ -99,7 +99,7 @@ class Subscription(Struct, frozen=True):
 
     @classmethod
     def of(cls, what: What) -> Subscription:
-        """That of a webhook."""
+        """The subscription of a webhook."""
         return cls(what.event, msgspec.convert(what.arguments, Wanted))
 
     def has(self, entry: Entry, user: str) -> bool:

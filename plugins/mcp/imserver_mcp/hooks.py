@@ -180,7 +180,7 @@ class EventHooks:
     # --- what the consumers ask -----------------------------------------------
 
     def hooks(self) -> dict[str, Hook]:
-        """Those of users who may log in."""
+        """The webhooks of users who may log in, by their ids."""
         is_banned = self._core.sessions.is_banned
         return {
             each.id: each

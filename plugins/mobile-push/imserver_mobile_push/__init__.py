@@ -51,7 +51,7 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
 def offline(
     config: Config, _store: object, tenants: Callable[[], Tenants]
 ) -> Iterator[tuple[MobileService, ...]]:
-    """The same in a command."""
+    """The push services in a command, where no node runs."""
     yield services_of(config, tenants())
 
 

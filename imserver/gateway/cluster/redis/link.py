@@ -84,7 +84,7 @@ class RedisLink:
     """The keys of the marks (:mod:`imserver.gateway.cluster.redis.marks`) on
     all servers together."""
     first_marks: Collection[str] = ()
-    """Of these keys one for each server: those that :meth:`mark_of` names."""
+    """One key of a mark for each server: those that :meth:`mark_of` names."""
 
     def mark_of(self, command: Command) -> str:
         """The key of marks on the server of a command; ``""``: none is known to
@@ -259,7 +259,7 @@ class ServerLink(RedisLink):
         self._socket: DirectSocket | None = None
         """None: there is no connection."""
         self._raw: Any = None
-        """The same without gevent, and without TLS."""
+        """The socket of the connection without gevent, and without TLS."""
         self._encrypted: Callable[[bytes], bytes] | None = None
         self._decrypted: Callable[[bytes], bytes] | None = None
         """What TLS sends for bytes, and what it makes of received ones."""

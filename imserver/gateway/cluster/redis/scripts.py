@@ -69,7 +69,8 @@ SERVERS: Final = "acc:hash:servers"
 """Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix
 seconds as text."""
 ACTION_SERVERS: Final = "ws:hash:allservers"
-"""The same by ``ip:port`` for clients."""
+"""Hash: ``ip:port`` for clients of a node → time of its last registration, in
+Unix seconds as text."""
 
 TEXT_OF: Final[dict[str, str]] = {}
 """Hash of a script → its text."""

@@ -409,7 +409,7 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
-    """Those of ``users`` whose presence the principal may see; all of them for
+    """The users among ``users`` whose presence the principal may see; all of them for
     a back end. May switch."""
     by = call.principal
     return api.core.relations.visible(by.app, by.user, users) if by.user else users

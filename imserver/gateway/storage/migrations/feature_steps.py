@@ -56,7 +56,7 @@ def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -
 
 
 def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
-    """The same, but each step is a transaction of its own. Raises
+    """Take the steps of features, each in a transaction of its own. Raises
     StartError."""
     for feature in features:
         with runner.transactions.locked() as connection:

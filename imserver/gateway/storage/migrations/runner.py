@@ -38,7 +38,7 @@ _TABLE_MS: Final = 400
 """How long a step waits for a lock on PostgreSQL: so long it may delay
 others."""
 _TABLE_SECONDS: Final = 1
-"""The same on MySQL, which counts whole seconds."""
+"""How long a step waits for a lock on MySQL, which counts whole seconds."""
 _ROW_SECONDS: Final = 5
 """How long a step waits for a row on MySQL. Nobody queues behind it."""
 _PAUSE_SECONDS: Final = (0.1, 0.6)
