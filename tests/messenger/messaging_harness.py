@@ -70,7 +70,7 @@ class Node(Harness):
             core, self.positions, self.ack_tracker, self.channel_log
         )
         self.channel_log.follow_log = self.messaging.follower.follow
-        self.log.writer.listener = self
+        self.log.writer.report_to(self)
         self.signals = Signals(core, self.messaging)
         self.receipts = Receipts(self.signals, self.store)
         searches = MessageSearch(self.store)

@@ -119,9 +119,11 @@ class NotifyingNode:
         log = self.store.part(MessageLog)
         nobody = SimpleNamespace(is_wanted=lambda app: False, deliver=lambda *_: None)
         self.follower = LogFollower(log, nobody, Metrics())  # type: ignore[arg-type]
-        log.writer.listener = SimpleNamespace(
-            committed=self.follower.committed, batch_stored=lambda *_: 0.0
-        )  # type: ignore[assignment]
+        log.writer.report_to(
+            SimpleNamespace(
+                committed=self.follower.committed, batch_stored=lambda *_: 0.0
+            )
+        )  # type: ignore[arg-type]
         self.rows = NotificationRows(self.store)
         self.lease = DeliveryLease()
         self.recipients = Recipients(self.store, self.people, self.people.is_banned)  # type: ignore[arg-type]

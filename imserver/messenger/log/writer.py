@@ -181,8 +181,7 @@ class LogWriter:
     """
 
     def __init__(self, connect: Callable[[], WriterConnection], seconds: float) -> None:
-        self.listener: LogListener | None = None
-        """Receives the stored entries."""
+        self._listener: LogListener | None = None
         self.seconds = seconds
         self._connect = connect
         self.connection: WriterConnection | None = None
@@ -206,6 +205,10 @@ class LogWriter:
         Read-only for others."""
         self.losses = 0
         """How often this node has found that the database had lost entries."""
+
+    def report_to(self, listener: LogListener) -> None:
+        """From now on call this, and nothing else, with the stored entries."""
+        self._listener = listener
 
     # --- queues ---------------------------------------------------------------
 
@@ -496,12 +499,12 @@ class LogWriter:
                 sum([isinstance(request, AppendRequest) for request in requests]),
                 0.0,
             )
-            if self.listener is not None:
+            if self._listener is not None:
                 try:
                     if app in transaction.commits:
-                        self.listener.committed(transaction.commits[app])
+                        self._listener.committed(transaction.commits[app])
                     if drafts:
-                        pause = self.listener.batch_stored(app, drafts, seconds)
+                        pause = self._listener.batch_stored(app, drafts, seconds)
                 except Exception:  # the entries are stored nevertheless
                     log.exception("stored entries of %s could not be delivered", app)
             queue = self._queues.get(app)

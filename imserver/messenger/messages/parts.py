@@ -120,7 +120,7 @@ def _make_services(
         channel_log=channel_log,
     )
     channel_log.follow_log = messaging.follower.follow
-    store.part(MessageLog).writer.listener = messaging
+    store.part(MessageLog).writer.report_to(messaging)
     messaging.add_to(core.queries)
     node_messages = core.node_messages
     signals = Signals(core, messaging)

@@ -130,7 +130,7 @@ class Node(ABC):
         self.store = FailingStore(
             StorageSettings(receivers.url, seconds=60), receivers.folder, False
         )
-        self.store.part(MessageLog).writer.listener = self
+        self.store.part(MessageLog).writer.report_to(self)
         self.store.start()
         self.events = Events(self.store)
         self.tally = WebhookCounts()

@@ -44,7 +44,7 @@ class Node:
         has_messages: bool = True,
     ) -> None:
         self.store = Store(StorageSettings(), str(folder), threaded=False)
-        self.store.part(MessageLog).writer.listener = self
+        self.store.part(MessageLog).writer.report_to(self)
         self.store.start()
         self.tally = WebhookCounts()
         self.events = Events(self.store)

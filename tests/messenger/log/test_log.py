@@ -224,9 +224,11 @@ def test_whoever_delivers_learns_of_each_transaction_in_order_and_first(
     log: MessageLog,
 ) -> None:
     received: list[tuple[str, int, int, list[int]]] = []
-    log.writer.listener = Listening(
-        lambda app, first, last, entries: received.append(
-            (app, first, last, ids(entries))
+    log.writer.report_to(
+        Listening(
+            lambda app, first, last, entries: received.append(
+                (app, first, last, ids(entries))
+            )
         )
     )
     heard: list[bool] = []
@@ -254,7 +256,7 @@ def test_a_listener_that_fails_costs_nobody_the_answer(
     def fail(*_arguments: object) -> None:
         raise RuntimeError("oh")
 
-    log.writer.listener = Listening(fail)
+    log.writer.report_to(Listening(fail))
     stored(log, say("a", "b"))
     assert "could not be delivered" in caplog.text
 

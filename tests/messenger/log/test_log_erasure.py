@@ -162,8 +162,8 @@ def test_many_messages_and_reactions_are_erased_in_small_transactions(
     for one in others:
         assert isinstance(log.annotations.react(APP, "ann", one.id, HEART), Change)
     sizes: list[int] = []
-    log.writer.listener = Listening(
-        lambda _app, _first, _last, entries: sizes.append(len(entries))
+    log.writer.report_to(
+        Listening(lambda _app, _first, _last, entries: sizes.append(len(entries)))
     )
     log.erase_user(APP, "ann", "deleted:1")
     assert sum(sizes) == len(sent) + len(others)

@@ -93,8 +93,8 @@ def test_an_entry_whose_commit_lost_its_answer_is_reported_as_stored(
 ) -> None:
     log = store.part(MessageLog)
     received: list[int] = []
-    log.writer.listener = Listening(
-        lambda _app, first, _last, _entries: received.append(first)
+    log.writer.report_to(
+        Listening(lambda _app, first, _last, _entries: received.append(first))
     )
     fail_commits(store, monkeypatch, 1, after=True)
     (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
@@ -190,8 +190,8 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     for each in answers:
         assert isinstance(each, StorageUnsure)
         each.on_known = heard.append
-    log.writer.listener = Listening(
-        lambda _app, _first, _last, entries: heard.append(entries)
+    log.writer.report_to(
+        Listening(lambda _app, _first, _last, entries: heard.append(entries))
     )
     away[0] = False
     until(lambda: len(heard) > 1 + stored)
@@ -226,8 +226,8 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
 
     monkeypatch.setattr(driver, "execute_many", failing)
     received: list[Entry] = []
-    log.writer.listener = Listening(
-        lambda _app, _first, _last, entries: received.extend(entries)
+    log.writer.report_to(
+        Listening(lambda _app, _first, _last, entries: received.extend(entries))
     )
     drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
     first, second = log.writer.append(APP, drafts)

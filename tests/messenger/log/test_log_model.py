@@ -79,7 +79,7 @@ class Model(RuleBasedStateMachine):
         self.turns = itertools.cycle(NODES)
         self.received: list[int] = []
         for node in NODES:
-            node.part(MessageLog).writer.listener = Listening(self.receive)
+            node.part(MessageLog).writer.report_to(Listening(self.receive))
         self.entries: list[tuple[int, int, str, str]] = []
         """(conversation, seq, sender, kind); the id is the place, from 1."""
         self.pairs: dict[tuple[str, str], int] = {}
