@@ -1,89 +1,101 @@
 """The command line. Each command imports its own dependencies when it runs."""
 
-import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from errno import EPIPE
 from typing import Any, Final
 
 import click
 
 from imserver.gateway import assets
+from imserver.gateway.command_rows import CommandOf
 from imserver.gateway.config.load import dump, read_value, settings_file
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import CLOSE, REPLY_TEXT, StartError
-from imserver.gateway.terminal import CommandGroup, CommandLine, fail, table
+from imserver.gateway.terminal import CommandLine, GroupOfRows, fail, table
 from imserver.version import full_version
 
-#: commands whose modules a node never loads: name -> (module, attribute, one line of help)
-_LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
-    "app": (
-        "imserver.offline.app",
-        "app",
-        "Create, list, show, change and delete apps.",
+_NO_LOAD_TOOL: Final = (
+    "the load tool is not installed. In a source tree, run `make bench` or "
+    "`pip install ./imserver_client ./checker ./bench`."
+)
+_NO_CLIENT: Final = (
+    "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source "
+    "tree `pip install ./imserver_client`."
+)
+COMMANDS: Final = (
+    CommandOf(
+        "app", "imserver.offline.app:app", "Create, list, show, change and delete apps."
     ),
-    "bench": (
-        "bench.cli",
+    CommandOf(
         "bench",
+        "bench.cli:bench",
         "Measure a server: memory, fan-out, latency, pushes.",
+        absent=_NO_LOAD_TOOL,
     ),
-    "bot": (
-        "imserver_client.bot",
+    CommandOf(
         "bot",
+        "imserver_client.bot:bot",
         "Make, list and delete bots; set their webhooks.",
+        absent=_NO_CLIENT,
     ),
-    "doctor": (
-        "imserver.offline.doctor",
+    CommandOf(
         "doctor",
+        "imserver.offline.doctor:doctor",
         "Check machine, database, Redis and public addresses.",
     ),
-    "init": (
-        "imserver.offline.init",
+    CommandOf(
         "init",
+        "imserver.offline.init:init",
         "Write imserver.yaml with an app, an API key and a secret.",
     ),
-    "key": (
-        "imserver.offline.key",
+    CommandOf(
         "key",
+        "imserver.offline.key:key",
         "Create, list, show, rotate and revoke API keys.",
     ),
-    "move": (
-        "imserver.offline.copies.command",
+    CommandOf(
         "move",
+        "imserver.offline.copies.command:move",
         "Copy the database to another engine, and compare.",
     ),
-    "outbox": (
-        "imserver_client.outbox",
+    CommandOf(
         "outbox",
+        "imserver_client.outbox:outbox",
         "Push the rows of a table in a PostgreSQL database.",
+        absent=_NO_CLIENT,
     ),
-    "restore": (
-        "imserver.offline.copies.command",
+    CommandOf(
         "restore",
+        "imserver.offline.copies.command:restore",
         "Replace the database by a copy.",
     ),
-    "status": (
-        "imserver.offline.status",
+    CommandOf(
         "status",
+        "imserver.offline.status:status",
         "Show /health and /system/state of a running server.",
     ),
-    "support": (
-        "imserver.offline.support",
+    CommandOf(
         "support",
+        "imserver.offline.support:support",
         "Write one file for whoever helps, without secrets.",
     ),
-    "token": (
-        "imserver.offline.token",
-        "token",
-        "Create session tokens of users.",
+    CommandOf(
+        "token", "imserver.offline.token:token", "Create session tokens of users."
     ),
-    "upgrade": (
-        "imserver.offline.upgrade",
+    CommandOf(
         "upgrade",
+        "imserver.offline.upgrade:upgrade",
         "Take another release, or the one of before.",
     ),
-}
+)
+"""The commands of the server, of its load tool and of its client, beside those
+that this module makes. A node never loads their modules."""
+
+_OF_CLIENT: Final = {row.name for row in COMMANDS if row.absent == _NO_CLIENT}
+"""Commands of the package of the client. They ask the server of the settings,
+too."""
 
 SETTING_OF_OPTION: Final = {
     "host": "server.host",
@@ -98,20 +110,11 @@ SETTING_OF_OPTION: Final = {
 """Options of serve → settings, which check their values."""
 
 
-_OF_PACKAGES: Final = {"arrive": "imserver-arrivals", "depart": "imserver-arrivals"}
-"""Command → the package beside the server that brings it, for whoever lacks
-it."""
-
-_OF_CLIENT: Final = ("bot", "outbox")
-"""Commands of the package of the client. They ask the server of the settings,
-too."""
-
 _FOR_THE_SERVER: Final = ("--config", "--data-dir", "--url", "--key-file")
 
 
-class _Commands(CommandGroup):
-    """Loads the commands of ``_LAZY`` and of features only when they are
-    called."""
+class _Commands(GroupOfRows):
+    """The commands of ``imserver``."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. A file that it cannot use ends it with one line."""
@@ -147,72 +150,38 @@ class _Commands(CommandGroup):
 
     def hint(self, ctx: click.Context, name: str) -> str:
         """A command may also be one of a package that is not installed."""
-        if package := _OF_PACKAGES.get(name):
+        package = _optional_packages().get(name)
+        if package is not None:
             return f" The package {package} brings it: pip install {package}"
         return super().hint(ctx, name)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_LAZY, *_of_features()})
+    def likely_names(self, ctx: click.Context) -> Iterable[str]:
+        """Also the commands that features add below others, in two words."""
+        from imserver.gateway.offline import rows_below
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if (own := super().get_command(ctx, cmd_name)) is not None:
-            return own
-        if (row := _LAZY.get(cmd_name)) is None:
-            return _of_features(cmd_name).get(cmd_name)
-        module, attribute, _ = row
-        try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            # what the command needs besides the server
-            package = (error.name or "").partition(".")[0]
-            if package == "bench":
-                fail(
-                    "the load tool is not installed. In a source tree, run `make bench` or "
-                    "`pip install ./imserver_client ./checker ./bench`."
-                )
-            if package == "imserver_client":
-                fail(
-                    "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source "
-                    "tree `pip install ./imserver_client`."
-                )
-            raise
-        return command
-
-    def format_commands(
-        self, ctx: click.Context, formatter: click.HelpFormatter
-    ) -> None:
-        own = {**_of_features(), **self.commands}
-        lines = {name: command.get_short_help_str(80) for name, command in own.items()}
-        lines |= {name: text for name, (_, _, text) in _LAZY.items()}
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                sorted(line for line in lines.items() if " " not in line[0])
-            )
+        below = (row for parent in ("app", "key") for row in rows_below(parent))
+        return {*super().likely_names(ctx), *(row.words for row in below)}
 
 
-def _of_features(wanted: str = "") -> dict[str, click.Command]:
-    """The commands of features, up to the ``wanted`` one; those before win.
+def _rows() -> Iterator[CommandOf]:
+    """The rows of this server, then those of features."""
+    yield from COMMANDS
 
-    Features of other distributions come last, so a command of this server
-    imports none of them.
-    """
     # Imported here: most commands need no feature.
-    from imserver.gateway.node.feature_list import offered_commands
+    from imserver.gateway.offline import rows_below
 
-    rows: dict[str, click.Command] = {}
-    for commands in offered_commands():
-        if isinstance(commands, Exception):
-            click.echo(f"warning: {commands}", err=True)
-            continue
-        own = {
-            name: each
-            for name, each in commands.items()
-            if isinstance(each, click.Command)
-        }
-        rows = {**own, **rows}
-        if wanted in rows:
-            break
-    return rows
+    yield from rows_below("")
+
+
+def _optional_packages() -> Mapping[str, str]:
+    """Command → the package that brings it, for whoever lacks it."""
+    text = assets.asset_path("config/packages.yaml").read_text(encoding="utf-8")
+    packages: dict[str, list[str]] = read_value(text, "config/packages.yaml")
+    return {
+        command: package
+        for package, commands in packages.items()
+        for command in commands
+    }
 
 
 def _defaults_of_client(context: click.Context) -> dict[str, Any]:
@@ -250,6 +219,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.group(
     "imserver",
     cls=_Commands,
+    rows=_rows,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -3,15 +3,19 @@ colours."""
 
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from imserver.cli import main
+from imserver.cli import COMMANDS, main
+from imserver.gateway.command_rows import DOCTOR, CommandOf
+from imserver.gateway.config.yaml import read_yaml
+from imserver.gateway.node.feature_list import offered_rows
 from imserver.gateway.terminal import CommandLine
-from tests.support import run_cli
+from tests.support import ROOT, run_cli
 
 SILENT = {
     "account import",
@@ -123,6 +127,31 @@ def test_the_data_are_one_json_document(tmp_path: Path, command: str) -> None:
 def test_a_command_that_is_not_there_is_explained(arguments: str, hint: str) -> None:
     done = run_cli(*arguments.split())
     assert (done.returncode, hint in done.stderr) == (2, True), done
+
+
+def test_each_row_leads_to_its_command() -> None:
+    """The list has the words of a feature's command; the server's own are
+    shorter in it."""
+    assert all(isinstance(row.load(), click.Command) for row in COMMANDS)
+    for row in offered_rows():
+        assert isinstance(row, CommandOf)
+        function = row.load()
+        if isinstance(function, click.Command):
+            assert row.help == function.get_short_help_str(80)
+        else:
+            assert row.parent == DOCTOR
+            assert row.help in ("", function.__doc__.partition("\n")[0])
+
+
+def test_the_packages_that_bring_commands_have_their_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = ROOT / "config" / "packages.yaml"
+    for package, names in read_yaml(file.read_text(encoding="utf-8"), "").items():
+        folder = ROOT / "plugins" / package.removeprefix("imserver-")
+        monkeypatch.syspath_prepend(folder)
+        rows = import_module(package.replace("-", "_")).FEATURE.commands
+        assert {row.name for row in rows} >= {*names}
 
 
 @click.command()

@@ -70,6 +70,7 @@ LAYERS = (
         "gateway.errors",
         "gateway.assets",
         "gateway.base64url",
+        "gateway.command_rows",
         "gateway.clock",
         "gateway.timings",
         "gateway.threads",

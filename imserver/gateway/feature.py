@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from imserver.gateway.auth.tenants import AppObjection, Tenants
+from imserver.gateway.command_rows import DOCTOR, CommandOf
 from imserver.gateway.config.settings import Config, Finding
 from imserver.gateway.config.values import CORE, Locations, fold
 from imserver.gateway.core.core import Core, Parts
@@ -74,12 +75,8 @@ class FeatureRow(Struct, frozen=True, eq=False):
     core and the :class:`imserver.plugin.http.Api`. It is called at the first request that the front server
     does not answer, or before this process forks (``forks``): then it loads all that first requests need, so
     that nodes share the memory. A view that answers a POST or PATCH operation reads the body itself.
-    ``commands`` imports its commands of ``imserver``, and returns them by name: ``"search"`` is a command of
-    click, ``"app events"`` one of ``imserver app`` (or of ``imserver key``). ``"doctor --files APP"`` is an
-    option of ``imserver doctor`` that tries something out: a function that gets the settings, the store, the
-    apps and the value of the option, and yields findings (:class:`imserver.plugin.commands.Finding`). The
-    first line of its docstring is the help. ``"doctor"`` is a function that gets statements which read the
-    database, ``"doctor settings"`` one that gets the settings; both yield findings.
+    ``commands``: its commands of ``imserver``, and what it adds to ``imserver doctor``. They are there as
+    soon as its distribution is installed, whatever the setting ``features`` says.
     ``offline(config, store, tenants)`` is a context with what the feature is in a command, where no node
     runs: objects of :class:`imserver.gateway.storage.contract.Erasure`, ``ArchivedFiles`` there,
     :class:`imserver.gateway.auth.observer.Observer` (it hears of acts, and may raise ImserverError) and
@@ -99,7 +96,7 @@ class FeatureRow(Struct, frozen=True, eq=False):
     metrics: Callable[[], Iterable[Metric]] = tuple
     uses: tuple[str, ...] = ()
     settings: SettingsRow = SettingsRow()
-    commands: Callable[[], Mapping[str, Any]] = dict
+    commands: tuple[CommandOf, ...] = ()
     answers: Callable[[Core], tuple[object, ...]] | None = None
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table | Migration, ...] = ()
@@ -115,6 +112,13 @@ class FeatureRow(Struct, frozen=True, eq=False):
     def operations(self) -> tuple[Operation, ...]:
         """Its part of ``/api/v1``."""
         return tuple(row for row in self.routes if isinstance(row, Operation))
+
+    def checks(self, name: str) -> Iterator[Callable[..., Iterable[Any]]]:
+        """Import what it checks each time that ``imserver doctor`` runs:
+        ``"rows"`` or ``"settings"``."""
+        for row in self.commands:
+            if row.parent == DOCTOR and row.name == name:
+                yield row.load()
 
     @property
     def stored(self) -> FeatureTables:

@@ -16,6 +16,7 @@ import click
 from imserver.gateway.auth.observer import Act, Observer
 from imserver.gateway.auth.principal import ALL_SCOPES, Principal
 from imserver.gateway.auth.tenants import BadTenant, Tenants, UnknownTenant
+from imserver.gateway.command_rows import CommandOf
 from imserver.gateway.config.load import settings_file
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import ImserverError, StartError, StorageUnavailable
@@ -25,6 +26,7 @@ from imserver.gateway.node.feature_list import (
     load_config,
     load_features,
     objection_of,
+    offered_rows,
     tables_of,
 )
 from imserver.gateway.storage.store import Store
@@ -70,6 +72,17 @@ def url_of(settings: Config) -> str:
         fail("app.http_port is 0, so the server has any free port: name it by --url")
     host = host_of(settings)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def rows_below(parent: str) -> Iterator[CommandOf]:
+    """The rows of features with this parent, without those of distributions
+    that cannot be loaded: a warning says which. One reads no further than it
+    has to: features of other distributions come last."""
+    for row in offered_rows():
+        if isinstance(row, Exception):
+            click.echo(f"warning: {row}", err=True)
+        elif row.parent == parent:
+            yield row
 
 
 @contextmanager

@@ -13,10 +13,14 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
+from imserver.gateway.command_rows import CommandOf
 from imserver.gateway.config.load import ENVIRONMENT_KEY
 from imserver.gateway.logging import shown
 
 Command = TypeVar("Command", bound=Any)
+
+_HELP_CHARACTERS: Final = 80
+"""The most characters of the line that a list of commands has for one."""
 
 
 class CommandGroup(click.Group):
@@ -43,35 +47,69 @@ class CommandGroup(click.Group):
     def hint(self, ctx: click.Context, name: str) -> str:
         """What helps somebody who wrote this name, behind a space; ``""``:
         nothing does."""
-        likely = get_close_matches(name, self.list_commands(ctx))
+        likely = get_close_matches(name, self.likely_names(ctx))
         return f" Did you mean {' or '.join(likely)}?" if likely else ""
+
+    def likely_names(self, ctx: click.Context) -> Iterable[str]:
+        """The names among which a hint looks."""
+        return self.list_commands(ctx)
 
 
 CommandGroup.group_class = CommandGroup
 
 
-class GroupWithFeatures(CommandGroup):
-    """Its commands, and those that features add to it: in their rows, the names
-    begin with its own."""
+class GroupOfRows(CommandGroup):
+    """A group whose commands are rows, beside those that its decorators make,
+    which win. The module of a row is imported when its command runs.
+
+    ``rows`` yields them, each time anew. Of two with one name the first wins,
+    and it reads no further than it has to.
+    """
+
+    def __init__(
+        self, *args: Any, rows: Callable[[], Iterable[CommandOf]], **more: Any
+    ) -> None:
+        super().__init__(*args, **more)
+        self._rows = rows
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        root, names, prefix = (
-            ctx.find_root(),
-            super().list_commands(ctx),
-            f"{self.name} ",
-        )
-        assert isinstance(root.command, click.Group)
-        more = [
-            name for name in root.command.list_commands(root) if name.startswith(prefix)
-        ]
-        return sorted([*names, *(name.removeprefix(prefix) for name in more)])
+        """See click."""
+        of_rows = (row.name for row in self._rows())
+        return sorted({*super().list_commands(ctx), *of_rows})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        root = ctx.find_root()
-        assert isinstance(root.command, click.Group)
-        return super().get_command(ctx, cmd_name) or root.command.get_command(
-            root, f"{self.name} {cmd_name}"
-        )
+        """See click. It imports the command of a row."""
+        decorated = super().get_command(ctx, cmd_name)
+        if decorated is not None:
+            return decorated
+        row = next((row for row in self._rows() if row.name == cmd_name), None)
+        return None if row is None else _load(row)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """See click. It imports no command of a row."""
+        lines: dict[str, str] = {}
+        for name, command in self.commands.items():
+            lines[name] = command.get_short_help_str(_HELP_CHARACTERS)
+        for row in self._rows():
+            lines.setdefault(row.name, row.help)
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(lines.items()))
+
+
+def _load(row: CommandOf) -> click.Command:
+    """The command of a row. Where the package that has it is absent, this
+    command ends."""
+    try:
+        command: click.Command = row.load()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        # A module of the server that is missing is a mistake.
+        if row.absent and package != "imserver":
+            fail(row.absent)
+        raise
+    return command
 
 
 def deprecated_form(old: str, new: str) -> None:
@@ -306,6 +344,14 @@ class CommandLine:
             click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
         elif text:
             click.echo(text)
+
+    @staticmethod
+    def yaml(value: Any) -> None:
+        """Print a value as YAML, or as JSON with ``--json``."""
+        # loaded where it is needed, because most commands print none
+        from imserver.gateway.config.yaml import write_yaml
+
+        CommandLine.data(value, write_yaml(value).rstrip("\n"))
 
     @staticmethod
     def rows(

@@ -9,13 +9,13 @@ The house stands on people (whose addresses and cards it reads), on back ends
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imserver.notifications import api, audience_api, token_api
 from imserver.notifications.declared import SETTINGS, TABLES
 from imserver.notifications.parts import build, notifications_of
 from imserver.notifications.webpush import retry_after
-from imserver.plugin import FeatureRow
+from imserver.plugin import CommandOf, FeatureRow
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
@@ -55,12 +55,6 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.notifications.command import mail, notify
-
-    return {"doctor --notify APP/USER": notify, "doctor --mail ADDRESS": mail}
-
-
 FEATURE = FeatureRow(
     "notifications",
     build,
@@ -68,6 +62,21 @@ FEATURE = FeatureRow(
     settings=SETTINGS,
     routes=(*api.routes.rows, *audience_api.routes.rows, *token_api.routes.rows),
     metrics=metrics,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "--notify",
+            "imserver.notifications.command:notify",
+            "Send a test to the endpoints of a user, by their id or login.",
+            parent="doctor",
+            metavar="APP/USER",
+        ),
+        CommandOf(
+            "--mail",
+            "imserver.notifications.command:mail",
+            "Send a test mail.",
+            parent="doctor",
+            metavar="ADDRESS",
+        ),
+    ),
     tables=TABLES,
 )

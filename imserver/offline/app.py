@@ -1,6 +1,7 @@
 """``imserver app``: the tenants."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, get_origin
 
 import click
@@ -10,12 +11,11 @@ from imserver.gateway.config.declared import bare, hints_of, marks_of, plain, st
 from imserver.gateway.config.load import dump, read_value
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.config.values import fold
-from imserver.gateway.config.yaml import write_yaml
-from imserver.gateway.offline import opened, record_act, settings_options
-from imserver.gateway.terminal import CommandLine, GroupWithFeatures, fail, read_text
+from imserver.gateway.offline import opened, record_act, rows_below, settings_options
+from imserver.gateway.terminal import CommandLine, GroupOfRows, fail, read_text
 
 
-@click.group(cls=GroupWithFeatures)
+@click.group(cls=GroupOfRows, rows=partial(rows_below, "app"))
 def app() -> None:
     """Create, list, show, change and delete apps. Running servers follow within
     two seconds.
@@ -109,7 +109,7 @@ def change(
     changed = {fold(each) for each in (*fields, *whole)}
     shown = {each: value for each, value in everything.items() if fold(each) in changed}
     shown = msgspec.to_builtins(shown)  # without the lines of the text
-    CommandLine.data(shown, write_yaml(shown).rstrip("\n"))
+    CommandLine.yaml(shown)
 
 
 Hints = Mapping[str, Any]

@@ -29,10 +29,11 @@ from imserver.gateway.clock import CLOCK_SECONDS
 from imserver.gateway.cluster.redis.connection import address_of
 from imserver.gateway.cluster.redis.link import ask, connect
 from imserver.gateway.cluster.registry import advertised_address
+from imserver.gateway.command_rows import DOCTOR, CommandOf
 from imserver.gateway.config.declared import marked
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
-from imserver.gateway.node.feature_list import load_features, offered_commands
+from imserver.gateway.node.feature_list import load_features, offered_rows
 from imserver.gateway.offline import host_of, load_settings, opened, settings_options
 from imserver.gateway.process import (
     RESTORING,
@@ -493,7 +494,8 @@ def _database(config: Config) -> Findings:
     def look(sql: PooledStatements) -> None:
         for feature in load_features(config):
             try:
-                in_rows.extend(feature.commands().get("doctor", lambda _: ())(sql))
+                for check in feature.checks("rows"):
+                    in_rows.extend(check(sql))
             except DBAPIError:
                 raise
             # the database answers, with what the server did not write
@@ -630,7 +632,8 @@ def _fsync_times(folder: Path) -> list[float]:
 
 def findings_of_features(config: Config) -> Findings:
     for feature in load_features(config):
-        yield from feature.commands().get("doctor settings", lambda _: ())(config)
+        for check in feature.checks("settings"):
+            yield from check(config)
 
 
 def _synchronised(_config: Config) -> Findings:
@@ -795,23 +798,18 @@ class _Doctor(click.Command):
     """The command with the options of features."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        rows = (rows for rows in offered_commands() if not isinstance(rows, Exception))
-        return [*super().get_params(ctx), *(option for option, _ in _options(rows))]
+        rows = (row for row in offered_rows() if not isinstance(row, Exception))
+        options = (_option_of(row) for row in rows if _is_option(row))
+        return [*super().get_params(ctx), *options]
 
 
-def _options(
-    rows: Iterable[Mapping[str, Any]],
-) -> Iterator[tuple[click.Option, Callable[..., Findings]]]:
-    """The options among commands of features, and their functions."""
-    for name, function in chain.from_iterable(each.items() for each in rows):
-        if name.startswith("doctor --"):
-            _, option, metavar = name.split()
-            yield (
-                click.Option(
-                    [option], metavar=metavar, help=function.__doc__.partition("\n")[0]
-                ),
-                function,
-            )
+def _is_option(row: CommandOf) -> bool:
+    """Whether a feature tries something out, by an option of this command."""
+    return row.parent == DOCTOR and row.name.startswith("--")
+
+
+def _option_of(row: CommandOf) -> click.Option:
+    return click.Option([row.name], metavar=row.metavar, help=row.help)
 
 
 def _tried(
@@ -819,16 +817,19 @@ def _tried(
 ) -> Findings:
     """Try out what features offer. ``given``: parameter → value, for the
     options that were given."""
-    rows = _options(feature.commands() for feature in load_features(config))
-    functions = {option.name: function for option, function in rows}
+    rows: dict[str | None, CommandOf] = {}
+    for feature in load_features(config):
+        for row in filter(_is_option, feature.commands):
+            rows[_option_of(row).name] = row
     for parameter, value in given.items():
-        if parameter not in functions:
+        if parameter not in rows:
             yield Finding(
                 "fail", parameter, "the feature is not among features of the settings"
             )
             continue
+        try_out = rows[parameter].load()
         with opened(path, data_dir) as (settings, store, tenants):
-            yield from functions[parameter](settings, store, tenants, value)
+            yield from try_out(settings, store, tenants, value)
 
 
 def _of_capacity(

@@ -1,6 +1,7 @@
 """``imserver key``: the keys with which back ends call the HTTP API."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import time
 from typing import Any, Final
 
@@ -9,10 +10,16 @@ import click
 from imserver.gateway.auth.authority import CONFIGURED, configured_key
 from imserver.gateway.auth.principal import SCOPES
 from imserver.gateway.config.settings import Config
-from imserver.gateway.offline import day, opened, record_act, settings_options
+from imserver.gateway.offline import (
+    day,
+    opened,
+    record_act,
+    rows_below,
+    settings_options,
+)
 from imserver.gateway.storage.contract import KeyRow
 from imserver.gateway.storage.store import Store
-from imserver.gateway.terminal import CommandLine, GroupWithFeatures, fail, lines_of
+from imserver.gateway.terminal import CommandLine, GroupOfRows, fail, lines_of
 
 _Scope: Final = click.Choice(tuple(SCOPES))
 _CLOSED_SHOWN: Final = 20
@@ -24,7 +31,7 @@ _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
 }
 
 
-@click.group(cls=GroupWithFeatures)
+@click.group(cls=GroupOfRows, rows=partial(rows_below, "key"))
 def key() -> None:
     """Create, list, show, rotate and revoke API keys. Running servers follow
     within two seconds."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imserver.gateway import feature
+from imserver.gateway.command_rows import CommandOf as CommandOf
 from imserver.gateway.core.core import Parts as Parts
 from imserver.gateway.feature import FeatureRow as FeatureRow
 from imserver.gateway.feature import SettingsRow as SettingsRow
@@ -40,6 +41,7 @@ SINCE: Final[Mapping[str, int]] = {
             "CommandLine",
             "JsonWebToken",
             "base64url",
+            "CommandOf",
             "AccountLookup",
             "BackEnds",
             "Observer",

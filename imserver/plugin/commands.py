@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from imserver.gateway.config.settings import Config
 from imserver.gateway.config.yaml import read_yaml as read_yaml
-from imserver.gateway.config.yaml import write_yaml as write_yaml
+from imserver.gateway.config.yaml import write_yaml as _write_yaml
 from imserver.gateway.errors import StartError
 from imserver.gateway.notify import PushService
 from imserver.gateway.offline import load_settings, url_of
@@ -206,6 +206,7 @@ def _push_services_of(settings: Config, tenants: Any) -> tuple[PushService, ...]
 _OF_BEFORE: Final[Mapping[str, tuple[Any, str]]] = {
     "push_services_of": (_push_services_of, "use offline_parts"),
     "table": (_table, "use CommandLine.rows"),
+    "write_yaml": (_write_yaml, "use CommandLine.yaml"),
 }
 """Name of an earlier version, until 2.0 → what it was, and what to do."""
 

@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.observer import Act, Observer
 from imserver.gateway.auth.questions import AccountLookup, BackEnds, Relations, Reviews
 from imserver.gateway.auth.tenants import BadTenant
+from imserver.gateway.command_rows import DOCTOR, CommandOf
 from imserver.gateway.config.settings import Config
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.errors import StartError
@@ -247,25 +248,19 @@ def _call(named: Sequence[str], *arguments: object) -> Any:
     return getattr(import_module(named[0]), named[1])(*arguments)
 
 
-class _Commands(Struct, frozen=True):
-    commands: Mapping[str, tuple[str, str, str]]
-    doctor: Mapping[str, tuple[str, str, str, str]]
-    rows_check: Named | None
-
-    def load(self) -> dict[str, Any]:
-        """See ``FeatureRow.commands``."""
-        rows: dict[str, Any] = {}
-        for name, (module, attribute, text) in self.commands.items():
-            rows[name] = command = getattr(import_module(module), attribute)
-            command.short_help = command.short_help or text
-        for option, (*named, text, metavar) in self.doctor.items():
-            rows[f"doctor {option} {metavar}"] = run = partial(_call, named)
-            run.__doc__ = text
-        return (
-            rows
-            if self.rows_check is None
-            else {**rows, "doctor": partial(_call, self.rows_check)}
-        )
+def _rows_of_commands(
+    commands: Mapping[str, tuple[str, str, str]],
+    doctor: Mapping[str, tuple[str, str, str, str]],
+    rows_check: Named | None,
+) -> Iterator[CommandOf]:
+    """What a feature of 1.0 added to the command line."""
+    for words, (module, attribute, text) in commands.items():
+        parent, _, name = words.rpartition(" ")
+        yield CommandOf(name, f"{module}:{attribute}", text, cast("Any", parent))
+    for option, (module, attribute, text, metavar) in doctor.items():
+        yield CommandOf(option, f"{module}:{attribute}", text, DOCTOR, metavar)
+    if rows_check is not None:
+        yield CommandOf("rows", ":".join(rows_check), parent=DOCTOR)
 
 
 class _Files(Struct, ArchivedFiles, frozen=True):
@@ -381,7 +376,7 @@ def _feature(
         metrics=measure,
         uses=uses,
         settings=settings or SettingsRow(),
-        commands=_Commands(commands or {}, doctor or {}, rows_check).load,
+        commands=tuple(_rows_of_commands(commands or {}, doctor or {}, rows_check)),
         answers=answer,
         wire=wire or {},
         tables=(*tables, *migrations),

@@ -81,6 +81,19 @@ def test_the_guide_does_what_it_says(
                 assert client.recv(PATIENCE_SECONDS) == words
 
 
+def test_its_command_counts_moods(installed: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "imserver.yaml").write_text("features: [moods]\n", encoding="utf-8")
+    counted = subprocess.run(
+        [sys.executable, "-m", "imserver", "moods", "shop"],
+        cwd=tmp_path,
+        env=clean_environment(**installed),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert counted.stdout == "0 users of shop have a mood\n", counted.stderr
+
+
 def test_the_page_says_moods(
     installed: dict[str, str], start_server: StartServer, tmp_path: Path
 ) -> None:

@@ -42,8 +42,9 @@ def subscribe(folder: Path, *urls: str) -> None:
 
 def tried(name: str, given: str, file: str) -> list[Finding]:
     """What ``imserver doctor`` gets from an option of the feature."""
+    (row,) = (row for row in FEATURE.commands if row.name == f"--{name}")
     with opened(file, None) as parts:
-        return list(FEATURE.commands()[f"doctor --{name}"](*parts, given))
+        return list(row.load()(*parts, given))
 
 
 def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
         subscribe(
             tmp_path, f"{url}/201", f"{url}/410", f"{url}/403", "http://127.0.0.1:1/201"
         )
-        found = tried("notify APP/USER", "shop/ann", settings(tmp_path))
+        found = tried("notify", "shop/ann", settings(tmp_path))
     assert [finding.level for finding in found] == ["ok", "fail", "fail", "fail"]
     assert all(finding.name.startswith("notification to ") for finding in found)
     assert "taken with status 201" in found[0].found
@@ -83,14 +84,14 @@ def test_a_user_without_endpoints_is_named(
 ) -> None:
     subscribe(tmp_path, "https://push.example/1")
     file = settings(tmp_path)
-    (finding,) = tried("notify APP/USER", user, file)
+    (finding,) = tried("notify", user, file)
     assert (finding.level, finding.name) == ("fail", f"notification to {user}")
     assert finding.found == reason
 
 
 def test_a_name_that_is_no_account_is_said(tmp_path: Path) -> None:
     file = settings(tmp_path, apps={"gochat": {}})
-    (finding,) = tried("notify APP/USER", "gochat/nobody", file)
+    (finding,) = tried("notify", "gochat/nobody", file)
     assert (finding.level, finding.found) == ("fail", "there is no such account")
 
 
@@ -99,7 +100,7 @@ def test_a_mail_is_sent_by_the_server_of_the_settings(
     tmp_path: Path, sink: Sink
 ) -> None:
     file = settings(tmp_path, smtp=sink.settings)
-    (finding,) = tried("mail ADDRESS", "ann@example.com", file)
+    (finding,) = tried("mail", "ann@example.com", file)
     assert (finding.level, finding.name) == (
         "ok",
         f"mail to ann@example.com by 127.0.0.1:{sink.port}",
@@ -109,6 +110,6 @@ def test_a_mail_is_sent_by_the_server_of_the_settings(
     assert (sender, receivers) == ("im@example.com", ["ann@example.com"])
     assert "can send mail" in text
     sink.answers.append("550 no such user")
-    (finding,) = tried("mail ADDRESS", "eve@example.com", file)
+    (finding,) = tried("mail", "eve@example.com", file)
     assert finding.level == "fail"
     assert "550" in finding.found

@@ -1,15 +1,13 @@
 """Webhooks: the back ends of apps hear what happens, review messages, and
 decide about clients."""
 
-from typing import Any
-
 from imserver.backends.webhooks import api, metrics, parts
 from imserver.backends.webhooks.consumer import Failure
 from imserver.backends.webhooks.declared import SETTINGS, TABLES
 from imserver.backends.webhooks.log_window import HookSender, LogHook, LogHooks
 from imserver.backends.webhooks.parts import offline, webhooks_of
 from imserver.backends.webhooks.webhooks import Webhooks
-from imserver.plugin import FeatureRow
+from imserver.plugin import CommandOf, FeatureRow
 
 __all__ = [
     "FEATURE",
@@ -22,12 +20,6 @@ __all__ = [
 ]
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.backends.webhooks.command import events, webhook
-
-    return {"app events": events, "doctor --webhook APP": webhook}
-
-
 FEATURE = FeatureRow(
     "webhooks",
     parts.build,
@@ -38,5 +30,19 @@ FEATURE = FeatureRow(
     offline=offline,
     tables=TABLES,
     uses=("messages?",),
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "events",
+            "imserver.backends.webhooks.command:events",
+            "List or replay events that a webhook refused.",
+            parent="app",
+        ),
+        CommandOf(
+            "--webhook",
+            "imserver.backends.webhooks.command:webhook",
+            "Send a test event to the back end of an app.",
+            parent="doctor",
+            metavar="APP",
+        ),
+    ),
 )

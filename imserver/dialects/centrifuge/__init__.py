@@ -1,8 +1,6 @@
 """Centrifugo's protocol with its streams, and its server API, for the clients
 and libraries of Centrifugo."""
 
-from typing import Any
-
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.declared import SETTINGS
 from imserver.dialects.centrifuge.service import (
@@ -15,7 +13,7 @@ from imserver.dialects.centrifuge.wire import (
     CentrifugeDialect,
     CentrifugeProtobufDialect,
 )
-from imserver.plugin import FeatureRow, Parts
+from imserver.plugin import CommandOf, FeatureRow, Parts
 from imserver.plugin.services import Core
 
 
@@ -36,12 +34,6 @@ def _build(core: Core) -> Parts:
     )
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.dialects.centrifuge.migration import from_centrifugo
-
-    return {"from-centrifugo": from_centrifugo}
-
-
 FEATURE = FeatureRow(
     NAME,
     _build,
@@ -49,5 +41,11 @@ FEATURE = FeatureRow(
     (*api.ROUTES, *streams.ROUTES),
     uses=("messages?",),
     settings=SETTINGS,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "from-centrifugo",
+            "imserver.dialects.centrifuge.migration:from_centrifugo",
+            "Print the settings that correspond to those of Centrifugo.",
+        ),
+    ),
 )

@@ -23,7 +23,7 @@ from imserver.dialects.centrifuge.migration_options import (
     rows_of,
     seconds_of,
 )
-from imserver.plugin.commands import fail, read_yaml, write_yaml
+from imserver.plugin.commands import CommandLine, fail, read_yaml
 from imserver.plugin.settings import ConfigError, valid_name
 
 MIN_SECRET_BYTES: Final = 32
@@ -485,7 +485,7 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
         click.echo(f"# - {note}")
         if not sys.stdout.isatty():
             click.echo(f"imserver: {note}", err=True)
-    click.echo(write_yaml(migration.settings), nl=False)
+    CommandLine.yaml(migration.settings)
 
 
 def _document(file: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from imserver import FEATURES
 from imserver.gateway.auth import rules
 from imserver.gateway.auth.tenants import AppObjection
 from imserver.gateway.cluster.features import FIRST_RELEASE, NodeFeatures
+from imserver.gateway.command_rows import CommandOf
 from imserver.gateway.config import load
 from imserver.gateway.config.settings import Config, TenantSettings
 from imserver.gateway.config.values import CORE as CORE_SETTINGS
@@ -132,19 +133,19 @@ def _load_other(name: str) -> FeatureRow:
     return feature
 
 
-def offered_commands() -> Iterator[Mapping[str, Any] | Exception]:
-    """The commands of the features of this server, then those of installed
-    distributions, or why one cannot be loaded.
+def offered_rows() -> Iterator[CommandOf | Exception]:
+    """The rows of commands that the features of this server bring, then those
+    of installed distributions, or why one of them cannot be loaded.
 
     Settings do not count: this is for commands, which run without them.
     """
     from importlib.metadata import entry_points  # as for a node that names one
 
-    for feature in _load(None):
-        yield feature.commands()
+    for package in FEATURES:
+        yield from import_module(package).FEATURE.commands
     for name in sorted({entry.name for entry in entry_points(group=GROUP)}):
         try:
-            yield _load_other(name).commands()
+            yield from _load_other(name).commands
         except (StartError, ImportError) as error:
             yield error
 

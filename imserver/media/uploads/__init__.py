@@ -12,7 +12,7 @@ from imserver.media.uploads.archive import UploadFiles
 from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.declared import SETTINGS, TABLES, UploadSettings
 from imserver.media.uploads.uploads import Offer, Uploads
-from imserver.plugin import FeatureRow, Parts
+from imserver.plugin import CommandOf, FeatureRow, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
@@ -71,12 +71,6 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.media.uploads.command import check_files, uploads
-
-    return {"uploads": uploads, "doctor --files APP": check_files}
-
-
 FEATURE = FeatureRow(
     "uploads",
     _build,
@@ -84,7 +78,20 @@ FEATURE = FeatureRow(
     views=_views,
     metrics=metrics,
     offline=_offline,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "uploads",
+            "imserver.media.uploads.command:uploads",
+            "Move uploaded files between the folder and the bucket.",
+        ),
+        CommandOf(
+            "--files",
+            "imserver.media.uploads.command:check_files",
+            "Read all files of an app, and compare them with their checksums.",
+            parent="doctor",
+            metavar="APP",
+        ),
+    ),
     settings=SETTINGS,
     tables=TABLES,
 )

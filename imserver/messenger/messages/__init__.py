@@ -3,14 +3,14 @@ keeps histories of channels in memory or in Redis."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.messages.api import conversations, messages, streamed
 from imserver.messenger.messages.declared import SETTINGS, TABLES
 from imserver.messenger.messages.parts import build, offline
-from imserver.plugin import FeatureRow
+from imserver.plugin import CommandOf, FeatureRow
 
 if TYPE_CHECKING:
     from imserver.gateway.metric_table import Metric
@@ -59,12 +59,6 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.messenger.messages.command import check_rows, search
-
-    return {"search": search, "doctor": check_rows}
-
-
 FEATURE = FeatureRow(
     "messages",
     build,
@@ -73,7 +67,16 @@ FEATURE = FeatureRow(
     metrics=metrics,
     offline=offline,
     tables=TABLES,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "search",
+            "imserver.messenger.messages.command:search",
+            "Make the index of words anew.",
+        ),
+        CommandOf(
+            "rows", "imserver.messenger.messages.command:check_rows", parent="doctor"
+        ),
+    ),
     routes=(
         *streamed.ROWS,
         *conversations.routes.rows,

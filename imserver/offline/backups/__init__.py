@@ -8,13 +8,13 @@ not count any more.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from imserver.offline.backups.declared import SETTINGS, BackupSettings
 from imserver.offline.backups.folder import backups_of
-from imserver.plugin import FeatureRow, Parts
+from imserver.plugin import CommandOf, FeatureRow, Parts
 from imserver.plugin.runtime import Threads, every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -82,12 +82,21 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.offline.backups.command import backup, check_backups
-
-    return {"backup": backup, "doctor settings": check_backups}
-
-
 FEATURE = FeatureRow(
-    "backups", _build, settings=SETTINGS, metrics=metrics, commands=_commands
+    "backups",
+    _build,
+    settings=SETTINGS,
+    metrics=metrics,
+    commands=(
+        CommandOf(
+            "backup",
+            "imserver.offline.backups.command:backup",
+            "Copy a SQLite database to a new FILE.",
+        ),
+        CommandOf(
+            "settings",
+            "imserver.offline.backups.command:check_backups",
+            parent="doctor",
+        ),
+    ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from imserver.operate.admin import api
 from imserver.operate.admin.parts import build
-from imserver.plugin import FeatureRow
+from imserver.plugin import CommandOf, FeatureRow
 
 
 def _views(_forks: bool) -> Callable[..., Any]:
@@ -16,17 +16,17 @@ def _views(_forks: bool) -> Callable[..., Any]:
     return create_page
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.operate.admin.command import drain
-
-    return {"drain": drain}
-
-
 FEATURE = FeatureRow(
     "admin",
     build,
     routes=api.routes.rows,
     views=_views,
     uses=("pages",),
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "drain",
+            "imserver.operate.admin.command:drain",
+            "Take the clients off a node, or let it serve them again.",
+        ),
+    ),
 )

@@ -3,13 +3,13 @@ that nobody changes unseen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imserver.operate.audit import api
 from imserver.operate.audit.audit_log import AuditLog, answers, build, offline
 from imserver.operate.audit.chain import AuditRow, Name
 from imserver.operate.audit.declared import SETTINGS, TABLES
-from imserver.plugin import FeatureRow
+from imserver.plugin import CommandOf, FeatureRow
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
@@ -44,13 +44,6 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.operate.audit.command import audit
-    from imserver.operate.audit.verification import check_rows
-
-    return {"audit": audit, "doctor": check_rows}
-
-
 FEATURE = FeatureRow(
     "audit",
     build,
@@ -60,6 +53,15 @@ FEATURE = FeatureRow(
     answers=answers,
     settings=SETTINGS,
     tables=TABLES,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "audit",
+            "imserver.operate.audit.command:audit",
+            "List, verify and export the audit log.",
+        ),
+        CommandOf(
+            "rows", "imserver.operate.audit.verification:check_rows", parent="doctor"
+        ),
+    ),
     offline=offline,
 )

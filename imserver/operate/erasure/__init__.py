@@ -7,19 +7,10 @@ and what goes on with erasures that a node could not end. The journal of
 erasures is a file in the data folder: a restored backup needs it.
 """
 
-from typing import Any
-
 from imserver.operate.erasure.declared import TABLES
 from imserver.operate.erasure.deletion import routes as app_routes
 from imserver.operate.erasure.parts import build, routes
-from imserver.plugin import FeatureRow
-
-
-def _commands() -> dict[str, Any]:
-    from imserver.operate.erasure.command import delete_app, erase
-
-    return {"erase": erase, "app delete": delete_app}
-
+from imserver.plugin import CommandOf, FeatureRow
 
 FEATURE = FeatureRow(
     "erasure",
@@ -27,5 +18,17 @@ FEATURE = FeatureRow(
     routes=(*routes.rows, *app_routes.rows),
     uses=("messages?", "accounts?"),
     tables=TABLES,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "erase",
+            "imserver.operate.erasure.command:erase",
+            "Erase a user, or compact the database.",
+        ),
+        CommandOf(
+            "delete",
+            "imserver.operate.erasure.command:delete_app",
+            "Delete an app with all that belongs to it.",
+            parent="app",
+        ),
+    ),
 )

@@ -15,7 +15,7 @@ from imserver.operate.exports.declared import (
     ExportSettings,
 )
 from imserver.operate.exports.exports import Exports
-from imserver.plugin import FeatureRow, Parts
+from imserver.plugin import CommandOf, FeatureRow, Parts
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
@@ -51,12 +51,6 @@ def _views(_forks: bool) -> Callable[..., Any]:
     return create_export_view
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.operate.exports.command import export, import_app
-
-    return {"export": export, "import": import_app}
-
-
 FEATURE = FeatureRow(
     "exports",
     _build,
@@ -66,5 +60,16 @@ FEATURE = FeatureRow(
     uses=("messages?", "audit?", "uploads?", "accounts?"),
     settings=SETTINGS,
     tables=TABLES,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "export",
+            "imserver.operate.exports.command:export",
+            "Write all data of an app or a user to a file.",
+        ),
+        CommandOf(
+            "import",
+            "imserver.operate.exports.command:import_app",
+            "Make an app from an archive of one.",
+        ),
+    ),
 )

@@ -5,12 +5,10 @@ What a key did is counted by the minute, route, app and address, and kept for
 ``keys.usage_days``. So an operator knows what somebody did with a stolen key.
 """
 
-from typing import Any
-
 from imserver.operate.keys import api
 from imserver.operate.keys.declared import SETTINGS, TABLES, KeyUsageSettings
 from imserver.operate.keys.usage import KeyUsage
-from imserver.plugin import FeatureRow, Parts
+from imserver.plugin import CommandOf, FeatureRow, Parts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -26,17 +24,24 @@ def build(core: Core) -> Parts:
     return Parts((usage,), run=(usage.run,), stop=usage.store)
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.operate.keys.command import deprecated, usage
-
-    return {"key deprecated": deprecated, "key usage": usage}
-
-
 FEATURE = FeatureRow(
     "keys",
     build,
     settings=SETTINGS,
     routes=api.routes.rows,
     tables=TABLES,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "deprecated",
+            "imserver.operate.keys.command:deprecated",
+            "Show who uses what is deprecated.",
+            parent="key",
+        ),
+        CommandOf(
+            "usage",
+            "imserver.operate.keys.command:usage",
+            "Show what the key with this id did, the newest first.",
+            parent="key",
+        ),
+    ),
 )

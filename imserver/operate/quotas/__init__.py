@@ -1,18 +1,9 @@
 """Quotas: how many pushes and stored messages an app may have in a day, and how
 many it had."""
 
-from typing import Any
-
 from imserver.operate.quotas.declared import SETTINGS, TABLES
 from imserver.operate.quotas.quotas import build, routes
-from imserver.plugin import FeatureRow
-
-
-def _commands() -> dict[str, Any]:
-    from imserver.operate.quotas.command import usage
-
-    return {"app usage": usage}
-
+from imserver.plugin import CommandOf, FeatureRow
 
 FEATURE = FeatureRow(
     "quotas",
@@ -21,5 +12,12 @@ FEATURE = FeatureRow(
     settings=SETTINGS,
     tables=TABLES,
     uses=("messages?",),
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "usage",
+            "imserver.operate.quotas.command:usage",
+            "Show what an app has used of its quotas, day by day in UTC.",
+            parent="app",
+        ),
+    ),
 )

@@ -2,18 +2,9 @@
 refused within an hour, and what refuses somebody now. One act lifts it.
 """
 
-from typing import Any
-
 from imserver.operate.refusals import api
 from imserver.operate.refusals.limits import answers, build
-from imserver.plugin import FeatureRow
-
-
-def _commands() -> dict[str, Any]:
-    from imserver.operate.refusals.command import why
-
-    return {"why": why}
-
+from imserver.plugin import CommandOf, FeatureRow
 
 FEATURE = FeatureRow(
     "refusals",
@@ -21,6 +12,12 @@ FEATURE = FeatureRow(
     routes=api.routes.rows,
     uses=("accounts?", "groups?"),
     answers=answers,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "why",
+            "imserver.operate.refusals.command:why",
+            "Say why somebody was refused, and lift it.",
+        ),
+    ),
 )
 """Why something was refused."""

@@ -5,20 +5,11 @@ can read it. What they do is a removal of messages that can be undone for a
 minute, or an act on a person, who sees the reason.
 """
 
-from typing import Any
-
 from imserver.operate.safety import api
 from imserver.operate.safety.declared import SETTINGS, TABLES
 from imserver.operate.safety.parts import build
 from imserver.operate.safety.wire import COMMANDS
-from imserver.plugin import FeatureRow
-
-
-def _commands() -> dict[str, Any]:
-    from imserver.operate.safety.command import moderate
-
-    return {"moderate": moderate}
-
+from imserver.plugin import CommandOf, FeatureRow
 
 FEATURE = FeatureRow(
     "safety",
@@ -28,5 +19,11 @@ FEATURE = FeatureRow(
     uses=("messages", "groups?", "accounts?", "audit?"),
     settings=SETTINGS,
     tables=TABLES,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "moderate",
+            "imserver.operate.safety.command:moderate",
+            "Delete messages, mute and ban users, list reports.",
+        ),
+    ),
 )

@@ -1,8 +1,6 @@
 """Accounts: users who register and log in, their friends, cards and forgotten
 passwords."""
 
-from typing import Any
-
 from imserver.people.accounts import (
     api,
     cards_api,
@@ -18,7 +16,7 @@ from imserver.people.accounts.identifiers import Identifier, checked
 from imserver.people.accounts.mailing import Mail, NotSent, send
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.accounts.tokens import secret_hash
-from imserver.plugin import FeatureRow
+from imserver.plugin import CommandOf, FeatureRow
 
 __all__ = [
     "FEATURE",
@@ -36,12 +34,6 @@ __all__ = [
 ]
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.people.accounts.command import account
-
-    return {"account": account}
-
-
 FEATURE = FeatureRow(
     "accounts",
     parts.build,
@@ -57,7 +49,13 @@ FEATURE = FeatureRow(
         *cards_api.routes.rows,
         *friends_api.routes.rows,
     ),
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "account",
+            "imserver.people.accounts.command:account",
+            "List, lock and import accounts.",
+        ),
+    ),
     answers=parts.answers,
     uses=("messages",),
     settings=SETTINGS,

@@ -2,13 +2,12 @@
 of its maker."""
 
 from time import time
-from typing import Any
 
 from imserver.people.invitations import api
 from imserver.people.invitations.declared import SETTINGS, TABLES
 from imserver.people.invitations.invitations import Invitations
 from imserver.people.invitations.mails import InvitationMails
-from imserver.plugin import FeatureRow, Parts
+from imserver.plugin import CommandOf, FeatureRow, Parts
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 
@@ -27,18 +26,18 @@ def _build(core: Core) -> Parts:
     )
 
 
-def _commands() -> dict[str, Any]:
-    from imserver.people.invitations.command import chat
-
-    return {"chat": chat}
-
-
 FEATURE = FeatureRow(
     "invitations",
     _build,
     routes=(*api.routes.rows, *api.staff_routes.rows, *api.mail_routes.rows),
     uses=("messages", "accounts", "groups", "pages?"),
     settings=SETTINGS,
-    commands=_commands,
+    commands=(
+        CommandOf(
+            "chat",
+            "imserver.people.invitations.command:chat",
+            "Make a chat for people; print links to it.",
+        ),
+    ),
     tables=TABLES,
 )

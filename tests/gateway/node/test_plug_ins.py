@@ -20,13 +20,15 @@ from tests.integration.cmd import logged_in
 from tests.support import ROOT, Server, clean_environment, eventually
 
 BELL = """
-from imserver.plugin import FeatureRow, Parts
-FEATURE = FeatureRow("bell", lambda core: Parts(("a bell",)), commands=lambda: {"bell": lamp})
+from imserver.plugin import CommandOf, FeatureRow, Parts
+FEATURE = FeatureRow(
+    "bell", lambda core: Parts(("a bell",)), commands=(CommandOf("bell", "bells:lamp", "Ring it."),)
+)
 """
 
 LAMP = '''
 from msgspec import Struct, json
-from imserver.plugin import FeatureRow, Parts
+from imserver.plugin import CommandOf, FeatureRow, Parts
 from imserver.plugin.http import PROBLEM, HttpResponse, Route
 from imserver.plugin.identity import Needs, Observer
 
@@ -80,10 +82,6 @@ def answer(value):
 def route(path, function):
     return Route("GET", path, Needs.ANYONE, function, style=PROBLEM, hot=True, service=lambda core, _: LAMP)
 
-def commands():
-    from lamp_command import lamp
-    return {"lamp": lamp}
-
 KINDS, ANSWERS = (Switched, Dimmed), True
 LAMP = Lamp()
 FEATURE = FeatureRow(
@@ -95,7 +93,7 @@ FEATURE = FeatureRow(
     ),
     uses=("bell?",),
     answers=lambda base: (LAMP,),
-    commands=commands,
+    commands=(CommandOf("lamp", "lamp_command:lamp", "Switch a lamp."),),
 )
 '''
 COMMAND = '''

@@ -1,0 +1,49 @@
+"""Rows of the command line: commands of ``imserver``, and what features add to
+some of them.
+
+A node reads the rows of its features and runs none of them, so this module
+imports nothing of the command line.
+"""
+
+from importlib import import_module
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+DOCTOR: Final = "doctor"
+"""The parent of rows that ``imserver doctor`` runs."""
+
+
+class CommandOf(Struct, frozen=True):
+    """One command of ``imserver``, or what a feature adds to one.
+
+    ``name``: the word that people write. ``parent``: the command below which it
+    stands, ``""`` for ``imserver`` itself. ``function``: ``"module:attribute"``,
+    which is imported when the command runs, so a list of commands loads none of
+    them. It is a command of click, whose first line is ``help``. ``absent``:
+    what to say where the package with the module is not installed.
+
+    With the parent ``doctor`` it is a function that yields findings
+    (:class:`imserver.plugin.commands.Finding`). A name as ``--files`` is an
+    option with a value, shown as ``metavar``, and tries something out: the
+    function gets the settings, the store, the apps and the value. The name
+    ``rows`` is a check that gets statements which read the database,
+    ``settings`` one that gets the settings. Both run each time.
+    """
+
+    name: str
+    function: str
+    help: str = ""
+    parent: Literal["", "app", "key", "doctor"] = ""
+    metavar: str = ""
+    absent: str = ""
+
+    @property
+    def words(self) -> str:
+        """What people write behind ``imserver``."""
+        return f"{self.parent} {self.name}".lstrip()
+
+    def load(self) -> Any:
+        """Import what runs the command. Raises ModuleNotFoundError."""
+        module, _, attribute = self.function.partition(":")
+        return getattr(import_module(module), attribute)
