@@ -87,10 +87,6 @@ LAYERS = (
 )
 
 MESSENGER = "messenger.messages"
-ROOMS = ("messages", "streams", "delivery", "channels", "search", "log")
-"""The rooms of stored messages: folders of the messenger that are no features
-on it."""
-
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
 # The load tool and the client are packages of their own. The server imports

@@ -199,7 +199,7 @@ class LogWriter:
         self._closed = False
         self._memory = WriterMemory()
         self._reports: list[Callable[[Commit], object]] = []
-        """See :meth:`report_to`."""
+        """See :meth:`report_commits_to`."""
         self.known: dict[str, int] = {}
         """App → the greatest id that is known to be stored, by any node.
         Read-only for others."""
@@ -317,7 +317,7 @@ class LogWriter:
 
         return self.run(app, work)
 
-    def report_to(self, stored: Callable[[Commit], object]) -> None:
+    def report_commits_to(self, stored: Callable[[Commit], object]) -> None:
         """Call ``stored`` from now on with all that this node stores, in commit
         order, before the senders have their results. It must not switch.
 

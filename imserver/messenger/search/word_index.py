@@ -107,7 +107,7 @@ class WordIndex(Store.Rows):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._recent = RecentEntries()
-        store.part(MessageLog).writer.report_to(self._recent.add)
+        store.part(MessageLog).writer.report_commits_to(self._recent.add)
 
     def close(self) -> None:
         """What is not in the index yet is in the log."""

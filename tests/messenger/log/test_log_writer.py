@@ -348,8 +348,8 @@ def test_who_hears_of_what_is_stored_fails_without_harm(
         heard.append(commit.last)
         raise ValueError(commit.app)
 
-    log.writer.report_to(fail)
-    log.writer.report_to(lambda commit: heard.append(commit.last))
+    log.writer.report_commits_to(fail)
+    log.writer.report_commits_to(lambda commit: heard.append(commit.last))
     drafts = [Draft(sender="ann", to_user="bob")] * 2
     assert all(isinstance(each, Appended) for each in log.writer.append(APP, drafts))
     assert heard == [2, 2]
