@@ -7,7 +7,7 @@ yet are scanned, as are all where no words are wanted.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -52,6 +52,9 @@ _ROWS_AT_ONCE: Final = 256
 """Rows of the index that one query reads: at most 16 MB."""
 _CHECKED_AT_ONCE: Final = 64
 """Messages with the words that one query reads."""
+_MANY_HITS: Final = 2048
+"""Of more messages with the words, the index says in which conversations they
+are: one of its rows has those of a segment."""
 _LINKS: Final = ("http://", "https://", "www.")
 _LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
 
@@ -304,66 +307,53 @@ class _LookUp:
         )
         return entries, some[0] - 1 if self._rest else self._after
 
-    def _ids_in(self, part: IndexPart, together: Sequence[Term]) -> Iterator[int]:
+    def _ids_in(self, part: IndexPart, together: Sequence[Term]) -> Iterable[int]:
         """The messages of these segments that have all terms, most of them in
         conversations of the user."""
         self._looked += len(part.segments)
         offsets_of: dict[int, set[int]] = {}
         for number, term in enumerate(self._terms):
-            offsets: dict[int, set[int]] = {}
-            own = (
-                [part.rows]
-                if term in together
-                else self._rows_with(term, list(offsets_of))
-            )
-            for rows in own:
-                buckets = buckets_of(term)
-                for segment, bucket, terms in rows:
-                    if bucket not in buckets or (number and segment not in offsets_of):
-                        continue
-                    if some := offsets_with(terms, term):
-                        offsets.setdefault(segment, set()).update(some)
-                    if is_long_turn():
-                        serve_others()
+            is_read = term in together
+            pages = [part.rows] if is_read else self._rows_with(term, list(offsets_of))
+            offsets = _look_up(term, pages, offsets_of if number else None)
             self._seen[term] += sum(map(len, offsets.values()))
-            both = (
-                offsets
-                if not number
-                else {each: offsets_of[each] & offsets[each] for each in offsets}
-            )
-            offsets_of = {segment: some for segment, some in both.items() if some}
+            if number:
+                for segment in offsets:
+                    offsets[segment] &= offsets_of[segment]
+            offsets_of = {segment: rest for segment, rest in offsets.items() if rest}
+
         count = sum(map(len, offsets_of.values()))
-        ids = (
-            segment * SEGMENT + offset
-            for segment, some in offsets_of.items()
-            for offset in some
-        )
-        # Of many, the conversations are read one by one: a row of the index has
-        # those of a segment.
-        if count > 2048:
-            mine = self._own_conversations()
-            rows = self._store.read_or(
-                list[Row](),
-                lambda sql: rows_of(sql, self._log, [CONVERSATIONS], list(offsets_of)),
-            )
-            for segment, _, row in rows:
-                offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
-                if is_long_turn():
-                    serve_others()
-        elif count > _CHECKED_AT_ONCE:
-            mine = self._own_conversations()
-            some_ids, statement = (
-                list(ids),
-                "SELECT m.id, m.conversation FROM message m WHERE m.log = %s",
-            )
-            pairs = self._store.read_or(
-                list[Row](),
-                lambda sql: sql.query_in(
-                    f"{statement} AND m.id IN {{}}", (self._log,), some_ids
-                ),
-            )
-            return (id for id, conversation in pairs if conversation in mine)
+        if count > _MANY_HITS:
+            self._keep_own(offsets_of)
+        ids = _ids_of(offsets_of)
+        if _CHECKED_AT_ONCE < count <= _MANY_HITS:
+            return self._own_among(ids)
         return ids
+
+    def _keep_own(self, offsets_of: dict[int, set[int]]) -> None:
+        """Leave out the messages of others' conversations, by the rows of the
+        index."""
+        mine = self._own_conversations()
+        segments = list(offsets_of)
+        rows = self._store.read_or(
+            list[Row](),
+            lambda sql: rows_of(sql, self._log, [CONVERSATIONS], segments),
+        )
+        for segment, _, row in rows:
+            offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
+            if is_long_turn():
+                serve_others()
+
+    def _own_among(self, ids: Sequence[int]) -> list[int]:
+        """Those of these messages that are in conversations of the user."""
+        mine = self._own_conversations()
+        statement = (
+            "SELECT m.id, m.conversation FROM message m WHERE m.log = %s AND m.id IN {}"
+        )
+        pairs = self._store.read_or(
+            list[Row](), lambda sql: sql.query_in(statement, (self._log,), ids)
+        )
+        return [id for id, conversation in pairs if conversation in mine]
 
     def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
         for some in chunks(segments, _ROWS_AT_ONCE // len(buckets_of(term))):
@@ -398,6 +388,34 @@ class _LookUp:
         )
         rows = sql.query_in(statement, (user, user, *values, self._log), ids)
         return fetch(sql, self._log, [row[0] for row in rows], user) if rows else []
+
+
+def _look_up(
+    term: Term, pages: Iterable[Sequence[Row]], within: Container[int] | None
+) -> dict[int, set[int]]:
+    """Segment → the offsets of its messages with a term. ``pages``: rows of the
+    index. ``within``: the segments that are wanted; None: all."""
+    buckets = buckets_of(term)
+    offsets_of: dict[int, set[int]] = {}
+    for rows in pages:
+        for segment, bucket, terms in rows:
+            if bucket not in buckets:
+                continue
+            if within is not None and segment not in within:
+                continue
+            if offsets := offsets_with(terms, term):
+                offsets_of.setdefault(segment, set()).update(offsets)
+            if is_long_turn():
+                serve_others()
+    return offsets_of
+
+
+def _ids_of(offsets_of: Mapping[int, Iterable[int]]) -> list[int]:
+    ids: list[int] = []
+    for segment, offsets in offsets_of.items():
+        first = segment * SEGMENT
+        ids += [first + offset for offset in offsets]
+    return ids
 
 
 _MATCHES: Final[dict[str, tuple[str, str]]] = {
