@@ -61,6 +61,19 @@ Resumed = Callable[[bool, bool], None]
 Must not switch."""
 
 
+class _Missed(Struct, frozen=True):
+    """What a client has missed, as :meth:`CatchUp.sync` has read it."""
+
+    entries: list[Entry]
+    more: bool
+    anew: bool
+    """See :meth:`CatchUp.must_begin_anew`."""
+    received: int
+    """The last id that the client has received."""
+    is_stored: bool
+    """Whether the log has come so far; a database that was restored has not."""
+
+
 class CatchUp(Service, dict=True):
     """Owner of ``Connection.log_subscription``, and of the reads of the extents
     of logs under way."""
@@ -195,34 +208,18 @@ class CatchUp(Service, dict=True):
         result of :meth:`must_begin_anew`, otherwise False. Raises
         StorageUnavailable.
         """
-        app, user, log_subscription = (
-            connection.app,
-            connection.user,
-            connection.log_subscription,
-        )
-        if app is None or user is None or log_subscription is None:
+        app = connection.app
+        log_subscription = connection.log_subscription
+        if app is None or connection.user is None or log_subscription is None:
             answer([], False, False)  # it has ended meanwhile
             return
-        rooms = (
-            log_subscription.positions
-            if isinstance(log_subscription, PongLogSubscription)
-            else None
-        )
+
         was_live = log_subscription.live
         backlog = log_subscription.backlog = list(log_subscription.backlog or ())
-        entries, more = list[Entry](), False
         try:
-            received = max(after, *rooms.values()) if rooms else after
-            is_stored = (
-                self.follower.position(app) >= received
-                or self._log.entries.head(app) >= received
+            missed = self._read_missed(
+                connection, log_subscription, after, limit, checks
             )
-            anew = checks and not is_stored
-            if not anew:
-                entries, more = self.page(app, user, after, limit, rooms)
-                # The extent is read after the page, which may lack what has
-                # expired meanwhile.
-                anew = checks and self.must_begin_anew(connection, after)
         except BaseException:
             # else a later sync owns it, or it was answered
             if log_subscription.backlog is backlog:
@@ -236,9 +233,11 @@ class CatchUp(Service, dict=True):
         if connection.log_subscription is not log_subscription:
             answer([], False, False)
             return
-        if not more:
+
+        entries = missed.entries
+        if not missed.more:
             entries = self._before_results(connection, entries)
-        if not answer(entries, more, anew):
+        if not answer(entries, missed.more, missed.anew):
             # Held messages are on the next pages; acknowledgements wait for the
             # last page.
             log_subscription.backlog = acks_in(log_subscription.backlog or ())
@@ -246,10 +245,36 @@ class CatchUp(Service, dict=True):
         covered = entries[-1].id if entries else after
         # Received from another node or in this page, and still to be delivered
         # by this node to others.
-        ahead = max(covered, received) if is_stored else 0
+        ahead = max(covered, missed.received) if missed.is_stored else 0
         if ahead > self.follower.position(app):
             self.log_subscriptions.is_ahead(app, connection, ahead)
         self._go_live(connection, log_subscription, covered)
+
+    def _read_missed(
+        self,
+        connection: Connection,
+        log_subscription: LogSubscription,
+        after: int,
+        limit: int,
+        checks: bool,
+    ) -> _Missed:
+        """Read a page of :meth:`sync`. Switches. Raises StorageUnavailable."""
+        app, user = app_and_user(connection)
+        rooms: Mapping[str, int] | None = None
+        if isinstance(log_subscription, PongLogSubscription):
+            rooms = log_subscription.positions
+        received = max(after, *rooms.values()) if rooms else after
+        is_stored = (
+            self.follower.position(app) >= received
+            or self._log.entries.head(app) >= received
+        )
+        if checks and not is_stored:
+            return _Missed([], False, True, received, is_stored)
+        entries, more = self.page(app, user, after, limit, rooms)
+        # The extent is read after the page, which may lack what has expired
+        # meanwhile.
+        anew = checks and self.must_begin_anew(connection, after)
+        return _Missed(entries, more, anew, received, is_stored)
 
     def _before_results(
         self, connection: Connection, entries: list[Entry]

@@ -47,38 +47,34 @@ class LogPushes(StoredPushes):
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
         if app.startswith(SYSTEM_PREFIX):
             return [Problems.STORE_UNAVAILABLE for _ in pushes]
-        ids = self._ids
-        claims: list[Claimed | Waiting]
-        if len(pushes) == 1:  # a push that holds no claim may wait for others
-            claims = [ids.claim(app, pushes[0].key, pushes[0].digest)]
-        else:
-            claims = ids.claim_each(
-                app, [push.key for push in pushes], [push.digest for push in pushes]
-            )
+        claims = self._claims(app, pushes)
         outcomes: list[list[Stored]] = [[] for _ in pushes]
         waiting = _Drafts(self._messaging, app)
         try:
-            for push, claim, done in zip(pushes, claims, outcomes, strict=True):
-                if isinstance(claim, IdReused | Waiting):
-                    continue
-                done += [
-                    Rejected(RejectReason.INVALID, "the receiver is the sender")
-                ] * len(push.targets)
-                for index, draft in enumerate(_drafts(push)):
-                    if draft.conversation or draft.to_user != draft.sender:
-                        waiting.send(draft, done, index)
-                    if not (index + 1) % YIELD_TARGETS:
-                        serve_others()
+            for push, claim, results in zip(pushes, claims, outcomes, strict=True):
+                if not isinstance(claim, IdReused | Waiting):
+                    waiting.send_all(push, results)
             waiting.wait()
         finally:
-            for push, claim, done in zip(pushes, claims, outcomes, strict=True):
+            for push, claim, results in zip(pushes, claims, outcomes, strict=True):
                 if isinstance(claim, int):
-                    stored = any(isinstance(each, Appended) for each in done)
-                    ids.settle(claim, stored, push.digest, bytes([Outcome.STORED]))
+                    stored = any(isinstance(result, Appended) for result in results)
+                    self._ids.settle(
+                        claim, stored, push.digest, bytes([Outcome.STORED])
+                    )
         return [
-            self._finished(app, push, claim, done)
-            for push, claim, done in zip(pushes, claims, outcomes, strict=True)
+            self._finished(app, push, claim, results)
+            for push, claim, results in zip(pushes, claims, outcomes, strict=True)
         ]
+
+    def _claims(
+        self, app: str, pushes: Sequence[PushToStore]
+    ) -> Sequence[Claimed | Waiting]:
+        if len(pushes) == 1:  # a push that holds no claim may wait for others
+            return [self._ids.claim(app, pushes[0].key, pushes[0].digest)]
+        keys = [push.key for push in pushes]
+        digests = [push.digest for push in pushes]
+        return self._ids.claim_each(app, keys, digests)
 
     def _finished(
         self,
@@ -109,6 +105,16 @@ class _Drafts(Service):
     _app: str
     _left: int = 0
     _settled: Flag = field(default_factory=Flag)
+
+    def send_all(self, push: PushToStore, into: list[Stored]) -> None:
+        """Send the drafts of a push; ``into`` gets a result for each target."""
+        to_self = Rejected(RejectReason.INVALID, "the receiver is the sender")
+        into += [to_self] * len(push.targets)
+        for index, draft in enumerate(_drafts(push)):
+            if draft.conversation or draft.to_user != draft.sender:
+                self.send(draft, into, index)
+            if not (index + 1) % YIELD_TARGETS:
+                serve_others()
 
     def send(self, draft: Draft, into: list[Stored], index: int) -> None:
         """Send a draft; its result is put into ``into[index]``."""
