@@ -280,32 +280,9 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     until it is cancelled, and takes any number of votes. A question that
     somebody has answered is not edited any more, one that is `fixed` never.
     """
-    if wrong := _poll_objection(request):
+    if wrong := _objection(call, request):
         raise ApiProblem.invalid(wrong)
-    if request.to == call.user:
-        raise ApiProblem.invalid("`to`: the receiver is the sender")
-    if not request.options and not request.free_text:
-        raise ApiProblem.invalid("Give `options`, or `free_text`, or both")
-    if len({one.value for one in request.options}) < len(request.options):
-        raise ApiProblem.invalid("`options`: two have the same value")
-    if any(len(one.value.encode()) > Limit.BUTTON for one in request.options):
-        raise ApiProblem.invalid("`options`: a value has at most 64 bytes")
-    ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
-    if request.options:
-        ask["options"] = [
-            {"text": one.text, "value": one.value} for one in request.options
-        ]
-    if request.free_text:
-        ask["text"] = True
-    if request.of is not UNSET:
-        ask["of"] = _answerers(api, call, request, request.of)
-    if request.poll:
-        kind = {"many": request.many, "anonymous": request.anonymous}
-        ask |= {"of": [], "poll": {key: True for key in kind if kind[key]}}
-    if request.fixed:
-        ask["fixed"] = True
-    if request.seconds:
-        ask["until"] = api.log.asks.time_ms() + request.seconds * 1000
+    ask = _question_of(api, call, request)
     sent = api.messages.send(
         call,
         SendRequest(
@@ -322,6 +299,43 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     if request.seconds:
         api.log.asks.news.set()
     return api.show(call.app, call.user, sent.id)
+
+
+def _objection(call: Call, request: AskRequest) -> str:
+    """Why it can be no question; ``""`` if it can."""
+    if wrong := _poll_objection(request):
+        return wrong
+    if request.to == call.user:
+        return "`to`: the receiver is the sender"
+    if not request.options and not request.free_text:
+        return "Give `options`, or `free_text`, or both"
+    if len({option.value for option in request.options}) < len(request.options):
+        return "`options`: two have the same value"
+    if any(len(option.value.encode()) > Limit.BUTTON for option in request.options):
+        return "`options`: a value has at most 64 bytes"
+    return ""
+
+
+def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]:
+    """What the ``meta`` of a message says of its question. Raises ApiProblem if
+    somebody may not answer who shall."""
+    ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
+    if request.options:
+        ask["options"] = [
+            {"text": option.text, "value": option.value} for option in request.options
+        ]
+    if request.free_text:
+        ask["text"] = True
+    if request.of is not UNSET:
+        ask["of"] = _answerers(api, call, request, request.of)
+    if request.poll:
+        kind = {"many": request.many, "anonymous": request.anonymous}
+        ask |= {"of": [], "poll": {key: True for key in kind if kind[key]}}
+    if request.fixed:
+        ask["fixed"] = True
+    if request.seconds:
+        ask["until"] = api.log.asks.time_ms() + request.seconds * 1000
+    return ask
 
 
 def _poll_objection(request: AskRequest) -> str:
