@@ -106,8 +106,8 @@ def with_charts(board: dict[str, Any], metrics: Iterable[Metric]) -> dict[str, A
         if re.search(rf"\b{metric.name}(_bucket)?\b", shown):
             continue
         number = max(panel["id"] for panel in panels) + 1
-        places = [panel["gridPos"] for panel in panels]
-        top = max(place["y"] + place["h"] for place in places)
+        positions = [panel["gridPos"] for panel in panels]
+        top = max(position["y"] + position["h"] for position in positions)
         panels.append(chart_of(metric, number, top))
     return {**board, "panels": panels}
 

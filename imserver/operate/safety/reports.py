@@ -345,14 +345,14 @@ class Reports(Store.Rows):
         )
         what = f"A message of {who}" if report.message else who
         happened = "asks to lift a ban" if report.reason == APPEAL else "was reported"
-        place = "".join(f' in "{name}"' for name in groups.values())
+        in_group = "".join(f' in "{name}"' for name in groups.values())
         page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
         if self._chat and app == GOCHAT:
             page = f" {self._chat}#manage={id}"
         act = Draft.Meta.Moderation("report", report=id)
         draft = Draft(
             sender="",
-            body=f"{what} {happened}{place} ({report.reason}).{page}".encode(),
+            body=f"{what} {happened}{in_group} ({report.reason}).{page}".encode(),
             time_ms=int(time() * 1000),
             meta=Draft.Meta(moderation=act).to_bytes(),
         )
