@@ -49,6 +49,9 @@ NAME: Final = "sse"
 COMMENT: Final = b":\n\n"
 """A comment, which prevents that the connection is idle."""
 
+MIN_RETRY_MS: Final = 1000
+MAX_RETRY_MS: Final = 5000
+"""Time after which a client reconnects."""
 _TEXT: Final = "text/event-stream"
 
 
@@ -319,17 +322,8 @@ class EventStreams:
         if not decision.ok:
             stream.close(decision.close)
             return
-        user = request.user or decision.user
-        if not (user and self._sessions.takes_user(request.app, user)):
-            self._logins.refused("user", request.app, user, stream.peer)
-            too_long = "`user` is longer than this app allows (`max_user_bytes`)"
-            raise ApiProblem.invalid(too_long if user else "`user`: name the user")
-        cursor = None if request.cursor is UNSET else request.cursor
-        start = (
-            None
-            if self._starts is None
-            else self._starts.start(request.app, user, cursor)
-        )
+        user = self._user_of(stream, request, decision.user)
+        start = self._start_of(request, user)
         if not stream.is_open:
             return
         login = Login(request.app, user, request.token, request.device)
@@ -339,10 +333,8 @@ class EventStreams:
             return
         # Nothing switches between the login and here, so no event can precede
         # the head.
-        stream.begin(
-            self._encoding_of(request.app),
-            head("" if decision.claims is None else user),
-        )
+        proved_user = "" if decision.claims is None else user
+        stream.begin(self._encoding_of(request.app), head(proved_user))
         try:
             for channel in channels:
                 self._channels.subscriptions.join(request.app, channel, stream)
@@ -350,6 +342,39 @@ class EventStreams:
             stream.close(CloseCode.NOT_ALLOWED, str(refused))
         if not stream.is_open:
             return
+        stream.send(self._ready(stream, request, channels, start))
+        if self._starts is not None and start is not None:
+            self._starts.send(stream, start)
+
+    def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
+        """The user who logs in: of the request, or ``named`` by its token.
+        Raises ApiProblem for one that the app does not take."""
+        user = request.user or named
+        if user and self._sessions.takes_user(request.app, user):
+            return user
+        self._logins.refused("user", request.app, user, stream.peer)
+        if not user:
+            raise ApiProblem.invalid("`user`: name the user")
+        raise ApiProblem.invalid(
+            "`user` is longer than this app allows (`max_user_bytes`)"
+        )
+
+    def _start_of(self, request: EventsQuery, user: str) -> Any:
+        """Where the stored messages of a stream begin; None: it has none. May
+        switch. Raises StorageUnavailable."""
+        if self._starts is None:
+            return None
+        cursor = None if request.cursor is UNSET else request.cursor
+        return self._starts.start(request.app, user, cursor)
+
+    def _ready(
+        self,
+        stream: Stream,
+        request: EventsQuery,
+        channels: Iterable[str],
+        start: Any,
+    ) -> bytes:
+        """The first event of a stream. ``start``: see :meth:`_start_of`."""
         about: dict[str, object] = {
             "event": "ready",
             "app": stream.app,
@@ -360,12 +385,10 @@ class EventStreams:
         }
         if request.with_id:
             about["connection"] = self._connections.id_of(stream)
-        cursor = None if start is None else start.cursor
         # The time after which a client reconnects differs, so that they do not
         # all come at once.
-        stream.send(ready(about, random.randint(1000, 5000), cursor))
-        if self._starts is not None and start is not None:
-            self._starts.send(stream, start)
+        retry_ms = random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
+        return ready(about, retry_ms, None if start is None else start.cursor)
 
 
 routes = Resource("events", lambda _, api: api, hot=False)
