@@ -45,7 +45,13 @@ from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.logging import request_id
 from imserver.gateway.model import ACCEPTED, DialectState, Outcome, Service
 from imserver.gateway.protocol.dialect import PublisherDialect
-from imserver.gateway.push.idempotency import UNTRACKED, Claimed, Waiting
+from imserver.gateway.push.idempotency import (
+    UNTRACKED,
+    Claimed,
+    First,
+    IdReused,
+    Waiting,
+)
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import DialectPath, Head, host_of
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
@@ -410,13 +416,13 @@ def _send_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[PushResult | ApiProblem]:
     """Carry out pushes to one user each, all in one app. May switch."""
-    app, ids, count = pushes[0].app, api.core.idempotency, len(pushes)
+    app = pushes[0].app
     keys = [checked.key for checked in pushes]
-    digests = [0] * count
-    claims: list[Claimed | Waiting] = [UNTRACKED] * count
+    digests = [0] * len(pushes)
+    claims: list[Claimed | Waiting] = [UNTRACKED] * len(pushes)
     if any(keys):  # most pushes have no id
         digests = [checked.digest for checked in pushes]
-        claims = ids.claim_each(app, keys, digests)
+        claims = api.core.idempotency.claim_each(app, keys, digests)
     mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
     outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
     quota = api.core.metrics.pushes.spent(app)
@@ -430,28 +436,33 @@ def _send_each(
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]
             if claim and isinstance(claim, int):
-                ids.settle(
-                    claim, outcome in ACCEPTED, digests[index], _RESULTS[outcome]
+                accepted = outcome in ACCEPTED
+                api.core.idempotency.settle(
+                    claim, accepted, digests[index], _RESULTS[outcome]
                 )
-    results: list[PushResult | ApiProblem] = [
-        _NOT_ACCEPTED if quota is None else spent(quota)
-    ] * count
+
+    failure = _NOT_ACCEPTED if quota is None else spent(quota)
+    results: list[PushResult | ApiProblem] = [failure] * len(pushes)
     for index, outcome in zip(mine, outcomes, strict=True):
         if outcome is not _FAILED:
             results[index] = Sent(pushes[index].push, [outcome])
-    for index, claim in enumerate(claims if len(mine) < count else ()):
-        if isinstance(claim, int):
-            continue
-        checked = pushes[index]
-        try:
-            # no claim is held any more, so this may wait
-            if isinstance(claim, Waiting):
-                results[index] = send(api, checked)
-            else:
-                results[index] = repeated(checked.push, claim)
-        except ApiProblem as problem:
-            results[index] = problem
+    for index, claim in enumerate(claims):
+        if not isinstance(claim, int):
+            results[index] = _result_of_repeat(api, pushes[index], claim)
     return results
+
+
+def _result_of_repeat(
+    api: Api, checked: CheckedPush, claim: First | IdReused | Waiting | None
+) -> PushResult | ApiProblem:
+    """The result of a push whose id was used before, or is held by another one
+    now. The caller holds no claim any more, so this may wait. May switch."""
+    try:
+        if isinstance(claim, Waiting):
+            return send(api, checked)
+        return repeated(checked.push, claim)
+    except ApiProblem as problem:
+        return problem
 
 
 # --- the route ----------------------------------------------------------------
