@@ -8,7 +8,7 @@ flags are 0 or 1.
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -162,6 +162,29 @@ class BadRows(ImserverError):
     """These rows cannot be imported. The text says why."""
 
 
+def _check_ids(table: str, ids: Iterable[Any]) -> None:
+    """Raise BadRows for an id that no server gives."""
+    for id in ids:
+        if not _is_id(id):
+            raise BadRows(
+                f"no server gives a row of the table {table} the id {id!r:.100}"
+            )
+
+
+def _check_parents(
+    table: Table, column: str, ids: Iterable[Any], parents: Collection[int]
+) -> None:
+    """Raise BadRows if a row has no parent. ``ids``: the values of ``column``,
+    which says the parent. One that is not in the key may be 0: none."""
+    may_be_none = column not in table.key
+    for id in ids:
+        if id not in parents and not (may_be_none and id == 0):
+            raise BadRows(
+                f"the table {table.name} has rows of {Table.PARENT}s that are not in "
+                "the archive"
+            )
+
+
 class ImportedRows:
     """Stores rows of an app. Its methods run in the transactions of their
     callers.
@@ -214,40 +237,30 @@ class ImportedRows:
         """
         table = self._tables[name]
         kinds = self._kinds(sql, name, columns)
-        is_shared = (
-            table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
-        )
-        numbered = (
-            table.key
-            if is_shared
-            else [column for column in table.key if column == "id"]
-        )
         for row in rows:
             for value, kind in zip(row, kinds, strict=True):
                 _stored(value, kind)
-        if missing := {*table.parents, *({"id"} & {*table.key})} - {*columns}:
+        missing = {*table.parents, *({"id"} & {*table.key})} - {*columns}
+        if missing:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
+
+        # A key of one column that is no app is unique among all apps.
+        is_shared = (
+            table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
+        )
+        numbered = table.key if is_shared else {"id"} & {*table.key}
         ids = [row[columns.index(column)] for column in numbered for row in rows]
-        if wrong := [id for id in ids if not _is_id(id)]:
-            raise BadRows(
-                f"no server gives a row of the table {name} the id {wrong[0]!r:.100}"
-            )
+        _check_ids(name, ids)
         if name == Table.PARENT:
             parents.update(ids)
         for column in table.parents:
-            at, may_be_none = columns.index(column), column not in table.key
-            if any(
-                row[at] not in parents and not (may_be_none and row[at] == 0)
-                for row in rows
-            ):
-                raise BadRows(
-                    f"the table {name} has rows of {Table.PARENT}s that are not in the archive"
-                )
+            _check_parents(
+                table, column, [row[columns.index(column)] for row in rows], parents
+            )
         if not is_shared:
             return ""
-        there = sql.query_in(
-            f"SELECT {numbered[0]} FROM {name} WHERE {numbered[0]} IN {{}}", (), ids
-        )
+        key = table.key[0]
+        there = sql.query_in(f"SELECT {key} FROM {name} WHERE {key} IN {{}}", (), ids)
         return str(there[0][0]) if there else ""
 
     def add(
