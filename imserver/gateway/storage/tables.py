@@ -45,6 +45,14 @@ class Reason(Struct, frozen=True):
 
 
 _EMPTY: Final = {"small": 0, "int": 0, "big": 0}
+_USER_AS: Final[dict[str, str]] = {"big": "account", "byt": "bytes"}
+"""The first letters of the kind of a column with a user → ``user_as``; other
+kinds have the user as text."""
+
+
+def _is_of_key(kind: str) -> bool:
+    """Whether a column of this kind belongs to the primary key."""
+    return kind.endswith("*") or "serial" in kind
 
 
 class Table(Struct, frozen=True, kw_only=True):
@@ -105,49 +113,42 @@ class Table(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.types:
-            columns = [each.split() for each in self.types.split(",")]
-            user, kind, *_ = next(
-                (each for each in columns if "user" in each[2:]), ("", "")
-            )
-            if user and not self.of_user:
-                user_as = {"big": "account", "byt": "bytes"}.get(kind[:3], "text")
-                force_setattr(self, "user_as", user_as)
-            of_user = self.of_user or (f"{user} = %s" if user else self.of_app)
-            why = of_user if isinstance(of_user, Reason) else ()
-            for name, value in (
-                (
-                    "key",
-                    tuple(
-                        each[0]
-                        for each in columns
-                        if each[1][-1] == "*" or "serial" in each[1]
-                    ),
-                ),
-                ("of_user", of_user),
-                (
-                    "erase_user",
-                    why
-                    or (f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}",),
-                ),
-                (
-                    "columns",
-                    tuple(each[0] for each in columns if "out" in each[2:]) or why,
-                ),
-                (
-                    "imported",
-                    tuple(
-                        (each[0], _EMPTY.get(each[1], ""))
-                        for each in columns
-                        if "empty" in each
-                    ),
-                ),
-            ):
-                if not getattr(self, name):
-                    force_setattr(self, name, value)
+            self._take_types([words.split() for words in self.types.split(",")])
         if not (self.key and self.of_user and self.columns):
             raise ValueError(
                 f"table {self.name}: no key, no word about users, or nothing to export"
             )
+
+    def _take_types(self, columns: list[list[str]]) -> None:
+        """Make of ``types`` what is not given. A column is its name, its type,
+        and words about it."""
+        user = user_kind = ""
+        for name, kind, *words in columns:
+            if "user" in words:
+                user, user_kind = name, kind
+                break
+        if user and not self.of_user:
+            force_setattr(self, "user_as", _USER_AS.get(user_kind[:3], "text"))
+        of_user = self.of_user or (f"{user} = %s" if user else self.of_app)
+        reason = of_user if isinstance(of_user, Reason) else ()
+        key = [name for name, kind, *_ in columns if _is_of_key(kind)]
+        exported = [name for name, _, *words in columns if "out" in words]
+        empty = [
+            (name, _EMPTY.get(kind, ""))
+            for name, kind, *words in columns
+            if "empty" in words
+        ]
+        erase = f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}"
+        values = {
+            "key": tuple(key),
+            "of_user": of_user,
+            "erase_user": reason or (erase,),
+            "columns": tuple(exported) or reason,
+            "imported": tuple(empty),
+        }
+        for field, value in values.items():
+            if not getattr(self, field):
+                force_setattr(self, field, value)
 
     @property
     def exported(self) -> str:
