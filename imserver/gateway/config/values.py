@@ -387,32 +387,51 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
     that name apps to text."""
     kind = _kind(hint)
     if isinstance(kind, inspect.Metadata):
-        if kind.extra and kind.extra.get("number") and type(value) is int:
-            value = str(value)
-        if kind.extra and kind.extra.get("auto") and value == AUTO:
-            value = 0
+        value = _spelled_out(value, kind.extra or {})
         kind = kind.type
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
         raise locations.wrong(name, f"expected one of {choices}; got {value!r}")
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
-        item_hint = get_args(bare(hint))[0]
-        for i, item in enumerate(value):
-            locations.note_item(f"{name}[{i}]", item)
-        return [
-            _shape(item_hint, item, f"{name}[{i}]", locations)
-            for i, item in enumerate(value)
-        ]
+        return _shape_items(hint, value, name, locations)
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
         return _shape_dict(hint, value, name, locations)
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
-        shaped = _shape_fields(hints_of(kind.cls), value, name, locations)
-        for field in msgspec.structs.fields(kind.cls):
-            if field.required and field.name not in shaped:
-                raise locations.wrong(name, f"{field.name} is missing")
-        return shaped
+        return _shape_struct(kind.cls, value, name, locations)
     _check_type(hint, value, name, locations)
     return value
+
+
+def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
+    """A value in the form that its setting has (``extra``: what the setting says
+    of itself): a number that names an app as text, the word for 0 as 0."""
+    if extra.get("number") and type(value) is int:
+        value = str(value)
+    if extra.get("auto") and value == AUTO:
+        value = 0
+    return value
+
+
+def _shape_items(
+    hint: Any, value: list[Any], name: str, locations: Locations
+) -> list[Any]:
+    item_hint = get_args(bare(hint))[0]
+    for index, item in enumerate(value):
+        locations.note_item(f"{name}[{index}]", item)
+    return [
+        _shape(item_hint, item, f"{name}[{index}]", locations)
+        for index, item in enumerate(value)
+    ]
+
+
+def _shape_struct(
+    kind: type[msgspec.Struct], value: dict[Any, Any], name: str, locations: Locations
+) -> dict[str, Any]:
+    shaped = _shape_fields(hints_of(kind), value, name, locations)
+    for info in msgspec.structs.fields(kind):
+        if info.required and info.name not in shaped:
+            raise locations.wrong(name, f"{info.name} is missing")
+    return shaped
 
 
 def _shape_dict(
@@ -754,62 +773,62 @@ def _check_secrets(config: Config, locations: Locations) -> None:
 
 
 def _check_listening(config: Config, locations: Locations) -> None:
-    app, echo_path = config.app, config.debug.echo_path
+    app = config.app
     if app.http_port and app.http_port == app.websocket_port:
         raise ConfigError(
             f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}"
         )
-    ports = [
-        app.http_port,
-        app.websocket_port,
-        *(row.port for row in config.server.extra_listen),
-    ]
-    sockets = [row.socket for row in config.server.extra_listen]
-    listeners = "server.extra_listen"
-    for number, row in enumerate(config.server.extra_listen):
-        where, is_port = f"{listeners}[{number}]", row.port != NO_PORT
-        _refuse(
-            is_port == bool(row.socket),
-            locations,
-            where,
-            "expected either a port or a socket",
-        )
-        _refuse(row.socket and row.host, locations, where, "a socket has no host")
-        unread = row.proxy_protocol and config.server.http != "front"
-        problem = "only server.http: front reads the PROXY protocol"
-        _refuse(unread, locations, f"{where}.proxy_protocol", problem)
-        is_twice = row.port > 0 and ports.count(row.port) > 1
-        _refuse(is_twice, locations, listeners, f"port {row.port} is given twice")
-        is_twice = row.socket != "" and sockets.count(row.socket) > 1
-        _refuse(
-            is_twice, locations, listeners, f"the socket {row.socket} is given twice"
-        )
-        problem = f"there is no /ws under {row.path}: no ws_dialect"
-        _refuse(row.path and row.ws_dialect, locations, listeners, problem)
+    _check_listeners(config, locations)
     names = [row.host.lower() for row in config.server.extra_hosts]
     for host in names:
         is_twice = names.count(host) > 1
         _refuse(
             is_twice, locations, "server.extra_hosts", f"the host {host} is given twice"
         )
-    is_taken = echo_path and (
-        not echo_path.startswith("/") or echo_path in _RESERVED_PATHS
-    )
+    echo_path = config.debug.echo_path
+    is_free = echo_path.startswith("/") and echo_path not in _RESERVED_PATHS
     problem = f"expected a free path such as /echo, got {echo_path!r}"
-    _refuse(is_taken, locations, "debug.echo_path", problem)
-    hosts = {"server.host": config.server.host}
-    hosts |= {
-        f"server.extra_listen[{n}].host": row.host
-        for n, row in enumerate(config.server.extra_listen)
-    }
-    for name, host in hosts.items():
-        try:
-            if re.fullmatch(r"[\d.]+", host):
-                ipaddress.IPv4Address(host)
-        except ValueError:
-            raise locations.wrong(name, f"expected an address, got {host!r}") from None
+    _refuse(echo_path and not is_free, locations, "debug.echo_path", problem)
+    _check_address(config.server.host, "server.host", locations)
+    for number, row in enumerate(config.server.extra_listen):
+        _check_address(row.host, f"server.extra_listen[{number}].host", locations)
     _check_origins(config.server.origins, "server.origins", locations)
     _check_networks(config.server.trusted_proxies, "server.trusted_proxies", locations)
+
+
+def _check_listeners(config: Config, locations: Locations) -> None:
+    """Check the additional listeners, each alone and beside the others."""
+    rows = config.server.extra_listen
+    ports = [row.port for row in rows]
+    ports += [config.app.http_port, config.app.websocket_port]
+    sockets = [row.socket for row in rows]
+    listeners = "server.extra_listen"
+    for number, row in enumerate(rows):
+        name = f"{listeners}[{number}]"
+        is_port = row.port != NO_PORT
+        problem = "expected either a port or a socket"
+        _refuse(is_port == bool(row.socket), locations, name, problem)
+        _refuse(row.socket and row.host, locations, name, "a socket has no host")
+        is_unread = row.proxy_protocol and config.server.http != "front"
+        problem = "only server.http: front reads the PROXY protocol"
+        _refuse(is_unread, locations, f"{name}.proxy_protocol", problem)
+        is_twice = row.port > 0 and ports.count(row.port) > 1
+        _refuse(is_twice, locations, listeners, f"port {row.port} is given twice")
+        is_twice = row.socket != "" and sockets.count(row.socket) > 1
+        problem = f"the socket {row.socket} is given twice"
+        _refuse(is_twice, locations, listeners, problem)
+        problem = f"there is no /ws under {row.path}: no ws_dialect"
+        _refuse(row.path and row.ws_dialect, locations, listeners, problem)
+
+
+def _check_address(host: str, name: str, locations: Locations) -> None:
+    """Check what looks like an IPv4 address."""
+    if not re.fullmatch(r"[\d.]+", host):
+        return
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        raise locations.wrong(name, f"expected an address, got {host!r}") from None
 
 
 def _check_apps(config: Config, locations: Locations) -> None:
