@@ -181,44 +181,47 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _read_whole(self, sock: Any) -> bool:
         """Read a whole request and put its plain form into the reader. False if
         there is nothing to serve."""
-        listener, reader = self.server.listener_context, self._reader
+        listener = self.server.listener_context
+        reader = self._reader
         raw = self._await_head()
         if not raw:
             return False
         head = parse_head(raw, listener.mounts)
         origins = listener.gate.origins
-        if (
-            origins.demo
-            and (objection := origins.objection(head.headers, head.path)) is not None
-        ):
-            self._end(problem_response(objection, CORS))
-            return False
-        if not (head.chunked or head.length) and self._streamed(head):
+        if origins.demo:
+            objection = origins.objection(head.headers, head.path)
+            if objection is not None:
+                self._end(problem_response(objection, CORS))
+                return False
+        has_body = head.chunked or bool(head.length)
+        if not has_body and self._streamed(head):
             return False
         if streams(head, listener.streamed):
             reader.put_back(plain_head(reader.read(len(raw)), head))
             return True
-        if head.chunked or head.length:
-            body = listener.begin_body(head, self.client_address)
-            if (
-                "expect" in head.headers
-                and head.version == "1.1"
-                and not body.too_large
-            ):
-                sock.sendall(CONTINUE)
-            if not reader.await_body(raw, head, body):
-                return False
-            # the plain form would hide an empty body from the gate
-            if head.upgrade and head.chunked:
-                raise BadHead(Problems.BAD_REQUEST, "an upgrade with a body")
-            if body.too_large:
-                self._end(listener.refuse_too_large(head, self.client_address))
-                return False
-            if self._streamed(head, bytes(body.content)):
-                return False
-        elif head.altered:
+        if has_body:
+            return self._read_body(sock, raw, head)
+        if head.altered:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
         return True
+
+    def _read_body(self, sock: Any, raw: bytes, head: ParsedHead) -> bool:
+        """Read the body of a request with this head (``raw`` as it came). False
+        if there is nothing to serve."""
+        listener = self.server.listener_context
+        body = listener.begin_body(head, self.client_address)
+        awaits_word = "expect" in head.headers and head.version == "1.1"
+        if awaits_word and not body.too_large:
+            sock.sendall(CONTINUE)
+        if not self._reader.await_body(raw, head, body):
+            return False
+        # the plain form would hide an empty body from the gate
+        if head.upgrade and head.chunked:
+            raise BadHead(Problems.BAD_REQUEST, "an upgrade with a body")
+        if body.too_large:
+            self._end(listener.refuse_too_large(head, self.client_address))
+            return False
+        return not self._streamed(head, bytes(body.content))
 
     def _await_head(self) -> bytes:
         """Wait for the head of a request; see :meth:`Reader.await_head`."""
