@@ -145,9 +145,8 @@ LIST_MEMBERS: Final = 10_000
 
 def client_refusal(text: str) -> HttpResponse:
     """Code -1 and a text."""
-    return HttpResponse(
-        200, b'{"code":-1,"msg":%b,"data":[]}' % msgspec.json.encode(text)
-    )
+    body = b'{"code":-1,"msg":%b,"data":[]}' % msgspec.json.encode(text)
+    return HttpResponse(200, body, refuses=True)
 
 
 UNAUTHORIZED: Final = client_refusal("未授权")
@@ -411,7 +410,6 @@ _ROW: Final[dict[str, Any]] = {
     "style": replace(
         PROBLEM, refuse=_refuse, everywhere=True, options=HttpResponse(405, b"")
     ),
-    "success": b'{"code":0,',
     "service": lambda core, api: ClientApi(core.service(ClientService), core, api),
 }
 _DRIVEN: Final[dict[str, Any]] = {"read": _read_system, **_ROW}

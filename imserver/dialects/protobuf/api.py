@@ -33,7 +33,8 @@ class GoChatApi(Struct, frozen=True):
 
 def refusal(text: str) -> HttpResponse:
     """Code -1 and the reason."""
-    return HttpResponse(200, b'{"code":-1,"msg":%b}' % msgspec.json.encode(text))
+    body = b'{"code":-1,"msg":%b}' % msgspec.json.encode(text)
+    return HttpResponse(200, body, refuses=True)
 
 
 def success(text: str, data: Any = None) -> HttpResponse:
@@ -230,7 +231,6 @@ def _id(text: str) -> str:
 
 _ROW: Final[dict[str, Any]] = {
     "style": replace(PROBLEM, refuse=_refuse, everywhere=True),
-    "success": b'{"code":200,',
     "app_of": lambda api, _: api.tenants.resolve(GOCHAT),
     "service": lambda core, _: core.service(GoChatApi),
 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Literal
@@ -157,7 +158,12 @@ class Api:
         """Answer a command of a batch, or what else an admitted principal asks
         of another route, by the rules of that route but without its rate. May
         switch."""
-        return answer(self, endpoint, request, principal, within=True)
+        route = endpoint.route
+        if principal.may(route.need):
+            return _carry_out(self, endpoint, request, principal, is_limited=False)
+        problem = ApiProblem(*refusal(principal, route.need))
+        self.count(endpoint, principal, None, request, refused=True)
+        return refused(self, route, request, problem, principal)
 
     def count(
         self,
@@ -434,8 +440,9 @@ class Route(Struct, frozen=True):
     function → refusals. ``on_publisher``: publisher connections have it as a
     command, too. ``act``: the name under which observers hear of each request
     that has succeeded; ``""``: it changes nothing, or is what users and back
-    ends do all day. ``success``: how the body of such an answer begins, if
-    refusals have the same status. ``voice``: whether others read or hear what a
+    ends do all day; an answer says with ``refuses`` that it is none.
+    ``success`` is deprecated: how the body of an answer begins that does not
+    refuse. ``voice``: whether others read or hear what a
     request says, so that a user who is muted in the app may not make it; or a
     function that says so of ``call.input``. ``deprecated``: form of a request
     (``""``: each) → what to use instead of it. ``takes_many``: whether a body
@@ -470,6 +477,33 @@ class Route(Struct, frozen=True):
     deprecated: Mapping[str, str] = {}
     takes_many: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.success or self.function is None:
+            return
+        warnings.warn(
+            f"{self.path}: Route.success is deprecated: set HttpResponse.refuses",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        function = _saying_refusals(self.function, self.success)
+        msgspec.structs.force_setattr(self, "function", function)
+        msgspec.structs.force_setattr(self, "success", b"")
+
+
+def _saying_refusals(
+    function: Callable[..., HttpResponse], success: bytes
+) -> Callable[..., HttpResponse]:
+    """A function of a route, whose answers say that they refuse unless they
+    begin in this way."""
+
+    def run(service: Any, call: Call) -> HttpResponse:
+        finished = function(service, call)
+        if finished.body.startswith(success):
+            return finished
+        return msgspec.structs.replace(finished, refuses=True)
+
+    return run
+
 
 Voice = bool | Callable[[Any], bool]
 MakeService = Callable[[Core, Api], Any]
@@ -500,27 +534,42 @@ def require_app(
     resolved name. May switch."""
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
-        asks_all = rule in ("any", "optional") and not app and not principal.user
-        if not asks_all and (rule == "all" or not principal.may(need, app)):
-            # The message has no name of an app: that of an alias would show its
-            # target.
-            reached = "all apps" if rule == "all" else "this app"
-            message = (
-                f"The key does not reach {reached}" if principal.kind == "key" else ""
-            )
-            raise ApiProblem(
-                _NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message
-            )
+        _require_more_than_apps(principal, need, app, rule)
     must_exist = rule == "known" or (rule == "optional" and app)
-    if not must_exist or app in api.apps:
+    if must_exist and app not in api.apps:
+        _require_existing(api, app)
+
+
+def _require_more_than_apps(
+    principal: Principal, need: Need, app: str, rule: AppRule
+) -> None:
+    """Raise :class:`ApiProblem` if a principal may not do this in an app that is
+    not one of its own, or in all apps."""
+    asks_about_its_apps = rule in ("any", "optional") and not app and not principal.user
+    if asks_about_its_apps or (rule != "all" and principal.may(need, app)):
         return
-    if (tenant := api.tenants.find(app)) is None or tenant.locked:
-        text = (
-            f"There is no app `{app}`"
-            if tenant is None
-            else f"The app `{app}` is to be deleted"
-        )
-        raise ApiProblem(Problems.UNKNOWN_APP, text if app else "")
+    message = ""
+    if principal.kind == "key":
+        # The message has no name of an app: that of an alias would show its
+        # target.
+        reached = "all apps" if rule == "all" else "this app"
+        message = f"The key does not reach {reached}"
+    raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
+
+
+def _require_existing(api: Api, app: str) -> None:
+    """Raise :class:`ApiProblem` if there is no such app, or it is about to be
+    deleted. May switch."""
+    tenant = api.tenants.find(app)
+    if tenant is not None and not tenant.locked:
+        return
+    if not app:
+        message = ""
+    elif tenant is None:
+        message = f"There is no app `{app}`"
+    else:
+        message = f"The app `{app}` is to be deleted"
+    raise ApiProblem(Problems.UNKNOWN_APP, message)
 
 
 def _require_settings(api: Api, route: Route, call: Call) -> None:
@@ -549,74 +598,96 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
 # --- answering ----------------------------------------------------------------
 
 
+BULK_SECONDS: Final = 60.0
+"""The longest time for which the answer to a large push waits for its
+delivery."""
+_BULK_PAUSE_SECONDS: Final = 0.005
+
+
 def answer(
     api: Api,
     endpoint: Endpoint,
     request: HttpRequest,
     admitted: Principal | None = None,
-    *,
-    within: bool = False,
 ) -> HttpResponse:
     """Answer one request: admit its principal, read it, authorise it, and run
     the function of the row.
 
     ``admitted``: the principal, if the request was admitted before its body was
-    read. ``within``: another request, which was admitted for another need,
-    counts against the rate and waits. HEAD and OPTIONS are answered too; the
-    caller leaves out the body of an answer to HEAD. Never raises: internal
-    errors are logged, and refused in the row's style. May switch.
+    read. HEAD and OPTIONS are answered too; the caller leaves out the body of
+    an answer to HEAD. Never raises: internal errors are logged, and refused in
+    the row's style. May switch.
     """
     route = endpoint.route
     if admitted is None:
         if request.method == "OPTIONS" and route.method != "OPTIONS":
             return route.style.options
-        found = admit(api, endpoint, request)
-        if type(found) is HttpResponse:
-            return found
-        assert type(found) is Principal
-        admitted = found
-    filled, call, refuses = api.flusher.bulk_filled, None, False
-    limited = route.limited and api.rates.per_second > 0 and not within
-    try:
-        if limited:
-            api.rates.require(admitted, request.host)
-        if within and not admitted.may(route.need):
-            raise ApiProblem(*refusal(admitted, route.need))
-        # Most bodies are short. For the others it is asked what the route
-        # takes.
-        is_long = (size := len(request.body)) > api.limits.public_body_bytes
-        if request.too_large or (is_long and size > body_limit(api, route, admitted)):
-            raise too_large(api, route, admitted)
-        call = read(api, endpoint, request, admitted)
-        authorise(api, route, call)
-        if limited and call.cost > 1:
-            api.rates.charge(admitted, request.host, call.cost - 1)
-        assert route.function is not None
-        answer = None
-        if route.status:
-            answer = route.function(endpoint.service, call, call.input)
-            finished = call.reply(answer, (), route.status)
-        else:
-            finished = route.function(endpoint.service, call)
-        if (
-            route.act
-            and call.act != ""
-            and finished.status < 400
-            and finished.body.startswith(route.success)
-        ):
-            api.acted(call.act or route.act, call, answer)
-    except Exception as error:
-        finished, refuses = refused(api, route, request, error, admitted, call), True
-    if admitted.kind == "key" or route.deprecated:
-        api.count(endpoint, admitted, call, request, refuses)
-    if api.flusher.bulk_filled != filled and not within:
+        admission = admit(api, endpoint, request)
+        if type(admission) is HttpResponse:
+            return admission
+        assert type(admission) is Principal
+        admitted = admission
+
+    filled = api.flusher.bulk_filled
+    is_limited = route.limited and api.rates.per_second > 0
+    finished = _carry_out(api, endpoint, request, admitted, is_limited)
+
+    if api.flusher.bulk_filled != filled:
         # The answer to a large push comes after its delivery: its sender cannot
         # send faster than that.
-        deadline = monotonic() + 60.0
+        deadline = monotonic() + BULK_SECONDS
         while not api.flusher.drained(filled) and monotonic() < deadline:
-            gevent.sleep(0.005)
-    if limited:
+            gevent.sleep(_BULK_PAUSE_SECONDS)
+    if is_limited:
         return finished.with_headers(api.rates.headers(admitted, request.host))
+    return finished
+
+
+def _carry_out(
+    api: Api,
+    endpoint: Endpoint,
+    request: HttpRequest,
+    principal: Principal,
+    is_limited: bool,
+) -> HttpResponse:
+    """Read and authorise a request of an admitted principal, run the function
+    of the row, and count the request.
+
+    ``is_limited``: it counts against the rate of its principal. Never raises.
+    May switch.
+    """
+    route = endpoint.route
+    call = None
+    refuses = False
+    try:
+        if is_limited:
+            api.rates.require(principal, request.host)
+        # Most bodies are short. For the others it is asked what the route
+        # takes.
+        if request.too_large or len(request.body) > api.limits.public_body_bytes:
+            _require_room(api, route, request, principal)
+        call = read(api, endpoint, request, principal)
+        authorise(api, route, call)
+        if is_limited and call.cost > 1:
+            api.rates.charge(principal, request.host, call.cost - 1)
+
+        assert route.function is not None
+        result = None
+        if route.status:
+            result = route.function(endpoint.service, call, call.input)
+            finished = call.reply(result, (), route.status)
+        else:
+            finished = route.function(endpoint.service, call)
+
+        if route.act and not finished.refuses and finished.status < 400:
+            act = route.act if call.act is None else call.act
+            if act:  # else nothing has changed
+                api.acted(act, call, result)
+    except Exception as error:
+        finished = refused(api, route, request, error, principal, call)
+        refuses = True
+    if principal.kind == "key" or route.deprecated:
+        api.count(endpoint, principal, call, request, refuses)
     return finished
 
 
@@ -694,12 +765,16 @@ def longest_body(api: Api, route: Route) -> int:
     return api.limits.body_bytes if route.takes_many else api.limits.one_body_bytes
 
 
-def too_large(api: Api, route: Route, principal: Principal) -> ApiProblem:
-    """The refusal of a body. It names the limit of the route, unless it is the
-    usual one."""
+def _require_room(
+    api: Api, route: Route, request: HttpRequest, principal: Principal
+) -> None:
+    """Raise :class:`ApiProblem` if the body is longer than a route accepts from
+    a principal. It names the limit, unless it is the usual one."""
     limit = body_limit(api, route, principal)
+    if not request.too_large and len(request.body) <= limit:
+        return
     is_usual = limit == api.limits.body_bytes
-    return ApiProblem(
+    raise ApiProblem(
         Problems.BODY_TOO_LARGE,
         "" if is_usual else f"The body has more than {limit} bytes",
     )
@@ -710,38 +785,54 @@ def read(
 ) -> Call:
     """Read a request of an admitted principal. May switch. Raises :class:`ApiProblem`,
     :class:`RequestRefused`, BadBody."""
-    route, shape = endpoint.route, endpoint.route.shape
-    if shape is not None:
-        call = Call({}, "", principal, request, request.body)
-        values: Any = None
-        if shape.body is not None:
-            body = request.body
-            if "content-encoding" in request.headers:
-                body = unpacked_body(call, longest_body(api, route))
-            limits = api.limits
-            most_values = (
-                limits.many_values if route.takes_many else limits.one_body_values
-            )
-            values = call.input = Call.decode_json(shape.body, body, most_values)
-        elif shape.query is not None:
-            values = call.input = read_query(request, shape.query)
-        if shape.app:
-            if values.app:
-                call.app = api.tenants.aliases.get(values.app, values.app)
-            elif principal.user or principal.staff:
-                call.app = principal.app
-            elif shape.app == "required":
-                raise ApiProblem.invalid("`app`: name the app")
-        if shape.user:
-            call.user = values.user
-        return call
+    route = endpoint.route
+    if route.shape is not None:
+        return _read_shape(api, route, route.shape, request, principal)
     if route.read is not None:
         call = Call({}, "", principal, request, request.body)
         route.read(endpoint.service, call)
         return call
-    body, fields, pairs = request.body, None, None
+    return _read_parameters(api, endpoint, request, principal)
+
+
+def _read_shape(
+    api: Api, route: Route, shape: Shape, request: HttpRequest, principal: Principal
+) -> Call:
+    """Read what a route of ``/api/v1`` takes. Raises :class:`ApiProblem`."""
+    call = Call({}, "", principal, request, request.body)
+    values: Any = None
+    if shape.body is not None:
+        body = request.body
+        if "content-encoding" in request.headers:
+            body = unpacked_body(call, longest_body(api, route))
+        limits = api.limits
+        most_values = limits.many_values if route.takes_many else limits.one_body_values
+        values = call.input = Call.decode_json(shape.body, body, most_values)
+    elif shape.query is not None:
+        values = call.input = read_query(request, shape.query)
+    if shape.app:
+        if values.app:
+            call.app = api.tenants.aliases.get(values.app, values.app)
+        elif principal.user or principal.staff:
+            call.app = principal.app
+        elif shape.app == "required":
+            raise ApiProblem.invalid("`app`: name the app")
+    if shape.user:
+        call.user = values.user
+    return call
+
+
+def _read_parameters(
+    api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal
+) -> Call:
+    """Read parameters from the query, a form or JSON. Raises BadBody."""
+    route = endpoint.route
+    body = request.body
+    fields = None
+    pairs = None
     if route.method == "GET":
-        params, body = parse_form(request.query), b""
+        params = parse_form(request.query)
+        body = b""
     elif (kind := request.headers.get("content-type", "")) == FORM:
         params = parse_form(body)
     else:
@@ -778,26 +869,32 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     if acting and (ban := api.sessions.ban_of(principal.app, acting)):
         raise ApiProblem(Problems.BANNED, ban.text)
     if principal.user:
-        if route.user_in and call.params.get(route.user_in) != principal.user:
-            raise ApiProblem(Problems.FORBIDDEN)
-        if route.user:
-            if call.user not in ("", principal.user):
-                raise ApiProblem(
-                    Problems.NOT_ALLOWED, "The token belongs to another user"
-                )
-            call.user = principal.user
-        if (
-            (voice := route.voice)
-            and (mute := api.mutes.mute_of(principal.app, principal.user)) is not None
-            and (voice is True or voice(call.input))
-        ):
-            raise ApiProblem(Problems.MUTED, mute.text)
+        _authorise_user(api, route, call)
     elif route.user == "required" and not call.user:
         raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):
             raise ApiProblem(Problems.FORBIDDEN)
+
+
+def _authorise_user(api: Api, route: Route, call: Call) -> None:
+    """Raise :class:`ApiProblem` if a user asks for another one, or is muted
+    where others would read what the request says. It becomes the user of the
+    call."""
+    principal = call.principal
+    if route.user_in and call.params.get(route.user_in) != principal.user:
+        raise ApiProblem(Problems.FORBIDDEN)
+    if route.user:
+        if call.user not in ("", principal.user):
+            raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
+        call.user = principal.user
+    voice = route.voice
+    if not voice:
+        return
+    mute = api.mutes.mute_of(principal.app, principal.user)
+    if mute is not None and (voice is True or voice(call.input)):
+        raise ApiProblem(Problems.MUTED, mute.text)
 
 
 def refused(

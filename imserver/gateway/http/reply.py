@@ -71,9 +71,8 @@ class RequestRefused(Exception):
 def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
     """The envelope of a :class:`ReplyCode`."""
     text = encode_json(reply_text(code))
-    return HttpResponse(
-        200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode_json(dict(data)))
-    )
+    body = b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode_json(dict(data)))
+    return HttpResponse(200, body, refuses=True)
 
 
 def success(data: Any) -> HttpResponse:

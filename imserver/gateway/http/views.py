@@ -12,7 +12,14 @@ from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from imserver.gateway.errors import Problems
-from imserver.gateway.http.call import Api, Endpoint, admit, answer, body_limit
+from imserver.gateway.http.call import (
+    Api,
+    Endpoint,
+    Route,
+    admit,
+    answer,
+    body_limit,
+)
 from imserver.gateway.http.reply import PREFLIGHT
 from imserver.gateway.transport.gate import Head
 from imserver.gateway.transport.http1 import (
@@ -40,48 +47,57 @@ def create_api(api: Api) -> Blueprint:
 def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
     """Answer a request whose path and method are in the table: path, or its
     pattern → method → route."""
-    rows = next(
-        (
-            table[path]
-            for path in (request.path, *patterns_of(request.path))
-            if path in table
-        ),
-        None,
-    )
-    if rows is None:
-        return None
-    method = request.method
-    endpoint = rows.get("GET" if method == "HEAD" else method)
-    if endpoint is None and method == "OPTIONS":
-        endpoint = next(iter(rows.values()))
+    paths = (request.path, *patterns_of(request.path))
+    rows = next((table[path] for path in paths if path in table), None)
+    endpoint = None if rows is None else _endpoint_in(rows, request.method)
     if endpoint is None:
-        if request.url_rule is not None:  # another view has this method of the path
-            return None
-        others = getattr(request.routing_exception, "valid_methods", None) or ()
-        heads = ("HEAD",) if "GET" in rows else ()
-        raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+        return None
     # Flask knows no such path. With its exception, a request is a cycle of a
     # hundred objects.
     request.routing_exception = None
-    http_request, route = as_request(), endpoint.route
-    if method == "OPTIONS" and route.method != "OPTIONS":
+    route = endpoint.route
+    http_request = as_request()
+    if request.method == "OPTIONS" and route.method != "OPTIONS":
         return to_response(answer(api, endpoint, http_request))
+
     principal = admit(api, endpoint, http_request)
     if isinstance(principal, HttpResponse):
         return to_response(principal)
     try:
         # One byte more: werkzeug cuts a chunked body off at the limit without
         # an error.
-        request.max_content_length = body_limit(api, route, principal) + 1
-        reads = route.read is not None or route.shape is not None or method != "GET"
-        body = request.get_data(cache=False, parse_form_data=False) if reads else b""
+        body = _body_of(route, body_limit(api, route, principal) + 1)
     except RequestEntityTooLarge:
-        return to_response(
-            answer(api, endpoint, replace(http_request, too_large=True), principal)
-        )
+        too_large = replace(http_request, too_large=True)
+        return to_response(answer(api, endpoint, too_large, principal))
     except (HTTPException, OSError, ValueError):  # incomplete, or invalid chunks
         return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
     return to_response(answer(api, endpoint, as_request(body), principal))
+
+
+def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:
+    """The route of a path (method → route) that answers this method. None:
+    another view does. Raises MethodNotAllowed."""
+    endpoint = rows.get("GET" if method == "HEAD" else method)
+    if endpoint is not None:
+        return endpoint
+    if method == "OPTIONS":
+        return next(iter(rows.values()))
+    if request.url_rule is not None:  # another view has this method of the path
+        return None
+    others = getattr(request.routing_exception, "valid_methods", None) or ()
+    heads = ("HEAD",) if "GET" in rows else ()
+    raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+
+
+def _body_of(route: Route, most_bytes: int) -> bytes:
+    """The body of the request, if its route reads one. Raises
+    RequestEntityTooLarge, HTTPException, OSError and ValueError."""
+    request.max_content_length = most_bytes
+    reads = route.read is not None or route.shape is not None
+    if reads or request.method != "GET":
+        return request.get_data(cache=False, parse_form_data=False)
+    return b""
 
 
 def to_response(finished: HttpResponse) -> Response:

@@ -747,7 +747,7 @@ class HttpResponse(Struct, frozen=True):
     ``content_type``: set if the body is not JSON. A browser that shows such a body as a page runs nothing of
     it, and what is no text, picture, sound or video is a download (:func:`content_headers`). ``page``: a page
     of ours. It has only its own headers, so pages of other origins cannot read it. ``whole``: see
-    :func:`constant`.
+    :func:`constant`. ``refuses``: it refuses the request, though its status is that of success.
     """
 
     status: int
@@ -756,6 +756,7 @@ class HttpResponse(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     page: bool = False
     whole: bytes = b""
+    refuses: bool = False
 
     @staticmethod
     def content_headers(content_type: str, name: str = "") -> Headers:

@@ -546,7 +546,6 @@ ROUTES: Final = (
         kick,
         "any",
         act="disconnect",
-        success=b'{"code":200,',
         **_OF_NODE,
     ),
     Route(
