@@ -1,7 +1,14 @@
 """The features and foreign dialects of this server, in the order in which a
 node builds them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -10,6 +17,7 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any, Final
 
+from msgspec import Struct
 from msgspec.structs import fields
 
 from imserver import FEATURES
@@ -154,30 +162,39 @@ def offered_rows() -> Iterator[CommandOf | Exception]:
 def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
     """All settings of a node with these features. Forked nodes share those of
     their supervisor."""
-    rows = [row for each in features for row in each.settings.sections.items()]
+    of_node: list[tuple[str, type[Struct]]] = []
+    of_apps: list[type[Struct]] = []
+    core_keys: set[str] = set()
     for feature in features:
-        kind = feature.settings.sections.get("apps.*")
-        if kind is not None and any(field.required for field in fields(kind)):
-            raise StartError(
-                f"the feature {feature.name!r}: settings of an app have defaults"
-            )
-    names = {feature.name for feature in features}
+        for name, kind in feature.settings.sections.items():
+            if kind is None:
+                core_keys.add(name.removeprefix("apps.*."))
+            elif name == "apps.*":
+                _require_defaults(feature, kind)
+                of_apps.append(kind)
+            else:
+                of_node.append((name, kind))
+    present = {feature.name for feature in features}
+    rows = (*load_core(), *features)
+    dialects = [dialect.name for row in rows for dialect in row.dialects]
     return Declarations(
-        [(name, kind) for name, kind in rows if kind is not None and name != "apps.*"],
-        [kind for name, kind in rows if kind is not None and name == "apps.*"],
-        {name.removeprefix("apps.*.") for name, kind in rows if kind is None},
-        lambda: [
-            key
-            for each in FEATURES
-            if _name(each) not in names
-            for key in _keys_of(each)
-        ],
-        [
-            dialect.name
-            for feature in (*load_core(), *features)
-            for dialect in feature.dialects
-        ],
+        of_node, of_apps, core_keys, partial(_absent_keys, present), dialects
     )
+
+
+def _require_defaults(feature: FeatureRow, kind: type[Struct]) -> None:
+    """Raise StartError if a setting of an app has no default: apps that were
+    made before would lack it."""
+    if any(field.required for field in fields(kind)):
+        raise StartError(
+            f"the feature {feature.name!r}: settings of an app have defaults"
+        )
+
+
+def _absent_keys(present: Container[str]) -> list[str]:
+    """The settings of the features of this server that are not among these."""
+    absent = (package for package in FEATURES if _name(package) not in present)
+    return [key for package in absent for key in _keys_of(package)]
 
 
 @cache
@@ -346,7 +363,17 @@ def check(config: Config, locations: Locations) -> None:
     Raises StartError, with the place of the setting.
     """
     features = load_features(config)
-    names = [each.name for each in features]
+    _check_uses(features, locations)
+    _check_mounts(config, features, locations)
+    rules.check_apps(config, locations, objection_of(features))
+    for feature in features:
+        # Some yield advice, which only the doctor shows.
+        tuple(feature.settings.check(config, locations) or ())
+
+
+def _check_uses(features: Sequence[FeatureRow], locations: Locations) -> None:
+    """Raise StartError unless each feature comes after those that it uses."""
+    names = [feature.name for feature in features]
     for position, feature in enumerate(features):
         for used in feature.uses:
             name = used.removesuffix("?")
@@ -356,27 +383,33 @@ def check(config: Config, locations: Locations) -> None:
                 raise locations.wrong(
                     "features", f"{feature.name} uses {name}: name {name} before it"
                 )
-    rows = (*load_core(), *features)
-    served = [row.path for each in rows for row in each.routes]
-    served += [
-        dialect.path for each in rows for dialect in each.dialects if dialect.path
-    ]
-    prefixes = {"", *(f"/{path.split('/')[1]}" for path in served)}
+
+
+def _check_mounts(
+    config: Config, features: Sequence[FeatureRow], locations: Locations
+) -> None:
+    """Raise StartError if an address of the settings has a path under which
+    nothing is served."""
+    prefixes = {""}
+    for row in (*load_core(), *features):
+        paths = (*(route.path for route in row.routes), *_paths_of_dialects(row))
+        prefixes.update(f"/{path.split('/')[1]}" for path in paths)
     server = config.server
     mounts = {
-        f"server.extra_listen[{n}].path": row.path
-        for n, row in enumerate(server.extra_listen)
+        "server.extra_listen": [row.path for row in server.extra_listen],
+        "server.extra_hosts": [row.path for row in server.extra_hosts],
     }
-    mounts |= {
-        f"server.extra_hosts[{n}].path": row.path
-        for n, row in enumerate(server.extra_hosts)
-    }
-    for key, path in mounts.items():
-        if path not in prefixes:
-            raise locations.wrong(key, f"no feature serves anything under {path}")
-    rules.check_apps(config, locations, objection_of(features))
-    for feature in features:
-        tuple(feature.settings.check(config, locations) or ())
+    for setting, paths_of_rows in mounts.items():
+        for number, path in enumerate(paths_of_rows):
+            if path not in prefixes:
+                raise locations.wrong(
+                    f"{setting}[{number}].path",
+                    f"no feature serves anything under {path}",
+                )
+
+
+def _paths_of_dialects(feature: FeatureRow) -> Iterator[str]:
+    return (dialect.path for dialect in feature.dialects if dialect.path)
 
 
 def _name(package: str) -> str:

@@ -6,8 +6,7 @@ marks say (:mod:`imserver.gateway.config.declared`).
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache, partial, reduce
-from operator import or_
+from functools import cache, partial
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
@@ -232,15 +231,7 @@ def _type(
         inner = Literal[tuple(each for each in get_args(inner) if each != "")]
     elif isinstance(inner, type) and issubclass(inner, Struct):
         inner = group(inner)
-    given = [
-        {
-            name: value
-            for name in _LIMITS
-            if (value := getattr(each, name, None)) is not None
-        }
-        for each in getattr(hint, "__metadata__", ())
-    ]
-    meta: dict[str, Any] = reduce(or_, given, {})
+    meta = _limits_of(hint)
     if limits:
         marks = marks_of(hint)
         notes = {key: True for mark, key in _NOTES.items() if marks.get(mark)}
@@ -248,6 +239,16 @@ def _type(
             notes["default"] = to_builtins(usual)
         meta |= marks.get("api", {}) | ({"extra_json_schema": notes} if notes else {})
     return Annotated[inner, Meta(**meta)] if meta else inner
+
+
+def _limits_of(hint: Any) -> dict[str, Any]:
+    """The limits that a type has: ``ge``, ``max_length`` …; of several marks the
+    last one counts."""
+    limits: dict[str, Any] = {}
+    for mark in getattr(hint, "__metadata__", ()):
+        given = {name: getattr(mark, name, None) for name in _LIMITS}
+        limits |= {name: value for name, value in given.items() if value is not None}
+    return limits
 
 
 # marks of settings → those of schemas
