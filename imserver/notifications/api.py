@@ -48,7 +48,6 @@ from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.messages import (
     ConversationId,
     MessageLog,
-    MessageServices,
     ToFollowers,
 )
 from imserver.plugin.runtime import BadUrl
@@ -584,9 +583,7 @@ def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> 
         conversation=wish.conversation,
         data=msgspec.json.encode(event),
     )
-    parts.core.service(MessageServices).signals.send(
-        ToFollowers(call.app, (call.user,), 0, signal)
-    )
+    parts.messages.signals.send(ToFollowers(call.app, (call.user,), 0, signal))
 
 
 # --- shapes -------------------------------------------------------------------

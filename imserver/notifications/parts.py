@@ -47,6 +47,7 @@ class NotificationParts(Struct, frozen=True):
     """The services for routes and other features."""
 
     core: Core
+    messages: MessageServices
     rows: NotificationRows
     notifier: Notifier
     webpush: WebPush
@@ -75,6 +76,7 @@ class _Ground(Struct, frozen=True):
     core: Core
     settings: NotificationSettings
     feeds: Feeds
+    messages: MessageServices
     services: DeviceServices
     rows: NotificationRows
     tokens: ActionTokens
@@ -97,7 +99,7 @@ def build(core: Core) -> Parts:
     notifier.report_to(got_lease=deliveries.restart)
     notifier.report_to(got_lease=mails.restart, mail_due=mails.is_due)
     notifier.report_to(renewed=audiences.look)
-    core.service(MessageServices).receipts.report_to(notifier.read)
+    ground.messages.receipts.report_to(notifier.read)
     accounts_of(core).accounts.report_to(ground.rows.remove_endpoints)
     webhooks.report_to(pushes.absent)
 
@@ -112,6 +114,7 @@ def build(core: Core) -> Parts:
     make_buckets = partial(core.buckets.make, seconds=AN_HOUR, shared=core.attempt)
     parts = NotificationParts(
         core=core,
+        messages=ground.messages,
         rows=ground.rows,
         notifier=notifier,
         webpush=webpush,
@@ -137,6 +140,7 @@ def _make_ground(core: Core, feeds: Feeds) -> _Ground:
         core=core,
         settings=settings_of(core.config, NotificationSettings),
         feeds=feeds,
+        messages=core.service(MessageServices),
         services=services,
         rows=NotificationRows(
             core.store, services.host_of, added=feeds.added, known=feeds.events.known
@@ -179,7 +183,7 @@ def _make_notifier(ground: _Ground, deliveries: Deliveries) -> Notifier:
         store=core.store,
         rows=ground.rows,
         events=ground.feeds.events,
-        watch=core.service(MessageServices).messaging.follower.watch,
+        watch=ground.messages.messaging.follower.watch,
         node=lambda: core.node_name,
         rules_of=ground.rules,
         accounts_of=accounts_of(core).tokens.those_of,

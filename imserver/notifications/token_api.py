@@ -29,7 +29,6 @@ from imserver.plugin.messages import (
     Entry,
     MessageApi,
     MessageLog,
-    MessageServices,
     Rejected,
     SendRequest,
 )
@@ -162,9 +161,7 @@ class TokenApi(Struct, frozen=True):
     ) -> ReadableQuestion:
         """Answer a question. Returns it: others may have been faster. Switches.
         Raises ApiProblem."""
-        result = self.parts.core.service(MessageServices).asks.answer(
-            app, user, message, value, text
-        )
+        result = self.parts.messages.asks.answer(app, user, message, value, text)
         question = self.question(app, user, message)
         if question is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from imserver.media.previews.api import routes
 from imserver.media.previews.declared import SETTINGS, TABLES, PreviewSettings
 from imserver.media.previews.previews import Previews
+from imserver.media.uploads import Uploads
 from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.runtime import PublicRequests, every
 from imserver.plugin.services import Core
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 def _build(core: Core) -> Parts:
     loopback = settings_of(core.config, PreviewSettings).allow_loopback
-    previews = Previews(core, PublicRequests(loopback, pages=True))
+    requests = PublicRequests(loopback, pages=True)
+    previews = Previews(core, core.service(Uploads), requests)
     return Parts(
         (previews,),
         configure=previews.configure,

@@ -116,10 +116,10 @@ class Previews:
 
     page_folder: Final = Path(__file__).parent / "page"
 
-    def __init__(self, core: Core, requests: PublicRequests) -> None:
+    def __init__(self, core: Core, uploads: Uploads, requests: PublicRequests) -> None:
         self._core = core
         self.rows = PreviewRows(core.store)
-        self._uploads: Uploads = core.service(Uploads)
+        self._uploads = uploads
         make, shared = core.buckets.make, core.attempt
         self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
         self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)

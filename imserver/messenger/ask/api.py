@@ -207,6 +207,7 @@ class AskApi(Struct, frozen=True):
     core: Core
     parts: AskParts
     messages: MessageApi
+    services: MessageServices
 
     @property
     def log(self) -> MessageLog:
@@ -251,7 +252,10 @@ _ANSWERING: Final = (
 routes = Resource(
     "asks",
     service=lambda core, api: AskApi(
-        core, core.service(AskParts), MessageApi.of(core, api)
+        core,
+        core.service(AskParts),
+        MessageApi.of(core, api),
+        core.service(MessageServices),
     ),
     base=Acting,
     chapter="Questions to people: answered exactly once, with a deadline.",
@@ -453,7 +457,7 @@ def answer(
         api.messages.rates.require_message(call.app, call.user)
     if [value, text, choices].count(UNSET) != 2:
         raise ApiProblem.invalid("Give one of `value`, `text` and `choices`")
-    result = api.core.service(MessageServices).asks.answer(
+    result = api.services.asks.answer(
         *(call.app, call.user, id, value or "", text or ""),
         by_user=not call.is_back_end,
         choices=None if choices is UNSET else choices,

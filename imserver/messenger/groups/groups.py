@@ -284,8 +284,12 @@ class Groups(Service, dict=True):
 
     def __post_init__(self) -> None:
         self._removals = RemovedMembers(self.store)
-        self.invite_strangers: InviteStrangers | None = None
-        """Set by a feature with invitations."""
+        self._send_invitations: InviteStrangers | None = None
+
+    def ask(self, send_invitations: InviteStrangers) -> None:
+        """From now on ask this, and nothing else, to invite those who may not be
+        added."""
+        self._send_invitations = send_invitations
 
     # --- asking ---------------------------------------------------------------
 
@@ -579,7 +583,7 @@ class Groups(Service, dict=True):
         """The users among ``users`` whom a user only invites. Raises
         ServiceRefused if nobody invites."""
         strangers = self.relations.strangers_among(app, by, users)
-        if strangers and self.invite_strangers is None:
+        if strangers and self._send_invitations is None:
             names = ", ".join(sorted(strangers)[:MOST_NAMED])
             problem = f"`members`: strangers join by an invitation: {names}"
             raise ServiceRefused(problem, Problems.NOT_ALLOWED)
@@ -607,10 +611,10 @@ class Groups(Service, dict=True):
         users: Sequence[str],
         strangers: Collection[str],
     ) -> Sequence[str]:
-        if self.invite_strangers is None or not strangers:
+        if self._send_invitations is None or not strangers:
             return ()
         some = [user for user in dict.fromkeys(users) if user in strangers]
-        return self.invite_strangers(app, group, by, some)
+        return self._send_invitations(app, group, by, some)
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises

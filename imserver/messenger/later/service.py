@@ -56,8 +56,7 @@ class ScheduledMessages:
 
     page_folder: ClassVar = Path(__file__).parent / "page"
 
-    def __init__(self, core: Core, changes: Buckets) -> None:
-        services = core.service(MessageServices)
+    def __init__(self, core: Core, services: MessageServices, changes: Buckets) -> None:
         self.core, self.changes = core, changes
         self.rows = ScheduledRows(core.store)
         self.counts: Counter[Literal["schedule", "send", "refuse", "cancel"]] = (
@@ -256,7 +255,6 @@ def _reminder_id(user: str, id: str) -> str:
 
 def build(core: Core) -> Parts:
     """Build them."""
-    messages = ScheduledMessages(
-        core, core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS)
-    )
+    changes = core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS)
+    messages = ScheduledMessages(core, core.service(MessageServices), changes)
     return Parts((messages,), run=(messages.run,))

@@ -10,8 +10,8 @@ from imserver.operate.exports.exports import Exports, UnknownExport
 from imserver.operate.exports.rows import DONE, FAILED, UNDER_WAY, Job, Subject
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import Acting, Call, Header, Resource, about, view
-from imserver.plugin.identity import Needs
-from imserver.plugin.services import Core
+from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.storage import Store
 
 ExportId = Annotated[str, about("The id of the export.", max_length=32)]
 _App = Annotated[str, about("The app.", min_length=1, max_length=255)]
@@ -90,9 +90,18 @@ _HEADERS: Final = (
     Header("Content-Disposition", "The name for the file.", example="attachment"),
 )
 
+
+class ExportsApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    exports: Exports
+    store: Store
+    tenants: Tenants
+
+
 routes = Resource(
     "exports",
-    lambda core, _: core,
+    lambda core, _: ExportsApi(core.service(Exports), core.store, core.tenants),
     hot=False,
     chapter="All data of a user or an app as one archive.",
 )
@@ -106,7 +115,7 @@ routes = Resource(
     status=202,
 )
 def start(
-    core: Core,
+    api: ExportsApi,
     call: Call,
     app: _App,
     user: Annotated[str, about("The user; empty: the whole app.", max_length=255)] = "",
@@ -116,32 +125,30 @@ def start(
     It is made in the background. While one of the same user or app is under
     way, the answer shows that. A user of whom nothing is stored is refused.
     """
-    if user and not any(True for _ in core.store.rows_of_user(call.app, user)):
+    if user and not any(True for _ in api.store.rows_of_user(call.app, user)):
         raise ServiceRefused("nothing is stored of this user", Problems.UNKNOWN_ACCOUNT)
-    settings, left_out = ({}, []) if user else core.tenants.described(call.app)
-    return shown(
-        core.service(Exports).start(Subject(call.app, user, settings, left_out))
-    )
+    settings, left_out = ({}, []) if user else api.tenants.described(call.app)
+    return shown(api.exports.start(Subject(call.app, user, settings, left_out)))
 
 
 @routes.get("/exports/show", Needs.ADMIN, problems=(UnknownExport.problem,))
-def show(core: Core, call: Call, request: ExportQuery) -> ExportShown:
+def show(api: ExportsApi, call: Call, request: ExportQuery) -> ExportShown:
     """Show how far an export is."""
-    return shown(core.service(Exports).show(call.app, request.id))
+    return shown(api.exports.show(call.app, request.id))
 
 
 @routes.get("/exports", Needs.ADMIN)
-def list_exports(core: Core, call: Call, request: ExportsQuery) -> ExportsAnswer:
+def list_exports(api: ExportsApi, call: Call, request: ExportsQuery) -> ExportsAnswer:
     """List the exports of an app or a user that are under way or kept, the
     newest first, at most 100."""
-    jobs = core.service(Exports).of(call.app, request.user or None)
+    jobs = api.exports.of(call.app, request.user or None)
     return ExportsAnswer([shown(job) for job in jobs])
 
 
 @routes.post("/exports/delete", Needs.ADMIN, problems=(UnknownExport.problem,))
-def delete(core: Core, call: Call, request: ExportQuery) -> ExportShown:
+def delete(api: ExportsApi, call: Call, request: ExportQuery) -> ExportShown:
     """Delete an archive, or stop making it. It is gone at once."""
-    exports = core.service(Exports)
+    exports = api.exports
     job = exports.show(call.app, request.id)
     call.user = job.user
     exports.delete(job)
@@ -154,23 +161,23 @@ def delete(core: Core, call: Call, request: ExportQuery) -> ExportShown:
     problems=(Problems.TOO_MANY_REQUESTS,),
     status=202,
 )
-def start_own(core: Core, call: Call, request: OwnExport) -> ExportShown:
+def start_own(api: ExportsApi, call: Call, request: OwnExport) -> ExportShown:
     """Start an export of one's own data.
 
     The archive has the user's profile, messages as far as the user may read
     them, files, memberships, settings, devices, what was done by the user or to
     them, and a page to read it without a network.
     """
-    return shown(core.service(Exports).start(Subject(call.app, call.user)))
+    return shown(api.exports.start(Subject(call.app, call.user)))
 
 
 @routes.get(
     "/exports/show/self", Needs.ADMIN_OR_USER, problems=(UnknownExport.problem,)
 )
-def show_own(core: Core, call: Call, request: OwnExportQuery) -> ExportShown:
+def show_own(api: ExportsApi, call: Call, request: OwnExportQuery) -> ExportShown:
     """Show how far an export of one's own data is."""
     try:
-        return shown(core.service(Exports).show(call.app, request.id, call.user))
+        return shown(api.exports.show(call.app, request.id, call.user))
     except UnknownExport:
         if request.id:
             raise

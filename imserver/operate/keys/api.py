@@ -160,13 +160,13 @@ class KeysApi(Struct, frozen=True):
 
     core: Core
     api: Api
+    usage: KeyUsage
 
     def all(self) -> Iterable[KeyRow]:
         """The keys of the settings, then those of the database. May switch.
         Raises StorageUnavailable."""
-        usage = self.core.service(KeyUsage)
         for row in self.core.keys.configured:
-            last = usage.last_use(row.id)
+            last = self.usage.last_use(row.id)
             yield replace(row, used=last.time, used_from=last.address)
         yield from self.core.store.keys()
 
@@ -247,7 +247,7 @@ def _name_act(call: Call, row: KeyRow) -> None:
 
 routes = Resource(
     "keys",
-    service=KeysApi,
+    service=lambda core, api: KeysApi(core, api, core.service(KeyUsage)),
     chapter="API keys: which there are, and what each of them did.",
     hot=False,
     problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
@@ -439,7 +439,7 @@ def deprecated(
         for endpoint in api.api.endpoints.values()
         for form, instead in endpoint.route.deprecated.items()
     }
-    api.core.service(KeyUsage).store(rows)
+    api.usage.store(rows)
     since, uses = uses_of_routes(api.core.store, tuple(rows)) if rows else (0, {})
     reached = call.principal.apps
     return DeprecatedAnswer(

@@ -16,11 +16,7 @@ from imserver.operate.safety.removals import Removal, Removals
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Principal
-from imserver.plugin.messages import (
-    Draft,
-    MessageLog,
-    MessageServices,
-)
+from imserver.plugin.messages import Draft, MessageLog
 from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 
@@ -71,6 +67,8 @@ class Moderation(Service, dict=True):
     mutes: Mutes
     removals: Removals
     maker: Maker
+    store_message: Callable[..., object]
+    """Stores and delivers a message of the server."""
 
     def __post_init__(self) -> None:
         self._looks = self.core.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
@@ -312,9 +310,7 @@ class Moderation(Service, dict=True):
                 meta=Draft.Meta(moderation=what).to_bytes(),
                 to_user=user,
             )
-            self.core.service(MessageServices).messaging.store(
-                app, draft, by_user=False
-            )
+            self.store_message(app, draft, by_user=False)
         self._record(principal, app, user, act, reason, **end, **facts)
 
     def _record(

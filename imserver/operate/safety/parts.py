@@ -16,6 +16,7 @@ from imserver.operate.safety.reports import Reports, StaffRole, commands_of
 from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import BadToken
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
@@ -58,8 +59,11 @@ class SafetyParts(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build them."""
     mutes, removals = Mutes(core), Removals(core.store)
-    reports = Reports(core, _staff_of(core))
-    moderation = Moderation(core, mutes, removals, _maker(core))
+    messages = core.service(MessageServices)
+    reports = Reports(core, _staff_of(core), messages)
+    moderation = Moderation(
+        core, mutes, removals, _maker(core), messages.messaging.store
+    )
     rules = HouseRules(core.store, lambda app: core.tenants.get(app) is not None)
     others = _remover(core), _banned(core), rules
     parts = SafetyParts(moderation, removals, reports, *others)

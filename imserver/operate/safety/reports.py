@@ -152,7 +152,10 @@ class Reports(Store.Rows):
     hear of reports by a message of the server."""
 
     def __init__(
-        self, core: Core, staff_of: Callable[[str, StaffRole], Sequence[str]]
+        self,
+        core: Core,
+        staff_of: Callable[[str, StaffRole], Sequence[str]],
+        messages: MessageServices,
     ) -> None:
         super().__init__(core.store)
         self._tenants = core.tenants
@@ -175,7 +178,7 @@ class Reports(Store.Rows):
         self._chat = f"{url}/home/messages" if url and "pages" in core.features else ""
         """The address of the messages page, which is for one app; ``""``: there is
         none."""
-        self._messages = core.service(MessageServices)
+        self._messages = messages
 
     def rules_of(self, app: str) -> SafetySettings:
         """The rules of an app."""

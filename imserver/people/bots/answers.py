@@ -40,9 +40,10 @@ class StreamedAnswers(Service, dict=True):
 
     core: Core
     bots: BotStore
+    messages: MessageServices
 
     def __post_init__(self) -> None:
-        self.texts = self.core.service(MessageServices).streams
+        self.texts = self.messages.streams
         """Which also closes and stops them."""
         self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
         self._owners: dict[tuple[str, str], str] = {}

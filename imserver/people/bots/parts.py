@@ -40,6 +40,7 @@ def build(core: Core) -> Parts:
     """Build them, and join them to the core."""
     people = accounts_of(core)
     webhooks = webhooks_of(core)
+    messages = core.service(MessageServices)
     store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
     requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
     hooks = BotHooks(
@@ -47,7 +48,7 @@ def build(core: Core) -> Parts:
         rows=hook_rows,
         events=webhooks.feeds.events,
         requests=requests,
-        messaging=core.service(MessageServices).messaging,
+        messaging=messages.messaging,
         know_bot=people.tokens.know_bot,
         is_banned=core.sessions.is_banned,
         node=lambda: core.node_name,
@@ -68,7 +69,7 @@ def build(core: Core) -> Parts:
         HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt
     )
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
-    answers = StreamedAnswers(core, rows)
+    answers = StreamedAnswers(core, rows, messages)
     people.tokens.ask(rows.holder)
     return Parts(
         (BotParts(bots, incoming, hooks, answers),),

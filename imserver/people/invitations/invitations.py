@@ -10,13 +10,18 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver.messenger.groups.groups import ADMIN, OWNER, NotAllowed, UnknownGroup
-from imserver.messenger.groups.parts import groups_of
+from imserver.messenger.groups.groups import (
+    ADMIN,
+    OWNER,
+    Groups,
+    NotAllowed,
+    UnknownGroup,
+)
 from imserver.people.accounts import friends as changes
 from imserver.people.accounts.api import Avatar, Nickname
 from imserver.people.accounts.contract import FullSession
 from imserver.people.accounts.friends import FriendResult, Oneself, UnknownFriend
-from imserver.people.accounts.parts import accounts_of
+from imserver.people.accounts.parts import AccountParts
 from imserver.people.invitations.declared import InvitationLimits
 from imserver.people.invitations.rows import (
     Code,
@@ -31,7 +36,7 @@ from imserver.people.invitations.rows import (
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import by_address
-from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices
+from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Messaging
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Condition
@@ -141,15 +146,16 @@ class Invitations:
     message has the code as its ``client_msg_id``, by which it is found.
     """
 
-    def __init__(self, core: Core) -> None:
-        self._people = accounts_of(core)
+    def __init__(
+        self, core: Core, people: AccountParts, groups: Groups, messaging: Messaging
+    ) -> None:
+        self._people = people
         self._most = settings_of(core.config, InvitationLimits).invitations
         self._store = core.store
         self._rows = InvitationStore(self._store)
         self._relations = core.relations
-        self._groups = groups_of(core)
-        self._messaging = core.service(MessageServices).messaging
-        self._groups.invite_strangers = self.send
+        self._groups = groups
+        self._messaging = messaging
 
     def create(
         self,

@@ -108,8 +108,7 @@ class Form(NamedTuple):
 class AiChat:
     """Serves the chats of one node."""
 
-    def __init__(self, core: Core) -> None:
-        services = core.service(MessageServices)
+    def __init__(self, core: Core, services: MessageServices) -> None:
         self._core = core
         self._settings = settings_of(core.config, AiChatSettings)
         self._messaging, self._texts = services.messaging, services.streams
@@ -634,7 +633,7 @@ def _route(
 
 
 def _build(core: Core) -> Parts:
-    ai_chat = AiChat(core)
+    ai_chat = AiChat(core, core.service(MessageServices))
     commands: CommandTable = {Asking: CommandRow(ai_chat.run, needs_session=False)}
     return Parts((ai_chat,), commands, {NAME: ai_chat.opened}, streams=ai_chat.paths)
 

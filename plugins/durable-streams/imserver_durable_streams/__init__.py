@@ -4,6 +4,7 @@ stored channel."""
 from typing import Final
 
 from imserver.plugin import FeatureRow, Parts, SettingsRow
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 
@@ -12,7 +13,7 @@ from .service import DIALECT, NAME, ROUTES, DurableStreams, DurableStreamSetting
 
 
 def _build(core: Core) -> Parts:
-    streams = DurableStreams(core)
+    streams = DurableStreams(core, core.service(MessageServices).messaging)
     sweep = every(60.0, streams.sweep, "expired streams could not be removed")
     return Parts(
         (streams,), ended=(streams.ended,), streams=streams.paths, run=(sweep,)

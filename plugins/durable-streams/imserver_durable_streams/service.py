@@ -32,7 +32,7 @@ from imserver.plugin.http import (
     stream_refused,
 )
 from imserver.plugin.identity import Need, Needs, Principal
-from imserver.plugin.messages import Appended, Draft, Entry, MessageServices, Rejected
+from imserver.plugin.messages import Appended, Draft, Entry, Messaging, Rejected
 from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import (
@@ -159,10 +159,10 @@ class Target(Struct, frozen=True):
 class DurableStreams:
     """Serves the requests of streams on one node."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, messaging: Messaging) -> None:
         self._core = core
         self._settings = settings_of(core.config, DurableStreamSettings)
-        self._messaging = core.service(MessageServices).messaging
+        self._messaging = messaging
         self._rows = StreamRows(core.store)
         self._reader = StreamReader(self._rows)
         self._api: Api | None = None

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from imserver.plugin import FeatureRow, Parts
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 
 from .api import routes
@@ -36,7 +37,7 @@ def metrics() -> tuple[Metric, ...]:
 
 
 def _build(core: Core) -> Parts:
-    mailboxes = Mailboxes(core)
+    mailboxes = Mailboxes(core, core.service(MessageServices))
     if "mcp" in core.features:
         from imserver_mcp import Mcp
 

@@ -102,8 +102,7 @@ class Mailboxes:
     """The mailboxes of bots. Each method may switch and raise
     StorageUnavailable."""
 
-    def __init__(self, core: Core) -> None:
-        services = core.service(MessageServices)
+    def __init__(self, core: Core, services: MessageServices) -> None:
         self.rows = MailboxRows(core.store)
         self.waits = Waits(core, services)
         self.counts: Counter[EventName] = Counter()

@@ -94,8 +94,8 @@ def test_strangers_are_invited_or_refused_where_nobody_invites(store: Store) -> 
     with pytest.raises(ServiceRefused, match="eve"):
         groups.strangers_among(APP, "ann", ["bob", "eve"])
     sent: list[Any] = []
-    groups.invite_strangers = lambda app, group, by, users: (
-        sent.append((app, group, by, users)) or users
+    groups.ask(
+        lambda app, group, by, users: sent.append((app, group, by, users)) or users
     )
     group, added = groups.create(
         APP, "ann", "tea", ["eve", "bob", "eve", "ann"], {"eve"}

@@ -202,7 +202,6 @@ def test_a_review_that_takes_a_while_keeps_nobody_waiting(
         signals=SimpleNamespace(send=lambda _: None),
     )
     core: Any = SimpleNamespace(
-        service=lambda _: services,
         store=open_store(url),
         sessions=SimpleNamespace(is_banned=lambda *_: False),
         keys=SimpleNamespace(demo=False),
@@ -210,7 +209,7 @@ def test_a_review_that_takes_a_while_keeps_nobody_waiting(
         hub=SimpleNamespace(apps={}),
         accounts=None,
     )
-    later = ScheduledMessages(core, Buckets(SCHEDULE_CHANGES, 9, 9.0))
+    later = ScheduledMessages(core, services, Buckets(SCHEDULE_CHANGES, 9, 9.0))
     for id in ("slow", "quick"):
         later.add(
             ScheduledMessage(app="shop", member="ann", id=id, to_user="bob"), When()
