@@ -65,11 +65,11 @@ class Node(Harness):
         self.channel_log = ChannelLog(
             self.store, self.metrics, self.hub, self.table, self.channels
         )
-        self.channels.histories.stored = self.channel_log
+        self.channels.histories.ask(self.channel_log)
         self.messaging = Messaging(
             core, self.positions, self.ack_tracker, self.channel_log
         )
-        self.channel_log.follow_log = self.messaging.follower.follow
+        self.channel_log.attach(self.messaging.follower.follow)
         self.log.writer.report_to(self)
         self.signals = Signals(core, self.messaging)
         self.receipts = Receipts(self.signals, self.store)

@@ -215,6 +215,7 @@ def answers(base: Core) -> tuple[object, ...]:
 def build(core: Core) -> Parts:
     """Build what uses the services of the core."""
     webhooks = webhooks_of(core)
+    storage = core.config.storage
     expire = partial(webhooks.feeds.events.expire, webhooks.feeds.feeds)
     core.queries.add(QUERY, list[str], webhooks.parts_of)
     apps = follow_apps(core.tenants, webhooks)
@@ -235,7 +236,7 @@ def build(core: Core) -> Parts:
         run=(
             webhooks.feeds.run,
             every(
-                core.config.storage.expire_seconds,
+                storage.expire_seconds,
                 expire,
                 "events could not be expired",
             ),

@@ -62,10 +62,6 @@ class ChannelLog(StoredHistory):
         channels: Channels,
     ) -> None:
         self._store = store
-        self.follow_log: Callable[[str], int]
-        """Delivers the entries of an app from now on, and returns the id of the
-        last delivered one. It may switch, and raises StorageUnavailable.
-        Somebody must set it."""
         self._metrics = metrics
         self._hub = hub
         self._connections = table
@@ -74,6 +70,12 @@ class ChannelLog(StoredHistory):
         """App → its channels here that need its log: stored channels, rooms
         whose messages are stored, and channels of groups. Read-only for
         others."""
+
+    def attach(self, follow_log: Callable[[str], int]) -> None:
+        """Before anybody asks, set what delivers the entries of an app from then
+        on, and returns the id of the last delivered one. It may switch, and
+        raises StorageUnavailable."""
+        self._follow_log = follow_log
 
     # --- which channels need the log ------------------------------------------
 
@@ -86,7 +88,7 @@ class ChannelLog(StoredHistory):
         """
         try:
             self._store.database_id()
-            return self.follow_log(app)
+            return self._follow_log(app)
         except StorageUnavailable:
             raise ChannelRefused("unavailable") from None
 

@@ -48,7 +48,7 @@ def build(core: Core) -> Parts:
     services, answers, commands = _make_services(core)
     messaging, positions = services.messaging, services.messaging.positions
     catch_up = messaging.catch_up
-    expire_seconds = core.config.storage.expire_seconds
+    storage = core.config.storage
     core.network.report_to(catch_up.ponged)
     core.hub.report_to(catch_up.forget)
     if core.member is not None:
@@ -64,7 +64,7 @@ def build(core: Core) -> Parts:
             messaging.follower.run,
             positions.run,
             every(
-                expire_seconds,
+                storage.expire_seconds,
                 services.retention.expire,
                 "entries could not be expired",
             ),
@@ -119,7 +119,7 @@ def _make_services(
         ack_tracker=AckTracker(metrics, core.limits.node_outbox_bytes),
         channel_log=channel_log,
     )
-    channel_log.follow_log = messaging.follower.follow
+    channel_log.attach(messaging.follower.follow)
     store.part(MessageLog).writer.report_to(messaging)
     messaging.add_to(core.queries)
     node_messages = core.node_messages

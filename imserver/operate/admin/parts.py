@@ -139,8 +139,9 @@ class Nodes:
         core = self._core
         state: Mapping[str, Any] = core.status.state(False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]
-        folder = core.config.server.data_dir
-        disk = disk_usage(folder if os.path.isdir(folder) else ".")
+        server = core.config.server
+        folder = server.data_dir if os.path.isdir(server.data_dir) else "."
+        disk = disk_usage(folder)
         unready = core.status.unready()
         return NodeFacts(
             version=state["version"],

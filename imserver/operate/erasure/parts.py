@@ -52,9 +52,8 @@ class UserErasure:
         self.prove = _proof_of(core)
         self.may_act_on = core.authority.may_act_on
         self.waiting = DueErasures(core.store)
-        self.deletion = AppDeletion(
-            core.store, core.tenants, core.config.storage.look_seconds
-        )
+        storage = core.config.storage
+        self.deletion = AppDeletion(core.store, core.tenants, storage.look_seconds)
         self.runner = due_runner(core.store, DUE, self._begin)
         self._loading = BoundedSemaphore()
         core.queries.add(_LOAD, bool, self.load)
@@ -168,9 +167,10 @@ class UserErasure:
 def build(core: Core) -> Parts:
     """Build them."""
     erasure = UserErasure(core)
+    storage = core.config.storage
     look = every(60.0, erasure.look, "erasures could not go on")
     load = every(
-        core.config.storage.look_seconds,
+        storage.look_seconds,
         erasure.load,
         "the erasures that wait could not be read",
     )

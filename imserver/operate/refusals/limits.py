@@ -203,11 +203,12 @@ class Refusals(Service, dict=True):
 
     def _holds_of(self, app: str, names: Collection[str]) -> list[Hold]:
         holds = []
+        sessions = self.core.sessions
         for name in sorted(names):
-            if (ban := self.core.sessions.holds.get((app, name))) is not None:
+            if (ban := sessions.holds.get((app, name))) is not None:
                 holds.append(Hold("erasure", "erasure", name, ban.until or 0, ""))
                 continue  # whoever waits for it stays locked out
-            if (ban := self.core.sessions.ban_of(app, name)) is not None:
+            if (ban := sessions.ban_of(app, name)) is not None:
                 holds.append(Hold("ban", "ban", name, ban.until or 0, ban.reason))
             if (lock := self.people.locked(app, name)) is not None:
                 holds.append(Hold("lock", "lock", name, *lock))

@@ -166,9 +166,9 @@ class Reports(Store.Rows):
         self._appeals = core.buckets.make(
             USER_APPEALS, APPEALS, APPEAL_SECONDS, core.attempt
         )
-        seconds = core.config.accounts.rate_seconds
+        accounts = core.config.accounts
         self._addresses = core.buckets.make(
-            ADDRESS_APPEALS, APPEALS_OF_ADDRESS, seconds, core.attempt
+            ADDRESS_APPEALS, APPEALS_OF_ADDRESS, accounts.rate_seconds, core.attempt
         )
         self._staff_of = staff_of
         self._moderators: dict[str, tuple[float, tuple[str, ...]]] = {}

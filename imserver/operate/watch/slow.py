@@ -88,6 +88,7 @@ class Watch:
 
     def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
         self._core = core
+        self._request_log = core.node.request_log
         self._settings = core.config.log
         self.log_state: LogState | None = None
         self._logger = _all
@@ -139,13 +140,13 @@ class Watch:
         self._core.ask_others("watch.forget", whose, bool)
 
     def _forget_here(self, whose: str) -> bool:
-        self._core.node.request_log.flush()
+        self._request_log.flush()
         for timings in self._core.metrics.timings.values():
             timings.forget(lambda slow: slow.by.partition(":")[2] == whose)
         return True
 
     def _timings(self) -> list[Timing]:
-        self._core.node.request_log.flush()
+        self._request_log.flush()
         self._core.metrics.commands.fold()
         node, rows = self._core.node_name, []
         for kind, timings in self._core.metrics.timings.items():

@@ -64,7 +64,8 @@ class Tracer:
         self.share = 0.0
         """Of requests to the outside that no call waits for, which is in a
         trace of its own. May change."""
-        self._system = core.config.storage.url.partition(":")[0] or "sqlite"
+        storage = core.config.storage
+        self._system = storage.url.partition(":")[0] or "sqlite"
         # else each attempt has a line
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         timings, outgoing = core.store.timings, core.outgoing

@@ -146,7 +146,8 @@ def _make_accounts(
     core: Core, rows: AccountStore, tokens: AccountTokens, buckets: MakeBuckets
 ) -> Accounts:
     """Build what registers accounts and checks logins."""
-    host = urlsplit(core.config.app.http_url).hostname or "imserver"
+    app = core.config.app
+    host = urlsplit(app.http_url).hostname or "imserver"
     return Accounts(
         config=core.config,
         tokens=tokens,

@@ -161,6 +161,7 @@ class DurableStreams:
 
     def __init__(self, core: Core, messaging: Messaging) -> None:
         self._core = core
+        self._channels = core.channels
         self._settings = settings_of(core.config, DurableStreamSettings)
         self._messaging = messaging
         self._rows = StreamRows(core.store)
@@ -319,7 +320,7 @@ class DurableStreams:
         state = stream.dialect_state = Reader()
         if call.principal.kind == "key":
             self._core.keys.hold(call.principal.key, stream)
-        self._core.channels.subscriptions.join(target.app, target.name, stream)
+        self._channels.subscriptions.join(target.app, target.name, stream)
         return state
 
     def _await(
@@ -614,7 +615,7 @@ class DurableStreams:
     ) -> None:
         """Refuse an append that is too long, before its values are made. Raises
         ApiProblem."""
-        options = self._core.channels.options.of(target.app, target.name)
+        options = self._channels.options.of(target.app, target.name)
         most_bytes = min(MOST_BYTES, options.max_bytes or MOST_BYTES)
         if len(body) > most_bytes + around:
             raise bad(413, f"an append has at most {most_bytes} bytes")
@@ -624,7 +625,7 @@ class DurableStreams:
     ) -> tuple[Verdict, Entry | None]:
         """Store an append, if its stream takes it. Raises ApiProblem and
         StorageUnavailable."""
-        principal, channels = call.principal, self._core.channels
+        principal, channels = call.principal, self._channels
         options = channels.options.of(append.app, append.name)
         self._require_short(Target(append.app, append.name), content.body, 0)
         is_back_end, limit = (
@@ -714,7 +715,7 @@ class DurableStreams:
             )
         except ChannelRefused as refused:
             raise _problem(refused, principal) from None
-        if not self._core.channels.options.is_stored(target.app, target.name):
+        if not self._channels.options.is_stored(target.app, target.name):
             raise bad(
                 404, "the channel is not stored: its namespace needs `history: log`"
             )

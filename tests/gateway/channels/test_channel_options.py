@@ -188,9 +188,8 @@ def test_channels_of_users_and_groups_have_no_publications_of_clients(
 def test_users_and_groups_have_their_channels(
     harness: OptionsHarness, user: str, channels: set[str]
 ) -> None:
-    harness.channels.histories.stored = Mock(
-        is_member=lambda _app, group, _user: group in (0, 7)
-    )
+    stored = Mock(is_member=lambda _app, group, _user: group in (0, 7))
+    harness.channels.histories.ask(stored)
     consent = ChannelConsent(Mock(), Mock(), harness.channels, MutedUsers())
     client, found = harness.client(user), set()
     for channel in ("user:", "user:ann", "user:bob", "group:7", "group:8", "group:x"):

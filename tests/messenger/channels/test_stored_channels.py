@@ -515,7 +515,7 @@ def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
         Target(group=str(group)),
     ]
     publishing = publishing_of(harness)
-    harness.histories.stored = ChannelLog(store, Mock(), Mock(), Mock(), Mock())
+    harness.histories.ask(ChannelLog(store, Mock(), Mock(), Mock(), Mock()))
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [Outcome.SENT] * 3
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]
