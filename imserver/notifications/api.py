@@ -350,7 +350,7 @@ def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAn
     "/notifications/endpoints",
     act="notifications.endpoints.add",
     status=201,
-    problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
+    problems=(HTTP_NOTIFICATIONS_OFF,),
 )
 def add_endpoint(
     parts: NotificationParts, call: Call, request: EndpointAdd
@@ -419,7 +419,7 @@ def remove_endpoint(
 @routes.post(
     "/notifications/test",
     act="",
-    problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
+    problems=(HTTP_NOTIFICATIONS_OFF,),
 )
 def test(
     parts: NotificationParts, call: Call, request: Acting

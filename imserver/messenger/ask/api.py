@@ -521,11 +521,7 @@ def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
 @routes.post(
     "/asks/remind",
-    problems=(
-        Problems.UNKNOWN_MESSAGE,
-        HTTP_QUESTION_CLOSED,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED),
     voice=True,
     user="optional",
 )

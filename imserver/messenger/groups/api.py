@@ -332,7 +332,7 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     "/groups/create",
     voice=True,
     status=201,
-    problems=(*_NOT_CREATED, Problems.TOO_MANY_REQUESTS),
+    problems=(*_NOT_CREATED,),
     user="required",
 )
 def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
@@ -378,7 +378,7 @@ def groups(
 @routes.get(
     "/groups/open",
     base=ActingPage,
-    problems=(Problems.ROLE_TOO_LOW, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.ROLE_TOO_LOW,),
 )
 def open_groups(
     groups: Groups,
@@ -412,7 +412,7 @@ def open_groups(
     )
 
 
-@routes.get("/groups/mentions", problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS))
+@routes.get("/groups/mentions", problems=(*_UNKNOWN,))
 def mentioned(
     groups: Groups,
     call: Call,
@@ -442,9 +442,7 @@ def show(groups: Groups, call: Call, request: GroupChange) -> GroupDetail:
     return view(GroupDetail, _shown(group), members=groups.count(call.app, group.id))
 
 
-@routes.get(
-    "/groups/members", base=ActingPage, problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS)
-)
+@routes.get("/groups/members", base=ActingPage, problems=(*_UNKNOWN,))
 def members(
     groups: Groups,
     call: Call,
@@ -648,12 +646,7 @@ def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown
 
 @routes.post(
     "/groups/join",
-    problems=(
-        *_UNKNOWN,
-        Problems.UNKNOWN_ACCOUNT,
-        TooManyMembers.problem,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, TooManyMembers.problem),
     user="required",
 )
 def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:

@@ -118,12 +118,7 @@ def inbox(
         "ArrangeRequest",
         "Changes to what a user keeps about a conversation. Fields that you leave out do not change.",
     ),
-    problems=(
-        Problems.UNKNOWN_CONVERSATION,
-        HTTP_TOO_MANY_PINS,
-        HTTP_TOO_MANY_DRAFTS,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(Problems.UNKNOWN_CONVERSATION, HTTP_TOO_MANY_PINS, HTTP_TOO_MANY_DRAFTS),
 )
 def arrange(
     inbox: Inbox,
@@ -162,7 +157,6 @@ def arrange(
 @routes.post(
     "/inbox/folders",
     schema=("FoldersRequest", "All folders of a user."),
-    problems=(Problems.TOO_MANY_REQUESTS,),
 )
 def set_folders(inbox: Inbox, call: Call, folders: FolderShapes) -> FoldersShown:
     """Make, name, order and remove the folders of a user.

@@ -294,7 +294,7 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
 @routes.post(
     "/scheduled/cancel",
     schema=("CancelScheduledRequest", "A scheduled message."),
-    problems=(*_OF_ONE, Problems.TOO_MANY_REQUESTS),
+    problems=(*_OF_ONE,),
 )
 def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
     """Cancel a scheduled message or reminder.

@@ -321,7 +321,7 @@ def _check(erasure: UserErasure, call: Call, user: str) -> None:
     "/users/erase/self",
     Needs.ADMIN_OR_USER,
     schema=("OwnErase", "The proof that it is the user who wants it."),
-    problems=(Problems.MEDIA_UNAVAILABLE, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.MEDIA_UNAVAILABLE,),
 )
 def erase_self(
     erasure: UserErasure,

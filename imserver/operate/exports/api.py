@@ -111,7 +111,7 @@ routes = Resource(
     "/exports/start",
     Needs.ADMIN,
     schema=("ExportRequest", "Whose data are wanted."),
-    problems=(Problems.TOO_MANY_REQUESTS, Problems.UNKNOWN_ACCOUNT),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
     status=202,
 )
 def start(
@@ -158,7 +158,6 @@ def delete(api: ExportsApi, call: Call, request: ExportQuery) -> ExportShown:
 @routes.post(
     "/exports/start/self",
     Needs.ADMIN_OR_USER,
-    problems=(Problems.TOO_MANY_REQUESTS,),
     status=202,
 )
 def start_own(api: ExportsApi, call: Call, request: OwnExport) -> ExportShown:

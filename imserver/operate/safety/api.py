@@ -287,7 +287,6 @@ moderation = Resource(
         Problems.UNKNOWN_MESSAGE,
         Problems.UNKNOWN_ACCOUNT,
         HTTP_TOO_MANY_REPORTS,
-        Problems.TOO_MANY_REQUESTS,
     ),
 )
 def send(
@@ -345,7 +344,6 @@ def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
         HTTP_NOT_BANNED,
         HTTP_APPEAL_OPEN,
         HTTP_TOO_MANY_REPORTS,
-        Problems.TOO_MANY_REQUESTS,
     ),
 )
 def appeal(
@@ -496,7 +494,7 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
     return _removed(parts, call, request, undecided=True)
 
 
-@moderation.get("/moderation/count", problems=(Problems.TOO_MANY_REQUESTS,))
+@moderation.get("/moderation/count")
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     """Count the messages of a user in a time, by conversation, without
     texts."""
@@ -509,7 +507,7 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     "/moderation/clear",
     schema=("ClearRequest", "A user, a time, and why the messages go."),
     base=CountQuery,
-    problems=(*_PROTECTED, Problems.TOO_MANY_REQUESTS),
+    problems=(*_PROTECTED,),
 )
 def clear(
     parts: SafetyParts,

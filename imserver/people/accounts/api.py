@@ -344,7 +344,6 @@ guest_routes = Resource(
     Needs.ANYONE_OR_ADMIN,
     status=201,
     problems=(
-        Problems.TOO_MANY_REQUESTS,
         Problems.NOT_ALLOWED,
         PasswordsOff.problem,
         Closed.problem,
@@ -380,7 +379,6 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
     "/accounts/login",
     Needs.ANYONE,
     problems=(
-        Problems.TOO_MANY_REQUESTS,
         WrongLogin.problem,
         FactorRequired.problem,
         WrongCode.problem,
@@ -493,7 +491,7 @@ def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
     "/accounts/identifiers",
     Needs.ADMIN_OR_ACCOUNT,
     voice=lambda request: bool(request.name),
-    problems=(*_UNKNOWN, WrongLogin.problem, Taken.problem, Problems.TOO_MANY_REQUESTS),
+    problems=(*_UNKNOWN, WrongLogin.problem, Taken.problem),
 )
 def set_identifiers(
     api: AccountParts, call: Call, request: IdentifiersSet
@@ -522,12 +520,7 @@ def set_identifiers(
     "/accounts/password",
     Needs.ADMIN_OR_ACCOUNT,
     schema=("PasswordSet", "A new password."),
-    problems=(
-        *_UNKNOWN,
-        WrongLogin.problem,
-        PasswordsOff.problem,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(*_UNKNOWN, WrongLogin.problem, PasswordsOff.problem),
 )
 def set_password(
     api: AccountParts,
@@ -568,7 +561,6 @@ def log_out(api: AccountParts, call: Call, _request: Acting) -> AccountDone:
         WrongLogin.problem,
         FactorRequired.problem,
         WrongCode.problem,
-        Problems.TOO_MANY_REQUESTS,
         Problems.MEDIA_UNAVAILABLE,
     ),
 )
@@ -597,7 +589,6 @@ def delete(
     Needs.ADMIN_OR_PERSON,
     problems=(
         Problems.UNKNOWN_ACCOUNT,
-        Problems.TOO_MANY_REQUESTS,
         Problems.NOT_ALLOWED,
         PasswordsOff.problem,
         HTTP_NO_GUEST,

@@ -124,7 +124,7 @@ routes = Resource(
 @routes.post(
     "/accounts/find",
     schema=("FindRequest", "The identifier to search for."),
-    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
 )
 def find(
     cards: Cards,
@@ -145,7 +145,6 @@ def find(
 @routes.post(
     "/accounts/search",
     schema=("PeopleRequest", "A part of the names of people."),
-    problems=(Problems.TOO_MANY_REQUESTS,),
 )
 def search(
     cards: Cards,
@@ -178,7 +177,7 @@ def search(
     return PeopleAnswer(list(map(_card, found)), following != "", following)
 
 
-@routes.get("/accounts/directory", problems=(Problems.TOO_MANY_REQUESTS,))
+@routes.get("/accounts/directory")
 def directory(
     cards: Cards,
     call: Call,

@@ -47,12 +47,7 @@ routes = Resource(
     "/accounts/factor/begin",
     Needs.ACCOUNT,
     schema=("FactorBegin", "A second factor to be turned on."),
-    problems=(
-        Problems.UNKNOWN_ACCOUNT,
-        Problems.TOO_MANY_REQUESTS,
-        WrongLogin.problem,
-        FactorOn.problem,
-    ),
+    problems=(Problems.UNKNOWN_ACCOUNT, WrongLogin.problem, FactorOn.problem),
 )
 def begin(
     accounts: Accounts, call: Call, password: CurrentPassword = ""
@@ -90,12 +85,7 @@ def confirm(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryC
 @routes.post(
     "/accounts/factor/codes",
     Needs.ACCOUNT,
-    problems=(
-        Problems.UNKNOWN_ACCOUNT,
-        Problems.TOO_MANY_REQUESTS,
-        WrongCode.problem,
-        FactorOff.problem,
-    ),
+    problems=(Problems.UNKNOWN_ACCOUNT, WrongCode.problem, FactorOff.problem),
 )
 def renew_codes(
     accounts: Accounts, call: Call, request: FactorConfirm

@@ -162,11 +162,7 @@ routes = Resource(
     "/accounts/email/request",
     Needs.ADMIN_OR_ACCOUNT,
     act="",
-    problems=(
-        Problems.UNKNOWN_ACCOUNT,
-        Problems.NOT_IMPLEMENTED,
-        Problems.TOO_MANY_REQUESTS,
-    ),
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.NOT_IMPLEMENTED),
 )
 def ask(
     confirmations: Confirmations, call: Call, _request: Acting

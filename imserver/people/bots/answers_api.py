@@ -81,7 +81,7 @@ routes = Resource(
         "A message that begins. Give one of `to` and `conversation`.",
     ),
     rules=one_of("to", "conversation"),
-    problems=(Problems.TOO_MANY_STREAMS, Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
+    problems=(Problems.TOO_MANY_STREAMS, *_NOT_STORED),
 )
 def open_stream(
     answers: StreamedAnswers,
@@ -152,7 +152,7 @@ def open_stream(
         "AnswerAppendRequest",
         "Pieces of one or several streams of the bot, in the order of their numbers.",
     ),
-    problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ACCEPTED,),
 )
 def append(
     answers: StreamedAnswers, call: Call, pieces: StreamAppended.Pieces

@@ -187,7 +187,7 @@ def revoke(
 @routes.get(
     "/invitations/show",
     Needs.ANYONE,
-    problems=(*_UNKNOWN, UsedInvitation.problem, Problems.TOO_MANY_REQUESTS),
+    problems=(*_UNKNOWN, UsedInvitation.problem),
 )
 def show(
     invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code
@@ -209,7 +209,6 @@ def show(
         Problems.NOT_ALLOWED,
         TooManyMembers.problem,
         HTTP_TOO_MANY_FRIENDS,
-        Problems.TOO_MANY_REQUESTS,
     ),
 )
 def join(
@@ -242,7 +241,6 @@ def join(
         Problems.UNKNOWN_ACCOUNT,
         TooManyMembers.problem,
         HTTP_TOO_MANY_FRIENDS,
-        Problems.TOO_MANY_REQUESTS,
     ),
 )
 def accept(
@@ -342,7 +340,6 @@ mail_routes = Resource(
         Problems.ROLE_TOO_LOW,
         Problems.NOT_ALLOWED,
         Problems.NOT_IMPLEMENTED,
-        Problems.TOO_MANY_REQUESTS,
     ),
     user="optional",
 )

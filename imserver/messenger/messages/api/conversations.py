@@ -300,7 +300,7 @@ def conversations(
     return ConversationsAnswer(listed, summaries[-1].position if more else 0)
 
 
-@routes.get("/messages", problems=(Problems.TOO_MANY_REQUESTS,))
+@routes.get("/messages")
 def history(
     api: MessageServices,
     call: Call,
@@ -357,7 +357,7 @@ def pins(
     return PinsAnswer([shown_entry(entry) for entry in entries], following)
 
 
-@routes.get("/messages/search", problems=(Problems.TOO_MANY_REQUESTS,))
+@routes.get("/messages/search")
 def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 

@@ -347,7 +347,6 @@ routes = Resource(
         Problems.STORE_UNAVAILABLE,
         Problems.MUTED,
         Problems.NOT_ALLOWED,
-        Problems.TOO_MANY_REQUESTS,
         Problems.UNKNOWN_MESSAGE,
         Problems.UNKNOWN_ACCOUNT,
         *_NOT_REVIEWED,

@@ -189,7 +189,7 @@ def open_stream(
         "Pieces of one or several streams, in the order of their numbers.",
     ),
     on_publisher=True,
-    problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ACCEPTED,),
 )
 def append(
     streams: StreamedMessages, call: Call, app: App, pieces: StreamAppended.Pieces
