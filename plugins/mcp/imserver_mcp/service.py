@@ -29,9 +29,10 @@ from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Head, Stream, StreamPath, host_of
 
 from . import events, resources
-from .declared import McpSettings
+from .declared import McpSettings, Task
 from .hooks import EventHooks
 from .offers import Content, Offer, Source, Tool
+from .permissions import Permissions
 from .protocol import (
     LEGACY,
     META,
@@ -46,7 +47,7 @@ from .protocol import (
 )
 from .receipts import KEY, receipt_of
 from .tasks import Later, Tasks, TaskTurn, shown
-from .tools import TOOLS, permission
+from .tools import TOOLS
 from .turn import InputRequired, RouteRefused, Turn
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ class Mcp:
         self.settings = settings_of(core.config, McpSettings)
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
-        self.tasks = Tasks(self)
+        self.tasks = Tasks(core, self.run_task, self.hooks.log.work.news.set)
+        self._permissions = Permissions(self.tasks)
         self.hooks.log.look_also_in(self._apps_that_follow)
         self.hooks.log.report_to(self.tasks.look)
         self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
@@ -154,7 +156,7 @@ class Mcp:
             head.method, head.path, query, head.body, head.headers, host
         )
         seal = Seal(self.core.node.keys_for("mcp"))
-        turn = Turn(self.core, self.api, self.tasks, seal, stream, head, request)
+        turn = Turn(self.core, self.api, seal, stream, head, request)
         try:
             turn.admit(self.api.call_of(self.api.endpoints["POST", PATH], request))
         except (RequestRefused, RpcRefused) as refused:
@@ -279,7 +281,7 @@ class Mcp:
         if tool is None:
             raise McpError(Code.BAD_PARAMS, f"Unknown tool: {name}")
         try:
-            why = permission(turn, tool, arguments)
+            why = self._permissions.check(turn, tool, arguments)
             result: Any = (
                 Content(_text(why), True) if isinstance(why, str) and why else why
             )
@@ -294,7 +296,7 @@ class Mcp:
         if isinstance(result, Later):
             return {
                 "resultType": "task",
-                **shown(turn.tasks.add(turn, name, arguments, result)),
+                **shown(self.tasks.add(turn, name, arguments, result)),
             }
         if isinstance(result, InputRequired):
             return result
@@ -305,9 +307,10 @@ class Mcp:
         text = msgspec.json.encode(result).decode()
         return {"content": _text(text), "structuredContent": result, "isError": False}
 
-    def run_task(self, turn: TaskTurn) -> Any:
+    def run_task(self, task: Task) -> Any:
         """What the tool of a task returns now. May switch. Raises McpError, and
         RouteRefused for a time."""
+        turn = TaskTurn(self.core, self.api, self.tasks.runner, task)
         is_banned = self.core.sessions.is_banned(turn.app, turn.user)
         if is_banned or not self.core.still_holds(turn.app, turn.user, turn.proof()):
             raise McpError(Code.FORBIDDEN, "The token has ended")

@@ -10,7 +10,7 @@ runner.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,9 +19,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.plugin.errors import StorageUnavailable, Unavailable
-from imserver.plugin.http import HttpRequest
+from imserver.plugin.http import Api, HttpRequest
 from imserver.plugin.identity import Act
 from imserver.plugin.messages import MessageLog
+from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, Runner, Store
 from imserver.plugin.wire import Limit
 
@@ -32,8 +33,6 @@ from .turn import InputRequired, RouteRefused, Turn
 
 if TYPE_CHECKING:
     from imserver.operate.audit import AuditLog
-
-    from .service import Mcp
 
 log = logging.getLogger(__name__)
 
@@ -211,8 +210,11 @@ class TaskRows(Store.Rows):
 class TaskTurn(Turn):
     """A task that is run in the place of a request: nobody listens."""
 
-    def __init__(self, mcp: Mcp, task: Task) -> None:
-        self.core, self.api, self.tasks, self.task = mcp.core, mcp.api, mcp.tasks, task
+    def __init__(self, core: Core, api: Api, runner: Runner, task: Task) -> None:
+        self.core = core
+        self.api = api
+        self.task = task
+        self._runner = runner
         what = task.what
         self.request = HttpRequest("POST", "/mcp", b"", b"", {}, "")
         self.params = {"name": what.tool, "arguments": what.arguments}
@@ -232,15 +234,21 @@ class TaskTurn(Turn):
         """The task goes on. Raises Runner.Lost, if it was cancelled or another
         node runs it."""
         assert self.task is not None
-        self.tasks.runner.proceed(self.app, self.task.id)
+        self._runner.proceed(self.app, self.task.id)
 
 
 class Tasks:
-    """The tasks, on one node."""
+    """The tasks, on one node. ``run``: what the tool of a task returns now.
+    ``look``: have the log looked through for new answers."""
 
-    def __init__(self, mcp: Mcp) -> None:
-        store = mcp.core.store
-        self._mcp, self._store = mcp, store
+    def __init__(
+        self, core: Core, run: Callable[[Task], Any], look: Callable[[], object]
+    ) -> None:
+        store = core.store
+        self._core = core
+        self._run_tool = run
+        self._look_soon = look
+        self._store = store
         self.rows = TaskRows(store)
         self.runner = Runner(
             store, "mcp_task", "due <= {now}", self._work, LEASE_SECONDS, LOOK_SECONDS
@@ -282,7 +290,7 @@ class Tasks:
             raise
         if task.state == "working" and later.question:
             self._positions.setdefault(turn.app, later.question)
-            self._mcp.hooks.log.work.news.set()
+            self._look_soon()
         elif task.state == "working":
             self.runner.start(task.app, task.id)
         return task
@@ -291,10 +299,8 @@ class Tasks:
         """Use the yes of a person to the question of a task. False: it was
         used before, or the task was cancelled. Switches. Raises
         StorageUnavailable."""
-        core = self._mcp.core
-        if self.rows.use(
-            task, act_of(task, asked, task.what.principal), audit_of(core)
-        ):
+        act = act_of(task, asked, task.what.principal)
+        if self.rows.use(task, act, audit_of(self._core)):
             return True
         now = self.rows.get(task.app, task.id) if task.state == "working" else None
         # this node has just lost the answer to it
@@ -400,7 +406,7 @@ class Tasks:
         cancelled meanwhile."""
         state, fields = "completed", dict[str, Any]()
         try:
-            result = self._mcp.run_task(TaskTurn(self._mcp, task))
+            result = self._run_tool(task)
         except McpError as error:
             state, result = "failed", {"code": error.code, "message": str(error)}
         except RouteRefused as refused:

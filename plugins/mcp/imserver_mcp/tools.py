@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from time import time
@@ -17,28 +16,16 @@ from imserver.plugin.errors import Unavailable
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.wire import Limit, id_of
 
-from .declared import Task, rules_of
-from .offers import Tool, users_in
+from .offers import Tool
 from .receipts import receipt_of
 from .tasks import Later
 from .turn import MOST_CARDS, InputRequired, RouteRefused, Turn
-from .verify_receipt import digest
 
 WAIT_SECONDS: Final = 20
 """How long one look waits for an answer. It ends earlier, when there is one."""
 HOLD_SECONDS: Final = 50
 """After so long a client of 2026-07-28 has to come again, since proxies end
 requests that take long."""
-YES: Final = "yes"
-_PERMISSION: Final = "permission"
-_turning: Final = re.compile(
-    "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
-)
-"""Signs that nobody sees, and that change the order in which others are
-seen."""
-_OTHER_QUESTION: Final = (
-    "The text of the question was changed: a yes to it does not permit this call."
-)
 MOST: Final = 20
 """Conversations in one answer of ``read``."""
 PAGES: Final = 10
@@ -161,11 +148,22 @@ def _acquaintances(turn: Turn) -> list[str]:
     """The owner of a bot, those with whom the user talks, and the members of
     its groups."""
     page = turn.run("GET", "/conversations", limit=100)["conversations"]
-    users = [_owner_of(turn), *(each["peer"] for each in page)]
+    users = [owner_of(turn), *(each["peer"] for each in page)]
     for each in page:
         if each["kind"] == "group" and len(users) < 2 * MOST_CARDS:
             users += _members(turn, each["conversation"])
     return [user for user in dict.fromkeys(users) if user not in ("", turn.user)]
+
+
+def owner_of(turn: Turn) -> str:
+    """The account that manages a bot; ``""``: there is none, or it is no
+    bot."""
+    if not turn.has_route("GET", "/bots/show"):
+        return ""
+    from imserver.people.bots import BotStore
+
+    rows = BotStore(turn.core.store).get(turn.app, [id_of(turn.user)])
+    return str(rows[0].owner) if rows and rows[0].owner else ""
 
 
 def _members(turn: Turn, group: int) -> list[str]:
@@ -296,92 +294,6 @@ def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) ->
                 turn.run("POST", "/asks/cancel", id=shown["id"])
 
 
-def permission(
-    turn: Turn, tool: Tool, arguments: dict[str, Any]
-) -> str | InputRequired | Later:
-    """Why a tool may not run now; ``""``: it may. Asks a person if the app
-    wants that. Each yes is used once: the row of a task takes it, also for a
-    client that waits. Switches. Raises RouteRefused and McpError."""
-    state, task = turn.state, turn.task
-    if task is not None:
-        if not task.what.needs_yes or task.audit:
-            return ""
-        return _use(turn, task, turn.run("POST", "/asks/get", id=task.question))
-    tenant = turn.core.tenants.find(turn.app)
-    rules = None if tenant is None else rules_of(tenant)
-    if rules is None or tool.name not in rules.confirm:
-        return ""
-    if state is not None and not (isinstance(state, dict) and _PERMISSION in state):
-        # a later round of the tool, which has got the yes before its first one
-        return ""
-    seconds = rules.confirm_seconds
-    if state is None:
-        person = rules.confirm_by or _owner_of(turn)
-        if (
-            not person
-            or person == turn.user
-            or not turn.has_route("POST", "/asks/create")
-        ):
-            return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
-        # Whole: what does not fit into a message cannot be confirmed, and
-        # `/asks/create` refuses it.
-        shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
-        shown = _turning.sub(lambda match: f"\\u{ord(match[0]):04x}", shown)
-        names = [
-            f"\n{each['user']}: {each['nickname']}"
-            for each in turn.cards([*users_in(arguments)])
-        ]
-        text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
-        options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
-        question = {
-            "text": text,
-            "to": person,
-            "options": options,
-            "seconds": seconds,
-            "fixed": True,
-        }
-        asked = turn.run("POST", "/asks/create", **question)
-        if asked["text"] != text:  # a review of messages has replaced it
-            turn.run("POST", "/asks/cancel", id=asked["id"])
-            return _OTHER_QUESTION
-        later = Later(asked["id"], seconds=seconds, needs_yes=True, asked=digest(text))
-        if turn.takes_tasks:
-            return later
-        held: Task | None = turn.tasks.add(turn, tool.name, arguments, later)
-    else:
-        held = turn.tasks.rows.get(turn.app, state[_PERMISSION])
-        if held is None:
-            return "The yes was used, or the time for it is over."
-        asked = turn.run("POST", "/asks/get", id=held.question)
-    assert held is not None
-    asked = await_answer(turn, asked, {"seconds": seconds})
-    turn.state = None
-    if isinstance(asked, InputRequired):
-        return InputRequired(state={_PERMISSION: held.id})
-    why = _use(turn, held, asked)
-    if why:
-        turn.tasks.rows.end_held(held)
-    return why
-
-
-def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:
-    """Use the answer to a question; see :func:`permission`. A yes permits what
-    was asked: a question with another text is none about this call, however it
-    came to have it."""
-    if digest(asked["text"]) != task.what.asked:
-        return _OTHER_QUESTION
-    if [each.get("value") for each in asked["answers"]] == [YES]:
-        if not turn.tasks.use(task, asked):
-            return "This yes was used before."
-        turn.permitted_by = task.question
-        return ""
-    return (
-        f"{asked['answers'][0]['user']} said no."
-        if asked["answers"]
-        else "Nobody has answered."
-    )
-
-
 class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """Whose receipt is wanted."""
 
@@ -400,17 +312,6 @@ def receipt(turn: Turn, given: ReceiptArguments) -> dict[str, Any]:
             "unknown_message", "No call was permitted by an answer to this question"
         )
     return found
-
-
-def _owner_of(turn: Turn) -> str:
-    """The account that manages a bot; ``""``: there is none, or it is no
-    bot."""
-    if not turn.has_route("GET", "/bots/show"):
-        return ""
-    from imserver.people.bots import BotStore
-
-    rows = BotStore(turn.core.store).get(turn.app, [id_of(turn.user)])
-    return str(rows[0].owner) if rows and rows[0].owner else ""
 
 
 def _object(**properties: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -27,11 +27,8 @@ from imserver.plugin.identity import GOCHAT, Principal
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Dialect, DialectState, Head, Stream, StreamEncoding
 
+from .declared import Task
 from .protocol import TASK_EXTENSION, Code, McpError, Message, Seal, notification, sse
-
-if TYPE_CHECKING:
-    from .declared import Task
-    from .tasks import Tasks
 
 NAME: Final = "mcp"
 PREFIX: Final = "/api/v1"
@@ -96,19 +93,15 @@ class Turn:
         self,
         core: Core,
         api: Api,
-        tasks: Tasks,
         seal: Seal,
         stream: Stream,
         head: Head,
         request: HttpRequest,
     ) -> None:
-        self.core, self.api, self.tasks, self.stream, self.request = (
-            core,
-            api,
-            tasks,
-            stream,
-            request,
-        )
+        self.core = core
+        self.api = api
+        self.stream = stream
+        self.request = request
         self.responses: Mapping[str, Any] = {}
         self.state: Any = None
         self._seal, self._head = seal, head

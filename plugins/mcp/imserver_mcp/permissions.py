@@ -1,0 +1,130 @@
+"""Permissions: a person says yes before a tool runs, where the app wants it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from .declared import Rules, Task, rules_of
+from .offers import Tool, users_in
+from .tasks import Later, Tasks
+from .tools import await_answer, owner_of
+from .turn import InputRequired, Turn
+from .verify_receipt import digest
+
+YES: Final = "yes"
+_OPTIONS: Final = ({"text": "Yes", "value": YES}, {"text": "No", "value": "no"})
+_PERMISSION: Final = "permission"
+"""The key of a round's state that waits for a yes."""
+_turning: Final = re.compile(
+    "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+"""Signs that nobody sees, and that change the order in which others are
+seen."""
+_OTHER_QUESTION: Final = (
+    "The text of the question was changed: a yes to it does not permit this call."
+)
+
+
+class Permissions:
+    """Asks for a yes, and uses it. Each yes is used once: the row of a task
+    takes it, also for a client that waits."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def check(
+        self, turn: Turn, tool: Tool, arguments: dict[str, Any]
+    ) -> str | InputRequired | Later:
+        """Why a tool may not run now; ``""``: it may. Asks a person if the app
+        wants that. Switches. Raises RouteRefused and McpError."""
+        task = turn.task
+        if task is not None:
+            if not task.what.needs_yes or task.audit:
+                return ""
+            asked = turn.run("POST", "/asks/get", id=task.question)
+            return self._use(turn, task, asked)
+
+        tenant = turn.core.tenants.find(turn.app)
+        rules = None if tenant is None else rules_of(tenant)
+        if rules is None or tool.name not in rules.confirm:
+            return ""
+        if turn.state is None:
+            return self._ask(turn, tool, arguments, rules)
+        if isinstance(turn.state, dict) and _PERMISSION in turn.state:
+            return self._ask_again(turn, rules.confirm_seconds)
+        # a later round of the tool, which has got the yes before its first one
+        return ""
+
+    def _ask(
+        self, turn: Turn, tool: Tool, arguments: dict[str, Any], rules: Rules
+    ) -> str | InputRequired | Later:
+        person = rules.confirm_by or owner_of(turn)
+        if person in ("", turn.user) or not turn.has_route("POST", "/asks/create"):
+            return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
+        text = _question(turn, tool, arguments)
+        seconds = rules.confirm_seconds
+        asked = turn.run(
+            "POST",
+            "/asks/create",
+            text=text,
+            to=person,
+            options=_OPTIONS,
+            seconds=seconds,
+            fixed=True,
+        )
+        if asked["text"] != text:  # a review of messages has replaced it
+            turn.run("POST", "/asks/cancel", id=asked["id"])
+            return _OTHER_QUESTION
+
+        later = Later(asked["id"], seconds=seconds, needs_yes=True, asked=digest(text))
+        if turn.takes_tasks:
+            return later
+        held = self._tasks.add(turn, tool.name, arguments, later)
+        return self._await(turn, held, asked, seconds)
+
+    def _ask_again(self, turn: Turn, seconds: int) -> str | InputRequired:
+        """The client that waits comes again."""
+        held = self._tasks.rows.get(turn.app, turn.state[_PERMISSION])
+        if held is None:
+            return "The yes was used, or the time for it is over."
+        asked = turn.run("POST", "/asks/get", id=held.question)
+        return self._await(turn, held, asked, seconds)
+
+    def _await(
+        self, turn: Turn, held: Task, asked: dict[str, Any], seconds: int
+    ) -> str | InputRequired:
+        answer = await_answer(turn, asked, {"seconds": seconds})
+        turn.state = None
+        if isinstance(answer, InputRequired):
+            return InputRequired(state={_PERMISSION: held.id})
+        why = self._use(turn, held, answer)
+        if why:
+            self._tasks.rows.end_held(held)
+        return why
+
+    def _use(self, turn: Turn, task: Task, asked: dict[str, Any]) -> str:
+        """Use the answer to a question; see :meth:`check`. A yes permits what
+        was asked: a question with another text is none about this call, however
+        it came to have it."""
+        if digest(asked["text"]) != task.what.asked:
+            return _OTHER_QUESTION
+        answers = asked["answers"]
+        if [answer.get("value") for answer in answers] == [YES]:
+            if not self._tasks.use(task, asked):
+                return "This yes was used before."
+            turn.permitted_by = task.question
+            return ""
+        return f"{answers[0]['user']} said no." if answers else "Nobody has answered."
+
+
+def _question(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str:
+    """The text of the question, with the whole call: what does not fit into a
+    message cannot be confirmed, and ``/asks/create`` refuses it."""
+    call = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
+    call = _turning.sub(lambda match: f"\\u{ord(match[0]):04x}", call)
+    cards = turn.cards([*users_in(arguments)])
+    names = "".join(f"\n{card['user']}: {card['nickname']}" for card in cards)
+    return f"May I use `{tool.name}`?\n\n```json\n{call}\n```{names}"
