@@ -1,18 +1,13 @@
 """``imserver arrive``: imports an archive of another server into an app."""
 
-import csv
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
-from io import TextIOWrapper
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any, Final
+from typing import IO, Any
 
 import click
-from msgspec import Struct
 
 from imserver.people.accounts import SmtpSettings, rules_of
 from imserver.plugin.commands import fail, opened, record_act, settings_options
@@ -20,47 +15,18 @@ from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import Tenant
 from imserver.plugin.progress import long_work
 from imserver.plugin.settings import settings_of
-from imserver.plugin.wire import Limit
 
 from .destination import Destination, tenant_of
+from .follow import follow_server, live_of
 from .formats import FOLLOWED, FORMATS, archive_of
 from .people import send_links
 from .position import PositionFile
-from .problems import Problems
 from .records import Archive
+from .report import print_problems, print_survey, report_rows, write_csv
 from .spool import Spool
 from .survey import Survey, survey
 from .uploads import FileIndex
-from .writing import open_private
-
-_KINDS: Final = (
-    ("open", "groups that anybody may join"),
-    ("closed", "groups of those who are invited"),
-    ("several", "direct conversations of several people"),
-    ("direct", "direct conversations of two"),
-    ("message", "messages"),
-    ("reply", "replies in threads"),
-    ("reaction", "reactions"),
-    ("change", "joins, leaves, renames and descriptions"),
-    ("file", "files"),
-    ("bytes", "  of these with bytes"),
-)
-
-
-class Wish(Struct, frozen=True, kw_only=True):
-    """How an archive is imported: the options of the command."""
-
-    path: str | None
-    """Of the settings."""
-    data_dir: str | None
-    app: str
-    files: Path | None = None
-    links: Path | None = None
-    mail: bool = False
-    days: int = 14
-    unread: bool = False
-    dry_run: bool = False
-    report: Path | None = None
+from .wish import Wish
 
 
 @click.command(
@@ -160,9 +126,6 @@ def arrive(
             if source is not None:
                 bring(source, wish)
             return
-        # they load what no other command needs
-        from .follow import follow_server, live_of
-
         format = source.name if source is not None else name or ""
         with closing(live_of(format, follow, token.read().strip(), back)) as live:
             if source is not None:
@@ -194,7 +157,7 @@ def bring(archive: Archive, wish: Wish) -> None:
             else _import(archive, spool, index, wish)
         )
     if wish.report is not None:
-        _write_csv(wish.report, _report(contents, problems))
+        write_csv(wish.report, report_rows(contents, problems))
     print_problems(problems, "what does not come, or differs:")
 
 
@@ -203,7 +166,7 @@ def _read(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
         contents = survey(
             archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages")
         )
-    _print_survey(archive, contents)
+    print_survey(archive, contents)
     return contents
 
 
@@ -247,7 +210,7 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
                     else []
                 )
                 if wish.links is not None:
-                    _write_csv(wish.links, [("login", "email", "link"), *rows])
+                    write_csv(wish.links, [("login", "email", "link"), *rows])
                 if wish.mail:
                     say("sending mails")
                     mails = send_links(smtp, rows, archive.title, wish.days, problems)
@@ -268,7 +231,7 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
             files=new["file"],
         )
     click.echo(
-        f"new: accounts {new['account']:,}, groups {new['begin']:,}, messages {new['message']:,}, "
+        f"new: accounts {new['account']:,}, groups {new['group']:,}, messages {new['message']:,}, "
         f"reactions {new['reaction']:,}, files {new['file']:,}, emoji {new['emoji']:,}"
     )
     if wish.mail:
@@ -297,128 +260,3 @@ def _links_page(tenant: Tenant, own_page: str) -> str:
             f"--links, --mail: set accounts.reset_url of app {tenant.name}, the page that the links open"
         )
     return str(page)
-
-
-def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a file for this user only: it has links or names. One that is there
-    is replaced. A pipe or a terminal is no file: it gets the rows as it is.
-    Raises OSError."""
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8", newline="") as target:
-            csv.writer(target).writerows(rows)
-        return
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with TextIOWrapper(open_private(part), encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
-    """A row for each person and each group."""
-    counted = ("message", "reply", "reaction", "file", "bytes")
-    yield ("kind", "id", "name", "becomes", *counted, "what does not come, or differs")
-    for person in contents.people.values():
-        becomes = (
-            "account"
-            if person.is_member
-            else f"account that nobody claims: {person.why or 'no login'}"
-        )
-        counts, lost = (
-            contents.of_people.get(person.id, Counter()),
-            problems.of_people.get(person.id),
-        )
-        yield _row(
-            "person",
-            person.id,
-            person.nickname,
-            becomes,
-            (counts[each] for each in counted),
-            lost,
-        )
-    for group in contents.groups.values():
-        activity = contents.of_groups[group.id]
-        becomes = "group" if activity.owner else "nothing"
-        if group.kind == "direct":
-            becomes = "conversation of two"
-        elif activity.owner and activity.lacks_members:
-            becomes = "group of whoever wrote there"
-        own = (activity.counts[each] for each in counted)
-        people = (
-            contents.people[each].nickname
-            for each in activity.members
-            if each in contents.people
-        )
-        name = group.name or ", ".join(people)
-        yield _row(
-            "group", group.id, name, becomes, own, problems.of_groups.get(group.id)
-        )
-
-
-def _row(
-    kind: str,
-    id: str,
-    name: str,
-    becomes: str,
-    counts: Iterable[int],
-    lost: Counter[str] | None,
-) -> Sequence[object]:
-    texts = (
-        f"{reason}: {count}" for reason, count in sorted((lost or Counter()).items())
-    )
-    # A spreadsheet would take the name of somebody for a formula.
-    names = (
-        f"'{each}" if each[:1] in tuple("=+-@\t\r") else each for each in (id, name)
-    )
-    return (kind, *names, becomes, *counts, "; ".join(texts))
-
-
-def _day(moment_ms: int) -> str:
-    return datetime.fromtimestamp(min(moment_ms, Limit.TIME_MS) / 1000, UTC).strftime(
-        "%Y-%m-%d"
-    )
-
-
-def _print_survey(archive: Archive, contents: Survey) -> None:
-    members = sum(person.is_member for person in contents.people.values())
-    rows = [
-        ("people", members),
-        ("bots, apps and those who have left", len(contents.people) - members),
-    ]
-    rows += [(words, contents.counts[kind]) for kind, words in _KINDS]
-    click.echo(f"an archive of {archive.title}:")
-    for words, count in rows:
-        click.echo(f"{count:>10,}  {words}")
-    if contents.last_ms:
-        click.echo(
-            f"            from {_day(contents.first_ms)} to {_day(contents.last_ms)}"
-        )
-
-
-def print_problems(problems: Problems, head: str) -> None:
-    """Say under a headline what is not understood or not kept. Ends the command
-    with 1 if something of the archive is broken or lost."""
-    print_counts(problems, head)
-    for line in problems.broken:
-        click.echo(f"  {line}", err=True)
-    if problems.lost_messages:
-        click.echo(
-            f"imserver: {problems.lost_messages:,} messages of the archive do not come",
-            err=True,
-        )
-    if problems.broken or problems.has_lost_fields:
-        fail("parts of the archive are broken; the rest was read")
-    if problems.lost_messages:
-        fail("the archive has messages that do not come; the rest was read")
-
-
-def print_counts(problems: Problems, head: str) -> None:
-    """Say under a headline what is not understood or not kept."""
-    if problems.counts:
-        click.echo(head)
-    for kind, count in sorted(
-        problems.counts.items(), key=lambda row: (-row[1], row[0])
-    ):
-        click.echo(f"{count:>10,}  {kind}")

@@ -13,10 +13,10 @@ from imserver.plugin.messages import MessageLog
 from imserver.plugin.progress import long_work
 from imserver.plugin.settings import settings_of
 
-from .command import print_problems
 from .departure import Departure
 from .destination import tenant_of
 from .formats import WRITERS
+from .report import print_problems
 from .writing import open_private
 
 

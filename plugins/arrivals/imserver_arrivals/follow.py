@@ -28,7 +28,6 @@ from imserver.plugin.runtime import retry_pause
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import id_of
 
-from .command import Wish, print_counts
 from .departure import content_of
 from .destination import Destination, tenant_of
 from .formats import archive_of
@@ -38,9 +37,11 @@ from .live_mattermost import LiveMattermost
 from .live_slack import LiveSlack
 from .position import Position, PositionFile
 from .problems import Problems
+from .report import print_counts
 from .spool import Spool
 from .survey import survey
 from .uploads import FileIndex
+from .wish import Wish
 
 LIVE: Final[dict[str, type[Live]]] = {
     each.name: each for each in (LiveMattermost, LiveSlack, LiveMatrix)

@@ -27,9 +27,10 @@ __all__ = ["database_servers", "sqlite_model", "url"]
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
-from imserver_arrivals.command import Wish, arrive, bring  # noqa: E402
+from imserver_arrivals.command import arrive, bring  # noqa: E402
 from imserver_arrivals.depart import depart  # noqa: E402
 from imserver_arrivals.records import Archive  # noqa: E402
+from imserver_arrivals.wish import Wish  # noqa: E402
 
 APP = "gochat"
 

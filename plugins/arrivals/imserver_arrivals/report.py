@@ -1,0 +1,158 @@
+"""What an import says: what an archive has, what does not come, and the tables
+that it writes."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Final
+
+import click
+
+from imserver.plugin.commands import fail
+from imserver.plugin.wire import Limit
+
+from .problems import Problems
+from .records import Archive
+from .survey import Survey
+from .writing import open_private
+
+_KINDS: Final = (
+    ("open", "groups that anybody may join"),
+    ("closed", "groups of those who are invited"),
+    ("several", "direct conversations of several people"),
+    ("direct", "direct conversations of two"),
+    ("message", "messages"),
+    ("reply", "replies in threads"),
+    ("reaction", "reactions"),
+    ("change", "joins, leaves, renames and descriptions"),
+    ("file", "files"),
+    ("bytes", "  of these with bytes"),
+)
+
+
+def _day(moment_ms: int) -> str:
+    return datetime.fromtimestamp(min(moment_ms, Limit.TIME_MS) / 1000, UTC).strftime(
+        "%Y-%m-%d"
+    )
+
+
+def print_survey(archive: Archive, contents: Survey) -> None:
+    members = sum(person.is_member for person in contents.people.values())
+    rows = [
+        ("people", members),
+        ("bots, apps and those who have left", len(contents.people) - members),
+    ]
+    rows += [(words, contents.counts[kind]) for kind, words in _KINDS]
+    click.echo(f"an archive of {archive.title}:")
+    for words, count in rows:
+        click.echo(f"{count:>10,}  {words}")
+    if contents.last_ms:
+        click.echo(
+            f"            from {_day(contents.first_ms)} to {_day(contents.last_ms)}"
+        )
+
+
+def print_problems(problems: Problems, head: str) -> None:
+    """Say under a headline what is not understood or not kept. Ends the command
+    with 1 if something of the archive is broken or lost."""
+    print_counts(problems, head)
+    for line in problems.broken:
+        click.echo(f"  {line}", err=True)
+    if problems.lost_messages:
+        click.echo(
+            f"imserver: {problems.lost_messages:,} messages of the archive do not come",
+            err=True,
+        )
+    if problems.broken or problems.has_lost_fields:
+        fail("parts of the archive are broken; the rest was read")
+    if problems.lost_messages:
+        fail("the archive has messages that do not come; the rest was read")
+
+
+def print_counts(problems: Problems, head: str) -> None:
+    """Say under a headline what is not understood or not kept."""
+    if problems.counts:
+        click.echo(head)
+    for kind, count in sorted(
+        problems.counts.items(), key=lambda row: (-row[1], row[0])
+    ):
+        click.echo(f"{count:>10,}  {kind}")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a file for this user only: it has links or names. One that is there
+    is replaced. A pipe or a terminal is no file: it gets the rows as it is.
+    Raises OSError."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="") as target:
+            csv.writer(target).writerows(rows)
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with TextIOWrapper(open_private(part), encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
+    """A row for each person and each group."""
+    counted = ("message", "reply", "reaction", "file", "bytes")
+    yield ("kind", "id", "name", "becomes", *counted, "what does not come, or differs")
+    for person in contents.people.values():
+        becomes = (
+            "account"
+            if person.is_member
+            else f"account that nobody claims: {person.why or 'no login'}"
+        )
+        counts, lost = (
+            contents.of_people.get(person.id, Counter()),
+            problems.of_people.get(person.id),
+        )
+        yield _row(
+            "person",
+            person.id,
+            person.nickname,
+            becomes,
+            (counts[each] for each in counted),
+            lost,
+        )
+    for group in contents.groups.values():
+        activity = contents.of_groups[group.id]
+        becomes = "group" if activity.owner else "nothing"
+        if group.kind == "direct":
+            becomes = "conversation of two"
+        elif activity.owner and activity.lacks_members:
+            becomes = "group of whoever wrote there"
+        own = (activity.counts[each] for each in counted)
+        people = (
+            contents.people[each].nickname
+            for each in activity.members
+            if each in contents.people
+        )
+        name = group.name or ", ".join(people)
+        yield _row(
+            "group", group.id, name, becomes, own, problems.of_groups.get(group.id)
+        )
+
+
+def _row(
+    kind: str,
+    id: str,
+    name: str,
+    becomes: str,
+    counts: Iterable[int],
+    lost: Counter[str] | None,
+) -> Sequence[object]:
+    texts = (
+        f"{reason}: {count}" for reason, count in sorted((lost or Counter()).items())
+    )
+    # A spreadsheet would take the name of somebody for a formula.
+    names = (
+        f"'{each}" if each[:1] in tuple("=+-@\t\r") else each for each in (id, name)
+    )
+    return (kind, *names, becomes, *counts, "; ".join(texts))
