@@ -1,7 +1,7 @@
 // @ts-check
 /** The dialog in which moderators and owners of the app add and remove emoji. */
 
-import { picture } from "./own.js";
+import { picture } from "./picture.js";
 
 const TYPES = ["image/png", "image/gif", "image/webp"];
 const MOST_BYTES = 131_072;

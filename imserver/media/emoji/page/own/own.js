@@ -1,15 +1,15 @@
 // @ts-check
 /** The list of own emoji: the browser stores it, and the page asks for another one when it meets a name that is not there. */
 
-/** @typedef {{ name: string, url: string, width: number, height: number }} Emoji */
+import { picture } from "./picture.js";
+
+/** @typedef {import("./picture.js").Emoji} Emoji */
 
 const STORED = "imserver:own-emoji";
 const AGAIN_MS = 10_000;
 /** Without a stored list, what is drawn first waits so long for it. */
 const PATIENCE_MS = 2_000;
 const MOST_LONE = 3;
-/** The path below which a proxy serves this server; empty: none. */
-export const ROOT = new URL(import.meta.url).pathname.replace(/\/(release\/\w+\/)?features\/.*$/, "");
 
 /**
  * @param {any} page
@@ -123,20 +123,6 @@ export class OwnList {
     this.#unknown.add(name);
     this.#timer ||= setTimeout(() => this.refresh(), Math.max(0, this.#askedAt + AGAIN_MS - Date.now()));
   }
-}
-
-/**
- * @param {any} page
- * @param {Emoji} emoji
- * @param {() => void} onError
- * @returns {HTMLElement}
- */
-export function picture(page, { name, url, width, height }, onError) {
-  const shown = page.make("img", "");
-  Object.assign(shown, { alt: `:${name}:`, title: `:${name}:`, width, height, decoding: "async", loading: "lazy", draggable: false });
-  shown.addEventListener("error", onError);
-  shown.src = ROOT + url;
-  return shown;
 }
 
 /**

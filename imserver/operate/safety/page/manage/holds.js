@@ -1,7 +1,7 @@
 // @ts-check
 /** Bans and mutes as lines of text, and the button that ends one. */
 
-import { end } from "../later.js";
+import { end } from "../acts.js";
 
 /** @typedef {import("./manage.js").Desk} Desk */
 

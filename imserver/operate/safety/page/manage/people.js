@@ -1,7 +1,7 @@
 // @ts-check
 /** People and their roles, guests, and invitation links. */
 
-import { field, form } from "../later.js";
+import { field, form } from "../acts.js";
 import { endButton, lineOf } from "./holds.js";
 
 /** @typedef {import("./manage.js").Desk} Desk */

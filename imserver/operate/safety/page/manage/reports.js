@@ -1,7 +1,7 @@
 // @ts-check
 /** The queue of reports, and one report: its message among others, who has reported it, and what moderators do about it. */
 
-import { BANS, MUTES, actOn, field, form, reasonField, remove } from "../later.js";
+import { BANS, MUTES, actOn, field, form, reasonField, remove } from "../acts.js";
 import { endButton, lineOf } from "./holds.js";
 
 /** @typedef {import("./manage.js").Desk} Desk */
