@@ -87,6 +87,11 @@ class Table(Struct, frozen=True, kw_only=True):
     none): an import takes those of its archive alone. ``ranges``: the columns
     that have numbers below 0, or a greatest number of their own, with the least
     and the greatest: an import takes others from 0 on.
+
+    The steps name the columns and their kinds, too. Neither can be made of the
+    other: a step that was released says for ever what a table was then, later
+    steps add to it, and no node loads their language. A test compares both on a
+    database of each engine.
     """
 
     name: str

@@ -605,8 +605,8 @@ def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
 
 
 def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
-    """That of a message which forwards the message of a sender with this id and
-    this ``meta``."""
+    """The ``meta`` of a message which forwards the message of a sender with
+    this id and this ``meta``."""
     origin = fields_of(meta).get("forwarded")
     if origin:
         return msgspec.json.encode({"forwarded": origin})
@@ -619,7 +619,7 @@ def new_question(ask: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def press_meta(changes: Mapping[str, Any]) -> bytes:
-    """That of a ``press`` that changes these fields of a question."""
+    """The ``meta`` of a ``press`` that changes these fields of a question."""
     return msgspec.json.encode({"ask": changes})
 
 
