@@ -151,3 +151,18 @@ def test_an_error_of_an_original_is_logged_and_1004(
     )
     assert (answered.status, msgspec.json.decode(answered.body)["code"]) == (200, 1004)
     assert "Traceback" in caplog.text
+
+
+def test_a_route_with_the_first_bytes_of_its_success_warns_and_knows_refusals() -> None:
+    bodies = iter((b"ok", b"no"))
+    with pytest.warns(DeprecationWarning, match="Route.success"):
+        row = Route(
+            "POST",
+            "/greetings/old",
+            Needs.ANYONE,
+            lambda _service, _call: HttpResponse(200, next(bodies)),
+            success=b"ok",
+        )
+    assert row.function is not None
+    answers = [row.function(None, None) for _ in range(2)]
+    assert [each.refuses for each in answers] == [False, True]
