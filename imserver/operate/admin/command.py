@@ -1,12 +1,16 @@
 """``imserver drain``: takes the clients off a node."""
 
 import sys
+from collections.abc import Mapping
 from time import sleep
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from imserver.plugin.commands import ServerApi, fail
+
+_LOOK_SECONDS: Final = 0.5
+"""How often the command looks at a node that is being drained."""
 
 
 @click.command(short_help="Take the clients off a node, or let it serve them again.")
@@ -27,30 +31,45 @@ def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> N
     """
     api = ServerApi(url, key_file)
     nodes = _nodes(api)
-    node = node or next(name for name, each in nodes.items() if each["own"])
+    node = node or next(name for name, state in nodes.items() if state["own"])
     if node not in nodes:
         fail(f"there is no node {node}: the nodes are {', '.join(nodes)}")
-    others = any(
-        each["answers"] and not each["draining"]
-        for name, each in nodes.items()
-        if name != node
-    )
-    if not back and not others:
-        count = nodes[node]["connections"]
-        click.echo(
-            f"no other node serves clients: {count} connections end until it does again",
-            err=True,
-        )
-        if not (yes or sys.stdin.isatty()):
-            fail(
-                f"{node} was not drained: give --yes to end its connections, or use SIGTERM to stop the node"
-            )
-        if not yes:
-            click.confirm(f"Drain {node}?", abort=True, err=True)
-    api.post(f"nodes/{'undrain' if back else 'drain'}", {"node": node})
+
     if back:
+        api.post("nodes/undrain", {"node": node})
         click.echo(f"{node} serves clients")
         return
+
+    if not _serves_without(node, nodes):
+        _confirm_outage(node, nodes[node]["connections"], yes)
+    api.post("nodes/drain", {"node": node})
+    _wait_until_drained(api, node)
+
+
+def _serves_without(node: str, nodes: Mapping[str, Any]) -> bool:
+    """Whether another node serves clients when this one does not."""
+    others = (state for name, state in nodes.items() if name != node)
+    return any(state["answers"] and not state["draining"] for state in others)
+
+
+def _confirm_outage(node: str, connections: int, yes: bool) -> None:
+    """Ask before the last node that serves clients is drained; a script says
+    yes before."""
+    click.echo(
+        f"no other node serves clients: {connections} connections end until it does again",
+        err=True,
+    )
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(
+            f"{node} was not drained: give --yes to end its connections, or use SIGTERM to stop the node"
+        )
+    click.confirm(f"Drain {node}?", abort=True, err=True)
+
+
+def _wait_until_drained(api: ServerApi, node: str) -> None:
+    """Print how many connections are left, until there are none."""
     left = -1
     while left:
         state = _nodes(api).get(node, {"answers": False})
@@ -62,8 +81,9 @@ def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> N
             left = state["connections"]
             click.echo(f"connections of {node}: {left}")
         if left:
-            sleep(0.5)
+            sleep(_LOOK_SECONDS)
 
 
 def _nodes(api: ServerApi) -> dict[str, Any]:
-    return {each["node"]: each for each in api.get("nodes", {})["nodes"]}
+    """What each node of the cluster says of itself, by its name."""
+    return {state["node"]: state for state in api.get("nodes", {})["nodes"]}

@@ -61,6 +61,9 @@ _MOST_VALUES: Final = 20
 _MOST_CHARACTERS: Final = 200
 _APP_BYTES: Final = 500
 _MEMBER_BYTES: Final = 255
+_FACTS_BYTES: Final = 1 << 20
+_NOBODY: Final = ("", "")
+"""App and id beside a name that belongs to no user."""
 
 
 def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
@@ -148,38 +151,57 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
 
 
 def _names(act: Act) -> Iterator[Name]:
-    # a person, or their bot
-    app, person = _clean(act.app, _APP_BYTES), act.by.user or act.by.staff
-    by = (
-        (_clean(act.by.app, _APP_BYTES), _clean(person, _MEMBER_BYTES))
-        if person
-        else None
-    )
+    """Everything of an act that says who somebody is, or what they did."""
+    app = _clean(act.app, _APP_BYTES)
+    by = _maker_of(act)
+    target = _target_of(act, app)
+
     if by is not None:
         yield _name("by", *by)
     elif act.by.key:
         yield _name("by", "", _clean(act.by.key, _MEMBER_BYTES))
-    user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
-    target = (app, user) if user else None
     if target is not None:
         yield _name("user", *target)
-    # The address of a login is that of the one who logs in.
-    near = by or (target if act.by.kind == "nobody" else None) or ("", "")
     if act.address:
+        # The address of a login is that of the one who logs in.
+        is_login = act.by.kind == "nobody"
+        near = by or (target if is_login else None) or _NOBODY
         yield _name("address", *near, act.address)
-    facts = dict(
-        facts_of(act.given, act.answer, act.user) if act.facts is None else act.facts
-    )
+
+    facts = _facts_in(act)
     users = facts.pop("users", ())
     if facts:
-        text = _clean(msgspec.json.encode(facts).decode(errors="replace"), 1 << 20)
+        text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
         # Why somebody was deleted is said by whoever did it, and stays with
         # them.
-        yield _name("facts", *((None if act.gone else target) or by or ("", "")), text)
+        near = (None if act.gone else target) or by or _NOBODY
+        yield _name("facts", *near, text)
     for number, thing in enumerate(_things(act.name, facts)):
         yield _name(f"about/{number}", "", _clean(thing, _MEMBER_BYTES))
-    for number, each in enumerate(users):
-        yield _name(f"users/{number}", app, _clean(each, _MEMBER_BYTES))
+    for number, user in enumerate(users):
+        yield _name(f"users/{number}", app, _clean(user, _MEMBER_BYTES))
+
+
+def _maker_of(act: Act) -> tuple[str, str] | None:
+    """App and id of the person who did it, or whose bot did; None: no
+    person."""
+    person = act.by.user or act.by.staff
+    if not person:
+        return None
+    return _clean(act.by.app, _APP_BYTES), _clean(person, _MEMBER_BYTES)
+
+
+def _target_of(act: Act, app: str) -> tuple[str, str] | None:
+    """App and id of the user to whom it was done; None: to nobody."""
+    user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
+    return (app, user) if user else None
+
+
+def _facts_in(act: Act) -> dict[str, Any]:
+    """What is kept of its input and answer."""
+    if act.facts is None:
+        return facts_of(act.given, act.answer, act.user)
+    return dict(act.facts)
 
 
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:

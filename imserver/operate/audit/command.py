@@ -1,6 +1,7 @@
 """``imserver audit``: who has changed what."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -18,7 +19,9 @@ from imserver.plugin.commands import (
     opened,
     settings_options,
 )
+from imserver.plugin.identity import Tenants
 from imserver.plugin.progress import long_work
+from imserver.plugin.storage import Store
 
 _PAGE: Final = 500
 
@@ -107,51 +110,78 @@ def list_acts(
 ) -> None:
     """List acts, the newest first: of all apps, in APP, or of USER and on them
     (an id or a login)."""
-    if whom and (wanted["app"] or wanted["user"]):
-        raise click.UsageError("APP/USER takes the place of --app and --user")
-    if whom:
-        app, _, user = whom.partition("/")
-        wanted |= {"app": app, "user": user}
-    elif wanted["user"]:
-        ServerApi.person((wanted["app"], wanted["user"]))
+    wanted |= _persons(whom, wanted["app"], wanted["user"])
     if message:
         wanted["about"] = f"message:{message}"
-    acts: list[ActShown] = []
-    position: int | None = None
     with opened(path, data_dir) as (_, store, tenants):
-        app = wanted["app"] = wanted["app"] and tenants.resolve(wanted["app"])
-        tenant = tenants.find(app) if wanted["user"] else None
-        if tenant is not None and tenant.wants_accounts(app):
-            # Imported here: a server may have no accounts.
-            from imserver.people.accounts import AccountStore
-
-            # else it may have been one
-            if row := AccountStore(store).by_id_or_login(app, wanted["user"]):
-                wanted["user"] = row[0].user
-        while len(acts) < limit and position != 0:
-            page = AuditQuery(
-                **wanted, after=position or 0, limit=min(_PAGE, limit - len(acts))
-            )
-            rows, position = page_of(store, page)
-            acts += [shown(row, names) for row, names in rows]
+        if wanted["app"]:
+            wanted["app"] = tenants.resolve(wanted["app"])
+        if wanted["user"]:
+            wanted["user"] = _user_of(store, tenants, wanted["app"], wanted["user"])
+        acts = _read_acts(store, wanted, limit)
     if not acts:
         CommandLine.data(
             [], "no act fits; what users do with their own messages leaves none"
         )
         return
-    texts = {
-        "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime(
-            "%Y-%m-%d %H:%M:%S"
-        ),
-        "by": _who,
-        "facts": lambda facts: (
-            _left(facts and msgspec.json.encode(facts).decode()) or ""
-        ),
-        **dict.fromkeys(("user", "address"), _left),
-    }
     CommandLine.rows(
-        "number, time, act: name, by, app, user, address, facts", acts, **texts
+        "number, time, act: name, by, app, user, address, facts",
+        acts,
+        time=_second_of,
+        by=_who,
+        user=_left,
+        address=_left,
+        facts=_facts_as_text,
     )
+
+
+def _persons(whom: str, app: str, user: str) -> dict[str, str]:
+    """Whose acts are wanted: ``whom`` as ``APP/USER``, or both by the options
+    of before."""
+    if whom and (app or user):
+        raise click.UsageError("APP/USER takes the place of --app and --user")
+    if whom:
+        app, _, user = whom.partition("/")
+    elif user:
+        ServerApi.person((app, user))
+    return {"app": app, "user": user}
+
+
+def _user_of(store: Store, tenants: Tenants, app: str, named: str) -> str:
+    """The id of the user whom somebody names by it, or by the login of an
+    account."""
+    tenant = tenants.find(app)
+    if tenant is None or not tenant.wants_accounts(app):
+        return named
+    # Imported here: a server may have no accounts.
+    from imserver.people.accounts import AccountStore
+
+    row = AccountStore(store).by_id_or_login(app, named)
+    # Without a row it may be the id of an account that is gone.
+    return named if row is None else row[0].user
+
+
+def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActShown]:
+    """The newest acts that fit, page by page."""
+    acts: list[ActShown] = []
+    position: int | None = None
+    while len(acts) < limit and position != 0:
+        size = min(_PAGE, limit - len(acts))
+        query = AuditQuery(**wanted, after=position or 0, limit=size)
+        rows, position = page_of(store, query)
+        acts += [shown(row, names) for row, names in rows]
+    return acts
+
+
+def _second_of(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _facts_as_text(facts: Any) -> str:
+    if facts is None:
+        return str(_left(facts))
+    return msgspec.json.encode(facts).decode() if facts else ""
 
 
 def _left(text: Any) -> Any:

@@ -1,6 +1,6 @@
 """``imserver why``: why somebody was refused, and lifting what refuses them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from time import time
 from typing import Any, Final
@@ -56,43 +56,54 @@ def why(
     if lift and not (app and (user or address)):
         raise click.UsageError("--lift needs APP/USER, or APP and --address.")
     api = ServerApi(url, key_file)
+    query = {"app": app, "user": user, "address": address}
     if lift:
-        if user:
-            api.whom(app, user)  # a typing error ends the command
-        answer = api.post("limits/lift", {"app": app, "user": user, "address": address})
-        holds = api.get("refusals", {"app": app, "user": user, "address": address})[
-            "holds"
-        ]
-        mutes = [hold for hold in holds if hold["kind"] == hold["name"] == "mute"]
-        for hold in mutes:
-            api.post("moderation/unmute", {"app": app, "user": hold["who"]})
-        lines = _hold_lines([*answer["lifted"], *mutes])
-        if lines:
-            lines.insert(0, "Lifted")
-        if stays := [hold for hold in holds if hold not in mutes]:
-            lines += ["Refuses still", *_hold_lines(stays), *_way_out(app, stays)]
-        _say(lines or ["Nothing refuses them now."], answer)
-        return
-    answer = api.get(
-        "refusals", {"app": app, "user": user, "address": address, "request": request}
-    )
-    lines = []
-    if ids := [each for each in answer["users"] if each != user]:
+        _lift(api, query)
+    else:
+        _explain(api, {**query, "request": request}, whom)
+
+
+def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
+    """Lift what refuses them now, and say what was lifted and what stays."""
+    app = query["app"]
+    if query["user"]:
+        api.whom(app, query["user"])  # a typing error ends the command
+    answer = api.post("limits/lift", query)
+
+    # An API of its own lifts mutes.
+    holds = api.get("refusals", query)["holds"]
+    mutes = [hold for hold in holds if hold["kind"] == hold["name"] == "mute"]
+    for hold in mutes:
+        api.post("moderation/unmute", {"app": app, "user": hold["who"]})
+    stay = [hold for hold in holds if hold not in mutes]
+
+    lines = _hold_lines([*answer["lifted"], *mutes])
+    if lines:
+        lines.insert(0, "Lifted")
+    if stay:
+        lines += ["Refuses still", *_hold_lines(stay), *_way_out(app, stay)]
+    _say(lines or ["Nothing refuses them now."], answer)
+
+
+def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
+    """Say who they are, what refuses them now, and what was refused within the
+    last hour. ``whom``: as it was given."""
+    app = query["app"]
+    user = query["user"]
+    answer = api.get("refusals", query)
+    holds = answer["holds"]
+    refusals = answer["refusals"]
+    ids = [id for id in answer["users"] if id != user]
+
+    lines: list[str] = []
+    if ids:
         lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]
-    if holds := answer["holds"]:
-        more = f" --address {address}" if address else ""
+    if holds:
         lines += ["Now", *_hold_lines(holds), *_way_out(app, holds)]
-        if liftable := [
-            hold
-            for hold in holds
-            if hold["kind"] != "erasure" and not _is_of_group(hold)
-        ]:
-            what = "all of it" if len(liftable) == len(holds) else "the rest"
-            lines.append(f"  To lift {what}: imserver why {whom}{more} --lift")
-        lines.append("")
-    if rows := answer["refusals"]:
+        lines += [*_way_to_lift(holds, whom, query["address"]), ""]
+    if refusals:
         lines.append("Within the last hour, the latest first")
-        for row in rows:
+        for row in refusals:
             lines += ["", *_refusal_lines(row, whom, bool(holds))]
     elif not holds:
         if user and not ids:
@@ -101,6 +112,20 @@ def why(
             "Nothing was refused within the last hour, and nothing refuses now."
         )
     _say(lines, answer)
+
+
+def _way_to_lift(
+    holds: Sequence[Mapping[str, Any]], whom: str, address: str
+) -> Iterator[str]:
+    """The command that lifts as much of what refuses now as a command can."""
+    liftable = [
+        hold for hold in holds if hold["kind"] != "erasure" and not _is_of_group(hold)
+    ]
+    if not liftable:
+        return
+    what = "all of it" if len(liftable) == len(holds) else "the rest"
+    more = f" --address {address}" if address else ""
+    yield f"  To lift {what}: imserver why {whom}{more} --lift"
 
 
 def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
