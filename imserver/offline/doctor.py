@@ -164,7 +164,7 @@ def _ports(config: Config) -> Findings:
     try:
         check_ports(plan_processes(config)[0])
     except StartError as error:
-        # the others are named below
+        # Ports that are too high are named below, one by one.
         if all(ports[-1] <= LAST_PORT for _, _, ports in listeners):
             yield Finding(
                 "fail",
@@ -174,40 +174,52 @@ def _ports(config: Config) -> Findings:
                 "change one of the ports",
             )
     for name, host, ports in listeners:
-        where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
-        if ports[-1] > LAST_PORT:
-            yield Finding(
-                "fail",
-                where,
-                f"there is no port above {LAST_PORT}",
-                f"each node listens on {PORTS_PER_NODE} ports",
-                f"set {name} to {LAST_PORT + 1 - len(ports)} or less",
+        yield _listening(config, name, host, ports)
+    numbers = [port for _, _, ports in listeners for port in ports]
+    yield from _outgoing_ports([port for port in numbers if port <= LAST_PORT])
+
+
+def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Finding:
+    """Whether the nodes can listen on the ports of one setting, or one of them
+    does. The first port that is taken is named."""
+    where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
+    if ports[-1] > LAST_PORT:
+        return Finding(
+            "fail",
+            where,
+            f"there is no port above {LAST_PORT}",
+            f"each node listens on {PORTS_PER_NODE} ports",
+            f"set {name} to {LAST_PORT + 1 - len(ports)} or less",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in ports:
+        try:
+            socket.create_server((host, port), family=family).close()
+        except OSError as error:
+            return _taken(config, where, host, port, error)
+    return Finding("ok", where, "free")
+
+
+def _taken(config: Config, where: str, host: str, port: int, error: OSError) -> Finding:
+    """Who has a port on which nobody else can listen."""
+    if error.errno == EADDRINUSE:
+        own = server_at(config.server.data_dir, port)
+        if own:
+            return Finding(
+                "ok", where, f"the server of this data folder listens (pid {own})"
             )
-            continue
-        for port in ports:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            try:
-                socket.create_server((host, port), family=family).close()
-            except OSError as error:
-                if error.errno == EADDRINUSE and (
-                    own := server_at(config.server.data_dir, port)
-                ):
-                    yield Finding(
-                        "ok",
-                        where,
-                        f"the server of this data folder listens (pid {own})",
-                    )
-                    break
-                yield Finding(
-                    "warn",
-                    where,
-                    error.strerror or str(error),
-                    f"a node cannot listen on {host}:{port}, unless it is the node that runs now",
-                    f"ss -ltnp 'sport = :{port}'",
-                )
-                break
-        else:
-            yield Finding("ok", where, "free")
+    return Finding(
+        "warn",
+        where,
+        error.strerror or str(error),
+        f"a node cannot listen on {host}:{port}, unless it is the node that runs now",
+        f"ss -ltnp 'sport = :{port}'",
+    )
+
+
+def _outgoing_ports(own: Sequence[int]) -> Findings:
+    """Whether the kernel may give a port of the server to an outgoing
+    connection."""
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
@@ -215,14 +227,8 @@ def _ports(config: Config) -> Findings:
     for part in filter(None, kernel("net.ipv4.ip_local_reserved_ports").split(",")):
         first, _, last = part.partition("-")
         reserved.update(range(int(first), int(last or first) + 1))
-    everything = [
-        port for _, _, ports in listeners for port in ports if port <= LAST_PORT
-    ]
-    inside = [
-        port
-        for port in everything
-        if int(low) <= port <= int(high) and port not in reserved
-    ]
+    range_of_kernel = range(int(low), int(high) + 1)
+    inside = [port for port in own if port in range_of_kernel and port not in reserved]
     yield finding_of(
         bool(inside),
         "ip_local_port_range",
@@ -230,7 +236,7 @@ def _ports(config: Config) -> Findings:
         f"an outgoing connection may take {','.join(map(str, inside))} before the server starts",
         _sysctl(
             "net.ipv4.ip_local_reserved_ports",
-            ",".join(map(str, sorted({*everything, *reserved}))),
+            ",".join(map(str, sorted({*own, *reserved}))),
         ),
     )
 

@@ -85,6 +85,10 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
 _WS_PORT: Final = 9
 """What the port of WebSockets is above that of HTTP, so that several servers
 fit on a machine."""
+_HTTP_PORT: Final = 80
+"""The port of an address with http that names none."""
+_DEFAULT_PORT: Final = 8080
+_NAME_CHARACTERS: Final = 40
 _CHAT_APP: Final = "gochat"
 _NEXT_CHAT: Final = """\
 Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
@@ -135,43 +139,81 @@ def init(
     With --chat people chat on the page /home/messages. A link for its owner and
     one for others are printed, as by "imserver chat".
     """
-    if not valid_name(app) or not (
-        app.isascii() and app.replace("-", "").replace("_", "").isalnum()
-    ):
+    _check_app(app)
+    url = server_address(_with_scheme(url)).rstrip("/") if url else ""
+    port = _port_of(url)
+    file = folder / DEFAULT_FILE
+
+    is_chat = _is_chat(file) if chat is None else chat
+    name = _name_of_chat(name, is_chat)
+    key = token_hex(32)
+    secret = token_hex(32)
+    text = _settings(app, key, secret, url, port, name if is_chat else None)
+    _write(file, text)
+
+    option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
+    next_steps = _NEXT_CHAT if is_chat else _NEXT
+    click.echo(
+        next_steps.format(file=file, app=app, key=key, option=option, port=port),
+        nl=False,
+    )
+    if is_chat:
+        _print_links(context, file)
+
+
+def _check_app(app: str) -> None:
+    """End the command if an app of the file cannot have this name."""
+    is_plain = app.isascii() and app.replace("-", "").replace("_", "").isalnum()
+    if not (valid_name(app) and is_plain):
         fail(f"expected a name of ASCII letters, digits, - and _, got {app!r}")
     if app == _CHAT_APP:
         fail(f"the app {app} is that of --chat: give another name")
-    url = server_address(_with_scheme(url)).rstrip("/") if url else ""
+
+
+def _port_of(url: str) -> int:
+    """The port on which the server listens, if people open it at this
+    address."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         fail("--url is where people open the server: http:// or https://")
+    if parts.scheme == "http":
+        return parts.port or _HTTP_PORT
     # Behind a proxy the port of the address is the proxy's.
-    port = (parts.port or 80) if parts.scheme == "http" else 8080
-    file = folder / DEFAULT_FILE
-    key, secret = token_hex(32), token_hex(32)
-    if chat is None:
-        question = (
-            "Is it for people who chat in the browser, with a chat page and accounts?"
-        )
-        chat = (
-            not file.exists()
-            and sys.stdin.isatty()
-            and click.confirm(question, err=True)
-        )
-    if chat and name is None and sys.stdin.isatty():
-        name = click.prompt(
+    return _DEFAULT_PORT
+
+
+def _is_chat(file: Path) -> bool:
+    """Ask whether there is to be a chat page, if somebody is there to
+    answer."""
+    if file.exists() or not sys.stdin.isatty():
+        return False
+    return click.confirm(
+        "Is it for people who chat in the browser, with a chat page and accounts?",
+        err=True,
+    )
+
+
+def _name_of_chat(given: str | None, is_chat: bool) -> str:
+    """The name that people see, as it was given or as somebody answers."""
+    if given is None and is_chat and sys.stdin.isatty():
+        given = click.prompt(
             "The name of the chat, which people see (Enter: none)",
             default="",
             show_default=False,
             err=True,
         )
-    name = (name or "").strip()
-    if len(name) > 40 or not name.isprintable():
-        fail(f"expected a name of at most 40 characters, got {name!r}")
-    if name and not chat:
+    name = (given or "").strip()
+    if len(name) > _NAME_CHARACTERS or not name.isprintable():
+        fail(f"expected a name of at most {_NAME_CHARACTERS} characters, got {name!r}")
+    if name and not is_chat:
         fail("--name is the name of a chat: add --chat")
+    return name
+
+
+def _write(file: Path, text: str) -> None:
+    """Write the settings into a new file, which only its owner may read."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         fail(f"{file} exists already; nothing was changed")
@@ -179,30 +221,29 @@ def init(
         fail(f"{file} cannot be written: {error.strerror}")
     try:
         with open(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(_settings(app, key, secret, url, port, name if chat else None))
+            opened.write(text)
     except OSError as error:
         file.unlink()  # an incomplete file would lack the keys that end demo mode
         fail(f"{file} cannot be written: {error.strerror}")
-    option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
-    text = _NEXT_CHAT if chat else _NEXT
-    click.echo(
-        text.format(file=file, app=app, key=key, option=option, port=port), nl=False
+
+
+def _print_links(context: click.Context, file: Path) -> None:
+    """Print the links with which people come into the chat, as ``imserver
+    chat`` does."""
+    command = context.find_root().command
+    assert isinstance(command, click.Group)
+    links = command.get_command(context, "chat")
+    assert links is not None, "the feature of invitations is always installed"
+    # of links in messages
+    previews = any(package.endswith(".previews") for package in FEATURES)
+    context.invoke(
+        links,
+        path=str(file),
+        data_dir=None,
+        group="Everybody",
+        owner=False,
+        previews=previews,
     )
-    if chat:
-        command = context.find_root().command
-        assert isinstance(command, click.Group)
-        links = command.get_command(context, "chat")
-        assert links is not None, "the feature of invitations is always installed"
-        # of links in messages
-        previews = any(package.endswith(".previews") for package in FEATURES)
-        context.invoke(
-            links,
-            path=str(file),
-            data_dir=None,
-            group="Everybody",
-            owner=False,
-            previews=previews,
-        )
 
 
 def _with_scheme(url: str) -> str:

@@ -454,35 +454,25 @@ def upgrade(
     """
     if CommandLine.wants_json() and not is_check:
         raise click.UsageError("--json goes with --check")
+    if back == (dist is not None):
+        fail("name DIST, or give --back")
     try:
-        if back == (dist is not None):
-            raise StartError("name DIST, or give --back")
-        config, link = (
-            load_settings(path, data_dir),
-            None if is_check and not back else _link_of_this(),
-        )
+        config = load_settings(path, data_dir)
+        link = None if is_check and not back else _link_of_this()
         if link is not None and dist is None:
-            dist = link.with_name(link.name + _BEFORE).resolve()
-            if not dist.exists():
-                raise StartError(f"{dist} names no release that ran before")
+            dist = _release_before(link)
         assert dist is not None
+
         with ExitStack() as stack:
             release = read_release(dist, stack)
-            if show(findings(config, release, dist)) and (is_check or not back):
-                # with --back, the release that goes may be why
-                raise StartError("nothing has changed")
+            failures = show(findings(config, release, dist))
+        # With --back, the release that goes may be why they fail.
+        if failures and (is_check or not back):
+            raise StartError("nothing has changed")
         if is_check or link is None:
             return
-        home, before = release.home or _install(release, dist), link.resolve()
-        if home == before:
-            raise StartError(f"{link} is {home} already")
-        check = [
-            str(home / "bin" / "imserver"),
-            "check-config",
-            *(["-c", path] if path else []),
-        ]
-        _run(check, output=subprocess.DEVNULL)
-        switch(link, home)
+
+        before = _switch_to(link, release, dist, path)
         click.echo(
             f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back"
         )
@@ -492,3 +482,27 @@ def upgrade(
         fail(error)
     if restart is None:
         click.echo("now restart the server")
+
+
+def _release_before(link: Path) -> Path:
+    """The folder of the release that ran before the one that the link names.
+    Raises StartError."""
+    folder = link.with_name(link.name + _BEFORE).resolve()
+    if not folder.exists():
+        raise StartError(f"{folder} names no release that ran before")
+    return folder
+
+
+def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Path:
+    """Install a release where it is not yet, let it check the settings, and let
+    the link name it. Returns the folder that the link named before. Raises
+    StartError."""
+    home = release.home or _install(release, dist)
+    before = link.resolve()
+    if home == before:
+        raise StartError(f"{link} is {home} already")
+    settings = ["-c", path] if path else []
+    program = str(home / "bin" / "imserver")
+    _run([program, "check-config", *settings], output=subprocess.DEVNULL)
+    switch(link, home)
+    return before

@@ -94,52 +94,73 @@ def restore(
         address = address_of(settings)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
-        if address.file is not None and file is None:
-            raise StartError(
-                f"{address.file} is a SQLite database: name the FILE to restore"
-            )
-        has_everything = file is not None and is_archive(file)
-        if address.file is None and file is not None and not has_everything:
-            raise StartError(
-                f"{address.shown} is not a SQLite database: load {file} with {TOOLS[address.engine][1]}, "
-                "then run imserver restore without a file"
-            )
-        archive: BackupArchive | None = None
-        # Nobody is asked about a copy that cannot be restored.
-        if file is not None and has_everything:
-            archive = BackupArchive(file)
-        elif file is not None:
-            copies.check(file)
         folder = Path(settings.server.data_dir)
-        there = [address.file, folder / JOURNAL, folder / RESTORING, journal]
-        if journal is not None and journal.stat().st_size and not read_journal(journal):
-            raise StartError(f"{journal} is no journal of erasures")
-        if not any(each is not None and each.exists() for each in there):
-            _accept_no_journal(yes)
+        # Nobody is asked about a copy that cannot be restored.
+        archive = _archive_of(address, file)
+        _require_journal(address, folder, journal, yes)
+
         lock.start(restores=True)
         (folder / ID_FILE).unlink(missing_ok=True)
         click.get_current_context().call_on_close(lock.stop)
         if archive is not None:
             finish = partial(_finish, settings, lock, journal)
-            done = [whole.restore(settings, address, archive, without, finish)]
+            lines = [whole.restore(settings, address, archive, without, finish)]
         else:
-            before: Path | None = None
-            if address.file is None or file is None:
-                copies.move_on(address, settings.storage, numbers_of_server(), folder)
-                done = [
-                    f"{address.shown} continues after all ids that were given since the copy"
-                ]
-            else:
-                replaced, before = copies.restore(
-                    address.file, file, numbers_of_server(), folder
-                )
-                done = [replaced]
+            line, replaced = _put_in_place(settings, address, folder, file)
             with opened(path, data_dir) as (settings, store, _):
-                done += _finish(settings, lock, journal, store, before)
+                erasures = _finish(settings, lock, journal, store, replaced)
+            lines = [line, *erasures]
     except (StartError, Unavailable) as error:
         fail(error)
     copies.end(folder)
-    click.echo("\n".join(done))
+    click.echo("\n".join(lines))
+
+
+def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | None:
+    """Open an archive of everything; None: the file is a copy of a SQLite
+    database, or there is none. Raises StartError if this database cannot take
+    it."""
+    if file is None:
+        if address.file is not None:
+            raise StartError(
+                f"{address.file} is a SQLite database: name the FILE to restore"
+            )
+        return None
+    if is_archive(file):
+        return BackupArchive(file)
+    if address.file is None:
+        raise StartError(
+            f"{address.shown} is not a SQLite database: load {file} with {TOOLS[address.engine][1]}, "
+            "then run imserver restore without a file"
+        )
+    copies.check(file)
+    return None
+
+
+def _require_journal(
+    address: DatabaseAddress, folder: Path, journal: Path | None, yes: bool
+) -> None:
+    """Make sure that something names the users who were erased since the copy,
+    or that somebody goes on without. Raises StartError."""
+    if journal is not None and journal.stat().st_size and not read_journal(journal):
+        raise StartError(f"{journal} is no journal of erasures")
+    # The database that is replaced names them, too.
+    sources = [address.file, folder / JOURNAL, folder / RESTORING, journal]
+    if not any(source is not None and source.exists() for source in sources):
+        _accept_no_journal(yes)
+
+
+def _put_in_place(
+    settings: Config, address: DatabaseAddress, folder: Path, file: Path | None
+) -> tuple[str, Path | None]:
+    """Let a copy take the place of the database, or go on with a database that
+    other tools have loaded. Returns what was done, and where the database of
+    before is."""
+    if address.file is not None and file is not None:
+        return copies.restore(address.file, file, numbers_of_server(), folder)
+    copies.move_on(address, settings.storage, numbers_of_server(), folder)
+    line = f"{address.shown} continues after all ids that were given since the copy"
+    return line, None
 
 
 def _accept_no_journal(yes: bool) -> None:

@@ -197,6 +197,18 @@ def _locked(file: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def _require_utf8(end: _End) -> None:
+    """Refuse a PostgreSQL database whose texts are not copied as they are."""
+    if end.address.engine != "postgresql":
+        return
+    encoding = end.read(lambda sql: text_of(sql.query("SHOW server_encoding")[0][0]))
+    if encoding != "UTF8":
+        raise StartError(
+            f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
+            "it needs ENCODING 'UTF8'"
+        )
+
+
 class _Move:
     def __init__(
         self,
@@ -344,72 +356,85 @@ class _Move:
 
     def _prepare_target(self, source: str, begins_anew: bool) -> bool:
         """Make the tables of the target. Returns whether the move had begun
-        before."""
-        target, names, shown = (
-            self._target,
-            self._target.tables(),
-            self._target.address.shown,
-        )
-        if names and _STATE not in names:
-            if _LAST in names and self._id_of(target) == source:
-                raise StartError(
-                    f"the database {shown} has the id of the source: it is the same database, or a copy, or "
-                    "a move or restore to it has ended"
-                )
-            raise StartError(
-                f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one"
-            )
+        before. ``source``: the id of the source."""
+        target = self._target
+        names = target.tables()
+        self._refuse_tables_of_others(source, names)
         for end in (self._source, target):
-            if end.address.engine == "postgresql":
-                encoding = end.read(
-                    lambda sql: text_of(sql.query("SHOW server_encoding")[0][0])
-                )
-                if encoding != "UTF8":
-                    raise StartError(
-                        f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
-                        "it needs ENCODING 'UTF8'"
-                    )
+            _require_utf8(end)
+
         if not names:
             target.write(lambda sql: sql.execute(_MAKE_STATE[target.address.engine]))
         positions = self._positions()
         written = positions.pop(_MOVE, None)
         begun = None if written is None else json.decode(written, type=_Begun)
-        tables = [table.name for table in self._tables]
-        if begun is None and not names - {_STATE}:
-            state = json.encode(
-                _Begun(source, tables, migrations.newest_steps())
-            ).decode()
-            target.write(lambda sql: _set_state(sql, _MOVE, state))
-        elif (self._id_of(target) if begun is None else begun.source) != source:
-            raise StartError(
-                f"the database {shown} is the target of an interrupted move of another database: name an "
-                "empty one"
-            )
-        elif begun is None:
-            return True  # only the end is missing
-        elif begun.steps != migrations.newest_steps() or begun.tables != tables:
-            raise StartError(
-                f"the move to {shown} was begun with another release or other features: go on with these, or "
-                "begin again with an empty database"
-            )
-        if begun is not None and _LAST in names and target.read(_is_used):
-            raise StartError(
-                f"the database {shown} is not empty: a server has begun to use it meanwhile"
-            )
+        if begun is not None:
+            self._refuse_other_move(begun, source)
+            if _LAST in names and target.read(_is_used):
+                raise StartError(
+                    f"the database {target.address.shown} is not empty: a server has begun to use it meanwhile"
+                )
+        elif names - {_STATE}:
+            # The last run has done all but the end, which takes the note away.
+            self._require_move_of(source, self._id_of(target))
+            return True
+        else:
+            begins = _Begun(source, self._names(), migrations.newest_steps())
+            text = json.encode(begins).decode()
+            target.write(lambda sql: _set_state(sql, _MOVE, text))
+
         if begins_anew or not positions:
-            target.write(
-                lambda sql: migrations.make_all(sql.connection, shown, self._features)
-            )
-            # The rows that the steps have written, and those of an interrupted
-            # copy: children first.
-            rows = [
-                *(f'"{table.name}"' for table in reversed(self._all)),
-                f"{_STATE} WHERE name <> '{_MOVE}'",
-            ]
-            target.write(
-                lambda sql: [sql.execute(f"DELETE FROM {each}") for each in rows]
-            )
+            self._make_tables()
         return begun is not None
+
+    def _refuse_tables_of_others(self, source: str, names: Collection[str]) -> None:
+        """Refuse a target that has tables, unless a move has made them."""
+        if not names or _STATE in names:
+            return
+        shown = self._target.address.shown
+        if _LAST in names and self._id_of(self._target) == source:
+            raise StartError(
+                f"the database {shown} has the id of the source: it is the same database, or a copy, or "
+                "a move or restore to it has ended"
+            )
+        raise StartError(
+            f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one"
+        )
+
+    def _refuse_other_move(self, begun: _Begun, source: str) -> None:
+        """Refuse to go on with a move that was begun otherwise."""
+        self._require_move_of(source, begun.source)
+        if begun.steps != migrations.newest_steps() or begun.tables != self._names():
+            raise StartError(
+                f"the move to {self._target.address.shown} was begun with another release or other features: "
+                "go on with these, or begin again with an empty database"
+            )
+
+    def _require_move_of(self, source: str, moved: str | None) -> None:
+        """Refuse a target to which another database was ``moved``."""
+        if moved != source:
+            raise StartError(
+                f"the database {self._target.address.shown} is the target of an interrupted move of another "
+                "database: name an empty one"
+            )
+
+    def _make_tables(self) -> None:
+        """Make the tables of the target, or empty them."""
+        shown = self._target.address.shown
+        self._target.write(
+            lambda sql: migrations.make_all(sql.connection, shown, self._features)
+        )
+        # The rows that the steps have written, and those of an interrupted
+        # copy: children first.
+        rows = [f'"{table.name}"' for table in reversed(self._all)]
+        rows.append(f"{_STATE} WHERE name <> '{_MOVE}'")
+        self._target.write(
+            lambda sql: [sql.execute(f"DELETE FROM {each}") for each in rows]
+        )
+
+    def _names(self) -> list[str]:
+        """The names of the tables that are copied page by page."""
+        return [table.name for table in self._tables]
 
     def _positions(self) -> dict[str, str]:
         rows = self._target.read(
@@ -426,7 +451,7 @@ class _Move:
         positions: dict[str, str],
         total: int,
     ) -> None:
-        names = [table.name for table in self._tables]
+        names = self._names()
         reached = {
             name: json.decode(positions.get(name, "{}"), type=_Position)
             for name in names
