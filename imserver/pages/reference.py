@@ -191,55 +191,78 @@ def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
 def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     """A shell command that makes this request, with the examples of the
     document."""
-    words = ["curl"]
-    if "101" in operation["responses"]:
-        words.append(
+    words = ["curl", *_curl_of_protocol(operation), *_curl_of_token(operation)]
+    words += _curl_of_body(operation)
+    words += _curl_of_method(method, operation)
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "header" and parameter["required"]:
+            words.append(
+                "-H " + shlex.quote(f"{parameter['name']}: {parameter['example']}")
+            )
+    words.append(shlex.quote(address + _filled(path, operation["parameters"])))
+    return " ".join(words)
+
+
+def _curl_of_protocol(operation: Document) -> Iterator[str]:
+    """What a WebSocket or a stream of events needs."""
+    responses = operation["responses"]
+    if "101" in responses:
+        yield (
             "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
             "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
         )
-    elif "text/event-stream" in operation["responses"].get("200", {}).get(
-        "content", {}
-    ):
-        words.append("-N")
+    elif "text/event-stream" in responses.get("200", {}).get("content", {}):
+        yield "-N"
+
+
+def _curl_of_token(operation: Document) -> Iterator[str]:
+    """The key or token, by the name of a variable of the shell."""
     if any("key" in need for need in operation["security"]):
-        words.append('-H "Authorization: Bearer $KEY"')
+        yield '-H "Authorization: Bearer $KEY"'
     elif operation["security"]:
-        words.append('-H "Authorization: Bearer $TOKEN"')
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        yield '-H "Authorization: Bearer $TOKEN"'
+
+
+def _curl_of_body(operation: Document) -> Iterator[str]:
+    """The body: an example, or a file if it is not JSON."""
+    if "requestBody" not in operation:
+        return
+    content = operation["requestBody"]["content"]
+    body = content.get("application/json")
     if body is not None:
-        words.append(
-            "-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False))
-        )
-    elif "requestBody" in operation:
-        media_type = next(iter(operation["requestBody"]["content"]))
-        words.append("-H " + shlex.quote(f"Content-Type: {media_type}"))
-        names = [
-            each["example"]
-            for each in operation["parameters"]
-            if each["name"] == "name"
-        ]
-        words.append("--data-binary @" + shlex.quote(names[0] if names else "file"))
-    if method == "head":
-        words.append("-I")
-    elif method not in ("get", "post") or (
-        method == "post" and "requestBody" not in operation
-    ):
-        words.append(f"-X {method.upper()}")
-    for each in operation["parameters"]:
-        if each["in"] == "header" and each["required"]:
-            words.append("-H " + shlex.quote(f"{each['name']}: {each['example']}"))
-    in_query = [
-        each
-        for each in operation["parameters"]
-        if each["in"] == "query" and "example" in each
-    ]
-    query = urlencode({each["name"]: each["example"] for each in in_query}, safe=":,")
-    for each in operation["parameters"]:
-        if each["in"] == "path":
-            path = path.replace(f"{{{each['name']}}}", each["example"])
-    return " ".join(
-        [*words, shlex.quote(f"{address}{path}{'?' if query else ''}{query}")]
+        example = json.dumps(_example(body), ensure_ascii=False)
+        yield "-d " + shlex.quote(example)
+        return
+    yield "-H " + shlex.quote(f"Content-Type: {next(iter(content))}")
+    names = (
+        parameter["example"]
+        for parameter in operation["parameters"]
+        if parameter["name"] == "name"
     )
+    yield "--data-binary @" + shlex.quote(next(names, "file"))
+
+
+def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
+    """The method, where curl would not choose it: with a body it is POST, else
+    GET."""
+    chosen = "post" if "requestBody" in operation else "get"
+    if method == "head":
+        yield "-I"
+    elif method not in ("get", chosen):
+        yield f"-X {method.upper()}"
+
+
+def _filled(path: str, parameters: Sequence[Document]) -> str:
+    """The path and the query, with the examples of their parameters."""
+    query = {
+        parameter["name"]: parameter["example"]
+        for parameter in parameters
+        if parameter["in"] == "query" and "example" in parameter
+    }
+    for parameter in parameters:
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+    return f"{path}?{urlencode(query, safe=':,')}" if query else path
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:

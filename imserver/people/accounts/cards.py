@@ -2,7 +2,7 @@
 its identifiers."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic, time
 from typing import Final
 
@@ -22,7 +22,7 @@ from imserver.people.accounts.declared import (
 from imserver.people.accounts.friends import BLOCKED, STRANGERS, Relation, relation_of
 from imserver.people.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.people.accounts.relations import AccountRelations
-from imserver.people.accounts.rows import AccountStore
+from imserver.people.accounts.rows import AccountStore, States
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import Service, until_beat
@@ -285,46 +285,76 @@ class Cards(Service, dict=True):
         others = [account for account in accounts if account.id != mine]
         states = self.relations.states(viewer, others)
         known = self.relations.known(app, viewer, others, states)
-        mine_or_owned = (
-            {account.user for account in accounts if account.id == mine}
-            if viewer
-            else known
-        )
+        myself = {account.user for account in accounts if account.id == mine}
+        # A back end sees of everybody what they see themselves.
+        own = myself if viewer else known
         named = {
             account.user
             for account in accounts
             if account.findable and (found or account.user in known)
         }
+        shows_emails = self.accounts.rules_of(app).show_emails
+        view = _View(
+            mine=mine,
+            own=own,
+            known=known,
+            named=named,
+            states=states,
+            online=self._online(app, accounts, own, known),
+            shows_emails=shows_emails and not self.rows.is_guest(app, mine),
+            now=time(),
+        )
+        return [view.card(account) for account in accounts]
+
+    def _online(
+        self,
+        app: str,
+        accounts: Sequence[Account],
+        own: Collection[str],
+        known: Collection[str],
+    ) -> dict[str, bool]:
+        """User → whether they are online, of those who show it: ``own`` to
+        themselves, others to whoever knows them."""
         visible = [
             account.user
             for account in accounts
-            if account.user in mine_or_owned
-            or (account.user in known and account.show_presence)
+            if account.user in own or (account.user in known and account.show_presence)
         ]
-        now = time()
-        shows_emails = self.accounts.rules_of(
-            app
-        ).show_emails and not self.rows.is_guest(app, mine)
-        online = dict(zip(visible, self.presence.are_online(app, visible), strict=True))
-        return [
-            Card(
-                account,
-                account.name
-                if account.bot or account.user in mine_or_owned | named
-                else "",
-                "self"
-                if account.id == mine
-                else relation_of(states.get(account.id, STRANGERS)),
-                online.get(account.user),
-                account.status_at(now)
-                if account.user in mine_or_owned | known
-                else ("", False, 0),
-                account.email
-                if shows_emails and account.email_confirmed and account.user in named
-                else "",
-            )
-            for account in accounts
-        ]
+        return dict(zip(visible, self.presence.are_online(app, visible), strict=True))
+
+
+class _View(Struct, frozen=True):
+    """What one account, or a back end, may see of some accounts.
+
+    ``own``, ``known`` and ``named``: ids of users of whom it sees everything,
+    whom it knows, and whose names it sees.
+    """
+
+    mine: int
+    own: Collection[str]
+    known: Collection[str]
+    named: Collection[str]
+    states: Mapping[int, States]
+    online: Mapping[str, bool]
+    shows_emails: bool
+    now: float
+
+    def card(self, account: Account) -> Card:
+        """An account as it is seen."""
+        user = account.user
+        is_own = user in self.own
+        is_named = user in self.named
+        shows_status = is_own or user in self.known
+        shows_email = self.shows_emails and account.email_confirmed and is_named
+        relation = relation_of(self.states.get(account.id, STRANGERS))
+        return Card(
+            account,
+            account.name if account.bot or is_own or is_named else "",
+            "self" if account.id == self.mine else relation,
+            self.online.get(user),
+            account.status_at(self.now) if shows_status else ("", False, 0),
+            account.email if shows_email else "",
+        )
 
 
 class LastSeen(Service):

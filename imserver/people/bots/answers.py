@@ -60,7 +60,8 @@ class StreamedAnswers(Service, dict=True):
         reviews messages: pieces cannot be reviewed. Raises TooManyRequests, and
         ChannelRefused: ``full`` or ``limit``.
         """
-        to, conversation = command.to, command.conversation
+        to = command.to
+        conversation = command.conversation
         if to == user or bool(to) == bool(conversation):
             return Rejected(
                 RejectReason.INVALID,
@@ -69,42 +70,66 @@ class StreamedAnswers(Service, dict=True):
         owner = self._owner_of(app, user)
         if not owner:
             return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
-        if not is_back_end and (mute := self.core.mutes.mute_of(app, user)) is not None:
-            return Rejected(RejectReason.MUTED, mute.text, mute.until)
-        if not is_back_end and app in self.core.reviews.apps:
-            return Rejected(
-                RejectReason.REJECTED,
-                "messages are reviewed here, so only a back end streams them",
-            )
-        peer = (
-            self._peer(app, user, conversation, command.thread > 0)
-            if conversation
-            else to
-        )
+
+        refusal = None if is_back_end else self._refuses_sender(app, user)
+        if refusal is not None:
+            return refusal
+        peer: str | Rejected = to
+        if conversation:
+            peer = self._peer(app, user, conversation, command.thread > 0)
         if isinstance(peer, Rejected):
             return peer
         if peer and not self.core.relations.may_write(app, user, peer):
             return Rejected(RejectReason.BLOCKED)
-        if (
-            to
-            and self.core.logins.wants_account(app, not is_back_end)
-            and not self.core.accounts.those_of(app, [to])
-            and self.core.store.part(MessageLog).conversations.between(app, user, to)
-            is None
-        ):  # the first message to somebody who is no account
+        if to and not self._may_begin(app, user, to, is_back_end):
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
+
         if not is_back_end:
-            if self.texts.count_of(app, user) >= MOST_STREAMS:
-                raise ChannelRefused(
-                    "full", f"the bot has {MOST_STREAMS} open streams on this node"
-                )
-            if not self.core.sender_rates.take(app, user):
-                raise TooManyRequests(1)
+            self._count_as_message(app, user)
         self.core.metrics.stored.require(app)
-        text, kind, thread = command.text, command.type, command.thread
         return self.texts.open_text(
-            app, user, peer, conversation, text, kind, owner, thread, command.stoppers
+            app,
+            user,
+            peer,
+            conversation,
+            command.text,
+            command.type,
+            owner,
+            command.thread,
+            command.stoppers,
         )
+
+    def _refuses_sender(self, app: str, user: str) -> Rejected | None:
+        """Why the bot may not send now, whoever the receiver is."""
+        mute = self.core.mutes.mute_of(app, user)
+        if mute is not None:
+            return Rejected(RejectReason.MUTED, mute.text, mute.until)
+        if app in self.core.reviews.apps:
+            return Rejected(
+                RejectReason.REJECTED,
+                "messages are reviewed here, so only a back end streams them",
+            )
+        return None
+
+    def _may_begin(self, app: str, user: str, to: str, is_back_end: bool) -> bool:
+        """Whether the receiver has an account, where one must, or a
+        conversation with the bot from before."""
+        if not self.core.logins.wants_account(app, not is_back_end):
+            return True
+        if self.core.accounts.those_of(app, [to]):
+            return True
+        conversations = self.core.store.part(MessageLog).conversations
+        return conversations.between(app, user, to) is not None
+
+    def _count_as_message(self, app: str, user: str) -> None:
+        """Count a stream as a message of the bot. Raises ChannelRefused and
+        TooManyRequests."""
+        if self.texts.count_of(app, user) >= MOST_STREAMS:
+            raise ChannelRefused(
+                "full", f"the bot has {MOST_STREAMS} open streams on this node"
+            )
+        if not self.core.sender_rates.take(app, user):
+            raise TooManyRequests(1)
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never
