@@ -87,6 +87,65 @@ LAYERS = (
 )
 
 MESSENGER = "messenger.messages"
+
+PLUGIN_LAYERS = {
+    "ai-chat": (("__init__",), ("requests", "wire")),
+    "arrivals": (
+        ("__init__",),
+        ("command", "depart"),
+        ("follow", "report", "wish"),
+        # servers that run
+        (
+            *("live_matrix", "live_mattermost", "live_slack"),
+            *("mattermost_news", "mattermost_server", "slack_server"),
+        ),
+        # what comes into an app, and leaves it
+        ("destination", "departure"),
+        ("importer",),
+        ("past", "read_positions"),
+        ("conversion",),
+        ("survey", "uploads"),
+        # formats
+        ("formats",),
+        (
+            *("matrix", "mattermost", "rocketchat", "slack", "zulip"),
+            *("to_mattermost", "to_slack", "to_zulip"),
+        ),
+        ("markdown", "matrix_events", "mongodump", "writing"),
+        # what all of them need
+        ("live", "markup", "people", "position", "source", "spool", "text"),
+        ("records",),
+        ("fields", "problems", "tables"),
+    ),
+    "durable-streams": (
+        ("__init__",),
+        ("service",),
+        ("reading",),
+        ("rows",),
+        ("protocol",),
+    ),
+    "mailbox": (("__init__",), ("api",), ("service",), ("rows", "tools")),
+    "mcp": (
+        ("__init__",),
+        ("service",),
+        ("hooks", "permissions"),
+        ("events", "tools"),
+        ("resources",),
+        ("offers", "tasks"),
+        ("receipts", "turn"),
+        ("declared", "protocol", "verify_receipt"),
+    ),
+    "mobile-push": (
+        ("__init__",),
+        ("apns", "fcm", "hms"),
+        ("service",),
+        ("http2", "settings"),
+    ),
+    "ntfy": (("__init__",), ("wire",), ("message",)),
+}
+"""Plug-in → its modules from the top down; a module may import from its own
+layer and from those below."""
+
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
 # The load tool and the client are packages of their own. The server imports
@@ -392,6 +451,35 @@ def test_no_imports_run_in_a_circle() -> None:
         for name, module in names.items()
     }
     TopologicalSorter(imports_of).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("plugin", sorted((ROOT / "plugins").glob("*/imserver_*")))
+def test_imports_of_a_plug_in_run_one_way_and_in_no_circle(plugin: Path) -> None:
+    height = {
+        name: -number
+        for number, names in enumerate(PLUGIN_LAYERS[plugin.parent.name])
+        for name in names
+    }
+    modules = {path.stem: path for path in plugin.glob("*.py")}
+    assert modules.keys() == height.keys()
+    imports_of = {
+        name: {module_in(plugin, full) for full, _ in imported(path)} & height.keys()
+        for name, path in modules.items()
+    }
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in imports_of.items()
+        for other in others
+        if height[other] > height[name]
+    ]
+    assert wrong == []
+    TopologicalSorter(imports_of).prepare()  # raises CycleError
+
+
+def module_in(plugin: Path, full: str) -> str:
+    """The module of a plug-in that a full name belongs to; ``""``: none."""
+    inside = full.partition(f"{plugin.name}.")[2]
+    return inside.partition(".")[0]
 
 
 def test_the_load_tool_uses_only_the_version_and_the_schema_of_the_server() -> None:
