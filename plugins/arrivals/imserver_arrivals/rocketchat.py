@@ -8,14 +8,15 @@ come.
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final
+from typing import IO, Any, ClassVar, Final, Literal
 from urllib.parse import unquote
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from .fields import list_at, text_at
+from .fields import at, list_at, text_at
 from .mongodump import Dump, GridFile, Place
 from .problems import Problems
 from .records import (
@@ -46,15 +47,26 @@ _NEEDED: Final = {
     _MESSAGES: "no message comes",
 }
 """Collections without which much is missing → what."""
-_JOINED: Final = ("uj", "ujt", "ut")
-_LEFT: Final = ("ul", "ult")
-_ADDED: Final = ("au", "added-user-to-team")
-_REMOVED: Final = ("ru", "removed-user-from-team")
-_DESCRIBED: Final = (
-    "room_changed_topic",
-    "room_changed_description",
-    "room_changed_announcement",
-)
+_KINDS: Final[dict[str, GroupKind]] = {"c": "open", "p": "closed", "d": "direct"}
+"""Kind of a room → that of its group. The others are of omnichannel."""
+_BY_OTHERS: Final = ("au", "added-user-to-team", "ru", "removed-user-from-team")
+"""Kinds of messages that say whom somebody else has added or removed."""
+_CHANGES: Final[dict[str, Literal["join", "leave", "name", "description"]]] = {
+    "uj": "join",
+    "ujt": "join",
+    "ut": "join",
+    "au": "join",
+    "added-user-to-team": "join",
+    "ul": "leave",
+    "ult": "leave",
+    "ru": "leave",
+    "removed-user-from-team": "leave",
+    "r": "name",
+    "room_changed_topic": "description",
+    "room_changed_description": "description",
+    "room_changed_announcement": "description",
+}
+"""Kind of a message → the change that it tells."""
 _TEXTS: Final = ("", "discussion-created", "discussion-message")
 _EVENT: Final = re.compile(
     "room|user|subscription|message_pinned|mute|wm$|command|video|jitsi|voip|livechat|omni"
@@ -119,6 +131,11 @@ class _Upload(Struct):
     type_group: str | None = field(default=None, name="typeGroup")
     user: str | None = field(default=None, name="userId")
     room: str | None = field(default=None, name="rid")
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the dump has its bytes."""
+        return "GridFS" in (self.store or "")
 
 
 class _Emoji(Struct):
@@ -189,7 +206,7 @@ class RocketChat:
         for name, file in self._emoji.items():
             yield Emoji(name, f"emoji/{file}")
         for room in self._rooms.values():
-            if room.t in ("c", "p", "d"):
+            if room.t in _KINDS:
                 yield self._group(room)
         for message in self._dump.rows(_MESSAGES, _Message, notes, messages=1):
             yield from self._converted(message, notes)
@@ -199,15 +216,19 @@ class RocketChat:
         ``emoji/`` and a name."""
         folder, _, id = file.rpartition("/")
         if folder == "emoji":
-            for bucket in ("custom_emoji", "rocketchat_custom_emoji"):
-                for _, row in self._dump.places(f"{bucket}.files", Problems()):
-                    if row.get("filename") == id and (
-                        chunks := self._chunks_of(bucket).get(str(row.get("_id")))
-                    ):
-                        return io.BufferedReader(GridFile(self._dump, chunks))
-            return None
-        chunks = self._chunks_of(f"rocketchat_{folder or 'uploads'}").get(id) or []
+            chunks = self._chunks_of_emoji(id)
+        else:
+            chunks = self._chunks_of(f"rocketchat_{folder or 'uploads'}").get(id)
         return io.BufferedReader(GridFile(self._dump, chunks)) if chunks else None
+
+    def _chunks_of_emoji(self, name: str) -> list[tuple[int, Place]] | None:
+        for bucket in ("custom_emoji", "rocketchat_custom_emoji"):
+            for _, row in self._dump.places(f"{bucket}.files", Problems()):
+                if row.get("filename") == name:
+                    chunks = self._chunks_of(bucket).get(str(row.get("_id")))
+                    if chunks:
+                        return chunks
+        return None
 
     def _chunks_of(self, bucket: str) -> Mapping[str, list[tuple[int, Place]]]:
         """Id of a file → its chunks: (number, place)."""
@@ -223,84 +244,87 @@ class RocketChat:
     # --- people and rooms -----------------------------------------------------
 
     def _read(self, notes: Problems) -> None:
-        dump = self._dump
+        """Read all but texts. Pictures come before people, who have them, and
+        rooms before their members."""
         for collection, loss in _NEEDED.items():
-            if collection not in dump.parts:
+            if collection not in self._dump.parts:
                 notes.note_broken(
                     f"collection {collection}", f"it is not in the dump: {loss}"
                 )
-        for avatar in dump.rows("rocketchat_avatars", _Upload, notes):
-            owner = avatar.room or avatar.user or avatar.name
-            if owner and "GridFS" in (avatar.store or ""):
-                self._avatars[owner] = f"avatars/{avatar.id}"
-        for user in dump.rows("users", _User, notes):
-            self._meet(user)
-        for room in dump.rows(_ROOMS, _Room, notes):
+        self._read_people(notes)
+        for room in self._dump.rows(_ROOMS, _Room, notes):
             self._rooms[room.id] = room
-        self._uploads = {
-            each.id: each for each in dump.rows("rocketchat_uploads", _Upload, notes)
-        }
-        are_inside = any(
-            "GridFS" in (each.store or "") for each in self._uploads.values()
-        )
-        if are_inside and _CHUNKS not in dump.parts:
+        self._read_uploads(notes)
+        self._read_emoji(notes)
+        self._read_members(notes)
+        self._read_pins()
+
+    def _read_people(self, notes: Problems) -> None:
+        for avatar in self._dump.rows("rocketchat_avatars", _Upload, notes):
+            owner = avatar.room or avatar.user or avatar.name
+            if owner and avatar.is_inside:
+                self._avatars[owner] = f"avatars/{avatar.id}"
+        for user in self._dump.rows("users", _User, notes):
+            self._meet(user)
+
+    def _read_uploads(self, notes: Problems) -> None:
+        for upload in self._dump.rows("rocketchat_uploads", _Upload, notes):
+            self._uploads[upload.id] = upload
+        are_inside = any(upload.is_inside for upload in self._uploads.values())
+        if are_inside and _CHUNKS not in self._dump.parts:
             notes.note_broken(
                 f"collection {_CHUNKS}",
                 "it is not in the dump: files have their names alone",
             )
-        for emoji in dump.rows("rocketchat_custom_emoji", _Emoji, notes):
-            for name in (
-                emoji.name,
-                *(
-                    each
-                    for each in emoji.aliases or ()
-                    if isinstance(each, str) and each
-                ),
-            ):
-                self._emoji[clean(name)] = f"{emoji.name}.{emoji.extension}"
-        for each in dump.rows("rocketchat_subscription", _Subscription, notes):
-            room_of = self._rooms.get(each.rid)
-            if room_of is not None and each.u.id:
-                self._met(each.u)
-                self._members.setdefault(each.rid, {})[each.u.id] = _member(
-                    each, room_of
-                )
-        for message in dump.rows(_MESSAGES, _Message, Problems()):
-            room_of = self._rooms.get(message.rid)
-            if room_of is None or room_of.t not in ("c", "p", "d") or message.hidden:
+
+    def _read_emoji(self, notes: Problems) -> None:
+        for emoji in self._dump.rows("rocketchat_custom_emoji", _Emoji, notes):
+            file = f"{emoji.name}.{emoji.extension}"
+            self._emoji[clean(emoji.name)] = file
+            for alias in emoji.aliases or ():
+                if isinstance(alias, str) and alias:
+                    self._emoji[clean(alias)] = file
+
+    def _read_members(self, notes: Problems) -> None:
+        for row in self._dump.rows("rocketchat_subscription", _Subscription, notes):
+            room = self._rooms.get(row.rid)
+            if room is not None and row.u.id:
+                self._met(row.u)
+                members = self._members.setdefault(room.id, {})
+                members[row.u.id] = _member(row, room)
+
+    def _read_pins(self) -> None:
+        """Find what is pinned, and who has written without being in a room.
+        Problems are noted when the messages are read for their texts."""
+        for message in self._dump.rows(_MESSAGES, _Message, Problems()):
+            room = self._rooms.get(message.rid)
+            if room is None or room.t not in _KINDS or message.hidden:
                 continue
             self._met(message.u)
             if message.pinned:
                 by = message.pinned_by.id if message.pinned_by else ""
-                self._pins.setdefault(message.rid, []).append(
-                    Pin(_id(message.id), by, _ms(message.pinned_at))
-                )
+                pin = Pin(_id(message.id), by, _ms(message.pinned_at))
+                self._pins.setdefault(room.id, []).append(pin)
 
     def _meet(self, user: _User) -> None:
-        is_bot = user.type in ("bot", "app") or "bot" in (user.roles or ())
-        why = (
-            "bot"
-            if is_bot
-            else "federated"
-            if user.federated
-            else ""
-            if user.active
-            else "deactivated"
-        )
-        emails = [
-            each["address"]
-            for each in user.emails or ()
-            if isinstance(each.get("address"), str)
-        ]
         login = clean(user.username or "")
-        self._people[user.id] = Person(
+        avatar = self._avatars.get(user.id) or self._avatars.get(user.username or "")
+        person = Person(
             user.id,
             clean(user.name or "") or login or user.id,
-            "" if why else login,
-            "" if why else clean(next(iter(emails), "")),
-            self._avatars.get(user.id) or self._avatars.get(user.username or "", ""),
-            why,
+            avatar=avatar or "",
         )
+        if user.type in ("bot", "app") or "bot" in (user.roles or ()):
+            person = replace(person, why="bot")
+        elif user.federated:
+            person = replace(person, why="federated")
+        elif not user.active:
+            person = replace(person, why="deactivated")
+        else:
+            emails = (text_at(row, "address") for row in user.emails or ())
+            email = next(filter(None, emails), "")
+            person = replace(person, login=login, email=clean(email))
+        self._people[user.id] = person
         if user.username:
             self._names[user.username] = user.id
 
@@ -320,20 +344,20 @@ class RocketChat:
             for id in room.uids or ():
                 if id in self._people:
                     members.setdefault(id, Member(id))
-        several: GroupKind = "several" if len(members) > 2 else "direct"
-        kind: GroupKind = (
-            several if room.t == "d" else "open" if room.t == "c" else "closed"
-        )
+        kind = _KINDS[room.t]
+        if len(members) > 2 and kind == "direct":
+            kind = "several"
         about = room.description or room.topic or room.announcement or ""
+        creator = room.u.id if room.u else ""
         return Group(
-            *(room.id, kind, "" if room.t == "d" else self._title(room)),
-            *(
-                _converted_text(about, {}),
-                room.u.id if room.u and room.u.id in self._people else "",
-            ),
-            _ms(room.ts),
-            list(members.values()),
-            self._pins.get(room.id, ()),
+            room.id,
+            kind,
+            name="" if room.t == "d" else self._title(room),
+            description=_converted_text(about, {}),
+            creator=creator if creator in self._people else "",
+            created_ms=_ms(room.ts),
+            members=list(members.values()),
+            pins=self._pins.get(room.id, ()),
             is_archived=bool(room.archived),
             avatar=self._avatars.get(room.id, ""),
         )
@@ -352,176 +376,164 @@ class RocketChat:
     def _converted(
         self, message: _Message, notes: Problems
     ) -> Iterator[Message | Change]:
-        room, type, time_ms = (
-            self._rooms.get(message.rid),
-            message.t or "",
-            _ms(message.ts),
-        )
-        id, person = _id(message.id), message.u.id
+        room = self._rooms.get(message.rid)
+        kind = message.t or ""
+        time_ms = _ms(message.ts)
+        id = _id(message.id)
+        person = message.u.id
         if room is None or not time_ms or not id or person not in self._people:
             notes.note_lost("message without a room, a sender or a time")
-        elif room.t not in ("c", "p", "d"):
+        elif room.t not in _KINDS:
             notes.note_lost("message of omnichannel")
         elif message.hidden:
             notes.note("earlier text of a message")
-        elif type == "e2e" or type.startswith("otr"):
+        elif kind == "e2e" or kind.startswith("otr"):
             notes.note_lost("encrypted message", group=room.id, person=person)
-        elif type == "rm":
+        elif kind == "rm":
             notes.note("deleted message", group=room.id)
-        elif type in (*_JOINED, *_LEFT):
-            yield Change(
-                id,
-                room.id,
-                person,
-                time_ms,
-                "join" if type in _JOINED else "leave",
-                (person,),
-            )
-        elif type in (*_ADDED, *_REMOVED):
+        elif kind in _CHANGES:
+            change = Change(id, room.id, person, time_ms, _CHANGES[kind])
+            yield from self._changed(change, message, notes)
+        elif kind not in _TEXTS and (_EVENT.match(kind) or not message.msg):
+            notes.note(f"event {kind[:60]}", group=room.id)
+        else:
+            if kind not in _TEXTS:
+                notes.note(f"kind {kind[:60]} (imported as text)", group=room.id)
+            yield self._message(message, room, id, time_ms, notes)
+
+    def _changed(
+        self, change: Change, message: _Message, notes: Problems
+    ) -> Iterator[Change]:
+        """A change with what its message says of it: whom it is about, or a new
+        text."""
+        if change.kind in ("name", "description"):
+            yield replace(change, text=clean(message.msg or ""))
+        elif message.t not in _BY_OTHERS:
+            yield replace(change, people=(change.person,))
+        else:
             whom = self._names.get(message.msg or "", "")
             if whom:
-                yield Change(
-                    id,
-                    room.id,
-                    person,
-                    time_ms,
-                    "join" if type in _ADDED else "leave",
-                    (whom,),
-                )
+                yield replace(change, people=(whom,))
             else:
-                notes.note("change of nobody", group=room.id)
-        elif type == "r" or type in _DESCRIBED:
-            text = clean(message.msg or "")
-            yield Change(
-                id,
-                room.id,
-                person,
-                time_ms,
-                "name" if type == "r" else "description",
-                (),
-                text,
-            )
-        elif type not in _TEXTS and (_EVENT.match(type) or not message.msg):
-            notes.note(f"event {type[:60]}", group=room.id)
-        else:
-            if type not in _TEXTS:
-                notes.note(f"kind {type[:60]} (imported as text)", group=room.id)
-            yield self._message(message, room, id, time_ms, notes)
+                notes.note("change of nobody", group=change.group)
 
     def _message(
         self, message: _Message, room: _Room, id: str, time_ms: int, notes: Problems
     ) -> Message:
-        names = {
-            each["username"]: EVERYBODY
-            if each.get("_id") in ("all", "here")
-            else str(each.get("_id"))
-            for each in message.mentions or ()
-            if each
-            and isinstance(each.get("username"), str)
-            and each.get("type") != "team"
-        }
-        names = {
-            name: id
-            for name, id in names.items()
-            if id == EVERYBODY or id in self._people
-        }
-        rooms = {
-            each["name"]: self._title(self._rooms.get(str(each.get("_id"))))
-            for each in message.channels or ()
-            if each and isinstance(each.get("name"), str)
-        }
-        text, quoted = (
-            clean(message.msg or ""),
-            _QUOTE.findall(clean(message.msg or "")),
-        )
-        reply, lines = "", [_converted_text(_QUOTE.sub("", text).strip(), names, rooms)]
-        if message.t == "discussion-created":
-            title = lines[0] or self._title(self._rooms.get(message.drid or ""))
-            lines = [f"💬 *{title.replace('*', '')}*"]
-        for attachment in message.attachments or ():
-            if attachment is None or attachment.get("type") == "file":
-                lines.append(
-                    _converted_text(clean(text_at(attachment, "description")), names)
-                )
-                continue
-            target = _ADDRESS.fullmatch(text_at(attachment, "message_link"))
-            if target and not reply and not message.tmid and self._is_in(target, room):
-                reply = target["id"]
-            elif target:
-                lines.append(link(target["id"], clean(target[0])))
-                lines += [
-                    f"> {line}" for line in _said(attachment, names).split("\n") if line
-                ]
-            else:
-                lines.append(_said(attachment, names))
-        if quoted and not message.attachments:
-            target = _ADDRESS.fullmatch(quoted[0])
-            reply = (
-                target["id"]
-                if target and not message.tmid and self._is_in(target, room)
-                else ""
-            )
+        names = self._names_in(message)
+        text = clean(message.msg or "")
+        attachments = message.attachments or ()
+        if attachments:
+            quotes = [_quoted(attachment) for attachment in attachments]
+        else:
+            quotes = [_ADDRESS.fullmatch(each) for each in _QUOTE.findall(text)[:1]]
+        answered = self._answered(message, quotes, room)
+
+        lines = [self._text(message, _QUOTE.sub("", text).strip(), names)]
         if message.alias:
             lines.insert(0, f"*{clean(message.alias).replace('*', '')}*")
-        if coordinates := (message.location or {}).get("coordinates"):
-            lines.append(", ".join(str(each)[:20] for each in list(coordinates)[1::-1]))
+        for attachment, quote in zip(attachments, quotes, strict=False):
+            if quote is None or quote is not answered:
+                lines += _attached(attachment, quote, names)
+        coordinates = list_at(message.location, "coordinates")
+        # longitude comes first there
+        lines.append(", ".join(str(each)[:20] for each in coordinates[1::-1]))
+
         return Message(
-            *(
-                id,
-                room.id,
-                message.u.id,
-                time_ms,
-                "\n".join(line for line in lines if line),
-            ),
-            *(
-                message.tmid or "",
-                reply,
-                bool(message.tshow),
-                message.edited is not None,
-            ),
-            list(self._reactions(message, notes)),
-            list(self._files(message)),
+            id,
+            room.id,
+            message.u.id,
+            time_ms,
+            "\n".join(filter(None, lines)),
+            thread=message.tmid or "",
+            reply=answered["id"] if answered else "",
+            also=bool(message.tshow),
+            is_edited=message.edited is not None,
+            reactions=list(self._reactions(message, notes)),
+            files=list(self._files(message)),
         )
 
-    def _is_in(self, target: re.Match[str], room: _Room) -> bool:
-        """Whether the address of a message leads into this room."""
-        return unquote(target["room"]) in (room.id, room.name) or (
-            target["kind"] == "direct" and room.t == "d"
-        )
+    def _names_in(self, message: _Message) -> Mapping[str, str]:
+        """The usernames that a message mentions, and the ids for their
+        marks."""
+        names = {}
+        for row in message.mentions or ():
+            name = at(row, "username")
+            id = str(at(row, "_id"))
+            if not isinstance(name, str) or at(row, "type") == "team":
+                continue
+            if id in ("all", "here"):
+                names[name] = EVERYBODY
+            elif id in self._people:
+                names[name] = id
+        return names
+
+    def _text(self, message: _Message, text: str, names: Mapping[str, str]) -> str:
+        """The text of a message without its quotes, as ours. That with which a
+        discussion begins is its title."""
+        rooms = {}
+        for row in message.channels or ():
+            name = at(row, "name")
+            if isinstance(name, str):
+                rooms[name] = self._title(self._rooms.get(str(at(row, "_id"))))
+        text = _converted_text(text, names, rooms)
+        if message.t != "discussion-created":
+            return text
+        title = text or self._title(self._rooms.get(message.drid or ""))
+        return f"💬 *{title.replace('*', '')}*"
+
+    def _answered(
+        self, message: _Message, quotes: Sequence[re.Match[str] | None], room: _Room
+    ) -> re.Match[str] | None:
+        """The quote of the message that another one answers: it is in the same
+        room. In a thread there is none."""
+        if message.tmid:
+            return None
+        for quote in quotes:
+            if quote is None:
+                continue
+            is_direct = quote["kind"] == "direct" and room.t == "d"
+            if is_direct or unquote(quote["room"]) in (room.id, room.name):
+                return quote
+        return None
 
     def _reactions(self, message: _Message, notes: Problems) -> Iterator[Reaction]:
         for name, given in (message.reactions or {}).items():
+            emoji = _emoji(name.strip(":")) or clean(name)
             for user in list_at(given, "usernames"):
-                if id := self._names.get(user, "") if isinstance(user, str) else "":
-                    yield Reaction(id, _emoji(name.strip(":")) or clean(name))
+                id = self._names.get(user) if isinstance(user, str) else None
+                if id:
+                    yield Reaction(id, emoji)
                 else:
                     notes.note("reaction of nobody")
 
     def _files(self, message: _Message) -> Iterator[File]:
         files = [each for each in (*(message.files or ()), message.file) if each]
         for attachment in message.attachments or ():
-            if match := _UPLOAD.match(text_at(attachment, "title_link")):
+            match = _UPLOAD.match(text_at(attachment, "title_link"))
+            if match is not None:
                 files.append({"_id": match[1], "name": unquote(match[2])})
-        seen = set()
-        for each in files:
-            id, upload = each.get("_id"), self._uploads.get(str(each.get("_id")))
-            name = clean(
-                str((upload.name if upload else "") or each.get("name") or "file")
-            ).replace("\n", " ")
-            is_small = name.startswith("thumb-") or (
-                upload is not None and upload.type_group == "thumb"
-            )
-            if not isinstance(id, str) or id in seen or is_small:
+        ids = set()
+        for file in files:
+            id = file.get("_id")
+            if not isinstance(id, str) or id in ids:
                 continue
-            seen.add(id)
-            yield File(id, name)
+            upload = self._uploads.get(id) or _Upload(id)
+            name = clean(str(upload.name or file.get("name") or "file"))
+            if name.startswith("thumb-") or upload.type_group == "thumb":
+                continue
+            ids.add(id)
+            yield File(id, name.replace("\n", " "))
 
 
 def _member(subscription: _Subscription, room: _Room) -> Member:
-    roles, read_ms = subscription.roles or (), _ms(subscription.ls)
-    role: Role = (
-        "owner" if "owner" in roles else "admin" if "moderator" in roles else "member"
-    )
+    roles = subscription.roles or ()
+    role: Role = "member"
+    if "owner" in roles:
+        role = "owner"
+    elif "moderator" in roles:
+        role = "admin"
+    read_ms = _ms(subscription.ls)
     if subscription.alert is False:  # there is nothing new
         read_ms = max(read_ms, _ms(room.lm))
     return Member(subscription.u.id, role, read_ms or -1)
@@ -529,28 +541,22 @@ def _member(subscription: _Subscription, room: _Room) -> Member:
 
 def _ms(moment: Any) -> int:
     """Milliseconds of a date; 0: it is none that can be one."""
-    if (
-        moment is None
-        or isinstance(moment, str | bytes | bool)
-        or not hasattr(type(moment), "__int__")
-    ):
+    if moment is None or isinstance(moment, str | bytes | bool):
+        return 0
+    if not hasattr(type(moment), "__int__"):
         return 0
     try:
-        return int(moment) if 0 < int(moment) < LATEST_MS else 0
+        time_ms = int(moment)
     except (ValueError, OverflowError):  # no number
         return 0
+    return time_ms if 0 < time_ms < LATEST_MS else 0
 
 
 def _id(id: Any) -> str:
     """The id of a document: a text, or the hexadecimal digits of an ObjectId;
     ``""``: another type."""
-    return (
-        id
-        if isinstance(id, str)
-        else str(id)
-        if type(id).__name__ == "ObjectId"
-        else ""
-    )
+    is_id = isinstance(id, str) or type(id).__name__ == "ObjectId"
+    return str(id) if is_id else ""
 
 
 # --- texts --------------------------------------------------------------------
@@ -599,10 +605,13 @@ _EMOJI: Final = {
 
 def _emoji(name: str) -> str:
     """The emoji of a name, such as ``wave_tone1``; ``""``: an own one."""
+    emoji = _EMOJI.get(name)
+    if emoji is not None:
+        return emoji
     tone = re.fullmatch(r"(.+)_tone([1-5])", name)
-    return _EMOJI.get(name) or emoji_named(
-        f"{tone[1]}::skin-tone-{int(tone[2]) + 1}" if tone else name
-    )
+    if tone is not None:
+        name = f"{tone[1]}::skin-tone-{int(tone[2]) + 1}"
+    return emoji_named(name)
 
 
 _NO_ROOMS: Final[Mapping[str, str]] = {}
@@ -621,21 +630,9 @@ def _converted_text(
         if match["target"]:
             return labelled(match["label"], match["target"])
         if match["name"]:
-            name = match["name"]
-            short = name.rstrip(".:-")
-            return next(
-                (
-                    mention(names[each]) + name[len(each) :]
-                    for each in (name, short)
-                    if each in names
-                ),
-                match[0],
-            )
+            return _named(match["name"], names) or match[0]
         if match["channel"]:
-            name = match["channel"]
-            short = name.rstrip(".-")
-            shown = next((each for each in (name, short) if rooms.get(each)), "")
-            return f"#{rooms[shown]}{name[len(shown) :]}" if shown else match[0]
+            return _titled(match["channel"], rooms) or match[0]
         if match["emoji"]:
             return _emoji(match["emoji"]) or match[0]
         return f"~~{match['struck']}~~" if match["struck"] else match[0]
@@ -643,26 +640,74 @@ def _converted_text(
     return around_code(clean(text), lambda outside: _INLINE.sub(part, outside))
 
 
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """The mark of a username, without the signs behind it, and these; ``""``:
+    it is nobody's."""
+    for name in (text, text.rstrip(".:-")):
+        if name in names:
+            return mention(names[name]) + text[len(name) :]
+    return ""
+
+
+def _titled(text: str, rooms: Mapping[str, str]) -> str:
+    """What people call a room, and the signs behind its name; ``""``: there is
+    no such room."""
+    for name in (text, text.rstrip(".-")):
+        if rooms.get(name):
+            return f"#{rooms[name]}{text[len(name) :]}"
+    return ""
+
+
+def _quoted(attachment: Mapping[str, Any] | None) -> re.Match[str] | None:
+    """The address of the message that an attachment quotes; None: it is no
+    quote."""
+    if text_at(attachment, "type") == "file":
+        return None
+    return _ADDRESS.fullmatch(text_at(attachment, "message_link"))
+
+
+def _attached(
+    attachment: Mapping[str, Any] | None,
+    quote: re.Match[str] | None,
+    names: Mapping[str, str],
+) -> Iterator[str]:
+    """The lines of an attachment: what it says, or the message that it
+    quotes."""
+    if attachment is None:
+        return
+    if attachment.get("type") == "file":
+        yield _converted_text(clean(text_at(attachment, "description")), names)
+        return
+    said = _said(attachment, names)
+    if quote is None:
+        yield said
+        return
+    yield link(quote["id"], clean(quote[0]))
+    for line in said.split("\n"):
+        if line:
+            yield f"> {line}"
+
+
 def _said(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """What an app, or a quoted message, says in an attachment."""
-    of = {
-        name: value
-        for name, value in attachment.items()
-        if isinstance(value, str) and value
+    texts = {
+        name: value for name, value in attachment.items() if isinstance(value, str)
     }
-    title, address = of.get("title"), of.get("title_link", "")
+    title = texts.get("title")
+    address = texts.get("title_link", "")
+    if title and address.startswith("http"):
+        title = f"<{address}|{title}>"
     rows = [
-        f"{each.get('title') or ''}: {each.get('value') or ''}".strip(": ")
-        for each in list_at(attachment, "fields")
-        if isinstance(each, dict)
+        f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": ")
+        for row in list_at(attachment, "fields")
+        if isinstance(row, dict)
     ]
-    head = f"<{address}|{title}>" if title and address.startswith("http") else title
     parts = (
-        of.get("author_name"),
-        of.get("pretext"),
-        head,
-        of.get("text"),
+        texts.get("author_name"),
+        texts.get("pretext"),
+        title,
+        texts.get("text"),
         *rows,
-        of.get("image_url"),
+        texts.get("image_url"),
     )
-    return _converted_text("\n".join(each for each in parts if each), names)
+    return _converted_text("\n".join(filter(None, parts)), names)
