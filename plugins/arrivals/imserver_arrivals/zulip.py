@@ -12,7 +12,7 @@ and shows the topic's name.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, TypeVar
@@ -20,8 +20,9 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from .fields import RecordReader
+from .fields import RecordReader, text_at
 from .problems import BadArchive, Problems
 from .records import (
     EVERYBODY,
@@ -34,6 +35,7 @@ from .records import (
     Person,
     Reaction,
     Record,
+    Role,
     link,
     mention,
 )
@@ -53,8 +55,18 @@ from .writing import without_marks
 _READ: Final = 1
 """The bit of ``flags_mask`` that says that somebody has read a message."""
 _STARRED: Final = 2
-_PERSON, _CHANNEL, _SEVERAL = 1, 2, 3
-"""Types of recipients."""
+_SEVERAL: Final = 3
+"""The type of a recipient who is a conversation of several people."""
+_PREFIXES: Final = {1: "p", 2: "s", _SEVERAL: "h"}
+"""Type of a recipient (a person, a channel, several people) → what stands before
+its id in the id of a group."""
+_MOST_ID_DIGITS: Final = 18
+_MOST_CODE_POINTS: Final = 16
+"""Of an emoji."""
+_MOST_BLOCKS: Final = 8
+"""Blocks in each other that are read."""
+_MOST_DEPTH: Final = 4
+"""Levels of bold and italic text that are read."""
 _LEFT_OUT: Final = {
     "zerver_usertopic": "topic that somebody mutes or follows",
     "zerver_submessage": "vote in a poll, or change of a list",
@@ -158,6 +170,17 @@ _ROWS: Final[dict[type[Any], str]] = {
     _Avatar: "a picture",
 }
 """What a row is, for the report."""
+_TABLES: Final[dict[str, type[Any]]] = {
+    "zerver_userprofile": _User,
+    "zerver_userprofile_mirrordummy": _User,
+    "zerver_userprofile_crossrealm": _User,
+    "zerver_stream": _Channel,
+    "zerver_recipient": _Recipient,
+    "zerver_subscription": _Subscription,
+    "zerver_realmemoji": _Emoji,
+    "zerver_reaction": _Reaction,
+}
+"""Table of ``realm.json`` that is read → its rows."""
 
 
 # --- reading ------------------------------------------------------------------
@@ -177,19 +200,17 @@ class Zulip:
         if not tops:
             raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
         self._top = min(sorted(tops), key=len).removesuffix("realm.json")
+
         files = sorted(
             name.removeprefix(self._top)
             for name in self._names
             if name.startswith(self._top)
         )
         self.parts = [name for name in files if _PART.fullmatch(name)]
-        unfinished = (name for name in files if name.endswith(_UNFINISHED))
-        self.parts += [
-            name
-            for name in unfinished
-            if _PART.fullmatch(whole := name.removesuffix(_UNFINISHED))
-            and whole not in self.parts
-        ]
+        for name in files:
+            part = name.removesuffix(_UNFINISHED)
+            if _PART.fullmatch(part) and part not in self.parts:
+                self.parts.append(name)
         if not self.parts:
             self.problems.note_broken(
                 "messages-000001.json", "there is no file with messages"
@@ -208,19 +229,29 @@ class Zulip:
         yield from realm.groups()
         texts = _Texts(realm)
         for part in self.parts:
-            has_begun, silent = False, Problems()
-            for table, row, where in self.rows(part, silent):
-                if table != "zerver_message" and has_begun:
-                    break  # who has read what, which is most of the file, is known
-                has_begun = table == "zerver_message"
-                if has_begun and (message := self.row(_Message, row, where, silent)):
-                    made = realm.message(message, texts, notes)
-                    if made is not None:
-                        yield made
+            for row in self._messages_in(part):
+                message = realm.message(row, texts, notes)
+                if message is not None:
+                    yield message
+
+    def _messages_in(self, part: str) -> Iterator[_Message]:
+        """The messages of a part, whose problems are known. Behind them is who
+        has read what, which is most of the file, and is known, too."""
+        silent = Problems()
+        has_begun = False
+        for table, value, where in self.rows(part, silent):
+            if table == "zerver_message":
+                has_begun = True
+                row = self.row(_Message, value, where, silent)
+                if row is not None:
+                    yield row
+            elif has_begun:
+                return
 
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file by its id, which is its path, or of spoilers."""
-        if (spoilers := spoilers_in(file)) is not None:
+        spoilers = spoilers_in(file)
+        if spoilers is not None:
             return spoilers
         return self._source.open(self._top + file) if self.has(file) else None
 
@@ -254,13 +285,11 @@ class Zulip:
         fields of wrong types."""
         notes = notes or self.problems
         reader: RecordReader[_Row] = self._readers.setdefault(kind, RecordReader(kind))
-        is_message = kind is _Message
+        note = partial(notes.note_field, _ROWS.get(kind, where))
         try:
-            return reader.convert(
-                row, partial(notes.note_field, _ROWS.get(kind, where))
-            )
+            return reader.convert(row, note)
         except (ValueError, RecursionError) as error:
-            notes.note_broken(where, error, messages=int(is_message))
+            notes.note_broken(where, error, messages=int(kind is _Message))
             return None
 
 
@@ -312,99 +341,113 @@ class _Realm:
     # --- tables ---------------------------------------------------------------
 
     def _read_tables(self) -> None:
+        """Read the tables but messages. Channels and recipients refer to
+        people, so these come first."""
+        tables = self._tables()
+        avatars = self._avatars()
+        for table in ("zerver_userprofile", "zerver_userprofile_mirrordummy"):
+            for user in tables[table]:
+                self._meet(user, avatars.get(user.id, ""), is_bot=bool(user.is_bot))
+        for bot in tables["zerver_userprofile_crossrealm"]:
+            self._meet(bot, "", is_bot=True)
+        for channel in tables["zerver_stream"]:
+            self._add_channel(channel)
+        self._add_recipients(tables["zerver_recipient"], tables["zerver_subscription"])
+        self._read_emoji(tables["zerver_realmemoji"], tables["zerver_reaction"])
+        for _, row, _ in self.archive.rows("attachment.json"):
+            way = text_at(row, "path_id")
+            if way:
+                name = clean(str(row.get("file_name") or ""))
+                self.files[way] = name.replace("\n", " ")
+
+    def _tables(self) -> Mapping[str, list[Any]]:
+        """The rows of each table of ``realm.json`` that is read."""
+        archive = self.archive
+        tables: dict[str, list[Any]] = {table: [] for table in _TABLES}
+        for table, value, where in archive.rows("realm.json"):
+            if table in _LEFT_OUT:
+                archive.problems.note(_LEFT_OUT[table])
+            elif table in _TABLES:
+                row = archive.row(_TABLES[table], value, where)
+                if row is not None:
+                    tables[table].append(row)
+        return tables
+
+    def _avatars(self) -> Mapping[int, str]:
+        """User → the path of the best picture of them."""
         archive = self.archive
         avatars: dict[int, str] = {}
-        for _, row, where in archive.rows("avatars/records.json"):
-            avatar = archive.row(_Avatar, row, where)
-            way = f"avatars/{avatar.path}" if avatar else ""
-            if (
-                avatar
-                and archive.has(way)
-                and _rank(way) >= _rank(avatars.get(avatar.user_profile_id, ""))
-            ):
-                avatars[avatar.user_profile_id] = way
-        kinds: dict[str, tuple[type[Any], list[Any]]] = {
-            "zerver_userprofile": (_User, []),
-            "zerver_userprofile_mirrordummy": (_User, []),
-            "zerver_userprofile_crossrealm": (_User, []),
-            "zerver_stream": (_Channel, []),
-            "zerver_recipient": (_Recipient, []),
-            "zerver_subscription": (_Subscription, []),
-            "zerver_realmemoji": (_Emoji, []),
-        }
-        reactions = []
-        for table, row, where in archive.rows("realm.json"):
-            if table in kinds and (read := archive.row(kinds[table][0], row, where)):
-                kinds[table][1].append(read)
-            elif table == "zerver_reaction" and (
-                reaction := archive.row(_Reaction, row, where)
-            ):
-                reactions.append(reaction)
-            elif table in _LEFT_OUT:
-                archive.problems.note(_LEFT_OUT[table])
-        users, dummies, bots, channels, recipients, subscriptions, emoji = (
-            rows for _, rows in kinds.values()
-        )
-        for user in (*users, *dummies):
-            self._meet(user, "", avatars.get(user.id, ""))
-        for user in bots:
-            self._meet(user, "bot", "")
-        for channel in channels:
-            self.channels[channel.id] = channel
-            self._talks[f"s{channel.id}"] = _Talk(
-                "closed" if channel.invite_only else "open", {}, channel
-            )
-            if channel.recipient is not None:
-                self._recipients[channel.recipient] = f"s{channel.id}"
-            if not channel.history_public_to_subscribers:
-                archive.problems.note(
-                    "protected history (new members read it)", group=f"s{channel.id}"
-                )
-        members: dict[int, dict[int, None]] = {}
-        for each in subscriptions:
-            if each.active and each.user_profile in self.people:
-                members.setdefault(each.recipient, {})[each.user_profile] = None
-        for each in recipients:
-            people = members.get(each.id, {})
-            # version 11 has pairs so, too
-            if each.type == _SEVERAL and 0 < len(people) <= 2:
-                self._recipients[each.id] = self._pair(min(people), max(people))
-            elif each.type == _SEVERAL:
-                self._recipients[each.id] = f"h{each.type_id}"
-                self._talks[f"h{each.type_id}"] = _Talk("several")
-            elif each.type in (_PERSON, _CHANNEL):
-                self._recipients[each.id] = (
-                    f"{'p' if each.type == _PERSON else 's'}{each.type_id}"
-                )
-        for recipient, group in self._recipients.items():
-            if group[0] in "sh" and group in self._talks:
-                self._talks[group].people = members.get(recipient, {})
-        self._read_emoji(emoji, reactions)
-        for _, row, _ in archive.rows("attachment.json"):
-            if isinstance(row, dict) and isinstance(row.get("path_id"), str):
-                self.files[row["path_id"]] = clean(
-                    str(row.get("file_name") or "")
-                ).replace("\n", " ")
+        for _, value, where in archive.rows("avatars/records.json"):
+            avatar = archive.row(_Avatar, value, where)
+            if avatar is None:
+                continue
+            user = avatar.user_profile_id
+            way = f"avatars/{avatar.path}"
+            if archive.has(way) and _rank(way) >= _rank(avatars.get(user, "")):
+                avatars[user] = way
+        return avatars
 
-    def _meet(self, user: _User, why: str, avatar: str) -> None:
+    def _add_channel(self, channel: _Channel) -> None:
+        group = f"s{channel.id}"
+        kind: GroupKind = "closed" if channel.invite_only else "open"
+        self.channels[channel.id] = channel
+        self._talks[group] = _Talk(kind, channel=channel)
+        if channel.recipient is not None:
+            self._recipients[channel.recipient] = group
+        if not channel.history_public_to_subscribers:
+            self.archive.problems.note(
+                "protected history (new members read it)", group=group
+            )
+
+    def _add_recipients(
+        self, recipients: list[_Recipient], subscriptions: list[_Subscription]
+    ) -> None:
+        """Remember to whom messages may be sent, and who is in a conversation
+        of several people or in a channel."""
+        members: dict[int, dict[int, None]] = {}
+        for row in subscriptions:
+            if row.active and row.user_profile in self.people:
+                members.setdefault(row.recipient, {})[row.user_profile] = None
+
+        for recipient in recipients:
+            people = members.get(recipient.id, {})
+            if recipient.type not in _PREFIXES:
+                continue
+            group = f"{_PREFIXES[recipient.type]}{recipient.type_id}"
+            # version 11 has pairs so, too
+            if recipient.type == _SEVERAL and 0 < len(people) <= 2:
+                group = self._pair(min(people), max(people))
+            elif recipient.type == _SEVERAL:
+                self._talks[group] = _Talk("several")
+            self._recipients[recipient.id] = group
+
+        for id, group in self._recipients.items():
+            if group[0] in "sh" and group in self._talks:
+                self._talks[group].people = members.get(id, {})
+
+    def _meet(self, user: _User, avatar: str, *, is_bot: bool) -> None:
+        id = str(user.id)
         email = user.delivery_email or user.email or ""
         name = user.full_name or re.sub(r"[._-]+", " ", email.partition("@")[0]).title()
-        # in exports with consent: who has not consented
-        may_come = user.is_active or user.is_mirror_dummy
-        why = why or ("bot" if user.is_bot else "" if may_come else "deactivated")
-        id = str(user.id)
-        self.people[user.id] = Person(
-            id, clean(name), "", "" if why else clean(email), avatar, why
-        )
+        person = Person(id, clean(name), avatar=avatar)
+        if is_bot:
+            person = replace(person, why="bot")
+        # in exports with consent, a mirror dummy is who has not consented
+        elif user.is_active or user.is_mirror_dummy:
+            person = replace(person, email=clean(email))
+        else:
+            person = replace(person, why="deactivated")
+        self.people[user.id] = person
         for recipient in (user.recipient, user.recipient_id):
             if recipient is not None:
-                self._recipients[recipient] = f"p{user.id}"
+                self._recipients[recipient] = f"p{id}"
 
     def _read_emoji(self, emoji: list[_Emoji], reactions: list[_Reaction]) -> None:
-        for each in emoji:
-            name = self._own_emoji[str(each.id)] = clean(each.name)
-            way = f"emoji/{each.realm}/emoji/images/{each.file_name}"
-            if self.archive.has(way) and not each.deactivated:
+        for row in emoji:
+            name = clean(row.name)
+            self._own_emoji[str(row.id)] = name
+            way = f"emoji/{row.realm}/emoji/images/{row.file_name}"
+            if self.archive.has(way) and not row.deactivated:
                 self.emoji.append(Emoji(name, way))
         for reaction in reactions:
             character = self._character(reaction)
@@ -412,24 +455,20 @@ class _Realm:
             if not character or person is None:
                 self.archive.problems.note("reaction of nobody or with nothing")
                 continue
-            self._reactions.setdefault(reaction.message, []).append(
-                Reaction(person.id, character)
-            )
+            of_message = self._reactions.setdefault(reaction.message, [])
+            of_message.append(Reaction(person.id, character))
 
     def _character(self, reaction: _Reaction) -> str:
+        """The emoji of a reaction; ``""``: it is none."""
+        code = reaction.emoji_code
         if reaction.reaction_type == "realm_emoji":
-            name = self._own_emoji.get(reaction.emoji_code) or clean(
-                reaction.emoji_name or ""
-            )
+            name = self._own_emoji.get(code) or clean(reaction.emoji_name or "")
             return f":{name}:" if name else ""
         if reaction.reaction_type == "zulip_extra_emoji":
-            return f":{clean(reaction.emoji_code)}:"
+            return f":{clean(code)}:"
         try:
-            character = clean(
-                "".join(
-                    chr(int(each, 16)) for each in reaction.emoji_code.split("-")[:16]
-                )
-            )
+            points = [int(each, 16) for each in code.split("-")[:_MOST_CODE_POINTS]]
+            character = clean("".join(map(chr, points)))
         except (ValueError, OverflowError):
             return ""
         if reaction.emoji_name:
@@ -441,47 +480,46 @@ class _Realm:
     def _read_part(self, part: str) -> None:
         """Note the first messages of topics, who talks with whom, and who has
         read how far."""
-        seen: dict[int, tuple[_Talk, int]] = {}
-        for table, row, where in self.archive.rows(part):
-            if table == "zerver_message" and (
-                message := self.archive.row(_Message, row, where)
-            ):
-                time_ms, group = (
-                    _ms(message.date_sent or message.pub_date),
-                    self._group_of(message),
-                )
-                talk = self._talks.get(group)
-                if not time_ms or talk is None:
-                    continue
-                talk.is_used = True
-                self._last_ms = max(self._last_ms, time_ms)
-                seen[message.id] = (talk, time_ms)
-                topic = _topic_of(message)
-                if talk.channel is not None and topic.lower() not in ("", "(no topic)"):
-                    place = (time_ms, message.id)
-                    talk.topics[topic.lower()] = min(
-                        talk.topics.get(topic.lower(), place), place
-                    )
-            elif table == "zerver_usermessage" and (
-                flags := self.archive.row(_Flags, row, where)
-            ):
-                talk, time_ms = seen.get(flags.message, (None, 0))
-                if talk is None:
-                    continue
-                user, before = (
-                    flags.user_profile,
-                    talk.unread_ms.get(flags.user_profile, 0),
-                )
-                unread_ms = 0 if (flags.flags_mask or 0) & _READ else time_ms
-                talk.unread_ms[user] = (
-                    min(before, unread_ms)
-                    if before and unread_ms
-                    else before or unread_ms
-                )
-                if (flags.flags_mask or 0) & _STARRED:
-                    self.archive.problems.note(
-                        "message that somebody has starred", person=str(user)
-                    )
+        archive = self.archive
+        places: dict[int, tuple[_Talk, int]] = {}
+        """Message → its conversation and time."""
+        for table, value, where in archive.rows(part):
+            if table == "zerver_message":
+                message = archive.row(_Message, value, where)
+                if message is not None:
+                    self._look(message, places)
+            elif table == "zerver_usermessage":
+                flags = archive.row(_Flags, value, where)
+                if flags is not None and flags.message in places:
+                    self._mark(flags, *places[flags.message])
+
+    def _look(self, message: _Message, places: dict[int, tuple[_Talk, int]]) -> None:
+        """Note where a message is, and whether a topic begins with it."""
+        time_ms = _ms(message.date_sent or message.pub_date)
+        talk = self._talks.get(self._group_of(message))
+        if not time_ms or talk is None:
+            return
+        talk.is_used = True
+        self._last_ms = max(self._last_ms, time_ms)
+        places[message.id] = (talk, time_ms)
+        topic = _topic_of(message).lower()
+        if talk.channel is not None and topic not in ("", "(no topic)"):
+            beginning = (time_ms, message.id)
+            talk.topics[topic] = min(talk.topics.get(topic, beginning), beginning)
+
+    def _mark(self, flags: _Flags, talk: _Talk, time_ms: int) -> None:
+        """Note whether somebody has read a message, and starred it."""
+        user = flags.user_profile
+        mask = flags.flags_mask or 0
+        if mask & _READ:
+            talk.unread_ms.setdefault(user, 0)
+        else:
+            before = talk.unread_ms.get(user) or time_ms
+            talk.unread_ms[user] = min(before, time_ms)
+        if mask & _STARRED:
+            self.archive.problems.note(
+                "message that somebody has starred", person=str(user)
+            )
 
     def _group_of(self, message: _Message) -> str:
         """The id of the group of a message; ``""``: nobody is it. Pairs are met
@@ -490,11 +528,9 @@ class _Realm:
         if not group.startswith("p"):
             return group if group in self._talks else ""
         one, other = sorted((message.sender, int(group[1:])))
-        return (
-            self._pair(one, other)
-            if one in self.people and other in self.people
-            else ""
-        )
+        if one not in self.people or other not in self.people:
+            return ""
+        return self._pair(one, other)
 
     def _pair(self, one: int, other: int) -> str:
         group = f"d{one}.{other}"
@@ -510,37 +546,35 @@ class _Realm:
                 continue
             channel = talk.channel or _Channel(0)
             creator = self.people.get(channel.creator or 0)
-            members = [
-                Member(
-                    str(user),
-                    "owner" if user == channel.creator else "member",
-                    -1
-                    if user not in talk.unread_ms
-                    else (talk.unread_ms[user] or self._last_ms + 1) - 1,
-                )
-                for user in talk.people
-            ]
             description, _ = texts.convert(channel.description or "")
             yield Group(
-                *(
-                    id,
-                    talk.kind,
-                    clean(channel.name or ""),
-                    description,
-                    creator.id if creator else "",
-                ),
-                *(_ms(channel.date_created), members),
+                id,
+                talk.kind,
+                name=clean(channel.name or ""),
+                description=description,
+                creator=creator.id if creator else "",
+                created_ms=_ms(channel.date_created),
+                members=[self._member(user, talk, channel) for user in talk.people],
                 is_archived=bool(channel.deactivated),
             )
+
+    def _member(self, user: int, talk: _Talk, channel: _Channel) -> Member:
+        unread_ms = talk.unread_ms.get(user)
+        if unread_ms is None:
+            read_ms = -1
+        elif unread_ms == 0:
+            read_ms = self._last_ms
+        else:
+            read_ms = unread_ms - 1
+        role: Role = "owner" if user == channel.creator else "member"
+        return Member(str(user), role, read_ms)
 
     def message(
         self, message: _Message, texts: "_Texts", notes: Problems
     ) -> Message | None:
         """A row as a record; None: it cannot be one, which is noted."""
-        group, time_ms = (
-            self._group_of(message),
-            _ms(message.date_sent or message.pub_date),
-        )
+        group = self._group_of(message)
+        time_ms = _ms(message.date_sent or message.pub_date)
         talk = self._talks.get(group)
         sender = self.people.get(message.sender)
         if talk is None or sender is None or not time_ms:
@@ -548,15 +582,23 @@ class _Realm:
                 "message of nobody, to nobody or without a time", group=group
             )
             return None
+
         text, files = texts.convert(message.content)
-        topic, thread = _topic_of(message), ""
-        if talk.channel is not None and topic.lower() in talk.topics:
-            first = talk.topics[topic.lower()][1]
-            thread = str(first) if first != message.id else ""
-            if not thread:
+        topic = _topic_of(message)
+        thread = ""
+        if topic.lower() in talk.topics:
+            _, first = talk.topics[topic.lower()]
+            if first == message.id:
                 text = f"*{topic.replace('*', '')}*\n{text}".strip()
+            else:
+                thread = str(first)
         return Message(
-            *(str(message.id), group, sender.id, time_ms, text, thread),
+            str(message.id),
+            group,
+            sender.id,
+            time_ms,
+            text,
+            thread,
             is_edited=_is_edited(message),
             reactions=self._reactions.get(message.id, ()),
             files=files,
@@ -566,15 +608,11 @@ class _Realm:
 def _rank(way: str) -> int:
     """How good a picture of somebody is: they are in the export in several
     sizes."""
-    return (
-        0
-        if not way
-        else 1
-        if way.endswith(".original")
-        else 3
-        if way.endswith("-medium.png")
-        else 2
-    )
+    if not way:
+        return 0
+    if way.endswith(".original"):
+        return 1  # it may have any size
+    return 3 if way.endswith("-medium.png") else 2
 
 
 def _topic_of(message: _Message) -> str:
@@ -626,15 +664,57 @@ _NARROW: Final = re.compile(
 )
 
 
+class _Block(Struct):
+    """A quote, a spoiler, or code. ``fence``: the line that ends it. ``title``
+    stands behind the fence that begins it."""
+
+    fence: str
+    kind: str
+    language: str
+    title: str
+
+
+class _Blocks(Struct):
+    """The blocks that are open at a line of a text, the inner one last. Quotes
+    and spoilers may have blocks in them."""
+
+    open: list[_Block] = field(default_factory=list)
+
+    def have(self, kind: str) -> bool:
+        """Whether the line is in a block of a kind."""
+        return any(block.kind == kind for block in self.open)
+
+    def end(self, line: str) -> _Block | None:
+        """End the block that the line ends; None: it ends none."""
+        if self.open and line.strip() == self.open[-1].fence:
+            return self.open.pop()
+        return None
+
+    def begin(self, line: str) -> _Block | None:
+        """Begin the block that the line begins; None: it begins none."""
+        match = _FENCE.fullmatch(line)
+        if match is None or len(self.open) >= _MOST_BLOCKS or self.have("code"):
+            return None
+        fence, language, title = match.groups()
+        if fence[0] == "`" and "`" in title:
+            return None  # it is code in a line
+        word = language.lower()
+        kind = word if word in ("quote", "spoiler") else "code"
+        block = _Block(fence, kind, language, title)
+        self.open.append(block)
+        return block
+
+
 class _Texts:
     """Converts texts of Zulip, which are Markdown. Names of people and channels
     come from the tables."""
 
     def __init__(self, realm: _Realm) -> None:
         self._realm = realm
-        self._ids: dict[str, str] = {}
+        self._people: dict[str, Person] = {}
+        """Nickname → the first person with it."""
         for person in realm.people.values():
-            self._ids.setdefault(person.nickname, person.id)
+            self._people.setdefault(person.nickname, person)
         self._files: list[File] = []
         self._spoilers: list[list[str]] = []
         """The lines of each."""
@@ -646,18 +726,19 @@ class _Texts:
         self._files = files
         self._spoilers = []
         lines = list(self._lines(clean(text).split("\n")))
-        if spoilers := [
-            each for each in map("\n".join, self._spoilers) if each.strip()
-        ]:
-            files.append(
-                spoilers_file([without_marks(each, self._name_of) for each in spoilers])
-            )
+        spoilers = [
+            without_marks(spoiler, self._name_of)
+            for spoiler in map("\n".join, self._spoilers)
+            if spoiler.strip()
+        ]
+        if spoilers:
+            files.append(spoilers_file(spoilers))
         return "\n".join(lines).strip(), files
 
-    def _name_of(self, person: str) -> str:
+    def _name_of(self, id: str) -> str:
         """How a text names somebody whom it cannot mention."""
-        is_known = person.isdecimal() and int(person) in self._realm.people
-        return f"@{self._realm.people[int(person)].nickname}" if is_known else "@all"
+        person = self._realm.people.get(int(id)) if id.isdecimal() else None
+        return f"@{person.nickname}" if person else "@all"
 
     def _lines(self, lines: list[str]) -> Iterator[str]:
         """The lines of a text. Those of a spoiler are kept apart: :data:`COVER`
@@ -674,59 +755,59 @@ class _Texts:
             was_covered = is_covered
 
     def _all_lines(self, lines: list[str]) -> Iterator[tuple[str, bool]]:
-        """Lines, and whether each is in a spoiler. Those outside of blocks are
-        converted. Quotes and spoilers may have blocks in them."""
-        if lines[0].startswith("/me ") and len(lines) == 1:
-            yield f"_{self._inline(lines[0][4:])}_", False
+        """Lines, and whether each is in a spoiler. Those outside of code are
+        converted."""
+        command, space, rest = lines[0].partition(" ")
+        if space and command == "/me" and len(lines) == 1:
+            yield f"_{self._inline(rest)}_", False
             return
-        if lines[0].startswith(("/poll ", "/todo ")):
-            lines = [
-                f"**{lines[0].partition(' ')[2]}**",
-                *(f"- {each}" for each in lines[1:] if each.strip()),
-            ]
-        blocks: list[tuple[str, str]] = []  # (fence, kind) of those that are open
+        if space and command in ("/poll", "/todo"):
+            choices = [f"- {line}" for line in lines[1:] if line.strip()]
+            lines = [f"**{rest}**", *choices]
+
+        blocks = _Blocks()
         for line in lines:
-            match = _FENCE.fullmatch(line)
-            fence, kind = blocks[-1] if blocks else ("", "")
-            is_covered = any(each == "spoiler" for _, each in blocks)
-            if fence and line.strip() == fence:
-                blocks.pop()
-                if kind == "code":
+            is_covered = blocks.have("spoiler")
+            ended = blocks.end(line)
+            if ended is not None:
+                if ended.kind == "code":
                     yield "```", is_covered
-            elif kind == "code":
+                continue
+            begun = blocks.begin(line)
+            if begun is not None:
+                heading = self._heading(begun)
+                if heading:
+                    yield heading, is_covered
+            elif blocks.have("code"):
                 yield line, is_covered
-            elif (
-                match
-                and len(blocks) < 8
-                and not (match[1][0] == "`" and "`" in match[3])
-            ):
-                word = match[2].lower()
-                blocks.append(
-                    (match[1], word if word in ("quote", "spoiler") else "code")
-                )
-                if blocks[-1][1] == "code":
-                    yield (
-                        "```" + (match[2] if _LANGUAGE.fullmatch(match[2]) else ""),
-                        is_covered,
-                    )
-                elif match[3]:
-                    yield f"*{self._inline(match[3]).replace('*', '')}*", is_covered
             else:
-                before = len(self._files)
-                text = self._inline(line)
-                # a line of files only goes
-                if text.strip() or len(self._files) == before:
-                    is_quoted = any(each == "quote" for _, each in blocks)
+                text = self._prose(line)
+                if text is not None:
+                    is_quoted = blocks.have("quote")
                     yield f"> {text}" if is_quoted and text else text, is_covered
-        if any(kind == "code" for _, kind in blocks):
-            yield "```", any(kind == "spoiler" for _, kind in blocks)
+        if blocks.have("code"):
+            yield "```", blocks.have("spoiler")
+
+    def _heading(self, block: _Block) -> str:
+        """The line with which a block begins; ``""``: none."""
+        if block.kind == "code":
+            is_language = _LANGUAGE.fullmatch(block.language)
+            return f"```{block.language}" if is_language else "```"
+        if not block.title:
+            return ""
+        return f"*{self._inline(block.title).replace('*', '')}*"
+
+    def _prose(self, line: str) -> str | None:
+        """A line outside of code; None: it names files alone, and goes."""
+        before = len(self._files)
+        text = self._inline(line)
+        names_files = len(self._files) > before
+        return None if names_files and not text.strip() else text
 
     def _inline(self, text: str, depth: int = 0) -> str:
-        return (
-            _INLINE.sub(lambda match: self._part(match, depth), text)
-            if depth < 4
-            else text
-        )
+        if depth >= _MOST_DEPTH:
+            return text
+        return _INLINE.sub(lambda match: self._part(match, depth), text)
 
     def _part(self, match: re.Match[str], depth: int) -> str:
         kind = match.lastgroup  # the one that ends last
@@ -745,11 +826,9 @@ class _Texts:
         if kind == "address":
             return self._link("", match["address"])
         if kind == "emoji":
-            return (
-                self._realm.emoji_names.get(match["emoji"])
-                or emoji_named(match["emoji"])
-                or match[0]
-            )
+            name = match["emoji"]
+            emoji = self._realm.emoji_names.get(name) or emoji_named(name)
+            return emoji or match[0]
         if kind == "both":
             return f"*_{self._inline(match['both'], depth + 1)}_*"
         if kind == "bold":
@@ -763,36 +842,35 @@ class _Texts:
             return f"@{match['name']}"
         if name in ("all", "everyone", "channel", "stream") and not id:
             return "@all" if match["silent"] else mention(EVERYBODY)
-        person = (
-            self._realm.people.get(int(id)) if id.isdecimal() and len(id) < 19 else None
-        )
-        id = person.id if person else self._ids.get(name, "")
-        return (
-            mention(id)
-            if id and not match["silent"]
-            else f"@{person.nickname if person else name}"
-        )
+        person = self._people.get(name)
+        if id.isdecimal() and len(id) <= _MOST_ID_DIGITS:
+            person = self._realm.people.get(int(id), person)
+        if person is None:
+            return f"@{name}"
+        return f"@{person.nickname}" if match["silent"] else mention(person.id)
 
     def _channel(self, text: str) -> str:
         name, arrow, topic = text.partition(">")
-        at = re.fullmatch(r"(.*)@(\d{1,18})", topic)
-        if at:
-            return link(at[2], f"#{name} > {at[1]}")
+        message = re.fullmatch(r"(.*)@(\d{1,18})", topic)
+        if message is not None:
+            return link(message[2], f"#{name} > {message[1]}")
         return f"#{name} > {topic}" if arrow else f"#{name}"
 
     def _link(self, label: str, target: str) -> str:
-        if upload := _UPLOAD.match(target):
+        upload = _UPLOAD.match(target)
+        if upload is not None:
             way = unquote(upload[1])
             name = self._realm.files.get(way) or label or way.rpartition("/")[2]
             self._files.append(File(f"uploads/{way}", name))
             return ""
-        if narrow := _NARROW.search(target):
-            people_or_channels = (
-                self._realm.channels
-                if narrow[1] in ("channel", "stream")
-                else self._realm.people
-            )
-            if int(narrow[2]) in people_or_channels:
-                mark = link(narrow[3], target)
-                return f"{label} ({mark})" if label and label != target else mark
+        narrow = _NARROW.search(target)
+        if narrow is not None and self._has(narrow[1], int(narrow[2])):
+            mark = link(narrow[3], target)
+            return f"{label} ({mark})" if label and label != target else mark
         return labelled(label, target)
+
+    def _has(self, kind: str, id: int) -> bool:
+        """Whether the tables have a channel or a person."""
+        if kind in ("channel", "stream"):
+            return id in self._realm.channels
+        return id in self._realm.people
