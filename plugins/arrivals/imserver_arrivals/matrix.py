@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Final
 from urllib.parse import unquote
 
+from msgspec.structs import replace
+
 from . import records
 from .fields import Json, RecordReader, at, list_at, text_at
 from .live import MARK
@@ -51,6 +53,9 @@ _VOTES: Final = {
     each.replace("start", end) for each in _POLLS for end in ("response", "end")
 }
 _SAID: Final = ("m.room.message", "m.sticker", *_POLLS)
+_ABOUT_OTHERS: Final = ("m.reaction", "m.room.redaction")
+_OUTSIDE: Final = ("", "invite", "knock", "leave", "ban")
+"""Memberships of who is not in a room; ``""``: they never were."""
 _FOLDERS: Final = {
     f"m.{of}": f"{of}s" for of in ("image", "video", "sticker", "file")
 } | {"m.audio": "audio"}
@@ -236,56 +241,58 @@ class Matrix:
         self._has_surveyed = True
 
     def _note(self, room: Room, event: Event) -> None:
-        for reader in room.markers.get(event.id, ()) if room.markers else ():
-            room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
+        if room.markers:  # else the id, which may be a digest, is not needed yet
+            for reader in room.markers.get(event.id, ()):
+                room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
         self._known.setdefault(event.sender, (-1, "", ""))
         key, name = event.reaction
-        if event.type == "m.reaction" and _MEDIA.fullmatch(key) and name:
+        if event.type == "m.reaction" and name and _MEDIA.fullmatch(key):
             self._emoji.setdefault(name, key)
-        if (user := event.state_key) is None:
+
+        user = event.state_key
+        if user is None:
             if event.type in _SAID or event.is_encrypted:
                 room.writers[event.sender] = None
                 room.messages += 1
         elif event.type == "m.room.member" and re.search(USER, user):
-            membership = text_at(event.content, "membership")
-            if event.depth >= room.members.get(user, (0, ""))[0]:
-                room.members[user] = event.depth, membership
-            room.is_direct = room.is_direct or event.content.get("is_direct") is True
-            if membership == "join":
-                room.is_joined = True
-                if event.time_ms >= self._known.setdefault(user, (-1, "", ""))[0]:
-                    nickname, avatar = (
-                        text_at(event.content, of)
-                        for of in ("displayname", "avatar_url")
-                    )
-                    self._known[user] = event.time_ms, nickname, avatar
+            self._note_member(room, event, user)
         elif not user and event.depth >= room.state.get(event.type, event).depth:
             room.state[event.type] = event
 
+    def _note_member(self, room: Room, event: Event, user: str) -> None:
+        membership = text_at(event.content, "membership")
+        depth, _ = room.members.get(user, (0, ""))
+        if event.depth >= depth:
+            room.members[user] = (event.depth, membership)
+        room.is_direct = room.is_direct or event.content.get("is_direct") is True
+        if membership != "join":
+            return
+        room.is_joined = True
+        time_ms, _, _ = self._known.get(user, (-1, "", ""))
+        if event.time_ms >= time_ms:
+            nickname = text_at(event.content, "displayname")
+            avatar = text_at(event.content, "avatar_url")
+            self._known[user] = (event.time_ms, nickname, avatar)
+
     def _kind(self, room: Room) -> records.GroupKind:
         alias = text_at(room.content("canonical_alias"), "alias")
-        room.name = (
-            text_at(room.content("name"), "name")
-            or room.name
-            or alias[1:].partition(":")[0]
-        )
+        name = text_at(room.content("name"), "name") or room.name
+        room.name = name or alias[1:].partition(":")[0]
         room.topic = text_at(room.content("topic"), "topic") or room.topic
         if room.is_direct and len(room.members.keys() | room.writers) <= 2:
             return "direct"
         if not room.name:
             return "several"
-        return (
-            "open"
-            if text_at(room.content("join_rules"), "join_rule") == "public"
-            else "closed"
-        )
+        is_public = text_at(room.content("join_rules"), "join_rule") == "public"
+        return "open" if is_public else "closed"
 
     # --- records --------------------------------------------------------------
 
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file: its address at Matrix, or its name beside the
         events of Element."""
-        if (spoilers := spoilers_in(file)) is not None:
+        spoilers = spoilers_in(file)
+        if spoilers is not None:
             return spoilers
         media = _MEDIA.fullmatch(file)
         name = self._files.get(media[2] if media else file)
@@ -298,40 +305,40 @@ class Matrix:
         return bool(self._servers) and server not in self._servers
 
     def _person(self, id: str) -> records.Person:
-        (_, nickname, avatar), profile = (
-            self._known.get(id, (0, "", "")),
-            self._profiles.get(id, {}),
-        )
+        profile = self._profiles.get(id, {})
+        _, nickname, avatar = self._known.get(id, (0, "", ""))
         local, _, server = id[1:].partition(":")
-        nickname = clean(text_at(profile, "displayname") or nickname or local)
         avatar = text_at(profile, "avatar_url") or avatar
-        avatar = avatar if _MEDIA.fullmatch(avatar) else ""
-        is_bot = (
-            text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot"
+        person = records.Person(
+            id,
+            clean(text_at(profile, "displayname") or nickname or local),
+            avatar=avatar if _MEDIA.fullmatch(avatar) else "",
         )
-        why = "deactivated" if profile.get("deactivated") else "bot" if is_bot else ""
-        if why := "of another server" if self._is_foreign(server) else why:
-            return records.Person(id, nickname, avatar=avatar, why=why)
-        contacts = list_at(profile, "threepids")
-        emails = (
-            text_at(each, "address")
-            for each in contacts
-            if text_at(each, "medium") == "email"
-        )
-        return records.Person(id, nickname, local, next(emails, ""), avatar)
+        if self._is_foreign(server):
+            return replace(person, why="of another server")
+        if profile.get("deactivated"):
+            return replace(person, why="deactivated")
+        if text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot":
+            return replace(person, why="bot")
+        emails = [
+            text_at(contact, "address")
+            for contact in list_at(profile, "threepids")
+            if text_at(contact, "medium") == "email"
+        ]
+        return replace(person, login=local, email=emails[0] if emails else "")
 
     def _group(self, room: Room) -> records.Group:
-        create, pinned = (
-            room.state.get("m.room.create"),
-            room.state.get("m.room.pinned_events"),
-        )
-        joined = [
-            user
-            for user, (_, membership) in room.members.items()
-            if membership == "join"
-        ]
-        all = dict.fromkeys((*room.members, *room.writers))
-        present = all if room.kind == "direct" else joined or room.writers
+        create = room.state.get("m.room.create")
+        pinned = room.state.get("m.room.pinned_events")
+        if room.kind == "direct":
+            present = list(dict.fromkeys((*room.members, *room.writers)))
+        else:
+            joined = [
+                user
+                for user, (_, membership) in room.members.items()
+                if membership == "join"
+            ]
+            present = joined or list(room.writers)
         avatar = text_at(room.content("avatar"), "url")
         return records.Group(
             id=room.id,
@@ -341,8 +348,8 @@ class Matrix:
             creator=create.sender if create else "",
             created_ms=create.time_ms if create else 0,
             members=[
-                records.Member(each, room.role(each), room.read.get(each, -1))
-                for each in present
+                records.Member(user, room.role(user), room.read.get(user, -1))
+                for user in present
             ],
             pins=[
                 records.Pin(id, pinned.sender, pinned.time_ms)
@@ -356,167 +363,183 @@ class Matrix:
     def _messages(
         self, room: Room
     ) -> Iterator[records.Message | records.Change | records.Removal]:
-        relations, seen, encrypted = self._relations(room), set[str](), set[str]()
+        relations = self._relations(room)
+        ids: set[str] = set()
+        encrypted: set[str] = set()
         for event in self._events(room):
             if event.is_encrypted:  # an export of Element may have it as a text
                 encrypted.add(event.id)
-            if event.is_encrypted or event.id in seen:
-                continue
-            seen.add(event.id)
-            kind = text_at(event.content, "msgtype")
-            if event.relation[0] == "m.replace" or event.type in (
-                "m.reaction",
-                "m.room.redaction",
-            ):
-                continue
-            if event.state_key is not None:
-                if room.kind != "direct" and (change := self._change(room, event)):
-                    yield change
-            elif event.type in _SAID and not kind.startswith("m.key."):
-                if self._is_redacted(room, relations, event.id, event.sender):
-                    self._notes.note("deleted message", group=room.id)
-                    by = relations.redactions[event.id]
-                    yield records.Removal(room.id, by.sender, by.time_ms, event.id)
-                elif MARK in event.content:
-                    self._notes.note("message of ours", group=room.id)
-                else:
-                    yield self._message(room, relations, event)
-            else:
-                kind = (
-                    "vote of a poll"
-                    if event.type in _VOTES
-                    else f"event {kind or event.type}"[:60]
-                )
-                self._notes.note(kind, group=room.id)
-        for id, by in relations.redactions.items():
-            about, reaction = relations.reactions.pop(id, (id, None))
-            person = reaction.person if reaction else ""
-            if (reaction or id not in seen) and self._is_redacted(
-                room, relations, id, person
-            ):
-                yield records.Removal(
-                    room.id, person or by.sender, by.time_ms, about, reaction
-                )
-        if count := len(encrypted - seen):
-            self._notes.note_lost("encrypted message", group=room.id, count=count)
-        if lost := sum(
-            about not in seen
-            for about, _ in (*relations.edits, *relations.reactions.values())
-        ):
+            elif event.id not in ids:
+                ids.add(event.id)
+                yield from self._records(room, relations, event)
+        yield from self._removals(room, relations, ids)
+
+        encrypted -= ids
+        if encrypted:
+            self._notes.note_lost(
+                "encrypted message", group=room.id, count=len(encrypted)
+            )
+        related = [*relations.edits, *relations.reactions.values()]
+        lost = sum(about not in ids for about, _ in related)
+        if lost:
             self._notes.note(
                 "edit or reaction of a message that is not there",
                 group=room.id,
                 count=lost,
             )
 
+    def _records(
+        self, room: Room, relations: Relations, event: Event
+    ) -> Iterator[records.Message | records.Change | records.Removal]:
+        """The record of an event. Edits, reactions and redactions have none of
+        their own."""
+        relation, _ = event.relation
+        if relation == "m.replace" or event.type in _ABOUT_OTHERS:
+            return
+        if event.state_key is not None:
+            change = self._change(room, event) if room.kind != "direct" else None
+            if change is not None:
+                yield change
+            return
+
+        kind = text_at(event.content, "msgtype")
+        if event.type in _VOTES:
+            self._notes.note("vote of a poll", group=room.id)
+        elif event.type not in _SAID or kind.startswith("m.key."):
+            self._notes.note(f"event {kind or event.type}"[:60], group=room.id)
+        elif self._is_redacted(room, relations, event.id, event.sender):
+            self._notes.note("deleted message", group=room.id)
+            by = relations.redactions[event.id]
+            yield records.Removal(room.id, by.sender, by.time_ms, event.id)
+        elif MARK in event.content:
+            self._notes.note("message of ours", group=room.id)
+        else:
+            yield self._message(room, relations, event)
+
+    def _removals(
+        self, room: Room, relations: Relations, ids: set[str]
+    ) -> Iterator[records.Removal]:
+        """What was taken back: reactions, and messages that are in no export.
+        ``ids``: of the others. Reactions that were taken back go from
+        ``relations``."""
+        for id, by in relations.redactions.items():
+            about, reaction = relations.reactions.pop(id, (id, None))
+            if reaction is None and id in ids:
+                continue
+            person = reaction.person if reaction else ""
+            if self._is_redacted(room, relations, id, person):
+                yield records.Removal(
+                    room.id, person or by.sender, by.time_ms, about, reaction
+                )
+
     def _relations(self, room: Room) -> Relations:
-        found = Relations()
+        relations = Relations()
         for event in self._events(room):
             kind, about = event.relation
-            key, name = event.reaction
-            if event.type == "m.reaction" and kind == "m.annotation" and about and key:
-                emoji = (
-                    (f":{name or 'picture'}:", key)
-                    if _MEDIA.fullmatch(key)
-                    else (key, "")
-                )
-                found.reactions[event.id] = (
-                    about,
-                    records.Reaction(event.sender, *emoji),
-                )
-                found.newest.setdefault(about, {})[event.sender, key] = event.id
-            elif kind == "m.replace" and isinstance(
-                content := event.content.get("m.new_content"), dict
-            ):
-                before = found.edits.get((about, event.sender))
-                if before is None or (event.time_ms, event.id) > before[:2]:
-                    found.edits[about, event.sender] = event.time_ms, event.id, content
+            if event.type == "m.reaction" and kind == "m.annotation" and about:
+                self._add_reaction(relations, event, about)
+            elif kind == "m.replace":
+                content = event.content.get("m.new_content")
+                before = relations.edits.get((about, event.sender))
+                is_newest = before is None or (event.time_ms, event.id) > before[:2]
+                if isinstance(content, dict) and is_newest:
+                    edit = (event.time_ms, event.id, content)
+                    relations.edits[about, event.sender] = edit
             elif event.type == "m.room.redaction":
-                if about := event.redacts or text_at(event.content, "redacts"):
-                    found.redactions.setdefault(about, event)
+                redacted = event.redacts or text_at(event.content, "redacts")
+                if redacted:
+                    relations.redactions.setdefault(redacted, event)
             elif event.type in (*_SAID, "m.reaction") and not event.content:
-                found.redactions[event.id] = event
-        return found
+                relations.redactions[event.id] = event
+        return relations
+
+    @staticmethod
+    def _add_reaction(relations: Relations, event: Event, about: str) -> None:
+        key, name = event.reaction
+        if not key:
+            return
+        if _MEDIA.fullmatch(key):
+            reaction = records.Reaction(event.sender, f":{name or 'picture'}:", key)
+        else:
+            reaction = records.Reaction(event.sender, key)
+        relations.reactions[event.id] = (about, reaction)
+        relations.newest.setdefault(about, {})[event.sender, key] = event.id
 
     @staticmethod
     def _is_redacted(room: Room, relations: Relations, id: str, sender: str) -> bool:
         """Whether it was redacted by who may: a server tells clients of those
         alone."""
-        if (by := relations.redactions.get(id)) is None:
+        by = relations.redactions.get(id)
+        if by is None:
             return False
-        return (
-            by.top is not None
-            or by.sender == sender
-            or room.role(by.sender) != "member"
-        )
+        is_of_client = by.top is not None
+        return is_of_client or by.sender == sender or room.role(by.sender) != "member"
 
     def _change(self, room: Room, event: Event) -> records.Change | None:
-        key, content = (event.id, room.id, event.sender, event.time_ms), event.content
+        """What a state event says has happened; None: nothing that is known."""
+        content = event.content
         replaced = text_at(event.unsigned, "replaces_state")
         before = text_at(event.unsigned, "prev_content", "membership") or replaced
+        change = partial(records.Change, event.id, room.id, event.sender, event.time_ms)
         if event.type == "m.room.member" and event.state_key in room.members:
             membership = text_at(content, "membership")
-            if membership == "join" and before in (
-                "",
-                "invite",
-                "knock",
-                "leave",
-                "ban",
-            ):
-                return records.Change(*key, "join", [event.state_key])
+            if membership == "join" and before in _OUTSIDE:
+                return change("join", [event.state_key])
             if membership in ("leave", "ban") and before == "join":
-                return records.Change(*key, "leave", [event.state_key])
+                return change("leave", [event.state_key])
         elif event.state_key == "" and replaced:
-            if event.type == "m.room.name" and (
-                name := clean(text_at(content, "name"))
-            ):
-                return records.Change(*key, "name", text=name)
+            name = clean(text_at(content, "name"))
+            if event.type == "m.room.name" and name:
+                return change("name", text=name)
             if event.type == "m.room.topic":
-                return records.Change(
-                    *key, "description", text=clean(text_at(content, "topic"))
-                )
+                return change("description", text=clean(text_at(content, "topic")))
         return None
 
     def _message(
         self, room: Room, relations: Relations, event: Event
     ) -> records.Message:
-        content, (kind, about) = event.content, event.relation
-        is_thread = kind == "m.thread"
-        reply = (
-            ""
-            if is_thread
-            else text_at(content, "m.relates_to", "m.in_reply_to", "event_id")
-        )
-        edit = relations.edits.get((event.id, event.sender))
-        # what a client has of an edit
-        bundled = at(event.unsigned, "m.relations", "m.replace")
-        if edit is not None and not self._is_redacted(
-            room, relations, edit[1], event.sender
-        ):
-            content = edit[2]
-        elif text_at(bundled, "sender") == event.sender:
-            new = at(bundled, "content", "m.new_content")
-            content = new if isinstance(new, dict) else content
+        kind, about = event.relation
+        thread = about if kind == "m.thread" else ""
+        reply = text_at(event.content, "m.relates_to", "m.in_reply_to", "event_id")
+        if kind == "m.thread":
+            reply = ""  # what clients without threads show
+
+        content = self._edited(room, relations, event)
         is_edited = content is not event.content
         text, files = self._content(event, content, bool(reply) and not is_edited)
+        newest = relations.newest.get(event.id, {})
         return records.Message(
-            *(
-                event.id,
-                room.id,
-                event.sender,
-                event.time_ms,
-                text,
-                about if is_thread else "",
-                reply,
-            ),
+            event.id,
+            room.id,
+            event.sender,
+            event.time_ms,
+            text,
+            thread,
+            reply,
             is_edited=is_edited,
             files=files,
             reactions=[
                 relations.reactions[id][1]
-                for (person, _), id in relations.newest.get(event.id, {}).items()
+                for (person, _), id in newest.items()
                 if not self._is_redacted(room, relations, id, person)
             ],
         )
+
+    def _edited(self, room: Room, relations: Relations, event: Event) -> Json:
+        """The content of a message after its newest edit; that of the event
+        itself: there is none."""
+        edit = relations.edits.get((event.id, event.sender))
+        if edit is not None:
+            _, id, content = edit
+            if not self._is_redacted(room, relations, id, event.sender):
+                return content
+        # what a client has of an edit
+        bundled = at(event.unsigned, "m.relations", "m.replace")
+        if text_at(bundled, "sender") == event.sender:
+            new = at(bundled, "content", "m.new_content")
+            if isinstance(new, dict):
+                return new
+        return event.content
 
     # --- texts ----------------------------------------------------------------
 
@@ -572,27 +595,26 @@ class Matrix:
     def _text(self, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
         """The text of a message, and the file with its spoilers, if it has
         some."""
-        spoilers: list[str] = []
-        mentions, html = content.get("m.mentions"), text_at(content, "formatted_body")
-        is_room = not isinstance(mentions, dict) or mentions.get("room") is True
+        mentions = content.get("m.mentions")
+        is_for_room = not isinstance(mentions, dict) or mentions.get("room") is True
 
         def everybody(text: str) -> str:
-            return (
-                _EVERYBODY.sub(records.mention(records.EVERYBODY), text)
-                if is_room
-                else text
-            )
+            if not is_for_room:
+                return text
+            return _EVERYBODY.sub(records.mention(records.EVERYBODY), text)
 
-        def cover(spoiler: str, reason: str) -> str:
-            spoilers.append(without_marks(spoiler, self._name_of))
-            return f"{COVER} ({reason})" if reason else COVER
+        html = text_at(content, "formatted_body")
+        is_html = text_at(content, "format") == "org.matrix.custom.html"
+        if is_html and 0 < len(html) <= MOST_HTML_CHARACTERS:
+            spoilers: list[str] = []
 
-        if (
-            text_at(content, "format") == "org.matrix.custom.html"
-            and 0 < len(html) <= MOST_HTML_CHARACTERS
-        ):
+            def cover(spoiler: str, reason: str) -> str:
+                spoilers.append(without_marks(spoiler, self._name_of))
+                return f"{COVER} ({reason})" if reason else COVER
+
             text = html_text(clean(html), self._anchor, everybody, "mx-reply", cover)
             return text, [spoilers_file(spoilers)] if spoilers else []
+
         body = clean(text_at(content, "body"))
         if is_reply:  # what it answers, for old clients
             body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
@@ -600,42 +622,34 @@ class Matrix:
         users = ids if isinstance(ids, list) else self._known
 
         def named(match: re.Match[str]) -> str:
-            return (
-                records.mention(match[0])
-                if match[0] in users and match[0] in self._known
-                else match[0]
-            )
+            user = match[0]
+            is_known = user in users and user in self._known
+            return records.mention(user) if is_known else user
 
-        text = _MXID.sub(named, everybody(body))
-        return _PERMALINK.sub(
-            lambda match: self._anchor(match[0], "") or match[0], text
-        ), []
+        def linked(match: re.Match[str]) -> str:
+            return self._anchor(match[0], "") or match[0]
+
+        return _PERMALINK.sub(linked, _MXID.sub(named, everybody(body))), []
 
     def _name_of(self, person: str) -> str:
         """How a text names somebody whom it cannot mention."""
-        return (
-            "@all"
-            if person == records.EVERYBODY
-            else f"@{self._person(person).nickname}"
-        )
+        if person == records.EVERYBODY:
+            return "@all"
+        return f"@{self._person(person).nickname}"
 
     def _anchor(self, address: str, label: str) -> str | None:
         """What stands for a link to somebody or to a message; None: it is a
         link to something else."""
-        if (found := _PERMALINK.fullmatch(address)) is None:
+        match = _PERMALINK.fullmatch(address)
+        if match is None:
             return None
-        first, _, event = (
-            unquote(each) for each in found[1].partition("?")[0].partition("/")
-        )
+        way, _, _ = match[1].partition("?")
+        first, _, event = (unquote(each) for each in way.partition("/"))
         if first.startswith("@"):
             is_known = first in self._known or first in self._profiles
             return records.mention(first) if is_known else label or first
-        if (
-            event.startswith("$")
-            and len(event) < 256
-            and clean(event) == event
-            and "|" not in event
-        ):
+        is_event = event.startswith("$") and len(event) < 256
+        if is_event and clean(event) == event and "|" not in event:
             mark = records.link(event, address)
             return f"{label} ({mark})" if label and "://" not in label else mark
         return label or None
