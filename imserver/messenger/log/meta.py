@@ -556,11 +556,11 @@ def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
     question stays one, with its options."""
     new = _without(fields_of(edit), ("ask",))
     old = fields_of(message)
-    kept = _some(old, _OF_REACTIONS)
+    remaining = _some(old, _OF_REACTIONS)
     if "ask" in old:
-        kept |= _some(old, _OF_QUESTION)
+        remaining |= _some(old, _OF_QUESTION)
     edited = MessageMeta(edited=edit_id)._values()
-    return _encoded(new | edited | kept | _some(old, _OF_THREAD))
+    return _encoded(new | edited | remaining | _some(old, _OF_THREAD))
 
 
 def with_recall(message: bytes, mark: bytes) -> bytes:

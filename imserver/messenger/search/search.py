@@ -324,13 +324,13 @@ class _LookUp:
 
         count = sum(map(len, offsets_of.values()))
         if count > _MANY_HITS:
-            self._keep_own(offsets_of)
+            self._leave_out_others(offsets_of)
         ids = _ids_of(offsets_of)
         if _CHECKED_AT_ONCE < count <= _MANY_HITS:
             return self._own_among(ids)
         return ids
 
-    def _keep_own(self, offsets_of: dict[int, set[int]]) -> None:
+    def _leave_out_others(self, offsets_of: dict[int, set[int]]) -> None:
         """Leave out the messages of others' conversations, by the rows of the
         index."""
         mine = self._own_conversations()

@@ -106,7 +106,7 @@ def restore(
             finish = partial(_finish, settings, lock, journal)
             lines = [whole.restore(settings, address, archive, without, finish)]
         else:
-            line, replaced = _put_in_place(settings, address, folder, file)
+            line, replaced = _replace_database(settings, address, folder, file)
             with opened(path, data_dir) as (settings, store, _):
                 erasures = _finish(settings, lock, journal, store, replaced)
             lines = [line, *erasures]
@@ -150,7 +150,7 @@ def _require_journal(
         _accept_no_journal(yes)
 
 
-def _put_in_place(
+def _replace_database(
     settings: Config, address: DatabaseAddress, folder: Path, file: Path | None
 ) -> tuple[str, Path | None]:
     """Let a copy take the place of the database, or go on with a database that
