@@ -7,6 +7,7 @@ flat, are renamed first.
 
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,34 @@ MIN_KEY_CHARACTERS: Final = 20
 MAX_HISTORY: Final = 100_000
 _OF_OTHERS: Final = ("subscribe", "user_limited", "anonymous")
 """Options without a meaning for the channel of a user."""
+
+
+_VERBS: Final = {
+    "subscribe": "subscribe",
+    "publish": "publish",
+    "presence": "read_presence",
+    "history": "read_history",
+}
+"""What clients do, in the options of Centrifugo → the option here that says
+who may."""
+
+
+class _Permission(msgspec.Struct, frozen=True):
+    """Who may do something in a namespace without a token: which clients, and
+    whether those without a user may, too."""
+
+    clients: str
+    anonymous: bool
+
+
+def _permission(options: Options, verb: str) -> _Permission:
+    """Take what a namespace says about this verb."""
+    client = options.take(f"allow_{verb}_for_client", bool, False)
+    subscriber = options.take(f"allow_{verb}_for_subscriber", bool, False)
+    anonymous = options.take(f"allow_{verb}_for_anonymous", bool, False)
+    if client:
+        return _Permission("anybody", anonymous)
+    return _Permission("subscribers" if subscriber else "nobody", anonymous)
 
 
 class Migration:
@@ -292,23 +321,16 @@ class Migration:
 
     def _row(self, where: str, options: Options) -> Document:
         """The row of a namespace. What Centrifugo does not allow is closed."""
-        take, row = options.take, dict[str, Any]()
-        who, anonymous = dict[str, str](), dict[str, bool]()
-        """What clients do → which clients may without a token; whether those
-        without a user may, too."""
-        for verb in ("subscribe", "publish", "presence", "history"):
-            client = take(f"allow_{verb}_for_client", bool, False)
-            subscriber = take(f"allow_{verb}_for_subscriber", bool, False)
-            who[verb] = (
-                "anybody" if client else "subscribers" if subscriber else "nobody"
-            )
-            anonymous[verb] = take(f"allow_{verb}_for_anonymous", bool, False)
-        row["subscribe"] = "anybody" if who["subscribe"] == "anybody" else "token"
-        for call in ("subscribe", "publish"):
-            if self._asks(where, options, call):
-                row[call] = "back_end"
-            elif call == "publish" and who["publish"] != "nobody":
-                row["publish"] = who["publish"]
+        take = options.take
+        permissions = {verb: _permission(options, verb) for verb in _VERBS}
+        is_open = permissions["subscribe"].clients == "anybody"
+        row: Document = {"subscribe": "anybody" if is_open else "token"}
+        if self._asks(where, options, "subscribe"):
+            row["subscribe"] = "back_end"
+        if self._asks(where, options, "publish"):
+            row["publish"] = "back_end"
+        elif permissions["publish"].clients != "nobody":
+            row["publish"] = permissions["publish"].clients
         if self._asks(where, options, "sub_refresh") and row["subscribe"] != "back_end":
             self._note(
                 f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end"
@@ -316,7 +338,8 @@ class Migration:
         if take("allow_user_limited_channels", bool, False):
             row["user_limited"] = True
         if take("presence", bool, False):
-            row |= {"presence": True, "read_presence": who["presence"]}
+            row["presence"] = True
+            row["read_presence"] = permissions["presence"].clients
         forced = take("force_push_join_leave", bool, False)
         if take("join_leave", bool, False):
             row["join_leave"] = True
@@ -325,27 +348,36 @@ class Migration:
                     f"{where}.join_leave",
                     "all subscribers are notified, not only those that ask",
                 )
-        row |= self._history(where, options, who["history"])
-        values = [
-            row.get(name)
-            for name in ("subscribe", "publish", "read_presence", "read_history")
-        ]
-        pairs = zip(values, anonymous.values(), strict=True)
-        if uses := {may for value, may in pairs if value in ("anybody", "subscribers")}:
-            if uses != {True}:
-                row["anonymous"] = False
-            if len(uses) > 1:
-                self._note(
-                    where,
-                    "allow_…_for_anonymous differ, so clients without a user may do nothing",
-                )
-        for option, value in options.rest():
-            why = NAMESPACE_NO_EQUIVALENT.get(
-                option.partition(".")[0], "unknown option"
+        row |= self._history(where, options, permissions["history"].clients)
+        if not self._admits_anonymous(where, row, permissions):
+            row["anonymous"] = False
+        self._note_rest(where, options)
+        return row
+
+    def _admits_anonymous(
+        self, where: str, row: Document, permissions: Mapping[str, _Permission]
+    ) -> bool:
+        """Whether clients without a user may do all that clients may do without
+        a token."""
+        admitted = {
+            permissions[verb].anonymous
+            for verb, option in _VERBS.items()
+            if row.get(option) in ("anybody", "subscribers")
+        }
+        if len(admitted) > 1:
+            self._note(
+                where,
+                "allow_…_for_anonymous differ, so clients without a user may do nothing",
             )
+        return False not in admitted
+
+    def _note_rest(self, where: str, options: Options) -> None:
+        """Note the options of a namespace that nothing here stands for."""
+        for option, value in options.rest():
+            section = option.partition(".")[0]
+            why = NAMESPACE_NO_EQUIVALENT.get(section, "unknown option")
             if value not in ("stream", "json"):  # as all channels are
                 self._note(f"{where}.{option}", why)
-        return row
 
     def _history(self, where: str, options: Options, readers: str) -> Document:
         take = options.take
