@@ -2,7 +2,7 @@
 ones (5) are nested as in 6."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from imserver.plugin.errors import ImserverError
@@ -420,41 +420,50 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _with_proxies(found: Document, granular: bool) -> Document:
+def _with_proxies(document: Document, granular: bool) -> Document:
     """Enable the proxies that version 5 enables by their address, or in
     granular mode by their name."""
-    shared = found.pop("shared_proxy", {})
-    client, rpc = found.setdefault("client", {}), found.setdefault("rpc", {})
+    shared = document.pop("shared_proxy", {})
+    client = document.setdefault("client", {})
+    rpc = document.setdefault("rpc", {})
+    channel = document.setdefault("channel", {})
+    client_proxies = client.get("proxy", {})
     for call in ("connect", "refresh"):
-        proxy = client.get("proxy", {}).get(call)
-        if proxy:
-            proxy["enabled"] = True
-    if rpc.get("proxy") or rpc.get("without_namespace", {}).get("proxy_name"):
-        rpc.setdefault("without_namespace", {})["proxy_enabled"] = True
-    channel = found.setdefault("channel", {})
+        if client_proxies.get(call):
+            client_proxies[call]["enabled"] = True
+    _enable_rpc_proxies(rpc)
     for row in [
         channel.setdefault("without_namespace", {}),
         *channel.get("namespaces", []),
     ]:
-        if not isinstance(row, dict):
-            continue
-        for call in ("subscribe_stream", "sub_refresh", "subscribe", "publish"):
-            if row.pop(f"proxy_{call}", False) or (
-                granular and f"{call}_proxy_name" in row
-            ):
-                row[f"{call}_proxy_enabled"] = True
+        if isinstance(row, dict):
+            _enable_channel_proxies(row, granular)
+    proxies = [*client_proxies.values(), *channel.get("proxy", {}).values()]
+    _share(shared, [*proxies, rpc.get("proxy")])
+    return document
+
+
+def _enable_rpc_proxies(rpc: Document) -> None:
+    if rpc.get("proxy") or rpc.get("without_namespace", {}).get("proxy_name"):
+        rpc.setdefault("without_namespace", {})["proxy_enabled"] = True
     for row in rpc.get("namespaces", []):
         if isinstance(row, dict) and row.pop("rpc_proxy_name", ""):
             row["proxy_enabled"] = True
-    for proxy in [
-        *client.get("proxy", {}).values(),
-        *channel.get("proxy", {}).values(),
-        rpc.get("proxy"),
-    ]:
+
+
+def _enable_channel_proxies(row: Document, granular: bool) -> None:
+    """Enable the proxies of a namespace."""
+    for call in ("subscribe_stream", "sub_refresh", "subscribe", "publish"):
+        is_enabled = row.pop(f"proxy_{call}", False)
+        is_named = granular and f"{call}_proxy_name" in row
+        if is_enabled or is_named:
+            row[f"{call}_proxy_enabled"] = True
+
+
+def _share(shared: Document, proxies: Iterable[Any]) -> None:
+    """Give all proxies what is written once for all of them."""
+    options = {name: value for name, value in shared.items() if name in _SHARED}
+    for proxy in proxies:
         if isinstance(proxy, dict):
-            proxy |= {
-                name: value
-                for name, value in shared.items()
-                if name in _SHARED and name not in proxy
-            }
-    return found
+            for name, value in options.items():
+                proxy.setdefault(name, value)
