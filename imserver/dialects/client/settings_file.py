@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from imserver.plugin.settings import Config, ConfigError, Locations
 
 if TYPE_CHECKING:
@@ -35,6 +37,67 @@ def read(
 
     ``where``: its name in messages. Raises :class:`ConfigError`.
     """
+    values, unknown = _entries(_parse(text, where))
+    cluster = values.get("common.cluster", "").lower()
+    if cluster not in _TRUE | _FALSE:
+        raise ConfigError(
+            f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}"
+        )
+    crypto_key = values.get("common.cryptokey", "")
+    size = len(crypto_key.encode())
+    if crypto_key and size not in (16, 24, 32):
+        raise ConfigError(
+            f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}"
+        )
+    listener = {"port": _ini_port(values, "HttpPort", where), "ws_dialect": "client"}
+    settings = {
+        "server.extra_listen": [listener],
+        "app.rpc_port": _ini_port(values, "RPCPort", where),
+    }
+    without_effect = _WithoutEffect(
+        where,
+        is_cluster=cluster in _TRUE,
+        has_endpoints=bool(values.get("etcd.endpoints")),
+        crypto_key=crypto_key,
+        unknown=unknown,
+    )
+    return settings, without_effect.warnings
+
+
+class _WithoutEffect(Struct, frozen=True):
+    """The entries of a file that make no setting. ``unknown``: their names."""
+
+    where: str
+    is_cluster: bool
+    has_endpoints: bool
+    crypto_key: str
+    unknown: list[str]
+
+    def warnings(self, config: Config) -> Iterator[str]:
+        """Tell them under these settings of a server. Raises ConfigError if the
+        key is the public one and that is not in demo mode."""
+        where = self.where
+        if self.is_cluster and not config.clustered:
+            yield f"{where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
+        elif self.is_cluster and self.has_endpoints:
+            yield f"{where}: Endpoints has no effect: nodes find each other through Redis, not etcd"
+        is_public = self.crypto_key == PUBLIC_KEY
+        if is_public and not config.demo:
+            raise ConfigError(
+                f"{where}: CryptoKey is the default of the original, which is public: "
+                "remove it or choose another"
+            )
+        if self.crypto_key and not is_public:
+            yield (
+                f"{where}: CryptoKey has no effect: client ids are encrypted with a key derived from "
+                "this server's own secret (server.secret_file)"
+            )
+        for name in self.unknown:
+            yield f"{where}: {name} is not a setting and has no effect"
+
+
+def _parse(text: str, where: str) -> configparser.ConfigParser:
+    """Parse a file as the original does. Raises ConfigError."""
     import configparser  # few need it
 
     parser = configparser.ConfigParser(
@@ -46,15 +109,19 @@ def read(
         empty_lines_in_values=False,
     )
     parser.optionxform = Locations.fold  # type: ignore[assignment, method-assign]
+    # The original has no continuation lines.
+    lines = map(str.strip, text.removeprefix("\ufeff").splitlines())
     try:
-        # The original has no continuation lines.
-        parser.read_string(
-            "\n".join(map(str.strip, text.removeprefix("\ufeff").splitlines())), where
-        )
+        parser.read_string("\n".join(lines), where)
     except configparser.Error as error:
         raise ConfigError(
             f"{where}: not a valid INI file: {_ini_problem(error)}"
         ) from None
+    return parser
+
+
+def _entries(parser: configparser.ConfigParser) -> tuple[dict[str, str], list[str]]:
+    """The values of known entries, and the names of unknown ones."""
     values: dict[str, str] = {}
     unknown = []
     for section in parser.sections():
@@ -64,44 +131,7 @@ def read(
                 values[name] = (value or "").strip().strip("\"'`")
             else:
                 unknown.append(f"{section}.{key}")
-    cluster, crypto_key = (
-        values.get("common.cluster", "").lower(),
-        values.get("common.cryptokey", ""),
-    )
-    if cluster not in _TRUE | _FALSE:
-        raise ConfigError(
-            f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}"
-        )
-    if crypto_key and (size := len(crypto_key.encode())) not in (16, 24, 32):
-        raise ConfigError(
-            f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}"
-        )
-    listener = {"port": _ini_port(values, "HttpPort", where), "ws_dialect": "client"}
-    settings = {
-        "server.extra_listen": [listener],
-        "app.rpc_port": _ini_port(values, "RPCPort", where),
-    }
-    has_endpoints = bool(values.get("etcd.endpoints"))
-
-    def warnings(config: Config) -> Iterator[str]:
-        if cluster in _TRUE and not config.clustered:
-            yield f"{where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
-        elif cluster in _TRUE and has_endpoints:
-            yield f"{where}: Endpoints has no effect: nodes find each other through Redis, not etcd"
-        if crypto_key == PUBLIC_KEY and not config.demo:
-            raise ConfigError(
-                f"{where}: CryptoKey is the default of the original, which is public: "
-                "remove it or choose another"
-            )
-        if crypto_key and crypto_key != PUBLIC_KEY:
-            yield (
-                f"{where}: CryptoKey has no effect: client ids are encrypted with a key derived from "
-                "this server's own secret (server.secret_file)"
-            )
-        for name in unknown:
-            yield f"{where}: {name} is not a setting and has no effect"
-
-    return settings, warnings
+    return values, unknown
 
 
 _INI_KEYS: Final = frozenset(
