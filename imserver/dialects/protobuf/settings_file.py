@@ -8,7 +8,8 @@ be in it too.
 """
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -66,67 +67,70 @@ def read(
 
     ``where`` names the file in messages. Raises :class:`ConfigError`.
     """
-    fold = Locations.fold
     sections: dict[str, Any] = {
         key: section for key, section in document.items() if isinstance(section, dict)
     }
-    if not any(
-        fold(f"{name}.{key}") in _SIGNATURE
-        for name, section in sections.items()
-        for key in section
-    ):
+    if not _is_of_gochat(sections):
         return None
     given: dict[str, _Given] = {}
     for name, section in sections.items():
-        for key, value in list(section.items()):
-            folded = fold(f"{name}.{key}")
-            if (
-                folded in _NUMBERS
-                and isinstance(value, str)
-                and value.isascii()
-                and value.isdecimal()
-            ):
-                section[key] = int(value)  # as the original does
-            if folded == "log.level" and value not in _LEVELS:
-                # levels of the original that are none here log what matters
-                section[key] = _LEVELS[0]
+        for key in list(section):
+            folded = Locations.fold(f"{name}.{key}")
+            section[key] = _as_here(folded, section[key])
             if folded not in _OWN:
                 continue
             location = f"{where}, line {section.lines[key]}: {name}.{key}"
             if folded in given:
                 raise ConfigError(f"{location} is given twice, in two spellings")
-            given[folded] = _Given(f"{name}.{key}", section[key], location)
-            del section[key]
-    for name in [
-        name
+            given[folded] = _Given(f"{name}.{key}", section.pop(key), location)
+    for name, section in sections.items():
+        if not section and Locations.fold(name) in _OWN_SECTIONS:
+            del document[name]
+    return dict(_gochat_values(given)), partial(_warnings, given, where)
+
+
+def _is_of_gochat(sections: Mapping[str, Any]) -> bool:
+    """Whether a file has a key that only GoChat's files have."""
+    return any(
+        Locations.fold(f"{name}.{key}") in _SIGNATURE
         for name, section in sections.items()
-        if fold(name) in _OWN_SECTIONS and not section
-    ]:
-        del document[name]
-    idle = ", ".join(given[name].written for name in given if name in _UNUSED)
-    logs_to_file = "log.target" in given and given["log.target"].value != "console"
+        for key in section
+    )
 
-    def warnings(config: Config) -> Iterator[str]:
-        if idle:
-            yield f"{where}: no effect: {idle}; this server has no such part"
-        if "mysql.dns" in given and not config.storage.url:
-            yield (
-                f"{where}: mysql.dns has no effect: this server has its own database, by default a file "
-                "in server.data_dir; set storage.url to use another one"
-            )
-        if logs_to_file and not config.app.log_file:
-            yield f"{where}: log.target is file, but no file is named: set app.log_file"
-        # Without accounts, nothing declares this key.
-        rows = (row for section, row in config.of_features if section == "accounts")
-        if not config.demo and any(
-            getattr(row, "registration", False) is None for row in rows
-        ):
-            yield (
-                f"{where}: POST /register is closed, because the server is not in demo mode: set "
-                "accounts.registration: true"
-            )
 
-    return dict(_gochat_values(given)), warnings
+def _as_here(folded: str, value: Any) -> Any:
+    """A value of GoChat in the form that it has here. ``folded``: its name."""
+    is_text = isinstance(value, str)
+    if folded in _NUMBERS and is_text and value.isascii() and value.isdecimal():
+        return int(value)  # as the original does
+    if folded == "log.level" and value not in _LEVELS:
+        # levels of the original that are none here log what matters
+        return _LEVELS[0]
+    return value
+
+
+def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterator[str]:
+    """Tell the entries without effect under the settings of a server."""
+    idle = [entry.written for name, entry in given.items() if name in _UNUSED]
+    if idle:
+        yield f"{where}: no effect: {', '.join(idle)}; this server has no such part"
+    if "mysql.dns" in given and not config.storage.url:
+        yield (
+            f"{where}: mysql.dns has no effect: this server has its own database, by default a file "
+            "in server.data_dir; set storage.url to use another one"
+        )
+    log_target = given.get("log.target")
+    logs_to_file = log_target is not None and log_target.value != "console"
+    if logs_to_file and not config.app.log_file:
+        yield f"{where}: log.target is file, but no file is named: set app.log_file"
+    # Without accounts, nothing declares this key.
+    rows = (row for section, row in config.of_features if section == "accounts")
+    is_closed = any(getattr(row, "registration", False) is None for row in rows)
+    if is_closed and not config.demo:
+        yield (
+            f"{where}: POST /register is closed, because the server is not in demo mode: set "
+            "accounts.registration: true"
+        )
 
 
 def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
