@@ -16,6 +16,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 import gevent
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.dialects.protobuf.declared import ProtobufSettings
@@ -146,6 +147,47 @@ class PageEnds:
     def forget(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self.ends.pop(connection, None)
+
+
+class _SyncAnswer(Struct, eq=False):
+    """The answer to a sync, for which the log may be read several times: it has
+    entries that the client cannot express.
+
+    ``limit``: how many entries fill it. ``behind``: the id behind which the log
+    is read next (None: not again). ``entries``: those for the client, with their
+    ids. ``anew``: the client must begin anew.
+    """
+
+    connection: Connection
+    dialect: ProtobufDialect
+    page_ends: PageEnds
+    limit: int
+    behind: int | None
+    entries: list[tuple[int, pb.Message]] = field(default_factory=list)
+    anew: bool = False
+
+    def take(self, messages: list[Message], more: bool, anew: bool) -> bool:
+        """Take what was read, and send the answer if it is full or there is
+        nothing ``more``. Returns whether the client has all now."""
+        self.anew = self.anew or anew
+        for message in messages:
+            entry = self.dialect.encode_entry(message)
+            if entry is not None:
+                self.entries.append((message.id, entry))
+        sizes = (entry.ByteSize() for _, entry in self.entries)
+        count = min(self.limit, count_fitting(sizes))
+        if more and messages and count == len(self.entries) < self.limit:
+            self.behind = messages[-1].id
+            return False
+
+        more = more or count < len(self.entries)
+        page = [entry for _, entry in self.entries[:count]]
+        self.connection.send(self.dialect.page(page, more, self.anew))
+        is_full_dialect = isinstance(self.dialect, FullProtobufDialect)
+        asks_again = more and self.connection.is_open and not is_full_dialect
+        last_id = self.entries[count - 1][0] if asks_again else 0
+        self.page_ends.sent(self.connection, last_id)
+        return not more
 
 
 class ProtobufService:
@@ -305,38 +347,20 @@ class ProtobufService:
         entries and never request the missed ones.
         """
         self._cancel_deadlines(connection)
-        dialect, limit = connection.encoding.dialect, command.limit or PAGE
+        dialect = connection.encoding.dialect
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
-        found: list[tuple[int, pb.Message]] = []
-        behind: int | None = self.page_ends.begin(
-            connection, min(command.after, Limit.ID)
+        first = self.page_ends.begin(connection, min(command.after, Limit.ID))
+        answer = _SyncAnswer(
+            connection, dialect, self.page_ends, command.limit or PAGE, behind=first
         )
-        anew = False
-
-        def answer(messages: list[Message], more: bool, must_begin_anew: bool) -> bool:
-            nonlocal behind, anew
-            anew = anew or must_begin_anew
-            encoded = (
-                (message.id, dialect.encode_entry(message)) for message in messages
-            )
-            found.extend([(id, entry) for id, entry in encoded if entry is not None])
-            count = min(limit, count_fitting(entry.ByteSize() for _, entry in found))
-            if more and messages and count == len(found) < limit:
-                behind = messages[-1].id
-                return False
-            more = more or count < len(found)
-            connection.send(
-                dialect.page([entry for _, entry in found[:count]], more, anew)
-            )
-            asks_again = more and connection.is_open and not full
-            self.page_ends.sent(connection, found[count - 1][0] if asks_again else 0)
-            return not more
-
         try:
-            while behind is not None:
-                after, behind = behind, None
-                self._catch_up.sync(connection, after, limit, answer, checks=full)
+            while answer.behind is not None:
+                after = answer.behind
+                answer.behind = None
+                self._catch_up.sync(
+                    connection, after, answer.limit, answer.take, checks=full
+                )
         except StorageUnavailable as unavailable:
             log.info(
                 "a sync failed: %s", unavailable, extra={"connection": connection.peer}
