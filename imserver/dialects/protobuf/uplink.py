@@ -5,7 +5,7 @@ import logging
 from functools import partial
 from secrets import randbits
 from time import time
-from typing import Final
+from typing import Final, Literal
 
 import gevent
 import msgspec
@@ -208,7 +208,8 @@ class ProtobufUplink:
         result: Appended | Rejected | StorageUnavailable,
     ) -> None:
         """Handle the result of a message. Never switches."""
-        state, number = connection.dialect_state, command.number
+        state = connection.dialect_state
+        number = command.number
         if self.queues.get(connection) is not queue or not isinstance(
             state, ProtobufState
         ):
@@ -228,23 +229,7 @@ class ProtobufUplink:
         if isinstance(result, StorageUnavailable):
             queue.failed = min(queue.failed or number, number)
         else:
-            seq = 0
-            if isinstance(result, Appended):
-                seq = result.entry.id
-            else:
-                dialect = connection.encoding.dialect
-                assert isinstance(dialect, ProtobufDialect)
-                refusal = dialect.encode_refusal(result.reply_code, number)
-                if refusal is not None:
-                    connection.send(refusal)
-                elif result.reason in _FOR_GOOD:
-                    # A client without refusals repeats the message until it is
-                    # acknowledged.
-                    seq = UNSTORED
-            if number > state.last[0]:
-                state.last = (number, seq)
-            if seq:
-                connection.send(uplink_ack(number, max(seq, 0)))
+            self._settle(connection, state, number, result)
         if queue.storing:
             return
         if queue.messages and not queue.failed:
@@ -257,6 +242,33 @@ class ProtobufUplink:
             # A later message was stored: the client must reconnect, or could
             # never send the earlier one.
             connection.close(CloseCode.INTERNAL_ERROR)
+
+    def _settle(
+        self,
+        connection: Connection,
+        state: ProtobufState,
+        number: int,
+        result: Appended | Rejected,
+    ) -> None:
+        """Acknowledge a message that was stored, or refuse it. It has used its
+        number."""
+        seq = 0
+        if isinstance(result, Appended):
+            seq = result.entry.id
+        else:
+            dialect = connection.encoding.dialect
+            assert isinstance(dialect, ProtobufDialect)
+            refusal = dialect.encode_refusal(result.reply_code, number)
+            if refusal is not None:
+                connection.send(refusal)
+            elif result.reason in _FOR_GOOD:
+                # A client without refusals repeats the message until it is
+                # acknowledged.
+                seq = UNSTORED
+        if number > state.last[0]:
+            state.last = (number, seq)
+        if seq:
+            connection.send(uplink_ack(number, max(seq, 0)))
 
 
 # --- drafts -------------------------------------------------------------------
@@ -275,51 +287,73 @@ def draft_of(
     sender = command.sender
     if not sender or sender != account(user):
         return Rejected(RejectReason.NOT_MEMBER)
+    receiver: tuple[str, int] | Rejected | StorageUnavailable
     if command.kind == 0:
         receiver = _receiver(sender, command)
-    elif command.kind not in (RECALL, EDIT):
-        return Rejected(RejectReason.INVALID)
-    elif found is None:
-        return StorageUnavailable("the entry could not be read")
     else:
-        about = found.get(command.about)
-        if about is None or not about.may_be_revised(user):
-            return Rejected(RejectReason.NOT_MEMBER)
-        receiver = about.peer(user), 0 if about.members else about.conversation
+        receiver = _receiver_of_revised(user, command, found)
+    if not isinstance(receiver, tuple):
+        return receiver
     meta = _meta_from(command.meta)
-    if receiver is None or meta is None:
+    if meta is None:
         return Rejected(RejectReason.INVALID)
-    recall, time_ms = command.kind == RECALL, command.sent_ms
+
+    to_user, conversation = receiver
+    time_ms = command.sent_ms
     if not Limit.MIN_TIME_MS <= time_ms <= Limit.TIME_MS:  # no page could show it
         time_ms = int(time() * 1000)
+    kind: Literal["message", "edit", "recall"] = "message"
+    content_type = type_name(command.type)
+    body = command.content
+    if command.kind == EDIT:
+        kind = "edit"
+    elif command.kind == RECALL:
+        kind = "recall"
+        content_type = "text"
+        body = b""
+        meta = b""
     return Draft(
         sender=user,
-        kind="recall" if recall else "edit" if command.kind == EDIT else "message",
-        type="text" if recall else type_name(command.type),
-        body=b"" if recall else command.content,
+        kind=kind,
+        type=content_type,
+        body=body,
         client_msg_id=command.client_msg_id,
         time_ms=time_ms,
         about=command.about,
-        meta=b"" if recall else meta,
-        to_user=receiver[0],
+        meta=meta,
+        to_user=to_user,
         to_anybody=to_anybody,
-        conversation=receiver[1],
-        group=receiver[1] != 0,
+        conversation=conversation,
+        group=conversation != 0,
         uplink_session=session,
     )
 
 
-def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:
-    """The user or conversation to which a message is sent; None: neither is
-    valid."""
+def _receiver_of_revised(
+    user: str, command: ChatMessage, found: dict[int, Entry] | None
+) -> tuple[str, int] | Rejected | StorageUnavailable:
+    """The user or conversation of the entry that a recall or an edit is about,
+    or why it is refused."""
+    if command.kind not in (RECALL, EDIT):
+        return Rejected(RejectReason.INVALID)
+    if found is None:
+        return StorageUnavailable("the entry could not be read")
+    about = found.get(command.about)
+    if about is None or not about.may_be_revised(user):
+        return Rejected(RejectReason.NOT_MEMBER)
+    return about.peer(user), 0 if about.members else about.conversation
+
+
+def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
+    """The user or conversation to which a message is sent, if it is valid."""
     receiver = command.receiver
     if not 0 < receiver <= Limit.ID:
-        return None
+        return Rejected(RejectReason.INVALID)
     if command.session_type == ST_GROUP:
         return "", receiver
     if command.session_type == ST_SINGLE and receiver != sender:
         return str(receiver), 0
-    return None
+    return Rejected(RejectReason.INVALID)
 
 
 class _GivenMeta(msgspec.Struct):
