@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from imserver.dialects.action.acks import ActionAcks, acked_state
 from imserver.dialects.action.wire import AckNumber, ActionDialect, ActionLogin, Say
 from imserver.plugin.errors import ReplyCode
@@ -167,39 +169,32 @@ class ActionService:
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
-        peer, room = (
-            (state.peer, state.room) if isinstance(state, ActionState) else ("", "")
-        )
+        peer = room = ""
+        if isinstance(state, ActionState):
+            peer = state.peer
+            room = state.room
         messages = self._stored_in(app)
         if messages is None and room and self._channels.options.is_stored(app, room):
             messages = self._messages
         if messages is not None and (room or peer not in ("", user)):
             messages.send(connection, command, answer, to=peer, room=room)
             return None
+
         if peer and not self._relations.may_reach(app, user, peer):
             return Reply(ReplyCode.UNAUTHORIZED)
-        to = {"room": room} if room else {"to": peer}
-        if (mute := self._mutes.mute_of(app, user)) is not None:
+        mute = self._mutes.mute_of(app, user)
+        if mute is not None:
             return Reply(
                 ReplyCode.UNAUTHORIZED, {"reason": mute.text, "until": mute.until}
             )
         self._channels.publishing.here.metrics.pushes.require(app)
-        kind, text = command.type, command.text
-        if app in self._reviews.apps:
-            facts = {
-                "kind": "message",
-                "sender": user,
-                **to,
-                "type": kind,
-                "text": text,
-            }
-            decision = self._reviews.decide(app, facts)
-            if decision.action == "reject":
-                return Reply(ReplyCode.UNAUTHORIZED, {"reason": decision.reason})
-            if decision.action == "undecided":
-                return _NOT_STORED
-            if decision.action == "replace":
-                kind, text = decision.type, decision.body.decode()
+        to = {"room": room} if room else {"to": peer}
+        reviewed = self._review(app, user, to, command)
+        if isinstance(reviewed, Reply):
+            return reviewed
+
+        kind = reviewed.type
+        text = reviewed.text
         event = Event("msg", user, text, command.id, kind, time=int(time()))
         if room:
             if self._channels.publishing.publish(app, room, event) is Outcome.FAILED:
@@ -208,6 +203,29 @@ class ActionService:
             self._acks.reach(app, peer, event)
         self._report(app, user, {**to, "type": kind, "text": text})
         return Reply.OK
+
+    def _review(
+        self, app: str, user: str, to: dict[str, str], command: Say
+    ) -> Say | Reply:
+        """Let the back end review a message that is not stored, if the app wants
+        that: the message that is sent, or why none is. May switch."""
+        if app not in self._reviews.apps:
+            return command
+        facts = {
+            "kind": "message",
+            "sender": user,
+            **to,
+            "type": command.type,
+            "text": command.text,
+        }
+        decision = self._reviews.decide(app, facts)
+        if decision.action == "reject":
+            return Reply(ReplyCode.UNAUTHORIZED, {"reason": decision.reason})
+        if decision.action == "undecided":
+            return _NOT_STORED
+        if decision.action == "replace":
+            return replace(command, type=decision.type, text=decision.body.decode())
+        return command
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Handle the end of a connection that was in these rooms. May
