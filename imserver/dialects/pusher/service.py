@@ -304,20 +304,30 @@ class PusherService:
         rule = options.subscribe
         if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
-        is_open = rule == "anybody" or (rule == "" and ":" not in channel)
-        is_signed = channel.startswith((PRIVATE, PRESENCE)) or (
-            rule != "members" and self._channels.options.is_private(app.app, channel)
-        )
+
+        needs_signature = channel.startswith((PRIVATE, PRESENCE))
         if rule == "members":
             self._consent.check_member(connection, channel)
             is_open = True
-        if is_open and not is_signed:
+        else:
+            is_open = rule == "anybody" or (rule == "" and ":" not in channel)
+            needs_signature = needs_signature or self._channels.options.is_private(
+                app.app, channel
+            )
+        if is_open and not needs_signature:
             self._channels.options.check_user(connection.user, options)
             return
-        if rule == "back_end" and not (is_signed or command.auth):
+        if rule == "back_end" and not (needs_signature or command.auth):
             self._consent.subscribe(connection, channel)
             return
-        signed = f"{self.socket_id(connection)}:{channel}"
+        self._check_signature(connection, app, command)
+
+    def _check_signature(
+        self, connection: Connection, app: PusherApp, command: PusherSubscribe
+    ) -> None:
+        """Raise :class:`NotPermitted` if the app has not signed the
+        subscription."""
+        signed = f"{self.socket_id(connection)}:{command.channel}"
         if command.data:
             # Otherwise the signature of "private-a:b" would permit "private-a",
             # with the data "b".
