@@ -110,21 +110,12 @@ def arrive(
     before.
     """
     wish = Wish(**options)
-    if follow is None and (token is not None or back):
-        raise click.UsageError("--token and --back go with --follow")
-    if follow is None and archive is None:
-        raise click.UsageError("Missing argument 'ARCHIVE', or --follow.")
-    if follow is not None and (
-        token is None or wish.dry_run or (name is None and archive is None)
-    ):
-        raise click.UsageError(
-            "--follow takes --token, --from if there is no ARCHIVE, and no --dry-run"
-        )
+    _check_usage(archive, name, follow, token, back, wish)
     try:
         source = archive_of(archive, name) if archive is not None else None
+        if source is not None and follow is None:
+            bring(source, wish)
         if follow is None or token is None:
-            if source is not None:
-                bring(source, wish)
             return
         format = source.name if source is not None else name or ""
         with closing(live_of(format, follow, token.read().strip(), back)) as live:
@@ -135,6 +126,26 @@ def arrive(
         fail(error)
     except KeyboardInterrupt:
         fail("interrupted: call it again, and it goes on")
+
+
+def _check_usage(
+    archive: Path | None,
+    name: str | None,
+    follow: str | None,
+    token: IO[str] | None,
+    back: tuple[str, ...],
+    wish: Wish,
+) -> None:
+    """Refuse options that do not go together."""
+    if follow is None:
+        if token is not None or back:
+            raise click.UsageError("--token and --back go with --follow")
+        if archive is None:
+            raise click.UsageError("Missing argument 'ARCHIVE', or --follow.")
+    elif token is None or wish.dry_run or (name is None and archive is None):
+        raise click.UsageError(
+            "--follow takes --token, --from if there is no ARCHIVE, and no --dry-run"
+        )
 
 
 def bring(archive: Archive, wish: Wish) -> None:

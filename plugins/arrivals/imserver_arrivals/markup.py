@@ -111,13 +111,7 @@ class _Parser:
                 self._pieces.append({"br": "\n", "hr": "\n---\n"}.get(tag, alternative))
             return
         if tag == "li":
-            depth = max(len(self._numbers) - 1, 0)
-            number = self._numbers[-1] if self._numbers else 0
-            self._pieces.append(
-                "  " * min(depth, 4) + (f"{number}. " if number else "- ")
-            )
-            if number:
-                self._numbers[-1] += 1
+            self._begin_item()
         elif (
             tag in ("td", "th") and self._pieces and not self._pieces[-1].endswith("\n")
         ):
@@ -127,15 +121,17 @@ class _Parser:
         if match := _LANGUAGE.search(attributes.get("class", "")):
             self._language = match[1]
         if tag in ("ul", "ol"):
-            first = attributes.get("start", "1")
-            self._numbers.append(
-                0
-                if tag == "ul"
-                else int(first)
-                if re.fullmatch(r"[1-9]\d{0,2}", first)
-                else 1
-            )
+            self._numbers.append(_first_number(tag, attributes))
         self._open.append(_Tag(tag, attributes, len(self._pieces)))
+
+    def _begin_item(self) -> None:
+        """Begin an item of the innermost list, or of none."""
+        depth = max(len(self._numbers) - 1, 0)
+        number = self._numbers[-1] if self._numbers else 0
+        mark = f"{number}. " if number else "- "
+        self._pieces.append("  " * min(depth, 4) + mark)
+        if number:
+            self._numbers[-1] += 1
 
     def end(self, tag: str) -> None:
         if any(each.name == tag for each in self._open):
@@ -216,6 +212,14 @@ class _Parser:
         ):
             return f"{label} ({address})"
         return f"[{label}]({address})"
+
+
+def _first_number(tag: str, attributes: dict[str, str]) -> int:
+    """The first number in a list; 0: it has no numbers."""
+    if tag == "ul":
+        return 0
+    first = attributes.get("start", "1")
+    return int(first) if re.fullmatch(r"[1-9]\d{0,2}", first) else 1
 
 
 def marked(text: str, mark: str) -> str:

@@ -197,50 +197,69 @@ def _look(
     has_bytes: Callable[[str], bool],
     note: Note,
 ) -> None:
-    person, time_ms, activity = (
-        record.person,
-        record.time_ms,
-        result.of_groups[record.group],
-    )
+    time_ms = record.time_ms
+    activity = result.of_groups[record.group]
     result.first_ms = min(result.first_ms or time_ms, time_ms)
     result.last_ms = max(result.last_ms, time_ms)
     activity.first_ms = min(activity.first_ms or time_ms, time_ms)
-    _meet(result, person)
+    _meet(result, record.person)
     if isinstance(record, Change):
-        result.counts["change"] += 1
-        for id in record.people or (person,):
-            _meet(result, id)
-            moments = activity.joined if record.kind == "join" else activity.seen
-            moments[id] = min(moments.get(id, time_ms), time_ms)
-        if record.kind in ("name", "description"):
-            _note_last(activity, person, time_ms)
-        return
-    activity.seen[person] = min(activity.seen.get(person, time_ms), time_ms)
-    _note_last(activity, person, time_ms)
-    newest = (time_ms, record.id)
+        _look_at_change(result, activity, record)
+    else:
+        _look_at_message(result, activity, record)
+        _count(result, activity, record, has_bytes, note)
+
+
+def _look_at_change(result: Survey, activity: Activity, change: Change) -> None:
+    result.counts["change"] += 1
+    moments = activity.joined if change.kind == "join" else activity.seen
+    for id in change.people or (change.person,):
+        _meet(result, id)
+        _note_first(moments, id, change.time_ms)
+    if change.kind in ("name", "description"):
+        _note_last(activity, change.person, change.time_ms)
+
+
+def _look_at_message(result: Survey, activity: Activity, message: Message) -> None:
+    _note_first(activity.seen, message.person, message.time_ms)
+    _note_last(activity, message.person, message.time_ms)
+    newest = (message.time_ms, message.id)
     if len(activity.newest) < NEWEST:
         heappush(activity.newest, newest)
     else:
         heappushpop(activity.newest, newest)
-    counts = {
-        "message": 1,
-        "reply": bool(record.thread),
-        "reaction": len(record.reactions),
-    }
-    for reaction in record.reactions:
+    for reaction in message.reactions:
         _meet(result, reaction.person)
-    for file in record.files:
-        if not file.address:
-            counts["file"] = counts.get("file", 0) + 1
-            if not file.why and has_bytes(file.id):
-                counts["bytes"] = counts.get("bytes", 0) + 1
-            else:
-                why = file.why or "file without its bytes (its name comes)"
-                note(why, group=record.group, person=person)
-    of_person = result.of_people.setdefault(person, Counter())
+
+
+def _count(
+    result: Survey,
+    activity: Activity,
+    message: Message,
+    has_bytes: Callable[[str], bool],
+    note: Note,
+) -> None:
+    """Count a message and what it has, in all, for its group and for its
+    person."""
+    counts = Counter(
+        message=1, reply=bool(message.thread), reaction=len(message.reactions)
+    )
+    for file in message.files:
+        if file.address:
+            continue
+        counts["file"] += 1
+        if not file.why and has_bytes(file.id):
+            counts["bytes"] += 1
+        else:
+            why = file.why or "file without its bytes (its name comes)"
+            note(why, group=message.group, person=message.person)
+    of_person = result.of_people.setdefault(message.person, Counter())
     for target in (result.counts, activity.counts, of_person):
-        for kind, count in counts.items():
-            target[kind] += count
+        target.update(counts)
+
+
+def _note_first(moments: dict[str, int], person: str, time_ms: int) -> None:
+    moments[person] = min(moments.get(person, time_ms), time_ms)
 
 
 def _note_last(activity: Activity, person: str, time_ms: int) -> None:
