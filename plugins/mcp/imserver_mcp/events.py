@@ -269,43 +269,68 @@ class Followers:
                     turn.stream.wait_until_sent()
 
 
+class ChangedResources(Struct, frozen=True):
+    """Tells a client which resources have changed. ``uris``: those of which it
+    wants to hear. ``has_list``: it wants to hear of a changed list, too.
+    ``meta``: says to which request this belongs."""
+
+    uris: Collection[str]
+    has_list: bool
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, turn: Turn) -> ChangedResources:
+        """What a request wants to hear of. Raises McpError."""
+        wanted = turn.message.mapping("notifications")
+        uris = wanted.get("resourceSubscriptions") or []
+        if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
+            raise McpError(
+                Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts"
+            )
+        return cls(
+            {uri for uri in uris if turn.user and is_subscribable(uri)},
+            wanted.get("resourcesListChanged") is True and bool(turn.user),
+            {"_meta": {f"{META}subscriptionId": turn.message.id}},
+        )
+
+    def agreed(self) -> dict[str, Any]:
+        """What the client will hear of."""
+        agreed: dict[str, Any] = {}
+        if self.uris:
+            agreed["resourceSubscriptions"] = sorted(self.uris)
+        if self.has_list:
+            agreed["resourcesListChanged"] = True
+        return agreed
+
+    def tell(self, entries: Sequence[Entry]) -> list[bytes]:
+        """The notifications about new entries."""
+        changed = dict.fromkeys(f"{ALL}/{entry.conversation}" for entry in entries)
+        lines = [
+            notification("notifications/resources/updated", {"uri": uri, **self.meta})
+            for uri in ((ALL, *changed) if entries else ())
+            if uri in self.uris
+        ]
+        if self.has_list and any(map(_changes_list, entries)):
+            method = "notifications/resources/list_changed"
+            lines.append(notification(method, self.meta))
+        return lines
+
+
+def _changes_list(entry: Entry) -> bool:
+    return entry.seq == 1 or entry.kind in ("join", "leave")
+
+
 def listen(followers: Followers, turn: Turn) -> None:
     """Answer ``subscriptions/listen``: it stays open. May switch. Raises
     McpError."""
-    wanted = turn.message.mapping("notifications")
-    meta = {"_meta": {f"{META}subscriptionId": turn.message.id}}
-    uris = wanted.get("resourceSubscriptions") or []
-    if not isinstance(uris, list) or not all(isinstance(each, str) for each in uris):
-        raise McpError(
-            Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts"
-        )
-    told = {uri for uri in uris if is_subscribable(uri)} if turn.user else set()
-    has_list = wanted.get("resourcesListChanged") is True and bool(turn.user)
-    agreed: dict[str, Any] = {"resourceSubscriptions": sorted(told)} if told else {}
-    agreed |= {"resourcesListChanged": True} if has_list else {}
-
-    def tell(entries: Sequence[Entry]) -> list[bytes]:
-        changed = (
-            [ALL, *dict.fromkeys(f"{ALL}/{each.conversation}" for each in entries)]
-            if entries
-            else []
-        )
-        uris = [{"uri": uri, **meta} for uri in changed if uri in told]
-        lines = [
-            notification("notifications/resources/updated", params) for params in uris
-        ]
-        if has_list and any(
-            each.seq == 1 or each.kind in ("join", "leave") for each in entries
-        ):
-            lines.append(notification("notifications/resources/list_changed", meta))
-        return lines
-
+    changes = ChangedResources.read(turn)
     head = turn.core.store.part(MessageLog).entries.head(turn.app)
     if not turn.begin():
         raise McpError(
             Code.INVALID_REQUEST, "The client does not accept `text/event-stream`"
         )
-    followers.add(turn, head, tell)
+    followers.add(turn, head, changes.tell)
     turn.notify(
-        "notifications/subscriptions/acknowledged", {"notifications": agreed, **meta}
+        "notifications/subscriptions/acknowledged",
+        {"notifications": changes.agreed(), **changes.meta},
     )

@@ -108,15 +108,10 @@ class Message(Struct, frozen=True):
 
 def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
     """The message of a request. Raises RpcRefused."""
-    try:
-        whole = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        raise RpcRefused(None, Code.PARSE_ERROR, "The body is not valid JSON") from None
-    if not isinstance(whole, dict) or whole.get("jsonrpc") != "2.0":
-        raise RpcRefused(
-            None, Code.INVALID_REQUEST, "The body is not one message of JSON-RPC 2.0"
-        )
-    id, method, params = whole.get("id"), whole.get("method"), whole.get("params", {})
+    whole = _decoded(body)
+    id = whole.get("id")
+    method = whole.get("method")
+    params = whole.get("params", {})
     is_id = isinstance(id, int | str) and not isinstance(id, bool)
     if method is None and is_id and headers.get("mcp-protocol-version") != MODERN:
         return Message("", None, {}, LEGACY[0])  # a response: nothing was asked
@@ -128,7 +123,31 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
         )
     if not isinstance(params, dict):
         raise RpcRefused(id, Code.BAD_PARAMS, "params: expected an object")
-    named, meta = headers.get("mcp-protocol-version"), params.get("_meta")
+    return _with_version(id, method, params, headers)
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    try:
+        whole = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        raise RpcRefused(None, Code.PARSE_ERROR, "The body is not valid JSON") from None
+    if not isinstance(whole, dict) or whole.get("jsonrpc") != "2.0":
+        raise RpcRefused(
+            None, Code.INVALID_REQUEST, "The body is not one message of JSON-RPC 2.0"
+        )
+    return whole
+
+
+def _with_version(
+    id: int | str | None,
+    method: str,
+    params: dict[str, Any],
+    headers: Mapping[str, str],
+) -> Message:
+    """A message of the revision that it names: in the header in older ones, in
+    header and body in 2026-07-28. Raises RpcRefused."""
+    named = headers.get("mcp-protocol-version")
+    meta = params.get("_meta")
     version = meta.get(f"{META}protocolVersion") if isinstance(meta, dict) else None
     if version is None and (method == "initialize" or named is None or named in LEGACY):
         return Message(method, id, params, named if named in LEGACY else LEGACY[0])

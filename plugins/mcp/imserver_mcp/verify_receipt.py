@@ -62,23 +62,7 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
     check_row(row)
     if row["name"] != PERMIT:
         raise Wrong(f"the act is no {PERMIT}")
-    commitments, known = (
-        _read(row["names"], "the list of commitments"),
-        dict[str, Any](),
-    )
-    for each in names if isinstance(names, list) else [None]:
-        if (
-            not isinstance(each, dict)
-            or each.keys() != set(NAME)
-            or each["part"] in known
-        ):
-            raise Wrong(
-                f"a name has other fields than {', '.join(NAME)}, or is there twice"
-            )
-        whole = [each[field] for field in ("salt", "part", "app", "member", "text")]
-        if digest(whole) != commitments.get(each["part"]):
-            raise Wrong(f"{each['part']} was changed")
-        known[each["part"]] = each
+    known = _checked_names(names, _read(row["names"], "the list of commitments"))
     if "facts" not in known:
         raise Wrong("what was permitted was erased")
     facts = _read(known["facts"]["text"], "what was permitted")
@@ -91,6 +75,23 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
         known[part]["member"] if part in known else None for part in ("by", "user")
     )
     return {**facts, "by": by, "person": person, "question": question}
+
+
+def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
+    """Part → the name to which the act is committed. Raises Wrong."""
+    known: dict[str, Any] = {}
+    rows: list[Any] = names if isinstance(names, list) else [None]
+    for each in rows:
+        is_name = isinstance(each, dict) and each.keys() == set(NAME)
+        if not is_name or each["part"] in known:
+            raise Wrong(
+                f"a name has other fields than {', '.join(NAME)}, or is there twice"
+            )
+        whole = [each[field] for field in ("salt", "part", "app", "member", "text")]
+        if digest(whole) != commitments.get(each["part"]):
+            raise Wrong(f"{each['part']} was changed")
+        known[each["part"]] = each
+    return known
 
 
 def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
