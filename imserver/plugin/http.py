@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Struct
 
@@ -16,10 +16,9 @@ from imserver.gateway.http.field import Acting as Acting
 from imserver.gateway.http.field import NextCursor as NextCursor
 from imserver.gateway.http.field import PageCursor as PageCursor
 from imserver.gateway.http.form import BadBody as BadBody
-from imserver.gateway.http.form import app_of_rooms as app_of_rooms
+from imserver.gateway.http.form import NumberedRooms as NumberedRooms
 from imserver.gateway.http.form import cursor_of
 from imserver.gateway.http.form import read_cursor as read_cursor
-from imserver.gateway.http.form import room_id as room_id
 from imserver.gateway.http.operation import Header as Header
 from imserver.gateway.http.operation import Resource as Resource
 from imserver.gateway.http.operation import one_of as one_of
@@ -32,9 +31,21 @@ from imserver.gateway.http.reply import stream_refused as stream_refused
 from imserver.gateway.transport.http1 import HttpRequest as HttpRequest
 from imserver.gateway.transport.http1 import HttpResponse as HttpResponse
 
+_OF_NUMBERED_ROOMS: Final = {"room_id": "id_of", "app_of_rooms": "app_of"}
+"""Function of before → that of :class:`NumberedRooms`."""
+
 
 def __getattr__(name: str) -> Any:
-    """``refuse`` and ``Refusals`` of version 3, until 2.0."""
+    """``refuse`` and ``Refusals`` of version 3, ``room_id`` and ``app_of_rooms``
+    of version 4, until 2.0."""
+    if name in _OF_NUMBERED_ROOMS:
+        form = _OF_NUMBERED_ROOMS[name]
+        warnings.warn(
+            f"{__name__}.{name} is deprecated: NumberedRooms.{form}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(NumberedRooms, form)
     if name not in ("refuse", "Refusals"):
         raise AttributeError(name)
     warnings.warn(

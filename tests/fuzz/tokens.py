@@ -30,7 +30,7 @@ from imserver.gateway.channels.members import (
     read_cursor,
 )
 from imserver.gateway.config.settings import Config, JwtSettings
-from imserver.gateway.http.form import app_number, room_id
+from imserver.gateway.http.form import NumberedRooms, app_number
 from imserver.gateway.process import Secret
 from imserver.gateway.sessions.connection_ids import ConnectionIds
 from imserver.messenger.log.names import clean_name, is_name
@@ -122,7 +122,7 @@ def check_names(data: bytes) -> None:
     is_limited_to(text, "1")
     assert group_in(text) >= 0
     app_number(text)
-    room_id(text)
+    NumberedRooms.id_of(text)
     cleaned = clean_name(text)
     assert clean_name(cleaned) == cleaned, "what was cleaned is not clean"
     is_name(text, 0, 64)

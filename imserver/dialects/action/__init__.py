@@ -10,7 +10,7 @@ from imserver.dialects.action.service import ActionService
 from imserver.dialects.action.wire import DIALECT
 from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.errors import ReplyCode, reply_text
-from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms, room_id
+from imserver.plugin.http import Call, HttpResponse, NumberedRooms, Route
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 
@@ -44,7 +44,9 @@ def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
         return HttpResponse(
             200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text)
         )
-    rooms = msgspec.json.encode([{"ID": room_id(room)} for room in tenant.room_members])
+    rooms = msgspec.json.encode(
+        [{"ID": NumberedRooms.id_of(room)} for room in tenant.room_members]
+    )
     return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % rooms)
 
 
@@ -56,7 +58,7 @@ ROUTES: Final = (
         groups_list,
         "any",
         hot=True,
-        app_of=app_of_rooms,
+        app_of=NumberedRooms.app_of,
         service=lambda core, _: core.tenants,
     ),
 )

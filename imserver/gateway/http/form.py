@@ -288,17 +288,22 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
     return app_named(tenants, str(app_id))
 
 
-def room_id(name: str) -> int | str:
-    """The id of a room, or of a user in it: a plain decimal becomes a
-    number."""
-    return int(name) if name and app_number(name) == name else name
+class NumberedRooms:
+    """How the originals' routes name rooms, whose ids are numbers for their
+    clients."""
 
+    @staticmethod
+    def id_of(name: str) -> int | str:
+        """The id of a room, or of a user in it: a plain decimal becomes a
+        number."""
+        return int(name) if name and app_number(name) == name else name
 
-def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
-    """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a
-    number."""
-    number = app_number(params.get("appid", ""))
-    return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
+    @staticmethod
+    def app_of(tenants: Tenants, params: Mapping[str, str]) -> str:
+        """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a
+        number."""
+        number = app_number(params.get("appid", ""))
+        return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
 
 
 # --- page cursors -------------------------------------------------------------

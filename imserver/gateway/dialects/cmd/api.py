@@ -14,14 +14,13 @@ from imserver.gateway.errors import ReplyCode
 from imserver.gateway.http.call import Api, Call, Route
 from imserver.gateway.http.form import (
     BadBody,
+    NumberedRooms,
     app_from_json,
     app_named,
-    app_of_rooms,
     cursor_of,
     fold,
     parse_json,
     read_cursor,
-    room_id,
 )
 from imserver.gateway.http.reply import (
     BAD_PARAMETER,
@@ -337,7 +336,9 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     )
     visible = api.core.relations.visible(call.app, call.principal.user, users)
     names = [*(() if cursor else stored), *(user for user in users if user in visible)]
-    listed: dict[str, Any] = {"userList": [{"ID": room_id(name)} for name in names]}
+    listed: dict[str, Any] = {
+        "userList": [{"ID": NumberedRooms.id_of(name)} for name in names]
+    }
     if page.next:
         listed["next"] = page.next
     return listed
@@ -366,7 +367,7 @@ def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
         return app_named(api.core.tenants, params.get("appid", ""))
     tenants = api.core.tenants
-    return app_of_rooms(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
+    return NumberedRooms.app_of(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
 def _after(cursor: str) -> str | None:
