@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PLUGINS = tuple(
+    path.relative_to(ROOT).as_posix()
+    for path in sorted(ROOT.glob("plugins/*/imserver_*"))
+)
 PACKAGES = ("imserver", "imserver_client", "bench")
 FOLDERS = (*PACKAGES, "tools", "tests")
 ALLOWED = {
@@ -119,7 +123,7 @@ def test_retired_words_are_no_part_of_a_name(folder: str) -> None:
     assert {name: paths for name, paths in wrong.items() if paths} == {}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", (*PACKAGES, *PLUGINS))
 def test_public_class_names_are_unique_in_a_package(package: str) -> None:
     twice = {
         name: paths

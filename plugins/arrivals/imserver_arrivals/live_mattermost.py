@@ -21,8 +21,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from .live import MARK, LiveError, Server
 from .markdown import to_markdown
-from .mattermost_news import ID, News
-from .mattermost_server import MattermostServer, Reaction, User
+from .mattermost_news import ID, MattermostNews
+from .mattermost_server import MattermostServer, ServerReaction, ServerUser
 
 _OVERLAP_MS: Final = 30_000
 """What is asked for again: clocks of their nodes differ, and a post is seen
@@ -61,7 +61,7 @@ class Where(Struct):
     channel_id: str = ""
 
 
-class Event(Struct):
+class MattermostEvent(Struct):
     """An event, or the answer to what was sent. Most of ``data`` are texts of
     JSON."""
 
@@ -104,7 +104,7 @@ class LiveMattermost:
         """What of it is left for the next archive."""
         self._until = 0
         """The time of the last change that was written."""
-        self._reactions: list[tuple[str, Reaction]] = []
+        self._reactions: list[tuple[str, ServerReaction]] = []
         """Kind of an event and its reaction, until it is stored."""
         self._marks: dict[int, None] = {}
         self._done: dict[str, int] = {}
@@ -134,7 +134,7 @@ class LiveMattermost:
             )
             state = State(int(cursor[1:]) if cursor else newest)
         self._marks |= dict.fromkeys(state.marks)
-        news = News(self._server, folder, self._marks, self._done)
+        news = MattermostNews(self._server, folder, self._marks, self._done)
         self._until = max(
             self._until, news.run(self._due, self._reactions, state.since)
         )
@@ -175,7 +175,9 @@ class LiveMattermost:
     # --- events ---------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._server.web.get(User, "/users/me")  # it says what is wrong with a token
+        self._server.web.get(
+            ServerUser, "/users/me"
+        )  # it says what is wrong with a token
         challenge = {
             "seq": 1,
             "action": "authentication_challenge",
@@ -203,7 +205,7 @@ class LiveMattermost:
             for _ in range(_MOST_EVENTS):
                 has_news = self._due or self._reactions or self._is_all_due
                 content = socket.recv(0 if has_news else max(deadline - monotonic(), 0))
-                self._note(msgspec.json.decode(content, type=Event))
+                self._note(msgspec.json.decode(content, type=MattermostEvent))
         except TimeoutError:
             return
         except (OSError, WebSocketException, ValueError, RecursionError) as error:
@@ -211,7 +213,7 @@ class LiveMattermost:
             self._socket = None
             raise LiveError(f"the WebSocket ends: {error}") from None
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: MattermostEvent) -> None:
         if event.status == "FAIL":
             raise ValueError("it does not take the token")
         if event.seq >= 0:
@@ -225,7 +227,10 @@ class LiveMattermost:
             self._server.forget_people()
         elif kind in _OF_REACTIONS:
             self._reactions.append(
-                (kind, msgspec.json.decode(str(data.get("reaction")), type=Reaction))
+                (
+                    kind,
+                    msgspec.json.decode(str(data.get("reaction")), type=ServerReaction),
+                )
             )
         elif (
             kind in _OF_POSTS | _OF_CHANNELS

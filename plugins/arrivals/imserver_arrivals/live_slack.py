@@ -23,11 +23,11 @@ from .slack import (
     LEFT,
     LISTS,
     UPLOADS,
-    File,
+    SlackFile,
     id_of_ours,
     microseconds_of,
 )
-from .slack_server import Channel, SlackServer, converted, text_at
+from .slack_server import SlackChannel, SlackServer, converted, text_at
 from .to_slack import to_mrkdwn
 
 LOOK_BACK: Final = 86_400.0
@@ -55,7 +55,7 @@ class Place(Struct):
     round: int = 0
 
 
-class News(Struct):
+class SlackNews(Struct):
     """What is written in one round."""
 
     folder: Path
@@ -86,7 +86,7 @@ class LiveSlack:
         self._posted = set[str]()  # ids of messages of ours that are there
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
-        news = News(folder)
+        news = SlackNews(folder)
         end = monotonic() + seconds
         try:
             if self._server.is_connected and cursor == self._cursor:
@@ -114,7 +114,7 @@ class LiveSlack:
         self._cursor = msgspec.json.encode(self._place).decode()
         return self._cursor
 
-    def _catch_up(self, news: News, behind: dict[str, float], end: float) -> None:
+    def _catch_up(self, news: SlackNews, behind: dict[str, float], end: float) -> None:
         """Read the histories of channels that are behind: one at least, then
         until the end of the round. Those that are read go from ``behind``."""
         # what changes a message comes after it; so does ours
@@ -124,7 +124,7 @@ class LiveSlack:
             if number == 0 or id in soon or monotonic() < end:
                 self._read_history(news, id, behind.pop(id))
 
-    def _read_reactions(self, news: News) -> None:
+    def _read_reactions(self, news: SlackNews) -> None:
         """Ask for the messages with new reactions, which their events do not
         have."""
         for id, ts in news.reacted:
@@ -160,7 +160,7 @@ class LiveSlack:
 
     # --- what has happened ----------------------------------------------------
 
-    def _begin(self, cursor: str, news: News) -> None:
+    def _begin(self, cursor: str, news: SlackNews) -> None:
         """Connect, and look who and what is there. What has happened before is
         in the histories."""
         place = _place_of(cursor)
@@ -176,7 +176,7 @@ class LiveSlack:
             news.people.update(self._server.users)
         self._place = place
 
-    def _take(self, news: News) -> float:
+    def _take(self, news: SlackNews) -> float:
         """Sort what events tell, and return the time of the last one."""
         last = 0.0
         first = self._place.first * 1_000_000
@@ -195,7 +195,9 @@ class LiveSlack:
             self._watch_channel(id, event)
         return min(last, time())
 
-    def _sort(self, news: News, id: str, about: str, event: dict[str, Any]) -> None:
+    def _sort(
+        self, news: SlackNews, id: str, about: str, event: dict[str, Any]
+    ) -> None:
         """Keep an event of a channel, or what has to be asked for because of
         it. ``about``: the time of the message that it changes."""
         rows = news.rows[id]
@@ -231,7 +233,7 @@ class LiveSlack:
             if change == "channel_created":
                 self._server.call("conversations.join", channel=id)
 
-    def _read_history(self, news: News, id: str, known: float) -> None:
+    def _read_history(self, news: SlackNews, id: str, known: float) -> None:
         """Write what a channel has had since a time, and what there was of late
         before it."""
         oldest = known - LOOK_BACK
@@ -249,7 +251,9 @@ class LiveSlack:
                     self._put_history(news, id, replies, known)
             self._put_history(news, id, page, known)
 
-    def _put_history(self, news: News, id: str, page: list[Any], known: float) -> None:
+    def _put_history(
+        self, news: SlackNews, id: str, page: list[Any], known: float
+    ) -> None:
         first = self._place.first * 1_000_000
         rows = [row for row in page if microseconds_of(text_at(row, "ts")) > first]
         for row in rows:
@@ -262,7 +266,7 @@ class LiveSlack:
 
     # --- files of an export ---------------------------------------------------
 
-    def _put(self, news: News, id: str, rows: Iterable[dict[str, Any]]) -> None:
+    def _put(self, news: SlackNews, id: str, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows to the days of a channel."""
         days: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -287,8 +291,8 @@ class LiveSlack:
                     content = b"," + content[1:]
                 file.write(content)
 
-    def _put_lists(self, news: News) -> None:
-        lists: dict[str, list[Channel]] = {each: [] for each in LISTS}
+    def _put_lists(self, news: SlackNews) -> None:
+        lists: dict[str, list[SlackChannel]] = {each: [] for each in LISTS}
         for id in sorted(news.channels):
             channel = self._server.channel(id)
             if channel is not None:
@@ -299,10 +303,10 @@ class LiveSlack:
         for name, rows in {"users": users, **lists}.items():
             (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
 
-    def _save_files(self, news: News, row: dict[str, Any]) -> None:
+    def _save_files(self, news: SlackNews, row: dict[str, Any]) -> None:
         files = row.get("files")
         for each in files if isinstance(files, list) else ():
-            file = converted(each, File)
+            file = converted(each, SlackFile)
             if file is not None and ID.fullmatch(file.id) and not file.is_external:
                 self._server.save(
                     file.url_private or "", news.folder / UPLOADS / file.id / "file"

@@ -29,7 +29,7 @@ from . import records
 from .fields import Json, RecordReader, at, list_at, text_at
 from .live import MARK
 from .markup import html_text, marked
-from .matrix_events import USER, Event, Relations, Room
+from .matrix_events import USER, MatrixEvent, Relations, Room
 from .problems import BadArchive, Problems
 from .source import source_of
 from .tables import Tables
@@ -87,7 +87,7 @@ class Matrix:
         """What is broken is noted once, when it is surveyed, and what does not
         come in the first reading."""
         self._has_surveyed = False
-        self._reader = RecordReader(Event)
+        self._reader = RecordReader(MatrixEvent)
         users: dict[str, str] = {}
         account_data: list[tuple[str, str, str]] = []
         for name in self._source.names:
@@ -194,7 +194,7 @@ class Matrix:
 
     # --- events of a room -----------------------------------------------------
 
-    def _events(self, room: Room) -> Iterator[Event]:
+    def _events(self, room: Room) -> Iterator[MatrixEvent]:
         """The events of all exports of a room."""
         for name, is_room in room.files.items():
             for raw in self._values(name, self._broken, is_room):
@@ -240,7 +240,7 @@ class Matrix:
                 room.kind = self._kind(room)
         self._has_surveyed = True
 
-    def _note(self, room: Room, event: Event) -> None:
+    def _note(self, room: Room, event: MatrixEvent) -> None:
         if room.markers:  # else the id, which may be a digest, is not needed yet
             for reader in room.markers.get(event.id, ()):
                 room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
@@ -259,7 +259,7 @@ class Matrix:
         elif not user and event.depth >= room.state.get(event.type, event).depth:
             room.state[event.type] = event
 
-    def _note_member(self, room: Room, event: Event, user: str) -> None:
+    def _note_member(self, room: Room, event: MatrixEvent, user: str) -> None:
         membership = text_at(event.content, "membership")
         depth, _ = room.members.get(user, (0, ""))
         if event.depth >= depth:
@@ -389,7 +389,7 @@ class Matrix:
             )
 
     def _records(
-        self, room: Room, relations: Relations, event: Event
+        self, room: Room, relations: Relations, event: MatrixEvent
     ) -> Iterator[records.Message | records.Change | records.Removal]:
         """The record of an event. Edits, reactions and redactions have none of
         their own."""
@@ -454,7 +454,7 @@ class Matrix:
         return relations
 
     @staticmethod
-    def _add_reaction(relations: Relations, event: Event, about: str) -> None:
+    def _add_reaction(relations: Relations, event: MatrixEvent, about: str) -> None:
         key, name = event.reaction
         if not key:
             return
@@ -475,7 +475,7 @@ class Matrix:
         is_of_client = by.top is not None
         return is_of_client or by.sender == sender or room.role(by.sender) != "member"
 
-    def _change(self, room: Room, event: Event) -> records.Change | None:
+    def _change(self, room: Room, event: MatrixEvent) -> records.Change | None:
         """What a state event says has happened; None: nothing that is known."""
         content = event.content
         replaced = text_at(event.unsigned, "replaces_state")
@@ -496,7 +496,7 @@ class Matrix:
         return None
 
     def _message(
-        self, room: Room, relations: Relations, event: Event
+        self, room: Room, relations: Relations, event: MatrixEvent
     ) -> records.Message:
         kind, about = event.relation
         thread = about if kind == "m.thread" else ""
@@ -525,7 +525,7 @@ class Matrix:
             ],
         )
 
-    def _edited(self, room: Room, relations: Relations, event: Event) -> Json:
+    def _edited(self, room: Room, relations: Relations, event: MatrixEvent) -> Json:
         """The content of a message after its newest edit; that of the event
         itself: there is none."""
         edit = relations.edits.get((event.id, event.sender))
@@ -544,7 +544,7 @@ class Matrix:
     # --- texts ----------------------------------------------------------------
 
     def _content(
-        self, event: Event, content: Json, is_reply: bool
+        self, event: MatrixEvent, content: Json, is_reply: bool
     ) -> tuple[str, list[records.File]]:
         """The text and the files of a message."""
         kind = "m.sticker" if event.type == "m.sticker" else text_at(content, "msgtype")
@@ -571,7 +571,7 @@ class Matrix:
             text = f"{text} ({clean(text_at(content, 'geo_uri'))})".strip()
         return text, spoilers
 
-    def _file(self, event: Event, content: Json, kind: str) -> records.File:
+    def _file(self, event: MatrixEvent, content: Json, kind: str) -> records.File:
         body = text_at(content, "body")
         name = clean(text_at(content, "filename") or body) or "file"
         address = text_at(content, "url") or text_at(content, "file", "url")

@@ -71,7 +71,7 @@ def event_id(event: Json, version: int) -> str:
     return f"${encode(digest).decode().rstrip('=')}"
 
 
-class Event(
+class MatrixEvent(
     Struct, dict=True, rename={"time_ms": "origin_server_ts", "given_id": "event_id"}
 ):
     """An event."""
@@ -137,7 +137,7 @@ class Room(Struct):
     name: str = ""
     topic: str = ""
     version: int = 10
-    state: dict[str, Event] = field(default_factory=dict)
+    state: dict[str, MatrixEvent] = field(default_factory=dict)
     """Type → the newest such event of the state."""
     members: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Everybody who was there or was invited → (depth of the event,
@@ -188,6 +188,6 @@ class Relations(Struct):
     """Id of a reaction → id of the message, reaction."""
     newest: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     """Id of a message → (person, key) → id of the newest such reaction."""
-    redactions: dict[str, Event] = field(default_factory=dict)
+    redactions: dict[str, MatrixEvent] = field(default_factory=dict)
     """Id of an event → the one that redacts it, or itself: the server has taken
     its content."""

@@ -16,7 +16,12 @@ import msgspec
 from imserver.plugin.wire import Limit
 
 from .live import MARK, LiveError
-from .mattermost_server import Channel, MattermostServer, Post, Reaction
+from .mattermost_server import (
+    MattermostServer,
+    ServerChannel,
+    ServerPost,
+    ServerReaction,
+)
 from .writing import file_name
 
 FILE_BYTES: Final = 256 << 20
@@ -30,7 +35,7 @@ _CHANNEL: Final = re.compile(r"(?<![\w~])~([a-z0-9_-]{1,64})")
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class News:
+class MattermostNews:
     """What has changed on a server, as one archive. ``marks`` gets the messages
     of ours that are there, ``done`` what was written: id of a post → its time
     then; address of a file → 0."""
@@ -48,7 +53,7 @@ class News:
             marks,
             done,
         )
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, ServerChannel] = {}
         """Those that the archive names."""
         self._others: dict[str, None] = {}
         """Ids of users that it names, beside members."""
@@ -58,11 +63,17 @@ class News:
         """What is due for the next archive, as this one is large."""
 
     def run(
-        self, due: Mapping[str, bool], reactions: list[tuple[str, Reaction]], since: int
+        self,
+        due: Mapping[str, bool],
+        reactions: list[tuple[str, ServerReaction]],
+        since: int,
     ) -> int:
         """Write what has changed, if anything has, and return the time of the
         last change; 0: nothing has."""
-        path, reacted = self._folder / "import.jsonl", dict[str, dict[str, Post]]()
+        path, reacted = (
+            self._folder / "import.jsonl",
+            dict[str, dict[str, ServerPost]](),
+        )
         for id in {reaction.post_id for _, reaction in reactions}:
             if (post := self._server.post(id)) is not None:
                 reacted.setdefault(post.channel_id, {})[post.id] = post
@@ -92,7 +103,7 @@ class News:
             path.unlink()
         return self._until
 
-    def _is_news(self, post: Post, since: int) -> bool:
+    def _is_news(self, post: ServerPost, since: int) -> bool:
         """Whether a post has changed, and is none of ours."""
         mark = (post.props or {}).get(MARK)
         if type(mark) is int:
@@ -107,11 +118,11 @@ class News:
     # --- posts ----------------------------------------------------------------
 
     def _threads(
-        self, some: list[Post], posts: dict[str, Post]
-    ) -> Iterator[list[Post]]:
+        self, some: list[ServerPost], posts: dict[str, ServerPost]
+    ) -> Iterator[list[ServerPost]]:
         """Posts as threads, each with its first post. The order is that of an
         export: by ids."""
-        threads: dict[str, list[Post]] = {}
+        threads: dict[str, list[ServerPost]] = {}
         for post in sorted(some, key=lambda each: each.id):
             replies = threads.setdefault(post.root_id or post.id, [])
             if post.root_id:
@@ -124,9 +135,9 @@ class News:
     def _put_thread(
         self,
         file: IO[bytes],
-        channel: Channel,
-        thread: list[Post],
-        ended: list[Reaction],
+        channel: ServerChannel,
+        thread: list[ServerPost],
+        ended: list[ServerReaction],
     ) -> None:
         self._meet(channel, thread, ended)
         rows = [self._row(post, ended) for post in thread]
@@ -140,7 +151,10 @@ class News:
         _put(file, kind, where | rows[0] | {"replies": rows[1:]})
 
     def _meet(
-        self, channel: Channel, thread: list[Post], ended: list[Reaction]
+        self,
+        channel: ServerChannel,
+        thread: list[ServerPost],
+        ended: list[ServerReaction],
     ) -> None:
         """Ask for all whom posts and their texts name."""
         reactions = [
@@ -165,7 +179,7 @@ class News:
             if each.name in named and each.team_id == channel.team_id:
                 self._name(each)
 
-    def _row(self, post: Post, ended: list[Reaction]) -> dict[str, Any]:
+    def _row(self, post: ServerPost, ended: list[ServerReaction]) -> dict[str, Any]:
         given, more = self._reactions(post.metadata.reactions or ()), dict[str, Any]()
         if post.delete_at:
             more["deleted_at"] = post.delete_at
@@ -190,7 +204,7 @@ class News:
             **more,
         }
 
-    def _reactions(self, reactions: Iterable[Reaction]) -> list[dict[str, str]]:
+    def _reactions(self, reactions: Iterable[ServerReaction]) -> list[dict[str, str]]:
         return [
             {"user": self._user(each.user_id), "emoji_name": each.emoji_name}
             for each in reactions
@@ -199,7 +213,7 @@ class News:
     def _user(self, id: str) -> str:
         return self._server.users[id].username if id in self._server.users else id
 
-    def _files(self, post: Post) -> Iterator[str]:
+    def _files(self, post: ServerPost) -> Iterator[str]:
         """The paths of files, as an export has them, in which the server's
         clock shows UTC."""
         for each in post.metadata.files or ():
@@ -236,10 +250,10 @@ class News:
 
     # --- people and channels --------------------------------------------------
 
-    def _name(self, channel: Channel) -> None:
+    def _name(self, channel: ServerChannel) -> None:
         self._channels[channel.id] = channel
 
-    def _names_in(self, channel: Channel) -> list[str]:
+    def _names_in(self, channel: ServerChannel) -> list[str]:
         return [self._user(each.user_id) for each in self._server.members(channel.id)]
 
     def _put_heads(self, file: IO[bytes]) -> None:

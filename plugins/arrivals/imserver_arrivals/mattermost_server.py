@@ -22,13 +22,13 @@ _MOST_NAMES: Final = 100_000
 """Names that are remembered, also of nobody: any text may have some."""
 
 
-class Team(mattermost.Team, kw_only=True):
+class ServerTeam(mattermost.Team, kw_only=True):
     """A team, as an export has it, and its id."""
 
     id: str
 
 
-class Channel(Struct):
+class ServerChannel(Struct):
     """``type``: ``O`` (public), ``P`` (private), ``D`` (direct) or ``G``
     (direct, of several)."""
 
@@ -43,14 +43,14 @@ class Channel(Struct):
     last_post_at: int = 0
 
 
-class Member(Struct):
+class ServerMember(Struct):
     """A member of a channel."""
 
     user_id: str
     roles: str = ""
 
 
-class User(Struct):
+class ServerUser(Struct):
     """A user, or a bot."""
 
     id: str
@@ -64,7 +64,7 @@ class User(Struct):
     is_bot: bool = False
 
 
-class Reaction(Struct):
+class ServerReaction(Struct):
     """A reaction to a post."""
 
     user_id: str
@@ -81,7 +81,7 @@ class FileInfo(Struct):
     create_at: int = 0
 
 
-class CustomEmoji(Struct):
+class ServerEmoji(Struct):
     """An own emoji that a post or a reaction to it has."""
 
     id: str
@@ -91,12 +91,12 @@ class CustomEmoji(Struct):
 class Metadata(Struct):
     """What comes with a post."""
 
-    reactions: list[Reaction] | None = None
+    reactions: list[ServerReaction] | None = None
     files: list[FileInfo] | None = None
-    emojis: list[CustomEmoji] | None = None
+    emojis: list[ServerEmoji] | None = None
 
 
-class Post(Struct):
+class ServerPost(Struct):
     """``original_id``: an edited post has its older texts as deleted posts,
     which name it so. ``message_source``: the text, if the server has changed
     the addresses of pictures in ``message``."""
@@ -122,7 +122,7 @@ class PostList(Struct):
     """An answer with posts. ``posts`` has those to which they reply, too."""
 
     order: list[str]
-    posts: dict[str, Post]
+    posts: dict[str, ServerPost]
 
 
 class MattermostServer:
@@ -131,21 +131,21 @@ class MattermostServer:
 
     def __init__(self, address: str, token: str) -> None:
         self.web = Server(f"{address}/api/v4", {"Authorization": f"Bearer {token}"})
-        self.teams: dict[str, Team] = {}
-        self.channels: dict[str, Channel] = {}
-        self.users: dict[str, User] = {}
+        self.teams: dict[str, ServerTeam] = {}
+        self.channels: dict[str, ServerChannel] = {}
+        self.users: dict[str, ServerUser] = {}
         self._ids: dict[str, str] = {}
         """Name of a user → the id; ``""``: nobody has it."""
-        self._members: dict[str, list[Member]] = {}
+        self._members: dict[str, list[ServerMember]] = {}
 
     def look_around(self) -> None:
         """Ask again for everything, and for the teams and channels at once."""
         for cache in (self.users, self._ids, self._members, self.channels, self.teams):
             cache.clear()
-        for team in self.web.get(list[Team], "/users/me/teams"):
+        for team in self.web.get(list[ServerTeam], "/users/me/teams"):
             self.teams[team.id] = team
             channels = self.web.get(
-                list[Channel], f"/users/me/teams/{team.id}/channels"
+                list[ServerChannel], f"/users/me/teams/{team.id}/channels"
             )
             self.channels.update((each.id, each) for each in channels)
 
@@ -159,24 +159,24 @@ class MattermostServer:
         self.users.clear()
         self._ids.clear()
 
-    def channel(self, id: str) -> Channel | None:
+    def channel(self, id: str) -> ServerChannel | None:
         """A channel; None: the account does not see it, or it is in a team
         without the account."""
         if id not in self.channels:
-            found = _if_there(lambda: self.web.get(Channel, f"/channels/{id}"))
+            found = _if_there(lambda: self.web.get(ServerChannel, f"/channels/{id}"))
             if found is None or (found.team_id and found.team_id not in self.teams):
                 return None
             self.channels[id] = found
         return self.channels[id]
 
-    def members(self, channel: str) -> list[Member]:
+    def members(self, channel: str) -> list[ServerMember]:
         """The members of a channel. Their users are known then."""
         if channel not in self._members:
-            members: list[Member] = []
+            members: list[ServerMember] = []
             for page in count():
                 query = f"page={page}&per_page={_PER_PAGE}"
                 some = self.web.get(
-                    list[Member], f"/channels/{channel}/members?{query}"
+                    list[ServerMember], f"/channels/{channel}/members?{query}"
                 )
                 members += some
                 if len(some) < _PER_PAGE:
@@ -190,10 +190,12 @@ class MattermostServer:
         new = [id for id in dict.fromkeys(ids) if id not in self.users]
         for start in range(0, len(new), _PER_PAGE):
             self._learn(
-                self.web.post(list[User], "/users/ids", new[start : start + _PER_PAGE])
+                self.web.post(
+                    list[ServerUser], "/users/ids", new[start : start + _PER_PAGE]
+                )
             )
 
-    def named(self, names: Collection[str]) -> list[User]:
+    def named(self, names: Collection[str]) -> list[ServerUser]:
         """The users who have these names, as far as there are any."""
         if len(self._ids) > _MOST_NAMES:
             self._ids.clear()
@@ -201,14 +203,14 @@ class MattermostServer:
         for start in range(0, len(new), _PER_PAGE):
             some = new[start : start + _PER_PAGE]
             self._ids.update(dict.fromkeys(some, ""))
-            self._learn(self.web.post(list[User], "/users/usernames", some))
+            self._learn(self.web.post(list[ServerUser], "/users/usernames", some))
         return [self.users[id] for name in names if (id := self._ids[name])]
 
-    def _learn(self, users: list[User]) -> None:
+    def _learn(self, users: list[ServerUser]) -> None:
         for user in users:
             self.users[user.id], self._ids[user.username] = user, user.id
 
-    def posts(self, channel: str, since: int) -> dict[str, Post]:
+    def posts(self, channel: str, since: int) -> dict[str, ServerPost]:
         """The posts of a channel that have changed since a time, and those to
         which they reply."""
         path = f"/channels/{channel}/posts"
@@ -224,9 +226,9 @@ class MattermostServer:
                 break
         return posts
 
-    def post(self, id: str) -> Post | None:
+    def post(self, id: str) -> ServerPost | None:
         """A post; None: it is gone."""
-        return _if_there(lambda: self.web.get(Post, f"/posts/{id}"))
+        return _if_there(lambda: self.web.get(ServerPost, f"/posts/{id}"))
 
 
 def _if_there(ask: Callable[[], T]) -> T | None:

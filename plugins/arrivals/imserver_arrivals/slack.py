@@ -160,7 +160,7 @@ class Profile(Struct):
     bot_id: str | None = None
 
 
-class User(Struct):
+class SlackUser(Struct):
     """A row of ``users.json``."""
 
     id: str
@@ -177,7 +177,7 @@ class Text(Struct):
     value: str | None = None
 
 
-class Pin(Struct):
+class SlackPin(Struct):
     """A pinned message: its ``ts``, and who has pinned it when."""
 
     id: str = ""
@@ -197,7 +197,7 @@ class Conversation(Struct):
     members: list[str] | None = None
     topic: Text | None = None
     purpose: Text | None = None
-    pins: list[Pin] | None = None
+    pins: list[SlackPin] | None = None
     kind: GroupKind = "closed"
     folder: str = ""
 
@@ -207,14 +207,14 @@ class Conversation(Struct):
         return list(dict.fromkeys(self.members or ()))
 
 
-class Reaction(Struct):
+class SlackReaction(Struct):
     """An emoji, by its name in Slack, and who has reacted with it."""
 
     name: str
     users: list[str] | None = None
 
 
-class File(Struct):
+class SlackFile(Struct):
     """A file of a message. The export has its name; its bytes are at Slack."""
 
     id: str = ""
@@ -243,7 +243,7 @@ class Comment(Struct):
     comment: str | None = None
 
 
-class Attachment(Struct):
+class SlackAttachment(Struct):
     """What an app adds to a message."""
 
     fallback: str | None = None
@@ -261,7 +261,7 @@ class Item(Struct):
     ts: str = ""
 
 
-class Message(Struct):
+class SlackMessage(Struct):
     """A message or an event of a conversation: of an export, or as the API
     tells what happens."""
 
@@ -274,12 +274,12 @@ class Message(Struct):
     username: str | None = None
     text: str | None = None
     thread_ts: str | None = None
-    reactions: list[Reaction] | None = None
-    files: list[File | None] | None = None
-    file: File | None = None
+    reactions: list[SlackReaction] | None = None
+    files: list[SlackFile | None] | None = None
+    file: SlackFile | None = None
     comment: Comment | None = None
     edited: Any = None
-    attachments: list[Attachment] | None = None
+    attachments: list[SlackAttachment] | None = None
     blocks: Any = None
     user_profile: Profile | None = None
     bot_profile: Profile | None = None
@@ -287,9 +287,9 @@ class Message(Struct):
     topic: str | None = None
     purpose: str | None = None
     inviter: str | None = None
-    message: "Message | None" = None
+    message: "SlackMessage | None" = None
     """What an edited message has become."""
-    previous_message: "Message | None" = None
+    previous_message: "SlackMessage | None" = None
     deleted_ts: str | None = None
     item: Item | None = None
     reaction: str | None = None
@@ -334,7 +334,7 @@ class Message(Struct):
         return f"name:{name}"[:MOST_ID_CHARACTERS] if name else ""
 
 
-_MESSAGES: Final = RecordReader(Message)
+_MESSAGES: Final = RecordReader(SlackMessage)
 _read_array: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -388,7 +388,9 @@ class SlackExport:
         self._texts = Texts(set(), {})
 
         self.users = [
-            user for user in self._rows("users.json", User) if ID.fullmatch(user.id)
+            user
+            for user in self._rows("users.json", SlackUser)
+            if ID.fullmatch(user.id)
         ]
         self._read_bots()
         self.conversations: list[Conversation] = []
@@ -556,7 +558,7 @@ class SlackExport:
         )
 
     def _records(
-        self, conversation: Conversation, message: Message, known: set[str]
+        self, conversation: Conversation, message: SlackMessage, known: set[str]
     ) -> Iterator[Record]:
         """The record of a message, behind that of its sender if no list has
         named them. ``known``: the ids of those who have a record."""
@@ -588,7 +590,7 @@ class SlackExport:
             yield self._message(message, group, sender)
 
     def _newcomers(
-        self, message: Message, sender: str, known: set[str]
+        self, message: SlackMessage, sender: str, known: set[str]
     ) -> Iterator[Record]:
         """The people of a message whom no list has named: a bot that it says
         was added, and its sender."""
@@ -606,7 +608,7 @@ class SlackExport:
                 known.add(sender)
                 yield records.Person(sender, nickname, why="in no list")
 
-    def _change(self, message: Message, group: str, sender: str) -> Change:
+    def _change(self, message: SlackMessage, group: str, sender: str) -> Change:
         """What a message says has happened in its group."""
         kind = message.kind
         id = f"{group}.{message.ts}"
@@ -625,7 +627,7 @@ class SlackExport:
         description = self._texts.convert(message.topic or message.purpose or "")
         return change(person=sender, kind="description", text=description)
 
-    def _message(self, message: Message, group: str, sender: str) -> Record:
+    def _message(self, message: SlackMessage, group: str, sender: str) -> Record:
         kind = message.kind
         if kind not in TEXTS:
             self.problems.note(f"kind {kind[:60]} (imported as text)", group=group)
@@ -657,7 +659,7 @@ class SlackExport:
             files=[_file(file) for file in files if file is not None],
         )
 
-    def _nickname(self, message: Message) -> str:
+    def _nickname(self, message: SlackMessage) -> str:
         """The name of a sender whom no list names: a guest of a shared channel,
         an app, or somebody who was deleted."""
         names = [message.username]
@@ -685,7 +687,7 @@ class SlackExport:
 
     def _day(
         self, conversation: Conversation, name: str, notes: Problems
-    ) -> list[Message]:
+    ) -> list[SlackMessage]:
         where = f"{conversation.folder}/{name}"
         is_day = _DAY.fullmatch(name.rpartition("/")[2])
         messages = []
@@ -789,7 +791,7 @@ def _id_of_folder(folder: str) -> str:
     return f"X{hashlib.blake2b(folder.encode(), digest_size=12).hexdigest().upper()}"
 
 
-def _person(user: User) -> records.Person:
+def _person(user: SlackUser) -> records.Person:
     """The person of a row of ``users.json``. Bots and deactivated users have
     nothing to log in with."""
     profile = user.profile or Profile()
@@ -802,7 +804,7 @@ def _person(user: User) -> records.Person:
     return replace(person, login=user.name or "", email=profile.email or "")
 
 
-def _edited(message: Message) -> Message | None:
+def _edited(message: SlackMessage) -> SlackMessage | None:
     """What the message has become that an event says was edited; None: it is
     no such event."""
     newest = message.message
@@ -816,14 +818,14 @@ def _edited(message: Message) -> Message | None:
     return newest
 
 
-def _sender_of(message: Message) -> str:
+def _sender_of(message: SlackMessage) -> str:
     """The sender of a message, or of the one that it takes back; ``""``: there
     is none."""
     before = message.previous_message
     return message.sender or (before.sender if before is not None else "")
 
 
-def _removal(message: Message, group: str, sender: str) -> records.Removal:
+def _removal(message: SlackMessage, group: str, sender: str) -> records.Removal:
     """The message, or the reaction, that an event says was taken back."""
     if message.kind == "message_deleted":
         ts = message.deleted_ts
@@ -834,7 +836,7 @@ def _removal(message: Message, group: str, sender: str) -> records.Removal:
     return records.Removal(group, sender, message.time_ms, f"{group}.{ts}", reaction)
 
 
-def _reactions(message: Message) -> Iterator[records.Reaction]:
+def _reactions(message: SlackMessage) -> Iterator[records.Reaction]:
     for reaction in message.reactions or ():
         for id in reaction.users or ():
             yield _reaction(id, reaction.name)
@@ -844,7 +846,7 @@ def _reaction(person: str, name: str) -> records.Reaction:
     return records.Reaction(person, emoji_named(name) or f":{name}:", name)
 
 
-def _file(file: File) -> records.File:
+def _file(file: SlackFile) -> records.File:
     address = (file.url_private or "") if file.is_external else ""
     if address.startswith(("http://", "https://")):
         return records.File(file.id, file.title or file.name or "", address)
@@ -916,7 +918,7 @@ def _escaped(text: str) -> str:
 # --- messages of apps ---------------------------------------------------------
 
 
-def text_of(message: Message) -> str:
+def text_of(message: SlackMessage) -> str:
     """The text of a message with the tables in its blocks; of an app also what
     it says in attachments, or in blocks alone."""
     text = message.text or (message.comment.comment if message.comment else "") or ""
@@ -945,7 +947,7 @@ def _of_table(block: Any, depth: int) -> str:
     return "\n".join(lines)
 
 
-def _of_attachment(given: Attachment, text: str) -> str:
+def _of_attachment(given: SlackAttachment, text: str) -> str:
     link = given.title_link or ""
     if link and link in text:  # Slack's preview of a link that the message has
         return ""

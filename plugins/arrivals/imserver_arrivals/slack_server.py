@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from .live import LiveError, Server, checked_address
-from .slack import ID, Conversation, User
+from .slack import ID, Conversation, SlackUser
 
 FILE_BYTES: Final = 256 << 20
 """Of one file. A larger one comes with its name only."""
@@ -63,7 +63,7 @@ _PASSING: Final = (
 )
 
 
-class Channel(Conversation):
+class SlackChannel(Conversation):
     """A conversation as the API tells it."""
 
     is_member: bool | None = False
@@ -135,10 +135,10 @@ class SlackServer:
         """Envelopes that are not acknowledged: their connection and id."""
         self._known: dict[str, None] = {}
         """Ids of the last events."""
-        self.users: dict[str, User] = {}
+        self.users: dict[str, SlackUser] = {}
         self._strangers = set[str]()
         """Ids of users of whom Slack tells nothing."""
-        self.channels: dict[str, Channel] = {}
+        self.channels: dict[str, SlackChannel] = {}
         """Channels that were asked for: without members until these are."""
         self.events: list[dict[str, Any]] = []
         """Events that may not be stored yet."""
@@ -215,7 +215,7 @@ class SlackServer:
         for rows in self.pages("users.list", "members"):
             self.meet(rows)
         for rows in self.pages("conversations.list", "channels", types=_KINDS):
-            for channel in filter(None, (converted(row, Channel) for row in rows)):
+            for channel in filter(None, (converted(row, SlackChannel) for row in rows)):
                 channel.members = None
                 if may_join and not (
                     channel.is_member or channel.is_private or channel.is_archived
@@ -236,12 +236,12 @@ class SlackServer:
             row = self.call("users.info", user=user).get("user")
             self._strangers.update({user}.difference(self.meet([row])))
 
-    def channel(self, id: str) -> Channel | None:
+    def channel(self, id: str) -> SlackChannel | None:
         """A channel with its members; None: the account does not see it."""
         channel = self.channels.get(id)
         if channel is None:
             channel = converted(
-                self.call("conversations.info", channel=id).get("channel"), Channel
+                self.call("conversations.info", channel=id).get("channel"), SlackChannel
             )
             if channel is None or channel.id != id:
                 return None
@@ -259,7 +259,7 @@ class SlackServer:
         users = [
             user
             for row in rows
-            if (user := converted(row, User)) is not None and ID.fullmatch(user.id)
+            if (user := converted(row, SlackUser)) is not None and ID.fullmatch(user.id)
         ]
         self.users.update((each.id, each) for each in users)
         return [each.id for each in users]

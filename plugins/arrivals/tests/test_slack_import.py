@@ -340,10 +340,10 @@ def test_every_text_has_a_limit_and_takes_linear_time() -> None:
 
 
 def test_apps_say_it_in_attachments_and_blocks() -> None:
-    build = export_module.Attachment(
+    build = export_module.SlackAttachment(
         title="Build", title_link="https://ci.org", text="failed"
     )
-    message = export_module.Message("1.0", attachments=[build])
+    message = export_module.SlackMessage("1.0", attachments=[build])
     assert TEXTS.convert(text_of(message)) == "Build (https://ci.org)\nfailed"
     parts: list[dict[str, Any]] = [
         {"type": "text", "text": "hi "},
@@ -356,12 +356,13 @@ def test_apps_say_it_in_attachments_and_blocks() -> None:
         }
     ]
     assert (
-        TEXTS.convert(text_of(export_module.Message("1.0", blocks=blocks))) == "hi 🎉"
+        TEXTS.convert(text_of(export_module.SlackMessage("1.0", blocks=blocks)))
+        == "hi 🎉"
     )
     deep: Any = {"type": "section"}
     for _ in range(500):
         deep = {"type": "section", "elements": [deep]}
-    assert text_of(export_module.Message("1.0", blocks=[deep])) == ""
+    assert text_of(export_module.SlackMessage("1.0", blocks=[deep])) == ""
 
 
 def test_names_of_emoji_and_times() -> None:
@@ -568,12 +569,16 @@ def test_tables_come_beside_the_text_of_a_message() -> None:
     ]
     table = {"type": "table", "rows": rows}
     assert text_of(
-        export_module.Message("1.0", text="hi", blocks=[{"type": "divider"}, table])
+        export_module.SlackMessage(
+            "1.0", text="hi", blocks=[{"type": "divider"}, table]
+        )
     ) == ("hi\na | b c\n | ")
-    assert text_of(export_module.Message("1.0", blocks=[table])) == "a | b c\n |"
-    pasted = export_module.Attachment(fallback="[no preview available]", blocks=[table])
+    assert text_of(export_module.SlackMessage("1.0", blocks=[table])) == "a | b c\n |"
+    pasted = export_module.SlackAttachment(
+        fallback="[no preview available]", blocks=[table]
+    )
     assert (
-        text_of(export_module.Message("1.0", text="hi", attachments=[pasted]))
+        text_of(export_module.SlackMessage("1.0", text="hi", attachments=[pasted]))
         == "hi\na | b c\n |"
     )
 

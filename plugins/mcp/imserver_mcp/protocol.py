@@ -76,7 +76,7 @@ class RpcRefused(Exception):
         self.answer = error_response(id, McpError(code, message, data))
 
 
-class Message(Struct, frozen=True):
+class RpcMessage(Struct, frozen=True):
     """A request of a client. ``id``: None in a notification, and in a response
     of the client. ``client``: what it can, in 2026-07-28."""
 
@@ -106,7 +106,7 @@ class Message(Struct, frozen=True):
         return value or {}
 
 
-def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
+def read_message(body: bytes, headers: Mapping[str, str]) -> RpcMessage:
     """The message of a request. Raises RpcRefused."""
     whole = _decoded(body)
     id = whole.get("id")
@@ -114,7 +114,7 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
     params = whole.get("params", {})
     is_id = isinstance(id, int | str) and not isinstance(id, bool)
     if method is None and is_id and headers.get("mcp-protocol-version") != MODERN:
-        return Message("", None, {}, LEGACY[0])  # a response: nothing was asked
+        return RpcMessage("", None, {}, LEGACY[0])  # a response: nothing was asked
     if not isinstance(method, str) or ("id" in whole and not is_id):
         raise RpcRefused(
             None,
@@ -143,16 +143,16 @@ def _with_version(
     method: str,
     params: dict[str, Any],
     headers: Mapping[str, str],
-) -> Message:
+) -> RpcMessage:
     """A message of the revision that it names: in the header in older ones, in
     header and body in 2026-07-28. Raises RpcRefused."""
     named = headers.get("mcp-protocol-version")
     meta = params.get("_meta")
     version = meta.get(f"{META}protocolVersion") if isinstance(meta, dict) else None
     if version is None and (method == "initialize" or named is None or named in LEGACY):
-        return Message(method, id, params, named if named in LEGACY else LEGACY[0])
+        return RpcMessage(method, id, params, named if named in LEGACY else LEGACY[0])
     if id is None:
-        return Message(method, None, params, MODERN)
+        return RpcMessage(method, None, params, MODERN)
     if version is None and named != MODERN:
         version = named
     elif (
@@ -171,7 +171,7 @@ def _with_version(
     if version != MODERN:
         data = {"supported": VERSIONS, "requested": version}
         raise RpcRefused(id, Code.NO_VERSION, "Unsupported protocol version", data)
-    return Message(method, id, params, MODERN, _client_of(meta))
+    return RpcMessage(method, id, params, MODERN, _client_of(meta))
 
 
 def _client_of(meta: Any) -> Any:

@@ -27,7 +27,7 @@ from imserver.plugin.storage import PooledStatements, Runner, Store
 from imserver.plugin.wire import Limit
 
 from .declared import TASKS, Round, Task, TaskCall
-from .protocol import MODERN, Code, McpError, Message
+from .protocol import MODERN, Code, McpError, RpcMessage
 from .receipts import KEY, act_of, audit_of, receipt_of
 from .turn import InputRequired, RouteRefused, Turn
 
@@ -218,7 +218,9 @@ class TaskTurn(Turn):
         what = task.what
         self.request = HttpRequest("POST", "/mcp", b"", b"", {}, "")
         self.params = {"name": what.tool, "arguments": what.arguments}
-        self.message = Message("tools/call", task.id, self.params, MODERN, what.client)
+        self.message = RpcMessage(
+            "tools/call", task.id, self.params, MODERN, what.client
+        )
         self.principal, self.app, self.user = what.principal, task.app, task.user
         self.responses, self.state = task.rounds.responses, task.rounds.state
         self._runs = 0

@@ -28,7 +28,15 @@ from imserver.plugin.services import Core
 from imserver.plugin.wire import Dialect, DialectState, Head, Stream, StreamEncoding
 
 from .declared import Task
-from .protocol import TASK_EXTENSION, Code, McpError, Message, Seal, notification, sse
+from .protocol import (
+    TASK_EXTENSION,
+    Code,
+    McpError,
+    RpcMessage,
+    Seal,
+    notification,
+    sse,
+)
 
 NAME: Final = "mcp"
 PREFIX: Final = "/api/v1"
@@ -111,7 +119,7 @@ class Turn:
     def admit(self, call: Call) -> None:
         """The request was read and authorised. ``user``: for whom it is made;
         ``""``: nobody was named."""
-        self.message: Message = call.input
+        self.message: RpcMessage = call.input
         self.principal: Principal = call.principal
         self.app, self.user, self.params = (
             call.app or GOCHAT,

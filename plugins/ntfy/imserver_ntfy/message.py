@@ -58,7 +58,7 @@ class Action(Struct, omit_defaults=True):
     value: str = ""
 
 
-class Message(Struct, omit_defaults=True):
+class NtfyMessage(Struct, omit_defaults=True):
     """A message, or (``event``) a sign of life of a stream. ``time``,
     ``expires``: Unix seconds."""
 
@@ -79,10 +79,10 @@ class Message(Struct, omit_defaults=True):
     encoding: str = ""
 
 
-def new_message(event: str, topic: str) -> Message:
+def new_message(event: str, topic: str) -> NtfyMessage:
     """A message of this kind (``message``, ``open``, ``keepalive``) without
     content."""
-    return Message(token_urlsafe(9), int(time()), event, topic)
+    return NtfyMessage(token_urlsafe(9), int(time()), event, topic)
 
 
 def bad(code: int, text: str) -> ApiProblem:
@@ -235,7 +235,7 @@ def read_json(body: bytes) -> dict[str, str]:
 
 def read_message(
     topic: str, parameters: Parameters, body: bytes, most_bytes: int
-) -> Message:
+) -> NtfyMessage:
     """The message that a request publishes to a topic. Raises ApiProblem."""
     get, message = parameters.get, new_message("message", topic)
     for names, (code, text) in REFUSED.items():

@@ -12,7 +12,7 @@ import msgspec
 
 from imserver.plugin.wire import Dialect, DialectState, Event
 
-from .message import Message, Parameters, bad, new_message
+from .message import NtfyMessage, Parameters, bad, new_message
 
 NAME: Final = "ntfy"
 """Name of the feature and its dialect, namespace of its channels, and type of
@@ -21,7 +21,7 @@ MAX_TOPICS: Final = 100
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _WORD: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
 """A topic, or an id."""
-_decode = msgspec.json.Decoder(Message).decode
+_decode = msgspec.json.Decoder(NtfyMessage).decode
 
 
 def channel_of(topic: str) -> str:
@@ -32,7 +32,7 @@ def channel_of(topic: str) -> str:
     return f"{NAME}:{topic}"
 
 
-def message_of(event: Event) -> Message | None:
+def message_of(event: Event) -> NtfyMessage | None:
     """The message that a publication is; None: it is none of a topic."""
     part = event.channel
     if event.kind != "msg" or part is None or not part.name.startswith(f"{NAME}:"):
@@ -53,7 +53,7 @@ def message_of(event: Event) -> Message | None:
     return message
 
 
-Since = Callable[[Message, int], bool]
+Since = Callable[[NtfyMessage, int], bool]
 """Whether a message is before the first one that a subscriber wants: (message,
 number of newer ones)."""
 
@@ -115,7 +115,7 @@ class Wish(DialectState, kw_only=True):
             tags=frozenset(parameters.tags()),
         )
 
-    def accepts(self, message: Message) -> bool:
+    def accepts(self, message: NtfyMessage) -> bool:
         """Whether the subscriber wants this message."""
         own = (message.id, message.message, message.title)
         wanted = all(
@@ -139,7 +139,7 @@ class NtfyDialect(Dialect):
     pinged = True
 
     def __init__(
-        self, encode: Callable[[Message], bytes], content_type: str = ""
+        self, encode: Callable[[NtfyMessage], bytes], content_type: str = ""
     ) -> None:
         self.encode = encode
         self.content_type = content_type
@@ -162,7 +162,7 @@ class NtfyDialect(Dialect):
         return self.encode(new_message("keepalive", state.topics))
 
 
-def _event(message: Message) -> bytes:
+def _event(message: NtfyMessage) -> bytes:
     name = (
         b"" if message.event == "message" else b"event: %b\n" % message.event.encode()
     )
