@@ -175,15 +175,16 @@ class Api:
     ) -> None:
         """Count a request with a key, and what is deprecated in any, but not
         who people are or where."""
-        app, old = ("", ()) if call is None else (call.app, call.old)
-        key, host = (
-            by.key if by.kind == "key" else by.kind,
-            "" if by.user or by.staff else request.host,
-        )
-        if by.kind == "key" or "" in endpoint.route.deprecated:
+        is_key = by.kind == "key"
+        key = by.key if is_key else by.kind
+        host = "" if by.user or by.staff else request.host
+        app = "" if call is None else call.app
+        if is_key or "" in endpoint.route.deprecated:
             self.uses.add((key, endpoint.name, app, host), refused)
-        for form in old:
-            self.uses.add((key, f"{endpoint.name} {form}", app, host), refused)
+        # most requests use no form of before
+        if call is not None and call.old:
+            for form in call.old:
+                self.uses.add((key, f"{endpoint.name} {form}", app, host), refused)
 
     def report(
         self,

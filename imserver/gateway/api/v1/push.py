@@ -336,7 +336,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
             device = None if push.device is UNSET else push.device
             outcomes = publishing.to_each(app, [push.user], [event], seconds, device)
         elif push.users is not UNSET:
-            outcomes = publishing.to_users(app, push.users, event, seconds)
+            events = [event] * len(push.users)
+            outcomes = publishing.to_each(app, push.users, events, seconds)
         else:
             except_users = tuple(push.except_users)
             outcomes = publishing.to_targets(
