@@ -123,7 +123,7 @@ def test_retired_words_are_no_part_of_a_name(folder: str) -> None:
     assert {name: paths for name, paths in wrong.items() if paths} == {}
 
 
-@pytest.mark.parametrize("package", (*PACKAGES, *PLUGINS))
+@pytest.mark.parametrize("package", [*PACKAGES, *PLUGINS])
 def test_public_class_names_are_unique_in_a_package(package: str) -> None:
     twice = {
         name: paths

@@ -56,14 +56,14 @@ _GROUPS: Final = Path("/sys/fs/cgroup")
 class Behaviour(Struct, frozen=True):
     """What is assumed of connected users. Each sends ``messages`` an hour,
     which so many connected ``receivers`` get, and gets ``pushes`` of back ends.
-    ``online``: their share of all users, in percent. ``minutes``: in which they
+    ``online``: their share of all users, in percent. ``restart_seconds``: in which they
     come back after a restart."""
 
     messages: float = 10
     receivers: float = 5
     pushes: float = 10
     online: float = 30
-    minutes: float = 5
+    restart_seconds: float = 300
 
 
 class Costs(Struct, frozen=True):
@@ -184,7 +184,7 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
         ),
         UserLimit(int(working * SHARE * 1e6 / busy), "processor", share, more),
         UserLimit(
-            int(user.minutes * 60 * logins),
+            int(user.restart_seconds * logins),
             "a restart",
             f"{logins:,.0f} logins a second",
             more,

@@ -62,6 +62,7 @@ SLOW_SECONDS: Final = 0.005
 slow."""
 MIN_REDIS: Final = (6, 2)
 BYTES_PER_PAGE: Final = 4096
+_DAY_SECONDS: Final = 86_400
 _TRIES: Final = 9
 
 
@@ -863,7 +864,15 @@ def _of_capacity(
 @_of_capacity(
     "--online", 30, "which percentage of users is connected at the same time.", 100
 )
-@_of_capacity("--minutes", 5, "in which all are to be back after a restart.", 1440)
+@CommandLine.duration(
+    "--within",
+    "restart_seconds",
+    "With --capacity: in which all are to be back after a restart.",
+    "5m",
+    most=_DAY_SECONDS,
+    old="--minutes",
+    unit=60,
+)
 @long_work("checking")
 def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -> None:
     """Check this machine, the database, Redis and the public addresses, and say

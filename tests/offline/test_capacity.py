@@ -84,7 +84,10 @@ def test_more_that_a_user_does_holds_fewer_users() -> None:
         users_by_limit(Behaviour(messages=20))["stored messages"]
         == usual["stored messages"] // 2
     )
-    assert users_by_limit(Behaviour(minutes=1))["a restart"] == usual["a restart"] // 5
+    assert (
+        users_by_limit(Behaviour(restart_seconds=60))["a restart"]
+        == usual["a restart"] // 5
+    )
     assert "stored messages" not in users_by_limit(Behaviour(messages=0))
 
 

@@ -316,8 +316,9 @@ class Flusher:
             self._write_slice()
 
     def _write_slice(self) -> None:
-        permit = self.permit
-        bulk = self.bulk if permit is None or (self.bulk and permit.request()) else []
+        bulk = self.bulk
+        if bulk and self.permit is not None and not self.permit.request():
+            bulk = []
         if not bulk and len(self.dirty) <= PIECE_CONNECTIONS:
             batch, self.dirty = self.dirty, []
             self._write(batch)
@@ -335,8 +336,8 @@ class Flusher:
             self._write(batch)
             if over or not (self.dirty or bulk):
                 break
-        if permit is not None and not self.bulk:
-            permit.release()
+        if self.permit is not None and not self.bulk:
+            self.permit.release()
 
     def _write(self, batch: list[Writer]) -> None:
         same: list[bytes] = []

@@ -10,7 +10,13 @@ from typing import IO, Any
 import click
 
 from imserver.people.accounts import SmtpSettings, rules_of
-from imserver.plugin.commands import fail, opened, record_act, settings_options
+from imserver.plugin.commands import (
+    CommandLine,
+    fail,
+    opened,
+    record_act,
+    settings_options,
+)
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import Tenant
 from imserver.plugin.progress import long_work
@@ -26,7 +32,7 @@ from .report import print_problems, print_survey, report_rows, write_csv
 from .spool import Spool
 from .survey import Survey, survey
 from .uploads import FileIndex
-from .wish import Wish
+from .wish import DAY_SECONDS, Wish
 
 
 @click.command(
@@ -58,12 +64,15 @@ from .wish import Wish
     is_flag=True,
     help="Mail each person their link, by the smtp server of the settings.",
 )
-@click.option(
-    "--days",
-    type=click.IntRange(1, 90),
-    default=14,
-    show_default=True,
-    help="For how long the links are valid.",
+@CommandLine.duration(
+    "--valid",
+    "valid_seconds",
+    "For how long the links are valid.",
+    "14d",
+    least=DAY_SECONDS,
+    most=90 * DAY_SECONDS,
+    old="--days",
+    unit=DAY_SECONDS,
 )
 @click.option("--unread", is_flag=True, help="Leave the messages unread.")
 @click.option(
