@@ -973,6 +973,12 @@ class WriteTransaction:
         self._memory = memory
         self._known = known
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether a request has no outcome yet, so that the database is
+        needed."""
+        return any(request.outcome is None for request in self.requests)
+
     def __call__(self, sql: DirectStatements) -> None:
         self.commits = {}
         for app, requests in self.apps.items():

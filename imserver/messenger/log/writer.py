@@ -425,10 +425,12 @@ class LogWriter:
         self._current = transaction
         watches: list[gevent.Greenlet[..., None]] = []
         timer = gevent.get_hub().loop.timer(2 * self.seconds)
-        timer.start(lambda: watches.append(gevent.spawn(self._watch, transaction)))
-        began = perf_counter()
         try:
-            self._write(transaction, began)
+            if self._is_open_for(transaction):
+                timer.start(
+                    lambda: watches.append(gevent.spawn(self._watch, transaction))
+                )
+                self._write(transaction, perf_counter())
         except Exception:
             log.exception("the log could not be written")
             self._fail(transaction, StorageUnavailable("the log could not be written"))
@@ -438,15 +440,23 @@ class LogWriter:
             timer.close()
             gevent.killall(watches, block=False)
 
+    def _is_open_for(self, transaction: WriteTransaction) -> bool:
+        """Open the database for the first transaction that needs it. The time of
+        a transaction does not run meanwhile: to make a database takes longer
+        where the disk or the processor is busy. False: the requests have
+        failed."""
+        if self.connection is not None or not transaction.is_undecided:
+            return True
+        try:
+            self.connection = self._connect()
+        except StorageUnavailable as error:
+            self._fail(transaction, error)
+            return False
+        return True
+
     def _write(self, transaction: WriteTransaction, began: float) -> None:
-        if any(request.outcome is None for request in transaction.requests):
-            try:
-                if self.connection is None:
-                    self.connection = self._connect()
-            except StorageUnavailable as error:
-                self._fail(transaction, error)
-                return
-            connection = self.connection
+        connection = self.connection
+        if connection is not None and transaction.is_undecided:
             try:
                 self._transact(connection, transaction)
             except NotStored as error:

@@ -199,7 +199,7 @@ def test_another_app_does_not_wait_with_them(
 def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
     log: LogWriter, connection: Connection
 ) -> None:
-    log.listener = Pauses(600)
+    log.report_to(Pauses(600))
     done: list[Stored] = []
     send(log, "busy", done.append)
     until(lambda: done)
@@ -220,7 +220,7 @@ def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
 def test_what_waits_for_the_end_of_a_pause_is_stored_when_the_writer_closes(
     log: LogWriter, connection: Connection
 ) -> None:
-    log.listener = Pauses(60)
+    log.report_to(Pauses(60))
     done: list[Stored] = []
     send(log, "busy", done.append)
     until(lambda: done)
@@ -247,6 +247,22 @@ def test_a_transaction_that_does_not_end_fails_with_what_waits_behind_it(
     until(lambda: len(done) == 4)
     assert done[3] == REFUSED
     assert connection.batches == [["busy"], ["busy"]], "what failed is not stored later"
+
+
+def test_the_time_of_a_transaction_does_not_run_while_its_database_is_made(
+    connection: Connection,
+) -> None:
+    seconds = 0.01
+
+    def make() -> WriterConnection:
+        gevent.sleep(5 * seconds)
+        return connection
+
+    log = LogWriter(make, seconds)
+    results: list[Stored] = []
+    send(log, "first", results.append)
+    until(lambda: results)
+    assert results == [REFUSED], "it was carried out, not given up"
 
 
 # --- uplink sessions ----------------------------------------------------------
