@@ -14,6 +14,7 @@ TWINS = {
     "AskHistory _History": "a command of all dialects, and the JSON of Centrifugo, which names the position",
     "Outbound StoredEvent": "what is sent has its prefix in the id and its head in the body",
     "ConversationShown ConversationView": "clients were promised other names and orders than `/api/v1`",
+    "Pin Removal": "formats list a pin in its group; a removal is a record of its own",
     "Wishes WishesShown": "quiet hours are minutes in rows and times of day in answers",
 }
 """Structs with nearly the same fields → why there are two."""
@@ -41,4 +42,4 @@ def test_each_field_of_a_row_is_published_or_private() -> None:
 
 def test_structs_with_nearly_the_same_fields_have_a_reason() -> None:
     assert shapes.twins() == set(TWINS)
-    assert len(TWINS) <= 8
+    assert len(TWINS) <= 9

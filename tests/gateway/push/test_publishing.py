@@ -51,6 +51,9 @@ class Harness:
         self.is_blind = False
         """Whether the registry does not answer."""
 
+    def ask(self, stored: StoredHistory) -> None:
+        self.stored = stored
+
     def to_user(
         self, app: str, user: str, event: Event, device: str | None = None
     ) -> Outcome:
