@@ -40,8 +40,7 @@ from imserver_arrivals.mattermost import Mattermost
 from imserver_arrivals.problems import BadArchive as BadArrival
 from imserver_arrivals.records import Change, Emoji, Message, Record, Removal
 from imserver_arrivals.rocketchat import RocketChat
-from imserver_arrivals.slack import Message as SlackMessage
-from imserver_arrivals.slack import SlackExport, Texts, text_of
+from imserver_arrivals.slack import SlackExport, SlackMessage, Texts, text_of
 from imserver_arrivals.text import clean, with_people
 from imserver_arrivals.zulip import Zulip
 from imserver_ntfy.message import Parameters, read_json, read_message
