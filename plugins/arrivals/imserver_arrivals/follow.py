@@ -96,6 +96,11 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
             ours = last.ours if has_back else -1
             if has_back and ours < 0:
                 ours = store.part(MessageLog).entries.head(tenant.name)
+            if ours != last.ours:
+                # What is said here from now on goes there, also if this process
+                # is killed before its first round has ended. The address is
+                # stored when that server has answered.
+                file.write(replace(last, ours=ours))
             click.echo(f"following {address}, {_begin(last.cursor)}; Ctrl-C ends it")
             act, host = f"{live.name}.follow", urlsplit(address).hostname
             record_act(
