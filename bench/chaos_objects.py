@@ -129,6 +129,13 @@ def _done(name: str) -> Callable[[Json], Json]:
     return lambda answer: {"done": answer[name] is not None}
 
 
+def _erased(answer: Json) -> Json:
+    """Raises KeyError if the erasure goes on later: traces may still be read."""
+    if not answer["erased"]:
+        raise KeyError("erased")
+    return {"done": True}
+
+
 def _text(answer: Json) -> Json:
     row = ([*answer["messages"], None])[0]
     return {"value": row and row.get("text")}
@@ -292,9 +299,7 @@ def operations(turn: Turn) -> dict[str, Operation]:
         "vote": act(5, "write", vote, "/asks/answer", chosen, _done("accepted"), voted),
         "voted": act(4, "get", vote, "/asks/get", ballot, mine),
         "answers": act(4, "get", [f"votes:{name}"], "/asks/create", question, votes),
-        "erase": act(
-            1, "remove", [*subjects.traces], "/users/erase", leaver, _done("erased")
-        ),
+        "erase": act(1, "remove", [*subjects.traces], "/users/erase", leaver, _erased),
         # see _answer
         "answer": act(8, "decide", [f"votes:{name}"], "/asks/create", question, votes),
         "trace": turn.chance.choice(_traces(turn)),
