@@ -68,8 +68,11 @@ from bench.proc import Growth
 from bench.report import show_phase
 from bench.servers import NodeProcess, Worker
 
-MOST_HOLD_MS, MOST_GROWTH_MB, MOST_RESIDUE_MB = 50, 20, 8
-MOST_HASH_MB, HASHES = 24, ("/register", "/login", "/password")
+MOST_HOLD_MS = 50
+MOST_GROWTH_MB = 20
+MOST_RESIDUE_MB = 8
+MOST_HASH_MB = 24
+HASHES = ("/register", "/login", "/password")
 """The bar of the routes that hash a password: argon2id takes 19 MiB for a hash,
 by its parameters. A node makes two at once."""
 _PROVIDER = "{kind: github, client_id: bench, client_secret: bench, register: true}"
@@ -115,13 +118,12 @@ _ENDS_DEMO = {
 refused: they need a key."""
 HOOK = "/hooks/" + "x" * 43
 """An incoming webhook that does not exist."""
-BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = (
-    4_000_000,
-    65_536,
-    60_000,
-    65_536,
-)
-CALM_SECONDS, CALM_PROBES = 0.15, 50
+BODY_BYTES = 4_000_000
+MESSAGE_BYTES = 65_536
+HEAD_BYTES = 60_000
+PIPELINED_BYTES = 65_536
+CALM_SECONDS = 0.15
+CALM_PROBES = 50
 """So long, and for so many answers to the probe, it continues after the last
 answer to the attack: garbage collection, closing and logging cost time too.
 """
@@ -129,7 +131,8 @@ MOST_READ_BYTES = 200_000_000
 """Most bytes of answers to an attack that are kept to be counted."""
 SUBSCRIBERS = 500
 """Other users in the channel of the attacks, in demo mode."""
-FIRST_ANSWER_SECONDS, MOST_SECONDS = 15.0, 3.0
+FIRST_ANSWER_SECONDS = 15.0
+MOST_SECONDS = 3.0
 """How long an attack is observed at most: until its first answer, and from then
 on."""
 SILENCE_SECONDS = 1.0
@@ -325,7 +328,8 @@ def _messages() -> Iterator[Attack]:
     )
     # One message in frames of one byte. The last one is missing, so none is
     # final.
-    begin, more = b"\x01" + client_frame(b"{")[1:], b"\x00" + client_frame(b" ")[1:]
+    begin = b"\x01" + client_frame(b"{")[1:]
+    more = b"\x00" + client_frame(b" ")[1:]
     by_name = {
         "64 KB of letters": client_frame(b"a" * MESSAGE_BYTES),
         "64 KB of [": client_frame(b"[" * MESSAGE_BYTES),
@@ -347,7 +351,8 @@ ONE_BODY_BYTES = 1 << 20
 MOST_VALUES = 138_000
 """A little less than the commas, colons and brackets that most bodies may
 have."""
-_FULL_BODY_BYTES, _FULL_MESSAGE_BYTES = ONE_BODY_BYTES - 300, MESSAGE_BYTES - 300
+_FULL_BODY_BYTES = ONE_BODY_BYTES - 300
+_FULL_MESSAGE_BYTES = MESSAGE_BYTES - 300
 
 
 def _allowed_bytes(make: Callable[[int], bytes]) -> int:
@@ -488,11 +493,10 @@ def _commands() -> Iterator[Attack]:
     or a read is full."""
     for dialect, rows in {**COMMANDS, "publisher": PUBLISHER}.items():
         for name in rows:
-            method, whole = name.removeprefix("rpc "), f"{dialect}: {name}"
-            bot, account = (
-                method in BOTS,
-                method in {*GROUPS, *OF_ACCOUNTS} or dialect == "protobuf",
-            )
+            method = name.removeprefix("rpc ")
+            whole = f"{dialect}: {name}"
+            bot = method in BOTS
+            account = method in {*GROUPS, *OF_ACCOUNTS} or dialect == "protobuf"
             mode = "people" if bot or account or dialect == "pusher" else "demo"
             is_gochat = dialect == "centrifuge" and mode == "people"
             path = "/connection/gochat/websocket" if is_gochat else PATHS[dialect]
@@ -556,7 +560,8 @@ ATTACKS = {
 """All but those of the operations of the API."""
 
 
-_PING, _PONG = server_frame(b"{}"), client_frame(b"{}")
+_PING = server_frame(b"{}")
+_PONG = client_frame(b"{}")
 """A ping of the centrifuge dialect, and its answer."""
 
 
@@ -610,7 +615,8 @@ class AttackConnection:
                 if self.then is not None and (
                     more := self.then(b"".join(self.answers))
                 ):
-                    self.unsent, self.then = memoryview(more), None
+                    self.unsent = memoryview(more)
+                    self.then = None
                     self.loop.change(fd, READ | WRITE)
                 if not data:
                     self.close()
@@ -734,7 +740,8 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         return Attacker(**{**vars(target), "known": STRANGER})
     attacker = abuse_setup.account_of(target, generator.state["crowd"])
     if wanted.bot:
-        bot, token = attacker.known["bot"], attacker.known["bot_token"]
+        bot = attacker.known["bot"]
+        token = attacker.known["bot_token"]
         attacker = replace(attacker, key=token, known={**attacker.known, "user": bot})
     return attacker
 
@@ -782,11 +789,14 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
             if wanted.of and wanted.of not in SILENT
             else SILENCE_SECONDS
         )
-        until, heard, calm_at = begin + FIRST_ANSWER_SECONDS, begin, 0
+        until = begin + FIRST_ANSWER_SECONDS
+        heard = begin
+        calm_at = 0
         while (now := probe.turn()) < until:
             if attacker.heard_at > heard:
                 until = until if calm_at else attacker.heard_at + MOST_SECONDS
-                heard, calm_at = attacker.heard_at, probe.http.answered + CALM_PROBES
+                heard = attacker.heard_at
+                calm_at = probe.http.answered + CALM_PROBES
             over = (
                 now - heard > (CALM_SECONDS if calm_at else first)
                 and probe.http.answered > calm_at
@@ -799,7 +809,8 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     probe.http.close()
     lost = stands_by and bystander.ended
     bystander.close()
-    growth_mb, residue_mb = growth.peak_mb(), growth.residue_mb()
+    growth_mb = growth.peak_mb()
+    residue_mb = growth.residue_mb()
     hold_ms = probe.worst_us / 1000
     return {
         "name": f"{mode}: {name}",

@@ -100,7 +100,8 @@ MOST_TARGETS: Final = 10_000
 CHANNEL: Final = "demo:lobby"
 """A channel with history, presence, notices, and publications of its
 subscribers, as in demo mode."""
-USER, OTHER = "mallory", "bob"
+USER = "mallory"
+OTHER = "bob"
 _LONG = "x" * 1_000
 _ABOUT = {"id": 1, "conversation": 1}
 

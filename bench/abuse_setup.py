@@ -87,7 +87,8 @@ def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
 
 def upload(target: Target, query: str, body: bytes) -> str:
     """Upload a file; return its id."""
-    path, kind = f"/api/v1/uploads?name=x&{query}", "application/octet-stream"
+    path = f"/api/v1/uploads?name=x&{query}"
+    kind = "application/octet-stream"
     return str(
         fetch(target, path, body, seconds=ANSWER_SECONDS, **{"Content-Type": kind})[
             "id"
@@ -118,7 +119,8 @@ def _tus(target: Target, query: str, body: bytes = b"") -> str:
 def account_of(target: Target, crowd: list[str]) -> Attacker:
     """An account: the owner of a group of the crowd with a bot, a webhook and
     an invitation, with uploads."""
-    own, friend = register(target), register(target)
+    own = register(target)
+    friend = register(target)
     account, other = (replace(target, key=each["token"]) for each in (own, friend))
     fields = {"name": "bench", "members": [friend["user"], *crowd]}
     group = post(account, "/api/v1/groups/create", fields)["group"]

@@ -63,8 +63,11 @@ AUDIT_SECONDS: Final = 300.0
 GROUP_MEMBERS = 8
 GROUP_PERCENT = 40
 MOST_WAITING = 16  # unacknowledged messages at which a client sends no new one
-LONG_PERCENT, LONG_BYTES, SHORT_BYTES = 1, 20_000, 60
-LAZY, LAZY_ACK_SECONDS = 8, 14.0
+LONG_PERCENT = 1
+LONG_BYTES = 20_000
+SHORT_BYTES = 60
+LAZY = 8
+LAZY_ACK_SECONDS = 14.0
 """Every eighth client acknowledges so late that some entries are sent again."""
 QUIET_SECONDS = 3.0
 """A node without news checks each second for missed entries. After this time
@@ -154,7 +157,9 @@ class ChatClients(Clients):
         )
 
     def chat(self, seconds: float, rate: float) -> None:
-        begin = now = self._acked_at = time.monotonic()
+        begin = time.monotonic()
+        now = begin
+        self._acked_at = begin
         sent = 0
         while now < begin + seconds and not self.loop.stopped:
             while sent < (now - begin) * rate:
@@ -184,7 +189,8 @@ class ChatClients(Clients):
             other = (index + self.chance.randrange(1, len(self.clients))) % len(
                 self.clients
             )
-            receiver, members = self.accounts[other][0], sorted((index, other))
+            receiver = self.accounts[other][0]
+            members = sorted((index, other))
             where = f"clients {members[0] + 1} and {members[1] + 1}"
         self.history.sent(client.reader.name, mark, where)
         self.conversations.setdefault(where, members)
@@ -312,7 +318,8 @@ class ChaosRun:
         self, context: RunContext, options: ChaosOptions, folder: Path
     ) -> None:
         self.pool = context.pool
-        self.options, self.folder = options, folder
+        self.options = options
+        self.folder = folder
         self.kind = "channels" if options.channels else "messages"
         self.seed = options.seed or random.randrange(1, 2**31)
         self.chance = random.Random(self.seed)
@@ -335,7 +342,8 @@ class ChaosRun:
         )
 
     def play(self) -> tuple[Figures, Json]:
-        options, worker = self.options, self.talkers
+        options = self.options
+        worker = self.talkers
         self.pool.ask(
             worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index
         )
@@ -428,7 +436,8 @@ class ChaosRun:
 
     def _play_round(self, fault: Fault, begin: float) -> None:
         """Cause a fault during the chat, and repair it."""
-        worker, options = self.talkers, self.options
+        worker = self.talkers
+        options = self.options
         node = self.chance.randrange(len(self.system.nodes))
         seconds = self.chance.uniform(
             min(fault.least, options.longest), min(fault.most, options.longest)

@@ -86,7 +86,8 @@ class Subscriber(threading.Thread):
 
     def __init__(self, shared: ChannelClients, number: int) -> None:
         super().__init__(daemon=True)
-        self.name, self.shared = f"client {number}", shared
+        self.name = f"client {number}"
+        self.shared = shared
         self.lives: dict[str, list[Life]] = {channel: [] for channel in shared.channels}
         """By channel; the last one goes on."""
         self.is_live = False
@@ -159,7 +160,8 @@ class Subscriber(threading.Thread):
         return event is not None
 
     def take(self, publication: Publication) -> None:
-        life, position = self.lives[publication.channel][-1], publication.position
+        life = self.lives[publication.channel][-1]
+        position = publication.position
         if position is None or (
             life.position and life.position.epoch != position.epoch
         ):
@@ -193,11 +195,10 @@ class Publisher(threading.Thread):
     def run(self) -> None:
         while not self.shared.quiet.is_set():
             self.sent += 1
-            channel, mark = (
-                self.chance.choice(self.shared.channels),
-                mark_of(self.number, self.sent),
-            )
-            begin = self.begun[mark] = time.monotonic()
+            channel = self.chance.choice(self.shared.channels)
+            mark = mark_of(self.number, self.sent)
+            begin = time.monotonic()
+            self.begun[mark] = begin
             while not self._publish(channel, mark):
                 if self.shared.gave_up.is_set():
                     return
@@ -326,7 +327,8 @@ class ChannelClients:
             }
         for channel, life in self.every_life():
             marks |= {(channel, at.epoch, at.offset): mark for _, at, mark in life.seen}
-        history, ranks = History(self.history), Ranks(marks)
+        history = History(self.history)
+        ranks = Ranks(marks)
         for publisher in self.publishers:
             for mark, begun in publisher.begun.items():
                 acked, ended = publisher.acknowledged.get(mark, (None, 0.0))
@@ -350,7 +352,8 @@ class ChannelClients:
                 )
         for subscriber in self.subscribers:
             for channel, lives in subscriber.lives.items():
-                life, top = lives[-1], tops[channel]
+                life = lives[-1]
+                top = tops[channel]
                 if life.position is None or life.position.epoch == top[1]:
                     # The end of the history comes next for everybody: nothing
                     # is between.

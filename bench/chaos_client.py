@@ -104,7 +104,8 @@ RESEND_SECONDS = 3.0
 AGAIN_SECONDS = 0.5
 """Time until a message that the database could not store is sent again."""
 ACK_SECONDS = 1.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
 RECEIVE_BYTES = 1 << 18
 LOOK_SECONDS = 0.02
 """Time between two looks at what each client has to do."""
@@ -230,7 +231,8 @@ class Client:
             self._write(client_frame(b"?", PING), now)
         behind = self.phase == LIVE and self._acknowledged < self.reader.cursor
         if behind and now > self._acked_at + self.ack_seconds:
-            self._acknowledged, self._acked_at = self.reader.cursor, now
+            self._acknowledged = self.reader.cursor
+            self._acked_at = now
             if frame := self.dialect.ack(self._acknowledged):
                 self._write(frame, now)
         self._send_due(now)
@@ -253,10 +255,11 @@ class Client:
 
     def _dial(self, now: float) -> None:
         self.index += 1
-        sock = self._sock = socket.socket(
-            socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-        )
-        self._rest, self._heard_at, self.phase = b"", now, DIALLING
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._sock = sock
+        self._rest = b""
+        self._heard_at = now
+        self.phase = DIALLING
         self.loop.add(sock.fileno(), WRITE, self)
         if sock.connect_ex(self._address) not in (0, errno.EINPROGRESS):
             self.lose(now)
@@ -272,7 +275,8 @@ class Client:
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def drop(self) -> None:
-        sock, self._sock = self._sock, None
+        sock = self._sock
+        self._sock = None
         if sock is not None:
             self.loop.remove(sock.fileno())
             sock.close()
@@ -293,7 +297,8 @@ class Client:
             self.lose(now)
 
     def ready(self, fd: int, mask: int) -> None:
-        now, sock = time.monotonic(), self._sock
+        now = time.monotonic()
+        sock = self._sock
         assert sock is not None
         try:
             if self.phase == DIALLING:
@@ -307,7 +312,8 @@ class Client:
         if not data:
             self.lose(now)
             return
-        self._heard_at, self._pinged = now, False
+        self._heard_at = now
+        self._pinged = False
         self._rest += data
         if self.phase == UPGRADING:
             self._take_upgrade(now)
@@ -328,7 +334,8 @@ class Client:
         if not head.startswith(b"HTTP/1.1 101") or UPGRADE_ACCEPT not in head:
             self.lose(now)
             return
-        self.phase, self._rest = LOGGING_IN, frames
+        self.phase = LOGGING_IN
+        self._rest = frames
         self._write(self.dialect.login(self.reader.cursor), now)
         if self.dialect.counts_anew:
             # As GoChat's clients do. The server holds what is new for a short
@@ -395,7 +402,8 @@ class Client:
             self.lose(now)
 
     def _logged_in(self, event: LoggedIn, now: float) -> None:
-        self.phase, self._pause = BEHIND, FIRST_PAUSE_SECONDS
+        self.phase = BEHIND
+        self._pause = FIRST_PAUSE_SECONDS
         self._acknowledged = self.reader.cursor
         self.counts.connections += 1
         self._check_cursor(event.anew)

@@ -152,13 +152,15 @@ class EventReceiver:
 
 def log_of(target: Target, app: str) -> Iterator[tuple[str, str]]:
     """App and id of each event that the server has, and its user."""
-    after, more = "", True
+    after = ""
+    more = True
     while more:
         query = urlencode({"app": app, "after": after, "limit": _PAGE})
         page = fetch(target, f"/api/v1/events/log?{query}")
         for event in page["events"]:
             yield f"{app} {event['id']}", event.get("sender", event.get("user", ""))
-        after, more = page["next"], page["more"]
+        after = page["next"]
+        more = page["more"]
 
 
 class AbsentUsers(threading.Thread):
@@ -168,8 +170,10 @@ class AbsentUsers(threading.Thread):
 
     def __init__(self, targets: Sequence[Target], history: History) -> None:
         super().__init__(daemon=True)
-        self.targets, self.history = targets, history
-        self.is_over, self.is_whole = threading.Event(), False
+        self.targets = targets
+        self.history = history
+        self.is_over = threading.Event()
+        self.is_whole = False
         self.unread: list[str] = []
         """Users who have not read their message."""
         self.readers: list[str] = []
@@ -185,7 +189,8 @@ class AbsentUsers(threading.Thread):
         return 201
 
     def run(self) -> None:
-        begin, number = time.monotonic(), 0
+        begin = time.monotonic()
+        number = 0
         while not self.is_over.wait(
             max(0.0, begin + number / USERS_PER_SECOND - time.monotonic())
         ):
@@ -229,7 +234,8 @@ class AbsentUsers(threading.Thread):
         self.join(NOTIFY_SECONDS)
         if not self.is_whole:
             raise BenchError("absent users were not sent all")
-        deadline, received = time.monotonic() + NOTIFY_SECONDS, self.received
+        deadline = time.monotonic() + NOTIFY_SECONDS
+        received = self.received
         while not received.keys() >= {*self.unread} and time.monotonic() < deadline:
             time.sleep(0.2)
         time.sleep(AFTER_SECONDS + 1)  # for those that must not come

@@ -35,7 +35,8 @@ from bench.http_client import fetch, post
 from bench.loop import BenchError, Json
 
 APP: Final = "objects"
-SINGLE, REFUSE = 106, 107
+SINGLE = 106
+REFUSE = 107
 """The apps in which the newest session of a user stays, and the oldest one."""
 CONFIG: Final = f"""\
   {APP}: {{{{open: true}}}}
@@ -53,12 +54,18 @@ CLAIM_SECONDS: Final = 4.0
 FREE_SECONDS: Final = 9.0
 """A node that is killed within 0.25 s after it accepted the id of a push has
 not told Redis: the id is free again 10 s later."""
-MESSAGES, USERS, RIVALS = 6, 6, 3
-OWNER, LIKE, WAVE = "writer", "\N{THUMBS UP SIGN}", "\N{WAVING HAND SIGN}"
+MESSAGES = 6
+USERS = 6
+RIVALS = 3
+OWNER = "writer"
+LIKE = "\N{THUMBS UP SIGN}"
+WAVE = "\N{WAVING HAND SIGN}"
 LOGIN_SECONDS: Final = 1.0
 """Between two logins, or ends of sessions, of all users together."""
-REPLACED, REFUSED = 4500, 4501
-ENDING_SECONDS, DUE_SECONDS = 120.0, 30.0
+REPLACED = 4500
+REFUSED = 4501
+ENDING_SECONDS = 120.0
+DUE_SECONDS = 30.0
 
 
 class Subjects(NamedTuple):
@@ -159,7 +166,8 @@ def _has(emoji: str, user: str = "") -> Callable[[Json], Json]:
 
 
 def _reacted(turn: Turn, number: int) -> Operation:
-    user, id = str(number), turn.subjects.ids[1]
+    user = str(number)
+    id = turn.subjects.ids[1]
     return Operation(
         6, "get", [f"register:{user}, {id}"], turn.message(id), None, _has(LIKE, user)
     )
@@ -184,7 +192,8 @@ def _traces(turn: Turn) -> list[Operation]:
 def _answer(turn: Turn) -> Operation:
     """Answer a question that others answer, too: one user on several devices,
     or several users."""
-    question, need = operations(turn)["answers"], 1 + turn.claim % 2
+    question = operations(turn)["answers"]
+    need = 1 + turn.claim % 2
     row = post(
         turn.target, f"/api/v1{question.path}", {"app": APP, **(question.body or {})}
     )
@@ -197,19 +206,23 @@ def _answer(turn: Turn) -> Operation:
 
 def operations(turn: Turn) -> dict[str, Operation]:
     """What an asker may do by one request, by name."""
-    subjects, word, user = turn.subjects, turn.word, str(turn.asker)
+    subjects = turn.subjects
+    word = turn.word
+    user = str(turn.asker)
     first, second, third, poll, *_ = subjects.ids
-    conversation, raised = subjects.conversation, turn.chance.choice(subjects.ids)
+    conversation = subjects.conversation
+    raised = turn.chance.choice(subjects.ids)
     reader, keeper = map(subjects.user, ("reader", "keeper"))
-    owned, leaver = {"user": OWNER, "id": first}, {"user": subjects.user("leaver")}
-    remove, choices = turn.chance.random() < 0.5, turn.chance.choice(([], [0], [1]))
-    vote, ballot = [f"register:vote of {user}, {poll}"], {"user": user, "id": poll}
+    owned = {"user": OWNER, "id": first}
+    leaver = {"user": subjects.user("leaver")}
+    remove = turn.chance.random() < 0.5
+    choices = turn.chance.choice(([], [0], [1]))
+    vote = [f"register:vote of {user}, {poll}"]
+    ballot = {"user": user, "id": poll}
     mine = lambda answer: {"value": ([*answer["mine"], None])[0]}  # noqa: E731
-    claim, push, name = (
-        f"id {turn.claim}",
-        f"push {turn.claim}",
-        f"{conversation}, {turn.claim}",
-    )
+    claim = f"id {turn.claim}"
+    push = f"push {turn.claim}"
+    name = f"{conversation}, {turn.claim}"
     claimed = {"user": "sender", "to": "receiver", "text": word, "client_msg_id": claim}
     pushed = {"user": "nobody", "text": word, "id": push, "ttl_seconds": 5}
     react = {"user": user, "id": second, "emoji": LIKE, "remove": remove}
@@ -232,10 +245,8 @@ def operations(turn: Turn) -> dict[str, Operation]:
     }
     thread = turn.page("/threads/get", reader, thread=third, limit=200)
     saved = turn.page("/messages", keeper, conversation=subjects.saved, limit=200)
-    remind, reminders = (
-        {"user": user, "to": keeper, "text": word},
-        [f"reminders of {keeper}"],
-    )
+    remind = {"user": user, "to": keeper, "text": word}
+    reminders = [f"reminders of {keeper}"]
     read = {"user": reader, "conversation": conversation, "id": raised}
     objects = (
         [f"maximum:{reader}"],
@@ -244,16 +255,12 @@ def operations(turn: Turn) -> dict[str, Operation]:
         [f"register:{user}, {second}"],
     )
     position, text, answers, reaction = objects
-    done, holder, like = (
-        _done("repeated"),
-        {"holder": word},
-        {"value": None if remove else LIKE},
-    )
-    act, chosen, voted = (
-        Operation,
-        ballot | {"choices": choices},
-        {"value": ([*choices, None])[0]},
-    )
+    done = _done("repeated")
+    holder = {"holder": word}
+    like = {"value": None if remove else LIKE}
+    act = Operation
+    chosen = ballot | {"choices": choices}
+    voted = {"value": ([*choices, None])[0]}
     return {
         "claim id": act(
             4, "acquire", [f"lock:{claim}"], "/messages/send", claimed, repeated, holder
@@ -321,7 +328,8 @@ class Askers:
     ) -> None:
         self._pause = 2 * PAUSE_SECONDS / pace
         self._locks = locks
-        self.history, self.targets = history, targets
+        self.history = history
+        self.targets = targets
         self.subjects: list[Subjects] = []
         """Of each round; the askers act on the last ones."""
         # number of the sending → message whose end is not known yet
@@ -373,7 +381,8 @@ class Askers:
     def _run(self, number: int, chance: random.Random) -> None:
         while not self.is_over.wait(chance.uniform(0, self._pause)):
             age = time.monotonic() - self.begin
-            target, round = chance.choice(self.targets), int(age / ROUND_SECONDS)
+            target = chance.choice(self.targets)
+            round = int(age / ROUND_SECONDS)
             with suppress(BenchError, LookupError):
                 if number == 0 and (
                     not self.subjects or self.subjects[-1].number != round
@@ -404,12 +413,14 @@ class Askers:
     def _ask(self, client: str, target: Target, operation: Operation) -> bool:
         """Do something, and record it. Returns whether an answer came that says
         something."""
-        what, objects = operation.arguments, operation.objects
+        what = operation.arguments
+        objects = operation.objects
         numbers = [
             self.history.ask(client, operation.name, object, **what)
             for object in objects
         ]
-        path, body = f"/api/v1{operation.path}", operation.body
+        path = f"/api/v1{operation.path}"
+        body = operation.body
         with suppress(BenchError, LookupError):
             answer = (
                 fetch(target, path)
@@ -432,7 +443,9 @@ class Askers:
     def _schedule(self, client: str, turn: Turn, acts: dict[str, Operation]) -> None:
         """Send a reply in a thread later, or be reminded of a message; cancel
         some when they are due."""
-        chance, seconds, target = turn.chance, turn.chance.randrange(3), turn.target
+        chance = turn.chance
+        seconds = turn.chance.randrange(3)
+        target = turn.target
         act, path = chance.choice(
             ((acts["reply"], "create"), (acts["remind"], "remind"))
         )
@@ -473,7 +486,8 @@ class Askers:
             ][0]["stored"]
             for number in range(MESSAGES)
         ]
-        conversation, ids = stored[0]["conversation"], [each["id"] for each in stored]
+        conversation = stored[0]["conversation"]
+        ids = [each["id"] for each in stored]
         poll = {
             "text": "?",
             "poll": True,
@@ -524,14 +538,16 @@ class Rival(Client):
             self._login_at = now
 
     def _logged_in(self, event: LoggedIn, now: float) -> None:
-        self.phase, self._pause = LIVE, FIRST_PAUSE_SECONDS
+        self.phase = LIVE
+        self._pause = FIRST_PAUSE_SECONDS
         self.session = f"session {next(self.rivals.numbers)}"
         self.rivals.began(self, self._login_at)
 
     def _frame(self, opcode: int, payload: bytes, now: float) -> None:
         if opcode == CLOSE and int.from_bytes(payload[:2]) in (REPLACED, REFUSED):
             # it counted as dead while it was silent
-            self.wanted, self._heard_at = False, self._heard_before
+            self.wanted = False
+            self._heard_at = self._heard_before
         super()._frame(opcode, payload, now)
 
     def lose(self, now: float) -> None:
@@ -555,7 +571,8 @@ class Rivals:
         self, shared: Clients, history: History, seed: int, locks: bool, pace: float
     ) -> None:
         self._pause = 2 * LOGIN_SECONDS / pace
-        self.shared, self.history = shared, history
+        self.shared = shared
+        self.history = history
         self.numbers = count(1)
         self._chance = random.Random(seed)
         self._due = 0.0

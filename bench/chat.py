@@ -87,7 +87,8 @@ class ChatTally:
         self.connections.take = self.connections.payloads
 
     def take(self, conn: Connection, end: int) -> None:
-        now = self.last_ns = time.monotonic_ns()
+        now = time.monotonic_ns()
+        self.last_ns = now
         for payload in self.connections.payloads(conn, end):
             events = self._known.get(payload)
             if events is None:
@@ -150,10 +151,12 @@ class ChatTally:
         total = sum(sender.total for sender in self.senders.values())
         for conn in self.receivers:
             own = self.senders[conn.number]
-            wanted, worth_all = count - own.acked, total - own.total
+            wanted = count - own.acked
+            worth_all = total - own.total
             if partner:
                 other = self.senders[partner[conn.number]]
-                wanted, worth_all = other.acked, other.total
+                wanted = other.acked
+                worth_all = other.total
             # At least one was exchanged for another.
             changed = conn.frames == wanted and conn.checksum != worth_all
             expected += wanted
@@ -192,11 +195,10 @@ def chat(
     They send ``rate`` messages a second, evenly spread; with 0, each sends
     after its last acknowledgement.
     """
-    loop, tally = (
-        generator.loop,
-        ChatTally(generator.connections, tag, shared=bool(group)),
-    )
-    accounts, conns = generator.state["accounts"], tally.receivers
+    loop = generator.loop
+    tally = ChatTally(generator.connections, tag, shared=bool(group))
+    accounts = generator.state["accounts"]
+    conns = tally.receivers
     partner = (
         {}
         if group
@@ -209,10 +211,8 @@ def chat(
         sender = tally.senders[conn.number]
         content = b"%b%07d%010d%b" % (tag.encode(), sent, stamp_us(), PADDING)
         receiver = group or accounts[partner[conn.number]][0]
-        number, account = (
-            sender.acked + len(sender.waiting) + 1,
-            accounts[conn.number][0],
-        )
+        number = sender.acked + len(sender.waiting) + 1
+        account = accounts[conn.number][0]
         frame = message_frame(number, account, receiver, content, group=bool(group))
         sender.waiting.append((sent, time.monotonic_ns()))
         sent += 1
@@ -230,7 +230,8 @@ def chat(
             if not tally.senders[conn.number].waiting and sent < MOST_MESSAGES:
                 send(conn)
         loop.turn(0.1)
-    during, sending = tally.acked, time.monotonic() - begin
+    during = tally.acked
+    sending = time.monotonic() - begin
     each = len(conns) - 1 if group else 1
     loop.until_quiet(
         lambda: tally.acked + tally.received >= sent * (1 + each), LAST_FRAMES_SECONDS
@@ -296,7 +297,9 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
             context.target.app,
             environment=options.environment,
         )
-        ends, context.pids, context.folder = nodes.targets, nodes.pids, nodes.folder
+        ends = nodes.targets
+        context.pids = nodes.pids
+        context.folder = nodes.folder
         context.target = ends[0]
     online = (
         options.members - options.members % 2 if options.single else options.members
@@ -319,11 +322,9 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
     span.note([answer])
     if not answer["acked"]:
         raise BenchError("no message was acknowledged")
-    verdict, received, acked = (
-        Receipts(*answer["verdict"]),
-        answer["received"],
-        answer["acked"],
-    )
+    verdict = Receipts(*answer["verdict"])
+    received = answer["received"]
+    acked = answer["acked"]
     figures: Figures = {
         "messages": answer["sent"],
         "deliveries": received,
@@ -343,7 +344,8 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
     }
     after = stored(folder)
     if before and after:
-        rows = figures["stored_rows"] = after[0] - before[0]
+        rows = after[0] - before[0]
+        figures["stored_rows"] = rows
         figures["stored_bytes"] = (after[1] - before[1]) / max(1, rows)
         figures["unstored"] = max(0, acked - rows)
     return figures

@@ -28,8 +28,12 @@ from imserver.dialects.protobuf import chat_pb2 as pb
 MARK_BITS = 32
 SYNC_ENTRIES = 200
 """Size of a page that clients with a cursor request."""
-OK, NOT_STORED = 200, 1008
-_PUSHED, _LOGGED_IN, _REFUSED, _SIGNAL = 2, 3, 4, 15
+OK = 200
+NOT_STORED = 1008
+_PUSHED = 2
+_LOGGED_IN = 3
+_REFUSED = 4
+_SIGNAL = 15
 
 
 class Entry(NamedTuple):
@@ -164,11 +168,9 @@ class CmdDialect:
 
     def read(self, payload: bytes) -> list[ServerEvent]:
         body = json.loads(payload)
-        code, data, command = (
-            body["response"]["code"],
-            body["response"]["data"],
-            body["cmd"],
-        )
+        code = body["response"]["code"]
+        data = body["response"]["data"]
+        command = body["cmd"]
         if command == "message":
             return [_entry(data)]
         if command == "send":
@@ -241,10 +243,12 @@ class ProtobufDialect:
         with its old number."""
         number = self._numbers.get(message.mark)
         if number is None:
-            number = self._counted = self._counted + 1
+            number = self._counted + 1
+            self._counted = number
             self._numbers[message.mark] = number
             self._marks[number] = message.mark
-        name, content = "" if self.counts_anew else message.name, message.text.encode()
+        name = "" if self.counts_anew else message.name
+        content = message.text.encode()
         return message_frame(
             number,
             self.account,

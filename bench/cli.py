@@ -39,11 +39,9 @@ def bench() -> None:
 
 
 def _option(entry: Any) -> Option:
-    name, facts, default = (
-        "--" + entry.name.replace("_", "-"),
-        entry.metadata,
-        entry.default,
-    )
+    name = "--" + entry.name.replace("_", "-")
+    facts = entry.metadata
+    default = entry.default
     if isinstance(default, bool):
         return click.option(name, is_flag=True, default=default, help=facts["help"])
     kind: Any = click.STRING
@@ -118,10 +116,8 @@ def add(name: str) -> None:
 def rows_of(name: str, values: Json) -> tuple[Row, ...]:
     """The rows that a command performs: of a suite all, or only those with the
     ``part`` or the number of ``connections`` in ``values``."""
-    suite, option = (
-        suite_of(name),
-        {"cluster": "part", "million": "connections"}.get(name),
-    )
+    suite = suite_of(name)
+    option = {"cluster": "part", "million": "connections"}.get(name)
     if option is None:
         return suite
     command = f"{name} --{option} {values[option]}"

@@ -62,7 +62,8 @@ class Nodes:
             )
             self.folder = self.folder or own.data_directory
             self.nodes.append(own)
-        deadline, wanted = time.monotonic() + JOIN_SECONDS, count**2
+        deadline = time.monotonic() + JOIN_SECONDS
+        wanted = count**2
         while (known := self.counters().get("imserver_cluster_nodes", 0)) < wanted:
             if time.monotonic() > deadline:
                 raise BenchError(
@@ -123,7 +124,8 @@ class ClusterRun:
 
         All costs are per message, also where each message has many receivers.
         """
-        options, context = self.options, self.context
+        options = self.options
+        context = self.context
         count = options.receivers if how.kind == "channel" else options.users
         worker = self.open(
             count, end, dialect="cmd-cursor" if how.kind == "stored" else "cmd"
@@ -143,10 +145,8 @@ class ClusterRun:
         spent["redis_cpu_us"] = redis_facts(self.nodes.redis).cpu_us - redis.cpu_us
         counted = self.counted(counters)
         context.ask([worker], close_connections)
-        messages, receivers = (
-            max(found["messages"] or 0, 1),
-            count if how.kind == "channel" else 1,
-        )
+        messages = max(found["messages"] or 0, 1)
+        receivers = count if how.kind == "channel" else 1
         events, batches = (
             counted.get(f"imserver_rpc_{name}_total", 0.0)
             for name in ("sent", "batches_sent")
@@ -168,20 +168,17 @@ class ClusterRun:
 def count_in_redis(run: ClusterRun) -> Figures:
     """Logins, heartbeats and pushes: round trips and commands of the registry,
     counted by the nodes."""
-    nodes, options, workers, figures = (
-        run.nodes,
-        run.options,
-        list[Worker](),
-        dict[str, float | None](),
-    )
+    nodes = run.nodes
+    options = run.options
+    workers = list[Worker]()
+    figures = dict[str, float | None]()
 
     def counted(unit: str, work: Callable[[], float]) -> None:
-        before, spent_us = nodes.counters(), redis_facts(nodes.redis).cpu_us
+        before = nodes.counters()
+        spent_us = redis_facts(nodes.redis).cpu_us
         count = max(work(), 1)
-        counters, spent_us = (
-            run.counted(before),
-            redis_facts(nodes.redis).cpu_us - spent_us,
-        )
+        counters = run.counted(before)
+        spent_us = redis_facts(nodes.redis).cpu_us - spent_us
         for name in ("round_trips", "commands"):
             figures[f"{unit}_{name}"] = (
                 counters.get(f"imserver_registry_{name}_total", 0.0) / count
@@ -215,7 +212,8 @@ def count_in_redis(run: ClusterRun) -> Figures:
 def forward(run: ClusterRun, bulk: int = 0) -> Figures:
     """Pushes at full speed, to users on the same node and on another one."""
     how = run.pushes(bulk)
-    here, there = run.push_to(run.here, how), run.push_to(run.there, how)
+    here = run.push_to(run.here, how)
+    there = run.push_to(run.there, how)
     return {
         "here_per_second": here["measured_per_second"],
         "here_cpu_us": here["cpu_us"],

@@ -174,10 +174,15 @@ class ConnectionSet:
         self._upgrade = upgrade_request(
             f"{target.ws_host}:{target.ws_port}", opener.path or target.ws_path
         )
-        opening = self._opening = Opening()
-        self._opener, self._retry, self._busy = opener, retry, 0
-        waiting = self._again = deque(numbers)
-        total, begin = len(numbers), time.monotonic()
+        opening = Opening()
+        self._opening = opening
+        self._opener = opener
+        self._retry = retry
+        self._busy = 0
+        waiting = deque(numbers)
+        self._again = waiting
+        total = len(numbers)
+        begin = time.monotonic()
         while opening.opened < total and not self.loop.stopped:
             for _ in range(min(window - self._busy, len(waiting))):
                 self._dial(waiting.popleft())
@@ -198,7 +203,8 @@ class ConnectionSet:
     def _dial(self, number: int) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._busy += 1
-        conn = self.by_fd[sock.fileno()] = Connection(sock, number)
+        conn = Connection(sock, number)
+        self.by_fd[sock.fileno()] = conn
         self.loop.add(conn.fd, WRITE, self)
         self._dials += 1
         try:
@@ -318,7 +324,8 @@ class ConnectionSet:
     def payloads(self, conn: Connection, end: int) -> list[bytes]:
         """Return what text and binary frames contain; answer pings, count
         closes: the ``take`` of an idle connection."""
-        data, found = bytes(self.view[:end]), []
+        data = bytes(self.view[:end])
+        found = []
         frames, used = scan(data, end)
         conn.rest = data[used:]
         for opcode, start, stop in frames:

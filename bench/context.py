@@ -86,7 +86,8 @@ class Span:
         figures["measured_per_second"] = measured
         cost = figures["cpu_us"]
         if cost:
-            busy = figures["server_busy_percent"] = measured * cost / 1e4
+            busy = measured * cost / 1e4
+            figures["server_busy_percent"] = busy
             derived = flat_out and busy < SATURATED_PERCENT
             figures["generator_bound"] = float(derived)
             figures[f"{unit}_per_second"] = 1e6 / cost if derived else measured
@@ -198,7 +199,8 @@ class RunContext:
     @contextmanager
     def measured(self) -> Iterator[Span]:
         span = Span(bool(self.pids))
-        begin, before = time.monotonic(), proc.cpu(self.pids)
+        begin = time.monotonic()
+        before = proc.cpu(self.pids)
         yield span
         span.server_us = proc.cpu(self.pids).since(before)
         span.seconds = time.monotonic() - begin

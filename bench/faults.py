@@ -178,12 +178,14 @@ class System:
     def __init__(
         self, pool: WorkerPool, options: ChaosOptions, config: str, folder: Path
     ) -> None:
-        self.pool, self.folder = pool, folder
+        self.pool = pool
+        self.folder = folder
         self.receiver = EventReceiver() if options.webhook else None
         self.disk = ControlFile(folder / "stall")
         self.clocks: dict[str, ControlFile] = {}
         """Kind of server, with the number of a node → its clock."""
-        is_recorded, engine = options.power > 0, options.database
+        is_recorded = options.power > 0
+        engine = options.database
         self.library = None if is_recorded else compiled(STALL_SOURCE, folder)
         clocks = [
             fault.name for fault in FAULTS.values() if fault.what.endswith("clock")
@@ -229,7 +231,8 @@ class System:
             self._add_node(number, environment)
 
     def _start(self, server: Server) -> Server:
-        server.start_seconds, server.end_seconds = START_SECONDS, END_SECONDS
+        server.start_seconds = START_SECONDS
+        server.end_seconds = END_SECONDS
         return self.pool.start(server)
 
     def _add_node(self, number: int, environment: dict[str, str]) -> None:
@@ -240,12 +243,14 @@ class System:
                 "IMSERVER_CLUSTER_BIND": "127.0.0.1",
                 "IMSERVER_CLUSTER_ADVERTISE": address,
             }
-            url, port = self.redis.url, self.redis.port
+            url = self.redis.url
+            port = self.redis.port
             settings["IMSERVER_REDIS_URL"] = self._link(
                 "redis link", address, url, port
             )
         if self.database is not None:
-            url, port = self.database.storage_url, self.database.port
+            url = self.database.storage_url
+            port = self.database.port
             settings["IMSERVER_STORAGE_URL"] = self._link(
                 "database link", address, url, port
             )
@@ -271,9 +276,8 @@ class System:
         settings = {}
         if self.clock_library is not None:
             libraries.append(self.clock_library)
-            self.clocks[name] = clock = ControlFile(
-                self.folder / f"clock of {name}", RIGHT_CLOCK
-            )
+            clock = ControlFile(self.folder / f"clock of {name}", RIGHT_CLOCK)
+            self.clocks[name] = clock
             settings = {
                 "FAKETIME_TIMESTAMP_FILE": str(clock.path),
                 "FAKETIME_CACHE_DURATION": "1",

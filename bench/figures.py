@@ -70,18 +70,24 @@ _LABELS: Final = {
 """Of those that have a bar, or whose names do not say what they are."""
 #: Of these only zero is good: a command that finds another value exits with 1.
 FAULTS: Final = (
-    *(
-        "unstored",
-        "unacknowledged",
-        "lost",
-        "doubled",
-        "unfinished",
-        "refused",
-        "dropped",
-    ),
-    *("errors", "missing", "beats_unanswered", "pushes_lost"),
-    *("pushes_wrong", "miscounted", "ghosts", "chaos_broken"),
-    *("notifications_lost", "power_broken", "tracebacks"),
+    "unstored",
+    "unacknowledged",
+    "lost",
+    "doubled",
+    "unfinished",
+    "refused",
+    "dropped",
+    "errors",
+    "missing",
+    "beats_unanswered",
+    "pushes_lost",
+    "pushes_wrong",
+    "miscounted",
+    "ghosts",
+    "chaos_broken",
+    "notifications_lost",
+    "power_broken",
+    "tracebacks",
 )
 _WORST: Final = re.compile(
     r"(.*_)?(max_ms|hold_ms|worst_seconds|silence_seconds|growth_mb|hash_mb|residue_mb)"

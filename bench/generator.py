@@ -65,7 +65,8 @@ def open_connections(
 ) -> Json:
     """Task: open ``count`` connections, as users ``first`` and following;
     ``end``: at another address."""
-    connections, opener = generator.connections, OPENERS[dialect]
+    connections = generator.connections
+    opener = OPENERS[dialect]
     if accounts := generator.state.get("accounts"):
         opener = replace(
             opener, login=lambda _app, number: protobuf_login(accounts[number][1])

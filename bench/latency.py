@@ -45,7 +45,8 @@ class Latency:
     def percentile_ms(self, percent: float) -> float | None:
         """Return the latency in ms that ``percent`` of all did not exceed; None
         without any."""
-        wanted, seen = self.count * percent / 100, 0
+        wanted = self.count * percent / 100
+        seen = 0
         for step in sorted(self.buckets):
             seen += self.buckets[step]
             if seen >= wanted:

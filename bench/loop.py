@@ -98,7 +98,8 @@ class Loop:
     def paced(self, rate: float, seconds: float) -> Iterator[int]:
         """Yield 0, 1, 2 … ``rate`` times a second, and handle events meanwhile;
         ends when it is stopped, or is a second late."""
-        begin, turn = time.monotonic(), 0
+        begin = time.monotonic()
+        turn = 0
         while turn < int(rate * seconds + 0.5) and not self.stopped:
             left = begin + turn / rate - time.monotonic()
             if left > 0:

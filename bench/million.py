@@ -97,10 +97,12 @@ class MillionOptions:
 def come(generator: Generator, first: int, count: int) -> Json:
     """Task: log in ``count`` users, from ``first`` on; ends when all are in, or
     it is too late."""
-    begin, numbers = time.monotonic(), range(first, first + count)
-    users = generator.connections = ConnectionSet(
+    begin = time.monotonic()
+    numbers = range(first, first + count)
+    users = ConnectionSet(
         generator.loop, generator.target, generator.index, SOCKET_BYTES
     )
+    generator.connections = users
     opening = users.open(
         numbers, OPENERS["cmd"], window=WINDOW, seconds=COME_SECONDS, retry=True
     )
@@ -122,7 +124,8 @@ def leave(generator: Generator) -> Json:
 def count_anew(generator: Generator, tag: str, every: bool) -> Json:
     """Task: count the messages of a run; ``every``: they are for single
     users."""
-    tally = generator.state["tally"] = Tally(generator.connections, tag, every=every)
+    tally = Tally(generator.connections, tag, every=every)
+    generator.state["tally"] = tally
     tally.latency = tally.latency if every else Latency(SPREAD_STEP_US)
     return {}
 
@@ -134,7 +137,8 @@ def expect(generator: Generator, seconds: float, look_seconds: float) -> Json:
     nothing. So the server is measured, and not the wake-ups of the few
     processes that play so many clients.
     """
-    tally, loop = generator.state["tally"], generator.loop
+    tally = generator.state["tally"]
+    loop = generator.loop
     end = time.monotonic() + seconds
     while (
         tally.received < len(tally.receivers)
@@ -209,15 +213,14 @@ def room() -> int:
 
 def check_machine(options: MillionOptions) -> None:
     """Raise BenchError if this machine cannot hold so many connections."""
-    files, left = 2 * options.connections + 30_000, proc.files_left()
+    files = 2 * options.connections + 30_000
+    left = proc.files_left()
     if left < files:
         raise BenchError(
             f"{files} open files are needed, and fs.file-max leaves {left}: raise it (sysctl)"
         )
-    wanted, available = (
-        BASE_BYTES + BYTES_A_CONNECTION * options.connections,
-        proc.available_bytes(),
-    )
+    wanted = BASE_BYTES + BYTES_A_CONNECTION * options.connections
+    available = proc.available_bytes()
     if available < wanted:
         need = f"about {wanted / 1e9:.1f} GB of memory are needed"
         raise BenchError(f"{need}, and {available / 1e9:.1f} GB are free")
@@ -263,11 +266,9 @@ class MillionRun:
     def work(self, do: Task, given: Iterable[Json] = repeat({})) -> list[Json]:
         """Let all processes run a task, a few at a time. Raises BenchError if
         the server admits nobody, or the memory is used up."""
-        waiting, busy, answers = (
-            deque(zip(self.users, given, strict=False)),
-            list[Worker](),
-            list[Json](),
-        )
+        waiting = deque(zip(self.users, given, strict=False))
+        busy = list[Worker]()
+        answers = list[Json]()
         while waiting or busy:
             while waiting and len(busy) < ABREAST:
                 worker, parameters = waiting.popleft()
@@ -308,7 +309,8 @@ class MillionRun:
                 come, [{"first": first, "count": count} for _, first, count in parts]
             )
         span.note(answers)
-        online = self.online = sum(answer["connections"] for answer in answers)
+        online = sum(answer["connections"] for answer in answers)
+        self.online = online
         seconds = max(answer["end"] for answer in answers) - min(
             answer["begin"] for answer in answers
         )
@@ -336,7 +338,8 @@ class MillionRun:
         self._look_at_memory()
 
     def _look_at_memory(self) -> None:
-        memory, online = proc.memory(self.context.pids), max(self.online, 1)
+        memory = proc.memory(self.context.pids)
+        online = max(self.online, 1)
         redis = (redis_facts(self.redis_url).pid,) if self.redis_url else ()
         self.figures |= {
             "pss_full_mb": memory.pss_bytes / 1e6,
@@ -387,7 +390,8 @@ class MillionRun:
 
     def _push(self, seconds: float, to_all: bool = False) -> tuple[Json, Span]:
         """Push to random users, and with ``to_all`` once to all meanwhile."""
-        tag, pool = new_tag(), self.context.pool
+        tag = new_tag()
+        pool = self.context.pool
         self.each(count_anew, tag=tag, every=True)
         with self.context.measured() as span:
             self.pusher.ask(
@@ -473,7 +477,8 @@ def run(context: RunContext, options: MillionOptions) -> Figures:
         len(os.sched_getaffinity(0)), -(-options.connections // room())
     )
     show_phase(f"{processes} server processes start")
-    settings, url = SETTINGS, ""
+    settings = SETTINGS
+    url = ""
     if processes > 1:
         url = (
             options.redis or context.pool.start(RedisProcess(options.redis_server)).url
@@ -487,7 +492,8 @@ def run(context: RunContext, options: MillionOptions) -> Figures:
             start_seconds=START_SECONDS,
         )
     )
-    context.target, context.pids = own.target, own.pids
+    context.target = own.target
+    context.pids = own.pids
     million = MillionRun(context, options, url)
     context.extra["stopped"] = ""
     try:

@@ -51,7 +51,8 @@ class PushService:
         """When the last request came (monotonic)."""
         self._lock = threading.Lock()
         self._receiver = PostReceiver(self._take)
-        self.url, self.close = self._receiver.url, self._receiver.close
+        self.url = self._receiver.url
+        self.close = self._receiver.close
 
     def _take(self, path: str, _headers: object, _body: bytes) -> int:
         with self._lock:
@@ -86,7 +87,8 @@ class NotifyRun:
 
     def group(self, members: list[str]) -> str:
         """Make a group; return its id."""
-        owner, size = {"app": APP, "user": "owner"}, MEMBERS_AT_ONCE
+        owner = {"app": APP, "user": "owner"}
+        size = MEMBERS_AT_ONCE
         body = {**owner, "name": f"group of {len(members)}", "members": members[:size]}
         group = str(self.post("/api/v1/groups/create", body, "group"))
         for start in range(size, len(members), size):
@@ -132,7 +134,8 @@ class NotifyRun:
         and results are stored."""
         self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
         time.sleep(0.5)
-        service, begin = self.service, time.monotonic()
+        service = self.service
+        begin = time.monotonic()
         service.requests.clear()
         with self.own.measured() as span:
             message = {"app": APP, "group": group, "sender": "owner", "store": True}

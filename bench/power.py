@@ -230,7 +230,8 @@ class Disk:
             _apply(names, naming)
         files: dict[str, bytes | None] = {}
         for path, file in sorted(names.items()):
-            folder, below = os.path.dirname(path), os.path.relpath(path, self.root)
+            folder = os.path.dirname(path)
+            below = os.path.relpath(path, self.root)
             if folder != self.root and os.path.dirname(below) not in files:
                 continue  # nothing leads there: its folder is lost
             files[below] = (
@@ -266,7 +267,8 @@ def _content_after(content: _Content, how: str, chance: random.Random) -> bytes:
 
 def _tear(content: bytearray, change: Record, chance: random.Random) -> None:
     """Write some of the sectors of a write."""
-    start, end = change.offset, change.offset + len(change.data)
+    start = change.offset
+    end = change.offset + len(change.data)
     position = start
     while position < end:
         until = min(end, position // SECTOR * SECTOR + SECTOR)
@@ -393,7 +395,8 @@ class Cuts:
 def sends_in(history: Path) -> list[Json]:
     """What the history of a chat says of messages that were sent, in the order
     of time."""
-    events, sent = list[Json](), set[int]()
+    events = list[Json]()
+    sent = set[int]()
     with history.open(encoding="utf-8") as lines:
         for event in map(json.loads, lines):
             if event["event"] == "ask" and event["name"] == "send":
@@ -412,7 +415,8 @@ def text_in(body: bytes) -> str | None:
 def cut_all(disk: Disk, recording: Path, history: Path, cuts: int, seed: int) -> Cuts:
     """Follow the recording, cut the power so often, and compare what is stored
     with the history."""
-    chance, found = random.Random(seed), Cuts(history)
+    chance = random.Random(seed)
+    found = Cuts(history)
     folder = recording.with_name("state")
     times = [record.at for record in read_records(recording)]
     acks = [event["at"] for event in found.events if event["event"] == "ok"]
@@ -421,7 +425,8 @@ def cut_all(disk: Disk, recording: Path, history: Path, cuts: int, seed: int) ->
     moments = sorted(
         chance.randrange(bisect_left(times, acks[0]), len(times)) for _ in range(cuts)
     )
-    number, shown_at = 0, time.monotonic()
+    number = 0
+    shown_at = time.monotonic()
     for record in read_records(recording):
         while moments and moments[0] == record.position:
             moments.pop(0)

@@ -38,7 +38,8 @@ def cpu(pids: Sequence[int]) -> Cpu:
     """Read the CPU time of ``pids``; raises BenchError when one does not
     exist."""
     threads: dict[str, int] = {}
-    ticks, exact = 0, True
+    ticks = 0
+    exact = True
     for pid in pids:
         fields = _read(pid, "stat").rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])

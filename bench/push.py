@@ -40,7 +40,8 @@ from bench.servers import Worker
 
 NUMBER_DIGITS = 7
 TIMED_FRAMES = 8  # in a read with more frames than this, only the oldest is timed
-LIVE_TEXT, STORED_TEXT = b'"msg":"', b'"text":"'
+LIVE_TEXT = b'"msg":"'
+STORED_TEXT = b'"text":"'
 TEXT_FRAME = FINAL | TEXT
 
 
@@ -89,7 +90,8 @@ class Tally:
         for conn in self.receivers:
             conn.clear()
             if self.witness is None and not every:
-                self.witness, conn.numbers = conn, []
+                self.witness = conn
+                conn.numbers = []
         connections.take = self.take
 
     def release(self) -> None:
@@ -102,20 +104,16 @@ class Tally:
         if layout is None or not count:
             self._scan(conn, end)
             return
-        view, buffer, length = (
-            self.connections.view,
-            self.connections.buffer,
-            layout.length,
-        )
+        view = self.connections.view
+        buffer = self.connections.buffer
+        length = layout.length
         whole = count * length
         conn.rest = bytes(view[whole:end]) if whole < end else b""
         self.received += count
         conn.frames += count
         self.last_ns = time.monotonic_ns()
-        now_us, timed = (
-            self.last_ns // 1000,
-            length if count > TIMED_FRAMES and not self.every else whole,
-        )
+        now_us = self.last_ns // 1000
+        timed = length if count > TIMED_FRAMES and not self.every else whole
         for at in range(layout.stamp_at, timed, length):
             self.latency.add(
                 (now_us - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP
@@ -134,7 +132,8 @@ class Tally:
     def _equal(self, layout: Layout, end: int) -> int:
         """The number of frames in the buffer, if it starts with frames of this
         run's length only, else 0."""
-        buffer, length = self.connections.buffer, layout.length
+        buffer = self.connections.buffer
+        length = layout.length
         count = end // length
         whole = count * length
         equal = (
@@ -152,11 +151,9 @@ class Tally:
         found, used = scan(connections.buffer, end)
         begin = 0
         for opcode, start, stop in found:
-            frame, head_bytes, begin = (
-                bytes(connections.view[begin:stop]),
-                start - begin,
-                stop,
-            )
+            frame = bytes(connections.view[begin:stop])
+            head_bytes = start - begin
+            begin = stop
             tag_at = frame.find(self.tag)
             if opcode >= CLOSE:
                 connections.control(conn, opcode, frame[head_bytes:])
@@ -164,10 +161,8 @@ class Tally:
                 self.others += 1
             else:
                 mark = LIVE_TEXT if LIVE_TEXT in frame else STORED_TEXT
-                stamp_at, number_at = (
-                    frame.find(mark) + len(mark),
-                    tag_at + len(self.tag),
-                )
+                stamp_at = frame.find(mark) + len(mark)
+                number_at = tag_at + len(self.tag)
                 self.received += 1
                 conn.frames += 1
                 self._number(conn, int(frame[number_at : number_at + NUMBER_DIGITS]))
@@ -240,8 +235,10 @@ LAST_FRAMES_SECONDS = 10.0
 WINDOW = 512
 PADDING = b"." * (20 - STAMP_DIGITS)
 WARM_UP_SECONDS = 0.3
-PUSH_PATH, PUBLISHER_PATH = "/api/v1/push", "/api/v1/publisher"
-PUBLISHERS, UNDER_WAY = 4, 64
+PUSH_PATH = "/api/v1/push"
+PUBLISHER_PATH = "/api/v1/publisher"
+PUBLISHERS = 4
+UNDER_WAY = 64
 JOINED_TOGETHER = 1000
 
 
@@ -379,7 +376,8 @@ class Messages:
     def __init__(
         self, generator: Generator, tag: str, how: Sending, users: Sequence[str]
     ) -> None:
-        self.kind = kind = KINDS[how.kind]
+        kind = KINDS[how.kind]
+        self.kind = kind
         self.target = generator.target
         self.bulk, self.size = how.bulk, how.bulk or 1
         self.latency = Latency()
@@ -419,12 +417,10 @@ class Messages:
     def push(self, conn: HttpConnection, count: int = 1) -> None:
         """Send the next ``count`` requests over ``conn``, pipelined; in bulk
         one."""
-        first, templates, users, now = (
-            self.pushed,
-            self._templates,
-            len(self._templates),
-            stamp_us(),
-        )
+        first = self.pushed
+        templates = self._templates
+        users = len(self._templates)
+        now = stamp_us()
         self.requests += count
         self.pushed += count * self.size
         numbers = range(first, self.pushed)
@@ -479,7 +475,9 @@ def _send(
 ) -> None:
     """Send for ``seconds``: one at a time, at a fixed rate, or as fast as the
     server answers."""
-    loop, conns, end = generator.loop, run.conns, time.monotonic() + seconds
+    loop = generator.loop
+    conns = run.conns
+    end = time.monotonic() + seconds
     if how.rate:
         for turn in loop.paced(how.rate, seconds):
             run.push(conns[turn % len(conns)])
@@ -524,7 +522,8 @@ def send_and_receive(
     each = len(tally.receivers) if to_all else 1
     begin = time.monotonic()
     _send(generator, run, tally, seconds, how, each)
-    during, sending_seconds = run.http.answered * run.size, time.monotonic() - begin
+    during = run.http.answered * run.size
+    sending_seconds = time.monotonic() - begin
 
     def complete() -> bool:
         accepted = run.pushed - len(run.refused)
@@ -655,7 +654,8 @@ def measure(
         raise BenchError(
             f"no message arrived; the server answered {answer['refusal'] or 'nothing'}"
         )
-    pushed, to_all = answer["pushed"], KINDS[how.kind].to_all
+    pushed = answer["pushed"]
+    to_all = KINDS[how.kind].to_all
     whole = Receipts(*answer["receipts"])
     figures: Figures = {"messages": pushed}
     flat_out = not how.rate and not how.alone
@@ -671,7 +671,8 @@ def measure(
             if how.bulk
             else "requests"
         )
-        seconds, during = answer["sending_seconds"], answer["during"]
+        seconds = answer["sending_seconds"]
+        during = answer["during"]
         figures |= span.rate(unit, pushed, seconds, during=during, flat_out=flat_out)
     prefix = "ack_" if how.kind == "publish" else "answer_"
     figures |= {

@@ -73,7 +73,8 @@ def show_table(title: str, columns: str, rows: Iterable[Sequence[str]]) -> None:
 
 
 def show(report: Json) -> None:
-    many, rows = report["runs"] > 1, []
+    many = report["runs"] > 1
+    rows = []
     for name, value in report["figures"].items():
         values = [run[name] for run in report["each"] if run.get(name) is not None]
         ends = (
@@ -136,7 +137,8 @@ def show_versus(rows: Iterable[Json]) -> None:
 
 
 def _versus_cells(row: Json) -> list[str]:
-    name, pairs = row["figure"], " ".join(f"{each:.2f}" for each in row["ratios"])
+    name = row["figure"]
+    pairs = " ".join(f"{each:.2f}" for each in row["ratios"])
     good = "NO" if row["over"] else "yes" if row["cost"] else ""
     ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
     return [
@@ -150,7 +152,8 @@ def _versus_cells(row: Json) -> list[str]:
 
 
 def bar_cells(bar: Json) -> list[str]:
-    name, sign = bar["figure"], "≥" if bar["at_least"] else "≤"
+    name = bar["figure"]
+    sign = "≥" if bar["at_least"] else "≤"
     return [
         bar["title"],
         bar["label"] + (" (from CPU)" if bar["derived"] else ""),

@@ -31,7 +31,8 @@ from bench.connections import Target
 from bench.loop import BenchError, Json
 from bench.proc import children
 
-FIRST_PORT, LAST_PORT = 10_000, 32_768
+FIRST_PORT = 10_000
+LAST_PORT = 32_768
 BLOCK_TRIES = 50
 ANSWER_SECONDS = 10.0
 #: Variable with the source tree whose server is started; without it, the server beside this tool.
@@ -201,7 +202,8 @@ class ServerProcess(ABC):
             self.start()
             return
         if self.process.poll() is not None:
-            code, words = self.process.returncode, self._last_words()
+            code = self.process.returncode
+            words = self._last_words()
             raise BenchError(f"a server has ended by itself, with {code}:\n{words}")
         if how in ("pause", "resume"):
             for pid in self.pids:
@@ -260,7 +262,8 @@ class NodeProcess(ServerProcess):
             self.environment["PYTHONPATH"] = tree
         self.data_directory = data_directory or str(self.folder / "data")
         self.http_port = free_block(2 + 2 * processes)
-        self.ws_port, self.rpc_port = self.http_port + 1, self.http_port + 2
+        self.ws_port = self.http_port + 1
+        self.rpc_port = self.http_port + 2
         self.target = Target(
             "127.0.0.1", self.ws_port, "/acc", "127.0.0.1", self.http_port
         )
@@ -336,7 +339,9 @@ def ask_redis(url: str, *command: str) -> Any:
 def redis_facts(url: str) -> RedisFacts:
     """Read the statistics of the Redis at ``url``; of a Redis Cluster, of all
     its masters together."""
-    calls, cpu_us, pid = Counter[str](), 0.0, 0
+    calls = Counter[str]()
+    cpu_us = 0.0
+    pid = 0
     for server in _redis_servers(url):
         values = ask_redis(server, "INFO", "all")
         for name, value in values.items():
@@ -588,7 +593,8 @@ class Worker:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.commands, self.answers = self.process.stdin, self.process.stdout
+        self.commands = self.process.stdin
+        self.answers = self.process.stdout
         self.deadline = 0.0
 
     def ask(

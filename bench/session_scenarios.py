@@ -33,7 +33,8 @@ def beat(generator: Generator, seconds: float = 0.0) -> Json:
     """Task: send heartbeats over the connections of this process, one in flight
     on each, for so long; at least once.
     """
-    loop, connections = generator.loop, generator.connections
+    loop = generator.loop
+    connections = generator.connections
     waiting: set[int] = set()
     answered = wrong = 0
 
@@ -44,7 +45,8 @@ def beat(generator: Generator, seconds: float = 0.0) -> Json:
             answered += 1
             wrong += b'"code":200' not in payload
 
-    end, again = time.monotonic() + seconds, True
+    end = time.monotonic() + seconds
+    again = True
     with connections.reading(read):
         while again:
             for conn in [
@@ -200,7 +202,8 @@ def subscribe(generator: Generator, dialect: str) -> Json:
     answers = errors = 0
     conns = list(generator.connections.by_fd.values())
     frames = [subscriptions(conn.number, dialect) for conn in conns]
-    begin, wanted = time.monotonic(), CHANNELS * len(conns)
+    begin = time.monotonic()
+    wanted = CHANNELS * len(conns)
 
     def read(_conn: Connection, payload: bytes) -> None:
         nonlocal answers, errors

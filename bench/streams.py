@@ -30,11 +30,9 @@ class Streams:
     subscriber."""
 
     def __init__(self, generator: Generator) -> None:
-        self.loop, self.target, self.connections = (
-            generator.loop,
-            generator.target,
-            generator.connections,
-        )
+        self.loop = generator.loop
+        self.target = generator.target
+        self.connections = generator.connections
         self.subscribed = self.pieces = self.ends = self.lost = self.doubled = 0
         self.refused = self.sent = self.last_ns = 0
         self.latency = Latency()
@@ -91,7 +89,8 @@ class Streams:
 
     def append(self, count: int) -> None:
         """Append one piece to each of the next ``count`` streams."""
-        names, text = self.names, f"{WORD.decode()}{stamp_us():0{STAMP_DIGITS}}"
+        names = self.names
+        text = f"{WORD.decode()}{stamp_us():0{STAMP_DIGITS}}"
         pieces = ",".join(
             f'{{"stream":"{names[n % len(names)]}","piece":{n // len(names) + 1},"text":"{text}"}}'
             for n in range(self.sent, self.sent + count)

@@ -185,7 +185,9 @@ class _Arrival:
 
 
 def _receiver(talk: str, client: str, arrivals: list[_Arrival]) -> Iterator[Finding]:
-    last, shown, fetched = None, set[str](), set[str]()
+    last = None
+    shown = set[str]()
+    fetched = set[str]()
     for arrival in arrivals:
         line = arrival.line
         for place, message in arrival.rows:
@@ -220,12 +222,14 @@ def _real_time(talk: Conversation) -> Iterator[Finding]:
         if send.arguments["message"] in placed
     ]
     ends = [(send.ended, 0, send) for send in talk.sends if send.outcome == "ok"]
-    highest, by = -inf, ""
+    highest = -inf
+    by = ""
     for _, begin, send in sorted((*begins, *ends), key=lambda row: (row[0], -row[1])):
         message = send.arguments["message"]
         place = placed.get(message, -inf)
         if not begin and place > highest:
-            highest, by = place, message
+            highest = place
+            by = message
         elif begin and place < highest:
             text = f"{message} at {place} was sent after {by} at {highest} was acknowledged"
             yield Finding("overtaken", talk.name, text, (send.line,))
@@ -289,7 +293,10 @@ def _stale(talk: Conversation) -> Iterator[Finding]:
             else (read.ended, [*_texts(read)], 0)
         )
     known.sort(key=lambda row: row[0])
-    index, before, beginning, furthest = 0, list[str](), 0, -1.0
+    index = 0
+    before = list[str]()
+    beginning = 0
+    furthest = -1.0
     for read in sorted(reads, key=lambda each: each.began):
         while index < len(known) and known[index][0] < read.began:
             _, messages, extent = known[index]
@@ -427,7 +434,8 @@ def _later(
     if len(messages) < 2:
         return set()
     last = max(rank[each] for each in messages)
-    later, work = set[str](), [*messages]
+    later = set[str]()
+    work = [*messages]
     while work:
         for follower in after[work.pop()]:
             if follower not in later and rank[follower] <= last:

@@ -136,7 +136,9 @@ class _Commands(GroupOfRows):
         """The options for the server may stand in front of each part of a
         command's name, too."""
         command: click.Command | None = self
-        name, moved, rest = list[str](), list[str](), [*args]
+        name = list[str]()
+        moved = list[str]()
+        rest = [*args]
         while rest and isinstance(command, click.Group):
             word = rest.pop(0)
             if word[:2] == "-c" or word.partition("=")[0] in _FOR_THE_SERVER:
@@ -144,7 +146,8 @@ class _Commands(GroupOfRows):
                 moved += [word, *rest[:takes_next]]
                 del rest[:takes_next]
             else:
-                name, command = [*name, word], command.get_command(ctx, word)
+                name = [*name, word]
+                command = command.get_command(ctx, word)
                 moved = [] if word in ctx.help_option_names else moved
         return super().parse_args(ctx, [*name, *moved, *rest] if name else args)
 
@@ -374,10 +377,8 @@ def _check_production(path: str | None) -> None:
     from imserver.offline import production
 
     with opened(path, None) as (settings, store, tenants):
-        file, apps = (
-            path or settings_file(os.environ) or "",
-            {each.name: each for each in tenants.all()},
-        )
+        file = path or settings_file(os.environ) or ""
+        apps = {each.name: each for each in tenants.all()}
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         findings = production.findings(deployment)
         lines = [f"{setting}: {what}" for setting, what in findings]

@@ -112,7 +112,9 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     from imserver.gateway.transport.wsgi import head_of
 
     head = head_of(environ)
-    method, path, headers = head.method, head.path, head.headers
+    method = head.method
+    path = head.path
+    headers = head.headers
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     length = environ.get("CONTENT_LENGTH") or "0"
     if node.servers.is_streamed(method, path) or (length == "0" and not chunked):
@@ -149,7 +151,8 @@ def _read_body(stream: Any, limit: int) -> bytes | None:
     """Read a whole body; None if it exceeds ``limit`` bytes. Raises
     TimeoutError if it arrives too slowly, OSError or ValueError from the
     server."""
-    begun, content = monotonic(), bytearray()
+    begun = monotonic()
+    content = bytearray()
     while True:
         now = monotonic()
         seconds = max(body_deadline(begun, len(content), now) - now, 0.001)

@@ -357,7 +357,8 @@ def _command(
     async def run(self: AsyncMessenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.execute(make(*args, **kwargs))
 
-    run.__name__, run.__doc__ = make.__name__, make.__doc__
+    run.__name__ = make.__name__
+    run.__doc__ = make.__doc__
     return run
 
 
@@ -504,7 +505,8 @@ def _in_thread(
     async def run(self: AsyncApi, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.to_thread(method, self.api, *args, **kwargs)
 
-    run.__name__, run.__doc__ = method.__name__, method.__doc__
+    run.__name__ = method.__name__
+    run.__doc__ = method.__doc__
     return run
 
 

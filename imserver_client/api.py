@@ -198,7 +198,8 @@ class Api:
         ``query``. An answer without a body is None.
         """
         if method == "GET":
-            query, body = {**(body or {}), **(query or {})}, None
+            query = {**(body or {}), **(query or {})}
+            body = None
         path = path.removeprefix("/").removeprefix(PREFIX[1:])
         answer = self._request(method, path, query, body, None)
         return decode_answer(answer, object) if answer else None
@@ -670,10 +671,8 @@ class Api:
             headers["Idempotency-Key"] = repeat_id
         content = None
         if body is not None:
-            content, headers["Content-Type"] = (
-                msgspec.json.encode(body),
-                "application/json",
-            )
+            content = msgspec.json.encode(body)
+            headers["Content-Type"] = "application/json"
         backoff = Backoff()
         for tries_left in reversed(range(self._tries if repeat_id is not None else 1)):
             try:

@@ -92,7 +92,8 @@ def add(
 def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
     """List the bots of an app, or with an account token those of the
     account."""
-    rows, cursor = [], ""
+    rows = []
+    cursor = ""
     with _server(url, key_file) as api:
         while True:
             page = api.call(

@@ -240,7 +240,8 @@ class Closed(ClientError):
     def __init__(self, code: int, text: str = "") -> None:
         row = _row(CLOSE_CODES, code, text)
         super().__init__(f"closed: {code} {row.text}")
-        self.code, self.remedy = code, row.remedy
+        self.code = code
+        self.remedy = row.remedy
 
 
 class LoginRefused(ClientError):
@@ -252,7 +253,8 @@ class LoginRefused(ClientError):
     def __init__(self, code: int, text: str = "") -> None:
         row = _row(REPLY_CODES, code, text)
         super().__init__(f"login refused: {code} {row.text}")
-        self.code, self.remedy = code, row.remedy
+        self.code = code
+        self.remedy = row.remedy
 
 
 class CommandRefused(ClientError):
@@ -280,7 +282,10 @@ class CommandRefused(ClientError):
         super().__init__(
             f"{cmd} refused: {code} {row.text}" + (f": {why}" if why else "")
         )
-        self.cmd, self.code, self.remedy, self.reason = cmd, code, row.remedy, reason
+        self.cmd = cmd
+        self.code = code
+        self.remedy = row.remedy
+        self.reason = reason
         self.refused = refused
 
 

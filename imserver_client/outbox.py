@@ -354,7 +354,8 @@ def outbox(
     database_url = database or os.environ.get(ENVIRONMENT_DATABASE, "")
     if not database_url:
         fail(f"no database: give --database or set {ENVIRONMENT_DATABASE}")
-    address, key = server_address(url), read_key(key_file)
+    address = server_address(url)
+    key = read_key(key_file)
     try:
         if create:
             outbox_table = OutboxTable(database_url, table)

@@ -191,7 +191,8 @@ class Publisher:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8080", key: str = "") -> None:
-        self._core = core = PublisherCore(url, key)
+        core = PublisherCore(url, key)
+        self._core = core
         self._lock = threading.Lock()
         self._stack = ExitStack()
         try:

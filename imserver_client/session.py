@@ -554,7 +554,8 @@ class SessionCore(ABC, Generic[T]):
     def feed(self, frame: str | bytes, now: float) -> None:
         """Process a frame. Raises ValueError if the server sends a malformed
         sync page."""
-        self._heard_at, self._lost_at = now, inf
+        self._heard_at = now
+        self._lost_at = inf
         read = self._codec.read(frame)
         if read is None:
             return
@@ -846,7 +847,9 @@ class SyncTracker:
 
     def login_fields(self) -> dict[str, Any]:
         """Begin a login; return its additional fields."""
-        self.live, self._acks, self._unacked = False, self.cursor is not None, 0
+        self.live = False
+        self._acks = self.cursor is not None
+        self._unacked = 0
         return {"cursor": self.cursor, "acks": True} if self._acks else {}
 
     def logged_in(self, data: Any) -> Question | None:

@@ -156,7 +156,8 @@ class AsyncTextStream:
     async def _finish_cancelled(self) -> asyncio.Future[Any] | None:
         if self._cancelled is not None:
             await asyncio.wait([self._cancelled])
-        cancelled, self._cancelled = self._cancelled, None
+        cancelled = self._cancelled
+        self._cancelled = None
         return cancelled
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

@@ -23,7 +23,9 @@ class Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Move those options behind the name."""
         command: click.Command | None = self
-        name, moved, rest = list[str](), list[str](), [*args]
+        name = list[str]()
+        moved = list[str]()
+        rest = [*args]
         while rest and isinstance(command, click.Group):
             word = rest.pop(0)
             if word.partition("=")[0] in ("--url", "--key-file"):
@@ -31,7 +33,8 @@ class Commands(click.Group):
                 moved += [word, *rest[:takes_next]]
                 del rest[:takes_next]
             else:
-                name, command = [*name, word], command.get_command(ctx, word)
+                name = [*name, word]
+                command = command.get_command(ctx, word)
                 moved = [] if word in ctx.help_option_names else moved
         return super().parse_args(ctx, [*name, *moved, *rest] if name else args)
 

@@ -390,7 +390,8 @@ def _command(make: Callable[P, Command[R]]) -> Callable[Concatenate[Messenger, P
     def run(self: Messenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.execute(make(*args, **kwargs))
 
-    run.__name__, run.__doc__ = make.__name__, make.__doc__
+    run.__name__ = make.__name__
+    run.__doc__ = make.__doc__
     return run
 
 

@@ -123,9 +123,11 @@ class SecondTry:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            status, output = f"no end within {SECONDS} s", error.stdout or b""
+            status = f"no end within {SECONDS} s"
+            output = error.stdout or b""
         else:
-            status, output = f"status {result.returncode}", result.stdout
+            status = f"status {result.returncode}"
+            output = result.stdout
             if result.returncode == pytest.ExitCode.OK:
                 return True
         self._notes.append(

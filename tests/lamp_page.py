@@ -85,7 +85,8 @@ WORDS = {
 def install(folder: Path, feature: str = FEATURE) -> dict[str, str]:
     """Install it (``PAGE``: without its command), and return the environment in
     which a server finds it."""
-    about, page = folder / "lamp-1.0.dist-info", folder / "lamp_page"
+    about = folder / "lamp-1.0.dist-info"
+    page = folder / "lamp_page"
     for each in (about, page):
         each.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lamp\nVersion: 1.0\n")

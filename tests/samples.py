@@ -152,13 +152,12 @@ def encoded(dialect: Dialect, sample: dict[str, Any], makers: Makers) -> Any:
         return makers[name](*arguments)
     if "message" in sample:
         message = message_of(sample["message"])
-        payload, halves = (
-            dialect.encode_message(message),
-            dialect.encode_message_for(message),
-        )
+        payload = dialect.encode_message(message)
+        halves = dialect.encode_message_for(message)
     else:
         event = event_of(sample["event"])
-        payload, halves = dialect.encode_event(event), dialect.encode_for(event)
+        payload = dialect.encode_event(event)
+        halves = dialect.encode_for(event)
     if halves is not None:
         return json.dumps(receiver).encode().join(halves)
     return payload(receiver, None) if callable(payload) else payload

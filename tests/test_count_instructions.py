@@ -47,7 +47,8 @@ def test_frames_of_the_counting_client_are_masked(size: int, head: bytes) -> Non
     payload = bytes(range(100)) * 3
     frame = masked_frame(payload[:size])
     assert frame.startswith(head)
-    mask, masked = frame[len(head) : len(head) + 4], frame[len(head) + 4 :]
+    mask = frame[len(head) : len(head) + 4]
+    masked = frame[len(head) + 4 :]
     assert (
         bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
         == payload[:size]

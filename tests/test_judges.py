@@ -56,14 +56,13 @@ def test_a_row_says_what_its_run_has_said(tmp_path: Path) -> None:
         f'[[judge]]\nname = "{name}"\nwhat = "all"\npackages = ["pypi:pytest"]\nrun = {json.dumps(run)}'
         for name, run in runs.items()
     ]
-    table, page = (
-        written(tmp_path, "judges.toml", "\n".join(rows)),
-        written(tmp_path, "judges.md", EMPTY),
-    )
+    table = written(tmp_path, "judges.toml", "\n".join(rows))
+    page = written(tmp_path, "judges.md", EMPTY)
     assert judges.main(page=page, table=table) == 1
     first = page.read_text("utf-8")
     assert first.startswith(EMPTY)
-    lines, pytest_version = judges.lines_of(first), judges.version_of("pypi:pytest")
+    lines = judges.lines_of(first)
+    pytest_version = judges.version_of("pypi:pytest")
     assert list(lines) == list(RESULTS)
     assert {
         name: text

@@ -96,8 +96,12 @@ PLUGIN_LAYERS = {
         ("follow", "report", "wish"),
         # servers that run
         (
-            *("live_matrix", "live_mattermost", "live_slack"),
-            *("mattermost_news", "mattermost_server", "slack_server"),
+            "live_matrix",
+            "live_mattermost",
+            "live_slack",
+            "mattermost_news",
+            "mattermost_server",
+            "slack_server",
         ),
         # what comes into an app, and leaves it
         ("destination", "departure"),
@@ -108,8 +112,14 @@ PLUGIN_LAYERS = {
         # formats
         ("formats",),
         (
-            *("matrix", "mattermost", "rocketchat", "slack", "zulip"),
-            *("to_mattermost", "to_slack", "to_zulip"),
+            "matrix",
+            "mattermost",
+            "rocketchat",
+            "slack",
+            "zulip",
+            "to_mattermost",
+            "to_slack",
+            "to_zulip",
         ),
         ("markdown", "matrix_events", "mongodump", "writing"),
         # what all of them need
@@ -163,14 +173,12 @@ IMPORTERS = {
     "flask": ("gateway/node/flask_app.py", "gateway/http/", *FOLDERS),
     "werkzeug": ("gateway/node/flask_app.py", "gateway/http/", *FOLDERS),
     "click": (
-        *(
-            "cli.py",
-            "offline/",
-            "gateway/offline.py",
-            "plugin/commands.py",
-            "plugin/progress.py",
-            "gateway/terminal.py",
-        ),
+        "cli.py",
+        "offline/",
+        "gateway/offline.py",
+        "plugin/commands.py",
+        "plugin/progress.py",
+        "gateway/terminal.py",
         *(f"{folder}command.py" for folder in FOLDERS),
         "dialects/centrifuge/migration.py",
     ),
@@ -182,8 +190,10 @@ IMPORTERS = {
     "httptools": ("gateway/transport/",),
     "websockets": ("gateway/transport/", "plugin/testing.py"),
     "sqlalchemy": (
-        *("gateway/storage/", "offline/"),
-        *("people/accounts/rows.py", "media/uploads/upload_rows.py"),
+        "gateway/storage/",
+        "offline/",
+        "people/accounts/rows.py",
+        "media/uploads/upload_rows.py",
     ),
     "alembic": ("gateway/storage/",),
     "psycopg": ("gateway/storage/", "offline/copies/"),
@@ -307,7 +317,9 @@ def test_the_tests_of_a_house_use_it_and_those_on_which_it_stands(house: str) ->
     face = "|plugin.messages" if re.search("messenger", absent) else ""
     others = re.compile(rf"(imserver|tests)\.({absent}{face})(\.|$)")
     own = {*(ROOT / "tests" / house).rglob("*.py")}
-    wrong, found, left = [], set(own), [*own, ROOT / "tests" / "conftest.py"]
+    wrong = []
+    found = set(own)
+    left = [*own, ROOT / "tests" / "conftest.py"]
     while left:
         module = left.pop()
         tree = ast.parse(module.read_text(encoding="utf-8"))
@@ -591,58 +603,59 @@ def test_importing_patches_nothing(name: str) -> None:
 
 def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> None:
     absent = [
-        *(
-            "redis",
-            "zerorpc",
-            "zmq",
-            "msgpack",
-            "gunicorn",
-            "bench",
-            "imserver.offline.app",
-            "imserver.offline.copies",
-            "imserver.offline.doctor",
-        ),
-        *(
-            "imserver.gateway.storage.database",
-            "sqlalchemy",
-            "alembic",
-            "psycopg",
-            "pymysql",
-        ),
-        *("jwt", "authlib", "joserfc", "cryptography", "argon2", "pyotp", "qrcode"),
-        *(
-            "smtplib",
-            "urllib3",
-            "PIL",
-            "google.protobuf",
-            "imserver.dialects.protobuf.chat_pb2",
-        ),
+        "redis",
+        "zerorpc",
+        "zmq",
+        "msgpack",
+        "gunicorn",
+        "bench",
+        "imserver.offline.app",
+        "imserver.offline.copies",
+        "imserver.offline.doctor",
+        "imserver.gateway.storage.database",
+        "sqlalchemy",
+        "alembic",
+        "psycopg",
+        "pymysql",
+        "jwt",
+        "authlib",
+        "joserfc",
+        "cryptography",
+        "argon2",
+        "pyotp",
+        "qrcode",
+        "smtplib",
+        "urllib3",
+        "PIL",
+        "google.protobuf",
+        "imserver.dialects.protobuf.chat_pb2",
         "imserver.dialects.centrifuge.centrifuge_pb2",
     ]
     # what a node without Flask loads neither, nor the library that only it
     # needs
     beside = [
-        *(
-            "click",
-            "yaml",
-            "flask",
-            "werkzeug",
-            "ssl",
-            "subprocess",
-            "pickle",
-            "zope.interface",
-            "cffi",
-        ),
-        *(
-            "asyncio",
-            "email",
-            "inspect",
-            "dataclasses",
-            "typing_extensions",
-            "pprint",
-            "websockets.frames",
-        ),
-        *("shutil", "bz2", "lzma", "difflib", "calendar", "locale"),
+        "click",
+        "yaml",
+        "flask",
+        "werkzeug",
+        "ssl",
+        "subprocess",
+        "pickle",
+        "zope.interface",
+        "cffi",
+        "asyncio",
+        "email",
+        "inspect",
+        "dataclasses",
+        "typing_extensions",
+        "pprint",
+        "websockets.frames",
+        "shutil",
+        "bz2",
+        "lzma",
+        "difflib",
+        "calendar",
+        "locale",
     ]
     code = (
         "import sys, imserver.__main__, imserver.gateway.start, imserver.gateway.node.serve; "

@@ -34,8 +34,16 @@ from .support import ROOT, Server, clean_environment, eventually
 
 # What goes into a build; copied, so that building leaves nothing in the tree.
 SOURCES = (
-    *("imserver", "imserver_client", "config", "templates", "static", "sdk"),
-    *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
+    "imserver",
+    "imserver_client",
+    "config",
+    "templates",
+    "static",
+    "sdk",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
 )
 IGNORED = shutil.ignore_patterns("__pycache__", "node_modules")
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
@@ -143,7 +151,8 @@ def test_what_is_built_from_a_checkout_that_is_no_release_names_the_commit(
 
 
 def run(command: Path, *arguments: str, folder: Path) -> str:
-    environment, words = clean_environment(PYTHONPATH=""), [command, *arguments]
+    environment = clean_environment(PYTHONPATH="")
+    words = [command, *arguments]
     done = subprocess.run(
         words,
         cwd=folder,
@@ -246,11 +255,9 @@ def test_the_installed_server_serves_its_pages_from_any_folder(
 def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
     """The pages, built from their folder alone, on a server without houses,
     which has templates and files."""
-    server, house, installed = (
-        tmp_path / "server",
-        tmp_path / "house" / "moved_pages",
-        tmp_path / "installed",
-    )
+    server = tmp_path / "server"
+    house = tmp_path / "house" / "moved_pages"
+    installed = tmp_path / "installed"
     shutil.copytree(ROOT / "imserver" / "pages", house, ignore=IGNORED)
     for module in house.rglob("*.py"):
         module.write_text(
@@ -296,10 +303,8 @@ def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
 
 @pytest.mark.full("programs")
 def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) -> None:
-    command, environment = (
-        [installed / "imserver", "bench", "idle"],
-        clean_environment(PYTHONPATH=""),
-    )
+    command = [installed / "imserver", "bench", "idle"]
+    environment = clean_environment(PYTHONPATH="")
     without = subprocess.run(
         command,
         cwd=tmp_path,

@@ -264,7 +264,8 @@ def test_the_table_has_a_number_for_each_row() -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_no_number_rises(name: str) -> None:
-    row, limit = ROWS[name], limits()[name]
+    row = ROWS[name]
+    limit = limits()[name]
     count = row.measure()
     assert count <= limit, f"{name}: {count}, at most {limit}. {row.remedy}"
 

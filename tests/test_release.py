@@ -102,7 +102,8 @@ def test_release_notes_are_the_section_of_the_version() -> None:
 
 
 def test_the_site_shows_what_the_server_of_its_version_has(tmp_path: Path) -> None:
-    tree, target = tmp_path / "tree", tmp_path / "older-site.tar.gz"
+    tree = tmp_path / "tree"
+    target = tmp_path / "older-site.tar.gz"
     write(tree / "imserver/__init__.py", "TABLES = 'those of then'\n")
     code = "import pathlib, sys, imserver\nsite = pathlib.Path(sys.argv[2])\nsite.mkdir()\n"
     write(tree / "tools/__init__.py", "")
@@ -122,7 +123,8 @@ def test_the_site_shows_what_the_server_of_its_version_has(tmp_path: Path) -> No
 
 def make_key(folder: Path) -> tuple[Path, str]:
     """A key of minisign without a password; its file, and the public key."""
-    secret, public = folder / "release.key", folder / "release.pub"
+    secret = folder / "release.key"
+    public = folder / "release.pub"
     command = ["minisign", "-G", "-W", "-s", str(secret), "-p", str(public)]
     subprocess.run(command, check=True, capture_output=True)
     return secret, public.read_text("utf-8").splitlines()[1]
@@ -312,7 +314,8 @@ def test_a_version_is_set_in_all_packages_and_dated(sources: Path) -> None:
 
 def test_a_new_key_is_published_and_the_old_one_ends() -> None:
     policy = (ROOT / "SECURITY.md").read_text("utf-8")
-    one, other = "RW" + "a" * 54, "RW" + "b" * 54
+    one = "RW" + "a" * 54
+    other = "RW" + "b" * 54
     first = key.publish(policy, one, "2026-01-02")
     assert "There is no key yet" not in first
     second = key.publish(first, other, "2027-03-04")

@@ -62,8 +62,18 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
 their class."""
 
 _OF_CORE: Final = (
-    *("Api", "Connection", "Core", "Locations", "LogImport", "MessageLog"),
-    *("Messaging", "Outgoing", "PooledStatements", "Signals", "Store", "Tenants"),
+    "Api",
+    "Connection",
+    "Core",
+    "Locations",
+    "LogImport",
+    "MessageLog",
+    "Messaging",
+    "Outgoing",
+    "PooledStatements",
+    "Signals",
+    "Store",
+    "Tenants",
     "UnreadMessages",
 )
 """Classes of which features make no objects: their constructors are not

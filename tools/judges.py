@@ -106,7 +106,8 @@ def run(judge: Judge) -> Result:
     # CI=true forbids to leave out
     environment = {**os.environ, "CI": "", "PYTHON": sys.executable}
     with TemporaryDirectory() as folder:
-        command, report = judge.command, Path(folder, "report.xml")
+        command = judge.command
+        report = Path(folder, "report.xml")
         if command[0] == "pytest":
             # Their properties are no part of the newer form of a report.
             options = (

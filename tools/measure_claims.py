@@ -57,10 +57,8 @@ def measure(messages: int, folder: Path) -> None:
             ask("ack", token=token)
         each = (cpu_seconds(server.pid) - before) / messages
         for name, times in seconds.items():
-            middle, late = (
-                sorted(times)[len(times) // 2],
-                sorted(times)[len(times) * 99 // 100],
-            )
+            middle = sorted(times)[len(times) // 2]
+            late = sorted(times)[len(times) * 99 // 100]
             print(f"{name}: p50 {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms")
         print(f"CPU of the node for both: {each * 1000:.1f} ms")
 

@@ -60,7 +60,8 @@ class Worker:
         self.rpc.epoch = epoch
 
     def addresses(self) -> dict[str, Any]:
-        control, data = self.rpc.control_address, self.rpc.data_address
+        control = self.rpc.control_address
+        data = self.rpc.data_address
         return {
             "node": control[6:],
             "epoch": self.rpc.epoch,
@@ -180,7 +181,8 @@ def mesh(count: int) -> None:
     before = state()
     for worker in workers:
         worker.connect_to(addresses)
-    after, pairs = state(), count * (count - 1)
+    after = state()
+    pairs = count * (count - 1)
     cpu, memory = (
         (late - early) / pairs for early, late in zip(before, after, strict=True)
     )

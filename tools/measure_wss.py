@@ -81,7 +81,8 @@ class Proxy(ServerProcess):
 
     def __init__(self, program: str, port: int, text: str, **values: object) -> None:
         super().__init__({"HOME": "/tmp"})
-        self.port, file = port, self.folder / "config"
+        self.port = port
+        file = self.folder / "config"
         file.write_text(text.format(folder=self.folder, port=port, **values))
         arguments = {
             "haproxy": ["-db", "-f", str(file)],

@@ -302,7 +302,8 @@ def write(path: Path, source: str) -> None:
 def show(change: Change, outcome: str, tests: list[str]) -> None:
     """Print what no test has noticed."""
     source = (ROOT / change.path).read_text(encoding="utf-8")
-    before, after = source.splitlines(), change.apply(source).splitlines()
+    before = source.splitlines()
+    after = change.apply(source).splitlines()
     lines = difflib.unified_diff(
         before, after, change.path, change.kind, lineterm="", n=1
     )

@@ -70,7 +70,8 @@ def main(tag: str, out: str, key: str, wheels: bool) -> None:
     os.umask(0o022)
     with TemporaryDirectory() as folder:
         work = Path(folder)
-        tree, files = work / "tree", work / "files"
+        tree = work / "tree"
+        files = work / "files"
         files.mkdir()
         commit = find_commit(tag)
         export(commit, tree)
@@ -510,9 +511,8 @@ def bill_of_materials(tree: Path, version: str, epoch: int) -> dict[str, Any]:
     needs_server = []
     for package in plugins(tree):
         project = read_project(tree / package)
-        plugin = components[project["name"]] = component(
-            "pypi", project["name"], version
-        )
+        plugin = component("pypi", project["name"], version)
+        components[project["name"]] = plugin
         needs_server.append(plugin["bom-ref"])
         for name in names_of(project["dependencies"]):
             if name not in users and name != "imserver":

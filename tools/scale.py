@@ -301,7 +301,8 @@ class Plan:
 
     def clean_seconds(self, lost: int) -> float:
         """How long one node cleans up: it pauses as long as it works."""
-        buckets, users = 16_384, self.load.users * lost / self.nodes
+        buckets = 16_384
+        users = self.load.users * lost / self.nodes
         return 2 * (buckets * of("clean bucket") + users * of("clean user"))
 
     def catch_up_seconds(self, lost: int) -> float:
@@ -452,7 +453,8 @@ def failures() -> list[str]:
         ("a machine", plan.site.cores),
         ("a rack", of_rack),
     ):
-        users, rate = plan.load.users * lost / plan.nodes, plan.logins_per_second(lost)
+        users = plan.load.users * lost / plan.nodes
+        rate = plan.logins_per_second(lost)
         use = sum(plan.cores().values()) / (plan.nodes - lost)
         rows.append(
             (
@@ -520,7 +522,8 @@ def database() -> list[str]:
 def limits() -> list[str]:
     """What is full first, as it is, and the share of the load at which it
     is."""
-    load, site = Load(), Site()
+    load = Load()
+    site = Site()
     plan = planned(load, site)
     found = [
         (

@@ -256,7 +256,8 @@ def _problem(
     status: int, code: str, message: str, *, temporary: bool = False
 ) -> HttpProblem:
     temporary = temporary or status in (408, 429, 500, 503)
-    row = HTTP_PROBLEMS[code] = HttpProblem(status, code, message, temporary)
+    row = HttpProblem(status, code, message, temporary)
+    HTTP_PROBLEMS[code] = row
     return row
 
 
@@ -453,12 +454,15 @@ class ServiceRefused(ImserverError):
         login: LoginRefusal | None = None,
     ) -> None:
         if problem is not None:
-            cls.problem, cls.detail, cls.login = problem, detail, login
+            cls.problem = problem
+            cls.detail = detail
+            cls.login = login
 
     def __init__(self, text: object = "", problem: HttpProblem | None = None) -> None:
         super().__init__(text or ("" if problem is None else problem.message))
         if problem is not None:
-            self.problem, self.detail = problem, "{}" if text else ""
+            self.problem = problem
+            self.detail = "{}" if text else ""
 
     @property
     def reply_code(self) -> int:

@@ -182,7 +182,8 @@ class LineHandler(logging.Handler):
         if not self._put(lines):
             self.lost += lines.count(b"\n")
         elif self.lost:
-            lost, self.lost = self.lost, 0
+            lost = self.lost
+            self.lost = 0
             note = _log.makeRecord(
                 _log.name,
                 logging.WARNING,
@@ -237,8 +238,11 @@ class RateLimitedLog:
     def __init__(
         self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._log, self._text, self._clock = log, text, clock
-        self._next, self._suppressed = 0.0, 0
+        self._log = log
+        self._text = text
+        self._clock = clock
+        self._next = 0.0
+        self._suppressed = 0
 
     def __call__(self, *arguments: object) -> None:
         """Log the warning, or count it as suppressed."""
@@ -348,11 +352,13 @@ class RequestLog:
 
     def flush(self) -> None:
         """Count the waiting requests, and write their lines. Never switches."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._waiting = []
         self._count(waiting)
         if not self.settings.requests:
             return
-        share, shares = self.settings.request_share, self.shares
+        share = self.settings.request_share
+        shares = self.shares
         if share < 1.0 or shares:
             waiting = [
                 each
@@ -380,7 +386,9 @@ class RequestLog:
         # Formatting took a tenth of the time of a push. So parts that many
         # lines share are made once.
         lines = []
-        since, until, stamp = 1.0, 0.0, ""
+        since = 1.0
+        until = 0.0
+        stamp = ""
         node = f"B node={shown(self._node)}" if self._node else "B"
         names = self._names
         for (
@@ -396,11 +404,9 @@ class RequestLog:
             _,
         ) in waiting:
             if not since <= moment < until:  # another millisecond than the line before
-                since, until, stamp = (
-                    moment,
-                    (int(moment * 1000) + 1) / 1000,
-                    self._stamp(moment),
-                )
+                since = moment
+                until = (int(moment * 1000) + 1) / 1000
+                stamp = self._stamp(moment)
             middle = self._middles.get((peer, method, path, status))
             if middle is None:
                 middle = self._middle(peer, method, path, status)

@@ -468,7 +468,8 @@ def _of_apps(
 ) -> dict[Any, float]:
     """The values with those of apps that are not registered added up under one
     name."""
-    index, added = names.index("app"), Counter[Any]()
+    index = names.index("app")
+    added = Counter[Any]()
     for key, number in values.items():
         labels = (key,) if len(names) == 1 else key
         if labels[index] not in apps:

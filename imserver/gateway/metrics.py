@@ -120,7 +120,8 @@ class Timings(dict[str, Histogram]):
         }
 
     def __missing__(self, name: str) -> Histogram:
-        histogram = self[name] = Histogram()
+        histogram = Histogram()
+        self[name] = histogram
         return histogram
 
 

@@ -428,7 +428,8 @@ class DialectState(Struct, gc=False):
         none. Return the data before."""
         if not (info or self.channel_infos):
             return b""
-        infos = self.channel_infos = self.channel_infos or {}
+        infos = self.channel_infos or {}
+        self.channel_infos = infos
         before = infos.pop(channel, b"")
         if info:
             infos[channel] = info

@@ -78,7 +78,8 @@ def connection_limit(config: Config) -> int:
 
     Raises StartError if the setting is above that limit.
     """
-    wanted, files = config.limits.max_connections, raise_file_limit()
+    wanted = config.limits.max_connections
+    files = raise_file_limit()
     if wanted > files:
         raise StartError(
             f"limits.max_connections {wanted} is above the {files} files that this process may open: "
@@ -146,11 +147,9 @@ def plan_processes(config: Config) -> tuple[Config, str]:
     """
     if config.server.processes:
         return config, ""
-    number, files, limits = (
-        cores(),
-        openable_files() - SPARE_FILES_OF_A_CLUSTER,
-        config.limits,
-    )
+    number = cores()
+    files = openable_files() - SPARE_FILES_OF_A_CLUSTER
+    limits = config.limits
     wanted = number * limits.max_connections
     many = f"{number} core{'s' * (number > 1)}"
     why = f"one for each of {many}" if number > 1 else "this machine has one core"
@@ -213,7 +212,8 @@ class DataDirectory:
     def start(self, restores: bool = False) -> None:
         """Create the directory and take its lock. ``restores``: also if a
         restore was interrupted there. Never switches. Raises StartError."""
-        file, lock = self.path / "lock", -1
+        file = self.path / "lock"
+        lock = -1
         if not restores and (self.path / RESTORING).exists():
             raise StartError(
                 f"a restore into {self.path} was interrupted: run imserver restore again"
@@ -221,7 +221,8 @@ class DataDirectory:
         try:
             make_folder(self.path)
             lock = open_private(file)
-            self._first = first = _locked(lock, fcntl.LOCK_EX)
+            first = _locked(lock, fcntl.LOCK_EX)
+            self._first = first
             if first:
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -259,7 +260,8 @@ class DataDirectory:
     def secrets(self, server: ServerSettings) -> Secret:
         """The secret of a server with these settings, with the second one. Raises StartError, as
         :meth:`secret`."""
-        first, second = self.secret(server.secret_file), b""
+        first = self.secret(server.secret_file)
+        second = b""
         if server.second_secret_file:
             second = _read_secret(Path(server.second_secret_file))
         return Secret(first, b"" if second == first else second)

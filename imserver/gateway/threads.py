@@ -47,7 +47,8 @@ class Threads:
         waits."""
         if not self._number:
             return function(*arguments)
-        returned, failed = list[T](), list[BaseException]()
+        returned = list[T]()
+        failed = list[BaseException]()
 
         def work() -> None:
             try:

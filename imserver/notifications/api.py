@@ -516,7 +516,8 @@ def conversation_wishes(
     A conversation that is not in the list is not muted, and has the level
     `all`, a group that of `groups`.
     """
-    rows, chosen = parts.rows, conversation
+    rows = parts.rows
+    chosen = conversation
     if chosen:
         wishes = list(
             rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values()
@@ -552,7 +553,9 @@ def update_conversation_wish(
     `mentions`: messages that name the user or everybody. `mute_until` ends a
     mute by itself. All sessions of the user get the change.
     """
-    app, user, store = call.app, call.user, parts.core.store
+    app = call.app
+    user = call.user
+    store = parts.core.store
     if (
         not store.has_database
         or store.part(MessageLog).conversations.member(app, conversation, user) is None

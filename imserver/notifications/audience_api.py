@@ -235,7 +235,8 @@ def _shown(
     parts: NotificationParts, audiences: Sequence[Audience]
 ) -> list[AudienceShown]:
     ids = [each.id for each in audiences if each.state in ("running", "queued")]
-    left, shown = parts.audiences.rows.waiting(ids), []
+    left = parts.audiences.rows.waiting(ids)
+    shown = []
     for one in audiences:
         waiting = left.get(one.id, 0)
         dropped = max(one.queued - waiting - one.taken - one.gone - one.refused, 0)

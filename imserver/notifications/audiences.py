@@ -166,10 +166,8 @@ class AudienceRows(Store.Rows):
 def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
     statement = f"SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s{sql.for_update}"
     for encoded, position in sql.query(statement, (id, _ACTIVE)):
-        target, last = (
-            json.decode(bytes(encoded), type=AudienceTarget),
-            text_of(position),
-        )
+        target = json.decode(bytes(encoded), type=AudienceTarget)
+        last = text_of(position)
         begin = bisect_left(target.users, user)
         if last == user and target.users:
             last = target.users[begin - 1] if begin else ""
@@ -293,7 +291,8 @@ class Audiences(Service, dict=True):
     def _queue(self, audience: Audience) -> Failure | None:
         """Queue the deliveries to the next users. Switches. Raises
         StorageUnavailable and NotOwner."""
-        app, rules = audience.app, self.pushes.rules(audience.app)
+        app = audience.app
+        rules = self.pushes.rules(audience.app)
         if rules is None or not rules.enabled:
             self.rows.cancel(app, audience.id)
             return None
@@ -319,7 +318,9 @@ class Audiences(Service, dict=True):
         return None
 
     def _users_after(self, audience: Audience) -> Sequence[str]:
-        app, after, limit = audience.app, audience.last_user, self.pages.users
+        app = audience.app
+        after = audience.last_user
+        limit = self.pages.users
         if audience.kind == "users":
             users = audience.target.users
             begin = bisect_right(users, after) if after else 0

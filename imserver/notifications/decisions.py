@@ -132,12 +132,11 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
     local = datetime.fromtimestamp(now / 1000, zone_of(quiet.zone))
     minute = local.hour * 60 + local.minute
     if quiet.begin < quiet.end:
-        is_quiet, is_tomorrow = quiet.begin <= minute < quiet.end, False
+        is_quiet = quiet.begin <= minute < quiet.end
+        is_tomorrow = False
     else:
-        is_quiet, is_tomorrow = (
-            minute >= quiet.begin or minute < quiet.end,
-            minute >= quiet.begin,
-        )
+        is_quiet = minute >= quiet.begin or minute < quiet.end
+        is_tomorrow = minute >= quiet.begin
     if not is_quiet:
         return 0
     day = local.date() + timedelta(days=1) if is_tomorrow else local.date()

@@ -158,7 +158,8 @@ class Deliveries(Service, dict=True):
 
     def restart(self) -> None:
         """Another node may have sent: read anew what waits. Never switches."""
-        hosts, self._hosts = self._hosts, {}
+        hosts = self._hosts
+        self._hosts = {}
         self._queues = {pace: {} for pace in PACES}
         for host in hosts.values():
             gevent.spawn(host.finish, STOP_SECONDS)
@@ -183,7 +184,8 @@ class Deliveries(Service, dict=True):
         Switches."""
         self._has_ended = True
         self._news.set()
-        hosts, self._hosts = list(self._hosts.values()), {}
+        hosts = list(self._hosts.values())
+        self._hosts = {}
         deadline = monotonic() + STOP_SECONDS
         for host in hosts:
             host.finish(max(0.0, deadline - monotonic()))
@@ -377,7 +379,8 @@ class Host:
     def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
         """Leave out what shall not be sent any more. Returns the endpoints of
         the others. Switches."""
-        owner, now = self._owner, time()
+        owner = self._owner
+        now = time()
         self._looked_at = monotonic()
         endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
         for id in self._results.gone:
@@ -455,7 +458,8 @@ class Host:
             if now - began <= SLICE_SECONDS:
                 self._quick_at = now
             elif self._quick_at < now - SLICE_SECONDS:
-                self._is_fast, self._slow_until = False, now + SLOW_SECONDS
+                self._is_fast = False
+                self._slow_until = now + SLOW_SECONDS
             self._note(one, result)
             if monotonic() - self._settled_at > SETTLE_SECONDS:
                 try:
@@ -468,7 +472,8 @@ class Host:
     ) -> tuple[float, PushResult]:
         """Hand the first of some deliveries to its push service; returns when
         that began, too. Switches."""
-        one, webpush = some[0], self._owner.webpush
+        one = some[0]
+        webpush = self._owner.webpush
         endpoint = endpoints[one.endpoint]
         found = self._owner.services.find(endpoint.url)
         if found is not None:
@@ -498,7 +503,8 @@ class Host:
 
     def _note(self, one: Delivery, result: PushResult) -> None:
         """Note the result of a request. Never switches."""
-        outcome, results = result.outcome, self._results
+        outcome = result.outcome
+        results = self._results
         if outcome == "later":
             self._failed(one, result)
             return

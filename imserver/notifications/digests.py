@@ -99,10 +99,12 @@ def collect(
     accounts that it has blocked, do not count. ``usual``: what the account
     wishes for all conversations. Switches. Raises StorageUnavailable.
     """
-    app, now = account.app, int(time())
+    app = account.app
+    now = int(time())
     wishes = {each.conversation: each for each in wished}
     conversations: list[UnreadConversation] = []
-    before, has_more = 0, True
+    before = 0
+    has_more = True
     while has_more and len(conversations) <= CONVERSATIONS:
         page, has_more = stored.conversations.page(app, account.user, before, _PAGE)
         times = stored.entries.stored_at(app, [each.position for each in page])
@@ -144,7 +146,9 @@ def _unread(
     keywords: Sequence[str],
 ) -> list[UnreadConversation]:
     """The conversation, if there is something new in it."""
-    app, user, conversation = account.app, account.user, summary.conversation
+    app = account.app
+    user = account.user
+    conversation = summary.conversation
     count = summary.mentions if level == "mentions" else summary.unread
     if not count and not (keywords and summary.unread):
         return []
@@ -222,7 +226,8 @@ def mail_of(
     message → the address of the page where the user answers this question.
     """
     language = language_of(wishes.language)
-    words, zone = _words(language), wishes.quiet.zone
+    words = _words(language)
+    zone = wishes.quiet.zone
     rows = [
         _shown(each, digest.names, language, zone, preview, page)
         for each in digest.conversations
@@ -231,9 +236,11 @@ def mail_of(
         for entry, message in zip(unread.messages, values["messages"], strict=False):
             message["answers"] = _answers(entry, account.user, words, answer_url)
     total = sum(each.count for each in digest.conversations)
-    url, is_single = page, len(rows) == 1 and not digest.has_more
+    url = page
+    is_single = len(rows) == 1 and not digest.has_more
     if is_single:  # one button leads to it
-        url, rows[0]["url"] = rows[0]["url"], ""
+        url = rows[0]["url"]
+        rows[0]["url"] = ""
     subject = _subject(digest, [each["title"] for each in rows], total, words)
     tag = words["tag"]
     # What lists of mails show behind the subject.
@@ -345,7 +352,8 @@ def _shown(
     preview: bool,
     page: str,
 ) -> dict[str, Any]:
-    words, conversation = _words(language), unread.conversation
+    words = _words(language)
+    conversation = unread.conversation
     is_group = conversation.kind == "group"
     if is_group:
         title = clean(conversation.name) or words["group"].format(id=conversation.id)

@@ -52,7 +52,8 @@ def _has(text: str, word: str) -> bool:
         at = text.find(word, at + 1)
         if at < 0:
             return False
-        before, after = text[at - 1 : at], text[at + len(word) : at + len(word) + 1]
+        before = text[at - 1 : at]
+        after = text[at + len(word) : at + len(word) + 1]
         if _may_touch(before, word[0]) and _may_touch(after, word[-1]):
             return True
     return False

@@ -174,10 +174,8 @@ class Mails(Service, dict=True):
                 accounts_of(self.core).confirmations.ask_once(account)
             self._settle(app, due, replace(due, due=0), 0)
             return
-        stored, again = (
-            self.core.store.part(MessageLog),
-            due.mailed + AGAIN_SECONDS * 1000,
-        )
+        stored = self.core.store.part(MessageLog)
+        again = due.mailed + AGAIN_SECONDS * 1000
         later = quiet_until(wishes.quiet, now)
         if wishes.mail == "soon" and due.mailed and again > now:
             later = (
@@ -187,10 +185,8 @@ class Mails(Service, dict=True):
             self._settle(app, due, replace(due, due=later), later)
             return
         following = mail_due(wishes, now)
-        entry, marks = (
-            stored.entries.head(app),
-            stored.marks.since(app, due.user, Limit.ID).version,
-        )
+        entry = stored.entries.head(app)
+        marks = stored.marks.since(app, due.user, Limit.ID).version
         mail = self._mail(account, wishes, due.entry)
         if mail is None:
             self._settle(app, due, replace(due, due=0), following)
@@ -200,7 +196,8 @@ class Mails(Service, dict=True):
         except NotSent as problem:
             if not problem.is_of_mail:
                 raise
-            tries = self._tries[app, due.user] = self._tries.get((app, due.user), 0) + 1
+            tries = self._tries.get((app, due.user), 0) + 1
+            self._tries[app, due.user] = tries
             if problem.is_temporary and tries <= TRIES:
                 later = now + 1000 * min(60 << min(tries, 10), 3600)
                 self._settle(app, due, replace(due, due=later), later)
@@ -236,11 +233,9 @@ class Mails(Service, dict=True):
     def _account(self, app: str, user: str) -> Account | None:
         """The account of a user; None: there is none that can, and may, get
         mail."""
-        tenant, id, is_banned = (
-            self.core.tenants.find(app),
-            id_of(user),
-            self.core.sessions.is_banned,
-        )
+        tenant = self.core.tenants.find(app)
+        id = id_of(user)
+        is_banned = self.core.sessions.is_banned
         if (
             tenant is None
             or not rules_of(tenant).enabled
@@ -259,15 +254,18 @@ class Mails(Service, dict=True):
         # Imported at the first mail.
         from imserver.notifications.digests import collect, mail_of
 
-        app, user = account.app, account.user
+        app = account.app
+        user = account.user
         wished = self.rows.conversation_wishes_of(app, user)
-        stored, accounts = self.core.store.part(MessageLog), accounts_of(self.core).rows
+        stored = self.core.store.part(MessageLog)
+        accounts = accounts_of(self.core).rows
         digest = collect(stored, accounts, account, wished, after, wishes)
         tenant = self.core.tenants.find(app)
         if digest is None or tenant is None:
             return None
         preview = wishes.preview and rules_of(tenant).preview
-        page, stop_url = self.page_of(app), self.stop_url(app, user)
+        page = self.page_of(app)
+        stop_url = self.stop_url(app, user)
         answer_url = partial(self.answer_url, app, user)
         return mail_of(
             digest, account, wishes, preview, page, self.site, stop_url, answer_url

@@ -211,7 +211,9 @@ class Notifier(Service, dict=True):
     def flush_reads(self) -> None:
         """Look at once which conversations that were read had a notification.
         Switches."""
-        reads, self._reads, self._reads_count = self._reads, {}, 0
+        reads = self._reads
+        self._reads = {}
+        self._reads_count = 0
         for app, pairs in tuple(reads.items()):
             try:
                 if self.rows.read_elsewhere(app, pairs) and app in self._followed:
@@ -280,7 +282,8 @@ class Notifier(Service, dict=True):
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
         self.work.end()
-        followed, self._followed = list(self._followed.values()), {}
+        followed = list(self._followed.values())
+        self._followed = {}
         try:
             self.flush_reads()
             Consumer.stop_all([each.consumer for each in followed])
@@ -306,13 +309,12 @@ class Notifier(Service, dict=True):
         chosen: list[Due] = []
         reminded: dict[tuple[str, int], int] = {}
         for number, due in enumerate(dues, 1):
-            unread, wishes = (
-                facts.unread.get(due.conversation),
-                facts.wishes.get(due.user, _NO_WISHES),
-            )
+            unread = facts.unread.get(due.conversation)
+            wishes = facts.wishes.get(due.user, _NO_WISHES)
             has_way = due.user in facts.endpoints or wishes.mail != "never"
             is_reachable = has_way and not self.recipients.is_banned(app, due.user)
-            wish, now = facts.wish(due), facts.now
+            wish = facts.wish(due)
+            now = facts.now
             decision = decide(
                 due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset
             )
@@ -385,7 +387,8 @@ class Notifier(Service, dict=True):
             if not all(one.is_web for one in user_endpoints)
         ]
         numbers = self.rows.count_notified(app, devices)
-        now, steady = int(time() * 1000), int(steady_time() * 1000)
+        now = int(time() * 1000)
+        steady = int(steady_time() * 1000)
         enabled = {
             user: [one for one in user_endpoints if one.enabled]
             for user, user_endpoints in endpoints.items()
@@ -506,10 +509,8 @@ class Notifier(Service, dict=True):
         conversations = {each.id: each for each in rows}
         writer = _Writer(entries, conversations, accounts, facts, self.make_token)
         for due in dues:
-            entry, account = (
-                chosen.get((due.user, due.conversation)),
-                accounts.get(due.user),
-            )
+            entry = chosen.get((due.user, due.conversation))
+            account = accounts.get(due.user)
             if (
                 entry is None
                 or due.conversation not in conversations
@@ -543,7 +544,8 @@ class Notifier(Service, dict=True):
         whose sender does not want it. Each user's messages are passed once, the
         newest first.
         """
-        app, silent = facts.app, facts.silent
+        app = facts.app
+        silent = facts.silent
         entries: dict[int, Entry] = {}
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
@@ -566,7 +568,8 @@ class Notifier(Service, dict=True):
             for key, indexes in waiting.items():
                 unread = facts.unread[key[1]]
                 for index in indexes:
-                    entry, sender = unread.ids[index], unread.senders[index]
+                    entry = unread.ids[index]
+                    sender = unread.senders[index]
                     if entry not in silent and not blocked.get((key[0], sender)):
                         candidates[key] = entry, sender
                         if len(older) < ahead:
@@ -626,7 +629,8 @@ class Notifier(Service, dict=True):
         for key, (entry, question) in asks.items():
             may_answer = question is not None and question.may_answer(key[0])
             if may_answer and (key[0], entry.sender) not in blocked:
-                chosen[key], entries[entry.id] = entry.id, entry
+                chosen[key] = entry.id
+                entries[entry.id] = entry
 
 
 class _FollowedLog:
@@ -844,7 +848,8 @@ class _Writer(Struct, frozen=True):
 
     def deliveries(self, due: Due, entry: int) -> list[Delivery]:
         """The deliveries to the devices of a user that notify of an entry."""
-        rules, wishes = self.facts.rules, self.facts.wishes.get(due.user, _NO_WISHES)
+        rules = self.facts.rules
+        wishes = self.facts.wishes.get(due.user, _NO_WISHES)
         preview = rules is not None and rules.preview and wishes.preview
         unread = self.facts.unread[due.conversation]
         count = unread.count(due.user)
@@ -890,7 +895,8 @@ class _Writer(Struct, frozen=True):
                 else message.sender
             )
             author = Author(name, "" if account is None else account.avatar)
-            about, notify = self.conversations[conversation], self._notify_of(entry)
+            about = self.conversations[conversation]
+            notify = self._notify_of(entry)
             content = shown_of(
                 self.facts.app, message, about, author, count, language, preview, notify
             )
@@ -925,7 +931,8 @@ def _about(
 ) -> Delivery:
     """What is delivered about the conversation of a due."""
     conversation = due.conversation
-    topic, now = topic_of(endpoint.app, conversation), facts.now / 1000
+    topic = topic_of(endpoint.app, conversation)
+    now = facts.now / 1000
     return delivery_to(
         endpoint, shown, topic, ttl, now, conversation=conversation, entry=entry
     )

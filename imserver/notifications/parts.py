@@ -154,7 +154,8 @@ def _make_ground(core: Core, feeds: Feeds) -> _Ground:
 
 def _make_webpush(ground: _Ground) -> WebPush:
     """Build what sends to browsers."""
-    core, settings = ground.core, ground.settings
+    core = ground.core
+    settings = ground.settings
     requests = PublicRequests(
         settings.allow_loopback, connections=settings.requests_per_host
     )
@@ -196,7 +197,8 @@ def _make_notifier(ground: _Ground, deliveries: Deliveries) -> Notifier:
 
 def _make_mails(ground: _Ground, notifier: Notifier) -> Mails:
     """Build what sends digests by mail."""
-    core, tokens = ground.core, ground.tokens
+    core = ground.core
+    tokens = ground.tokens
     server = core.config.address
     pages = f"{server}/api/v1/notifications"
 

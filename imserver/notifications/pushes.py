@@ -150,7 +150,8 @@ def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
     """A test, in the language of the endpoint. A later one replaces it.
     ``now``: Unix seconds."""
     words = language_of(endpoint.language)
-    title, text = in_words(words, "test"), in_words(words, "test_text")
+    title = in_words(words, "test")
+    text = in_words(words, "test_text")
     return delivery_to(
         endpoint,
         Shown(_TEST, _TEST, title, text, time=int(now * 1000)),

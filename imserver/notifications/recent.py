@@ -99,10 +99,8 @@ class RecentDeliveries:
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
-        of_user, of_app = (
-            self._by_user.get((query.app, query.user), ()),
-            self._by_app.get(query.app, ()),
-        )
+        of_user = self._by_user.get((query.app, query.user), ())
+        of_app = self._by_app.get(query.app, ())
         return list(islice(of_user if query.user else of_app, query.limit))
 
     def forget(self, app: str, user: str = "") -> None:

@@ -182,7 +182,8 @@ class NotificationRows(Store.Rows):
             sql, statement, app, [(one.user, one.conversation) for one in dues]
         )
         known = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
-        new, again = [], []
+        new = []
+        again = []
         for one in dues:
             row = known.get((one.user, one.conversation))
             if row is None:

@@ -139,7 +139,8 @@ class TokenApi(Struct, frozen=True):
         charge the user for it. Raises ApiProblem."""
         if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
-        call.app, call.user = app, user
+        call.app = app
+        call.user = user
         call.act_as(Principal("session", apps=frozenset({app}), user=user))
         self.messages.rates.require(call.principal, call.request.host)
 
@@ -267,7 +268,8 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     The form has `value`, that of an option, or `text`. The page then says what
     came of it.
     """
-    token, too_long = _authenticate_question(api, call), ""
+    token = _authenticate_question(api, call)
+    too_long = ""
     if (
         token is not None
         and api.question(token.app, token.user, token.message) is not None
@@ -275,7 +277,8 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
         if api.parts.core.sessions.is_banned(token.app, token.user):
             raise ApiProblem(Problems.BANNED)
         form = call.form()
-        value, text = form.get("value", ""), form.get("text", "").strip()
+        value = form.get("value", "")
+        text = form.get("text", "").strip()
         if not value and len(text) > Limit.ANSWER_CHARACTERS:
             too_long = text
         elif value or text:

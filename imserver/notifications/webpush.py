@@ -93,7 +93,8 @@ class WebPush(Service, dict=True):
     second: bytes = b""
 
     def __post_init__(self) -> None:
-        url, is_alone = self.http_url, not self.second
+        url = self.http_url
+        is_alone = not self.second
         self._before = (
             None
             if is_alone

@@ -171,7 +171,8 @@ def _whole(
     for name in above:
         inner = fields.get(name, before.get(name))
         fields[name] = inner if isinstance(inner, dict) else {}
-        fields, before = fields[name], {}
+        fields = fields[name]
+        before = {}
     return fields
 
 

@@ -131,7 +131,8 @@ def check(costs: Costs) -> Costs:
 
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
     """What limits the number of connected users, the smallest number first."""
-    own, kernel = costs.rss_connection_bytes, costs.kernel_connection_bytes
+    own = costs.rss_connection_bytes
+    kernel = costs.kernel_connection_bytes
     of_kernel = "of the kernel"
     if kernel is None:
         kernel = TYPICAL_KERNEL_BYTES
@@ -152,12 +153,11 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
     ) / 3600
     busy += costs.beat_cpu_us / HEARTBEAT_SECONDS
     logins = working * 1e6 / costs.login_cpu_us
-    rate, takes = costs.stored_per_second, ""
+    rate = costs.stored_per_second
+    takes = ""
     if seconds := resources.commit_seconds:
-        rate, takes = (
-            COMMITTED_TOGETHER / seconds,
-            f": a commit takes {seconds * 1000:.1f} ms",
-        )
+        rate = COMMITTED_TOGETHER / seconds
+        takes = f": a commit takes {seconds * 1000:.1f} ms"
     alone = resources.processes < resources.cores
     more = (
         "server.processes: auto, which needs redis.url"
@@ -239,20 +239,16 @@ def files_of_server(process: int) -> tuple[int, str]:
     """How many files a process of the server may open, and who has this limit:
     the process that runs, or else the unit of systemd, or else this shell."""
     if process:
-        limit, whose = (
-            Path(_PROC, str(process), "limits").read_text("ascii"),
-            f"the process {process}",
-        )
+        limit = Path(_PROC, str(process), "limits").read_text("ascii")
+        whose = f"the process {process}"
         hard = limit.partition("Max open files")[2].split()[1]
     elif shutil.which("systemctl"):
         command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
         shown = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ).stdout
-        unit, whose = (
-            dict(line.split("=", 1) for line in shown.splitlines()),
-            "the unit imserver",
-        )
+        unit = dict(line.split("=", 1) for line in shown.splitlines())
+        whose = "the unit imserver"
         hard = unit["LimitNOFILE"] if unit.get("LoadState") == "loaded" else ""
     else:
         hard = ""
@@ -348,10 +344,8 @@ def show(
     ``process``: the one that runs now, or 0; ``state``: its answer to
     ``/system/state``, or nothing. Switches."""
     planned, _ = plan_processes(config)
-    address, processes = (
-        database_address(config.storage, config.server.data_dir),
-        planned.server.processes,
-    )
+    address = database_address(config.storage, config.server.data_dir)
+    processes = planned.server.processes
     folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
     folder = next(each for each in (folder, *folder.parents) if each.is_dir())
     click.echo(

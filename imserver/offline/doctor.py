@@ -135,7 +135,8 @@ def _files(config: Config) -> Findings:
 
 def _processes(config: Config) -> Findings:
     planned, why = plan_processes(config)
-    number, available = planned.server.processes, cores()
+    number = planned.server.processes
+    available = cores()
     result = (
         why.removeprefix("processes: ")
         or f"{number} on {available} core{'s' * (available > 1)}"
@@ -254,7 +255,8 @@ def _unix_sockets(config: Config) -> Findings:
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
             continue
-        name, folder = f"server.extra_listen[{number}]", os.path.dirname(row.socket)
+        name = f"server.extra_listen[{number}]"
+        folder = os.path.dirname(row.socket)
         try:
             refuse_taken(row.socket)
         except StartError as error:
@@ -280,7 +282,8 @@ def server_at(data_dir: str, port: int) -> int:
     """The server that has the lock of the data folder and listens on a port, by
     itself or by a descendant; 0: there is none, or this user may not see it.
     Only on Linux."""
-    lock, pid = str(Path(data_dir, "lock").resolve()), listening_process(port) or 0
+    lock = str(Path(data_dir, "lock").resolve())
+    pid = listening_process(port) or 0
     with suppress(OSError):
         while pid > 1:
             if any(
@@ -371,7 +374,8 @@ def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]
 
 def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
     """(setting, host, ports) of all listeners of the machine's nodes."""
-    app, host = config.app, config.server.host
+    app = config.app
+    host = config.server.host
     listeners: list[tuple[str, str, Sequence[int]]] = [
         ("app.http_port", host, (app.http_port,)),
         ("app.websocket_port", host, (app.websocket_port,)),
@@ -438,10 +442,8 @@ def _redis(config: Config) -> Findings:
             times.append(perf_counter() - before)
         seconds, microseconds = ask(sock, "TIME")
     except Exception as error:
-        text, mend = (
-            f"{address.text} does not answer: {error}",
-            f"redis-cli -u {address.text} ping",
-        )
+        text = f"{address.text} does not answer: {error}"
+        mend = f"redis-cli -u {address.text} ping"
         meaning = (
             "nodes do not find each other; logins are known on their own node only"
         )
@@ -562,7 +564,8 @@ def _damage(database: Path) -> Findings:
         fails=True,
     )
     if words is None:
-        words, result = "", f"no damage in what was read of it in {PROBE_SECONDS:g} s"
+        words = ""
+        result = f"no damage in what was read of it in {PROBE_SECONDS:g} s"
     else:
         result = f"{database}: {words}" if words else "no damage"
     meaning = "some rows cannot be read, or are wrong"
@@ -575,11 +578,13 @@ def _disk(config: Config) -> Findings:
         each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each)
     )
     if not folder.is_dir():
-        text, mend = f"{folder} is not a folder", "name another server.data_dir"
+        text = f"{folder} is not a folder"
+        mend = "name another server.data_dir"
         yield Finding("fail", "data folder", text, "the server does not start", mend)
         return
     if (folder / RESTORING).exists():
-        text, mend = f"one into {folder} was interrupted", "run imserver restore again"
+        text = f"one into {folder} was interrupted"
+        mend = "run imserver restore again"
         yield Finding("fail", "restore", text, "the server does not start", mend)
     free = shutil.disk_usage(folder).free
     limits = dict(marked(config, "free_bytes"))
@@ -593,7 +598,8 @@ def _disk(config: Config) -> Findings:
         "enlarge the volume, or set storage.retention_seconds and limits of what users store",
     )
     if not os.access(folder, os.W_OK):
-        user, missing = os.geteuid(), folder != wanted_folder
+        user = os.geteuid()
+        missing = folder != wanted_folder
         yield Finding(
             "fail",
             "data folder",
@@ -605,10 +611,8 @@ def _disk(config: Config) -> Findings:
     try:
         times = _fsync_times(folder)
     except OSError as error:
-        text, mend = (
-            f"{folder} takes no file: {error.strerror}",
-            f"df -h {folder}; df -i {folder}",
-        )
+        text = f"{folder} takes no file: {error.strerror}"
+        mend = f"df -h {folder}; df -i {folder}"
         yield Finding(
             "fail",
             "disk fsync",
@@ -671,7 +675,8 @@ def _names(config: Config) -> Findings:
                 for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             }
         except OSError as error:
-            problem, mend = error.strerror or str(error), f"getent ahosts {host}"
+            problem = error.strerror or str(error)
+            mend = f"getent ahosts {host}"
             yield Finding("fail", f"DNS {host}", problem, f"{setting} names it", mend)
             continue
         seconds = perf_counter() - before
@@ -734,7 +739,8 @@ def _certificates(config: Config) -> Findings:
             mend = f"openssl s_client -connect {parts.hostname}:{parts.port or 443}"
             yield Finding("fail", where, str(error), meaning, mend)
             continue
-        text, mend = f"valid for {days:.0f} more days", "renew it, and reload the proxy"
+        text = f"valid for {days:.0f} more days"
+        mend = "renew it, and reload the proxy"
         yield finding_of(
             days < 14, where, text, "after that, clients refuse to connect", mend
         )
@@ -888,7 +894,8 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
         **{name: given.pop(name) for name in capacity.Behaviour.__struct_fields__}
     )
     if counts:
-        own, state = server_at(config.server.data_dir, config.app.http_port), {}
+        own = server_at(config.server.data_dir, config.app.http_port)
+        state = {}
         with suppress(OSError, ValueError):
             state = (
                 _state(config, host_of(config), config.app.http_port, "") if own else {}

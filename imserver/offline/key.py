@@ -149,7 +149,8 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     if row is None:
         fail(f"no key has the id {name}")
     lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
-    address, expires = lines.pop("from"), lines["expires"] or "never"
+    address = lines.pop("from")
+    expires = lines["expires"] or "never"
     used = f"{lines['last used']} from {address}" if lines["last used"] else "never"
     used = "" if row.id.startswith(CONFIGURED) else used
     state = (

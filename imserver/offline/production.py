@@ -110,7 +110,8 @@ def any_origin(it: Deployment) -> Iterator[Finding]:
 
 
 def limits(it: Deployment) -> Iterator[Finding]:
-    seconds, limits = it.config.api.page_token_seconds, it.config.limits
+    seconds = it.config.api.page_token_seconds
+    limits = it.config.limits
     if seconds > 86_400:
         yield (
             "api.page_token_seconds",

@@ -74,7 +74,8 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
             ) as wheel:
                 site = Path(stack.enter_context(TemporaryDirectory()))
                 wheel.extractall(site)
-            files, home = {each.name.split("-")[0] for each in dist.glob("*.whl")}, None
+            files = {each.name.split("-")[0] for each in dist.glob("*.whl")}
+            home = None
         else:
             home = dist.resolve()
             if (home / _UNFINISHED).exists():
@@ -121,10 +122,8 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
         Finding("ok", "server", "none of these settings runs here")
     ]
     yield from findings_of_features(config)
-    address, taken = (
-        database_address(config.storage, config.server.data_dir),
-        dict[str, int](),
-    )
+    address = database_address(config.storage, config.server.data_dir)
+    taken = dict[str, int]()
     if address.exists:
         try:
             probe(
@@ -152,7 +151,8 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
             more = f"; {named(newer)} stay, unused" if newer else ""
             yield Finding("ok", "steps of the database", words + more)
     lost = ", ".join(sorted(_plug_ins() - release.names))
-    meaning, mend = "they are not in it", "add their wheels"
+    meaning = "they are not in it"
+    mend = "add their wheels"
     yield finding_of(
         bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True
     )
@@ -184,10 +184,8 @@ def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
             mend,
         )
     if not os.access(folder, os.W_OK | os.X_OK):
-        meaning, mend = (
-            "the link cannot be changed",
-            "run this as the owner of the folder",
-        )
+        meaning = "the link cannot be changed"
+        mend = "run this as the owner of the folder"
         yield Finding(
             "fail", "folder", f"this user may not write to {folder}", meaning, mend
         )
@@ -351,10 +349,8 @@ def lack_of(config: Config, version: str) -> str:
 def step_in_work(config: Config, package: str) -> str:
     """The step of the database that a release takes now, or next; ``""``: none,
     or the database does not answer. ``package``: see :class:`Release`."""
-    address, taken = (
-        database_address(config.storage, config.server.data_dir),
-        dict[str, int](),
-    )
+    address = database_address(config.storage, config.server.data_dir)
+    taken = dict[str, int]()
     if not address.exists:
         return ""
     try:
@@ -372,10 +368,12 @@ def step_in_work(config: Config, package: str) -> str:
 def _wait_until_ready(config: Config, release: Release) -> None:
     """Wait until the running server is this release, and ready. Each step of
     the database has a minute, and so has the rest. Raises StartError."""
-    step, deadline = "", monotonic() + _READY_SECONDS
+    step = ""
+    deadline = monotonic() + _READY_SECONDS
     with long_work("waiting for the server") as say:
         while lack := lack_of(config, release.version):
-            step_before, step = step, step_in_work(config, release.package)
+            step_before = step
+            step = step_in_work(config, release.package)
             if step != step_before:
                 deadline = monotonic() + _READY_SECONDS
                 say(

@@ -43,7 +43,8 @@ def parse_configured(value: str) -> Configured | None:
 
 def check(config: Config, locations: Locations) -> None:
     """Raise ConfigError if an address in the configuration is invalid."""
-    app, url = config.app, config.server.public_ws_url
+    app = config.app
+    url = config.server.public_ws_url
     for setting, value in (
         ("app.websocket_url", app.websocket_url),
         ("app.http_url", app.http_url),
@@ -108,7 +109,8 @@ def resolve(
     seen_host = ""
     if websocket is None:
         seen_host = host
-        path, seen = "" if http is None else http.path, _HOST.fullmatch(host)
+        path = "" if http is None else http.path
+        seen = _HOST.fullmatch(host)
         assert seen is not None, "callers check with is_host"
         http_port, websocket_port = ports
         # Below a path there is a proxy, whatever its port.

@@ -114,34 +114,36 @@ _MEANINGS: Final = {
 """Operators' page → the figures that it explains, each with the prefix of its
 text."""
 _OTHER_TEXTS: Final = (
-    *(
-        "start_",
-        "status_",
-        "cluster_",
-        "unit_",
-        "talk_",
-        "messages_",
-        "channels_",
-        "refusal_",
-        "callback_",
-    ),
+    "start_",
+    "status_",
+    "cluster_",
+    "unit_",
+    "talk_",
+    "messages_",
+    "channels_",
+    "refusal_",
+    "callback_",
     "admin_",
 )
 """Prefixes of the keys of texts that the chat page does not need."""
 _CONVERSATION_TEXTS: Final = (
-    *(
-        "you",
-        "earlier",
-        "reconnected",
-        "more",
-        "less",
-        "unread",
-        "to_latest",
-        "code",
-        "enter_again",
-    ),
-    *("retry_now", "no_answer", "send_failed", "send_rejected", "no_reason"),
-    *("send_offline", "too_long", "over_limit"),
+    "you",
+    "earlier",
+    "reconnected",
+    "more",
+    "less",
+    "unread",
+    "to_latest",
+    "code",
+    "enter_again",
+    "retry_now",
+    "no_answer",
+    "send_failed",
+    "send_rejected",
+    "no_reason",
+    "send_offline",
+    "too_long",
+    "over_limit",
 )
 """Keys of the texts that all conversation pages need."""
 _DEFAULT_APP: Final = "default"
@@ -225,7 +227,9 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         pages.add_url_rule(path, name, view, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule(
-        *("/gateway", "gateway", lambda: gateway(core, seen)),
+        "/gateway",
+        "gateway",
+        lambda: gateway(core, seen),
         methods=["GET", "OPTIONS"],
         provide_automatic_options=False,
     )
@@ -302,9 +306,8 @@ class _Chat:
             room = self._rooms[0]
             if demo:
                 # The default app is the last room.
-                app = room = (
-                    self._rooms[-1] if self._rooms[-1] == _DEFAULT_APP else room
-                )
+                app = self._rooms[-1] if self._rooms[-1] == _DEFAULT_APP else room
+                room = app
             if self._logins.is_open(room):
                 chat = url_for(
                     "pages.home",
@@ -411,7 +414,8 @@ class _Chat:
         if self._logins.is_closed(f"{_ACTION_PREFIX}{app}"):
             abort(Problems.NOT_ALLOWED.status)
         tenant = tenants.get(tenants.resolve(f"{_ACTION_PREFIX}{app}"))
-        user, token = parameter("uid"), parameter("token")
+        user = parameter("uid")
+        token = parameter("token")
         data = {
             "app": int(app) if app.isdecimal() else 0,
             "user": user,
@@ -557,9 +561,11 @@ class _Chat:
         resolved = self._tenants.resolve(app)
         language = language_of_visitor()
         if self._logins.is_open(resolved):
-            user, token = pick_name(language), ""
+            user = pick_name(language)
+            token = ""
         else:
-            user, token = self._holder(resolved)[0], parameter("token")
+            user = self._holder(resolved)[0]
+            token = parameter("token")
         data = {
             "app": app,
             "channel": parameter("channel") or "demo:lobby",
@@ -793,7 +799,8 @@ def _protect(answer: Response) -> Response:
 def explain(refused: Response) -> Response:
     """A page that explains why the request was refused; the same answer if the
     client accepts no pages."""
-    accepted, problem = request.accept_mimetypes, g.get("refusal")
+    accepted = request.accept_mimetypes
+    problem = g.get("refusal")
     if (
         problem is None
         or request.method not in ("GET", "HEAD")

@@ -64,7 +64,8 @@ def read_picture(path: str) -> tuple[bytes, int]:
     width, height = (
         int.from_bytes(content[len(_PNG) :][at : at + 4], "big") for at in (0, 4)
     )
-    least, most = 192, 1024  # what browsers want of an application that they install
+    least = 192
+    most = 1024  # what browsers want of an application that they install
     if not content.startswith(_PNG) or width != height or not least <= width <= most:
         raise ConfigError(
             f"expected a square PNG of {least} to {most} pixels, which {path} is not"

@@ -205,7 +205,8 @@ def manifest(look: Look) -> Response:
     """``GET /home/messages.webmanifest``: name, icons and colours, in the
     visitor's language."""
     language = language_of_visitor()
-    words, page = TEXT[language], url_for("pages.messages")
+    words = TEXT[language]
+    page = url_for("pages.messages")
     icons = [
         (url_for("pages.static", name=f"icons/{name}"), *rest) for name, *rest in _ICONS
     ]
@@ -239,7 +240,8 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
     """``GET /home/messages-worker.js``: the service worker, with its version
     and its files. ``pages``: the page in each language, of which the worker
     stores those that are opened."""
-    now, root = release(additions), request.script_root
+    now = release(additions)
+    root = request.script_root
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
     digest = sha256(code)
     for part in (now.encode(), *pages):

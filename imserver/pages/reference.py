@@ -72,11 +72,13 @@ class Reference(Service):
     def page(self) -> Response:
         """The page in the visitor's language, with the address by which the
         visitor reaches this server."""
-        language, address = language_of_visitor(), self.seen.http()
+        language = language_of_visitor()
+        address = self.seen.http()
         shown_as = _SAFE_ADDRESS if shlex.quote(address) == address else _QUOTED_ADDRESS
         written = self.document()
         if written != self._pages_of:
-            self._pages, self._pages_of = {}, written
+            self._pages = {}
+            self._pages_of = written
         pages = self._pages
         key = (language, language_parameter(), shown_as)
         answer = Response(

@@ -141,10 +141,8 @@ class ServerApi:
         status, answer = self.ask(method, f"/api/v1/{path}", body)
         if status >= 400:
             problem = answer if isinstance(answer, dict) else {}
-            code, message = (
-                problem.get("code", f"HTTP {status}"),
-                problem.get("message", ""),
-            )
+            code = problem.get("code", f"HTTP {status}")
+            message = problem.get("message", "")
             if code in absent:
                 return None
             if status == 401 and not self._key:

@@ -31,41 +31,40 @@ from imserver.plugin.settings import on_several_machines
 _ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "channels": ("channels", "consent", "commands=channel_commands", "registrar"),
     "cluster": (
-        *(
-            "registry",
-            "queries",
-            "values=temporary_values",
-            "attempt",
-            "rpc",
-            "node_messages",
-            "others",
-        ),
+        "registry",
+        "queries",
+        "values=temporary_values",
+        "attempt",
+        "rpc",
+        "node_messages",
+        "others",
     ),
     "identity": (
-        *(
-            "tenants",
-            "keys",
-            "sender_rates",
-            "mutes",
-            "page_tokens",
-            "accounts",
-            "relations",
-            "reviews",
-        ),
-        *("back_ends", "observer", "observers", "logins", "allowed", "authority"),
+        "tenants",
+        "keys",
+        "sender_rates",
+        "mutes",
+        "page_tokens",
+        "accounts",
+        "relations",
+        "reviews",
+        "back_ends",
+        "observer",
+        "observers",
+        "logins",
+        "allowed",
+        "authority",
     ),
     "network": ("outgoing", "proxies", "dispatcher"),
     "node": ("buckets", "metrics"),
     "push": ("idempotency", "reach", "pushes", "pending", "publishing", "rerouting"),
     "sessions": (
-        *(
-            "hub",
-            "fanout",
-            "ids=connection_ids",
-            "table=connection_table",
-            "sessions",
-            "presence",
-        ),
+        "hub",
+        "fanout",
+        "ids=connection_ids",
+        "table=connection_table",
+        "sessions",
+        "presence",
         "connections",
     ),
     "storage": ("store", "erasures=user_erasures"),
@@ -84,7 +83,8 @@ class Room:
     ``core.storage`` …"""
 
     def __init__(self, core: Any, name: str) -> None:
-        self._core, self._name = core, name
+        self._core = core
+        self._name = name
         self._names = {
             old: new or old
             for old, _, new in (each.partition("=") for each in _ROOMS[name])

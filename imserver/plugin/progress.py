@@ -22,7 +22,8 @@ def long_work(what: str) -> Iterator[Callable[..., None]]:
     What it yields says how far the work is: what is done, and how many rows of
     how many. Cheap.
     """
-    number, ended = len(_texts), Event()
+    number = len(_texts)
+    ended = Event()
 
     def say(text: str, done: int = 0, total: int = 0) -> None:
         _texts[number] = f"{text} {done} of {total} rows" if total else text

@@ -14,12 +14,11 @@ def need_space(folder: Path, size: int) -> None:
         for each in (folder.absolute(), *folder.absolute().parents)
         if each.exists()
     )
-    free, needed = shutil.disk_usage(there).free, size + size // 20 + (64 << 20)
+    free = shutil.disk_usage(there).free
+    needed = size + size // 20 + (64 << 20)
     if free < needed:
-        missing, needs = (
-            (needed - free >> 20) + 1,
-            f"{needed >> 20} MB are needed, {free >> 20} MB are free",
-        )
+        missing = (needed - free >> 20) + 1
+        needs = f"{needed >> 20} MB are needed, {free >> 20} MB are free"
         raise StartError(
             f"{folder} has too little space: {missing} MB are missing ({needs})"
         )

@@ -252,7 +252,8 @@ class NodeProcess:
     def _wait_for_banner(self) -> tuple[HostAndPort, HostAndPort]:
         def look() -> tuple[HostAndPort, HostAndPort] | None:
             text = self.output
-            http, ws = _HTTP.search(text), _WS.search(text)
+            http = _HTTP.search(text)
+            ws = _WS.search(text)
             if http and ws and text.endswith("\n"):
                 return _address(http), _address(ws)
             assert self.process.poll() is None, (
@@ -559,7 +560,8 @@ def _check_rows(
     assert exported("shop", "ann").keys() == of_user
     of_app = {table.name for table in shown if not isinstance(table.of_app, Reason)}
     assert exported("shop").keys() == of_app
-    bob, tea = exported("shop", "bob"), exported("tea")
+    bob = exported("shop", "bob")
+    tea = exported("tea")
     store.delete_rows_of_user("shop", "ann")
     reasons = {table.name for table in tables if isinstance(table.erase_user, Reason)}
     assert exported("shop", "ann").keys() <= reasons

@@ -33,7 +33,8 @@ from checker.history import read
 from checker.models import OPERATIONS
 from tests.conftest import StartServer
 
-ANN, BOB = 1, 2
+ANN = 1
+BOB = 2
 
 
 def received(*ids: int) -> list[Entry]:
@@ -167,7 +168,8 @@ def generator(
         ),
         0,
     )
-    one.state["history"] = history = tmp_path / "history.jsonl"
+    history = tmp_path / "history.jsonl"
+    one.state["history"] = history
     facts = {
         "addresses": [["127.0.0.1", server.ws.port]],
         "http_ports": [server.http.port],
@@ -293,7 +295,8 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
         # nothing breaks, nothing comes late
         monkeypatch.setattr(chaos_channels, name, value)
     server = start_server(config=yaml.safe_load(chaos_channels.CONFIG.format()))
-    one, file = Generator(loop), tmp_path / "history.jsonl"
+    one = Generator(loop)
+    file = tmp_path / "history.jsonl"
     facts = {
         "addresses": [["127.0.0.1", server.ws.port]],
         "http_ports": [server.http.port],
@@ -360,7 +363,8 @@ def test_what_is_missing_or_comes_after_a_later_one_of_its_user_is_found(
         (f"101 {event['id']}", event.get("user", event.get("sender", "")))
         for event in LOG
     ]
-    receiver, history = EventReceiver(), History(tmp_path / "history")
+    receiver = EventReceiver()
+    history = History(tmp_path / "history")
     try:
         for number in order:
             deliver(receiver, LOG[number])

@@ -335,7 +335,8 @@ class Page:
         self.online()
 
     def say(self, text: str) -> None:
-        new_line, field = Keys.SHIFT + Keys.ENTER + Keys.NULL, self.find("#message")
+        new_line = Keys.SHIFT + Keys.ENTER + Keys.NULL
+        field = self.find("#message")
         for part in _BEYOND_BMP.split(text):
             # some versions of the driver have no keys for these
             if _BEYOND_BMP.fullmatch(part):

@@ -378,7 +378,8 @@ def picture(width: int, height: int, hue: int) -> bytes:
 
 def voice(seconds: int) -> bytes:
     """A tone that swells and fades, as a WAV file."""
-    rate, file = 8000, io.BytesIO()
+    rate = 8000
+    file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, rate, 0, "NONE", ""))
         times = (number / rate for number in range(seconds * rate))
@@ -411,7 +412,8 @@ class Story:
             Account(server, name) for name in names
         ]
         self.group = self.ann.create_group(group, self.bob, self.cat)
-        self.texts = texts = self.words["texts"]
+        texts = self.words["texts"]
+        self.texts = texts
         for turn in range(12):
             for number, text in enumerate(texts):
                 people[(turn + number) % 3].say(self.group, text)
@@ -495,7 +497,8 @@ class Story:
         server = self.ann.server
         members = [Account(server, each) for each in colleagues]
         group = self.ann.create_group(name, self.bob, self.cat, *members)
-        title, lines = self.texts[6], " ".join(self.texts[:3])
+        title = self.texts[6]
+        lines = " ".join(self.texts[:3])
         meta = '<meta property="og:{}" content="{}">'.format
         with Site() as site:
             for path, size in (("wide", (1200, 630)), ("small", (200, 200))):

@@ -122,7 +122,8 @@ _WORDS: Final = "A message of about the usual length, as people send them all da
 def measure(server: Server, browser: Browser, messages: int) -> str:
     """Open the page of a user with a conversation of so many messages, scroll
     up, and say how fast it was."""
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(
         ann,
         *(f"{number} {_WORDS[: 12 + number * 7 % 55]}" for number in range(messages)),
@@ -233,7 +234,8 @@ def measure_day(
         }
         return metrics["ProcessTime"] * 1_000, metrics["TaskDuration"] * 1_000
 
-    before, begun = spent(), time.monotonic()
+    before = spent()
+    begun = time.monotonic()
     for number in range(ARRIVING):
         others[1 + number * 7 % (len(others) - 1)].say(ann, f"Message {number}")
         time.sleep(max(0.0, begun + number * PAUSE_SECONDS - time.monotonic()))
@@ -291,7 +293,8 @@ def compare_days(trees: Sequence[Path]) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["day"]:
         return compare_days([ROOT, *map(Path, sys.argv[2:])])
-    messages, size = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sizes()
+    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    size = sizes()
     names = {
         "at first": size.first,
         "all scripts": size.script,

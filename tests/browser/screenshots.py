@@ -56,8 +56,15 @@ const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: tr
 document.querySelector("#message").dispatchEvent(event);
 """
 ADMIN_VIEWS: Final = (
-    *("people", "connections", "reports", "refusals", "apps"),
-    *("webhooks", "notifications", "nodes", "audit"),
+    "people",
+    "connections",
+    "reports",
+    "refusals",
+    "apps",
+    "webhooks",
+    "notifications",
+    "nodes",
+    "audit",
 )
 PAGES: Final = {
     "start": ("/", "h1"),
@@ -238,7 +245,9 @@ def _quiet(chat: Chat, _: Story) -> None:
 
 def _own(chat: Chat, story: Story) -> None:
     """The page of an owner, who has a report to decide."""
-    ann, bob, cat = story.ann, story.bob, story.cat
+    ann = story.ann
+    bob = story.bob
+    cat = story.cat
     User(ann.server, "", app=APP).post("accounts/role", user=ann.user, role="owner")
     message = next(
         each["id"] for each in ann.history(story.group) if each["from"] == cat.user
@@ -455,13 +464,12 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "link": (*GROUP_INFO, "[data-key=link]", "#invitation-link"),
     "new-group": (*CONTACTS, "#new-group", "#group-create"),
     "colleagues": (
-        *(
-            *COLLEAGUES,
-            *CONTACTS,
-            "#new-group",
-            *_names("#picker-text", ".picker .person-name"),
-        ),
-        *(".picker input[type=checkbox]", "#group-create"),
+        *COLLEAGUES,
+        *CONTACTS,
+        "#new-group",
+        *_names("#picker-text", ".picker .person-name"),
+        ".picker input[type=checkbox]",
+        "#group-create",
     ),
     "directory": (
         *COLLEAGUES,
@@ -470,11 +478,9 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
         "#find-text",
     ),
     "palette-people": (
-        *(
-            *COLLEAGUES,
-            "#palette-open",
-            *_names(".palette input", "[data-section=people] bdi"),
-        ),
+        *COLLEAGUES,
+        "#palette-open",
+        *_names(".palette input", "[data-section=people] bdi"),
         ".palette",
     ),
     "team": (*TEAM, "#member-text"),
@@ -496,12 +502,10 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "status": (*PROFILE, _show("#profile-status"), "#profile-status"),
     "streamed": (_stream, ".streamed .key"),
     "phones": (
-        *(
-            _answer("notifications/endpoints", {"endpoints": PHONES}),
-            *SETTINGS,
-            _quiet,
-            _show("[data-key='endpoint:1']"),
-        ),
+        _answer("notifications/endpoints", {"endpoints": PHONES}),
+        *SETTINGS,
+        _quiet,
+        _show("[data-key='endpoint:1']"),
         "[data-key=notify-begin]",
     ),
     "offline": (*GROUP, _offline, ".pending .status"),
@@ -663,7 +667,8 @@ def make_gallery(target: Path) -> int:
 def make_readme_picture(target: Path) -> int:
     """Write the picture of README.md: the page on a desktop and on a phone,
     side by side."""
-    edge, windows = 28, []
+    edge = 28
+    windows = []
     with (
         tempfile.TemporaryDirectory() as folder,
         running(Path(folder)) as (server, browser),
@@ -678,10 +683,8 @@ def make_readme_picture(target: Path) -> int:
             settle(chat, "body")
             save(chat, file := Path(folder) / f"{language}.png")
             windows.append(Image.open(io.BytesIO(file.read_bytes())).convert("RGB"))
-    width, height = (
-        sum(each.width for each in windows),
-        max(each.height for each in windows),
-    )
+    width = sum(each.width for each in windows)
+    height = max(each.height for each in windows)
     whole = Image.new("RGB", (width + 3 * edge, height + 2 * edge), "#d9d1c2")
     left = edge
     for window in windows:

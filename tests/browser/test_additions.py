@@ -31,7 +31,8 @@ def test_a_feature_adds_to_the_messages_page(
 ) -> None:
     config = {"features": ["all", "lamp"], "accounts": {"registrations_per_address": 0}}
     server = start_server(config=config, environment=install(tmp_path))
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.send(ann, "lamp", {"on": True})
     chat = Chat(pair[0], ann, language=language)
     chat.has_some("#conversations", text)

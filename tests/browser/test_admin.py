@@ -297,11 +297,10 @@ def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
 def test_the_messages_of_a_spammer_go_and_the_person_is_banned(
     pair: Pair, server: Server
 ) -> None:
-    ann, mallory = (
-        register(server, "ann2", "Ann"),
-        register(server, "spammer", "Mallory"),
-    )
-    reader, writer = NamedUser(server, ann, KEY), NamedUser(server, mallory, KEY)
+    ann = register(server, "ann2", "Ann")
+    mallory = register(server, "spammer", "Mallory")
+    reader = NamedUser(server, ann, KEY)
+    writer = NamedUser(server, mallory, KEY)
     group = int(reader.post("groups/create", name="Tea", members=[mallory])["group"])
     for number in range(30):
         writer.post("messages/send", conversation=group, text=f"cheap {number}")
@@ -592,7 +591,8 @@ def test_the_login_of_the_chat_opens_the_page_and_no_visit_is_a_refusal(
             .driver
         )
 
-    before, tokens = refusals(), {}
+    before = refusals()
+    tokens = {}
     for name in ("kai", "lea"):
         account = {
             "app": "gochat",

@@ -37,9 +37,11 @@ def make_bot(chat: Chat, group: int, nickname: str, name: str) -> str:
 
 
 def test_a_bot_is_made_and_answers(pair: Pair, server: Server, tmp_path: Path) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
-    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    first = Chat(pair[0], ann)
+    second = Chat(pair[1], bob)
     bot = ExampleBot(
         server, "echo-bot", make_bot(first, group, "Echo", "echo_bot"), tmp_path
     )
@@ -74,7 +76,8 @@ def test_a_bot_is_made_and_answers(pair: Pair, server: Server, tmp_path: Path) -
 def test_an_answer_grows_may_be_stopped_and_is_marked_if_its_bot_has_died(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bot = ann.bot("robo_bot")
     ann.post("groups/invite", group=str(group), members=[bot.user])
@@ -151,12 +154,11 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(
 
 
 def test_a_bot_of_the_gallery_is_started(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bot = ann.bot("weather_bot", nickname="Weather")
-    about, commands = (
-        "The weather of your town",
-        [{"name": "today", "description": "Rain or sun"}],
-    )
+    about = "The weather of your town"
+    commands = [{"name": "today", "description": "Rain or sun"}]
     ann.post(
         "bots/update", bot=bot.user, description=about, commands=commands, listed=True
     )
@@ -232,7 +234,8 @@ window.fetch = async (...request) => {
 
 
 def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> None:
-    bob, kim = team.open(pair, 0, team.bob), team.open(pair, 1, team.kim)
+    bob = team.open(pair, 0, team.bob)
+    kim = team.open(pair, 1, team.kim)
     id = team.ask("Which word?", options=[], free_text=True, of=[team.bob.user])
     shows(bob, "Only you")
     shows(kim, "Only Bob")
@@ -263,7 +266,8 @@ def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> N
 def test_a_question_is_written_reminded_opened_to_others_and_cancelled(
     pair: Pair, team: Team
 ) -> None:
-    ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob)
+    ann = team.open(pair, 0, team.ann)
+    bob = team.open(pair, 1, team.bob)
     ann.field.send_keys("/")
     ann.has("#mentions b", "/poll", "/question")
     ann.field.send_keys("question Deploy tonight?" + Keys.ENTER)
@@ -367,7 +371,8 @@ def test_the_page_behind_a_mail_is_for_everybody(
     for name, html in answer_pages(language).items():
         (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
     pair.expects("favicon")
-    light, dark = ("open", "words", "gone"), ("open", "long", "late")
+    light = ("open", "words", "gone")
+    dark = ("open", "long", "late")
     looks = [*((name, False) for name in light), *((name, True) for name in dark)]
     with serve_folder(tmp_path) as site:
         for name, dark in looks:
@@ -388,7 +393,8 @@ def votes(chat: Chat) -> list[str]:
 
 
 def test_a_poll_is_begun_voted_in_and_closed(pair: Pair, team: Team) -> None:
-    ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob, language="de")
+    ann = team.open(pair, 0, team.ann)
+    bob = team.open(pair, 1, team.bob, language="de")
     ann.field.send_keys("/poll Lunch?" + Keys.ENTER)
     ann.sees(".ask-form")
     ann.named("field", "Option 1").send_keys(

@@ -109,10 +109,8 @@ def test_two_browsers_publish_and_see_each_other(pair: Pair, server: Server) -> 
 def test_what_was_published_while_the_line_was_cut_is_recovered_once(
     pair: Pair, server: Server
 ) -> None:
-    first, second = (
-        Channels(pair[0], server, "demo:cut"),
-        Channels(pair[1], server, "demo:cut", "zh"),
-    )
+    first = Channels(pair[0], server, "demo:cut")
+    second = Channels(pair[1], server, "demo:cut", "zh")
     second.publish("before")
     first.log(("1", "before", []))
     first.cut()

@@ -312,7 +312,8 @@ def test_users_with_session_tokens_chat_in_their_own_names_until_these_end(
             .online()
         )
 
-    first, second = opened(0, "安"), opened(1, "bob")
+    first = opened(0, "安")
+    second = opened(1, "bob")
     assert (first.name, second.name) == ("安", "bob")
     eventually(
         lambda: "bob" in first.people and "安" in second.people,

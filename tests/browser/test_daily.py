@@ -50,7 +50,8 @@ return time && time.top >= video.bottom;
 def test_messages_are_read_copied_and_written_as_people_expect(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(ann, "hello world", "let us eat 饺子 tonight")
     ann.say(bob, ARABIC, "from left to right")
     photo = bob.upload("hills.jpg", picture(600, 400, 40))
@@ -120,7 +121,8 @@ def test_messages_are_read_copied_and_written_as_people_expect(
 
 
 def test_what_ends_says_so(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(ann, "hello")
     conversation = ann.newest
     group = ann.create_group("Tea", bob)

@@ -31,7 +31,8 @@ def test_an_emoji_is_added_used_and_removed(
     server = start_server(
         config={"accounts": accounts, "api": keys, "apps": {"gochat": {}}}
     )
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     User(server, KEY, app="gochat").post(
         "accounts/role", user=ann.user, role="moderator"
     )

@@ -20,7 +20,8 @@ LINES = "return [...document.querySelectorAll('[role=log] .notice')].map((each) 
 def test_people_find_a_group_read_announcements_and_reply_in_threads(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     first = Chat(pair[0], ann)
     first.click("#new-conversation", "#new-group")
     first.sees("#group-kind")
@@ -67,7 +68,8 @@ def test_people_find_a_group_read_announcements_and_reply_in_threads(
 def test_joins_are_one_line_and_a_new_group_is_marked(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     others = [
         Account(server, name) for name in ("Cat", "Dan", "Eve", "Fay", "Gil", "Hal")
     ]

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.full("browser")]
 def test_messages_are_saved_reminded_of_and_sent_later(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     ann.befriend(bob)
     bob.say(ann, "tea at nine", "cake at ten")
     chat = Chat(pair[0], ann)

@@ -30,7 +30,8 @@ return [first.querySelector("b bdi").textContent, Math.round(first.getBoundingCl
 def test_a_long_list_has_few_rows_and_leads_everywhere(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     for number in range(59):
         (ann if number % 2 else bob).create_group(
             f"Group {number}", bob if number % 2 else ann
@@ -78,7 +79,8 @@ def test_filters_and_folders_are_above_the_list_on_all_devices(
     bob.say(ann, "hello")
     cat.say(ann, "hello")
     bob.say(tea, "one", "two")
-    first, second = Chat(pair[0], ann), Chat(pair[1], ann)
+    first = Chat(pair[0], ann)
+    second = Chat(pair[1], ann)
     first.pick("#list-filters .chip", first.word("messages_filter_unread"))
     first.has(NAMES, "Tea", "Cat", "Bob")
     first.choose("Cat")

@@ -34,17 +34,15 @@ ENTRY, ASK, POLL, CONVERSATION = (
 )
 META: Final = [
     *_fields(r"    meta\?: \{\n(?=( +))(.*?)\n    \} \|"),
-    *(
-        "name",
-        "avatar",
-        "description",
-        "role",
-        "pin",
-        "invited_by",
-        "muted_until",
-        "open",
-        "history",
-    ),
+    "name",
+    "avatar",
+    "description",
+    "role",
+    "pin",
+    "invited_by",
+    "muted_until",
+    "open",
+    "history",
 ]
 """Also the fields that only changes of groups have."""
 MEDIA: Final = re.findall(
@@ -63,45 +61,64 @@ CARD: Final = [
 ]
 KINDS: Final = (
     *("message",) * 8,
-    *(
-        "edit",
-        "recall",
-        "reaction",
-        "pin",
-        "press",
-        "group",
-        "join",
-        "leave",
-        "",
-        "constructor",
-        "later",
-    ),
+    "edit",
+    "recall",
+    "reaction",
+    "pin",
+    "press",
+    "group",
+    "join",
+    "leave",
+    "",
+    "constructor",
+    "later",
 )
 CONTENT_TYPES: Final = (
-    *("text", "picture", "video", "voice", "file", "album", "invitation", "card"),
-    *("__proto__", "toString"),
+    "text",
+    "picture",
+    "video",
+    "voice",
+    "file",
+    "album",
+    "invitation",
+    "card",
+    "__proto__",
+    "toString",
 )
 VALUES: Final[tuple[Any, ...]] = (
-    *(None, True, False, 0, -1, 0.5, 7, 2**53, -(2**63), 1e308),
-    *(8_640_000_000_000_001, -8_640_000_000_000_001, 9_223_372_036_854_775_807),
-    *("", "x", "constructor", "\u202ex", "//[", "javascript:0", "a" * 5_000),
-    *(
-        [],
-        [None],
-        [[]],
-        [0],
-        ["x", 7],
-        [{"toString": 1}],
-        [[{"text": {"toString": 1}}]],
-    ),
-    *(
-        {},
-        {"toString": 1},
-        {"length": 3},
-        {"from": 1, "id": {}},
-        {"then": 1},
-        {"x": {"x": [None]}},
-    ),
+    None,
+    True,
+    False,
+    0,
+    -1,
+    0.5,
+    7,
+    2**53,
+    -(2**63),
+    1e308,
+    8_640_000_000_000_001,
+    -8_640_000_000_000_001,
+    9_223_372_036_854_775_807,
+    "",
+    "x",
+    "constructor",
+    "\u202ex",
+    "//[",
+    "javascript:0",
+    "a" * 5_000,
+    [],
+    [None],
+    [[]],
+    [0],
+    ["x", 7],
+    [{"toString": 1}],
+    [[{"text": {"toString": 1}}]],
+    {},
+    {"toString": 1},
+    {"length": 3},
+    {"from": 1, "id": {}},
+    {"then": 1},
+    {"x": {"x": [None]}},
 )
 
 
@@ -154,7 +171,8 @@ class Malformed:
     def _entry(self) -> dict[str, Any]:
         self._id += 1
         sender, other = self._random.sample(self._users, 2)
-        kind, content = self._random.choice(KINDS), self._random.choice(CONTENT_TYPES)
+        kind = self._random.choice(KINDS)
+        content = self._random.choice(CONTENT_TYPES)
         entry: dict[str, Any] = {
             "id": self._id,
             "conversation": self._conversation,
@@ -419,7 +437,8 @@ def test_a_view_that_fails_stops_no_other_one(pair: Pair, server: Server) -> Non
 def test_a_mute_that_ends_after_all_calendars_keeps_the_page_going(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     bob.post("groups/mute", group=str(group), member=ann.user, until=2**53)
     chat = Chat(pair[0], ann, script=SCRIPT)

@@ -94,9 +94,11 @@ def talking(
     pair: Pair, server: Server, browser: Browser | None = None
 ) -> tuple[Chat, Chat]:
     """The pages of Ann and Bob, who have their conversation open."""
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     ann.say(bob, "hello")
-    first, second = Chat(browser or pair[0], ann), Chat(pair[1], bob)
+    first = Chat(browser or pair[0], ann)
+    second = Chat(pair[1], bob)
     first.choose("Bob")
     second.choose("Ann")
     return first, second
@@ -194,7 +196,8 @@ def test_a_picture_is_sent_and_viewed(
 def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
     """Six pictures that are event streams would stop all other requests of the
     reader's browser."""
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     ann.say(bob, "hello")
     stream = "/connection/gochat/sse?cf_connect={}"
     for number in range(6):

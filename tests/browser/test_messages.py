@@ -135,7 +135,8 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
 
 @pytest.mark.full("browser")
 def test_older_conversations_are_counted_and_found(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     ann.say(ann.create_group("Oldest"), "a needle")
     numbers(bob, ann, 3)
     for number in range(54):
@@ -167,7 +168,8 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(
 ) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     numbers(ann, bob, 120)
-    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    first = Chat(pair[0], ann)
+    second = Chat(pair[1], bob)
     for page, name in ((first, "Bob"), (second, "Ann")):
         page.choose(name)
         page.gives(END, True, "number 119")
@@ -223,7 +225,8 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     pair.expects(*BROKEN_LINE)
     config = {"accounts": {"registrations_per_address": 0}, "app": fixed_ports()}
     server = start_server(config=config)
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     numbers(bob, ann, 3)
     page = Chat(pair[0], ann)
     page.choose("Bob")
@@ -251,7 +254,8 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
 def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     numbers(bob, ann, 2)
     page = Chat(pair[0], ann, script=BROKEN_HISTORY)
     page.choose("Bob")
@@ -276,7 +280,8 @@ def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
 @pytest.mark.full("browser")
 def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
-    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    first = Chat(pair[0], ann)
+    second = Chat(pair[1], bob)
     group = str(ann.create_group("Tea", bob))
     first.choose("Tea")
     second.choose("Tea")
@@ -322,7 +327,8 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
 @pytest.mark.full("browser")
 def test_a_login_that_fails_or_has_ended_says_so(pair: Pair, server: Server) -> None:
     pair.expects("Failed to load resource", "401")
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     page = login_form(open_page(pair[0], server))
     fill(page, identifier="13799999999", password=PASSWORD)
     page.has("#login-note", "Wrong account or password")
@@ -355,7 +361,8 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
                 "apps": {"gochat": hook},
             }
         )
-        ann, bob = Account(server, "Ann"), Account(server, "Bob")
+        ann = Account(server, "Ann")
+        bob = Account(server, "Bob")
         page = Chat(pair[0], ann)
         page.go(f"#u/{bob.user}")
         page.say("buy now")
@@ -373,7 +380,8 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
 def test_a_conversation_with_images_stays_at_its_end(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     for number in range(20):
         ann.say(bob, f"number {number}")
         ann.send(bob, "picture", {"url": f"/static/favicon.svg?{number}"})
@@ -398,7 +406,8 @@ def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_cards_and_wishes
     pair: Pair, server: Server
 ) -> None:
     """Browsers show neither the worker nor the WebSocket among these."""
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(ann, "hello")
     page = Chat(pair[0], ann)
     page.gives("return Boolean(navigator.serviceWorker.controller)", True)

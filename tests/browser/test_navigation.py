@@ -28,7 +28,8 @@ def story(server: Server) -> tuple[Account, int, int]:
     """Ann, and her groups Tea and Cake. Both have a message with the word
     parcel."""
     ann = Account(server, "Ann")
-    tea, cake = ann.create_group("Tea"), ann.create_group("Cake")
+    tea = ann.create_group("Tea")
+    cake = ann.create_group("Cake")
     for group in (tea, cake):
         ann.say(group, "the parcel is here", "thank you")
     return ann, tea, cake
@@ -141,10 +142,8 @@ def test_a_wide_window_has_panels_beside_conversations(
     ann, tea, cake = story
     chat = Chat(pair[0], ann)
     chat.open(tea)
-    panel, modal = (
-        ".layer.panel",
-        "return document.querySelector('.layer.panel').matches(':modal')",
-    )
+    panel = ".layer.panel"
+    modal = "return document.querySelector('.layer.panel').matches(':modal')"
     chat.click("#conversation-open")
     chat.sees(f"{panel} .group-info")
     assert not chat.run(modal)
@@ -213,7 +212,8 @@ class Typist(Chat):
 def test_keys_lead_everywhere_and_mentions_are_counted(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(ann, "Hello")
     other = Chat(pair[1], bob)
@@ -317,7 +317,8 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(
         each.say(ann, "hello")
     for row in ann.get("conversations")["conversations"]:
         ann.read(row["conversation"])
-    desk, phone = Chat(pair[0], ann, size=DESKTOP), Chat(pair[1], ann, size=PHONE)
+    desk = Chat(pair[0], ann, size=DESKTOP)
+    phone = Chat(pair[1], ann, size=PHONE)
     phone.command("Emulation.setTouchEmulationEnabled", enabled=True)
     phone.reload()
     for each in (desk, phone):
@@ -354,7 +355,8 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(
     box: Any = phone.run(
         "return document.activeElement.getBoundingClientRect().toJSON()"
     )
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x = box["x"] + box["width"] / 2
+    y = box["y"] + box["height"] / 2
     phone.touch(x, y, *((-24 * step, 0) for step in range(1, 6)))
     for each in (desk, phone):
         shows(each, "Bob pinned", "Dan")
@@ -374,7 +376,8 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(
 def test_the_archive_opens_by_a_click_before_the_list_is_loaded(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(ann, "hello")
     ann.post("inbox", conversation=ann.newest, archived=ann.id_of(ann.newest))
     page = Chat(pair[0], ann)

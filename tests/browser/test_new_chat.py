@@ -52,7 +52,8 @@ def test_owner_and_guest_talk_in_a_minute_and_the_guest_becomes_a_member(
     pair: Pair, server: Server
 ) -> None:
     pair.expects("404", "401")
-    began, first = monotonic(), links(server)
+    began = monotonic()
+    first = links(server)
     ann = pair[0].open(first["owner"], size=(1280, 800))
     ann.sees("#welcome-form")
     assert violations(ann) == []
@@ -86,7 +87,8 @@ def test_owner_and_guest_talk_in_a_minute_and_the_guest_becomes_a_member(
     ann.has_some(".mark", "Guest")
     assert not gil.shown("#new-conversation")
 
-    tab, address = gil.driver.current_window_handle, gil.driver.current_url
+    tab = gil.driver.current_window_handle
+    address = gil.driver.current_url
     gil.driver.switch_to.new_window("tab")
     gil.driver.get(address)
     gil.sees("#message")

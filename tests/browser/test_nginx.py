@@ -61,7 +61,8 @@ def test_the_page_uses_wss_behind_the_original_configuration_with_tls(
     site = around(site.replace("/link/log/nginx/access", "/var/log/nginx"))
     nginx = Nginx(tmp_path, [server], site, NODES[:2])
     certificate, key = certificate_of_loopback(tmp_path)
-    listen, config = f"listen {nginx.address[1]}", tmp_path / "nginx.conf"
+    listen = f"listen {nginx.address[1]}"
+    config = tmp_path / "nginx.conf"
     secure = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
     config.write_text(replaced(config.read_text(), f"{listen};", secure))
     stack.enter_context(nginx)
@@ -95,7 +96,8 @@ def test_pages_work_below_a_path_and_ask_for_nothing_outside(
     stack.enter_context(
         Nginx(tmp_path, [server], around(PATH_SITE), NODES[:2], port=port)
     )
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(ann, "hello")
     page = ann.log_in(pair[0].open(f"{site}/im/home/messages?lang=en", forget=True))
     page.click(".conversation")

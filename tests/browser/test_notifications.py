@@ -336,9 +336,11 @@ def test_a_page_elsewhere_has_notifications(
     for name, text in PRODUCT.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     with serve_folder(tmp_path) as origin:
-        pushed.origin, pushed.scope = origin, f"{origin}/"
+        pushed.origin = origin
+        pushed.scope = f"{origin}/"
         pushed.allow()
-        ann, server = people.ann, people.ann.server
+        ann = people.ann
+        server = people.ann.server
         options = {
             "http": server.http_url,
             "ws": server.ws_url,

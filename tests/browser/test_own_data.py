@@ -25,7 +25,8 @@ STORED = """
 return [...Object.keys(localStorage), ...(await indexedDB.databases()).map(({ name }) => name)];
 """
 LOG = "return document.querySelector('[role=log]').textContent"
-DELETE, DONE = "Delete my account", "Your account is deleted"
+DELETE = "Delete my account"
+DONE = "Your account is deleted"
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def delete(chat: Chat, **fields: str) -> None:
 def test_a_person_exports_what_is_theirs(
     pair: Pair, server: Server, tmp_path: Path
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     ann.say(bob, "the tea is ready")
     chat = Chat(pair[0], ann)
     chat.command(
@@ -76,7 +78,8 @@ def test_a_person_exports_what_is_theirs(
 
 
 def test_a_person_deletes_the_account(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = bob.create_group("tea", ann)
     ann.say(group, "the tea is ready")
     pair.expects("403")
@@ -112,7 +115,8 @@ def test_a_person_deletes_the_account(pair: Pair, server: Server) -> None:
 def test_a_second_factor_is_asked_for_and_a_guest_needs_no_password(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     secret = ann.post("accounts/factor/begin", password=PASSWORD)["secret"]
     code = pyotp.TOTP(secret).generate_otp(int(time()) // 30)
     codes = ann.post("accounts/factor/confirm", code=code)["codes"]
@@ -171,7 +175,8 @@ def site() -> Iterator[Site]:
 
 
 def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(
         ann, *(f"see {site.url}/{path}" for path in ("small", "arabic", "none", "wide"))
     )

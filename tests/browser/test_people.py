@@ -57,7 +57,8 @@ def crop(page: Page, folder: Path) -> None:
 
 
 def test_a_new_user_finds_somebody_who_accepts(pair: Pair, server: Server) -> None:
-    first, second = open_page(pair[0], server), Chat(pair[1], Account(server, "Bob"))
+    first = open_page(pair[0], server)
+    second = Chat(pair[1], Account(server, "Bob"))
     name = register(first, "Ann")
     first.click("#new-conversation")
     first.write("#find-text", second.account.phone + Keys.ENTER)
@@ -103,8 +104,10 @@ def test_a_stranger_accepts_or_declines_to_join_a_group(
     server = start_server(
         config={"apps": apps, "accounts": {"registrations_per_address": 0}}
     )
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
+    first = Chat(pair[0], ann)
+    second = Chat(pair[1], bob)
     group = str(ann.create_group("Tea", bob))
     first.choose("Bob")
     second.choose("Ann")
@@ -122,7 +125,8 @@ def test_a_stranger_accepts_or_declines_to_join_a_group(
 
 
 def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     ann.befriend(bob)
     page = Chat(pair[0], ann)
     page.click("#new-conversation", "#new-group")
@@ -164,7 +168,8 @@ def test_five_of_everybody_make_a_group_with_eight_taps(
     bob = people[1]
     bob.post("accounts/set", title="Baker")
     ann.create_group("Tea", bob)
-    page, other = Chat(pair[0], ann), Chat(pair[1], bob)
+    page = Chat(pair[0], ann)
+    other = Chat(pair[1], bob)
     assert other.state == "online"
     taps = []
 
@@ -252,7 +257,8 @@ def test_changes_of_a_group_are_true_at_once_on_all_pages(
 ) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob)
-    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    first = Chat(pair[0], ann)
+    second = Chat(pair[1], bob)
     for chat in (first, second):
         chat.open(group)
         chat.has("#conversation-status", "2 members")
@@ -284,7 +290,8 @@ def test_changes_of_a_group_are_true_at_once_on_all_pages(
 def test_panels_fit_a_small_window_and_have_the_focus(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob" * 15)
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob" * 15)
     ann.befriend(bob)
     group = ann.create_group("Tea " * 12, bob)
     page = Chat(pair[0], ann, language="zh", size=(320, 640), dark=True)

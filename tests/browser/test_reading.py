@@ -90,7 +90,8 @@ def open_with_texts(chat: Chat, conversation: int, count: int) -> None:
 def test_a_text_that_is_expanded_stays_so_and_where_it_is(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, *(f"number {number}" for number in range(20)), LONG)
     chat = Chat(pair[0], ann, size=PHONE)
@@ -175,7 +176,8 @@ def test_the_own_message_is_in_view_while_a_bot_streams(
 
 
 def test_a_hit_shows_why_a_long_message_matches(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(
         ann, f"{LONG} And a *needle* in the hay. {LONG}", "好" * 600 + "针" + "好" * 100
     )
@@ -243,7 +245,8 @@ def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(
 def test_arrow_keys_move_from_a_control_in_a_message(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, "first", "second", "see https://tea.example/x", "last")
     chat = Chat(pair[0], ann)
@@ -267,7 +270,8 @@ def test_arrow_keys_move_from_a_control_in_a_message(
 def test_the_menu_of_a_finger_never_covers_its_message(
     pair: Pair, server: Server, lines: int
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     bob.say(group, *("\n".join([f"text {number}"] * lines) for number in range(12)))
     chat = Chat(pair[0], ann, size=PHONE)
@@ -297,7 +301,8 @@ def test_without_a_network_panels_and_groups_say_so_and_are_loaded_later(
     pair: Pair, server: Server
 ) -> None:
     pair.expects("net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to")
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     chat = Chat(pair[0], ann)
     chat.sees(f"[data-conversation='{group}']")
@@ -345,7 +350,8 @@ def test_a_ban_is_named_and_ends_by_itself(pair: Pair, server: Server) -> None:
 
 def test_where_one_cannot_write_a_line_says_why(pair: Pair, server: Server) -> None:
     pair.expects("404")
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     bob.say(group, "hello")
     chat = Chat(pair[0], ann)
@@ -405,7 +411,8 @@ def test_a_refused_registration_marks_the_field(
 
 
 def test_a_new_user_is_led_to_people(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     chat = Chat(pair[0], ann)
     is_shown(chat, "#conversations-note", chat.words["messages_none_hint"])
     is_shown(chat, "#empty-title", chat.words["messages_none"])

@@ -25,11 +25,9 @@ def server(start_server: StartServer) -> Server:
 def test_a_user_reports_a_message_and_a_moderator_acts(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob, eve = (
-        Account(server, "Ann"),
-        Account(server, "Bob"),
-        Account(server, "Eve"),
-    )
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
+    eve = Account(server, "Eve")
     key = User(server, KEY, app="gochat")
     key.post("accounts/role", user=ann.user, role="moderator")
     group = ann.create_group("tea", bob, eve)
@@ -82,11 +80,9 @@ def test_a_user_reports_a_message_and_a_moderator_acts(
 def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob, eve = (
-        Account(server, "Ann"),
-        Account(server, "Bob"),
-        Account(server, "Eve"),
-    )
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
+    eve = Account(server, "Eve")
     key = User(server, KEY, app="gochat")
     key.post("accounts/role", user=ann.user, role="owner")
     group = ann.create_group("tea", bob, eve)
@@ -158,7 +154,8 @@ def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(
 
 
 def test_a_person_is_reported_from_their_card(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.post("messages/send", to=ann.user, text="buy now")
     chat = Chat(pair[1], ann)
     chat.click("#conversations button")

@@ -28,7 +28,8 @@ def server(start_shared_server: StartServer) -> Server:
 def test_the_palette_leads_to_people_messages_actions_and_settings(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     Account(server, "Zoë Stranger")
     tea = ann.create_group("Tea club", bob)
     bob.say(tea, "a needle in the hay")
@@ -110,7 +111,8 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
 def test_the_menu_has_all_filters_and_leads_to_a_day(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob B")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob B")
     tea = ann.create_group("Tea club", bob)
     bob.say(tea, "red kettle of Bob", "kettle")
     ann.say(tea, "kettle, red, of Ann")
@@ -177,10 +179,12 @@ def test_the_server_searches_members_whom_the_page_has_not_loaded(
 def test_what_people_say_of_themselves_and_do_is_in_the_list(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     ann.befriend(bob)
     ann.say(bob, "hello")
-    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    first = Chat(pair[0], ann)
+    second = Chat(pair[1], bob)
     second.click("#me")
     second.write("#profile-status", "Back at two")
     second.click("label:has(#profile-away)")

@@ -167,7 +167,8 @@ class Reference(Page):
 
     def answer(self) -> str:
         self.pressed(f"{self.form} .send")
-        outcome, send = f"{self.form} .outcome", self.find(f"{self.form} .send")
+        outcome = f"{self.form} .outcome"
+        send = self.find(f"{self.form} .send")
         eventually(
             lambda: self.find(outcome).text and send.is_enabled(), what="an answer"
         )

@@ -50,7 +50,8 @@ document.execCommand("insertText", false, arguments[1]);
 def open_conversation(
     pair: Pair, server: Server, script: str = ""
 ) -> tuple[Chat, Account]:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.say(ann, "hello")
     chat = Chat(pair[0], ann, script=script)
     chat.open(ann.newest, "hello")
@@ -131,7 +132,8 @@ return [x + 20, y + 8];
 def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, "tea?")
     chat = Chat(pair[0], ann)
@@ -165,13 +167,16 @@ def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(
 def test_chosen_messages_are_forwarded_to_conversations_and_deleted(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    group, other = ann.create_group("Tea", bob), ann.create_group("Cake", bob)
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
+    group = ann.create_group("Tea", bob)
+    other = ann.create_group("Cake", bob)
     bob.say(ann, "hello")
     private = bob.newest
     bob.say(group, "one", "two", "three")
     ann.say(group, "mine")
-    chat, reader = Chat(pair[0], ann), Chat(pair[1], bob)
+    chat = Chat(pair[0], ann)
+    reader = Chat(pair[1], bob)
     open_with_texts(chat, group, 4)
     open_with_texts(reader, group, 4)
     chat.run("document.querySelector('.line[data-id]').focus()")
@@ -221,7 +226,8 @@ def test_chosen_messages_are_forwarded_to_conversations_and_deleted(
 def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(
     pair: Pair, server: Server
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, *(f"number {number}" for number in range(30)))
     chat = Chat(pair[0], ann, size=(390, 844))
@@ -244,7 +250,8 @@ def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(
         chat.command("Emulation.setTouchEmulationEnabled", enabled=False)
 
 
-PHONE, DESKTOP = (390, 844), (1280, 800)
+PHONE = (390, 844)
+DESKTOP = (1280, 800)
 IN_GROUP = "#log article[data-id] .bubble > .text"
 UNREAD = "[data-key=threads] .count"
 IN_THREAD = ".thread .log article[data-id] .bubble > .text"
@@ -267,7 +274,8 @@ def reply(chat: Chat, text: str, also: bool = False) -> None:
 
 @pytest.fixture
 def people(server: Server) -> tuple[Account, Account, int]:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     ann.say(group, "Which tea?")
     return ann, bob, group
@@ -281,7 +289,8 @@ def test_two_people_reply_beside_their_group(
         "net::ERR_INTERNET_DISCONNECTED", "closed before the connection is established"
     )
     ann, bob, group = people
-    one, two = Chat(pair[0], ann, size=DESKTOP), Chat(pair[1], bob, size=PHONE)
+    one = Chat(pair[0], ann, size=DESKTOP)
+    two = Chat(pair[1], bob, size=PHONE)
     for chat in (one, two):
         chat.open(group)
         chat.has(IN_GROUP, "Which tea?")

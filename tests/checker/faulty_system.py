@@ -61,7 +61,8 @@ class FaultySystem:
             self.random.randrange(ROUNDS // 3, ROUNDS // 2),
         )
         self.has_seqs = has_seqs
-        self.time, self.number = 0.0, 0
+        self.time = 0.0
+        self.number = 0
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self.lines: list[str] = []
         self.log: list[str] = []
@@ -182,7 +183,8 @@ class FaultySystem:
         elif self.reserved is not None and round > self.at_round + 5:
             # It takes the place before one that was acknowledged long ago; only
             # now all are shown.
-            index, self.reserved = self.reserved, None
+            index = self.reserved
+            self.reserved = None
             self.log[index] = message
             for seq in range(index + 1, len(self.log) + 1):
                 for client in range(CLIENTS):
@@ -281,7 +283,8 @@ class FaultySystem:
     # --- other objects --------------------------------------------------------
 
     def _objects(self, client: int, round: int) -> None:
-        name, late = self._name(client), round > self.at_round
+        name = self._name(client)
+        late = round > self.at_round
         self._lock_for(client, f"{name}, {round}", late)
         self._later(
             0.6, lambda: self._lock_for((client + 1) % CLIENTS, f"other, {round}", late)

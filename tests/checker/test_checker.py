@@ -187,7 +187,9 @@ def test_a_bad_line_is_named(line: str, text: str) -> None:
 
 
 def test_the_command_answers_by_its_exit_status(tmp_path, capsys) -> None:
-    good, bad, broken = tmp_path / "good", tmp_path / "bad", tmp_path / "broken"
+    good = tmp_path / "good"
+    bad = tmp_path / "bad"
+    broken = tmp_path / "broken"
     good.write_text("\n".join(FaultySystem(1).run()))
     bad.write_text("\n".join(FaultySystem(1, "acknowledges without storing").run()))
     broken.write_text("{")
@@ -245,10 +247,8 @@ CLAIMS = (
     ("claim", {}, {"token": "a", "after": 0, "value": 1}),
     ("claim", {}, {"token": "b", "after": 0, "value": 1}),
 )
-LATE, SETTLED = (
-    ("settle", {"token": "a", "value": 1}, {}),
-    ("settle", {"token": "b", "value": 1}, {}),
-)
+LATE = ("settle", {"token": "a", "value": 1}, {})
+SETTLED = ("settle", {"token": "b", "value": 1}, {})
 UNSURE = ("settle", {"token": "b", "value": 1}, None)
 FOLLOWING = ("claim", {}, {"token": "c", "after": 1, "value": 2})
 

@@ -191,7 +191,8 @@ def test_a_streamed_message_is_written_and_read(
             app, "answers:1", sender="bot", tags={"lang": "en"}
         ) as stream:
             stream.append_all(["The ", "", "answer"])
-        updates, end = [], None
+        updates = []
+        end = None
         while end is None:
             event = ann.receive(SECONDS)
             if isinstance(event, im.StreamUpdate):

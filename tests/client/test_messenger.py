@@ -394,7 +394,8 @@ def closed(request: pytest.FixtureRequest) -> bool:
 def reading_nothing() -> Iterator[str]:
     """The address of a server that reads no command of its first connection;
     all must end in ten seconds."""
-    go_on, begun = threading.Event(), monotonic()
+    go_on = threading.Event()
+    begun = monotonic()
 
     def answer(
         number: int, request: dict[str, Any], connection: ServerConnection
@@ -584,7 +585,8 @@ def test_a_question_is_answered_once_and_bots_have_commands_buttons_and_streams(
         stream = bot.stream_open(person.user, text="Left").stream
         (result,) = bot.stream_append([(stream, 1, ", then right")]).results
         assert (result.status, result.piece) == ("appended", 1)
-        first, second = next_signal(ann), next_signal(ann)
+        first = next_signal(ann)
+        second = next_signal(ann)
         assert (first.kind, first.stream, first.text, first.whole) == (
             "piece",
             stream,

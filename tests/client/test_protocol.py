@@ -150,10 +150,8 @@ def test_every_code_of_the_server_is_as_temporary_as_it_says() -> None:
         (CommandRefused("send", 1999, "new"), 1999, "send refused: 1999 new"),
         (
             CommandRefused("send", 1003, "未授权", "No advertising"),
-            *(
-                1003,
-                "send refused: 1003 the back end rejected the message: No advertising",
-            ),
+            1003,
+            "send refused: 1003 the back end rejected the message: No advertising",
         ),
         (
             CommandRefused("react", 1003, refused="denied"),
@@ -162,7 +160,8 @@ def test_every_code_of_the_server_is_as_temporary_as_it_says() -> None:
         ),
         (
             RequestRefused(404, "unknown_app", "There is no app."),
-            *("unknown_app", "404 unknown_app: There is no app."),
+            "unknown_app",
+            "404 unknown_app: There is no app.",
         ),
         (RequestRefused(0, "busy", "Busy.", True), "busy", "busy: Busy."),
         (RequestRefused(503, "busy", "Busy.", True), "busy", "503 busy: Busy."),

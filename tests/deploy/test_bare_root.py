@@ -83,7 +83,8 @@ def make_base(folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     for name in _OF_THIS_MACHINE:
-        source, target = Path(name), folder / name[1:]
+        source = Path(name)
+        target = folder / name[1:]
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
         elif source.exists():
@@ -183,7 +184,8 @@ class Dist:
         clone = clone_with_key(folder / "clone", self.public)
         git(clone, "tag", f"v{__version__}")
         released(clone, 0o022, secret)
-        self.files, self.clone = clone / "made", clone
+        self.files = clone / "made"
+        self.clone = clone
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +201,8 @@ class Fork:
 
     def __init__(self, dist: Dist, folder: Path) -> None:
         git(folder, "clone", "-q", str(dist.clone), "fork")
-        tree, key = folder / "fork", folder / "ours.key"
+        tree = folder / "fork"
+        key = folder / "ours.key"
         changes = tree / "CHANGELOG.md"
         text = changes.read_text("utf-8").replace(
             "\n## ", f"\n## {NEXT} (unreleased)\n\nOurs.\n\n## ", 1
@@ -310,7 +313,8 @@ def test_a_stranger_verifies_installs_serves_upgrades_goes_back_and_restores(
     root.install("python3-venv", "minisign", "curl", "ca-certificates")
     copy(dist.files, root.path("/root/dist"))
     copy(fork.files, root.path("/root/new"))
-    imserver, restarts = "/opt/imserver/bin/imserver", r' --restart ".*"'
+    imserver = "/opt/imserver/bin/imserver"
+    restarts = r' --restart ".*"'
     began = [time.monotonic()]
 
     def follow(what: str, steps: str) -> None:

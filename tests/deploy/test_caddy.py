@@ -38,7 +38,8 @@ def caddy(folder: Path, text: str, server: Server, port: int) -> Iterator[Addres
     text = replaced(text, f"\n{SITE} {{", f"\nhttp://127.0.0.1:{port} {{")
     text = replaced(text, "{\n    servers {", "{\n    admin off\n    servers {")
     text = replaced(text, "127.0.0.1:8080", f"127.0.0.1:{server.http.port}")
-    file, address = folder / "Caddyfile", ("127.0.0.1", port)
+    file = folder / "Caddyfile"
+    address = ("127.0.0.1", port)
     file.write_text(text, encoding="utf-8")
     environment = {
         "PATH": "/usr/bin:/bin",

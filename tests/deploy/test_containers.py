@@ -342,7 +342,8 @@ def test_its_settings_are_valid_and_a_pod_has_more_time_to_end_than_its_drain_ta
     folder: Path, tmp_path: Path
 ) -> None:
     """A node of this machine has the secret elsewhere."""
-    secret, path = tmp_path / "secret", tmp_path / "imserver.yaml"
+    secret = tmp_path / "secret"
+    path = tmp_path / "imserver.yaml"
     secret.write_bytes(bytes(range(32, 96)))
     secret.chmod(0o600)
     text = (folder / "settings.yaml").read_text("utf-8")
@@ -468,7 +469,8 @@ def test_it_waits_for_the_database_and_has_more_time_to_stop_than_its_drain_take
 
 def test_it_is_not_root_and_writes_only_its_folders() -> None:
     guide = (ROOT / "docs" / "guides" / "deploy.md").read_text(encoding="utf-8")
-    user, folder = SERVICE["User"], f"/var/lib/{SERVICE['StateDirectory']}"
+    user = SERVICE["User"]
+    folder = f"/var/lib/{SERVICE['StateDirectory']}"
     assert (
         f'useradd --system --home-dir "{folder}" --shell /usr/sbin/nologin {user}\n'
         in guide

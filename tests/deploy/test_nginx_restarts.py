@@ -64,7 +64,8 @@ class Threads:
     def __init__(
         self, address: Address, count: int, run: Callable[["Threads", Raw], None]
     ) -> None:
-        self.address, self.run = address, run
+        self.address = address
+        self.run = run
         self.answers: Counter[int] = Counter()
         """How often each status came; 0: the connection ended without one."""
         self.closed: Counter[int | None] = Counter()

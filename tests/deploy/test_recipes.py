@@ -212,12 +212,11 @@ def test_gochat(
         + GOCHAT[GOCHAT.index("etcd:") :]
     )
     recipe.start(count, others)
-    http, websocket = (
-        ("127.0.0.1", recipe.ports[9090]),
-        ("127.0.0.1", recipe.ports[9091]),
-    )
+    http = ("127.0.0.1", recipe.ports[9090])
+    websocket = ("127.0.0.1", recipe.ports[9091])
     last = ("127.0.0.1", recipe.ports[9191] if count == 2 else recipe.ports[9091])
-    ann, bob = gochat.register(http), gochat.register(http)
+    ann = gochat.register(http)
+    bob = gochat.register(http)
     with protobuf.chatting(websocket, ann) as one, protobuf.chatting(last, bob) as two:
         one.single(1, two.id, "hello")
         assert protobuf.acked(one.output())

@@ -62,7 +62,8 @@ def questions(harness: Any) -> list[dict[str, Any]]:
 def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() -> None:
     with reviewing(Node) as node:
         reviewed(node)
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann = node.speaker("ann", 0)
+        bob = node.speaker("bob", 0)
         assert ann.send("bob", "rude") == (1003, {"reason": "be nice"})
         assert ann.send("bob", "a word")[0] == 200
         assert ann.send("bob", "hi")[0] == 200
@@ -99,7 +100,8 @@ def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wa
 ):
     with reviewing(Node) as node:
         reviewed(node)
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann = node.speaker("ann", 0)
+        bob = node.speaker("bob", 0)
         id = ann.send("bob", "0")[1]["id"]
         node.back_end.open.clear()
         first = ann.send_payload("send", {"to": "bob", "text": "1"})
@@ -148,7 +150,8 @@ def test_a_user_without_a_connection_is_reviewed_too() -> None:
 def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
     with reviewing(Chats) as harness:
         reviewed(harness, CHATS)
-        ann, bob = harness.live(266), harness.live(267)
+        ann = harness.live(266)
+        bob = harness.live(267)
         for number, text in enumerate(("rude", "a word", "hi"), 1):
             ann.single(number, 267, text)
         until(lambda: len(ann.acks()) == 3)
@@ -177,7 +180,8 @@ def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_ag
 def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
     with reviewing(ActionHarness, policies={"action:1": "multi"}) as harness:
         reviewed(harness, "action:1")
-        ann, bob = One(harness, "ann", "bob", room), One(harness, "bob", "ann", room)
+        ann = One(harness, "ann", "bob", room)
+        bob = One(harness, "bob", "ann", room)
         assert ann.answer("sendmsg", msgType="text", message="rude") == (
             1003,
             {"reason": "be nice"},

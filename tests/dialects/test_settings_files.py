@@ -229,7 +229,8 @@ def test_it_starts_the_server_with_and_without_a_command(
 def test_its_ports_become_listeners_that_speak_the_protobuf_dialect(
     yml: Path, text: str, ports: tuple[int, ...], rpc_port: int, silent_seconds: int
 ) -> None:
-    settings, host = load(yml, text), "192.0.2.7" if "192.0.2.7" in text else ""
+    settings = load(yml, text)
+    host = "192.0.2.7" if "192.0.2.7" in text else ""
     listeners = tuple(
         ListenSettings(port, host, ws_dialect="protobuf") for port in ports
     )

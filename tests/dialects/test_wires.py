@@ -20,7 +20,8 @@ from tests.integration.raw import text
 
 
 def test_each_node_has_the_methods_of_its_features(nodes: Nodes) -> None:
-    with_lamp, without = nodes.start("centrifuge", "lamp"), nodes.start("centrifuge")
+    with_lamp = nodes.start("centrifuge", "lamp")
+    without = nodes.start("centrifuge")
     method = b'{"id":1,"rpc":{"method":"imserver:light","data":{"on":true}}}'
     found = [
         node.core.codec(CentrifugeDialect()).decode(method)
@@ -34,7 +35,8 @@ def test_clients_with_a_cursor_have_commands_of_features_in_json() -> None:
     namespace: dict[str, Any] = {}
     exec(LAMP, namespace)
     wire = namespace["FEATURE"].wire["protobuf"]
-    full, plain = FULL.joined(wire), PLAIN.joined(wire)
+    full = FULL.joined(wire)
+    plain = PLAIN.joined(wire)
     request = full.decode(b'\x08\x40\x12\x0b{"on":true}')
     assert request == Request("", "64", namespace["Light"](True))
     assert outputs(full.encode_reply(request, Reply(200, {"on": True})) or b"") == [

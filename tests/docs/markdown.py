@@ -39,7 +39,9 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _FENCE.finditer(text):
-        language, words, body = match[1] or "", match[2].split(), match[3]
+        language = match[1] or ""
+        words = match[2].split()
+        body = match[3]
         if language in languages:
             found.append(
                 Block(

@@ -183,7 +183,8 @@ def following(folder: Path, **environment: str) -> Iterator[Terminal]:
 
 def use(terminal: Terminal) -> Iterator[str]:
     """Use the product as ann and bob; yield each feature that works."""
-    ann, bob = Visitor(terminal.product, "ann"), Visitor(terminal.product, "bob")
+    ann = Visitor(terminal.product, "ann")
+    bob = Visitor(terminal.product, "bob")
     for visitor in (ann, bob):
         visitor.login()
     with ann.connect() as at_ann, bob.connect() as at_bob:

@@ -63,7 +63,8 @@ def test_the_token_that_is_shown_lets_its_user_in(start_server: StartServer) -> 
 
 def test_the_signature_is_verified_as_it_is_shown() -> None:
     verify = defined(WEBHOOKS, "verify")["is_from_imserver"]
-    body, now = b'{"events":[]}', int(time.time())
+    body = b'{"events":[]}'
+    now = int(time.time())
     header = signature(SECRET.encode(), body, now)
     assert verify(SECRET, header, body)
     assert not verify("another secret", header, body)
@@ -202,13 +203,12 @@ def test_every_event_is_in_the_table() -> None:
 @contextmanager
 def running(folder: Path) -> Iterator[tuple[int, Path]]:
     """The program that is shown; its port, and the file that it prints into."""
-    program, printed = folder / "back_end.py", folder / "printed.txt"
+    program = folder / "back_end.py"
+    printed = folder / "printed.txt"
     program.write_text(the_block(WEBHOOKS, "python", "receiver").text, encoding="utf-8")
     port = free_ports()
-    command, environment = (
-        [sys.executable, str(program), str(port)],
-        {**os.environ, "WEBHOOK_SECRET": SECRET},
-    )
+    command = [sys.executable, str(program), str(port)]
+    environment = {**os.environ, "WEBHOOK_SECRET": SECRET}
     with (
         printed.open("wb") as output,
         processes.running(command, stdout=output, env=environment),

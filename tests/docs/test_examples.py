@@ -179,7 +179,8 @@ def test_the_sessions_of_a_guide_work_with_a_key_as_its_first_line_says(
 ) -> None:
     """The key has the scopes of the line and no others. The apps are those that
     the page to which the line links tells the reader to add."""
-    key, watcher = "a key of the guide's reader", "a key that sees who is there"
+    key = "a key of the guide's reader"
+    watcher = "a key that sees who is there"
     keys = [
         {"key": key, "scopes": scopes_of(page)},
         {"key": watcher, "scopes": ["read"]},
@@ -407,7 +408,8 @@ def test_json_is_json_and_system_state_has_the_keys_that_are_shown(
         json.loads(block.text)
     status, body = server.get("/system/state?isDebug=true&detail=true")
     assert status == 200
-    received, shown = json.loads(body), the_json("state")
+    received = json.loads(body)
+    shown = the_json("state")
     configured = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))[
         "apps"
     ]

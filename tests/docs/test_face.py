@@ -36,11 +36,9 @@ def test_each_name_of_the_face_and_each_member_says_what_it_is_and_stands_in_one
 def test_rows_of_an_earlier_version_become_those_of_today() -> None:
     with pytest.warns(DeprecationWarning, match="until 2.0"):
         from imserver.plugin import Answers, DialectParts, FeatureParts
-    calls, look, dialect = (
-        Mock(),
-        Mock(),
-        DialectParts(opened=print, check=print, silent_seconds=7.0),
-    )
+    calls = Mock()
+    look = Mock()
+    dialect = DialectParts(opened=print, check=print, silent_seconds=7.0)
     ends = {
         "prepare": calls.prepare,
         "reload": calls.reload,

@@ -103,7 +103,8 @@ def test_the_page_says_moods(
         "accounts": {"registrations_per_address": 0},
     }
     server = start_server(config=config, environment=installed)
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann = Account(server, "Ann")
+    bob = Account(server, "Bob")
     bob.send(ann, "text", {"text": "How are you?"})
     browser = Browser(tmp_path / "chromium")
     try:

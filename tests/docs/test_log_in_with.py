@@ -36,7 +36,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the settings of the guide, but for addresses and
     secrets."""
     settings, *_ = blocks(GUIDE, "yaml")
-    config, provider, ports = yaml.safe_load(settings.text), StandIn(), fixed_ports()
+    config = yaml.safe_load(settings.text)
+    provider = StandIn()
+    ports = fixed_ports()
     row = config["apps"]["shop"]["oauth"]["company"]
     row |= {"issuer": provider.issuer, "client_id": CLIENT, "client_secret": SECRET}
     config["apps"]["shop"]["accounts"] = {"reset_url": "https://shop.example.com/reset"}

@@ -77,7 +77,9 @@ STATES: tuple[tuple[Path, Any, Any], ...] = (
 CLOSE_HEADS = "code | name | reconnect | meaning | what operators do"
 TABLES: dict[str, tuple[Path, str, str, Any]] = {
     "close codes": (
-        *(CLOSE_CODES, CLOSE_HEADS, "0123"),
+        CLOSE_CODES,
+        CLOSE_HEADS,
+        "0123",
         [
             (row.code, row.name, YES[row.reconnect], row.meaning)
             for row in errors.CLOSE.values()
@@ -85,14 +87,18 @@ TABLES: dict[str, tuple[Path, str, str, Any]] = {
     ),
     "reply codes": (PROTOCOL, "code | text | here", "01", [*errors.REPLY_TEXT.items()]),
     "problems": (
-        *(HTTP, "status | code | temporary | message", "0123"),
+        HTTP,
+        "status | code | temporary | message",
+        "0123",
         [
             (row.status, row.code, YES[row.temporary], row.message)
             for row in PROBLEMS.values()
         ],
     ),
     "metrics": (
-        *(DOCS / "reference" / "metrics.md", "metric | kind | meaning", "012"),
+        DOCS / "reference" / "metrics.md",
+        "metric | kind | meaning",
+        "012",
         [
             (
                 f"{row.name} by {' and '.join(row.label.split())}".removesuffix(" by "),
@@ -103,14 +109,18 @@ TABLES: dict[str, tuple[Path, str, str, Any]] = {
         ],
     ),
     "features": (
-        *(OPERATIONS, "feature | what a node has with it | needs", "02"),
+        OPERATIONS,
+        "feature | what a node has with it | needs",
+        "02",
         [
             (row.name, ", ".join(row.uses))
             for row in (import_module(each).FEATURE for each in FEATURES)
         ],
     ),
     "errors of Centrifugo": (
-        *(CENTRIFUGE, "error | message | temporary", "012"),
+        CENTRIFUGE,
+        "error | message | temporary",
+        "012",
         sorted(
             {
                 (error.code, error.message, YES[error.temporary])
@@ -119,7 +129,9 @@ TABLES: dict[str, tuple[Path, str, str, Any]] = {
         ),
     ),
     "close codes of Centrifugo": (
-        *(CENTRIFUGE, "own code | sent | reason", "012"),
+        CENTRIFUGE,
+        "own code | sent | reason",
+        "012",
         {
             (*codes, CentrifugeDialect.close_reasons[codes[0]])
             for codes in CentrifugeDialect.close_codes.items()
@@ -132,7 +144,9 @@ TABLES: dict[str, tuple[Path, str, str, Any]] = {
         {(f"{row.method} {row.path}",) for row in OF_PUSHER},
     ),
     "codes of Pusher": (
-        *(PUSHER, "code | reason", "0"),
+        PUSHER,
+        "code | reason",
+        "0",
         {
             (each,)
             for each in (
@@ -143,7 +157,9 @@ TABLES: dict[str, tuple[Path, str, str, Any]] = {
         },
     ),
     "routes of the client dialect": (
-        *(CLIENT, "path | fields (required in bold) | data | scope", "03"),
+        CLIENT,
+        "path | fields (required in bold) | data | scope",
+        "03",
         {(row.path, row.need.scope) for row in CLIENT_ROUTES},
     ),
     "notices of the client dialect": (
@@ -154,11 +170,15 @@ TABLES: dict[str, tuple[Path, str, str, Any]] = {
     ),
     "actions": (ACTION, "action | data | ", "0", [(each,) for each in ACTIONS]),
     "pushes of the action dialect": (
-        *(ACTION, "action | when | who gets it | content | msgId", "0"),
+        ACTION,
+        "action | when | who gets it | content | msgId",
+        "0",
         {(each,) for each in PUSHED.values()},
     ),
     "frames of the protobuf dialect": (
-        *(PROTOBUF, "CmdType | name | data | ", "01"),
+        PROTOBUF,
+        "CmdType | name | data | ",
+        "01",
         [(number, name) for number, (name, _) in protobuf.COMMANDS.items()],
     ),
 }
@@ -490,7 +510,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    reached, waiting = {ROOT / "README.md"}, [ROOT / "README.md"]
+    reached = {ROOT / "README.md"}
+    waiting = [ROOT / "README.md"]
     while waiting:
         page = waiting.pop()
         for link in links(page):
@@ -504,7 +525,9 @@ def test_every_page_is_reached_from_the_readme() -> None:
 def test_the_settings_that_a_signal_reads_again_are_marked_in_the_manual() -> None:
     """The list in the operations page is the marks (reload) in
     config/default.yaml."""
-    marked, section, waiting = set(), "", False
+    marked = set()
+    section = ""
+    waiting = False
     for line in assets.DEFAULT_CONFIG.read_text(encoding="utf-8").splitlines():
         if found := re.match(r"(\w+):", line):
             section = found[1]

@@ -166,7 +166,8 @@ def test_the_page_shows_what_happens_and_notifies_while_it_is_closed(
     set_up(terminal)
     add_notifications(terminal)
     terminal.start(step("start").text)
-    device, bob = Device(), Visitor(terminal.product, "bob")
+    device = Device()
+    bob = Visitor(terminal.product, "bob")
     bob.login()
     with Receiver() as service:
         service.reply = lambda _: (201, b"")

@@ -28,10 +28,8 @@ def test_each_field_of_a_row_is_published_or_private() -> None:
             published + private
         ), name
     assert shapes.rows().keys() <= {name[:-1] for (name, *_), *_ in listed}
-    views, answers = (
-        {view: private for _, private, views, *_ in listed for view in views},
-        shapes.answers(),
-    )
+    views = {view: private for _, private, views, *_ in listed for view in views}
+    answers = shapes.answers()
     assert views.keys() == shapes.views()
     assert [
         view

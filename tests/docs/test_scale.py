@@ -12,7 +12,8 @@ def test_the_page_shows_what_the_script_computes() -> None:
 
 
 def test_a_plan_is_the_smallest_cluster_in_whole_racks() -> None:
-    load, site = scale.Load(), scale.Site()
+    load = scale.Load()
+    site = scale.Site()
     plan = scale.planned(load, site)
     step = site.cores * site.racks
     smaller = replace(plan, nodes=plan.nodes - step)

@@ -46,7 +46,8 @@ def test_every_page_has_its_place() -> None:
 
 
 def test_files_beside_the_documents_become_pages(tmp_path: Path) -> None:
-    target, to_part = tmp_path / "t", "[more](guides/more.md#a-part)"
+    target = tmp_path / "t"
+    to_part = "[more](guides/more.md#a-part)"
     site.stage(small_tree(tmp_path, f"[all](../config/all.yaml), {to_part}"), target)
     assert (
         f"[all](files/config/all.yaml.md), {to_part}"

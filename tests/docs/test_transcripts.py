@@ -33,7 +33,8 @@ class Talker(ActionClient):
         )
 
     def hear(self, words: str) -> str:
-        found, self.early = self.early or self.message().text, ""
+        found = self.early or self.message().text
+        self.early = ""
         if (
             self.has_log
             and not matches(found, words)

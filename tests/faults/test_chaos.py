@@ -52,7 +52,8 @@ def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     result = run("chaos", "--database", database, "--faults", faults, *SHORT, *more)
     assert result.stdout, result.output
     found = json.loads(result.stdout)
-    figures, notes = found["figures"], found["notes"]
+    figures = found["figures"]
+    notes = found["notes"]
     received = f"seed {notes['seed']}: {figures['acknowledged']} acknowledged of {figures['messages']}"
     assert found["faults"] == {}, f"{received}; {json.dumps([found['faults'], notes])}"
     assert result.exit_code == 0
@@ -80,7 +81,8 @@ def test_subscribers_of_channels_miss_nothing_without_notice(
 ) -> None:
     result = run("chaos", "--channels", *SHORT, *more)
     found = json.loads(result.stdout or result.output)
-    figures, notes = found["figures"], found["notes"]
+    figures = found["figures"]
+    notes = found["notes"]
     assert found["faults"] == {}, json.dumps([figures, notes])
     assert notes["calm"]
     assert figures["acknowledged"] == figures["publications"] > 20

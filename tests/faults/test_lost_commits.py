@@ -38,7 +38,8 @@ def test_subscribers_of_a_stored_channel_learn_that_publications_are_lost(
     server = start_server(
         config={"apps": {APP: {"open": True, "channels": {"past": past}}}}
     )
-    database, copy = server.folder / "data" / "imserver.db", tmp_path / "copy.db"
+    database = server.folder / "data" / "imserver.db"
+    copy = tmp_path / "copy.db"
     channel = {"channel": "past:news"}
     with (
         logged_in(server.ws, "ann", APP) as ann,
@@ -73,7 +74,8 @@ def test_a_node_that_starts_learns_from_the_others_what_was_lost(
     cluster: Launch, tmp_path: Path
 ) -> None:
     nodes = cluster(1)
-    database, copy = nodes.folder / "data" / "imserver.db", tmp_path / "copy.db"
+    database = nodes.folder / "data" / "imserver.db"
+    copy = tmp_path / "copy.db"
     with logged_in(nodes.ws[0], "ann", APP) as ann:
         send(ann, "bob", "early")
         copied(database, copy)

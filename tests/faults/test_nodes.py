@@ -74,7 +74,8 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
     over."""
     nodes = cluster(3)
     groups = crowd(traffic, nodes, 12)
-    moving, gone = groups[2][:6], groups[2][6:]
+    moving = groups[2][:6]
+    gone = groups[2][6:]
     traffic.push_through(
         *((lambda s=server: s.http) for server in nodes.servers[:2]), rate=80
     )
@@ -138,7 +139,8 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
         *((lambda s=server: s.http) for server in nodes.servers[:2]), rate=80
     )
     traffic.run_for(1)
-    moving, staying = groups[2][:4], groups[2][4:]
+    moving = groups[2][:4]
+    staying = groups[2][4:]
     stopped = time.monotonic()
     pause(sleeper.process.pid)
     try:

@@ -230,7 +230,8 @@ class Traffic:
     ) -> None:
         """Let people come online at one address, and wait until they are."""
         for user in users:
-            person = self.persons[user] = Person(user, address)
+            person = Person(user, address)
+            self.persons[user] = person
             person.start()
         self.wait_until_online(users, seconds)
 
@@ -282,7 +283,8 @@ class Traffic:
         inside = {push for push in pushes if excused(push)}
         with suppress(AssertionError):
             eventually(lambda: not set(self._lost(pushes)) - inside, 40.0)
-        outcomes, lost = Counter(push.outcome for push in pushes), self._lost(pushes)
+        outcomes = Counter(push.outcome for push in pushes)
+        lost = self._lost(pushes)
         outside = [push for push in pushes if push not in inside]
         assert len(outside) > 20, f"hardly anything was pushed: {outcomes}"
         not_sent = [push for push in outside if push.outcome != "sent"]

@@ -12,7 +12,8 @@ import pytest
 from tests.support import Server
 
 SECRET = "the-secret-of-the-shop-that-nobody-guesses-because-it-is-so-very-long"
-KEY, OTHER_KEY = "key-of-the-shop-0123456789", "key-of-all-apps-0123456789"
+KEY = "key-of-the-shop-0123456789"
+OTHER_KEY = "key-of-all-apps-0123456789"
 WHOLE_KEY = "key-of-the-whole-0123456789"
 SHUT_KEY = "key-of-the-shut-0123456789"
 READ_KEY = "read-key-of-the-shop-0123456789"

@@ -326,7 +326,8 @@ ends = pytest.mark.parametrize(
 async def test_a_back_end_renews_a_session_until_it_has_expired(
     server: Server, back_end: BackEnd, ended: Any
 ) -> None:
-    first, renewed = iter([soon]), iter([lambda: {"result": soon()}])
+    first = iter([soon])
+    renewed = iter([lambda: {"result": soon()}])
     back_end.answers["/connect"] = lambda _: answer(
         result={"user": "ann", **next(first, dict)()}
     )

@@ -35,7 +35,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 async def test_the_back_end_may_ask_either_node(
     nodes: Nodes, via: int, protobuf: bool
 ) -> None:
-    user, channel = f"eve-{via}-{protobuf}", f"talk:server-{via}-{protobuf}"
+    user = f"eve-{via}-{protobuf}"
+    channel = f"talk:server-{via}-{protobuf}"
 
     with Cent(f"{nodes.servers[via].http_url}/api", KEY, timeout=SECONDS) as cent:
         async with person(nodes.servers[0], protobuf, user) as eve:
@@ -183,7 +184,8 @@ OF_USERS: dict[str, Any] = {
         "sweep_seconds": 1,
     },
 }
-CUTS, NUMBERS = 6, 120
+CUTS = 6
+NUMBERS = 120
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,8 @@ def started(block: Block, server: Server, folder: Path) -> Iterator[Callable[[],
     """Run an example while this is entered. Yields what reads what it
     prints."""
     (folder / "node_modules").symlink_to(NODE_MODULES)
-    script, output = folder / "example.mjs", folder / "output.txt"
+    script = folder / "example.mjs"
+    output = folder / "output.txt"
     script.write_text(filled_in(block, server), encoding="utf-8")
     with printing(output, script):
         yield output.read_text

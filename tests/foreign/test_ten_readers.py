@@ -74,8 +74,16 @@ CONFIG: Final[dict[str, Any]] = {
     },
 }
 READERS: Final = (
-    *("ai-http", "ai-socket", "ag-ui", "tanstack", "sse", "centrifuge", "mcp", "page"),
-    *("durable-streams", "pusher"),
+    "ai-http",
+    "ai-socket",
+    "ag-ui",
+    "tanstack",
+    "sse",
+    "centrifuge",
+    "mcp",
+    "page",
+    "durable-streams",
+    "pusher",
 )
 CONNECT: Final = ROOT / "plugins" / "mcp" / "tests" / "connect.mjs"
 WORDS: Final = (
@@ -112,7 +120,8 @@ class Bot:
         }
 
     def say(self, *pieces: str) -> None:
-        first, self._appended = self._appended + 1, self._appended + len(pieces)
+        first = self._appended + 1
+        self._appended = self._appended + len(pieces)
         for kind in self._streams:
             rows = list(enumerate(pieces, first))
             states = eventually(
@@ -234,7 +243,8 @@ class Site:
     def __init__(
         self, nodes: Nodes, installed: dict[str, str], folder: Path, opened: ExitStack
     ) -> None:
-        self.nodes, self.installed = nodes, installed
+        self.nodes = nodes
+        self.installed = installed
         self.ports = [
             {"app": {**fixed_ports(), "rpc_port": free_ports()}} for _ in range(2)
         ]
@@ -269,8 +279,10 @@ class Run:
     """One answer and what happens while it is read."""
 
     def __init__(self, site: Site, seed: int) -> None:
-        self.site, self.number = site, site.runs
-        chance = self.chance = random.Random(seed)
+        self.site = site
+        self.number = site.runs
+        chance = random.Random(seed)
+        self.chance = chance
         self.pieces = [
             chance.choice(WORDS) + chance.choice((" ", "", ", ")) for _ in range(60)
         ]
@@ -288,7 +300,8 @@ class Run:
             )
             for each, own in self.chances.items()
         }
-        question, self.asks = f"q{self.number}-{seed}", f"Question {self.number}?"
+        question = f"q{self.number}-{seed}"
+        self.asks = f"Question {self.number}?"
         site.ann.server = self.any_node()
         sent = site.ann.post(
             "messages/send", to=site.bot.user, text=self.asks, client_msg_id=question
@@ -342,7 +355,8 @@ class Run:
         if "problem" in line or not self.whole.startswith(line["text"]):
             self.problems.append(line)
             return
-        text = self.shown[reader] = line["text"]
+        text = line["text"]
+        self.shown[reader] = text
         if line["over"]:
             self.over.add(reader)
             if text != self.whole:
@@ -397,7 +411,8 @@ class Run:
     # --- the run --------------------------------------------------------------
 
     def go(self) -> None:
-        site, chance = self.site, self.chance
+        site = self.site
+        chance = self.chance
         site.program.on_line = self.take
         for reader in READERS:
             self.move(reader)
@@ -411,9 +426,11 @@ class Run:
         self.page.open(self.given["conversation"])
         victim, other = chance.sample(site.nodes.running, 2)
         is_owner = chance.random() < 0.25
-        bot, sent = Bot(self, victim if is_owner else other, other), 0
+        bot = Bot(self, victim if is_owner else other, other)
+        sent = 0
         with ThreadPoolExecutor(1) as pool:
-            half, started = len(self.pieces) // 2, None
+            half = len(self.pieces) // 2
+            started = None
             while sent < len(self.pieces):
                 most = half if sent < half else len(self.pieces)
                 few = self.pieces[sent : min(most, sent + chance.randint(1, 6))]

@@ -135,11 +135,15 @@ def check_stored(data: bytes) -> None:
     Before the content: a byte for the type, and one for the kind.
     """
     body = data[2:]
-    form, kind = data[:1] or b"\0", data[1:2] or b"\0"
+    form = data[:1] or b"\0"
+    kind = data[1:2] or b"\0"
     message = Message(
-        *(7, 3, 2, "ann"),
+        7,
+        3,
+        2,
+        "ann",
         ("ann", "bob"),
-        _KINDS[kind[0] % len(_KINDS)],  # type: ignore[arg-type]
+        _KINDS[kind[0] % len(_KINDS)],
         _TYPES[form[0] % len(_TYPES)],
         body,
         time_ms=1_800_000_000_000,

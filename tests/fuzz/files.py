@@ -55,10 +55,12 @@ pictures.prepare()
 def check_picture(data: bytes) -> None:
     """A picture is read or refused, and has no metadata afterwards. The first
     byte chooses its type."""
-    kind, path = _KINDS[data[0] % 4 if data else 0], FOLDER / "picture"
+    kind = _KINDS[data[0] % 4 if data else 0]
+    path = FOLDER / "picture"
     path.write_bytes(data[1:])
     type_of(data[1:])
-    small, cleaned = FOLDER / "small", FOLDER / "cleaned"
+    small = FOLDER / "small"
+    cleaned = FOLDER / "cleaned"
     try:
         picture = pictures.look(
             PictureTask(str(path), kind, str(small), str(cleaned), 20)
@@ -182,17 +184,15 @@ def check_rows(data: bytes) -> None:
 
 
 _HEADERS = (
-    *(
-        "title",
-        "message",
-        "tags",
-        "priority",
-        "click",
-        "icon",
-        "attach",
-        "actions",
-        "since",
-    ),
+    "title",
+    "message",
+    "tags",
+    "priority",
+    "click",
+    "icon",
+    "attach",
+    "actions",
+    "since",
     "authorization",
 )
 TEXTS = Texts({"U1"}, {"C1": "general"})
@@ -278,7 +278,8 @@ _ZULIP_MESSAGES = (
 def _dump() -> bytes:
     import bson
 
-    end, ann = b"\xff\xff\xff\xff", {"_id": "a", "username": "ann"}
+    end = b"\xff\xff\xff\xff"
+    ann = {"_id": "a", "username": "ann"}
     room = {"_id": "r", "t": "c", "name": "r"}
     message = {
         "_id": "m",

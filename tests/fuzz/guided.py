@@ -19,16 +19,16 @@ from .table import CORPUS, OTHERS, seeds_of, target_named
 from .target import run
 
 PACKAGES: Final = (
-    *(
-        "imserver_client",
-        "imserver_ntfy",
-        "imserver_arrivals",
-        "websockets",
-        "yaml",
-        "zipfile",
-        "tarfile",
-    ),
-    *("configparser", "csv", "email"),
+    "imserver_client",
+    "imserver_ntfy",
+    "imserver_arrivals",
+    "websockets",
+    "yaml",
+    "zipfile",
+    "tarfile",
+    "configparser",
+    "csv",
+    "email",
 )
 SLOWER: Final = 4.0
 """How many times longer instrumented code may take."""
@@ -49,7 +49,8 @@ def main(name: str, seconds: str) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds_of(name, target)):
         (work / f"seed{number}").write_bytes(data)
-    end, count = process_time() + float(seconds), 0
+    end = process_time() + float(seconds)
+    count = 0
 
     def one(data: bytes) -> None:
         nonlocal count
@@ -60,12 +61,12 @@ def main(name: str, seconds: str) -> None:
             os._exit(0)
 
     options = [
-        *(
-            f"-max_len={target.longest}",
-            f"-timeout={SLOW_SECONDS}",
-            "-rss_limit_mb=1024",
-        ),
-        *(f"-artifact_prefix={OUT}/{name}-", "-verbosity=0", str(work)),
+        f"-max_len={target.longest}",
+        f"-timeout={SLOW_SECONDS}",
+        "-rss_limit_mb=1024",
+        f"-artifact_prefix={OUT}/{name}-",
+        "-verbosity=0",
+        str(work),
         *([str(CORPUS / name)] if (CORPUS / name).is_dir() else ()),
     ]
     atheris.Setup([sys.argv[0], *options], one)

@@ -68,18 +68,15 @@ def _read_head(read: Callable[[bytes], ParsedHead], data: bytes) -> object:
 
 
 MORE_LINES = (
-    *(
-        b"Authorization: Bearer a.b",
-        b"authorization: Bearer c",
-        b"Authorization: Basic YTpi",
-        b" folded",
-    ),
-    *(
-        b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==",
-        b"Sec-WebSocket-Key: AAECAw==\rX",
-        b"Cookie: c",
-    ),
-    *(b"Authorization: Bearer a b", b"Authorization: Bearer a\r\n folded"),
+    b"Authorization: Bearer a.b",
+    b"authorization: Bearer c",
+    b"Authorization: Basic YTpi",
+    b" folded",
+    b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==",
+    b"Sec-WebSocket-Key: AAECAw==\rX",
+    b"Cookie: c",
+    b"Authorization: Bearer a b",
+    b"Authorization: Bearer a\r\n folded",
 )
 
 
@@ -105,8 +102,10 @@ def check_head(data: bytes) -> None:
         )
     plain = parse_head(plain_head(raw, parsed))
     assert (plain.method, plain.url, plain.length, plain.chunked) == (
-        *(parsed.method, parsed.url),
-        *(parsed.length, parsed.chunked),
+        parsed.method,
+        parsed.url,
+        parsed.length,
+        parsed.chunked,
     )
     content = b"x" * min(parsed.length or 0, 100)
     if len(content) == (parsed.length or 0):
@@ -219,7 +218,8 @@ _KINDS = (
 def check_form(data: bytes) -> None:
     """A body is read or refused with BadBody. The first byte chooses its
     type."""
-    kind, body = _KINDS[data[0] % 3 if data else 0], data[1:]
+    kind = _KINDS[data[0] % 3 if data else 0]
+    body = data[1:]
     with suppress(BadBody):
         parse_body(kind, body)
     with suppress(BadBody):
@@ -300,7 +300,8 @@ def _code(payload: bytes) -> int:
 def check_frames(data: bytes) -> None:
     """A stream means the same in any pieces, and its messages do when they are
     sent again. The first byte says whether it is compressed."""
-    deflated, stream = data[:1] == b"\1", data[1:]
+    deflated = data[:1] == b"\1"
+    stream = data[1:]
     found, code = _parse([stream], deflated)
     assert (found, code) == _parse(pieces(stream), deflated), "it depends on the pieces"
     assert code in (0, 1002, 1007, 1009)

@@ -69,7 +69,9 @@ STREAMS: Final = _streams()
 
 
 def by_us(stream: bytes) -> Reading:
-    heads, targets, data = KnownHeads(), list[str](), stream
+    heads = KnownHeads()
+    targets = list[str]()
+    data = stream
     try:
         while (data := data.lstrip(b"\r\n")) and (end := end_of_head(data, LIMIT)):
             head = heads.read(data[:end])
@@ -87,10 +89,8 @@ def by_us(stream: bytes) -> Reading:
 
 
 def by_h11(stream: bytes) -> Reading:
-    peer, targets = (
-        h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT),
-        list[str](),
-    )
+    peer = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT)
+    targets = list[str]()
     peer.receive_data(stream)
     try:
         while isinstance(request := peer.next_event(), h11.Request):

@@ -44,7 +44,8 @@ def test_a_timer_that_rings_early_does_not_ring_twice(time: list[float]) -> None
 def test_what_is_done_every_moment_goes_on_after_failures(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    failures, done = [KeyError("strange"), Unavailable("away")], list[int]()
+    failures = [KeyError("strange"), Unavailable("away")]
+    done = list[int]()
 
     def work() -> None:
         if failures:

@@ -33,7 +33,8 @@ def logs_to(tmp_path: Path) -> Iterator[OpenLogs]:
     """``logs_to(**settings of section log)`` opens logs to a file; both are
     given."""
     opened: list[Logs] = []
-    root, own = logging.getLogger(), logging.getLogger("imserver")
+    root = logging.getLogger()
+    own = logging.getLogger("imserver")
     levels = root.level, own.level
 
     def open_to(node: str = "", **settings: Any) -> tuple[Logs, Path]:
@@ -316,7 +317,8 @@ def test_the_requests_of_a_route_have_a_share_of_their_own(logs_to: OpenLogs) ->
     for route in ("/a", "/b"):
         logs.requests.add("GET", route, 200, 0.1, "127.0.0.1:1", 5, route=route)
     logs.requests.flush()
-    logs.requests.settings, logs.requests.shares = LogSettings(), {"/a": 0.0}
+    logs.requests.settings = LogSettings()
+    logs.requests.shares = {"/a": 0.0}
     for route in ("/a", "/c"):
         logs.requests.add("GET", route, 200, 0.1, "127.0.0.1:1", 5, route=route)
     logs.requests.flush()

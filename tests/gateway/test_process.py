@@ -119,7 +119,8 @@ def test_a_quota_gives_cores(
 def test_a_second_server_in_the_folder_is_refused(
     tmp_path: Path, shared: bool, why: str
 ) -> None:
-    first, second = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared)
+    first = DataDirectory(str(tmp_path))
+    second = DataDirectory(str(tmp_path), shared)
     first.start()
     with pytest.raises(StartError, match=why.format(pid=os.getpid())):
         second.start()
@@ -131,10 +132,8 @@ def test_a_second_server_in_the_folder_is_refused(
 def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(
     tmp_path: Path,
 ) -> None:
-    first, second = (
-        DataDirectory(str(tmp_path), shared=True),
-        DataDirectory(str(tmp_path), shared=True),
-    )
+    first = DataDirectory(str(tmp_path), shared=True)
+    second = DataDirectory(str(tmp_path), shared=True)
     first.start()
     second.start()
     assert (tmp_path / "lock").read_text(encoding="utf-8") == f"{os.getpid()}\n"
@@ -220,7 +219,8 @@ def test_a_folder_that_cannot_be_used_is_one_line(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_what_root_creates_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
-    theirs, roots = tmp_path / "data", tmp_path / "root's"
+    theirs = tmp_path / "data"
+    roots = tmp_path / "root's"
     theirs.mkdir()
     roots.touch()
     (theirs / "imserver.db").symlink_to(roots)
@@ -240,10 +240,8 @@ def test_what_root_creates_belongs_to_the_owner_of_the_folder(tmp_path: Path) ->
 def test_the_first_start_makes_a_secret_that_stays_and_is_private(
     tmp_path: Path,
 ) -> None:
-    data, other = (
-        DataDirectory(str(tmp_path / "a" / "data")),
-        DataDirectory(str(tmp_path / "b")),
-    )
+    data = DataDirectory(str(tmp_path / "a" / "data"))
+    other = DataDirectory(str(tmp_path / "b"))
     secret = data.secret()
     assert len(secret) >= 32
     assert data.secret() == secret != other.secret()
@@ -256,7 +254,8 @@ def test_the_first_start_makes_a_secret_that_stays_and_is_private(
 def test_a_missing_secret_is_not_replaced_while_a_server_runs(
     tmp_path: Path, shared: bool
 ) -> None:
-    server, command = DataDirectory(str(tmp_path), shared), DataDirectory(str(tmp_path))
+    server = DataDirectory(str(tmp_path), shared)
+    command = DataDirectory(str(tmp_path))
     server.start()
     old = server.secret()
     (tmp_path / "secret").unlink()

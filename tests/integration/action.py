@@ -124,7 +124,8 @@ class ActionClient(Raw):
     def nothing(self) -> None:
         """No push came before the answer to a request sent now."""
         self.ask_action("nothing")
-        found, self.pushed = self.pushed, []
+        found = self.pushed
+        self.pushed = []
         assert not found, found
 
 

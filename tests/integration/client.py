@@ -20,7 +20,8 @@ from .raw import (
     request,
 )
 
-ONLINE, OFFLINE = 1001, 1002
+ONLINE = 1001
+OFFLINE = 1002
 TEXTS = {ONLINE: "客户端上线", OFFLINE: "客户端下线"}
 NO_SYSTEM = '{"code":-1,"msg":"系统ID不能为空","data":[]}'
 UNKNOWN_SYSTEM = '{"code":-1,"msg":"系统ID无效","data":[]}'

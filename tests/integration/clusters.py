@@ -151,7 +151,8 @@ def nodes_of(
     own = None
     if redis is None:
         (folder / "redis").mkdir(parents=True, exist_ok=True)
-        redis = own = RedisServer(folder / "redis")
+        redis = RedisServer(folder / "redis")
+        own = redis
     nodes = Nodes(folder, redis, config)
     try:
         nodes.start_many(number)

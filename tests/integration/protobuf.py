@@ -10,10 +10,18 @@ from imserver.plugin.testing import HostAndPort
 
 from .raw import BINARY, PATIENCE_SECONDS, Raw, frame
 
-LOGIN, HEARTBEAT, MESSAGE, ACK, SYNC = 1, 2, 3, 4, 5
+LOGIN = 1
+HEARTBEAT = 2
+MESSAGE = 3
+ACK = 4
+SYNC = 5
 READ = 6
-UP, PUSH, LOGGED_IN, REFUSED = 1, 2, 3, 4
-SINGLE, GROUP = 1, 2
+UP = 1
+PUSH = 2
+LOGGED_IN = 3
+REFUSED = 4
+SINGLE = 1
+GROUP = 2
 
 
 class SentMessage(NamedTuple):

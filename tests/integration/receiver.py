@@ -148,7 +148,9 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):  # who waits no longer hangs up
                 self._serve()
 
-        do_GET = do_PUT = do_DELETE = do_POST
+        do_GET = do_POST
+        do_PUT = do_GET
+        do_DELETE = do_GET
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -19,8 +19,15 @@ from tests.support import ROOT, clean_environment
 from tests.tools import leave_out, require
 
 _PATHS: Final = (
-    *("imserver", "config", "templates", "static", "sdk/js"),
-    *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
+    "imserver",
+    "config",
+    "templates",
+    "static",
+    "sdk/js",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
 )
 
 

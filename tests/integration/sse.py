@@ -47,7 +47,8 @@ class Listener(Raw):
 
     def begun(self) -> Self:
         """The head of the answer, and the event ``ready``."""
-        head = self.head = self.response(to_head=True)
+        head = self.response(to_head=True)
+        self.head = head
         assert head.status == 200, head
         assert head.header("content-type") == "text/event-stream; charset=utf-8"
         assert head.header("content-length") is None
@@ -65,11 +66,13 @@ class Listener(Raw):
             return super()._more(deadline)
         if self._last_chunk:
             return False
-        plain, self.waiting = self.waiting, self._chunks
+        plain = self.waiting
+        self.waiting = self._chunks
         try:
             return super()._more(deadline)
         finally:
-            self._chunks, self.waiting = self.waiting, plain
+            self._chunks = self.waiting
+            self.waiting = plain
             self._join_chunks()
 
     def _join_chunks(self) -> None:

@@ -25,8 +25,18 @@ from .raw import TEXT
 ROOMS = {"club": ["ann", "bob"], "1": ["1", "2"]}
 APPS = {"101": {}, "action:1": {"room_members": ROOMS}, "action:2": {}}
 KEYS = [
-    *("accIp", "accPort", "appId", "userId", "clientIp", "clientPort", "loginTime"),
-    *("heartbeatTime", "logOutTime", "qua", "deviceInfo", "isLogoff"),
+    "accIp",
+    "accPort",
+    "appId",
+    "userId",
+    "clientIp",
+    "clientPort",
+    "loginTime",
+    "heartbeatTime",
+    "logOutTime",
+    "qua",
+    "deviceInfo",
+    "isLogoff",
 ]
 
 
@@ -86,7 +96,10 @@ def online(nodes: Nodes, user: str) -> bool:
 
 
 def test_a_later_login_is_known_to_the_other_nodes(nodes: Nodes, room: str) -> None:
-    a, b, mover, moved = fresh("a"), fresh("b"), fresh("m"), fresh("n")
+    a = fresh("a")
+    b = fresh("b")
+    mover = fresh("m")
+    moved = fresh("n")
     with (
         action_session(nodes.ws[0], a, to=mover) as to_mover,
         action_session(nodes.ws[1], b, to=moved) as to_moved,
@@ -121,7 +134,8 @@ def acked_login(one: ActionClient, user: str, room: str = "0") -> ActionClient:
 def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(
     nodes: Nodes, room: str
 ) -> None:
-    me, peer = fresh("me"), fresh("peer")
+    me = fresh("me")
+    peer = fresh("peer")
     with (
         action_session(nodes.ws[0], peer, to=me) as sender,
         action_session(nodes.ws[0], "w", room=room) as witness,
@@ -238,7 +252,8 @@ def test_stored_members_are_a_setting(nodes: Nodes) -> None:
 
 
 def test_users_and_servers_stand_where_the_original_has_them(nodes: Nodes) -> None:
-    me, you = fresh("me"), fresh("you")
+    me = fresh("me")
+    you = fresh("you")
     with nodes.redis.client() as redis:
 
         def record(user: str) -> dict[str, object]:

@@ -90,7 +90,9 @@ def test_an_archive_comes_back_on_every_engine(
     database_servers: dict[str, DatabaseServer],
     tmp_path: Path,
 ) -> None:
-    archive, data, url = tmp_path / "all.tar", tmp_path / "other", ""
+    archive = tmp_path / "all.tar"
+    data = tmp_path / "other"
+    url = ""
     output = run("backup", "--everything", archive, data=machine.data).stdout
     assert output == f"copied the database to {archive}; secrets 1, files 33\n"
     assert archive.stat().st_mode & 0o777 == 0o600
@@ -150,7 +152,9 @@ def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
 def test_damaged_files_are_named_and_keep_nothing_else_out(
     machine: Machine, tmp_path: Path
 ) -> None:
-    archive, data, names = tmp_path / "all.tar", tmp_path / "other", sorted(FILES)[:3]
+    archive = tmp_path / "all.tar"
+    data = tmp_path / "other"
+    names = sorted(FILES)[:3]
     machine.put(names[0], FILES[names[0]][::-1])
     machine.put(names[1], FILES[names[1]][:-1])
     (machine.data / "uploads" / names[2][:2] / names[2]).unlink()
@@ -182,7 +186,8 @@ def test_damaged_files_are_named_and_keep_nothing_else_out(
 def test_what_has_no_room_is_refused_before_it_begins(
     machine: Machine, tmp_path: Path
 ) -> None:
-    file, copy = tmp_path / "huge.tar", tmp_path / "long.db"
+    file = tmp_path / "huge.tar"
+    copy = tmp_path / "long.db"
     copies.backup(machine.data / "imserver.db", copy)
     machine.store.add_app("shop", {})
     machine.store.execute(
@@ -202,7 +207,8 @@ def test_what_has_no_room_is_refused_before_it_begins(
 
 
 def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> None:
-    archive, data = tmp_path / "all.tar", tmp_path / "other"
+    archive = tmp_path / "all.tar"
+    data = tmp_path / "other"
     run("backup", "--everything", archive, data=machine.data)
     whole = archive.read_bytes()
     for size in (len(whole) // 2, len(whole) - 20_480, len(whole) // 2 // 512 * 512):
@@ -225,7 +231,8 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
         archive.write_bytes(whole)
         with tarfile.open(archive, "a", format=tarfile.PAX_FORMAT) as file:
             member = tarfile.TarInfo(name)
-            member.type, member.pax_headers = kind, headers
+            member.type = kind
+            member.pax_headers = headers
             file.addfile(member)
         error = run("restore", "--yes", archive, data=data, fails=True).stderr
         assert "no file of a backup" in error or "can't decode" in error, name
@@ -247,7 +254,8 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
         assert not (data / "imserver.db").exists()
         database.unlink()
     with tarfile.open(archive, "w") as file:
-        head, nested = tarfile.TarInfo("imserver.json"), b"[" * 100_000
+        head = tarfile.TarInfo("imserver.json")
+        nested = b"[" * 100_000
         head.size = len(nested)
         file.addfile(head, BytesIO(nested))
     assert (
@@ -258,7 +266,9 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
 def test_files_of_a_bucket_come_back_in_a_folder(
     machine: Machine, bucket: Standin, tmp_path: Path
 ) -> None:
-    before, archive, data = machine.files(), tmp_path / "all.tar", tmp_path / "other"
+    before = machine.files()
+    archive = tmp_path / "all.tar"
+    data = tmp_path / "other"
     assert machine.move("s3", "--delete-source").returncode == 0
     config = tmp_path / "imserver.yaml"
     run("backup", "--everything", "-c", config, archive, data=machine.data)
@@ -277,7 +287,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def put_file(storage: Storage, user: str, id: str, content: bytes) -> Path:
     """Store a file with a thumbnail of the same bytes. Returns its path."""
-    size, digest = len(content), sha256(content).hexdigest()
+    size = len(content)
+    digest = sha256(content).hexdigest()
     row = Upload(
         id,
         "shop",

@@ -93,7 +93,8 @@ def sorted_heads(data: bytes) -> bytes:
         if size and (b'"request_id"' in body or (refused and not body)):
             head = head.replace(size[0], b"")  # ids grow longer as they are counted up
         for pattern, instead in VARYING:
-            head, body = pattern.sub(instead, head), pattern.sub(instead, body)
+            head = pattern.sub(instead, head)
+            body = pattern.sub(instead, body)
         first, *lines = head.split(b"\r\n")
         found += [first, *sorted(alphabetic(line.lower()) for line in lines), b"", body]
     return b"\n".join([*found, data])

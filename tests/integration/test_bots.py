@@ -74,8 +74,10 @@ def good(one: CmdClient, cmd: str, **data: Any) -> Any:
 def test_a_streamed_answer_reaches_everybody_in_the_conversation(
     server: Server,
 ) -> None:
-    cid, dan = person(server, "cid"), person(server, "dan")
-    bot, other = cid.bot("poet"), cid.bot("silent")
+    cid = person(server, "cid")
+    dan = person(server, "dan")
+    bot = cid.bot("poet")
+    other = cid.bot("silent")
     group = int(
         cid.post(
             "groups/create", name="verse", members=[dan.user, bot.user, other.user]
@@ -147,7 +149,8 @@ def test_a_reader_stops_a_streamed_answer_and_its_bot_hears_of_it(
     server: Server,
 ) -> None:
     gil, hana, ivo = (person(server, name) for name in ("gil", "hana", "ivo"))
-    bot, outside = gil.bot("orator"), ivo.bot("outside")
+    bot = gil.bot("orator")
+    outside = ivo.bot("outside")
     group = int(
         gil.post("groups/create", name="talk", members=[hana.user, bot.user])["group"]
     )
@@ -220,7 +223,8 @@ def test_the_reader_of_a_streamed_answer_stops_it_with_a_session_token(
 
 
 def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
-    eve, fay = person(server, "eve"), person(server, "fay")
+    eve = person(server, "eve")
+    fay = person(server, "fay")
     bot = eve.bot("short")
     with online(fay, server.ws) as at_fay:
         stream = bot.post("messages/stream/open", to=fay.user)["stream"]
@@ -296,7 +300,8 @@ LONG = "😀" * (131_072 // 4)
 
 
 def test_the_bots_of_an_owner_share_bytes_and_pieces(server: Server) -> None:
-    max, ned = person(server, "max"), person(server, "ned")
+    max = person(server, "max")
+    ned = person(server, "ned")
     bots = [max.bot(f"wide{number}") for number in range(2)]
     first = bots[0].post("messages/stream/open", to=ned.user)["stream"]
     for number in range(MOST_OWNER_BYTES // len(LONG.encode())):

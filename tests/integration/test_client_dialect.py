@@ -140,7 +140,8 @@ def test_limits(launch: Launch) -> None:
     server = launch(
         "front", limits={"body_bytes": 2000, "batch_targets": 3, "registered_apps": 2}
     )
-    system, _ = new_system(server.http), new_system(server.http)
+    system = new_system(server.http)
+    _ = new_system(server.http)
     assert (
         refused(api(server.http, "register", {"systemId": fresh()}))
         == "系统数量已达上限"
@@ -320,7 +321,8 @@ def test_members_on_all_nodes_learn_who_comes_and_goes_and_what_their_group_is_s
 def test_no_route_reaches_into_another_system(
     nodes: Nodes, system: str, via: int, there: int
 ) -> None:
-    http, other = nodes.http[via], new_system(nodes.http[0])
+    http = nodes.http[via]
+    other = new_system(nodes.http[0])
     with (
         clients(nodes, system, there, 1 - there) as (one, two),
         clients(nodes, other, via) as (own,),

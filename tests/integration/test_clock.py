@@ -18,7 +18,8 @@ from .receiver import Receiver
 from .v1 import good
 
 pytestmark = [pytest.mark.full("waits"), pytest.mark.needs("faketime")]
-APP, KEY = "shop", "key-of-the-shop-0123456789"
+APP = "shop"
+KEY = "key-of-the-shop-0123456789"
 DUE_SECONDS = 4
 STEP_SECONDS = 3600
 SECONDS = 300.0

@@ -52,7 +52,8 @@ from .sse import ask_for, end_of, listening
 from .v1 import call, sessions_of
 from .v1 import good as v1
 
-HERE, THERE = 0, 1
+HERE = 0
+THERE = 1
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,8 @@ def test_notices_and_messages_cross_the_nodes(
             # The notice of the watcher's own login may still be under way to
             # that node.
             other.no_push("msg", "exit")
-            first, second = fresh("7-"), fresh("7-")
+            first = fresh("7-")
+            second = fresh("7-")
             sent = send_message(nodes.http[here], app, "马远", "你好\n\"'<b>", first)
             assert sent == {"sendResults": True}
             assert pairs(other.push("msg").payload) == push(
@@ -161,7 +163,8 @@ def test_notices_and_messages_cross_the_nodes(
 def test_presence_names_sessions_of_both_and_a_connection_is_closed_by_its_id(
     nodes: Nodes, via: Server, multi: int
 ) -> None:
-    user, before = fresh(), time.time()
+    user = fresh()
+    before = time.time()
     first, second = nodes.servers[:2]
     with (
         logged_in(first.ws, user, multi, device="one") as phone,
@@ -229,7 +232,8 @@ def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> No
 def test_what_is_pending_on_one_node_is_delivered_at_a_login_on_another(
     nodes: Nodes, multi: int
 ) -> None:
-    body, user = {"app": str(multi)}, fresh()
+    body = {"app": str(multi)}
+    user = fresh()
     for number in range(3):
         pending = {**body, "user": user, "text": str(number), "ttl_seconds": 60}
         assert statuses(v1(nodes.http[HERE], "push", pending)) == ["held"]
@@ -426,7 +430,8 @@ def test_a_stopping_node_reports_all_exits_and_leaves_at_once(
 @pytest.mark.full("faults")
 def test_a_dead_node_is_named_by_the_others(cluster: Launch, multi: int) -> None:
     nodes = cluster(2, cluster={"lease_seconds": 60, "rpc_seconds": 1})
-    here, name = nodes.http[HERE], name_of(nodes.servers[THERE])
+    here = nodes.http[HERE]
+    name = name_of(nodes.servers[THERE])
     nodes.servers[THERE].process.kill()
     nodes.servers[THERE].process.wait()
     answers = [

@@ -124,7 +124,8 @@ def pushed(client: CmdClient, cmd: str) -> Any:
 
 
 def test_a_login_a_token_and_fields_that_can_be_read_are_needed(shop: Server) -> None:
-    user, past = fresh(), {"channel": "past:1"}
+    user = fresh()
+    past = {"channel": "past:1"}
     with cmd_client(shop.ws) as client:
         for cmd in (
             "subscribe",
@@ -177,7 +178,9 @@ def test_a_login_a_token_and_fields_that_can_be_read_are_needed(shop: Server) ->
 
 
 def test_subscribers_see_each_other_come_and_go(shop: Server) -> None:
-    ann, bob, channel = fresh("ann"), fresh("bob"), fresh("talk:")
+    ann = fresh("ann")
+    bob = fresh("bob")
+    channel = fresh("talk:")
     with cmd_client(shop.ws) as one, cmd_client(shop.ws) as two:
         log_in(one, ann)
         claims = {"channel": channel, "info": {"role": "host"}}

@@ -77,7 +77,8 @@ def fill(sql: PooledStatements, app: str, user: str, marker: str) -> None:
         other = "of-nobody" if "UPDATE" in str(table.erase_user) else marker
         values: dict[str, object] = {}
         for column in schema.get_columns(table.name):
-            name, kind = str(column["name"]), column["type"]
+            name = str(column["name"])
+            kind = column["type"]
             if name == column_of_user:
                 values[name] = form
             elif name in ("app", "log"):
@@ -138,14 +139,16 @@ def test_nothing_of_an_erased_user_is_left(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app, marker = APPS[kind], f"marker{secrets.token_hex(6)}"
+    app = APPS[kind]
+    marker = f"marker{secrets.token_hex(6)}"
     caplog.set_level(logging.DEBUG)
     folder = tmp_path / "node"
     folder.mkdir()
     settings = config(folder, storage=StorageSettings(url, seconds=60))
     node = Harness(settings)
     core = node.node.core
-    store, user = core.store, f"{marker}-ann"
+    store = core.store
+    user = f"{marker}-ann"
     if kind == "account":
         new = Account(
             0, app, f"{marker}"[:20], marker, email=f"{marker}@example.com", name=marker
@@ -242,7 +245,8 @@ def test_nothing_of_an_erased_user_is_left(
 ANN = "ann@example.org"
 TEXT = "a text of ann"
 NICKNAME = "the nickname of bob"
-CHANNEL, LIMITED = "past:1", f"past:2#{ANN},bob"
+CHANNEL = "past:1"
+LIMITED = f"past:2#{ANN},bob"
 PAST = {"history_size": 9, "history_seconds": 3600}
 CONFIG: dict[str, Any] = {
     "apps": {

@@ -118,7 +118,8 @@ def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
 
 @pytest.mark.full("processes")
 def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
-    own, host = "server.extra_listen[0]", "no.such.host.invalid"
+    own = "server.extra_listen[0]"
+    host = "no.such.host.invalid"
     for rows, problem in (
         ("[{port: 8080}]", "port 8080 is given twice"),
         ("[{port: 7800}, {port: 7800}]", "port 7800 is given twice"),
@@ -153,7 +154,9 @@ def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
 # --- proxies that name their clients, and Unix sockets ------------------------
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-CLIENT, CLIENT_6, FORGED = "203.0.113.9", "2001:db8::9", "198.51.100.1"
+CLIENT = "203.0.113.9"
+CLIENT_6 = "2001:db8::9"
+FORGED = "198.51.100.1"
 
 
 def binary(
@@ -301,7 +304,8 @@ def test_everything_is_served_at_a_unix_socket(
 def test_what_another_server_or_file_has_is_left_alone(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    path, file = tmp_path / "im.sock", tmp_path / "file"
+    path = tmp_path / "im.sock"
+    file = tmp_path / "file"
     start_server(config=socket_at(path))
     file.write_text("text", encoding="utf-8")
     for taken, reason in (

@@ -19,7 +19,8 @@ from .raw import Raw, Response, ask, open_socket, request, text
 from .v1 import call, good
 
 OPEN = {"subscribe": "anybody", "publish": "subscribers"}
-REDIS, LOG = {"history_size": 100, "history_seconds": 600}, {"history": "log"}
+REDIS = {"history_size": 100, "history_seconds": 600}
+LOG = {"history": "log"}
 KEY = "key-of-all-apps-0123456789"
 AUTHORISED = ("Authorization", f"Bearer {KEY}")
 Away = Callable[[], AbstractContextManager[None]]
@@ -134,7 +135,8 @@ def by_a_publisher(server: Server) -> bool:
 
 
 def centrifugo(server: Server, method: str, **body: Any) -> Any:
-    headers, data = [("X-API-Key", KEY)], json.dumps(body).encode()
+    headers = [("X-API-Key", KEY)]
+    data = json.dumps(body).encode()
     answer = ask(
         server.http,
         request(f"/api/{method}", method="POST", headers=headers, body=data),

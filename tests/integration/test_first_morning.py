@@ -78,10 +78,8 @@ def test_everybody_is_in_by_one_link_within_two_minutes(
             redis = RedisServer(tmp_path)
             stack.callback(redis.kill)
             settings |= {"redis": {"addr": f"127.0.0.1:{redis.port}"}}
-            settings["app"]["rpc_port"], settings["cluster"] = (
-                0,
-                {"advertise": "127.0.0.1"},
-            )
+            settings["app"]["rpc_port"] = 0
+            settings["cluster"] = {"advertise": "127.0.0.1"}
         servers = [
             stack.enter_context(
                 Server(

@@ -192,7 +192,8 @@ def test_limits_are_refused_in_its_words(launch: Launch, http_server: str) -> No
     server = launch(http_server, accounts=limits)
     phone = fresh_phone()
     _, token = register(server.http, phone)
-    two, three = register(server.http)[0], register(server.http)[0]
+    two = register(server.http)[0]
+    three = register(server.http)[0]
     form(server.http, "/group/create", {"name": "us", "ids": [two]}, token)
     for ids, reached in (([two, three], "群成员数量"), ([two], "群数量")):
         answer = form(server.http, "/group/create", {"name": "us", "ids": ids}, token)
@@ -238,7 +239,8 @@ def test_clients_that_moved_sync_from_the_seq_that_they_had_at_gochat(
     launch: Launch, http_server: str, tmp_path: Path
 ) -> None:
     server = launch(http_server)
-    ann, bob = register(server.http), register(server.http)
+    ann = register(server.http)
+    bob = register(server.http)
     with chatting(server.ws, ann) as sender:
         sender.single(1, int(bob[0]), "before")
         assert acked(sender.output()) == (1, 1)

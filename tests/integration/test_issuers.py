@@ -32,7 +32,8 @@ from .setting import Launch
 from .v1 import call, good
 
 PROGRAM = Path(__file__).with_name("oidc_provider.mjs")
-APP, USER = 301, "user-ann"
+APP = 301
+USER = "user-ann"
 NEEDS_OIDC_PROVIDER = pytest.mark.needs("node", "oidc-provider")
 
 
@@ -208,7 +209,8 @@ def try_login(server: Server, user: str) -> Any:
     )
     if started.status == 503:
         return None
-    login, browser = started.json, Browser()
+    login = started.json
+    browser = Browser()
     question = {"app": SHOP, "login": login["login"]}
     browser.open(login["url"])
     browser.send(login=user, password="any")

@@ -16,7 +16,8 @@ from .protobuf import ProtobufClient
 from .raw import Raw
 from .setting import rss_bytes, stop
 
-FEW, MORE = 50, 2_000
+FEW = 50
+MORE = 2_000
 SESSION_BYTES = 740
 """Most bytes of the objects of an idle session of any dialect, with its typed
 state."""

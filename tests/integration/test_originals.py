@@ -83,7 +83,8 @@ def test_the_clients_of_each_original_are_served(server: Server) -> None:
     with client.listening(server.ws, "shop") as listener:
         client.send_to_client(server.http, "shop", listener.id)
         assert listener.received()["data"] == "hello"
-    kim, lee = gochat.register(server.http), gochat.register(server.http)
+    kim = gochat.register(server.http)
+    lee = gochat.register(server.http)
     with (
         protobuf.chatting(server.ws, kim) as sender,
         protobuf.chatting(server.ws, lee) as receiver,

@@ -361,7 +361,9 @@ def test_clients_are_members_of_groups_when_they_have_signed_in(
         "presence-club": {"subscribe": "members"},
     }
     apps = {"shop": {"open": True, "pusher": SHOP, "channels": channels}}
-    server, ann, bob = start_server(config={"apps": apps, "api": API}), "ann", "bob"
+    server = start_server(config={"apps": apps, "api": API})
+    ann = "ann"
+    bob = "bob"
 
     def publish(text: str) -> None:
         publication = {"app": "shop", "channel": f"user:{ann}", "text": text}

@@ -25,7 +25,8 @@ def server(start_server: StartServer) -> Server:
 
 @pytest.fixture
 def back_end(server: Server) -> pusher.Pusher:
-    host, port = "127.0.0.1", server.http.port
+    host = "127.0.0.1"
+    port = server.http.port
     return pusher.Pusher(**PUSHER, host=host, port=port, ssl=False, timeout=60)
 
 

@@ -24,7 +24,8 @@ Way = Callable[[Server, str, ExitStack], Callable[[], Any]]
 """Makes of a server and an app what pushes there once, and says how it was
 answered."""
 KEY: Final = "key-of-all-apps-0123456789"
-SENT, REFUSED = (200, None), (429, "too_many_requests")
+SENT = (200, None)
+REFUSED = (429, "too_many_requests")
 NEWS: Final = {"channel": "news", "text": "x"}
 FAILED: Final = {"code": -1, "msg": "系统错误", "data": []}
 
@@ -159,10 +160,8 @@ def by_a_client_of_pusher(
 
 def by_centrifugo(method: str, body: Any) -> Way:
     def way(server: Server, app: str, _: ExitStack) -> Callable[[], Any]:
-        key, data = (
-            ("X-API-Key", f"key-of-the-one-app-{app}"),
-            json.dumps(body).encode(),
-        )
+        key = ("X-API-Key", f"key-of-the-one-app-{app}")
+        data = json.dumps(body).encode()
 
         def push() -> Any:
             answer = ask(
@@ -187,7 +186,8 @@ def by_action(room: str) -> Way:
     return way
 
 
-ANN, CENTRIFUGO = {"userID": "ann", "message": "x"}, {"channel": "news", "data": 1}
+ANN = {"userID": "ann", "message": "x"}
+CENTRIFUGO = {"channel": "news", "data": 1}
 WAYS: Final[dict[str, tuple[Way, Any, Any]]] = {
     "user": (v1("push", user="ann", text="x"), SENT, REFUSED),
     "users": (v1("push", users=["ann", "nobody"], text="x"), SENT, REFUSED),

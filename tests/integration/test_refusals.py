@@ -18,11 +18,9 @@ from .clusters import Nodes, nodes_of
 from .cmd import login_code
 from .setting import MULTI
 
-ADMIN, READ, OF_SHOP = (
-    "admin-key-of-the-tests",
-    "read-key-of-the-tests",
-    "key-of-the-shop-tests",
-)
+ADMIN = "admin-key-of-the-tests"
+READ = "read-key-of-the-tests"
+OF_SHOP = "key-of-the-shop-tests"
 CONFIG: dict[str, Any] = {
     "api": {
         "keys": [

@@ -92,7 +92,9 @@ def token(user: str) -> str:
 
 
 def test_live_messages_with_a_session_token_are_reviewed(harness: Harness) -> None:
-    one, user, other = harness.server, fresh(), fresh()
+    one = harness.server
+    user = fresh()
+    other = fresh()
 
     def send(to_all: bool, text: str, key: str) -> tuple[int, Any]:
         path = "/user/sendMessageAll" if to_all else "/user/sendMessage"
@@ -145,7 +147,8 @@ def upload(server: Server, key: str, name: str, **query: str) -> tuple[int, Any]
 
 
 def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
-    one, user = harness.server, fresh()
+    one = harness.server
+    user = fresh()
     status, problem = upload(one, token(user), "rude.txt")
     assert (status, problem["code"], problem["message"]) == (403, "rejected", "be nice")
     assert upload(one, token(user), "good.txt")[0] == 201

@@ -110,11 +110,9 @@ def test_who_counts_messages_pays_for_all_that_are_looked_at(
     server = start_server(
         config={**config, "accounts": {"registration": True}}, command=few
     )
-    moderator, ann, bob = (
-        User(server, KEY),
-        User.register(server),
-        User.register(server),
-    )
+    moderator = User(server, KEY)
+    ann = User.register(server)
+    bob = User.register(server)
     for number in range(7):
         ann.post("messages/send", to=bob.user, text=f"hello {number}")
     assert moderator.get("moderation/count", user=bob.user)["count"] == 0

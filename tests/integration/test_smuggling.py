@@ -17,7 +17,8 @@ from tests.support import Server
 from .cmd import CmdClient, form_request, good, logged_in
 from .raw import Raw, ask, request
 
-HOT, COLD = "/user/sendMessageAll", "/user/kick"
+HOT = "/user/sendMessageAll"
+COLD = "/user/kick"
 
 
 @pytest.fixture

@@ -80,7 +80,8 @@ def test_a_stored_key_lets_a_server_listen_beyond_loopback(
 
 
 def test_lists_hold_only_what_a_key_reaches(launch: Launch, http_server: str) -> None:
-    one, every = "an admin's key for 101 ..", "a key that may do all .."
+    one = "an admin's key for 101 .."
+    every = "a key that may do all .."
     rows = [
         {"key": one, "scopes": ["admin"], "apps": [101]},
         {"key": every, "scopes": ["admin"]},

@@ -45,7 +45,8 @@ def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_noth
 
     def speak(node: int) -> int:
         with action_session(nodes.ws[node], f"speaker {node}", 5, room="r") as one:
-            number, last_words = 0, False
+            number = 0
+            last_words = False
             while not last_words:
                 last_words = over.is_set()
                 one.say(f"{node} {number}")

@@ -42,7 +42,8 @@ def test_each_table_of_the_database_is_declared(
 
 
 def test_each_column_with_a_text_is_exported_or_erased_or_says_why_not() -> None:
-    tables, without = tables_of_server(), set()
+    tables = tables_of_server()
+    without = set()
     erasures = [
         each
         for table in tables

@@ -123,7 +123,8 @@ class Site:
         self.server = Server(
             self._folder / name, config=self._config, environment=environment_of(tree)
         )
-        self.http, self.ws = self.server.http, self.server.ws
+        self.http = self.server.http
+        self.ws = self.server.ws
 
     def upgrade(self) -> None:
         self.stop()
@@ -311,7 +312,8 @@ def texts_of(posts: list[Post]) -> list[str]:
 @story
 def bots_with_webhooks(site: Site) -> Generator[None]:
     ann = person(site, "b_ann")
-    bot, other = ann.bot("echo_bot"), ann.bot("poll_bot")
+    bot = ann.bot("echo_bot")
+    other = ann.bot("poll_bot")
     group = ann.post("groups/create", name="bots", members=[other.user])["group"]
     hook = ann.post("hooks", group=group, nickname="Builds")
     other.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
@@ -415,7 +417,8 @@ def durable_events_of_a_back_end(site: Site) -> Generator[None]:
 
 @story
 def stored_messages(site: Site) -> Generator[None]:
-    ann, bob = person(site, "m_ann"), person(site, "m_bob")
+    ann = person(site, "m_ann")
+    bob = person(site, "m_bob")
     group = int(ann.post("groups/create", name="m", members=[bob.user])["group"])
     conversation = 0
     for where in ({"to": bob.user}, {"conversation": group}):
@@ -522,7 +525,8 @@ def clients_with_cursors(site: Site) -> Generator[None]:
 
 @story
 def clients_of_gochat(site: Site) -> Generator[None]:
-    ann, bob = register(site.http, "13700000001"), register(site.http, "13700000002")
+    ann = register(site.http, "13700000001")
+    bob = register(site.http, "13700000002")
     with chatting(site.ws, ann) as one, chatting(site.ws, bob) as two:
         for number in (1, 2):
             one.single(number, int(bob[0]), f"old {number}")
@@ -583,7 +587,8 @@ def uploads(site: Site) -> Generator[None]:
     file = answer.json
     tus = [authorised, ("Tus-Resumable", "1.0.0")]
     path = f"{v1.PREFIX}uploads/tus?app=hall&user=ann"
-    half, length = len(content) // 2, ("Upload-Length", str(len(content)))
+    half = len(content) // 2
+    length = ("Upload-Length", str(len(content)))
     part = (
         ask(site.http, request(path, method="POST", headers=[*tus, length])).header(
             "Location"
@@ -696,11 +701,9 @@ def test_settings_of_the_release_before_are_valid_and_its_backup_is_restored(
 ) -> None:
     """The settings are its defaults, and what its ``imserver init`` has
     written."""
-    old, data, copy = (
-        unpack(tmp_path / "before"),
-        str(tmp_path / "data"),
-        str(tmp_path / "copy.db"),
-    )
+    old = unpack(tmp_path / "before")
+    data = str(tmp_path / "data")
+    copy = str(tmp_path / "copy.db")
 
     def command(tree: Path, *arguments: str) -> str:
         return run(tree, sys.executable, "-m", "imserver", *arguments)

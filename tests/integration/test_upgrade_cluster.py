@@ -78,8 +78,17 @@ def test_clusters_of_both_releases_pass_the_tests_of_clusters(
     }
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider"),
-            *(f"--basetemp={tmp_path / 'tests'}", *left_out, f"tests/{file}.py"),
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={tmp_path / 'tests'}",
+            *left_out,
+            f"tests/{file}.py",
         ],
         capture_output=True,
         text=True,

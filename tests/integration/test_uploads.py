@@ -27,9 +27,11 @@ from .v1 import call
 PATH = "/api/v1/uploads"
 SECRET = "a secret that is long enough to be one"
 LEAVE = b'{"password": "secret"}'
-KEY, READER = "the key of a back end", "a key that only reads"
+KEY = "the key of a back end"
+READER = "a key that only reads"
 QUOTA = 3_000_000 + 2 * FILE_BYTES
-SMALL, LARGE = 200_000, 48_000_000
+SMALL = 200_000
+LARGE = 48_000_000
 SETTINGS: dict[str, Any] = {
     "api": {
         "keys": [
@@ -319,7 +321,8 @@ def test_what_follows_an_unread_body_is_never_a_request(own_server: Server) -> N
 @pytest.mark.full("load")
 def test_a_large_file_is_never_in_memory(roomy: Server) -> None:
     uploaded(roomy, picture(), user="warm", key="")
-    piece, grown = os.urandom(1_000_000), growth_of(roomy.pid)
+    piece = os.urandom(1_000_000)
+    grown = growth_of(roomy.pid)
     with Raw(roomy.http) as raw:
         raw.send(head(LARGE, app="101", user="large", key=""))
         for _ in range(LARGE // len(piece)):
@@ -452,10 +455,8 @@ def patch(
 
 @pytest.mark.both_servers
 def test_a_file_arrives_in_parts(own_server: Server) -> None:
-    user, metadata = (
-        fresh("u") + "/é",
-        f"filename {b64encode('päss.bin'.encode()).decode()},other",
-    )
+    user = fresh("u") + "/é"
+    metadata = f"filename {b64encode('päss.bin'.encode()).decode()},other"
     path = begin(
         own_server, len(CONTENT), quote(user, safe=""), Upload_Metadata=metadata
     )
@@ -502,7 +503,8 @@ def test_a_file_arrives_in_parts(own_server: Server) -> None:
     assert code(fetch(own_server, file["url"])) == (404, "unknown_upload")
     assert send(own_server, "HEAD", path).status == 404
     # It may begin with bytes.
-    content, own = picture(), f"{TUS}?app=101&user=ann&kind=picture"
+    content = picture()
+    own = f"{TUS}?app=101&user=ann&kind=picture"
     answer = send(
         own_server, "POST", own, content, Upload_Length=str(len(content)), **BYTES
     )
@@ -518,13 +520,11 @@ def test_options_tell_what_the_server_can(own_server: Server) -> None:
         assert answer.header("Tus-Version") == answer.header("Tus-Resumable") == "1.0.0"
         assert answer.header("Tus-Max-Size") == "2000000"
         assert (answer.header("Tus-Extension") or "").split(",") == [
-            *(
-                "creation",
-                "creation-with-upload",
-                "expiration",
-                "termination",
-                "checksum",
-            )
+            "creation",
+            "creation-with-upload",
+            "expiration",
+            "termination",
+            "checksum",
         ]
         assert "sha1" in (answer.header("Tus-Checksum-Algorithm") or "")
         assert "PATCH" in (answer.header("Access-Control-Allow-Methods") or "")
@@ -533,7 +533,8 @@ def test_options_tell_what_the_server_can(own_server: Server) -> None:
 
 
 def test_requests_that_break_the_protocol_are_refused(own_server: Server) -> None:
-    own, path = f"{TUS}?app=101&user=ann", begin(own_server, 5)
+    own = f"{TUS}?app=101&user=ann"
+    path = begin(own_server, 5)
     other = send(own_server, "POST", own, Upload_Length="5", Tus_Resumable="0.2.2")
     assert (code(other), other.header("Tus-Version")) == ((412, "tus_version"), "1.0.0")
     for status, headers in (

@@ -148,10 +148,8 @@ def test_a_request_that_comes_again_is_answered_as_before_and_sent_once(
     push = {"app": str(app), "users": ["ann", "x"], "text": "once"}
     headers = [("Idempotency-Key", name)] if by_header else []
     body = json.dumps(push if by_header else {**push, "id": name}).encode()
-    first, again = (
-        post(server, "push", body, *headers),
-        post(server, "push", body, *headers),
-    )
+    first = post(server, "push", body, *headers)
+    again = post(server, "push", body, *headers)
     assert first.json == again.json
     assert outcome(first.json) == ["sent", "absent"]
     assert (
@@ -376,7 +374,8 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     server: Server, app: int, ann: CmdClient
 ) -> None:
     name = str(app)
-    targets, more = [{"all": True}, {"channel": "r"}], range(12, 42)
+    targets = [{"all": True}, {"channel": "r"}]
+    more = range(12, 42)
     with publisher(server) as one:
         one.send(
             command(1, app=name, user="ann", text="1"),

@@ -96,7 +96,8 @@ def test_reactions_and_pins_are_stored_shown_and_refused(
     sent = ann.post(
         "messages/send", conversation=int(group), text="tea?", mentions=["all"]
     )
-    id, at = sent["id"], sent["conversation"]
+    id = sent["id"]
+    at = sent["conversation"]
     done = bob.post("messages/react", id=id, emoji="👍")
     assert done["conversation"] == at
     assert done["id"] > id
@@ -303,7 +304,8 @@ def test_both_learn_of_a_change_but_not_of_a_block(
 ) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
     one, two = (User.register(server, "77", login=name) for name in ("ann", "bob"))
-    ann, bob = one.user, two.user
+    ann = one.user
+    bob = two.user
 
     with cmd_client(server.ws) as first, cmd_client(server.ws) as second:
         for client, user in ((first, one), (second, two)):
@@ -327,7 +329,8 @@ def test_both_learn_of_a_change_but_not_of_a_block(
 def test_a_muted_member_names_nothing_and_invites_nobody(
     ann: User, bob: User, cid: User
 ) -> None:
-    group, until = ann.group(bob, cid), int(time()) + 100
+    group = ann.group(bob, cid)
+    until = int(time()) + 100
     mute = {"group": group, "member": cid.user, "until": until}
     ann.post("groups/options", group=group, rename="member")
     assert ann.post("groups/mute", **mute)["users"] == [cid.user]
@@ -365,7 +368,8 @@ def test_one_login_is_ended_with_its_tabs_and_the_others_stay(
         chatting(locked.ws, (ann.user, ann.token), "phones/1") as other,
     ):
         rows = {row["name"]: row for row in ann.get("accounts/devices")["devices"]}
-        phone, own = rows["phone"], rows[""]
+        phone = rows["phone"]
+        own = rows[""]
         assert (phone["online"], phone["current"], own["current"]) == (
             True,
             False,

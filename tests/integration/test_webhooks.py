@@ -131,7 +131,8 @@ def certificate_of_loopback(folder: Path, *names: str) -> tuple[Path, Path]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate = folder / "certificate.pem"
+    key = folder / "key.pem"
     certificate.write_bytes(answer.public_bytes(serialization.Encoding.PEM))
     key.write_bytes(
         private.private_bytes(

@@ -115,7 +115,8 @@ class Gates(GreenletRunner):
             self.unsure.wait()
             self.unsure = None
         if self.losing is not None:
-            self.unsure, self.losing = self.losing, None
+            self.unsure = self.losing
+            self.losing = None
             function()
             raise Unsure("no answer in time")
         value = function()

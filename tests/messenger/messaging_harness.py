@@ -205,7 +205,8 @@ class MessageClient:
         or the answered command; id."""
         found: list[tuple[str, int]] = []
         for body in self.bodies():
-            cmd, data = body["cmd"], body["response"]["data"]
+            cmd = body["cmd"]
+            data = body["response"]["data"]
             if cmd == "message" or (
                 cmd in ("send", "recall", "edit") and data is not None
             ):

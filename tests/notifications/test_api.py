@@ -281,7 +281,8 @@ def test_a_wrong_wish_is_refused_with_a_reason(
 
 
 def test_wishes_for_a_conversation(node: Harness) -> None:
-    ann, bob = person(node), person(node)
+    ann = person(node)
+    bob = person(node)
     conversation = ann.post("messages/send", to=bob.user, text="hi")["conversation"]
     route = "notifications/conversations"
     assert bob.get(route)["conversations"] == []
@@ -331,7 +332,8 @@ def act(node: Harness, **body: Any) -> tuple[int, Any]:
 def test_the_holder_marks_as_read_and_replies_once_as_long_as_the_user_may(
     node: Harness,
 ) -> None:
-    ann, bob = person(node), person(node)
+    ann = person(node)
+    bob = person(node)
     sent, token, _ = notified(node, ann, bob)
     for _ in range(2):
         done = {"conversation": sent["conversation"], "read": sent["id"], "id": 0}
@@ -358,7 +360,9 @@ def test_the_holder_marks_as_read_and_replies_once_as_long_as_the_user_may(
 
 
 def test_an_answer_says_what_came_of_it_and_marks_as_read(node: Harness) -> None:
-    ann, bob, eve = person(node), person(node), person(node)
+    ann = person(node)
+    bob = person(node)
+    eve = person(node)
     group = ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"]
     options = [{"text": "Yes", "value": "1"}, {"text": "No", "value": "2"}]
     question = ann.post(
@@ -420,7 +424,9 @@ def test_a_wrong_act_is_refused(
 
 
 def test_a_token_ends_with_its_endpoint(node: Harness) -> None:
-    ann, bob, eve = person(node), person(node), person(node)
+    ann = person(node)
+    bob = person(node)
+    eve = person(node)
     _, token, endpoint = notified(node, ann, bob)
     tokens = notifications_of(node.node.core).tokens
     foreign = tokens.make("201", eve.user, endpoint, 1, 1)

@@ -221,7 +221,8 @@ def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
 ) -> None:
     names = ("ann", "bob", "cat", "dan", "eve")
     node.subscribe(*names)
-    until_then, node.lease.until = node.lease.until, 0.0
+    until_then = node.lease.until
+    node.lease.until = 0.0
     one = node.start("users", users=names) if kind == "users" else node.start()
     assert node.audience_rows.add_page(one, ["ann", "bob"], [], False, "one")
     for user in ("eve", "bob", "nobody"):

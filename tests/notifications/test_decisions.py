@@ -57,7 +57,8 @@ NOW = 1_000_000_000
 QUIET_END = NOW - NOW % 86_400_000 + 23 * 3600_000
 """23:00 of that day."""
 ORDINARY = Wishes()
-AFTER, AGAIN = 10_000, 60_000
+AFTER = 10_000
+AGAIN = 60_000
 RULES = AppNotifySettings(after_seconds=AFTER / 1000, again_seconds=AGAIN / 1000)
 NOTIFY, STAY, CLOSE, END = (
     Decision(each) for each in ("notify", "stay", "close", "end")
@@ -543,10 +544,8 @@ def test_a_token_ends_in_its_time_but_that_of_a_mail_does_not(
     tokens: ActionTokens, clock: Clock
 ) -> None:
     mail = tokens.make_mail("shop", "ann")
-    action, ask = (
-        tokens.make("shop", "ann", 7, 3, 42),
-        tokens.make_ask("shop", "ann", 42),
-    )
+    action = tokens.make("shop", "ann", 7, 3, 42)
+    ask = tokens.make_ask("shop", "ann", 42)
     begin = clock.now
     kind: Any
     for kind, token, seconds in (

@@ -265,13 +265,15 @@ class TestSending:
     def test_a_service_that_the_operator_has_chosen_gets_more_at_a_time(
         self, bench: Bench
     ) -> None:
-        service = bench.services.by_name["fake"] = CountingService("fake")
+        service = CountingService("fake")
+        bench.services.by_name["fake"] = service
         for number in range(90):
             bench.rows.add(f"fake:t{number}//shop", host="fake/shop", body=_SHOWN)
         bench.all_gone()
         assert len(service.sent) == 90
         assert service.most == delivery.REQUESTS_TO_SERVICE
-        service.sent, service.failures = [], 2  # each attempt has the same id
+        service.sent = []
+        service.failures = 2  # each attempt has the same id
         bench.rows.add("fake:t1//shop", host="fake/shop", body=_SHOWN)
         bench.all_gone()
         assert len(service.sent) == 3
@@ -340,7 +342,8 @@ class TestSending:
         assert bench.count("replaced") == 2
 
     def test_endpoints_that_are_off_or_away(self, bench: Bench) -> None:
-        off, away = bench.rows.add(URL + "off"), bench.rows.add(URL + "away")
+        off = bench.rows.add(URL + "off")
+        away = bench.rows.add(URL + "away")
         bench.rows.known[off.endpoint] = replace(
             bench.rows.known[off.endpoint], enabled=False
         )
@@ -720,7 +723,8 @@ class TestLease:
 
 def test_a_large_audience_hides_nothing_of_other_users() -> None:
     bench = Bench()
-    recent, one = bench.deliveries.recent, bench.rows.add(f"{URL}1", "ann")
+    recent = bench.deliveries.recent
+    one = bench.rows.add(f"{URL}1", "ann")
     recent.note(one, "refused", "it is too long")
     for number in range(200):
         recent.note(replace(one, user=str(number)), "taken")

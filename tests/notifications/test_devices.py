@@ -95,7 +95,8 @@ def test_a_token_that_no_service_takes_is_refused(node: Harness) -> None:
 
 def test_a_new_token_replaces_that_of_the_same_device(node: Harness) -> None:
     cat, dan = (user_of(node, name) for name in ("cat", "dan"))
-    old, others = add(cat, "t-old"), add(dan, "t-dan")
+    old = add(cat, "t-old")
+    others = add(dan, "t-dan")
     assert add(cat, "t-new", replaces="fake:t-old")["id"] == old["id"]
     # Of another user's device nothing goes.
     new = add(cat, "t-second", replaces="fake:t-dan")
@@ -183,7 +184,8 @@ def test_a_back_end_notifies_an_audience_and_follows_it(
 
 
 def test_what_is_no_audience_is_refused(node: Harness) -> None:
-    back_end, notify = User(node, PUSH.key, app="201"), {"title": "Sale"}
+    back_end = User(node, PUSH.key, app="201")
+    notify = {"title": "Sale"}
     path = "notifications/audiences"
     for wrong in (
         {},
@@ -208,7 +210,8 @@ def test_what_is_no_audience_is_refused(node: Harness) -> None:
 def test_a_user_who_is_erased_is_in_no_audience_and_no_list_any_more(
     node: Harness, service: FakeService
 ) -> None:
-    admin, core = User(node, ADMIN.key, app="201"), node.node.core
+    admin = User(node, ADMIN.key, app="201")
+    core = node.node.core
     lea = user_of(node, "lea")
     add(lea, "t-lea")
     lea.post("notifications/test")
@@ -216,7 +219,8 @@ def test_a_user_who_is_erased_is_in_no_audience_and_no_list_any_more(
     recent = {"app": "201", "user": "lea", "limit": 100}
     until(lambda: admin.get("notifications/recent", **recent)["deliveries"])
     audiences = AudienceRows(core.store)
-    target, content = AudienceTarget(("lea", "mia")), AudienceContent(Notify("Sale"))
+    target = AudienceTarget(("lea", "mia"))
+    content = AudienceContent(Notify("Sale"))
     stored = audiences.add(
         Audience(0, "201", "k2", "users", target, content, created=1), 10
     )

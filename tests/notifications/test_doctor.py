@@ -49,10 +49,8 @@ def tried(name: str, given: str, file: str) -> list[Finding]:
 
 def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
     with Receiver() as service:
-        url, service.reply = (
-            service.url,
-            lambda post: (int(post.path.removeprefix("/")), b""),
-        )
+        url = service.url
+        service.reply = lambda post: (int(post.path.removeprefix("/")), b"")
         subscribe(
             tmp_path, f"{url}/201", f"{url}/410", f"{url}/403", "http://127.0.0.1:1/201"
         )

@@ -71,7 +71,8 @@ class Post:
     """What sends mails on a node, and what comes of it."""
 
     def __init__(self, node: Harness, sink: Sink) -> None:
-        self.node, self.sink = node, sink
+        self.node = node
+        self.sink = sink
         self.rows = NotificationRows(node.node.core.store)
         self.lease = DeliveryLease(inf)
         self.mails = self.restarted()
@@ -232,7 +233,8 @@ def test_a_mail_shows_the_newest_unread_messages_of_others(
 
 
 def test_the_language_is_that_of_the_user(node: Harness, post: Post) -> None:
-    hal, ida = person(node, "hal"), person(node, "ida")
+    hal = person(node, "hal")
+    ida = person(node, "ida")
     post.wants(
         hal, replace(SOON, language="zh-CN", quiet=QuietHours(zone="Asia/Shanghai"))
     )
@@ -325,7 +327,8 @@ def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(
 def test_the_page_behind_a_mail_takes_own_words_in_the_language_of_the_user(
     node: Harness, post: Post
 ) -> None:
-    ann, bob = person(node, "ann-words"), person(node, "bob-words")
+    ann = person(node, "ann-words")
+    bob = person(node, "bob-words")
     post.wants(bob, replace(SOON, language="de"))
     question = ann.post(
         "asks/create", to=bob.user, text="Welches Wort?", free_text=True
@@ -366,7 +369,8 @@ def test_a_link_that_is_not_valid_says_so(node: Harness) -> None:
 def test_a_user_and_an_app_can_hide_texts_and_there_is_no_link_without_a_page(
     node: Harness, post: Post
 ) -> None:
-    jan, kim = person(node, "jan"), person(node, "kim")
+    jan = person(node, "jan")
+    kim = person(node, "kim")
     post.wants(jan, replace(SOON, preview=False))
     say(kim, jan, "a secret", "and another secret")
     (mail,) = post.send(jan)
@@ -401,7 +405,8 @@ def test_wishes_for_conversations_and_blocks_hold_for_mails_too(
         person(node, name) for name in ("leo", "mia", "nat", "oli", "pia")
     )
     post.wants(leo)
-    muted, silent = say(mia, leo, "muted"), say(nat, leo, "silent")
+    muted = say(mia, leo, "muted")
+    silent = say(nat, leo, "silent")
     group = int(oli.group(leo, pia))
     oli.post("messages/send", conversation=group, text="for @Leo", mentions=[leo.user])
     for number in range(4):
@@ -462,7 +467,8 @@ def test_nothing_is_sent_to_whom_it_is_not_for(node: Harness, post: Post) -> Non
     stranger = User(node, "", "no account", "gochat")
     post.wants(stranger)
     assert post.send(stranger) == []
-    ivo, jil = person(node, "ivo"), person(node, "jil")  # nor to who is banned
+    ivo = person(node, "ivo")
+    jil = person(node, "jil")  # nor to who is banned
     post.wants(ivo)
     say(jil, ivo, "secret")
     sessions = node.node.core.sessions
@@ -477,7 +483,8 @@ def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(
 ) -> None:
     """It is question for a confirmation instead, once in the life of the
     account."""
-    eve, mal = person(node, "eve", is_confirmed=False), person(node, "mal")
+    eve = person(node, "eve", is_confirmed=False)
+    mal = person(node, "mal")
     mails = accounts_of(node.node.core).resets.mails
     post.wants(eve)
     before = len(post.sink.mails)
@@ -496,7 +503,8 @@ def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(
 
 
 def test_there_is_one_mail_for_an_absence(node: Harness, post: Post) -> None:
-    yve, zoe = person(node, "yve"), person(node, "zoe")
+    yve = person(node, "yve")
+    zoe = person(node, "zoe")
     post.wants(yve)
     conversation = say(zoe, yve, "first")
     assert len(post.send(yve)) == 1
@@ -530,7 +538,8 @@ def test_daily_mails_and_quiet_hours_are_those_of_the_user(
     node: Harness, post: Post
 ) -> None:
     """The notifier says that a mail is due at eight: see test_decisions.py."""
-    dan, eli = person(node, "dan"), person(node, "eli")
+    dan = person(node, "dan")
+    eli = person(node, "eli")
     minutes = int(time() // 60) % 1440
     post.wants(dan, replace(SOON, quiet=QuietHours(minutes, (minutes + 120) % 1440)))
     say(eli, dan, "hi")
@@ -585,7 +594,8 @@ def test_a_mail_that_is_refused_for_now_waits_alone(node: Harness, post: Post) -
 def test_a_mail_that_is_refused_for_good_is_dropped_and_the_wish_stays(
     node: Harness, post: Post, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ned, ona = person(node, "ned"), person(node, "ona")
+    ned = person(node, "ned")
+    ona = person(node, "ona")
     post.wants(ned)
     conversation = say(ona, ned, "hi")
     post.sink.answers = ["550 no such mailbox"]

@@ -662,7 +662,8 @@ def test_many_messages_without_notifications_stop_nobody(
         node.kill()
         node = start(service=node.service, rules=AppNotifySettings(after_seconds=0.0))
         until(lambda: node.lease.is_owned)
-    began, longest = process_time(), 0.0
+    began = process_time()
+    longest = 0.0
     while len(node.service.taken) < 151:
         turn = process_time()
         gevent.sleep(0.001)
@@ -712,7 +713,8 @@ def test_what_was_received_or_read_again_closes_nothing(node: NotifyingNode) -> 
 def test_another_node_goes_on_after_the_one_with_the_lease_was_killed(
     start: StartNode,
 ) -> None:
-    rules, service = AppNotifySettings(after_seconds=1.0), PushService()
+    rules = AppNotifySettings(after_seconds=1.0)
+    service = PushService()
     first = start(rules=rules, service=service)
     first.subscribe("zoe", "kim", "bob")
     until(lambda: first.lease.is_owned)
@@ -791,7 +793,8 @@ def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(
     due = max(due for _, due, _ in node.dues())
 
     gates = Gates()
-    node.store.database().runner, gates.away = gates, True
+    node.store.database().runner = gates
+    gates.away = True
     node.notifier.read(APP, "zoe", 1)
     until(
         lambda: time() * 1000 > due + 200,

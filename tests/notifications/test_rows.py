@@ -280,7 +280,8 @@ def test_a_due_that_is_set_stays_and_one_that_was_notified_waits(
 def test_what_was_read_meanwhile_stays_to_be_decided(
     store: Store, rows: NotificationRows
 ) -> None:
-    first, never = Due("a", 1, 5, 0, 5, 100), Due("b", 1, 5, 1000)
+    first = Due("a", 1, 5, 0, 5, 100)
+    never = Due("b", 1, 5, 1000)
     rows.follow(APP)
     rows.advance(APP, 5, [Due("a", 1, 5, 50), never])
     rows.decide(APP, [], [(Due("a", 1, 5, 50), first)], [], {})
@@ -431,7 +432,8 @@ def test_mails_are_due_once_and_only_for_users_who_get_mail(
     rows.set_wishes(APP, "c", Wishes())
     rows.decide(APP, [], [], [], {"a": 500, "b": 900, "c": 100, "x": 100})
     assert rows.mails_due(APP, 400, 9) == ([], 500)
-    a, b = MailDue("a", 500), MailDue("b", 900)
+    a = MailDue("a", 500)
+    b = MailDue("b", 900)
     assert rows.mails_due(APP, 500, 9) == ([a], 900)
     assert rows.mails_due(APP, 900, 1) == ([a], 900)
     rows.set_mailed(APP, a, MailDue("a", 0, 505, 7, 3), 0)

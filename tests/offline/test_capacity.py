@@ -92,7 +92,8 @@ def test_more_that_a_user_does_holds_fewer_users() -> None:
 
 
 def test_more_processes_take_more_files_and_no_more_cores_than_there_are() -> None:
-    usual, twice = users_by_limit(), users_by_limit(processes=2, cores=2)
+    usual = users_by_limit()
+    twice = users_by_limit(processes=2, cores=2)
     assert twice["open files"] == 2 * usual["open files"]
     assert twice["processor"] == pytest.approx(2 * usual["processor"], abs=2)
     assert users_by_limit(processes=2, cores=1)["processor"] == usual["processor"]
@@ -150,7 +151,8 @@ def test_the_limit_of_open_files_is_that_of_the_server_and_its_owner_is_named() 
 def test_free_is_what_the_control_group_leaves(
     tmp_path: Path, line: str, folder: str, limit: str, used: str
 ) -> None:
-    group, inner = tmp_path / "groups" / folder, tmp_path / "groups" / folder / "b"
+    group = tmp_path / "groups" / folder
+    inner = tmp_path / "groups" / folder / "b"
     inner.mkdir(parents=True)
     (tmp_path / "7").mkdir()
     (tmp_path / "7/cgroup").write_text(f"9:cpu:/\n{line}\n")

@@ -406,11 +406,10 @@ def test_a_token_is_for_its_user_app_and_time_names_its_key_and_is_checked(
 def test_a_private_key_signs_where_the_app_has_the_public_one(
     run: Run, tmp_path: Path
 ) -> None:
-    private, form = (
-        ed25519.Ed25519PrivateKey.generate(),
-        serialization.PrivateFormat.PKCS8,
-    )
-    pem, no = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = ed25519.Ed25519PrivateKey.generate()
+    form = serialization.PrivateFormat.PKCS8
+    pem = serialization.Encoding.PEM
+    no = serialization.NoEncryption()
     (tmp_path / "private.pem").write_bytes(private.private_bytes(pem, form, no))
     public = private.public_key().public_bytes(
         pem, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -451,10 +451,8 @@ def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
     ):
         assert node.stdin is not None
         port = int(node.stdout.readline())
-        folder, ports = (
-            DataDirectory(str(tmp_path), shared=True),
-            (port, ours.getsockname()[1]),
-        )
+        folder = DataDirectory(str(tmp_path), shared=True)
+        ports = (port, ours.getsockname()[1])
         assert [doctor.server_at(str(tmp_path), each) for each in ports] == [
             node.pid,
             0,

@@ -269,7 +269,8 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(
 def test_a_second_call_prints_a_new_link_for_the_owner_and_the_same_for_others(
     tmp_path: Path,
 ) -> None:
-    first, second = links(tmp_path, "init", "--chat"), links(tmp_path, "chat")
+    first = links(tmp_path, "init", "--chat")
+    second = links(tmp_path, "chat")
     assert first["invite"] == second["invite"]
     assert first["owner"] != second["owner"]
     with Stored(tmp_path) as stored:

@@ -188,7 +188,8 @@ class Installation:
 @pytest.mark.timeout(600)
 def test_an_upgrade_and_the_way_back_are_one_command_each(tmp_path: Path) -> None:
     here = Installation(tmp_path)
-    old, new = f"imserver-{__version__}", f"imserver-{NEXT}"
+    old = f"imserver-{__version__}"
+    new = f"imserver-{NEXT}"
     assert "names no release" in here.run("upgrade", "--back", fails=True)
     file = here.wheel(NEXT)
     here.run("upgrade", "--check", file)

@@ -38,7 +38,8 @@ def test_long_commands_say_that_they_go_on(tmp_path: Path) -> None:
     people = 'id,name,password\n7,ann_lee,"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"\n'
     (tmp_path / "people.csv").write_text(people, encoding="utf-8")
     commands = ["app create shop", *COMMANDS.format(folder=tmp_path).split("\n")[1:-1]]
-    script, text = [sys.executable, "-c", HASTY], "\n".join(commands)
+    script = [sys.executable, "-c", HASTY]
+    text = "\n".join(commands)
     done = subprocess.run(
         script,
         cwd=tmp_path,

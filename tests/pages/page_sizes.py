@@ -29,10 +29,8 @@ def sizes() -> Sizes:
     folders = {"static": assets.STATIC, "sdk": assets.SDK}
     total = {"first": 0, "next": 0, "script": 0, "sdk": 0, "style": 0, "later": 0}
     total["style"] = len(gzip.compress(installable.sheet(), 9))
-    first, following = (
-        set(installable.first_modules()),
-        set(installable.more_modules(installable.NEXT)),
-    )
+    first = set(installable.first_modules())
+    following = set(installable.more_modules(installable.NEXT))
     for address in installable.files():
         folder, _, name = address.partition("/")
         style = "later" if "/later/" in name else "style"

@@ -164,15 +164,16 @@ def test_a_public_address_is_completed(value: str, address: str) -> None:
 
 ROOT = "/im"
 PAGES = (
-    *(
-        "/",
-        "/home/index",
-        "/home/index?uid=1&to_uid=2",
-        "/home/messages",
-        "/home/channels",
-        "/status",
-    ),
-    *("/cluster", "/admin", "/api/v1/docs", "/nowhere"),
+    "/",
+    "/home/index",
+    "/home/index?uid=1&to_uid=2",
+    "/home/messages",
+    "/home/channels",
+    "/status",
+    "/cluster",
+    "/admin",
+    "/api/v1/docs",
+    "/nowhere",
 )
 
 

@@ -248,12 +248,10 @@ def test_the_page_names_each_module_that_it_will_need_soon_once(
     page = client.get("/home/messages").text
     link = r'<link rel="modulepreload" href="/release/\w+/([^"]+)"(?: fetchpriority="(\w+)")?>'
     at_once, *later = page.split("<template id=")
-    first, start, login, following = (
-        installable.first_modules(),
-        installable.start_modules(),
-        installable.more_modules(installable.LOGIN),
-        installable.more_modules(installable.NEXT),
-    )
+    first = installable.first_modules()
+    start = installable.start_modules()
+    login = installable.more_modules(installable.LOGIN)
+    following = installable.more_modules(installable.NEXT)
     named = re.findall(link, at_once)
     assert [address for address, _ in named] == list(first)
     assert [address for address, priority in named if priority == "high"] == list(start)

@@ -104,7 +104,8 @@ def client_with(settings: ChatSettings, api: ApiSettings = KEYS) -> FlaskClient:
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("colour", COLOURS)
 def test_texts_can_be_read_in_every_colour(colour: str, theme: int) -> None:
-    plain, own = themes()[theme], palette(colour)[theme]
+    plain = themes()[theme]
+    own = palette(colour)[theme]
     for ground in (
         *(plain[name] for name in BACKGROUNDS if name != "theirs"),
         own["jade-soft"],

@@ -7,8 +7,16 @@ from imserver.pages import installable
 from imserver.pages.assets import STATIC
 
 FOLDERS = (
-    *("parts", "session", "people", "media", "conversation"),
-    *("login", "settings", "groups", "list", "search"),
+    "parts",
+    "session",
+    "people",
+    "media",
+    "conversation",
+    "login",
+    "settings",
+    "groups",
+    "list",
+    "search",
 )
 """From the ground up. Modules outside folders are above them."""
 

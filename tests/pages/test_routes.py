@@ -70,7 +70,8 @@ class FakeNode:
         )
         self.hub = SimpleNamespace(is_online=lambda app, user: False)
         self.features: dict[str, Any] = {}
-        self.http_port, self.ws_port = 8080, 8089
+        self.http_port = 8080
+        self.ws_port = 8089
         self.network = self.identity = self.node = self
         self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
 
@@ -199,7 +200,8 @@ def test_an_expired_token_leads_to_a_form_for_another_one() -> None:
     with app.test_request_context(
         "/home/index?appID=101&token=old&lang=en", headers={"Accept": "text/html"}
     ):
-        g.refusal, g.request_id = Problems.UNAUTHORIZED, "r1"
+        g.refusal = Problems.UNAUTHORIZED
+        g.request_id = "r1"
         answer = explain(Response())
     fields = re.findall(
         r'<input[^>]* name="(\w+)"(?: value="(\w+)")?', answer.get_data(as_text=True)

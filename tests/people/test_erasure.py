@@ -30,7 +30,8 @@ def test_a_deleted_account_leaves_its_groups_and_takes_bots_and_invitations_with
     for one in (ann, bob):
         one.post("invitations/create", group=str(group))
         one.post("invitations/create")
-    bot, other = ann.bot("Weather"), eve.bot("Rain")
+    bot = ann.bot("Weather")
+    other = eve.bot("Rain")
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
@@ -38,10 +39,8 @@ def test_a_deleted_account_leaves_its_groups_and_takes_bots_and_invitations_with
         "GET", "/api/v1/conversations", None, bot.token, query={"app": "201"}
     )
     assert status == (200 if features is None else 401)
-    log, before = (
-        parts.store.part(MessageLog),
-        parts.store.part(MessageLog).entries.head("201"),
-    )
+    log = parts.store.part(MessageLog)
+    before = parts.store.part(MessageLog).entries.head("201")
     assert ("groups" in parts.features) == (features != ("messages", "accounts"))
     accounts_of(parts).accounts.remove("201", ann.user)
     left = accounts_of(parts).rows.by_ids(

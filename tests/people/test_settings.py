@@ -98,16 +98,12 @@ def test_one_field_of_a_provider_is_changed_or_reset(app: App) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        *(
-            "webhook.secret=12345678901234567890",
-            "web-hook.Secret=x",
-            "webhook={secret: x}",
-        ),
-        *(
-            "oauth={c: {client_secret: x}}",
-            "oauth.c={client_secret: x}",
-            "oauth.c.clientSecret=x",
-        ),
+        "webhook.secret=12345678901234567890",
+        "web-hook.Secret=x",
+        "webhook={secret: x}",
+        "oauth={c: {client_secret: x}}",
+        "oauth.c={client_secret: x}",
+        "oauth.c.clientSecret=x",
     ],
 )
 def test_a_secret_among_the_arguments_is_refused(app: App, setting: str) -> None:

@@ -20,7 +20,9 @@ class LossyProxy(ThreadingTCPServer):
 
     def __init__(self, target: tuple[str, int], share: float, seed: int = 7) -> None:
         super().__init__(("127.0.0.1", 0), BaseRequestHandler)
-        self.target, self.share, self.cut = target, share, 0
+        self.target = target
+        self.share = share
+        self.cut = 0
         self.address: tuple[str, int] = self.socket.getsockname()
         self._chance, self._lock, self._closing = random.Random(seed), Lock(), False
         self._left = -1

@@ -16,8 +16,15 @@ from tests.tools import NODE_MODULES, require
 PACKAGES: Final = ("js", "react", "react-native")
 """Folders in sdk/ that are npm packages."""
 NEIGHBOURS: Final = (
-    *("react", "react-dom", "react-native", "scheduler", "csstype"),
-    *("ws", "@types", "undici-types", "miniprogram-api-typings"),
+    "react",
+    "react-dom",
+    "react-native",
+    "scheduler",
+    "csstype",
+    "ws",
+    "@types",
+    "undici-types",
+    "miniprogram-api-typings",
 )
 """What a project with the packages finds in sdk/node_modules."""
 NODE_FLAGS: Final = ("--no-warnings", "--experimental-websocket")
@@ -65,10 +72,8 @@ def printing(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A script that Node.js runs while this is entered; it prints to a file.
     Its input ends with it."""
-    command, given = (
-        [require("node"), *NODE_FLAGS, str(script)],
-        {**os.environ, **environment},
-    )
+    command = [require("node"), *NODE_FLAGS, str(script)]
+    given = {**os.environ, **environment}
     with (
         output.open("w") as printed,
         running(command, stdin=subprocess.PIPE, stdout=printed, env=given) as process,

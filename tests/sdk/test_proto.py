@@ -138,8 +138,16 @@ def test_lists_are_declared_as_they_are_written() -> None:
 
 KINDS = (1, 5, 6, 7, 9, 10, 11, 12, 13, 14)
 NAMES = (
-    *("Login", "SyncInput", "Place", "Place", "Hide"),
-    *("History", "Conversations", "Receipts", "Marks", "Search"),
+    "Login",
+    "SyncInput",
+    "Place",
+    "Place",
+    "Hide",
+    "History",
+    "Conversations",
+    "Receipts",
+    "Marks",
+    "Search",
 )
 
 

@@ -158,7 +158,8 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    provider, ports = StandIn(), fixed_ports()
+    provider = StandIn()
+    ports = fixed_ports()
     row = {
         "kind": "oidc",
         "client_id": CLIENT,
@@ -185,7 +186,8 @@ def agree(started: StartedLogin) -> None:
     """The browser of a user who agrees everywhere."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(started.url, timeout=SECONDS) as answer:
-        page, text = answer.url.partition("?")[0], unescape(answer.read().decode())
+        page = answer.url.partition("?")[0]
+        text = unescape(answer.read().decode())
     assert started.shown in text
     form = {**dict(re.findall(r'name="(code)" value="([^"]+)"', text)), "agreed": "yes"}
     with opener.open(page, urlencode(form).encode(), timeout=SECONDS) as answer:

@@ -86,7 +86,10 @@ def key(*scopes: Any, apps: tuple[str, ...] = OF_201) -> KeySettings:
     )
 
 
-PUSH, READ, ADMIN, ALL = key("push"), key("read"), key("admin"), key("admin", apps=())
+PUSH = key("push")
+READ = key("read")
+ADMIN = key("admin")
+ALL = key("admin", apps=())
 METRICS = key("metrics", apps=())
 FOREIGN = key("push", "read", "admin", apps=OF_202)
 KEYS: Final = (PUSH, READ, METRICS, ADMIN, FOREIGN, ALL)

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.integration.receiver import Answer, Post, Receiver
 
-CLIENT, SECRET = "client of the tests", "secret: of the tests & more"
+CLIENT = "client of the tests"
+SECRET = "secret: of the tests & more"
 ANN = {"sub": "ann-1", "name": "Ann Lee", "picture": "https://img.example.com/ann.png"}
 GITHUB_USER = {
     "id": 583231,
@@ -44,11 +45,13 @@ class StandIn(Receiver):
         self.signing: Any = self._key
         self.claims: dict[str, Any] = {}
         self.user: dict[str, Any] = dict(ANN)
-        self.openid, self.unionid = "oAnn", ""
+        self.openid = "oAnn"
+        self.unionid = ""
         self.answers: dict[str, tuple[int, Any]] = {}
         self.calls: list[tuple[str, dict[str, str], dict[str, str]]] = []
         self._grants: dict[str, dict[str, str]] = {}
-        self.issuer, self.reply = self.url, self._reply
+        self.issuer = self.url
+        self.reply = self._reply
         self.__enter__()
 
     def stop(self) -> None:
@@ -76,7 +79,8 @@ class StandIn(Receiver):
             "",
         )
         self.openid = "oAnn"
-        self.answers, self.calls = {}, []
+        self.answers = {}
+        self.calls = []
 
     # --- the browser ----------------------------------------------------------
 

@@ -20,7 +20,8 @@ def person(node: Harness, name: str) -> User:
 
 
 def test_an_owner_manages_a_bot_and_nobody_else_does(node: Harness) -> None:
-    ann, eve = person(node, "ann"), person(node, "eve")
+    ann = person(node, "ann")
+    eve = person(node, "eve")
     weather = ann.bot("Weather")
     assert weather.token.startswith(f"bot_{weather.user}_")
     changed = ann.post(
@@ -86,7 +87,8 @@ def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
 
 def test_bots_end_with_their_owner(node: Harness) -> None:
     dan = person(node, "dan")
-    mine, other = dan.bot("mine"), dan.bot("other")
+    mine = dan.bot("mine")
+    other = dan.bot("other")
     mia = person(node, "friend_of_dan")
     for bot in (mine, other):
         bot.post("messages/send", to=mia.user, text="sunny")
@@ -119,7 +121,8 @@ def test_bots_end_with_their_owner(node: Harness) -> None:
 def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(
     node: Harness,
 ) -> None:
-    mia, admin = person(node, "mia"), User(node, ADMIN.key, app="201")
+    mia = person(node, "mia")
+    admin = User(node, ADMIN.key, app="201")
     group = mia.post("groups/create", name="g")["group"]
     bot = mia.bot("miabot")
     admin.post("ban", users=[mia.user, bot.user], seconds=100)
@@ -199,7 +202,8 @@ def test_the_number_of_bots_and_the_forms_of_commands_are_limited(
 
 
 def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) -> None:
-    guy, eva = person(node, "guy"), person(node, "eva")
+    guy = person(node, "guy")
+    eva = person(node, "eva")
     tea = guy.bot("tea")
     tea.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
     conversation_id = eva.post("messages/send", to=tea.user, text="hello")[
@@ -226,7 +230,8 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
 
 
 def test_a_bot_has_a_message_rate_and_a_block_stops_it(node: Harness) -> None:
-    jan, kim = person(node, "jan"), person(node, "kim")
+    jan = person(node, "jan")
+    kim = person(node, "kim")
     bot, first, second = (jan.bot(name) for name in ("talker", "first", "second"))
     kim.post("friends/block", friend=bot.user)
     assert bot.refused("messages/send", to=kim.user, text="x") == (403, "not_allowed")
@@ -248,8 +253,10 @@ BUTTONS = [[{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]]
 
 
 def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
-    lea, moe = person(node, "lea"), person(node, "moe")
-    bot, back_end = lea.bot("asking"), User(node, ADMIN.key, app="201")
+    lea = person(node, "lea")
+    moe = person(node, "moe")
+    bot = lea.bot("asking")
+    back_end = User(node, ADMIN.key, app="201")
     group = int(lea.post("groups/create", name="tea", members=[bot.user])["group"])
     named = {"user": bot.user, "conversation": group, "buttons": BUTTONS}
     message_id = back_end.post("messages/send", **named, text="Tea?")["id"]
@@ -287,7 +294,8 @@ def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
 
 
 def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:
-    nia, back_end = person(node, "nia"), User(node, ADMIN.key, app="201")
+    nia = person(node, "nia")
+    back_end = User(node, ADMIN.key, app="201")
     bot = nia.bot("buttons")
     assert nia.refused("messages/send", to=bot.user, text="x", buttons=BUTTONS) == (
         403,
@@ -327,12 +335,11 @@ def listed(user: User) -> list[str]:
 def test_owners_offer_bots_to_all_accounts_but_those_they_have_blocked(
     node: Harness,
 ) -> None:
-    ora, pat, back_end = (
-        person(node, "ora"),
-        person(node, "pat"),
-        User(node, ADMIN.key, app="201"),
-    )
-    sun, moon = ora.bot("sun", nickname="Sun"), ora.bot("moon", nickname="Moon")
+    ora = person(node, "ora")
+    pat = person(node, "pat")
+    back_end = User(node, ADMIN.key, app="201")
+    sun = ora.bot("sun", nickname="Sun")
+    moon = ora.bot("moon", nickname="Moon")
     assert "Sun" not in listed(pat)
     commands = [{"name": "today", "description": "Weather"}]
     about = {
@@ -369,8 +376,10 @@ def test_an_account_lists_few_bots(
     node: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bots, "MOST_LISTED", 1)
-    rob, back_end = person(node, "rob"), User(node, ADMIN.key, app="201")
-    first, second = rob.bot("first_listed"), rob.bot("second_listed")
+    rob = person(node, "rob")
+    back_end = User(node, ADMIN.key, app="201")
+    first = rob.bot("first_listed")
+    second = rob.bot("second_listed")
     for _ in range(2):
         assert rob.post("bots/update", bot=first.user, listed=True)["listed"]
     assert rob.refused("bots/update", bot=second.user, listed=True) == (

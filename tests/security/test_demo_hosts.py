@@ -48,8 +48,7 @@ ROUTES = (
     ("POST", "/api/v1/uploads?app=101&user=a", (), b"x" * 100),
     ("POST", "/home/token", FORM, b"appID=101&userID=a"),
     *(("OPTIONS" if path == "/user/sendMessage" else "GET", path, (), b"") for path in (
-        *("/user/list?appID=101", "/home/index?appID=101", "/api/v1/docs", "/api/v1/events?app=101&user=a"),
-        *("/metrics", "/gateway", "/user/sendMessage", "/nowhere", "/sdk/../metrics"),
+        "/user/list?appID=101", "/home/index?appID=101", "/api/v1/docs", "/api/v1/events?app=101&user=a", "/metrics", "/gateway", "/user/sendMessage", "/nowhere", "/sdk/../metrics"
     )),
 )  # fmt: skip
 

@@ -24,13 +24,15 @@ from tests.security.attack_setting import ADMIN
 from tests.support import HTTP_SERVERS, Server, eventually
 
 MEGABYTE = 1 << 20
-CPU_SECONDS, DEMO_SECONDS = 0.25, 0.5
+CPU_SECONDS = 0.25
+DEMO_SECONDS = 0.5
 """CPU time that one request may cost the server: 50 ms of loop, with room for a
 busy machine. The cheapest attack that was ever found took 0.31 s. In demo mode
 nobody is a stranger, and bodies are read."""
 BODY = 4 * MEGABYTE - 1000
 """Just below ``limits.body_bytes``."""
-FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
 MULTIPART = "multipart/form-data; boundary=b"
 STRANGERS = {
     name: attack
@@ -64,7 +66,8 @@ def cpu_seconds(pid: int) -> float:
 def bounded(server: Server, seconds: float = CPU_SECONDS) -> Iterator[None]:
     """What happens inside, and is over at the end, costs little."""
     assert get(server.http, "/health").status == 200
-    grown, before = growth_of(server.pid), cpu_seconds(server.pid)
+    grown = growth_of(server.pid)
+    before = cpu_seconds(server.pid)
     yield
     assert get(server.http, "/health").status == 200
     assert cpu_seconds(server.pid) - before < seconds

@@ -27,7 +27,9 @@ class Person:
 
     def __init__(self, node: Harness, app: str = "201") -> None:
         Person.number += 1
-        self.node, self.app, self.name = node, app, f"person{Person.number}"
+        self.node = node
+        self.app = app
+        self.name = f"person{Person.number}"
         self.user = User.register(node, app, name=self.name)
         self.secret = ""
         self.used = 0
@@ -73,7 +75,8 @@ def test_a_login_takes_a_code_after_the_right_password_only(node: Harness) -> No
 def test_codes_and_recovery_codes_are_used_once(node: Harness) -> None:
     ann = Person(node)
     ann.turn_on()
-    before, later = ann.code(0), ann.code(1)
+    before = ann.code(0)
+    later = ann.code(1)
     assert ann.log_in(later) == (200, "in")
     assert ann.log_in(later) == (401, "wrong_code")
     for earlier in (before, ann.code(-3), ann.code(4)):
@@ -141,7 +144,8 @@ def test_an_account_with_a_factor_is_not_deleted_by_its_password_alone_and_leave
 ) -> None:
     ann = Person(node)
     ann.turn_on()
-    gone, alone = ann.user, {"password": PASSWORD}
+    gone = ann.user
+    alone = {"password": PASSWORD}
     assert gone.refused("accounts/delete", **alone) == (401, "second_factor_required")
     assert gone.refused("accounts/delete", **alone, code="000000") == (
         401,

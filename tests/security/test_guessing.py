@@ -102,7 +102,8 @@ def test_failures_of_a_known_device_count_for_it_wherever_it_is(
     accounts: Accounts,
 ) -> None:
     one = accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
-    stolen, other = accounts.token(one).token, accounts.token(one).token
+    stolen = accounts.token(one).token
+    other = accounts.token(one).token
     for number in range(3):
         guess(accounts, f"198.51.100.{number}", stolen)
     with pytest.raises(TooManyRequests):
@@ -136,7 +137,8 @@ def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(
 
 
 def test_a_flood_of_logins_locks_nobody_out(accounts: Accounts) -> None:
-    waiting, accounts.passwords.waiting = accounts.passwords.waiting, MAX_WAITING
+    waiting = accounts.passwords.waiting
+    accounts.passwords.waiting = MAX_WAITING
     for number in range(12):
         with pytest.raises(Overloaded):
             accounts.login("gochat", "1", PASSWORD, f"192.0.2.{number % 2}")
@@ -207,7 +209,8 @@ def test_nodes_count_together(
 def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(
     accounts: Accounts,
 ) -> None:
-    accounts.refused = reported = Mock()
+    reported = Mock()
+    accounts.refused = reported
     for _ in range(3):
         guess(accounts, "192.0.2.1")
     with pytest.raises(TooManyRequests):

@@ -41,7 +41,8 @@ def history(reader: User, group: str) -> list[dict[str, Any]]:
 def test_a_request_becomes_a_message_of_a_bot_until_the_url_is_revoked(
     node: Harness,
 ) -> None:
-    ann, bob = person(node, "ann"), person(node, "bob")
+    ann = person(node, "ann")
+    bob = person(node, "bob")
     group = group_of(ann, bob)
     hook = ann.post("hooks", group=group, nickname="Builds")
     assert hook["url"].startswith("/hooks/")
@@ -58,7 +59,8 @@ def test_a_request_becomes_a_message_of_a_bot_until_the_url_is_revoked(
             "client_msg_id": "b-1",
         }
     ]
-    first, second = post(node, hook["url"], again), post(node, hook["url"], again)
+    first = post(node, hook["url"], again)
+    second = post(node, hook["url"], again)
     assert (first[1]["id"], second[1]["repeated"]) == (second[1]["id"], True)
     slack = post(
         node, hook["url"], b"payload=%7B%22text%22%3A+%22red+%F0%9F%94%B4%22%7D", FORM
@@ -97,7 +99,9 @@ def test_a_request_becomes_a_message_of_a_bot_until_the_url_is_revoked(
 def test_only_the_owner_and_admins_of_a_group_manage_its_webhooks(
     node: Harness,
 ) -> None:
-    cid, dan, eve = person(node, "cid"), person(node, "dan"), person(node, "eve")
+    cid = person(node, "cid")
+    dan = person(node, "dan")
+    eve = person(node, "eve")
     group = group_of(cid, dan)
     hook = cid.post("hooks", group=group, nickname="Alerts")
     for by, refused in ((dan, (403, "role_too_low")), (eve, (404, "unknown_group"))):

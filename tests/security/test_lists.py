@@ -68,7 +68,9 @@ CUT_FOR_CONNECTIONS: Final = frozenset(
 )
 _ECHO: Final = (10_000, 300)
 """One row for each target that the request itself has named."""
-_ID, _CARD, _ROW = 300, 2_000, 4_000
+_ID = 300
+_CARD = 2_000
+_ROW = 4_000
 ROWS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(
         ("presence", "push", "disconnect", "ban", "channels/broadcast"), _ECHO
@@ -220,11 +222,15 @@ def lists_in(kind: Any) -> bool:
                 for row in OPERATIONS
                 if lists_in(row.answer)
             },
-            *(CUT, ROWS, MAX_BATCH_BYTES),
+            CUT,
+            ROWS,
+            MAX_BATCH_BYTES,
         ),
         (
             {*cmd.COMMANDS, *chain.from_iterable(READERS.values())} - NO_LIST,
-            *(CUT_FOR_CONNECTIONS, ROWS_FOR_CONNECTIONS, 2 * PAGE_BYTES),
+            CUT_FOR_CONNECTIONS,
+            ROWS_FOR_CONNECTIONS,
+            2 * PAGE_BYTES,
         ),
     ],
     ids=["routes", "commands"],

@@ -33,7 +33,8 @@ HOME = "https://im.example.com"
 PAGE = f"{HOME}/home/messages"
 SHOP = "https://shop.example.com/forgotten"
 CONFIRM = "/api/v1/accounts/email/confirm"
-ASK, FINISH = "/api/v1/accounts/reset", "/api/v1/accounts/reset/finish"
+ASK = "/api/v1/accounts/reset"
+FINISH = "/api/v1/accounts/reset/finish"
 ACCOUNTS = {
     "registration": True,
     "registrations_per_address": 0,
@@ -198,10 +199,12 @@ def test_a_mail_that_is_refused_for_now_is_sent_again(
     node: Harness, sink: Sink
 ) -> None:
     register(node, "gil")
-    sink.answers, sink.tries = ["451 later"], 0
+    sink.answers = ["451 later"]
+    sink.tries = 0
     forget(node, sink, "gil")
     assert sink.tries == 2
-    sink.answers, sink.tries = ["554 never"], 0
+    sink.answers = ["554 never"]
+    sink.tries = 0
     assert node.call("POST", ASK, {"login": "gil"})[0] == 202
     idle(node)
     assert sink.tries == 1
@@ -335,7 +338,8 @@ def test_an_account_and_an_address_get_few_mails(node: Harness, sink: Sink) -> N
         token_for(eva, sink)
     change(eva, "one.more@example.com")
     assert eva.refused("accounts/email/request") == (429, "too_many_requests")
-    mal, sid = register(node, "mal"), register(node, "sid")
+    mal = register(node, "mal")
+    sid = register(node, "sid")
     for number in range(MAILS):
         user = (mal, sid)[number % 2]
         change(user, "victim@example.com")
@@ -366,10 +370,8 @@ def test_a_back_end_may_confirm_and_a_user_may_not(node: Harness) -> None:
         403,
         "not_allowed",
     )
-    back_end, jo = (
-        User(node, ADMIN.key, app="201"),
-        User.register(node, "201", email="jo@example.com"),
-    )
+    back_end = User(node, ADMIN.key, app="201")
+    jo = User.register(node, "201", email="jo@example.com")
     given = {"email": "jo@example.org", "email_confirmed": True}
     assert back_end.post("accounts/identifiers", user=jo.user, **given)[
         "email_confirmed"

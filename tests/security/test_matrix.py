@@ -65,30 +65,26 @@ OF_PAGE: Final = {"201": "204", "202": "201", "203": "206"}
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
-    *(
-        "nobody",
-        "wrong",
-        "push",
-        "read",
-        "metrics",
-        "admin",
-        "foreign",
-        "all",
-        "session",
-        "account",
-    ),
-    *(
-        "gochat",
-        "guest",
-        "bot",
-        "moderator",
-        "owner",
-        "page",
-        "address",
-        "browser",
-        "signed",
-        "demo",
-    ),
+    "nobody",
+    "wrong",
+    "push",
+    "read",
+    "metrics",
+    "admin",
+    "foreign",
+    "all",
+    "session",
+    "account",
+    "gochat",
+    "guest",
+    "bot",
+    "moderator",
+    "owner",
+    "page",
+    "address",
+    "browser",
+    "signed",
+    "demo",
     "demo+bad",
 )
 """``foreign``: a key with all scopes for 202 only. ``all``, ``metrics``: a key
@@ -217,10 +213,8 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     query: dict[str, Any] = {}
     body: Any = b""
     path = ""
-    row, feature = (
-        ROWS.get((route.method, route.path)),
-        FEATURE_OF.get((route.method, route.path)),
-    )
+    row = ROWS.get((route.method, route.path))
+    feature = FEATURE_OF.get((route.method, route.path))
     if row is not None:
         token_of_user = column in OF_USERS and not (column in ROLES and row.need.right)
         if row.query is not None:
@@ -405,10 +399,8 @@ def connect_publisher(harness: Harness, app: str, column: str) -> bool:
 
 def renew(harness: Harness, app: str, column: str) -> bool:
     token, _, headers = credential(harness, column)
-    data, headers = (
-        {"appID": app, "userID": "u1"},
-        {**headers, "Authorization": f"Bearer {token}"},
-    )
+    data = {"appID": app, "userID": "u1"}
+    headers = {**headers, "Authorization": f"Bearer {token}"}
     return (
         harness.web.post("/home/token", data=data, headers=headers).status_code != 401
     )

@@ -97,7 +97,9 @@ class Login:
         token: str = "",
         **more: Any,
     ) -> None:
-        self.node, self.app, self.name = node, app, name
+        self.node = node
+        self.app = app
+        self.name = name
         status, self.started = self.call("start", {"provider": name, **more}, token)
         assert status == 200, self.started
 
@@ -181,7 +183,8 @@ def test_githubs_and_wechats_users_are_known_by_their_ids(
     )
     provider.unionid = "uAnn"
     assert account(node, provider, "wechat") == wechat, "the openid is still known"
-    provider.openid, provider.unionid = "oBob of the account", "uBob"
+    provider.openid = "oBob of the account"
+    provider.unionid = "uBob"
     answer = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
     assert account(node, provider, "wechat") == answer, (
@@ -411,7 +414,8 @@ def test_the_front_answers_the_callback_as_flask_does_to_its_origin(
     request = HttpRequest(
         "GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1"
     )
-    first, again = front(request), front(request)
+    first = front(request)
+    again = front(request)
     assert (
         first.status,
         login.started["shown"].encode() in first.body,
@@ -455,7 +459,8 @@ def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(
     node: Harness, provider: StandIn
 ) -> None:
     provider.user["sub"] = "cid"
-    cid, links = User.register(node, "201", name="cid"), "accounts/oauth/links"
+    cid = User.register(node, "201", name="cid")
+    links = "accounts/oauth/links"
     mine: dict[str, Any] = {"token": cid.token, "link": True, "password": PASSWORD}
     for _ in "linked", "it is linked":
         assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"})
@@ -490,12 +495,11 @@ def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(
 
 
 def test_a_stolen_token_adds_no_way_to_log_in(node: Harness) -> None:
-    gus, route, link = (
-        User.register(node, "201", name="gus"),
-        "accounts/oauth/start",
-        {"provider": "oidc"},
-    )
-    refused, limited = (401, "wrong_login"), (429, "too_many_requests")
+    gus = User.register(node, "201", name="gus")
+    route = "accounts/oauth/start"
+    link = {"provider": "oidc"}
+    refused = (401, "wrong_login")
+    limited = (429, "too_many_requests")
     for given in ({}, {"password": "wrong horse"}):
         assert gus.refused(route, **link, link=True, **given) == refused
     assert gus.post(route, **link, link=True, password=PASSWORD), (
@@ -545,7 +549,9 @@ def test_two_first_logins_at_once_make_one_account(
     node: Harness, provider: StandIn
 ) -> None:
     provider.user["sub"] = "fay"
-    store, began, faster = accounts_of(node.node.core).rows, [], []
+    store = accounts_of(node.node.core).rows
+    began = []
+    faster = []
     add = store.add_linked
 
     def overtaken(*given: Any) -> Account:

@@ -214,8 +214,11 @@ def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(
 def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(
     harness: Harness,
 ) -> None:
-    session, account, bot = token_of("u1"), harness.account("201"), harness.bot("201")
-    of_account, of_bot = "the token of an account", "the token of a bot"
+    session = token_of("u1")
+    account = harness.account("201")
+    bot = harness.bot("201")
+    of_account = "the token of an account"
+    of_bot = "the token of a bot"
     for method, path, token, takes, shown in (
         (
             "GET",

@@ -54,18 +54,16 @@ TABLE: Final = Path(__file__).with_name("relations.txt")
 APP: Final = "201"
 ACTION: Final = "action:201"
 RELATIONS: Final = (
-    *(
-        "friend",
-        "met",
-        "stranger",
-        "hidden",
-        "blocking",
-        "blocked",
-        "bot",
-        "its owner",
-        "itself",
-        "key",
-    ),
+    "friend",
+    "met",
+    "stranger",
+    "hidden",
+    "blocking",
+    "blocked",
+    "bot",
+    "its owner",
+    "itself",
+    "key",
 )
 """What the user who asks is to Ann. ``friend``, ``stranger``: without a
 conversation. ``met``: they have one. ``hidden``: a friend, and Ann does not
@@ -117,7 +115,8 @@ class Session:
 
     def run(self, command: Any) -> str:
         """Run a command; ``-`` if it is refused."""
-        row, replies = self.parts.dispatcher.table[type(command)], list[Reply]()
+        row = self.parts.dispatcher.table[type(command)]
+        replies = list[Reply]()
         try:
             found = row.run(
                 self.connection, command, *([replies.append] if row.answers else [])
@@ -138,7 +137,8 @@ class Pair:
     def __init__(self, harness: Harness, relation: str, app: str) -> None:
         self.harness = harness
         self.parts = harness.node.core
-        self.relation, self.app = relation, app
+        self.relation = relation
+        self.app = app
         self.ann, self.ann_token = self.account()
         owner, self.token = self.user, _ = self.account()
         if relation in OF_BOTS:

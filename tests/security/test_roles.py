@@ -44,7 +44,8 @@ def test_an_owner_gives_roles_to_those_below_it_and_locks_them(
 ) -> None:
     one = person(node, role)
     for wanted in ROLES:
-        other, may = person(node, of), role == "owner" and of != "owner"
+        other = person(node, of)
+        may = role == "owner" and of != "owner"
         status, _ = one.ask(
             "POST", "accounts/role", {"user": other.user, "role": wanted}
         )
@@ -72,11 +73,9 @@ def test_a_moderator_sees_no_contacts_and_finds_open_groups_alone(
     node: Harness,
 ) -> None:
     ann = person(node, email="ann@example.com", name="ann")
-    moderator, owner, member = (
-        person(node, "moderator"),
-        person(node, "owner"),
-        person(node),
-    )
+    moderator = person(node, "moderator")
+    owner = person(node, "owner")
+    member = person(node)
     seen = moderator.get("accounts/list", text="ann")["accounts"][0]
     assert (seen["user"], {"email", "phone"} & seen.keys()) == (ann.user, set())
     assert moderator.get("accounts/list", text="example.com")["accounts"] == []
@@ -100,7 +99,8 @@ def test_a_moderator_sees_no_contacts_and_finds_open_groups_alone(
 
 
 def test_no_role_reads_a_conversation_of_others(node: Harness) -> None:
-    ann, bob = person(node), person(node)
+    ann = person(node)
+    bob = person(node)
     conversation = ann.post("messages/send", to=bob.user, text="a secret")[
         "conversation"
     ]
@@ -118,7 +118,8 @@ def test_no_role_reads_a_conversation_of_others(node: Harness) -> None:
 def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(
     node: Harness, route: str, field: str
 ) -> None:
-    core, owner = node.node.core, person(node, "owner")
+    core = node.node.core
+    owner = person(node, "owner")
     secret = User(node, owner.token).post(
         "keys/create", scopes=["admin"], apps=["201"]
     )["secret"]
@@ -157,7 +158,9 @@ def test_keys_of_an_owner_end_with_the_role(node: Harness, end: str) -> None:
 
 
 def test_a_bot_is_muted_and_banned_with_its_owner(node: Harness) -> None:
-    ann, bob, keyed = person(node), person(node), back_end(node)
+    ann = person(node)
+    bob = person(node)
+    keyed = back_end(node)
     id, token = bots_of(node.node.core).bots.create("201", ann.user, "")
     bot = User(node, token, id.account.user, "201")
 
@@ -177,7 +180,8 @@ def test_a_bot_is_muted_and_banned_with_its_owner(node: Harness) -> None:
 
 
 def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> None:
-    ann, owner = person(node, name="ann_locked"), person(node, "owner")
+    ann = person(node, name="ann_locked")
+    owner = person(node, "owner")
     bot = User(
         node, bots_of(node.node.core).bots.create("201", ann.user, "")[1], app="201"
     )
@@ -210,11 +214,9 @@ def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> Non
 
 
 def test_a_banned_user_gets_no_token(node: Harness) -> None:
-    ann, keyed, login = (
-        person(node, name="ann_banned"),
-        back_end(node),
-        {"login": "ann_banned"},
-    )
+    ann = person(node, name="ann_banned")
+    keyed = back_end(node)
+    login = {"login": "ann_banned"}
     keyed.post("ban", users=[ann.user], seconds=3600, reason="spam")
     status, document = User(node, "", app="201").ask(
         "POST", "accounts/login", {**login, "password": PASSWORD}
@@ -229,11 +231,9 @@ def test_a_banned_user_gets_no_token(node: Harness) -> None:
 
 
 def test_a_lock_is_lifted_with_all_else_by_those_above(node: Harness) -> None:
-    ann, owner, moderator = (
-        person(node),
-        person(node, "owner"),
-        person(node, "moderator"),
-    )
+    ann = person(node)
+    owner = person(node, "owner")
+    moderator = person(node, "moderator")
     keyed = back_end(node)
     for user in (ann, owner):
         keyed.post("accounts/lock", user=user.user, seconds=60, reason="spam")
@@ -246,7 +246,8 @@ def test_a_lock_is_lifted_with_all_else_by_those_above(node: Harness) -> None:
 
 
 def test_the_end_of_a_lock_leaves_a_longer_ban(node: Harness) -> None:
-    ann, keyed = person(node), back_end(node)
+    ann = person(node)
+    keyed = back_end(node)
     keyed.post("ban", users=[ann.user], seconds=3600)
     keyed.post("accounts/lock", user=ann.user, seconds=60)
     keyed.post("accounts/unlock", user=ann.user)
@@ -258,7 +259,8 @@ def test_the_end_of_a_lock_leaves_a_longer_ban(node: Harness) -> None:
 def test_an_owner_changes_what_does_not_let_others_in(node: Harness) -> None:
     keyed = User(node, ALL.key)
     keyed.post("apps/create", app="shop", settings={"account_tokens": "required"})
-    owner, moderator = person(node, "owner", "shop"), person(node, "moderator", "shop")
+    owner = person(node, "owner", "shop")
+    moderator = person(node, "moderator", "shop")
     shown = owner.post("apps/set", settings={"login_policy": "single", "webhook": HOOK})
     assert (shown["login_policy"], shown["webhook"]["url"]) == (
         "single",

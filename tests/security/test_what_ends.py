@@ -60,7 +60,8 @@ class Scene:
     def __init__(self, nodes: Nodes) -> None:
         self.codes: list[int] = []  # with which streams of events have ended
         first, self.second = nodes.servers
-        self.app = app = f"77{next(_numbers)}"
+        app = f"77{next(_numbers)}"
+        self.app = app
         self.keyed, self.operator = User(first, KEY, app=app), User(first, KEY)
         notify = {"after_seconds": 0, "again_seconds": 0}
         of_app = {

@@ -104,7 +104,8 @@ class Reader(threading.Thread):
         self.read: list[str] = []
         self.problems: list[str] = []
         self.over = threading.Event()
-        self._nodes, self._channel = nodes, channel
+        self._nodes = nodes
+        self._channel = channel
         self._position: dict[str, Any] = {}
         self._cursor = 0
 

@@ -69,7 +69,10 @@ def main(arguments: Sequence[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     """Run healthy worlds. Returns the number of those with findings."""
     focus = tuple(filter(None, options.focus.split(",")))
-    failed, hours, used, worlds = 0, 0.0, 0.0, 0
+    failed = 0
+    hours = 0.0
+    used = 0.0
+    worlds = 0
     seeds = (
         map(int, options.seeds.split(","))
         if options.seeds
@@ -79,11 +82,9 @@ def _run(options: argparse.Namespace) -> int:
         if used > options.seconds:
             break
         result = _run_one(seed, options.minutes or _MINUTES, focus, options)
-        used, hours, worlds = (
-            used + result.took,
-            hours + result.seconds / 3600,
-            worlds + 1,
-        )
+        used = used + result.took
+        hours = hours + result.seconds / 3600
+        worlds = worlds + 1
         failed += bool(result.findings)
         _print(result)
     print(
@@ -97,7 +98,8 @@ def _look_for(name: str, options: argparse.Namespace) -> bool:
     """Look for a bug; whether it was found."""
     bug = BUGS[name]
     first = bug.seed if options.known else options.seed
-    used, hours = 0.0, 0.0
+    used = 0.0
+    hours = 0.0
     for seed in range(
         first, first + (1 if options.known else max(options.worlds, 1000))
     ):
@@ -107,7 +109,8 @@ def _look_for(name: str, options: argparse.Namespace) -> bool:
         result = _run_one(
             seed, options.minutes or bug.minutes, focus, options, name, bug.pace
         )
-        used, hours = used + result.took, hours + result.seconds / 3600
+        used = used + result.took
+        hours = hours + result.seconds / 3600
         if result.findings:
             print(
                 f"{name}: seed {seed}, {used:.1f} CPU seconds, {hours:.2f} cluster-hours"

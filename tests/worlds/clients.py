@@ -81,7 +81,8 @@ class Answer:
         return self._call is None
 
     def set_result(self, reply: Reply | None) -> None:
-        call, self._call = self._call, None
+        call = self._call
+        self._call = None
         if call is not None:
             call(reply)
 
@@ -132,7 +133,8 @@ class Client:
             self.world.loop.call_later(0.3, self.world.clients, self._failed, None)
             return
         node = self.random.choice(nodes)
-        self.wire = wire = Wire(self, node)
+        wire = Wire(self, node)
+        self.wire = wire
         self.world.loop.call_later(5.0, self.world.clients, self._failed, wire)
 
     def _failed(self, wire: Wire | None) -> None:
@@ -203,7 +205,8 @@ class Client:
 
     def pump(self) -> None:
         """Send what is due, take what came, and set the next tick."""
-        core, now = self.core, self.world.now
+        core = self.core
+        now = self.world.now
         while (event := core.take()) is not None:
             self.take(event)
         if self.wire is not None and self.wire.is_open:
@@ -227,7 +230,8 @@ class Client:
     def _tick(self, number: int) -> None:
         if number != self._ticks or not self.is_wanted:
             return
-        core, now = self.core, self.world.now
+        core = self.core
+        now = self.world.now
         if core.state is State.WAITING:
             if now >= core.deadline:
                 core.start(now)

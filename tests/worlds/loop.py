@@ -94,11 +94,14 @@ class Timer:
     def _start(
         self, after: float, callback: Callable[..., object], args: tuple[Any, ...]
     ) -> None:
-        self.callback, self.args, self.owner = callback, args, self._loop.current
+        self.callback = callback
+        self.args = args
+        self.owner = self._loop.current
         self.number = self._loop.push(after, self)
 
     def stop(self) -> None:
-        self.callback, self.args = None, ()
+        self.callback = None
+        self.args = ()
 
     close = stop
 
@@ -140,7 +143,8 @@ class Watcher:
         self.owner = loop.current
 
     def start(self, callback: Callable[..., object], *args: Any, **_: Any) -> None:
-        self._call, self.owner = (callback, args), self._loop.current
+        self._call = (callback, args)
+        self.owner = self._loop.current
         if self._fd >= 0:
             self._loop.watchers[self._fd] = self
             self._loop.look(self._fd)
@@ -229,7 +233,13 @@ class VirtualLoop:
     def never(self, *_: Any, **__: Any) -> Watcher:
         return Watcher(self)
 
-    async_ = fork = signal = idle = prepare = check = child = never
+    async_ = never
+    fork = async_
+    signal = async_
+    idle = async_
+    prepare = async_
+    check = async_
+    child = async_
 
     def now(self) -> float:
         return EPOCH + self._turn_began + self.current.skew
@@ -274,7 +284,8 @@ class VirtualLoop:
     def acting(self, owner: Owner) -> Iterator[None]:
         """What is scheduled in the block belongs to ``owner``. The block must
         not switch."""
-        before, self.current = self.current, owner
+        before = self.current
+        self.current = owner
         try:
             yield
         finally:
@@ -285,7 +296,9 @@ class VirtualLoop:
     ) -> None:
         """Call as ``owner``, at exactly this time, unless it has died."""
         timer = Timer(self, seconds, 0.0)
-        timer.callback, timer.args, timer.owner = call, args, owner
+        timer.callback = call
+        timer.args = args
+        timer.owner = owner
         timer.number = self._push(self.clock + seconds, timer)
 
     def kill(self, owner: Owner) -> None:
@@ -301,7 +314,8 @@ class VirtualLoop:
     def resume(self, owner: Owner) -> None:
         """Continue it."""
         owner.paused = False
-        waiting, owner.waiting = owner.waiting, []
+        waiting = owner.waiting
+        owner.waiting = []
         for entry in waiting:
             if isinstance(entry, Callback):
                 self._callbacks.append(entry)
@@ -352,7 +366,8 @@ class VirtualLoop:
             self._run(owner, *due)
 
     def _call(self, entry: Callback) -> None:
-        callback, args = entry.callback, entry.args
+        callback = entry.callback
+        args = entry.args
         if callback is None or args is None:
             return
         if not entry.owner.alive:

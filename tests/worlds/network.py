@@ -65,7 +65,8 @@ class Route:
 
     def mend(self) -> None:
         self.cut_at = None
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._waiting = []
         for number, (owner, call, args) in enumerate(waiting):
             self.loop.call_later(0.001 + number * 1e-6, owner, call, *args)
 
@@ -294,9 +295,8 @@ class SimRpc:
         other, there, _ = reach
         pipe = self._pipes.get(other.data_address)
         if pipe is None or pipe.owner is not other.owner:
-            pipe = self._pipes[other.data_address] = Pipe(
-                there, other.owner, other.accept
-            )
+            pipe = Pipe(there, other.owner, other.accept)
+            self._pipes[other.data_address] = pipe
         pipe.send(self.epoch, lease.epoch, item)
         return True
 

@@ -6,30 +6,39 @@ from typing import Final
 
 NODES: Final = 3
 FAULTS: Final = (
-    *("crash", "drain", "pause", "stall"),
-    *("cut redis", "cut redis one way", "cut nodes", "cut nodes one way"),
-    *(
-        "cut database",
-        "cut database one way",
-        "slow redis",
-        "slow nodes",
-        "slow database",
-    ),
-    *("redis restarts", "redis loses a second", "redis loses all", "machines restart"),
-    *("database restarts", "database loses answers", "clock jumps", "clients are cut"),
+    "crash",
+    "drain",
+    "pause",
+    "stall",
+    "cut redis",
+    "cut redis one way",
+    "cut nodes",
+    "cut nodes one way",
+    "cut database",
+    "cut database one way",
+    "slow redis",
+    "slow nodes",
+    "slow database",
+    "redis restarts",
+    "redis loses a second",
+    "redis loses all",
+    "machines restart",
+    "database restarts",
+    "database loses answers",
+    "clock jumps",
+    "clients are cut",
 )
 WORK: Final = (
-    *(
-        "messages",
-        "burst of messages",
-        "notes",
-        "pushes",
-        "claims",
-        "retries",
-        "publications",
-        "logins",
-    ),
-    *("subscriptions", "reads"),
+    "messages",
+    "burst of messages",
+    "notes",
+    "pushes",
+    "claims",
+    "retries",
+    "publications",
+    "logins",
+    "subscriptions",
+    "reads",
 )
 LOSES: Final = "database loses commits"
 """A fault that is only in worlds of its own: what was acknowledged may be lost
@@ -75,10 +84,8 @@ def plan_of(
         some.append(LOSES)
     work: tuple[str, ...] = WORK
     if focus:
-        some, work = (
-            [name for name in focus if name not in WORK],
-            tuple(name for name in focus if name in WORK),
-        )
+        some = [name for name in focus if name not in WORK]
+        work = tuple(name for name in focus if name in WORK)
     pace = pace if focus else random.choice((6.0, 20.0, 60.0))
     means = {name: random.uniform(6, 15) * pace for name in some}
     slowness = 2.0 * pace if focus else 3.0

@@ -86,7 +86,8 @@ class SimRedis:
         """Execute a command; the bytes of its reply, behind reports of keys
         that changed."""
         self._changed.clear()
-        caching, connection.caching = connection.caching, False
+        caching = connection.caching
+        connection.caching = False
         try:
             reply = self._command(connection, words)
         except Refusal as refusal:
@@ -123,7 +124,8 @@ class SimRedis:
 
     def _load(self, text: bytes) -> Any:
         digest = sha1(text, usedforsecurity=False).hexdigest().encode()
-        script = self._scripts[digest] = _LUA.compile(text)
+        script = _LUA.compile(text)
+        self._scripts[digest] = script
         return script
 
     def call(self, name: str, words: list[bytes]) -> Any:
@@ -166,7 +168,8 @@ class SimRedis:
         return sum(self._get(key) is not None for key in keys)
 
     def _set(self, key: bytes, value: bytes, *options: bytes) -> Any:
-        before, words = self._get(key), [each.upper() for each in options]
+        before = self._get(key)
+        words = [each.upper() for each in options]
         if b"NX" in words and before is not None:
             return None
         self._put(key, value)
@@ -225,7 +228,8 @@ class SimRedis:
             self._put(key, value)
         return len(gone)
 
-    _srem = _zrem = _hdel
+    _srem = _hdel
+    _zrem = _srem
 
     def _hlen(self, key: bytes) -> int:
         return len(self._get_value(key, dict))
@@ -282,11 +286,9 @@ class SimRedis:
         return _OK
 
     def _lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
-        value, begin, end = (
-            self._get_value(key, list),
-            int(float(first)),
-            int(float(last)),
-        )
+        value = self._get_value(key, list)
+        begin = int(float(first))
+        end = int(float(last))
         begin = max(0, len(value) + begin) if begin < 0 else begin
         return list(value[begin : (len(value) + end if end < 0 else end) + 1])
 
@@ -302,7 +304,8 @@ class _Lua:
     """Runs scripts as Redis does."""
 
     def __init__(self) -> None:
-        self._runtime = runtime = lua51.LuaRuntime(encoding=None, register_eval=False)  # type: ignore[call-arg]
+        runtime = lua51.LuaRuntime(encoding=None, register_eval=False)
+        self._runtime = runtime  # type: ignore[call-arg]
         self._call: Callable[[str, list[bytes]], Any]
         calls = {b"call": self._redis_call, b"pcall": self._redis_call}
         runtime.globals()[b"redis"] = runtime.table_from(calls)
@@ -415,7 +418,8 @@ class SimConnection:
             self.end(data is not None)
             return
         self._reader.feed(data)
-        self._parts = parts = []
+        parts = []
+        self._parts = parts
         while (words := self._reader.gets()) is not _INCOMPLETE:
             parts.append(self._server.execute(self, words))
         self._parts = None
@@ -453,7 +457,8 @@ class RedisClients:
     def connect(self, _address: object, _seconds: float) -> SimRedisSocket:
         """An open connection. Switches."""
         owner = self.loop.current
-        there, back = self.route(owner.name, "redis"), self.route("redis", owner.name)
+        there = self.route(owner.name, "redis")
+        back = self.route("redis", owner.name)
         while there.cut_at is not None or back.cut_at is not None:
             gevent.sleep(0.1)  # until the time limit
         gevent.sleep(there.delay() + back.delay())

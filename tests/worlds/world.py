@@ -57,7 +57,8 @@ _LONG_SECONDS: Final = 5.0
 """A push that nothing delays takes less."""
 _NOTICED_SECONDS: Final = 1.5
 """By then a node has noticed that Redis does not answer."""
-_PUSH, _LOG = "101", "102"
+_PUSH = "101"
+_LOG = "102"
 
 
 class SimNode:
@@ -98,12 +99,14 @@ class SimNode:
             if owner is self.owner and owner.alive:
                 world.loop.call_later(2.0, world.world, self._restart, owner)
             return
-        self.node, self.serves = node, True
+        self.node = node
+        self.serves = True
 
     def kill(self) -> None:
         """End the process at once."""
         self.serves = False
-        node, self.node = self.node, None
+        node = self.node
+        self.node = None
         self.world.loop.kill(self.owner)
         if node is not None:
             node.core.node.data.abandon()
@@ -178,7 +181,9 @@ def _nothing(*_: object) -> None:
 class _NoCollector:
     """In place of the garbage collector, which stands still here."""
 
-    collect = freeze = set_threshold = staticmethod(_nothing)
+    collect = staticmethod(_nothing)
+    freeze = collect
+    set_threshold = collect
 
 
 @dataclass
@@ -333,7 +338,8 @@ class Simulation:
         errors = seams.Errors(self.findings, loop)
         logging.getLogger("imserver").addHandler(errors)
         self.loop.call_later(1.0, self.world, self._look)
-        self.script = script = gevent.spawn(self._script)
+        script = gevent.spawn(self._script)
+        self.script = script
         script.join()
         if script.exception is not None:
             self.findings.append(
@@ -736,7 +742,8 @@ class Simulation:
 
     def _do_cut(self, step: Step, target: str) -> None:
         """Cut the routes between a node and a place, or one of both."""
-        node, seconds = self._node(step), 0.05 + step.amount**2 * 25.0
+        node = self._node(step)
+        seconds = 0.05 + step.amount**2 * 25.0
         target, _, one_way = target.partition(" ")
         there = (
             node.owner.name,
@@ -893,7 +900,8 @@ class Simulation:
             for conversation, members in self.conversations.items():
                 number = self.ask("reader", "read", f"c{conversation}", whole=True)
                 rows: list[list[Any]] = []
-                before, more = 0, True
+                before = 0
+                more = True
                 while more:
                     entries, more = log.entries.history(
                         _LOG, members[0], conversation, before, 100

@@ -106,7 +106,9 @@ class Absences(Struct, frozen=True):
     def _look_at(self, feed: Feed, work: _Work) -> None:
         """Note who is offline, or add the events that are due, unless the users
         have come or read."""
-        app, events, window = feed.app, self.feeds.events, feed.noting
+        app = feed.app
+        events = self.feeds.events
+        window = feed.noting
         if work.due:
             reported, over = self._decide(app, work.due)
             self.feeds.added(
@@ -166,7 +168,8 @@ class Absences(Struct, frozen=True):
             app, list({each.conversation for each in due})
         )
         conversations = {conversation.id: conversation for conversation in states}
-        reported, over = [], []
+        reported = []
+        over = []
         for absence, here in zip(due, online.users, strict=True):
             entry = entries.get(absence.entry)
             if here or entry is None or absence.user in bots:

@@ -201,7 +201,8 @@ def log(
     """
     text = read_cursor(after)
     entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
-    entry_id, event_id = _number("after", entry), _number("after", event)
+    entry_id = _number("after", entry)
+    event_id = _number("after", event)
     feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
@@ -214,10 +215,8 @@ def log(
         call.app, entries, rows, feeds.node(), feed.receiver.events, limit, 1 << 20
     )
     if page.is_full:
-        entry_id, event_id = (
-            max(entry_id, page.last_entry),
-            max(event_id, page.last_row),
-        )
+        entry_id = max(entry_id, page.last_entry)
+        event_id = max(event_id, page.last_row)
     else:
         entry_id = entries[-1].id if entries else entry_id
         event_id = rows[-1].id if rows else event_id
@@ -307,7 +306,8 @@ def webhooks(
     page by page. Nodes keep the last 20 answers of each app in memory.
     """
     if app:
-        names, following = [call.app], ""
+        names = [call.app]
+        following = ""
     else:
         after = read_cursor(cursor) or ""
         behind = [
@@ -371,7 +371,8 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
 
     The event is signed as all are, and does not wait behind others.
     """
-    feed, answers = api.webhooks.feeds.feeds.get(call.app), api.webhooks.feeds.answers
+    feed = api.webhooks.feeds.feeds.get(call.app)
+    answers = api.webhooks.feeds.answers
     if feed is None or not feed.receiver.url:
         raise ApiProblem.invalid(
             "The app has no `webhook.url`, or no secret to sign with"

@@ -190,7 +190,8 @@ class BackEndRequests(BackEnds):
         """Ask for a connection, and return the result. Switches, at most for
         ``back_ends.seconds``. Raises :class:`BackEndUnavailable` and
         :class:`BackEndRefused`."""
-        asking, hook = self._asking[call], self.hooks.get(app)
+        asking = self._asking[call]
+        hook = self.hooks.get(app)
         self.asked[app] += 1
         try:
             if hook is None or call not in hook.urls:
@@ -227,7 +228,8 @@ class BackEndRequests(BackEnds):
     def _client(self, connection: Connection) -> dict[str, Any]:
         """The part of each request that is about its client. ``protocol`` is
         the dialect, or the codec of one that has several."""
-        dialect, state = connection.encoding.dialect, connection.dialect_state
+        dialect = connection.encoding.dialect
+        state = connection.dialect_state
         facts = None if state is None else state.facts
         protocol = dialect.name
         if dialect.subprotocol:

@@ -119,7 +119,8 @@ def webhook(
 ) -> Iterator[Finding]:
     """Send a test event to the back end of an app."""
     app = tenants.resolve(name)
-    tenant, label = tenants.find(app), f"webhook of {name}"
+    tenant = tenants.find(app)
+    label = f"webhook of {name}"
     if tenant is None:
         yield Finding(
             "fail",
@@ -158,7 +159,8 @@ def webhook(
         "time": now,
         "node": "doctor",
     }
-    receiver, outgoing = Receiver(app, url, secret, frozenset()), Outgoing()
+    receiver = Receiver(app, url, secret, frozenset())
+    outgoing = Outgoing()
     began = perf_counter()
     try:
         status, answer = outgoing.post(
@@ -195,12 +197,11 @@ def webhook(
 
 def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
     address = urlsplit(url)
-    host, port = (
-        address.hostname or "",
-        address.port or (443 if address.scheme == "https" else 80),
-    )
+    host = address.hostname or ""
+    port = address.port or (443 if address.scheme == "https" else 80)
     if problem.is_refused:
-        what, mend = "it refuses connections: no program listens there", "curl -v {url}"
+        what = "it refuses connections: no program listens there"
+        mend = "curl -v {url}"
     else:
         what, mend = next(
             (

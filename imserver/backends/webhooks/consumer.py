@@ -168,7 +168,8 @@ class Consumer(Generic[Batch]):
     def stop(self) -> None:
         """Deliver nothing more. Never switches."""
         self._has_ended = True
-        greenlet, self._greenlet = self._greenlet, None
+        greenlet = self._greenlet
+        self._greenlet = None
         if greenlet is not None:
             greenlet.kill(block=False)
 

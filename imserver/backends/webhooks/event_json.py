@@ -60,7 +60,8 @@ def page_of(
     One event may have more than ``limit_bytes``. The time of an entry may be
     that of a client's clock, so one in the future counts as now.
     """
-    page, now = Page(), int(time())
+    page = Page()
+    now = int(time())
     of_log = [
         (event, entry.id, 0)
         for entry in entries
@@ -131,7 +132,8 @@ def of_entry(
     """The event of an entry; None if it has none, or an unwanted one. Back ends
     send without a sender; their messages have none. What closes a question is
     ``ask_closed``, else a message as any press."""
-    id, time = f"{LOG_PREFIX}{entry.id}", entry.time_ms // 1000
+    id = f"{LOG_PREFIX}{entry.id}"
+    time = entry.time_ms // 1000
     if entry.kind in _GROUP_KINDS:
         if "group" not in wanted:
             return None
@@ -148,7 +150,8 @@ def of_entry(
 def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
     """The event of an entry for a bot, which may read it. Messages of back ends
     have events, too."""
-    id, time = f"{LOG_PREFIX}{entry.id}", entry.time_ms // 1000
+    id = f"{LOG_PREFIX}{entry.id}"
+    time = entry.time_ms // 1000
     if entry.kind in _GROUP_KINDS:
         body = encode(id, "group", app, time, node, {"bot": bot, **_group_facts(entry)})
     else:
@@ -183,7 +186,8 @@ def _message_event(
     else:
         event.group = str(entry.conversation)
     event.text = seen.text or ""
-    event.data, event.base64 = seen.data, seen.base64
+    event.data = seen.data
+    event.base64 = seen.base64
     event.client_msg_id = entry.client_msg_id
     event.about = entry.about
     event.meta = seen.meta

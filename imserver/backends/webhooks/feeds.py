@@ -191,7 +191,8 @@ class Feeds(Service, dict=True):
             for consumer in feed.consumers:
                 consumer.retry()
         else:
-            feed = self.feeds[app] = Feed(app, receiver)
+            feed = Feed(app, receiver)
+            self.feeds[app] = feed
             if not self.store.has_database:
                 feed.begin = 0
             self._changed.set()
@@ -302,7 +303,8 @@ class Feeds(Service, dict=True):
         """Begin to deliver a feed where its last owner has ended."""
         feed.entries = LogWindow(partial(self.entries_after, feed.app), row.entry_id)
         feed.noting = LogWindow(partial(self.entries_after, feed.app), row.noted_id)
-        feed.event_id, feed.event_head = row.event_id, row.last_id
+        feed.event_id = row.event_id
+        feed.event_head = row.last_id
         feed.saved = feed.positions
         feed.has_retries = True
         feed.next_due = 0
@@ -340,7 +342,8 @@ class Feeds(Service, dict=True):
         """Learn the new ends of the feeds that this node delivers. Switches.
         Raises StorageUnavailable."""
         if self._online:
-            users, self._online = self._online, set()
+            users = self._online
+            self._online = set()
             try:
                 self.events.came_online(users)
             except StorageUnavailable:
@@ -558,7 +561,8 @@ class Feeds(Service, dict=True):
         """Try the events again that were put aside: of each user the first
         one."""
         feed.waiting = self.events.waiting_users(feed.app)
-        now, deadline = int(time()), monotonic() + RETRY_SECONDS
+        now = int(time())
+        deadline = monotonic() + RETRY_SECONDS
         while feed.waiting and not sender.failures:
             rows = self.events.due_retries(feed.app, now, now + MAX_RETRY_SECONDS, 50)
             if not rows:
@@ -624,7 +628,8 @@ class _Batch:
         """
         page = Page([], True)
         for event in self._page.events:
-            number, is_row = _number_of(event), _is_row(event)
+            number = _number_of(event)
+            is_row = _is_row(event)
             if (event.time if is_row else stored_at.get(number, 0)) >= before:
                 break
             page.events.append(event)

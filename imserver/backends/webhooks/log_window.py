@@ -92,7 +92,8 @@ class LogWindow:
         raises StorageUnavailable."""
         limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
-            head, page = self.head, self._read(self._end, self.page)
+            head = self.head
+            page = self._read(self._end, self.page)
             # A commit that continues the window may have come while this was
             # read.
             self._add([entry for entry in page if entry.id > self._end])
@@ -248,7 +249,9 @@ class LogHooks(Service, Generic[H], dict=True):
         """Take or renew the lease, and learn which webhooks there are."""
         if not self.store.has_database:
             return
-        since, hooks, name = monotonic(), self.owner.hooks(), self.lease_name
+        since = monotonic()
+        hooks = self.owner.hooks()
+        name = self.lease_name
         is_granted = bool(hooks) and name in self.events.claim(
             {name: 0}, self.node(), DeliveryLease.SECONDS
         )
@@ -307,7 +310,8 @@ class LogHooks(Service, Generic[H], dict=True):
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
         self.work.end()
-        senders, self.senders = list(self.senders.values()), {}
+        senders = list(self.senders.values())
+        self.senders = {}
         try:
             Consumer.stop_all([sender.consumer for sender in senders])
             if senders:
@@ -340,7 +344,8 @@ class HookSender(Generic[H]):
         if head > window.head:
             if self._has_looked and not has_more:
                 window.committed(window.head + 1, head, ())
-            self._has_looked, window.head = True, head
+            self._has_looked = True
+            window.head = head
         if window.count:
             self.consumer.wake()
 

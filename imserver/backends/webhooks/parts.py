@@ -161,7 +161,9 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
     """Let the webhooks have the settings and secrets of all apps."""
 
     def take(tenant: Tenant, secret: bytes) -> None:
-        app, hook, back_ends = tenant.name, tenant.webhook, tenant.back_ends
+        app = tenant.name
+        hook = tenant.webhook
+        back_ends = tenant.back_ends
         review = ReviewHook(
             app,
             hook.review_url,
@@ -225,8 +227,10 @@ def build(core: Core) -> Parts:
         from imserver.backends.webhooks.absences import Absences
         from imserver.plugin.messages import MessageLog, MessageServices
 
-        store, accounts = core.store, core.accounts
-        is_up, those_of = core.registry.healthy, accounts.those_of
+        store = core.store
+        accounts = core.accounts
+        is_up = core.registry.healthy
+        those_of = accounts.those_of
         absences = Absences(webhooks.feeds, core.presence, is_up, store, those_of)
         webhooks.feeds.attach(store.part(MessageLog), absences.consumer)
         core.service(MessageServices).observers.append(webhooks)

@@ -140,7 +140,9 @@ class Receiver(Struct, frozen=True):
     ) -> PostProblem | None:
         """As :meth:`post`, and note the answer. Returns why it failed; None: it
         is delivered."""
-        problem, status, began = None, 0, monotonic()
+        problem = None
+        status = 0
+        began = monotonic()
         try:
             status = self.post(outgoing, body, delivery)
             if not 200 <= status < 300:
@@ -377,9 +379,8 @@ class Asking(Service):
         """Log a problem, not too often."""
         warning = self._warnings.get(app)
         if warning is None:
-            warning = self._warnings[app] = RateLimitedLog(
-                log, f"{self.setting} of %s: %s"
-            )
+            warning = RateLimitedLog(log, f"{self.setting} of %s: %s")
+            self._warnings[app] = warning
         warning(app, problem)
 
 
@@ -423,7 +424,9 @@ class Authoriser:
         false}``, 401 or 403 refuse it.
         """
         self.asked[where.app] += 1
-        asking, answer, body = self._asking, None, msgspec.json.encode(facts)
+        asking = self._asking
+        answer = None
+        body = msgspec.json.encode(facts)
         try:
             with asking.counting(where.app, "logins"):
                 reply = asking.post(

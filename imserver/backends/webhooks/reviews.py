@@ -162,7 +162,8 @@ class ReviewRequests(Reviews):
             or len(batch.questions) >= BATCH_EVENTS
             or batch.size + len(question.body) > BATCH_BYTES
         ):
-            batch = self._open[app] = _Batch(hook)
+            batch = _Batch(hook)
+            self._open[app] = batch
             gevent.spawn(self._ask, batch)
         batch.questions.append(question)
         batch.size += len(question.body)
@@ -310,15 +311,11 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     if (answer.text is UNSET) == (answer.data is UNSET):
         raise ValueError("it has one of text and data")
     if answer.text is not UNSET:
-        kind, body = (
-            answer.type or (question.type if question.is_text else "text"),
-            answer.text.encode(),
-        )
+        kind = answer.type or (question.type if question.is_text else "text")
+        body = answer.text.encode()
     else:
-        kind, body = (
-            answer.type or (question.type if not question.is_text else "custom"),
-            bytes(answer.data),  # type: ignore[arg-type]
-        )
+        kind = answer.type or (question.type if not question.is_text else "custom")
+        body = bytes(answer.data)
         if kind == "text":
             raise ValueError("data is not text")
         msgspec.json.decode(body)  # it was skipped over so far

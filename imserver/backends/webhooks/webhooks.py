@@ -122,7 +122,8 @@ class Webhooks(Observer):
         switches."""
         parts = []
         for app in apps:
-            queue, feed = self.queues.get(app), self.feeds.feeds.get(app)
+            queue = self.queues.get(app)
+            feed = self.feeds.feeds.get(app)
             is_sending = feed is not None and feed.owned and bool(feed.receiver.url)
             failures = (
                 feed.sender.failures

@@ -16,7 +16,8 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
-    messaging, messages = None, None
+    messaging = None
+    messages = None
     if "messages" in core.features:
         # They import the messenger.
         from imserver.dialects.action.stored import ActionMessages

@@ -82,7 +82,8 @@ class ActionAcks(Service, dict=True):
             return
         state = connection.dialect_state
         if not isinstance(state, AckedState):
-            state = connection.dialect_state = AckedState()
+            state = AckedState()
+            connection.dialect_state = state
         if state.unacked is None:
             state.unacked = self.messaging.ack_tracker.unacked()
             connection.encoding = connection.encoding.with_dialect(_ACKED)
@@ -142,7 +143,8 @@ class ActionAcks(Service, dict=True):
         Never switches."""
         unacked = acked_state(connection).unacked
         events = [] if unacked is None else unacked.clear()
-        app, user = connection.app, connection.user
+        app = connection.app
+        user = connection.user
         if app is not None and user is not None:
             for event in events:
                 self._pending.add(
@@ -164,7 +166,8 @@ class ActionAcks(Service, dict=True):
             self._node_messages.broadcast(awaited)
 
     def _await(self, awaited: Awaited) -> None:
-        key, now = (awaited.app, awaited.user), self.clock()
+        key = (awaited.app, awaited.user)
+        now = self.clock()
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
         while len(self._awaited) > 100_000 or next(iter(self._awaited.values())) <= now:

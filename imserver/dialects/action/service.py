@@ -95,10 +95,8 @@ class ActionService:
         After the answer 200, messages to the user and to the room reach this
         connection.
         """
-        acked, acks = (
-            acked_state(connection).unacked is not None,
-            command.acks and self._acks.available,
-        )
+        acked = acked_state(connection).unacked is not None
+        acks = command.acks and self._acks.available
         if acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
@@ -107,7 +105,8 @@ class ActionService:
         if code != ReplyCode.OK:
             return Reply(code)
         app, user = app_and_user(connection)
-        messages, tenant = self._stored_in(app), self._tenants.get(app)
+        messages = self._stored_in(app)
+        tenant = self._tenants.get(app)
         members = {} if tenant is None else tenant.room_members
         # in which the user is stored
         rooms = [name for name, users in members.items() if user in users]

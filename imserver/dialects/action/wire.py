@@ -90,12 +90,11 @@ _decode_say = msgspec.json.Decoder(_SayData).decode
 
 def _login(data: bytes, _seq: str) -> ActionLogin:
     fields = Fields.of(data)
-    user, peer, room = (
-        fields.text("userid"),
-        fields.text("touid"),
-        fields.text("groupsid"),
-    )
-    token, app = fields.text("token"), fields.number("appid")
+    user = fields.text("userid")
+    peer = fields.text("touid")
+    room = fields.text("groupsid")
+    token = fields.text("token")
+    app = fields.number("appid")
     acks = fields.values.get("acks") is True
     if user == NOBODY or not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(ReplyCode.BAD_USER)
@@ -210,7 +209,8 @@ class ActionDialect(Dialect):
         if message.kind != "message":
             return None
         seq = message.message_meta().seq
-        text, name = message.body.decode("utf-8", "replace"), seq or str(message.id)
+        text = message.body.decode("utf-8", "replace")
+        name = seq or str(message.id)
         event = Event(
             "msg",
             message.sender,

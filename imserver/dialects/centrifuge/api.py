@@ -76,7 +76,8 @@ MOST_VALUES_OF_COMMAND: Final = 200_000
 becomes a dict."""
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
-_MIN_CODE, _MAX_CODE = 3000, 4999
+_MIN_CODE = 3000
+_MAX_CODE = 4999
 
 
 class MethodFailed(Exception):
@@ -271,7 +272,8 @@ def _channel_of(name: str) -> str:
 
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
     """The error, with the limit that was exceeded."""
-    text, code = str(refused), REFUSALS[refused.reason].code
+    text = str(refused)
+    code = REFUSALS[refused.reason].code
     return _error(
         code, "" if text == refused.reason or code == codes.INTERNAL else text
     )
@@ -302,7 +304,8 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
             codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it"
         )
     api.channels.options.known(app, request.channel)
-    ids, since = _connections_of(api, app, request), request.recover_since
+    ids = _connections_of(api, app, request)
+    since = request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
     api.core.connections.join_each(
         app, ids, request.channel, msgspec.msgpack.encode(about), position
@@ -324,7 +327,8 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
             channel for each in rows if each is not None for channel in each.channels
         )
     for channel in channels:
-        code, part = codes.UNSUBSCRIBED_BY_SERVER, ChannelPart(channel)
+        code = codes.UNSUBSCRIBED_BY_SERVER
+        part = ChannelPart(channel)
         event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=part)
         for connection, left in zip(
             ids, connections.leave_each(app, ids, channel), strict=True
@@ -362,7 +366,8 @@ def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
         if request.expired:
             connections.close(app, connection, CloseCode.TOKEN_INVALID)
         else:
-            end, info = token_end(0, request.expire_at), bytes_of(request.info)
+            end = token_end(0, request.expire_at)
+            info = bytes_of(request.info)
             connections.query(
                 connection,
                 "refresh",
@@ -478,14 +483,16 @@ def _matcher_of(pattern: str) -> Callable[[str], bool]:
 def alternatives_of(pattern: str) -> list[str]:
     """The patterns without ``{a,b}`` that together mean the same. Raises
     :class:`MethodFailed`."""
-    patterns, plain = [pattern], list[str]()
+    patterns = [pattern]
+    plain = list[str]()
     while patterns:
         one = patterns.pop()
         braces = re.search(r"\{([^{}]*)\}", one)
         if braces is None:
             plain.append(one)
         else:
-            before, after = one[: braces.start()], one[braces.end() :]
+            before = one[: braces.start()]
+            after = one[braces.end() :]
             patterns += [f"{before}{each}{after}" for each in braces[1].split(",")]
         if len(patterns) + len(plain) > MAX_ALTERNATIVES:
             raise MethodFailed(

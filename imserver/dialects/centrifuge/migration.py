@@ -82,14 +82,16 @@ class Migration:
         self.notes += self._options.notes_of_the_rest()
 
     def _convert(self, app: str) -> Document:
-        take, settings = self._options.take, dict[str, Any]()
+        take = self._options.take
+        settings = dict[str, Any]()
         settings["centrifuge"] = {"app": app}
         settings |= self._sections()
         self._logins()
         if limit := take("client.connection_limit", int, 0):
             settings.setdefault("limits", {})["max_connections"] = limit
         self._app["known_channels_only"] = True
-        self._app["channels"] = rows = self._channels()
+        rows = self._channels()
+        self._app["channels"] = rows
         self._own_channel(rows)
         self._proxies()
         if self._back_ends:
@@ -123,7 +125,8 @@ class Migration:
 
     def _sections(self) -> Document:
         """Addresses and limits of the node."""
-        take, seconds = self._options.take, self._options.seconds
+        take = self._options.take
+        seconds = self._options.seconds
         port = take("http_server.port", (int, str), 8000)
         host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
         if not str(port).isdecimal():
@@ -152,10 +155,8 @@ class Migration:
         addresses = take("engine.redis.address", (str, list), [])
         addresses = addresses if isinstance(addresses, list) else addresses.split(",")
         db = take("engine.redis.db", int, 0)
-        user, password = (
-            take("engine.redis.user", str, ""),
-            take("engine.redis.password", str, ""),
-        )
+        user = take("engine.redis.user", str, "")
+        password = take("engine.redis.password", str, "")
         if kind != "redis":
             if kind != "memory":
                 self._note("engine.type", "use Redis")
@@ -228,7 +229,8 @@ class Migration:
                 self._app["open"] = True
 
     def _tokens(self, where: str) -> list[Document]:
-        take, rows = self._options.take, list[Document]()
+        take = self._options.take
+        rows = list[Document]()
         if secret := take(f"{where}.hmac_secret_key", str, ""):
             option = f"{where}.hmac_secret_key"
             if len(secret.encode()) < MIN_SECRET_BYTES:
@@ -246,10 +248,8 @@ class Migration:
                 "if your back end signs with 384 or 512 bits, add an entry for that algorithm",
             )
         jwks = take(f"{where}.jwks_public_endpoint", str, "")
-        issuer, audience = (
-            take(f"{where}.issuer", str, ""),
-            take(f"{where}.audience", str, ""),
-        )
+        issuer = take(f"{where}.issuer", str, "")
+        audience = take(f"{where}.audience", str, "")
         claim = take(f"{where}.user_id_claim", str, "")
         if jwks and issuer and audience and "{{" not in jwks:
             row = {"issuer": issuer, "audience": audience, "jwks_url": jwks}
@@ -292,7 +292,8 @@ class Migration:
     def _own_channel(self, rows: Document) -> None:
         """Channels of users have the options of their namespace, but not its
         name."""
-        take, where = self._options.take, "client.subscribe_to_user_personal_channel"
+        take = self._options.take
+        where = "client.subscribe_to_user_personal_channel"
         enabled = take(f"{where}.enabled", bool, False)
         namespace = take(f"{where}.personal_channel_namespace", str, "")
         self._app["subscribe_to_own_channel"] = enabled
@@ -381,7 +382,8 @@ class Migration:
 
     def _history(self, where: str, options: Options, readers: str) -> Document:
         take = options.take
-        size, ttl = take("history_size", int, 0), options.seconds("history_ttl")
+        size = take("history_size", int, 0)
+        ttl = options.seconds("history_ttl")
         recovery = take("force_recovery", bool, False) | take(
             "allow_recovery", bool, False
         )

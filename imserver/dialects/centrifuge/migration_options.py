@@ -262,26 +262,23 @@ def rows_of(found: list[Any], option: str) -> Iterator[Document]:
 WITHOUT_NAMESPACE: Final = "channel.without_namespace"
 _PERSONAL: Final = "client.subscribe_to_user_personal_channel"
 _SECTIONS: Final = (
-    *(
-        "admin",
-        "channel",
-        "client",
-        "graphite",
-        "grpc_api",
-        "http_stream",
-        "log",
-        "opentelemetry",
-    ),
-    *(
-        "prometheus",
-        "shutdown",
-        "sse",
-        "uni_grpc",
-        "uni_http_stream",
-        "uni_sse",
-        "uni_websocket",
-    ),
-    *("usage_stats", "websocket"),
+    "admin",
+    "channel",
+    "client",
+    "graphite",
+    "grpc_api",
+    "http_stream",
+    "log",
+    "opentelemetry",
+    "prometheus",
+    "shutdown",
+    "sse",
+    "uni_grpc",
+    "uni_http_stream",
+    "uni_sse",
+    "uni_websocket",
+    "usage_stats",
+    "websocket",
 )
 """Sections with which the flat names of their options begin."""
 _PREFIXES: Final = (
@@ -296,34 +293,29 @@ _PREFIXES: Final = (
     *((f"{section}_", f"{section}.") for section in _SECTIONS),
 )
 _SWITCHES: Final = (
-    *(
-        "admin",
-        "debug",
-        "graphite",
-        "grpc_api",
-        "health",
-        "http_stream",
-        "opentelemetry",
-        "prometheus",
-    ),
-    *(
-        "sse",
-        "swagger",
-        "uni_grpc",
-        "uni_http_stream",
-        "uni_sse",
-        "uni_websocket",
-        "webtransport",
-    ),
+    "admin",
+    "debug",
+    "graphite",
+    "grpc_api",
+    "health",
+    "http_stream",
+    "opentelemetry",
+    "prometheus",
+    "sse",
+    "swagger",
+    "uni_grpc",
+    "uni_http_stream",
+    "uni_sse",
+    "uni_websocket",
+    "webtransport",
 )
 """Flat names that turn on the section of this name."""
 _OF_CLIENT: Final = (
-    *(
-        "allow_anonymous_connect_without_token",
-        "allowed_origins",
-        "disallow_anonymous_connection_tokens",
-    ),
-    *("ping_interval", "pong_timeout"),
+    "allow_anonymous_connect_without_token",
+    "allowed_origins",
+    "disallow_anonymous_connection_tokens",
+    "ping_interval",
+    "pong_timeout",
 )
 _NAMES: Final[Mapping[str, str]] = {
     **{name: f"{name}.enabled" for name in _SWITCHES},

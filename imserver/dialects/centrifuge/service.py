@@ -423,7 +423,8 @@ class CentrifugeService:
         app = unquote(segments[2]) if len(segments) > 3 else self._default_app
         # Names with a colon are those of other dialects' apps.
         app = "" if ":" in app else self._logins.resolve(app)
-        state = connection.dialect_state = CentrifugeState(app=app)
+        state = CentrifugeState(app=app)
+        connection.dialect_state = state
         headers = self._back_ends.headers_of(app, head.headers)
         if headers is not None:
             state.set_facts(intern(segments[-1]), headers)
@@ -717,7 +718,8 @@ class CentrifugeService:
         switch. Raises ChannelRefused if there are too many, or a channel or its
         group is unknown or unavailable.
         """
-        app, choices = connection.app or "", list[str]()
+        app = connection.app or ""
+        choices = list[str]()
         if not command.token and self._back_ends.has(app, "connect"):
             return choices
         names = [name for name in command.channels if name not in others]
@@ -745,7 +747,8 @@ class CentrifugeService:
             admission = self._check(connection, app, command.token)
         except BadToken:
             return _refuse_token(connection)
-        decision, claims = admission.decision, admission.claims
+        decision = admission.decision
+        claims = admission.claims
         if decision.expired:
             # its client reconnects with a newer token
             connection.close(CloseCode.TOKEN_INVALID)
@@ -763,7 +766,8 @@ class CentrifugeService:
         state.expires_at = 0
         _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
-        client, end = self._connections.id_of(connection), admission.end
+        client = self._connections.id_of(connection)
+        end = admission.end
         return Reply(
             ReplyCode.OK, RefreshResult(client, self._version, end > 0, _ttl(end))
         )
@@ -848,7 +852,8 @@ class CentrifugeService:
         result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
         if position is not None:
             result.recoverable = result.positioned = True
-            result.epoch, result.offset = position.epoch, position.offset
+            result.epoch = position.epoch
+            result.offset = position.offset
         event = Event(
             "subscribed",
             "",
@@ -895,7 +900,8 @@ class CentrifugeService:
         if unfollowed and self._catch_up is not None and self._catch_up.answers():
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return
-        now, app = int(time()), connection.app or ""
+        now = int(time())
+        app = connection.app or ""
         if 0 < state.expires_at <= now:
             state.expires_at = now + RENEWAL_SECONDS
             gevent.spawn(self._renew, connection, state)
@@ -1065,7 +1071,8 @@ def _result(
     result.recoverable = recoverable or recovering
     result.positioned = positioned or result.recoverable
     if result.positioned:
-        result.epoch, result.offset = found.position.epoch, found.position.offset
+        result.epoch = found.position.epoch
+        result.offset = found.position.offset
     if recovering and found.recovered:
         result.recovered = True
         result.publications = [publication_of(event) for event in found.events()]

@@ -308,7 +308,8 @@ back end for ``rpc``."""
 
 
 def _method(request: _Rpc, readers: Readers) -> Command:
-    method, data = request.method, _json_or_none(request.data)
+    method = request.method
+    data = _json_or_none(request.data)
     if not method.startswith(OWN):
         return CallMethod(method, data)
     command = own_method(readers, method.removeprefix(OWN), data)
@@ -477,9 +478,11 @@ def publication_of(event: Event) -> PublicationView:
     """A publication from its event."""
     data: Raw | str
     if isinstance(event, Compressed):
-        data, delta = event.data.decode("utf-8", "replace"), event.delta
+        data = event.data.decode("utf-8", "replace")
+        delta = event.delta
     else:
-        data, delta = Raw(payload_of(event)), False
+        data = Raw(payload_of(event))
+        delta = False
     part = event.channel
     if part is None:
         return PublicationView(data)
@@ -578,7 +581,8 @@ class CentrifugeDialect(Dialect):
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The answer to a command: its result, or an error."""
-        name, content = request.name, reply.data
+        name = request.name
+        content = reply.data
         if reply.code != ReplyCode.OK:
             name = "error"
             if not isinstance(content, ClientError):
@@ -614,7 +618,8 @@ class CentrifugeDialect(Dialect):
     def encode_message(self, message: Message) -> Payload | None:
         """A push of a stored entry to the receiver's own channel; for a member
         of it without an offset."""
-        entry, contents = Raw(_encode(message.view())), dict[bool, bytes]()
+        entry = Raw(_encode(message.view()))
+        contents = dict[bool, bytes]()
         publication = PublicationView(
             entry, offset=message.id, tags={"kind": "message"}
         )
@@ -624,7 +629,8 @@ class CentrifugeDialect(Dialect):
             content = contents.get(is_member)
             if content is None:
                 view = replace(publication, offset=0) if is_member else publication
-                content = contents[is_member] = self._write_content(view)
+                content = self._write_content(view)
+                contents[is_member] = content
             return self._write_to_user(content, user, state)
 
         return write

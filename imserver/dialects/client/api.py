@@ -220,7 +220,8 @@ def _driven(
     def run(api: ClientApi, call: Call) -> HttpResponse:
         if not api.service.is_registered(call.input):
             return UNKNOWN_SYSTEM
-        body = call.input = read(call)
+        body = read(call)
+        call.input = body
         return function(api, call.app, body)
 
     return run
@@ -234,7 +235,8 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
     receivers of a call."""
     api.core.metrics.pushes.require(app)
     text, data = push.payload()
-    sender, note = push.send_user_id or "", push.msg or ""
+    sender = push.send_user_id or ""
+    note = push.msg or ""
     if (
         len(text) + len(data) + len(sender) + len(note)
         > api.http.limits.push_characters
@@ -308,10 +310,8 @@ def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
 def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     """``POST /api/bind_to_group``: put a client into a group, and set its
     label."""
-    client, group = (
-        _required(binding.client_id, "ClientId"),
-        _required(binding.group_name, "GroupName"),
-    )
+    client = _required(binding.client_id, "ClientId")
+    group = _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
     # they are stored as long as the client is connected
     if len(label.user_id) + len(label.extend) > 8192:
@@ -329,10 +329,8 @@ def unbind_from_group(
     api: ClientApi, app: str, membership: MembershipBody
 ) -> HttpResponse:
     """``POST /api/unbind_from_group``: take a client out of a group."""
-    client, group = (
-        _required(membership.client_id, "ClientId"),
-        _required(membership.group_name, "GroupName"),
-    )
+    client = _required(membership.client_id, "ClientId")
+    group = _required(membership.group_name, "GroupName")
     return FAILED if api.service.unbind(app, client, group) is Left.FAILED else DONE
 
 
@@ -413,7 +411,8 @@ _ROW: Final[dict[str, Any]] = {
     "service": lambda core, api: ClientApi(core.service(ClientService), core, api),
 }
 _DRIVEN: Final[dict[str, Any]] = {"read": _read_system, **_ROW}
-_PUSH, _READ = Needs.PUSH_OR_ADDRESS, Needs.READ_OR_ADDRESS
+_PUSH = Needs.PUSH_OR_ADDRESS
+_READ = Needs.READ_OR_ADDRESS
 
 ROUTES: Final = (
     *(

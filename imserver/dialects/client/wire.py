@@ -59,7 +59,8 @@ class ClientDialect(Dialect):
         """Encode a pushed frame. Of the notices, only those about a group's
         members are encoded."""
         if event.kind == "msg":
-            code, note = event.code, event.note
+            code = event.code
+            note = event.note
             data = event.data or encode(event.text)
         elif event.kind in NOTICES:
             code, note = NOTICES[event.kind]

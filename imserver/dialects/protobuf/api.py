@@ -121,17 +121,13 @@ def _refuse(
 @_refuses(not_allowed=_CLOSED, passwords_off=_CLOSED, wrong_login=_BUSY)
 def register(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /register``: make an account and log it in."""
-    phone, password = (
-        call.params.get("phone_number", ""),
-        call.params.get("password", ""),
-    )
+    phone = call.params.get("phone_number", "")
+    password = call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
-    accounts, nickname, host = (
-        api.accounts,
-        clean_name(call.params.get("nickname", "")),
-        call.request.host,
-    )
+    accounts = api.accounts
+    nickname = clean_name(call.params.get("nickname", ""))
+    host = call.request.host
     account = accounts.register(
         call.app, {"phone": phone}, password, nickname, address=host
     )
@@ -144,14 +140,13 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
 def login(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /login``: a token for a phone number and password; with a second
     factor also ``code``."""
-    phone, password = (
-        call.params.get("phone_number", ""),
-        call.params.get("password", ""),
-    )
+    phone = call.params.get("phone_number", "")
+    password = call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
     accounts = api.accounts
-    earlier, code = call.request.headers.get("token", ""), call.params.get("code", "")
+    earlier = call.request.headers.get("token", "")
+    code = call.params.get("code", "")
     account = accounts.login(
         call.app, phone, password, call.request.host, earlier, code
     )
@@ -166,7 +161,8 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
 @_refuses(invalid_request=refusal("不能添加自己为好友"))
 def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /friend/add``: add a friend without a request."""
-    app, user = call.app, call.principal.user
+    app = call.app
+    user = call.principal.user
     other = _id(call.params.get("friend_id", ""))
     if not other:
         return BAD_PARAMETER
@@ -187,11 +183,14 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     Users who do not exist, have blocked the owner, or join by an invitation
     only, are skipped.
     """
-    app, user = call.app, call.principal.user
-    name, named = clean_name(call.params.get("name", "")), call.texts("ids")
+    app = call.app
+    user = call.principal.user
+    name = clean_name(call.params.get("name", ""))
+    named = call.texts("ids")
     if not (name and named):
         return BAD_PARAMETER
-    groups, wanted = api.groups, dict.fromkeys(map(_id, named))
+    groups = api.groups
+    wanted = dict.fromkeys(map(_id, named))
     if len(wanted) > groups.limit:
         return _TOO_MANY_MEMBERS
     users = [each.user for each in api.accounts.tokens.those_of(app, list(wanted))]
@@ -212,7 +211,8 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
 @_refuses()
 def list_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``GET /group_user/list``: all members of a group, for its members."""
-    app, user = call.app, call.principal.user
+    app = call.app
+    user = call.principal.user
     named = _id(call.params.get("group_id", ""))
     if not named:
         return BAD_PARAMETER

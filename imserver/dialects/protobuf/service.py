@@ -306,7 +306,8 @@ class ProtobufService:
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
         """Whether the account that the token names, or the user of the app's
         own token, may log in."""
-        app, name = self._logins.resolve(APP), connection.encoding.dialect.name
+        app = self._logins.resolve(APP)
+        name = connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
             self._logins.refused(
                 "closed", app, "", connection.peer, "the app has no tokens of users"

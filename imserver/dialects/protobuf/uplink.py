@@ -38,7 +38,8 @@ from imserver.plugin.wire import Connection, DialectState, Limit, app_and_user
 log = logging.getLogger(__name__)
 
 
-RECALL, EDIT = 1, 2
+RECALL = 1
+EDIT = 2
 """Kinds of messages besides plain ones (0)."""
 UNSTORED: Final = -1
 """Used in place of a position: the message was acknowledged, but not stored."""
@@ -131,7 +132,8 @@ class ProtobufUplink:
                 connection.send(uplink_ack(number, max(seq, 0)))
             return
         if queue is None:
-            queue = self.queues[connection] = _Queue(command.number)
+            queue = _Queue(command.number)
+            self.queues[connection] = queue
         waiting = queue.storing + len(queue.messages)
         if waiting and (
             waiting >= MAX_WAITING
@@ -146,7 +148,8 @@ class ProtobufUplink:
 
     def _hand_on(self, connection: Connection, queue: _Queue) -> None:
         """Pass the waiting messages to storage. Never switches."""
-        messages, queue.messages = queue.messages, []
+        messages = queue.messages
+        queue.messages = []
         queue.storing = len(messages)
         abouts = [each.about for each in messages if each.kind]
         if abouts:

@@ -59,9 +59,12 @@ APP: Final = "gochat"
 """The app of all its clients."""
 CT_LOGIN, CT_HEARTBEAT, CT_MESSAGE, CT_ACK, CT_SYNC = range(1, 6)
 """Kinds of frames (``CmdType``)."""
-ST_SINGLE, ST_GROUP = 1, 2
+ST_SINGLE = 1
+ST_GROUP = 2
 """Kinds of receivers (``SessionType``)."""
-AT_UP, AT_PUSH, AT_LOGIN = 1, 2, 3
+AT_UP = 1
+AT_PUSH = 2
+AT_LOGIN = 3
 """Kinds of acknowledgements (``ACKType``)."""
 MESSAGE_TYPES: Final = (
     "text",
@@ -80,7 +83,9 @@ MAX_DEVICE_BYTES: Final = 64
 _MAX_ID: Final = Limit.ID
 M = TypeVar("M", bound="protobuf_message.Message")
 
-_OUTPUTS_TAG, _DATA_TAG, _MSG_TAG = b"\x0a", b"\x22", b"\x0a"
+_OUTPUTS_TAG = b"\x0a"
+_DATA_TAG = b"\x22"
+_MSG_TAG = b"\x0a"
 """The tags of ``OutputBatch.outputs``, ``Output.data`` and ``PushMsg.msg``."""
 
 _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
@@ -122,7 +127,8 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
     """Acknowledge that the message with the sender's number ``chat_number`` is
     stored as ``seq``."""
     ack = _uplink_ack()
-    ack.clientId, ack.seq = chat_number, seq
+    ack.clientId = chat_number
+    ack.seq = seq
     return output(CT_ACK, ack.SerializeToString())
 
 
@@ -297,7 +303,8 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
     at = 0
     while at < len(data):
         tag, at = _number(data, at)
-        number, kind = 0, tag & 7
+        number = 0
+        kind = tag & 7
         if kind == _VARINT:
             number, at = _number(data, at)
         elif kind == _BYTES:
@@ -326,7 +333,8 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
     return value | data[at] << shift, at + 1
 
 
-_VARINT, _BYTES = 0, 2
+_VARINT = 0
+_BYTES = 2
 
 Row = tuple[str, Callable[[bytes], Command]]
 """The name of a command, and the function that decodes its data."""
@@ -649,7 +657,8 @@ def _signal(event: Signal) -> bytes:
             stream.piece,
             event.text.encode(),
         )
-        signal.whole, signal.done = stream.whole, stream.done
+        signal.whole = stream.whole
+        signal.done = stream.done
     return output(CT_SIGNAL, signal.SerializeToString())
 
 

@@ -231,7 +231,8 @@ def _refused(refused: ChannelRefused) -> ApiProblem:
 
 def channels(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels``: the channels with subscribers."""
-    prefix, info = call.params.get("filter_by_prefix", ""), call.params.get("info", "")
+    prefix = call.params.get("filter_by_prefix", "")
+    info = call.params.get("info", "")
     if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
         # "begining" is how Pusher writes it.
         raise ApiProblem.invalid(
@@ -239,7 +240,9 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
             "please supply filter_by_prefix begining with presence-"
         )
     rows: dict[str, Any] = {}
-    channels, after, more = api.channels, "", True
+    channels = api.channels
+    after = ""
+    more = True
     is_reserved = channels.options.is_reserved
     while more:
         page = channels.members.channels(call.app, after, 1000)
@@ -257,7 +260,8 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
 
 def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
-    name, info = call.input.segments[4], call.params.get("info", "")
+    name = call.input.segments[4]
+    info = call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise ApiProblem.invalid(
             "Cannot retrieve the user count unless the channel is a presence channel"
@@ -300,7 +304,8 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all
     sessions of a user."""
     request: _PusherRequest = call.input
-    call.user, call.facts = request.segments[4], {}
+    call.user = request.segments[4]
+    call.facts = {}
     api.core.sessions.close(call.app, [call.user])
     return _answer({})
 
@@ -318,7 +323,8 @@ def _attributes(
 
     ``subscribers``: their number; None: it is read if it is named.
     """
-    wanted, attributes = info.split(","), dict[str, Any]()
+    wanted = info.split(",")
+    attributes = dict[str, Any]()
     service = api.service
     if "user_count" in wanted and channel.startswith(PRESENCE):
         attributes["user_count"] = len(service.users(app, channel))

@@ -226,7 +226,8 @@ class PusherService:
             return Reply.OK
         code = ReplyCode.OK if connection.user == user else ReplyCode.FAILED
         if not connection.user:
-            login, decision = Login(app.app, user), LoginDecision(user=user)
+            login = Login(app.app, user)
+            decision = LoginDecision(user=user)
             code = self._sessions.login(
                 connection, login, again=True, decision=decision
             )
@@ -256,7 +257,8 @@ class PusherService:
             self._consent.confirm_member(connection, channel)
         except (NotPermitted, ChannelRefused) as refused:
             if isinstance(refused, NotPermitted):
-                kind, status = refused.kind, refused.status
+                kind = refused.kind
+                status = refused.status
             elif refused.reason == "exists":
                 connection.send(
                     wire.error(
@@ -345,7 +347,8 @@ class PusherService:
 
         Returns the subscribers of a presence channel in the order of joining.
         """
-        is_cached, rows = channel.startswith(CACHED), list[ChannelMember]()
+        is_cached = channel.startswith(CACHED)
+        rows = list[ChannelMember]()
         options = self._channels.options.of(app.app, channel)
         subscription = self._channels.subscriptions.subscribe(
             connection, channel, options, Position("", 0) if is_cached else None
@@ -373,7 +376,8 @@ class PusherService:
 
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
         """End a subscription. Never switches."""
-        app, channel = self._app_of(connection), command.channel
+        app = self._app_of(connection)
+        channel = command.channel
         if app is not None and self._channels.subscriptions.unsubscribe(
             connection, channel
         ):
@@ -418,7 +422,8 @@ class PusherService:
             raise NotPermitted("channel_data: user_id is too long", status=400)
         state = connection.dialect_state
         if not isinstance(state, PusherState):
-            state = connection.dialect_state = PusherState()
+            state = PusherState()
+            connection.dialect_state = state
         if self._channels.members.has(connection, channel):
             raise ChannelRefused("exists")
         state.set_info(
@@ -526,7 +531,8 @@ class PusherService:
     def send(self, connection: Connection, command: ClientEvent) -> Reply:
         """Send an event of a client to the other subscribers of a channel. May
         switch."""
-        app, channel = self._app_of(connection), command.channel
+        app = self._app_of(connection)
+        channel = command.channel
         if app is None:
             return Reply.OK
         if objection := self._objection(connection, app, command):
@@ -536,7 +542,8 @@ class PusherService:
         member = (
             state.members.get(channel, "") if isinstance(state, PusherState) else ""
         )
-        sender, part = member or connection.user or "", ChannelPart(channel)
+        sender = member or connection.user or ""
+        part = ChannelPart(channel)
         event = Event(
             "msg",
             sender,
@@ -577,7 +584,8 @@ class PusherService:
     ) -> str:
         """Why a client may not send this event; ``""`` if it may. Counts it
         against its rate."""
-        channel, settings = command.channel, app.settings
+        channel = command.channel
+        settings = app.settings
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
             return (
                 "Client events need a private or presence channel that is not encrypted"
@@ -621,7 +629,8 @@ class PusherService:
     def _count(self, app: PusherApp, channel: str) -> None:
         """Send the number of subscribers to them soon, if the app wants that.
         Never switches."""
-        key, wanted = (app.app, channel), app.settings.subscription_count
+        key = (app.app, channel)
+        wanted = app.settings.subscription_count
         if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
             return
         self._counting.add(key)

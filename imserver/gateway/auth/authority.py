@@ -127,7 +127,9 @@ class KeyUses(Service):
 
     def take(self) -> dict[KeyUse, list[int]]:
         """The numbers so far, answered and refused; counting begins anew."""
-        self.wanted, numbers, self._numbers = True, self._numbers, {}
+        self.wanted = True
+        numbers = self._numbers
+        self._numbers = {}
         return numbers
 
 
@@ -265,7 +267,8 @@ class Keys:
         """End demo mode permanently, because the database holds a secret.
         Return True if it was demo mode."""
         self.closed = True
-        was_demo, self.demo = self.demo, False
+        was_demo = self.demo
+        self.demo = False
         return was_demo
 
     def find(self, credential: str) -> Principal | None:
@@ -465,7 +468,8 @@ class Authority(Service):
         session = self._session(credential)
         if session is None:
             return BAD_TOKEN
-        account, rights = session.account, RIGHTS[session.account.role]
+        account = session.account
+        rights = RIGHTS[session.account.role]
         if account.kind != "account" or need.right not in rights:
             return self._user_of(session)
         apps = frozenset({self.logins.resolve(account.app)})

@@ -232,7 +232,6 @@ class Issuers(Service):
         key = row.issuer, row.jwks_url
         issuer = self._issuers.get(key)
         if issuer is None:
-            issuer = self._issuers[key] = Issuer(
-                row.issuer, row.jwks_url, self.outgoing
-            )
+            issuer = Issuer(row.issuer, row.jwks_url, self.outgoing)
+            self._issuers[key] = issuer
         return issuer.keys_for(head.kid), row

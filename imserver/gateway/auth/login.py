@@ -338,7 +338,8 @@ class Logins(Service):
         """
         if self.keys.demo:
             return []
-        closed, others = [], []
+        closed = []
+        others = []
         for rule in sorted(
             self._rules.values(), key=lambda rule: (not rule.open, rule.name)
         ):
@@ -404,7 +405,8 @@ class Logins(Service):
         setting = (
             "server.origins" if rule.origins is None else f"origins of app {rule.name}"
         )
-        page, peer = request.origin, request.peer
+        page = request.origin
+        peer = request.peer
         self.origins.log_refused(f"login to {rule.name}", page, setting, peer)
         self.metrics.login_refused("origin", rule.name)
         self.observer.refused(
@@ -456,7 +458,8 @@ class Logins(Service):
         """
         known = app if self.tenants.get(app) is not None else ""
         self.metrics.login_refused(reason, known or OTHER)
-        detail, user = detail[:200], user[:_USER_SHOWN]
+        detail = detail[:200]
+        user = user[:_USER_SHOWN]
         explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
         connection = "" if peer == address else peer
@@ -589,10 +592,8 @@ class Logins(Service):
         return self._take(self._rule(tenant, keys))
 
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
-        has_entrance, is_observed = (
-            bool(self._entrances_of(tenant)),
-            self.observer.observes(tenant),
-        )
+        has_entrance = bool(self._entrances_of(tenant))
+        is_observed = self.observer.observes(tenant)
         return Rule(tenant, keys, self.keys.demo, has_entrance, is_observed)
 
     def _entrances_of(self, tenant: Tenant) -> str:

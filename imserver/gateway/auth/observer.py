@@ -209,7 +209,8 @@ def report_commands(observer: Observer) -> Callable[[Connection, str, Command], 
     the name of the act, and the command. It may switch."""
 
     def acted(connection: Connection, name: str, command: Command) -> None:
-        app, user = connection.app or "", connection.user or ""
+        app = connection.app or ""
+        user = connection.user or ""
         by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)
         observer.acted(
             Act(name, by, app, user, host_of(connection.peer), given=command)
@@ -310,7 +311,8 @@ class Denials(Service):
         detail: str = "",
     ) -> None:
         """A command of a connection, or its session, was refused."""
-        user, peer = connection.user or "", connection.peer
+        user = connection.user or ""
+        peer = connection.peer
         self.observer.refused(
             Denial(
                 "command",
@@ -345,7 +347,8 @@ class Denials(Service):
         if problem is errors.Problems.BANNED:
             until = self.banned_until(app, user)
         text = f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL]
-        user, host = user[:64], request.host
+        user = user[:64]
+        host = request.host
         self.observer.refused(
             Denial(
                 "request",

@@ -149,7 +149,8 @@ class Expiry:
             second = max(expires_at, self._checked_until + 1)
             ending = self._due.get(second)
             if ending is None:
-                ending = self._due[second] = Ending(second)
+                ending = Ending(second)
+                self._due[second] = ending
             ending.listed.append(connection)
             ending.count += 1
             self.ends[connection] = ending

@@ -154,7 +154,8 @@ class Buckets:
         )
         if not each:
             return True
-        now, full_at = monotonic_ns(), self._full_at
+        now = monotonic_ns()
+        full_at = self._full_at
         known = full_at.get(payer, 0)
         if not known and self._before:
             known = self._known(payer)
@@ -263,7 +264,8 @@ class Buckets:
     def state(self, digest: Digest) -> dict[bytes, float]:
         """Digest of each payer whose bucket is not full → the Unix second in
         which it is. May switch."""
-        begun, zero = monotonic_ns(), time() - monotonic_ns() / _SECOND
+        begun = monotonic_ns()
+        zero = time() - monotonic_ns() / _SECOND
         full_at = dict(self._before)
         for payer, full in tuple(self._full_at.items()):
             full_at[digest(payer)] = full
@@ -277,7 +279,9 @@ class Buckets:
 
     def restore(self, full_at: Mapping[bytes, float], digest: Digest) -> None:
         """Go on with what was in :meth:`state`."""
-        now, unix, self._digest = monotonic_ns(), time(), digest
+        now = monotonic_ns()
+        unix = time()
+        self._digest = digest
         left = {
             name: min(int((full - unix) * _SECOND), self._capacity)
             for name, full in full_at.items()

@@ -164,10 +164,8 @@ class Tenants:
             self._configured[name] = _tenant(name, whole, configured=True)
         names = {**before, **self._configured}
         for name in names:
-            configured, stored = (
-                self._configured.get(name),
-                self._hidden.pop(name, None),
-            )
+            configured = self._configured.get(name)
+            stored = self._hidden.pop(name, None)
             if name not in before:
                 stored = self.by_name.get(name)
             if configured is not None and stored is not None:

@@ -361,7 +361,8 @@ def read_issued(
     payload, user = issued_payload(token, keys, row)
     issued: _IssuedPayload | _BareIssuedPayload
     if bare:
-        issued = bare_issued = decode_claims(_decode_bare_issued, payload)
+        issued = decode_claims(_decode_bare_issued, payload)
+        bare_issued = issued
         expires_at = token_end(bare_issued.exp, bare_issued.expire_at)
     else:
         issued = decode_claims(_decode_issued, payload)

@@ -325,7 +325,9 @@ class ChannelCommands(Service):
         part = ChannelPart(
             channel, info=self.channels.notices.info_of(connection, channel)
         )
-        user, kind, data = connection.user or "", command.type, command.data
+        user = connection.user or ""
+        kind = command.type
+        data = command.data
         event = Event("msg", user, command.text, type=kind, data=data, channel=part)
         try:
             self._publish(connection, channel, event, ref(connection))
@@ -463,8 +465,12 @@ class ChannelCommands(Service):
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
-        app, name, answers = connection.app or "", command.channel, self._of(connection)
-        since, limit, reverse = command.since, command.limit, command.reverse
+        app = connection.app or ""
+        name = command.channel
+        answers = self._of(connection)
+        since = command.since
+        limit = command.limit
+        reverse = command.reverse
         try:
             channel = self._readable(
                 connection,

@@ -131,11 +131,9 @@ class Connections(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.ids = self.table.ids
-        self.id_of, self.secret_of, self.find = (
-            self.table.id_of,
-            self.table.secret_of,
-            self.table.find,
-        )
+        self.id_of = self.table.id_of
+        self.secret_of = self.table.secret_of
+        self.find = self.table.find
         """See :class:`ConnectionTable`."""
         self._on_join: list[
             Callable[[Connection, str, bytes, bool, Position | None], object]
@@ -187,10 +185,8 @@ class Connections(Service, dict=True):
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
         """Push to one connection. SENT: delivered here, or forwarded to its
         live node. Never switches."""
-        item, is_here = (
-            ToConnection(app, connection_id, event),
-            self._push_here(app, connection_id, event),
-        )
+        item = ToConnection(app, connection_id, event)
+        is_here = self._push_here(app, connection_id, event)
         outcome = Outcome.SENT if is_here else self._send(connection_id, item)
         if outcome is Outcome.SENT and event.kind == "msg":
             self.channels.publishing.here.metrics.pushes[app] += 1

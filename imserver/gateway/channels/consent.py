@@ -86,12 +86,14 @@ class ChannelConsent(Service):
         """Refuse a user to whom a channel does not belong: ``user:<id>``
         belongs to this user, others to the members of the group in their
         names."""
-        app, user = connection.app or "", connection.user or ""
+        app = connection.app or ""
+        user = connection.user or ""
         if channel.startswith(USER_CHANNEL):
             is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
         else:
             try:
-                group, groups = group_in(channel), self.channels.histories.stored
+                group = group_in(channel)
+                groups = self.channels.histories.stored
                 is_member = (
                     user != "" and group > 0 and groups.is_member(app, group, user)
                 )
@@ -166,7 +168,8 @@ class ChannelConsent(Service):
 
     def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
         """The publication of a client event after the back end's review."""
-        app, user = connection.app or "", connection.user
+        app = connection.app or ""
+        user = connection.user
         if user and (mute := self.mutes.mute_of(app, user)) is not None:
             raise ChannelRefused(
                 "denied", mute.text, ClientError(ReplyCode.REJECTED, mute.text)
@@ -211,7 +214,8 @@ class ChannelConsent(Service):
         if channel.startswith("#"):
             raise ChannelRefused("denied", "this channel belongs to the server")
         check_name(channel)
-        app, user = connection.app or "", connection.user
+        app = connection.app or ""
+        user = connection.user
         try:
             answer = self.back_ends.ask(app, call, connection, facts, kind)
         except BackEndUnavailable:

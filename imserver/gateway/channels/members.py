@@ -476,7 +476,8 @@ class ChannelMembers(Service):
         """End a subscription, and send ``unsubscribed`` with this code.
         :data:`INSUFFICIENT_STATE` closes the connection of a client that begins
         again only with a new one. Never switches."""
-        state, has = connection.dialect_state, self.has
+        state = connection.dialect_state
+        has = self.has
         begins_again = code == INSUFFICIENT_STATE
         if (
             begins_again
@@ -515,7 +516,8 @@ class ChannelMembers(Service):
         as fit on a page."""
         limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
         query = ChannelMembersQuery(app, channel, after, limit + 1)
-        shares, missing = [self._members_here(query)], list[str]()
+        shares = [self._members_here(query)]
+        missing = list[str]()
         if self.others is not None:
             nodes = self._nodes_in(self._find(app, channel))
             answers, missing = self.others.query("channel_members", query, nodes)
@@ -536,7 +538,8 @@ class ChannelMembers(Service):
         local = self.here.hub.channel(query.app, query.channel)
         if local is None:
             return MembersHere(0, [], self.here.table.ids.birth)
-        after, total = read_cursor(query.after), len(local.members)
+        after = read_cursor(query.after)
+        total = len(local.members)
         behind = (
             (connection, joined)
             for connection, joined in local.members.items()
@@ -547,8 +550,10 @@ class ChannelMembers(Service):
             [*islice(behind, query.limit)], 1
         ):
             infos = [info.decode() for info in infos_of(connection, query.channel)]
-            device, dialect = connection.device, connection.encoding.dialect.name
-            id, user = self.here.table.id_of(connection), connection.user or ""
+            device = connection.device
+            dialect = connection.encoding.dialect.name
+            id = self.here.table.id_of(connection)
+            user = connection.user or ""
             members.append(ChannelMember(id, user, device, dialect, joined, *infos))
             if not number % 64 and is_long_turn():
                 serve_others()
@@ -558,7 +563,8 @@ class ChannelMembers(Service):
         """The numbers of connections and of users in a channel: above ``most``
         connections each counts as a user. Connections without a user are one.
         Users on several nodes are looked up there."""
-        found, local = self._find(app, channel), self.here.hub.channel(app, channel)
+        found = self._find(app, channel)
+        local = self.here.hub.channel(app, channel)
         nodes = self._nodes_in(found)
         here = 0 if local is None else len(local.members)
         count = here + sum((found or {}).get(lease.epoch, 0) for lease in nodes)
@@ -612,10 +618,8 @@ class ChannelMembers(Service):
             if self.others is None
             else self.others.query("channel_names", query)
         )
-        total, members = (
-            own.total,
-            {each.channel: each.members for each in own.channels},
-        )
+        total = own.total
+        members = {each.channel: each.members for each in own.channels}
         for answer in read(answers, ChannelNamesAnswer).values():
             total += answer.total
             for each in answer.channels:
@@ -656,7 +660,8 @@ def page_of(
 ) -> MemberPage:
     """Make one page from the pages of all nodes, of at most ``limit`` + 1
     members each: what fits."""
-    total, members = 0, []
+    total = 0
+    members = []
     for share in shares:
         total += share.total
         members += [(member.joined, share.birth, member) for member in share.members]

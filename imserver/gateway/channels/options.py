@@ -100,7 +100,8 @@ class ChannelOptions(Service):
         tenant = self._settings(app)
         if tenant is None:
             return _DEFAULTS
-        rows, settings = tenant.channels, _DEFAULTS
+        rows = tenant.channels
+        settings = _DEFAULTS
         if rows or tenant.known_channels_only:
             without = UNKNOWN if tenant.known_channels_only else _DEFAULTS
             settings = rows.get(_namespace(rows, channel), without)

@@ -56,7 +56,8 @@ class OrderedDelivery:
         subscribed: Callable[[Connection, str], None],
     ) -> None:
         """From now on call these functions, and no others."""
-        self.accept_stream, self.subscribed = accept_stream, subscribed
+        self.accept_stream = accept_stream
+        self.subscribed = subscribed
 
     # --- new members ----------------------------------------------------------
 
@@ -245,7 +246,8 @@ class OrderedDelivery:
         if state is None or not deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
             return
-        channel_part, last = event.channel, state.last
+        channel_part = event.channel
+        last = state.last
         offset = 0 if channel_part is None else channel_part.offset
         before = None if last is None else last.channel
         basis = 0
@@ -286,7 +288,8 @@ class OrderedDelivery:
         self, local: LocalChannel, state: ChannelPosition, position: Position
     ) -> None:
         """The history has returned the position: deliver in order from here."""
-        state.epoch, state.offset = position.epoch, position.offset
+        state.epoch = position.epoch
+        state.offset = position.offset
         state.early = {
             offset: what
             for offset, what in state.early.items()
@@ -303,7 +306,8 @@ class OrderedDelivery:
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
         """Greenlet: deliver what other nodes have published and this one has
         not received."""
-        page, since = None, Position(state.epoch, state.offset)
+        page = None
+        since = Position(state.epoch, state.offset)
         try:
             while local.members and page is None:
                 since = Position(state.epoch, state.offset)
@@ -377,7 +381,8 @@ class OrderedDelivery:
             local.app.name,
         )
         goes_on = position.epoch == state.epoch and position.offset >= state.offset
-        state.epoch, state.offset = position.epoch, position.offset
+        state.epoch = position.epoch
+        state.offset = position.offset
         state.early.clear()
         for connection in tuple(local.members):
             waits = state.waiting.get(connection)

@@ -87,10 +87,8 @@ class ChannelNodes(Service):
         """Send to the other ones of these nodes (None: to all). ``reached``:
         this node has members. Returns the number of nodes that get it, and of
         those that do not. Never switches."""
-        leases, own = (
-            self.others.registry.reachable(),
-            self.others.node_messages.own_epoch,
-        )
+        leases = self.others.registry.reachable()
+        own = self.others.node_messages.own_epoch
         # If the registry has lost this node, it may have lost others too.
         if nodes is None or (
             own not in nodes
@@ -259,7 +257,8 @@ class ChannelPublishing(Service):
     ) -> list[Outcome]:
         """Send many publications past the history, in their order, with one query to the registry; see
         :meth:`publish`."""
-        names, outcomes = [each.channel for each in publications], []
+        names = [each.channel for each in publications]
+        outcomes = []
         with (
             nullcontext(_NO_NODES)
             if self.nodes is None
@@ -284,7 +283,9 @@ class ChannelPublishing(Service):
     ) -> Outcome:
         """Deliver a publication here, and send it to the others of the nodes
         ``found``. Never switches."""
-        nodes, sent, missed = self.nodes, 0, 0
+        nodes = self.nodes
+        sent = 0
+        missed = 0
         if what.at_most is not None:
             members = self.here.hub.member_count(app, what.channel)
             if nodes is not None and found:

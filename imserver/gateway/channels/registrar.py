@@ -95,7 +95,8 @@ class Registrar(Service):
         if under_way is not None:
             under_way.wait()
             return False
-        done = self._entering[key] = Flag()
+        done = Flag()
+        self._entering[key] = done
         life = self._registry.generation()
         try:
             others = self._registry.report_channels([ReportedMembers(*key, 1)])
@@ -124,7 +125,8 @@ class Registrar(Service):
     def stop(self, seconds: float) -> bool:
         """Stop the greenlet within ``seconds``, and report all remaining
         changes. Return whether the registry took them all."""
-        greenlet, self._greenlet = self._greenlet, None
+        greenlet = self._greenlet
+        self._greenlet = None
         if greenlet is not None:
             self._wake.set()
             greenlet.join(seconds)

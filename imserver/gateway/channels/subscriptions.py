@@ -155,12 +155,10 @@ class ChannelSubscriptions(Service, dict=True):
 
     def _enter(self, wish: _Wish) -> LocalChannel | None:
         """Make the connection a member. The other nodes do not know it yet."""
-        app, channel, stored, local = (
-            wish.app,
-            wish.channel,
-            self.histories.stored,
-            None,
-        )
+        app = wish.app
+        channel = wish.channel
+        stored = self.histories.stored
+        local = None
         stored.follow_channel(app, channel, wish.options, (wish.connection,))
         try:
             check_known(wish.options)
@@ -251,7 +249,8 @@ class ChannelSubscriptions(Service, dict=True):
         """Deliver what follows the answer to a subscription. Never switches."""
         if found.position is not None:
             last = found.publications[-1:] if found.delta and found.recovered else ()
-            is_stored, newest = found.options.history != "", last[0] if last else None
+            is_stored = found.options.history != ""
+            newest = last[0] if last else None
             self.ordered.release(
                 found.local, connection, found.position, is_stored, newest
             )
@@ -262,7 +261,8 @@ class ChannelSubscriptions(Service, dict=True):
     def _join(self, wish: _Wish) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its
         channel's history, if any."""
-        limit, has = wish.options.max_subscribers, self.members.has
+        limit = wish.options.max_subscribers
+        has = self.members.has
         if (
             limit
             and self.members.count(wish.app, wish.channel) >= limit
@@ -328,7 +328,8 @@ class ChannelSubscriptions(Service, dict=True):
         is a member already or has ended. Then nothing has changed. May switch. Raises
         :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel does not answer.
         """
-        app, state = connection.app or "", connection.dialect_state
+        app = connection.app or ""
+        state = connection.dialect_state
         options = self.options.of(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
         if not (can_recover and options.has_history) or self.members.has(
@@ -344,7 +345,8 @@ class ChannelSubscriptions(Service, dict=True):
             if options.history and refused.reason == "unavailable":
                 raise
             return False
-        local, position = found.local, found.position
+        local = found.local
+        position = found.position
         if position is None or connection not in local.members:
             self._abandon(app, channel)
             return False

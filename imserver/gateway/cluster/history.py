@@ -184,7 +184,8 @@ class LocalHistory:
             self._drop_old(self._streams)
             self._drop_old(self._unused)
             self._make_room(_STREAM_BYTES)
-            stream = self._unused[app, channel] = _Stream()
+            stream = _Stream()
+            self._unused[app, channel] = stream
             stream.until = self._clock()
             self.bytes += stream.bytes
         elif stream.publications and self._clock() >= stream.until:

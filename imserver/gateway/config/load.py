@@ -354,10 +354,8 @@ def _build(
             parts[section] = value
     of_kinds: list[tuple[str, msgspec.Struct]] = []
     for section, kind in declared.sections:
-        given, fields = (
-            sections.get(section, {}),
-            {row.name: row for row in msgspec.structs.fields(kind)},
-        )
+        given = sections.get(section, {})
+        fields = {row.name: row for row in msgspec.structs.fields(kind)}
         for row in fields.values():
             if row.required and row.name not in given:
                 raise locations.wrong(section, f"{row.name} is missing")

@@ -772,7 +772,8 @@ DEFAULT_APP: Final = "default"
 
 def _initial_apps() -> dict[str, TenantSettings]:
     rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
-    plain, action = TenantSettings(), TenantSettings(room_members=rooms)
+    plain = TenantSettings()
+    action = TenantSettings(room_members=rooms)
     demo = ChannelSettings(
         publish="subscribers",
         presence=True,

@@ -492,7 +492,8 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
         problem = str(error).replace("`", "").partition(" - at ")[0]
         expected = problem.partition(", got")[0]
         if "matching regex" in expected and (words := _pattern_in_words(hint)):
-            problem = expected = f"expected {words}"
+            problem = f"expected {words}"
+            expected = problem
         # A scalar in place of a whole object or list may be the secret in it.
         whole = "object" in expected or "array" in expected
         if isinstance(value, str | int | float) and not (
@@ -657,7 +658,8 @@ def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") ->
         "two entries have the same kid",
     )
     _check_channels(tenant, locations, app)
-    webhook, back_ends = tenant.webhook, tenant.back_ends
+    webhook = tenant.webhook
+    back_ends = tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
     urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
     has_one = bool(webhook.secret) != bool(webhook.secret_file)

@@ -64,25 +64,29 @@ class ClusterLinks:
     def __init__(
         self, config: Config, secret: Secret, store: Store, tenants: Tenants
     ) -> None:
-        cluster, queries = config.cluster, NodeQueries()
+        cluster = config.cluster
+        queries = NodeQueries()
         self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
         """Of its secret, then of the second one that it accepts."""
-        self.registry = registry = RedisRegistry(
+        registry = RedisRegistry(
             config.redis,
             cluster,
             tuple(config.apps),
             config.api.dedupe_seconds,
             tenants.created,
         )
-        self.node_messages = messages = NodeMessages(registry)
+        self.registry = registry
+        messages = NodeMessages(registry)
+        self.node_messages = messages
         self.queries = queries
-        self.rpc = rpc = Rpc(
+        rpc = Rpc(
             secret,
             queries.answer,
             messages.received,
             queue_items=cluster.queue_items,
             queue_bytes=cluster.queue_bytes,
         )
+        self.rpc = rpc
         messages.attach(rpc)
         self.database = DatabaseCheck(store, registry)
         store.ask(self.database.objection)
@@ -99,15 +103,19 @@ class ClusterMember:
     """
 
     def __init__(self, links: ClusterLinks, core: Services) -> None:
-        self._core, self._links, self.database = core, links, links.database
-        cluster, hub, fanout, table = (
-            core.config.cluster,
-            core.hub,
-            core.fanout,
-            core.connection_table,
-        )
-        metrics, tenants, ids = core.metrics, core.tenants, core.idempotency
-        registry, messages, others = links.registry, links.node_messages, links.others
+        self._core = core
+        self._links = links
+        self.database = links.database
+        cluster = core.config.cluster
+        hub = core.hub
+        fanout = core.fanout
+        table = core.connection_table
+        metrics = core.metrics
+        tenants = core.tenants
+        ids = core.idempotency
+        registry = links.registry
+        messages = links.node_messages
+        others = links.others
         guard = ReorderGuard(hub)
         self.elsewhere = UsersElsewhere(
             hub, fanout, messages, ceil(cluster.renew_seconds) + 2
@@ -129,17 +137,16 @@ class ClusterMember:
         )
         self._members = ChannelMembers(here, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
-        core.channels = channels = build_channels(
-            here, self._members, registry.history, channel_nodes
-        )
-        core.connections = connections = Connections(
+        channels = build_channels(here, self._members, registry.history, channel_nodes)
+        core.channels = channels
+        connections = Connections(
             table, channels, fanout, links.queries, registry, others
         )
+        core.connections = connections
         core.presence = Presence(hub, table, registry, others)
         core.reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
-        core.rerouting = rerouting = Rerouting(
-            registry, messages, fanout, self.sessions, guard
-        )
+        rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        core.rerouting = rerouting
         self._waiting_features = frozenset[str]()
         """The features of this node that another one does not have, as last
         logged."""
@@ -182,8 +189,11 @@ class ClusterMember:
         settings name an address. ``features``: those of this node. Raises
         :class:`imserver.gateway.errors.StartError` if this node must not or cannot join.
         """
-        core, links = self._core, self._links
-        config, queries, rpc = core.config, links.queries, links.rpc
+        core = self._core
+        links = self._links
+        config = core.config
+        queries = links.queries
+        rpc = links.rpc
         core.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
@@ -260,7 +270,8 @@ class ClusterMember:
         if waiting == self._waiting_features:
             return
         if waiting:
-            names, nodes = ", ".join(sorted(waiting)), ", ".join(sorted(absent))
+            names = ", ".join(sorted(waiting))
+            nodes = ", ".join(sorted(absent))
             log.info(
                 "features that wait until all nodes have them: %s (without them: %s)",
                 names,
@@ -279,7 +290,9 @@ class ClusterMember:
 
         Until then it gets what is sent to all nodes: it may serve users.
         """
-        registry, rpc, alive_at = self._links.registry, self._links.rpc, monotonic()
+        registry = self._links.registry
+        rpc = self._links.rpc
+        alive_at = monotonic()
         while any(each.epoch == lease.epoch for each in registry.overdue()):
             with suppress(PeerUnavailable):
                 rpc.query(lease, PING, b"")
@@ -324,7 +337,8 @@ class DatabaseCheck(Service):
         if not self._differs(self.store.id):
             if self.wrong:
                 log.info("all nodes of the cluster have the same database again")
-            self.wrong, self._since = False, 0.0
+            self.wrong = False
+            self._since = 0.0
             return
         self._since = self._since or monotonic()
         # In this time a node finds a database that another one has just
@@ -349,7 +363,10 @@ class DatabaseCheck(Service):
                 log.warning(
                     "node %s makes its database in %s, this node in %s: "
                     "when one of them stores something, the other is not ready (503): %s",
-                    *(lease.node, lease.file, own.file, _ONE_DATABASE),
+                    lease.node,
+                    lease.file,
+                    own.file,
+                    _ONE_DATABASE,
                 )
                 return
 

@@ -148,11 +148,13 @@ class Core(Services):
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
         """Functions that return the metrics of features."""
-        self.config, self.limits = config, config.limits
+        self.config = config
+        self.limits = config.limits
         self.node = NodeState(config, request_log)
         self.buckets = BucketList()
         self.store = Store(config.storage, config.server.data_dir, tables=tables)
-        requests, transactions = request_log.timings, self.store.timings
+        requests = request_log.timings
+        transactions = self.store.timings
         self.metrics = Metrics(requests=requests, transactions=transactions, jobs=JOBS)
         self.user_erasures = Erasures(self.store, lambda: self.node.keys_for(PURPOSE))
 
@@ -196,7 +198,8 @@ class Core(Services):
         links = self._make_foundation(secret)
         self._make_identity(secret)
         self.dispatcher.report_to(acted=report_commands(self.observer))
-        api, registry = config.api, None if links is None else links.registry
+        api = config.api
+        registry = None if links is None else links.registry
         self.idempotency = Idempotency(
             api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo, registry=registry
         )
@@ -210,8 +213,10 @@ class Core(Services):
         self.tenants.report_to(self.sessions.forget_app, self.sessions.app_changed)
         self.dispatcher.add(self.sessions.commands())
         self._make_push()
-        self.denials = denials = Denials(self.observer, self.sessions.banned_until)
-        ended, members = self.network.ended, self.channels.members
+        denials = Denials(self.observer, self.sessions.banned_until)
+        self.denials = denials
+        ended = self.network.ended
+        members = self.channels.members
         # else nobody hears of refusals, and nothing is called
         if type(self.observer) is not Observer:
             self.network.origins.report_to(denials.connection)
@@ -322,7 +327,8 @@ class Core(Services):
         Switches. May be called again: after an error it goes on, otherwise it
         erases what was added since. Raises Unavailable.
         """
-        store, sessions = self.store, self.sessions
+        store = self.store
+        sessions = self.sessions
         is_stored = store.has_database and not keeps_messages
         name = "" if keeps_messages else new_name()
         if is_stored:
@@ -350,28 +356,32 @@ class Core(Services):
     def _make_foundation(self, secret: Secret) -> ClusterLinks | None:
         """Build what a node has before it can log in users. The links: None on
         a node alone."""
-        config, network, store = self.config, self.network, self.store
+        config = self.config
+        network = self.network
+        store = self.store
         policies = {
             name: tenant.policy_of(name)
             for name, tenant in config.apps.items()
             if not tenant.same_as
         }
-        self.hub = hub = Hub(policies, network.context.connections)
+        hub = Hub(policies, network.context.connections)
+        self.hub = hub
         self.fanout = Fanout(
             hub, network.flusher, self.metrics, config.hub.notice_members
         )
         self.connection_ids = ConnectionIds(secret, new_birth())
         self.connection_table = ConnectionTable(hub, self.connection_ids)
-        self.tenants = tenants = Tenants(
-            config, store, hub, self._objection, self.declared
-        )
+        tenants = Tenants(config, store, hub, self._objection, self.declared)
+        self.tenants = tenants
         self.keys = Keys(config, tenants.resolve)
         self.sender_rates = SenderRates()
         if not config.clustered:
             # Nobody else is there: it only has the lease, for operators.
             name = node_name(config.cluster.advertise, config.app.rpc_port)
-            started_at, birth = self.node.started_at, self.connection_ids.birth
-            host, url = socket.gethostname(), config.server.public_ws_url
+            started_at = self.node.started_at
+            birth = self.connection_ids.birth
+            host = socket.gethostname()
+            url = config.server.public_ws_url
             lease = Lease(
                 name, started_at=started_at, host=host, public_ws_url=url, birth=birth
             )
@@ -384,29 +394,29 @@ class Core(Services):
 
         links = ClusterLinks(config, secret, store, tenants)
         self.registry = self.temporary_values = links.registry
-        self.attempt, self.queries, self.rpc = (
-            links.registry.attempt,
-            links.queries,
-            links.rpc,
-        )
-        self.node_messages, self.others = links.node_messages, links.others
+        self.attempt = links.registry.attempt
+        self.queries = links.queries
+        self.rpc = links.rpc
+        self.node_messages = links.node_messages
+        self.others = links.others
         return links
 
     def _make_identity(self, secret: Secret) -> None:
         """Build authentication and login rules. Features answer first."""
-        tenants, keys, network = self.tenants, self.keys, self.network
+        tenants = self.tenants
+        keys = self.keys
+        network = self.network
         for answers in self._answers:
             self._services += answers(self)
-        self.accounts = accounts = next(
-            iter(self.all_of(AccountLookup)), AccountLookup()
-        )
+        accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
+        self.accounts = accounts
         self.relations = next(iter(self.all_of(Relations)), Relations())
         self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(tenants)
         self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
         self.observer = observer_of(self.all_of(Observer))
         self.page_tokens = PageTokens(self.config, secret)
         issuers = Issuers(self.outgoing)
-        self.logins = logins = Logins(
+        logins = Logins(
             tenants=tenants,
             keys=keys,
             tokens=LoginTokens(
@@ -418,7 +428,9 @@ class Core(Services):
             metrics=self.metrics,
             origins=network.origins,
         )
-        self.allowed = allowed = AllowLists()
+        self.logins = logins
+        allowed = AllowLists()
+        self.allowed = allowed
         allowed.learn(tenants.all())
         for service in (keys, logins, allowed):
             tenants.report_to(service.deleted, service.changed)
@@ -427,7 +439,8 @@ class Core(Services):
 
     def _make_push(self) -> None:
         """Build what pushes to all kinds of targets, and the pending pushes."""
-        limits, channels = self.limits, self.channels
+        limits = self.limits
+        channels = self.channels
         to_users = UserChannels(channels, self.reach.to_user)
         self.pushes = Pushes(self.idempotency, self.reach, self.metrics, to_users)
         self.pending = PendingPushes(
@@ -477,8 +490,11 @@ class Core(Services):
 def _build_alone(core: Services) -> None:
     """Build what finds users, channels and connections on a node alone, as
     :mod:`imserver.gateway.core.cluster` does on a cluster node. The histories of channels are in memory."""
-    hub, fanout, table = core.hub, core.fanout, core.connection_table
-    metrics, tenants = core.metrics, core.tenants
+    hub = core.hub
+    fanout = core.fanout
+    table = core.connection_table
+    metrics = core.metrics
+    tenants = core.tenants
     core.sessions = Sessions(hub, fanout, metrics, core.logins, core.store)
     core.reach = LocalReach(core.idempotency, fanout, metrics)
     history = LocalHistory(core.limits.history_bytes, hub.member_count)
@@ -486,6 +502,7 @@ def _build_alone(core: Services) -> None:
     here = NodeParts(
         hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps
     )
-    core.channels = channels = build_channels(here, ChannelMembers(here), history)
+    channels = build_channels(here, ChannelMembers(here), history)
+    core.channels = channels
     core.presence = Presence(hub, table, core.registry)
     core.connections = Connections(table, channels, fanout, core.queries, core.registry)

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
     """Limits and origins of ``config``, which may be newer than at the
     start."""
-    server, app = config.server, config.app
+    server = config.server
+    app = config.app
     addresses = (app.http_url, app.websocket_url, server.public_ws_url)
     # The address "::" needs brackets as a host name.
     extra = (
@@ -59,7 +60,9 @@ def build_network(
     """
     node.max_connections = connection_limit(config)
     log.info("this process may open %d files", openable_files())
-    loop, limits, websocket = get_hub().loop, config.limits, config.websocket
+    loop = get_hub().loop
+    limits = config.limits
+    websocket = config.websocket
     policy = gate_policy(config, node.max_connections, config.demo)
     origins = Origins(proxies, policy)
     gate = Gate(proxies, origins, websocket.deflate, policy)
@@ -127,10 +130,8 @@ class Draining(Service):
         """Close all clients with 1001, spread over time so that they do not all
         reconnect at once. Pushes that are on their way to them follow them.
         Switches."""
-        connections, rerouting = (
-            self.core.network.context.connections,
-            self.core.rerouting,
-        )
+        connections = self.core.network.context.connections
+        rerouting = self.core.rerouting
         self._set_return_seconds(RETURN_SECONDS)
         self._close(lambda: True)
         wait_while(

@@ -102,12 +102,10 @@ class NodeStatus(Service):
         ``debug``: with all peers and users. ``detail``: with fields that the
         original does not have.
         """
-        node, hub, network, ids = (
-            self.core.node,
-            self.core.hub,
-            self.core.network,
-            self.core.idempotency,
-        )
+        node = self.core.node
+        hub = self.core.hub
+        network = self.core.network
+        ids = self.core.idempotency
         connections = hub.connections()
         apps = {name: len(app.users) for name, app in hub.apps.items()}
         manager: dict[str, Any] = {

@@ -139,7 +139,8 @@ class Api:
         principal = admit(self, endpoint, request)
         if isinstance(principal, HttpResponse):
             raise RequestRefused(principal)
-        call, refuses = None, True
+        call = None
+        refuses = True
         try:
             call = read(self, endpoint, request, principal)
             authorise(self, endpoint.route, call)
@@ -213,7 +214,8 @@ class Api:
         It becomes that of the call, and the request counts against its rate. May switch. Raises
         :class:`ApiProblem` if there is none, and Unavailable.
         """
-        principal, host = call.principal, call.request.host
+        principal = call.principal
+        host = call.request.host
         if token and not (principal.key or principal.user):
             principal = self.authority.identify(need, {}, host, token)
             call.act_as(principal)
@@ -295,7 +297,8 @@ class Call(Struct):
     def act_as(self, principal: Principal) -> None:
         """Another credential than the headers has shown who makes the
         request."""
-        self.principal, self.request.by = principal, principal.label
+        self.principal = principal
+        self.request.by = principal.label
 
     @property
     def is_back_end(self) -> bool:
@@ -580,7 +583,9 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
     not change the alias: it could give the alias its own settings and then
     detach it. A principal for all apps may.
     """
-    tenants, principal, request = api.tenants, call.principal, call.input
+    tenants = api.tenants
+    principal = call.principal
+    request = call.input
     require_app(api, principal, route.need, call.app, "named")
     if principal.apps is not None and call.app != request.app:
         raise ApiProblem(
@@ -827,9 +832,11 @@ def _read_shape(
             body = unpacked_body(call, longest_body(api, route))
         limits = api.limits
         most_values = limits.many_values if route.takes_many else limits.one_body_values
-        values = call.input = Call.decode_json(shape.body, body, most_values)
+        values = Call.decode_json(shape.body, body, most_values)
+        call.input = values
     elif shape.query is not None:
-        values = call.input = read_query(request, shape.query)
+        values = read_query(request, shape.query)
+        call.input = values
     if shape.app:
         if values.app:
             call.app = api.tenants.aliases.get(values.app, values.app)
@@ -856,7 +863,8 @@ def unpacked_body(call: Call, most_bytes: int) -> bytes:
 def authorise(api: Api, route: Route, call: Call) -> None:
     """Raise :class:`ApiProblem` if an admitted principal may not do this for
     app and user. May switch."""
-    principal, rule = call.principal, route.app
+    principal = call.principal
+    rule = route.app
     if rule == "settings":
         _require_settings(api, route, call)
     elif rule:

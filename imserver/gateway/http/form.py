@@ -210,7 +210,9 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
 def _head_bytes(body: bytes, boundary: bytes) -> int:
     """The bytes of the preamble and of the headers of all parts, as
     :data:`MAX_HEAD_BYTES` counts them."""
-    mark, total, start = b"--" + boundary, 0, 0
+    mark = b"--" + boundary
+    total = 0
+    start = 0
     for _ in range(MAX_PARTS + 1):
         end = body.find(mark, start)
         head = _end_of_head(body, start, len(body) if end < 0 else end)
@@ -236,7 +238,8 @@ def parse_body(
     if kind.endswith("json"):
         if has_nul(body):
             raise BadBody("a text contains U+0000")
-        fields, params = parse_json(body), {}
+        fields = parse_json(body)
+        params = {}
         for name, value in fields.items():
             if name in ("userid", "msgid", "message", "cursor"):
                 if not isinstance(value, str):

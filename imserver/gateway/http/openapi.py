@@ -184,7 +184,8 @@ def _schemas(
     found, components = msgspec.json.schema_components(
         types, ref_template=_SCHEMAS + "{name}"
     )
-    references, schemas = fill(found), fill(components)
+    references = fill(found)
+    schemas = fill(components)
     structs = {
         name: each.pop("$ref").removeprefix(_SCHEMAS) for name, each in titled.items()
     }

@@ -305,8 +305,10 @@ class Resource(Generic[S]):
         def declare(function: Any) -> Any:
             code = function.__code__
             fields = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
-            run, row = function, dict(more)
-            schema, base = row.pop("schema", None), row.pop("base", self._base)
+            run = function
+            row = dict(more)
+            schema = row.pop("schema", None)
+            base = row.pop("base", self._base)
             if fields or "HttpResponse" not in str(
                 function.__annotations__.get("return", HttpResponse)
             ):
@@ -361,7 +363,8 @@ def _shape_of(
     """The Struct of parameters. ``base`` has fields before them; a parameter
     may name one of these."""
     inherited = () if base is None else base.__struct_fields__
-    count, usual = function.__code__.co_argcount, function.__defaults__ or ()
+    count = function.__code__.co_argcount
+    usual = function.__defaults__ or ()
     positional = function.__code__.co_varnames[count - len(usual) : count]
     defaults = {
         **dict(zip(positional, usual, strict=True)),
@@ -392,7 +395,8 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
 
     # Not by `wraps`, whose copies cost memory: whoever reads the hints of a
     # route needs these two.
-    run.__annotations__, run.__wrapped__ = function.__annotations__, function  # type: ignore[attr-defined]
+    run.__annotations__ = function.__annotations__
+    run.__wrapped__ = function  # type: ignore[attr-defined]
     return run
 
 

@@ -122,7 +122,7 @@ def to_response(finished: HttpResponse) -> Response:
 def as_request(body: bytes = b"") -> HttpRequest:
     """Convert Flask's request to a request of the API. Its principal is
     logged."""
-    g.http_request = converted = HttpRequest(
+    converted = HttpRequest(
         request.method,
         request.path,
         request.query_string,
@@ -132,6 +132,7 @@ def as_request(body: bytes = b"") -> HttpRequest:
         given_id=g.get("request_id", ""),
         by=getattr(g.get("http_request"), "by", ""),
     )
+    g.http_request = converted
     return converted
 
 

@@ -110,7 +110,8 @@ def _numbered(
     event: Event | StoredMessage, before: bytes, behind: bytes, connection: Connection
 ) -> bytes:
     """The frame of a message that its client acknowledges."""
-    state, encoding = connection.dialect_state, connection.encoding
+    state = connection.dialect_state
+    encoding = connection.encoding
     assert isinstance(state, AckedState)
     assert state.unacked is not None
     payload = b"%b%b%b" % (before, msgspec.json.encode(connection.user or ""), behind)
@@ -189,13 +190,15 @@ class Fanout:
         # Written out as in _send(): 0.1 µs less of the 1.5 µs that a push in
         # bulk takes.
         if event is not self._event:
-            self._event, self._sources = event, {}
+            self._event = event
+            self._sources = {}
         sources = self._sources
         for connection in sessions:
             encoding = connection.encoding
             source = sources.get(encoding)
             if source is None:
-                source = sources[encoding] = make(encoding, event)
+                source = make(encoding, event)
+                sources[encoding] = source
             frame = source if type(source) is bytes else frame_for(source, connection)
             if frame:
                 self._metrics.deliveries += 1
@@ -205,12 +208,12 @@ class Fanout:
     def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
         """Send to a user on one device, or in an app where channels of users or
         groups have subscribers."""
-        own, group, plain = app.own_channels.get(f"user:{user}"), None, event
+        own = app.own_channels.get(f"user:{user}")
+        group = None
+        plain = event
         if event.channel is not None:
-            group, plain = (
-                app.own_channels.get(event.channel.name),
-                self._without_channel(event),
-            )
+            group = app.own_channels.get(event.channel.name)
+            plain = self._without_channel(event)
         sessions = [
             each
             for each in app.sessions_of(user)
@@ -236,10 +239,12 @@ class Fanout:
     def _send(self, connection: Connection, event: Event) -> None:
         encoding = connection.encoding
         if event is not self._event:
-            self._event, self._sources = event, {}
+            self._event = event
+            self._sources = {}
         source = self._sources.get(encoding)
         if source is None:
-            source = self._sources[encoding] = make(encoding, event)
+            source = make(encoding, event)
+            self._sources[encoding] = source
         frame = frame_for(source, connection)
         if frame:
             self._metrics.deliveries += 1
@@ -347,9 +352,8 @@ class Fanout:
             if connection.encoding is not encoding:
                 encoding = connection.encoding
                 known = frames.get(encoding)
-                frame = frames[encoding] = (
-                    make(encoding, event) if known is None else known
-                )
+                frame = make(encoding, event) if known is None else known
+                frames[encoding] = frame
                 personal = None if isinstance(frame, bytes) else frame
             if personal is not None:
                 frame = personal(connection)
@@ -395,10 +399,13 @@ class Fanout:
 
     def flush_notices(self) -> None:
         """Put all waiting notices into outboxes."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._waiting = []
         for app in waiting:
-            notices, app.notices = app.notices, []
-            newcomers, app.newcomers = app.newcomers, {}
+            notices = app.notices
+            app.notices = []
+            newcomers = app.newcomers
+            app.newcomers = {}
             entering = {event.sender for event in notices if event.kind == "enter"}
             if len(notices) == 1 and all(
                 newcomer.user in entering for newcomer in newcomers
@@ -425,9 +432,8 @@ class Fanout:
             for connection in app.sessions_of(user):
                 encoding = connection.encoding
                 if encoding not in joined:
-                    source = encoded[encoding] = [
-                        make(encoding, event) for event in notices
-                    ]
+                    source = [make(encoding, event) for event in notices]
+                    encoded[encoding] = source
                     joined[encoding] = (
                         None if encoding.dialect.personal else b"".join(source)  # type: ignore[arg-type]
                     )

@@ -111,7 +111,8 @@ class Hub:
         meanwhile."""
         app = self.apps.get(name)
         if app is None:
-            app = self.apps[name] = App(name, policy, is_registered)
+            app = App(name, policy, is_registered)
+            self.apps[name] = app
         elif is_registered:
             app.is_registered = True
         return app
@@ -201,7 +202,9 @@ class Hub:
         event: ConnectionEvent,
     ) -> None:
         connection.state = CONNECTION_TRANSITIONS[connection.state][event]
-        connection.app, connection.user, connection.device = app.name, user, device
+        connection.app = app.name
+        connection.user = user
+        connection.device = device
         if app.user_counts:
             for channel in connection.channels:
                 app.user_counts.pop(channel, None)
@@ -221,7 +224,8 @@ class Hub:
         self._forgotten(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
         connection.app = connection.user = None
-        connection.device, connection.since = "", 0
+        connection.device = ""
+        connection.since = 0
         return went_offline
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
@@ -250,7 +254,8 @@ class Hub:
         """Remove an ended session. True if this takes its user offline."""
         if connection.app is None or connection.user is None:
             return False
-        app, user = self.apps.get(connection.app), connection.user
+        app = self.apps.get(connection.app)
+        user = connection.user
         if app is None:
             return False
         app.newcomers.pop(connection, None)
@@ -329,7 +334,8 @@ class ChannelMembership(Service):
             return None
         channel = app.channels.get(name)
         if channel is None:
-            channel = app.channels[name] = LocalChannel(app, name)
+            channel = LocalChannel(app, name)
+            app.channels[name] = channel
             if name.startswith(RESERVED):
                 app.own_channels[name] = channel
             self.channels += 1
@@ -369,9 +375,8 @@ class ChannelMembership(Service):
         counts = channel.app.user_counts
         count = counts.get(channel)
         if count is None:
-            count = counts[channel] = len(
-                {connection.user for connection in channel.members}
-            )
+            count = len({connection.user for connection in channel.members})
+            counts[channel] = count
         return count
 
     def _take_out(self, channel: LocalChannel, connection: Connection) -> None:

@@ -34,24 +34,18 @@ log = logging.getLogger(__name__)
 _PROBLEMS = {
     problem.status: problem
     for problem in (
-        *(
-            Problems.BAD_REQUEST,
-            Problems.UNAUTHORIZED,
-            Problems.NOT_FOUND,
-            Problems.METHOD_NOT_ALLOWED,
-        ),
-        *(
-            Problems.TIMEOUT,
-            Problems.BODY_TOO_LARGE,
-            Problems.URI_TOO_LONG,
-            Problems.TOO_MANY_REQUESTS,
-        ),
-        *(
-            Problems.HEADERS_TOO_LARGE,
-            Problems.INTERNAL_ERROR,
-            Problems.NOT_IMPLEMENTED,
-            Problems.NOT_READY,
-        ),
+        Problems.BAD_REQUEST,
+        Problems.UNAUTHORIZED,
+        Problems.NOT_FOUND,
+        Problems.METHOD_NOT_ALLOWED,
+        Problems.TIMEOUT,
+        Problems.BODY_TOO_LARGE,
+        Problems.URI_TOO_LONG,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.HEADERS_TOO_LARGE,
+        Problems.INTERNAL_ERROR,
+        Problems.NOT_IMPLEMENTED,
+        Problems.NOT_READY,
     )
 }
 
@@ -139,11 +133,10 @@ class _Requests:
 
     def end(self, response: Response) -> Response:
         """Log the request."""
-        seconds, by = (
-            time.perf_counter() - g.started,
-            getattr(g.get("http_request"), "by", ""),
-        )
-        status, size = response.status_code, response.content_length or 0
+        seconds = time.perf_counter() - g.started
+        by = getattr(g.get("http_request"), "by", "")
+        status = response.status_code
+        size = response.content_length or 0
         rule = OTHER if request.url_rule is None else request.url_rule.rule
         route = route_of(self._api.endpoints, request.method, request.path) or rule
         self._log.add(

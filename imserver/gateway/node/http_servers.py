@@ -98,7 +98,8 @@ LISTENER_KEY = "imserver.listener"
 def listeners_of(config: Config) -> dict[str, ListenSettings]:
     """The listeners of a node: ``"http"``, ``"websocket"``, and ``"extra 1"``
     and on, which serve everything."""
-    server, app = config.server, config.app
+    server = config.server
+    app = config.app
     extra = {
         f"extra {number}": row for number, row in enumerate(server.extra_listen, 1)
     }
@@ -169,9 +170,8 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
             if port and count > 1 and not server.reuse_port:
                 bind_raw(row.host, port, False).close()
             for listeners in shares:
-                sock = listeners[name] = bind_raw(
-                    row.host, port, count > 1 or server.reuse_port
-                )
+                sock = bind_raw(row.host, port, count > 1 or server.reuse_port)
+                listeners[name] = sock
                 sock.listen(server.backlog)
                 port = sock.getsockname()[1]
         except (OSError, StartError) as error:
@@ -227,7 +227,8 @@ class Servers:
         create_application: Callable[[Servers], Application],
     ) -> None:
         self.core = core
-        self._config = config = core.config
+        config = core.config
+        self._config = config
         self._metrics = core.metrics
         self.features = features
         operations = (
@@ -238,10 +239,8 @@ class Servers:
         )
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
-        network, dialects = (
-            core.network,
-            [core.codec(each) for row in features for each in row.dialects],
-        )
+        network = core.network
+        dialects = [core.codec(each) for row in features for each in row.dialects]
         paths = ws_routes(config, core.dispatcher.serve, network.opened, dialects)
         network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
@@ -251,10 +250,8 @@ class Servers:
         streams: dict[str, StreamPath] = {}
         for parts in core.features.values():
             streams |= parts.streams(serve)
-        silent, waiting = (
-            config.websocket.client_silent_seconds,
-            StreamEncoding(SseDialect("")),
-        )
+        silent = config.websocket.client_silent_seconds
+        waiting = StreamEncoding(SseDialect(""))
         self.streams = Streams(
             network.context, network.gate, self._metrics, streams, silent, waiting
         )
@@ -298,10 +295,8 @@ class Servers:
             self._servers.append(server)
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
-        requests, context = (
-            self._config.limits.http_requests,
-            self._listener_context(name),
-        )
+        requests = self._config.limits.http_requests
+        context = self._listener_context(name)
         front = FrontServer(
             self.core.network.context,
             context,
@@ -328,7 +323,8 @@ class Servers:
     def _listener_context(self, name: str) -> ListenerContext:
         """The context of a listener. The WebSocket port serves only routes of
         dialects."""
-        dialects_only, row = name == "websocket", listeners_of(self._config)[name]
+        dialects_only = name == "websocket"
+        row = listeners_of(self._config)[name]
         hosts = {
             each.host.lower(): each.path for each in self._config.server.extra_hosts
         }
@@ -583,7 +579,8 @@ def ws_routes(
     ``serve``: serves messages of all dialects. ``opened``: dialect → its
     function for new connections. ``dialects``: each at its own path.
     """
-    limits, debug = config.limits, config.debug
+    limits = config.limits
+    debug = config.debug
     serve = within_limit(config, serve)
     # On the first path a parameter of the query, or the listener, chooses the
     # dialect.

@@ -108,7 +108,8 @@ class Node:
         self._stopped = Flag()
 
     def _make_stages(self) -> tuple[Stage, ...]:
-        core, member = self.core, self.core.member
+        core = self.core
+        member = self.core.member
         return (
             Stage("data folder", stop=core.node.data.stop),
             *(
@@ -145,11 +146,10 @@ class Node:
         )
 
     def _periodic_work(self) -> Stage:
-        core, settings = self.core, self.core.config.websocket
-        ping_seconds, silent_seconds = (
-            settings.client_ping_seconds,
-            settings.client_silent_seconds,
-        )
+        core = self.core
+        settings = self.core.config.websocket
+        ping_seconds = settings.client_ping_seconds
+        silent_seconds = settings.client_silent_seconds
         pings = Pings(core.network.context, core.metrics, ping_seconds, silent_seconds)
         runs = (
             lambda: core.network.sweep.run_sweeps(settings.sweep_seconds),
@@ -274,11 +274,13 @@ class Node:
     def _join(self) -> None:
         """Join the cluster, before clients can connect. A node alone has its
         lease already."""
-        core, config = self.core, self.core.config
+        core = self.core
+        config = self.core.config
         if core.member is None:
             return
         only_local = core.keys.demo and not config.server.insecure
-        port, features = core.node.http_port, self._cluster_features
+        port = core.node.http_port
+        features = self._cluster_features
         core.member.start(config.server.public_ws_url, port, only_local, features)
         self._only_local = only_local and not config.cluster.advertise
 
@@ -339,7 +341,8 @@ class Node:
         core = self.core
         if core.node.life == "stops":
             return
-        core.node.life, core.node.stage = "stops", "delay"
+        core.node.life = "stops"
+        core.node.stage = "delay"
         self._report()
         self._report_act("node.drain")
         gevent.sleep(core.config.drain.delay_seconds)
@@ -393,14 +396,13 @@ class Node:
         )
 
     def _apply_limits(self) -> None:
-        core, config = self.core, self._reread
+        core = self.core
+        config = self._reread
         core.idempotency.shared = core.keys.demo
         limits = config.limits
         pending = core.pending
-        pending.limit_pushes, pending.limit_bytes = (
-            limits.pending_pushes,
-            limits.pending_bytes,
-        )
+        pending.limit_pushes = limits.pending_pushes
+        pending.limit_bytes = limits.pending_bytes
         self.servers.api.reload(config)
         core.network.gate.set_policy(
             gate_policy(config, core.node.max_connections, core.keys.demo)

@@ -231,7 +231,8 @@ class Fields(Struct, frozen=True, gc=False):
         frame = parse(payload)
         if not isinstance(frame, dict):
             raise ValueError("no object")
-        seq, name = frame.get("seq", ""), frame.get(name_key, "")
+        seq = frame.get("seq", "")
+        name = frame.get(name_key, "")
         if not isinstance(seq, str) or not isinstance(name, str):
             raise ValueError("no string")
         return (
@@ -291,10 +292,8 @@ class Fields(Struct, frozen=True, gc=False):
 
     def receiver(self) -> tuple[str, int]:
         """``to`` and ``conversation``, of which exactly one is given."""
-        to, conversation = (
-            self.short_text("to", MAX_USER_BYTES),
-            self.id("conversation"),
-        )
+        to = self.short_text("to", MAX_USER_BYTES)
+        conversation = self.id("conversation")
         if bool(to) == bool(conversation):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return to, conversation

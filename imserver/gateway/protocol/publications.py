@@ -122,7 +122,8 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     suffix = min(_equal(before[::-1], after[::-1]), min(len(before), size) - prefix)
     copies: list[tuple[int, int, int]] = []
     _add(copies, after, 0, prefix, 0)
-    position, stop = prefix, size - suffix
+    position = prefix
+    stop = size - suffix
     blocks: dict[bytes, int] = {}
     if stop - position >= _BLOCK:
         blocks = {
@@ -134,10 +135,12 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
         if origin is None:
             position += 1
             continue
-        start, end = position, position + _BLOCK
+        start = position
+        end = position + _BLOCK
         least = copies[-1][1] if copies else 0
         while start > least and origin and after[start - 1] == before[origin - 1]:
-            start, origin = start - 1, origin - 1
+            start = start - 1
+            origin = origin - 1
         gap = origin - start
         while (
             end + _STEP <= stop
@@ -160,7 +163,8 @@ def _add(
     """Add a copy without the parts of characters at its ends, if it is long
     enough."""
     while start < end and after[start] & 0xC0 == 0x80:
-        start, origin = start + 1, origin + 1
+        start = start + 1
+        origin = origin + 1
     while start < end < len(after) and after[end] & 0xC0 == 0x80:
         end -= 1
     if end - start >= 8:  # a shorter copy is not shorter than its text
@@ -168,7 +172,8 @@ def _add(
 
 
 def _equal(one: bytes, other: bytes) -> int:
-    low, high = 0, min(len(one), len(other)) + 1
+    low = 0
+    high = min(len(one), len(other)) + 1
     while high - low > 1:
         middle = (low + high) // 2
         if one[low:middle] == other[low:middle]:

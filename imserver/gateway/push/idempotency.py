@@ -243,7 +243,9 @@ class Idempotency:
                     len(self._firsts) >= MAX_FIRSTS
                     or self._first_bytes >= MAX_FIRST_BYTES
                 ):
-                    self._older, self._firsts, self._first_bytes = self._firsts, {}, 0
+                    self._older = self._firsts
+                    self._firsts = {}
+                    self._first_bytes = 0
         if id_claim is not None:
             if id_claim.claim is not None and self.registry is not None:
                 entry = _pack_digest(digest) + result if result and for_all else b""
@@ -417,7 +419,8 @@ class Idempotency:
         """What is known of a claimed id."""
         id_claim = self._pending[key]
         if id_claim is None:
-            id_claim = self._pending[key] = _PendingClaim()
+            id_claim = _PendingClaim()
+            self._pending[key] = id_claim
         return id_claim
 
     def _repeat_of(self, key: int, digest: int | None) -> First | IdReused | None:

@@ -95,14 +95,16 @@ class PendingPushes(Service):
         it. Never switches."""
         push = PendingPush(event, device, self.clock() + seconds)
         pushes, used = self._used.get(app, (0, 0))
-        left, left_bytes = self.limit_pushes - self.count, self.limit_bytes - self.bytes
+        left = self.limit_pushes - self.count
+        left_bytes = self.limit_bytes - self.bytes
         if pushes + 1 > APP_SHARE * (left + pushes) or used + push.size > APP_SHARE * (
             left_bytes + used
         ):
             return False
         queue = self._queues.get((app, user))
         if queue is None:
-            queue = self._queues[app, user] = _Queue()
+            queue = _Queue()
+            self._queues[app, user] = queue
         queue.pushes[next(self._numbers)] = push
         self._count_in(app, 1, push.size)
         self._next_expiry = min(self._next_expiry, push.until)

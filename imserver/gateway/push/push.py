@@ -41,7 +41,9 @@ from imserver.gateway.push.idempotency import (
 from imserver.gateway.push.pending import PendingPushes
 from imserver.gateway.push.targets import StoredPushes, Target, UserChannels, addressed
 
-_NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
+_NOT_SENT = Outcome.NOT_SENT
+_SENT = Outcome.SENT
+_REPEATED = Outcome.REPEATED
 _UNKNOWN: Final = Outcome.UNKNOWN
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
@@ -139,7 +141,9 @@ class Pushes(Service):
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender,
         as in the original."""
-        user, msg_id, channels = push.user, push.msg_id, self._stores(app)
+        user = push.user
+        msg_id = push.msg_id
+        channels = self._stores(app)
         # Claimed on this node only: the reach claims in the cluster, in one
         # query with the lookup.
         key = self.ids.claim(app, msg_id, None, channels is None)
@@ -299,14 +303,13 @@ class LocalReach(Service):
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
     ) -> tuple[list[Outcome], Sequence[int]]:
-        claim, settle, to_sessions = (
-            self.ids.claim,
-            self.ids.settle,
-            self.fanout.to_sessions,
-        )
+        claim = self.ids.claim
+        settle = self.ids.settle
+        to_sessions = self.fanout.to_sessions
         outcomes = []
         for push in pushes:
-            user, msg_id = push.user, push.msg_id
+            user = push.user
+            msg_id = push.msg_id
             key = claim(app, msg_id)
             if key is None:
                 outcomes.append(_REPEATED)
@@ -562,7 +565,8 @@ class Publishing(Service, dict=True):
     ) -> Outcome:
         """Send to the members of a group. PARTLY: a node with some of them is
         known not to receive it."""
-        outcomes, after = set[Outcome](), ""
+        outcomes = set[Outcome]()
+        after = ""
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:

@@ -97,7 +97,8 @@ class ClusterReach(Service):
             if monotonic() > deadline:
                 return Outcome.FAILED
             gevent.sleep(LOOK_SECONDS)
-        outcome, own = Outcome.NOT_SENT, self.registry.lease.epoch
+        outcome = Outcome.NOT_SENT
+        own = self.registry.lease.epoch
         try:
             if (
                 len(refs) == 1
@@ -153,7 +154,8 @@ class ClusterReach(Service):
                     outcomes[index] = Outcome.NOT_SENT
                     event = Event("msg", push.user, push.text, push.msg_id)
                     found = None if refs is None else refs[index]
-                    outcome = outcomes[index] = self.push(app, push.user, event, found)
+                    outcome = self.push(app, push.user, event, found)
+                    outcomes[index] = outcome
                     self.ids.settle(id_claim, outcome == Outcome.SENT)
                 ended = index + 1
         finally:
@@ -206,11 +208,9 @@ class ClusterReach(Service):
     ) -> list[tuple[SessionRef, ...]] | None:
         """The sessions of each user (None: the registry does not answer), after
         a short wait if one of them has just moved."""
-        refs, own, seconds = (
-            self._look_up(app, users),
-            self.node_messages.own_epoch,
-            0.0,
-        )
+        refs = self._look_up(app, users)
+        own = self.node_messages.own_epoch
+        seconds = 0.0
         for user, each in zip(users, refs or (), strict=False):
             if _are_together(each):
                 seconds = max(
@@ -404,7 +404,8 @@ class Rerouting(Service):
     def _deliver(self, item: ToUser) -> bool:
         """Deliver, or drop an overtaken push. Return False if the user is not
         here. Never switches."""
-        app, user = item.app, item.user
+        app = item.app
+        user = item.user
         if item.hops and self.reorder_guard.is_overtaken(
             app, user, item.origin, item.number
         ):
@@ -417,7 +418,8 @@ class Rerouting(Service):
 
     def _run(self, app: str, user: str) -> None:
         """Greenlet: process the queue of one user until it is empty."""
-        queue, until = self._queues[app, user], monotonic() + self.patience
+        queue = self._queues[app, user]
+        until = monotonic() + self.patience
         try:
             while queue:
                 item = queue[0]
@@ -534,7 +536,8 @@ class ReorderGuard(Service):
 
     def logged_in(self, app: str, user: str) -> None:
         """A session of the user has begun here."""
-        now, who = self._clock(), (app, user)
+        now = self._clock()
+        who = (app, user)
         while self._ends and self._ends[0][0] <= now:
             _, old = self._ends.popleft()
             if (guard := self._guards.get(old)) is not None and guard.until <= now:

@@ -426,7 +426,8 @@ class ClusterSessions(Sessions):
     def _run_reregistration(self) -> None:
         """Greenlet: register sessions until no request is left."""
         while self._reregister is not None:
-            everything, self._reregister = self._reregister, None
+            everything = self._reregister
+            self._reregister = None
             by_id: dict[int, Connection] = {}
             sessions = self._sessions_to_register(everything, by_id)
             for session, registration in self._registry.reregister(sessions):

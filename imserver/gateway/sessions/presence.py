@@ -222,7 +222,8 @@ class Presence(Service):
         query = NamesQuery(app, after, limit + 1)
         own = self._names_here(query)
         answers, missing = self._query("names", query)
-        total, names = own.count, own.names
+        total = own.count
+        names = own.names
         if answers:
             parts: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
             total = sum(answer.count for answer in parts)
@@ -275,7 +276,8 @@ class Presence(Service):
     # --- this node ------------------------------------------------------------
 
     def _names_here(self, query: NamesQuery) -> NamesAnswer:
-        names, after = self.hub.user_names(query.app), query.after
+        names = self.hub.user_names(query.app)
+        after = query.after
         if after is None and len(names) < query.limit:
             return NamesAnswer(len(names), names)
         rest = sorted(name for name in names if after is None or name > after)
@@ -285,7 +287,8 @@ class Presence(Service):
         app = self.hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
-        id_of, node = self.table.id_of, self.registry.lease.node
+        id_of = self.table.id_of
+        node = self.registry.lease.node
         return [
             [
                 SessionInfo(

@@ -464,7 +464,8 @@ class Sessions:
         """End a session whose connection stays open. ``successor``: app and
         user of the next session; the same user gets no exit notice. May
         switch."""
-        app, user = connection.app, connection.user
+        app = connection.app
+        user = connection.user
         if (
             self._hub.detach(connection)
             and app is not None
@@ -671,7 +672,8 @@ class Sessions:
         """Keep users out of this node, whatever becomes of their bans, as long
         as they are in the last call. ``users``: (app, user) → Unix seconds;
         they and the ``reason`` are shown. Never switches."""
-        new, now = users.keys() - self.holds.keys(), monotonic() - time()
+        new = users.keys() - self.holds.keys()
+        now = monotonic() - time()
         self.holds = {user: Ban(now + end, reason) for user, end in users.items()}
         for app, user in new:
             self.close_here(CloseSessions(app, [user], online=[user]))

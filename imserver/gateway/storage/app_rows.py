@@ -176,7 +176,8 @@ def read_rows(
             yield TablePage(
                 query.table, names, [tuple(map(_plain, row)) for row in rows], end
             )
-        begin, after = [], ()
+        begin = []
+        after = ()
 
 
 def _queries(
@@ -185,7 +186,9 @@ def _queries(
     for table in (*read(tables_of_others), *tables):
         if isinstance(table.columns, Reason):
             continue
-        of_app, of_user, scopes = table.exported, ALL, _scopes
+        of_app = table.exported
+        of_user = ALL
+        scopes = _scopes
         if user is not None:
             form = form_of(table, user)
             if (
@@ -220,7 +223,8 @@ def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
 def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     """Conditions of an app's rows, each for some accounts, for the same
     reason."""
-    last, ids = 0, RowQuery("account", ("id",), (), (OF_APP, (app,)))
+    last = 0
+    ids = RowQuery("account", ("id",), (), (OF_APP, (app,)))
     for _, (id,) in pages(read, ids, most=500):
         yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, id)
         last = id

@@ -44,11 +44,13 @@ def _look_for_lost(database: Path) -> int:
         head = file.read(_HEAD.size)
         magic, _, page_bytes, *_ = _HEAD.unpack(head)
         order = ">" if magic & 1 else "<"
-        salts, seed = head[16:24], head[24:]
+        salts = head[16:24]
+        seed = head[24:]
         if seed != _sum(order, bytes(8), head[:24]):  # SQLite ignores the whole log
             with database.open("rb") as pages:
                 page_bytes = int.from_bytes(os.pread(pages.fileno(), 2, 16))
-            salts, seed = os.pread(file.fileno(), 8, _HEAD.size + 8), b""
+            salts = os.pread(file.fileno(), 8, _HEAD.size + 8)
+            seed = b""
         return _count(file, order, _FRAME.size + max(page_bytes, 512), salts, seed)
 
 
@@ -56,7 +58,8 @@ def _count(log: IO[bytes], order: str, size: int, salts: bytes, seed: bytes) -> 
     """The commits in the frames from the first one on that SQLite does not
     take, if its successors belong to it. ``seed``: with which the sums begin;
     empty: no sum is right."""
-    commits, is_lost = 0, False
+    commits = 0
+    is_lost = False
     while len(frame := log.read(size)) == size:
         is_right = frame[8:16] == salts and frame[16:24] == _sum(
             order, seed, frame[:8] + frame[24:]

@@ -578,7 +578,8 @@ class WriterConnection:
         return True
 
     def _drop(self) -> None:
-        sql, self.sql = self.sql, None
+        sql = self.sql
+        self.sql = None
         if sql is not None:
             with suppress(*self._errors):
                 sql.close()

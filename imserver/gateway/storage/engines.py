@@ -323,10 +323,8 @@ _FULL: Final = (
 )
 _REFUSALS: Final = (
     *(f"sqlite3 {code}" for code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)),
-    *(
-        "psycopg 25006",
-        *(f"pymysql {code}" for code in (3, 1026, 1030, 1290, 1792, 1836)),
-    ),
+    "psycopg 25006",
+    *(f"pymysql {code}" for code in (3, 1026, 1030, 1290, 1792, 1836)),
 )
 
 

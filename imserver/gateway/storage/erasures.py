@@ -99,7 +99,8 @@ class Erasures(Store.Rows):
     ) -> ErasureRow | None:
         """The user is erased. ``ended`` 0: now. None: another node has ended
         it."""
-        digest, now = self.digests(app, user)[0], ended or int(time() * 1000)
+        digest = self.digests(app, user)[0]
+        now = ended or int(time() * 1000)
         rows = sql.query(
             "SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,)
         )

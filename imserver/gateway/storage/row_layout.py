@@ -123,9 +123,11 @@ def layout_of(
 ) -> TableLayout:
     """The layout of a table. ``only``: with these columns alone. Raises
     StartError if one of them has a type that this cannot copy."""
-    names, columns = tuple(each.strip('"') for each in key), []
+    names = tuple(each.strip('"') for each in key)
+    columns = []
     for column in inspector.get_columns(table):
-        name, of = column["name"], column["type"]
+        name = column["name"]
+        of = column["type"]
         if only and name not in only:
             continue
         kind = next((kind for kind in _KINDS if isinstance(of, kind.types)), None)
@@ -133,7 +135,8 @@ def layout_of(
             raise StartError(
                 f"the column {name} of {table} has the type {of!r}, which is not copied"
             )
-        copy, most = kind.copy, getattr(of, "length", None) or 1 << 24
+        copy = kind.copy
+        most = getattr(of, "length", None) or 1 << 24
         if kind.name == "number":
             bits = (
                 16

@@ -96,7 +96,8 @@ def _page(
 ) -> tuple[list[Row], Row]:
     """The next rows, each behind its key, and the key up to which was looked;
     ``()``: up to the end."""
-    behind, upto = query.behind(sql.engine, after), ALL
+    behind = query.behind(sql.engine, after)
+    upto = ALL
     if query.scan:
         last, values = query.select(query.order, behind)
         for key in sql.query(f"{last} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1)):

@@ -479,7 +479,8 @@ class PostgresqlStatements(DirectStatements):
 
     def flush(self) -> None:
         """Send what waits, and wait for all answers."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._waiting = []
         if not waiting:
             return
         cursor = self._cursor
@@ -563,7 +564,8 @@ class RowsOf(Generic[S]):
     def __init__(
         self, struct: type[S], table: str, **names: str | tuple[str, ...]
     ) -> None:
-        self._struct, self._table = struct, table
+        self._struct = struct
+        self._table = table
         self._choices = {
             each: value for each, value in names.items() if isinstance(value, tuple)
         }
@@ -593,7 +595,8 @@ class RowsOf(Generic[S]):
         methods of dataclasses are: a row of 22 fields takes 1.8 µs, and 3.7 in
         a loop over them."""
         names: dict[str, Any] = {"struct": self._struct}
-        parameters, fields = [], []
+        parameters = []
+        fields = []
         for n, (field, (kind, read, _)) in enumerate(
             zip(self._fields, self._codecs, strict=True)
         ):

@@ -221,12 +221,16 @@ class Store:
         node that uses a configured one notes its id in the folder."""
         if self._folder is None:
             return
-        note, default = self._folder / ID_FILE, self._folder / DEFAULT_FILE
-        where, is_default, known = note, self.address.file == default, ""
+        note = self._folder / ID_FILE
+        default = self._folder / DEFAULT_FILE
+        where = note
+        is_default = self.address.file == default
+        known = ""
         with suppress(OSError):
             known = note.read_bytes().decode("ascii", "replace")
         if not (known or is_default) and default.exists():
-            where, known = default, _id_of(default)
+            where = default
+            known = _id_of(default)
         if known and (is_default or known != id):
             raise StartError(
                 f"storage.url: the nodes of {self._folder} have stored in another database than "
@@ -475,7 +479,8 @@ class Store:
         switches."""
         part: P | None = self._parts.get(make)
         if part is None:
-            part = self._parts[make] = make(self)
+            part = make(self)
+            self._parts[make] = part
         return part
 
     def database_id(self) -> str:
@@ -807,12 +812,10 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
         "SELECT 1 FROM account WHERE id = %s AND role = 'owner'", (row.maker,)
     ):
         return False
-    scopes, apps, expires, maker = (
-        _text(row.scopes),
-        _text(row.apps),
-        row.expires or None,
-        row.maker or None,
-    )
+    scopes = _text(row.scopes)
+    apps = _text(row.apps)
+    expires = row.expires or None
+    maker = row.maker or None
     sql.execute(
         "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",

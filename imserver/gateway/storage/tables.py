@@ -130,7 +130,8 @@ class Table(Struct, frozen=True, kw_only=True):
         user = user_kind = ""
         for name, kind, *words in columns:
             if "user" in words:
-                user, user_kind = name, kind
+                user = name
+                user_kind = kind
                 break
         if user and not self.of_user:
             force_setattr(self, "user_as", _USER_AS.get(user_kind[:3], "text"))

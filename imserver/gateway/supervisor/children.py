@@ -204,7 +204,8 @@ class Children(Service, dict=True):
             slot.ended(now, planned=True)
             self.drain_all()
             return
-        name, lived = f"node {slot.name} (pid {slot.pid})", now - slot.since
+        name = f"node {slot.name} (pid {slot.pid})"
+        lived = now - slot.since
         pause = slot.ended(now, planned=False)
         self.report(
             logging.ERROR,
@@ -257,7 +258,8 @@ class Children(Service, dict=True):
     def drain(self, slot: Slot) -> None:
         """Drain one child."""
         slot.state = SlotState.DRAINING
-        drain, websocket = self.config.drain, self.config.websocket
+        drain = self.config.drain
+        websocket = self.config.websocket
         # A node that drains has so long beyond its settings. Then it is killed.
         seconds = (
             drain.delay_seconds + drain.close_seconds + websocket.close_seconds + 30.0

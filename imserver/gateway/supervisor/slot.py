@@ -165,7 +165,8 @@ class Rush:
                 most = len(order)
             seconds = most * mean / 2 / max(self._per_second, 1.0)
             seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
-            self._chosen, self._until = frozenset(order[:most]), now + seconds
+            self._chosen = frozenset(order[:most])
+            self._until = now + seconds
             for number in self._chosen:
                 coming[number] = (
                     coming.get(number, 0.0) + seconds * self._per_second / most
@@ -174,13 +175,15 @@ class Rush:
         return self._chosen
 
     def _count(self, nodes: dict[int, NodeMarks], now: float) -> None:
-        before, self._counts = self._counts, nodes
+        before = self._counts
+        self._counts = nodes
         came = sum(
             max(marks.connections - before[number].connections, 0)
             for number, marks in nodes.items()
             if number in before
         )
-        self._per_second, self._counted_at = came / (now - self._counted_at), now
+        self._per_second = came / (now - self._counted_at)
+        self._counted_at = now
         self._coming = {}
 
 
@@ -278,9 +281,14 @@ class Slot:
 
     def forked(self, pid: int, now: float, generation: int) -> None:
         """A child was started."""
-        self.pid, self.since, self.generation = pid, now, generation
-        self.state, self.deadline, self.hangs = SlotState.STARTING, math.inf, False
-        self._beats, self._beat_at = 0, now
+        self.pid = pid
+        self.since = now
+        self.generation = generation
+        self.state = SlotState.STARTING
+        self.deadline = math.inf
+        self.hangs = False
+        self._beats = 0
+        self._beat_at = now
 
     def observe(self, now: float, missed: float) -> bool:
         """Read the status page; True when the child has just begun to serve.
@@ -290,7 +298,8 @@ class Slot:
         """
         beats = self.status.beats
         if beats != self._beats:
-            self._beats, self._beat_at = beats, now
+            self._beats = beats
+            self._beat_at = now
         else:
             self._beat_at += missed
         if self.state is SlotState.STARTING and self.status.marks.started:
@@ -324,7 +333,10 @@ class Slot:
             self.failures = 0
         pause = 0.0 if planned else random.uniform(0.0, min(2.0**self.failures, 30.0))
         self.failures = 0 if planned else min(self.failures + 1, 16)
-        self.state, self.pid, self.since, self.due = SlotState.DOWN, 0, now, now + pause
+        self.state = SlotState.DOWN
+        self.pid = 0
+        self.since = now
+        self.due = now + pause
         self.waiting_signals.clear()
         return pause
 
@@ -336,15 +348,14 @@ LAST_PORT: Final = 65535
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
     "server": (
-        *(
-            "host",
-            "reuse_port",
-            "extra_listen",
-            "data_dir",
-            "secret_file",
-            "second_secret_file",
-        ),
-        *("backlog", "processes"),
+        "host",
+        "reuse_port",
+        "extra_listen",
+        "data_dir",
+        "secret_file",
+        "second_secret_file",
+        "backlog",
+        "processes",
     ),
     "redis": ("url", "addr", "db"),
     "cluster": ("advertise", "bind"),
@@ -354,7 +365,8 @@ _FIXED: Final = {
 def check_ports(config: Config) -> None:
     """Check that the RPC ports of all nodes fit between the other ports. Raises
     StartError."""
-    first, count = config.app.rpc_port, config.server.processes
+    first = config.app.rpc_port
+    count = config.server.processes
     last = first + PORTS_PER_NODE * count - 1
     if not config.clustered or (count == 1 and first == 0):
         return
@@ -430,7 +442,8 @@ def apply_reload(
     changed: list[str] = []
     unchanged: dict[str, dict[str, Any]] = {}
     for section, keys in _FIXED.items():
-        old, new = getattr(given, section), getattr(config, section)
+        old = getattr(given, section)
+        new = getattr(config, section)
         unchanged[section] = {key: getattr(getattr(used, section), key) for key in keys}
         changed += [
             f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)

@@ -66,7 +66,8 @@ def run(
     ``announce`` prints to the console. Raises :class:`StartError` with one
     clear line if the nodes cannot start.
     """
-    given, config = config, resolve_addresses(config)
+    given = config
+    config = resolve_addresses(config)
     refuse_open_demo(config)
     logs = open_logs(config)
     data = DataDirectory(config.server.data_dir, shared=config.clustered)
@@ -138,7 +139,8 @@ class Supervisor(Service, dict=True):
     def run(self) -> int:
         """Return the exit status when all children have ended. Raises
         StartError if they cannot start."""
-        children, announced = self._children, False
+        children = self._children
+        announced = False
         while True:
             now = time.monotonic()
             children.tick(now)
@@ -310,7 +312,8 @@ class RollingRestart(Service):
             self._end()
 
     def _end(self, failure: str = "") -> None:
-        self.active, self._current = False, None
+        self.active = False
+        self._current = None
         if failure:
             text = f"rolling restart stopped: {failure}; the other nodes keep running"
             self.report(logging.ERROR, text)
@@ -325,26 +328,18 @@ def preload_modules(config: Config) -> None:
     This creates no loop, thread, socket or file. Raises StartError.
     """
     names = [
-        *(
-            "cryptography.hazmat.primitives.ciphers.aead",
-            "encodings.ascii",
-            "encodings.idna",
-        ),
-        *(
-            "encodings.unicode_escape",
-            "gevent.pool",
-            "gevent.resolver.thread",
-            "gevent.threadpool",
-        ),
-        *(
-            "imserver.gateway.http.form",
-            "imserver.gateway.node.flask_app",
-            "imserver.gateway.metric_table",
-        ),
-        *(
-            "imserver.gateway.transport.one_request",
-            "imserver.gateway.transport.parser",
-        ),
+        "cryptography.hazmat.primitives.ciphers.aead",
+        "encodings.ascii",
+        "encodings.idna",
+        "encodings.unicode_escape",
+        "gevent.pool",
+        "gevent.resolver.thread",
+        "gevent.threadpool",
+        "imserver.gateway.http.form",
+        "imserver.gateway.node.flask_app",
+        "imserver.gateway.metric_table",
+        "imserver.gateway.transport.one_request",
+        "imserver.gateway.transport.parser",
     ]
     if config.clustered:
         tls = (

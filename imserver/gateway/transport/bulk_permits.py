@@ -28,7 +28,9 @@ WAIT_SECONDS: Final = 5.0
 """After so long a node writes without a permit: the supervisor is stopped, or
 there are too many nodes."""
 
-_ASK, _RETURN, _GRANT = b"+", b"-", b"!"
+_ASK = b"+"
+_RETURN = b"-"
+_GRANT = b"!"
 _MOST_BYTES: Final = 4096
 
 
@@ -151,7 +153,8 @@ class BulkPermit:
         if self._end > monotonic():
             return True
         if not self._asks:
-            self._asks, self._end = True, 0.0
+            self._asks = True
+            self._end = 0.0
             self._send(_ASK)
             self._timer.again(self._take)
         return False
@@ -173,7 +176,8 @@ class BulkPermit:
         self._watcher.stop()
         self._timer.stop()
         self._line.close()
-        self._asks, self._end = False, math.inf
+        self._asks = False
+        self._end = math.inf
 
     def _send(self, word: bytes) -> None:
         # nobody reads: then no answer comes either, and the times hold

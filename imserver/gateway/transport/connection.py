@@ -116,7 +116,8 @@ class Encoding:
         instance."""
         variant = self._variants.get(dialect)
         if variant is None:
-            variant = self._variants[dialect] = self._make(dialect)
+            variant = self._make(dialect)
+            self._variants[dialect] = variant
             variant._variants = self._variants
         return variant
 
@@ -141,7 +142,8 @@ class Encoding:
         """The code and reason of the dialect for one of our close codes.
         Without a reason: the name of the code, or the dialect's own words for
         it."""
-        dialect, own = self.dialect, errors.close_reason(code)
+        dialect = self.dialect
+        own = errors.close_reason(code)
         reason = reason or own
         if own and reason == own:
             reason = dialect.close_reasons.get(code, reason)
@@ -561,7 +563,8 @@ class Connection(Writer):
 
 def app_and_user(connection: Connection) -> tuple[str, str]:
     """App and user of a connection that has logged in."""
-    app, user = connection.app, connection.user
+    app = connection.app
+    user = connection.user
     assert app is not None
     assert user is not None
     return app, user

@@ -160,7 +160,8 @@ class Dispatcher:
                             request.name,
                             extra={"connection": connection.peer},
                         )
-                    reply, reason = Reply(code or ReplyCode.SYSTEM), error
+                    reply = Reply(code or ReplyCode.SYSTEM)
+                    reason = error
         if reply is not None:
             self._reply(connection, request, began, reply, reason)
 

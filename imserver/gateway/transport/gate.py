@@ -202,7 +202,8 @@ class Origins:
         # read
         if origin is None:
             own = "upgrade" in headers or headers.get("sec-fetch-site", "none") in (
-                *("same-origin", "none"),  # of this server's own pages, and of the user
+                "same-origin",
+                "none",  # of this server's own pages, and of the user
             )
             return "" if own else OPAQUE
         name = host_name(origin)
@@ -396,7 +397,8 @@ class Gate:
 
     def set_policy(self, policy: GatePolicy) -> None:
         """Change limits and origins at run time (SIGHUP, end of demo mode)."""
-        self.limit, self._limit_per_address = policy.limit, policy.limit_per_address
+        self.limit = policy.limit
+        self._limit_per_address = policy.limit_per_address
         self.origins.set_policy(policy)
 
     def recount(self, hosts: Iterable[str]) -> None:
@@ -433,7 +435,8 @@ class Gate:
         if len(nonce) != 16:
             return Refusal(Problems.BAD_REQUEST)
         peer, origin, close_code = self.look_at(head, path.dialect)
-        extension, bits = "", 0
+        extension = ""
+        bits = 0
         if (
             self._deflate
             and not upgraded
@@ -449,7 +452,8 @@ class Gate:
                 path.dialect, path.serve, path.message_bytes, bits, path.outbox_bytes
             )
             self._encodings[path.dialect, bits] = encoding
-        accept, opened = accept_token(key), path.opened
+        accept = accept_token(key)
+        opened = path.opened
         return Admission(
             accept,
             encoding,

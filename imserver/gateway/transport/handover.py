@@ -199,7 +199,9 @@ class HandOver(Service, dict=True):
 
         if self._server is None:
             self._server = make_server(self.application, self._environ)
-        family, kind, proto = plain.family, plain.type, plain.proto
+        family = plain.family
+        kind = plain.type
+        proto = plain.proto
         sock = gevent_socket.socket(family, kind, proto, fileno=plain.detach())
         sock.settimeout(WRITE_SECONDS)
         reader = Reader(sock, data)

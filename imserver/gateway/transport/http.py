@@ -267,7 +267,8 @@ class HttpConnection(Writer):
     def _feed_body(self, data: bytes) -> bytes | None:
         """Add to the current body, and serve its request when it is complete.
         Returns as :meth:`_request`."""
-        parsed, body = self._parsed, self._body
+        parsed = self._parsed
+        body = self._body
         assert parsed is not None
         assert body is not None
         try:
@@ -281,7 +282,8 @@ class HttpConnection(Writer):
             self._count(body.held_bytes)
             return None
         self._count(0)
-        raw, self._buffer = self._buffer, b""
+        raw = self._buffer
+        self._buffer = b""
         self._body = self._parsed = None
         return self._request(parsed, raw, body.content, rest, body.too_large)
 
@@ -360,7 +362,8 @@ class HttpConnection(Writer):
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
         """Start reading a body that is incomplete, chunked or too large.
         Returns as :meth:`_request`."""
-        self._buffer, self._parsed = raw, parsed
+        self._buffer = raw
+        self._parsed = parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
         if (
             "expect" in parsed.headers
@@ -391,7 +394,8 @@ class HttpConnection(Writer):
         if parsed.upgrade:
             self._upgrade(parsed, path, rest)
             return None
-        route, fast = path, front.fast.get((parsed.method, path))
+        route = path
+        fast = front.fast.get((parsed.method, path))
         if fast is None and (route := route_of(front.fast, parsed.method, path)):
             fast = front.fast[parsed.method, route]
         if fast is None:
@@ -478,7 +482,8 @@ class HttpConnection(Writer):
 
     def _head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
         """The request in the form that the gate needs."""
-        host, port = self.address[0], self.address[1]
+        host = self.address[0]
+        port = self.address[1]
         query = parsed.query.decode("latin-1")
         bare = self._front.listener.ws_dialect
         return Head(
@@ -582,7 +587,8 @@ class HttpConnection(Writer):
     ) -> None:
         """Answer with an error body and end the connection."""
         self._front.metrics.http_refused += 1
-        self._buffer, self._body = b"", None
+        self._buffer = b""
+        self._body = None
         self.deadline = monotonic() + self._front.listener.limits.handshake_seconds
         self._answer(problem_response(problem, headers), False)
 
@@ -598,7 +604,8 @@ class HttpConnection(Writer):
             self.lost()
             return
         self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
-        self._buffer, self._body = b"", None
+        self._buffer = b""
+        self._body = None
         self.deadline = monotonic() + LINGER_SECONDS
         self._front.park(self)
 
@@ -629,7 +636,8 @@ class HttpConnection(Writer):
 
     def take_outbox(self) -> bytes:
         """Take the unwritten answers, for the new owner of the socket."""
-        outbox, self.outbox = self.outbox, None
+        outbox = self.outbox
+        self.outbox = None
         if isinstance(outbox, Backlog):
             return outbox.take()
         return b"".join(outbox) if outbox else b""
@@ -638,7 +646,8 @@ class HttpConnection(Writer):
         """Take the socket, for its new owner."""
         self._front.parked.discard(self)
         self._front.context.flusher.budget.set(self, 0)
-        sock, self.sock = self.sock, NO_SOCKET
+        sock = self.sock
+        self.sock = NO_SOCKET
         return sock
 
 

@@ -41,22 +41,18 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _USUAL_NAMES = {
     spelt.encode(): name
     for name in (
-        *(
-            "accept",
-            "accept-encoding",
-            "authorization",
-            "connection",
-            "content-length",
-            "content-type",
-        ),
-        *(
-            "host",
-            "idempotency-key",
-            "upgrade",
-            "user-agent",
-            "x-forwarded-for",
-            "x-request-id",
-        ),
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "idempotency-key",
+        "upgrade",
+        "user-agent",
+        "x-forwarded-for",
+        "x-request-id",
     )
     for spelt in (name, name.title())
 }
@@ -518,7 +514,8 @@ def _rewrite_head(
     """The head ``raw`` without the ``dropped`` header lines and with
     ``more``."""
     if "connection" in head.headers and not head.keep_alive and not head.upgrade:
-        dropped, more = (*dropped, b"connection"), (*more, b"Connection: close")
+        dropped = (*dropped, b"connection")
+        more = (*more, b"Connection: close")
     lines = raw.split(b"\r\n")[1:-2]
     remaining = [
         line for line in lines if line.partition(b":")[0].strip().lower() not in dropped

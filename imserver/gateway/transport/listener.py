@@ -121,7 +121,8 @@ def text_of(address: Any) -> str:
     in brackets."""
     if isinstance(address, str):
         return f"unix:{address}"
-    host, port = address[0], address[1]
+    host = address[0]
+    port = address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

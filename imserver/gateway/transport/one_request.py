@@ -215,7 +215,8 @@ class OneRequestHandler(WSGIHandler):
         try:
             super()._write_with_headers(data)  # type: ignore[misc]
         finally:
-            parts, self._parts = self._parts, None
+            parts = self._parts
+            self._parts = None
         self._sendall(b"".join(parts or ()))
 
     def _sendall(self, data: bytes | bytearray) -> None:

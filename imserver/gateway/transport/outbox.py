@@ -141,7 +141,8 @@ class Backlog:
         """Join small chunks at the start into one of at most
         :data:`SEND_BYTES`."""
         chunks = self._chunks
-        size, parts = 0, []
+        size = 0
+        parts = []
         while chunks and size + len(chunks[0]) <= SEND_BYTES:
             parts.append(chunks.popleft())
             size += len(parts[-1])
@@ -309,7 +310,8 @@ class Flusher:
             if self._grown or self.budget.total > self.budget.limit:
                 self._hold_to_bounds()
             if self._before_flush:
-                calls, self._before_flush = self._before_flush, []
+                calls = self._before_flush
+                self._before_flush = []
                 for call in calls:
                     call()
         finally:
@@ -320,10 +322,12 @@ class Flusher:
         if bulk and self.permit is not None and not self.permit.request():
             bulk = []
         if not bulk and len(self.dirty) <= PIECE_CONNECTIONS:
-            batch, self.dirty = self.dirty, []
+            batch = self.dirty
+            self.dirty = []
             self._write(batch)
             return
-        end, left = monotonic() + SLICE_SECONDS, self._most
+        end = monotonic() + SLICE_SECONDS
+        left = self._most
         while True:
             batch = self._next_batch(min(left, PIECE_CONNECTIONS), bulk)
             left -= len(batch)
@@ -434,7 +438,8 @@ class Flusher:
         self.schedule()
 
     def _hold_to_bounds(self) -> None:
-        grown, self._grown = self._grown, set()
+        grown = self._grown
+        self._grown = set()
         for connection in grown:
             backlog = connection.outbox
             if type(backlog) is Backlog:

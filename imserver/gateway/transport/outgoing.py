@@ -194,22 +194,20 @@ _URL: Final = re.compile(
 _NOT_PUBLIC_V4: Final = tuple(
     IPv4Network(each)
     for each in (
-        *(
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-        ),
-        *(
-            "192.0.0.0/24",
-            "192.0.2.0/24",
-            "192.88.99.0/24",
-            "192.168.0.0/16",
-            "198.18.0.0/15",
-        ),
-        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/3",
     )
 )
 """Private, shared, loopback, link-local, documentation, benchmark, multicast
@@ -441,7 +439,8 @@ class PublicRequests(Outgoing):
         return status, bytes(answer.body), answer.headers
 
     def _add_idle(self, origin: str, sock: socket.socket) -> None:
-        idle = self._idle[origin] = self._idle.pop(origin, [])
+        idle = self._idle.pop(origin, [])
+        self._idle[origin] = idle
         if len(idle) < self._most_idle:
             idle.append(sock)
         else:
@@ -453,7 +452,8 @@ class PublicRequests(Outgoing):
     def _open(self, parts: re.Match[str]) -> socket.socket:
         """Connect to a checked address of a host. Raises :class:`BadUrl` and
         OSError."""
-        scheme, host = parts["scheme"], parts["v6"] or parts["host"]
+        scheme = parts["scheme"]
+        host = parts["v6"] or parts["host"]
         sock = self._connect(scheme, host, int(parts["port"] or _DEFAULT_PORTS[scheme]))
         if scheme == "http":
             return sock
@@ -492,7 +492,8 @@ class PublicRequests(Outgoing):
 
     def close(self) -> None:
         """End the idle connections."""
-        idle, self._idle = self._idle, {}
+        idle = self._idle
+        self._idle = {}
         for connections in idle.values():
             for each in connections:
                 each.close()

@@ -152,7 +152,8 @@ class MessageParser:
     def _take(self, frame: Frame) -> FrameMessage | None:
         """Add a frame to the current message. Returns the message if it is
         complete."""
-        opcode, data = int(frame.opcode), bytes(frame.data)
+        opcode = int(frame.opcode)
+        data = bytes(frame.data)
         if opcode >= Opcode.CLOSE:
             return FrameMessage(opcode, data)
         if opcode == Opcode.CONT:

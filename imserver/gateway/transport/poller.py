@@ -314,7 +314,8 @@ class WatcherPoller(Readers):
         self._fired: list[Parked] = []
 
     def add(self, parked: Parked) -> None:
-        reading, writing = self._loop.io(parked.fd, 1), self._loop.io(parked.fd, 2)
+        reading = self._loop.io(parked.fd, 1)
+        writing = self._loop.io(parked.fd, 2)
         self._watchers[parked.fd] = (parked, reading, writing)
         self.highest = max(self.highest, parked.fd)
         reading.start(self._readable, parked.fd)
@@ -382,7 +383,8 @@ class WatcherPoller(Readers):
         self._fired.append(parked)
 
     def _wake(self) -> None:
-        fired, self._fired = self._fired, []
+        fired = self._fired
+        self._fired = []
         queued = {id(parked) for parked in self.ready}
         self.ready.extend(parked for parked in fired if id(parked) not in queued)
         if self.ready:

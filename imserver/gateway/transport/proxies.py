@@ -79,7 +79,8 @@ PROXY_HEADER_BYTES: Final = 4096
 than 216 bytes."""
 _LINE_BYTES: Final = 107
 _HEAD: Final = Struct("!12sBBH")
-_LOCAL, _PROXY = 0x20, 0x21
+_LOCAL = 0x20
+_PROXY = 0x21
 
 
 def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
@@ -104,7 +105,8 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     _, command, family, length = _HEAD.unpack_from(data)
     # Bytes of an address, by family and transport: TCP over IPv4, TCP over
     # IPv6.
-    size, width = _HEAD.size + length, {0x11: 4, 0x21: 16}.get(family, 0)
+    size = _HEAD.size + length
+    width = {0x11: 4, 0x21: 16}.get(family, 0)
     if command not in (_LOCAL, _PROXY) or size > PROXY_HEADER_BYTES:
         raise ValueError("an invalid PROXY header")
     if len(data) < size:
@@ -113,7 +115,8 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
         return size, None
     if not width or length < 2 * width + 4:
         raise ValueError("an invalid PROXY header")
-    start, ports = _HEAD.size, _HEAD.size + 2 * width
+    start = _HEAD.size
+    ports = _HEAD.size + 2 * width
     host = str(ip_address(data[start : start + width]))
     return size, (host, int.from_bytes(data[ports : ports + 2]))
 

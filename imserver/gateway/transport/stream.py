@@ -48,7 +48,8 @@ class StreamEncoding(Encoding):
         before: bytes = b"",
         behind: bytes = b"",
     ) -> None:
-        self._before, self._behind = before, behind
+        self._before = before
+        self._behind = behind
         super().__init__(dialect, serve, limit_bytes, 0)
 
     def _make(self, dialect: Dialect) -> StreamEncoding:

@@ -225,7 +225,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
     def _await_head(self) -> bytes:
         """Wait for the head of a request; see :meth:`Reader.await_head`."""
-        server, limits = self.server, self.server.listener_context.limits
+        server = self.server
+        limits = self.server.listener_context.limits
         seconds = limits.handshake_seconds
         # a new connection, which may send its first request in a drain, too
         if self.requestline is None:
@@ -267,7 +268,9 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         if not streams.serves(head.method, head.path):
             return False
         address: Any = self.client_address
-        host, port, query = address[0], address[1], head.query.decode("latin-1")
+        host = address[0]
+        port = address[1]
+        query = head.query.decode("latin-1")
         request = Head(
             head.method,
             head.path,

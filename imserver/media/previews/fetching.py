@@ -87,7 +87,8 @@ def normal(url: str) -> str | None:
         return None
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
+        host = parts.hostname or ""
+        port = parts.port
         if ":" in host:
             host = f"[{host}]"
         elif not host.isascii():

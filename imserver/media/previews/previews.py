@@ -120,7 +120,8 @@ class Previews:
         self._core = core
         self.rows = PreviewRows(core.store)
         self._uploads = uploads
-        make, shared = core.buckets.make, core.attempt
+        make = core.buckets.make
+        shared = core.attempt
         self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
         self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)
         hosts = make(REQUESTS_TO_HOSTS, HOST_REQUESTS, RATE_SECONDS, shared)
@@ -259,7 +260,9 @@ class Previews:
             return
         if before:
             self._forget_picture(before)
-        row, seconds, preview = PreviewRow(link, NONE, picture, b""), 3600, None
+        row = PreviewRow(link, NONE, picture, b"")
+        seconds = 3600
+        preview = None
         try:
             # shorter than the lease
             with gevent.Timeout(60.0, Unreachable("it takes too long")):
@@ -302,7 +305,8 @@ class Previews:
             return preview
         if row is not None:
             preview.picture = FILE_PATH.format(id=row.id)
-            preview.width, preview.height = row.width, row.height
+            preview.width = row.width
+            preview.height = row.height
         return preview
 
     def _forget_picture(self, name: str) -> None:

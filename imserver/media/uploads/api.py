@@ -196,7 +196,8 @@ def check_after(api: Api, call: Call, token: str) -> None:
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
-    user, headers = call.principal.user, call.request.headers
+    user = call.principal.user
+    headers = call.request.headers
     if (
         user
         and api.authority.identify(
@@ -221,7 +222,8 @@ def list_uploads(
     Needs an API key with the scope `read`, or the token of the user.
     """
     uploads = api.uploads
-    usage, before = uploads.usage(call.app, call.user), (0, "")
+    usage = uploads.usage(call.app, call.user)
+    before = (0, "")
     if (text := read_cursor(cursor)) is not None:
         created, _, name = text.partition(" ")
         if not (
@@ -252,13 +254,16 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 def _read_delete(api: UploadApi, call: Call) -> None:
     """Read the request; its app and user are those of the file. The body may
     have the user's token."""
-    call.input = request = api.api.read_json(call, _delete_of)
+    request = api.api.read_json(call, _delete_of)
+    call.input = request
     principal = api.api.identify(call, Needs.ANYONE_OR_PUSH, request.token)
     row = api.uploads.find(request.id)
     if row is None:
-        call.app, call.user = principal.app, principal.user
+        call.app = principal.app
+        call.user = principal.user
     else:
-        call.app, call.user = api.api.tenants.resolve(row.app), row.user
+        call.app = api.api.tenants.resolve(row.app)
+        call.user = row.user
 
 
 @routes.post(

@@ -113,13 +113,12 @@ class _Cleaner:
 
     def _extents(self, iloc: _Box, idat: _Box | None) -> Iterator[tuple[int, int, int]]:
         """Item, start and end of each piece of an item."""
-        data, at = self._data, iloc.start + 6
+        data = self._data
+        at = iloc.start + 6
         version = data[iloc.start]
         sizes = data[iloc.start + 4] >> 4, data[iloc.start + 4] & 15
-        base_size, index_size = (
-            data[iloc.start + 5] >> 4,
-            data[iloc.start + 5] & 15 if version else 0,
-        )
+        base_size = data[iloc.start + 5] >> 4
+        index_size = data[iloc.start + 5] & 15 if version else 0
 
         def number(size: int) -> int:
             nonlocal at
@@ -141,7 +140,8 @@ class _Cleaner:
             for _ in range(number(2)):
                 self._count()
                 number(index_size)
-                start, length = base + number(sizes[0]), number(sizes[1])
+                start = base + number(sizes[0])
+                length = number(sizes[1])
                 yield item, min(start, limit), min(start + length, limit)
 
     def _boxes(self, at: int, end: int) -> Iterator[_Box]:

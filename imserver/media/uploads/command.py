@@ -62,7 +62,8 @@ class MediaMove(Service):
 
     def _move(self, row: Upload) -> None:
         moved = replace(row, store_name=self._to)
-        source, target = self._storage.of(row), self._storage.of(moved)
+        source = self._storage.of(row)
+        target = self._storage.of(moved)
         try:
             for is_thumbnail, size in parts_of(row):
                 name = name_of(row, is_thumbnail)

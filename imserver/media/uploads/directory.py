@@ -82,7 +82,8 @@ class Directory(Service):
     def sweep(self) -> int:
         """Remove unfinished files of killed nodes. Returns their number. Runs
         in a thread."""
-        long_ago, removed = time.time() - STALE_SECONDS, 0
+        long_ago = time.time() - STALE_SECONDS
+        removed = 0
         for path in [
             *(self.root / _INCOMING).glob("*"),
             *(self.root / _INCOMING).glob("*/*"),
@@ -122,7 +123,8 @@ class Directory(Service):
     def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
         """Move a finished file into the store. It survives a power failure once
         this returns."""
-        source, target = Path(path), self._path(name)
+        source = Path(path)
+        target = self._path(name)
 
         def work() -> None:
             Threads.synchronise(source)

@@ -91,7 +91,8 @@ class Picture(Struct, frozen=True):
 def look(task: PictureTask) -> Picture:
     """Carry out an order. Raises any exception if the file is not a readable
     picture."""
-    path, form = Path(task.path), _FORMATS[task.type]
+    path = Path(task.path)
+    form = _FORMATS[task.type]
     _check_parts(path, form)
     with _opened(path, form) as image:
         orientation = _UPRIGHT
@@ -314,7 +315,8 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
         if data[at + 1] == 0xFF:  # a fill byte
             at += 1
             continue
-        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        marker = data[at + 1]
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if marker == _END_OF_IMAGE[1]:
             yield _END_OF_IMAGE
             return
@@ -350,7 +352,8 @@ def _cleaned_png(data: bytes) -> Iterator[bytes]:
     yield data[:8]
     at = 8
     while at < len(data):
-        name, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4])
+        name = data[at + 4 : at + 8]
+        end = at + 12 + int.from_bytes(data[at : at + 4])
         if name in _PNG_CHUNKS:
             yield data[at:end]
         if name == b"IEND":
@@ -367,9 +370,11 @@ def _cleaned_gif(data: bytes) -> Iterator[bytes]:
     at = 13 + _table_bytes(data[10])
     yield data[:at]
     while at < len(data):
-        kind, needed = data[at], True
+        kind = data[at]
+        needed = True
         if kind == 0x21:
-            label, end = data[at + 1], _end_of_blocks(data, at + 2)
+            label = data[at + 1]
+            end = _end_of_blocks(data, at + 2)
             needed = label in (0xF9, 0x01) or (
                 label == 0xFF and data[at + 3 : at + 14] in _GIF_EXTENSIONS
             )
@@ -409,7 +414,8 @@ def _cleaned_webp(data: bytes) -> Iterator[bytes]:
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
     at = 0
     while at + 8 <= len(data):
-        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        name = data[at : at + 4]
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
         end = at + 8 + size
         content = data[at + 8 : end]
         at = end + size % 2

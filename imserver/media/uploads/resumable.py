@@ -169,7 +169,8 @@ class ResumableUploads:
         """Find out whether the upload is finished. A complete file without a
         row loses its last byte."""
         if self._uploads.find(part.id) is not None:
-            part.finished, part.offset = True, part.state.length
+            part.finished = True
+            part.offset = part.state.length
         elif part.finished:  # and deleted since
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         elif part.offset >= part.state.length:

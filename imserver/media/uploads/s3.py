@@ -145,7 +145,8 @@ class Bucket:
             self._connections = PoolManager(
                 4, maxsize=32, retries=False, timeout=timeout
             )
-        target, failure = canonical_path(self._folder + name), ""
+        target = canonical_path(self._folder + name)
+        failure = ""
         for _ in range(3):  # all requests here may be repeated
             try:
                 answer = self._connections.request(

@@ -89,11 +89,9 @@ class Transfers(Service):
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
         """Take a slot. Raises :class:`TransferRefused` at the limit of the
         user, of the address or of all."""
-        settings, running, new = (
-            self.settings,
-            list(self._running),
-            Transfer(user, address, monotonic()),
-        )
+        settings = self.settings
+        running = list(self._running)
+        new = Transfer(user, address, monotonic())
         near = [one for one in running if new.network and one.network == new.network]
         shares = (
             (

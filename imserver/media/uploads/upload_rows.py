@@ -64,10 +64,8 @@ def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> 
     count = 'UPDATE upload_usage SET bytes = bytes + %s, files = files + 1 WHERE app = %s AND "user" = %s'
     values: Sequence[Any] = (size, row.app, user)
     if quota_bytes:
-        count, values = (
-            f"{count} AND bytes + files * {FILE_BYTES} <= %s",
-            (*values, free),
-        )
+        count = f"{count} AND bytes + files * {FILE_BYTES} <= %s"
+        values = (*values, free)
     if sql.execute(count, values):
         return True
     if sql.query(_USAGE, (row.app, user)):

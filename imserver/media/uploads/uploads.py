@@ -157,7 +157,9 @@ class UploadStorage:
         """Store bytes of a file, or of its thumbnail, in this place. Returns
         their SHA-256. Raises MediaUnavailable, and DamagedFile if they are not
         those of its row."""
-        path, digest, size = self.directory.incoming() / new_id(), hashlib.sha256(), 0
+        path = self.directory.incoming() / new_id()
+        digest = hashlib.sha256()
+        size = 0
         try:
             with open_private(path) as file:
                 for piece in pieces:
@@ -520,7 +522,8 @@ class Uploads:
         incomplete piece is lost.
         """
         deadline = monotonic() + self.settings.seconds
-        arrived, end = offset, offset + length
+        arrived = offset
+        end = offset + length
         file: IO[bytes] = self.on_disk(open_private, path)
 
         def add(piece: bytes) -> None:
@@ -546,7 +549,8 @@ class Uploads:
                     )
                 self.on_disk(add, piece)
                 transfer.move(len(piece))
-                before, arrived = arrived, arrived + len(piece)
+                before = arrived
+                arrived = arrived + len(piece)
                 if before < HEAD_BYTES <= arrived:
                     self._demand(self._type_at(path), offer)
 
@@ -575,7 +579,8 @@ class Uploads:
         """The row with size and thumbnail, and the file to be stored: upright
         and without metadata. A picture that is not readable becomes a plain
         file."""
-        target, cleaned = _beside(path, THUMBNAIL), _beside(path, _CLEANED)
+        target = _beside(path, THUMBNAIL)
+        cleaned = _beside(path, _CLEANED)
         try:
             picture = self._pictures.look(
                 path, row.type, target, cleaned, row.app, row.user
@@ -594,7 +599,8 @@ class Uploads:
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
-        quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
+        quota = self.settings.quota_bytes
+        app_quota = self.settings.quota_app_bytes
         try:
             self.storage.put(row, path, thumbnail)
             stored = self._store.write(
@@ -715,7 +721,8 @@ def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
     """The pieces of a whole file; without the last one, if it is not the file
     that was stored. Its reader then has less than the announced length. Raises
     MediaUnavailable."""
-    digest, before = hashlib.sha256(), b""
+    digest = hashlib.sha256()
+    before = b""
     for piece in pieces:
         digest.update(piece)
         if before:

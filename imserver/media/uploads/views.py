@@ -255,10 +255,12 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     ):
         return None
     if not match[1]:
-        first, last = max(size - int(match[2]), 0), size - 1
+        first = max(size - int(match[2]), 0)
+        last = size - 1
         satisfiable = int(match[2]) > 0
     else:
-        first, last = int(match[1]), min(int(match[2] or size - 1), size - 1)
+        first = int(match[1])
+        last = min(int(match[2] or size - 1), size - 1)
         if match[2] and int(match[2]) < first:
             return None
         satisfiable = first < size

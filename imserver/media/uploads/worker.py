@@ -164,7 +164,8 @@ class Worker:
 
     def _end(self) -> None:
         """Let the process end, which it does without its socket."""
-        pid, self.pid = self.pid, 0
+        pid = self.pid
+        self.pid = 0
         if self._socket is not None:
             self._socket.close()
             self._socket = None

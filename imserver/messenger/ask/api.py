@@ -403,7 +403,8 @@ def get(
     question as it is. Ask again then. A back end that names no `user` may read
     any question.
     """
-    principal, headers = call.principal, call.request.headers
+    principal = call.principal
+    headers = call.request.headers
     asks_again = wait > 0 and call.credential != ""
     proof = api.core.authority.proof(principal, headers) if asks_again else ""
     entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
@@ -458,7 +459,11 @@ def answer(
     if [value, text, choices].count(UNSET) != 2:
         raise ApiProblem.invalid("Give one of `value`, `text` and `choices`")
     result = api.services.asks.answer(
-        *(call.app, call.user, id, value or "", text or ""),
+        call.app,
+        call.user,
+        id,
+        value or "",
+        text or "",
         by_user=not call.is_back_end,
         choices=None if choices is UNSET else choices,
     )

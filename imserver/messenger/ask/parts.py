@@ -196,7 +196,8 @@ class Deadlines:
         due; None: nothing will be. Switches. Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
-        asks, lefts = self._log.asks, list[float]()
+        asks = self._log.asks
+        lefts = list[float]()
         for what in asks.DUE:
             due, left = asks.due(what)
             lefts += [] if left is None else [left]

@@ -149,15 +149,14 @@ class ChannelLog(StoredHistory):
         channel. Members that follow the log themselves do not receive it here.
         Returns the number of subscribers here. Never switches."""
         channels = self._channels
-        local, stores = (
-            self._hub.channel(app, entry.room),
-            channels.options.stores_conversations(app),
-        )
+        local = self._hub.channel(app, entry.room)
+        stores = channels.options.stores_conversations(app)
         stored = channels.options.is_stored(app, entry.room)
         if local is None or entry.kind != "message" or not (stored or stores):
             return 0
         what = self.publication_of(entry)
-        event, part = what.event, what.event.channel
+        event = what.event
+        part = what.event.channel
         if not stored:
             # Subscribers have no position in a room of the action dialect.
             event = replace(
@@ -327,7 +326,8 @@ def draft_of(what: Publication, key: str = "") -> Draft:
 
     ``except_connection`` is the id of a connection.
     """
-    event, part = what.event, what.event.channel
+    event = what.event
+    part = what.event.channel
     kind = event.type
     if (event.data and kind == "text") or len(
         kind.encode("utf-8", "surrogatepass")

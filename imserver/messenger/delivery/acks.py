@@ -321,7 +321,8 @@ class AckTracker:
         again.
         """
         self._now += 1
-        due, self._slots[self._now % _SLOTS] = self._slots[self._now % _SLOTS], []
+        due = self._slots[self._now % _SLOTS]
+        self._slots[self._now % _SLOTS] = []
         late: list[Connection] = []
         unpinged: list[tuple[Connection, Acks, int]] = []
         pings = 0
@@ -368,7 +369,8 @@ class AckTracker:
                 connection.send_frame(frame)
 
     def _close_full(self) -> None:
-        full, self.full = self.full, []
+        full = self.full
+        self.full = []
         for connection, unacked in full:
             if unacked.state is FULL:
                 connection.close(CloseCode.ACK_TIMEOUT)

@@ -124,7 +124,9 @@ class CatchUp(Service, dict=True):
         meanwhile. Raises StorageUnavailable; then the session does not follow
         the log.
         """
-        app, user, state = connection.app, connection.user, connection.dialect_state
+        app = connection.app
+        user = connection.user
+        state = connection.dialect_state
         log_subscriptions = self.log_subscriptions
         assert app is not None
         assert user is not None
@@ -174,7 +176,8 @@ class CatchUp(Service, dict=True):
     def forget(self, connection: Connection, _code: int = 0) -> None:
         """A connection no longer follows the log, or has ended. Never
         switches."""
-        log_subscription, app = connection.log_subscription, connection.app
+        log_subscription = connection.log_subscription
+        app = connection.app
         if log_subscription is not None and app is not None:
             self.log_subscriptions.followers.leave_all(app, connection)
             self.log_subscriptions.has_caught_up(app, connection)
@@ -215,7 +218,8 @@ class CatchUp(Service, dict=True):
             return
 
         was_live = log_subscription.live
-        backlog = log_subscription.backlog = list(log_subscription.backlog or ())
+        backlog = list(log_subscription.backlog or ())
+        log_subscription.backlog = backlog
         try:
             missed = self._read_missed(
                 connection, log_subscription, after, limit, checks
@@ -307,7 +311,8 @@ class CatchUp(Service, dict=True):
         ``wait``: for its client, between two pages. It returns early if the log
         subscription ends. Switches; raises StorageUnavailable.
         """
-        log_subscription, position = connection.log_subscription, after
+        log_subscription = connection.log_subscription
+        position = after
         goes_on = log_subscription is not None
 
         def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
@@ -333,7 +338,8 @@ class CatchUp(Service, dict=True):
         self, connection: Connection, log_subscription: LogSubscription, covered: int
     ) -> None:
         """Send what was held; of entries those after ``covered``."""
-        backlog, log_subscription.backlog = log_subscription.backlog or (), None
+        backlog = log_subscription.backlog or ()
+        log_subscription.backlog = None
         messages: list[Message] = []
         for each in backlog:
             if not isinstance(each, Message):
@@ -438,7 +444,8 @@ class CatchUp(Service, dict=True):
             extent = shared.get()
             assert extent is not None
             return extent
-        shared = self._extents[app] = AsyncResult()
+        shared = AsyncResult()
+        self._extents[app] = shared
         try:
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
@@ -585,7 +592,8 @@ class StreamStarts(Service):
     def send(self, stream: Connection, start: StreamStart) -> None:
         """Deliver what is stored, from ``start`` on; also again, from another
         one. May switch."""
-        cursor, first = start.cursor, start.first
+        cursor = start.cursor
+        first = start.first
         if cursor is None:
             return
         if first:

@@ -98,14 +98,14 @@ class MessageRun(Service):
         batches = encoding.dialect.batches
         each = self._each.get(encoding)
         if each is None:
-            each = self._each[encoding] = [None] * len(self.messages)
+            each = [None] * len(self.messages)
+            self._each[encoding] = each
         some: list[FrameSource] = []
         for index in indexes:
             source = each[index]
             if source is None:
-                source = each[index] = self._encode(
-                    encoding, self.messages[index], batches
-                )
+                source = self._encode(encoding, self.messages[index], batches)
+                each[index] = source
             some.append(source)
         if batches or all(type(one) is bytes for one in some):
             joined = b"".join(some)  # type: ignore[arg-type]
@@ -130,7 +130,8 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     halves = encoding.dialect.encode_message_for(message)
     if halves is None:
         return b""
-    named_frame, sender = named(encoding, message, *halves), message.sender
+    named_frame = named(encoding, message, *halves)
+    sender = message.sender
     if message.room:
         return named_frame
     return lambda connection: (
@@ -174,7 +175,8 @@ class Deliverer(Service):
     def settle(self, request: AppendRequest, result: Stored) -> None:
         """Pass on the result of a draft; if its sender's cursor has not caught
         up yet, once it has."""
-        connection, done = request.connection, request.done
+        connection = request.connection
+        done = request.done
         if done is None:
             return
         log_subscription = None if connection is None else connection.log_subscription
@@ -205,13 +207,15 @@ class Deliverer(Service):
         """Deliver entries to their receivers here, and results to their
         senders. ``entries`` are all that concern this node up to
         ``position``."""
-        begin, results = 0, self.results.get(app, {})
+        begin = 0
+        results = self.results.get(app, {})
         subscribed = app in self.log_subscriptions.by_app
         if app in self.channel_log.channels:
             self._deliver_to_channels(app, entries)
         while begin < len(entries):
             end = _end_of_window(entries, begin)
-            window, begin = entries[begin:end], end
+            window = entries[begin:end]
+            begin = end
             mine = [results.pop(entry.id, ()) if results else () for entry in window]
             if subscribed:
                 self._deliver_window(app, window, mine)
@@ -275,7 +279,8 @@ class Deliverer(Service):
             number = entry.conversation
             connections = receivers.get(number)
             if connections is None:
-                connections = receivers[number] = self._receivers(app, entry)
+                connections = self._receivers(app, entry)
+                receivers[number] = connections
             if connections:
                 indexes.setdefault(number, []).append(len(messages))
                 messages.append(entry)
@@ -457,11 +462,9 @@ class Deliverer(Service):
         its conversations, as its outbox becomes empty."""
         if not self.streams.by_channel:
             return
-        app, user, log_subscription = (
-            connection.app or "",
-            connection.user or "",
-            connection.log_subscription,
-        )
+        app = connection.app or ""
+        user = connection.user or ""
+        log_subscription = connection.log_subscription
         streams = dict(self.streams.of_sender(app, user))
         streams.update(self.streams.of(app, f"user:{user}"))
         for group in () if log_subscription is None else log_subscription.groups:
@@ -484,11 +487,13 @@ class Deliverer(Service):
     def _send_so_far(
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
-        stream, known = self.streams.of(app, channel).get(id), self.hub.apps.get(app)
+        stream = self.streams.of(app, channel).get(id)
+        known = self.hub.apps.get(app)
         if stream is None or known is None:
             return
         kind, _, name = channel.partition(":")
-        users, group = (stream.head.sender, name), int(name) if kind == "group" else 0
+        users = (stream.head.sender, name)
+        group = int(name) if kind == "group" else 0
         receivers = [
             each
             for each in connections
@@ -520,7 +525,8 @@ class Deliverer(Service):
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
     """The end of the window that begins at ``begin``: the receivers change, or
     it is full."""
-    end, most = begin + 1, min(len(entries), begin + 250)
+    end = begin + 1
+    most = min(len(entries), begin + 250)
     if entries[begin].kind not in _OF_MEMBERS:
         while end < most and entries[end].kind not in _OF_MEMBERS:
             end += 1
@@ -557,7 +563,8 @@ def _frames(
     """These places in parts, each for one frame."""
     begin = 0
     while begin < len(indexes):
-        end, size = begin + 1, len(messages[indexes[begin]].body)
+        end = begin + 1
+        size = len(messages[indexes[begin]].body)
         while end < len(indexes) and end - begin < MAX_RUN:
             size += len(messages[indexes[end]].body)
             if size > MAX_RUN_BYTES:
@@ -608,7 +615,8 @@ class LogFollower:
         """
         followed = self.apps.get(app)
         if followed is None:
-            followed = self.apps[app] = _Followed()
+            followed = _Followed()
+            self.apps[app] = followed
             self.follows_any.set()
             try:
                 followed.position = self._log.entries.head(app)
@@ -617,7 +625,8 @@ class LogFollower:
                 del self.apps[app]
                 raise
             finally:
-                known, followed.known = followed.known, None
+                known = followed.known
+                followed.known = None
                 assert known is not None
                 known.set()
             followed.heard_at = monotonic()
@@ -693,7 +702,9 @@ class LogFollower:
         waiting = followed.waiting
         while waiting and waiting[0][0] <= followed.position + 1:
             commit = heappop(waiting)[2]
-            last, entries, position = commit.last, commit.entries, followed.position
+            last = commit.last
+            entries = commit.entries
+            position = followed.position
             if last <= position:
                 continue
             followed.position = last
@@ -731,7 +742,8 @@ class LogFollower:
 
     def _read_on(self, app: str, followed: _Followed) -> bool:
         """Read a page; whether there may be more to read."""
-        after, expected = followed.position, followed.expected
+        after = followed.position
+        expected = followed.expected
         try:
             head = self._log.entries.head(app)
             entries = self._log.entries.read(app, after, PAGE)

@@ -129,7 +129,8 @@ class Messaging:
         ack_tracker: AckTracker,
         channel_log: ChannelLog,
     ) -> None:
-        store, metrics = core.store, core.metrics
+        store = core.store
+        metrics = core.metrics
         self._store = store
         self._log = store.part(MessageLog)
         self._account_apps = core.logins.account_apps
@@ -461,14 +462,17 @@ def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
     """
     if not nodes.peers():
         return
-    app, first = commit.app, commit.first
+    app = commit.app
+    first = commit.first
     piece: list[Entry] = []
     size = 0
     for entry in commit.entries:
         entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
         if piece and size + entry_size > _PIECE_BYTES:
             nodes.broadcast(Commit(app, first, piece[-1].id, piece))
-            first, piece, size = piece[-1].id + 1, [], 0
+            first = piece[-1].id + 1
+            piece = []
+            size = 0
         piece.append(entry)
         size += entry_size
     nodes.broadcast(Commit(app, first, commit.last, piece))
@@ -502,7 +506,8 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
     """A command about another message, with what it takes from that: who
     forwards a message sends its content, and who wrote it. A pressed button
     goes to the bot that has sent the message."""
-    ids, kind = [command.about], command.kind
+    ids = [command.about]
+    kind = command.kind
     reads = kind == "press" or (kind == "forward" and user)
     entries = (
         stored.entries.readable(app, user, ids)

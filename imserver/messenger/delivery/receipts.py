@@ -68,7 +68,8 @@ class Signals(Service, dict=True):
     messaging: Messaging
 
     def __post_init__(self) -> None:
-        self._hub, self._fanout = self.core.hub, self.core.fanout
+        self._hub = self.core.hub
+        self._fanout = self.core.fanout
         self._followers = self.messaging.log_subscriptions.followers
         self._log = self.core.store.part(MessageLog)
         self._streams = self.messaging.streams
@@ -130,7 +131,8 @@ class Signals(Service, dict=True):
     def readers_of(self, message: ToFollowers) -> list[Connection]:
         """The connections of this node that receive the pieces of a streamed
         answer. Never switches."""
-        known, sender = self._hub.apps.get(message.app), message.signal.sender
+        known = self._hub.apps.get(message.app)
+        sender = message.signal.sender
         if known is None:
             return []
         bots = (
@@ -187,7 +189,8 @@ class Signals(Service, dict=True):
 
     def _may(self, app: str, user: str, about: str | int, seconds: float) -> bool:
         """Whether the last notice of this kind was at least ``seconds`` ago."""
-        now, key = monotonic(), (app, user, about)
+        now = monotonic()
+        key = (app, user, about)
         if now - self._typed.get(key, -seconds) < seconds:
             return False
         self._typed[key] = now
@@ -343,7 +346,8 @@ class Receipts:
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
         """How far the other members of a conversation have read and received.
         Switches."""
-        where, limit = (*app_and_user(connection), command.conversation), command.limit
+        where = (*app_and_user(connection), command.conversation)
+        limit = command.limit
         rows = self._log.marks.receipts(
             *where, command.after, limit + 1, command.message
         )

@@ -138,7 +138,8 @@ class _Drafts(Service):
 
 
 def _drafts(push: PushToStore) -> Iterator[Draft]:
-    event, now = push.event, int(time() * 1000)
+    event = push.event
+    now = int(time() * 1000)
     kind = "custom" if event.data and event.type == "text" else event.type
     body = event.data or event.text.encode()
     meta = b""

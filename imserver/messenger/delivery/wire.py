@@ -132,7 +132,8 @@ def _send_text(data: bytes) -> Send | None:
         request = _decode_text(data)
     except (ValueError, RecursionError):
         return None
-    to, client_id = request.to, request.client_id
+    to = request.to
+    client_id = request.client_id
     plain = (
         bool(request.text)
         and bool(to) != bool(request.conversation)
@@ -176,7 +177,9 @@ def _send_anything(data: bytes) -> Send:
             to, conversation, "forward", id=client_id, about=fields.needed_id("forward")
         )
     kind, body = _content(fields)
-    about, thread, also = fields.id("replyto"), fields.id("thread"), fields.flag("also")
+    about = fields.id("replyto")
+    thread = fields.id("thread")
+    also = fields.flag("also")
     if also and not thread:
         raise Refused(ReplyCode.BAD_PARAMETER)
     return Send(
@@ -212,12 +215,14 @@ def _edit(data: bytes) -> Send:
 
 
 def _press(fields: Fields) -> Send:
-    value, id = fields.short_text("value", Limit.BUTTON).encode(), _client_id(fields)
+    value = fields.short_text("value", Limit.BUTTON).encode()
+    id = _client_id(fields)
     return Send(kind="press", type="", body=value, id=id, about=fields.needed_id("id"))
 
 
 def _answer(fields: Fields) -> AnswerAsk:
-    value, text = fields.short_text("value", Limit.BUTTON), fields.text("text")
+    value = fields.short_text("value", Limit.BUTTON)
+    text = fields.text("text")
     _client_id(fields)  # the user and the answer say that it repeats
     choices = fields.values.get("choices")
     if [bool(value), bool(text), choices is not None].count(True) != 1 or len(
@@ -255,10 +260,12 @@ def _id_or_none(fields: Fields, key: str) -> int:
 
 
 def _history(fields: Fields) -> History:
-    names, after = _types(fields), _id_or_none(fields, "after")
+    names = _types(fields)
+    after = _id_or_none(fields, "after")
     if names and after >= 0:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    conversation, before = fields.needed_id("conversation"), fields.id("before")
+    conversation = fields.needed_id("conversation")
+    before = fields.id("before")
     return History(conversation, before, fields.limit(), after, names)
 
 

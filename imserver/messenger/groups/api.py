@@ -346,7 +346,11 @@ def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     options = {name: getattr(request, name) for name in ("history", "write", "reply")}
     kind = NewGroup(request.description, request.open, request.everybody, options)
     group, added = groups.create(
-        *(call.app, call.user, request.name, request.members, strangers),
+        call.app,
+        call.user,
+        request.name,
+        request.members,
+        strangers,
         by_user=not call.is_back_end,
         kind=kind,
     )
@@ -463,13 +467,15 @@ def members(
     A search that takes long answers with what it has, and `next` continues it.
     The time that the searches of a user take is limited.
     """
-    number, behind = id_of(group), read_cursor(cursor) or ""
+    number = id_of(group)
+    behind = read_cursor(cursor) or ""
     if text:
         rows, rest = groups.members_named(
             call.app, number, call.user, text, behind, limit
         )
     else:
-        rows, rest = groups.members(call.app, number, call.user, behind, limit + 1), ""
+        rows = groups.members(call.app, number, call.user, behind, limit + 1)
+        rest = ""
     page, following = page_and_cursor(rows, limit, lambda row: row.user, rest)
     return GroupMembersAnswer(groups.count(call.app, number), list(page), following)
 

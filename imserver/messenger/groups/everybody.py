@@ -41,7 +41,8 @@ class EverybodysGroups(Store.Rows):
         self._removals = RemovedMembers(groups.store)
         self._positions: dict[_Key, int] = {}
         self._counts: dict[_Key, tuple[int, int]] = {}
-        self._whole_seconds, self._whole_at = whole_seconds, 0.0
+        self._whole_seconds = whole_seconds
+        self._whole_at = 0.0
 
     def look(self) -> int:
         """Let accounts join their groups. Returns how many have. Switches.
@@ -64,7 +65,8 @@ class EverybodysGroups(Store.Rows):
 
     def _admit(self, app: str, group: int, whose: Everybody, last: int) -> int:
         """Let the accounts up to an id join a group that are not in it."""
-        key, count = (app, group, whose), 0
+        key = (app, group, whose)
+        count = 0
         after = self._positions.get(key, 0)
         while after < last:
             users, after = self._accounts(app, whose, after, min(after + 20_000, last))

@@ -330,10 +330,8 @@ class Groups(Service, dict=True):
     ) -> Iterator[tuple[str, str, str, str]]:
         """The groups with this id, or with the text in their name. Moderators
         find open ones alone."""
-        conversations, id = (
-            self.store.part(MessageLog).conversations,
-            id_of(text.lstrip("0")),
-        )
+        conversations = self.store.part(MessageLog).conversations
+        id = id_of(text.lstrip("0"))
         for app in apps[:20]:
             exact = conversations.get(app, id) if id else None
             for group in (exact, *conversations.groups_named(app, text, limit)):
@@ -363,8 +361,10 @@ class Groups(Service, dict=True):
         self._check_gathering(app, by)
         if not self.store.has_database:
             return [], 0
-        log, words = self.store.part(MessageLog).conversations, Statements.words(text)
-        payer, limit = (app, by) if by else None, min(limit, MOST_OPEN)
+        log = self.store.part(MessageLog).conversations
+        words = Statements.words(text)
+        payer = (app, by) if by else None
+        limit = min(limit, MOST_OPEN)
         self.searches.require(payer)
         began = monotonic()
         rows: list[Conversation] = []
@@ -411,7 +411,8 @@ class Groups(Service, dict=True):
         Raises TooManyRequests if the searches of ``by`` took too long.
         """
         self._seen(app, group, by)
-        log, words = self.store.part(MessageLog).conversations, Statements.words(text)
+        log = self.store.part(MessageLog).conversations
+        words = Statements.words(text)
         payer = (app, by) if by else None
         self.searches.require(payer)
         began = monotonic()
@@ -427,7 +428,8 @@ class Groups(Service, dict=True):
                 if row.left_id is None
             }
             groups = [each for each in groups if each.id in own]
-        rows, more = list[MentionedGroup](), False
+        rows = list[MentionedGroup]()
+        more = False
         for each in groups:
             more = len(rows) == MOST_MENTIONED or monotonic() - began > SEARCH_SECONDS
             if more:
@@ -502,10 +504,10 @@ class Groups(Service, dict=True):
     def _page(
         self, app: str, group: int, after: str, limit: int
     ) -> list[GroupMemberShown]:
-        rows, now = (
-            self.store.part(MessageLog).conversations.members(app, group, after, limit),
-            time(),
+        rows = self.store.part(MessageLog).conversations.members(
+            app, group, after, limit
         )
+        now = time()
         return [
             GroupMemberShown(
                 row.user,
@@ -548,7 +550,10 @@ class Groups(Service, dict=True):
             self.creations.require((app, owner))
         change = _done(
             self.store.part(MessageLog).groups.create(
-                *(app, owner, name, others),
+                app,
+                owner,
+                name,
+                others,
                 options=kind.options,
                 description=kind.description,
                 is_open=kind.open,
@@ -664,7 +669,9 @@ class Groups(Service, dict=True):
         if by_user:
             self._check_gathering(app, user)
         self._enter(
-            *(app, group, user),
+            app,
+            group,
+            user,
             lambda state: None if state.open or user in state.roles else _OUTSIDER,
             by_user,
         )
@@ -802,7 +809,8 @@ class Groups(Service, dict=True):
         least = ""
         if "handle" in given:
             self._check_gathering(app, by)
-            given, least = {**given, "handle": spelled(given["handle"])}, ADMIN
+            given = {**given, "handle": spelled(given["handle"])}
+            least = ADMIN
         _check_texts(given)
         words = "only the owner and admins change name, picture, description and handle"
         right = _permitted(by, "rename", words, least)
@@ -822,7 +830,8 @@ class Groups(Service, dict=True):
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
         """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed
         and NoMember."""
-        groups, right = self._log_with(group).groups, _above(by, [user])
+        groups = self._log_with(group).groups
+        right = _above(by, [user])
         _done(
             groups.set_member(app, group, user, muted_until=until, by=by, right=right)
         )
@@ -1155,14 +1164,12 @@ class GroupCommands(Struct, frozen=True):
 def _view(group: Group) -> GroupView:
     options = group.options
     return GroupView(
-        *(
-            group.id,
-            group.name,
-            group.role,
-            group.open,
-            group.avatar,
-            group.description,
-        ),
+        group.id,
+        group.name,
+        group.role,
+        group.open,
+        group.avatar,
+        group.description,
         everybody=group.everybody,
         write=options["write"],
         reply=options["reply"],

@@ -22,7 +22,8 @@ def groups_of(core: Core) -> Groups:
 def build(core: Core) -> Parts:
     """Build them."""
     config = core.config
-    limits, seconds = settings_of(config, GroupLimits), config.accounts.rate_seconds
+    limits = settings_of(config, GroupLimits)
+    seconds = config.accounts.rate_seconds
     creations = core.buckets.make(
         NEW_GROUPS, limits.groups_per_user, seconds, core.attempt
     )

@@ -81,7 +81,8 @@ class Inbox(Struct, frozen=True):
         """
         if by_user:
             self.changes.require((app, user))
-        store, conversation = self.store, change.conversation
+        store = self.store
+        conversation = change.conversation
         if (
             not store.has_database  # a change would create it
             or store.part(MessageLog).conversations.member(

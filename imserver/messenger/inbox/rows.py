@@ -252,7 +252,8 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
 
 
 def _arrangement(row: Row) -> Arrangement:
-    draft, folders = bytes(row[-2]), row[-1]
+    draft = bytes(row[-2])
+    folders = row[-1]
     return _ROWS.read(
         row,
         draft=msgspec.json.decode(draft, type=UnsentText) if draft else UNSET,

@@ -20,7 +20,8 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store,
 AT_ONCE: Final = 100
 """So many messages a node sends together."""
 _KEY: Final = "app = %s AND member = %s AND id = %s"
-WAITS, REFUSED = 0, 1
+WAITS = 0
+REFUSED = 1
 
 
 class ScheduledMessage(Struct, frozen=True, kw_only=True):

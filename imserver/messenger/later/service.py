@@ -47,7 +47,8 @@ LOOK_SECONDS: Final = 10.0
 AGAIN_MS: Final = 600_000
 """After this time a message is sent again whose app has used up its quota,
 which may be raised."""
-BANNED, QUOTA = "banned", "quota"
+BANNED = "banned"
+QUOTA = "quota"
 
 
 class ScheduledMessages:
@@ -57,17 +58,16 @@ class ScheduledMessages:
     page_folder: ClassVar = Path(__file__).parent / "page"
 
     def __init__(self, core: Core, services: MessageServices, changes: Buckets) -> None:
-        self.core, self.changes = core, changes
+        self.core = core
+        self.changes = changes
         self.rows = ScheduledRows(core.store)
         self.counts: Counter[Literal["schedule", "send", "refuse", "cancel"]] = (
             Counter()
         )
         """What this node has done, since its start."""
-        self._log, self._messaging, self._signals = (
-            services.log,
-            services.messaging,
-            services.signals,
-        )
+        self._log = services.log
+        self._messaging = services.messaging
+        self._signals = services.signals
         self._news = Flag()
         self._awaited: tuple[str, str] = ("", "")
         """The last user whose coming was looked at."""
@@ -155,7 +155,8 @@ class ScheduledMessages:
     def _look_for_awaited(self) -> bool:
         """Let messages be due whose receivers are online here. Returns whether
         any await somebody."""
-        after, users = self._awaited, self.rows.awaited(self._awaited)
+        after = self._awaited
+        users = self.rows.awaited(self._awaited)
         self._awaited = users[-1] if users else ("", "")
         apps = self.core.hub.apps
         for app, user in users:

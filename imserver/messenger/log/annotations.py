@@ -208,8 +208,10 @@ def change_reaction(
     resend: bytes | None = None,
 ) -> Change | Rejected:
     """Add the reaction of a user to a message, or remove it."""
-    sql, log = transaction.sql, transaction.log
-    message, row = found.id, (log, found.id, emoji, user)
+    sql = transaction.sql
+    log = transaction.log
+    message = found.id
+    row = (log, found.id, emoji, user)
     if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
         return Change(found.state.id)
     totals = {total.emoji: total for total in take_reactions(found.meta)[1]}
@@ -262,12 +264,10 @@ def change_pin(
     resend: bytes | None = None,
 ) -> Change | Rejected:
     """Pin a message in its conversation, or remove its pin."""
-    sql, log, message, conversation = (
-        transaction.sql,
-        transaction.log,
-        found.id,
-        found.state.id,
-    )
+    sql = transaction.sql
+    log = transaction.log
+    message = found.id
+    conversation = found.state.id
     if (
         bool(
             sql.query(

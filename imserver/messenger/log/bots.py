@@ -53,11 +53,9 @@ def with_command(
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
-    name, bot, text = (
-        match.group(1),
-        (match.group(2) or "").lower(),
-        match.group(3) or "",
-    )
+    name = match.group(1)
+    bot = (match.group(2) or "").lower()
+    text = match.group(3) or ""
     users = state.bots or tuple(user for user in state.members if user != draft.sender)
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = (

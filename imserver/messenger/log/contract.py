@@ -438,8 +438,10 @@ read from then on. The others: the lowest role that may do it. Who may write may
 reply in threads, too.
 """
 OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
-    *((False, ""), (True, "")),
-    *((False, "members"), (False, "all")),
+    (False, ""),
+    (True, ""),
+    (False, "members"),
+    (False, "all"),
 )
 """What the column ``open`` of a group says: whether anybody may join, and whose
 group it is. Nodes of 1.0 know that it is 0 or not."""

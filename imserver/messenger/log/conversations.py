@@ -276,14 +276,13 @@ class ConversationReader(Store.Rows):
         last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
         summaries = [
             ConversationSummary(
-                *(
-                    conversation_of(row),
-                    last.get(last_id),
-                    min(unread, MOST_UNREAD),
-                    read,
-                    text_of(role),
-                ),
-                *(position, min(mentions, MOST_UNREAD)),
+                conversation_of(row),
+                last.get(last_id),
+                min(unread, MOST_UNREAD),
+                read,
+                text_of(role),
+                position,
+                min(mentions, MOST_UNREAD),
                 is_new=bool(is_new and text_of(role) != "owner")
                 and (last_id not in last or last[last_id].sender != user),
                 unread_more=unread > MOST_UNREAD,
@@ -588,7 +587,8 @@ def read_unread(
     ]
     if not messages:
         return UnreadMessages(reads, ())
-    first, last = messages[0][0], messages[-1][0]
+    first = messages[0][0]
+    last = messages[-1][0]
     return UnreadMessages(
         reads,
         messages,
@@ -605,7 +605,8 @@ def _mentions(
     """(user, message) of the newest messages from ``first`` on that mention
     these users, or everybody."""
     mentions = "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s AND n.member IN {}"
-    names, which = ["", *dict.fromkeys(users)], (head.number, conversation, first)
+    names = ["", *dict.fromkeys(users)]
+    which = (head.number, conversation, first)
     if sql.engine == "postgresql":  # it has a limit for each user
         newest = (
             f"SELECT n.member, n.id {mentions} ORDER BY n.id DESC LIMIT {MOST_MENTIONS}"

@@ -123,7 +123,8 @@ class UserEraser(WritingPart):
 
 def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
     """Name some conversations of two anew. True: there may be more."""
-    sql, log = transaction.sql, transaction.log
+    sql = transaction.sql
+    log = transaction.log
     rows = sql.query(
         "SELECT c.id, c.pair FROM membership s JOIN conversation c ON c.log = s.log "
         f"AND c.id = s.conversation WHERE s.log = %s AND s.member = %s AND c.kind = {USER} LIMIT %s",
@@ -144,7 +145,8 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
 
 def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
     """Take back some reactions. True: there may be more."""
-    sql, log = transaction.sql, transaction.log
+    sql = transaction.sql
+    log = transaction.log
     rows = sql.query(
         "SELECT message, emoji FROM reaction WHERE log = %s AND member = %s LIMIT %s",
         (log, user, AT_ONCE),
@@ -188,7 +190,8 @@ class _OwnEntries(Service):
     def erase(self, entry: _Entry, renamed: bytes) -> None:
         """Take away what an entry says. ``renamed``: its ``meta``, with the
         other name."""
-        sql, log = self.transaction.sql, self.transaction.log
+        sql = self.transaction.sql
+        log = self.transaction.log
         if entry.id in self.messages and entry.conversation in self.states:
             self._recall(entry)
         elif entry.kind in _WITH_CONTENT and entry.about not in self.messages:
@@ -229,7 +232,8 @@ def _erase_some(
 ) -> bool:
     """Erase some entries, or the name in them. Nobody else reads the
     ``notices``."""
-    sql, log = transaction.sql, transaction.log
+    sql = transaction.sql
+    log = transaction.log
     entries = _entries(sql, log, ids)
     of_groups = {
         entry.conversation
@@ -292,7 +296,8 @@ def _forget_copies(
     user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction
 ) -> bool:
     """Take the user out of what removed messages of others were."""
-    sql, log = transaction.sql, transaction.log
+    sql = transaction.sql
+    log = transaction.log
     named = " OR ".join(
         sql.contains(column) for column in ("meta", "annotations") for _ in needles
     )
@@ -327,7 +332,8 @@ def _named_anew(meta: bytes, user: str, name: str) -> bytes:
 def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
     """The user was never there: whoever comes under the same name sees nothing
     of it."""
-    sql, log = transaction.sql, transaction.log
+    sql = transaction.sql
+    log = transaction.log
     rows = sql.query(
         "SELECT conversation, joined_id FROM membership WHERE log = %s AND member = %s LIMIT %s",
         (log, user, AT_ONCE),

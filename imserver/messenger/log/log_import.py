@@ -84,7 +84,8 @@ class LogImport:
         self._states: dict[int | bytes, ConversationState] = {}
         self._ids: dict[bytes, tuple[int, int]] = {}
         """Digest of a key → the id of its entry, and the conversation."""
-        sql, log = transaction.sql, transaction.log
+        sql = transaction.sql
+        log = transaction.log
         statement = "SELECT resend, id, conversation FROM message WHERE log = %s AND resend IN {}"
         for resend, id, conversation in sql.query_in(
             statement, (log,), list(set(map(_digest, keys)))
@@ -400,7 +401,8 @@ class LogImport:
             "LEFT JOIN message m ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
             "WHERE s.log = %s AND s.conversation = %s AND s.member IN {}"
         )
-        which, names = (self._transaction.log, group), list(dict.fromkeys(users))
+        which = (self._transaction.log, group)
+        names = list(dict.fromkeys(users))
         rows = self._transaction.sql.query_in(statement, which, names, many=True)
         roles: dict[str, str | None] = {}
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):

@@ -167,7 +167,8 @@ class MessageLog(Store.Rows):
                     return old
             if len(rows) < many:
                 return old
-            after, many = rows[-1][0], 5000
+            after = rows[-1][0]
+            many = 5000
 
     @in_log(int)
     def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:

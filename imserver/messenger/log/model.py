@@ -189,7 +189,8 @@ class Message(Struct, frozen=True, gc=False):
     def view(self) -> EntryView:
         """The entry for clients: a text body as ``text``, a JSON body as
         ``data``, others as ``base64``."""
-        sender, members = self.sender, self.members
+        sender = self.sender
+        members = self.members
         # As `to`, without two calls for each encoding of each self.
         to = "" if not members else members[0] if members[1] == sender else members[1]
         entry = EntryView(

@@ -62,7 +62,8 @@ def is_name(text: str, least: int, most: int) -> bool:
 def _is_allowed(text: str, at: int) -> bool:
     character = text[at]
     if character in (_JOINER, "\u200c"):  # which joins, or keeps apart
-        before, after = text[at - 1 : at], text[at + 1 : at + 2]
+        before = text[at - 1 : at]
+        after = text[at + 1 : at + 2]
         if _INVISIBLE.match(before) or _INVISIBLE.match(after):
             return False
         if _is_joined(before) and _is_joined(after):

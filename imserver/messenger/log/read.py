@@ -162,7 +162,8 @@ class EntryReader(Store.Rows):
         """
         if after >= head.last_id:
             return [], False
-        first, count = max(after, head.floor), limit + 1
+        first = max(after, head.floor)
+        count = limit + 1
         sizes: dict[int, int] = dict(
             _SIZES[sql.engine](sql, head, user, max(first, rooms[""]), count)
         )
@@ -270,7 +271,8 @@ class EntryReader(Store.Rows):
         if not rows:
             return PublicationPage([], False, 0, _extent_of(head))
         conversation, last = rows[0]
-        after, upto = head.floor, head.last_id
+        after = head.floor
+        upto = head.last_id
         if since is not None and reverse:
             upto = min(upto, since - 1)
         elif since is not None:
@@ -479,7 +481,8 @@ def _first_since(sql: Statements, head: LogHead, second: int) -> int:
     statement = (
         "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     )
-    low, high = head.floor + 1, head.last_id + 1
+    low = head.floor + 1
+    high = head.last_id + 1
     while low < high:
         middle = (low + high) // 2
         rows = sql.query(statement, (head.number, middle))

@@ -59,7 +59,8 @@ class RemovalWriter(WritingPart):
         def work(transaction: AppTransaction) -> list[int] | None:
             if condition is not None and not condition(transaction.sql):
                 return None
-            size, done = 0, list[int]()
+            size = 0
+            done = list[int]()
             for message in sorted(messages)[:MOST_AT_ONCE]:
                 if size > 4 * 1024 * 1024:
                     break
@@ -136,7 +137,10 @@ class RemovalWriter(WritingPart):
             statement, (head.number, message, message)
         ):
             return Entry(
-                *(id, conversation, seq, text_of(sender)),
+                id,
+                conversation,
+                seq,
+                text_of(sender),
                 type=text_of(type),
                 body=bytes(body),
                 time_ms=time,
@@ -163,7 +167,8 @@ class RemovalWriter(WritingPart):
         def work(sql: Statements, head: LogHead) -> int:
             begin = "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s ORDER BY id LIMIT 1"
             end = "SELECT id FROM message WHERE log = %s AND id <= %s ORDER BY id DESC LIMIT 1"
-            size, reached = 0, after
+            size = 0
+            reached = after
             while rows := sql.query(begin, (head.number, reached, last)):
                 # After a restore no id is nearer than this; without one, no
                 # entry is so far from another.
@@ -249,7 +254,8 @@ class RemovalWriter(WritingPart):
 
 def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     """Remove a message. Returns the size of its copies."""
-    sql, log = transaction.sql, transaction.log
+    sql = transaction.sql
+    log = transaction.log
     columns = "id, conversation, sender, kind, type, about, meta, body"
     one = f"SELECT {columns} FROM message WHERE log = %s AND id = %s AND kind = {NUMBERS['message']}"
     rows = sql.query(one, (log, message))
@@ -298,18 +304,18 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
         "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             (
-                *(
-                    log,
-                    act,
-                    id,
-                    message,
-                    recall.id,
-                    text_of(sender),
-                    kind,
-                    text_of(type),
-                    about,
-                ),
-                *(bytes(meta), bytes(body), annotations if id == message else b""),
+                log,
+                act,
+                id,
+                message,
+                recall.id,
+                text_of(sender),
+                kind,
+                text_of(type),
+                about,
+                bytes(meta),
+                bytes(body),
+                annotations if id == message else b"",
             )
             for id, _, sender, kind, type, about, meta, body in rows
         ],
@@ -320,7 +326,8 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
 def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> None:
     """Bring a removed message back, unless its author has recalled it since.
     ``rows``: its copies."""
-    sql, log = transaction.sql, transaction.log
+    sql = transaction.sql
+    log = transaction.log
     now = sql.query(
         "SELECT conversation, meta FROM message WHERE log = %s AND id = %s",
         (log, message),

@@ -173,12 +173,10 @@ class ThreadWriter(Service):
         index = id - self._before - 1
         if 0 <= index < len(self._entries):
             entry = self._entries[index]
-            conversation, kind, about, meta = (
-                entry.conversation,
-                NUMBERS[entry.kind],
-                entry.about,
-                entry.meta,
-            )
+            conversation = entry.conversation
+            kind = NUMBERS[entry.kind]
+            about = entry.about
+            meta = entry.meta
         else:
             statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
             rows = (
@@ -204,7 +202,9 @@ class ThreadWriter(Service):
     ) -> None:
         """Who wrote or is mentioned follows from then on, unless they follow or
         have muted the thread."""
-        first, last, group = replies[0].id, replies[-1].id, replies[0].conversation
+        first = replies[0].id
+        last = replies[-1].id
+        group = replies[0].conversation
         if self._is_past:
             reads = dict.fromkeys(self._past_followers(replies, author, named), last)
         else:

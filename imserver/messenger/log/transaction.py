@@ -88,10 +88,21 @@ MESSAGE_COLUMNS: Final = (
     "batch, meta, body"
 )
 _MESSAGE_TYPES: Final = (
-    *("int4", "int8", "int8", "int8"),
-    *("varchar", "int2", "varchar", "varchar", "bytea"),
-    *("int8", "int8", "int8", "int8"),
-    *("bytea", "bytea"),
+    "int4",
+    "int8",
+    "int8",
+    "int8",
+    "varchar",
+    "int2",
+    "varchar",
+    "varchar",
+    "bytea",
+    "int8",
+    "int8",
+    "int8",
+    "int8",
+    "bytea",
+    "bytea",
 )
 """The types of these columns on PostgreSQL."""
 UPDATE_HEAD: Final = (
@@ -383,7 +394,8 @@ class AppTransaction:
     def settle(self) -> None:
         """Write conversations and memberships, so that later statements find
         them."""
-        sql, log = self.sql, self.log
+        sql = self.sql
+        log = self.log
         if self._created:
             sql.execute_many(
                 "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created, options) "
@@ -424,7 +436,9 @@ class AppTransaction:
     def write(self) -> None:
         """Write everything."""
         self.settle()
-        sql, log, head = self.sql, self.log, self.head
+        sql = self.sql
+        log = self.log
+        head = self.head
         if self._rows:
             if len(self._rows) <= _FEW_ROWS:
                 sql.execute_many(_INSERT_MESSAGE, self._rows)
@@ -462,7 +476,8 @@ class AppTransaction:
     ) -> Callable[[], dict[Key, ConversationState]]:
         """Ask for the existing conversations with these keys: ids, pairs, and
         rooms. One that has two of the keys is the same state under both."""
-        ids, pairs = list[int](), list[bytes]()
+        ids = list[int]()
+        pairs = list[bytes]()
         for key in keys:
             (ids if type(key) is int else pairs).append(key)  # type: ignore[arg-type]
         by_id = self.sql.ask_in(f"{SELECT_STATE}id IN {{}}", (self.log,), ids)
@@ -505,10 +520,8 @@ class AppTransaction:
         self, wanted: Sequence[tuple[str, int]]
     ) -> list[Callable[[], list[Row]]]:
         if self.sql.engine == "postgresql":
-            users, conversations = (
-                [user for user, _ in wanted],
-                [conversation for _, conversation in wanted],
-            )
+            users = [user for user, _ in wanted]
+            conversations = [conversation for _, conversation in wanted]
             statement = (
                 "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) "
                 "CROSS JOIN LATERAL (SELECT s.member, s.conversation, s.muted_until FROM membership s "
@@ -552,10 +565,8 @@ class AppTransaction:
                 # With two lists SQLite looks up each user of the one with each
                 # of the other.
                 marks = ", ".join(["(%s, %s)"] * len(some))
-                statement, values = (
-                    _BLOCKS_ON_SQLITE.format(marks),
-                    (*chain.from_iterable(some), self.app),
-                )
+                statement = _BLOCKS_ON_SQLITE.format(marks)
+                values = (*chain.from_iterable(some), self.app)
             else:
                 marks = marks_of(len(some))
                 statement = (
@@ -582,7 +593,8 @@ class AppTransaction:
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
         """Add drafts in order. Returns the result of each."""
-        lookups, self._lookups = self._lookups or self._ask(ready), None
+        lookups = self._lookups or self._ask(ready)
+        self._lookups = None
         outcomes: dict[bytes, Appended | Rejected] = {
             bytes(row[0]): Appended(entry_of(row[1:]), True)
             for row in lookups.repeats()
@@ -640,16 +652,16 @@ class AppTransaction:
     ) -> _Facts:
         """What decides about these drafts: the answers, and what depends on
         them."""
-        states, blocks = lookups.states(), lookups.blocks()
-        pairs, first, strangers, edited, limited = (
-            set[tuple[str, str]](),
-            set[tuple[str, str]](),
-            set[str](),
-            set[int](),
-            dict[int, list[str]](),
-        )
+        states = lookups.states()
+        blocks = lookups.blocks()
+        pairs = set[tuple[str, str]]()
+        first = set[tuple[str, str]]()
+        strangers = set[str]()
+        edited = set[int]()
+        limited = dict[int, list[str]]()
         for one, key in fresh:
-            draft, state = one.draft, states.get(key)
+            draft = one.draft
+            state = states.get(key)
             if state is None:
                 if draft.to_user:
                     first.add((draft.to_user, draft.sender))
@@ -836,10 +848,8 @@ class AppTransaction:
         not all write."""
         if draft.kind not in _SAYING:
             return True
-        role, in_thread = (
-            roles.get(draft.sender, "member"),
-            draft.thread > 0 and not draft.also,
-        )
+        role = roles.get(draft.sender, "member")
+        in_thread = draft.thread > 0 and not draft.also
         if draft.kind == "edit" and role == "member":
             in_thread = is_beside(self.sql, self.log, state.id, draft.about)
         return may_write(state.options, role, in_thread)
@@ -916,7 +926,8 @@ def _move_conversations(
     sql: Statements, log: int, states: Sequence[ConversationState]
 ) -> None:
     if sql.engine == "postgresql":
-        ids, seqs = [state.id for state in states], [state.last_seq for state in states]
+        ids = [state.id for state in states]
+        seqs = [state.last_seq for state in states]
         sql.execute_many(
             "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
             "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
@@ -1051,7 +1062,8 @@ class WriterMemory:
         new = _ask_sessions(sql, log, list(unknown))
 
         def answer() -> frozenset[int]:
-            known, sessions = (log, last()), new()
+            known = (log, last())
+            sessions = new()
             if not last() or known != self._known or len(self._users) > 10_000:
                 self._known, self._users, self._sessions = (
                     known,

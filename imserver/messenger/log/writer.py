@@ -217,14 +217,18 @@ class LogWriter:
 
         Sending the same ``client_msg_id`` again always returns the same entry.
         """
-        app, draft = request.app, request.draft
-        wrong, named = objection(draft), draft.client_msg_id
+        app = request.app
+        draft = request.draft
+        wrong = objection(draft)
+        named = draft.client_msg_id
         if wrong:
             request.rejected = request.outcome = Rejected(RejectReason.INVALID, wrong)
         elif named:
             request.resend = resend_of(draft.sender, named)
-        size = request.size = len(draft.body) + len(draft.meta)
-        queue, total = self._queues.get(app), self._drafts
+        size = len(draft.body) + len(draft.meta)
+        request.size = size
+        queue = self._queues.get(app)
+        total = self._drafts
         if self._closed:
             _answer(request, StorageUnavailable("the database is closed"))
             return
@@ -237,7 +241,8 @@ class LogWriter:
             )
             return
         if queue is None:
-            queue = self._queues[app] = _Queue(total)
+            queue = _Queue(total)
+            self._queues[app] = queue
         elif (
             len(queue.requests) >= MAX_WAITING or queue.bytes + size > MAX_WAITING_BYTES
         ):
@@ -505,10 +510,8 @@ class LogWriter:
             for request in requests:
                 assert request.outcome is not None
                 _answer(request, request.outcome)
-            drafts, pause = (
-                sum([isinstance(request, AppendRequest) for request in requests]),
-                0.0,
-            )
+            drafts = sum([isinstance(request, AppendRequest) for request in requests])
+            pause = 0.0
             if self._listener is not None:
                 try:
                     if app in transaction.commits:
@@ -539,8 +542,10 @@ class LogWriter:
             return
         queue = self._queues.get(app)
         if queue is None:
-            queue = self._queues[app] = _Queue(self._drafts)
-        queue.paused, queue.enough = True, enough
+            queue = _Queue(self._drafts)
+            self._queues[app] = queue
+        queue.paused = True
+        queue.enough = enough
         gevent.spawn_later(seconds, self._resume, app, queue)
 
     def _resume(self, app: str, queue: _Queue) -> None:

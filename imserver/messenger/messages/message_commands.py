@@ -134,7 +134,8 @@ class ConversationPage(Struct):
 
 def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
     """One of a user's conversations, as the user sees it."""
-    row, last = summary.conversation, summary.last
+    row = summary.conversation
+    last = summary.last
     view = ConversationView(
         row.id, row.kind, summary.unread, summary.read, summary.role, row.peer(user)
     )
@@ -143,13 +144,12 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
         view.last = last.view()
     if last is None or last.id != summary.position:
         view.position = summary.position
-    view.mentions, view.avatar, view.added = (
-        summary.mentions,
-        row.avatar,
-        summary.is_new,
-    )
+    view.mentions = summary.mentions
+    view.avatar = row.avatar
+    view.added = summary.is_new
     view.unread_more = summary.unread_more
-    view.open, view.everybody = row.open, row.everybody
+    view.open = row.open
+    view.everybody = row.everybody
     if row.options:
         options = row.option_values()
         view.write, view.reply = options["write"], options["reply"]
@@ -248,11 +248,9 @@ class MessageCommands(Service, dict=True):
     def history(self, connection: Connection, command: History) -> Reply:
         """A page of a conversation. Switches."""
         app, user = app_and_user(connection)
-        conversation, before, limit = (
-            command.conversation,
-            command.before,
-            command.limit,
-        )
+        conversation = command.conversation
+        before = command.before
+        limit = command.limit
         if command.types:
             wanted = Search(
                 "", conversation, before, limit, SearchFilter(types=command.types)
@@ -395,7 +393,10 @@ class AskCommands(Service):
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
         """Answer a question. Switches."""
         result = self.answer(
-            *(*app_and_user(connection), command.id, command.value, command.text),
+            *app_and_user(connection),
+            command.id,
+            command.value,
+            command.text,
             choices=command.choices,
             besides=connection,
         )

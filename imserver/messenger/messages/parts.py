@@ -46,7 +46,8 @@ for it repeats it."""
 def build(core: Core) -> Parts:
     """Build them, with their commands and the handlers of node messages."""
     services, answers, commands = _make_services(core)
-    messaging, positions = services.messaging, services.messaging.positions
+    messaging = services.messaging
+    positions = services.messaging.positions
     catch_up = messaging.catch_up
     storage = core.config.storage
     core.network.report_to(catch_up.ponged)
@@ -109,7 +110,8 @@ def _make_services(
     core: Core,
 ) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
     """Build the services, what answers the core besides, and the commands."""
-    store, metrics = core.store, core.metrics
+    store = core.store
+    metrics = core.metrics
     channel_log = ChannelLog(
         store, metrics, core.hub, core.connection_table, core.channels
     )
@@ -129,11 +131,13 @@ def _make_services(
             {Commit: messaging.follower.committed, ToFollowers: signals.deliver}
         )
     threads = ThreadCommands(signals, store)
-    receipts, search = Receipts(signals, store), MessageSearch(store, core.buckets.make)
+    receipts = Receipts(signals, store)
+    search = MessageSearch(store, core.buckets.make)
     asks = AskCommands(core, messaging, signals)
     commands = MessageCommands(core.sessions, messaging, receipts, search, store)
     runners = (commands, asks, receipts, threads, signals)
-    table, limits = core.connection_table, settings_of(core.config, StreamLimits)
+    table = core.connection_table
+    limits = settings_of(core.config, StreamLimits)
     others = (table, core.queries, limits, core.limits.outbox_bytes, core.others)
     in_conversations = ConversationStreams(messaging, signals, store, core.relations)
     services = MessageServices(

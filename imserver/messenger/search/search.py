@@ -89,7 +89,9 @@ class EntrySearch(Store.Rows):
         Returns after half a second with the result so far, which may be empty.
         Each step is a transaction of its own.
         """
-        wanted, filter, limit = _Wanted(user, search), search.filter, search.limit
+        wanted = _Wanted(user, search)
+        filter = search.filter
+        limit = search.limit
         start: tuple[LogHead, int] | None = read_log(
             self._store,
             app,
@@ -99,7 +101,8 @@ class EntrySearch(Store.Rows):
         if start is None or wanted.is_nothing:
             return [], 0
         head, indexed = start
-        floor, upto = head.floor, last_before(head, search.before)
+        floor = head.floor
+        upto = last_before(head, search.before)
         if filter.since or filter.until:
             floor, upto = self._store.read_or(
                 (floor, upto), partial(time_window, head, upto, filter)
@@ -130,7 +133,8 @@ class _Wanted:
     compare differently."""
 
     def __init__(self, user: str, search: Search) -> None:
-        text, filter = search.text, search.filter
+        text = search.text
+        filter = search.filter
         self.user = user
         self.conversation = search.conversation
         self.words = WordQuery(text)
@@ -222,7 +226,8 @@ class _Scan(Service):
     def _step(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
         """One step: at most ``count`` entries, the newest with ``after < id <=
         upto``."""
-        user, conversation = self._wanted.user, self._wanted.conversation
+        user = self._wanted.user
+        conversation = self._wanted.conversation
         one = f"AND s.conversation = {int(conversation)} " if conversation else ""
         condition, values = self._wanted.sql(sql.engine, with_words=True)
         statement = (
@@ -296,10 +301,8 @@ class _LookUp:
             ids.update(self._ids_in(part, together))
             self._rest = sorted(id for id in ids if floor < id <= upto)
             self._after = max(part.segments[0] * SEGMENT - 1, floor)
-        some, self._rest = (
-            self._rest[-_CHECKED_AT_ONCE:],
-            self._rest[:-_CHECKED_AT_ONCE],
-        )
+        some = self._rest[-_CHECKED_AT_ONCE:]
+        self._rest = self._rest[:-_CHECKED_AT_ONCE]
         entries = (
             self._wanted.checked(self._store.read_or([], partial(self._readable, some)))
             if some

@@ -123,7 +123,9 @@ class SegmentContent:
                 )
             if characters > _PAUSE_CHARACTERS:
                 self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
-                offsets, bodies, characters = [], [], 0
+                offsets = []
+                bodies = []
+                characters = 0
                 pause()
         self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
 
@@ -195,7 +197,8 @@ class SegmentContent:
                 beginning = term[:2]
                 bucket = of_beginning.get(beginning)
                 if bucket is None:
-                    bucket = of_beginning[beginning] = buckets[bucket_of(beginning)]
+                    bucket = buckets[bucket_of(beginning)]
+                    of_beginning[beginning] = bucket
                 bucket[term] = offsets
             pause()
         self._terms.clear()

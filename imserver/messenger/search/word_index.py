@@ -181,7 +181,8 @@ class WordIndex(Store.Rows):
         gone = {id - claim.first for id in ids}.union(
             range(claim.floor + 1 - claim.first)
         )
-        rows, put = self._mended(claim, content, gone, pause), partial(_replace, claim)
+        rows = self._mended(claim, content, gone, pause)
+        put = partial(_replace, claim)
         return self._write(
             rows, put, lambda sql: _finish_mending(sql, claim, content, gone)
         )
@@ -254,7 +255,8 @@ class WordIndex(Store.Rows):
             if size > 256 * 1024:  # bytes that one transaction writes
                 if not self._store.write_or(False, partial(put, some)):
                     return False
-                some, size = [], 0
+                some = []
+                size = 0
 
         def end(sql: Statements) -> bool:
             if is_ours := put(some, sql):
@@ -312,7 +314,8 @@ def _claim(
 
 def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the next segment that is whole."""
-    position, end = _position(sql, head.number), _next_end(sql, head)
+    position = _position(sql, head.number)
+    end = _next_end(sql, head)
     if position.is_leased or end > head.last_id:
         return None
     # What somebody has written who did not finish.
@@ -326,10 +329,12 @@ def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
 def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the oldest segment that has expired in part, or of which messages
     were changed."""
-    log, position = head.number, _position(sql, head.number)
+    log = head.number
+    position = _position(sql, head.number)
     if position.is_leased:
         return None
-    first, end = head.floor + 1, position.segment * SEGMENT
+    first = head.floor + 1
+    end = position.segment * SEGMENT
     if position.floor < head.floor and first < end and first % SEGMENT:
         segment = first // SEGMENT
     else:

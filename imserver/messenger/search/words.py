@@ -337,11 +337,14 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
     there is none."""
     offsets: list[int] = []
     with suppress(IndexError):
-        count, head = 1, row[at]
+        count = 1
+        head = row[at]
         if head & 0xF0 == 0x90:
-            count, at = head & 0x0F, at + 1
+            count = head & 0x0F
+            at = at + 1
         elif head == 0xDC:
-            count, at = row[at + 1] << 8 | row[at + 2], at + 3
+            count = row[at + 1] << 8 | row[at + 2]
+            at = at + 3
         while len(offsets) < count:
             head = row[at]
             if head == 0xCD:

@@ -70,7 +70,8 @@ class ConversationStreams(StreamTarget):
             conversation = self._store.part(MessageLog).conversations.get(
                 stream.app, group
             )
-            role, part = self._role(stream.app, group, sender), stream.head.channel
+            role = self._role(stream.app, group, sender)
+            part = stream.head.channel
             in_thread = part is not None and part.thread > 0
             return bool(
                 role and conversation and conversation.may_write(role, in_thread)

@@ -339,10 +339,8 @@ class ChannelStreams(StreamTarget):
     def _send_so_far(
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
-        local, stream = (
-            self._hub.channel(app, channel),
-            self.streams.of(app, channel).get(id),
-        )
+        local = self._hub.channel(app, channel)
+        stream = self.streams.of(app, channel).get(id)
         members = (
             []
             if local is None
@@ -452,7 +450,8 @@ class StreamedMessages:
             raise ChannelRefused(
                 "full", "the open streams on this node have too many bytes"
             )
-        id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
+        id = self._table.ids.id_of(self._table.ids.next_number())
+        now = monotonic()
         stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
         stream.stoppers = None if stoppers is None else frozenset(stoppers)
         self._target.check(stream)
@@ -532,7 +531,8 @@ class StreamedMessages:
         for first in range(0, len(ids), self._target.together):
             # Does not switch before the pieces have their place among the
             # publications, so that those of another query do not overtake them.
-            events, now = [], monotonic()
+            events = []
+            now = monotonic()
             for id in ids[first : first + self._target.together]:
                 own = self._find(query.app, id, query.sender)
                 if own is None:
@@ -688,7 +688,8 @@ class StreamedMessages:
             return None
         stream = own.stream
         if not own.ended:
-            own.ended, own.incomplete = True, incomplete
+            own.ended = True
+            own.incomplete = incomplete
             # New subscribers receive the end, live or from the history.
             self._streams.remove(stream.app, stream.channel, id)
         own.closing = True
@@ -776,7 +777,8 @@ class StreamedMessages:
             is_idle = not (self._own or self._closed or self._streams.by_channel)
             self._streams.news.wait(None if is_idle else max(0.0, due - monotonic()))
             self._streams.news.clear()
-            gaps, self._streams.gaps = self._streams.gaps, {}
+            gaps = self._streams.gaps
+            self._streams.gaps = {}
             for id, (app, channel) in gaps.items():
                 gevent.spawn(self._fill, app, channel, id)
             if monotonic() >= due:
@@ -880,7 +882,8 @@ def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[
         piece_size = len(text.encode())
         if part and size + piece_size > MOST_BYTES:
             yield part
-            part, size = [], 0
+            part = []
+            size = 0
         part.append(index)
         size += piece_size
     yield part

@@ -44,7 +44,8 @@ class BackupState(Struct):
 def _build(core: Core) -> Parts:
     if not (folder := settings_of(core.config, BackupSettings).folder):
         return Parts()
-    state, threads = BackupState(), Threads(1)
+    state = BackupState()
+    threads = Threads(1)
 
     def look() -> None:
         # often on another machine, for which the loop must not wait

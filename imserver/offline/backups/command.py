@@ -155,7 +155,8 @@ def _folder(settings: Config) -> Path:
 
 def check_backups(config: Config) -> Iterator[Finding]:
     """Look for the newest backup in ``backups.folder``."""
-    settings, is_bad = settings_of(config, BackupSettings), True
+    settings = settings_of(config, BackupSettings)
+    is_bad = True
     try:
         newest = _newest(config)
         found = (
@@ -167,10 +168,8 @@ def check_backups(config: Config) -> Iterator[Finding]:
             found = f"the newest in {settings.folder} is {seconds / 3600:.1f} hours old"
     except StartError as error:
         is_bad, found = bool(settings.folder) or not config.demo, str(error)
-    meaning, mend = (
-        "what was stored since may be lost",
-        "imserver backup, called by a timer",
-    )
+    meaning = "what was stored since may be lost"
+    mend = "imserver backup, called by a timer"
     yield finding_of(
         is_bad, "backups", found, meaning, mend, fails=bool(settings.folder)
     )

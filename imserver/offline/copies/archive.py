@@ -94,7 +94,8 @@ def write(
     if path.exists():
         raise StartError(f"{path} exists already")
     unfinished = path.with_name(f"{path.name}.part")
-    count, absent = 0, list[str]()
+    count = 0
+    absent = list[str]()
     try:
         with os.fdopen(
             os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
@@ -171,7 +172,8 @@ class BackupArchive:
         try:
             last = ""
             for member, content in self._members():
-                last, self.size = member.name, self.size + member.size
+                last = member.name
+                self.size = self.size + member.size
                 piece = content.read(_PIECE_BYTES)
                 if last == _HEAD:
                     self.head = json.decode(piece, type=BackupHead)

@@ -314,7 +314,8 @@ def _move_on(
 ) -> None:
     """Make a copy continue after the given numbers. If they are unknown, it
     continues far beyond its own."""
-    tables, far = _tables(sql), far_number()
+    tables = _tables(sql)
+    far = far_number()
     for position, each in enumerate(numbers):
         if not each.tables <= tables:
             continue
@@ -361,7 +362,8 @@ entries."""
 
 def free_name(path: Path) -> Path:
     """A name that is not in use, so that no earlier copy is overwritten."""
-    number, found = 1, path
+    number = 1
+    found = path
     while found.exists():
         number += 1
         found = path.with_name(f"{path.name}.{number}")

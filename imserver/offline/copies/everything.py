@@ -63,7 +63,8 @@ def backup(
         else:
             from imserver.offline.copies.move import move  # needs the drivers
 
-            target, tables = _of_file(copy), tables_of(features)
+            target = _of_file(copy)
+            tables = tables_of(features)
             with long_work("copying the database") as note:
                 move(
                     address,
@@ -116,7 +117,8 @@ def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureF
             except FileNotFoundError:  # deleted since its row was read
                 continue
             except ImserverError:
-                first, size = b"", -1
+                first = b""
+                size = -1
             yield FeatureFile(feature, name, size, chain((first,), pieces))
 
 
@@ -189,7 +191,8 @@ def restore(
 
 def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[str]:
     """Put secrets and files back. Returns what was done. Raises StartError."""
-    done, absent = _put_secrets(settings, archive.head.secrets), {*archive.absent}
+    done = _put_secrets(settings, archive.head.secrets)
+    absent = {*archive.absent}
     try:
         with offline_parts(settings, store, ArchivedFiles) as parts:
             for name, part in parts:

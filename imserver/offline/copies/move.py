@@ -329,7 +329,8 @@ class _Move:
             raise StartError(
                 f"the database {shown} lacks steps of a feature: start and stop its server once, then move it"
             )
-        present, wanted = self._source.tables(), {table.name for table in self._all}
+        present = self._source.tables()
+        wanted = {table.name for table in self._all}
         if _STATE in present:
             raise StartError(
                 f"the database {shown} is itself the target of a move that has not ended"

@@ -142,7 +142,8 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
         size += sum(len(value) for row in rows for value in row if type(value) is bytes)
         if size >= (4 << 20) or len(page) >= 5000:
             yield page
-            page, size = [], 0
+            page = []
+            size = 0
     if page:
         yield page
 
@@ -161,11 +162,9 @@ def sum_of(
     """Count rows, and add up the hashes of their plain values. ``note`` hears
     the number of rows of each page."""
     rows = total = 0
-    encode, blake2b, number_of = (
-        msgpack.Encoder().encode,
-        hashlib.blake2b,
-        int.from_bytes,
-    )
+    encode = msgpack.Encoder().encode
+    blake2b = hashlib.blake2b
+    number_of = int.from_bytes
     for page in pages:
         for row in page:
             total += number_of(
@@ -207,10 +206,13 @@ class RowWriter:
     def insert(self, table: str, rows: list[Row]) -> None:
         """Insert plain rows. Raises StartError if one of them cannot be stored
         here."""
-        layout, engine = self.layouts[table], self.sql.engine
-        name, columns = layout.query.table, ", ".join(layout.query.columns)
+        layout = self.layouts[table]
+        engine = self.sql.engine
+        name = layout.query.table
+        columns = ", ".join(layout.query.columns)
         if engine == "mysql":
-            name, columns = name.replace('"', "`"), columns.replace('"', "`")
+            name = name.replace('"', "`")
+            columns = columns.replace('"', "`")
         if engine != "sqlite":
             _check_types(layout, rows)
         stored = [column.kind.stored.get(engine) for column in layout.columns]

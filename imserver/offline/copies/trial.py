@@ -58,7 +58,8 @@ def restore_on_trial(settings: Config, file: Path) -> str:
                 absent = archive.absent
             else:
                 copy, created = file, file.stat().st_mtime
-                words, absent = ["a copy of the database alone has no checksum"], []
+                words = ["a copy of the database alone has no checksum"]
+                absent = []
                 copies.restore(address.file, copy, numbers_of_server())
                 with whole.started_store(trial.storage, str(data), tables_of(features)):
                     pass
@@ -80,7 +81,8 @@ def _compare(copy: Path, restored: Path) -> tuple[int, int]:
     """Compare the numbers of rows of all tables; a restore may add some, so
     that no id is given twice. Returns their sum, and the number of tables.
     Raises StartError."""
-    before, after = _counts(copy), _counts(restored)
+    before = _counts(copy)
+    after = _counts(restored)
     for table, count in before.items():
         if after.get(table, 0) < count:
             raise StartError(

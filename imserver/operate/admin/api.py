@@ -182,29 +182,23 @@ def find(
 # --- apps ---------------------------------------------------------------------
 
 _NEW_LOGINS: Final = [
-    *(
-        "login_policy",
-        "same_as",
-        "open",
-        "dialects",
-        "origins",
-        "origin_policy",
-        "jwt",
-        "account_tokens",
-    ),
-    *(
-        "webhook.authorise_url",
-        "back_ends.connect",
-        "max_connections",
-        "max_user_bytes",
-    ),
-    *(
-        "subscribe_to_own_channel",
-        "anonymous_tokens",
-        "accounts.factor_for",
-        "accounts.passwords",
-        "oauth",
-    ),
+    "login_policy",
+    "same_as",
+    "open",
+    "dialects",
+    "origins",
+    "origin_policy",
+    "jwt",
+    "account_tokens",
+    "webhook.authorise_url",
+    "back_ends.connect",
+    "max_connections",
+    "max_user_bytes",
+    "subscribe_to_own_channel",
+    "anonymous_tokens",
+    "accounts.factor_for",
+    "accounts.passwords",
+    "oauth",
 ]
 
 
@@ -227,7 +221,8 @@ def settings_of_app(
     The descriptions, limits and defaults are those of the OpenAPI document.
     `GET /api/v1/apps/show` has the values that hold.
     """
-    tenant, usual = api.core.tenants.find(app), api.core.declared.app_of({})
+    tenant = api.core.tenants.find(app)
+    usual = api.core.declared.app_of({})
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
     kinds = zip((tenant, *tenant.of_features), (usual, *usual.of_features), strict=True)
@@ -242,7 +237,8 @@ def _differing(mine: Struct, theirs: Struct) -> Iterator[str]:
     for name in (
         TenantSettings if isinstance(theirs, TenantSettings) else type(theirs)
     ).__struct_fields__:
-        own, usual = getattr(mine, name), getattr(theirs, name)
+        own = getattr(mine, name)
+        usual = getattr(theirs, name)
         if isinstance(usual, Struct):
             yield from (f"{name}.{inner}" for inner in _differing(own, usual))
         elif own != usual and name != "of_features":

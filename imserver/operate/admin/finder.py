@@ -267,7 +267,8 @@ class Finder:
         """Stored keys by id or note."""
         if not principal.may(Needs.OWN):
             return
-        text, resolve = text.lower(), self._core.tenants.resolve
+        text = text.lower()
+        resolve = self._core.tenants.resolve
         for row in (*self._core.keys.configured, *self._core.store.keys()):
             key_apps = set(map(resolve, row.apps))
             is_reached = principal.apps is None or (

@@ -118,7 +118,8 @@ class Nodes:
     def drain(self, node: str, drained: bool) -> bool:
         """Drain a node, or let it serve again. False: there is no such node, or
         it does not answer."""
-        leases, others = self._core.overview.leases(), self._core.others
+        leases = self._core.overview.leases()
+        others = self._core.others
         if node == next(iter(leases)):
             return self._drain_here(Drain(drained))
         if node not in leases or others is None:

@@ -87,7 +87,9 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     header `Link` leads to older ones.
     """
     request: AuditQuery = call.input
-    store, apps, app = service.store, call.principal.apps, call.app
+    store = service.store
+    apps = call.principal.apps
+    app = call.app
     if not app and apps is not None:
         if len(apps) != 1:
             raise ApiProblem.invalid("`app`: name one of those that the key reaches")
@@ -126,7 +128,8 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
 def _check(service: AuditApi, call: Call) -> AuditCheck:
     from imserver.operate.audit.verification import NEWEST, verify  # few ask for it
 
-    rates, payer = service.api.rates, (call.principal, call.request.host)
+    rates = service.api.rates
+    payer = (call.principal, call.request.host)
     rates.charge(*payer, NEWEST // ACTS_PER_REQUEST)  # before anybody else is served
     result = verify(service.store.read, newest=NEWEST)
     # gives back what there was not

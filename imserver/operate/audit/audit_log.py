@@ -138,7 +138,8 @@ class AuditLog(Observer, ArchivedFiles):
     def _store_some(self, some: list[_Waiting]) -> None:
         """Store acts, however long it takes. What the database refuses becomes
         a line in the log."""
-        batch, failures = ActBatch([each.new for each in some]), 0
+        batch = ActBatch([each.new for each in some])
+        failures = 0
         while True:
             try:
                 self._store.write(partial(append, batch))

@@ -120,7 +120,8 @@ def _read_facts(text: str) -> dict[str, Any]:
 
 def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     """An act with what is left of its names."""
-    entry, rest = row.entry, {each.part: each for each in names}
+    entry = row.entry
+    rest = {each.part: each for each in names}
     parts: Mapping[str, str] = _decode(entry.names)
 
     def left(part: str, field: str = "member") -> Any:

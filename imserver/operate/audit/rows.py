@@ -99,8 +99,11 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     )
     if stored and text_of(stored[0][0]) == batch.hash:
         return
-    now, read_at = sql.clock_ms(), monotonic()
-    number, time, previous = end.number, end.time, end.hash
+    now = sql.clock_ms()
+    read_at = monotonic()
+    number = end.number
+    time = end.time
+    previous = end.hash
     rows: list[Row] = []
     names: list[Row] = []
     for act in batch.acts:
@@ -109,7 +112,8 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
         entry = act.entry
         digest = hash_of(number, time, entry, previous)
         if not rows:
-            batch.number, batch.hash = number, digest
+            batch.number = number
+            batch.hash = digest
         rows.append((number, time, previous, digest, *_OF_ACTS.values(entry)))
         names += [
             (*_OF_NAMES.values(name), name.text.encode(), number) for name in act.names
@@ -326,7 +330,8 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     # Imported here: few ask for a message.
     from imserver.plugin.messages import MessageLog
 
-    entries, more = store.part(MessageLog).entries, list[tuple[AuditRow, list[Name]]]()
+    entries = store.part(MessageLog).entries
+    more = list[tuple[AuditRow, list[Name]]]()
     for app in [query.app] if query.app else entries.apps():
         for entry in entries.find(app, [int(id)]):
             # The clocks of a database and of nodes may differ by a second.
@@ -382,7 +387,9 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
     )
     below = f"SELECT{span} 1 OFFSET %s"
     acts: list[AuditRow] = []
-    left, step, following = MOST_LOOKED, query.limit + 1, 0
+    left = MOST_LOOKED
+    step = query.limit + 1
+    following = 0
     while True:
         between = (*values, low, high)
         acts += map(
@@ -398,7 +405,8 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
         last = sql.query(below, (*between, step - 1))
         if not last:
             break
-        high, left = last[0][0], left - step
+        high = last[0][0]
+        left = left - step
         if left <= 0:
             following = high
             break
@@ -410,7 +418,8 @@ def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
     """The numbers of the acts lie above the first, and below the second. Times
     never go back."""
     first = "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
-    low, high = 0, query.after or 2**62
+    low = 0
+    high = query.after or 2**62
     if query.since:
         rows = sql.query(first, (query.since,))
         low = rows[0][0] - 1 if rows else high
@@ -482,14 +491,14 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     values = tuple(filter(None, columns.values()))
     is_led = bool(query.request or query.about)
     if query.request and query.about:
-        text, values = text + _NAMES_ONE.format(""), (*values, "", query.about)
+        text = text + _NAMES_ONE.format("")
+        values = (*values, "", query.about)
     if query.user and is_led:
-        text, values = text + _NAMES_ONE.format(""), (*values, query.app, query.user)
+        text = text + _NAMES_ONE.format("")
+        values = (*values, query.app, query.user)
     if member and (query.user or is_led):
-        text, values = (
-            text + _NAMES_ONE.format(" AND m.part = 'by'"),
-            (*values, app, member),
-        )
+        text = text + _NAMES_ONE.format(" AND m.part = 'by'")
+        values = (*values, app, member)
     return text, values
 
 
@@ -508,7 +517,8 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
                 act.user,
                 *(act.facts or {}).get("users", ()),
             ):
-                number, last = act.number, act.by
+                number = act.number
+                last = act.by
     id = f"{last.app}/{last.id}" if last.id and last.app else last.id
     return f"{last.kind}:{id}" if id else last.kind if id == "" else ""
 
@@ -517,7 +527,8 @@ def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
     """Acts as lines, the newest first: those in an app, or those that a user
     has done or that concern the user, who does not learn who else has done
     something, from where, and to whom besides."""
-    wanted, last = AuditQuery(app=app, user=user, limit=500), -1
+    wanted = AuditQuery(app=app, user=user, limit=500)
+    last = -1
     while last:
         acts, last = store.read_or(
             (NO_ACTS, 0), partial(search, replace(wanted, after=max(last, 0)))

@@ -90,7 +90,8 @@ class ChainCheck(Service):
     def begin(self, end: ChainHead) -> None:
         """Begin after the rows that were removed for their age."""
         self.result.anchor = (end.anchor, end.anchor_hash)
-        self.number, self._hash = end.anchor, end.anchor_hash
+        self.number = end.anchor
+        self._hash = end.anchor_hash
         self._compare(end.anchor, end.anchor_hash)
 
     def add(self, row: AuditRow, names: list[Name]) -> None:
@@ -121,7 +122,8 @@ class ChainCheck(Service):
             self.result.names += len(names)
             self.result.erased += len(parts.keys() - {name.part for name in names})
         self._compare(number, row.hash)
-        self.number, self._hash = number, row.hash
+        self.number = number
+        self._hash = row.hash
 
     def end(self, end: ChainHead) -> None:
         """Compare the last row with the head."""

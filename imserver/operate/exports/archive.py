@@ -130,7 +130,8 @@ class ArchiveWriter:
         """End the entry. ``table``: whose rows it has. It counts when
         :meth:`save` was called."""
         assert self._entry is not None
-        entry, state = self._entry, self.state
+        entry = self._entry
+        state = self.state
         _, directory, checksums = self._files
         directory.write(entry.end())
         if entry.name not in (CHECKSUMS, MANIFEST):
@@ -182,8 +183,10 @@ class ArchiveWriter:
         with (self.folder / _DIRECTORY).open("rb") as source:
             while piece := source.read(_PIECE):
                 archive.write(piece)
-        entries, end = self.state.entries, _length_of(archive)
-        size, few = end - start, min(entries, 0xFFFF)
+        entries = self.state.entries
+        end = _length_of(archive)
+        size = end - start
+        few = min(entries, 0xFFFF)
         archive.write(
             _END64.pack(
                 b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, entries, entries, size, start
@@ -243,18 +246,22 @@ class _Entry:
         # Unix, whose modes stand in the upper half of the attributes
         writer = _VERSION | 3 << 8
         head = _CENTRAL.pack(
-            *(
-                b"PK\1\2",
-                writer,
-                _VERSION,
-                _UTF8,
-                _DEFLATE,
-                *self._time,
-                self._crc,
-                _ALL,
-                _ALL,
-            ),
-            *(len(name), _EXTRA.size, 0, 0, 0, 0o100600 << 16, _ALL),
+            b"PK\1\2",
+            writer,
+            _VERSION,
+            _UTF8,
+            _DEFLATE,
+            *self._time,
+            self._crc,
+            _ALL,
+            _ALL,
+            len(name),
+            _EXTRA.size,
+            0,
+            0,
+            0,
+            0o100600 << 16,
+            _ALL,
         )
         return head + name + _EXTRA.pack(1, 24, self.size, self._packed, self._start)
 

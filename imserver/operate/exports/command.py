@@ -70,14 +70,17 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         whole.replace(file)
         shutil.rmtree(folder)
         record_act(config, store, "exports.start", subject.app, user)
-    rows, size = sum(maker.writer.state.counts.values()), file.stat().st_size
+    rows = sum(maker.writer.state.counts.values())
+    size = file.stat().st_size
     click.echo(f"{shown} is written to {file}: rows {rows}, bytes {size}")
 
 
 def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
     """The id of a user of whom something is stored, and how they are shown: see
     ``ServerApi.whom``."""
-    user, shown, tenant = named, f"user {named}", tenants.find(app)
+    user = named
+    shown = f"user {named}"
+    tenant = tenants.find(app)
     if tenant is not None and tenant.wants_accounts(app):
         # Imported here: a server may have no accounts.
         from imserver.people.accounts import AccountStore
@@ -85,7 +88,8 @@ def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, st
         if (row := AccountStore(store).by_id_or_login(app, named)) is None:
             fail(f"app {app} has no account {named}: nothing was exported")
         account, _ = row
-        user, name = account.user, account.name or account.email or account.phone
+        user = account.user
+        name = account.name or account.email or account.phone
         shown = f"{name} ({user})" if name else f"user {user}"
     if not any(True for _ in store.rows_of_user(app, user)):
         fail(f"the database has nothing of {shown}: nothing was exported")

@@ -94,7 +94,8 @@ class ArchiveMaker(Service, dict=True):
         Unavailable, and what ``proceed`` raises; then it may be called again.
         Raises StartError if the files of features alone would fill the disk."""
         self._proceed = proceed
-        writer, subject = self.writer, self.subject
+        writer = self.writer
+        subject = self.subject
         if not self.folder.exists():
             files = chain.from_iterable(
                 each.read(subject.app, subject.user) for each in self.archived
@@ -110,14 +111,16 @@ class ArchiveMaker(Service, dict=True):
                 if number >= writer.state.stage:
                     stage()
                     state = writer.state
-                    state.stage, state.position = number + 1, b""
+                    state.stage = number + 1
+                    state.position = b""
                     self.run(writer.save, True)
             return self.run(writer.finish, self._manifest())  # type: ignore[no-any-return]
         finally:
             self.run(writer.close)
 
     def _manifest(self) -> bytes:
-        state, subject = self.writer.state, self.subject
+        state = self.writer.state
+        subject = self.subject
         digest = self.run(lambda: sha256_of(self.writer.folder / CHECKSUMS))
         manifest = Manifest(
             server=self.release,
@@ -137,25 +140,31 @@ class ArchiveMaker(Service, dict=True):
     # --- rows -----------------------------------------------------------------
 
     def _rows(self) -> None:
-        store, subject, writer = self.store, self.subject, self.writer
+        store = self.store
+        subject = self.subject
+        writer = self.writer
         state = writer.state
         if subject.user:
             pages = store.rows_of_user(subject.app, subject.user, state.position)
         else:
             pages = store.rows_of_app(subject.app, state.position)
-        table, rows, position = "", 0, b""
+        table = ""
+        rows = 0
+        position = b""
         for page in pages:
             # An entry that was ended stays after a kill.
             if table and (page.table != table or rows >= 5000):
                 self._end_part(table, rows, position)
                 table = ""
             if not table:
-                table, rows = page.table, 0
+                table = page.table
+                rows = 0
                 self.run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
             self.run(self._write_rows, page.columns, page.rows)
             if subject.user and page.table == "account":
                 state.profile = dict(zip(page.columns, page.rows[0], strict=True))
-            rows, position = rows + len(page.rows), page.position
+            rows = rows + len(page.rows)
+            position = page.position
             self._proceed(state)
         if table:
             self._end_part(table, rows, position)
@@ -166,7 +175,8 @@ class ArchiveMaker(Service, dict=True):
 
     def _end_part(self, table: str, rows: int, position: bytes) -> None:
         state = self.writer.state
-        state.part, state.position = state.part + 1, position
+        state.part = state.part + 1
+        state.position = position
         self._end(rows, table)
 
     def _end(self, rows: int = 0, table: str = "") -> None:
@@ -188,7 +198,8 @@ class ArchiveMaker(Service, dict=True):
 
     def _files(self) -> None:
         """What features have besides rows."""
-        subject, state = self.subject, self.writer.state
+        subject = self.subject
+        state = self.writer.state
         files = (each.read(subject.app, subject.user) for each in self.archived)
         for name, _, pieces in chain.from_iterable(files):
             if name in self._there:
@@ -218,7 +229,8 @@ class ArchiveMaker(Service, dict=True):
         return self.store.part(MessageLog)
 
     def _of_user(self) -> Iterator[Conversation]:
-        app, user = self.subject.app, self.subject.user
+        app = self.subject.app
+        user = self.subject.user
         reader = self._log.conversations
         ids = sorted({each.conversation for each in reader.memberships(app, user)})
         for start in range(0, len(ids), _PAGE):
@@ -227,8 +239,11 @@ class ArchiveMaker(Service, dict=True):
     def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
         """What the user may read and has not hidden, the oldest first, with the
         names of accounts."""
-        app, user = self.subject.app, self.subject.user
-        reader, last, more = self._log.entries, 0, True
+        app = self.subject.app
+        user = self.subject.user
+        reader = self._log.entries
+        last = 0
+        more = True
         while more:
             entries, more = reader.history(app, user, one.id, 0, _PAGE, after=last)
             names = self._names_of({each.sender for each in entries})
@@ -286,14 +301,16 @@ class ArchiveMaker(Service, dict=True):
         self._entry("profile.json", [msgspec.json.format(encode(profile))])
         self._entry("conversations.jsonl", self._list())
         titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
-        files, state = self._own_files().values(), self.writer.state
+        files = self._own_files().values()
+        state = self.writer.state
         self._entry(
             "index.html",
             offline_page.index(profile, titles, files, state.counts, state.begun),
         )
 
     def _list(self) -> Iterator[bytes]:
-        app, user = self.subject.app, self.subject.user
+        app = self.subject.app
+        user = self.subject.user
         spans: dict[int, list[Any]] = {}
         for each in self._log.conversations.memberships(app, user):
             span = {
@@ -330,7 +347,8 @@ def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
         size += len(piece)
         if size >= 1 << 15:
             yield b"".join(some)
-            some, size = [], 0
+            some = []
+            size = 0
     if some:
         yield b"".join(some)
 

@@ -42,16 +42,15 @@ class BadArchive(ImserverError):
 
 
 _DAMAGED: Final = (
-    *(
-        OSError,
-        BadZipFile,
-        KeyError,
-        EOFError,
-        RuntimeError,
-        NotImplementedError,
-        zlib.error,
-    ),
-    *(ValueError, RecursionError),
+    OSError,
+    BadZipFile,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zlib.error,
+    ValueError,
+    RecursionError,
 )
 """What the libraries raise for a zip file which is broken, or encrypted, and
 for broken JSON."""
@@ -107,7 +106,8 @@ class Archive:
                 raise BadArchive(f"the entry {CHECKSUMS} was changed")
             tables: dict[str, int] = {}
             for entry in self.entries():
-                digest, size = sha256(), 0
+                digest = sha256()
+                size = 0
                 for piece in self.pieces(entry.name):
                     digest.update(piece)
                     size += len(piece)
@@ -277,7 +277,8 @@ class Import(Service, dict=True):
                 list(line) != columns or len(rows) >= AT_ONCE or size >= (4 << 20)
             ):
                 yield columns, rows
-                rows, size = [], 0
+                rows = []
+                size = 0
             columns = list(line)
             rows.append(tuple(line.values()))
             size += sum(len(value) for value in line.values() if isinstance(value, str))

@@ -36,7 +36,8 @@ def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
 
 
 def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Response]:
-    endpoint, exports = api.bind(route), core.service(Exports)
+    endpoint = api.bind(route)
+    exports = core.service(Exports)
 
     def view() -> Response:
         http_request = as_request()

@@ -271,7 +271,8 @@ def keys(
     A key or account that reaches only some apps sees the keys that are limited
     to these apps.
     """
-    now, rows = time(), []
+    now = time()
+    rows = []
     for row in api.all():
         reached = api.apps_of(row)
         if (
@@ -293,7 +294,8 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     keys that it made are refused. They end when it loses its role or is
     deleted. In demo mode the first key ends demo mode.
     """
-    principal, tenants = call.principal, api.core.tenants
+    principal = call.principal
+    tenants = api.core.tenants
     if request.apps and {*request.scopes} == {"metrics"}:
         raise ApiProblem.invalid(
             "`apps`: the figures that `metrics` reads are those of all apps"
@@ -396,7 +398,8 @@ def usage(
     batch or of a publisher connection counts as a request.
     """
     row = api.find(call.principal, id)
-    end, skip = (until or int(time())) // MINUTE, 0
+    end = (until or int(time())) // MINUTE
+    skip = 0
     if cursor:
         minute, _, number = (read_cursor(cursor) or "").partition(".")
         if not (
@@ -406,7 +409,8 @@ def usage(
             and len(number) < 8
         ):
             raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
-        end, skip = int(minute), int(number)
+        end = int(minute)
+        skip = int(number)
     rows = uses_of(api.core.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
     first = [each.time for each in rows[:limit]]
 

@@ -126,10 +126,8 @@ def uses_of_routes(
         ):
             which = row.route, row.key, row.app, row.address
             if later := spans.get(which):
-                answered, refused = (
-                    later.answered + row.answered,
-                    later.refused + row.refused,
-                )
+                answered = later.answered + row.answered
+                refused = later.refused + row.refused
                 spans[which] = replace(
                     row, last=later.last, answered=answered, refused=refused
                 )
@@ -219,7 +217,8 @@ class KeyUsage(Service, dict=True):
         """Store what keys did since the last call; with ``routes``, only if one
         of them is among it. May switch."""
         with self._turn:
-            minute, self._minute = self._minute, int(self.clock()) // MINUTE
+            minute = self._minute
+            self._minute = int(self.clock()) // MINUTE
             for (key, route, app, address), (answered, refused) in self.take().items():
                 address = address[:64]
                 if address:

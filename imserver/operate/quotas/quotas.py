@@ -92,7 +92,8 @@ class Quotas:
     def __init__(self, core: Core) -> None:
         self.store = core.store
         self.rows = UsageRows(core.store)
-        self._pushes, self._messages = core.metrics.pushes, core.metrics.stored
+        self._pushes = core.metrics.pushes
+        self._messages = core.metrics.stored
         self._quotas: dict[str, QuotaSettings] = {}
         self._stored: dict[str, Used] = {}
         """App → the counts of this node that are in the database already; their
@@ -113,7 +114,8 @@ class Quotas:
 
     def changed(self, tenant: Tenant) -> None:
         """An app is new or has other settings. Never switches."""
-        app, quotas = tenant.name, quotas_of(tenant)
+        app = tenant.name
+        quotas = quotas_of(tenant)
         if tenant.same_as or not (quotas.pushes_per_day or quotas.messages_per_day):
             self.deleted(app)
             return
@@ -170,7 +172,8 @@ class Quotas:
         until = (self._day + 1) * DAY
         end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
         for app, quotas in self._quotas.items():
-            whole, here = used.get(app, Used(self._day)), self._stored[app]
+            whole = used.get(app, Used(self._day))
+            here = self._stored[app]
             for counts, what, quota, left in (
                 (
                     self._pushes,
@@ -211,7 +214,8 @@ def _today() -> int:
 
 def build(core: Core) -> Parts:
     """Build the quotas of a node."""
-    quotas, tenants = Quotas(core), core.tenants
+    quotas = Quotas(core)
+    tenants = core.tenants
     tenants.report_to(quotas.deleted, quotas.changed)
 
     def configure(_config: Config) -> None:
@@ -279,7 +283,8 @@ def usage(
     Only apps with quotas are counted. Other nodes add what they have counted
     every 5 seconds.
     """
-    own, today = quotas.of(call.app), int(time()) // DAY
+    own = quotas.of(call.app)
+    today = int(time()) // DAY
     used = [
         AppUsageOfDay(
             strftime("%Y-%m-%d", gmtime(each.day * DAY)), each.pushes, each.messages

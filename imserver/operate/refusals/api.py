@@ -100,7 +100,8 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     for keys that reach all apps. They are in the memory of the nodes: a restart
     forgets them.
     """
-    reach, user = call.principal.apps, request.user or request.account
+    reach = call.principal.apps
+    user = request.user or request.account
     apps = frozenset({call.app}) if call.app else reach
     names = refusals.names_of(call.app, user)
     rows, missing = refusals.select(

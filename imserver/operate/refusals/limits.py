@@ -267,7 +267,8 @@ class Refusals(Service, dict=True):
         return list(holds.values()), missing
 
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
-        holds, now = [], time()
+        holds = []
+        now = time()
         rows = self.core.buckets.find(
             query.app,
             query.names,
@@ -314,7 +315,8 @@ def _people(core: Core) -> PeopleHooks:
     from imserver.people.accounts.people import NotBelow
 
     parts = accounts_of(core)
-    accounts, people = parts.accounts, parts.people
+    accounts = parts.accounts
+    people = parts.people
 
     def find(app: str, login: str) -> str:
         account = accounts.named(app, login)

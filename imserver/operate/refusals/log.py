@@ -147,22 +147,23 @@ class RefusalLog(Observer):
             refusal.app if self._is_app(refusal.app) else "",
         )
         if (cause := self._causes.get(key)) is None:
-            cause = self._causes[key] = _Cause()
-        user, account, address = (
-            refusal.user[:_NAME],
-            refusal.account,
-            refusal.address[:_NAME],
-        )
+            cause = _Cause()
+            self._causes[key] = cause
+        user = refusal.user[:_NAME]
+        account = refusal.account
+        address = refusal.address[:_NAME]
         payer = (
             account or (user if refusal.kind == "command" else "") or _network(address)
         )
         if (rows := cause.payers.get(payer)) is None:
-            rows = cause.payers[payer] = OrderedDict()
+            rows = OrderedDict()
+            cause.payers[payer] = rows
         else:
             cause.payers.move_to_end(payer)
         who = user, account, address
         if (row := rows.get(who)) is None:
-            row = rows[who] = RefusalRow(*key, *who, 0, now, now, "", 0, "", "")
+            row = RefusalRow(*key, *who, 0, now, now, "", 0, "", "")
+            rows[who] = row
             cause.size += 1
             self.size += 1
             self._bound(cause, rows)
@@ -170,7 +171,8 @@ class RefusalLog(Observer):
             rows.move_to_end(who)
         row.count += 1
         row.last = now
-        row.limit, row.until = refusal.limit, refusal.until
+        row.limit = refusal.limit
+        row.until = refusal.until
         row.detail, row.request = refusal.detail[:200], refusal.request[:128]
 
     def select(self, wanted: Wanted) -> list[RefusalRow]:
@@ -225,7 +227,8 @@ class RefusalLog(Observer):
         self._shrunk(cause, payer, 1)
 
     def _prune(self, now: float) -> None:
-        self._pruned, before = now, now - STAY_SECONDS
+        self._pruned = now
+        before = now - STAY_SECONDS
         for key, cause in list(self._causes.items()):
             for payer, rows in list(cause.payers.items()):
                 count = 0
@@ -258,6 +261,7 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
         newer = row if row.last > before.last else before
         # A node's own rows are those of its log: what they are is not changed
         # here.
-        count, first = row.count + before.count, min(row.first, before.first)
+        count = row.count + before.count
+        first = min(row.first, before.first)
         rows[row.key] = replace(newer, count=count, first=first)
     return sorted(rows.values(), key=lambda row: row.last, reverse=True)

@@ -432,7 +432,8 @@ def show(
         else _message(each)
         for each in shown.messages
     ]
-    report, holds = shown.report, parts.moderation.holds(call.app, [shown.report.user])
+    report = shown.report
+    holds = parts.moderation.holds(call.app, [shown.report.user])
     users = [
         report.user,
         report.closed_by.rpartition("/")[2],
@@ -706,7 +707,8 @@ def set_rules(
 def _removed(
     parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool
 ) -> RemovalAnswer:
-    ids, reason = request.messages, request.reason
+    ids = request.messages
+    reason = request.reason
     removal = parts.moderation.remove_messages(
         call.principal, call.app, ids, reason, undecided
     )
@@ -728,7 +730,8 @@ def _names_of(
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
-    view, is_message = entry.view(), entry.kind == "message"
+    view = entry.view()
+    is_message = entry.kind == "message"
     return ReportedMessage(
         id=entry.id,
         sender=entry.sender,

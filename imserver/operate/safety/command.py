@@ -276,7 +276,8 @@ def report(app: str, report: str) -> None:
     if CommandLine.wants_json():
         CommandLine.data(row, "")
         return
-    names, line = row["names"], _report_line(row, row["names"])
+    names = row["names"]
+    line = _report_line(row, row["names"])
     _say(f"{line.id}: {line.kind} of {line.about}, {line.age} old")
     if row["ban"]:
         _say(row["ban"])
@@ -346,7 +347,8 @@ def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLin
     )
     first = next(iter(row["evidence"].splitlines()), "")
     reasons = "" if row["appeal"] else ", ".join(row["reasons"])
-    about, age = _named(row["user"], names), _age(time() - row["opened"])
+    about = _named(row["user"], names)
+    age = _age(time() - row["opened"])
     return _ReportLine(row["id"], kind, about, reasons, by, age, first[:60])
 
 

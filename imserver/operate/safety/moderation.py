@@ -223,10 +223,8 @@ class Moderation(Service, dict=True):
     def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
         """What holds now for these users. The ban of a lock is none: it ends
         with the lock alone."""
-        unlocked, holds = (
-            set(self.core.authority.unlocked(app, users)),
-            list[UserHold](),
-        )
+        unlocked = set(self.core.authority.unlocked(app, users))
+        holds = list[UserHold]()
         bans = self.core.sessions.bans(app)
         for user in users:
             if user in unlocked and (ban := bans.get(user)) is not None:

@@ -58,7 +58,8 @@ class SafetyParts(Struct, frozen=True):
 
 def build(core: Core) -> Parts:
     """Build them."""
-    mutes, removals = Mutes(core), Removals(core.store)
+    mutes = Mutes(core)
+    removals = Removals(core.store)
     messages = core.service(MessageServices)
     reports = Reports(core, _staff_of(core), messages)
     moderation = Moderation(
@@ -91,7 +92,8 @@ def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
         return lambda app, role: []
     from imserver.people.accounts.people import PeopleFilter, PeopleStore
 
-    store, every = PeopleStore(core.store), (0, Limit.ID, _MOST_OF_ROLE, 0)
+    store = PeopleStore(core.store)
+    every = (0, Limit.ID, _MOST_OF_ROLE, 0)
     return lambda app, role: [
         each.user for each in store.page(PeopleFilter(app, role=role), *every)
     ]

@@ -182,7 +182,9 @@ class Removals(Store.Rows):
     def _remove(self, removal: Removal) -> None:
         """Remove messages until none is left, or the removal is to be
         undone."""
-        app, act, reached = removal.app, removal.id, removal.reached
+        app = removal.app
+        act = removal.id
+        reached = removal.reached
         while reached < removal.last:
             span = (removal.since, removal.until, reached, removal.last)
             found, upto = self._log.removals.sent(app, removal.user, *span)

@@ -159,7 +159,8 @@ class Reports(Store.Rows):
     ) -> None:
         super().__init__(core.store)
         self._tenants = core.tenants
-        self._observer, self._accounts = core.observer, core.accounts
+        self._observer = core.observer
+        self._accounts = core.accounts
         self._rates = core.buckets.make(
             USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt
         )
@@ -247,11 +248,9 @@ class Reports(Store.Rows):
     ) -> str:
         """Store a report, and tell moderators. ``subject``: what is one report
         while it is open."""
-        record, now, new = (
-            self._observer.recorder(app, "report"),
-            int(time()),
-            token_hex(8),
-        )
+        record = self._observer.recorder(app, "report")
+        now = int(time())
+        new = token_hex(8)
         recent: set[str] = set()
 
         def work(sql: PooledStatements) -> str | None:
@@ -342,10 +341,8 @@ class Reports(Store.Rows):
     ) -> None:
         """Tell owners of a report, unless they have heard of one. ``recent``:
         of whom they were."""
-        who, groups = (
-            self.names(app, [user]).get(user, user),
-            self.groups(app, [conversation]),
-        )
+        who = self.names(app, [user]).get(user, user)
+        groups = self.groups(app, [conversation])
         what = f"A message of {who}" if report.message else who
         happened = "asks to lift a ban" if report.reason == APPEAL else "was reported"
         in_group = "".join(f' in "{name}"' for name in groups.values())
@@ -431,10 +428,8 @@ class Reports(Store.Rows):
         report = rows[0]
         if not report.message:
             return ReportInContext(report, reporters, [], {})
-        messages, removals = (
-            self._around(app, report, reporters),
-            self._store.part(MessageLog).removals,
-        )
+        messages = self._around(app, report, reporters)
+        removals = self._store.part(MessageLog).removals
         recalled = (each.id for each in messages if each.kind == "recall")
         copies = {
             id: copy for id in recalled if (copy := removals.copy(app, id)) is not None

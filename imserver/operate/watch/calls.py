@@ -67,9 +67,11 @@ class Calls:
         for key, route in self._routes.items():
             endpoints[key].route = route
         self._table.update(self._rows)
-        self._routes, self._rows = {}, {}
+        self._routes = {}
+        self._rows = {}
         for key, endpoint in endpoints.items():
-            its, route = rule if name in ("", key[1]) else others, endpoint.route
+            its = rule if name in ("", key[1]) else others
+            route = endpoint.route
             if its.own_level or its.trace is not None:
                 self._routes[key] = route
                 endpoint.route = replace(
@@ -106,11 +108,9 @@ class Calls:
     ) -> Reply | None:
         """Run a command. Arguments and result are those of
         :attr:`CommandRow.run`."""
-        name, began, has_line = (
-            type(command).__name__,
-            perf_counter(),
-            random() < rule.lines,
-        )
+        name = type(command).__name__
+        began = perf_counter()
+        has_line = random() < rule.lines
         tracer = self._tracer
         span = (
             tracer.begin(name)

@@ -103,14 +103,16 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
 
     Without any wish it says what the nodes log now, and until when (UTC).
     """
-    server, end = ServerApi(url, key_file), f"for {seconds // _MINUTE} min"
+    server = ServerApi(url, key_file)
+    end = f"for {seconds // _MINUTE} min"
     if all(value in (None, "") for value in wish.values()):
         answer = server.get("nodes/timings", {"limit": "1"})
         wish = answer["log"] or {}
         end = f"until {_TIMES['time'](wish.pop('until'))}" if wish else ""
     else:
         if wish["level"] == "default":
-            wish, seconds = {}, 0
+            wish = {}
+            seconds = 0
         answer = server.post("nodes/log", {**wish, "seconds": seconds})
     given = {key: value for key, value in wish.items() if value not in (None, "")}
     wishes = ", ".join(f"{key} {value}" for key, value in given.items())

@@ -148,7 +148,8 @@ class Watch:
     def _timings(self) -> list[Timing]:
         self._request_log.flush()
         self._core.metrics.commands.fold()
-        node, rows = self._core.node_name, []
+        node = self._core.node_name
+        rows = []
         for kind, timings in self._core.metrics.timings.items():
             for name, histogram in timings.items():
                 slow = timings.slowest.get(name)
@@ -187,7 +188,8 @@ class Watch:
                 for handler in logging.getLogger().handlers:
                     handler.addFilter(self._filter)
         if wish.share is not None:
-            log, share = self._core.node.request_log, wish.share
+            log = self._core.node.request_log
+            share = wish.share
             if wish.name:
                 log.shares = {wish.name: share}
                 share = self._settings.request_share if self._settings.requests else 0.0
@@ -221,19 +223,22 @@ class Watch:
             for handler in logging.getLogger().handlers:
                 handler.removeFilter(self._filter)
             log = self._core.node.request_log
-            log.settings, log.shares = self._settings, {}
+            log.settings = self._settings
+            log.shares = {}
             self.log_state = None
         self.calls.apply("", CallRule(trace=self.trace), CallRule())
 
 
 def build(core: Core) -> Parts:
     """Build it."""
-    tracer, endpoint = None, settings_of(core.config, TracingSettings).endpoint
+    tracer = None
+    endpoint = settings_of(core.config, TracingSettings).endpoint
     if endpoint:
         from imserver.operate.watch.tracing import Tracer  # most nodes start without it
 
         tracer = Tracer(core, endpoint)
-    watch, stop = Watch(core, tracer), Parts().stop if tracer is None else tracer.stop
+    watch = Watch(core, tracer)
+    stop = Parts().stop if tracer is None else tracer.stop
     services = watch, Erasure(frozenset(), watch.forget, lambda _: None)
     run = watch.follow_settings, every(5.0, watch.look, "the log stays as it is")
     return Parts(services, run=run, configure=watch.configure, stop=stop)

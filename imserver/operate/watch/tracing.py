@@ -68,7 +68,8 @@ class Tracer:
         self._system = storage.url.partition(":")[0] or "sqlite"
         # else each attempt has a line
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
-        timings, outgoing = core.store.timings, core.outgoing
+        timings = core.store.timings
+        outgoing = core.outgoing
         timings.heard, outgoing.request = self._waited, self._tracing(outgoing.request)
 
     @cached_property
@@ -106,7 +107,9 @@ class Tracer:
     ) -> Any:
         """Answer a request. Its caller's header decides whether it has a span;
         without one ``share`` does. Switches, and raises what ``run`` raises."""
-        has_span, context, headers = random() < share, None, call.request.headers
+        has_span = random() < share
+        context = None
+        headers = call.request.headers
         # Whoever else could choose what is traced.
         if "traceparent" in headers and call.principal.kind in (
             "key",
@@ -119,7 +122,8 @@ class Tracer:
             has_span = caller.trace_flags.sampled if caller.is_valid else has_span
         if not has_span:
             return run()
-        span, status = self.begin(f"{route.method} {route.path}", context), 500
+        span = self.begin(f"{route.method} {route.path}", context)
+        status = 500
         try:
             with self.within(span):
                 answer = run()
@@ -178,10 +182,8 @@ class Tracer:
                 "http.request.method": method,
                 "server.address": urlsplit(url).hostname or "",
             }
-            span, status = (
-                self._tracer.start_span(method, None, SpanKind.CLIENT, about),
-                0,
-            )
+            span = self._tracer.start_span(method, None, SpanKind.CLIENT, about)
+            status = 0
             try:
                 with self.within(span):
                     _W3C.inject(headers)

@@ -106,7 +106,8 @@ def store(
             for identifier in _identifiers(account)
         }
         for one in chunk:
-            mine, same = one.account, there.get(one.account.id)
+            mine = one.account
+            same = there.get(one.account.id)
             owners = {known.get(identifier) for identifier in _identifiers(mine)}
             if same is None and owners == {None}:
                 new.append(one)
@@ -164,9 +165,11 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
     phone, email, name = (
         checked(kind, text) if text else "" for kind, text in identifiers.items()
     )
-    nickname, avatar = clean_name(_text(fields, "nickname")), _text(fields, "avatar")
+    nickname = clean_name(_text(fields, "nickname"))
+    avatar = _text(fields, "avatar")
     check_shown(nickname, avatar)
-    id, created = _id(fields.get("id")), _time(fields.get("created"))
+    id = _id(fields.get("id"))
+    created = _time(fields.get("created"))
     return Imported(
         Account(id, app, phone, nickname, avatar, 0, created, email, name), password
     )

@@ -207,14 +207,13 @@ class Accounts(Service, dict=True):
     factors: Factors
 
     def __post_init__(self) -> None:
-        config, settings, buckets = (
-            self.config,
-            settings_of(self.config, AccountSettings),
-            self.buckets,
-        )
+        config = self.config
+        settings = settings_of(self.config, AccountSettings)
+        buckets = self.buckets
         self._on_logout: list[Callable[[str, str, int | None], object]] = []
         self._devices = settings.devices
-        rate, failing = config.accounts.rate_seconds, settings.failure_seconds
+        rate = config.accounts.rate_seconds
+        failing = settings.failure_seconds
         self._registrations = buckets(
             REGISTRATIONS, settings.registrations_per_address, rate
         )
@@ -389,14 +388,13 @@ class Accounts(Service, dict=True):
         except ServiceRefused as error:
             if error.login is None:
                 raise
-            limit, until = "", 0.0
+            limit = ""
+            until = 0.0
             if isinstance(error, TooManyRequests):
                 limit, until = error.limit, time() + error.seconds
             elif isinstance(error, AccountLocked):
-                limit, until = (
-                    "" if isinstance(error, UserBanned) else "lock",
-                    error.until,
-                )
+                limit = "" if isinstance(error, UserBanned) else "lock"
+                until = error.until
             self.refused(
                 error.login,
                 app,
@@ -569,7 +567,8 @@ class Accounts(Service, dict=True):
         """The account of a user, with whose second factor this code was made.
         ``token``: of the request. Raises UnknownAccount, FactorRequired,
         WrongCode and TooManyRequests."""
-        account, device = self.known(app, user), self.tokens.device_of(token)
+        account = self.known(app, user)
+        device = self.tokens.device_of(token)
         self.factors.require(
             account, code, device if device and device.account == account.id else None
         )
@@ -625,10 +624,8 @@ class Accounts(Service, dict=True):
         identifiers are taken. Raises BadField, UnknownAccount, WrongLogin,
         Taken, TooManyRequests and Overloaded.
         """
-        account, fields = (
-            self._known(app, user)[0],
-            self.checked_identifiers(app, given),
-        )
+        account = self._known(app, user)[0]
+        fields = self.checked_identifiers(app, given)
         before: dict[Identifier, str] = {
             kind: getattr(account, kind) for kind in IDENTIFIERS
         }

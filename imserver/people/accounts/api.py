@@ -359,7 +359,8 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
     setting `accounts` says which identifiers. The answer `login_taken` does not
     say which of them belongs to another account.
     """
-    accounts, is_invited = api.accounts, call.principal.kind != "nobody"
+    accounts = api.accounts
+    is_invited = call.principal.kind != "nobody"
     check_device(request.device)
     identifiers = _given_identifiers(request)
     if request.login is not UNSET:
@@ -367,7 +368,11 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
         if identifiers.setdefault(kind, text) != text:
             raise ApiProblem.invalid(f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
-        *(call.app, identifiers, request.password, request.nickname, request.avatar),
+        call.app,
+        identifiers,
+        request.password,
+        request.nickname,
+        request.avatar,
         invited=is_invited,
         email_confirmed=_confirmed(request.email_confirmed, is_invited),
         address=call.request.host,
@@ -426,10 +431,8 @@ def rules(api: AccountParts, call: Call, app: AccountApp = GOCHAT) -> RulesAnswe
     For the form with which users register.
     """
     of_app = api.accounts.rules_of(call.app)
-    is_open, has_resets = (
-        api.accounts.registration_is_open,
-        api.resets.offered_in(call.app),
-    )
+    is_open = api.accounts.registration_is_open
+    has_resets = api.resets.offered_in(call.app)
     identifiers = list(of_app.identifiers)
     return view(
         RulesAnswer,
@@ -503,14 +506,12 @@ def set_identifiers(
     """
     password = None if call.is_back_end else request.password
     changed = api.accounts.change_identifiers(
-        *(
-            call.app,
-            call.user,
-            _given_identifiers(request),
-            password,
-            call.request.host,
-            call.credential,
-        ),
+        call.app,
+        call.user,
+        _given_identifiers(request),
+        password,
+        call.request.host,
+        call.credential,
         _confirmed(request.email_confirmed, call.is_back_end),
     )
     return _shown(changed, True)

@@ -96,10 +96,8 @@ class Cards(Service, dict=True):
     buckets: MakeBuckets
 
     def __post_init__(self) -> None:
-        settings, seconds = (
-            settings_of(self.config, AccountSettings),
-            self.config.accounts.rate_seconds,
-        )
+        settings = settings_of(self.config, AccountSettings)
+        seconds = self.config.accounts.rate_seconds
         self._by_account = self.buckets(FINDS, settings.finds_per_account, seconds)
         self._searches = self.buckets(SEARCHES, settings.searches_per_account, seconds)
         self.addresses = self.buckets(
@@ -164,7 +162,8 @@ class Cards(Service, dict=True):
                 continue
             if part:
                 return self._cards(app, viewer, accounts, found=True), ""
-            part, upto = 1, self.rows.last_id()
+            part = 1
+            upto = self.rows.last_id()
         return self._cards(app, viewer, accounts, found=True), f"{part}.{upto}"
 
     def directory(
@@ -259,7 +258,8 @@ class Cards(Service, dict=True):
             and len(accounts) < limit
             and (step_began := monotonic()) - began < SEARCH_SECONDS
         ):
-            end, missing = max(upto - step, 0), limit - len(accounts)
+            end = max(upto - step, 0)
+            missing = limit - len(accounts)
             named, upto = self.rows.named(
                 app, words, begin, end, upto, missing, int(time())
             )
@@ -368,7 +368,8 @@ class LastSeen(Service):
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
-        app, user = connection.app, connection.user
+        app = connection.app
+        user = connection.user
         if not (app and user):
             return
         id = id_of(user)

@@ -236,7 +236,8 @@ def _card(card: Card) -> CardShown:
     seen = _PRESENCE[card.online], card.last_seen
     role = name_of(account.role) if card.relation == "self" else UNSET
     status, away, until = card.status
-    kind, more = (account.bot, account.guest), (account.title, card.email)
+    kind = (account.bot, account.guest)
+    more = (account.title, card.email)
     return CardShown(
         *shown, card.relation, *seen, *kind, status, away, until, role, *more
     )

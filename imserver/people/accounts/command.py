@@ -83,7 +83,8 @@ def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Nam
     if not (app and login):
         raise click.UsageError(f"expected APP/LOGIN, got {target!r}")
     with opened(path, data_dir) as (config, database, tenants):
-        accounts, name = AccountStore(database), _existing(tenants, app)
+        accounts = AccountStore(database)
+        name = _existing(tenants, app)
         if (row := accounts.by_id_or_login(name, login)) is None:
             fail(f"app {app} has no account {login}")
         yield _Named(config, database, *row)
@@ -151,7 +152,8 @@ def list_accounts(
 ) -> None:
     """List accounts of an app, the newest first."""
     with opened(path, data_dir) as (_, database, tenants):
-        name, now = _existing(tenants, app), int(time())
+        name = _existing(tenants, app)
+        now = int(time())
         stored = None if role is None else role_named(role)
         wanted = PeopleFilter(name, text, True, stored, None, locked or None)
         page = PeopleStore(database).page(wanted, 0, FOR_GOOD, limit, now)
@@ -173,7 +175,8 @@ def _row_of(one: Account, now: int) -> _Row:
 def show(path: str | None, data_dir: str | None, target: str) -> None:
     """Show an account: its role, lock, second factor and devices."""
     with _named(path, data_dir, target) as named:
-        one, now = named.account, time()
+        one = named.account
+        now = time()
         confirmed = "confirmed" if one.email_confirmed else "not confirmed"
         devices = AccountStore(named.store).devices(one.id, int(now))
         fields = (
@@ -252,7 +255,8 @@ def _record(named: _Named, act: str, **facts: Any) -> None:
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
     """Lock an account and its bots, and ban them; until 0: unlock them."""
-    people, one = PeopleStore(named.store), named.account
+    people = PeopleStore(named.store)
+    one = named.account
     if (
         change := people.lock(one.app, one.id, until, reason, lambda _: True, None)
     ) is None:

@@ -123,7 +123,8 @@ class Confirmations(Struct, frozen=True):
             content = base64url.decode(token)
         except ValueError:
             content = b""
-        signed, signature = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
+        signed = content[:-_SIGNATURE_BYTES]
+        signature = content[-_SIGNATURE_BYTES:]
         if len(content) != _LAYOUT.size or not any(
             hmac.compare_digest(signature, _signature(signed, key)) for key in self.keys
         ):

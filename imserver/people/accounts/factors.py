@@ -291,7 +291,8 @@ def _step_of(secret: str, code: str) -> int:
     is accepted."""
     if not secret:
         return 0
-    totp, step = _totp(secret), int(time()) // STEP_SECONDS
+    totp = _totp(secret)
+    step = int(time()) // STEP_SECONDS
     right = [
         step + drift
         for drift in (0, -1, 1)  # this half minute, and one before and after it

@@ -67,8 +67,11 @@ def begin(
     "/accounts/factor/confirm",
     Needs.ACCOUNT,
     problems=(
-        *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
-        *(WrongCode.problem, FactorOn.problem, FactorOff.problem),
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.TOO_MANY_REQUESTS,
+        WrongCode.problem,
+        FactorOn.problem,
+        FactorOff.problem,
     ),
 )
 def confirm(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryCodes:
@@ -106,8 +109,11 @@ def renew_codes(
         "The second factor to turn off. A back end leaves out both.",
     ),
     problems=(
-        *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
-        *(WrongLogin.problem, WrongCode.problem, FactorOff.problem),
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.TOO_MANY_REQUESTS,
+        WrongLogin.problem,
+        WrongCode.problem,
+        FactorOff.problem,
     ),
 )
 def remove(

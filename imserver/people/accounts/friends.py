@@ -78,7 +78,8 @@ class Friends(Struct, frozen=True):
         Raises Oneself, UnknownFriend (also if a change does not meet the
         condition), and ServiceRefused for too many friends.
         """
-        mine, theirs = id_of(user), id_of(other)
+        mine = id_of(user)
+        theirs = id_of(other)
         if not (mine and theirs):
             raise UnknownFriend(other)
         if mine == theirs:

@@ -87,10 +87,8 @@ class Guests(Service, dict=True):
     admitted: Callable[[Account], object]
 
     def __post_init__(self) -> None:
-        settings, seconds = (
-            settings_of(self.config, AccountSettings),
-            self.config.accounts.rate_seconds,
-        )
+        settings = settings_of(self.config, AccountSettings)
+        seconds = self.config.accounts.rate_seconds
         self.unused_seconds = settings.guest_days * 86400
         """After so many a guest is deleted; 0: never."""
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)

@@ -220,7 +220,8 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
         if not wants_page:
             raise
         return _page(call, "gone", 404)
-    call.app, call.user = account.app, account.user
+    call.app = account.app
+    call.user = account.user
     return _page(call, "done") if wants_page else call.reply(EmailConfirmed(True))
 
 

@@ -91,8 +91,10 @@ def offline(
 
 def build(core: Core) -> Parts:
     """Build the rest, and join it to the core."""
-    config, rows = core.config, AccountStore(core.store)
-    tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
+    config = core.config
+    rows = AccountStore(core.store)
+    tokens = core.service(AccountTokens)
+    relations = core.service(AccountRelations)
     messages = core.service(MessageServices)
     buckets = partial(core.buckets.make, shared=core.attempt)
     accounts = _make_accounts(core, rows, tokens, buckets)

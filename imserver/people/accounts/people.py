@@ -270,12 +270,14 @@ class People(Struct, frozen=True):
         """The accounts that the text names exactly, then those whose name has
         it. Moderators see no e-mail addresses and no phone numbers, and find
         nobody by them."""
-        sees_contacts, words = principal.may(Needs.OPERATE), Statements.words(text)
+        sees_contacts = principal.may(Needs.OPERATE)
+        words = Statements.words(text)
         logins = [
             each for each in candidates(text) if sees_contacts or each[0] == "name"
         ]
         accounts = self.all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
-        last, now = self.all_rows.last_id(), int(time())
+        last = self.all_rows.last_id()
+        now = int(time())
         for app, begin in product(apps[:20], (True, False)):
             if words and len(accounts) < limit:
                 accounts += self.all_rows.named(
@@ -304,14 +306,13 @@ class People(Struct, frozen=True):
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
-        upto, step, began, now = (
-            before or self.all_rows.last_id() + 1,
-            4096,
-            monotonic(),
-            int(time()),
-        )
+        upto = before or self.all_rows.last_id() + 1
+        step = 4096
+        began = monotonic()
+        now = int(time())
         while upto > 1 and len(accounts) < limit:
-            after, step_began = max(upto - 1 - step, 0), monotonic()
+            after = max(upto - 1 - step, 0)
+            step_began = monotonic()
             if step_began - began > SEARCH_SECONDS:
                 break
             missing = limit - len(accounts)

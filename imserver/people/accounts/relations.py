@@ -50,7 +50,8 @@ class AccountRelations(Struct, Relations, frozen=True):
     def _blocked_by(
         self, app: str, by: str, users: Iterable[str], with_owner: bool
     ) -> list[str]:
-        id, ids = id_of(by), {id_of(user) for user in users} - {0}
+        id = id_of(by)
+        ids = {id_of(user) for user in users} - {0}
         if not (id and ids):
             return []
         return [
@@ -159,7 +160,8 @@ class AccountRelations(Struct, Relations, frozen=True):
         from :meth:`states`."""
         if not by:
             return {account.user for account in accounts}
-        friends, rest = set(), []
+        friends = set()
+        rest = []
         for account in accounts:
             mine, theirs = states.get(account.id, STRANGERS)
             if theirs == BLOCKED:

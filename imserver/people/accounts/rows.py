@@ -245,7 +245,8 @@ class AccountStore(Store.Rows):
 
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
-            condition, needles = has_all, [f" {word}" for word in words]
+            condition = has_all
+            needles = [f" {word}" for word in words]
             if not begin:
                 # Nodes of the release before, and imports of apps, do not fold
                 # names.
@@ -321,16 +322,14 @@ class AccountStore(Store.Rows):
         """Change the given fields of an account; None if it does not exist. An
         identifier ``""`` is removed. Raises Taken."""
         for name in (
-            *(
-                "nickname",
-                "avatar",
-                "findable",
-                "show_presence",
-                "status",
-                "away",
-                "status_until",
-                "title",
-            ),
+            "nickname",
+            "avatar",
+            "findable",
+            "show_presence",
+            "status",
+            "away",
+            "status_until",
+            "title",
             *IDENTIFIERS,
         ):
             if name in fields:
@@ -611,7 +610,8 @@ class AccountStore(Store.Rows):
     ) -> tuple[Account, Device] | None:
         """The account with this id, and its login ``device`` that has not
         ended."""
-        account_row, row = _by_id(sql, None, id), _device(sql, id, device)
+        account_row = _by_id(sql, None, id)
+        row = _device(sql, id, device)
         return None if account_row is None or row is None else (account_row[0], row)
 
     @Store.writing
@@ -792,7 +792,8 @@ class AccountStore(Store.Rows):
     ) -> tuple[int, list[Contact]]:
         """The length of a list of an account, and a page of it with ids after
         ``after``."""
-        listed, whose = _LISTED[name], "r.account" if name == "incoming" else "r.other"
+        listed = _LISTED[name]
+        whose = "r.account" if name == "incoming" else "r.other"
         statement = (
             f"SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a ON a.id = {whose} "
             f"WHERE {listed} AND {whose} > %s ORDER BY {whose} LIMIT %s"

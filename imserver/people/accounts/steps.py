@@ -6,7 +6,8 @@ from imserver.plugin.storage import PooledStatements, Row, text_of
 
 
 def _fold_names(op: Any) -> None:
-    sql, after = PooledStatements(op.get_bind()), 0
+    sql = PooledStatements(op.get_bind())
+    after = 0
     some = "SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT 1000"
     while rows := sql.query(some, (after,)):
         sql.execute_many(

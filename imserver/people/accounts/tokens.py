@@ -192,7 +192,8 @@ class AccountTokens(AccountLookup):
                 known := self._accounts.by_device(claims.user_id, claims.device)
             ) is None:
                 raise BadToken("the account does not exist, or the login has ended")
-            account, name = known[0], known[1].name
+            account = known[0]
+            name = known[1].name
         else:
             if (
                 found := self._accounts.by_id(
@@ -200,7 +201,8 @@ class AccountTokens(AccountLookup):
                 )
             ) is None:
                 raise BadToken("the account does not exist")
-            account, name = found[0], ""
+            account = found[0]
+            name = ""
         if account.version != claims.version:
             raise BadToken("the account has ended its sessions")
         if account.is_locked(now):

@@ -146,10 +146,8 @@ class StreamedAnswers(Service, dict=True):
     ) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
         stored = self.core.store.part(MessageLog).conversations
-        found, own = (
-            stored.get(app, conversation),
-            stored.member(app, conversation, user),
-        )
+        found = stored.get(app, conversation)
+        own = stored.member(app, conversation, user)
         if found is None or own is None:
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
         if own.muted_until > time():

@@ -317,7 +317,8 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     are deleted with the account, and their messages remain, too.
     """
     bots.remove(call.app, call.user, request.bot)
-    call.user, call.gone = request.bot, True
+    call.user = request.bot
+    call.gone = True
     return BotDone(request.bot)
 
 
@@ -368,7 +369,8 @@ def _size_of(bot: Bot) -> int:
 
 
 def _shown(bot: Bot) -> BotShown:
-    account, owner = bot.account, str(bot.owner) if bot.owner else ""
+    account = bot.account
+    owner = str(bot.owner) if bot.owner else ""
     named = {
         "id": account.user,
         "name": account.name,

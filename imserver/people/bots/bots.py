@@ -112,11 +112,10 @@ class Bots(Struct, frozen=True):
             raise UnknownAccount(acting_user)
         if name:
             self.accounts.require_free(app, {"name": name}, 0)
-        secret, record = make_bot_secret(), self.accounts.recorder(app)
-        account, owner_id = (
-            Account(0, app, "", nickname, avatar, name=name),
-            0 if owner is None else owner.id,
-        )
+        secret = make_bot_secret()
+        record = self.accounts.recorder(app)
+        account = Account(0, app, "", nickname, avatar, name=name)
+        owner_id = 0 if owner is None else owner.id
         bot = self.stored.add(
             account, owner_id, secret_hash(secret), self.limits.bots, record
         )
@@ -225,7 +224,8 @@ class Bots(Struct, frozen=True):
     def rotate(self, app: str, acting_user: str, bot: str) -> str:
         """Replace the token of a bot and end its sessions. Returns the new
         token. Raises UnknownBot."""
-        id, secret = self.get(app, acting_user, bot).account.id, make_bot_secret()
+        id = self.get(app, acting_user, bot).account.id
+        secret = make_bot_secret()
         if not self.stored.set(app, id, "token_hash", secret_hash(secret)):
             raise UnknownBot(bot)
         self.sessions.close(app, [bot], None)
@@ -302,7 +302,8 @@ class IncomingHooks(Struct, frozen=True):
         """
         self._require_role(app, acting_user, group)
         bot, _ = self.bots.create(app, acting_user, "", nickname, avatar)
-        user, token = bot.account.user, token_urlsafe(_HOOK_SECRET_BYTES)
+        user = bot.account.user
+        token = token_urlsafe(_HOOK_SECRET_BYTES)
         hook = IncomingHook(bot.account.id, app, group, int(time()))
         try:
             self.groups.invite(app, group, acting_user, [user])

@@ -62,7 +62,8 @@ class BotHooks(Service, dict=True):
 
     def __post_init__(self) -> None:
         self._warn = RateLimitedLog(log, "webhook of bot %s: %s")
-        name, node = "webhooks of bots", self.node
+        name = "webhooks of bots"
+        node = self.node
         self.log = LogHooks(
             name, "", self.store, self.events, self.messaging, node, self, are_bots=True
         )
@@ -92,9 +93,12 @@ class BotHooks(Service, dict=True):
 
     def deliver(self, sender: HookSender[BotHook], entry: Entry) -> Failure | None:
         """Send an entry, and store the answer of the URL."""
-        hook, tally = sender.hook, self.tally
+        hook = sender.hook
+        tally = self.tally
         event = for_bot(hook.app, entry, self.node(), hook.user)
-        problem, is_final, answer = "", False, b""
+        problem = ""
+        is_final = False
+        answer = b""
         try:
             status, answer = self.requests.post(
                 hook.url,

@@ -153,7 +153,8 @@ def _of_block(value: Any, depth: int) -> str:
         return "\n".join(filter(None, [_of_block(each, depth + 1) for each in value]))
     if not isinstance(value, dict):
         return ""
-    kind, text = _string(value.get("type")), value.get("text")
+    kind = _string(value.get("type"))
+    text = value.get("text")
     if kind in ("mrkdwn", "plain_text", "text"):
         return _string(text)
     if kind in _MARKS:
@@ -190,7 +191,8 @@ def _read(api: HookApi, call: Call) -> None:
     hook = bots_of(api.core).incoming.with_token(
         request.path.removeprefix(PATH), request.host
     )
-    body, kind = call.body, request.headers.get("content-type", "")
+    body = call.body
+    kind = request.headers.get("content-type", "")
     # curl calls JSON a form, too.
     if kind.startswith(
         "application/x-www-form-urlencoded"
@@ -228,7 +230,10 @@ def post(api: HookApi, call: Call) -> HttpResponse:
 
 ROUTES: Final = (
     Route(
-        *("POST", f"{PATH}*", Needs.ANYONE, post),
+        "POST",
+        f"{PATH}*",
+        Needs.ANYONE,
+        post,
         app="known",
         hot=True,
         read=_read,

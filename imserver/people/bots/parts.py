@@ -41,7 +41,9 @@ def build(core: Core) -> Parts:
     people = accounts_of(core)
     webhooks = webhooks_of(core)
     messages = core.service(MessageServices)
-    store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
+    store = core.store
+    rows = BotStore(core.store)
+    hook_rows = HookStore(core.store)
     requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
     hooks = BotHooks(
         store=store,

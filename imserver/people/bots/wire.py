@@ -64,7 +64,11 @@ def _open_answer(data: bytes) -> OpenAnswer:
     kind = fields.short_text("type", Limit.TYPE_BYTES) or "text"
     stoppers = fields.values.get("stoppers")
     return OpenAnswer(
-        *(to, conversation, fields.text("text"), kind, fields.id("thread")),
+        to,
+        conversation,
+        fields.text("text"),
+        kind,
+        fields.id("thread"),
         None if stoppers is None else _users(stoppers),
     )
 

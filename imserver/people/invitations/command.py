@@ -80,7 +80,8 @@ def chat(
             if HTTP_URL.match(config.address)
             else f"http://127.0.0.1:{config.app.http_port}"
         )
-        now, page = int(time()), f"{url}/home/messages"
+        now = int(time())
+        page = f"{url}/home/messages"
         account, password = _owner(store)
         group_id = _group_of(store, account, group)
         if owner or not password:

@@ -180,7 +180,8 @@ class Invitations:
         else:
             self._people.accounts.known(app, inviter)
         now = int(time())
-        code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
+        code = token_urlsafe(CODE_BYTES)
+        expires_at = now + seconds if seconds else 0
         invitation = InvitationShown(
             code, str(group or ""), inviter, now, expires_at, 0, uses, guests
         )
@@ -301,7 +302,9 @@ class Invitations:
                 group = self._groups.check_inviting(app, id_of(row.group), row.user)
             except (UnknownGroup, NotAllowed):
                 raise UnknownInvitation(code) from None
-            name, avatar, description = group.name, group.avatar, group.description
+            name = group.name
+            avatar = group.avatar
+            description = group.description
             members = self._groups.count(app, group.id)
         return view(
             InvitationPreview,

@@ -153,7 +153,8 @@ class InvitationMails:
             except TooManyRequests:
                 refused.append(RefusedAddress(given, "often"))
             else:
-                code, ends = token_urlsafe(CODE_BYTES), now + SECONDS
+                code = token_urlsafe(CODE_BYTES)
+                ends = now + SECONDS
                 new.append(
                     InvitationMail(
                         code,
@@ -196,7 +197,8 @@ class InvitationMails:
         while (seconds := self._away_until - monotonic()) > 0:
             self.runner.proceed(app, code)
             gevent.sleep(min(seconds, 1.0))
-        mail, link = self._rows.mail(app, code), self._rows.get(app, code)
+        mail = self._rows.mail(app, code)
+        link = self._rows.get(app, code)
         if mail is None or link is None or 0 < link.expires_at <= time():
             self.runner.end(app, code)
             return

@@ -133,10 +133,8 @@ class InvitationStore(Store.Rows):
         whose = "app = %s AND member = %s"
         values: Row = (app, new.user)
         if not new.user:
-            whose, values = (
-                f"{whose} AND conversation = %s",
-                (*values, id_of(new.group)),
-            )
+            whose = f"{whose} AND conversation = %s"
+            values = (*values, id_of(new.group))
         sql.execute(
             f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created)
         )
@@ -194,13 +192,12 @@ class InvitationStore(Store.Rows):
         """Invitations that have not ended, ordered by code, after the code
         ``after``. ``user``: their maker; ``group``: to this group. None: of
         all. Those by e-mail are not among them."""
-        condition, values = (
-            f"NOT {_ENDED} AND {_BY_LINK} AND code > %s",
-            [app, now, after],
-        )
+        condition = f"NOT {_ENDED} AND {_BY_LINK} AND code > %s"
+        values = [app, now, after]
         for column, value in (("member", user), ("conversation", group)):
             if value is not None:
-                condition, values = f"{condition} AND {column} = %s", [*values, value]
+                condition = f"{condition} AND {column} = %s"
+                values = [*values, value]
         rest = f"WHERE app = %s AND {condition} ORDER BY code LIMIT %s"
         return _ROWS.find(self._store.rows, rest, *values, limit)
 
@@ -224,12 +221,11 @@ class InvitationStore(Store.Rows):
     ) -> list[InvitationMail]:
         """Invitations by e-mail to a group, ordered by code, after the code
         ``after``. ``user``: their maker; ``""``: of all."""
-        condition, values = (
-            "app = %s AND conversation = %s AND id > %s",
-            [app, group, after],
-        )
+        condition = "app = %s AND conversation = %s AND id > %s"
+        values = [app, group, after]
         if user:
-            condition, values = f"{condition} AND member = %s", [*values, user]
+            condition = f"{condition} AND member = %s"
+            values = [*values, user]
         return _MAILS.find(
             self._store.rows, f"WHERE {condition} ORDER BY id LIMIT %s", *values, limit
         )
@@ -239,9 +235,11 @@ class InvitationStore(Store.Rows):
         self, sql: PooledStatements, app: str, user: str, group: int
     ) -> MailCounts:
         """How many those of :meth:`mails` are."""
-        condition, values = "app = %s AND conversation = %s", [app, group]
+        condition = "app = %s AND conversation = %s"
+        values = [app, group]
         if user:
-            condition, values = f"{condition} AND member = %s", [*values, user]
+            condition = f"{condition} AND member = %s"
+            values = [*values, user]
         rows = sql.query(
             f"SELECT state, count(*) FROM invitation_mail WHERE {condition} GROUP BY state",
             tuple(values),

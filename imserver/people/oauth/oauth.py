@@ -265,10 +265,11 @@ class OAuth:
             raise UnknownProvider(name)
         known = self._providers.get((app, name))
         if known is None or known[0] != settings:
-            known = self._providers[app, name] = (
+            known = (
                 settings,
                 KINDS[settings.kind](settings, self._outgoing),
             )
+            self._providers[app, name] = known
         return known
 
     @contextmanager
@@ -326,17 +327,17 @@ class OAuth:
                 "app.http_url is not set, or does not begin with http:// or https://",
                 Problems.NOT_IMPLEMENTED,
             )
-        account, version = 0, 0
+        account = 0
+        version = 0
         if user is None:
             self._accounts.charge_provider_login(app, address)
         else:
             linked = self._accounts.confirmed(app, user, password, address, token)
-            account, version = linked.id, linked.version
+            account = linked.id
+            version = linked.version
         # Without vowels: no code is a word.
-        login, short = (
-            token_urlsafe(32),
-            "".join(choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8)),
-        )
+        login = token_urlsafe(32)
+        short = "".join(choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8))
         row = _Running(
             app=app,
             provider=name,
@@ -431,7 +432,8 @@ class OAuth:
     def _identified(
         self, row: _Running, code: str, problem: str, issuer: str
     ) -> Identity:
-        app, name = row.app, row.provider
+        app = row.app
+        name = row.provider
         settings, provider = self._provider(app, name)
         if problem or not code:
             raise ProviderRefused(problem or "it sent no code")
@@ -516,7 +518,8 @@ class OAuth:
     def _log_in(self, row: _Running, found: Identity) -> FullSession:
         """A session of the account of an identity, which is made if the
         provider may do so."""
-        app, name = row.app, row.provider
+        app = row.app
+        name = row.provider
         settings, _ = self._provider(app, name)
         for _ in range(2):
             linked = self._accounts.log_in_linked(

@@ -298,7 +298,8 @@ class Oidc(Service):
         )
 
     def _code(self, http: _Http, request: AuthorizationRequest) -> _Code:
-        settings, endpoints = self.settings, self._endpoints
+        settings = self.settings
+        endpoints = self._endpoints
         assert endpoints is not None
         method = "none"
         if settings.client_secret:
@@ -444,10 +445,8 @@ class WeChat:
         self._settings = settings
         self._outgoing = outgoing
         base = settings.issuer.rstrip("/")
-        self._web, self._api = (
-            base or "https://open.weixin.qq.com",
-            base or "https://api.weixin.qq.com",
-        )
+        self._web = base or "https://open.weixin.qq.com"
+        self._api = base or "https://api.weixin.qq.com"
 
     def address(self, request: AuthorizationRequest) -> str:
         official = self._settings.kind == "wechat_official"
@@ -469,7 +468,8 @@ class WeChat:
     def identify(
         self, request: AuthorizationRequest, code: str, known: Known
     ) -> Identity:
-        http, settings = _Http(self._outgoing), self._settings
+        http = _Http(self._outgoing)
+        settings = self._settings
         query = {
             "appid": settings.client_id,
             "secret": settings.client_secret,
@@ -479,7 +479,8 @@ class WeChat:
         token = self._checked(
             http.get(f"{self._api}/sns/oauth2/access_token?{urlencode(query)}")
         )
-        openid, access = token.get("openid"), token.get("access_token")
+        openid = token.get("openid")
+        access = token.get("access_token")
         if not (isinstance(openid, str) and isinstance(access, str)):
             raise ProviderRefused("it sent no access token")
         subjects = tuple(filter(None, (token.get("unionid"), openid)))

@@ -111,7 +111,8 @@ class AiChat:
     def __init__(self, core: Core, services: MessageServices) -> None:
         self._core = core
         self._settings = settings_of(core.config, AiChatSettings)
-        self._messaging, self._texts = services.messaging, services.streams
+        self._messaging = services.messaging
+        self._texts = services.streams
         self._starts, self._log = services.stream_starts, core.store.part(MessageLog)
         self._rate = Buckets(MESSAGES, core.limits.messages_per_second)
         self._message_bytes = core.limits.message_bytes
@@ -162,7 +163,8 @@ class AiChat:
             form.line,
             partial(stream.close, CloseCode.NORMAL),
         )
-        answer.thread, answer.run = asked.thread, asked.run
+        answer.thread = asked.thread
+        answer.run = asked.run
         self._begin(
             form, stream, head, principal, answer, *self._put(principal, asked, answer)
         )
@@ -201,7 +203,8 @@ class AiChat:
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
         if not known:
             return entry.id, None
-        app, user = principal.app, principal.user
+        app = principal.app
+        user = principal.user
         entries, _ = self._log.entries.history(
             app, user, entry.conversation, 0, PAGE, entry.id
         )
@@ -211,16 +214,13 @@ class AiChat:
         """Stream an answer from its beginning: the one that is open, or
         (``message``) one that may have ended meanwhile. ``wait``: the next one,
         if none is open. May switch."""
-        chat, parameters = Chat.of(head.path.split("/")[2]), head.params()
-        principal, message = (
-            self._user_of(head.headers, host_of(stream.peer)),
-            parameters.get("message", ""),
-        )
+        chat = Chat.of(head.path.split("/")[2])
+        parameters = head.params()
+        principal = self._user_of(head.headers, host_of(stream.peer))
+        message = parameters.get("message", "")
         self._check_member(principal, chat)
-        cursor, waits = (
-            self._log.entries.head(principal.app),
-            bool(message or "wait" in parameters),
-        )
+        cursor = self._log.entries.head(principal.app)
+        waits = bool(message or "wait" in parameters)
         streams = self._open_streams(principal, chat, surely=not waits)
         if not streams:  # what is open must not wait for it
             self._check_bot(principal, chat)
@@ -229,11 +229,10 @@ class AiChat:
         answer.stream = message or next(reversed(streams), "")
         stored = self._find(principal, answer, streams) if message else None
         if not (streams or waits):
-            log, host = self._core.node.request_log, host_of(stream.peer)
-            none, style = (
-                ApiProblem(Problems.NOT_FOUND),
-                replace(PROBLEM, refuse=lambda *_: _EMPTY),
-            )
+            log = self._core.node.request_log
+            host = host_of(stream.peer)
+            none = ApiProblem(Problems.NOT_FOUND)
+            style = replace(PROBLEM, refuse=lambda *_: _EMPTY)
             stream.refuse(
                 stream_refused(log, head, host, none, style), CloseCode.NORMAL
             )
@@ -245,7 +244,8 @@ class AiChat:
     ) -> Message | None:
         """The answer that a client names, if it is stored. One that is not open
         either is given up. May switch."""
-        entries, name = self._log.entries, answer.stream
+        entries = self._log.entries
+        name = answer.stream
         sent = entries.sent(principal.app, answer.bot, name)
         number = (
             int(name) if name.isascii() and name.isdecimal() and len(name) <= 15 else 0
@@ -310,13 +310,15 @@ class AiChat:
     ) -> None:
         """Begin a session that receives an answer; it is ``stored``, or comes
         behind ``cursor``."""
-        app, user = principal.app, principal.user
+        app = principal.app
+        user = principal.user
         start = None if stored is not None else self._starts.start(app, user, cursor)
         if not self._begin_session(
             stream, principal, head.headers.get("authorization", "")
         ):
             return
-        log, host = self._core.node.request_log, host_of(stream.peer)
+        log = self._core.node.request_log
+        host = host_of(stream.peer)
         opening = stream_head(log, head, host, _TYPE, principal.label).removesuffix(
             b"\r\n"
         )
@@ -337,10 +339,8 @@ class AiChat:
     ) -> bool:
         """Begin a session of a user; False: the connection was closed. May
         switch."""
-        token, device = (
-            authorization.partition(" ")[2].strip(),
-            f"{NAME}-{uuid4().hex[:12]}",
-        )
+        token = authorization.partition(" ")[2].strip()
+        device = f"{NAME}-{uuid4().hex[:12]}"
         # Each connection is a device of its own: a second one does not end the
         # first.
         return self._core.sessions.begin_for(
@@ -385,7 +385,8 @@ class AiChat:
     ) -> None:
         """Stream an answer to a WebSocket: to a message, or the open one from
         its beginning. May switch. Raises ApiProblem and Unavailable."""
-        request, send = asking.request, connection.send
+        request = asking.request
+        send = connection.send
         authorization = asking.authorization or socket.authorization
         principal = self._user_of(
             {"authorization": authorization}, host_of(connection.peer)
@@ -417,12 +418,14 @@ class AiChat:
         answer = self._answer(connection, principal, chat, line, close)
         answer.request = request
         if asked is not None:
-            answer.thread, answer.run = asked.thread, asked.run
+            answer.thread = asked.thread
+            answer.run = asked.run
             answer.stream, answer.passed = asking.position()
             cursor, stored = self._put(principal, asked, answer)
         else:
             self._check_member(principal, chat)
-            cursor, stored = self._log.entries.head(principal.app), None
+            cursor = self._log.entries.head(principal.app)
+            stored = None
             if not (streams := self._open_streams(principal, chat, surely=True)):
                 send(socket_frame("no-active", request))
                 return
@@ -437,7 +440,8 @@ class AiChat:
             send(socket_frame("start", request))
         elif not answer.passed:  # the client hears at once that the run goes on
             run_line(answer, {"type": "start"})
-            answer.sequence, answer.passed = 0, 1
+            answer.sequence = 0
+            answer.passed = 1
         if stored is not None:
             answer.take_message(stored)
         elif start is not None:
@@ -519,20 +523,17 @@ class AiChat:
     def history(self, call: Call) -> HttpResponse:
         """The messages of a chat, the oldest first, as the AI SDK has them. May
         switch."""
-        principal, request = self._checked(call.principal), call.request
-        chat, before = (
-            Chat.of(request.path.split("/")[2]),
-            call.params.get("before", "0"),
-        )
+        principal = self._checked(call.principal)
+        request = call.request
+        chat = Chat.of(request.path.split("/")[2])
+        before = call.params.get("before", "0")
         if not before.isascii() or not before.isdecimal() or len(before) > 15:
             raise ApiProblem.invalid("`before` is the id of a message")
         self._check_member(principal, chat)
-        app, user, number, more = (
-            principal.app,
-            principal.user,
-            chat.conversation,
-            False,
-        )
+        app = principal.app
+        user = principal.user
+        number = chat.conversation
+        more = False
         if (
             not number
             and (between := self._log.conversations.between(app, user, chat.bot))
@@ -552,10 +553,8 @@ class AiChat:
     def stop(self, call: Call) -> HttpResponse:
         """Stop the open streams of a chat: the producer hears of it. May
         switch."""
-        principal, chat = (
-            self._checked(call.principal),
-            Chat.of(call.request.path.split("/")[2]),
-        )
+        principal = self._checked(call.principal)
+        chat = Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)
         try:
             stop, streams = (

@@ -82,7 +82,8 @@ def read_message(body: bytes, is_run: bool = False) -> Asked:
     if not read.messages or read.messages[-1].role != "user":
         raise ApiProblem.invalid("`messages`: the last one is of the user")
     said = read.messages[-1]
-    text, parts = said.content, said.parts
+    text = said.content
+    parts = said.parts
     if not isinstance(text, str) or not text:  # other parts than text are not carried
         parts = text if isinstance(text, list) else parts
         if any(

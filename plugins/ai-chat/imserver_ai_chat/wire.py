@@ -146,7 +146,8 @@ class Answer(DialectState, kw_only=True, gc=True):
             or self.stream not in ("", stream.id)
         ):
             return b""
-        self.stream, self.type = stream.id, event.type
+        self.stream = stream.id
+        self.type = event.type
         if stream.done:  # no message follows
             return self._joined((*self._begin(), *self._end({"incomplete": True})))
         if stream.whole:
@@ -361,7 +362,8 @@ class SocketDialect(AnswerDialect):
 def resume_frame(parameters: Mapping[str, str]) -> bytes:
     """The request that the parameters of a URL are: a run of TanStack goes on
     behind ``offset``."""
-    run, chat = parameters.get("runId", ""), parameters.get("chat", "")
+    run = parameters.get("runId", "")
+    chat = parameters.get("chat", "")
     return _encode(
         {"type": "resume", "runId": run, "id": chat, "offset": parameters["offset"]}
     )
@@ -375,7 +377,8 @@ def socket_frame(type: str, request: str, **more: object) -> bytes:
 def socket_line(answer: Answer, chunk: Chunk) -> bytes:
     """Send a chunk to ``WebSocketChatTransport``, in a frame of its own.
     Nothing is left for the caller."""
-    sequence, answer.sequence = answer.sequence, answer.sequence + 1
+    sequence = answer.sequence
+    answer.sequence = answer.sequence + 1
     answer.connection.send(
         socket_frame("chunk", answer.request, sequence=sequence, chunk=chunk)
     )

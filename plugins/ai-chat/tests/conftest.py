@@ -16,7 +16,8 @@ from tests.tools import NODE_MODULES
 from tests.users import User
 
 PLUGIN = Path(__file__).parents[1]
-APP, KEY = "shop", "key-of-the-admin-0123456789"
+APP = "shop"
+KEY = "key-of-the-admin-0123456789"
 CONFIG: dict[str, Any] = {
     "features": ["messages", "webhooks", "accounts", "groups", "bots", "ai_chat"],
     "ai_chat": {"app": APP},
@@ -125,7 +126,8 @@ class Reader:
         content = None if body is None else json.dumps(body)
         self._connection.request(method, prefix + path, content, headers)
         self._answer = self._connection.getresponse()
-        self.status, self.headers = self._answer.status, self._answer.headers
+        self.status = self._answer.status
+        self.headers = self._answer.headers
 
     def document(self) -> Any:
         return json.loads(self._answer.read() or b"null")

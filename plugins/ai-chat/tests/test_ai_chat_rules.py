@@ -702,7 +702,8 @@ def test_a_page_with_use_chat(
         producer = ExampleBot(
             second, "ai-chat", bot.token, tmp_path / "bot", APP, MODEL_SECONDS="0.1"
         )
-        desktop, phone = Browser(tmp_path / "desktop"), Browser(tmp_path / "phone")
+        desktop = Browser(tmp_path / "desktop")
+        phone = Browser(tmp_path / "phone")
         try:
             page, other = (
                 browser.open(location(address, node.http_url, ann, bot))

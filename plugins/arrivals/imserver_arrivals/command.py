@@ -168,7 +168,8 @@ def bring(archive: Archive, wish: Wish) -> None:
             fail(f"{path.parent} is no folder")
         if path.is_symlink() and path.is_file():
             fail(f"{path} is a link to a file: name the file itself")
-    index, problems = FileIndex(archive, wish.files), archive.problems
+    index = FileIndex(archive, wish.files)
+    problems = archive.problems
     with closing(Spool()) as spool:
         is_dry = wish.dry_run
         contents = (
@@ -193,7 +194,8 @@ def _read(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
 def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Survey:
     problems = archive.problems
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
-        tenant, smtp = tenant_of(tenants, wish.app), settings_of(config, SmtpSettings)
+        tenant = tenant_of(tenants, wish.app)
+        smtp = settings_of(config, SmtpSettings)
         if wish.mail and not smtp.host:
             fail("--mail: the settings name no mail server (smtp.host)")
         file = PositionFile(config.server.data_dir, archive.name, tenant.name)
@@ -210,7 +212,8 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
             )
             for warning in _warnings(config.server.data_dir, target.page):
                 click.echo(f"imserver: {warning}", err=True)
-            contents, began = _read(archive, spool, index), perf_counter()
+            contents = _read(archive, spool, index)
+            began = perf_counter()
             total = contents.counts["message"]
             with long_work("importing people") as say:
                 importer = target.add(

@@ -158,9 +158,12 @@ class Departure:
 
     def _members_of(self, one: Conversation) -> Iterator[Member]:
         """The members of a conversation, and up to when each has read."""
-        log, app, after = self._log, self._app, ""
+        log = self._log
+        app = self._app
+        after = ""
         while page := log.conversations.members(app, one.id, after, _PAGE):
-            after, users = page[-1].user, [each.user for each in page]
+            after = page[-1].user
+            users = [each.user for each in page]
             positions = log.conversations.read_positions(app, {one.id: users})
             entries = log.entries.find(
                 app, sorted({id for id in positions.values() if id})
@@ -222,10 +225,8 @@ class Departure:
                     self._spool.add(self._message(entry, group))
                     count += 1
                 elif entry.kind == "reaction" and entry.sender:
-                    emoji, is_there = (
-                        entry.body.decode(errors="replace"),
-                        entry.type == "add",
-                    )
+                    emoji = entry.body.decode(errors="replace")
+                    is_there = entry.type == "add"
                     self._spool.add(
                         Reacted(str(entry.about), entry.sender, emoji, is_there)
                     )
@@ -244,7 +245,8 @@ class Departure:
         text, files, lost = content_of(entry)
         if lost:
             self.problems.note(lost, group=group)
-        thread, about = entry.thread, entry.about
+        thread = entry.thread
+        about = entry.about
         return Message(
             str(entry.id),
             group,
@@ -288,7 +290,8 @@ class Departure:
                         if reactions
                         else message
                     )
-                reactions, message = {}, None
+                reactions = {}
+                message = None
                 if isinstance(each, Message):
                     message = each
                 else:
@@ -371,7 +374,8 @@ def _change(entry: Entry, group: str) -> Change | None:
 
 
 def _file(content: Content) -> File:
-    url, name = content.url, content.name or "file"
+    url = content.url
+    name = content.name or "file"
     if url.startswith(("http://", "https://")):
         return File("", name, url)
     return File(

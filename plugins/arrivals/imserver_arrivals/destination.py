@@ -43,7 +43,8 @@ class Destination:
         page elsewhere."""
         self.added: Counter[str] = Counter()
         """What is new: accounts, groups, messages, reactions, files, emoji."""
-        self._store, self._problems = store, problems
+        self._store = store
+        self._problems = problems
         self._uploads = Uploads(
             settings_of(config, UploadSettings), config.server.data_dir, store
         )
@@ -69,10 +70,13 @@ class Destination:
         """Store an archive, and return what has done so. ``done`` is called
         with the number of messages."""
         if monotonic() - self._met >= _PEOPLE_SECONDS:
-            store, app, problems = self._store, self.app, self._problems
+            store = self._store
+            app = self.app
+            problems = self._problems
             self.people = People(store, app, self._format, self._identifiers, problems)
             self._met = monotonic()
-        people, before = self.people, self.people.new
+        people = self.people
+        before = self.people.new
         sent = FileUploads(self._uploads, index, self.app, self._key, archive.problems)
         for person in contents.people.values():
             if person.id not in people.accounts:

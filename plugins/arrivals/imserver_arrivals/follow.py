@@ -82,7 +82,8 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
     """Follow until SIGTERM or Ctrl-C. Raises LiveError if their server never
     will do what is asked, and OSError."""
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
-        tenant, problems = tenant_of(tenants, wish.app), Problems()
+        tenant = tenant_of(tenants, wish.app)
+        problems = Problems()
         file = PositionFile(config.server.data_dir, live.name, tenant.name)
         with (
             closing(Destination(config, store, tenant, live.name, problems)) as target,
@@ -102,7 +103,8 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
                 # stored when that server has answered.
                 file.write(replace(last, ours=ours))
             click.echo(f"following {address}, {_begin(last.cursor)}; Ctrl-C ends it")
-            act, host = f"{live.name}.follow", urlsplit(address).hostname
+            act = f"{live.name}.follow"
+            host = urlsplit(address).hostname
             record_act(
                 config,
                 store,
@@ -117,7 +119,8 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
             try:
                 follower.run()
             finally:
-                came, went = target.added["message"], follower.posted
+                came = target.added["message"]
+                went = follower.posted
                 click.echo(f"ended: {came:,} messages came, {went:,} went")
                 record_act(
                     config,
@@ -143,22 +146,23 @@ class Follower:
         position: Position,
         problems: Problems,
     ) -> None:
-        self._live, self._target, self._file, self._problems = (
-            live,
-            target,
-            file,
-            problems,
-        )
+        self._live = live
+        self._target = target
+        self._file = file
+        self._problems = problems
         self._entries, self._accounts = (
             store.part(MessageLog).entries,
             AccountStore(store),
         )
-        self._position, self.posted = position, 0
+        self._position = position
+        self.posted = 0
         self._is_finishing = self._is_ending = False
 
     def run(self) -> None:
         """Follow until a signal comes. Raises LiveError and OSError."""
-        failures, said, counts = 0, monotonic(), (0, 0)
+        failures = 0
+        said = monotonic()
+        counts = (0, 0)
         with self._signals(), suppress(KeyboardInterrupt):
             while not self._is_ending:
                 try:
@@ -173,12 +177,14 @@ class Follower:
                     continue
                 if failures:
                     click.echo("going on")
-                failures, now = 0, (self._target.added["message"], self.posted)
+                failures = 0
+                now = (self._target.added["message"], self.posted)
                 if now != counts and monotonic() - said >= _SAY_SECONDS:
                     click.echo(
                         f"{now[0] - counts[0]:,} messages came, {now[1] - counts[1]:,} went"
                     )
-                    said, counts = monotonic(), now
+                    said = monotonic()
+                    counts = now
 
     def _round(self) -> None:
         position = self._position
@@ -211,7 +217,8 @@ class Follower:
     def _post(self, position: Position) -> Iterator[int]:
         """Post what is new of ours, and yield the id of each entry that is
         done."""
-        after, app = position.ours, self._target.app
+        after = position.ours
+        app = self._target.app
         while after >= 0 and (page := self._entries.read(app, after, _PAGE)):
             after = page[-1].id
             some = [
@@ -283,7 +290,8 @@ class Follower:
             self._is_finishing = False
 
     def _end(self, *_: object) -> None:
-        is_first, self._is_ending = not self._is_ending, True
+        is_first = not self._is_ending
+        self._is_ending = True
         if not (is_first and self._is_finishing):
             raise KeyboardInterrupt
 

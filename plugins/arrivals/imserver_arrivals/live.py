@@ -35,7 +35,8 @@ class LiveError(ImserverError):
 
     def __init__(self, text: str, is_final: bool = False, status: int = 0) -> None:
         super().__init__(text)
-        self.is_final, self.status = is_final, status
+        self.is_final = is_final
+        self.status = status
 
 
 class Live(Protocol):
@@ -100,7 +101,8 @@ def checked_address(address: str, schemes: Collection[str] = ("https", "http")) 
         parts = urlsplit(
             address if address.isprintable() and " " not in address else ""
         )
-        host, _ = parts.hostname or "", parts.port
+        host = parts.hostname or ""
+        _ = parts.port
     except ValueError:
         host = ""
     if not host or parts.scheme not in schemes:
@@ -191,7 +193,8 @@ class Server:
     def _pieces(
         self, answer: BaseHTTPResponse, most: int, seconds: float
     ) -> Iterator[bytes]:
-        deadline, size = monotonic() + seconds, 0
+        deadline = monotonic() + seconds
+        size = 0
         try:
             while piece := answer.read1(1 << 16):  # it does not wait for all of them
                 size += len(piece)

@@ -107,7 +107,8 @@ class LiveMatrix:
             self._begin = self._sync("", 0)
             self._user = text_at(self._get("account/whoami"), "user_id")
         if cursor[:1] in ("", "@"):
-            now, answer = Cursor("", int(cursor[1:] or time() * 1000)), self._begin
+            now = Cursor("", int(cursor[1:] or time() * 1000))
+            answer = self._begin
             ids = list_at(self._get("joined_rooms"), "joined_rooms") if cursor else []
             rooms: Json = {
                 id: {"timeline": {"limited": True}} for id in ids if isinstance(id, str)
@@ -211,13 +212,13 @@ class LiveMatrix:
         self, room: str, news: Json, state: State, now: Cursor
     ) -> Iterator[tuple[Json, Files]]:
         """What is written of a room."""
-        ids, about, people = set[str](), dict[str, None](), set[str]()
+        ids = set[str]()
+        about = dict[str, None]()
+        people = set[str]()
         for event in self._happened(room, news, now):
-            type, id, content = (
-                text_at(event, "type"),
-                text_at(event, "event_id"),
-                at(event, "content"),
-            )
+            type = text_at(event, "type")
+            id = text_at(event, "event_id")
+            content = at(event, "content")
             kind, target = (
                 text_at(content, "m.relates_to", each)
                 for each in ("rel_type", "event_id")
@@ -266,10 +267,8 @@ class LiveMatrix:
         is_new = not now.since or any(
             text_at(each, "type") == "m.room.create" for each in (*events, *state)
         )
-        path, begin = (
-            f"rooms/{_quoted(room)}/messages",
-            text_at(news, "timeline", "prev_batch"),
-        )
+        path = f"rooms/{_quoted(room)}/messages"
+        begin = text_at(news, "timeline", "prev_batch")
         is_old = not (is_new or at(news, "timeline", "limited"))
         for _ in range(MOST_PAGES):
             if is_old:
@@ -289,10 +288,8 @@ class LiveMatrix:
                 for each in list_at(page, "chunk")
             ]
             is_old = is_new and max(times, default=now.begin_ms) < now.begin_ms
-            is_old, begin = (
-                is_old or text_at(page, "end") in ("", begin),
-                text_at(page, "end"),
-            )
+            is_old = is_old or text_at(page, "end") in ("", begin)
+            begin = text_at(page, "end")
         raise LiveError(f"the history of the room {room} does not end")
 
     def _state_of(self, room: str, news: Json) -> State:
@@ -303,10 +300,8 @@ class LiveMatrix:
             *list_at(news, "timeline", "events"),
         ]
         if state is None or at(news, "timeline", "limited"):
-            state, events = (
-                {},
-                self._server.get(list[Any], f"{_API}/rooms/{_quoted(room)}/state"),
-            )
+            state = {}
+            events = self._server.get(list[Any], f"{_API}/rooms/{_quoted(room)}/state")
         for event in events:
             if isinstance(event, dict) and isinstance(event.get("state_key"), str):
                 state[text_at(event, "type"), event["state_key"]] = event

@@ -88,12 +88,14 @@ class LiveMattermost:
     name: ClassVar[str] = "mattermost"
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
-        self._server, self._token = MattermostServer(address, token), token
+        self._server = MattermostServer(address, token)
+        self._token = token
         self._events = f"ws{address.removeprefix('http')}/api/v4/websocket"
         self._hooks = {group: Server(hook, {}) for group, hook in back.items()}
         self._socket: ClientConnection | None = None
         self._connection = ExitStack()
-        self._seq, self._is_all_due = -1, True
+        self._seq = -1
+        self._is_all_due = True
         self._last: str | None = None
         """The cursor of the last call; None: it has failed, or there was
         none."""
@@ -112,9 +114,12 @@ class LiveMattermost:
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
         """See :class:`imserver_arrivals.live.Live`."""
         if cursor == self._last:
-            self._due, self._reactions = self._left, []
+            self._due = self._left
+            self._reactions = []
         else:  # what was written last was not stored
-            self._is_all_due, self._done, self._until = True, {}, 0
+            self._is_all_due = True
+            self._done = {}
+            self._until = 0
         self._last = None
         if self._socket is None:
             self._connect()
@@ -138,7 +143,8 @@ class LiveMattermost:
         self._until = max(
             self._until, news.run(self._due, self._reactions, state.since)
         )
-        self._is_all_due, self._left = False, news.left
+        self._is_all_due = False
+        self._left = news.left
         since = (
             state.since if self._left else max(state.since, self._until - _OVERLAP_MS)
         )
@@ -195,11 +201,14 @@ class LiveMattermost:
             socket.send(_encode(challenge).decode())
         except (OSError, WebSocketException, ValueError) as error:
             raise LiveError(f"no WebSocket: {type(error).__name__}: {error}") from None
-        self._socket, self._seq, self._is_all_due = socket, -1, True
+        self._socket = socket
+        self._seq = -1
+        self._is_all_due = True
 
     def _listen(self, seconds: float) -> None:
         """Wait for an event, and take all that have come."""
-        deadline, socket = monotonic() + seconds, self._socket
+        deadline = monotonic() + seconds
+        socket = self._socket
         assert socket is not None
         try:
             for _ in range(_MOST_EVENTS):
@@ -219,7 +228,8 @@ class LiveMattermost:
         if event.seq >= 0:
             self._is_all_due |= self._seq not in (-1, event.seq - 1)  # one was lost
             self._seq = event.seq
-        data, kind = event.data or {}, event.event
+        data = event.data or {}
+        kind = event.event
         channel = (event.broadcast.channel_id if event.broadcast else "") or data.get(
             "channel_id"
         )

@@ -87,7 +87,10 @@ class _Parser:
         drop: str,
         cover: Callable[[str, str], str],
     ) -> None:
-        self._link, self._plain, self._drop, self._cover = link, plain, drop, cover
+        self._link = link
+        self._plain = plain
+        self._drop = drop
+        self._cover = cover
         self._pieces: list[str] = []
         self._open: list[_Tag] = []
         self._numbers: list[int] = []

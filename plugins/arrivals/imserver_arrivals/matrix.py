@@ -83,7 +83,8 @@ class Matrix:
         """Everybody → time, nickname and picture of the newest of their member
         events."""
         self._emoji: dict[str, str] = {}
-        self._broken, self._notes = Problems(), self.problems
+        self._broken = Problems()
+        self._notes = self.problems
         """What is broken is noted once, when it is surveyed, and what does not
         come in the first reading."""
         self._has_surveyed = False
@@ -133,10 +134,8 @@ class Matrix:
         self._servers = {user.partition(":")[2] for user in self._profiles}
         for folder, about, name in account_data:
             data = self._small(name)
-            direct, marker = (
-                at(data, "m.direct"),
-                text_at(data, "m.fully_read", "event_id"),
-            )
+            direct = at(data, "m.direct")
+            marker = text_at(data, "m.fully_read", "event_id")
             if folder in users and about in self._rooms and marker:
                 self._rooms[about].markers.setdefault(marker, []).append(users[folder])
             elif isinstance(direct, dict):
@@ -210,7 +209,8 @@ class Matrix:
                         name, f"an event: {error}", messages=int(is_message)
                     )
                     continue
-                event.raw, event.version = raw, room.version
+                event.raw = raw
+                event.version = room.version
                 event.top = name.rpartition("/")[0] if is_room else None
                 yield event
 
@@ -583,9 +583,11 @@ class Matrix:
             for each in self._beside.get((folder, moment), ()):
                 if each.startswith(f"{folder}/{body.rpartition('.')[0] or body}-"):
                     return records.File(each, name)
-        media, why = _MEDIA.fullmatch(address), ""
+        media = _MEDIA.fullmatch(address)
+        why = ""
         if media is None:
-            address, why = event.id, "without an address"
+            address = event.id
+            why = "without an address"
         elif "file" in content and "url" not in content:
             why = "encrypted"
         elif self._is_foreign(media[1]):

@@ -27,8 +27,14 @@ _KEPT: Final = {
 """What a redaction leaves of an event, beside some of its content."""
 _KEPT_UNTIL_10: Final = _KEPT | {"prev_state", "origin", "membership"}
 _POWERS: Final = (
-    *("ban", "events", "events_default", "kick"),
-    *("redact", "state_default", "users", "users_default"),
+    "ban",
+    "events",
+    "events_default",
+    "kick",
+    "redact",
+    "state_default",
+    "users",
+    "users_default",
 )
 _KEPT_CONTENT: Final[dict[str, dict[str, int]]] = {
     "m.room.member": {"membership": 1, "join_authorised_via_users_server": 9},
@@ -158,7 +164,8 @@ class Room(Struct):
         return found.content if found else {}
 
     def role(self, user: str) -> Role:
-        create, levels = self.state.get("m.room.create"), self.content("power_levels")
+        create = self.state.get("m.room.create")
+        levels = self.content("power_levels")
         power = number_at(levels, "users", user)
         if power is None:
             power = number_at(levels, "users_default") or 0

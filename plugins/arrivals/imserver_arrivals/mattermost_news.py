@@ -47,12 +47,10 @@ class MattermostNews:
         marks: dict[int, None],
         done: dict[str, int],
     ) -> None:
-        self._server, self._folder, self._marks, self._done = (
-            server,
-            folder,
-            marks,
-            done,
-        )
+        self._server = server
+        self._folder = folder
+        self._marks = marks
+        self._done = done
         self._channels: dict[str, ServerChannel] = {}
         """Those that the archive names."""
         self._others: dict[str, None] = {}
@@ -70,10 +68,8 @@ class MattermostNews:
     ) -> int:
         """Write what has changed, if anything has, and return the time of the
         last change; 0: nothing has."""
-        path, reacted = (
-            self._folder / "import.jsonl",
-            dict[str, dict[str, ServerPost]](),
-        )
+        path = self._folder / "import.jsonl"
+        reacted = dict[str, dict[str, ServerPost]]()
         for id in {reaction.post_id for _, reaction in reactions}:
             if (post := self._server.post(id)) is not None:
                 reacted.setdefault(post.channel_id, {})[post.id] = post
@@ -84,7 +80,8 @@ class MattermostNews:
                 if self._bytes + file.tell() > ARCHIVE_BYTES and id not in reacted:
                     self.left[id] = due[id]
                     continue
-                channel, few = self._server.channel(id), reacted.get(id, {})
+                channel = self._server.channel(id)
+                few = reacted.get(id, {})
                 if channel is None:
                     continue
                 posts = self._server.posts(id, since) | few
@@ -180,7 +177,8 @@ class MattermostNews:
                 self._name(each)
 
     def _row(self, post: ServerPost, ended: list[ServerReaction]) -> dict[str, Any]:
-        given, more = self._reactions(post.metadata.reactions or ()), dict[str, Any]()
+        given = self._reactions(post.metadata.reactions or ())
+        more = dict[str, Any]()
         if post.delete_at:
             more["deleted_at"] = post.delete_at
         if gone := self._reactions(each for each in ended if each.post_id == post.id):
@@ -272,10 +270,8 @@ class MattermostNews:
                     {"participants": people, "header": channel.header},
                 )
                 continue
-            team_name, row = (
-                self._server.teams[channel.team_id].name,
-                msgspec.to_builtins(channel),
-            )
+            team_name = self._server.teams[channel.team_id].name
+            row = msgspec.to_builtins(channel)
             _put(
                 file,
                 "channel",

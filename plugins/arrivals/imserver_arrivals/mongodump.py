@@ -38,27 +38,32 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
     The place of the file may change between two documents. Raises ValueError
     where the file is broken.
     """
-    block, start = b"", 0
+    block = b""
+    start = 0
     while True:
         if len(block) - start < 4:
             file.seek(at)
-            block, start = file.read(_BLOCK), 0
+            block = file.read(_BLOCK)
+            start = 0
             if not block:
                 return
         size = int.from_bytes(block[start : start + 4], "little")
         if size == 0xFFFF_FFFF:
             yield -1, b""
-            at, start = at + 4, start + 4
+            at = at + 4
+            start = start + 4
             continue
         if not 5 <= size <= MOST_DOCUMENT:
             raise ValueError(f"a document of {size} bytes")
         if len(block) - start < size:
             file.seek(at)
-            block, start = file.read(max(_BLOCK, size)), 0
+            block = file.read(max(_BLOCK, size))
+            start = 0
             if len(block) < size:
                 raise ValueError("the last document is cut")
         yield at, block[start : start + size]
-        at, start = at + size, start + size
+        at = at + size
+        start = start + size
 
 
 class Dump:
@@ -139,11 +144,13 @@ class Dump:
         if file.read(4) != MAGIC:
             return
         of: dict[str, dict[str, list[Place]]] = {}
-        is_head, is_prelude = True, True
+        is_head = True
+        is_prelude = True
         with suppress(ValueError):  # it is noted where it is read
             for at, document in documents(file, 4):
                 if at < 0:
-                    is_head, is_prelude = True, False
+                    is_head = True
+                    is_prelude = False
                 elif is_head and not is_prelude:
                     header = _strings(document)
                     parts = of.setdefault(header.get("db", ""), {}).setdefault(
@@ -158,7 +165,8 @@ class Dump:
     def file(self, name: str) -> IO[bytes]:
         """A file of the dump, unpacked."""
         if name not in self._files:
-            self._files[name] = file = unpacked(self._source.open(name), name)
+            file = unpacked(self._source.open(name), name)
+            self._files[name] = file
             finalize(self, file.close)
         return self._files[name]
 
@@ -203,7 +211,8 @@ class Dump:
 def _strings(document: bytes) -> dict[str, str]:
     """The strings with which a document begins: the names in a header of an
     archive."""
-    found, at = {}, 4
+    found = {}
+    at = 4
     while document[at : at + 1] == b"\x02":
         name, _, rest = document[at + 1 :].partition(b"\0")
         size = int.from_bytes(rest[:4], "little")
@@ -220,7 +229,9 @@ class GridFile(io.RawIOBase):
 
     def __init__(self, dump: Dump, chunks: list[tuple[int, Place]]) -> None:
         self._dump, self._chunks = dump, sorted(chunks)
-        self._next, self._rest, self._at = 0, b"", 0
+        self._next = 0
+        self._rest = b""
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -230,7 +241,9 @@ class GridFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_SET:
-            self._next, self._rest, self._at = 0, b"", 0
+            self._next = 0
+            self._rest = b""
+            self._at = 0
         return self._at
 
     def readinto(self, buffer: Any) -> int:

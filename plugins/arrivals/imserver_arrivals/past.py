@@ -185,7 +185,8 @@ class PastWriter:
         if not is_edited and not linked(message.text):
             return draft
 
-        type, body = draft.type, draft.body
+        type = draft.type
+        body = draft.body
         if is_edited:
             type, body = self._past.content(key)
         text = self._conversion.text(message)[0]

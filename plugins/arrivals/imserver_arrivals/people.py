@@ -66,8 +66,11 @@ class People:
         identifiers: Collection[str],
         problems: Problems,
     ) -> None:
-        self._rows, self._provider = AccountStore(store), provider
-        self._app, self._allowed, self._problems = app, identifiers, problems
+        self._rows = AccountStore(store)
+        self._provider = provider
+        self._app = app
+        self._allowed = identifiers
+        self._problems = problems
         self.accounts: dict[str, Account] = {}
         """Id of a person → the account."""
         self.new = 0
@@ -79,7 +82,8 @@ class People:
 
     def _add(self, person: Person) -> Account:
         logins = dict(self._identifiers(person))
-        email, name = logins.get("email", ""), logins.get("name", "")
+        email = logins.get("email", "")
+        name = logins.get("name", "")
         nickname = nickname_of(person.nickname, person.login, person.id) or "?"
         account = Account(0, self._app, "", nickname, email=email, name=name)
         self.new += 1
@@ -158,7 +162,8 @@ def send_links(
     """Mail each link, to whom has an address, and return how many mails were
     sent. It ends where the mail server takes nobody's. ``title``: of the
     product from which they come."""
-    sent, open_rows = 0, [row for row in rows if row[1]]
+    sent = 0
+    open_rows = [row for row in rows if row[1]]
     if without := len(rows) - len(open_rows):
         problems.note(
             "person without an e-mail address, who gets no mail", count=without

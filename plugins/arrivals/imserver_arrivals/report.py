@@ -109,10 +109,8 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
             if person.is_member
             else f"account that nobody claims: {person.why or 'no login'}"
         )
-        counts, lost = (
-            contents.of_people.get(person.id, Counter()),
-            problems.of_people.get(person.id),
-        )
+        counts = contents.of_people.get(person.id, Counter())
+        lost = problems.of_people.get(person.id)
         yield _row(
             "person",
             person.id,

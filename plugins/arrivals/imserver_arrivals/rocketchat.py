@@ -233,7 +233,8 @@ class RocketChat:
     def _chunks_of(self, bucket: str) -> Mapping[str, list[tuple[int, Place]]]:
         """Id of a file → its chunks: (number, place)."""
         if bucket not in self._chunks:
-            chunks = self._chunks[bucket] = {}
+            chunks = {}
+            self._chunks[bucket] = chunks
             for place, row in self._dump.places(f"{bucket}.chunks", self.problems):
                 if isinstance(row.get("n"), int) and isinstance(row.get("data"), bytes):
                     chunks.setdefault(str(row.get("files_id")), []).append(

@@ -44,14 +44,12 @@ _REQUIRED: Final = (
 """Methods without which nothing goes. Others may be refused for one channel or
 message."""
 _FINAL: Final = (
-    *(
-        "invalid_auth",
-        "not_authed",
-        "account_inactive",
-        "token_revoked",
-        "token_expired",
-        "missing_scope",
-    ),
+    "invalid_auth",
+    "not_authed",
+    "account_inactive",
+    "token_revoked",
+    "token_expired",
+    "missing_scope",
     "not_allowed_token_type",
 )
 _PASSING: Final = (
@@ -174,7 +172,8 @@ class SlackServer:
         cursor = ""
         for _ in range(_MOST_PAGES):
             answer = self.call(method, limit=_PAGE, cursor=cursor, **query)
-            rows, more = answer.get(field), answer.get("response_metadata")
+            rows = answer.get(field)
+            more = answer.get("response_metadata")
             yield rows if isinstance(rows, list) else []
             cursor = (
                 str(more.get("next_cursor") or "") if isinstance(more, dict) else ""
@@ -211,7 +210,9 @@ class SlackServer:
     def look_around(self) -> None:
         """Ask for all users and channels, and join public channels if that is
         allowed."""
-        self.users, self.channels, may_join = {}, {}, True
+        self.users = {}
+        self.channels = {}
+        may_join = True
         for rows in self.pages("users.list", "members"):
             self.meet(rows)
         for rows in self.pages("conversations.list", "channels", types=_KINDS):
@@ -284,15 +285,18 @@ class SlackServer:
                 f"Slack lets no connection begin: {type(error).__name__}"
             ) from None
         _close(self._ending)
-        self._ending, self._socket = self._socket, begun
+        self._ending = self._socket
+        self._socket = begun
 
     def receive(self, seconds: float) -> None:
         """Take the events that come within so many seconds. The first of them
         ends the wait soon."""
-        end, is_short = monotonic() + seconds, False
+        end = monotonic() + seconds
+        is_short = False
         while len(self.events) < _MOST_EVENTS and (left := end - monotonic()) > 0:
             if self.events and not is_short:
-                end, is_short = min(end, monotonic() + _TOGETHER), True
+                end = min(end, monotonic() + _TOGETHER)
+                is_short = True
             elif self._ending is None:
                 self._read(self._socket, left)
             elif not self._read(self._ending, 0.0):
@@ -303,7 +307,8 @@ class SlackServer:
         for socket, id in self._owed:
             with suppress(ConnectionClosed):  # then Slack sends it again
                 socket.send(msgspec.json.encode({"envelope_id": id}).decode())
-        self._owed, self.events = [], []
+        self._owed = []
+        self.events = []
 
     def disconnect(self) -> None:
         """End the connections. Events that may not be stored stay."""

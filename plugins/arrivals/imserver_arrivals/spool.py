@@ -78,12 +78,14 @@ class Spool:
             self._file.seek(self._ends[-1])
             write_all(self._file, content)
             self._ends.append(self._ends[-1] + len(content))
-        self._run, self._size = [], 0
+        self._run = []
+        self._size = 0
 
     def _read_run(self, at: int, end: int) -> Iterator[Any]:
         file = self._file.fileno()
         while at < end:
-            piece, start = pread(file, min(_PIECE, end - at), at), 0
+            piece = pread(file, min(_PIECE, end - at), at)
+            start = 0
             while (content := start + _LENGTH.size) <= len(piece):
                 following = content + _LENGTH.unpack_from(piece, start)[0]
                 if following > len(piece):

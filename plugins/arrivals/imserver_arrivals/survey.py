@@ -73,7 +73,8 @@ def survey(
     ``has_bytes``: whether there are those of a file. ``done`` is called with
     the number of messages so far.
     """
-    result, problems = Survey(), archive.problems
+    result = Survey()
+    problems = archive.problems
     for record in archive.records():
         if isinstance(record, Person):
             known = result.people.get(record.id)
@@ -142,7 +143,8 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     """Let those be in a group who wrote in it, or else who joined or left it:
     without anybody its history would be lost. If it has no owner, the last of
     them is: they have read most of it, anyway."""
-    group, activity = result.groups[id], result.of_groups[id]
+    group = result.groups[id]
+    activity = result.of_groups[id]
     writers = sorted(activity.last, key=activity.last.__getitem__)
     others = {**activity.joined, **activity.seen}
     members = list(dict.fromkeys((*activity.members, *(writers or others))))
@@ -175,7 +177,8 @@ def _meet(result: Survey, id: str) -> None:
 
 def _refusal(result: Survey, record: Message | Change) -> str:
     """Why a record does not come; ``""``: it comes."""
-    what, group = record.__class__.__name__.lower(), result.groups.get(record.group)
+    what = record.__class__.__name__.lower()
+    group = result.groups.get(record.group)
     if group is None or not _is_id(record.person):
         return (
             f"{what} in an unknown group"

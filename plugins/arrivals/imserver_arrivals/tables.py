@@ -25,7 +25,8 @@ class Tables:
             file,
             getincrementaldecoder("utf-8-sig")("replace").decode,
         )
-        self._text, self._at = "", 0
+        self._text = ""
+        self._at = 0
         self._decode = json.JSONDecoder().raw_decode
         self.texts: dict[str, str] = {}
         """What has been read of the file beside tables, as far as it is
@@ -109,7 +110,8 @@ class Tables:
         if len(left) >= MOST_ROW:
             raise ValueError(f"a row of more than {MOST_ROW} characters")
         more = self._file.read(min(max(1 << 18, len(left)), MOST_ROW + 1))
-        self._text, self._at = left + self._text_of(more, not more), 0
+        self._text = left + self._text_of(more, not more)
+        self._at = 0
         return bool(more)
 
 

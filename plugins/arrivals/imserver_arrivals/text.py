@@ -62,10 +62,8 @@ def emoji_name(emoji: str) -> tuple[str, int]:
     """
     if len(emoji) > 2 and emoji[0] == emoji[-1] == ":":
         return emoji[1:-1], 0
-    names, tone = (
-        _names_of_emoji(),
-        next((tone for tone in _TONES if tone in emoji), ""),
-    )
+    names = _names_of_emoji()
+    tone = next((tone for tone in _TONES if tone in emoji), "")
     base = emoji.replace(tone, "", 1)
     name = next(
         (names[each] for each in (emoji, base, f"{base}\ufe0f") if each in names), ""
@@ -173,7 +171,8 @@ def attachments_in(value: object) -> Iterator[str]:
         if not isinstance(each, dict):
             continue
         texts = {key: text for key, text in each.items() if isinstance(text, str)}
-        title, link = texts.get("title", ""), texts.get("title_link", "")
+        title = texts.get("title", "")
+        link = texts.get("title_link", "")
         title = f"[{title}]({link})" if title and link else title
         lines = [
             texts.get("pretext"),

@@ -182,11 +182,13 @@ class MattermostWriter:
         begins it."""
         root: dict[str, Any] = {}
         replies: list[msgspec.Raw] = []
-        size, head = 0, ""
+        size = 0
+        head = ""
         for record in records:
             for post in self._posts(record):
                 if not root:
-                    root, head = post, record.group
+                    root = post
+                    head = record.group
                     continue
                 reply = encode(post)
                 if size + len(reply) > MOST_LINE_BYTES:
@@ -194,7 +196,9 @@ class MattermostWriter:
                     self._archive.problems.note(
                         "reply above the bytes of a line (leaves as a post)", group=head
                     )
-                    root, replies, size = post, [], 0
+                    root = post
+                    replies = []
+                    size = 0
                 else:
                     replies.append(msgspec.Raw(reply))
                     size += len(reply)
@@ -202,7 +206,8 @@ class MattermostWriter:
             yield self._line(root, replies, head)
 
     def _line(self, root: dict[str, Any], replies: list[msgspec.Raw], id: str) -> bytes:
-        group, kind = self._groups[id], "post"
+        group = self._groups[id]
+        kind = "post"
         if id in self._channels:
             where: dict[str, Any] = {"team": self._team, "channel": self._channels[id]}
         else:
@@ -224,7 +229,8 @@ class MattermostWriter:
             self._archive.problems.note(
                 "reply outside of a thread (leaves as a post)", group=record.group
             )
-        text, attachments = self._text(record.text), []
+        text = self._text(record.text)
+        attachments = []
         for file in record.files:
             if file.address or file.why or not file.id:
                 text = with_name(text, file)
@@ -263,7 +269,8 @@ class MattermostWriter:
                 f"updated the header to {text}",
             )
         for person in change.people:
-            name, own = self._names[person], person == change.person
+            name = self._names[person]
+            own = person == change.person
             if change.kind == "join":
                 kind = "system_join_channel" if own else "system_add_to_channel"
                 yield kind, {} if own else {"addedUsername": name}, f"{name} joined"

@@ -59,7 +59,8 @@ class SlackWriter:
     grow with them."""
 
     def __init__(self, archive: Archive, team: str) -> None:
-        self._archive, self._team = archive, team
+        self._archive = archive
+        self._team = team
         self._users: list[dict[str, Any]] = []
         self._taken, self._folders = set[str](), set[str]()
         self._groups: dict[str, Group] = {}
@@ -101,10 +102,8 @@ class SlackWriter:
                 id if is_direct else named(record.name, id, self._folders, r"\w-")
             )
         elif isinstance(record, Person):
-            id, name = (
-                _user(record.id),
-                named(login_of(record), record.id, self._taken, "a-z0-9._-"),
-            )
+            id = _user(record.id)
+            name = named(login_of(record), record.id, self._taken, "a-z0-9._-")
             profile = {
                 "real_name": record.nickname,
                 "display_name": record.nickname,

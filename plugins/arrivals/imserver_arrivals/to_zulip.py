@@ -51,7 +51,8 @@ class ZulipWriter:
     grow with them."""
 
     def __init__(self, archive: Archive, team: str) -> None:
-        self._archive, self._team = archive, team
+        self._archive = archive
+        self._team = team
         self._people: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, Group] = {}
         self._emoji: dict[str, int] = {}
@@ -66,10 +67,8 @@ class ZulipWriter:
         """Write everything. ``done`` is called with the number of threads so
         far. Raises OSError, and StorageUnavailable."""
         with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
-            messages, number = (
-                (line.content for line in spool.read() if not line.group),
-                0,
-            )
+            messages = (line.content for line in spool.read() if not line.group)
+            number = 0
             while part := list(islice(messages, 1000)):
                 number += 1
                 rows = [msgspec.json.decode(content) for content in part]
@@ -135,7 +134,8 @@ class ZulipWriter:
         if isinstance(record, Group):
             self._groups[record.id] = record
         elif isinstance(record, Emoji):
-            id = self._emoji[record.name] = len(self._emoji) + 1
+            id = len(self._emoji) + 1
+            self._emoji[record.name] = id
             self._files[f"emoji/{_REALM}/emoji/images/{id}.png"] = record.file
         else:
             id = (
@@ -187,10 +187,12 @@ class ZulipWriter:
         """The lines of a thread: its messages, with their reactions and
         files."""
         some = (each for each in records if isinstance(each, Message))
-        first, second = next(some, None), next(some, None)
+        first = next(some, None)
+        second = next(some, None)
         if first is None:
             return
-        topic, text = "", first.text
+        topic = ""
+        text = first.text
         if _is_channel(self._groups[first.group]):
             match = _TOPIC.match(text)
             topic = match[1].strip() if match else ""
@@ -199,12 +201,12 @@ class ZulipWriter:
             elif second is None:
                 topic = ""
             else:
-                topic = base = (
-                    " ".join(MARK.sub("", text).split())[:50].strip() or "thread"
-                )
+                topic = " ".join(MARK.sub("", text).split())[:50].strip() or "thread"
+                base = topic
                 number = 2
                 while (first.group, topic.lower()) in self._topics:
-                    topic, number = f"{base} ({number})", number + 1
+                    topic = f"{base} ({number})"
+                    number = number + 1
             if topic:
                 self._topics.add((first.group, topic.lower()))
         for message in chain(
@@ -213,7 +215,8 @@ class ZulipWriter:
             yield from self._message(message, topic)
 
     def _message(self, message: Message, topic: str) -> Iterator[Line]:
-        id, text = int(message.id), self._text(message.text)
+        id = int(message.id)
+        text = self._text(message.text)
         for file in message.files:
             if file.address or file.why or not file.id:
                 text = with_name(text, file)

@@ -79,7 +79,10 @@ class FileUploads:
         key: bytes,
         problems: Problems,
     ) -> None:
-        self._uploads, self._index, self._app, self._key = uploads, index, app, key
+        self._uploads = uploads
+        self._index = index
+        self._app = app
+        self._key = key
         self._problems = problems
         self.new = 0
         self.emoji = 0

@@ -112,9 +112,11 @@ def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") ->
     base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:56]
     if not base[:1].isalpha():
         base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:56]
-    name, number = base, 2
+    name = base
+    number = 2
     while name in taken:
-        name, number = f"{base}-{number}", number + 1
+        name = f"{base}-{number}"
+        number = number + 1
     taken.add(name)
     return name
 

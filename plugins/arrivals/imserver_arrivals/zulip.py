@@ -223,7 +223,8 @@ class Zulip:
         between them."""
         # what the second reading notes
         notes = Problems() if self._realm else self.problems
-        realm = self._realm = self._realm or _Realm(self)
+        realm = self._realm or _Realm(self)
+        self._realm = realm
         yield from realm.people.values()
         yield from realm.emoji
         yield from realm.groups()

@@ -46,7 +46,8 @@ class Site:
     def __init__(self, folder: Path, url: str = "") -> None:
         self.folder = folder
         self.config = folder / "imserver.yaml"
-        data, storage = {"data_dir": str(folder / "data")}, {"url": url} if url else {}
+        data = {"data_dir": str(folder / "data")}
+        storage = {"url": url} if url else {}
         folder.mkdir(exist_ok=True)
         self.settings: dict[str, Any] = {
             "server": data,

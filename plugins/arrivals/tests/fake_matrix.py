@@ -78,10 +78,8 @@ class Matrix(Server):
                     self.send(room, BOB, type, json.loads(body))
                 return {"event_id": room.events[-1][0]}
             case ["messages"]:
-                since, until = (
-                    int(query.get("to", "0")),
-                    int(query.get("from", self.now_ms)),
-                )
+                since = int(query.get("to", "0"))
+                until = int(query.get("from", self.now_ms))
                 events = [
                     each
                     for each in reversed(room.events)

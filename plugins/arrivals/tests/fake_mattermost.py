@@ -76,7 +76,8 @@ class Mattermost:
         return row["id"]
 
     def add_channel(self, name: str, people: list[str], type: str = "O") -> str:
-        id, team = id_of(f"channel {name}"), "" if type in "DG" else id_of("team dev")
+        id = id_of(f"channel {name}")
+        team = "" if type in "DG" else id_of("team dev")
         row = {
             "id": id,
             "team_id": team,
@@ -101,7 +102,8 @@ class Mattermost:
     ) -> str:
         """Somebody posts; the id of the post."""
         with self.lock:
-            at, where = self.now(), id_of(f"channel {channel}")
+            at = self.now()
+            where = id_of(f"channel {channel}")
             id = more.get("id") or id_of(f"post {next(self._numbers)}")
             row = {
                 "id": id,
@@ -137,7 +139,8 @@ class Mattermost:
 
     def edit(self, id: str, text: str) -> None:
         with self.lock:
-            row, at = self.posts[id], self.now()
+            row = self.posts[id]
+            at = self.now()
             old = {
                 **row,
                 "id": id_of(f"old {at}"),
@@ -151,7 +154,8 @@ class Mattermost:
 
     def delete(self, id: str) -> None:
         with self.lock:
-            row, at = self.posts[id], self.now()
+            row = self.posts[id]
+            at = self.now()
             for each in (
                 row,
                 *(each for each in self.posts.values() if each["root_id"] == id),
@@ -285,9 +289,11 @@ class Mattermost:
     def start(self) -> None:
         """Listen; after a stop, at the same port."""
         server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        server.daemon_threads, server.fake = True, self  # type: ignore[attr-defined]
+        server.daemon_threads = True
+        server.fake = self  # type: ignore[attr-defined]
         server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a killed client
-        self._server, self._port = server, server.server_port
+        self._server = server
+        self._port = server.server_port
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:

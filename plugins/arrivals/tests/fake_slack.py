@@ -18,8 +18,12 @@ from archives.slack import PNG
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
-APP, BOT = "xapp-1-app", "xoxb-2-bot"
-ANN, BOB, CAT, ROBOT = "U0000ANN", "U0000BOB", "U0000CAT", "U000ROBOT"
+APP = "xapp-1-app"
+BOT = "xoxb-2-bot"
+ANN = "U0000ANN"
+BOB = "U0000BOB"
+CAT = "U0000CAT"
+ROBOT = "U000ROBOT"
 TEA = "C0000TEA"
 Row = dict[str, Any]
 
@@ -64,7 +68,8 @@ class FakeSlack:
         """Envelopes that nobody has acknowledged."""
         self.sockets: list[ServerConnection] = []
         self.changed = Condition()
-        self._numbers, self._last = count(1), 0.0
+        self._numbers = count(1)
+        self._last = 0.0
         self.address = self._ws = ""
         self.make_channel(TEA, "tea", [ANN, BOB, CAT, ROBOT], is_silent=True)
 
@@ -289,10 +294,8 @@ class FakeSlack:
         return {"ok": True, **work(query)}
 
     def _pages(self, field: str, rows: list[Any], query: Row) -> Row:
-        start, size = (
-            int(query.get("cursor") or 0),
-            min(int(query.get("limit") or 100), self.page),
-        )
+        start = int(query.get("cursor") or 0)
+        size = min(int(query.get("limit") or 100), self.page)
         more = str(start + size) if start + size < len(rows) else ""
         page = rows[start : start + size]
         return {
@@ -350,7 +353,8 @@ class FakeSlack:
         return self._pages("messages", rows, query)
 
     def _conversations_replies(self, query: Row) -> Row:
-        oldest, ts = float(query.get("oldest") or 0), query["ts"]
+        oldest = float(query.get("oldest") or 0)
+        ts = query["ts"]
         rows = [
             each
             for each in self.messages[query["channel"]]
@@ -375,7 +379,8 @@ class FakeSlack:
         self, method: str, target: str, body: bytes, headers: Any
     ) -> tuple[int, Row, bytes]:
         """Status, headers and body of an answer."""
-        url, token = urlsplit(target), headers.get("Authorization") or ""
+        url = urlsplit(target)
+        token = headers.get("Authorization") or ""
         folder, _, name = url.path.lstrip("/").partition("/")
         if folder == "files":
             is_known = token == f"Bearer {BOT}"

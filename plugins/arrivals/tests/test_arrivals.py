@@ -55,12 +55,11 @@ FORMATS: dict[str, Callable[[Path, int], object]] = {
 
 def compare(site: Site, path: Path, name: str) -> None:
     """Each record of an archive is in the log once, and nothing else."""
-    archive, entries = archive_of(path, name), site.entries()
+    archive = archive_of(path, name)
+    entries = site.entries()
     messages = [each for each in entries if each.kind == "message"]
-    ids, texts = (
-        {each.id: each for each in messages},
-        Counter(each.client_msg_id for each in messages),
-    )
+    ids = {each.id: each for each in messages}
+    texts = Counter(each.client_msg_id for each in messages)
     own = {each.client_msg_id: each for each in messages}
     assert texts.most_common(1)[0][1] == 1
     parts = 0
@@ -138,7 +137,8 @@ def contents(site: Site) -> Iterator[tuple[object, ...]]:
     secret of the site is in."""
     for each in site.entries():
         body = re.sub(rb"/uploads/[^/\"]+", b"", each.body)
-        own_id, about = each.client_msg_id, (each.conversation, each.about, each.thread)
+        own_id = each.client_msg_id
+        about = (each.conversation, each.about, each.thread)
         yield (
             own_id,
             each.kind,
@@ -242,7 +242,8 @@ def test_marks_are_names_and_links_to_what_has_come(site: Site) -> None:
 
 
 def test_a_later_archive_brings_edits_and_takes_back(site: Site) -> None:
-    photo, hot = File("f", "f.png"), Reaction("bob", "🔥")
+    photo = File("f", "f.png")
+    hot = Reaction("bob", "🔥")
     before = (
         said("1", "one", 5, reactions=[hot]),
         said("2", "two", 6, files=[photo]),
@@ -288,10 +289,8 @@ def test_a_later_archive_brings_edits_and_takes_back(site: Site) -> None:
 
 
 def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:
-    person, group = (
-        Person("ann", "Ann", "ann", avatar="a"),
-        Group("1", "open", "tea", members=[Member("ann")], avatar="g"),
-    )
+    person = Person("ann", "Ann", "ann", avatar="a")
+    group = Group("1", "open", "tea", members=[Member("ann")], avatar="g")
     emoji = [Emoji("party", "e"), Emoji("Not Possible", "e"), Emoji("lost", "x")]
     made = Made(
         person,
@@ -315,7 +314,8 @@ def test_a_repeated_import_leaves_no_file_of_a_killed_one(
 ) -> None:
     """A process that is killed leaves what is in the folder while a file is
     read: before its row is stored, or after that."""
-    folder, left = site.folder / "data" / "uploads", dict[Path, bytes]()
+    folder = site.folder / "data" / "uploads"
+    left = dict[Path, bytes]()
 
     class Watched(BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -395,15 +395,13 @@ def test_whoever_wrote_in_a_group_without_members_is_in_it(site: Site) -> None:
     left = Group("1", "closed", "left")
     path = site.folder / "report.csv"
     made = Made(
-        *(
-            ANN,
-            BOB,
-            CAT,
-            BOT,
-            left,
-            Group("2", "open", "joined"),
-            Group("3", "open", "empty"),
-        ),
+        ANN,
+        BOB,
+        CAT,
+        BOT,
+        left,
+        Group("2", "open", "joined"),
+        Group("3", "open", "empty"),
         said("1", "one", 5, reactions=[Reaction("cat", "🔥")]),
         Message("2", "1", "bob", 6, "two"),
         Change("l", "1", "ann", 7, "leave", ["ann"]),
@@ -432,7 +430,8 @@ def roles_in(site: Site) -> list[dict[str, str]]:
     """For each group, the role of each member there, by the id of the person
     there."""
     with site.store() as store:
-        log, names = store.part(MessageLog), dict[str, str]()
+        log = store.part(MessageLog)
+        names = dict[str, str]()
         for subject, account in store.rows("SELECT subject, account FROM oauth_link"):
             names[str(account)] = text_of(subject)
         ids = [
@@ -544,7 +543,8 @@ def test_people_get_their_links_by_mail(site: Site, sink: Sink) -> None:
 
 
 def test_the_spool_sorts_by_time_and_keeps_the_order_of_the_same_time() -> None:
-    spool, dice = Spool(), random.Random(3)
+    spool = Spool()
+    dice = random.Random(3)
     times = [dice.randrange(50) for _ in range(300)]
     for number, moment in enumerate(times):
         spool.add(

@@ -155,7 +155,8 @@ def compare_groups(before: Seen, after: Seen) -> None:
     """Equal but for: a direct conversation of several people becomes a group of
     those who are invited, as does one that is archived, which its writers may
     read; conversations of two have no description; each group has an owner."""
-    there, back = before.of_groups(), after.of_groups()
+    there = before.of_groups()
+    back = after.of_groups()
     assert there.keys() == back.keys()
     for name, row in there.items():
         if row["kind"] == "direct":
@@ -244,7 +245,8 @@ def test_zulip(tmp_path: Path, site: Site) -> None:
 def written(
     folder: Path, *records: Any, name: str = "mattermost"
 ) -> tuple[Made, Archive]:
-    made, path = Made(ANN, BOB, ROOM, *records), folder / "out.zip"
+    made = Made(ANN, BOB, ROOM, *records)
+    path = folder / "out.zip"
     made.files = {"picture": b"picture", "f": b"text"}
     with ZipFile(path, "w") as target:
         WRITERS[name](made, "gochat").write(target, lambda count: count)
@@ -280,18 +282,14 @@ def test_mattermost_takes_what_it_has_names_for(tmp_path: Path) -> None:
     )
     people = {each.id: each for each in read.records() if isinstance(each, Person)}
     assert [(each.id, each.nickname, each.email) for each in people.values()] == [
-        *(
-            ("ann", "Ann", "ann@example.org"),
-            ("bob", "Bob", "bob@example.org"),
-            ("ann-2", "Ann", ""),
-        )
+        ("ann", "Ann", "ann@example.org"),
+        ("bob", "Bob", "bob@example.org"),
+        ("ann-2", "Ann", ""),
     ]
     groups = [each for each in read.records() if isinstance(each, Group)]
     assert [(each.id, each.kind, each.name) for each in groups[:2]] == [
-        *(
-            ("gochat/tea-cake", "open", "Tea & Cake"),
-            ("gochat/tea-cake-2", "closed", "tea-cake"),
-        )
+        ("gochat/tea-cake", "open", "Tea & Cake"),
+        ("gochat/tea-cake-2", "closed", "tea-cake"),
     ]
     assert groups[2].members == [Member("bob")]
     first, second = (each for each in read.records() if isinstance(each, Message))
@@ -311,7 +309,8 @@ def test_direct_channels_of_mattermost_have_both_lists_of_members(
 ) -> None:
     """Importers up to 2023 need ``members`` (mattermost/mattermost-server
     0276a69f0c, app/import_validators.go, validateDirectChannelImportData)."""
-    pair, alone = [Member("1", read_ms=5), Member("2")], [Member("2")]
+    pair = [Member("1", read_ms=5), Member("2")]
+    alone = [Member("2")]
     written(
         tmp_path,
         Group("8", "direct", members=pair),
@@ -430,7 +429,8 @@ def test_slack_has_changes_pins_files_and_replies_in_both_places(
     assert (second.thread, second.also, second.is_edited) == (first.id, True, True)
     assert [pin.message for pin in room.pins] == [first.id]
     assert [(each.person, each.emoji) for each in third.reactions] == [
-        *(("U00000002", "👍🏿"), ("U00000001", "👍🏿"))
+        ("U00000002", "👍🏿"),
+        ("U00000001", "👍🏿"),
     ]
     changes = [each for each in read.records() if isinstance(each, Change)]
     assert [(each.kind, each.person, *each.people, each.text) for each in changes] == [
@@ -480,7 +480,7 @@ def test_zulip_has_a_topic_for_each_thread(tmp_path: Path) -> None:
     assert messages["20"].text.partition("\n")[2] == f"{text}\ngone.png"
     assert [
         (each.name, read.open(each.id) is None) for each in messages["20"].files
-    ] == [*(("../b [1].txt", False),)]
+    ] == [("../b [1].txt", False)]
     assert (
         messages["21"].thread,
         messages["21"].is_edited,
@@ -508,7 +508,8 @@ def test_zulip_has_a_topic_for_each_thread(tmp_path: Path) -> None:
 
 def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
     with site.store() as store:
-        accounts, log = AccountStore(store), store.part(MessageLog)
+        accounts = AccountStore(store)
+        log = store.part(MessageLog)
         ann, bob = (
             accounts.add(Account(0, APP, "", name, name=name), "").user
             for name in ("ann", "bob")
@@ -564,11 +565,9 @@ def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
         (each.kind, each.person, *(each.people or [each.text])) for each in seen.changes
     ]
     assert sorted(changes) == [
-        *(
-            ("description", "ann", "For all"),
-            ("leave", "ann", "bob"),
-            ("name", "ann", "Hall"),
-        )
+        ("description", "ann", "For all"),
+        ("leave", "ann", "bob"),
+        ("name", "ann", "Hall"),
     ]
 
 

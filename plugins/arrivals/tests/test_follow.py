@@ -51,7 +51,8 @@ class Command:
     """The command, which runs. ``output``: what it has said."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", file: Path) -> None:
-        self.process, self._file = process, file
+        self.process = process
+        self._file = file
 
     @property
     def output(self) -> str:
@@ -136,7 +137,8 @@ def say(site: Site, text: str, **more: Any) -> None:
     """Somebody writes here, in the group of the room if nothing else is
     said."""
     with site.log() as log:
-        key, where = f"own.{text}", {"sender": "1", "conversation": 1, **more}
+        key = f"own.{text}"
+        where = {"sender": "1", "conversation": 1, **more}
         draft = Draft(body=text.encode(), time_ms=int(time.time() * 1000), **where)
         log.import_past(APP, [key], lambda past: past.append(key, draft))
 
@@ -155,7 +157,8 @@ def test_what_is_said_there_is_heard_here_at_once_and_answered(
     fake: Mattermost, tmp_path: Path, installed: dict[str, str], number: int
 ) -> None:
     with plug_ins.running(tmp_path, installed, number, CONFIG) as servers:
-        first, last = servers[0], servers[-1]
+        first = servers[0]
+        last = servers[-1]
         zoe = User.register(first, APP, key=KEY, nickname="Zoe")
         with following(fake, first.config_file, installed, *back(fake)) as command:
             (group,) = eventually(lambda: zoe.get("groups/open")["groups"], SECONDS)
@@ -164,7 +167,8 @@ def test_what_is_said_there_is_heard_here_at_once_and_answered(
                 last.ws_url, APP, zoe.user, token=zoe.token, cursor=None
             ) as messenger:
                 entries = entries_of(messenger)
-                began, post = time.monotonic(), fake.post("bob", "hello")
+                began = time.monotonic()
+                post = fake.post("bob", "hello")
                 entry = next(each for each in entries if each.text == "hello")
                 print(f"heard after {time.monotonic() - began:.2f} s")
                 fake.edit(post, "hello again")
@@ -195,10 +199,8 @@ def test_killed_anywhere_each_message_is_once_on_both_sides(
 ) -> None:
     fake.post("bob", "before")
     site.run(fake.export(tmp_path / "export"))
-    theirs, ours = (
-        [f"theirs {number}" for number in range(12)],
-        [f"ours {number}" for number in range(6)],
-    )
+    theirs = [f"theirs {number}" for number in range(12)]
+    ours = [f"ours {number}" for number in range(6)]
     options = back(fake)
     with following(fake, site.config, installed, *options) as command:
         command.says("following")

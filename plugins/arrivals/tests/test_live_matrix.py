@@ -121,7 +121,8 @@ def test_what_is_said_has_the_ids_and_contents_of_an_export(
 def test_what_happens_to_messages_of_earlier_rounds(version: str) -> None:
     with running(Matrix(version)) as fake:
         room = fake.room(ANN, "tea", BOB)
-        first, second = fake.say(room, ANN, "frist"), fake.say(room, BOB, "second")
+        first = fake.say(room, ANN, "frist")
+        second = fake.say(room, BOB, "second")
         follower = Follower(fake)
         follower.round()
         fake.edit(room, ANN, first, "first")
@@ -300,7 +301,8 @@ def test_strange_answers_are_one_line(
 ) -> None:
     fake.edit(room, ANN, "$other", "text")
     fake.answers[path] = answer
-    follower, said = Follower(fake, "@0"), list[str]()
+    follower = Follower(fake, "@0")
+    said = list[str]()
     for _ in range(2):
         with TemporaryDirectory() as name, catching(said):
             follower.cursor = follower.live.write(Path(name), follower.cursor, 0.0)

@@ -115,7 +115,8 @@ def test_what_is_posted_has_the_ids_and_contents_of_an_export(
     fake.add_channel("talk", ["ann", "bob", "follower"], "G")
     fake.post("ann", "psst", "talk")
     follower = Follower(fake)
-    came, there = messages(follower.look()), exported(fake, tmp_path / "export")
+    came = messages(follower.look())
+    there = exported(fake, tmp_path / "export")
     follower.live.close()
     assert list(came) == list(there)
     assert [

@@ -44,7 +44,9 @@ class Follower:
 
     def __init__(self, slack: FakeSlack, folder: Path, cursor: str = "") -> None:
         self._folders = (folder / str(number) for number in count())
-        self._slack, self.cursor, self.archive = slack, cursor, folder
+        self._slack = slack
+        self.cursor = cursor
+        self.archive = folder
         self.live = self._begin()
 
     def _begin(self) -> LiveSlack:
@@ -121,7 +123,8 @@ def test_what_is_said_comes_with_who_is_there(
 
 
 def test_edits_deletions_and_reactions(slack: FakeSlack, follower: Follower) -> None:
-    first, second = slack.say("first"), slack.say("second", BOB)
+    first = slack.say("first")
+    second = slack.say("second", BOB)
     follower.rounds(lambda records: len(messages(records)) == 2)
     slack.edit(first, "better")
     slack.react(second, "tada")

@@ -203,7 +203,11 @@ def test_edits_reactions_and_threads_find_their_message(
     messages = {message.id: message for message in records[Message]}
     assert [*messages] == [first, reply, quoted]
     assert messages[first] == Message(
-        *(first, room.id, ANN, messages[first].time_ms, "first"),
+        first,
+        room.id,
+        ANN,
+        messages[first].time_ms,
+        "first",
         is_edited=True,
         reactions=[Reaction(BOB, "👍")],
         files=[],
@@ -225,7 +229,8 @@ def test_rooms_are_groups_with_members_roles_pins_and_positions(
     server: Server, tmp_path: Path
 ) -> None:
     room = server.room(ANN, "first", BOB, CAT, FAR)
-    first, second = server.say(room, BOB, "one"), server.say(room, BOB, "two")
+    first = server.say(room, BOB, "one")
+    second = server.say(room, BOB, "two")
     state = {"state_key": ""}
     server.send(room, ANN, "m.room.name", {"name": "tea"}, **state)
     server.send(room, ANN, "m.room.topic", {"topic": "All of tea"}, **state)
@@ -239,19 +244,15 @@ def test_rooms_are_groups_with_members_roles_pins_and_positions(
     server.member(room, BOB, CAT, "ban")
     server.export(tmp_path / "ann", ANN, read={room.id: first})
     archive, records = read(tmp_path)
-    group, times = (
-        records[Group][0],
-        {message.id: message.time_ms for message in records[Message]},
-    )
+    group = records[Group][0]
+    times = {message.id: message.time_ms for message in records[Message]}
     assert group == Group(
-        *(
-            room.id,
-            "open",
-            "tea",
-            "All of tea",
-            ANN,
-            room.events[0][1]["origin_server_ts"],
-        ),
+        room.id,
+        "open",
+        "tea",
+        "All of tea",
+        ANN,
+        room.events[0][1]["origin_server_ts"],
         members=[Member(ANN, "owner", times[first]), Member(BOB, "admin"), Member(FAR)],
         pins=[Pin(second, BOB, pinned_ms)],
         avatar=avatar["url"],
@@ -270,14 +271,10 @@ def test_rooms_are_groups_with_members_roles_pins_and_positions(
 
 
 def test_kinds_of_rooms(server: Server, tmp_path: Path) -> None:
-    closed, direct = (
-        server.room(ANN, "closed", BOB, public=False),
-        server.room(ANN, "", BOB, public=False),
-    )
-    asked, several = (
-        server.room(ANN, "", public=False),
-        server.room(ANN, "", BOB, CAT, public=False),
-    )
+    closed = server.room(ANN, "closed", BOB, public=False)
+    direct = server.room(ANN, "", BOB, public=False)
+    asked = server.room(ANN, "", public=False)
+    several = server.room(ANN, "", BOB, CAT, public=False)
     server.member(asked, ANN, BOB, "invite", is_direct=True)
     server.room(ANN, "a space", type="m.space")
     old = server.room(ANN, "old")
@@ -473,7 +470,8 @@ def test_links_to_messages_are_marks(
 def test_polls_stickers_files_and_own_emoji(
     server: Server, room: Room, tmp_path: Path
 ) -> None:
-    ours, theirs = write_media(tmp_path, "AbCdEf"), "mxc://far.example/AbCdEf"
+    ours = write_media(tmp_path, "AbCdEf")
+    theirs = "mxc://far.example/AbCdEf"
     answers = [
         {
             "m.id": "1",
@@ -533,7 +531,8 @@ def test_exports_of_several_users_are_merged(
 ) -> None:
     """Each sees a part. What one export has without its content was deleted,
     wherever it still is."""
-    first, gone = server.say(room, ANN, "first"), server.say(room, ANN, "gone")
+    first = server.say(room, ANN, "first")
+    gone = server.say(room, ANN, "gone")
     server.export(tmp_path / "ann", ANN)
     server.redact(room, ANN, gone)
     last = server.say(room, BOB, "last")
@@ -557,7 +556,8 @@ def test_exports_of_several_users_are_merged(
 
 def test_only_those_who_may_redact(server: Server, room: Room, tmp_path: Path) -> None:
     """An old server has written what was redacted whole."""
-    by_another, by_admin = server.say(room, ANN, "stays"), server.say(room, BOB, "goes")
+    by_another = server.say(room, ANN, "stays")
+    by_admin = server.say(room, BOB, "goes")
     server.send(room, BOB, "m.room.redaction", {}, redacts=by_another)
     server.send(room, ANN, "m.room.redaction", {}, redacts=by_admin)
     assert texts_of(server.export(tmp_path, ANN)) == ["stays"]

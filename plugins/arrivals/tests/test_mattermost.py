@@ -67,7 +67,9 @@ def of(archive: Mattermost, kind: type[Any]) -> list[Any]:
 @pytest.mark.parametrize("name", ["export.zip", "export"])
 def test_all_that_an_export_has_becomes_records(tmp_path: Path, name: str) -> None:
     written = write(tmp_path / name, seed=3)
-    archive, counts, ids = Mattermost(tmp_path / name), Counter[str](), set()
+    archive = Mattermost(tmp_path / name)
+    counts = Counter[str]()
+    ids = set()
     for record in archive.records():
         if isinstance(record, Message):
             ids.add(record.id)
@@ -317,10 +319,12 @@ def test_changes(
 def test_a_later_export_gives_what_it_has_in_common_the_same_ids(
     tmp_path: Path,
 ) -> None:
-    first, later = tmp_path / "first", tmp_path / "later"
+    first = tmp_path / "first"
+    later = tmp_path / "later"
     first.mkdir()
     later.mkdir()
-    twin, reply = post("one"), post("reply", BEGIN + 9)["post"]
+    twin = post("one")
+    reply = post("reply", BEGIN + 9)["post"]
     before = of(
         export(first, twin, post("two"), post("x", BEGIN + 1, replies=[reply, reply])),
         Message,
@@ -349,10 +353,12 @@ def test_a_later_export_gives_what_it_has_in_common_the_same_ids(
 def test_lines_that_stand_twice_come_once(tmp_path: Path) -> None:
     """As in an export that was written behind another one: the second has
     more."""
-    twice, once = tmp_path / "twice", tmp_path / "once"
+    twice = tmp_path / "twice"
+    once = tmp_path / "once"
     twice.mkdir()
     once.mkdir()
-    reply, thumb = post("reply", BEGIN + 9)["post"], {"user": "bob", "emoji_name": "+1"}
+    reply = post("reply", BEGIN + 9)["post"]
+    thumb = {"user": "bob", "emoji_name": "+1"}
     direct = {
         "channel_members": ["ann", "bob"],
         "user": "ann",
@@ -360,17 +366,13 @@ def test_lines_that_stand_twice_come_once(tmp_path: Path) -> None:
         "message": "hi",
     }
     lines = [
-        *(
-            {"type": "user", "user": {"username": "carl"}},
-            {"type": "bot", "bot": {"username": "helper"}},
-        ),
+        {"type": "user", "user": {"username": "carl"}},
+        {"type": "bot", "bot": {"username": "helper"}},
         {"type": "direct_channel", "direct_channel": {"members": ["ann", "bob"]}},
-        *(
-            post("one"),
-            post("two"),
-            post("two"),
-            post("joined", BEGIN + 5, type="system_join_channel"),
-        ),
+        post("one"),
+        post("two"),
+        post("two"),
+        post("joined", BEGIN + 5, type="system_join_channel"),
         post(
             "root", BEGIN + 1, is_pinned=True, reactions=[thumb], replies=[reply, reply]
         ),
@@ -383,8 +385,10 @@ def test_lines_that_stand_twice_come_once(tmp_path: Path) -> None:
         ),
     ]
     more.append(post("two", reactions=[thumb]))
-    first, archive = export(once, *lines), export(twice, *lines, *more)
-    expected, records = list(first.records()), list(archive.records())
+    first = export(once, *lines)
+    archive = export(twice, *lines, *more)
+    expected = list(first.records())
+    records = list(archive.records())
     late = [each for each in records if each not in expected]
     assert [(each.text, len(each.reactions)) for each in late] == [
         ("late", 0),
@@ -461,7 +465,8 @@ def test_what_is_broken_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_file_that_ends_early_gives_what_is_before_its_end(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole.zip", tmp_path / "broken.zip"
+    whole = tmp_path / "whole.zip"
+    broken = tmp_path / "broken.zip"
     write(whole, posts=4000)
     content = bytearray(whole.read_bytes())
     with ZipFile(whole) as archive:

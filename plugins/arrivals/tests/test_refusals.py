@@ -110,11 +110,9 @@ def test_links_and_archives_are_in_files_that_nobody_else_may_read(
 ) -> None:
     """Also where a file is there that others may read, or have open."""
     archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
-    links, part, other = (
-        tmp_path / "links.csv",
-        tmp_path / "out.zip.part",
-        tmp_path / "other.csv",
-    )
+    links = tmp_path / "links.csv"
+    part = tmp_path / "out.zip.part"
+    other = tmp_path / "other.csv"
     for path in (links, part):
         path.write_text("", encoding="utf-8")
         path.chmod(0o644)

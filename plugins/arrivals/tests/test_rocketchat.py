@@ -95,7 +95,9 @@ def test_each_field_of_a_dump_becomes_a_record(tmp_path: Path) -> None:
     dump = make(7, 400)
     archive = RocketChat(dump.write(tmp_path))
     kinds = read(archive)
-    people, groups, messages = kinds[Person], kinds[Group], kinds[Message]
+    people = kinds[Person]
+    groups = kinds[Group]
+    messages = kinds[Message]
     assert people["user0"] == Person(
         "user0", "Ann", "ann", "ann@example.org", "avatars/avatar1"
     )
@@ -116,10 +118,14 @@ def test_each_field_of_a_dump_becomes_a_record(tmp_path: Path) -> None:
     }
     room = groups["room1"]
     assert (room.name, room.description, room.creator, room.avatar) == (
-        *("Room 1", "About ~~1~~", "user1", "avatars/avatar2"),
+        "Room 1",
+        "About ~~1~~",
+        "user1",
+        "avatars/avatar2",
     )
     assert (room.created_ms, groups["room2"].is_archived) == ((BEGIN - 3) * 1000, True)
-    last_ms, seen_ms = (BEGIN + 99_999) * 1000, (BEGIN + 200) * 1000
+    last_ms = (BEGIN + 99_999) * 1000
+    seen_ms = (BEGIN + 200) * 1000
     assert list(room.members[:4]) == [
         Member("user0", "owner", last_ms),
         Member("user1", "admin", seen_ms),
@@ -427,10 +433,8 @@ def test_what_is_broken_is_noted_and_the_rest_is_read(tmp_path: Path) -> None:
 
 
 def test_a_cut_dump_is_read_up_to_there(tmp_path: Path) -> None:
-    folder, path = (
-        make(3, 50).write(tmp_path / "a"),
-        make(3, 50).archive(tmp_path / "b", size=20),
-    )
+    folder = make(3, 50).write(tmp_path / "a")
+    path = make(3, 50).archive(tmp_path / "b", size=20)
     file = folder / "dump" / "rocketchat" / "rocketchat_message.bson"
     file.write_bytes(file.read_bytes()[:-5])
     archive = RocketChat(folder)

@@ -63,7 +63,9 @@ def small(*messages: dict[str, Any], **lists: Any) -> Workspace:
     return made
 
 
-ANN, BOB, CAT = "U00000000", "U00000001", "U00000002"
+ANN = "U00000000"
+BOB = "U00000001"
+CAT = "U00000002"
 
 
 def imported(site: Site, path: Path, *options: str) -> list[Entry]:
@@ -88,10 +90,8 @@ def test_events_of_the_api_are_edits_and_removals(write: Write) -> None:
         "ts": third,
     }
     inner = {"subtype": "message_changed", "message": changed, "ts": first}
-    removed, left = (
-        {"user": BOB, "ts": second},
-        {"user": CAT, "text": "third", "ts": third},
-    )
+    removed = {"user": BOB, "ts": second}
+    left = {"user": CAT, "text": "third", "ts": third}
     export = SlackExport(
         write(
             small(
@@ -177,7 +177,8 @@ def test_a_later_export_adds_what_is_new(site: Site, write: Write) -> None:
     with site.log() as log:
         entries = site.entries()
         members = log.conversations.members(APP, 1, "", 10)
-    old, new = entries[1], entries[-2]
+    old = entries[1]
+    new = entries[-2]
     assert [(each.emoji, each.count) for each in old.reactions] == [("🎉", 2)]
     assert (new.kind, new.body, new.about) == ("message", b"new", old.id) or entries[
         -3
@@ -215,7 +216,8 @@ def test_events_change_groups_as_they_were(site: Site, write: Write) -> None:
 
 
 def test_people_claim_their_accounts_by_a_link(site: Site, write: Write) -> None:
-    path, links = write(small({"text": "hello"}), "export"), site.folder / "links.csv"
+    path = write(small({"text": "hello"}), "export")
+    links = site.folder / "links.csv"
     site.run(path, "--links", str(links))
     assert links.stat().st_mode & 0o077 == 0
     rows = list(csv.DictReader(links.read_text(encoding="utf-8").splitlines()))

@@ -90,7 +90,9 @@ def written(export: Export, *texts: str) -> list[Message]:
 def test_each_field_of_an_export_becomes_a_record(export: Export) -> None:
     archive = Zulip(export.folder)
     kinds = by_kind(archive)
-    people, groups, messages = kinds[Person], kinds[Group], kinds[Message]
+    people = kinds[Person]
+    groups = kinds[Group]
+    messages = kinds[Message]
     avatar = f"avatars/{REALM}/{'e' * 40}-medium.png"
     assert people["10"] == Person("10", "Ann", email="ann@example.org", avatar=avatar)
     assert [people[id].why for id in ("19", "20", "21", "5")] == [
@@ -214,10 +216,8 @@ def test_who_has_not_read_a_message_has_read_what_is_before_it(export: Export) -
 def test_a_packed_export_has_the_same_records_each_time(
     export: Export, tmp_path: Path
 ) -> None:
-    folder, packed = (
-        Zulip(export.folder),
-        Zulip(export.pack(tmp_path / "export.tar.gz")),
-    )
+    folder = Zulip(export.folder)
+    packed = Zulip(export.pack(tmp_path / "export.tar.gz"))
     export.put("messages-000002.json", b"{")
     records = list(folder.records())
     assert records == list(packed.records()) == list(packed.records())

@@ -19,8 +19,11 @@ from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpRequest, HttpResponse
 from imserver.plugin.messages import Draft, Entry
 
-NEXT, CLOSED, UP_TO_DATE = "Stream-Next-Offset", "Stream-Closed", "Stream-Up-To-Date"
-CURSOR, ENCODING = "Stream-Cursor", "Stream-SSE-Data-Encoding"
+NEXT = "Stream-Next-Offset"
+CLOSED = "Stream-Closed"
+UP_TO_DATE = "Stream-Up-To-Date"
+CURSOR = "Stream-Cursor"
+ENCODING = "Stream-SSE-Data-Encoding"
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
 END: Final = "closed"
@@ -175,7 +178,8 @@ class Wish(Struct, frozen=True):
         except ValueError:
             raise bad(400, "the query has too many fields") from None
         values = dict(pairs)
-        offset, live = values.get("offset"), values.get("live", "")
+        offset = values.get("offset")
+        live = values.get("live", "")
         if sum(name == "offset" for name, _ in pairs) > 1:
             raise bad(400, "there is more than one offset")
         if live not in ("", "long-poll", "sse"):

@@ -91,7 +91,8 @@ class StreamReader(Service):
                 return segments
             shared = Segment(parent.name, parent.begins, parent.end).until(limit)
             segments = ([] if shared is None else [shared]) + segments
-            row, limit = parent, min(limit, parent.empty)
+            row = parent
+            limit = min(limit, parent.empty)
         raise bad(400, f"a chain has at most {MOST_FORKS} streams")
 
     def tail(self, row: StreamRow) -> Offset:
@@ -108,14 +109,13 @@ class StreamReader(Service):
         """Read a stream from an offset: about ``most`` bytes. Raises
         ApiProblem: entries behind the offset have expired, or others of the
         app, which may have been of it."""
-        as_json, chunks, end, size = (
-            protocol.is_json(row.content_type),
-            list[Chunk](),
-            offset,
-            0,
-        )
+        as_json = protocol.is_json(row.content_type)
+        chunks = list[Chunk]()
+        end = offset
+        size = 0
         for segment in self.segments(row):
-            more, after = True, max(offset[0], segment.low)
+            more = True
+            after = max(offset[0], segment.low)
             while more and after < segment.high:
                 page = self._rows.log.channel_page(
                     row.app, segment.channel, after, PAGE
@@ -133,7 +133,8 @@ class StreamReader(Service):
                         continue
                     if chunk := _chunk_of(entry, offset, segment, as_json):
                         chunks.append(chunk)
-                        end, size = chunk.end, size + len(chunk.data)
+                        end = chunk.end
+                        size = size + len(chunk.data)
                     if size >= most:
                         return Page(chunks, end, False)
         # An entry may have been stored since: the end is that of the page.
@@ -149,7 +150,8 @@ class StreamReader(Service):
         chunks = self.read(source, at, 1).chunks
         if not chunks:
             raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
-        id, whole = chunks[0].entry.id, chunks[0].whole
+        id = chunks[0].entry.id
+        whole = chunks[0].whole
         begin = at[1] if at[0] == id - 1 else 0
         if begin + sub > whole:
             raise bad(
@@ -168,9 +170,11 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
     entry of a closed one. Where all of it has expired, the end moves on, so
     that a reader there is never before what expires."""
     if row.is_closed:
-        last, end = page.entries[0].id if page.entries else 0, row.closed_at
+        last = page.entries[0].id if page.entries else 0
+        end = row.closed_at
     else:
-        last, end = page.last, page.extent.head
+        last = page.last
+        end = page.extent.head
     tail = (last, 0) if last > row.begins else row.empty
     return tail if tail[0] >= page.extent.floor else max(tail, (end, 0))
 

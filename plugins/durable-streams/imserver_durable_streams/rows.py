@@ -22,7 +22,9 @@ from imserver.plugin.storage import (
 
 from .protocol import JSON, Offset, Producer, plain_type
 
-LIVE, DELETED, GONE = 0, 1, 2
+LIVE = 0
+DELETED = 1
+GONE = 2
 """States of a row. A deleted one is still read by forks. A gone one only
 says that its channel was a stream, as long as the log has something of the
 channel."""

@@ -189,7 +189,8 @@ class DurableStreams:
             self._serve(stream, head)
 
     def _serve(self, stream: Stream, head: Head) -> None:
-        query, host = head.query.encode("latin-1"), host_of(stream.peer)
+        query = head.query.encode("latin-1")
+        host = host_of(stream.peer)
         request = HttpRequest(head.method, head.path, query, b"", head.headers, host)
         assert self._api is not None
         try:
@@ -214,10 +215,8 @@ class DurableStreams:
             # its client asks again, and gets the answer
             stream.close(CloseCode.GOING_AWAY)
         elif answer is not None and stream.is_open:
-            requests, why = (
-                self._core.node.request_log,
-                ApiProblem(Problems.BAD_REQUEST),
-            )
+            requests = self._core.node.request_log
+            why = ApiProblem(Problems.BAD_REQUEST)
             style = replace(STYLE, refuse=lambda *_: answer)
             stream.refuse(
                 stream_refused(requests, head, host, why, style, request.by),
@@ -226,7 +225,8 @@ class DurableStreams:
 
     def _get(self, call: Call, stream: Stream, head: Head) -> HttpResponse | None:
         """The answer to a GET; None: it was sent."""
-        target, wish = call.input, Wish.read(head.query)
+        target = call.input
+        wish = Wish.read(head.query)
         self._check(call.principal, target, "subscribe")
         row = self._reader.find(target.app, target.name)
         offset = self._reader.tail(row) if wish.offset is None else wish.offset
@@ -317,7 +317,8 @@ class DurableStreams:
         ):
             return None
         stream.begin(_ENCODINGS[dialect], b"")
-        state = stream.dialect_state = Reader()
+        state = Reader()
+        stream.dialect_state = state
         if call.principal.kind == "key":
             self._core.keys.hold(call.principal.key, stream)
         self._channels.subscriptions.join(target.app, target.name, stream)
@@ -355,7 +356,8 @@ class DurableStreams:
         state = self._enter(call, stream, Target(row.app, row.name), dialect)
         if state is None:
             return
-        requests, host = self._core.node.request_log, call.request.host
+        requests = self._core.node.request_log
+        host = call.request.host
         opening = stream_head(
             requests, head, host, "text/event-stream", call.principal.label
         )
@@ -371,10 +373,8 @@ class DurableStreams:
             + b"\r\n"
         )
         state.is_begun = True
-        until, page = (
-            monotonic() + self._settings.sse_seconds,
-            self._reader.read(row, offset),
-        )
+        until = monotonic() + self._settings.sse_seconds
+        page = self._reader.read(row, offset)
         while stream.is_open:
             self._rows.renew(row)
             frames = []
@@ -407,7 +407,9 @@ class DurableStreams:
 
     def create(self, call: Call) -> HttpResponse:
         """Answer a PUT. May switch. Raises ApiProblem."""
-        target, headers, body = call.input, call.request.headers, call.body
+        target = call.input
+        headers = call.request.headers
+        body = call.body
         self._check(call.principal, target, "publish")
         wish = self._wish(target, headers)
         source = headers.get("stream-forked-from")
@@ -447,7 +449,8 @@ class DurableStreams:
 
     def _address(self, request: HttpRequest) -> str:
         """The address of a stream as its client knows it."""
-        headers, base = request.headers, self._core.config.address
+        headers = request.headers
+        base = self._core.config.address
         if not base:
             is_tls = headers.get("x-forwarded-proto", "").startswith("https")
             base = (
@@ -457,10 +460,8 @@ class DurableStreams:
 
     def _wish(self, target: Target, headers: Any) -> StreamRow:
         """The stream for which a PUT asks. Raises ApiProblem."""
-        ttl, expires_at = (
-            protocol.number(headers, "Stream-TTL"),
-            headers.get("stream-expires-at", ""),
-        )
+        ttl = protocol.number(headers, "Stream-TTL")
+        expires_at = headers.get("stream-expires-at", "")
         if ttl >= 0 and expires_at:
             raise bad(400, "Stream-TTL and Stream-Expires-At: only one of them")
         if ttl > 10**10:
@@ -498,10 +499,8 @@ class DurableStreams:
             f"/{call.request.path.split('/')[2]}"
         ):
             raise bad(404, "there is no such source")
-        given, sub = (
-            headers.get("stream-fork-offset", ""),
-            protocol.number(headers, "Stream-Fork-Sub-Offset", 0),
-        )
+        given = headers.get("stream-fork-offset", "")
+        sub = protocol.number(headers, "Stream-Fork-Sub-Offset", 0)
         offset = (
             None
             if not given
@@ -550,13 +549,13 @@ class DurableStreams:
 
     def append(self, call: Call) -> HttpResponse:
         """Answer a POST. May switch. Raises ApiProblem."""
-        target, headers, body = call.input, call.request.headers, call.body
+        target = call.input
+        headers = call.request.headers
+        body = call.body
         self._check(call.principal, target, "publish")
-        by, ends, kind = (
-            protocol.read_producer(headers),
-            protocol.closes(headers),
-            headers.get("content-type", ""),
-        )
+        by = protocol.read_producer(headers)
+        ends = protocol.closes(headers)
+        kind = headers.get("content-type", "")
         if not body and not ends:
             raise bad(400, "the body is empty")
         if body and not kind:
@@ -625,13 +624,12 @@ class DurableStreams:
     ) -> tuple[Verdict, Entry | None]:
         """Store an append, if its stream takes it. Raises ApiProblem and
         StorageUnavailable."""
-        principal, channels = call.principal, self._channels
+        principal = call.principal
+        channels = self._channels
         options = channels.options.of(append.app, append.name)
         self._require_short(Target(append.app, append.name), content.body, 0)
-        is_back_end, limit = (
-            principal.may(Needs.PUSH, append.app),
-            options.publications_per_second,
-        )
+        is_back_end = principal.may(Needs.PUSH, append.app)
+        limit = options.publications_per_second
         payer = append.app, principal.user or call.request.host
         counts = limit and not is_back_end
         if counts and not channels.publishing.count_publication(

@@ -203,7 +203,8 @@ def test_a_deleted_stream_stays_while_forks_read_it(
 
 def test_a_stream_expires_when_nobody_uses_it(store: Store, rows: StreamRows) -> None:
     create(rows, ttl=100)
-    before, now = rows.get(APP, "s"), store.read_or(0, Statements.clock_ms)
+    before = rows.get(APP, "s")
+    now = store.read_or(0, Statements.clock_ms)
     assert before is not None
     assert 109_000 < before.expires_ms - now <= 110_000
     rows.renew(before)
@@ -245,7 +246,8 @@ def test_a_gone_stream_is_forgotten_with_the_entries_of_its_channel(
 def test_a_reader_learns_that_what_follows_has_expired(
     store: Store, rows: StreamRows
 ) -> None:
-    log, reader = store.part(MessageLog), StreamReader(rows)
+    log = store.part(MessageLog)
+    reader = StreamReader(rows)
 
     def read(*offset: int, name: str = "s") -> tuple[int, tuple[int, int]]:
         """The number of entries, or the status of the refusal; and where the

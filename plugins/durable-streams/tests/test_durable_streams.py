@@ -51,7 +51,9 @@ def publications(server: Server, channel: str) -> list[Any]:
 
 
 def test_what_is_appended_is_published_to_the_channel(streams: Streams) -> None:
-    text, values, image = new_name(), new_name(), new_name()
+    text = new_name()
+    values = new_name()
+    image = new_name()
     for name, kind in (
         (text, "text/plain"),
         (values, "application/json"),
@@ -151,7 +153,8 @@ def test_what_others_publish_behind_the_end_is_not_of_the_stream(
 def test_who_may(
     streams: Streams, key: str, app: str, name: str, read: int, write: int
 ) -> None:
-    name, key = f"{name}-{new_name()}", token("ann") if key == "ann" else key
+    name = f"{name}-{new_name()}"
+    key = token("ann") if key == "ann" else key
     assert streams.ask("GET", name, key=key, app=app).status == read
     assert streams.ask("HEAD", name, key=key, app=app).status == read
     assert (
@@ -184,10 +187,8 @@ def test_an_answer_to_head_has_no_body(streams: Streams) -> None:
         connection = http.client.HTTPConnection(*streams.servers[node].http, timeout=60)
         with closing(connection):
             for key, status in ((ADMIN, 404), ("wrong", 401), (ADMIN, 404)):
-                path, given = (
-                    f"/durable/shop/stream/{new_name()}",
-                    {"Authorization": f"Bearer {key}"},
-                )
+                path = f"/durable/shop/stream/{new_name()}"
+                given = {"Authorization": f"Bearer {key}"}
                 connection.request("HEAD", path, headers=given)
                 answer = connection.getresponse()
                 assert (answer.status, answer.read()) == (status, b"")
@@ -272,7 +273,8 @@ def test_only_one_append_closes(streams: Streams) -> None:
     streams.create(name)
 
     def close(number: int) -> int:
-        node, end = -(number % 2), {"Stream_Closed": "true"}
+        node = -(number % 2)
+        end = {"Stream_Closed": "true"}
         return streams.ask(
             "POST", name, str(number), node=node, Content_Type="text/plain", **end
         ).status
@@ -291,7 +293,9 @@ def test_a_killed_node_loses_and_doubles_nothing(
         running(tmp_path, installed, 2, CONFIG) as servers,
         ThreadPoolExecutor(6) as pool,
     ):
-        streams, producers, numbers = Streams(servers), 4, 80
+        streams = Streams(servers)
+        producers = 4
+        numbers = 80
         streams.create("s", "application/json")
         kept = Counter[int]()
 
@@ -319,7 +323,8 @@ def test_a_killed_node_loses_and_doubles_nothing(
                 kept[producer] += 1
 
         def follow() -> list[int]:
-            offset, values = "-1", list[int]()
+            offset = "-1"
+            values = list[int]()
             while True:
                 answer = streams.ask("GET", f"s?offset={offset}&live=long-poll", node=1)
                 values += json.loads(answer.body or b"[]")
@@ -327,10 +332,8 @@ def test_a_killed_node_loses_and_doubles_nothing(
                 if "Stream-Closed" in answer.headers:
                     return values
 
-        sent, read = (
-            [pool.submit(produce, each) for each in range(1, 1 + producers)],
-            pool.submit(follow),
-        )
+        sent = [pool.submit(produce, each) for each in range(1, 1 + producers)]
+        read = pool.submit(follow)
         eventually(lambda: sum(kept.values()) > 40)
         servers[0].process.kill()
         for each in sent:
@@ -379,7 +382,9 @@ def test_a_reader_of_events_knows_that_its_line_was_cut(streams: Streams) -> Non
     name = new_name()
     streams.create(name)
     streams.append(name, "news", Stream_Closed="true")
-    whole, cuts, most = b"", 0, 0
+    whole = b""
+    cuts = 0
+    most = 0
     with LossyProxy(streams.servers[0].http, 0) as line:
         while not whole:
             line.cut_after(most := most + 16)
@@ -471,10 +476,8 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) 
 def test_an_app_takes_its_streams_along(
     installed: dict[str, str], tmp_path: Path
 ) -> None:
-    archive, number = (
-        str(tmp_path / "shop.zip"),
-        {"Producer_Id": "p", "Producer_Epoch": 0},
-    )
+    archive = str(tmp_path / "shop.zip")
+    number = {"Producer_Id": "p", "Producer_Epoch": 0}
 
     def run(server: Server, *words: str) -> None:
         command = [

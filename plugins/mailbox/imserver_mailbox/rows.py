@@ -193,7 +193,8 @@ class MailboxRows(Store.Rows):
     ) -> bool:
         """End a claim: what it has is due again after so many seconds. False:
         it has ended."""
-        now, claim = sql.clock_ms(), row.claim + 1
+        now = sql.clock_ms()
+        claim = row.claim + 1
         change = f"UPDATE mailbox_queue SET claim = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
         values = claim, claim, now + seconds * 1000, reason, *_claim_of(row, now)
         return bool(sql.execute(change, values))

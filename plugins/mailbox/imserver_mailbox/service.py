@@ -71,7 +71,8 @@ class Claim(Struct, frozen=True):
     @property
     def token(self) -> str:
         """What a worker needs for it. It is valid for this mailbox alone."""
-        row, last = self.row, self.messages[-1].id
+        row = self.row
+        last = self.messages[-1].id
         return f"{row.conversation}.{row.message}.{row.claim}.{last}"
 
 
@@ -108,7 +109,8 @@ class Mailboxes:
         self.counts: Counter[EventName] = Counter()
         """What this node has done, since its start."""
         self._core = core
-        self._log, self._receipts = services.log, services.receipts
+        self._log = services.log
+        self._receipts = services.receipts
 
     def require_bot(self, app: str, user: str) -> None:
         """Raise ServiceRefused if a user is no bot."""
@@ -192,7 +194,8 @@ class Mailboxes:
         if row.message:
             entries = self._log.entries.readable(row.app, row.member, [row.message])
             return [each for each in entries if each.kind == "message"], row.message
-        after, more = row.handled, True
+        after = row.handled
+        more = True
         for _ in range(PAGES):
             if not more:
                 break
@@ -264,18 +267,21 @@ class Mailboxes:
         """Add what the log has had since the last claim. A new mailbox begins
         with what the bot has not read. Returns what may be claimed; None: that
         has changed."""
-        look, end = self.rows.look(app, user), self._log.entries.head(app)
+        look = self.rows.look(app, user)
+        end = self._log.entries.head(app)
         if look.position is None:
             self.rows.begin(app, user, end)
             look = self.rows.look(app, user)
-        position, begin = look.position or 0, look.begin
+        position = look.position or 0
+        begin = look.begin
         if position >= end:
             return look
         reads = self._reads(app, user) if position < begin else {}
         for _ in range(PAGES):
             if position >= end:
                 break
-            before, found = position, dict[int, tuple[int, int]]()
+            before = position
+            found = dict[int, tuple[int, int]]()
             if position < begin:
                 entries, more = self._log.entries.sync(app, user, position, PAGE)
             else:
@@ -294,11 +300,14 @@ class Mailboxes:
 
     def _reads(self, app: str, user: str) -> dict[int, int]:
         """Conversation → up to which entry a bot has read it."""
-        reads, version, more = dict[int, int](), 0, True
+        reads = dict[int, int]()
+        version = 0
+        more = True
         while more:
             marks = self._log.marks.since(app, user, version)
             reads |= marks.reads
-            version, more = marks.version, marks.more
+            version = marks.version
+            more = marks.more
         return reads
 
 
@@ -314,7 +323,8 @@ class Waits:
     reads for whom the log has something new, whichever node has stored it."""
 
     def __init__(self, core: Core, services: MessageServices) -> None:
-        self._log, self._watch = services.log.entries, services.messaging.follower.watch
+        self._log = services.log.entries
+        self._watch = services.messaging.follower.watch
         self._core = core
         self._news = Flag()
         self._waits: dict[tuple[str, str], list[Flag]] = {}

@@ -68,10 +68,8 @@ class Site(NamedTuple):
 
 def people(server: Server) -> tuple[User, User, User]:
     """Two accounts, and a bot of the first."""
-    ann, bob = (
-        User.register(server, key=KEY, nickname="Ann"),
-        User.register(server, key=KEY, nickname="Bob"),
-    )
+    ann = User.register(server, key=KEY, nickname="Ann")
+    bob = User.register(server, key=KEY, nickname="Bob")
     bot = ann.post("bots", name=f"helper{time.time_ns() % 10**9}")
     return ann, bob, User(server, bot["token"], bot["id"])
 

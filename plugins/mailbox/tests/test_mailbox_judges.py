@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 SECONDS = float(os.environ.get("MAILBOX_SECONDS", "30"))
 KILL_SECONDS = 5.0
 """Between the start of a node and the end of the other one."""
-KINDS = [*["mcp"] * 3, *["sdk", "client"], *["http"] * 10]
+KINDS = [*["mcp"] * 3, "sdk", "client", *["http"] * 10]
 """Of the workers: five are clients of others."""
 CONVERSATIONS = 12
 
@@ -44,7 +44,9 @@ class Run:
     number there, from 1 on."""
 
     def __init__(self, folder: Path, nodes: Nodes, environment: dict[str, str]) -> None:
-        self.folder, self.nodes, self.environment = folder, nodes, environment
+        self.folder = folder
+        self.nodes = nodes
+        self.environment = environment
         self.ids: dict[int, tuple[int, int]] = {}
         self.ended, self.over = threading.Event(), threading.Event()
         self.kills = 0
@@ -135,7 +137,8 @@ def history(run: Run, done: list[dict[str, Any]], dead: set[int]) -> Iterator[st
     for each in done:
         if "token" not in each:
             continue  # nothing was claimed
-        value, number = int(each["text"]), next(following)
+        value = int(each["text"])
+        number = next(following)
         after = max(one for one in numbers[each["conversation"]] if one < value)
         ask = {
             "event": "ask",

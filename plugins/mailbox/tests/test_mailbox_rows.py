@@ -13,7 +13,8 @@ from imserver.plugin.storage import RowsOf, Store
 from imserver.plugin.testing import check_tables
 from tests.stores import TABLES, OpenStore
 
-APP, BOT = "shop", "7"
+APP = "shop"
+BOT = "7"
 
 
 @pytest.fixture
@@ -181,7 +182,8 @@ def test_100_000_that_wait_cost_no_scan(store: Store, rows: MailboxRows) -> None
         for each in range(1, 100_001)
     ]
     store.write(lambda sql: sql.insert_new("mailbox_queue", stored.columns, queues))
-    values, explain = (APP, BOT, OPEN, NEVER, AT_ONCE), {"sqlite": "EXPLAIN QUERY PLAN"}
+    values = (APP, BOT, OPEN, NEVER, AT_ONCE)
+    explain = {"sqlite": "EXPLAIN QUERY PLAN"}
     plan = store.read(
         lambda sql: repr(
             sql.query(f"{explain.get(sql.engine, 'EXPLAIN')} {DUE}", values)

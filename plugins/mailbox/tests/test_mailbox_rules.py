@@ -27,12 +27,14 @@ def claim(worker: User, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_conversation_is_claimed_by_one_worker_in_its_order(site: Site) -> None:
-    worker, bot = site.worker(), site.bot.user
+    worker = site.worker()
+    bot = site.bot.user
     assert claim(worker)["token"] == ""
     for text in ("one", "two", "three"):
         site.ann.post("messages/send", to=bot, text=text)
     site.bob.post("messages/send", to=bot, text="hello")
-    first, other = claim(site.bot), claim(worker)
+    first = claim(site.bot)
+    other = claim(worker)
     assert (texts(first), texts(other), claim(worker)["token"]) == (
         ["one"],
         ["hello"],
@@ -52,7 +54,8 @@ def test_a_conversation_is_claimed_by_one_worker_in_its_order(site: Site) -> Non
 
 
 def test_who_wrote_sees_what_was_handled(site: Site) -> None:
-    worker, bot = site.worker(), site.bot.user
+    worker = site.worker()
+    bot = site.bot.user
     sent = site.ann.post("messages/send", to=bot, text="one")
     mine = {"conversation": sent["conversation"]}
     token = claim(worker)["token"]
@@ -65,7 +68,8 @@ def test_who_wrote_sees_what_was_handled(site: Site) -> None:
 
 
 def test_a_mailbox_begins_with_what_the_bot_has_not_read(site: Site) -> None:
-    worker, bot = site.worker(), site.bot.user
+    worker = site.worker()
+    bot = site.bot.user
     old = site.ann.post("messages/send", to=bot, text="old")
     site.bot.post("messages/read", conversation=old["conversation"], id=old["id"])
     site.ann.post("messages/send", to=bot, text="new")
@@ -75,7 +79,8 @@ def test_a_mailbox_begins_with_what_the_bot_has_not_read(site: Site) -> None:
 
 
 def test_what_was_recalled_is_not_claimed(site: Site) -> None:
-    worker, bot = site.worker(), site.bot.user
+    worker = site.worker()
+    bot = site.bot.user
     sent = [
         site.ann.post("messages/send", to=bot, text=text)
         for text in ("one", "two", "three")
@@ -92,7 +97,8 @@ def test_what_was_recalled_is_not_claimed(site: Site) -> None:
 
 
 def test_a_bot_of_a_group_gets_what_it_may_read(site: Site) -> None:
-    worker, bot = site.worker(), site.bot.user
+    worker = site.worker()
+    bot = site.bot.user
     group = site.ann.post("groups/create", name="team", members=[bot])["group"]
     site.ann.post("messages/send", conversation=int(group), text="for people")
     site.ann.post(
@@ -114,7 +120,8 @@ def test_what_is_given_back_is_due_later(site: Site) -> None:
 
 
 def test_a_message_that_fails_is_a_dead_letter_and_may_be_put_back(site: Site) -> None:
-    worker, bot = site.worker(), site.bot.user
+    worker = site.worker()
+    bot = site.bot.user
     sent = [
         site.ann.post("messages/send", to=bot, text=text)["id"]
         for text in ("bad", "good")
@@ -155,7 +162,8 @@ def test_a_message_that_fails_is_a_dead_letter_and_may_be_put_back(site: Site) -
 
 
 def test_a_claim_waits_until_somebody_writes(site: Site) -> None:
-    worker, got = site.worker(), []
+    worker = site.worker()
+    got = []
     waiting = threading.Thread(target=lambda: got.append(claim(worker, wait=50)))
     waiting.start()
     site.ann.post("messages/send", to=site.bot.user, text="wake up")

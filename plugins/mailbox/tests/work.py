@@ -36,7 +36,8 @@ with open(file, "a", encoding="utf-8") as out:
             claim = await call("claim", {"seconds": 5, "wait": 2, "tries": 2})
             if not claim["token"]:
                 continue
-            message, held = claim["messages"][0], {"token": claim["token"]}
+            message = claim["messages"][0]
+            held = {"token": claim["token"]}
             what = {
                 "conversation": message["conversation"],
                 "text": message["text"],

@@ -31,7 +31,8 @@ __all__ = [
 
 def _build(core: Core) -> Parts:
     mcp = Mcp(core)
-    ended, run = (mcp.followers.ended,), (mcp.hooks.log.work.run, mcp.tasks.runner.run)
+    ended = (mcp.followers.ended,)
+    run = (mcp.hooks.log.work.run, mcp.tasks.runner.run)
 
     def stop() -> None:
         mcp.tasks.runner.stop()

@@ -81,7 +81,8 @@ class Subscription(Struct, frozen=True):
     @classmethod
     def read(cls, turn: Turn, mode: str) -> Subscription:
         """The subscription that a request asks for. Raises McpError."""
-        name, arguments = turn.message.text("name"), turn.message.mapping("arguments")
+        name = turn.message.text("name")
+        arguments = turn.message.mapping("arguments")
         if name not in _KINDS:
             raise McpError(
                 Code.NOT_FOUND, f"There is no event {name!r}", {"kind": "event"}
@@ -155,7 +156,8 @@ def place_of(turn: Turn) -> tuple[int, bool]:
 
 def poll(turn: Turn) -> dict[str, Any]:
     """Answer ``events/poll``. May switch. Raises McpError."""
-    user, params = require_user(turn), turn.params
+    user = require_user(turn)
+    params = turn.params
     subscription = Subscription.read(turn, "poll")
     limit = params.get("maxEvents", PAGE)
     if not isinstance(limit, int) or limit < 1:
@@ -222,7 +224,8 @@ class Followers:
                 {"limit": "streams", "max": MOST_STREAMS},
             )
         # then its client shows its token again
-        until, proof = monotonic() + 600.0, turn.proof()
+        until = monotonic() + 600.0
+        proof = turn.proof()
         self._followers[turn.stream] = Follower(turn, position, tell, until, proof)
         if turn.principal.kind == "key":
             self._core.keys.hold(turn.principal.key, turn.stream)
@@ -241,12 +244,10 @@ class Followers:
         log = self._core.store.part(MessageLog).entries
         is_banned = self._core.sessions.is_banned
         for follower in list(self._followers.values()):
-            turn, app, user, more = (
-                follower.turn,
-                follower.turn.app,
-                follower.turn.user,
-                True,
-            )
+            turn = follower.turn
+            app = follower.turn.app
+            user = follower.turn.user
+            more = True
             if monotonic() > follower.until or is_banned(app, user):
                 turn.stream.close(CloseCode.GOING_AWAY)
             head = heads.get(app, 0)

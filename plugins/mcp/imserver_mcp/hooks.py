@@ -27,7 +27,9 @@ from .turn import Turn
 SECONDS: Final = 10.0
 MOST: Final = 20
 """Subscriptions of one user."""
-USUAL_MS, LEAST_MS, MOST_MS = 3_600_000, 60_000, 7 * 86_400_000
+USUAL_MS = 3_600_000
+LEAST_MS = 60_000
+MOST_MS = 7 * 86_400_000
 """The life of a subscription."""
 TRY_SECONDS: Final = 86400.0
 """How long an event is tried; then it is dropped, and the next one follows."""
@@ -73,13 +75,13 @@ class EventHooks:
     def _asked(self, turn: Turn) -> tuple[str, What]:
         """For whom a request is, and what it names. Raises McpError."""
         delivery = turn.message.mapping("delivery")
-        mode, url = str(delivery.get("mode", "webhook")), str(delivery.get("url"))
+        mode = str(delivery.get("mode", "webhook"))
+        url = str(delivery.get("url"))
         event = Subscription.read(turn, mode)
-        arguments, secret = (
-            msgspec.to_builtins(event.wanted),
-            str(delivery.get("secret")),
-        )
-        user, label = require_user(turn), turn.principal.label
+        arguments = msgspec.to_builtins(event.wanted)
+        secret = str(delivery.get("secret"))
+        user = require_user(turn)
+        label = turn.principal.label
         return user, What(label, url, event.event, arguments, secret, turn.proof())
 
     def subscribe(self, turn: Turn) -> dict[str, Any]:
@@ -145,7 +147,8 @@ class EventHooks:
     def _verify(self, hook: Hook) -> None:
         """Have the receiver show that it wants events. Switches. Raises
         McpError."""
-        challenge, reason = token_hex(16), "challenge_failed"
+        challenge = token_hex(16)
+        reason = "challenge_failed"
         body = msgspec.json.encode({"type": "verification", "challenge": challenge})
         try:
             status, answer = self.post(hook, f"msg_verification_{token_hex(8)}", body)
@@ -194,7 +197,9 @@ class EventHooks:
         may be for a time."""
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False
-        app, user, proof = hook.app, hook.user, hook.what.proof
+        app = hook.app
+        user = hook.user
+        proof = hook.what.proof
         holds = self._core.still_holds(app, user, proof)
         waits = proof.startswith("key:") or self._core.sessions.is_banned(app, user)
         if not holds and not waits:
@@ -210,10 +215,10 @@ class EventHooks:
         """Send one event. Each is sent after the one before was taken, so its
         cursor is its own place."""
         hook = sender.hook
-        body, status = (
-            msgspec.json.encode(Subscription.of(hook.what).occurrence(entry, entry.id)),
-            0,
+        body = msgspec.json.encode(
+            Subscription.of(hook.what).occurrence(entry, entry.id)
         )
+        status = 0
         try:
             status = self.post(hook, f"{entry.id}", body)[0]
             problem = "" if 200 <= status < 300 else f"it answered with status {status}"

@@ -32,23 +32,21 @@ TASK_EXTENSION: Final = f"{META}tasks"
 class Code:
     """Codes of errors. The last row is of the extension for events."""
 
-    PARSE_ERROR, INVALID_REQUEST, NO_METHOD, BAD_PARAMS, INTERNAL = (
-        -32700,
-        -32600,
-        -32601,
-        -32602,
-        -32603,
-    )
+    PARSE_ERROR = -32700
+    INVALID_REQUEST = -32600
+    NO_METHOD = -32601
+    BAD_PARAMS = -32602
+    INTERNAL = -32603
     NO_RESOURCE = -32002
     """Of 2025-11-25; the later revision has ``BAD_PARAMS`` in its place."""
-    HEADER_MISMATCH, NO_CAPABILITY, NO_VERSION = -32020, -32021, -32022
-    NOT_FOUND, FORBIDDEN, EXHAUSTED, UNSUPPORTED, BAD_CALLBACK = (
-        -32011,
-        -32012,
-        -32013,
-        -32014,
-        -32015,
-    )
+    HEADER_MISMATCH = -32020
+    NO_CAPABILITY = -32021
+    NO_VERSION = -32022
+    NOT_FOUND = -32011
+    FORBIDDEN = -32012
+    EXHAUSTED = -32013
+    UNSUPPORTED = -32014
+    BAD_CALLBACK = -32015
 
 
 _NO_ERROR: Final = frozenset(
@@ -62,7 +60,8 @@ class McpError(Exception):
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
         super().__init__(message)
-        self.code, self.data = code, data
+        self.code = code
+        self.data = data
 
 
 class RpcRefused(Exception):

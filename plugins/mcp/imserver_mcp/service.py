@@ -151,7 +151,8 @@ class Mcp:
 
     def serve(self, stream: Stream, head: Head) -> None:
         """Answer one request. May switch."""
-        query, host = head.query.encode("latin-1"), host_of(stream.peer)
+        query = head.query.encode("latin-1")
+        host = host_of(stream.peer)
         request = HttpRequest(
             head.method, head.path, query, head.body, head.headers, host
         )
@@ -170,7 +171,8 @@ class Mcp:
             self._answer(turn)
 
     def _answer(self, turn: Turn) -> None:
-        id, is_modern = turn.message.id, turn.message.is_modern
+        id = turn.message.id
+        is_modern = turn.message.is_modern
         if id is None:
             turn.finish(HttpResponse(202, b""))
             return
@@ -211,7 +213,8 @@ class Mcp:
     def _result(self, turn: Turn) -> dict[str, Any] | None:
         """The result of a request; None: a stream has begun. May switch. Raises
         McpError and more."""
-        method, is_modern = turn.message.method, turn.message.is_modern
+        method = turn.message.method
+        is_modern = turn.message.is_modern
         run = (_MODERN if is_modern else _LEGACY).get(method)
         offered = [
             offer.methods[method] for offer in self._offers if method in offer.methods
@@ -276,7 +279,8 @@ class Mcp:
 
     def call_tool(self, turn: Turn) -> Any:
         """Answer ``tools/call``. May switch."""
-        name, arguments = turn.message.text("name"), turn.message.mapping("arguments")
+        name = turn.message.text("name")
+        arguments = turn.message.mapping("arguments")
         tool = self.tools().get(name)
         if tool is None:
             raise McpError(Code.BAD_PARAMS, f"Unknown tool: {name}")
@@ -322,7 +326,8 @@ class Mcp:
     def list_resources(self, turn: Turn) -> dict[str, Any]:
         """Answer ``resources/list``: a page of one source, whose number the
         cursor has."""
-        sources, cursor = self.sources(), turn.message.text("cursor", "0:")
+        sources = self.sources()
+        cursor = turn.message.text("cursor", "0:")
         number, _, place = cursor.partition(":")
         if not number.isdecimal() or len(number) > 3 or int(number) >= len(sources):
             raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
@@ -361,7 +366,8 @@ class Mcp:
 
     def metadata(self, call: Call) -> HttpResponse:
         """What protects this resource (RFC 9728)."""
-        headers, base = call.request.headers, self.core.config.address
+        headers = call.request.headers
+        base = self.core.config.address
         if not base:  # as the client knows it
             is_tls = headers.get("x-forwarded-proto", "").startswith("https")
             base = (

@@ -41,7 +41,8 @@ KEEP_SECONDS: Final = 86_400
 answered."""
 LEASE_SECONDS: Final = 60
 LOOK_SECONDS: Final = 10.0
-LEAST_PAUSE, MOST_PAUSE = 10, 300
+LEAST_PAUSE = 10
+MOST_PAUSE = 300
 """Seconds between two looks at a question that nothing new was heard of."""
 HELD_SECONDS: Final = 300
 """So long a client that waits may take to come again after its question has
@@ -221,8 +222,11 @@ class TaskTurn(Turn):
         self.message = RpcMessage(
             "tools/call", task.id, self.params, MODERN, what.client
         )
-        self.principal, self.app, self.user = what.principal, task.app, task.user
-        self.responses, self.state = task.rounds.responses, task.rounds.state
+        self.principal = what.principal
+        self.app = task.app
+        self.user = task.user
+        self.responses = task.rounds.responses
+        self.state = task.rounds.state
         self._runs = 0
 
     def proof(self) -> str:
@@ -406,7 +410,8 @@ class Tasks:
     def _run(self, task: Task) -> None:
         """Run the tool, and store what it returns, unless the task was
         cancelled meanwhile."""
-        state, fields = "completed", dict[str, Any]()
+        state = "completed"
+        fields = dict[str, Any]()
         try:
             result = self._run_tool(task)
         except McpError as error:
@@ -419,20 +424,17 @@ class Tasks:
             raise
         except Exception:
             log.exception("the task %s of MCP failed", task.id)
-            state, result = (
-                "failed",
-                {"code": Code.INTERNAL, "message": "Internal error"},
-            )
+            state = "failed"
+            result = {"code": Code.INTERNAL, "message": "Internal error"}
         if isinstance(result, InputRequired):
-            state, fields["rounds"] = (
-                "input_required",
-                Round({**result.requests}, {}, result.state),
-            )
+            state = "input_required"
+            fields["rounds"] = Round({**result.requests}, {}, result.state)
             result = {}
         content = msgspec.json.encode(result) if result else b""
         if len(content) > MOST_BYTES:
             too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
-            state, content = "failed", msgspec.json.encode(too_long)
+            state = "failed"
+            content = msgspec.json.encode(too_long)
         fields = {name: msgspec.json.encode(each) for name, each in fields.items()}
         self.rows.change(
             task,

@@ -90,7 +90,9 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
         with suppress(RouteRefused):  # the conversation has gone
             turn.run("POST", "/messages/read", conversation=conversation, id=id)
     # An answer has messages as text and as JSON. One message may be longer.
-    left, room, following = given.limit, 128 << 10, place.before
+    left = given.limit
+    room = 128 << 10
+    following = place.before
     for header, behind in _unread(turn, given.conversation, place.before):
         if not left or len(shown) == MOST or room < 0:
             break
@@ -100,7 +102,8 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
         where = {"conversation": header["conversation"], "after": header["read"]}
         messages = []
         for each in turn.run("GET", "/messages", **where, limit=left)["messages"]:
-            left, room = left - 1, room - len(msgspec.json.encode(each))
+            left = left - 1
+            room = room - len(msgspec.json.encode(each))
             if room < 0 and shown:
                 break
             shown[header["conversation"]] = each["id"]
@@ -266,7 +269,8 @@ def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) ->
     gets an error: nobody would hear the answer.
     """
     turn.begin()
-    began, is_heard = time(), False
+    began = time()
+    is_heard = False
     end = began + question["seconds"] + WAIT_SECONDS
     try:
         proof = turn.proof()

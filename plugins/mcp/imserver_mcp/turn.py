@@ -67,7 +67,8 @@ class RouteRefused(Exception):
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(f"{code}: {message}")
-        self.code, self.status = code, status
+        self.code = code
+        self.status = status
 
 
 class InputRequired(Struct, frozen=True):
@@ -112,7 +113,8 @@ class Turn:
         self.request = request
         self.responses: Mapping[str, Any] = {}
         self.state: Any = None
-        self._seal, self._head = seal, head
+        self._seal = seal
+        self._head = head
         self._has_begun = False
         self._runs = 0
 
@@ -121,11 +123,9 @@ class Turn:
         ``""``: nobody was named."""
         self.message: RpcMessage = call.input
         self.principal: Principal = call.principal
-        self.app, self.user, self.params = (
-            call.app or GOCHAT,
-            call.user,
-            self.message.params,
-        )
+        self.app = call.app or GOCHAT
+        self.user = call.user
+        self.params = self.message.params
 
     @property
     def takes_tasks(self) -> bool:
@@ -168,13 +168,15 @@ class Turn:
         fields = {
             name: value for name, value in fields.items() if value not in ("", None, [])
         }
-        query, body = b"", _encode(fields)
+        query = b""
+        body = _encode(fields)
         if method == "GET":
             texts = {
                 name: str(each).lower() if isinstance(each, bool) else each
                 for name, each in fields.items()
             }
-            query, body = urlencode(texts).encode(), b""
+            query = urlencode(texts).encode()
+            body = b""
         request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
         answer = self.api.run(
             self.api.endpoints[method, PREFIX + path], self.principal, request
@@ -245,11 +247,9 @@ class Turn:
         if not self._has_begun and "text/event-stream" in self.request.headers.get(
             "accept", ""
         ):
-            log, host, kind = (
-                self.core.node.request_log,
-                self.request.host,
-                "text/event-stream",
-            )
+            log = self.core.node.request_log
+            host = self.request.host
+            kind = "text/event-stream"
             self._has_begun = True
             self.stream.begin(
                 ENCODING, stream_head(log, self._head, host, kind, self.principal.label)
@@ -275,11 +275,9 @@ class Turn:
             self.stream.send(sse(answer.body))
             self.stream.close(CloseCode.NORMAL)
             return
-        log, host, problem = (
-            self.core.node.request_log,
-            self.request.host,
-            ApiProblem(Problems.BAD_REQUEST),
-        )
+        log = self.core.node.request_log
+        host = self.request.host
+        problem = ApiProblem(Problems.BAD_REQUEST)
         style = replace(PROBLEM, refuse=lambda *_: answer)
         whole = stream_refused(log, self._head, host, problem, style, self.request.by)
         self.stream.refuse(whole, CloseCode.NORMAL)

@@ -58,7 +58,8 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
     ``question``, which are None if they were erased. Raises Wrong."""
     if not isinstance(receipt, dict) or receipt.keys() != {"question", "row", "names"}:
         raise Wrong("the receipt has other fields than question, row, names")
-    row, names = receipt["row"], receipt["names"]
+    row = receipt["row"]
+    names = receipt["names"]
     check_row(row)
     if row["name"] != PERMIT:
         raise Wrong(f"the act is no {PERMIT}")
@@ -98,7 +99,8 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
     """How many rows of the audit log there are. Raises Wrong, unless they are a
     chain with this row, which has the head."""
     before: Any = None
-    count, heads = 0, set[str]()
+    count = 0
+    heads = set[str]()
     for line in lines:
         each = _read(line, f"line {count + 1} of the chain")
         check_row(each)
@@ -113,7 +115,8 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
             head,
             f"{row['number']}:{row['hash']}",
         }
-        before, count = each, count + 1
+        before = each
+        count = count + 1
     if f"{row['number']}:{row['hash']}" not in heads:
         raise Wrong("the chain does not have the act of the receipt")
     if head and head not in heads:

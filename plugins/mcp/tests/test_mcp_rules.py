@@ -299,10 +299,8 @@ def test_the_yes_of_a_person_counts_once(
     apps = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 300}}}
     with running(tmp_path / "nodes", installed, 1, apps=apps) as (server,):
         ann, bob, bot = people(server)
-        url, call = (
-            f"{server.http_url}/mcp",
-            {"name": "send", "arguments": {"to": bob.user, "text": "once"}},
-        )
+        url = f"{server.http_url}/mcp"
+        call = {"name": "send", "arguments": {"to": bob.user, "text": "once"}}
         late = rpc(url, bot.token, "tools/call", **call)
         assert late["resultType"] == "input_required"
         ann.post("asks/answer", id=question(ann, bot.user)["id"], value="yes")
@@ -384,7 +382,8 @@ def test_a_long_list_has_pages(site: Site) -> None:
     for number in range(3):
         bob = people(site.first)[1]
         tool(site.url(), site.bot.token, "send", to=bob.user, text=f"hello {number}")
-    names, cursor = [], {}
+    names = []
+    cursor = {}
     while True:
         page = rpc(site.url(), site.bot.token, "resources/list", **cursor)
         names += [each["uri"] for each in page["resources"]]
@@ -667,7 +666,8 @@ def test_its_rows_are_erased_and_exported() -> None:
         what = What(
             f"bot:{app}/{user}", "https://x.example", "message.created", {}, SECRET
         )
-        id, until = what.id_for(app, user), int(time.time()) + 60
+        id = what.id_for(app, user)
+        until = int(time.time()) + 60
         Hooks(store).put(
             Hook(id=id, app=app, user=user, what=what, position=1, expires=until)
         )

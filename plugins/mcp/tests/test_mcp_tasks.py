@@ -76,7 +76,9 @@ def acts(server: Server, question: int) -> int:
 
 
 def test_a_question_is_a_task_until_it_has_its_answer(site: Site) -> None:
-    first, last, bot = site.url(site.first), site.url(), site.bot.token
+    first = site.url(site.first)
+    last = site.url()
+    bot = site.bot.token
     task = begun(
         first,
         bot,
@@ -152,10 +154,8 @@ def test_calls_that_wait_count_and_no_two_take_the_last_place(
     empty_url: str, open_store: OpenStore
 ) -> None:
     store = open_store(empty_url, tables=replace(TABLES, of_others=(FEATURE.stored,)))
-    rows, by = (
-        TaskRows(store),
-        Principal("bot", apps=frozenset({"shop"}), user="helper"),
-    )
+    rows = TaskRows(store)
+    by = Principal("bot", apps=frozenset({"shop"}), user="helper")
     what = TaskCall(by, "", "send", {}, {}, True)
 
     def add(state: str = "held", user: str = "helper") -> Task | None:
@@ -253,7 +253,8 @@ def test_a_yes_leaves_one_receipt_that_holds_without_the_server(
         ThreadPoolExecutor(2) as pool,
     ):
         ann, bob, bot = people(first)
-        url, there = f"{first.http_url}/mcp", f"{last.http_url}/mcp"
+        url = f"{first.http_url}/mcp"
+        there = f"{last.http_url}/mcp"
         given = {"to": bob.user, "text": "with a receipt, für ann \x1f"}
         task = begun(url, bot.token, "send", **given)
         asked = question(ann, bot.user)["id"]
@@ -336,7 +337,9 @@ def made(number: int) -> tuple[bytes, list[bytes]]:
         "text": text,
         "answers": [{"user": "ann", "value": "yes", "time": 1_700_000_000_000}],
     }
-    rows, previous, names = [], "", ()
+    rows = []
+    previous = ""
+    names = ()
     for act in (
         Act("node.start", Principal("node", key="n1")),
         act_of(task, asked, bot),
@@ -345,7 +348,8 @@ def made(number: int) -> tuple[bytes, list[bytes]]:
         entry, of_act = entry_of(act)
         place = number + len(rows), 1_700_000_000_000 + number, entry, previous
         rows.append(AuditRow(*place, hash_of(*place)))
-        previous, names = rows[-1].hash, of_act if act.name == PERMIT else names
+        previous = rows[-1].hash
+        names = of_act if act.name == PERMIT else names
     return json.dumps(receipt(rows[1], names, text), ensure_ascii=False).encode(), [
         row.hashed() + b"\n" for row in rows
     ]
@@ -466,7 +470,8 @@ def test_tasks_wait_while_a_newer_node_takes_the_place_of_theirs_and_an_older_on
     with nodes_of(tmp_path / "nodes", 0, **config) as nodes:
         node = nodes.start(environment=before)
         ann, bob, bot = people(node)
-        tasks, sent = list[str](), list[str]()
+        tasks = list[str]()
+        sent = list[str]()
 
         def begin(text: str) -> int:
             tasks.append(
@@ -483,7 +488,9 @@ def test_tasks_wait_while_a_newer_node_takes_the_place_of_theirs_and_an_older_on
             asked = begin(f"task {number}")
             following = nodes.start(environment=environment)
             node.stop()
-            node = ann.server = bob.server = following
+            node = following
+            ann.server = node
+            bob.server = node
             say_yes(asked, f"task {number}")
         for task in tasks:
             assert not ended(f"{node.http_url}/mcp", bot.token, task)["result"][

@@ -23,7 +23,8 @@ __all__ = ["FEATURE", "services_of"]
 
 def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     """The three services, for a node or a command."""
-    addresses, requests = settings_of(config, MobilePushSettings), Outgoing()
+    addresses = settings_of(config, MobilePushSettings)
+    requests = Outgoing()
     tokens: dict[object, apns.ProviderToken] = {}
     return (
         MobileService(

@@ -185,10 +185,8 @@ class ApnsClient:
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches. Raises Unreachable."""
-        body, ours = (
-            payload_of(fitted(notice, 4096, lambda one: len(payload_of(one)))),
-            self._token.now(),
-        )
+        body = payload_of(fitted(notice, 4096, lambda one: len(payload_of(one))))
+        ours = self._token.now()
         answer = self._ask(token, notice, body, ours)
         rule, reason = self._rule(answer)
         if rule.renew:

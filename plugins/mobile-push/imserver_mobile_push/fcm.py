@@ -157,10 +157,8 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
         for each in row.get("fieldViolations") or ()
         if isinstance(each, dict)
     ]
-    code, text = (
-        codes[0] if codes else str(error.get("status", "")),
-        str(error.get("message", "")),
-    )
+    code = codes[0] if codes else str(error.get("status", ""))
+    text = str(error.get("message", ""))
     is_of_token = (
         any(each.get("field") == "message.token" for each in wrong)
         or "registration token" in text

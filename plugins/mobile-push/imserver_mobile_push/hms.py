@@ -62,12 +62,13 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
     if not is_silent(notice):
         if settings.category:
             android["category"] = settings.category
-        android["notification"] = shown = {
+        shown = {
             "title": notice.title or " ",
             "body": notice.body or " ",
             "tag": notice.tag,
             "click_action": {"type": 3},  # opens the application
         }
+        android["notification"] = shown
         if settings.badge_class and notice.badge is not None:
             shown["badge"] = {
                 "set_num": min(notice.badge, 99),
@@ -108,10 +109,12 @@ def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
     """What is done about an answer to a request for one device, and how log
     lines describe it."""
     answer = json_object(body)
-    code, text = str(answer.get("code", "")), str(answer.get("msg", ""))
+    code = str(answer.get("code", ""))
+    text = str(answer.get("msg", ""))
     rule = RULES.get(code) or RULES.get(str(status)) or rule_of_status(status)
     if code == _SOME_SENT and token in (
         json_object(text.encode()).get("illegal_tokens") or ()
     ):
-        rule, text = GONE, ""
+        rule = GONE
+        text = ""
     return rule, described(f"{status} {code}".rstrip(), text)

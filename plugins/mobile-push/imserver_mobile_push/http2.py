@@ -47,7 +47,9 @@ MOST_STREAMS: Final = 500
 ANSWER_BYTES: Final = 16384
 _NEVER_INDEXED: Final = 0x10
 """RFC 7541, section 6.2.3."""
-_HEAD, _GOAWAY, _GOAWAY_BYTES = 9, 7, 8
+_HEAD = 9
+_GOAWAY = 7
+_GOAWAY_BYTES = 8
 
 
 class StreamLost(Unreachable):
@@ -132,10 +134,8 @@ def open_socket(url: str, seconds: float) -> socket.socket:
     """Connect, with TLS that agrees on HTTP/2 unless the address has http.
     Switches. Raises Unreachable."""
     parts = urlsplit(url)
-    host, port = (
-        parts.hostname or "",
-        parts.port or {"http": 80, "https": 443}[parts.scheme],
-    )
+    host = parts.hostname or ""
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     timeout = gevent.Timeout(seconds)
     sock = None
     try:
@@ -215,13 +215,15 @@ class Http2Connection:
     ) -> Answer:
         """POST a body, and wait for the answer. Switches. Raises StreamLost."""
         timeout = gevent.Timeout(seconds)
-        number, began = 0, monotonic()
+        number = 0
+        began = monotonic()
         try:
             with timeout:
                 self._wait_for_place()
                 self._used_at = monotonic()
                 number = self._h2.get_next_available_stream_id()
-                request = self._requests[number] = _Request()
+                request = _Request()
+                self._requests[number] = request
                 head = [
                     (":method", "POST"),
                     (":scheme", self._scheme),
@@ -349,13 +351,15 @@ class Http2Connection:
                 break  # h2 refuses it
             if len(self._buffer) < end:
                 return
-            frame, self._buffer = self._buffer[:end], self._buffer[end:]
+            frame = self._buffer[:end]
+            self._buffer = self._buffer[end:]
             if frame[3] == _GOAWAY and end >= _HEAD + _GOAWAY_BYTES:
                 self._go_away(frame[_HEAD:])
             else:
                 yield frame
         if len(self._buffer) >= _HEAD:
-            frame, self._buffer = self._buffer, b""
+            frame = self._buffer
+            self._buffer = b""
             yield frame
 
     def _go_away(self, payload: bytes) -> None:
@@ -409,7 +413,8 @@ class Http2Connection:
             self._wake_windows()
 
     def _wake_windows(self) -> None:
-        waiting, self._for_windows = self._for_windows, []
+        waiting = self._for_windows
+        self._for_windows = []
         for event in waiting:
             event.set()
 

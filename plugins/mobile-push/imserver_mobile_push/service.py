@@ -153,7 +153,8 @@ def ask_for_token(
         "POST", url, urlencode(fields).encode(), headers, seconds
     )
     answer = json_object(body)
-    text, lasts = answer.get("access_token"), answer.get("expires_in", 3600)
+    text = answer.get("access_token")
+    lasts = answer.get("expires_in", 3600)
     if status != 200 or not isinstance(text, str) or not isinstance(lasts, int):
         # RFC 6749: error and error_description; Huawei also has numbers.
         error = " ".join(
@@ -221,7 +222,8 @@ def fitted(
         if name not in ("body", "title"):
             notice = replace(notice, **{name: type(value)()})
             continue
-        low, high = 0, len(value)
+        low = 0
+        high = len(value)
         while low < high:
             middle = (low + high + 1) // 2
             if size(replace(notice, **{name: f"{value[:middle]}…"})) <= most:
@@ -345,14 +347,13 @@ class MobileService(Service):
     def _app(self, name: str) -> _App | None:
         """An app with its client, which is made anew when the settings have
         changed. Never switches."""
-        tenant, app = self.tenants.get(name), self._apps.get(name)
+        tenant = self.tenants.get(name)
+        app = self._apps.get(name)
         if tenant is None or (app is not None and app.tenant is tenant):
             return app if tenant is not None else None
-        settings, client, problem = (
-            of_app(tenant),
-            None,
-            f"the app has no keys for {self.name}",
-        )
+        settings = of_app(tenant)
+        client = None
+        problem = f"the app has no keys for {self.name}"
         try:
             client = self.make(settings)
         except BadKey as bad:
@@ -360,9 +361,8 @@ class MobileService(Service):
             _bad_keys(name, bad, self.name)
         if app is not None and app.client is not None:
             app.client.close()
-        self._apps[name] = app = _App(
-            tenant, client, problem, Pace(settings.per_second)
-        )
+        app = _App(tenant, client, problem, Pace(settings.per_second))
+        self._apps[name] = app
         return app
 
     def objection(self, app: str, token: str) -> str:

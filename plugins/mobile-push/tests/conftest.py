@@ -43,16 +43,21 @@ from tests.integration.plug_ins import install  # noqa: E402
 from tests.integration.test_webhooks import certificate_of_loopback  # noqa: E402
 
 APP = "shop"
-PROJECT, EMAIL = "chat-12345", "push@chat-12345.iam.gserviceaccount.com"
-KEY_ID, TEAM_ID, TOPIC = "ABC123DEFG", "DEF123GHIJ", "com.example.chat"
-HMS_APP, HMS_SECRET = "102345678", "the-client-secret-that-nobody-may-see"
+PROJECT = "chat-12345"
+EMAIL = "push@chat-12345.iam.gserviceaccount.com"
+KEY_ID = "ABC123DEFG"
+TEAM_ID = "DEF123GHIJ"
+TOPIC = "com.example.chat"
+HMS_APP = "102345678"
+HMS_SECRET = "the-client-secret-that-nobody-may-see"
 HOSTS = (
-    *("localhost", "fcm.googleapis.com", "oauth2.googleapis.com", "api.push.apple.com"),
-    *(
-        "api.sandbox.push.apple.com",
-        "push-api.cloud.huawei.com",
-        "oauth-login.cloud.huawei.com",
-    ),
+    "localhost",
+    "fcm.googleapis.com",
+    "oauth2.googleapis.com",
+    "api.push.apple.com",
+    "api.sandbox.push.apple.com",
+    "push-api.cloud.huawei.com",
+    "oauth-login.cloud.huawei.com",
 )
 
 
@@ -82,10 +87,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     certificate, key = certificate_of_loopback(folder, *HOSTS)
     with certificate.open("a") as file:  # both in one file
         file.write(key.read_text())
-    google, apple = (
-        rsa.generate_private_key(65537, 2048),
-        ec.generate_private_key(ec.SECP256R1()),
-    )
+    google = rsa.generate_private_key(65537, 2048)
+    apple = ec.generate_private_key(ec.SECP256R1())
     account = {
         "type": "service_account",
         "project_id": PROJECT,

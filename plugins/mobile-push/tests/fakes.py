@@ -141,7 +141,8 @@ class Fake:
 class Refusal(Exception):
     def __init__(self, code: str, text: str = "", field: str = "") -> None:
         super().__init__(text)
-        self.code, self.field = code, field
+        self.code = code
+        self.field = field
 
 
 def refuse(*rows: tuple[Any, *tuple[str, ...]]) -> None:
@@ -213,7 +214,8 @@ class HttpFake(Fake):
             self.token_requests += 1
             send(handler, status, answer)
             return
-        do, token = None, ""
+        do = None
+        token = ""
         try:
             self.check_head(handler)
             content = json.loads(body)
@@ -284,7 +286,8 @@ def check_fields(value: Any, allowed: Mapping[str, Any], path: str) -> None:
     if not isinstance(value, dict):
         raise Refusal("INVALID_ARGUMENT", f"{path}: expected an object", path)
     for name, inner in value.items():
-        kind, where = allowed.get(name), f"{path}.{name}"
+        kind = allowed.get(name)
+        where = f"{path}.{name}"
         if kind is None:
             raise Refusal(
                 "INVALID_ARGUMENT", f"Unknown name \"{name}\" at '{path}'", where
@@ -348,7 +351,9 @@ class Fcm(HttpFake):
         project: str,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self.public_key, self.email, self.project = public_key, email, project
+        self.public_key = public_key
+        self.email = email
+        self.project = project
         super().__init__(context)
 
     def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
@@ -416,10 +421,8 @@ class Fcm(HttpFake):
             (not token, "Recipient of the message is not set.", ""),
             (
                 not re.fullmatch(r"[A-Za-z0-9_:%.~-]{20,4096}", token or ""),
-                *(
-                    "The registration token is not a valid FCM registration token",
-                    ".token",
-                ),
+                "The registration token is not a valid FCM registration token",
+                ".token",
             ),
             (
                 any(map(reserved.match, message.get("data", {}))),
@@ -445,7 +448,8 @@ class Fcm(HttpFake):
             ),
             (
                 apns and size([apns.get("payload"), counted]) > 4096 + 100,
-                *("APNs payload is too big", ".apns.payload"),
+                "APNs payload is too big",
+                ".apns.payload",
             ),
         ):
             refuse((wrong, "INVALID_ARGUMENT", text, f"message{field}"))
@@ -489,7 +493,8 @@ class Hms(HttpFake):
     def __init__(
         self, app_id: str, secret: str, context: ssl.SSLContext | None = None
     ) -> None:
-        self.app_id, self.secret = app_id, secret
+        self.app_id = app_id
+        self.secret = secret
         super().__init__(context)
 
     def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
@@ -537,13 +542,12 @@ class Hms(HttpFake):
             raise Refusal(
                 "80100003", f"Incorrect message structure: {refusal}"
             ) from None
-        message, token = content["message"], self.token_in(content)
+        message = content["message"]
+        token = self.token_in(content)
         without = {name: value for name, value in message.items() if name != "token"}
         android = message.get("android", {})
-        shown, ttl = (
-            android.get("notification"),
-            re.fullmatch(r"(\d+)s", android.get("ttl", "1s")),
-        )
+        shown = android.get("notification")
+        ttl = re.fullmatch(r"(\d+)s", android.get("ttl", "1s"))
         badge, click = (
             (shown or {}).get(name) or {} for name in ("badge", "click_action")
         )
@@ -634,18 +638,14 @@ class Apns(Fake):
         table: int = 4096,
     ) -> None:
         super().__init__()
-        self.public_key, self.key_id, self.team_id, self.topic = (
-            public_key,
-            key_id,
-            team_id,
-            topic,
-        )
-        self.streams, self.window, self.table, self.context = (
-            streams,
-            window,
-            table,
-            context,
-        )
+        self.public_key = public_key
+        self.key_id = key_id
+        self.team_id = team_id
+        self.topic = topic
+        self.streams = streams
+        self.window = window
+        self.table = table
+        self.context = context
         self.update_seconds = 1200.0
         """A second new token within so many seconds is refused."""
         self.tokens: dict[str, float] = {}
@@ -719,13 +719,12 @@ class Apns(Fake):
         topic, kind, priority, until, collapse, id = (
             headers.get(f"apns-{name}", absent)
             for name, absent in (
-                *(
-                    ("topic", ""),
-                    ("push-type", "alert"),
-                    ("priority", "10"),
-                    ("expiration", "0"),
-                ),
-                *(("collapse-id", ""), ("id", str(uuid.uuid4()))),
+                ("topic", ""),
+                ("push-type", "alert"),
+                ("priority", "10"),
+                ("expiration", "0"),
+                ("collapse-id", ""),
+                ("id", str(uuid.uuid4())),
             )
         )
         kinds = "alert background location voip complication fileprovider mdm liveactivity pushtotalk"
@@ -786,7 +785,8 @@ class ApnsConnection:
     timers."""
 
     def __init__(self, fake: Apns, sock: socket.socket) -> None:
-        self.fake, self.sock = fake, sock
+        self.fake = fake
+        self.sock = sock
         self.lock = threading.RLock()
         self.h2 = H2Connection(
             H2Configuration(client_side=False, header_encoding="utf-8")

@@ -71,7 +71,8 @@ async def firebase() -> dict[str, str]:
     web = messaging.WebpushConfig(
         {"TTL": "600"}, None, messaging.WebpushNotification(tag="c1"), link
     )
-    alert, data = messaging.Notification("Ann", "hello"), {"imserver": '{"id":"n1"}'}
+    alert = messaging.Notification("Ann", "hello")
+    data = {"imserver": '{"id":"n1"}'}
     results = {}
     for token in given["tokens"]:
         try:

@@ -84,9 +84,11 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         jobs += [(work, name, waiting) for _ in range(width)]
     longest = [0.0]
     watcher = gevent.spawn(watch, longest)
-    began, used = monotonic(), thread_time()
+    began = monotonic()
+    used = thread_time()
     gevent.joinall([gevent.spawn(*job) for job in jobs], raise_error=True)
-    seconds, cpu = monotonic() - began, thread_time() - used
+    seconds = monotonic() - began
+    cpu = thread_time() - used
     watcher.kill()
     for service in services.values():
         service.close()

@@ -293,10 +293,8 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
     with closing(
         Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"), streams=20)
     ) as fake:
-        device, message = (
-            FORMS["apns"].format(1),
-            {"aps": {"alert": "hello", "badge": 1}},
-        )
+        device = FORMS["apns"].format(1)
+        message = {"aps": {"alert": "hello", "badge": 1}}
         options = {"time_to_live": 600, "priority": 10, "collapse_key": "topic-1"}
         full = {
             "device_token": device,
@@ -414,7 +412,8 @@ def test_firebase_admin_finds_google_in_the_fake(keys: Keys, firebase: Path) -> 
         }
         for code, token in tokens.items():
             fake.behave(token, *[Do(code)] * 5)  # it tries some again
-        good, bad = FORMS["fcm"].format(100), "short"
+        good = FORMS["fcm"].format(100)
+        bad = "short"
         given = {
             "account": keys.account,
             "port": fake.port,

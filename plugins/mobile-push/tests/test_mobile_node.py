@@ -78,7 +78,8 @@ def account(keys: Keys, **changes: str | None) -> dict[str, Any]:
 
 def wrong_keys(keys: Keys) -> Iterator[tuple[dict[str, Any], str]]:
     apple = keys_of_app(keys)["apns"]
-    other, short = pem(ec.generate_private_key(ec.SECP384R1())), keys.apple[:60]
+    other = pem(ec.generate_private_key(ec.SECP384R1()))
+    short = keys.apple[:60]
     google = "mobile_push.fcm.service_account"
     yield {"fcm": {"service_account": "{"}}, f"{google}: expected the JSON"
     yield {"fcm": {"service_account": "[1]"}}, f"{google}: expected the JSON"

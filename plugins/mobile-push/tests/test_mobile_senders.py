@@ -86,7 +86,8 @@ def changed(**fields: Any) -> PushNotice:
 
 def test_each_service_takes_a_notification(site: Site) -> None:
     for name in SERVICES:
-        result, fake = send(site, name), fake_of(site, name)
+        result = send(site, name)
+        fake = fake_of(site, name)
         assert (result.outcome, result.status, fake.problems) == ("taken", 200, []), (
             name
         )
@@ -268,7 +269,8 @@ def test_an_answer_is_followed_as_the_table_says(
     site: Site, clock: Any, service: str, error: str, status: str, text: str
 ) -> None:
     clock(1)
-    fake, device = fake_of(site, service), DEVICES[service]
+    fake = fake_of(site, service)
+    device = DEVICES[service]
     code, _, of_token = error.partition(" of the ")
     more = (
         {"message": "The registration token is not a valid FCM registration token"}
@@ -369,7 +371,8 @@ def test_nodes_with_clocks_wrong_by_minutes_change_apples_token_half_hourly(
 def test_apples_last_token_is_used_while_it_refuses_the_next(
     site: Site, clock: Any
 ) -> None:
-    fake, counts = site.apns, []
+    fake = site.apns
+    counts = []
     for minutes in (29, 31, 48, 51, 61, 69):
         clock(minutes)
         assert send(site, "apns").outcome == "taken"
@@ -475,7 +478,8 @@ def test_nothing_is_lost_beside_a_service_that_fails(start: Start, keys: Keys) -
             fake.behave(FORMS[name].format(43), Do(what="goaway-before"))
     result = run(site, keys, dict.fromkeys(SERVICES, (60, 8)), seconds=3)
     for name in SERVICES:
-        fake, outcomes = getattr(site, name), result["outcomes"][name]
+        fake = getattr(site, name)
+        outcomes = result["outcomes"][name]
         assert (outcomes["taken"], outcomes["gone"]) == (48, 12), (name, outcomes)
         assert fake.twice() == []
         assert len({each.id for each in fake.taken}) == 49

@@ -70,7 +70,8 @@ class Ntfy:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._settings = settings_of(core.config, NtfySettings)
-        self._channels, self._commands = core.channels, core.channel_commands
+        self._channels = core.channels
+        self._commands = core.channel_commands
         self._encodings = {codec: StreamEncoding(codec) for codec in STREAMS.values()}
 
     def app(self) -> str:
@@ -99,13 +100,17 @@ class Ntfy:
 
     def publish(self, call: Call) -> HttpResponse:
         """Publish the message of a request. May switch. Raises ApiProblem."""
-        request, principal = call.request, call.principal
-        topic, body = request.path.split("/")[2], request.body
+        request = call.request
+        principal = call.principal
+        topic = request.path.split("/")[2]
+        body = request.body
         headers: Mapping[str, str] = {}
         if not topic:
-            headers, body = read_json(body), b""
+            headers = read_json(body)
+            body = b""
             topic = headers.get("topic", "")
-        app, channel = self.app(), channel_of(topic)
+        app = self.app()
+        channel = channel_of(topic)
         parameters = Parameters.of(request, headers)
         message = read_message(topic, parameters, body, self._settings.message_bytes)
         options = self._channels.options.of(app, channel)
@@ -149,7 +154,8 @@ class Ntfy:
 
     def serve(self, codec: NtfyDialect, connection: Connection, head: Head) -> None:
         """Serve a new stream or WebSocket, or refuse it. May switch."""
-        log, host = self._core.node.request_log, host_of(connection.peer)
+        log = self._core.node.request_log
+        host = host_of(connection.peer)
         try:
             parameters, app = Parameters(head.headers, head.query), self.app()
             wish = Wish.read(head.path, parameters)
@@ -221,10 +227,8 @@ class Ntfy:
                     connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.is_open:
-                options, subscriptions = (
-                    self._channels.options.of(app, channel),
-                    self._channels.subscriptions,
-                )
+                options = self._channels.options.of(app, channel)
+                subscriptions = self._channels.subscriptions
                 joined.append(
                     (
                         channel,
@@ -244,12 +248,14 @@ class Ntfy:
     def _find_start(self, app: str, channel: str, is_before: Since) -> Position | None:
         """The position after which messages are wanted; None: all. Reads from
         the newest one on."""
-        position, newer = None, 0
+        position = None
+        newer = 0
         while events := self._channels.histories.read(
             app, channel, position, PAGE, reverse=True
         ).publications:
             for event in events:
-                message, position = message_of(event), _after(event)
+                message = message_of(event)
+                position = _after(event)
                 if message is not None and is_before(message, newer):
                     return position
                 newer += 1

@@ -237,7 +237,8 @@ def read_message(
     topic: str, parameters: Parameters, body: bytes, most_bytes: int
 ) -> NtfyMessage:
     """The message that a request publishes to a topic. Raises ApiProblem."""
-    get, message = parameters.get, new_message("message", topic)
+    get = parameters.get
+    message = new_message("message", topic)
     for names, (code, text) in REFUSED.items():
         if get(*names):
             raise bad(code, text)
@@ -255,7 +256,8 @@ def read_message(
                 raise bad(
                     40014, "the body is not UTF-8, and this server stores no files"
                 ) from None
-            message.message, message.encoding = b64encode(body).decode(), "base64"
+            message.message = b64encode(body).decode()
+            message.encoding = "base64"
     if len(message.message.encode()) > most_bytes:
         raise bad(
             40014,

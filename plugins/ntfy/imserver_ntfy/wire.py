@@ -97,11 +97,9 @@ class Wish(DialectState, kw_only=True):
     def read(cls, path: str, parameters: Parameters) -> Wish:
         """Read a request. ``scheduled`` changes nothing: no message is
         scheduled. Raises ApiProblem."""
-        get, topics, poll = (
-            parameters.get,
-            path.split("/")[2],
-            parameters.has("poll", "po"),
-        )
+        get = parameters.get
+        topics = path.split("/")[2]
+        poll = parameters.has("poll", "po")
         channels = tuple(dict.fromkeys(map(channel_of, topics.split(","))))
         if len(channels) > MAX_TOPICS:
             raise bad(40009, f"a request has at most {MAX_TOPICS} topics")

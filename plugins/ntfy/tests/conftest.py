@@ -15,7 +15,8 @@ from tests.support import Server
 
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; the servers have the distribution
-PUSH_KEY, READ_KEY = "key-that-pushes-0123456789", "key-that-reads-0123456789"
+PUSH_KEY = "key-that-pushes-0123456789"
+READ_KEY = "key-that-reads-0123456789"
 ADMIN_KEY = "key-of-the-admin-0123456789"
 SECRET = "the-secret-of-the-shop-that-nobody-guesses"
 KEPT = {"history_size": 500, "history_seconds": 600}

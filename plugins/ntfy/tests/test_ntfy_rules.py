@@ -233,7 +233,8 @@ def test_streams_deliver_what_is_published_on_the_other_node(pair: Pair) -> None
 
 
 def test_no_sign_of_life_precedes_the_word_that_opens_a_stream() -> None:
-    wish, codec = Wish.read("/ntfy/tea/json", Parameters({}, "")), STREAMS["json"]
+    wish = Wish.read("/ntfy/tea/json", Parameters({}, ""))
+    codec = STREAMS["json"]
     assert codec.encode_ping(wish) == b""
     wish.is_open = True
     assert b'"keepalive"' in codec.encode_ping(wish)

@@ -177,7 +177,8 @@ def test_what_is_dead_is_not_tried_again_and_the_receiver_goes_on_failing() -> N
 
 
 def test_a_changed_receiver_is_tried_at_once(patient_consumers: None) -> None:
-    one, answers = One(), [AWAY]
+    one = One()
+    answers = [AWAY]
     one.reply = lambda _: answers.pop() if answers else None
     one.add(1)
     until(lambda: one.tried)
@@ -269,7 +270,8 @@ def test_what_is_due_is_read_without_news() -> None:
 
 
 def test_a_stopped_consumer_delivers_nothing_more() -> None:
-    one, over = One(), Flag()
+    one = One()
+    over = Flag()
 
     def hang(_number: int) -> None:
         over.wait()
@@ -286,7 +288,8 @@ def test_a_stopped_consumer_delivers_nothing_more() -> None:
 
 
 def test_a_lease_is_unbroken_if_it_was_renewed_in_time() -> None:
-    lease, now = DeliveryLease(), monotonic()
+    lease = DeliveryLease()
+    now = monotonic()
     assert not lease.renew(now, is_granted=True), (
         "the first time, others may have had it"
     )

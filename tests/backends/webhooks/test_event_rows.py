@@ -388,7 +388,8 @@ def test_without_a_database_nothing_is_made(open_store: OpenStore) -> None:
 def test_events_about_ids_that_are_too_long_for_a_login_are_stored(
     events: EventStore,
 ) -> None:
-    longest, longer = "u" * 255, "\u4e00" * 200
+    longest = "u" * 255
+    longer = "\u4e00" * 200
     assert events.append(
         [absent_event(longest + "v"), NewEvent(APP, longer, "absent", b"{}")]
     ) == {APP: 2}

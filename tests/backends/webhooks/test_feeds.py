@@ -116,7 +116,8 @@ def texts(back_end: BackEnd) -> list[str]:
 def test_a_node_without_stored_messages_delivers_the_events_and_leaves_the_entries(
     start: StartNode,
 ) -> None:
-    first, second = BackEnd(), BackEnd()
+    first = BackEnd()
+    second = BackEnd()
     node = start(first, has_messages=False)
     node.feeds.add(APP, "account", [("ann", {"user": "ann", "change": "changed"})])
     until(lambda: [event["id"] for event in first.events] == ["event-1"])

@@ -70,7 +70,8 @@ def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_las
     harness: Harness,
 ) -> None:
     notified = Notified(harness)
-    ann, bob = joined(harness, "ann"), joined(harness, "bob")
+    ann = joined(harness, "ann")
+    bob = joined(harness, "bob")
     assert not harness.channels.subscriptions.join(MULTI, NEWS, ann)
     harness.channels.members.leave(MULTI, NEWS, ann)
     bob.lost()
@@ -111,7 +112,8 @@ def test_only_events_that_the_app_names_are_sent(
 
 def test_the_first_and_the_last_subscriber_of_all_nodes_count(nodes: Several) -> None:
     one, two = (Notified(nodes[number], ("occupied", "vacated")) for number in (1, 2))
-    ann, bob = joined(nodes[1], "ann"), joined(nodes[2], "bob")
+    ann = joined(nodes[1], "ann")
+    bob = joined(nodes[2], "bob")
     nodes[1].channels.members.leave(MULTI, NEWS, ann)
     until(lambda: nodes.book.where(MULTI, NEWS) == {2: 1})
     joined(nodes[1], "cid")

@@ -78,7 +78,8 @@ def test_a_refused_login_and_a_connection_that_never_logged_in_are_not_reported(
     None
 ):
     with WebhookHarness({"101": TenantSettings(webhook=HOOK, jwt=JWT)}) as harness:
-        first, second = harness.login_request(), harness.login_request()
+        first = harness.login_request()
+        second = harness.login_request()
         assert not harness.begin(first, "ann").ok
         first.lost()
         second.lost()
@@ -196,7 +197,8 @@ def test_only_a_clear_yes_lets_anybody_in(
         harness.back_end.reply = lambda _: reply
         connection = harness.login_request()
         assert codes(harness.begin(connection, "ann")) == expected
-        counters, code = harness.webhooks.back_ends.authoriser, expected[0]
+        counters = harness.webhooks.back_ends.authoriser
+        code = expected[0]
         counts = (
             counters.asked.total(),
             counters.refused.total(),

@@ -61,7 +61,8 @@ def _node() -> Any:
 def test_only_the_client_that_asked_gets_numbers_and_the_others_get_the_frames_of_the_original(
     node: ActionHarness,
 ) -> None:
-    plain, acking = One(node, "ann", room="r"), Acking(node, "bob", room="r")
+    plain = One(node, "ann", room="r")
+    acking = Acking(node, "bob", room="r")
     assert acking.bodies()[-1]["response"]["data"] == {"acks": True}
     assert plain.bodies()[-1]["response"]["data"] is None
     for text in ("1", "2"):
@@ -85,7 +86,8 @@ def test_a_number_of_another_type_is_refused(node: ActionHarness, wrong: Any) ->
 def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(
     node: ActionHarness,
 ) -> None:
-    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    ann = One(node, "ann", "bob")
+    bob = Acking(node, "bob")
     ann.say("1")
     bob.ack(1)
     assert bob.login("bob") == 200
@@ -117,11 +119,9 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
     with ActionHarness(
         policies={APP: "newest"}, ack_bytes=1_000_000 if limit else most
     ) as node:
-        ann, bob, other = (
-            One(node, "ann", "bob"),
-            Acking(node, "bob"),
-            Acking(node, "eve"),
-        )
+        ann = One(node, "ann", "bob")
+        bob = Acking(node, "bob")
+        other = Acking(node, "eve")
         One(node, "cid", "eve").say("kept")
         for _ in range(3):
             ann.say("x" * 30)
@@ -140,7 +140,8 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
 def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next_login(
     node: ActionHarness,
 ) -> None:
-    ann, bob = One(node, "ann", "bob"), Acking(node, "bob", room="r")
+    ann = One(node, "ann", "bob")
+    bob = Acking(node, "bob", room="r")
     for text in "123":
         ann.say(text)
     bob.ack(1)
@@ -163,7 +164,8 @@ def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next
 def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(
     node: ActionHarness,
 ) -> None:
-    ann, older = One(node, "ann", "bob"), Acking(node, "bob")
+    ann = One(node, "ann", "bob")
+    older = Acking(node, "bob")
     ann.say("1")
     newer = Acking(node, "bob")
     node.pending.look()
@@ -179,7 +181,8 @@ def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(
 def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(
     node: ActionHarness,
 ) -> None:
-    ann, bob = One(node, "ann", "bob"), One(node, "bob")
+    ann = One(node, "ann", "bob")
+    bob = One(node, "bob")
     bob.connection.close(1000)
     ann.say("lost")
     bob = Acking(node, "bob")
@@ -196,7 +199,8 @@ def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(
 def test_what_waits_for_users_of_a_deleted_app_is_forgotten(
     node: ActionHarness,
 ) -> None:
-    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    ann = One(node, "ann", "bob")
+    bob = Acking(node, "bob")
     ann.say("1")
     bob.connection.close(1000)
     assert node.pending.count == 1
@@ -242,7 +246,8 @@ def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinge
     None
 ):
     with Keeping() as node:
-        ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+        ann = One(node, "ann", "bob")
+        bob = Acking(node, "bob")
         for text in "123":
             assert ann.say(text) == 200
         bob.gets((1, "1"), (2, "2"), (3, "3"))

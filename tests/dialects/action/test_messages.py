@@ -55,7 +55,8 @@ def _node() -> Iterator[Keeping]:
 
 
 def test_only_the_pong_after_a_delivery_proves_its_arrival(node: Keeping) -> None:
-    ann, bob = One(node, "ann", "bob"), One(node, "bob")
+    ann = One(node, "ann", "bob")
+    bob = One(node, "bob")
     assert ann.say("one") == 200
     bob.receives("one")
     ping = bob.ping()
@@ -83,7 +84,8 @@ def test_only_the_pong_after_a_delivery_proves_its_arrival(node: Keeping) -> Non
 
 def test_a_pong_to_a_former_login_proves_nothing_about_the_next(node: Keeping) -> None:
     dan = One(node, "dan", "bob")
-    ann, bob = One(node, "ann", "cid"), One(node, "cid")
+    ann = One(node, "ann", "cid")
+    bob = One(node, "cid")
     assert (dan.say("old 1"), ann.say("new"), dan.say("old 2")) == (200, 200, 200)
     bob.receives("new")
     ping = bob.ping()
@@ -97,7 +99,8 @@ def test_a_pong_to_a_former_login_proves_nothing_about_the_next(node: Keeping) -
 def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile(
     node: Keeping,
 ) -> None:
-    ann, bob = One(node, "ann", "bob"), One(node, "bob")
+    ann = One(node, "ann", "bob")
+    bob = One(node, "bob")
     assert ann.say("one") == 200
     bob.receives("one")
     bob.pong(bob.ping())
@@ -165,7 +168,8 @@ def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong(
 def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_that(
     node: Keeping,
 ) -> None:
-    ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
+    ann = One(node, "ann", room="r")
+    cid = One(node, "cid", room="s")
     bob = One(node, "bob", room="s")
     assert (bob.login("bob", room="r"), cid.say("missed"), ann.say("one")) == (
         200,
@@ -185,11 +189,13 @@ def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_th
 def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connection(
     node: Keeping,
 ) -> None:
-    ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
+    ann = One(node, "ann", room="r")
+    cid = One(node, "cid", room="s")
     One(node, "bob", room="r"), One(node, "bob", room="s")
     assert (ann.say("in r"), cid.say("in s")) == (200, 200)
     bob = One(node, "bob")
-    node.gates.answering = signal = CountingFlag()
+    signal = CountingFlag()
+    node.gates.answering = signal
     assert bob.login("bob", room="r") == 200
     until(lambda: signal.pauses)  # its greenlet waits for the log
     assert bob.login("bob", room="s") == 200
@@ -224,7 +230,8 @@ def test_a_message_sent_during_a_login_arrives_once(node: Keeping) -> None:
     for number in range(1, 12):
         # The log answers the questions of the login only when more has been
         # said.
-        node.gates.answering = signal = Flag()
+        signal = Flag()
+        node.gates.answering = signal
         connection, client = node.connect(dialect=ACTION)
         data = {"userId": "bob", "appId": 1, "toUid": "0", "groupsId": "r"}
         client.send(
@@ -248,7 +255,8 @@ def test_a_message_sent_during_a_login_arrives_once(node: Keeping) -> None:
 def test_the_last_messages_of_a_user_arrive_before_the_exit_notice(
     node: Keeping,
 ) -> None:
-    ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
+    ann = One(node, "ann", room="r")
+    bob = One(node, "bob", room="r")
     node.gates.committing = Flag()
     bob.client.send(frame(TEXT, request("s", "bye")))
     until(lambda: node.messages.sending)
@@ -293,7 +301,8 @@ def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others
 ) -> None:
     node.store_conversations = False
     node.channel_settings = {"news": ChannelSettings(history="log")}
-    ann, bob = One(node, "ann", room="news:1"), One(node, "bob", room="news:1")
+    ann = One(node, "ann", room="news:1")
+    bob = One(node, "bob", room="news:1")
     for text in ("one", "two"):
         ann.client.send(frame(TEXT, request("same", text)))
     ann.receives("one", "two")

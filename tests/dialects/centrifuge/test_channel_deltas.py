@@ -128,7 +128,8 @@ def numbers(reader: Reader) -> list[int]:
 def test_the_first_publication_is_whole_and_the_others_are_deltas(
     harness: Harness,
 ) -> None:
-    ann, bob = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
+    ann = Reader(harness, "ann")
+    bob = Reader(harness, "bob", delta=False)
     publish(harness, 1, 2, 3)
     assert numbers(ann) == numbers(bob) == [1, 2, 3]
     assert ann.kinds == [False, True, True]
@@ -170,7 +171,8 @@ def state_of(harness: Harness) -> Any:
 def test_what_was_missed_comes_as_one_whole_publication_and_deltas(
     harness: Harness,
 ) -> None:
-    ann, bob = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
+    ann = Reader(harness, "ann")
+    bob = Reader(harness, "bob", delta=False)
     position = Position(ann.result.epoch, publish(harness, 1))
     harness.channels.subscriptions.unsubscribe(ann.connection, PRICES)
     assert state_of(harness).deltas is None
@@ -186,7 +188,8 @@ def test_what_was_missed_comes_as_one_whole_publication_and_deltas(
 def test_one_that_did_not_receive_a_publication_gets_the_next_one_whole(
     harness: Harness,
 ) -> None:
-    ann, bob = Reader(harness, "ann"), Reader(harness, "bob")
+    ann = Reader(harness, "ann")
+    bob = Reader(harness, "bob")
     publish(harness, 1)
     publish(harness, 2, except_users=("ann",))
     publish(harness, 3, 4)
@@ -248,7 +251,8 @@ def test_publications_that_came_during_the_subscription_are_read(
 def decoded(client: Client) -> list[int]:
     """The numbers that the pushes make."""
     turn()
-    last, found = b"", []
+    last = b""
+    found = []
     for payload in client.payloads():
         publication = json.decode(payload)["push"]["pub"]
         data = publication["data"].encode()
@@ -308,7 +312,8 @@ def test_streamed_messages_between_publications_make_the_same_payloads(
     harness: Harness,
 ) -> None:
     streams = streams_of(harness)
-    early, plain = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
+    early = Reader(harness, "ann")
+    plain = Reader(harness, "bob", delta=False)
     publish(harness, 1, 2)
     head = Event("stream", "bot", "", channel=ChannelPart(PRICES))
     id = streams.open(MULTI, head, "a")

@@ -19,10 +19,8 @@ from imserver.dialects.centrifuge.migration_options import (
 from tests.support import ROOT, run_cli
 
 GUIDE = ROOT / "docs/guides/from-centrifugo.md"
-SECRET, KEY = (
-    "bbe7d157-a253-4094-9759-06a8236543f9",
-    "d7627bb6-2292-4911-82e1-615c0ed3eebb",
-)
+SECRET = "bbe7d157-a253-4094-9759-06a8236543f9"
+KEY = "d7627bb6-2292-4911-82e1-615c0ed3eebb"
 
 FLAT, NESTED = (
     json.loads(

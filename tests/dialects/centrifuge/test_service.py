@@ -71,10 +71,8 @@ class CentrifugeHarness(Harness):
             "back_ends": back_ends,
             "config": config,
         }
-        node, tenants = (
-            SimpleNamespace(version="1.0.0"),
-            SimpleNamespace(get=lambda _app: None),
-        )
+        node = SimpleNamespace(version="1.0.0")
+        tenants = SimpleNamespace(get=lambda _app: None)
         core = self.core(logins=logins, node=node, tenants=tenants, **parts)
         self.centrifuge = CentrifugeService(
             core, CentrifugeAnswers(core), Mock(catch_up=self.catch_up)
@@ -234,7 +232,8 @@ def test_others_are_served_while_many_subscribers_are_encoded(
         ChannelMember(f"c{number}", "ann", "", "", number, "", "")
         for number in range(1001)
     ]
-    answers, runs = CentrifugeAnswers(Mock()), list[int]()
+    answers = CentrifugeAnswers(Mock())
+    runs = list[int]()
     others = [gevent.spawn(runs.append, number) for number in range(2)]
     reply = answers.presence(dialect, AskPresence(NEWS), members, 1001, "")
     assert all(other.ready() for other in others)

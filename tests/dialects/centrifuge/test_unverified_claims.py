@@ -45,7 +45,8 @@ from tests.gateway.core.back_end import BackEnd
 from tests.gateway.core.login_harness import ASK, JWT, SECRET, Apps
 from tests.support import ROOT
 
-APP, OTHER_APP = "101", "102"
+APP = "101"
+OTHER_APP = "102"
 OTHER = f"{SECRET}, but another"
 ACCOUNT_KEY = b"the key of account tokens, which is long enough"
 Claims = dict[str, Any]
@@ -159,10 +160,8 @@ class ClaimsHarness(CentrifugeHarness):
         accounts: Any = SimpleNamespace(holder=self._holder)
         issuers = Issuers(web(jwk("EdDSA", "1")))  # type: ignore[arg-type]
         proofs = LoginTokens(apps.resolve, pages, accounts, issuers, Secret(b"server"))
-        demo, origins = (
-            SimpleNamespace(demo=rule.demo),
-            Origins(TrustedProxies(()), GatePolicy()),
-        )
+        demo = SimpleNamespace(demo=rule.demo)
+        origins = Origins(TrustedProxies(()), GatePolicy())
         logins = Logins(
             apps, demo, proofs, webhooks.back_ends, webhooks, set(), Metrics(), origins
         )
@@ -200,7 +199,8 @@ class ClaimsHarness(CentrifugeHarness):
         state = connection.dialect_state
         assert isinstance(state, CentrifugeState)
         assert state.facts is not None
-        has, ends = self.channels.members.has, self.logins.holds_token(connection)
+        has = self.channels.members.has
+        ends = self.logins.holds_token(connection)
         channels = [name for name in ("$private", "group:7") if has(connection, name)]
         found: dict[str, Any] = {
             "channels": channels,

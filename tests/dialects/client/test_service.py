@@ -201,13 +201,11 @@ def test_a_system_that_is_deleted_during_the_back_ends_decision_gets_no_client(
 @pytest.mark.parametrize(
     ("system", "answer"),
     [
-        *(
-            ("new", DONE),
-            ("x" * 184, DONE),
-            ("known", TAKEN),
-            ("deleted", TAKEN),
-            ("full", TOO_MANY_SYSTEMS),
-        ),
+        ("new", DONE),
+        ("x" * 184, DONE),
+        ("known", TAKEN),
+        ("deleted", TAKEN),
+        ("full", TOO_MANY_SYSTEMS),
         *((name, UNKNOWN_SYSTEM) for name in (" x", "x" * 185, "a\nb")),
     ],
 )

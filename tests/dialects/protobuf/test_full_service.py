@@ -67,7 +67,8 @@ def test_a_client_that_missed_too_much_must_sync_before_it_gets_new_entries(
     harness: Harness,
 ) -> None:
     missed(harness, RECOVERED + 1)
-    ann, bob = resumed(harness, 266), harness.live(267)
+    ann = resumed(harness, 266)
+    bob = harness.live(267)
     assert recovered(ann.outputs()[0]) == (False, False)
     bob.single(1, 266, "new")
     bob.expect(1)
@@ -132,11 +133,9 @@ def ack(id: int, kind: int = protobuf.PUSH) -> bytes:
 def test_one_ack_covers_all_before_it_and_those_of_the_original_send_none(
     harness: Harness,
 ) -> None:
-    ann, bob, old = (
-        resumed(harness, 266, acks=True),
-        harness.live(267),
-        harness.live(266, "old"),
-    )
+    ann = resumed(harness, 266, acks=True)
+    bob = harness.live(267)
+    old = harness.live(266, "old")
     for number in (1, 2, 3):
         bob.single(number, 266, "hi")
     until(lambda: len(ann.pushes()) == 3)
@@ -158,11 +157,9 @@ def test_one_ack_covers_all_before_it_and_those_of_the_original_send_none(
 
 
 def test_recalls_and_edits_go_where_their_message_went(harness: Harness) -> None:
-    ann, bob, old = (
-        resumed(harness, 266),
-        resumed(harness, 267),
-        harness.live(267, "old"),
-    )
+    ann = resumed(harness, 266)
+    bob = resumed(harness, 267)
+    old = harness.live(267, "old")
     ann.single(1, 267, "hallo")
     until(ann.acks)
     (_, position) = ann.acks()[0]
@@ -265,7 +262,8 @@ def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
 
 
 def test_replies_and_mentions_are_carried(harness: Harness) -> None:
-    ann, bob = resumed(harness, 266), resumed(harness, 267)
+    ann = resumed(harness, 266)
+    bob = resumed(harness, 267)
     ann.single(1, 267, "first")
     sent = SentMessage(SINGLE, 267, 266, 1, b"second")
     meta = '{"mentions":["267"],"other":1}'
@@ -320,7 +318,8 @@ def test_a_group_of_both_kinds_receives_the_same_entries_in_one_order(
 
 
 def test_a_second_login_is_refused_in_words_or_dropped(harness: Harness) -> None:
-    ann, old = resumed(harness, 266), harness.protobuf_client(267)
+    ann = resumed(harness, 266)
+    old = harness.protobuf_client(267)
     ann.send_payload(protobuf.login("266", "", 0))
     assert refused(ann.expect(2)[1]) == (1009, protobuf.LOGIN, 0)
     old.send_payload(protobuf.login("268"))

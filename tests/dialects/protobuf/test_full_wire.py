@@ -28,7 +28,8 @@ from tests.integration import protobuf
 from tests.integration.protobuf import Output, further, one, outputs, sent
 from tests.samples import requests_of
 
-full, old = FullProtobufDialect(), ProtobufDialect()
+full = FullProtobufDialect()
+old = ProtobufDialect()
 packed = b"".join
 
 

@@ -299,11 +299,9 @@ def test_a_user_who_is_online_elsewhere_stays_there(harness: Harness) -> None:
 def test_all_fields_of_a_message_come_back_as_they_were_sent(
     harness: Harness, sent: SentMessage
 ) -> None:
-    ann, desk, bob = (
-        harness.live(266),
-        harness.live(266, "desk"),
-        harness.live(sent.receiver),
-    )
+    ann = harness.live(266)
+    desk = harness.live(266, "desk")
+    bob = harness.live(sent.receiver)
     ann.send_payload(protobuf.message(1, sent))
     ann.expect(1)
     assert (ann.acks(), ann.pushes()) == ([(1, 1)], [])
@@ -320,7 +318,8 @@ def test_all_fields_of_a_message_come_back_as_they_were_sent(
 def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(
     harness: Harness, sent_ms: int
 ) -> None:
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     before = int(time() * 1000)
     ann.send_payload(
         protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", 0, sent_ms % 2**64))
@@ -356,7 +355,8 @@ def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(
 def test_an_invalid_message_is_not_acknowledged_and_uses_its_number(
     harness: Harness, sent: SentMessage
 ) -> None:
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     ann.send_payload(protobuf.message(1, sent))
     ann.send_payload(protobuf.message(1, sent))
     ann.settle()
@@ -368,7 +368,8 @@ def test_an_invalid_message_is_not_acknowledged_and_uses_its_number(
 
 
 def test_only_the_next_number_is_taken(harness: Harness) -> None:
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     for number in (0, 2, 2**64 - 1):
         ann.single(number, 267, "wrong")
     ann.single(1, 267, "one")
@@ -383,7 +384,8 @@ def test_only_the_next_number_is_taken(harness: Harness) -> None:
 def test_a_repeat_is_acknowledged_again_with_the_first_position_and_delivered_once(
     harness: Harness,
 ) -> None:
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     ann.single(1, 267, "hi")
     ann.expect(1)
     bob.single(1, 266, "ho")
@@ -430,7 +432,8 @@ def test_a_number_is_not_accepted_again_before_its_result_is_known(
 ) -> None:
     """A message without an id of its own, whose COMMIT is not answered in
     time."""
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     harness.lose_answer(stored)
     ann.single(1, 267, "once")
     until(lambda: harness.gates.unsure)
@@ -453,7 +456,8 @@ def test_a_number_is_not_accepted_again_before_its_result_is_known(
 def test_a_connection_that_ends_before_the_result_leaves_no_state(
     harness: Harness,
 ) -> None:
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     harness.lose_answer()
     ann.single(1, 267, "hi")
     until(lambda: harness.gates.unsure)
@@ -571,7 +575,8 @@ def test_what_a_replaced_session_sends_after_the_sync_of_its_successor_is_not_st
     """Unless sessions may send side by side, or the client has ids of its own:
     those of the full dialect."""
     with two_nodes(policy) as (stopped, other):
-        older, newer = stopped.visitor(), other.visitor()
+        older = stopped.visitor()
+        newer = other.visitor()
         for client in (older, newer):
             client.id = 266
             client.send_payload(protobuf.login("266", device, cursor))
@@ -658,7 +663,8 @@ def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(
     harness: Harness,
 ) -> None:
     missed(harness, 3)
-    ann, bob = harness.protobuf_client(266), harness.live(267)
+    ann = harness.protobuf_client(266)
+    bob = harness.live(267)
     bob.single(1, 266, "new")
     bob.expect(1)
     ann.single(1, 267, "mine")
@@ -670,7 +676,8 @@ def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(
 def test_the_next_question_may_take_its_time_over_a_slow_line(harness: Harness) -> None:
     be_patient(harness)
     missed(harness, 60)
-    ann, bob = harness.protobuf_client(266), harness.live(267)
+    ann = harness.protobuf_client(266)
+    bob = harness.live(267)
     ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
@@ -691,7 +698,8 @@ def test_entries_delivered_between_two_pages_hide_nothing(harness: Harness) -> N
     that of what is new."""
     be_patient(harness, page_seconds=0.05)
     missed(harness, 120)
-    ann, bob = harness.protobuf_client(266), harness.live(267)
+    ann = harness.protobuf_client(266)
+    bob = harness.live(267)
     ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
@@ -747,7 +755,8 @@ def test_changes_of_groups_take_no_room_on_a_page_however_many_there_are(
     harness: Harness, count: int, first: int, more: bool
 ) -> None:
     groups = [harness.group("266", "267") for _ in range(PAGE * 2 + 10)]
-    bob, group = harness.live(267), groups[-1]
+    bob = harness.live(267)
+    group = groups[-1]
     for number in range(1, count + 1):
         bob.group(number, group, f"t{number}")
     until(lambda: len(bob.acks()) == count)
@@ -761,7 +770,8 @@ def test_changes_of_groups_take_no_room_on_a_page_however_many_there_are(
 
 
 def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> None:
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     harness.gates.committing = Flag()
     ann.single(1, 267, "one")
     ann.group(2, 12345, "not mine")
@@ -785,10 +795,12 @@ def test_a_client_whose_sync_fails_is_closed(harness: Harness) -> None:
 
 
 def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> None:
-    ann, bob = harness.live(266), harness.live(267)
+    ann = harness.live(266)
+    bob = harness.live(267)
     ann.single(1, 267, "hi")
     bob.expect(1)
-    state, subscription = ann.connection.dialect_state, ann.connection.log_subscription
+    state = ann.connection.dialect_state
+    subscription = ann.connection.log_subscription
     assert type(state) is ProtobufState
     assert state.__sizeof__() + subscription.__sizeof__() <= 96
     assert not hasattr(state, "__dict__")
@@ -809,8 +821,11 @@ def test_a_session_ends_with_its_token(harness: Harness) -> None:
 def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
     harness: Harness,
 ) -> None:
-    ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    go_on, reads = Flag(), harness.gates.reads
+    ann = harness.live(266)
+    bob = harness.live(267)
+    eve = harness.live(268)
+    go_on = Flag()
+    reads = harness.gates.reads
     harness.gates.around = go_on.wait
     ann.send_payload(protobuf.sync(0))
     until(lambda: harness.gates.reads > reads)
@@ -836,7 +851,8 @@ def members(harness: Harness, *lives: int) -> tuple[int, list[ProtobufClient]]:
 def together(harness: Harness, begin: ProtobufClient, group: int) -> Flag:
     """Have what is sent from now on share a transaction: the one before does
     not end until this is set."""
-    harness.gates.committing = gate = Flag()
+    gate = Flag()
+    harness.gates.committing = gate
     begin.group(1, group, "before")
     until(lambda: harness.uplink.queues)
     return gate
@@ -876,11 +892,9 @@ def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_i
 def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness) -> None:
     group, (ann, bob, dan) = members(harness, 1, 2, 3)
     gate = together(harness, dan, group)
-    large, short, many = (
-        "x" * (deliverer.MAX_RUN_BYTES * 2 // 3),
-        3 * deliverer.MAX_RUN // 2,
-        3,
-    )
+    large = "x" * (deliverer.MAX_RUN_BYTES * 2 // 3)
+    short = 3 * deliverer.MAX_RUN // 2
+    many = 3
     for number in range(1, short + 1):
         ann.group(number, group, "short")
     for number in range(1, many + 1):
@@ -949,7 +963,9 @@ def test_the_time_begins_when_what_was_sent_has_left_and_ends_with_the_connectio
 ):
     released: list[Line] = []
     deadlines: Any = SyncDeadlines(released.append, HOLD_SECONDS)  # type: ignore[arg-type]
-    slow, stuck, quick = Line([b"a long page"]), Line([b"a page"]), Line()
+    slow = Line([b"a long page"])
+    stuck = Line([b"a page"])
+    quick = Line()
     deadlines.expect(slow)
     deadlines.expect(stuck)
     for _ in range(3):

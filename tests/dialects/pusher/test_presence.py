@@ -32,7 +32,9 @@ from tests.support import until
 
 __all__ = ["constants", "quick"]
 
-APP, ROOM, NEWS = "102", "presence-room", "news"
+APP = "102"
+ROOM = "presence-room"
+NEWS = "news"
 SHOP = PusherApp(APP, b"the secret of the shop", PusherSettings("7", "shopkey"))
 
 

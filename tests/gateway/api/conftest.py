@@ -16,7 +16,8 @@ StartNode = Callable[..., ApiNode]
 def start_node(tmp_path: Path) -> Iterator[StartNode]:
     """``start_node(config)``: a node. 马远 is online in the apps 101 and 102, 黄帝
     in 101."""
-    nodes, numbers = list[ApiNode](), count()
+    nodes = list[ApiNode]()
+    numbers = count()
 
     def start(config: Config | None = None) -> ApiNode:
         nodes.append(one := ApiNode(tmp_path / str(next(numbers)), config))

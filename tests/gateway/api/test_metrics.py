@@ -114,13 +114,11 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
 
 
 SHOWN_OTHERWISE = (
-    *(
-        "http_fast",
-        "http_handed_over",
-        "http_over_rate",
-        "http_refused",
-        "http_running",
-    ),
+    "http_fast",
+    "http_handed_over",
+    "http_over_rate",
+    "http_refused",
+    "http_running",
     "outbox_bytes_now",
 )
 """By a label, or by the part that knows them."""
@@ -206,7 +204,8 @@ def test_apps_that_are_not_registered_are_one_label_and_distributions_add_up() -
 
 def test_values_that_are_counted_together_are_counted_as_one_by_one() -> None:
     values = [7.0, 0.01, 0.001, 0.1, 0.05, 0.01, 0.11]
-    one_by_one, together = Histogram((0.01, 0.1)), Histogram((0.01, 0.1))
+    one_by_one = Histogram((0.01, 0.1))
+    together = Histogram((0.01, 0.1))
     for value in values:
         one_by_one.observe(value)
     for part in (values[:3], [], values[3:]):

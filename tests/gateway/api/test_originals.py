@@ -48,13 +48,13 @@ from tests.gateway.transport.harness import until
 from tests.integration.raw import ask, request
 from tests.support import HTTP_SERVERS, Server, eventually
 
-ONE, ALL, BATCH = "/user/sendMessage", "/user/sendMessageAll", "/user/sendMessageBatch"
-LIST, ONLINE, MANY, KICK = (
-    "/user/list",
-    "/user/online",
-    "/user/onlineBatch",
-    "/user/kick",
-)
+ONE = "/user/sendMessage"
+ALL = "/user/sendMessageAll"
+BATCH = "/user/sendMessageBatch"
+LIST = "/user/list"
+ONLINE = "/user/online"
+MANY = "/user/onlineBatch"
+KICK = "/user/kick"
 STATE = "/system/state"
 KEYS = with_keys(
     KeySettings("push-key", ("push",)),
@@ -152,7 +152,8 @@ def test_any_form_of_a_body_is_read(
 OF_WRONG_TYPE = (
     *({"userID": user} for user in (5, ["马远"], True)),
     *({"appID": app} for app in (101.0, True, -1, 2**32, [101])),
-    *({"msgID": 1}, {"message": {}}),
+    {"msgID": 1},
+    {"message": {}},
 )
 
 
@@ -186,10 +187,8 @@ def test_a_message_names_its_user_as_sender_and_one_to_all_leaves_them_out(
         node.post(ONE, appID=101, userID="马远", msgID="1", message="你好 <b>&") == SENT
     )
     assert node.post(ALL, appID=101, userID="马远", msgID="2", message="x") == SENT
-    one, others = (
-        Sent("101", "马远", "马远", "你好 <b>&", "1"),
-        Sent("101", "黄帝", "马远", "x", "2"),
-    )
+    one = Sent("101", "马远", "马远", "你好 <b>&", "1")
+    others = Sent("101", "黄帝", "马远", "x", "2")
     assert node.sent() == [one, others]
     assert node.core.metrics.pushes == {"101": 2}
 
@@ -266,12 +265,10 @@ def test_a_batch_that_cannot_be_taken_whole_is_refused_with_1001(
 ) -> None:
     node = start_node(LIMITED)
     for wrong in (
-        *(
-            {},
-            {"messages": [], "userIDs": []},
-            {"messages": {}},
-            {"messages": [{"userID": "马远"}] * 4},
-        ),
+        {},
+        {"messages": [], "userIDs": []},
+        {"messages": {}},
+        {"messages": [{"userID": "马远"}] * 4},
         *(
             {"messages": [{"userid": "马远"}, bad]}
             for bad in (5, {"userID": 5}, {"userid": "a", "message": 5})
@@ -496,7 +493,8 @@ def test_a_kick_closes_connections_and_may_ban(
     assert kick(node, as_json, **given)["data"] == {"kickResults": True, "kickCount": 1}
     assert node.clients["101", "马远"].close_code() == (4503 if given else 4502)
     assert kick(node, as_json, **given)["data"] == nobody, "nobody is there"
-    sessions, found = node.core.sessions, ClosedSessions([0], ("10.0.0.2:9001",))
+    sessions = node.core.sessions
+    found = ClosedSessions([0], ("10.0.0.2:9001",))
     ban = sessions.ban_of("101", "马远")
     seconds = float(given.get("banSeconds", 0))
     assert (ban.seconds if ban else 0) == pytest.approx(seconds, abs=1)
@@ -563,16 +561,12 @@ def test_a_key_of_one_app_looks_into_that_app_only_and_keys_may_change(
             keyed.get(ONLINE, userID=user, key=f"{key}-key")["data"]["online"] is online
         )
     for shown, key, allowed in (
-        *(
-            ({}, "app", False),
-            ({"isDebug": "true"}, "app", False),
-            ({"detail": "true"}, "app", False),
-        ),
-        *(
-            ({}, "read", True),
-            ({"isDebug": "true"}, "read", False),
-            ({"detail": "true"}, "read", True),
-        ),
+        ({}, "app", False),
+        ({"isDebug": "true"}, "app", False),
+        ({"detail": "true"}, "app", False),
+        ({}, "read", True),
+        ({"isDebug": "true"}, "read", False),
+        ({"detail": "true"}, "read", True),
         ({"isDebug": "true"}, "admin", True),
     ):
         for more in ({}, {"cluster": "true"}):

@@ -124,7 +124,8 @@ def test_a_page_token_tampered_with_or_of_an_old_secret_is_worth_nothing(
     pages: PageTokens,
 ) -> None:
     token = pages.make("101", "马远")
-    empty, odd = PAGE_TOKEN_PREFIX, PAGE_TOKEN_PREFIX + "a.b.c"
+    empty = PAGE_TOKEN_PREFIX
+    odd = PAGE_TOKEN_PREFIX + "a.b.c"
     for broken in (token[:-1], token + "x", empty, odd, token.replace(".", "..")):
         assert not pages.fits("101", "马远", broken), broken
         assert pages.read(broken) is None, broken
@@ -138,7 +139,8 @@ def test_a_page_token_tampered_with_or_of_an_old_secret_is_worth_nothing(
 def test_a_page_token_ends_with_its_time(
     pages: PageTokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, now = pages.make("101", "马远"), time.time()
+    token = pages.make("101", "马远")
+    now = time.time()
     for seconds, found in ((3599, ("101", "马远")), (3602, None)):
         monkeypatch.setattr(time, "time", lambda seconds=seconds: now + seconds)
         assert pages.read(token) == found

@@ -174,7 +174,8 @@ def test_a_subscription_token_of_the_issuer() -> None:
 
 
 def test_only_a_client_of_centrifugo_has_a_session_that_ends_at_another_time() -> None:
-    issuers, token = Issuers(web(jwk("EdDSA", "1"))), signed(expire_at=0)  # type: ignore[arg-type]
+    issuers = Issuers(web(jwk("EdDSA", "1")))
+    token = signed(expire_at=0)  # type: ignore[arg-type]
     for bare, end in ((False, NOW + 60), (True, 0)):
         assert facts_of(issuers.claims("301", (ROW,), token, NOW, bare)) == (
             "ann",
@@ -301,7 +302,8 @@ def test_keys_are_fetched_once_and_who_does_not_answer_delays_the_first_login_on
     assert issuer.keys_for("1")
 
 
-AWAY, NO_KEY = "away", "no key"
+AWAY = "away"
+NO_KEY = "no key"
 FIRST = (0.0, "1", "1", "", 2)
 UNKNOWN = ((RETRY_SECONDS, "9"), (0, "9"), (0, "8"), (0, "7"), (RETRY_SECONDS, "9"))
 

@@ -32,9 +32,12 @@ OTHER_SECRET = "another secret, which is as long as that"
 JWTS = TenantSettings(jwt=JWT)
 STREAM = SimpleNamespace(peer="127.0.0.1:1", origin="")
 OK = (200, 0, False)
-UNKNOWN, BAD_TOKEN = (1003, 4505, False), (1003, 4504, False)
-WRONG_DIALECT, BAD_ORIGIN = (1003, 4507, True), (1003, 4505, True)
-FULL, UNDECIDED = (1009, 4005, True), (1004, 1011, False)
+UNKNOWN = (1003, 4505, False)
+BAD_TOKEN = (1003, 4504, False)
+WRONG_DIALECT = (1003, 4507, True)
+BAD_ORIGIN = (1003, 4505, True)
+FULL = (1009, 4005, True)
+UNDECIDED = (1004, 1011, False)
 
 
 def codes(decision: Any) -> tuple[int, int, bool]:
@@ -76,15 +79,15 @@ def attempt(
             JWTS,
             dict.fromkeys(
                 [
-                    *(
-                        "",
-                        "page.101.ann",
-                        token_for("bob"),
-                        token_for("ann", "102"),
-                        token_for(""),
-                    ),
-                    *(token_for("ann", seconds=-1), token_for("ann", key=OTHER_SECRET)),
-                    *(token_for("a\0b"), token_for("ann", channel="news")),
+                    "",
+                    "page.101.ann",
+                    token_for("bob"),
+                    token_for("ann", "102"),
+                    token_for(""),
+                    token_for("ann", seconds=-1),
+                    token_for("ann", key=OTHER_SECRET),
+                    token_for("a\0b"),
+                    token_for("ann", channel="news"),
                 ],
                 BAD_TOKEN,
             ),
@@ -325,7 +328,8 @@ def test_an_app_whose_new_key_is_none_keeps_the_old_or_refuses_all(
 def test_files_of_keys_and_apps_count_after_the_settings_were_read_again(
     tmp_path: Path,
 ) -> None:
-    file, other = tmp_path / "secret", token_for("ann", key=OTHER_SECRET)
+    file = tmp_path / "secret"
+    other = token_for("ann", key=OTHER_SECRET)
     file.write_text(SECRET)
     app = TenantSettings(jwt=(JwtSettings("HS256", key_file=str(file)),))
     with LoginHarness({"101": app, "102": PLAIN}) as harness:

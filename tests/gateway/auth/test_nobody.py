@@ -26,7 +26,8 @@ CONNECTION: Any = SimpleNamespace()
 
 
 def test_nobody_answers() -> None:
-    reviews, decisions = Reviews(), list[ReviewDecision]()
+    reviews = Reviews()
+    decisions = list[ReviewDecision]()
     assert reviews.decide("101", {}) == UNDECIDED
     reviews.review("101", {}, decisions.append, CONNECTION)
     reviews.pass_by(decisions.append, CONNECTION)
@@ -39,7 +40,8 @@ def test_nobody_answers() -> None:
     assert back_ends.emulated_headers_of("101", {"a": "b"}) == {}
     with pytest.raises(BackEndUnavailable):
         back_ends.ask("101", "subscribe", CONNECTION, {}, dict)
-    relations, accounts = Relations(), AccountLookup()
+    relations = Relations()
+    accounts = AccountLookup()
     assert relations.visible("101", "ann", ["bob"]) == {"bob"}
     questions = (relations.may_reach, relations.may_write, relations.may_see_presence)
     assert all(ask("101", "ann", "bob") for ask in questions)
@@ -86,7 +88,9 @@ class Heard(Observer):
 
 
 def test_several_hear_what_they_want_to_hear() -> None:
-    first, second, third = Heard(["101"]), Heard([], [CONNECTION]), Heard(["101", "7"])
+    first = Heard(["101"])
+    second = Heard([], [CONNECTION])
+    third = Heard(["101", "7"])
     observer = observer_of([first, second, third])
     assert observer.observes(TenantSettings())
     assert observer.known == [CONNECTION]

@@ -136,7 +136,8 @@ def test_those_that_paid_longest_ago_are_forgotten(
     ]
     assert found == [True, True, False, True, True, False]
     assert buckets.payers() == ["cid", "ann"]
-    muted, senders = MutedUsers(), SenderRates()
+    muted = MutedUsers()
+    senders = SenderRates()
     for user in ("ann", "bob", "ann", "cid"):
         muted.mute("a", user, 2**40)
         senders.limit("a", user, buckets)
@@ -186,14 +187,13 @@ def test_a_network_pays_in_each_app_and_this_machine_does_not(
 
 def test_the_buckets_of_somebody_are_found(clock: Clock) -> None:
     one = BucketList()
-    of_users, of_networks = (
-        one.make(RATE, 3, 30),
-        one.make(RATE, 3, 30, lambda *_: None),
-    )
+    of_users = one.make(RATE, 3, 30)
+    of_networks = one.make(RATE, 3, 30, lambda *_: None)
     for payer in (("shop", "ann"), ("tea", "ann"), ("shop", "bob")):
         of_users.take(payer)
     of_networks.take("192.0.2.1")
-    ann, here = (of_users, ("shop", "ann")), (of_networks, "192.0.2.1")
+    ann = (of_users, ("shop", "ann"))
+    here = (of_networks, "192.0.2.1")
 
     def find(**options: bool) -> list[object]:
         return list(one.find("shop", ["ann"], ["192.0.2.1"], **options))
@@ -209,7 +209,8 @@ def test_the_buckets_of_somebody_are_found(clock: Clock) -> None:
 
 
 def test_a_mute_ends_at_its_time_and_is_forgotten() -> None:
-    muted, now = MutedUsers(), int(time.time())
+    muted = MutedUsers()
+    now = int(time.time())
     for user, end in (("ann", 2**31), ("bob", now - 1), ("cid", now + 2)):
         muted.mute("a", user, end, "noise")
     mute = muted.mute_of("a", "ann")
@@ -222,7 +223,9 @@ def test_a_mute_ends_at_its_time_and_is_forgotten() -> None:
 def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(
     clock: Clock,
 ) -> None:
-    bots, of_bots, of_guests = SenderRates(), Buckets(BURST, 2), Buckets(BURST, 1)
+    bots = SenderRates()
+    of_bots = Buckets(BURST, 2)
+    of_guests = Buckets(BURST, 1)
     bots.limit("a", "7", of_bots)
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     clock.now += 0.5

@@ -152,10 +152,8 @@ def test_no_encoding_of_former_rules_stays() -> None:
         return sum(isinstance(each, Encoding) for each in gc.get_objects())
 
     found = Subscribed(LocalChannel(App("101", "multi"), "news"), ChannelSettings())
-    answers, plain = (
-        CmdAnswers(ChannelCmdDialect()),
-        Encoding(CmdDialect(), lambda *_: None, 65536, 0),
-    )
+    answers = CmdAnswers(ChannelCmdDialect())
+    plain = Encoding(CmdDialect(), lambda *_: None, 65536, 0)
     subscribe_under_new_rules()
     before = encodings()
     for _ in range(5):
@@ -221,7 +219,8 @@ def test_ended_connections_leave_no_state() -> None:
         gc.collect()
         assert remembered() is None
     with SocketHarness() as harness:
-        stays, comes = harness.connect()[0], harness.connect()[0]
+        stays = harness.connect()[0]
+        comes = harness.connect()[0]
         expiry = Expiry(NOW)
         end = int(NOW) + 10
         expiry.end_at(stays, end)

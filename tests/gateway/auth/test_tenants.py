@@ -127,7 +127,8 @@ def test_a_registered_app_is_open_and_known_at_once_and_registered_once(
 def test_another_node_finds_a_new_app_at_once_and_a_later_one_knows_it(
     node: Make,
 ) -> None:
-    one, other = node(), node()
+    one = node()
+    other = node()
     assert other.tenants.find("105") is None
     one.tenants.register("105", max_channels=3, login_policy="single")
     assert other.tenants.get("105") is None
@@ -188,7 +189,8 @@ GOOD_NAMES = (
 
 
 def test_a_valid_name_is_stored_unchanged_and_another_refused(node: Make) -> None:
-    one, other = node(), node()
+    one = node()
+    other = node()
     for name in BAD_NAMES:
         assert not valid_name(name)
         with pytest.raises(BadTenant):
@@ -239,7 +241,8 @@ def test_settings_that_cannot_be_are_refused(
 
 
 def test_a_registered_app_is_changed_everywhere_and_field_by_field(node: Make) -> None:
-    one, other = node(), node()
+    one = node()
+    other = node()
     one.tenants.register("own", max_channels=1, max_connections=2)
     other.store.refresh()
     fields = {"maxChannels": 5, "login_policy": "single", "jwt": [{"key": "k" * 32}]}

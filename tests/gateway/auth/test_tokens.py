@@ -205,16 +205,14 @@ def tampered() -> list[str]:
 @pytest.mark.parametrize(
     "token",
     [
-        *(
-            "",
-            "page.whatever",
-            "a.b",
-            "a.b.c",
-            "....",
-            "\x00\x00.\x00.\x00",
-            "ü.ü.ü",
-            "e30.e30.e30",
-        ),
+        "",
+        "page.whatever",
+        "a.b",
+        "a.b.c",
+        "....",
+        "\x00\x00.\x00.\x00",
+        "ü.ü.ü",
+        "e30.e30.e30",
         *(raw({"alg": name}, CLAIMS) for name in ("none", "None")),
         *(
             raw(head, CLAIMS, b"x" * 32)

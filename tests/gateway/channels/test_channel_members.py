@@ -24,7 +24,8 @@ from tests.gateway.core.cluster_harness import Topology
 from tests.gateway.hub.harness import Harness, received, texts
 from tests.gateway.transport.harness import turn, until
 
-MULTI, NEWEST = "102", "101"
+MULTI = "102"
+NEWEST = "101"
 HELLO = Event("msg", "eve", "hello", "7")
 
 
@@ -235,7 +236,8 @@ def test_both_sides_of_membership_always_agree(
     actions: list[tuple[str, int, str]],
 ) -> None:
     with Harness() as harness:
-        app, membership = harness.hub.apps[MULTI], harness.channels.members.membership
+        app = harness.hub.apps[MULTI]
+        membership = harness.channels.members.membership
         connections = [harness.login(MULTI, f"u{n}")[0] for n in range(4)]
         model: dict[str, list[int]] = {}
         order: list[list[str]] = [[] for _ in connections]
@@ -299,7 +301,8 @@ def test_a_channel_gets_messages_behind_the_notices_that_wait(harness: Harness) 
 def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(
     harness: Harness,
 ) -> None:
-    dialect, devices = ChannelCmdDialect(), ("phone", "desk", "tablet")
+    dialect = ChannelCmdDialect()
+    devices = ("phone", "desk", "tablet")
     pairs = [
         harness.login(MULTI, "ann", device=name, dialect=dialect) for name in devices
     ]
@@ -343,7 +346,8 @@ def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(
 def test_a_session_that_is_addressed_no_longer_is_in_no_channel(
     topology: Topology,
 ) -> None:
-    here, there = topology.here, topology.there
+    here = topology.here
+    there = topology.there
     old, a = here.login(NEWEST, "ann")
     assert here.channels.subscriptions.join(NEWEST, "lobby", old)
     new, b = there.login(NEWEST, "ann")

@@ -36,11 +36,9 @@ from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import turn
 
 APP = "101"
-OK, DENIED, UNKNOWN_CHANNEL = (
-    errors.ReplyCode.OK,
-    errors.ReplyCode.UNAUTHORIZED,
-    errors.ReplyCode.NO_DATA,
-)
+OK = errors.ReplyCode.OK
+DENIED = errors.ReplyCode.UNAUTHORIZED
+UNKNOWN_CHANNEL = errors.ReplyCode.NO_DATA
 ABSENT = errors.ReplyCode.FAILED
 ROOM = ChannelSettings(
     subscribe="anybody", presence=True, history_size=5, history_seconds=60
@@ -98,10 +96,8 @@ class OptionsHarness(Harness):
     def permitted(self, connection: Connection, channel: str) -> set[str]:
         """The commands that are allowed. Others are denied, or there is nothing
         to read."""
-        codes, is_there = (
-            self.codes(connection, channel),
-            self.channels.options.of(APP, channel).presence,
-        )
+        codes = self.codes(connection, channel)
+        is_there = self.channels.options.of(APP, channel).presence
         assert {*codes.values()} <= {OK, DENIED if is_there else ABSENT}
         return {name for name, code in codes.items() if code == OK}
 
@@ -115,7 +111,8 @@ def harness() -> Iterator[OptionsHarness]:
 FOR_ALL = replace(
     ROOM, publish="anybody", read_presence="anybody", read_history="anybody"
 )
-READ, ALL = {"presence", "history"}, {"presence", "history", "publish"}
+READ = {"presence", "history"}
+ALL = {"presence", "history", "publish"}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +188,8 @@ def test_users_and_groups_have_their_channels(
     stored = Mock(is_member=lambda _app, group, _user: group in (0, 7))
     harness.channels.histories.ask(stored)
     consent = ChannelConsent(Mock(), Mock(), harness.channels, MutedUsers())
-    client, found = harness.client(user), set()
+    client = harness.client(user)
+    found = set()
     for channel in ("user:", "user:ann", "user:bob", "group:7", "group:8", "group:x"):
         with suppress(ChannelRefused):
             consent.check_member(client, channel)
@@ -218,7 +216,8 @@ def test_a_back_end_lets_in_or_refuses(
 
     back_ends = Mock(ask=Mock(side_effect=error or ask))
     consent = ChannelConsent(back_ends, Mock(), harness.channels, MutedUsers())
-    client, found = harness.client(), ""
+    client = harness.client()
+    found = ""
     try:
         assert consent.subscribe(client, "room:1", "t").expire_at == 5
     except ChannelRefused as refused:
@@ -240,10 +239,8 @@ def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
     harness: OptionsHarness, options: ChannelSettings, recovered: bool
 ) -> None:
     harness.channel_settings = {"room": options}
-    event, replies = (
-        Event("msg", "", "hello", channel=ChannelPart("room:1")),
-        list[Reply](),
-    )
+    event = Event("msg", "", "hello", channel=ChannelPart("room:1"))
+    replies = list[Reply]()
     published = harness.channels.publishing.publish_event(APP, "room:1", event)
     command = Subscribe("room:1", recover=True, epoch=published.position.epoch)
     harness.commands.subscribe(harness.client(), command, replies.append)
@@ -254,7 +251,8 @@ def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
 def test_channels_without_a_namespace_have_a_row_of_their_own(
     harness: OptionsHarness,
 ) -> None:
-    plain, other = ChannelSettings(max_bytes=1), ChannelSettings(max_bytes=2)
+    plain = ChannelSettings(max_bytes=1)
+    other = ChannelSettings(max_bytes=2)
     harness.channel_settings = {"": plain, "*": other}
     options = harness.channels.options.of
     names = ("lobby", "$lobby", "lobby#1", ":lobby", "room:1", "$room:1")
@@ -284,8 +282,10 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(
     harness: OptionsHarness,
 ) -> None:
     harness.known_channels_only = True
-    event, ann = Event("msg", "", "hello"), harness.client()
-    channels, id = harness.channels, harness.table.id_of(ann)
+    event = Event("msg", "", "hello")
+    ann = harness.client()
+    channels = harness.channels
+    id = harness.table.id_of(ann)
     attempts = (
         lambda: channels.publishing.publish_event(APP, "room:1", event),
         lambda: channels.subscriptions.join(APP, "room:1", ann),
@@ -382,10 +382,8 @@ def test_requests_may_what_their_maker_may(
     allowed: set[str],
 ) -> None:
     harness.channel_settings = {"room": options}
-    commands, found = (
-        harness.commands_of(Mock(open=True, keys=(), issuers=()), {}),
-        set(),
-    )
+    commands = harness.commands_of(Mock(open=True, keys=(), issuers=()), {})
+    found = set()
     for action in ("subscribe", "publish"):
         with suppress(ChannelRefused):
             commands.check_request(principal, APP, "room:1", action)

@@ -165,7 +165,8 @@ def test_a_client_that_comes_back_receives_what_it_missed_or_learns_that_it_cann
 def test_users_are_counted_exactly_until_a_channel_is_too_large(
     harness: Harness,
 ) -> None:
-    count, channel = partial(harness.channels.members.count_users, MULTI), "plain:1"
+    count = partial(harness.channels.members.count_users, MULTI)
+    channel = "plain:1"
     assert count(channel, 5) == (0, 0)
     connections = [
         subscriber(harness, user, channel)[0] for user in ("ann", "bob", "eve")
@@ -308,7 +309,8 @@ def test_the_end_of_a_subscription_is_a_leave_whatever_ends_it(
 def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscriber(
     harness: Harness,
 ) -> None:
-    channel, refused = "lively:1", set[str]()
+    channel = "lively:1"
+    refused = set[str]()
     other, client = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
     subscribe(harness, other, channel)
     connection, _ = harness.login(MULTI, "ann")
@@ -322,7 +324,8 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
         turn()
     assert (other.is_open, refused) == (True, {"rate"})
     assert any(b'"cmd":"join"' in payload for payload in client.payloads())
-    same_name, charge = harness.login(NEWEST, "ann")[0], harness.channels.notices.charge
+    same_name = harness.login(NEWEST, "ann")[0]
+    charge = harness.channels.notices.charge
     with pytest.raises(ChannelRefused, match="subscribes too often"):
         list(map(charge, [connection] * 1000, [channel] * 1000))
     # neither another client nor one of another app pays for it
@@ -338,10 +341,8 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
 def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(
     harness: Harness,
 ) -> None:
-    wanted, refused = (
-        dict.fromkeys([f"lively:{number}" for number in range(20)]),
-        set[str](),
-    )
+    wanted = dict.fromkeys([f"lively:{number}" for number in range(20)])
+    refused = set[str]()
     other, _ = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
     for channel in wanted:
         subscribe(harness, other, channel)
@@ -381,7 +382,8 @@ def endings(harness: Harness) -> list[tuple[Connection, int]]:
 def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing(
     nodes: Several,
 ) -> None:
-    a, history = nodes[1], nodes.book.history
+    a = nodes[1]
+    history = nodes.book.history
     connection, client = a.login(MULTI, "ann")
     connection.dialect_state = Recovering()
     publish(a, "before")
@@ -441,7 +443,9 @@ def play(nodes: Several, steps: str) -> None:
     pages of the history until they ``go``; ``refused ann``: the history was
     ``away``. Nobody receives anything else."""
     a, b, c = nodes.nodes.values()
-    history, ended, rpc = nodes.book.history, endings(c), a.rpc
+    history = nodes.book.history
+    ended = endings(c)
+    rpc = a.rpc
     people: dict[str, tuple[Connection, Client]] = {}
     spawned: dict[str, gevent.Greenlet] = {}
     expected: dict[str, list[str]] = {}
@@ -464,11 +468,13 @@ def play(nodes: Several, steps: str) -> None:
             for word in words[: len(words) - len(left_out)]:
                 publish_event(MULTI, NEWS, event(word), except_users=left_out)
         elif what[1:2] in ("+", "*"):
-            node, reads = nodes["abc".index(what[0]) + 1], len(history.reads)
+            node = nodes["abc".index(what[0]) + 1]
+            reads = len(history.reads)
             connection, _ = people[what[2:]] = node.login(MULTI, what[2:])
             if what[1] == "*":
                 connection.dialect_state = Recovering()
-            spawned[what[2:]] = coming = gevent.spawn(subscribe, node, connection)
+            coming = gevent.spawn(subscribe, node, connection)
+            spawned[what[2:]] = coming
             until(
                 lambda coming=coming, reads=reads: (
                     coming.ready() or len(history.reads) > reads
@@ -704,10 +710,8 @@ def test_what_a_new_member_has_read_from_the_log_does_not_come_again(
     )
     for connection in (ann, bob):
         harness.channels.subscriptions.join(MULTI, "plain:1", connection)
-    local, ordered = (
-        harness.hub.apps[MULTI].channels["plain:1"],
-        harness.channels.subscriptions.ordered,
-    )
+    local = harness.hub.apps[MULTI].channels["plain:1"]
+    ordered = harness.channels.subscriptions.ordered
     ordered.wait(local, ann, False)
     for offset in range(1, 5):
         if offset == 2:
@@ -730,10 +734,8 @@ def test_a_delta_is_for_who_has_received_what_was_before(
     position = harness.channels.publishing.publish_event(
         MULTI, NEWS, event("x")
     ).position
-    since, options = (
-        Position(epoch or position.epoch, 0),
-        harness.channels.options.of(MULTI, NEWS),
-    )
+    since = Position(epoch or position.epoch, 0)
+    options = harness.channels.options.of(MULTI, NEWS)
     found = harness.channels.subscriptions.subscribe(
         ann, NEWS, options, since, delta=True
     )

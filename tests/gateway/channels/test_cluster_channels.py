@@ -89,8 +89,10 @@ def until_known(nodes: Several, members: dict[int, int], app: str = MULTI) -> No
 def test_members_are_reached_from_any_node_and_no_other_node_gets_it(
     nodes: Several, publisher: int
 ) -> None:
-    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
-    other, node = joined(nodes[2], "cid", "garden"), nodes[publisher]
+    a = joined(nodes[1], "ann", LOBBY)
+    b = joined(nodes[2], "bob", LOBBY)
+    other = joined(nodes[2], "cid", "garden")
+    node = nodes[publisher]
     for calls in (node.registry.calls, node.rpc.sent):
         calls.clear()
     assert [publish(node, "attic"), publish(node, app="nowhere")] == [
@@ -140,7 +142,8 @@ def test_members_of_other_nodes_count_when_there_may_be_so_many_only(
 
 
 def test_a_node_that_does_not_get_it_is_reported_of(nodes: Several) -> None:
-    publishing, a = nodes[1].channels.publishing, joined(nodes[1], "ann", LOBBY)
+    publishing = nodes[1].channels.publishing
+    a = joined(nodes[1], "ann", LOBBY)
     joined(nodes[2], "bob", LOBBY)
     joined(nodes[3], "cid", "garden")
     nodes[1].rpc.cut = {2, 3}
@@ -170,8 +173,10 @@ def test_publications_of_one_node_arrive_in_the_order_of_the_calls_but_for_cance
 ) -> None:
     """Even where the registry answers some of them at once and others late, or
     not at all."""
-    here, there = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
-    registry, under_way = nodes[1].registry, []
+    here = joined(nodes[1], "ann", LOBBY)
+    there = joined(nodes[2], "bob", LOBBY)
+    registry = nodes[1].registry
+    under_way = []
     registry.hold()
     for number in range(30):
         registry.away = 10 < number <= 20
@@ -192,7 +197,8 @@ def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> Non
     (connection, client), *others = (
         nodes[2].login(MULTI, f"u{number}") for number in range(5)
     )
-    registry, join = nodes[2].registry, nodes[2].channels.subscriptions.join
+    registry = nodes[2].registry
+    join = nodes[2].channels.subscriptions.join
     registry.calls.clear()
     registry.hold()
     joining = [
@@ -260,10 +266,8 @@ def test_members_are_reached_once_whatever_happened_before(
     """Moves of a user: join, leave, publish, and wake what reports to the
     registry."""
     with Several(3) as nodes:
-        people, inside = (
-            [nodes[1 + n % 3].login(MULTI, f"u{n}") for n in range(6)],
-            set[int](),
-        )
+        people = [nodes[1 + n % 3].login(MULTI, f"u{n}") for n in range(6)]
+        inside = set[int]()
         for who, move in moves:
             node, (connection, _) = nodes[1 + who % 3], people[who]
             if move == "j":
@@ -293,14 +297,13 @@ def test_members_are_reached_once_whatever_happened_before(
 def test_members_are_reached_and_reported_whatever_the_registry_missed(
     nodes: Several, fault: str
 ) -> None:
-    early, away = (
-        joined(nodes[1], "ann", LOBBY),
-        {"away": (1, 2, 3), "one away": (2,)}.get(fault, ()),
-    )
+    early = joined(nodes[1], "ann", LOBBY)
+    away = {"away": (1, 2, 3), "one away": (2,)}.get(fault, ())
     for epoch in away:
         nodes[epoch].registry.away = True
     nodes[2].registry.deaf = fault == "deaf"
-    late, expected = joined(nodes[2], "bob", LOBBY), {1: 1, 2: 1}
+    late = joined(nodes[2], "bob", LOBBY)
+    expected = {1: 1, 2: 1}
     nodes[2].registry.deaf = False
     if fault == "flush":
         nodes.book.flush()
@@ -308,7 +311,8 @@ def test_members_are_reached_and_reported_whatever_the_registry_missed(
     elif fault == "cleared":  # no node has noticed it
         nodes.book.channels.clear()
     elif fault == "epoch":
-        node = nodes.nodes[12] = nodes.nodes.pop(2)
+        node = nodes.nodes.pop(2)
+        nodes.nodes[12] = node
         node.take_new_epoch(12)
         expected = {1: 1, 12: 1}
     if fault in ("flush", "epoch"):
@@ -338,7 +342,9 @@ def test_members_of_all_nodes_are_in_the_order_of_joining_and_users_count_once(
         joined(nodes[1 + number * 7 % 3], user, LOBBY)
     until_known(nodes, {1: 7, 2: 7, 3: 6})
     for node in nodes.nodes.values():
-        members, seen, after = node.channels.members, [], ""
+        members = node.channels.members
+        seen = []
+        after = ""
         for _ in range(4):
             page = members.page(MULTI, LOBBY, after, 6)
             assert (page.total, page.missing) == (20, ())
@@ -357,11 +363,10 @@ def test_channels_of_all_nodes_are_listed_with_all_their_members(
 ) -> None:
     for epoch, channels in ((1, (LOBBY, "attic")), (2, (LOBBY,)), (3, ("garden",))):
         joined(nodes[epoch], f"u{epoch}", *channels)
-    list_channels, every = (
-        nodes[2].channels.members.channels,
-        [("attic", 1), ("garden", 1), (LOBBY, 2)],
-    )
-    whole, first = list_channels(MULTI), list_channels(MULTI, limit=2)
+    list_channels = nodes[2].channels.members.channels
+    every = [("attic", 1), ("garden", 1), (LOBBY, 2)]
+    whole = list_channels(MULTI)
+    first = list_channels(MULTI, limit=2)
     rest = list_channels(MULTI, "garden", 2)
     for page, expected in ((whole, every), (first, every[:2]), (rest, every[2:])):
         assert [(each.channel, each.members) for each in page.channels] == expected
@@ -371,7 +376,8 @@ def test_channels_of_all_nodes_are_listed_with_all_their_members(
 def test_a_silent_node_is_named_and_members_of_a_killed_one_leave_without_a_report(
     nodes: Several,
 ) -> None:
-    a, one = joined(nodes[1], "ann", LOBBY), nodes[1].channels.members
+    a = joined(nodes[1], "ann", LOBBY)
+    one = nodes[1].channels.members
     joined(nodes[2], "bob", LOBBY)
     heard: list[str] = []
     for node in nodes.nodes.values():
@@ -398,9 +404,11 @@ def test_a_silent_node_is_named_and_members_of_a_killed_one_leave_without_a_repo
 def test_a_connection_joins_channels_is_pushed_to_and_closed_from_any_node(
     topology: Topology,
 ) -> None:
-    here, there = topology.here, topology.there
+    here = topology.here
+    there = topology.there
     (ann, a), (_, b) = (there.login(MULTI, "ann") for _ in range(2))
-    connections, connection_id = here.connections, there.connections.id_of(ann)
+    connections = here.connections
+    connection_id = there.connections.id_of(ann)
     heard: list[tuple[str, bytes, bool, Position | None]] = []
     there.connections.report_to(lambda _, *what: heard.append(what))
     assert connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
@@ -478,22 +486,18 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node_if_they_
     nodes: Several,
 ) -> None:
     """What they are has the order of the question."""
-    names, clients, ids = (
-        [f"u{number}" for number in range(2 * IDS_PER_QUERY + 5)],
-        [],
-        [],
-    )
+    names = [f"u{number}" for number in range(2 * IDS_PER_QUERY + 5)]
+    clients = []
+    ids = []
     for number, user in enumerate(names):
         connection, client = nodes[1 + number % 3].login(MULTI, user)
         clients.append(client)
         ids.append(nodes[1 + number % 3].connections.id_of(connection))
     queries: list[tuple[str, str, int]] = []
-    connections, rpc, some, ask = (
-        nodes[1].connections,
-        nodes[1].rpc,
-        ids[:12],
-        nodes[1].rpc.query,
-    )
+    connections = nodes[1].connections
+    rpc = nodes[1].rpc
+    some = ids[:12]
+    ask = nodes[1].rpc.query
 
     def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
         queries.append(

@@ -86,7 +86,8 @@ class Node:
     @property
     def ports(self) -> dict[str, int]:
         """As arguments for another node at the same address."""
-        control, data = self.rpc.control_address, self.rpc.data_address
+        control = self.rpc.control_address
+        data = self.rpc.data_address
         return {
             "control_port": int(control.rpartition(":")[2]),
             "data_port": int(data.rpartition(":")[2]),

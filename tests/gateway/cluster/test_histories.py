@@ -172,7 +172,8 @@ def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
 def test_silent_channels_with_subscribers_take_room_from_one_history_after_the_other() -> (
     None
 ):
-    limit, channels = 200_000, [f"news{number}" for number in range(200)]
+    limit = 200_000
+    channels = [f"news{number}" for number in range(200)]
     history = LocalHistory(limit, lambda _app, channel: int(channel.startswith("user")))
 
     def left() -> int:
@@ -212,7 +213,8 @@ def test_channels_that_were_only_asked_for_push_no_history_out() -> None:
 def test_channels_without_use_are_forgotten_in_the_end_but_not_those_with_subscribers() -> (
     None
 ):
-    now, subscribed = [0.0], {NEWS: 1}
+    now = [0.0]
+    subscribed = {NEWS: 1}
     history = LocalHistory(
         1_000_000, lambda _app, channel: subscribed.get(channel, 0), lambda: now[0]
     )
@@ -283,7 +285,8 @@ def test_a_redis_that_is_back_at_once_gives_no_position_twice(
 def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
     start_server: StartServer, start_node: StartNode, back: bool
 ) -> None:
-    master, replica = start_server(*AT_ONCE), start_server(*AT_ONCE)
+    master = start_server(*AT_ONCE)
+    replica = start_server(*AT_ONCE)
     follow(replica, master.port)
     one = start_node(master, 1, RARELY).history
     append(one, "a", "b")
@@ -309,7 +312,8 @@ def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
 def test_the_first_replica_begins_no_epoch(
     start_server: StartServer, start_node: StartNode
 ) -> None:
-    master, replica = start_server(*AT_ONCE), start_server(*AT_ONCE)
+    master = start_server(*AT_ONCE)
+    replica = start_server(*AT_ONCE)
     one = start_node(master, 1).history
     assert append(one, "a") == [1]
     with master.client() as client:
@@ -371,7 +375,8 @@ def test_a_repeated_long_call_appends_nothing(
 def test_a_publication_tried_again_elsewhere_is_stored_once(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    one, other = start_node(server, 1).history, start_node(server, 2).history
+    one = start_node(server, 1).history
+    other = start_node(server, 2).history
 
     def publish(history: ChannelHistory, id: str, channel: str = NEWS) -> int:
         event = Event("msg", "shop", "x", id, channel=ChannelPart(channel))

@@ -54,7 +54,8 @@ def test_batches_keep_order_and_bounds_also_when_they_are_put_back(
     items = [bytes(size) for size in sizes] + [
         b"%d" % number for number in range(small)
     ]
-    queue, total = SendQueue(10_000, 1 << 40), sum(map(len, items))
+    queue = SendQueue(10_000, 1 << 40)
+    total = sum(map(len, items))
     for _ in range(2):
         assert all(map(queue.add, items))
         assert (queue.bytes, queue.clear(), queue.bytes) == (total, len(items), 0)
@@ -112,7 +113,8 @@ def test_batches_are_taken_in_their_order_and_gaps_are_counted(
 
 def test_the_senders_remembered_are_bounded_and_those_active_lately_stay() -> None:
     counters = RpcCounters()
-    incoming, active = SequenceTracker(counters), 2 * LIVES
+    incoming = SequenceTracker(counters)
+    active = 2 * LIVES
     for sender in range(LIVES):
         assert incoming.accept(active, 1, sender + 1, 1)
         assert incoming.accept(sender, 1, 1, 1)
@@ -146,7 +148,8 @@ def test_a_rate_limited_warning_is_written_at_once_then_each_minute(
 def test_it_opens_at_failures_in_a_row_and_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(
     threshold: int, fail: Callable[[Breaker], None]
 ) -> None:
-    clock, limits = Clock(), list[float]()
+    clock = Clock()
+    limits = list[float]()
     clock.now = 0.0
     breaker = Breaker(
         threshold, clock=clock, uniform=lambda _, high: limits.append(high) or high

@@ -47,16 +47,22 @@ OF_MAIN = "/main/1?sentinel_username=s&sentinel_password=t"
         ("redis://cache:7000/3", "single", "cache:7000", {"db": 3}),
         ("redis://[::1]:7000", "single", "::1:7000", {}),
         (
-            *("rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem", "single", "cache:6379"),
+            "rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem",
+            "single",
+            "cache:6379",
             {"username": "me", "password": "p@ss", "ssl_ca_certs": "/ca.pem"},
         ),
         (
-            *("unix:///run/redis.sock?db=2&password=pw", "single", ""),
+            "unix:///run/redis.sock?db=2&password=pw",
+            "single",
+            "",
             {"path": "/run/redis.sock", "db": 2, "password": "pw"},
         ),
         (
-            *(f"redis+sentinel://:pw@a,b:7001,[::1]:7002{OF_MAIN}", "sentinel"),
-            *("a:26379 b:7001 ::1:7002", {"password": "pw", "db": 1}),
+            f"redis+sentinel://:pw@a,b:7001,[::1]:7002{OF_MAIN}",
+            "sentinel",
+            "a:26379 b:7001 ::1:7002",
+            {"password": "pw", "db": 1},
         ),
         (
             "rediss+cluster://me:pw@a:7001,b",
@@ -235,7 +241,8 @@ def test_nodes_share_histories_in_a_redis_cluster_and_an_erasure_reaches_all_its
     cluster: list[RedisServer], start_node: StartNode
 ) -> None:
     settings = RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}")
-    a, b = start_node(settings, 1), start_node(settings, 2)
+    a = start_node(settings, 1)
+    b = start_node(settings, 2)
     channels = [f"room {number}" for number in range(50)]
     for offset, node in enumerate((a, a, b, a), 1):
         for channel in channels:
@@ -288,7 +295,9 @@ def test_commands_follow_their_slot_to_another_master_in_their_order(
     ids = [client.execute_command("CLUSTER", "MYID") for client in (here, there)]
     link = open_link(
         address_of(RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}")),
-        *(20, RegistryCounters(), TrackedKeys()),
+        20,
+        RegistryCounters(),
+        TrackedKeys(),
     )
     pipeline = Pipeline(link, lambda: True, lambda: None)
     pipeline.start()
@@ -349,7 +358,10 @@ def test_tls_with_a_password(
     files = {"cert": certificate, "key": key, "ca-cert": certificate}
     port = free_ports(beside=10_000)  # the nodes of a cluster meet there
     server = start_server(
-        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        "--tls-port",
+        str(port),
+        "--tls-auth-clients",
+        "no",
         *(
             word
             for name, file in files.items()
@@ -367,7 +379,8 @@ def test_tls_with_a_password(
 
     link = open_link(address_of(RedisSettings(url=url)), 20, RegistryCounters())
     link.exchange([("EXISTS", "a")])
-    large, ended = bytes(range(256)) * 4096, list[Any]()  # many records of TLS
+    large = bytes(range(256)) * 4096
+    ended = list[Any]()  # many records of TLS
     assert link.begin(
         [("SET", "a", large), ("GET", "a"), ("STRLEN", "a")], ended.append
     )
@@ -527,7 +540,8 @@ def test_an_exchange_that_was_begun_ends_with_replies_or_has_to_be_repeated(
 def test_replies_that_were_there_in_time_count_although_the_loop_was_late(
     own_server: RedisServer,
 ) -> None:
-    counters, ended = RegistryCounters(), list[Any]()
+    counters = RegistryCounters()
+    ended = list[Any]()
     link = open_link(address_of(own_server.settings), 5, counters)
     link.exchange([("SET", "a", 1)])
     assert link.begin([("GET", "a")], ended.append)

@@ -92,7 +92,8 @@ def test_what_was_on_its_way_when_redis_stalled_leaves_no_session(
 def test_a_claim_that_redis_took_without_saying_so_is_that_of_the_repeat(
     own_server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
-    node, other = start_holder(own_server).node, start_holder(own_server, 2).node
+    node = start_holder(own_server).node
+    other = start_holder(own_server, 2).node
     own_server.pause()
     try:
         # In the socket already: Redis will carry it out when it wakes.
@@ -117,8 +118,10 @@ def test_a_session_whose_registration_fails_is_registered_when_it_can_be(
     server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
     holder = start_holder(server)
-    bad, good = holder.register("ann"), holder.register("bob")
-    generation, key = holder.node.generation(), bucket_of("101", b"ann")
+    bad = holder.register("ann")
+    good = holder.register("bob")
+    generation = holder.node.generation()
+    key = bucket_of("101", b"ann")
     with server.client() as client:
         client.flushall()
         client.lpush(key.decode(), "x")
@@ -198,10 +201,8 @@ def test_one_master_of_a_redis_cluster_dies_and_its_replica_takes_over(
     start_server: StartServer, start_holder: Callable[..., Holder]
 ) -> None:
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "60000")
-    masters, replica = (
-        [start_server(*options) for _ in range(3)],
-        start_server(*options),
-    )
+    masters = [start_server(*options) for _ in range(3)]
+    replica = start_server(*options)
     form_cluster(masters)
     lives = slot_of(("GET", LEASES)) * 3 // 16_384
     dying = masters[lives - 1]
@@ -216,7 +217,8 @@ def test_one_master_of_a_redis_cluster_dies_and_its_replica_takes_over(
         url=f"redis+cluster://127.0.0.1:{dying.port},127.0.0.1:{masters[lives].port}"
     )
     holder = start_holder(settings)
-    node, users = holder.node, [f"user{number}" for number in range(60)]
+    node = holder.node
+    users = [f"user{number}" for number in range(60)]
     for user in users:
         holder.register(user)
     assert holder.whole()

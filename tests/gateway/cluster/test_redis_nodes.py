@@ -122,7 +122,8 @@ def test_a_node_whose_lease_has_run_out_is_overdue_until_it_joins_again_is_repla
 def test_nodes_that_redis_has_forgotten_are_overdue_until_they_join_again(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+    a = start_node(server, 1)
+    b = start_node(server, 2)
     until(lambda: len(a.leases()) == 2)
     b.recovery.stop()
     epoch = a.lease.epoch
@@ -135,7 +136,8 @@ def test_nodes_that_redis_has_forgotten_are_overdue_until_they_join_again(
 
 def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) -> None:
     node = start_node(server, 1)
-    before, began = node.counters.commands, gevent.get_hub().loop.now()
+    before = node.counters.commands
+    began = gevent.get_hub().loop.now()
     gevent.sleep(0.5)
     looks = (gevent.get_hub().loop.now() - began) / LASTING.renew_seconds
     assert node.counters.commands - before <= 6 + looks, (
@@ -173,7 +175,8 @@ def test_epochs_are_never_given_twice_although_redis_is_empty_or_has_older_data_
 def test_a_node_that_stood_still_until_its_lease_ended_asks_the_registry_before_it_lets_somebody_in(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+    a = start_node(server, 1)
+    b = start_node(server, 2)
     first = begin(b, policy="refuse")
     end_lease(server, a)
     with pytest.raises(LeaseLost):
@@ -186,10 +189,8 @@ def test_a_node_that_stood_still_until_its_lease_ended_asks_the_registry_before_
 def test_a_node_renews_no_lease_of_another_one(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    a, b = (
-        start_node(server, 1, lease={"birth": 1}),
-        start_node(server, 2, lease={"birth": 2}),
-    )
+    a = start_node(server, 1, lease={"birth": 1})
+    b = start_node(server, 2, lease={"birth": 2})
     epoch = a.lease.epoch
     with server.client() as client:
         client.hset(LEASE_DATA, str(epoch), client.hget(LEASE_DATA, str(b.lease.epoch)))
@@ -200,9 +201,11 @@ def test_a_node_renews_no_lease_of_another_one(
 def test_a_node_without_a_new_epoch_still_sees_the_others(
     own_server: RedisServer, start_node: StartNode
 ) -> None:
-    b, a = start_node(own_server, 2), start_node(own_server, 1)
+    b = start_node(own_server, 2)
+    a = start_node(own_server, 1)
     a.recovery.stop()
-    epoch, keeper = a.lease.epoch, a.keeper
+    epoch = a.lease.epoch
+    keeper = a.keeper
     for _ in range(20):
         keeper.join()
     assert set(a.leases()) == {a.lease.epoch, b.lease.epoch}
@@ -403,7 +406,8 @@ def test_leases_are_read_again_in_another_life_of_the_data(
     """Without a change of the version: two servers may have counted to the same
     one."""
     node = start_node(server, 1)
-    own, other = node.lease.epoch, node.lease.epoch + 1000
+    own = node.lease.epoch
+    other = node.lease.epoch + 1000
     with server.client() as client:
         client.hset(LEASE_DATA, str(other), client.hget(LEASE_DATA, str(own)))
         client.zadd(LEASES, {str(other): 1e15})
@@ -422,7 +426,8 @@ def test_users_and_channels_of_a_node_that_just_joined_are_found(
     server: RedisServer, start_node: StartNode
 ) -> None:
     rarely = ClusterSettings(lease_seconds=3600, renew_seconds=1000, redis_seconds=10.0)
-    a, b = start_node(server, 1, rarely), start_node(server, 2, LASTING)
+    a = start_node(server, 1, rarely)
+    b = start_node(server, 2, LASTING)
     session = begin(b)
     assert where(a) == [(b.lease.epoch, session.id)], (
         "without waiting for the next look"
@@ -601,7 +606,8 @@ def test_what_a_dead_node_left_is_cleared_by_one_other(
 def test_who_logs_in_while_the_dead_are_cleared_stays_online(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    a, b = start_node(server, 1, LASTING), start_node(server, 2, LASTING)
+    a = start_node(server, 1, LASTING)
+    b = start_node(server, 2, LASTING)
     for i in range(200):
         begin(a, f"user{i}")
     vanish(a)
@@ -720,10 +726,8 @@ def test_who_moves_is_found_by_the_next_push(
     with own_server.client() as client:
         if not tracking:
             client.execute_command("ACL", "SETUSER", "default", "-client|tracking")
-        here, there = (
-            start_node(own_server, 1, LASTING),
-            start_node(own_server, 2, LASTING),
-        )
+        here = start_node(own_server, 1, LASTING)
+        there = start_node(own_server, 2, LASTING)
         old = begin(here)
         assert (
             address_of_push(here, "1")

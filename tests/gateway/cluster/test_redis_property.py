@@ -123,7 +123,8 @@ steps = st.lists(
 def test_the_registry_does_what_the_model_says(
     nodes: Nodes, policy: str, steps: list[tuple[str, int, str | None]]
 ) -> None:
-    user, model = next(users), Model(policy)
+    user = next(users)
+    model = Model(policy)
     records: list[SessionOfNode] = []
     for what, number, device in steps:
         if what in ("register", "insist"):

@@ -39,8 +39,20 @@ from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import POLICIES, until
 
 AWKWARD = (
-    *("马远", "#", "=x", "a,b", "a.b.c", "1.2.3", "{tag}", "}"),
-    *("a\0b", "line\r\nbreak", "*", "\ud800", "%2E", "x" * 500),
+    "马远",
+    "#",
+    "=x",
+    "a,b",
+    "a.b.c",
+    "1.2.3",
+    "{tag}",
+    "}",
+    "a\0b",
+    "line\r\nbreak",
+    "*",
+    "\ud800",
+    "%2E",
+    "x" * 500,
 )
 
 
@@ -89,7 +101,8 @@ def test_what_a_node_reports_is_seen_in_its_lease_until_it_stops(
 def test_any_name_of_a_user_app_or_channel_is_only_a_name(
     registry: RedisRegistry, name: str
 ) -> None:
-    session, elsewhere = begin(registry, name, device=name), Session("102", name)
+    session = begin(registry, name, device=name)
+    elsewhere = Session("102", name)
     assert registry.register(elsewhere).addressed
     begin(registry, "ann")
     assert [(ref.id, ref.device) for ref in registry.find("101", [name])[0]] == [
@@ -127,7 +140,8 @@ def test_refuse_does_not_replace_another_than_the_one_known_to_be_dead(
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_session_may_begin_twice(registry: RedisRegistry, policy: str) -> None:
     session = begin(registry, policy=policy)
-    number, session.number = session.number, 0
+    number = session.number
+    session.number = 0
     answer = registry.register(session)
     assert (answer.addressed, answer.replaced, session.number) == (True, (), number)
     assert ids(registry) == [session.id]

@@ -69,7 +69,8 @@ def test_events_arrive_in_order_those_of_a_turn_in_one_batch_and_too_large_ones_
     assert b.items == items
     assert b.batches == [(1, 100)]
     size = sum(map(len, items))
-    sent, received = a.counters, b.counters
+    sent = a.counters
+    received = b.counters
     assert (sent.sent, sent.batches_sent, sent.bytes_sent) == (100, 1, size)
     assert (received.received, received.batches_received, received.bytes_received) == (
         100,
@@ -140,7 +141,8 @@ def test_a_process_with_a_new_epoch_takes_all_that_was_sent_to_it_before_in_orde
     peers: Nodes,
 ) -> None:
     a, b = peers.pair()
-    first, second = replace(b.lease, birth=7), replace(b.lease, birth=7, epoch=5)
+    first = replace(b.lease, birth=7)
+    second = replace(b.lease, birth=7, epoch=5)
     for number in range(3):
         assert a.rpc.send(first, b"%d" % number)
     receive(b, 3)
@@ -190,7 +192,8 @@ def test_a_peer_that_was_hung_up_is_dialled_again_without_a_loss(
 def test_a_full_queue_refuses_and_is_dropped_with_its_peer_when_that_has_no_lease(
     peers: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, nobody = peers(1, queue_items=10), lease_of_nobody(2)
+    a = peers(1, queue_items=10)
+    nobody = lease_of_nobody(2)
     assert [a.rpc.send(nobody, b"x") for _ in range(12)] == [True] * 10 + [False] * 2
     assert a.counters.overflows == 2
     assert caplog.text.count("send queue full") == 1
@@ -327,7 +330,9 @@ def test_of_many_questions_at_most_64_are_answered_at_a_time_and_a_ping_has_its_
     peers: Nodes,
 ) -> None:
     a, b = peers.pair()
-    go_on, in_work, most = gevent.event.Event(), set[bytes](), 0
+    go_on = gevent.event.Event()
+    in_work = set[bytes]()
+    most = 0
 
     def answer(kind: str, body: bytes) -> bytes:
         nonlocal most
@@ -399,7 +404,8 @@ def test_nothing_is_left_of_questions_and_of_an_ended_node(
 ) -> None:
     others = peers.pair()  # what the first ones of a process open stays open
     assert others[0].rpc.query(others[1].lease, "kind", b"") == b"kind:"
-    files, before = len(os.listdir("/proc/self/fd")), greenlets()
+    files = len(os.listdir("/proc/self/fd"))
+    before = greenlets()
     a, b = peers.pair()
     b.answer = lambda kind, body: gevent.sleep(float(body)) or b""
     assert a.rpc.send(b.lease, b"x")
@@ -508,7 +514,8 @@ def test_the_ports_are_private(host: str) -> None:
 def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(
     peers: Nodes,
 ) -> None:
-    node, before = peers(1), greenlets()
+    node = peers(1)
+    before = greenlets()
     for ports in (node.ports, {**node.ports, "control_port": 0}):
         rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
         with pytest.raises(StartError, match=r"the RPC cannot listen on 127\.0\.0\.1:"):
@@ -571,7 +578,8 @@ CHANNELS = pytest.mark.parametrize(
 
 
 def test_a_node_of_another_cluster_cannot_ask_or_send(peers: Nodes) -> None:
-    node, foreign = peers(1), peers(2, secret=FOREIGN)
+    node = peers(1)
+    foreign = peers(2, secret=FOREIGN)
     assert foreign.rpc.send(node.lease, b"item")
     with pytest.raises(PeerUnavailable):
         foreign.rpc.query(node.lease, "kind", b"", 0.3)
@@ -581,7 +589,8 @@ def test_a_node_of_another_cluster_cannot_ask_or_send(peers: Nodes) -> None:
 
 
 def test_nodes_reach_each_other_while_the_secret_changes(peers: Nodes) -> None:
-    before, after = peers(1, second=FOREIGN), peers(2, secret=FOREIGN, second=SECRET)
+    before = peers(1, second=FOREIGN)
+    after = peers(2, secret=FOREIGN, second=SECRET)
     for one, other in ((before, after), (after, before)):
         assert one.rpc.query(other.lease, "kind", b"") == b"kind:"
         assert one.rpc.send(other.lease, b"item")
@@ -798,7 +807,8 @@ def test_bytes_are_encrypted_and_those_damaged_on_the_way_cost_a_connection_not_
     peers: Nodes,
 ) -> None:
     a, b = peers.pair(seconds=replace(SOON, reconnect=1.0))
-    between, secret = Between(b), b"in the clear" * 10
+    between = Between(b)
+    secret = b"in the clear" * 10
     assert a.rpc.send(between.lease, b"%08d" % 0)
     until(lambda: attempt(a, between.lease, secret).get() == b"kind:" + secret)
     until(lambda: len(b.items) == 1)

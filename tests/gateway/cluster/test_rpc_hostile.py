@@ -86,7 +86,8 @@ def test_what_is_no_batch_or_question_is_dropped_whole_and_costs_nobody_else_any
     pair: tuple[Node, Node], port: str, parts: list[bytes]
 ) -> None:
     a, b = pair
-    before, taken = a.counters.malformed, len(a.items)
+    before = a.counters.malformed
+    taken = len(a.items)
     with stranger(
         zmq.PUSH if port == "data_address" else zmq.DEALER, getattr(a.rpc, port)
     ) as one:

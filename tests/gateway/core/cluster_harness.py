@@ -60,7 +60,10 @@ from imserver.gateway.transport.connection import Connection
 from tests.gateway.hub.harness import Admitting, Bans, Harness, received
 from tests.gateway.transport.harness import Client, turn, until
 
-NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
+NEWEST = "101"
+MULTI = "102"
+SINGLE = "103"
+REFUSE = "104"
 HELLO = Event("msg", "eve", "hello", "7")
 LEASE_LAG = 5
 Answer = TypeVar("Answer")
@@ -230,7 +233,8 @@ class FakeRegistry:
     def pass_later(self) -> Flag:
         """Let later answers go, and those that are kept back when this is
         set."""
-        delayed, self._go = self._go, Flag()
+        delayed = self._go
+        self._go = Flag()
         self._go.set()
         return delayed
 
@@ -264,7 +268,8 @@ class FakeRegistry:
             name, lambda: self.book.begin(self.lease.epoch, session, replacing)
         )
         if begun is not None and begun.addressed:
-            session.number, session.generation = begun.number, self.book.life
+            session.number = begun.number
+            session.generation = self.book.life
         return begun
 
     def register(
@@ -392,7 +397,8 @@ class FakeRpc:
     def release(self) -> None:
         """Deliver what was held."""
         self.holding = False
-        delayed, self._delayed = self._delayed, []
+        delayed = self._delayed
+        self._delayed = []
         for epoch, item in delayed:
             self._deliver(epoch, item)
 

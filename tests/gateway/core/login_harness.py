@@ -53,7 +53,8 @@ class Apps:
             self.put(name, one)
 
     def put(self, name: str, settings: TenantSettings) -> Tenant:
-        self.tenants[name] = tenant = Tenant(name=name, **asdict(settings))
+        tenant = Tenant(name=name, **asdict(settings))
+        self.tenants[name] = tenant
         if settings.same_as:
             self.aliases[name] = settings.same_as
         return tenant
@@ -134,6 +135,8 @@ class LoginHarness(SocketHarness):
         """Check, and if it may, log in; the verdict."""
         decision = self.logins.check(app, user, token, "cmd", connection, device)
         if decision.ok:
-            connection.app, connection.user, connection.device = app, user, device
+            connection.app = app
+            connection.user = user
+            connection.device = device
             self.logins.began(connection, decision)
         return decision

@@ -11,10 +11,8 @@ from imserver.gateway.metrics import Metrics
 from tests.rows import ROUTES
 from tests.support import Clock
 
-ONE, TWO = (
-    Principal(frozenset({"push"}), key="one"),
-    Principal(frozenset({"push"}), key="two"),
-)
+ONE = Principal(frozenset({"push"}), key="one")
+TWO = Principal(frozenset({"push"}), key="two")
 
 
 def rates_of(per_second: float, metrics: Metrics | None = None) -> Rates:

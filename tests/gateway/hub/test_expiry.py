@@ -255,7 +255,8 @@ def test_every_client_without_a_heartbeat_is_pinged_once_in_a_period(
     with Harness(poller=poller) as harness:
         pairs = [harness.connect(dialect=CLIENT) for _ in range(60)]
         _, heartbeats = harness.connect(dialect=CmdDialect())
-        pings, due = pinging(harness), 0
+        pings = pinging(harness)
+        due = 0
         in_slot = Counter(connection.fd % SLOTS for connection, _ in pairs)
         assert max(in_slot.values()) < 30
         for slot in range(SLOTS):

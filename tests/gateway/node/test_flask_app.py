@@ -99,7 +99,8 @@ def test_a_browser_may_ask_whether_it_may_call_from_elsewhere(
 )
 def test_head_has_the_headers_of_get_and_no_body(site: FlaskClient, route: Any) -> None:
     ids = {"X-Request-Id": "one"}
-    head, get = site.head(route.path, headers=ids), site.get(route.path, headers=ids)
+    head = site.head(route.path, headers=ids)
+    get = site.get(route.path, headers=ids)
     assert (head.status_code, list(head.headers), head.data) == (
         get.status_code,
         list(get.headers),

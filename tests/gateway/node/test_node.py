@@ -145,7 +145,8 @@ def test_both_ports_say_which_they_are_and_clients_come_and_go(
     harness: Harness, http_server: str
 ) -> None:
     node = harness.start(server={"http": http_server})
-    core, ports = node.core, (node.core.node.http_port, node.core.node.ws_port)
+    core = node.core
+    ports = (node.core.node.http_port, node.core.node.ws_port)
     assert core.status.ready()
     addresses = {
         "http": f"http://127.0.0.1:{ports[0]}",
@@ -160,7 +161,8 @@ def test_both_ports_say_which_they_are_and_clients_come_and_go(
         "http",
         "websocket",
     ]
-    ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
+    ann = harness.join(node, "ann")
+    bob = harness.join(node, "bob")
     assert core.fanout.to_sessions("101", "ann", HELLO) == 1
     until(lambda: any(b"hello" in payload for payload in ann.payloads()))
     assert (
@@ -253,10 +255,8 @@ def test_the_state_names_peers_and_users_only_when_asked_to_and_the_new_limit(
 ) -> None:
     node = harness.start()
     state = node.core.status.state
-    client, stranger = (
-        harness.join(node, "马远"),
-        harness.call(node.core.node.ws_port).upgrade(),
-    )
+    client = harness.join(node, "马远")
+    stranger = harness.call(node.core.node.ws_port).upgrade()
     until(lambda: node.core.network.gate.connections == 2)
     plain = state(False)
     expected = {
@@ -359,7 +359,8 @@ def test_a_stop_closes_clients_with_1001_and_frees_everything(
     harness: Harness, http_server: str
 ) -> None:
     node = harness.start(server={"http": http_server})
-    client, stop = harness.join(node, "ann"), gevent.spawn(node.stop)
+    client = harness.join(node, "ann")
+    stop = gevent.spawn(node.stop)
     assert client.close_code() == 1001
     leave(client)
     stop.get()

@@ -193,7 +193,8 @@ def test_features_neither_handle_messages_nor_answer_queries_of_others() -> None
         defstruct(name, (), array_like=True, tag="lamp.on") for name in ("Own", "Other")
     )
     no: Any = None
-    messages, queries = NodeMessages(no), NodeQueries()
+    messages = NodeMessages(no)
+    queries = NodeQueries()
     messages.handle({own: print})
     with pytest.raises(StartError, match="node message Other: "):
         messages.handle({other: print})

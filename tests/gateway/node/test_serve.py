@@ -33,10 +33,8 @@ def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_
         "main(['serve', '--http-port', '0', '--ws-port', '0'])"
     )
     log = tmp_path / "server.log"
-    command, environment = (
-        [sys.executable, "-c", code],
-        clean_environment(IMSERVER_APP_LOG_FILE=str(log)),
-    )
+    command = [sys.executable, "-c", code]
+    environment = clean_environment(IMSERVER_APP_LOG_FILE=str(log))
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -84,7 +84,8 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 
 
 def test_each_node_has_the_commands_of_its_features(nodes: Nodes) -> None:
-    with_lamp, without = nodes.start("lamp"), nodes.start()
+    with_lamp = nodes.start("lamp")
+    without = nodes.start()
     assert nodes.ask(with_lamp, "light", '{"On":true}') == [200, {"on": True}]
     assert nodes.ask(with_lamp, "light", '{"on":1}') == [1001, None]
     assert nodes.ask(without, "light", '{"on":true}') == [1010, None]
@@ -98,7 +99,8 @@ def test_without_stored_messages_their_commands_are_unknown_and_a_stream_begins_
     nodes: Nodes,
 ) -> None:
     """Logins without a cursor work as ever."""
-    node, hi = nodes.start(), Event("msg", "shop", "hi")
+    node = nodes.start()
+    hi = Event("msg", "shop", "hi")
     assert nodes.ask(node, "send", '{"to":"bob","text":"hi"}') == [1010, None]
     client = nodes.harness.call(node.core.node.ws_port).upgrade()
     for more in (',"cursor":0', ""):

@@ -33,7 +33,8 @@ def apply(before: bytes, delta: bytes) -> bytes:
             assert number(origin) + count <= len(before)
             output += before[number(origin) : number(origin) + count]
         elif operator == b":":
-            output, rest = output + rest[:count], rest[count:]
+            output = output + rest[:count]
+            rest = rest[count:]
         else:
             words = output + bytes(-len(output) % 4)
             total = sum(
@@ -51,10 +52,8 @@ LETTERS = st.text(alphabet="ab你é😀{\n", max_size=300)
 def test_a_delta_makes_the_text_in_less(
     start: str, before: str, after: str, middle: str, end: str
 ) -> None:
-    one, other = (
-        (start + before + middle + end).encode(),
-        (start + middle + after + middle + end).encode(),
-    )
+    one = (start + before + middle + end).encode()
+    other = (start + middle + after + middle + end).encode()
     delta = make_delta(one, other)
     if delta is not None:
         assert len(delta) < len(other)
@@ -79,13 +78,15 @@ def test_small_changes_and_parts_that_have_moved_take_few_bytes() -> None:
         json.dumps({"name": f"part {number}", "text": "x" * number}).encode()
         for number in range(20, 60)
     ]
-    before, after = b"".join(parts), b"".join(parts[::-1])
+    before = b"".join(parts)
+    after = b"".join(parts[::-1])
     delta = make_delta(before, after)
     assert len(delta) < len(after) / 2
     assert apply(before, delta) == after
     text = "价格是 10 元，今天" * 10
     # 是 and 昰 differ in one byte
-    before, after = text.encode(), text.replace("是", "昰", 1).encode()
+    before = text.encode()
+    after = text.replace("是", "昰", 1).encode()
     delta = make_delta(before, after)
     assert delta.decode()
     assert apply(before, delta) == after

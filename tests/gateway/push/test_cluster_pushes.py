@@ -21,8 +21,12 @@ from tests.gateway.core.cluster_harness import (
 )
 from tests.gateway.transport.harness import until
 
-SENT, NOT_SENT, REPEATED = Outcome.SENT, Outcome.NOT_SENT, Outcome.REPEATED
-FAILED, PARTLY, UNKNOWN = Outcome.FAILED, Outcome.PARTLY, Outcome.UNKNOWN
+SENT = Outcome.SENT
+NOT_SENT = Outcome.NOT_SENT
+REPEATED = Outcome.REPEATED
+FAILED = Outcome.FAILED
+PARTLY = Outcome.PARTLY
+UNKNOWN = Outcome.UNKNOWN
 
 
 @pytest.fixture
@@ -146,7 +150,8 @@ def test_until_all_nodes_have_registered_again_nobody_is_absent_and_every_device
     pair: Several, how: str
 ) -> None:
     _, ann = pair[2].login(NEWEST, "ann")
-    phone, laptop = pair[1].login(MULTI, "eve")[1], pair[2].login(MULTI, "eve")[1]
+    phone = pair[1].login(MULTI, "eve")[1]
+    laptop = pair[2].login(MULTI, "eve")[1]
     ref_of_phone = pair.book.refs[MULTI, "eve"][0]
     pair.book.flush()
     pair.book.unmarked.add(2)
@@ -243,7 +248,8 @@ def test_an_unsettled_claim_is_not_waited_for_long(
 @pytest.mark.parametrize("how", WAYS)
 def test_a_delivery_that_fails_frees_the_id(pair: Several, how: str) -> None:
     _, ann = pair[1].login(NEWEST, "ann")
-    fanout, user = pair[1].fanout, "bob" if how == "app" else "ann"
+    fanout = pair[1].fanout
+    user = "bob" if how == "app" else "ann"
     fanout.to_sessions = fanout.to_app = Mock(
         side_effect=RuntimeError("a fault of ours")
     )  # type: ignore[method-assign]
@@ -284,7 +290,8 @@ def test_a_node_without_it_is_no_reason_to_send_it_again_if_someone_did(
     clients = [
         pair[epoch].login(NEWEST, user)[1] for epoch, user in ((1, "ann"), (2, "bob"))
     ]
-    sender, found = "cid" if someone else "ann", []
+    sender = "cid" if someone else "ann"
+    found = []
     for cut in ({2}, set()):
         pair[1].rpc.cut = cut
         found.append(push(pair[1], "app", sender, "m1"))

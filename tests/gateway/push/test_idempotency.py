@@ -23,12 +23,10 @@ from imserver.gateway.push.idempotency import (
 from tests.gateway.core.cluster_harness import Book, FakeRegistry
 from tests.support import Clock
 
-SENT, ABSENT, PENDING, FAILED = (
-    Outcome.SENT,
-    Outcome.NOT_SENT,
-    Outcome.PENDING,
-    Outcome.FAILED,
-)
+SENT = Outcome.SENT
+ABSENT = Outcome.NOT_SENT
+PENDING = Outcome.PENDING
+FAILED = Outcome.FAILED
 
 
 def make(

@@ -186,7 +186,8 @@ def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(
 
 
 def test_pushes_of_an_erased_user_are_forgotten_on_all_nodes(users: Users) -> None:
-    here, there = Wire(), Wire()
+    here = Wire()
+    there = Wire()
     here.broadcast = lambda message: there.handlers[type(message)](message)
     nodes = [wired(users, wire) for wire in (here, there)]
     for node, user in product(nodes, ("ann", "bob")):

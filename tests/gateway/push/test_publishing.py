@@ -32,7 +32,9 @@ from tests.gateway.core.cluster_harness import MULTI
 from tests.gateway.hub.harness import Harness as Node
 from tests.gateway.hub.harness import texts
 
-SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING
+SENT = Outcome.SENT
+ABSENT = Outcome.NOT_SENT
+PENDING = Outcome.PENDING
 HELLO = Event("msg", "shop", "hello", "7")
 
 
@@ -217,13 +219,13 @@ def test_pending_pushes_arrive_before_a_later_push_and_without_room_they_are_abs
 @pytest.mark.parametrize(
     "wrong",
     [
-        *(
-            {},
-            {"all": False},
-            {"user": "a", "channel": "r"},
-            {"device": "phone", "channel": "r"},
-        ),
-        *({"user": ""}, {"user": "a", "nick": "b"}, {"user": "x" * 513}),
+        {},
+        {"all": False},
+        {"user": "a", "channel": "r"},
+        {"device": "phone", "channel": "r"},
+        {"user": ""},
+        {"user": "a", "nick": "b"},
+        {"user": "x" * 513},
     ],
 )
 def test_a_target_is_one_thing(wrong: dict[str, object]) -> None:
@@ -284,7 +286,9 @@ def test_a_push_to_one_user_that_fails_frees_its_id() -> None:
 
 @pytest.mark.parametrize("how", ["each", "many", "to channels"])
 def test_others_are_served_during_a_large_push(how: str) -> None:
-    ids, metrics, served = Idempotency(100, 60), Metrics(), list[str]()
+    ids = Idempotency(100, 60)
+    metrics = Metrics()
+    served = list[str]()
     channels: Any = (
         Mock(push=lambda *_: Outcome.SENT, apps={"101"})
         if how == "to channels"
@@ -326,10 +330,8 @@ def offsets(node: Node) -> list[tuple[int, str]]:
 
 
 def publishing_on(node: Node) -> Publishing:
-    ids, services = (
-        Idempotency(100, 60),
-        (node.channels, node.connections, node.pending),
-    )
+    ids = Idempotency(100, 60)
+    services = (node.channels, node.connections, node.pending)
     return Publishing(node.reach, *services, ids, Observer().absent)
 
 
@@ -395,7 +397,8 @@ def test_a_deleted_user_leaves_no_publications(node: Node) -> None:
 def test_a_user_whose_id_is_too_long_for_a_channel_receives_plain_pushes(
     node: Node,
 ) -> None:
-    publishing, longest = publishing_on(node), "u" * 250
+    publishing = publishing_on(node)
+    longest = "u" * 250
     assert publishing.to_users(MULTI, [longest, f"{longest}u"], HELLO) == [
         Outcome.SENT,
         Outcome.NOT_SENT,
@@ -426,7 +429,8 @@ def test_pushes_of_the_original_are_publications_once_for_each_id(node: Node) ->
         Outcome.SENT,
         Outcome.NOT_SENT,
     ]
-    sent, repeated = Outcome.SENT, Outcome.REPEATED
+    sent = Outcome.SENT
+    repeated = Outcome.REPEATED
     assert found == [sent, repeated, sent, repeated, sent, Outcome.NOT_SENT]
     assert texts(client) == [["one", "two", "three", "four"]]
     assert offsets(node) == [(1, "one"), (2, "two"), (3, "three"), (4, "four")]

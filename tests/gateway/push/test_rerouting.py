@@ -168,11 +168,9 @@ def test_a_follower_that_was_overtaken_by_pushes_of_its_node_is_dropped_and_coun
     nodes: Several,
 ) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-    late, later, other = (
-        item("late"),
-        item("later"),
-        replace(item("of another"), origin=ORIGIN + 1),
-    )
+    late = item("late")
+    later = item("later")
+    other = replace(item("of another"), origin=ORIGIN + 1)
     for direct in (later, replace(other, number=10**6)):
         nodes[2].rerouting.deliver(direct)
     for follower in (late, replace(other, event=later.event), item("next")):
@@ -276,7 +274,8 @@ def test_rerouted_pushes_are_bounded_and_after_an_internal_error_later_ones_go_o
 
 
 APP = "101"
-ANN, OWN = "101 ann", "101 zoe"
+ANN = "101 ann"
+OWN = "101 zoe"
 AFTER_A_MOVE = (
     (REROUTE_SECONDS / 2, ANN, 2, 0.5),
     (REROUTE_SECONDS, ANN, 2, 0),
@@ -342,7 +341,8 @@ def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
 
 
 def test_delivered_pushes_are_remembered_at_the_next_login_and_for_a_while() -> None:
-    clock, users = Clock(), {"ann", "bob"}
+    clock = Clock()
+    users = {"ann", "bob"}
     hub = Mock(
         user_names=lambda _app: sorted(users),
         is_online=lambda _app, user: user in users,

@@ -41,7 +41,8 @@ def test_many_users_or_apps_are_one_question_and_users_of_this_node_none(
 ) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[2].login(NEWEST, "bob")
-    presence, calls = nodes[1].presence, nodes[1].registry.calls
+    presence = nodes[1].presence
+    calls = nodes[1].registry.calls
     calls.clear()
     assert presence.is_online([MULTI, NEWEST], "ann")
     assert presence.are_online(NEWEST, []) == []
@@ -112,7 +113,8 @@ def test_pages_hold_every_user_once_in_order(
     with Several(3) as nodes:
         for epoch, user in users:
             nodes[epoch].login(MULTI, user)
-        everybody, everywhere = {user for _, user in users}, len(set(users))
+        everybody = {user for _, user in users}
+        everywhere = len(set(users))
         found: list[str] = []
         for _ in range(len(users) + 1):
             page = nodes[query].presence.page(
@@ -216,7 +218,8 @@ def test_an_id_shows_any_node_with_the_secret_where_its_connection_is(
     connection_id = ids.id_of(number)
     assert connection_id == ids.id_of(number)
     assert (len(connection_id), set(connection_id) <= URL_SAFE) == (ID_CHARACTERS, True)
-    other, changing = Secret(b"t" * 32), Secret(b"t" * 32, SECRET)
+    other = Secret(b"t" * 32)
+    changing = Secret(b"t" * 32, SECRET)
     for reader, found in ((Secret(SECRET), True), (changing, True), (other, False)):
         address = ConnectionIds(reader, 77).read(connection_id)
         assert address == (Address(birth, number) if found else None)

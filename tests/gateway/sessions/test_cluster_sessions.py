@@ -93,7 +93,8 @@ def test_users_of_notices_count_until_the_leases_have_them_and_in_a_large_app_no
         for name in ("ann", "zoe"):
             nodes[2].login(NEWEST, name)
         nodes.settle(bob)
-        app, sent = nodes[1].hub.apps[NEWEST], len(nodes[1].rpc.sent)
+        app = nodes[1].hub.apps[NEWEST]
+        sent = len(nodes[1].rpc.sent)
         for _ in range(LEASE_LAG):
             nodes[1].elsewhere.count()
             assert app.elsewhere == 2, "the lease of the other node says 0"
@@ -135,7 +136,8 @@ def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_re
     was lost."""
     with Several(1, require_registry=True) as nodes:
         node = nodes[1]
-        node.registry.away, node.registry.deaf = fault == "away", fault == "deaf"
+        node.registry.away = fault == "away"
+        node.registry.deaf = fault == "deaf"
         connection, _ = node.connect()
         assert node.sessions.login(connection, Login(NEWEST, "ann")) == 1004
         assert (connection.is_open, connection.user) == (True, None)
@@ -146,7 +148,8 @@ def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_re
 
 
 def test_a_node_learns_the_bans_that_it_has_not_heard_of(nodes: Several) -> None:
-    node, learn = nodes[1], nodes[1].sessions.learn
+    node = nodes[1]
+    learn = nodes[1].sessions.learn
     (_, ann), (bob, _) = node.login(NEWEST, "ann"), node.login(MULTI, "bob")
     bans = {(NEWEST, "ann"): 60, (MULTI, "bob"): -1, ("later", "ann"): 60}
     learn(
@@ -300,7 +303,8 @@ def test_a_late_repeated_or_foreign_replacement_changes_nothing_else(
     """What ``on_replaced`` of the registry does, if the word of the other node
     was lost, or came too."""
     older, client = nodes[1].login(policy, "ann")
-    id, replaced = nodes[1].session_of(older).id, nodes[1].sessions.replaced
+    id = nodes[1].session_of(older).id
+    replaced = nodes[1].sessions.replaced
     for which in (("999", "ann", id), (policy, "bob", id), (policy, "ann", id + 1)):
         replaced(*which)
     assert nodes[1].hub.is_online(policy, "ann")
@@ -322,7 +326,8 @@ def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once_an
     nodes: Several, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All workers meet the failure, and go on."""
-    registry, calls = nodes[1].registry, nodes[1].registry.calls
+    registry = nodes[1].registry
+    calls = nodes[1].registry.calls
     connections = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(200)]
     calls.clear()
     registry.hold()
@@ -380,10 +385,12 @@ def restored(node: ClusterHarness, everything: bool) -> None:
 def test_sessions_unknown_to_the_registry_are_registered_later_and_once(
     nodes: Several, lost: str
 ) -> None:
-    node, is_all = nodes[1], lost in ("flush", "epoch")
+    node = nodes[1]
+    is_all = lost in ("flush", "epoch")
     users = [f"u{number}" for number in range(20)]
     node.login(NEWEST, "bob")
-    node.registry.away, node.registry.deaf = lost == "away", lost == "deaf"
+    node.registry.away = lost == "away"
+    node.registry.deaf = lost == "deaf"
     connections = [node.login(NEWEST, user)[0] for user in users]
     node.registry.away = node.registry.deaf = False
     if lost == "flush":

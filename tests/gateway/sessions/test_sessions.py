@@ -344,7 +344,8 @@ def test_a_kick_closes_all_of_a_user_with_4502(
 def test_a_banned_user_is_closed_with_4503_and_stays_out_until_unbanned(
     topology: Topology, app: str
 ) -> None:
-    here, there = topology.here, topology.there
+    here = topology.here
+    there = topology.there
     _, client = here.login(app, "ann")
     assert there.sessions.close(app, ["ann", "zoe"], ban_seconds=600).total == 1
     assert client.close_code() == 4503
@@ -413,10 +414,12 @@ def test_a_ban_holds_where_nodes_run_whatever_is_away(
 ) -> None:
     """A node makes no database that nodes elsewhere do not find: nodes with
     different ones refuse to run."""
-    sessions, store = nodes[1].sessions, nodes.book.store
+    sessions = nodes[1].sessions
+    store = nodes.book.store
     _, ann = nodes[2].login(MULTI, "ann")
     nodes[1].registry.away = fault == "registry"
-    store.away, store.has_database = fault == "database", fault != "no database"
+    store.away = fault == "database"
+    store.has_database = fault != "no database"
     removed = sessions.close(MULTI, ["ann"], None, 3600)
     assert (removed.closed, removed.lasting) == ([1], lasting)
     assert ann.close_code() == 4503

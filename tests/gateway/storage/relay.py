@@ -52,7 +52,8 @@ class Relay(ThreadingTCPServer):
             while True:
                 for end in select.select(list(ends), [], [])[0]:
                     self.trips += end is request and source is server
-                    source, piece = end, end.recv(65536)
+                    source = end
+                    piece = end.recv(65536)
                     if not piece:
                         return
                     if (

@@ -200,7 +200,8 @@ for number in range(100000):
         eventually(store.healthy)
 
 
-HEAD, FRAME = 32, 24 + 4096
+HEAD = 32
+FRAME = 24 + 4096
 APPS = 20
 
 

@@ -76,7 +76,8 @@ def end_leases(store: Store) -> None:
 
 
 def test_one_of_two_runners_that_look_at_once_does_the_work(store: Store) -> None:
-    first, second = Worker(store), Worker(store)
+    first = Worker(store)
+    second = Worker(store)
     gevent.joinall(
         [gevent.spawn(first.runner.look), gevent.spawn(second.runner.look)],
         raise_error=True,
@@ -90,7 +91,8 @@ def test_one_of_two_runners_that_look_at_once_does_the_work(store: Store) -> Non
 def test_another_runner_goes_on_with_work_of_a_dead_one_and_it_ends_once(
     store: Store, step: str
 ) -> None:
-    dead, heir = Worker(store, step), Worker(store, step, 16)  # as if time had passed
+    dead = Worker(store, step)
+    heir = Worker(store, step, 16)  # as if time had passed
     asleep = dead.begin()
     assert heir.runner.look(), "it is under way"
     assert heir.begun == []
@@ -116,7 +118,9 @@ def test_work_that_is_cancelled_stops(store: Store, cancel: str) -> None:
 
 
 def test_work_that_fails_is_done_later_and_later_up_to_a_limit(store: Store) -> None:
-    worker, other, pauses = Worker(store), Worker(store), list[int]()
+    worker = Worker(store)
+    other = Worker(store)
+    pauses = list[int]()
     worker.errors = [KeyError("x"), OSError("full"), StorageUnavailable("away")] * 3
     while worker.errors:
         end_leases(store)
@@ -135,8 +139,10 @@ def test_work_that_fails_is_done_later_and_later_up_to_a_limit(store: Store) -> 
 
 
 def test_a_runner_that_stops_gives_its_work_to_others_at_once(store: Store) -> None:
-    worker, other = Worker(store, "proceed"), Worker(store)
-    greenlet, stopping = worker.begin(), gevent.spawn(worker.runner.stop)
+    worker = Worker(store, "proceed")
+    other = Worker(store)
+    greenlet = worker.begin()
+    stopping = gevent.spawn(worker.runner.stop)
     gevent.sleep(0)
     worker.go_on(greenlet)
     stopping.join()
@@ -149,7 +155,8 @@ def test_a_runner_that_stops_gives_its_work_to_others_at_once(store: Store) -> N
 def test_work_that_is_started_is_taken_from_who_has_it_and_who_is_woken_looks_at_once(
     store: Store,
 ) -> None:
-    worker, other = Worker(store, "proceed"), Worker(store)
+    worker = Worker(store, "proceed")
+    other = Worker(store)
     greenlet = worker.begin()
     other.runner.start("shop", "a")
     until(lambda: other.ended)

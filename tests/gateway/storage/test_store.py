@@ -134,7 +134,8 @@ def test_nobody_misses_what_others_store_at_the_same_time(
     """Versions are given in the order of the commits, so a look that saw one
     has seen all before it."""
     *writers, reader = [open_store(url, seconds=30) for _ in range(5)]
-    news, stop = News(reader), threading.Event()
+    news = News(reader)
+    stop = threading.Event()
 
     def write(number: int) -> None:
         for index in range(25):
@@ -155,7 +156,8 @@ def test_nobody_misses_what_others_store_at_the_same_time(
 
 
 def test_changes_are_merged_and_seen_elsewhere(url: str, open_store: OpenStore) -> None:
-    one, other = open_store(url), open_store(url)
+    one = open_store(url)
+    other = open_store(url)
     one.add_app("105", {"max_channels": 1, "max_connections": 2})
     news = News(other)
     other.refresh()
@@ -195,7 +197,8 @@ def test_a_key_is_stored_rotated_and_revoked_once(
     url: str, open_store: OpenStore
 ) -> None:
     store = open_store(url)
-    news, stored = News(store), store.add_key(KEY)
+    news = News(store)
+    stored = store.add_key(KEY)
     assert stored == replace(KEY, created=stored.created)
     assert stored.created > 0
     for moment, address in ((5, "192.0.2.1"), (9, "192.0.2.2"), (7, "192.0.2.3")):
@@ -231,7 +234,8 @@ def test_a_key_is_stored_rotated_and_revoked_once(
 def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = open_store(url), open_store(url)
+    one = open_store(url)
+    other = open_store(url)
     awkward = ["ann", "Ann", "ann ", "马远", "a\0b", "'"]
     one.ban("105", [*awkward, "ann", "é" * 128], 3600)
     for user, ban_seconds in (("ann", 7200), ("ann", 0.5), ("bob", 0)):
@@ -288,11 +292,9 @@ def test_an_app_is_deleted_and_created_again_and_younger(
 def test_every_database_has_its_own_id_that_stays(
     url: str, open_store: OpenStore, tmp_path: Path
 ) -> None:
-    first, second, other = (
-        open_store(url),
-        open_store(url),
-        open_store(f"sqlite:///{tmp_path}/other.db"),
-    )
+    first = open_store(url)
+    second = open_store(url)
+    other = open_store(f"sqlite:///{tmp_path}/other.db")
     assert len(first.id) == 32
     assert first.id == second.id != other.id
 
@@ -322,7 +324,8 @@ def test_what_another_process_has_made_is_found(
     assert (tmp_path / "deep/er/some.db").exists(), (
         "one that is configured is made at the start"
     )
-    early, late = open_store(), open_store()
+    early = open_store()
+    late = open_store()
     news = News(early)
     late.add_app("105", {})
     early.refresh()
@@ -352,7 +355,8 @@ def test_refreshes_share_reads_and_each_sees_everything_stored_before_it(
 ) -> None:
     """The one that is under way began too early for those who come later; the
     next serves all of them."""
-    one, other = open_store(threaded=True), open_store(threaded=True)
+    one = open_store(threaded=True)
+    other = open_store(threaded=True)
     one.add_app("first", {})
     news = News(other)
     looking = [gevent.spawn(other.refresh) for _ in range(100)]

@@ -226,7 +226,8 @@ def test_a_node_that_cannot_start_is_tried_with_growing_pauses_as_others_serve(
 ) -> None:
     family = start_family(processes=2)
     secret = family.folder / "data" / "secret"
-    good, broken = secret.read_bytes(), family.pids[0]
+    good = secret.read_bytes()
+    broken = family.pids[0]
     secret.write_bytes(b"short\n")
     kill(broken)
     eventually(lambda: family.output.count("it needs at least 32, after") >= 2)

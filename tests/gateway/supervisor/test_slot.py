@@ -42,7 +42,9 @@ def settings(**given: object) -> Config:
 
 def failing(lives: list[float]) -> list[float]:
     """The pauses after children that lived for so long."""
-    slot, now, pauses = Slot(0, "n", {}), 0.0, []
+    slot = Slot(0, "n", {})
+    now = 0.0
+    pauses = []
     for life in lives:
         slot.forked(1, now, 0)
         now += life
@@ -175,7 +177,8 @@ class Crowd:
     def __init__(self, few: int) -> None:
         self.rush = Rush(few)
         self.counts = dict.fromkeys({*range(14)} - {5}, 0)
-        self.room, self.now = 60_000, 0.0
+        self.room = 60_000
+        self.now = 0.0
         self._report()
 
     def _report(self) -> None:

@@ -238,7 +238,8 @@ def ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
 def waiting() -> tuple[Flag, list[bytes], Serve]:
     """A signal, the payloads so far, and what serves them: it waits for the
     signal each time."""
-    go, served = Flag(), list[bytes]()
+    go = Flag()
+    served = list[bytes]()
 
     def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
         served.append(payload)

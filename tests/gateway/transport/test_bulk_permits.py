@@ -37,7 +37,8 @@ class Supervisor:
     ) -> None:
         self.permits = BulkPermits(1, hold_seconds)
         self.granted: list[str] = []
-        self._folder, self._stack = folder, stack
+        self._folder = folder
+        self._stack = stack
         self._signals, writing = os.pipe()
         for file in (self._signals, writing):
             stack.callback(os.close, file)

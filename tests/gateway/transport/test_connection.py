@@ -182,25 +182,19 @@ LONG = ["é".encode() * 70, b"x" * LIMIT]
 FIRST, LAST = fragments(TEXT, b"hello", [2])
 PACKED_TEXT = frame(TEXT, deflated(b"packed " * 10), rsv=4)
 BREACHES = (
-    *(
-        (frame(TEXT, b"x", mask=None), 1002),
-        (frame(5, b"x"), 1002),
-        (frame(PONG, b"x" * 126), 1002),
-    ),
+    (frame(TEXT, b"x", mask=None), 1002),
+    (frame(5, b"x"), 1002),
+    (frame(PONG, b"x" * 126), 1002),
     *(
         (frame(PONG, b"x", **wrong), 1002)
         for wrong in ({"mask": None}, {"fin": False}, {"rsv": 4})
     ),
     *((close(forbidden), 1002) for forbidden in (999, 1005)),
     (PACKED_TEXT, 1002),
-    *(
-        (text(b"\xff"), 1007),
-        (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007),
-    ),
-    *(
-        (text("x" * (LIMIT + 1)), 1009),
-        (frame(TEXT, b"", declared=1 << 40, form=64), 1009),
-    ),
+    (text(b"\xff"), 1007),
+    (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007),
+    (text("x" * (LIMIT + 1)), 1009),
+    (frame(TEXT, b"", declared=1 << 40, form=64), 1009),
 )
 
 
@@ -480,7 +474,9 @@ def test_others_are_served_between_long_commands_that_came_together(
 def test_commands_that_came_together_fill_no_more_than_an_outbox(
     pack: Callable[[list[bytes]], bytes],
 ) -> None:
-    limit, answer, commands = 50_000, b"a" * 10_000, 100
+    limit = 50_000
+    answer = b"a" * 10_000
+    commands = 100
     most = 0
 
     def serve(connection: Connection, _payload: bytes, _is_text: bool) -> None:

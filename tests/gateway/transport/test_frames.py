@@ -146,7 +146,8 @@ def test_a_deflated_message_is_alone_in_its_window(bits: int, payload: bytes) ->
 def test_a_close_has_a_code_that_may_be_sent_or_none(
     payload: bytes, read_as: int, violation: int
 ) -> None:
-    found, code = 0, 0
+    found = 0
+    code = 0
     try:
         found = frames.read_close(payload)
     except Violation as caught:
@@ -157,15 +158,15 @@ def test_a_close_has_a_code_that_may_be_sent_or_none(
 @pytest.mark.parametrize(
     "payload",
     [
-        *(
-            b"\xff",
-            b"\x80",
-            b"\xc0\xaf",
-            b"\xe0\x80\x80",
-            b"\xed\xa0\x80",
-            b"\xf4\x90\x80\x80",
-        ),
-        *(b"\xf8\x88\x80\x80\x80", b"\xe5\x93", b"x" * 200 + b"\xff"),
+        b"\xff",
+        b"\x80",
+        b"\xc0\xaf",
+        b"\xe0\x80\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xe5\x93",
+        b"x" * 200 + b"\xff",
         b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
     ],
 )
@@ -269,7 +270,8 @@ def test_broken_compression_and_too_large_sizes_are_refused_at_once(
 def test_a_message_may_be_as_large_as_the_limit_and_no_byte_larger(
     opcode: int, limit: int
 ) -> None:
-    fits, over = b"x" * limit, b"x" * (limit + 1)
+    fits = b"x" * limit
+    over = b"x" * (limit + 1)
     for cuts in ([], [0], [1], [limit // 2], [limit], [0, 0, limit, limit]):
         assert read(fragments(opcode, fits, cuts), limit) == ([(opcode, fits)], 0), cuts
         assert read(fragments(opcode, over, cuts), limit) == ([], 1009), cuts
@@ -277,7 +279,8 @@ def test_a_message_may_be_as_large_as_the_limit_and_no_byte_larger(
 
 @pytest.mark.parametrize("limit", [1, 100, 1000, 65536])
 def test_the_limit_counts_inflated_bytes(limit: int) -> None:
-    fits, over = b"x" * limit, b"x" * (limit + 1)
+    fits = b"x" * limit
+    over = b"x" * (limit + 1)
     for cuts in ([], [1], [2, 3]):
         assert read(fragments(TEXT, deflated(fits), cuts, rsv=4), limit, True) == (
             [(TEXT, fits)],

@@ -70,7 +70,8 @@ class Harness(SocketHarness):
                 CmdDialect(), lambda *message: self.serve(*message), 65536
             )
         }
-        proxies, policy = TrustedProxies(()), GatePolicy(any_origin=True)
+        proxies = TrustedProxies(())
+        policy = GatePolicy(any_origin=True)
         self.gate = Gate(proxies, Origins(proxies, policy), False, policy)
         self.gate.paths.update(paths)
         fast = {("GET", "/fast"): self.answer, ("POST", "/fast"): self.answer}
@@ -230,7 +231,8 @@ def test_many_frames_behind_the_upgrade_delay_nobody_else(
         return answer(request)
 
     harness.front.fast = {**harness.front.fast, ("GET", "/fast"): look}
-    attacker, other = harness.call(), harness.call()
+    attacker = harness.call()
+    other = harness.call()
     attacker.send(before)
     other.send(request("/fast"))
     assert other.response()[0] == 200
@@ -287,7 +289,8 @@ CHUNKED = "POST {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n
 def test_many_chunked_requests_in_one_packet_are_all_answered(harness: Harness) -> None:
     """Each of them is served when its body is complete, in a loop and not one
     inside the other."""
-    head, count = CHUNKED.format("/fast").encode(), 600
+    head = CHUNKED.format("/fast").encode()
+    count = 600
     with harness.call() as caller:
         caller.send(head + b"1\r\n")  # within a body more is read at once
         until(lambda: any(parked.held_bytes() for parked in harness.front.parked))

@@ -126,7 +126,8 @@ def test_the_handshake_of_the_rfc_is_answered_as_in_the_rfc() -> None:
         ignore,
     )
     gate = make(deflate=True)
-    plain, packed = head(), head(sec_websocket_extensions=DEFLATE)
+    plain = head()
+    packed = head(sec_websocket_extensions=DEFLATE)
     assert admit(gate, plain).encoding is admit(gate, plain).encoding
     assert admit(gate, packed).encoding is admit(gate, packed).encoding
     assert admit(gate, plain).encoding is not admit(gate, packed).encoding
@@ -282,15 +283,11 @@ def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
 
 REFUSED_WISHES = (
     *(f"server_max_window_bits{bits}" for bits in ("=8", "=16", "=010", "=x", "")),
-    *(
-        "server_max_window_bits=10; server_max_window_bits=11",
-        "client_max_window_bits=7",
-        "unknown=1",
-    ),
-    *(
-        "server_no_context_takeover; server_no_context_takeover",
-        "server_no_context_takeover=1",
-    ),
+    "server_max_window_bits=10; server_max_window_bits=11",
+    "client_max_window_bits=7",
+    "unknown=1",
+    "server_no_context_takeover; server_no_context_takeover",
+    "server_no_context_takeover=1",
 )
 
 
@@ -484,50 +481,38 @@ def test_the_node_allows_its_own_those_it_names_and_those_of_any_app() -> None:
 
 
 MORE_THAN_THIS_MACHINE = (
-    *(
-        "evil.example",
-        "evil.example//127.0.0.1",
-        "http://evil.example@localhost",
-        "localhost.evil.example",
-    ),
-    *(
-        r"evil.example\@127.0.0.1",
-        "evil.example@127.0.0.1",
-        "evil.example:80@127.0.0.1",
-    ),
-    *(
-        "127.0.0.1%evil.example",
-        "[::1%evil.example]",
-        "[::1].evil.example",
-        "[::1]evil.example",
-        "[::1",
-    ),
-    *(
-        "127.0.0.1:80:evil",
-        "127.0.0.1:evil.example",
-        "127.0.0.1/evil",
-        "127.0.0.1?evil",
-        "127.0.0.1#evil",
-    ),
-    *(
-        "127.0.0.1, evil.example",
-        "127.0.0.1 evil.example",
-        "127.0.0.1..",
-        "\t127.0.0.1",
-        ":80",
-        ".",
-    ),
+    "evil.example",
+    "evil.example//127.0.0.1",
+    "http://evil.example@localhost",
+    "localhost.evil.example",
+    r"evil.example\@127.0.0.1",
+    "evil.example@127.0.0.1",
+    "evil.example:80@127.0.0.1",
+    "127.0.0.1%evil.example",
+    "[::1%evil.example]",
+    "[::1].evil.example",
+    "[::1]evil.example",
+    "[::1",
+    "127.0.0.1:80:evil",
+    "127.0.0.1:evil.example",
+    "127.0.0.1/evil",
+    "127.0.0.1?evil",
+    "127.0.0.1#evil",
+    "127.0.0.1, evil.example",
+    "127.0.0.1 evil.example",
+    "127.0.0.1..",
+    "\t127.0.0.1",
+    ":80",
+    ".",
 )
 THIS_MACHINE = (
-    *(
-        "127.0.0.1",
-        "127.0.0.1:",
-        "127.1.2.3:8080",
-        "127.0.0.1.",
-        "LocalHost.:80",
-        "[::1]",
-        "[::1]:80",
-    ),
+    "127.0.0.1",
+    "127.0.0.1:",
+    "127.1.2.3:8080",
+    "127.0.0.1.",
+    "LocalHost.:80",
+    "[::1]",
+    "[::1]:80",
     "192.0.2.7",
 )
 

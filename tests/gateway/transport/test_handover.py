@@ -53,7 +53,8 @@ def test_a_reader_reads_as_a_file_does(body: bytes, data: st.DataObject) -> None
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=5)))
     cuts_and_ends = [0, *cuts, len(body)]
     pieces = [body[a:b] for a, b in pairwise(cuts_and_ends)]
-    sock, file = Pieces(pieces[1:]), io.BytesIO(body)
+    sock = Pieces(pieces[1:])
+    file = io.BytesIO(body)
     reader = Reader(sock, pieces[0])  # type: ignore[arg-type]
     for name, size in data.draw(st.lists(calls, max_size=15)):
         assert getattr(reader, name)(size) == getattr(file, name)(size)

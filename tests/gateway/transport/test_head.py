@@ -429,8 +429,11 @@ def test_what_is_too_large_is_not_buffered() -> None:
 
 # --- for readers less strict --------------------------------------------------
 
-HOST, LENGTH, EXPECT = b"Host: x", b"Content-Length: 2", b"Expect: 100-continue"
-UPGRADE, CODED = b"Upgrade: websocket", b"Transfer-Encoding: chunked"
+HOST = b"Host: x"
+LENGTH = b"Content-Length: 2"
+EXPECT = b"Expect: 100-continue"
+UPGRADE = b"Upgrade: websocket"
+CODED = b"Transfer-Encoding: chunked"
 
 
 def lines(*rows: bytes) -> bytes:

@@ -157,7 +157,8 @@ def test_without_files_the_listener_waits_and_resumes(
             client.connect(("127.0.0.1", desk.listener.port))
             client.setblocking(False)
         until(lambda: desk.metrics.files_exhausted >= 2)
-        began, tries = monotonic(), desk.metrics.files_exhausted
+        began = monotonic()
+        tries = desk.metrics.files_exhausted
         assert turns_of_the_loop(0.3) < 6 * SPINNING_TURNS
         most = 5 + 2 * (monotonic() - began) / HastyListener.PAUSE_SECONDS
         assert desk.metrics.files_exhausted - tries <= most, "a pause is a pause"

@@ -219,7 +219,8 @@ def test_a_broadcast_waits_for_its_permit_and_what_is_sent_to_one_does_not() -> 
             look()
 
         line = stack.enter_context(closing(_socket.socket()))
-        holder, harness.flusher.permit = permit(list), permit(harness.flusher.schedule)
+        holder = permit(list)
+        harness.flusher.permit = permit(harness.flusher.schedule)
         until(lambda: serve() or holder.request())
         several = [harness.connect() for _ in range(40)]
         (last, last_client), (lone, lone_client) = several[-1], harness.connect()

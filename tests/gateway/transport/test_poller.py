@@ -196,7 +196,9 @@ def test_what_raises_is_logged_and_the_pool_lives_on(
         def lost(self) -> None:
             fail(self)
 
-    bad, worse, good = lot.park(fail), Worse(lot.poller, fail), lot.park()
+    bad = lot.park(fail)
+    worse = Worse(lot.poller, fail)
+    good = lot.park()
     lot.spies.append(worse)
     lot.poller.add(worse)
     with caplog.at_level(logging.ERROR):
@@ -305,7 +307,8 @@ def test_writability_is_reported_when_asked_for_and_a_paused_socket_waits(
     until(lambda: spy.read)
     look()
     assert spy.writable == count
-    spy, other = lot.park(), lot.park()
+    spy = lot.park()
+    other = lot.park()
     lot.poller.pause(spy, True)
     spy.far.send(b"x")
     other.far.send(b"x")

@@ -62,7 +62,8 @@ def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(
 ) -> None:
     ann, bob, eve = (NamedUser(server, user) for user in ("ann", "bob", "eve"))
     link = f"{site.url}/tea"
-    one, two = send(ann, bob, f"see {link}#top."), send(bob, ann, f"({link})")
+    one = send(ann, bob, f"see {link}#top.")
+    two = send(bob, ann, f"({link})")
     assert site.requests == []  # nothing is done when it is stored
     shown = preview_of(bob, one)
     path = shown.pop("picture")
@@ -90,14 +91,13 @@ def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(
 def test_what_people_and_apps_do_not_want_is_not_shown(
     server: Server, site: Site
 ) -> None:
-    ann, bob = (
-        NamedUser(server, "ann", app="other"),
-        NamedUser(server, "bob", app="other"),
-    )
+    ann = NamedUser(server, "ann", app="other")
+    bob = NamedUser(server, "bob", app="other")
     assert ann.get("previews/wishes")["on"] is False
     assert preview_of(bob, send(ann, bob, f"{site.url}/tea")) is None
     assert site.connections == 0
-    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
+    ann = NamedUser(server, "ann")
+    bob = NamedUser(server, "bob")
     link = f"{site.url}/tea"
     message = send(ann, bob, link)
     assert ann.get("previews/wishes") == {"on": True, "make": True, "show": True}
@@ -123,7 +123,8 @@ def test_what_people_and_apps_do_not_want_is_not_shown(
 def test_pages_without_a_preview_are_not_asked_again(
     server: Server, site: Site
 ) -> None:
-    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
+    ann = NamedUser(server, "ann")
+    bob = NamedUser(server, "bob")
     site.pages |= {
         "/text": (200, b"<title>no page</title>", {"Content-Type": "text/plain"}),
         "/untitled": html("<p>nothing"),
@@ -143,9 +144,11 @@ def test_pages_without_a_preview_are_not_asked_again(
 
 
 def test_a_sender_of_many_links_waits(server: Server, site: Site) -> None:
-    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
+    ann = NamedUser(server, "ann")
+    bob = NamedUser(server, "bob")
     page = html("<title>one of many")
-    messages, began = [], monotonic()
+    messages = []
+    began = monotonic()
     for number in range(30):
         site.pages[f"/{number}"] = page
         messages.append(send(ann, bob, f"{site.url}/{number}"))
@@ -180,7 +183,8 @@ def test_two_nodes_fetch_a_page_once(tmp_path: Path, site: Site) -> None:
     """However many readers ask at the same time."""
     with nodes_of(tmp_path, 2, **SETTINGS) as nodes:
         first, second = nodes.servers
-        ann, bob = NamedUser(first, "ann"), NamedUser(first, "bob")
+        ann = NamedUser(first, "ann")
+        bob = NamedUser(first, "bob")
         message = send(ann, bob, f"{site.url}/tea")
         elsewhere = NamedUser(second, "bob")
         with ThreadPoolExecutor(8) as threads:

@@ -11,12 +11,10 @@ from urllib.parse import unquote
 
 from tests.integration.receiver import Answer, Post, Receiver
 
-ACCESS_KEY, SECRET_KEY, REGION, NAME = (
-    "AKIDEXAMPLE",
-    "the/secret+of the bucket",
-    "eu-central-1",
-    "media",
-)
+ACCESS_KEY = "AKIDEXAMPLE"
+SECRET_KEY = "the/secret+of the bucket"
+REGION = "eu-central-1"
+NAME = "media"
 
 
 class Standin(Receiver):

@@ -82,7 +82,8 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_places_are_overwritten_and_all_else_stays(tmp_path: Path, name: str) -> None:
-    path, content = tmp_path / "file", FILES[name]
+    path = tmp_path / "file"
+    content = FILES[name]
     path.write_bytes(content)
     assert clear_metadata(path)
     cleaned = path.read_bytes()
@@ -107,7 +108,8 @@ def test_titles_of_music_and_other_files_stay(tmp_path: Path) -> None:
 
 
 def test_broken_boxes_raise_nothing_and_many_end(tmp_path: Path) -> None:
-    path, seeded = tmp_path / "file", random.Random(7)
+    path = tmp_path / "file"
+    seeded = random.Random(7)
     for _ in range(500):
         content = bytearray(seeded.choice(list(FILES.values())))
         for _ in range(3):
@@ -126,7 +128,8 @@ def test_broken_boxes_raise_nothing_and_many_end(tmp_path: Path) -> None:
 
 
 def test_items_without_pieces_count_too(tmp_path: Path) -> None:
-    path, content = tmp_path / "file", heic(b"heic", b"Exif")
+    path = tmp_path / "file"
+    content = heic(b"heic", b"Exif")
     iloc = content[content.index(b"iloc") - 4 : content.index(b"mdat") - 4]
     empty = pack(">IHHH", 9, 0, 0, 0) * MAX_BOXES
     many = (

@@ -127,7 +127,8 @@ def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(
     folder = Directory(tmp_path / "root", files)
     incoming = folder.incoming()
     assert incoming.stat().st_mode & 0o777 == 0o700
-    old, new = incoming / "old", incoming / "new"
+    old = incoming / "old"
+    new = incoming / "new"
     old.write_bytes(b"x")
     new.write_bytes(b"x")
     long_ago = time.time() - 2 * 86400
@@ -147,7 +148,8 @@ def test_no_name_of_a_file_leads_out_of_the_folder(
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
-    folder, name = Directory(tmp_path / "root", files), name.format(tmp_path)
+    folder = Directory(tmp_path / "root", files)
+    name = name.format(tmp_path)
     for act in (
         lambda: folder.delete(name),
         lambda: [*folder.get(name, 0, 5)],
@@ -272,7 +274,11 @@ class Machine:
                 self.put(f"{name}.t", thumbnail)
             row = Upload(
                 name,
-                *("shop", "ann", "file", "text/plain", "a.txt"),
+                "shop",
+                "ann",
+                "file",
+                "text/plain",
+                "a.txt",
                 len(content),
                 hashlib.sha256(content).hexdigest(),
                 1,
@@ -289,16 +295,14 @@ class Machine:
     def move(self, to: str, *options: str) -> subprocess.CompletedProcess[str]:
         config = str(self.folder / "imserver.yaml")
         return run_cli(
-            *(
-                "uploads",
-                "move",
-                "-c",
-                config,
-                "--data-dir",
-                str(self.data),
-                "--to",
-                to,
-            ),
+            "uploads",
+            "move",
+            "-c",
+            config,
+            "--data-dir",
+            str(self.data),
+            "--to",
+            to,
             *options,
         )
 

@@ -71,7 +71,8 @@ def test_a_thumbnail_keeps_the_shape_and_its_longer_side_is_the_limit(
     with Image.open(tmp_path / "small") as small:
         assert small.convert("RGBA").getpixel((5, 5)) == (0, 0, 0, 0)
     # the first is shown
-    first, second = Image.new("RGB", (400, 200)), Image.new("RGB", (100, 100))
+    first = Image.new("RGB", (400, 200))
+    second = Image.new("RGB", (100, 100))
     first.save(tmp_path / "a", "MPO", save_all=True, append_images=[second])
     found = look(tmp_path / "a", "image/jpeg", tmp_path / "small")
     assert found == Picture(400, 200, "image/jpeg", cleaned=True), (
@@ -291,7 +292,8 @@ def png_text() -> PngInfo:
 def test_metadata_is_removed_and_no_pixel_changes(
     tmp_path: Path, form: str, options: dict[str, object]
 ) -> None:
-    path, cleaned = tmp_path / "a", tmp_path / "a.cleaned"
+    path = tmp_path / "a"
+    cleaned = tmp_path / "a.cleaned"
     halves().save(path, form, **options)
     path.write_bytes(path.read_bytes() + SECRET)  # behind its end, as cameras do
     kind = f"image/{form.lower()}"
@@ -322,7 +324,8 @@ def test_metadata_is_removed_and_no_pixel_changes(
 def test_a_picture_is_turned_as_its_camera_was_held(
     tmp_path: Path, form: str, kind: str, orientation: int
 ) -> None:
-    path, cleaned = tmp_path / "a", tmp_path / "a.cleaned"
+    path = tmp_path / "a"
+    cleaned = tmp_path / "a.cleaned"
     corners = halves()
     corners.paste("white", (0, 0, 20, 20))
     options: dict[str, object] = {
@@ -354,7 +357,8 @@ def test_a_picture_is_turned_as_its_camera_was_held(
 def test_a_jpeg_that_is_too_large_to_be_turned_keeps_its_orientation_only(
     tmp_path: Path,
 ) -> None:
-    path, cleaned = tmp_path / "a", tmp_path / "a.cleaned"
+    path = tmp_path / "a"
+    cleaned = tmp_path / "a.cleaned"
     halves((202, 50)).save(path, "JPEG", exif=exif_of(6))
     found = look(path, "image/jpeg", tmp_path / "small", 0)
     assert found == Picture(50, 202, cleaned=True)
@@ -457,7 +461,8 @@ def test_a_picture_of_very_many_parts_is_none(
 
 
 def test_the_pictures_of_many_are_read_in_turn() -> None:
-    turns, order = Turns(), list[str]()
+    turns = Turns()
+    order = list[str]()
     go = Flag()
 
     def read(app: str, user: str) -> None:

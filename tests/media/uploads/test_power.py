@@ -61,7 +61,8 @@ class Recorded:
     def states(self, since: str, until: str) -> Iterator[dict[str, bytes]]:
         """The files of the data folder, as the disk may have them at each
         moment of a time."""
-        chance, disk = random.Random(7), Disk(self._root)
+        chance = random.Random(7)
+        disk = Disk(self._root)
         for record in read_records(self._recording):
             if float(since) < record.at < float(until):
                 for how in ("drop", "torn"):

@@ -163,7 +163,8 @@ def test_a_silent_request_gives_way(
     parts: ResumableUploads, clock: list[float]
 ) -> None:
     name = parts.create(OFFER, "")
-    reads, never = Flag(), Flag()
+    reads = Flag()
+    never = Flag()
 
     def read(_most: int) -> bytes:
         reads.set()

@@ -157,10 +157,8 @@ def test_an_app_has_a_quota_and_what_is_above_it_leaves_no_file(
 def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_count(
     uploads: Uploads,
 ) -> None:
-    settings, uploads.settings = (
-        uploads.settings,
-        replace(uploads.settings, min_free_bytes=1 << 60),
-    )
+    settings = uploads.settings
+    uploads.settings = replace(uploads.settings, min_free_bytes=1 << 60)
     with pytest.raises(TransferRefused) as caught:
         take(uploads, "ann", "192.0.2.1")
     assert caught.value.problem is HTTP_DISK_FULL
@@ -175,7 +173,8 @@ def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_
 def test_an_upload_below_the_minimum_rate_ends(
     uploads: Uploads, clock: list[float]
 ) -> None:
-    pieces, never = iter([b"x"]), Flag()
+    pieces = iter([b"x"])
+    never = Flag()
 
     def read(_most: int) -> bytes:
         clock[0] += GRACE_SECONDS + 1
@@ -236,7 +235,8 @@ def refused(sending: Uploads) -> errors.HttpProblem:
 
 
 def test_no_more_leave_at_once_than_may(sending: Uploads) -> None:
-    first, second = leaving(sending), leaving(sending)
+    first = leaving(sending)
+    second = leaving(sending)
     assert refused(sending) is errors.Problems.BUSY
     first.close()
     first.close()
@@ -249,7 +249,8 @@ def test_no_more_leave_at_once_than_may(sending: Uploads) -> None:
 def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(
     sending: Uploads, clock: list[float]
 ) -> None:
-    slow, quick = leaving(sending), leaving(sending)
+    slow = leaving(sending)
+    quick = leaving(sending)
     assert next(quick)
     clock[0] += GRACE_SECONDS
     assert next(slow), "as long as nobody waits it goes on"
@@ -336,7 +337,9 @@ def test_a_row_comes_back_as_it_was_stored_and_gives_its_bytes_back(
 def test_a_quota_holds_for_files_that_come_at_once(
     url: str, open_store: OpenStore, before: int
 ) -> None:
-    stores, quota, taken = [open_store(url) for _ in range(4)], 500 + 5 * FILE_BYTES, 0
+    stores = [open_store(url) for _ in range(4)]
+    quota = 500 + 5 * FILE_BYTES
+    taken = 0
     for number in range(before):
         assert added(stores[0], 100 + number, quota)
     with ThreadPoolExecutor(len(stores)) as threads:

@@ -105,7 +105,8 @@ def test_a_wait_ends_by_what_another_node_has_stored(
 ) -> None:
     """Of such an answer, and of such a question and its deadline, this node is
     told nothing."""
-    log, id = node.node.core.store.part(MessageLog), ask(ann, to=bob.user)["id"]
+    log = node.node.core.store.part(MessageLog)
+    id = ask(ann, to=bob.user)["id"]
     waiting = gevent.spawn(ann.post, "asks/get", id=id, wait=60)
     until(lambda: node.node.core.service(AskParts).waits.count)
     log.asks.answer("201", bob.user, id, value="no")

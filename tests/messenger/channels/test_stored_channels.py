@@ -157,12 +157,15 @@ def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
             publish(one, "meanwhile")
 
     two.gates.around = commit
-    moments, since, reached = 0, 1, True
+    moments = 0
+    since = 1
+    reached = True
     while reached:
         moments += 1
         left = moments
         found = subscribe(two, connection, Position(EPOCH, since))
-        reached, left = left <= 0, 0
+        reached = left <= 0
+        left = 0
         live = publish(one, "behind")[0]
         two.messaging.follower.expect(APP, live)
         until(lambda live=live: two.messaging.follower.position(APP) == live)
@@ -455,7 +458,8 @@ class Consent(ChannelConsent):
 
     def check_member(self, connection: Connection, channel: str) -> None:
         super().check_member(connection, channel)
-        between, self.between = self.between, None
+        between = self.between
+        self.between = None
         if between is not None:
             between()
 
@@ -478,7 +482,8 @@ def ask_to_subscribe(
 def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) -> None:
     with Node() as node:
         group = node.group("ann", "ann", "bob")
-        ann, bob = node.speaker("ann"), node.speaker("bob")
+        ann = node.speaker("ann")
+        bob = node.speaker("bob")
         consent = Consent(Mock(), Mock(hooks={}), node.channels, MutedUsers())
         channel = f"group:{group}"
 

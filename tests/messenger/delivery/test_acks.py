@@ -55,7 +55,8 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
 def hold_resend(node: Node) -> Flag:
     """Let the time go by; what is to be sent again is read, and comes when the
     signal is set."""
-    gate = node.gates.answering = Flag()
+    gate = Flag()
+    node.gates.answering = gate
     reads = node.gates.reads
     pass_time(node)
     until(lambda: node.gates.reads > reads)
@@ -68,11 +69,9 @@ def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed(
 ) -> None:
     """Of a client that has said that it acknowledges; another one gets
     everything once."""
-    ann, bob, desk = (
-        node.speaker("ann", 0),
-        acknowledging(node, "bob"),
-        node.speaker("bob", 0, "desk"),
-    )
+    ann = node.speaker("ann", 0)
+    bob = acknowledging(node, "bob")
+    desk = node.speaker("bob", 0, "desk")
     for text in "12":
         ann.send("bob", text)
     until(lambda: len(bob.pushed()) == 2)
@@ -92,7 +91,8 @@ def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed(
 
 
 def test_what_could_not_be_read_again_costs_no_try(node: Node) -> None:
-    ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+    ann = node.speaker("ann", 0)
+    bob = acknowledging(node, "bob")
     ann.send("bob", "1")
     until(bob.pushed)
     subscription = bob.connection.log_subscription
@@ -110,7 +110,8 @@ def test_what_could_not_be_read_again_costs_no_try(node: Node) -> None:
 def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(
     node: Node,
 ) -> None:
-    ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+    ann = node.speaker("ann", 0)
+    bob = acknowledging(node, "bob")
     ann.send("bob", "1")
     until(bob.pushed)
     subscription = bob.connection.log_subscription
@@ -128,7 +129,8 @@ def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(
 def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
     node: Node,
 ) -> None:
-    ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+    ann = node.speaker("ann", 0)
+    bob = acknowledging(node, "bob")
     for _ in range(7):
         ann.send("bob", "x")
     until(lambda: len(bob.pushed()) == 7)
@@ -145,11 +147,13 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
 ) -> None:
     """What is stored while it is looked up would stand above what it was never
     told."""
-    ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+    ann = node.speaker("ann", 0)
+    bob = acknowledging(node, "bob")
     for _ in range(5):
         ann.send("bob", "x")
     until(lambda: len(bob.pushed()) == 5)
-    go_on, reads = Flag(), node.gates.reads
+    go_on = Flag()
+    reads = node.gates.reads
     node.gates.around = go_on.wait  # before it is read
     pass_time(node)
     until(lambda: node.gates.reads > reads)
@@ -181,7 +185,8 @@ def test_entries_of_a_page_are_acknowledged_like_pushed_ones(node: Node) -> None
 def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(
     node: Node,
 ) -> None:
-    ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+    ann = node.speaker("ann", 0)
+    bob = acknowledging(node, "bob")
     for _ in range(6):
         ann.send("bob", "x")
     until(lambda: len(bob.pushed()) == 6)
@@ -237,7 +242,8 @@ class FromMemory:
     def __init__(self, node: Harness) -> None:
         self.tracker = AckTracker(node.metrics, 1_000_000)
         self.connection, self.client = node.login("101", "bob")
-        self.acks, self.metrics = Unacked(self.tracker), node.metrics
+        self.acks = Unacked(self.tracker)
+        self.metrics = node.metrics
 
     def deliver(self) -> None:
         frame = b"\x82\x01" + bytes([(self.acks.delivered + 1) % 256])

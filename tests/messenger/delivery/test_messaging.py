@@ -34,8 +34,10 @@ from tests.support import CountingFlag
 
 
 def test_a_message_is_delivered_and_acknowledged_after_the_commit(node: Node) -> None:
-    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-    gate = node.gates.committing = Flag()
+    ann = node.speaker("ann", 0)
+    bob = node.speaker("bob", 0)
+    gate = Flag()
+    node.gates.committing = gate
     seq = ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
     ann.settle()
     bob.settle()
@@ -83,7 +85,8 @@ def test_receivers_must_be_accounts_where_all_users_are(node: Node) -> None:
 def test_a_client_without_a_cursor_of_the_log_gets_no_pushes_until_it_syncs(
     node: Node, cursor: int | None
 ) -> None:
-    ann, bob = node.speaker("ann"), node.speaker("bob", cursor)
+    ann = node.speaker("ann")
+    bob = node.speaker("bob", cursor)
     ann.send("bob", "1")
     bob.settle()
     assert bob.pushed() == []
@@ -102,11 +105,9 @@ def test_a_client_without_a_cursor_of_the_log_gets_no_pushes_until_it_syncs(
 
 
 def test_a_repeat_gets_the_first_answer_and_is_not_delivered(node: Node) -> None:
-    ann, desk, bob = (
-        node.speaker("ann", 0),
-        node.speaker("ann", 0, "desk"),
-        node.speaker("bob", 0),
-    )
+    ann = node.speaker("ann", 0)
+    desk = node.speaker("ann", 0, "desk")
+    bob = node.speaker("bob", 0)
     first = ann.send("bob", "hi", clientMsgID="x")
     again = ann.send("bob", "hi", clientMsgID="x")
     assert again == (200, {**first[1], "repeated": True})
@@ -119,7 +120,8 @@ def test_a_repeat_gets_the_first_answer_and_is_not_delivered(node: Node) -> None
 def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again(
     node: Node,
 ) -> None:
-    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    ann = node.speaker("ann", 0)
+    bob = node.speaker("bob", 0)
     node.gates.away = True
     assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
     assert node.metrics.not_stored == 1
@@ -132,7 +134,8 @@ def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again(
 
 def test_a_message_found_stored_after_its_refusal_is_delivered_once(node: Node) -> None:
     """The answer to its COMMIT came too late."""
-    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    ann = node.speaker("ann", 0)
+    bob = node.speaker("bob", 0)
     node.lose_answer()
     assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
     assert node.metrics.not_stored == node.metrics.stored.total == 0
@@ -155,7 +158,8 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once(node: Node) 
 def test_online_members_follow_a_group_from_its_creation_to_the_end_of_their_connections(
     node: Node,
 ) -> None:
-    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    ann = node.speaker("ann", 0)
+    bob = node.speaker("bob", 0)
     group = node.group("ann", "bob")
     ann.send(group, "hi")
     until(lambda: bob.texts() == ["group", "hi"])
@@ -170,8 +174,10 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed(
     node: Node,
 ) -> None:
     group = node.group("ann")
-    ann, bob = node.speaker("ann", 1), node.speaker("bob")
-    gate = node.gates.answering = Flag()
+    ann = node.speaker("ann", 1)
+    bob = node.speaker("bob")
+    gate = Flag()
+    node.gates.answering = gate
     bob.send_payload("sync", {"cursor": 0})
     until(lambda: node.messaging.log_subscriptions.reads)
     node.log.groups.join(APP, group, ["bob"])
@@ -235,7 +241,8 @@ def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
 
 def two() -> tuple[Node, Node]:
     file = LogFile()
-    first, second = Node(file), Node(file)
+    first = Node(file)
+    second = Node(file)
     first.others, second.others = [second], [first]
     return first, second
 
@@ -243,7 +250,8 @@ def two() -> tuple[Node, Node]:
 def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> None:
     first, second = two()
     with first, second:
-        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        ann = first.speaker("ann", 0)
+        bob = second.speaker("bob", 0)
         first.wire = lambda *_: False
         bob2 = first.speaker("bob", 0, "other")
         ann.send("bob", "before")
@@ -262,7 +270,8 @@ def test_a_client_does_not_wait_until_its_node_has_delivered_what_it_received_el
 ):
     first, second = two()
     with first, second:
-        ann, eve = first.speaker("ann", 0), second.speaker("eve", 0)
+        ann = first.speaker("ann", 0)
+        eve = second.speaker("eve", 0)
         first.wire = lambda *_: False
         ann.send("bob", "1")
         ann.send("bob", "2")
@@ -282,7 +291,8 @@ def test_an_answer_comes_in_its_place_although_the_log_has_the_message_already()
 ):
     first, second = two()
     with first, second:
-        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        ann = first.speaker("ann", 0)
+        bob = second.speaker("bob", 0)
         first.wire = lambda *_: False
         ann.send("bob", "1")
         sending = bob.send_payload("send", {"to": "ann", "text": "2"})
@@ -298,7 +308,8 @@ def test_messages_to_many_gather_so_that_they_share_writes(
     constants(messaging, WIDE=2, _GATHER_SECONDS=600, _MAX_GATHER_SECONDS=600)
     with Node() as node:
         group = node.group("ann", "bob", "eve")
-        ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)
+        ann = node.speaker("ann", 1)
+        bob = node.speaker("bob", 1)
         node.speaker("eve", 1)
         first = ann.send_payload("send", {"conversation": group, "text": "0"})
         ann.answer(first)
@@ -364,7 +375,8 @@ def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order(node: Node) 
             sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1
         )
 
-    node.gates.committing = gate = Flag()
+    gate = Flag()
+    node.gates.committing = gate
     for each in (
         draft("hidden"),
         draft("named", b'{"bots":["7"]}'),
@@ -499,7 +511,8 @@ def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
     received = Receiver()
     received.follower.follow(APP)
     entries = received.store(data.draw(st.integers(1, 12)))
-    batches, rest = [], list(entries)
+    batches = []
+    rest = list(entries)
     while rest:
         size = data.draw(st.integers(1, len(rest)))
         batches.append(rest[:size])
@@ -544,7 +557,8 @@ def test_an_app_of_which_nobody_wants_to_know_is_forgotten_when_it_is_quiet() ->
 @pytest.mark.usefixtures("small")
 def test_the_log_is_looked_at_while_an_app_is_followed() -> None:
     received = Receiver()
-    follows_any = received.follower.follows_any = CountingFlag()
+    follows_any = CountingFlag()
+    received.follower.follows_any = follows_any
     looking = gevent.spawn(received.follower.run)
     try:
         until(lambda: follows_any.pauses)

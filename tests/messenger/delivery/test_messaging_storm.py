@@ -33,7 +33,9 @@ class Client:
     ) -> None:
         self.user = user
         self.had: set[int] = set()
-        self._nodes, self._device, self._chance = nodes, device, chance
+        self._nodes = nodes
+        self._device = device
+        self._chance = chance
         self._cursor = 0
         self._taken = 0
         self._behind = False
@@ -41,11 +43,9 @@ class Client:
 
     def come(self) -> None:
         connection, client = self._chance.choice(self._nodes).connect()
-        self.message_client, self._taken, self._behind = (
-            MessageClient(connection, client),
-            0,
-            True,
-        )
+        self.message_client = MessageClient(connection, client)
+        self._taken = 0
+        self._behind = True
         acks = self._chance.random() < 0.6
         data = {
             "userID": self.user,
@@ -130,7 +130,8 @@ class Storm:
     """What happens, by chance."""
 
     def __init__(self, nodes: list[Node], chance: random.Random) -> None:
-        self.nodes, self.chance = nodes, chance
+        self.nodes = nodes
+        self.chance = chance
         self.log = nodes[0].file.open(Gates()).part(MessageLog)
         for node in nodes:
             node.others = [peer for peer in nodes if peer is not node]
@@ -168,7 +169,8 @@ class Storm:
     def end(self) -> None:
         """Everything is well again."""
         for node in self.nodes:
-            node.gates.away, node.gates.losing = False, None
+            node.gates.away = False
+            node.gates.losing = None
             if node.gates.answering is not None:
                 self._hold_answers(node)
             if node.gates.unsure is not None:
@@ -216,7 +218,8 @@ class Storm:
 
     def _hold_answers(self, node: Node | None = None) -> None:
         gates = (node or self.chance.choice(self.nodes)).gates
-        signal, gates.answering = gates.answering, None if gates.answering else Flag()
+        signal = gates.answering
+        gates.answering = None if gates.answering else Flag()
         if signal is not None:
             signal.set()
 

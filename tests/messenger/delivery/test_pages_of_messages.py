@@ -141,7 +141,8 @@ def test_a_node_that_is_behind_delivers_nothing_again(cursor: int | None) -> Non
         ann = first.speaker("ann", 0)
         first.wire = lambda low, _: low != 1
         ann.send("bob", "1")
-        bob, stored = second.speaker("bob"), stored_on(second)
+        bob = second.speaker("bob")
+        stored = stored_on(second)
         start = stored.start(APP, "bob", cursor)
         stream: Any = bob.connection
         stored.send(stream, start)
@@ -176,7 +177,8 @@ def test_what_was_missed_is_read_once_page_by_page_and_no_more_than_may(
         node.log.writer.append(
             APP, [Draft(sender="ann", to_user="bob", body=b"1234567890")] * 30
         )
-        bob, stored = node.speaker("bob"), stored_on(node)
+        bob = node.speaker("bob")
+        stored = stored_on(node)
         before = node.gates.reads
         start = stored.start(APP, "bob", cursor)
         assert start.resumed is resumed
@@ -200,7 +202,8 @@ def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read(
 
 
 def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
-    body, own = b'{"a":\n1}', "c-1"
+    body = b'{"a":\n1}'
+    own = "c-1"
     message = Message(
         17,
         3,
@@ -317,7 +320,9 @@ def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> N
     ]
     log = Mock()
     log.find = lambda _app, _user, search: (entries[: search.before - 1], 0)
-    found, before, pages = MessageSearch(store_of(log)), len(entries) + 1, []
+    found = MessageSearch(store_of(log))
+    before = len(entries) + 1
+    pages = []
     files = SearchFilter(types=("file",))
     while before:
         page, before = found.search("a", "u", Search("", 1, before, 100, files))

@@ -34,16 +34,12 @@ def _rates(request: pytest.FixtureRequest, constants: Callable[..., None]) -> No
 
 
 def test_only_subscribed_devices_of_the_peer_receive_a_signal(node: Node) -> None:
-    ann, desk, eve = (
-        node.speaker("ann", 0, "phone"),
-        node.speaker("ann", 0, "desk"),
-        node.speaker("eve", 0),
-    )
-    bob, pad, deaf = (
-        node.speaker("bob", 0),
-        node.speaker("bob", 0, "pad"),
-        node.speaker("bob", None, "old"),
-    )
+    ann = node.speaker("ann", 0, "phone")
+    desk = node.speaker("ann", 0, "desk")
+    eve = node.speaker("eve", 0)
+    bob = node.speaker("bob", 0)
+    pad = node.speaker("bob", 0, "pad")
+    deaf = node.speaker("bob", None, "old")
     assert ann.ask("typing", {"to": "bob"}) == (200, None)
     assert received(bob) == received(pad) == [{"from": "ann", "to": "bob"}]
     assert [received(each) for each in (ann, desk, eve, deaf)] == [[], [], [], []]
@@ -56,7 +52,8 @@ def test_only_subscribed_devices_of_the_peer_receive_a_signal(node: Node) -> Non
 def test_a_signal_without_a_receiver_is_refused(
     node: Node, data: dict[str, Any]
 ) -> None:
-    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    ann = node.speaker("ann", 0)
+    bob = node.speaker("bob", 0)
     assert ann.ask("typing", data)[0] == 1001
     assert received(bob) == []
 
@@ -65,11 +62,9 @@ def test_group_members_receive_signals_and_only_members_may_send_them(
     node: Node,
 ) -> None:
     group = node.group("ann", "bob", "cat")
-    ann, bob, eve = (
-        node.speaker("ann", 0),
-        node.speaker("bob", 0),
-        node.speaker("eve", 0),
-    )
+    ann = node.speaker("ann", 0)
+    bob = node.speaker("bob", 0)
+    eve = node.speaker("eve", 0)
     assert eve.ask("typing", {"conversation": group}) == (1003, None)
     assert ann.ask("typing", {"conversation": group}) == (200, None)
     assert received(bob) == [{"from": "ann", "conversation": group}]
@@ -78,7 +73,8 @@ def test_group_members_receive_signals_and_only_members_may_send_them(
 
 def test_a_connection_that_does_not_follow_may_signal_too(node: Node) -> None:
     group = node.group("ann", "bob")
-    bob, ann = node.speaker("bob", 0), node.speaker("ann")
+    bob = node.speaker("bob", 0)
+    ann = node.speaker("ann")
     conversation = ann.send("bob", "hi")[1]["conversation"]
     assert ann.ask("typing", {"conversation": group}) == (200, None)
     assert ann.ask("typing", {"conversation": conversation}) == (200, None)
@@ -127,7 +123,8 @@ def test_subscribers_on_other_nodes_receive_signals() -> None:
     with Node(file) as here, Node(file) as there:
         here.others, there.others = [there], [here]
         group = here.group("ann", "bob")
-        ann, bob = here.speaker("ann", 0), there.speaker("bob", 0)
+        ann = here.speaker("ann", 0)
+        bob = there.speaker("bob", 0)
         ann.ask("typing", {"to": "bob"})
         ann.ask("typing", {"conversation": group})
         until(lambda: len(received(bob)) == 2)
@@ -141,6 +138,7 @@ def test_subscribers_on_other_nodes_receive_signals() -> None:
 def test_nobody_receives_a_signal_of_a_conversation_with_oneself(node: Node) -> None:
     (stored,) = node.log.writer.append(APP, [Draft(sender="ann", to_user="ann")])
     assert isinstance(stored, Appended)
-    ann, desk = node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk")
+    ann = node.speaker("ann", 0, "phone")
+    desk = node.speaker("ann", 0, "desk")
     assert ann.ask("typing", {"conversation": stored.entry.conversation}) == (200, None)
     assert received(ann) == received(desk) == []

@@ -159,10 +159,8 @@ def test_members_are_found_by_words_of_their_names(groups: Groups) -> None:
 
 
 def test_searches_of_members_take_time_of_who_searches(store: Store) -> None:
-    creations, searches = (
-        Buckets(NEW_GROUPS, MOST_GROUPS, 3600),
-        Buckets(SEARCH_TIME, 1, 3600),
-    )
+    creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
+    searches = Buckets(SEARCH_TIME, 1, 3600)
     groups = Groups(store, LIMIT, creations, searches, Accounts(), Relations(), TENANTS)
     group = groups.create(APP, "ann", "tea", ["bob"])[0].id
     groups.members_named(APP, group, "bob", "ann", "", 10)

@@ -254,9 +254,11 @@ def test_a_handle_may_have_letters_of_one_alphabet_beside_those_of_east_asia(
 def test_clients_on_all_nodes_get_whom_a_handle_mentions() -> None:
     with Node() as one, Node(one.file) as two:
         one.others, two.others = [two], [one]
-        design, tea = one.group("ann", "bob"), one.group("ann", "bob", "cid")
+        design = one.group("ann", "bob")
+        tea = one.group("ann", "bob", "cid")
         one.log.groups.describe(one.app, design, {"handle": "design"})
-        bob, ann = two.speaker("bob", 0), one.speaker("ann", 0)
+        bob = two.speaker("bob", 0)
+        ann = one.speaker("ann", 0)
         assert ann.send(tea, "tea", mentions=["@design"])[0] == 200
         bob.settle()
         assert bob.pushed()[-1]["meta"] == {"mentions": ["bob"], "handles": ["design"]}

@@ -162,7 +162,8 @@ def found(
     groups: Groups, text: str = "", by: str = "eve", limit: int = 50
 ) -> list[tuple[str, str, int]]:
     """Name, role and members of what a search finds, page by page."""
-    rows, below = list[tuple[str, str, int]](), 0
+    rows = list[tuple[str, str, int]]()
+    below = 0
     while True:
         page, below = groups.open_groups(APP, by, text, below, limit)
         assert len(page) <= limit
@@ -217,7 +218,8 @@ def members(groups: Groups, group: int) -> set[str]:
 def test_everybody_of_the_app_is_in_also_who_comes_later(
     store: Store, url: str, open_store: OpenStore
 ) -> None:
-    groups, log = groups_in(store), store.part(MessageLog)
+    groups = groups_in(store)
+    log = store.part(MessageLog)
     people = [add_account(store, APP) for _ in range(2 * MOST_JOINING + 1)]
     guest = add_account(store, APP, guest=1)
     add_account(store, APP, bot=1)
@@ -269,10 +271,8 @@ def test_all_accounts_are_looked_at_again_when_their_number_has_changed(
     group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[
         0
     ].id
-    guest, node = (
-        add_account(store, APP, guest=1),
-        EverybodysGroups(groups, whole_seconds=0),
-    )
+    guest = add_account(store, APP, guest=1)
+    node = EverybodysGroups(groups, whole_seconds=0)
     one = add_account(store, APP)
     assert [node.look() for _ in range(3)] == [1, 0, 0]
     guests = "UPDATE account SET guest = %s WHERE id = %s"
@@ -303,7 +303,8 @@ def test_what_a_later_release_has_written_is_a_closed_group(
 def test_nobody_leaves_what_is_everybodys_and_an_owner_of_the_app_makes_it(
     groups: Groups, store: Store
 ) -> None:
-    everybodys, bot = NewGroup(everybody="members"), add_account(store, APP, bot=1)
+    everybodys = NewGroup(everybody="members")
+    bot = add_account(store, APP, bot=1)
     with pytest.raises(NotAllowed):
         groups.create(APP, "bob", "all", [], kind=everybodys)
     with pytest.raises(BadGroup):
@@ -333,7 +334,8 @@ def test_who_is_online_gets_what_is_said_from_the_entry_of_the_join_on() -> None
         group = one.log.groups.create(
             one.app, "ann", "all", [], everybody="members"
         ).conversation
-        bob, cid = one.speaker("bob", 0), two.speaker("cid", 0)
+        bob = one.speaker("bob", 0)
+        cid = two.speaker("cid", 0)
         one.log.groups.join(one.app, group, ["bob", "cid"], everybody=True)
         two.log.groups.set_options(one.app, group, {"write": "admin"})
         ann = two.speaker("ann", 0)

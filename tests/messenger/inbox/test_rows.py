@@ -89,7 +89,8 @@ def test_pages_are_in_the_order_of_the_changes(rows: ArrangementRows) -> None:
 def test_folders_are_a_list_and_conversations_say_in_which_they_are(
     rows: ArrangementRows,
 ) -> None:
-    team, friends = Folder(7, "Team"), Folder(3, "Friends")
+    team = Folder(7, "Team")
+    friends = Folder(3, "Friends")
     rows.change("shop", "ann", Arrange(1, folders=(7, 3, 7)), LIMITS)
     assert rows.set_folders("shop", "ann", (team, friends)) == (
         FolderList(2, (team, friends)),

@@ -177,7 +177,8 @@ def test_what_an_app_without_quota_may_not_send_waits_and_says_why(
 def test_who_has_no_account_in_demo_mode_writes_to_anybody_later_too(
     tmp_path: Path,
 ) -> None:
-    features, apps = ("messages", "groups", "later"), {"gochat": TenantSettings()}
+    features = ("messages", "groups", "later")
+    apps = {"gochat": TenantSettings()}
     with closing(
         Harness(config(tmp_path, api=ApiSettings(), apps=apps, features=features))
     ) as demo:

@@ -80,7 +80,8 @@ def main() -> None:
         before."""
         if turn != "later":
             return log.writer.append("app", [draft])[0]
-        name, done = draft.client_msg_id, AsyncResult()
+        name = draft.client_msg_id
+        done = AsyncResult()
         row = ScheduledMessage(
             app="app", member=draft.sender, id=name, to_user=draft.to_user
         )

@@ -410,7 +410,9 @@ def test_a_page_of_conversations_has_those_whose_last_messages_fit(
     log: MessageLog,
 ) -> None:
     stored(log, *(say(user, "me", "x" * (PAGE_BYTES // 3)) for user in "abcdefg"))
-    pages, before, more = [], 0, True
+    pages = []
+    before = 0
+    more = True
     while more:
         page, more = log.conversations.page(APP, "me", before, 10)
         pages.append(
@@ -535,7 +537,8 @@ def test_a_first_message_is_stored_for_accounts_only(
     url: str, open_store: OpenStore
 ) -> None:
     store = open_store(url)
-    log, ann = store.part(MessageLog), add_account(store, APP)
+    log = store.part(MessageLog)
+    ann = add_account(store, APP)
 
     def send(*drafts: Draft) -> list[Stored]:
         """In one transaction. The receiver of the last draft must be an

@@ -212,15 +212,14 @@ def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
 def test_a_deadline_closes_it_once(log: MessageLog) -> None:
     group = group_of(log, "a", "b")
     now = log.asks.time_ms()
-    late, later = (
-        ask(log, "a", group, until=now - 1),
-        ask(log, "a", group, until=now + 60_000),
-    )
+    late = ask(log, "a", group, until=now - 1)
+    later = ask(log, "a", group, until=now + 60_000)
     due, left = log.asks.due()
     assert [message for _, message in due] == [late]
     assert left is not None
     assert 0 < left <= 60
-    first, second = log.asks.expire(APP, late), log.asks.expire(APP, late)
+    first = log.asks.expire(APP, late)
+    second = log.asks.expire(APP, late)
     entry = answered(first)
     assert (entry.type, entry.sender, json.loads(entry.meta)) == (
         "expire",
@@ -270,10 +269,8 @@ def test_an_edit_changes_no_options_and_makes_no_question(
 def test_what_was_answered_keeps_its_text(log: MessageLog, by: str) -> None:
     """By whoever edits it: its author, or a back end."""
     stored(log, say("a", "b", "hello"))
-    question, poll = (
-        ask(log, "a", to="b", need=2),
-        ask(log, "a", to="b", of=[], poll={"anonymous": True}),
-    )
+    question = ask(log, "a", to="b", need=2)
+    poll = ask(log, "a", to="b", of=[], poll={"anonymous": True})
     answered(log.asks.answer(APP, "b", question, value="no"))
     for choices in ([1], [0]):
         # the second vote is not counted yet
@@ -449,4 +446,4 @@ def test_what_was_stored_before_a_moment_is_found(
     assert [
         log.entries.stored_before(APP, time)
         for time in (99, 100, 101, 200, 201, 300, 301)
-    ] == [*(0, 0, 4, 4, 6, 6, 8)]
+    ] == [0, 0, 4, 4, 6, 6, 8]

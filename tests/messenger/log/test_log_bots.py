@@ -78,7 +78,8 @@ class Setting:
 
     def synced(self, user: str) -> list[int]:
         """Everything that a user reads, by small pages."""
-        found, after = list[int](), 0
+        found = list[int]()
+        after = 0
         while True:
             page, more = self.log.entries.sync(APP, user, after, 2)
             found += ids(page)
@@ -95,7 +96,9 @@ def setting(url: str, open_store: OpenStore) -> Setting:
 def test_a_bot_reads_what_names_it_and_everybody_else_everything(
     setting: Setting, search: EntrySearch
 ) -> None:
-    log, bot, other = setting.log, setting.add_bot(), setting.add_bot()
+    log = setting.log
+    bot = setting.add_bot()
+    other = setting.add_bot()
     at = setting.group("ann", "bob", bot, other)
     seen = [log.entries.head(APP)]
     private = setting.say("ann", at, "tea, not for bots")
@@ -146,7 +149,8 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(
 def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(
     setting: Setting,
 ) -> None:
-    log, bot = setting.log, setting.add_bot()
+    log = setting.log
+    bot = setting.add_bot()
     at = setting.group("ann", bot)
     first = log.entries.head(APP)
     message = setting.say("ann", at, "one")
@@ -161,10 +165,8 @@ def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(
     assert recall.bots == (bot,)
     page, _ = log.entries.sync(APP, bot, first, 10)
     assert [entry.body for entry in page] == [b""] * 5
-    message, meta = (
-        setting.say("ann", at, "four"),
-        json.dumps({"mentions": [bot]}).encode(),
-    )
+    message = setting.say("ann", at, "four")
+    meta = json.dumps({"mentions": [bot]}).encode()
     name = Draft(
         sender="ann",
         kind="edit",
@@ -182,7 +184,8 @@ def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(
 def test_the_option_and_membership_decide_when_the_entry_is_stored(
     setting: Setting,
 ) -> None:
-    log, bot = setting.log, setting.add_bot()
+    log = setting.log
+    bot = setting.add_bot()
     at = setting.group("ann", "bob")
     before = setting.say("ann", at, "before", bot)
     log.groups.join(APP, at, [bot], "ann")
@@ -221,7 +224,8 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(
 def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(
     setting: Setting,
 ) -> None:
-    log, bot = setting.log, setting.add_bot()
+    log = setting.log
+    bot = setting.add_bot()
     at = setting.group("ann", bot, "bob")
     next_id = log.entries.head(APP) + 1
     drafts = [
@@ -247,10 +251,8 @@ def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(
 
 
 def test_the_log_says_which_command_of_which_bot_a_text_is(setting: Setting) -> None:
-    tea, other = (
-        setting.add_bot("tea", "brew", "stop"),
-        setting.add_bot("other", "brew", "other_1"),
-    )
+    tea = setting.add_bot("tea", "brew", "stop")
+    other = setting.add_bot("other", "brew", "other_1")
     at = setting.group("ann", tea, other)
 
     def command(to: int | str, text: str, sender: str = "ann", **more: Any) -> Any:
@@ -296,7 +298,8 @@ def test_the_log_says_which_command_of_which_bot_a_text_is(setting: Setting) -> 
 
 
 def test_only_bots_send_buttons(setting: Setting) -> None:
-    log, bot = setting.log, setting.add_bot()
+    log = setting.log
+    bot = setting.add_bot()
     at = setting.group("ann", bot)
     meta = json.dumps(
         {"buttons": [[{"text": "Yes", "value": "y"}]]}, separators=(",", ":")
@@ -329,11 +332,9 @@ def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(
 ) -> None:
     log = setting.log
     ann, bob, cid = (add_account(setting.store, APP) for _ in range(3))
-    first, second, of_all = (
-        setting.add_bot(owner=bob),
-        setting.add_bot(owner=bob),
-        setting.add_bot(),
-    )
+    first = setting.add_bot(owner=bob)
+    second = setting.add_bot(owner=bob)
+    of_all = setting.add_bot()
     block(setting.store, ann, bob)
 
     def sent(*pairs: tuple[str, str]) -> list[bool]:

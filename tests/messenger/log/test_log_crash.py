@@ -129,7 +129,8 @@ def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_store
     turn: str,
 ) -> None:
     store = open_store(url, seconds=10)
-    log, rows = store.part(MessageLog), ScheduledRows(store)
+    log = store.part(MessageLog)
+    rows = ScheduledRows(store)
     dying = append(url, turn, point, random.randint(2, 12))
     dying.receive()
     assert dying.process.wait() == -9

@@ -253,15 +253,16 @@ def test_everything_has_its_time_and_twice_is_once(log: MessageLog) -> None:
     entries = log.entries.read(APP, 0, 100)
     kinds = [(entry.kind, (entry.time_ms - BEGIN) // DAY) for entry in entries]
     assert kinds == [
-        *(
-            ("group", 0),
-            ("message", 0),
-            ("reaction", 0),
-            ("reaction", 0),
-            ("message", 1),
-            ("edit", 1),
-        ),
-        *(("join", 2), ("leave", 3), ("group", 4), ("message", 5)),
+        ("group", 0),
+        ("message", 0),
+        ("reaction", 0),
+        ("reaction", 0),
+        ("message", 1),
+        ("edit", 1),
+        ("join", 2),
+        ("leave", 3),
+        ("group", 4),
+        ("message", 5),
     ]
     assert [entry.id for entry in entries] == list(range(1, 11))
     stored_at = log.entries.stored_at(APP, range(1, 11))
@@ -669,7 +670,8 @@ def test_a_second_loss_leaves_what_is_between_them(store: Store) -> None:
 
 
 def test_another_node_may_know_more(url: str, open_store: OpenStore) -> None:
-    one, two = open_store(url), open_store(url)
+    one = open_store(url)
+    two = open_store(url)
     send(one, 10)
     lose(one, 6)
     two.part(MessageLog).writer.learn(APP, 10)

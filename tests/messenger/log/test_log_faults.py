@@ -174,7 +174,8 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     fail_commits(store, monkeypatch, 1, after=stored)
     error = DRIVERS[store.address.engine][1]
-    ask, away = writer.batch_of, [True]
+    ask = writer.batch_of
+    away = [True]
 
     def batch_of(sql: DirectStatements, number: int, id: int) -> int | None:
         if away[0]:
@@ -215,7 +216,8 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     driver, error = DRIVERS[store.address.engine]
-    wrong, execute_many = ValueError("refused"), driver.execute_many
+    wrong = ValueError("refused")
+    execute_many = driver.execute_many
     calls: list[Exception | None] = [wrong, None, error, error]
 
     def failing(self: Any, statement: str, rows: Any) -> None:

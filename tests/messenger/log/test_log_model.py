@@ -239,7 +239,8 @@ class Model(RuleBasedStateMachine):
         elif draft.to_user:
             first, second = sorted((draft.sender, draft.to_user))
             if (first, second) not in self.pairs:
-                at = self.pairs[first, second] = 1 + len(self.numbers())
+                at = 1 + len(self.numbers())
+                self.pairs[first, second] = at
                 for user in {first, second}:
                     self.admit(user, at)
             at = self.pairs[first, second]
@@ -273,7 +274,9 @@ class Model(RuleBasedStateMachine):
         )
     )
     def reply(self, drafts: list[tuple[str, int, bool, str, int]]) -> None:
-        before, there, batch = len(self.entries), self.numbers(), []
+        before = len(self.entries)
+        there = self.numbers()
+        batch = []
         for sender, id, also, mention, astray in drafts:
             at = astray + (self.entries[id - 1][0] if id <= before else 1)
             meta = mentioning(mention)
@@ -285,7 +288,8 @@ class Model(RuleBasedStateMachine):
         for (sender, id, also, mention, _), draft, outcome in zip(
             drafts, batch, outcomes, strict=True
         ):
-            at, root = draft.conversation, self.replies.get(id, (id, True))[0]
+            at = draft.conversation
+            root = self.replies.get(id, (id, True))[0]
             if at in there and sender not in self.members_of(at):
                 assert outcome == Rejected("not_member")
                 continue
@@ -313,10 +317,8 @@ class Model(RuleBasedStateMachine):
         """Who wrote or was mentioned follows from then on, as far as they know
         the thread not yet."""
         at, _, author, _ = self.entries[root - 1]
-        named, writers = (
-            {self.mentions.get(root, ""): added[0] - 1},
-            {author: added[0] - 1},
-        )
+        named = {self.mentions.get(root, ""): added[0] - 1}
+        writers = {author: added[0] - 1}
         for id in added:
             writers.setdefault(self.entries[id - 1][2], id)
             named.setdefault(self.mentions[id], id - 1)
@@ -534,11 +536,10 @@ class Model(RuleBasedStateMachine):
     )
     def thread(self, user: str, root: int, id: int, deed: str) -> None:
         """What a user does in a thread, and how they see it then."""
-        threads, replies = (
-            self.log.threads,
-            [each for each in self.replies if self.replies[each][0] == root],
-        )
-        shown, last = self.shown(user), max(replies, default=0)
+        threads = self.log.threads
+        replies = [each for each in self.replies if self.replies[each][0] == root]
+        shown = self.shown(user)
+        last = max(replies, default=0)
         is_read = root in shown or last in shown
         if deed == "get":
             found = threads.get(self.app, user, root)
@@ -597,7 +598,8 @@ class Model(RuleBasedStateMachine):
         )
 
     def ids_in(self, room: str) -> list[int]:
-        at, ids = self.rooms.get(room), range(self.floor + 1, len(self.entries) + 1)
+        at = self.rooms.get(room)
+        ids = range(self.floor + 1, len(self.entries) + 1)
         return [id for id in ids if self.entries[id - 1][0] == at]
 
     @rule(
@@ -633,7 +635,8 @@ class Model(RuleBasedStateMachine):
     @rule(room=ROOMS, limit=st.integers(0, 5))
     def channel_page(self, room: str, limit: int) -> None:
         """From each of its messages, in both directions."""
-        at, ids = self.rooms.get(room), self.ids_in(room)
+        at = self.rooms.get(room)
+        ids = self.ids_in(room)
         last = max(
             (id for id, entry in enumerate(self.entries, 1) if entry[0] == at),
             default=0,
@@ -818,7 +821,8 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS, at=GROUPS, message=st.integers(0, 30))
     def receipts(self, user: str, at: int, message: int) -> None:
-        marks, there = self.log.marks, self.members_of(at)
+        marks = self.log.marks
+        there = self.members_of(at)
         joined = {
             each: cast(int, self.intervals[each, at][-1][0])
             for each in sorted(there - {user})

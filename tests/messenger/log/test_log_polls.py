@@ -226,7 +226,8 @@ def test_nobody_reads_who_has_voted_for_what_in_an_anonymous_poll(
 
 def test_who_has_left_sees_no_votes_and_what_is_gone_has_none(log: MessageLog) -> None:
     group = group_of(log, "ann", "bob", "cal")
-    first, second = poll(log, group), poll(log, group)
+    first = poll(log, group)
+    second = poll(log, group)
     vote(log, "bob", first, 1)
     log.groups.leave(APP, group, ["cal"], "cal")
     vote(log, "bob", second, 1)

@@ -266,7 +266,8 @@ def test_looks_for_the_messages_of_a_user_skip_the_ids_that_a_restore_leaves_out
         before += stored(log, say("ann", "bob"), say("bob", "ann"))
     assert before[-1].id > 1 << 32
     after, last = log.removals.extent(APP, 0, 0)
-    found, looks = list[int](), 0
+    found = list[int]()
+    looks = 0
     while after < last:
         some, after = log.removals.sent(APP, "ann", 0, 0, after, last)
         found += [id for id, _ in some]
@@ -287,7 +288,8 @@ def test_copies_move_to_a_later_removal(log: MessageLog) -> None:
     )
 
 
-THUMB, HEART = "\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}"
+THUMB = "\N{THUMBS UP SIGN}"
+HEART = "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}"
 
 
 def react(
@@ -588,7 +590,8 @@ def test_a_list_costs_no_more_with_many_threads(log: MessageLog) -> None:
     roots = [each.id for each in stored(log, *[say("ann", at)] * (MOST_LISTED + 2))]
     log.writer.append(APP, [say("bob", at, thread=root) for root in reversed(roots)])
     listed: list[int] = []
-    before, more = 0, True
+    before = 0
+    more = True
     while more:
         threads, more = log.threads.of_user(APP, "ann", before, 200)
         assert len(threads) <= MOST_ON_PAGE

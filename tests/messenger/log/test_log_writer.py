@@ -129,7 +129,8 @@ def test_more_than_may_wait_in_all_apps_together_is_refused(
     constants(writer, MAX_WAITING_IN_ALL=most, MAX_WAITING_BYTES_IN_ALL=bytes)
     for _ in range(2):  # what was stored leaves room again
         connection.gate.clear()
-        before, results = len(connection.batches), list[Stored]()
+        before = len(connection.batches)
+        results = list[Stored]()
         send(log, "first", results.append)
         until(lambda before=before: len(connection.batches) > before)  # type: ignore[misc]
         for number in range(5):
@@ -319,7 +320,8 @@ def test_a_refused_draft_is_not_the_result_of_its_repeat_by_the_newest_session(
 def test_a_session_that_begins_in_a_transaction_supersedes_the_older_one_there(
     logs: tuple[MessageLog, MessageLog],
 ) -> None:
-    log, done = logs[0], list[Any]()
+    log = logs[0]
+    done = list[Any]()
     log.writer.begin_uplink(APP, "ann", 1)
     beginning = gevent.spawn(log.writer.begin_uplink, APP, "ann", 2)
     for session in (1, 2):
@@ -337,7 +339,8 @@ def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one
     other."""
     first, second = logs
     for session in range(1, 30):
-        older, newer = first.writer, second.writer
+        older = first.writer
+        newer = second.writer
         if session % 2 == 0:
             older, newer = newer, older
         older.begin_uplink(APP, "ann", 2 * session)

@@ -14,7 +14,8 @@ from imserver.messenger.log.message_log import MessageLog
 from tests.stores import OpenStore
 
 APP = "gochat"
-GROUP, PEERS = 1, 2
+GROUP = 1
+PEERS = 2
 """The conversations of ann and bob: the group, and their own."""
 ENTRIES = 20
 """Those that have not expired."""
@@ -132,7 +133,8 @@ class Interruption:
                 self._reader = sql
                 self._queries -= 1
                 if not self._queries:
-                    act, self._act = self._act, None
+                    act = self._act
+                    self._act = None
                     act()
             return rows
 
@@ -140,11 +142,14 @@ class Interruption:
 
     def after(self, queries: int, act: Callable[[], None]) -> None:
         """Call ``act`` after so many queries of the next transaction."""
-        self._queries, self._reader, self._act = queries, None, act
+        self._queries = queries
+        self._reader = None
+        self._act = act
 
     def end(self) -> bool:
         """Whether the function was called."""
-        called, self._act = self._act is None, None
+        called = self._act is None
+        self._act = None
         return called
 
 
@@ -159,9 +164,11 @@ def torn_reads(
     interruption = Interruption(monkeypatch)
     torn = []
     for name, read in reads.items():
-        queries, called = 0, True
+        queries = 0
+        called = True
         while called:
-            before, queries = read(reader), queries + 1
+            before = read(reader)
+            queries = queries + 1
             interruption.after(queries, commit)
             found = read(reader)
             called = interruption.end()

@@ -44,7 +44,9 @@ POSITIONS: Any = SimpleNamespace(written=())
 def test_retention_is_that_of_the_app_or_else_of_the_server(
     open_store: OpenStore, write_at: WriteAt
 ) -> None:
-    store, metrics, names = open_store(), Metrics(), (*APPS, "unknown")
+    store = open_store()
+    metrics = Metrics()
+    names = (*APPS, "unknown")
 
     observers: Any = [
         SimpleNamespace(undelivered={"all": 2}.get),

@@ -154,9 +154,11 @@ def test_filters_narrow_a_search_or_replace_its_text(
 def test_a_search_reads_only_the_time_that_is_wanted(
     write_at: WriteAt, stretches: Stretches
 ) -> None:
-    day, gates = 86400, Gates()
+    day = 86400
+    gates = Gates()
     store = LogFile().open(gates)
-    log, search = store.part(MessageLog), store.part(EntrySearch)
+    log = store.part(MessageLog)
+    search = store.part(EntrySearch)
     for number in range(1, 41):
         write_at(number * day)
         stored(log, say("a", "b", f"tea {number}", time_ms=number * day * 1000))
@@ -188,7 +190,8 @@ def test_pages_go_back_to_the_beginning(
         ),
     )
     seen: list[str] = []
-    before, pages = 0, 0
+    before = 0
+    pages = 0
     while pages == 0 or before:
         entries, before = search.find(APP, "b", Search("tea", 1, before, 10))
         assert len(entries) <= 10
@@ -203,7 +206,8 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(
 ) -> None:
     stretches(10, 1, 0.0)
     stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
-    before, steps = 0, 0
+    before = 0
+    steps = 0
     entries: list[object] = []
     while not entries:
         found_now, before = search.find(APP, "b", Search("tea", 0, before, 10))
@@ -261,7 +265,8 @@ def test_a_node_adds_what_others_stored_before_and_what_it_stores(
     other = open_store().part(MessageLog)
     send(other, SEGMENT)
     store = open_store()
-    log, indexing = store.part(MessageLog), WordIndexing(store)
+    log = store.part(MessageLog)
+    indexing = WordIndexing(store)
     indexing.look()
     assert indexed(store) == 1
     send(log, SEGMENT - 2)
@@ -283,7 +288,8 @@ def test_a_node_merges_what_any_node_has_changed(
         "gochat", [Draft(sender="ann", kind="recall", about=1, conversation=1)]
     )
     store = open_store()
-    indexing, words = WordIndexing(store), store.part(WordIndex)
+    indexing = WordIndexing(store)
+    words = store.part(WordIndex)
     assert words.changed() == ["gochat"]
     indexing.merge()
     assert words.changed() == []

@@ -37,7 +37,8 @@ from tests.gateway.core.cluster_harness import MULTI, ClusterHarness, Several
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import Client, turn, until
 
-PLAIN, PAST = "plain:1", "past:1"
+PLAIN = "plain:1"
+PAST = "past:1"
 CHANNELS = {
     "past": ChannelSettings(history_size=5, history_seconds=60),
     "short": ChannelSettings(max_bytes=3),
@@ -215,10 +216,8 @@ def test_streams_of_other_apps_and_invented_ones_are_unknown(
         assert streams.close(MULTI, again, sender="bot").status == (
             "repeated" if is_closed else "closed"
         )
-    deleted, other = (
-        streams.open(MULTI, head(PLAIN), "a"),
-        streams.open("101", head(PLAIN), "a"),
-    )
+    deleted = streams.open(MULTI, head(PLAIN), "a")
+    other = streams.open("101", head(PLAIN), "a")
     streams.forget(MULTI)
     assert append(streams, deleted, 1, "b") == ("unknown", 0)
     assert append(streams, other, 1, "b", "101") == ("appended", 1)
@@ -331,7 +330,8 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
     harness: Harness, constants: Callable[..., None]
 ) -> None:
     reader = Reader(harness, PLAIN)
-    checking, checked = Flag(), Flag()
+    checking = Flag()
+    checked = Flag()
 
     def may_continue(stream: OpenStream) -> bool:
         if stream.id == other:
@@ -457,10 +457,8 @@ def test_pieces_through_any_node_and_one_message_at_the_end_reach_subscribers_of
     closed = cluster.streams[3].close(MULTI, id)
     assert (closed.status, closed.channel, closed.offset) == ("closed", channel, offset)
     assert cluster.streams[2].close(MULTI, id).status == "repeated"
-    pieces, end = (
-        [(number, str(number)) for number in range(1, 7)],
-        ("end", "123456", offset),
-    )
+    pieces = [(number, str(number)) for number in range(1, 7)]
+    end = ("end", "123456", offset)
     for reader in readers:
         assert reader.seen() == [(0, "", "whole"), *pieces, end]
     assert late.seen() == [(3, "123", "whole"), *pieces[3:], end]
@@ -484,7 +482,8 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
         routes.rows[1].refusals[ChannelRefused](refused.value).problem
         is errors.Problems.NOT_ACCEPTED
     )
-    lost, taken = (ids[2], 3, "x"), (ids[0], 3, "x")
+    lost = (ids[2], 3, "x")
+    taken = (ids[0], 3, "x")
     found = cluster.streams[1].append(MULTI, [lost, taken])
     assert [each.status for each in found] == ["failed", "appended"]
     cluster.nodes[1].rpc.cut.clear()
@@ -497,7 +496,8 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
 def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(
     cluster: Cluster,
 ) -> None:
-    owner, other = cluster.streams[1], cluster.streams[2]
+    owner = cluster.streams[1]
+    other = cluster.streams[2]
     ids = [owner.open(MULTI, head(PLAIN), "") for _ in range(3)]
     text = "ä" * (MOST_BYTES // 3)
     found = other.append(MULTI, [(id, 1, text) for id in ids])

@@ -29,7 +29,8 @@ class Machine:
     """A data folder with a message, and settings with a folder of backups."""
 
     def __init__(self, folder: Path) -> None:
-        self.backups, self.settings = folder / "backups", folder / "imserver.yaml"
+        self.backups = folder / "backups"
+        self.settings = folder / "imserver.yaml"
         text = {
             "server": {"data_dir": str(folder / "data")},
             "backups": {"folder": str(self.backups), "count": 2},
@@ -184,11 +185,9 @@ def test_a_folder_that_depends_on_where_one_is_is_refused(machine: Machine) -> N
 def test_a_copy_and_an_archive_of_before_are_checked_without_a_checksum(
     machine: Machine, tmp_path: Path
 ) -> None:
-    copy, archive, old = (
-        tmp_path / "copy.db",
-        tmp_path / "all.tar",
-        tmp_path / "old.tar",
-    )
+    copy = tmp_path / "copy.db"
+    archive = tmp_path / "all.tar"
+    old = tmp_path / "old.tar"
     machine.run(copy)
     assert "no checksum" in machine.run("--check", copy).stdout
     write(archive, copy, {}, ())

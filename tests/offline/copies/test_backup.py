@@ -133,7 +133,8 @@ def live_on(data: Path, phone: str) -> tuple[int, ...]:
 def numbers(store: Store, phone: str) -> tuple[int, ...]:
     """One message, group, mark, account and event more: the numbers that they
     were given."""
-    log, accounts = store.part(MessageLog), AccountStore(store)
+    log = store.part(MessageLog)
+    accounts = AccountStore(store)
     group = log.groups.create("app", "a", "us", [])
     log.writer.append("app", [Draft(sender="a", conversation=group.conversation)])
     version = log.marks.hide("app", "a", [log.entries.head("app")])
@@ -155,7 +156,8 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     """Nor a place in a conversation, nor a version of marks."""
     first = live_on(data, "1")
     say(data, "one")
-    copy, message = tmp_path / "copy.db", Draft(sender="a", to_user="b")
+    copy = tmp_path / "copy.db"
+    message = Draft(sender="a", to_user="b")
     copies.backup(data / "imserver.db", copy)
     live_on(data, "2")
     store = opened(data)
@@ -259,11 +261,9 @@ def test_a_backup_under_load_has_what_was_acknowledged_before_it(
     url = (
         "" if engine == "sqlite" else server_of(engine, database_servers).migrated_url()
     )
-    acknowledged, archive, copy = (
-        tmp_path / "acknowledged",
-        tmp_path / "all.tar",
-        tmp_path / "copy.db",
-    )
+    acknowledged = tmp_path / "acknowledged"
+    archive = tmp_path / "all.tar"
+    copy = tmp_path / "copy.db"
 
     def count() -> int:
         return acknowledged.read_bytes().count(b"\n")
@@ -334,7 +334,9 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
         data = kill(store, tmp_path).parent
         flip(log_of(data / "imserver.db"), HEAD + 500)
         log = log_of(data / "imserver.db").read_bytes()
-    refused, step, is_cut = 0, 0, True
+    refused = 0
+    step = 0
+    is_cut = True
     while is_cut:
         step += 1
         folder = tmp_path / f"cut{step}" / "data"
@@ -373,11 +375,9 @@ def test_a_new_folder_gets_the_journal_of_erasures(
     """A copy that is restored after this one may have users whom only another
     journal names."""
     say(data, "one")
-    copy, other, journal = (
-        tmp_path / "copy.db",
-        tmp_path / "other",
-        tmp_path / "journal",
-    )
+    copy = tmp_path / "copy.db"
+    other = tmp_path / "other"
+    journal = tmp_path / "journal"
     run("backup", copy)
     long_ago, of_late = (
         ErasureRow(letter * 64, at, "app", letter)
@@ -438,7 +438,8 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
 def test_a_copy_has_the_tables_and_their_record(
     tmp_path: Path, open_store: OpenStore
 ) -> None:
-    file, copy = tmp_path / "some.db", tmp_path / "copy.db"
+    file = tmp_path / "some.db"
+    copy = tmp_path / "copy.db"
     store = open_store(f"sqlite:///{file}", tables=lamps(make_owners, make_uses))
     add_lamps(store)
     copies.backup(file, copy)
@@ -565,7 +566,8 @@ def test_a_copy_that_a_database_server_has_loaded_gives_no_number_again(
             last,
         )
         assert max(again) < 2**53, "JavaScript has it exactly"
-        last, sent = again, new
+        last = again
+        sent = new
 
 
 @pytest.mark.linux
@@ -577,17 +579,21 @@ def test_an_archive_is_restored_whole_or_no_node_starts(
     """Also with another data folder. A restore that was cut begins anew; one
     that was cut behind its end says that it has ended."""
     say(data, "one")
-    secret, archive = DataDirectory(str(data)).secret(), tmp_path / "all.tar"
+    secret = DataDirectory(str(data)).secret()
+    archive = tmp_path / "all.tar"
     assert (
         run_cli(
             "backup", "--everything", str(archive), IMSERVER_SERVER_DATA_DIR=str(data)
         ).returncode
         == 0
     )
-    counts, step, is_cut = Counter[str](), 0, True
+    counts = Counter[str]()
+    step = 0
+    is_cut = True
     while is_cut:
         step += 1
-        url, folder = server.new_url(), tmp_path / f"cut{step}"
+        url = server.new_url()
+        folder = tmp_path / f"cut{step}"
         given = {"IMSERVER_STORAGE_URL": url, "IMSERVER_SERVER_DATA_DIR": str(folder)}
         restore = partial(run_cli, "restore", "--yes", str(archive), **given)
         is_cut = cut(restore, step)

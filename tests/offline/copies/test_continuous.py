@@ -77,7 +77,8 @@ def test_litestream_has_what_was_stored_a_second_ago(
     program = shutil.which("litestream", path=sysconfig.get_path("scripts")) or require(
         "litestream"
     )
-    database, copy = tmp_path / "im" / "imserver.db", tmp_path / "copy.db"
+    database = tmp_path / "im" / "imserver.db"
+    copy = tmp_path / "copy.db"
     database.parent.mkdir()
     text = documented("sync-interval").replace(
         "/var/lib/imserver", str(database.parent)

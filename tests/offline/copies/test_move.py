@@ -118,7 +118,8 @@ MANY = pytest.param(
 def test_every_table_comes_back_to_a_file_unchanged(
     full: str, new_url: NewUrl, engines: tuple[str, ...]
 ) -> None:
-    before, urls = content(full), [new_url(engine) for engine in engines]
+    before = content(full)
+    urls = [new_url(engine) for engine in engines]
     assert {name for name, rows in before.items() if not rows} == of_others(full) | {
         "feature_schema"
     }
@@ -165,7 +166,8 @@ def test_a_killed_move_goes_on(
 ) -> None:
     """In the copy, and in the comparison; no server begins with what is there
     until then."""
-    target, pages = new_url(engine), len(tables_of_server()) - len(STEPS)
+    target = new_url(engine)
+    pages = len(tables_of_server()) - len(STEPS)
     numbers = random.Random(engine)
     for last in (pages // 2, pages // 4, 2 * pages):
         killed(full, target, numbers.randrange(1, last))
@@ -360,7 +362,8 @@ def test_a_database_in_use_is_refused(
 def test_clients_with_cursors_go_on_without_gap_or_double(
     start_server: StartServer, new_url: NewUrl, engine: str, tmp_path: Path
 ) -> None:
-    data, target = ("--data-dir", str(tmp_path / "data")), new_url(engine)
+    data = ("--data-dir", str(tmp_path / "data"))
+    target = new_url(engine)
 
     def send(client: CmdClient) -> int:
         return int(client.ask_cmd("send", {"to": "bob", "text": "hello"})[2]["id"])

@@ -244,7 +244,8 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
             row["node"]: (row["ready"], row["reason"], row["drained"]) for row in rows
         }
 
-    ready, drained = (True, "", False), (False, "it is drained", True)
+    ready = (True, "", False)
+    drained = (False, "it is drained", True)
     eventually(
         lambda: states() == {name_of(here): ready, name_of(there): drained},
         what="it is drained",

@@ -113,7 +113,8 @@ def test_acts_on_a_message_include_removals_by_sender_and_time(store: Store) -> 
 
     assert found(app="shop", about=of_bob) == found(about=of_bob) == ([6, 5, 1], 0)
     assert found(about=of_eve) == found(app="tea", about=of_bob) == ([], 0)
-    pages, following = list[int](), 0
+    pages = list[int]()
+    following = 0
     while not pages or following:
         page, following = found(about=of_bob, limit=1, after=following)
         assert len(page) <= 1
@@ -224,7 +225,8 @@ def test_acts_are_found_by_the_things_that_they_are_about(store: Store) -> None:
 
 def test_pages_follow_each_other(store: Store) -> None:
     add(store, *(ban("bob" if number % 50 else "eve") for number in range(500)))
-    position, pages = 0, []
+    position = 0
+    pages = []
     while True:
         query = AuditQuery(app="shop", user="eve", name="ban", limit=4, after=position)
         rows, position = store.read(partial(search, query))
@@ -675,7 +677,8 @@ def test_a_login_names_the_account_in_its_answer() -> None:
 
 
 def test_each_change_of_an_account_is_an_act(tmp_path: Path) -> None:
-    table, data = tmp_path / "user.json", ("--data-dir", str(tmp_path / "data"))
+    table = tmp_path / "user.json"
+    data = ("--data-dir", str(tmp_path / "data"))
     table.write_text(json.dumps([{"id": 7, "phone": "1", "password": "0" * 32}]))
     run_cli("account", "import", *data, str(table))
     with closing(sqlite3.connect(tmp_path / "data" / "imserver.db")) as sql, sql:

@@ -52,7 +52,8 @@ def test_the_user_of_a_session_token_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_an_interrupted_erasure_goes_on(tmp_path: Path) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
-    core, ann = node.node.core, person(node, "ann")
+    core = node.node.core
+    ann = person(node, "ann")
     core.user_erasures.begin("201", ann.user)
     assert core.user_erasures.interrupted() == []  # a node has its lease
     core.store.execute("UPDATE erasure SET leased = 0")
@@ -70,7 +71,8 @@ def test_who_asks_hears_that_an_erasure_goes_on_if_something_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
-    core, ann = node.node.core, person(node, "ann")
+    core = node.node.core
+    ann = person(node, "ann")
     boss = User(node, ALL.key, app="201")
 
     def fail(app: str, user: str) -> None:
@@ -90,7 +92,8 @@ def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(
     tmp_path: Path,
 ) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
-    core, ann = node.node.core, person(node, "ann")
+    core = node.node.core
+    ann = person(node, "ann")
     log = core.store.part(MessageLog)
     log.writer.append("201", [Draft(sender=ann.user, to_user="bob", body=b"hello")])
 
@@ -108,12 +111,11 @@ def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(
 
 def test_an_owner_erases_those_below_and_a_key_everybody(tmp_path: Path) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
-    keyed, owner, equal = (
-        User(node, ALL.key, app="201"),
-        person(node, "ann"),
-        person(node, "bob"),
-    )
-    moderator, member = person(node, "ann2"), person(node, "bob2")
+    keyed = User(node, ALL.key, app="201")
+    owner = person(node, "ann")
+    equal = person(node, "bob")
+    moderator = person(node, "ann2")
+    member = person(node, "bob2")
     for user, role in ((owner, "owner"), (equal, "owner"), (moderator, "moderator")):
         keyed.post("accounts/role", user=user.user, role=role)
     assert moderator.refused("users/erase", user=member.user) == (403, "not_allowed")

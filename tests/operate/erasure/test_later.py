@@ -72,7 +72,8 @@ def state(node: NodeProcess, user: str) -> str:
 
 
 def login(node: NodeProcess, app: str = "shop") -> Answer:
-    name, password = ANN["name"], ANN["password"]
+    name = ANN["name"]
+    password = ANN["password"]
     return node.post(
         "/api/v1/accounts/login", {"app": app, "login": name, "password": password}
     )
@@ -92,7 +93,8 @@ def test_it_begins_once_on_any_node_or_is_undone_until_then(
 ) -> None:
     one, two = nodes
     account = good(one.post("/api/v1/accounts/register", ANN, key=KEY))
-    user, token = account["account"]["user"], account["token"]
+    user = account["account"]["user"]
+    token = account["token"]
     whom = {"app": "shop", "user": user}
 
     def erase(node: NodeProcess, seconds: int) -> Any:
@@ -173,7 +175,8 @@ def test_no_end_of_a_ban_lets_in_who_is_to_be_erased(
 ) -> None:
     one, two = nodes
     user = good(one.post("/api/v1/accounts/register", ANN, key=KEY))["account"]["user"]
-    whom, banned = {"app": "shop", "user": user}, {"app": "shop", "users": [user]}
+    whom = {"app": "shop", "user": user}
+    banned = {"app": "shop", "users": [user]}
     # nothing that a moderator writes is taken for the erasure
     words = {"reason": "to be erased"}
 
@@ -213,9 +216,11 @@ def test_an_erasure_at_once_ends_what_was_to_begin(
 
 def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
     with NodeProcess(features=FEATURES, settings=SETTINGS) as node:
-        url, me = f"http://{node.http.host}:{node.http.port}", {"IMSERVER_KEY": KEY}
+        url = f"http://{node.http.host}:{node.http.port}"
+        me = {"IMSERVER_KEY": KEY}
         account = good(node.post("/api/v1/accounts/register", ANN, key=KEY))
-        ann, user = ("erase", "--url", url, "shop/annlee"), account["account"]["user"]
+        ann = ("erase", "--url", url, "shop/annlee")
+        user = account["account"]["user"]
         assert "not_waiting" in run_cli(*ann, "--undo", **me).stderr
         command = [sys.executable, "-m", "imserver", *ann, "--after", "1h"]
         waiting = spawn(
@@ -236,7 +241,8 @@ def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
 
 def test_who_is_nobody_is_said() -> None:
     with NodeProcess(features=FEATURES, settings=SETTINGS) as node:
-        url, me = f"http://{node.http.host}:{node.http.port}", {"IMSERVER_KEY": KEY}
+        url = f"http://{node.http.host}:{node.http.port}"
+        me = {"IMSERVER_KEY": KEY}
         for target, words in (
             ("shop/typo", "app shop has no account typo: nothing was done"),
             ("door/typo", "the database had nothing of user typo"),

@@ -37,7 +37,8 @@ from tests.operate.exports.rows import (
 )
 from tests.support import run_cli
 
-ANN, BOB = "701", "702"
+ANN = "701"
+BOB = "702"
 
 
 class Killed(Exception):
@@ -146,7 +147,8 @@ class _Huge(ArchivedFiles):
 def test_an_archive_for_which_the_disk_has_no_room_is_not_begun(
     tmp_path: Path, storage: Storage
 ) -> None:
-    folder, subject = tmp_path / "archives" / "1", Subject("shop", "", {}, [])
+    folder = tmp_path / "archives" / "1"
+    subject = Subject("shop", "", {}, [])
     with pytest.raises(StartError, match="too little space"):
         ArchiveMaker([_Huge()], storage.store, subject, folder, call, "1").make(
             lambda _: None
@@ -342,10 +344,8 @@ def test_a_user_reads_no_more_than_in_the_chat(storage: Storage) -> None:
     write("shop", [Draft(sender="ann", to_user="cat", body=b"between ann and cat")])
     archive = storage.export("shop", "bob")
     entries = content_of(archive)
-    whole, page = (
-        b"".join(entries.values()),
-        entries[f"conversations/{group}.html"].decode(),
-    )
+    whole = b"".join(entries.values())
+    page = entries[f"conversations/{group}.html"].decode()
     lines = [
         json.loads(each)
         for each in entries[f"conversations/{group}.jsonl"].splitlines()
@@ -420,7 +420,8 @@ def test_an_export_and_an_import_go_on_after_kills(
 
 def test_a_process_that_still_writes_keeps_the_next_one_away(tmp_path: Path) -> None:
     """It slept until its lease was over."""
-    first, second = ArchiveWriter(tmp_path), ArchiveWriter(tmp_path)
+    first = ArchiveWriter(tmp_path)
+    second = ArchiveWriter(tmp_path)
     first.open()
     first.begin("tables/message.jsonl")
     first.write(b"hi")

@@ -219,7 +219,8 @@ def test_a_stolen_key_leaves_a_trace(start_server: StartServer, requests: bool) 
     )
     admin = User(server, ADMIN)
     stolen = admin.post("keys/create", scopes=["push"], apps=["shop"])
-    id, key = stolen["key"]["id"], stolen["secret"]
+    id = stolen["key"]["id"]
+    key = stolen["secret"]
     assert push(server, key)[0] == 200
     assert push(server, key, "tea")[0] == 403
     assert call(server.http, "presence", key=key, app="shop", user="ann").status == 403
@@ -303,7 +304,8 @@ def test_who_uses_what_is_deprecated_is_known_with_and_without_a_key(
     nobody.post("apps/create", app="shop", settings={"keep_seconds": 60})
     nobody.post("apps/create", app="tea", settings={"retention_seconds": 60})
     created = nobody.post("keys/create", scopes=["admin"])  # demo mode ends
-    admin, id = User(server, created["secret"]), created["key"]["id"]
+    admin = User(server, created["secret"])
+    id = created["key"]["id"]
     admin.post("apps/set", app="tea", unset=["keep_talks"])
     assert admin.refused("apps/set", app="tea", settings={"keep_seconds": -1})[0] == 400
     commands = [
@@ -352,7 +354,8 @@ def test_connections_end_with_their_key(server: Server, admin: User) -> None:
         "keys/create", scopes=["push", "read"], apps=["shop"], expires_seconds=3
     )
     with ExitStack() as stack:
-        publishers, streams = [], []
+        publishers = []
+        streams = []
         for each in (revoked, expiring):
             headers = [("Authorization", f"Bearer {each['secret']}")]
             publishers.append(

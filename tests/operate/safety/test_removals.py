@@ -197,11 +197,9 @@ def notices(user: User) -> list[dict[str, Any]]:
 
 
 def test_reports_name_people_and_the_group(node: Harness) -> None:
-    ann, bob, moderator = (
-        person(node, "Ann"),
-        person(node, "Bob"),
-        person(node, "Moe", "moderator"),
-    )
+    ann = person(node, "Ann")
+    bob = person(node, "Bob")
+    moderator = person(node, "Moe", "moderator")
     group = ann.group(bob)
     sent = ann.post("messages/send", conversation=int(group), text="spam")
     report = bob.post("reports/send", message=sent["id"], reason="spam")["report"]
@@ -215,8 +213,10 @@ def test_reports_name_people_and_the_group(node: Harness) -> None:
 
 
 def test_owners_hear_of_a_report_but_not_of_each_within_minutes(node: Harness) -> None:
-    ann, bob = person(node, "Ann"), person(node, "Bob")
-    owner, other = person(node, "Owen", "owner"), person(node, "Olga", "owner")
+    ann = person(node, "Ann")
+    bob = person(node, "Bob")
+    owner = person(node, "Owen", "owner")
+    other = person(node, "Olga", "owner")
     sent = ann.post("messages/send", to=bob.user, text="spam")
     report = bob.post("reports/send", message=sent["id"], reason="spam")["report"]
     for each in (person(node, "Moe"), person(node, "Max"), person(node, "Mia")):
@@ -230,11 +230,9 @@ def test_owners_hear_of_a_report_but_not_of_each_within_minutes(node: Harness) -
 
 
 def test_an_owner_hears_of_no_report_of_themselves(node: Harness) -> None:
-    bob, owner, other = (
-        person(node, "Bob"),
-        person(node, "Owen", "owner"),
-        person(node, "Olga", "owner"),
-    )
+    bob = person(node, "Bob")
+    owner = person(node, "Owen", "owner")
+    other = person(node, "Olga", "owner")
     bob.post("reports/send", person=owner.user, reason="scam")
     assert notices(owner) == []
     (notice,) = notices(other)
@@ -279,11 +277,9 @@ def test_who_is_held_is_listed_with_end_reason_and_who_did_it(
             tmp_path, storage=StorageSettings(url, seconds=60), of_features=of_features
         )
     )
-    ann, bob, cid = (
-        person(node, "Ann", "moderator"),
-        person(node, "Bob"),
-        person(node, "Cid", "moderator"),
-    )
+    ann = person(node, "Ann", "moderator")
+    bob = person(node, "Bob")
+    cid = person(node, "Cid", "moderator")
     operator = User(node, ALL.key, app="201")
     operator.post("moderation/mute", user=cid.user, seconds=60)
     ann.post("moderation/ban", user=bob.user, seconds=0, reason="Spam.")

@@ -123,7 +123,8 @@ def test_a_trace_has_the_request_and_what_it_waits_for(
         lambda: len(spans_of(collector)) >= 4, what="requests, transaction and webhook"
     )
     spans = {span.name: span for span in spans_of(collector)}
-    push, trial = spans["POST /api/v1/push"], spans["POST /api/v1/webhooks/test"]
+    push = spans["POST /api/v1/push"]
+    trial = spans["POST /api/v1/webhooks/test"]
     for served, caller in ((push, of_push), (trial, of_trial)):
         parent = int.from_bytes(served.trace_id), int.from_bytes(served.parent_span_id)
         assert (*parent, served.kind) == (caller.trace_id, caller.span_id, 2)

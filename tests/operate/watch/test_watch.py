@@ -22,7 +22,8 @@ from tests.integration.cmd import logged_in
 from tests.integration.v1 import good
 from tests.support import eventually, run_cli
 
-ALL, SHOP = "an-admin-key-of-this-test", "an-admin-key-of-the-shop"
+ALL = "an-admin-key-of-this-test"
+SHOP = "an-admin-key-of-the-shop"
 
 
 @pytest.fixture
@@ -82,11 +83,10 @@ def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
 
 
 def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
-    part, all_of_it = (
-        logging.getLogger("imserver.gateway.cluster"),
-        logging.getLogger("imserver"),
-    )
-    before, requests = all_of_it.level, node.core.node.request_log
+    part = logging.getLogger("imserver.gateway.cluster")
+    all_of_it = logging.getLogger("imserver")
+    before = all_of_it.level
+    requests = node.core.node.request_log
 
     def log(**wish: Any) -> None:
         node.post_json("/api/v1/nodes/log", wish, key=ALL)

@@ -167,7 +167,8 @@ def test_what_cannot_be_imported_is_reported_row_by_row_and_nothing_is(
 
 
 def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
-    table, settings = tmp_path / "user.json", tmp_path / "imserver.yaml"
+    table = tmp_path / "user.json"
+    settings = tmp_path / "imserver.yaml"
     table.write_text(json.dumps([{"id": 7, "phone": "1", "password": "0" * 32}]))
     settings.write_text("apps: {gochat: {}, 101: {same_as: gochat}}\n")
     options = ("--config", str(settings), "--data-dir", str(tmp_path / "data"))

@@ -79,8 +79,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 
 @pytest.fixture
 def receivers(node: Harness) -> Iterator[Receivers]:
-    hooks, receivers = bots_of(node.node.core).hooks, Receivers()
-    usual, hooks.requests = hooks.requests, receivers  # type: ignore[assignment]
+    hooks = bots_of(node.node.core).hooks
+    receivers = Receivers()
+    usual = hooks.requests
+    hooks.requests = receivers  # type: ignore[assignment]
     yield receivers
     hooks.requests = usual
 
@@ -94,7 +96,8 @@ def sender_of(hooks: BotHooks, bot: User) -> HookSender[BotHook]:
 
 def hooked(owner: User, name: str) -> tuple[User, str]:
     """A bot with a webhook, and its URL."""
-    bot, url = owner.bot(name), f"https://{name}.example/"
+    bot = owner.bot(name)
+    url = f"https://{name}.example/"
     assert owner.post("bots/update", bot=bot.user, hook_url=url)["hook_secret"]
     return bot, url
 
@@ -265,7 +268,8 @@ def test_an_answer_may_have_buttons_and_that_to_a_press_goes_to_who_pressed(
 def test_of_exclusive_buttons_the_first_press_counts(
     node: Harness, receivers: Receivers
 ) -> None:
-    amy, ben = person(node, "amy"), person(node, "ben")
+    amy = person(node, "amy")
+    ben = person(node, "ben")
     bot, url = hooked(amy, "chooser")
     group = int(amy.group(ben, bot))
     row = [{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]
@@ -400,7 +404,8 @@ def test_an_answer_is_dropped_while_the_quota_is_spent(
 ) -> None:
     sue = person(node, "sue")
     bot, url = hooked(sue, "spender")
-    stored, sent = node.node.core.metrics.stored, Flag()
+    stored = node.node.core.metrics.stored
+    sent = Flag()
 
     def spend(post: Post) -> Answer:
         sent.wait()
@@ -422,7 +427,8 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
     bot, url = hooked(ivy, "patient")
     receivers.replies[url] = lambda _: (200, json.encode({"text": "answer"}))
     hooks = bots_of(node.node.core).hooks
-    send, refused = hooks.messaging.send_of_user, Flag()
+    send = hooks.messaging.send_of_user
+    refused = Flag()
     with monkeypatch.context() as patched:
 
         def refuse(app: str, draft: Draft, done: Any, *rest: Any, **more: Any) -> None:
@@ -516,7 +522,8 @@ def test_webhooks_end_with_the_account_of_their_bot(
     url: str, open_store: OpenStore
 ) -> None:
     store = open_store(url)
-    rows, accounts = HookStore(store), AccountStore(store)
+    rows = HookStore(store)
+    accounts = AccountStore(store)
     result = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, None)
     id = result.account.id
     one = IncomingHook(id, "shop", 7, 1000)
@@ -548,7 +555,8 @@ def test_no_bot_is_made_after_the_deletion_of_its_owner(
     url: str, open_store: OpenStore
 ) -> None:
     store = open_store(url)
-    accounts, bots = AccountStore(store), BotStore(store)
+    accounts = AccountStore(store)
+    bots = BotStore(store)
     owner = accounts.add(Account(0, "shop", "138"), "a hash")
     assert bots.add(Account(0, "shop", "", "x", ""), owner.id, HASH, 2, None)
     assert accounts.remove("shop", owner.id)

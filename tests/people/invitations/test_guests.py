@@ -150,7 +150,8 @@ def test_a_guest_comes_with_a_name_and_is_marked_as_one(host: Host) -> None:
 
 
 def test_an_owner_lets_a_guest_in_as_a_member_and_removes_another(host: Host) -> None:
-    gil, kim = host.guest(), host.guest()
+    gil = host.guest()
+    kim = host.guest()
     host.say(kim, "bye")
     owner = User(host.node, ALL.key, app=APP)
     assert host.ann.refused("accounts/guests/admit", user=gil.user, name="gil") == (
@@ -247,7 +248,8 @@ def test_an_app_without_guests_takes_none(node: Harness) -> None:
 
 
 def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> None:
-    gil, bob = host.guest(), User.register(host.node, APP)
+    gil = host.guest()
+    bob = User.register(host.node, APP)
     group = bob.group()
     bob.post("groups/open", group=group, open=True)
     for route, fields in {
@@ -264,7 +266,9 @@ def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> Non
 
 
 def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> None:
-    relations, guest, ann = host.node.node.core.relations, host.guest(), host.ann.user
+    relations = host.node.node.core.relations
+    guest = host.guest()
+    ann = host.ann.user
     gil = guest.user
 
     def reached() -> list[bool]:
@@ -285,7 +289,8 @@ def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> Non
 def test_a_guest_who_came_by_the_link_of_a_person_is_a_friend_and_writes_first(
     host: Host,
 ) -> None:
-    ann, bob = host.ann, User.register(host.node, APP)
+    ann = host.ann
+    bob = User.register(host.node, APP)
     code = ann.post("invitations/create", guests=True)["code"]
     status, answer = host.join(code=code)
     assert (status, answer["group"]) == (201, "")
@@ -302,7 +307,8 @@ def test_a_guest_who_came_by_the_link_of_a_person_is_a_friend_and_writes_first(
 
 
 def test_a_guest_sends_a_limited_number_of_messages(host: Host) -> None:
-    gil, message = host.guest(), {"conversation": int(host.group), "text": "hi"}
+    gil = host.guest()
+    message = {"conversation": int(host.group), "text": "hi"}
     sent = [gil.ask("POST", "messages/send", message)[0] for _ in range(7)]
     assert sent[:5] == [200] * 5
     assert 429 in sent
@@ -329,9 +335,11 @@ def test_a_password_makes_a_member_that_keeps_groups_and_messages(host: Host) ->
 
 
 def test_unused_guests_are_deleted_and_their_messages_stay(host: Host) -> None:
-    gil, guests = host.guest(), host.people.guests
+    gil = host.guest()
+    guests = host.people.guests
     host.say(gil, "farewell")
-    created, days = gil.account["created"], DAYS * 86400
+    created = gil.account["created"]
+    days = DAYS * 86400
     guests.expire(created + days)
     assert gil.user in host.members()
     assert guests.expire(created + days + 3600) >= 1
@@ -340,7 +348,8 @@ def test_unused_guests_are_deleted_and_their_messages_stay(host: Host) -> None:
 
 
 def test_a_back_end_makes_a_member_of_a_guest(host: Host) -> None:
-    gil, back_end = host.guest(), User(host.node, ADMIN.key, app="201")
+    gil = host.guest()
+    back_end = User(host.node, ADMIN.key, app="201")
     assert (
         back_end.refused(
             "accounts/promote", user=gil.user, name="gil", password=PASSWORD

@@ -93,7 +93,8 @@ def join(node: Harness, code: str) -> tuple[int, str]:
 def test_each_address_gets_a_link_of_its_own_which_works_once(
     node: Harness, sink: Sink
 ) -> None:
-    host, before = Host(node), len(sink.mails)
+    host = Host(node)
+    before = len(sink.mails)
     answer = host.mail(
         "gil@example.com",
         " GIL@example.com",
@@ -109,7 +110,8 @@ def test_each_address_gets_a_link_of_its_own_which_works_once(
     assert host.page()["refusal"] == ""
     mails = {to: text for _, (to,), text in sink.mails[before:]}
     assert sorted(mails) == ["eve@example.com", "gil@example.com"]
-    text, message = mails["gil@example.com"], sink.messages[-1]
+    text = mails["gil@example.com"]
+    message = sink.messages[-1]
     assert message["Subject"] == "Ann <b> lädt dich zu Tea & more auf Tea house ein"
     html = message.get_body(("html",))
     assert html is not None
@@ -148,7 +150,8 @@ def test_what_waits_is_sent_after_a_restart_if_its_host_still_may(
     tmp_path: Path, sink: Sink
 ) -> None:
     first = start(tmp_path, sink)
-    host, other = Host(first), Host(first)
+    host = Host(first)
+    other = Host(first)
     sink.answers = ["451 later"] * 3
     host.mail("first@example.com", "second@example.com")
     other.mail("third@example.com")
@@ -164,7 +167,8 @@ def test_what_waits_is_sent_after_a_restart_if_its_host_still_may(
     host.ann.post("invitations/revoke", code=rows["second@example.com"])
     first.close()
     # A node that waits for a pause of the one before would make the test long.
-    second, before = start(tmp_path, sink), len(sink.mails)
+    second = start(tmp_path, sink)
+    before = len(sink.mails)
     again = User(second, ADMIN.key, app=APP)
     for email, group in (
         ("third@example.com", other.group),
@@ -235,7 +239,8 @@ def test_an_app_and_an_address_get_a_limited_number(tmp_path: Path, sink: Sink) 
 
 def test_an_address_is_deleted_after_a_month_or_with_its_host(node: Harness) -> None:
     core = node.node.core
-    host, other = Host(node), Host(node)
+    host = Host(node)
+    other = Host(node)
     for one in (host, other):
         one.mail("late@example.com")
         until(one.is_settled(sent=1))

@@ -219,7 +219,8 @@ def _type(
     mapping. ``limits``: with those of requests. ``empty``: a choice may be
     ``""``, which stands for the default. ``usual``: the default.
     """
-    inner, kind = bare(hint), get_origin(bare(hint))
+    inner = bare(hint)
+    kind = get_origin(bare(hint))
     if kind in (tuple, dict):
         *names, item = (
             _type(each, entry, entry, limits, True)
@@ -437,7 +438,8 @@ def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:
 
     The app works on this node at once, on all others within two seconds.
     """
-    tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
+    tenants = api.tenants
+    fields = msgspec.to_builtins(request.settings)
     call.old = sorted(RENAMED_OF_APPS.keys() & fields)
     created = tenants.register(request.app, **fields)
     tenant = tenants.find(request.app)
@@ -464,7 +466,8 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
         name for name in request.unset if name not in shapes_of(declared).settings
     ]:
         raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
-    tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
+    tenants = api.tenants
+    fields = msgspec.to_builtins(request.settings)
     call.old = sorted(RENAMED_OF_APPS.keys() & {*fields, *request.unset})
     if call.principal.staff and (
         taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})

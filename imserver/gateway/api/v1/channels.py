@@ -208,7 +208,8 @@ def _publish(
     event = event_of(api.limits, request)
     if len(request.except_users) > api.limits.batch_targets:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
-    key, digest = key_of(call) or request.id, 0
+    key = key_of(call) or request.id
+    digest = 0
     if key:
         # where it goes tells no message from another
         content = _members(msgspec.json.encode(request))

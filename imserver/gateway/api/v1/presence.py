@@ -180,7 +180,8 @@ def counts(
     Counts of one app, or a page of all apps that the key reaches.
     """
     if app:
-        names, following = [call.app], ""
+        names = [call.app]
+        following = ""
     else:
         names, following = page_of(
             reached(api.core.tenants, call.principal), cursor, limit
@@ -319,7 +320,8 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
     The connections are closed with code 4502, which asks the client not to
     reconnect; the server does not enforce it. Earlier pushes arrive first.
     """
-    app, device = call.app, None if request.device is UNSET else request.device
+    app = call.app
+    device = None if request.device is UNSET else request.device
     removed = api.core.sessions.close(app, request.users, device)
     users = [
         UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)

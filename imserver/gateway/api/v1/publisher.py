@@ -156,7 +156,8 @@ class Publisher:
         if principal.kind == "key":
             self._api.keys.hold(principal.key, connection)
         self._count(principal, "", head.host, self.path, refused=False)
-        host, id = head.host, request_id(head.headers.get("x-request-id", ""))
+        host = head.host
+        id = request_id(head.headers.get("x-request-id", ""))
         self._api.core.node.request_log.add(
             "GET", self.path, 101, 0.0, host, 0, id, principal.label
         )
@@ -205,7 +206,8 @@ class Publisher:
                     connection.send_frame(
                         b"".join([frame(answer) for answer in answers])
                     )
-                room, line.room = line.room, None
+                room = line.room
+                line.room = None
                 if room is not None:
                     room.set()
                 if waiting:
@@ -362,7 +364,9 @@ class _Run(Service):
 
     def take(self, push: PushRequest) -> None:
         """The next push. May switch."""
-        api, id, app = self._api, push.id, ""
+        api = self._api
+        id = push.id
+        app = ""
         try:
             app = api.tenants.aliases.get(push.app, push.app)
             require_app(api, self._principal, Needs.PUSH, app)
@@ -370,10 +374,8 @@ class _Run(Service):
             is_plain = (
                 push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
             )
-            alone, is_other = (
-                not (push.store or is_plain),
-                (push.store, app) != (self._is_stored, self._app),
-            )
+            alone = not (push.store or is_plain)
+            is_other = (push.store, app) != (self._is_stored, self._app)
             if self._waiting and (alone or is_other or id in self._ids):
                 self.finish()
             if alone:
@@ -385,7 +387,8 @@ class _Run(Service):
         self._waiting.append(checked)
         self._indexes.append(len(self.results))
         self.results.append(_NOT_YET)
-        self._app, self._is_stored = app, push.store
+        self._app = app
+        self._is_stored = push.store
         if id:
             self._ids.add(id)
 
@@ -395,7 +398,8 @@ class _Run(Service):
 
     def finish(self) -> None:
         """Carry out the waiting pushes. May switch."""
-        pushes, indexes = self._waiting, self._indexes
+        pushes = self._waiting
+        indexes = self._indexes
         if not pushes:
             return
         self._waiting, self._indexes, self._ids = [], [], set()
@@ -407,7 +411,8 @@ class _Run(Service):
 
 _NOT_YET: Final = ApiProblem(Problems.INTERNAL_ERROR)
 _NOT_ACCEPTED: Final = ApiProblem(Problems.NOT_ACCEPTED)
-_SENT, _FAILED = Outcome.SENT, Outcome.FAILED
+_SENT = Outcome.SENT
+_FAILED = Outcome.FAILED
 _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 """The result that is remembered of a push to one user, by its outcome."""
 

@@ -176,7 +176,8 @@ def event_of(limits: Limits, push: Sending) -> Event:
     if message.text is UNSET:
         text, data = _payload(message.data, limits.push_characters)
     else:
-        text, data = message.text, b""
+        text = message.text
+        data = b""
     if not text and not data:
         raise ApiProblem.invalid("The message is empty: give `text` or `data`")
     if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
@@ -272,11 +273,9 @@ class Sent(Struct, gc=False):
     def answer(self, only_missed: bool = False) -> bytes:
         """The answer as JSON, without braces; with ``only_missed`` only the
         results that are not ``sent``."""
-        push, outcomes, spared = (
-            self.push,
-            self.outcomes,
-            Outcome.SENT if only_missed else None,
-        )
+        push = self.push
+        outcomes = self.outcomes
+        spared = Outcome.SENT if only_missed else None
         results: list[Any]
         if push.user is not UNSET and push.device is UNSET:
             return _OF_ONE[outcomes[0]] % encode_json(push.user)
@@ -315,7 +314,10 @@ PushResult = Sent | StoredPush
 def send(api: Api, checked: CheckedPush) -> PushResult:
     """Carry out a push, once for each key. May switch. Raises
     :class:`ApiProblem`."""
-    app, push, event, key = checked.app, checked.push, checked.event, checked.key
+    app = checked.app
+    push = checked.push
+    event = checked.event
+    key = checked.key
     if push.store:
         (stored,) = store_each(api, [checked])
         if isinstance(stored, ApiProblem):
@@ -325,7 +327,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
     claim = api.core.idempotency.claim(app, key, digest)
     if not isinstance(claim, int):
         return repeated(push, claim)
-    publishing, seconds = api.core.publishing, push.ttl_seconds
+    publishing = api.core.publishing
+    seconds = push.ttl_seconds
     outcomes: list[Outcome] = []
     try:
         if (pushes := api.core.metrics.pushes).stops and (
@@ -404,9 +407,7 @@ def _stored(
     for target, each in zip(push.targets, result.results, strict=True):
         row = Result(target, STATUSES[each.outcome], UNSET, each.reason or UNSET)  # type: ignore[arg-type]
         if each.outcome is Outcome.STORED:
-            row.stored, row.reason = (
-                StoredAt(each.id, each.conversation, each.seq),
-                UNSET,
-            )
+            row.stored = StoredAt(each.id, each.conversation, each.seq)
+            row.reason = UNSET
         results.append(row)
     return StoredPush(results, result.replayed)

@@ -129,10 +129,8 @@ def batch(api: Api, call: Call) -> HttpResponse:
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
-    answers, too_large = (
-        BatchAnswers(),
-        _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request)),
-    )
+    answers = BatchAnswers()
+    too_large = _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request))
     for number, command in enumerate(commands):
         if is_long_turn():
             serve_others()

@@ -25,13 +25,11 @@ INCOMPLETE: Final = object()
 """What a reader returns if the next reply is not there yet."""
 _TEXTS: Final = frozenset(
     (
-        *(
-            "username",
-            "password",
-            "client_name",
-            "sentinel_username",
-            "sentinel_password",
-        ),
+        "username",
+        "password",
+        "client_name",
+        "sentinel_username",
+        "sentinel_password",
         *(
             f"ssl_{name}"
             for name in (
@@ -43,26 +41,23 @@ _TEXTS: Final = frozenset(
                 "password",
             )
         ),
-        *("ssl_cert_reqs", "ssl_ciphers"),
+        "ssl_cert_reqs",
+        "ssl_ciphers",
     )
 )
 """The options of an address that are texts."""
 _WITHOUT_EFFECT: Final = frozenset(
     (
-        *(
-            "socket_timeout",
-            "socket_connect_timeout",
-            "socket_read_size",
-            "socket_keepalive",
-            "timeout",
-        ),
-        *(
-            "retry_on_timeout",
-            "retry_on_error",
-            "max_connections",
-            "health_check_interval",
-            "protocol",
-        ),
+        "socket_timeout",
+        "socket_connect_timeout",
+        "socket_read_size",
+        "socket_keepalive",
+        "timeout",
+        "retry_on_timeout",
+        "retry_on_error",
+        "max_connections",
+        "health_check_interval",
+        "protocol",
     )
 )
 """Options of redis-py that addresses may have: the time limit is that of
@@ -322,6 +317,7 @@ class TrackedKeys(Struct, eq=False):
     def forget(self) -> None:
         """Any key may have changed: the connection is new, Redis was flushed,
         or there are too many."""
-        keys, self._keys = self._keys, {}
+        keys = self._keys
+        self._keys = {}
         for key in keys.values():
             key.unchanged = False

@@ -151,7 +151,8 @@ class RedisHistory:
     def _erase(self, key: bytes, user: str, name: str) -> Any:
         """Erase the publications of a user in a list, the newest first: what is
         added or removed meanwhile hides none. None: Redis does not answer."""
-        number, looked_at = _ERASED_TOGETHER, 0
+        number = _ERASED_TOGETHER
+        looked_at = 0
         while number == _ERASED_TOGETHER:
             last = -1 - looked_at
             find = (
@@ -213,12 +214,10 @@ class RedisHistory:
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
-    epoch, top, first, publications = (
-        reply[0].decode(),
-        int(reply[1]),
-        int(reply[2]),
-        reply[3],
-    )
+    epoch = reply[0].decode()
+    top = int(reply[1])
+    first = int(reply[2])
+    publications = reply[3]
     events = [
         numbered(_decode(each), epoch, first + index)
         for index, each in enumerate(publications)

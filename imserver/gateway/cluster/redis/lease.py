@@ -186,14 +186,16 @@ class LeaseKeeper(Service):
         """Take a new epoch. Until Redis has answered, the node still reaches
         the others. Raises RedisUnavailable, or StartError if this node must not
         join. Switches."""
-        past, table = self.lease.epoch, self.table
+        past = self.lease.epoch
+        table = self.table
         self._until = 0.0
         lease = msgspec.structs.replace(
             self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled
         )
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
         while True:
-            data, began = msgspec.json.encode(lease), clock()
+            data = msgspec.json.encode(lease)
+            began = clock()
             reply = self._reply(self._joining(lease, data, known))
             if reply[0] == b"ok":
                 break
@@ -208,11 +210,9 @@ class LeaseKeeper(Service):
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
         table.forget(past)
         self._replaced_seen = ()
-        self._written, self._until, self._renewed_at = (
-            data,
-            began + self.lease_seconds,
-            began,
-        )
+        self._written = data
+        self._until = began + self.lease_seconds
+        self._renewed_at = began
         self._listed_at = 0.0
         try:
             self.refresh()
@@ -257,14 +257,16 @@ class LeaseKeeper(Service):
         """Read the leases, and renew the own one if due. True if other
         epochs are live now. Switches. Raises RedisUnavailable and
         :class:`LeaseLost`."""
-        began, earliest = clock(), time.time()
+        began = clock()
+        earliest = time.time()
         renews = began - self._renewed_at >= self.renew_seconds * 0.99
         reply = self._reply(self._renewal(renews), *self._listing(began))
         if reply[0] == 0:
             self._until = 0.0
             raise LeaseLost
         if renews:
-            self._until, self._renewed_at = began + self.lease_seconds, began
+            self._until = began + self.lease_seconds
+            self._renewed_at = began
         self._redis_ms = int(reply[7]) - began * 1000
         redis_time = (EPOCH_MS + int(reply[7])) / 1000
         # Somewhere within the round trip.
@@ -279,7 +281,8 @@ class LeaseKeeper(Service):
 
     def leave(self, clean: bool) -> None:
         """Give the lease back. Raises RedisUnavailable. Switches."""
-        epoch, node = self.lease.epoch, self.lease.node
+        epoch = self.lease.epoch
+        node = self.lease.node
         self._until = 0.0
         written = written_key("buckets", epoch), written_key("channel-buckets", epoch)
         if epoch:
@@ -348,7 +351,9 @@ class LeaseKeeper(Service):
             written = not isinstance(reply, Exception)
         finally:
             if not written:
-                self._written, self._listed_at, self.table.version = b"", 0.0, b"-1"
+                self._written = b""
+                self._listed_at = 0.0
+                self.table.version = b"-1"
         if isinstance(reply, RedisUnavailable):
             raise reply
         if isinstance(reply, ErrorReply):

@@ -129,7 +129,8 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
             if address.tls:
                 from imserver.gateway.cluster.redis import tls
 
-                sock = secured = tls.TlsSocket(sock, tls.context_of(options), host)
+                sock = tls.TlsSocket(sock, tls.context_of(options), host)
+                secured = sock
                 secured.shake_hands()
             user, password = options.get("username"), options.get("password")
             if user or password:
@@ -307,7 +308,8 @@ class ServerLink(RedisLink):
         return bool(self._watchers)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        count, tracked = len(commands), self._tracked
+        count = len(commands)
+        tracked = self._tracked
         try:
             begins = self._socket is None
             if begins:
@@ -361,7 +363,8 @@ class ServerLink(RedisLink):
             new_reader(),
         )
         sock.settimeout(None)  # the whole exchange has a time limit
-        self._encrypted, self._decrypted = sock.encrypted, sock.decrypted
+        self._encrypted = sock.encrypted
+        self._decrypted = sock.decrypted
         self._raw, loop, descriptor = sock._sock, get_hub().loop, sock.fileno()  # type: ignore[attr-defined]
         self._watchers = (
             loop.io(descriptor, 1),
@@ -374,7 +377,8 @@ class ServerLink(RedisLink):
         """Read ``count`` replies. Raises RedisUnavailable if the server as a
         whole cannot serve now."""
         assert self._socket is not None
-        reader, receive = self._reader, self._socket.recv
+        reader = self._reader
+        receive = self._socket.recv
         replies: list[Any] = []
         while len(replies) < count:
             reply = reader.gets()
@@ -412,7 +416,8 @@ class ServerLink(RedisLink):
 
     def _write(self) -> None:
         """Callback: send what the kernel accepts."""
-        unsent, writable = self._unsent, self._watchers[1]
+        unsent = self._unsent
+        writable = self._watchers[1]
         try:
             sent = self._raw.send(unsent)
         except BlockingIOError:
@@ -435,7 +440,9 @@ class ServerLink(RedisLink):
             # The connection has ended, or it is used by `exchange`.
             self._watchers[0].stop()
             return
-        reader, replies, missing = self._reader, self._replies, self._missing
+        reader = self._reader
+        replies = self._replies
+        missing = self._missing
         gets = reader.gets
         try:
             data = self._raw.recv(RECEIVE_BYTES)
@@ -479,7 +486,8 @@ class ServerLink(RedisLink):
         dropped."""
         done = self._done
         if isinstance(result, list):
-            self._done, self._replies = None, []
+            self._done = None
+            self._replies = []
             self._watchers[2].stop()
         else:
             self.close()
@@ -487,7 +495,9 @@ class ServerLink(RedisLink):
             done(result)
 
     def close(self) -> None:
-        sock, self._socket, self._done = self._socket, None, None
+        sock = self._socket
+        self._socket = None
+        self._done = None
         for watcher in self._watchers:
             watcher.stop()
             watcher.close()

@@ -63,7 +63,8 @@ class OwnMarks:
     def set(self) -> bool:
         """All sessions have been registered since :meth:`begin`. False: a
         server may have lost some since."""
-        epoch, table = self._keeper.lease.epoch, self._keeper.table
+        epoch = self._keeper.lease.epoch
+        table = self._keeper.table
         if self._begun != (epoch, self._recovery.generation):
             return True  # another round follows
         if self._lives is None:  # a server did not answer

@@ -101,7 +101,8 @@ def _redirect(reply: object) -> re.Match[str] | None:
 def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
     """The reply to a step of a SCAN, with a cursor that also says which of the
     masters comes next."""
-    position, index = int(reply[0]), int(command[1]) % masters
+    position = int(reply[0])
+    index = int(command[1]) % masters
     if not position:
         index = (index + 1) % masters
     return [b"%d" % (position * masters + index), reply[1]]
@@ -257,7 +258,9 @@ class ClusterLink(RedisLink):
     # --- without waiting ------------------------------------------------------
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        slots, links, absent = self._slots, self._links, self._absent
+        slots = self._slots
+        links = self._links
+        absent = self._absent
         if not slots or self._gone:
             return False
         parts: dict[Server, list[int]] = {}
@@ -481,7 +484,9 @@ class ClusterLink(RedisLink):
 
     def close(self) -> None:
         self._gone += self._links.values()
-        self._links, self._masters, self._slots = {}, {}, []
+        self._links = {}
+        self._masters = {}
+        self._slots = []
         self._marks_at = {}
         self._absent.clear()
         self._close_gone()
@@ -529,7 +534,8 @@ class ClusterLink(RedisLink):
                 "EXISTS",
                 next(key for key in keys if slots[slot_of_key(key)] == server),
             )
-        self._slots, self._masters = slots, masters
+        self._slots = slots
+        self._masters = masters
         self._map_marks()
 
     def _link(self, server: Server) -> ServerLink:

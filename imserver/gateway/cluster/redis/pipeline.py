@@ -159,10 +159,8 @@ class Pipeline:
 
     def _send(self) -> None:
         """Send what is queued. Callback: never switches."""
-        commands, self._posted = (
-            self._posted[:_PIPELINE_COMMANDS],
-            self._posted[_PIPELINE_COMMANDS:],
-        )
+        commands = self._posted[:_PIPELINE_COMMANDS]
+        self._posted = self._posted[_PIPELINE_COMMANDS:]
         self._post_due = self._timer_runs = bool(self._posted)
         self._timer.stop()
         callers = []
@@ -170,7 +168,8 @@ class Pipeline:
             pending, waiter = self._requests.popleft()
             callers.append((len(commands), len(commands) + len(pending), waiter))
             commands += pending
-        self._callers, self._commands = callers, commands
+        self._callers = callers
+        self._commands = commands
         if not commands:
             self._finish([])
         elif not self._may_send():
@@ -200,7 +199,8 @@ class Pipeline:
         """Let the greenlet exchange the pipeline."""
         self._handed_over = True
         if self._idle is not None:
-            idle, self._idle = self._idle, None
+            idle = self._idle
+            self._idle = None
             idle.switch(None)
 
     def _finish(self, replies: list[Any] | None) -> None:
@@ -212,11 +212,13 @@ class Pipeline:
                     log.error("Redis refused %s: %s", words_of(command)[0], reply)
             if RedisUnavailable in map(type, replies):
                 self._answer_unreached(replies)
-        self._busy, self._commands = False, []
+        self._busy = False
+        self._commands = []
         if replies is not None:
             # Without a callback for each. Beyond a few, callers share the turns
             # with the sockets.
-            callers, self._callers = self._callers[:_AT_ONCE], self._callers[_AT_ONCE:]
+            callers = self._callers[:_AT_ONCE]
+            self._callers = self._callers[_AT_ONCE:]
             for first, last, waiter in callers:
                 waiter.switch(replies[first:last])
         self._answer_all(replies)
@@ -266,7 +268,8 @@ class Pipeline:
             self._answer(self._requests.popleft()[1], None)
 
     def _answer_all(self, replies: list[Any] | None) -> None:
-        callers, self._callers = self._callers, []
+        callers = self._callers
+        self._callers = []
         for first, last, waiter in callers:
             self._answer(waiter, None if replies is None else replies[first:last])
 

@@ -586,7 +586,8 @@ class Lookup:
 
 def _lookup(app: str, user: str) -> Command:
     name = encoded(user)
-    key, field = bucket_of(app, name), field_of(name)
+    key = bucket_of(app, name)
+    field = field_of(name)
     return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
         len(key),
         key,
@@ -616,7 +617,8 @@ _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
 def _plain_claim(key: str, token: str) -> Command:
     """Claim a free id. The reply is None if it is not free, or is held by this
     token."""
-    name, holder = _CLAIM_PREFIX + key.encode("utf-8", "surrogatepass"), token.encode()
+    name = _CLAIM_PREFIX + key.encode("utf-8", "surrogatepass")
+    holder = token.encode()
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (
         len(name),
         name,
@@ -653,8 +655,10 @@ class SessionCommands(Service):
     ) -> Command:
         """Register a session, or register it again if it has a number.
         ``late``: it began before."""
-        user, lease = encoded(session.user), self._keeper.lease
-        bucket, field = bucket_of(session.app, user), field_of(user)
+        user = encoded(session.user)
+        lease = self._keeper.lease
+        bucket = bucket_of(session.app, user)
+        field = field_of(user)
         keys: tuple[Any, ...] = (1, bucket)
         writes: tuple[Any, ...] = ("", 0, "", "")
         if self._inside:
@@ -697,7 +701,8 @@ class SessionCommands(Service):
             return SessionRegistration(refused=True, others=parse_refs(reply[1]))
         if code != 1:
             return SessionRegistration(superseded=True)
-        session.number, session.generation = int(reply[1]), generation
+        session.number = int(reply[1])
+        session.generation = generation
         if not reply[2]:
             return SessionRegistration(session.number)
         table = self._keeper.table
@@ -714,7 +719,8 @@ class SessionCommands(Service):
         """Commands to send once a session is addressed."""
         if self._inside or not registration.addressed:
             return []
-        user, lease = encoded(session.user), self._keeper.lease
+        user = encoded(session.user)
+        lease = self._keeper.lease
         commands: list[Command] = [self._record(session, False)]
         for ref in registration.replaced:
             if ref.epoch != lease.epoch:
@@ -726,8 +732,10 @@ class SessionCommands(Service):
 
     def unregister(self, session: Session) -> Command:
         """Remove a session if it is still there."""
-        user, lease = encoded(session.user), self._keeper.lease
-        bucket, field = bucket_of(session.app, user), field_of(user)
+        user = encoded(session.user)
+        lease = self._keeper.lease
+        bucket = bucket_of(session.app, user)
+        field = field_of(user)
         if not self._inside:
             return (
                 "EVALSHA",
@@ -808,7 +816,8 @@ class ChannelLookup(Service):
             commands: list[Command] = []
             buckets: dict[bytes, None] = {}
             for each in channels[first : first + _BATCH]:
-                app, channel = encoded(each.app), encoded(each.channel)
+                app = encoded(each.app)
+                channel = encoded(each.channel)
                 number = channel_bucket_number(channel)
                 buckets[b"%d:%b" % (number, app)] = None
                 key = channel_bucket_key(app, number)

@@ -138,7 +138,8 @@ class DeadNodeCleanup(Service):
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the recorded buckets of a dead epoch. False: it has none."""
-        found, cursor = False, b""
+        found = False
+        cursor = b""
         while cursor != b"0":
             scan = (
                 "SSCAN",
@@ -172,7 +173,8 @@ class DeadNodeCleanup(Service):
         """Clean these buckets of an app (None: all). Returns the number of
         users without a session left."""
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
-        offline, dead = 0, f",{','.join(map(str, epochs))},"
+        offline = 0
+        dead = f",{','.join(map(str, epochs))},"
         for first in range(0, len(numbers), _BATCH):
             part = numbers[first : first + _BATCH]
             replies = _paced(
@@ -335,7 +337,8 @@ class RegistryRecovery(Service, dict=True):
             self._ticked.set()
 
     def _tick(self) -> None:
-        keeper, changed = self.keeper, False
+        keeper = self.keeper
+        changed = False
         try:
             if not keeper.lease.epoch or self.rejoin:
                 self._rejoin()
@@ -426,7 +429,8 @@ class RegistryRecovery(Service, dict=True):
             )
             self.generation += 1
             self.request(EVERYTHING)
-        self._connects, self._life = connects, life
+        self._connects = connects
+        self._life = life
 
     def _job(self, name: str, run: Callable[[], None]) -> None:
         """Run a job in a greenlet unless it is running."""
@@ -435,7 +439,8 @@ class RegistryRecovery(Service, dict=True):
 
     def _run_reregistration(self) -> None:
         take_turns(len(self.keeper.table.live))
-        extent, self.pending = self.pending, NOTHING
+        extent = self.pending
+        self.pending = NOTHING
         try:
             self.reregister(extent)
         except Interrupted:

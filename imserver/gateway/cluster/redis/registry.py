@@ -83,7 +83,8 @@ class RedisRegistry:
     ) -> None:
         self.counters = RegistryCounters()
         self._events: RegistryEvents
-        self._address = address = address_of(redis)
+        address = address_of(redis)
+        self._address = address
         single = address.kind != "cluster"
         tracked = TrackedKeys()
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
@@ -119,9 +120,8 @@ class RedisRegistry:
         self.claim = lookup.claim
         self.settle = lookup.settle
         self.results = lookup.results
-        self._channels = channels = ChannelLookup(
-            self.pipeline, self.keeper, self.recovery, data_link
-        )
+        channels = ChannelLookup(self.pipeline, self.keeper, self.recovery, data_link)
+        self._channels = channels
         self.report_channels = channels.report
         self.find_channels = channels.find
         self.history = RedisHistory(self.pipeline, single, created)
@@ -370,12 +370,15 @@ class RedisRegistry:
         a session that ends while its batch is sent. Stops early if Redis
         becomes unavailable.
         """
-        waiting, refused = iter(sessions), False
-        extent, self._extent = self._extent, UNREGISTERED
+        waiting = iter(sessions)
+        refused = False
+        extent = self._extent
+        self._extent = UNREGISTERED
         if extent == EVERYTHING:
             self._marks.begin()
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
-            started, generation = monotonic(), self.recovery.generation
+            started = monotonic()
+            generation = self.recovery.generation
             written = self._written.commands_before(batch, generation)
             registering = [
                 self._commands.register(session, late=True) for session in batch

@@ -38,10 +38,8 @@ class CurveKeys(NamedTuple):
     def derive(cls, secret: bytes) -> CurveKeys:
         """The keys of the cluster with this secret. They are the same on each
         node."""
-        server, client = (
-            derive_key(secret, "rpc server"),
-            derive_key(secret, "rpc client"),
-        )
+        server = derive_key(secret, "rpc server")
+        client = derive_key(secret, "rpc client")
         return cls(server, _public(server), client, _public(client))
 
     def serve(self, socket: zmq.Socket[bytes]) -> None:
@@ -145,7 +143,8 @@ class Authenticator:
         # a refusal if its handshake failed, or if no handshake succeeded since
         # the connection was accepted.
         accepted: dict[int, int] = {}
-        succeeded, failed = 0, False
+        succeeded = 0
+        failed = False
         while True:
             # The event, and with some events the file descriptor.
             kind, descriptor = unpack("=Hi", zmq_socket.receive()[0])

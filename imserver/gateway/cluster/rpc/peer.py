@@ -174,7 +174,9 @@ class Peer:
     def flush(self) -> bool:
         """Pass queued items to ZeroMQ in batches. True: call again, there is
         more. Never switches."""
-        queue, rpc_context, lease = self.queue, self._rpc, self.lease
+        queue = self.queue
+        rpc_context = self._rpc
+        lease = self.lease
         counters = rpc_context.counters
         self._due = False
         try:
@@ -277,7 +279,8 @@ class Peer:
         while :attr:`active`."""
         seconds = self._rpc.seconds
         if self._used:
-            self._used, self._idle_since = False, now
+            self._used = False
+            self._idle_since = now
         elif not self.waits and now - self._idle_since > seconds.idle:
             self._disconnect_data(round(1000 * seconds.idle_linger))
             self.control.disconnect()
@@ -462,7 +465,8 @@ class ControlChannel:
     def query(self, kind: str, body: bytes, seconds: float) -> bytes:
         """Query and wait for the answer, at most ``seconds``. Raises
         PeerUnavailable."""
-        node, started = self.lease.node, monotonic()
+        node = self.lease.node
+        started = monotonic()
         if len(body) > ITEM_BYTES:
             raise PeerUnavailable(node, "the query is too large")
         if not self.breaker.allows():

@@ -84,7 +84,8 @@ class SequenceTracker(Struct, eq=False):
         epoch than the ones before) are dropped, to keep the order."""
         latest, expected = self._next.pop(sender, (destination, 1))
         if destination > latest:
-            latest, expected = destination, 1
+            latest = destination
+            expected = 1
         if destination < latest or first < expected:
             self._next[sender] = latest, expected
             self._counters.late += count
@@ -149,12 +150,14 @@ class Rpc:
         """Listen at one address. Port 0 takes a free port. Raises
         StartError."""
         address = private_address(host)
-        context = self._rpc.context = zerorpc.Context()
+        context = zerorpc.Context()
+        self._rpc.context = context
         context.set(zmq.MAX_SOCKETS, 8192)
         self._authenticator = Authenticator(
             context, self._rpc.accepted.values(), self.counters
         )
-        control, data = ZmqSocket(context, zmq.ROUTER), ZmqSocket(context, zmq.PULL)
+        control = ZmqSocket(context, zmq.ROUTER)
+        data = ZmqSocket(context, zmq.PULL)
         try:
             self.control_address = self._listen(
                 control, "control", address, control_port
@@ -462,7 +465,8 @@ class PeerTable:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            waiting, self._waiting = self._waiting, {}
+            waiting = self._waiting
+            self._waiting = {}
             for peer in waiting:
                 try:
                     more = peer.flush()

@@ -468,7 +468,8 @@ class ZmqSocket:
         return [first]
 
     def _rest(self, first: bytes) -> list[bytes]:
-        parts, count = [first], 1
+        parts = [first]
+        count = 1
         while self.socket.getsockopt(zmq.RCVMORE):
             part = self.socket.recv(zmq.NOBLOCK)
             count += 1

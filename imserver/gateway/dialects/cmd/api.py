@@ -130,7 +130,8 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     """The text to send, which the back end reviews if the app wants that. May
     switch. Raises RequestRefused, also for who is muted."""
-    reviews, sender = api.core.reviews, call.principal.user
+    reviews = api.core.reviews
+    sender = call.principal.user
     if sender and (mute := api.core.mutes.mute_of(call.app, sender)) is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
@@ -206,9 +207,12 @@ _SPELLING = {
 def send_message_batch(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or
     one message to as many users. Others are served in between."""
-    batch, limits, pushes = call.input, api.limits, api.core.pushes
+    batch = call.input
+    limits = api.limits
+    pushes = api.core.pushes
     assert isinstance(batch, Batch)
-    targets, users = batch.messages, batch.userIDs
+    targets = batch.messages
+    users = batch.userIDs
     if (targets is None) == (users is None) or len(
         targets or users or ()
     ) > limits.batch_targets:
@@ -235,7 +239,8 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
         call.app,
         [target for target, outcome in pairs if outcome is Outcome.NOT_SENT],
     )
-    sent, repeated = Outcome.SENT, Outcome.REPEATED
+    sent = Outcome.SENT
+    repeated = Outcome.REPEATED
     results = [
         SendResult(user, None, True)
         if outcome is repeated
@@ -348,12 +353,15 @@ def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     """The list for a user: those whose presence the user may see, in the order
     of names. It counts and names nobody else. Each page of all users that it
     reads costs a request. May switch."""
-    user, more = call.principal.user, True
-    listed, missing = list[str](), dict[str, None]()
+    user = call.principal.user
+    more = True
+    listed = list[str]()
+    missing = dict[str, None]()
     while more and len(listed) <= LIST_PAGE:
         page = api.core.presence.page(call.app, after, LIST_PAGE)
         api.rates.charge(call.principal, call.request.host, int(page.more))
-        names, more = sorted(page.users), page.more
+        names = sorted(page.users)
+        more = page.more
         visible = api.core.relations.visible(call.app, user, names)
         listed += [name for name in names if name in visible]
         missing |= dict.fromkeys(page.missing)
@@ -393,7 +401,8 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     users = call.texts("userids")
     if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
-    missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
+    missing = list(_seen(api, call, dict.fromkeys(users)))
+    online = set[str]()
     for app in _apps(api, call):
         are_online = api.core.presence.are_online(app, missing)
         online.update(
@@ -474,7 +483,8 @@ def kick(api: Api, call: Call) -> HttpResponse:
     closed = api.core.sessions.close(call.app, [user], None, ban_seconds)
     call.user = user
     if ban_seconds:
-        call.act, call.facts = "ban", {"seconds": ban_seconds}
+        call.act = "ban"
+        call.facts = {"seconds": ban_seconds}
     data: dict[str, object] = {
         "kickResults": closed.total > 0,
         "kickCount": closed.total,

@@ -148,8 +148,10 @@ def _login(data: bytes) -> Login:
 
 def _login_with_anything(data: bytes) -> Login:
     fields = Fields.of(data)
-    user, token = fields.text("userid"), fields.text("servicetoken")
-    app, name = str(fields.number("appid")), fields.values.get("app")
+    user = fields.text("userid")
+    token = fields.text("servicetoken")
+    app = str(fields.number("appid"))
+    name = fields.values.get("app")
     if isinstance(name, str) and name:
         # names of other dialects' apps are refused like any unknown app
         app = "" if ":" in name else name
@@ -265,7 +267,9 @@ class CmdDialect(Dialect):
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``cmd``, the code with its
         text, and data."""
-        seq, name, data = request.seq, request.name, reply.data
+        seq = request.seq
+        name = request.name
+        data = reply.data
         return b"".join(
             (
                 b'{"seq":',
@@ -280,7 +284,9 @@ class CmdDialect(Dialect):
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal,
         under the name of its kind."""
-        kind, name, data = event.kind, event.type, event.data
+        kind = event.kind
+        name = event.type
+        data = event.data
         before = _TEXTS.get(kind)
         if before is None:
             if not isinstance(event, Signal):
@@ -353,12 +359,14 @@ class ChannelCmdDialect(CmdDialect):
     def encode_event(self, event: Event) -> bytes | None:
         """Encode ``publication``, ``stream``, ``join``, ``leave``,
         ``unsubscribed``, and what others can."""
-        part, kind = event.channel, event.kind
+        part = event.channel
+        kind = event.kind
         if part is None or isinstance(event, Signal):
             return super().encode_event(event)
         data: Struct
         if kind == "msg":
-            kind, data = "publication", publication_view(event)
+            kind = "publication"
+            data = publication_view(event)
         elif part.stream is not None:
             data = stream_view(event, part.stream, part.name)
         elif kind in ("join", "leave", "unsubscribed"):
@@ -440,7 +448,8 @@ class CmdAnswers(ChannelAnswers):
         subscribes."""
         state = connection.dialect_state
         if not isinstance(state, CmdState):
-            state = connection.dialect_state = CmdState()
+            state = CmdState()
+            connection.dialect_state = state
         return state
 
     def refused(self, refused: ChannelRefused) -> Reply:
@@ -470,7 +479,8 @@ class CmdAnswers(ChannelAnswers):
         connection.encoding = connection.encoding.with_dialect(self._codec)
         view = SubscribedView(command.channel)
         if found.position is not None:
-            view.epoch, view.offset = found.position.epoch, found.position.offset
+            view.epoch = found.position.epoch
+            view.offset = found.position.offset
         if command.recover:
             view.recovered = found.recovered
             if found.recovered:

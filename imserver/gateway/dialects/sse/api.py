@@ -76,10 +76,8 @@ class SseDialect(Dialect):
         view = message.view()
         own = b""
         if view.client_msg_id:  # named as in /api/v1
-            own, view.client_msg_id = (
-                b'"client_msg_id":%b,' % encode(view.client_msg_id),
-                "",
-            )
+            own = b'"client_msg_id":%b,' % encode(view.client_msg_id)
+            view.client_msg_id = ""
         line = b'{"event":"message","app":%b,%b%b' % (
             encode(self.app),
             own,

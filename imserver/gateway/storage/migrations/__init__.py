@@ -94,7 +94,8 @@ def steps_of(owner: str) -> Mapping[int, Migration]:
 def taken_steps(connection: Connection) -> dict[str, int]:
     """Owner → the last of its steps that a database has; empty: it has no
     tables of ours."""
-    has_table, sql = connection.dialect.has_table, PooledStatements(connection)
+    has_table = connection.dialect.has_table
+    sql = PooledStatements(connection)
     if has_table(connection, "owner_step"):
         rows = sql.query("SELECT owner, step FROM owner_step")
         if rows:
@@ -183,7 +184,8 @@ def migrate(
             _begin_records(connection, taken)
     runner = StepRunner(transactions, shown)
     for owner in missing:
-        last_step, record = partial(_last_step, owner), partial(_record, owner)
+        last_step = partial(_last_step, owner)
+        record = partial(_record, owner)
         runner.run(
             StepOwner(owner, steps_of(owner), last_step, record), taken.get(owner, 0)
         )

@@ -62,7 +62,8 @@ def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
         with runner.transactions.locked() as connection:
             before = recorded(connection).get(feature.feature, RecordedTables())
             _refuse_newer(feature, before, runner.database)
-        last_step, record = partial(_last_step, feature), partial(_record_step, feature)
+        last_step = partial(_last_step, feature)
+        record = partial(_record_step, feature)
         owner = StepOwner(_name_of(feature), _numbered(feature), last_step, record)
         runner.run(owner, before.step)
         with runner.transactions.locked() as connection:

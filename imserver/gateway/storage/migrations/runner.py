@@ -102,7 +102,8 @@ class StepRunner(Struct, frozen=True):
     def _try_again(self, owner: StepOwner, number: int) -> None:
         """Take a step as soon as its tables are free."""
         name = f"step {number} of {owner.name}"
-        deadline, next_line = time.monotonic() + _MOST_SECONDS, 0.0
+        deadline = time.monotonic() + _MOST_SECONDS
+        next_line = 0.0
         while True:
             try:
                 self._take(owner, number)
@@ -201,7 +202,8 @@ def _make_index(connection: Connection, index: IndexText) -> None:
     operations = _operations(connection)
     if is_valid is False:
         operations.drop_index(index.name, postgresql_concurrently=True)
-    columns, unique = list(index.columns), index.is_unique
+    columns = list(index.columns)
+    unique = index.is_unique
     operations.create_index(
         index.name, index.table, columns, unique=unique, postgresql_concurrently=True
     )

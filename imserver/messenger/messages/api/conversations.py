@@ -290,7 +290,11 @@ def conversations(
             each.read,
             None if each.last is None else shown_entry(each.last),
             row.avatar,
-            *(each.is_new, row.open, row.everybody, options["write"], options["reply"]),
+            each.is_new,
+            row.open,
+            row.everybody,
+            options["write"],
+            options["reply"],
             each.unread_more,
         )
         for each in summaries
@@ -368,7 +372,8 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
     `title`, `text` and `caption` are found. The searches of a user may take 15
     seconds in a minute.
     """
-    text, types = request.text, _types_of(request.types)
+    text = request.text
+    types = _types_of(request.types)
     filter = SearchFilter(
         request.sender, types, request.link, request.since, request.until
     )
@@ -400,7 +405,8 @@ def receipts(
     limit: PageLimit = 50,
 ) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
-    behind, most = read_cursor(cursor) or "", limit + 1
+    behind = read_cursor(cursor) or ""
+    most = limit + 1
     receipts = api.log.marks.receipts(call.app, call.user, conversation, behind, most)
     rows, following = page_and_cursor(receipts, limit, lambda row: row.user)
     return ReceiptsAnswer(

@@ -373,7 +373,8 @@ def _forward(request: SendRequest, id: int) -> Send:
     content = content or request.notify is not UNSET or request.thread
     if request.text is not UNSET or request.data is not UNSET or content:
         raise ApiProblem.invalid("`forward`: the server copies the content")
-    to, conversation = request.to, request.conversation
+    to = request.to
+    conversation = request.conversation
     return Send(to, conversation, "forward", id=request.client_msg_id, about=id)
 
 
@@ -384,9 +385,11 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         api.limits.push_characters if call.is_back_end else api.limits.message_bytes
     )
     if request.text is not UNSET:
-        kind, body = request.type or "text", _bytes("text", str.encode, request.text)
+        kind = request.type or "text"
+        body = _bytes("text", str.encode, request.text)
     else:
-        kind, data = request.type or "custom", bytes(request.data)  # type: ignore[arg-type]
+        kind = request.type or "custom"
+        data = bytes(request.data)  # type: ignore[arg-type]
         if kind == "text":
             raise ApiProblem.invalid("`type`: `text` needs `text`, not `data`")
         try:

@@ -228,7 +228,8 @@ def close(
     closed = streams.close(call.app, stream, incomplete)
     answer = StreamClosed(stream, closed.status, closed.channel or UNSET)
     if closed.offset:
-        answer.offset, answer.epoch = closed.offset, closed.epoch
+        answer.offset = closed.offset
+        answer.epoch = closed.epoch
     return answer
 
 

@@ -19,12 +19,10 @@ from imserver_arrivals.matrix_events import event_id
 
 BEGIN_MS = 1_600_000_000_000
 SERVER = "chat.example"
-ANN, BOB, CAT, FAR = (
-    "@ann:chat.example",
-    "@bob:chat.example",
-    "@cat:chat.example",
-    "@dan:far.example",
-)
+ANN = "@ann:chat.example"
+BOB = "@bob:chat.example"
+CAT = "@cat:chat.example"
+FAR = "@dan:far.example"
 EMOJI = ("👍", "🎉", "❤️", "👋🏽")
 WORDS = (
     "tea",
@@ -307,7 +305,9 @@ def make(
     One message in twelve has a file, an edit, a redaction, a reply or a thread;
     one in four a reaction.
     """
-    dice, server, counts = random.Random(seed), Server(), Counter[str]()
+    dice = random.Random(seed)
+    server = Server()
+    counts = Counter[str]()
     users = [ANN, BOB, *(f"@user{number}:{SERVER}" for number in range(2, people))]
     for number in range(rooms - 2):
         server.version = str(dice.choice((1, 3, 6, 9, 10, 11, 12)))
@@ -315,17 +315,16 @@ def make(
         server.room(ANN, f"tea {number}", *members, public=number % 2 == 0)
     direct = server.room(ANN, "", BOB, public=False)
     several = server.room(ANN, "", BOB, *users[2:4], public=False)
-    media, said = write_media(folder, "aabbcc"), dict[str, list[str]]()
+    media = write_media(folder, "aabbcc")
+    said = dict[str, list[str]]()
     for number in range(count):
         room = dice.choice(server.rooms)
         sender = dice.choice(
             [user for type, user in room.state if type == "m.room.member"]
         )
         text = " ".join([f"m{number}", *dice.choices(WORDS, k=dice.randint(2, 9))])
-        kind, about = (
-            dice.randrange(12),
-            dice.choice(said[room.id][-20:]) if said.get(room.id) else "",
-        )
+        kind = dice.randrange(12)
+        about = dice.choice(said[room.id][-20:]) if said.get(room.id) else ""
         if kind == 0:
             id = server.say(
                 room, sender, text, msgtype="m.image", filename="tea.png", url=media

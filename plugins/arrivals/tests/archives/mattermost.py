@@ -24,48 +24,38 @@ PNG = bytes.fromhex(
     "18dd8db00000000049454e44ae426082"
 )
 WORDS = (
-    *(
-        "tea",
-        "order",
-        ":smile:",
-        "ship",
-        "[page](https://example.org/a_b)",
-        "late",
-        "**bold**",
-        "*slanted*",
-    ),
-    *(
-        "~~old~~",
-        "fix",
-        "`code`",
-        "the",
-        "on",
-        "done",
-        ":party_parrot:",
-        "https://example.org/",
-    ),
+    "tea",
+    "order",
+    ":smile:",
+    "ship",
+    "[page](https://example.org/a_b)",
+    "late",
+    "**bold**",
+    "*slanted*",
+    "~~old~~",
+    "fix",
+    "`code`",
+    "the",
+    "on",
+    "done",
+    ":party_parrot:",
+    "https://example.org/",
 )
 EMOJI = ("+1", "tada", "heart", "wave_dark_skin_tone", "party_parrot")
 EVENTS = (
-    *(
-        ("system_join_channel", {}),
-        ("system_leave_channel", {}),
-        ("system_guest_join_channel", {}),
+    ("system_join_channel", {}),
+    ("system_leave_channel", {}),
+    ("system_guest_join_channel", {}),
+    ("system_add_to_channel", {"addedUsername": "bob", "addedUserId": "u1"}),
+    (
+        "system_remove_from_channel",
+        {"removedUsername": "bob", "removedUserId": "u1"},
     ),
-    *(("system_add_to_channel", {"addedUsername": "bob", "addedUserId": "u1"}),),
-    *(
-        (
-            "system_remove_from_channel",
-            {"removedUsername": "bob", "removedUserId": "u1"},
-        ),
-    ),
-    *(("system_header_change", {"new_header": "New header", "old_header": ""}),),
-    *(("system_purpose_change", {"new_purpose": "New purpose", "old_purpose": ""}),),
-    *(
-        (
-            "system_displayname_change",
-            {"new_displayname": "New name", "old_displayname": "Old"},
-        ),
+    ("system_header_change", {"new_header": "New header", "old_header": ""}),
+    ("system_purpose_change", {"new_purpose": "New purpose", "old_purpose": ""}),
+    (
+        "system_displayname_change",
+        {"new_displayname": "New name", "old_displayname": "Old"},
     ),
 )
 PASSED_OVER = ("system_join_team", "system_channel_deleted", "system_convert_channel")
@@ -107,7 +97,8 @@ class Export:
         self, seed: int, posts: int, people: int, channels: int, files: int
     ) -> None:
         self._chance = random.Random(seed)
-        self._posts, self._files = posts, files
+        self._posts = posts
+        self._files = files
         self._users = ["ann", "bob", *(f"user.{number}" for number in range(2, people))]
         self._channels = [
             ("dev" if number % 3 else "ops", f"room-{number // 2}")
@@ -294,7 +285,9 @@ class Export:
         }
 
     def _post_lines(self, posts: int) -> Iterator[dict[str, Any]]:
-        chance, channels, stride = self._chance, self._channels, _coprime(posts)
+        chance = self._chance
+        channels = self._channels
+        stride = _coprime(posts)
         number = 0
         while number < posts:
             index = chance.randrange(len(channels))
@@ -359,7 +352,8 @@ class Export:
             }
 
     def _post(self, at: int, users: list[str]) -> dict[str, Any]:
-        chance, self._written = self._chance, self._written + 1
+        chance = self._chance
+        self._written = self._written + 1
         text = f"{self._written} {' '.join(chance.choices(WORDS, k=chance.randint(1, 14)))}"
         if chance.random() < 0.05:
             text += chance.choice(

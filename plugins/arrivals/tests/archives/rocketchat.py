@@ -58,7 +58,8 @@ class Dump:
     def archive(self, path: Path, is_packed: bool = False, size: int = 100) -> Path:
         """As ``mongodump --archive`` writes it: collections are mixed, in
         pieces of ``size`` documents."""
-        end, parts = b"\xff\xff\xff\xff", [b"\x6d\xe2\x99\x81"]
+        end = b"\xff\xff\xff\xff"
+        parts = [b"\x6d\xe2\x99\x81"]
         parts.append(
             bson.encode(
                 {"concurrent_collections": 4, "version": "0.1", "server_version": "6.0"}
@@ -106,7 +107,8 @@ def _header(name: str, is_end: bool) -> bytes:
 def make(seed: int, messages: int, users: int = 10, rooms: int = 4) -> Dump:
     """A database with ``users`` people, of whom the last three are a bot,
     deactivated and federated."""
-    chance, dump = random.Random(seed), Dump()
+    chance = random.Random(seed)
+    dump = Dump()
     people = [_user(number) for number in range(users)]
     people[-3] |= {"type": "bot", "roles": ["bot"]}
     people[-2]["active"] = False

@@ -16,7 +16,8 @@ from zipfile import ZipFile
 from archives import matrix, rocketchat, zulip
 from archives.slack import BEGIN, ts
 
-ANN, BOB = "U00000000", "U00000001"
+ANN = "U00000000"
+BOB = "U00000001"
 _UTF_8_NAMES = 0x800
 """The flag of a file in a zip file whose name says that it is UTF-8."""
 
@@ -572,7 +573,7 @@ MATTERMOST = (
         "two exports are in one file",
         "what cat a.jsonl b.jsonl makes",
         mattermost(
-            post(1), *(post(2, replies=[_REPLY]), post(1), post(2, replies=[_REPLY]))
+            post(1), post(2, replies=[_REPLY]), post(1), post(2, replies=[_REPLY])
         ),
         3,
         3,

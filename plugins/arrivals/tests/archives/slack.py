@@ -11,17 +11,20 @@ from zipfile import ZIP_DEFLATED, ZipFile
 BEGIN = 1_600_000_000
 """The first second, in September 2020."""
 WORDS = (
-    *(
-        "tea",
-        "order",
-        ":smile:",
-        "ship",
-        "<https://example.org|page>",
-        "&amp;",
-        "late",
-        "*bold*",
-    ),
-    *("~old~", "fix", "`code`", "the", "on", "done"),
+    "tea",
+    "order",
+    ":smile:",
+    "ship",
+    "<https://example.org|page>",
+    "&amp;",
+    "late",
+    "*bold*",
+    "~old~",
+    "fix",
+    "`code`",
+    "the",
+    "on",
+    "done",
 )
 EMOJI = ("+1", "tada", "heart", "wave::skin-tone-3", "party_parrot")
 PNG = bytes.fromhex(
@@ -85,7 +88,8 @@ def people(count: int) -> list[dict[str, Any]]:
 def make(
     seed: int, messages: int, users: int = 12, channels: int = 8, days: int = 20
 ) -> Workspace:
-    chance, made = random.Random(seed), Workspace()
+    chance = random.Random(seed)
+    made = Workspace()
     rows = people(users)
     ids = [row["id"] for row in rows]
     persons = ids[:-2]
@@ -110,9 +114,8 @@ def make(
         row = {"id": id, "created": BEGIN, "members": members}
         folder = id
         if kind != "dms":
-            folder = row["name"] = (
-                f"mpdm-{number}" if kind == "mpims" else f"room-{number}"
-            )
+            folder = f"mpdm-{number}" if kind == "mpims" else f"room-{number}"
+            row["name"] = folder
             about = {"purpose": {"value": f"About {number} &amp; more"}}
             row |= {"creator": members[0], "is_archived": False, **about}
         lists[kind].append(row)
@@ -142,7 +145,8 @@ def make(
         elif chance.random() < 0.3:
             own.append(moment)
         if chance.random() < 0.1:
-            given = message["reactions"] = []
+            given = []
+            message["reactions"] = given
             for name in chance.sample(EMOJI, chance.randint(1, 2)):
                 who = chance.sample(persons, chance.randint(1, 3))
                 given.append({"name": name, "users": who, "count": len(who)})

@@ -63,7 +63,8 @@ def make(
 ) -> Export:
     """An export with ``users`` people; the last three: a bot, deactivated, and
     without consent."""
-    chance, export = random.Random(seed), Export(folder)
+    chance = random.Random(seed)
+    export = Export(folder)
     people = [_user(10 + number, number) for number in range(users)]
     people[-3] |= {"is_bot": True, "bot_type": 1, "full_name": "Builds"}
     people[-2]["is_active"] = False
@@ -143,9 +144,11 @@ def make(
     attachments: list[dict[str, Any]] = []
     last = {(200 + each["id"]): each for each in streams}
     for start in range(0, messages, 1000):
-        rows, flags = [], []
+        rows = []
+        flags = []
         for number in range(start, min(start + 1000, messages)):
-            id, time = 1000 + number, BEGIN + number + 0.25
+            id = 1000 + number
+            time = BEGIN + number + 0.25
             recipient = chance.choice([*last, *last, 301, 302, 110, 111])
             readers = {
                 301: people[:3],

@@ -31,7 +31,9 @@ class Followed:
 
     def __init__(self, folder: Path, address: str, token: str) -> None:
         folder.mkdir()
-        self.site, self._address, self._token = Site(folder), address, folder / "token"
+        self.site = Site(folder)
+        self._address = address
+        self._token = folder / "token"
         self._token.write_text(token, encoding="utf-8")
 
     @contextmanager
@@ -178,7 +180,8 @@ def follow(
 ) -> int:
     """Let people talk in rooms while the server is followed, and while nobody
     follows. Returns how often what was said of ours is there."""
-    dice, first = random.Random(11), next(iter(rooms))
+    dice = random.Random(11)
+    first = next(iter(rooms))
     ann, bob = rooms[first][:2]
     for number in range(3):
         with followed.running():

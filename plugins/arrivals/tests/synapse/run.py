@@ -76,7 +76,8 @@ class Client:
     """The address of a picture."""
 
     def __init__(self, port: int, name: str) -> None:
-        self._base, self.token = f"http://127.0.0.1:{port}/_matrix", ""
+        self._base = f"http://127.0.0.1:{port}/_matrix"
+        self.token = ""
         about = {
             "username": name,
             "password": f"{name} likes tea",
@@ -134,11 +135,9 @@ class Client:
 
     def events(self, room: str) -> list[Any]:
         """The events of a room as clients get them, oldest first."""
-        path, events, begin = (
-            f"client/v3/rooms/{quoted(room)}/messages?dir=f&limit=500",
-            [],
-            "",
-        )
+        path = f"client/v3/rooms/{quoted(room)}/messages?dir=f&limit=500"
+        events = []
+        begin = ""
         while True:
             page = self.call("GET", path + begin)
             events += page["chunk"]
@@ -187,8 +186,10 @@ def talk(
     names = list(rooms)
     for number in range(count):
         room = names[number % len(names)]
-        by, other = dice.choice(rooms[room]), dice.choice(rooms[room])
-        text, kind = f"m{number} tea ü茶\u2028<b>&amp;", number // len(names) % 10
+        by = dice.choice(rooms[room])
+        other = dice.choice(rooms[room])
+        text = f"m{number} tea ü茶\u2028<b>&amp;"
+        kind = number // len(names) % 10
         before = [
             id for id, message in said.messages.items() if message["room"] == room
         ]
@@ -248,7 +249,8 @@ def talk(
                     "m.relates_to": {"rel_type": "m.replace", "event_id": id},
                 }
                 by.say(room, f"* {body}", **content)
-            message["text"], message["edited"] = new["body"], True
+            message["text"] = new["body"]
+            message["edited"] = True
         if kind in (0, 3, 7):
             for person in {by, other}:
                 relation = {"rel_type": "m.annotation", "event_id": id, "key": "👍"}
@@ -379,7 +381,8 @@ def main(top: Path) -> int:
             for each in (bob, cat):
                 each.of(room, "join", {})
             ann.state(room, "m.room.name", {"name": (name := f"tea {version}")})
-            rooms[room], names[room] = [ann, bob, cat], name
+            rooms[room] = [ann, bob, cat]
+            names[room] = name
         direct = ann.room(
             preset="trusted_private_chat", is_direct=True, invite=[bob.id]
         )
@@ -439,11 +442,10 @@ def main(top: Path) -> int:
             room = ann.room(preset=preset, name=name, invite=[bob.id, dan.id])
             for each in (bob, dan):
                 each.of(room, "join", {})
-            live[room], names[room] = [ann, bob], name
-        followed, said_live = (
-            Followed(work / "site", f"http://127.0.0.1:{port}", dan.token),
-            Said(),
-        )
+            live[room] = [ann, bob]
+            names[room] = name
+        followed = Followed(work / "site", f"http://127.0.0.1:{port}", dan.token)
+        said_live = Said()
         clients = {each.id: each for each in people}
         check("ours there", 1, follow(followed, clients, live, said_live, talk))
         element = top / "element"
@@ -471,7 +473,8 @@ def main(top: Path) -> int:
         command += ["--output-directory", str(archive_folder / each.id[1:4])]
         with (work / "export.log").open("wb") as log:
             subprocess.run(command, env=environment, check=True, stdout=log, stderr=log)
-    heard, came = as_read(said_live, clients, names), followed.read()
+    heard = as_read(said_live, clients, names)
+    came = followed.read()
     checks += len(heard)
     wrong += (
         f"{id}: said {heard.get(id)}, followed {came.get(id)}"

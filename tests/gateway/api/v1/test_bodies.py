@@ -12,7 +12,9 @@ from imserver.gateway.protocol.forgiving import values_in
 from tests.gateway.api.api_node import JSON, ApiNode
 from tests.gateway.api.conftest import StartNode
 
-PUSH, SUBSCRIBE, BATCH = "/api/v1/push", "/api/v1/channels/subscribe", "/api/v1/batch"
+PUSH = "/api/v1/push"
+SUBSCRIBE = "/api/v1/channels/subscribe"
+BATCH = "/api/v1/batch"
 CHARACTERS = LimitSettings().push_characters
 
 

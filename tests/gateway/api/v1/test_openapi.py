@@ -115,7 +115,8 @@ def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
     received = {(row.method, row.path): row.need for row in OPERATIONS}
     assert received == {where: row.need for where, row in routed.items()}
     for row in DOCUMENTED:
-        security, need = described(row)["security"], row.need
+        security = described(row)["security"]
+        need = row.need
         assert (security == []) == ("nobody" in need.users), row.path
         keys = (
             [{"key": [] if need is Needs.ANY_KEY else [need.scope]}]

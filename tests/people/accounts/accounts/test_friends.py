@@ -167,7 +167,9 @@ LISTED = "/api/v1/conversations"
 
 def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     first = Harness(config(tmp_path))
-    token, session, app = first.account("201"), first.session("201"), {"app": "201"}
+    token = first.account("201")
+    session = first.session("201")
+    app = {"app": "201"}
     assert first.call("GET", LISTED, None, token, query=app)[0] == 200
     user = accounts_of(first.node.core).tokens.holder(token).account.user
     first.close()

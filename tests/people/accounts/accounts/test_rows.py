@@ -261,8 +261,10 @@ def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(
 
 
 def test_logins_are_listed_and_ended_one_by_one(accounts: AccountStore) -> None:
-    one, two = new(accounts, "1"), new(accounts, "2")
-    phone, pad = Device(2**53 - 1, "phone", 100, 900), Device(7, "平板", 200, 900)
+    one = new(accounts, "1")
+    two = new(accounts, "2")
+    phone = Device(2**53 - 1, "phone", 100, 900)
+    pad = Device(7, "平板", 200, 900)
     for device in (phone, pad):
         accounts.add_device(one.id, 0, device, 10)
     accounts.add_device(two.id, 0, Device(7, "other", 100, 900), 10)
@@ -369,7 +371,8 @@ def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(
 
 
 def test_the_latest_last_sight_counts(accounts: AccountStore) -> None:
-    ann, bob = new(accounts, "1"), new(accounts, "2", "shop")
+    ann = new(accounts, "1")
+    bob = new(accounts, "2", "shop")
     accounts.saw(
         [
             ("gochat", ann.id, 20),
@@ -432,7 +435,8 @@ def guest(
 def test_a_guest_becomes_a_member_once_and_its_logins_end(
     accounts: AccountStore,
 ) -> None:
-    one, member = guest(accounts), new(accounts, "1")
+    one = guest(accounts)
+    member = new(accounts, "1")
     assert [accounts.is_guest("gochat", each) for each in (one.id, member.id, 99)] == [
         True,
         False,
@@ -458,7 +462,8 @@ def test_a_guest_becomes_a_member_once_and_its_logins_end(
 
 
 def test_whoever_gets_a_password_is_no_guest(accounts: AccountStore) -> None:
-    one, other = guest(accounts), guest(accounts)
+    one = guest(accounts)
+    other = guest(accounts)
     assert accounts.set_password(one.id, "", "a hash")
     assert accounts.add_reset(other.id, "", "code", 1, 9)
     assert accounts.use_reset("gochat", "code", 2, "a hash")
@@ -468,12 +473,10 @@ def test_whoever_gets_a_password_is_no_guest(accounts: AccountStore) -> None:
 def test_guests_who_were_not_here_for_long_are_found_in_all_apps(
     accounts: AccountStore,
 ) -> None:
-    one, other, here, _ = (
-        guest(accounts),
-        guest(accounts, app="shop"),
-        guest(accounts),
-        new(accounts, "1"),
-    )
+    one = guest(accounts)
+    other = guest(accounts, app="shop")
+    here = guest(accounts)
+    _ = new(accounts, "1")
     accounts.saw([("gochat", here.id, other.created + 5)])
     assert [*accounts.unused_guests(one.created)] == []
     assert [*accounts.unused_guests(other.created + 5)] == [[one, other]]
@@ -506,8 +509,10 @@ def test_an_address_is_confirmed_until_it_changes(accounts: AccountStore) -> Non
 def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
     url: str, open_store: OpenStore
 ) -> None:
-    store, account = open_store(url), Account(0, "shop", "", "Ann")
-    accounts, links = AccountStore(store), LinkStore(store)
+    store = open_store(url)
+    account = Account(0, "shop", "", "Ann")
+    accounts = AccountStore(store)
+    links = LinkStore(store)
     assert accounts.linked("shop", ["github"], ["7"]) is None
     ann = accounts.add_linked(account, "github", "7")
     with pytest.raises(Taken):
@@ -695,7 +700,8 @@ def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) ->
 
 
 def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
-    store, rows = PeopleStore(people), AccountStore(people)
+    store = PeopleStore(people)
+    rows = AccountStore(people)
     ann = rows.by_login("gochat", ("name", "ann"))
     bot = BotStore(people).add(
         Account(0, "gochat", "", "Bot"), ann[0].id, "hash", 10, None
@@ -769,7 +775,8 @@ def test_the_directory_goes_on_where_a_page_has_ended(
             "UPDATE account SET locked_until = 20 WHERE id = %s", (locked.id,)
         )
     )
-    pages, after = [], ("", 0)
+    pages = []
+    after = ("", 0)
     while after is not None:
         page, after = accounts.listed("gochat", after, 2, 10)
         pages.append([each.nickname or each.name for each in page])
