@@ -369,7 +369,10 @@ def _data_attacks(
     (``by_values``) with as many values as it may have. ``build`` makes it of
     the value."""
     for name, make in VALUES.items():
-        allowed_bytes = _allowed_bytes(make) if by_values else _FULL_BODY_BYTES
+        if by_values:
+            allowed_bytes = _allowed_bytes(make)
+        else:
+            allowed_bytes = _FULL_BODY_BYTES
         sizes = {"4 MB": BODY_BYTES, "the most": allowed_bytes}
         for size, most_bytes in sizes.items():
 
@@ -401,7 +404,10 @@ def _data() -> Iterator[Attack]:
             mode="demo",
         )
     for dialect, name in OF_COMMANDS:
-        most_bytes = BODY_BYTES if dialect == "publisher" else _FULL_MESSAGE_BYTES
+        if dialect == "publisher":
+            most_bytes = BODY_BYTES
+        else:
+            most_bytes = _FULL_MESSAGE_BYTES
         for value, make in VALUES.items():
 
             def frames(
@@ -497,9 +503,15 @@ def _commands() -> Iterator[Attack]:
             whole = f"{dialect}: {name}"
             bot = method in BOTS
             account = method in {*GROUPS, *OF_ACCOUNTS} or dialect == "protobuf"
-            mode = "people" if bot or account or dialect == "pusher" else "demo"
+            if bot or account or dialect == "pusher":
+                mode = "people"
+            else:
+                mode = "demo"
             is_gochat = dialect == "centrifuge" and mode == "people"
-            path = "/connection/gochat/websocket" if is_gochat else PATHS[dialect]
+            if is_gochat:
+                path = "/connection/gochat/websocket"
+            else:
+                path = PATHS[dialect]
             build = partial(_command, dialect=dialect, name=name, path=path)
             yield Attack(whole, build, True, mode, account, bot, (dialect, name), whole)
 
@@ -711,11 +723,17 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
     if not wanted.of:
         return Attacker(**vars(target))
     if wanted.mode in ("demo", "keys"):
-        target = replace(target, key=_OPERATOR_KEY) if wanted.mode == "keys" else target
+        if wanted.mode == "keys":
+            target = replace(target, key=_OPERATOR_KEY)
+        else:
+            target = target
         # Reports of one user are limited, and moderators end what a user may
         # do.
         alone = "report" in wanted.of or "/moderation/" in wanted.of
-        user = f"{USER}{time.time_ns()}" if alone else USER
+        if alone:
+            user = f"{USER}{time.time_ns()}"
+        else:
+            user = USER
         attacker = abuse_setup.stranger(
             target, any(word in wanted.of.lower() for word in _HISTORY), user
         )
@@ -762,11 +780,10 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     wanted = ATTACKS.get(name) or generator.state["attacks"][name]
     target = _attacker(generator, wanted)
     data = wanted.build(target)
-    address = (
-        (target.ws_host, target.ws_port)
-        if wanted.ws
-        else (target.http_host, target.http_port)
-    )
+    if wanted.ws:
+        address = (target.ws_host, target.ws_port)
+    else:
+        address = (target.http_host, target.http_port)
     bystander = AttackConnection(
         generator.loop, (target.ws_host, target.ws_port), _bystander(target)
     )
@@ -784,17 +801,19 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
         attacker = AttackConnection(
             generator.loop, address, data, then, MOST_READ_BYTES
         )
-        first = (
-            FIRST_ANSWER_SECONDS
-            if wanted.of and wanted.of not in SILENT
-            else SILENCE_SECONDS
-        )
+        if wanted.of and wanted.of not in SILENT:
+            first = FIRST_ANSWER_SECONDS
+        else:
+            first = SILENCE_SECONDS
         until = begin + FIRST_ANSWER_SECONDS
         heard = begin
         calm_at = 0
         while (now := probe.turn()) < until:
             if attacker.heard_at > heard:
-                until = until if calm_at else attacker.heard_at + MOST_SECONDS
+                if calm_at:
+                    until = until
+                else:
+                    until = attacker.heard_at + MOST_SECONDS
                 heard = attacker.heard_at
                 calm_at = probe.http.answered + CALM_PROBES
             over = (
@@ -833,7 +852,9 @@ def _pusher_frames(name: str, first: bytes) -> bytes:
     """The frames of a client of the pusher dialect, after the server has named
     its connection."""
     found = re.search(rb"(\d+\.\d+)", first.partition(b"\r\n\r\n")[2])
-    return frames_of("pusher", name, {"socket_id": found[1].decode()}) if found else b""
+    if found:
+        return frames_of("pusher", name, {"socket_id": found[1].decode()})
+    return b""
 
 
 def _counted(wanted: Attack, answer: bytes) -> dict[str, int]:
@@ -842,7 +863,10 @@ def _counted(wanted: Attack, answer: bytes) -> dict[str, int]:
     dialect, command = wanted.command
     if not dialect:
         return http_answers(answer)
-    number = PROTOBUF[command][0] if dialect == "protobuf" else 0
+    if dialect == "protobuf":
+        number = PROTOBUF[command][0]
+    else:
+        number = 0
     return command_answers(dialect, command, answer, number)
 
 
@@ -947,7 +971,9 @@ def _attack_once(
 
 
 def _most_mb(name: str) -> int:
-    return MOST_HASH_MB if any(word in name for word in HASHES) else MOST_GROWTH_MB
+    if any(word in name for word in HASHES):
+        return MOST_HASH_MB
+    return MOST_GROWTH_MB
 
 
 def unproved_in(rows: Iterable[Json]) -> list[str]:

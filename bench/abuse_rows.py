@@ -406,7 +406,10 @@ def data_frames(dialect: str, name: str, user: str, data: bytes) -> bytes:
         return client_frame(_compact(login)) + client_frame(command)
     kind, _, method = name.partition(" ")
     connect: Json = {"id": 1, "connect": {}}
-    content = {"method": method, "data": body} if method else body
+    if method:
+        content = {"method": method, "data": body}
+    else:
+        content = body
     return client_frame(_compact(connect)) + client_frame(
         with_data({"id": 3, kind: content}, data)
     )
@@ -417,11 +420,9 @@ def _filled_in(data: object, known: Mapping[str, Any]) -> object:
     if isinstance(data, list):
         return [_filled_in(each, known) for each in data]
     if not isinstance(data, dict):
-        return (
-            known.get(data[1:], 1)
-            if isinstance(data, str) and data.startswith("$")
-            else data
-        )
+        if isinstance(data, str) and data.startswith("$"):
+            return known.get(data[1:], 1)
+        return data
     return {
         name: _filled_in(value, known)
         if str(value).startswith("$") or name not in known
@@ -620,12 +621,14 @@ def operation_requests(
 def special(name: str, known: Mapping[str, Any]) -> Json:
     """Fields of one operation that differ from those of the others."""
     path = name.partition("/api/v1/")[2]
-    upload = {"id": known["upload"]} if "upload" in known else {}
-    spare = (
-        {"app": known["spare_app"], "confirm": known["spare_app"]}
-        if "spare_app" in known
-        else {}
-    )
+    if "upload" in known:
+        upload = {"id": known["upload"]}
+    else:
+        upload = {}
+    if "spare_app" in known:
+        spare = {"app": known["spare_app"], "confirm": known["spare_app"]}
+    else:
+        spare = {}
     new = {"app": f"new{time.time_ns()}"}
     ask = {"id": known["ask"]} if "ask" in known else {}
     messages = {"messages": [known["id"]]}
@@ -674,11 +677,10 @@ def _requests(
             str(known.get(each["name"], each.get("example", 1))),
         )
     # Of those about messages, the app is no part of the example.
-    app = (
-        {"app": known["app"]}
-        if path.startswith(("/api/v1/moderation/", "/api/v1/reports/"))
-        else {}
-    )
+    if path.startswith(("/api/v1/moderation/", "/api/v1/reports/")):
+        app = {"app": known["app"]}
+    else:
+        app = {}
     query = app if method == "GET" else {}
     query |= {
         each["name"]: known.get(each["name"], each["example"])

@@ -46,11 +46,9 @@ def kernel_bytes_of_one(before: int, after: int, connections: int) -> float | No
     """What the kernel takes for a connection, by all its memory for structures
     before and after; None: other programs have changed it too much."""
     bytes_of_one = (after - before) / 2 / connections  # both ends are here
-    return (
-        bytes_of_one
-        if LEAST_KERNEL_BYTES <= bytes_of_one <= MOST_KERNEL_BYTES
-        else None
-    )
+    if LEAST_KERNEL_BYTES <= bytes_of_one <= MOST_KERNEL_BYTES:
+        return bytes_of_one
+    return None
 
 
 def capacity(context: RunContext, options: CapacityOptions) -> Figures:

@@ -330,9 +330,10 @@ class ChaosRun:
         """Each fault that was played."""
         self.skipped: list[str] = []
         """The names of faults that are not possible here."""
-        self.file = (
-            Path(options.history) if options.history else folder / "history.jsonl"
-        )
+        if options.history:
+            self.file = Path(options.history)
+        else:
+            self.file = folder / "history.jsonl"
         """The history of the clients; at the end also that of this process."""
         self.own_file = folder / "own.jsonl"
         self.history = History(self.own_file, FIRST_OF_DRIVER)
@@ -407,7 +408,9 @@ class ChaosRun:
             "history": str(self.file.resolve()),
         }
         locks = {"locks": self._has_locks(), "pushes": not self.options.alone}
-        return facts if self.options.channels else facts | locks
+        if self.options.channels:
+            return facts
+        return facts | locks
 
     def _has_locks(self) -> bool:
         """Whether sessions that refuse others exclude each other at any time.
@@ -478,15 +481,17 @@ class ChaosRun:
 
 def run(context: RunContext, options: ChaosOptions) -> Figures:
     """Break nodes, network and disk under a chat, and judge it."""
-    folder = (
-        Path(options.folder)
-        if options.folder
-        else Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
-    )
+    if options.folder:
+        folder = Path(options.folder)
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     # a database server that runs as the user nobody loads its library from here
     folder.chmod(0o755)
-    where = "one node, no Redis" if options.alone else f"{options.nodes} nodes"
+    if options.alone:
+        where = "one node, no Redis"
+    else:
+        where = f"{options.nodes} nodes"
     title = f"chaos for {options.minutes:g} minutes, {where}, {options.database}"
     if options.power:
         title = f"{options.power} power cuts, {options.database}"

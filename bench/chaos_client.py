@@ -247,7 +247,10 @@ class Client:
             self.dialect.in_order and bool(window) and 0 < window[0][1][1] <= now
         )
         for mark, (message, due) in window:
-            late = all_again if self.dialect.in_order else 0 < due <= now
+            if self.dialect.in_order:
+                late = all_again
+            else:
+                late = 0 < due <= now
             if self.phase >= BEHIND and (late or not due):
                 self.counts.resends += due > 0
                 self.waiting[mark] = (message, now + RESEND_SECONDS)
@@ -429,7 +432,10 @@ class Client:
             else:
                 self.reader.take(entry)
         if page.more:
-            last = page.entries[-1].id if page.entries else self.reader.cursor
+            if page.entries:
+                last = page.entries[-1].id
+            else:
+                last = self.reader.cursor
             self._write(self.dialect.sync(last), now)
         else:
             self.phase = LIVE

@@ -407,7 +407,10 @@ class Askers:
                     (name,) = chance.choices(
                         [*acts], [each.share for each in acts.values()]
                     )
-                    operation = _answer(turn) if name == "answer" else acts[name]
+                    if name == "answer":
+                        operation = _answer(turn)
+                    else:
+                        operation = acts[name]
                     self._ask(f"asker {number + 1}", target, operation)
 
     def _ask(self, client: str, target: Target, operation: Operation) -> bool:
@@ -422,11 +425,10 @@ class Askers:
         path = f"/api/v1{operation.path}"
         body = operation.body
         with suppress(BenchError, LookupError):
-            answer = (
-                fetch(target, path)
-                if body is None
-                else post(target, path, {"app": APP, **body})
-            )
+            if body is None:
+                answer = fetch(target, path)
+            else:
+                answer = post(target, path, {"app": APP, **body})
             more = operation.read(answer)
             for number in numbers:
                 self.history.answered(number, **more)

@@ -115,10 +115,14 @@ class ChatTally:
             self.unexpected += 1
             return []
         for kind, _code, data in found:
-            message = (
-                pb.PushMsg.FromString(data).msg if kind == CT_MESSAGE else pb.Message()
-            )
-            ack = pb.ACKMsg.FromString(data) if kind == CT_ACK else pb.ACKMsg()
+            if kind == CT_MESSAGE:
+                message = pb.PushMsg.FromString(data).msg
+            else:
+                message = pb.Message()
+            if kind == CT_ACK:
+                ack = pb.ACKMsg.FromString(data)
+            else:
+                ack = pb.ACKMsg()
             if message.content.startswith(self._tag):
                 text = message.content[len(self._tag) :]
                 stamp = int(text[NUMBER_DIGITS : NUMBER_DIGITS + STAMP_DIGITS])
@@ -199,11 +203,10 @@ def chat(
     tally = ChatTally(generator.connections, tag, shared=bool(group))
     accounts = generator.state["accounts"]
     conns = tally.receivers
-    partner = (
-        {}
-        if group
-        else {conn.number: conns[at ^ 1].number for at, conn in enumerate(conns)}
-    )
+    if group:
+        partner = {}
+    else:
+        partner = {conn.number: conns[at ^ 1].number for at, conn in enumerate(conns)}
     sent = unsent = 0
 
     def send(conn: Connection) -> None:
@@ -284,7 +287,9 @@ class ChatOptions:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"IMSERVER_STORAGE_URL": self.database} if self.database else {}
+        if self.database:
+            return {"IMSERVER_STORAGE_URL": self.database}
+        return {}
 
 
 def run(context: RunContext, options: ChatOptions) -> Figures:
@@ -301,9 +306,10 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
         context.pids = nodes.pids
         context.folder = nodes.folder
         context.target = ends[0]
-    online = (
-        options.members - options.members % 2 if options.single else options.members
-    )
+    if options.single:
+        online = options.members - options.members % 2
+    else:
+        online = options.members
     (worker,) = context.start_workers(1)
     how: Json = {
         "count": options.members,

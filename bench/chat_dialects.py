@@ -60,11 +60,9 @@ def text_of(mark: int, padding: str = "") -> str:
 def read_mark(text: str) -> int:
     """The mark in a text; 0 if there is none."""
     sender, number, *_rest = (*text.split(":", 2), "", "")
-    return (
-        mark_of(int(sender), int(number))
-        if sender.isdecimal() and number.isdecimal()
-        else 0
-    )
+    if sender.isdecimal() and number.isdecimal():
+        return mark_of(int(sender), int(number))
+    return 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,9 @@ class CmdDialect:
         return request_frame("send", str(message.mark), data)
 
     def ack(self, cursor: int) -> bytes:
-        return request_frame("ack", "a", {"id": cursor}) if self.acks else b""
+        if self.acks:
+            return request_frame("ack", "a", {"id": cursor})
+        return b""
 
     def read(self, payload: bytes) -> list[ServerEvent]:
         body = json.loads(payload)
@@ -260,7 +260,9 @@ class ProtobufDialect:
 
     def ack(self, cursor: int) -> bytes:
         data = pb.ACKMsg(type=_PUSHED, seq=cursor).SerializeToString()
-        return input_frame(CT_ACK, data) if self.acks else b""
+        if self.acks:
+            return input_frame(CT_ACK, data)
+        return b""
 
     def read(self, payload: bytes) -> list[ServerEvent]:
         try:

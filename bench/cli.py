@@ -102,7 +102,10 @@ def add(name: str) -> None:
         found = whole if name in SUITES else reports[0]
         finish(found, as_json, show, good and all(bar["met"] for bar in bars))
 
-    command.__doc__ = scenario.text if scenario else "Measure all that has a bar."
+    if scenario:
+        command.__doc__ = scenario.text
+    else:
+        command.__doc__ = "Measure all that has a bar."
     options = [
         _option(entry)
         for entry in (*(fields(scenario.options) if scenario else ()), *server)
@@ -122,7 +125,9 @@ def rows_of(name: str, values: Json) -> tuple[Row, ...]:
         return suite
     command = f"{name} --{option} {values[option]}"
     only = tuple(row for row in suite if row.command == command)
-    return suite if not values.pop(option) else only or (Row("", command),)
+    if not values.pop(option):
+        return suite
+    return only or (Row("", command),)
 
 
 @bench.command(

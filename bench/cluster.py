@@ -126,7 +126,10 @@ class ClusterRun:
         """
         options = self.options
         context = self.context
-        count = options.receivers if how.kind == "channel" else options.users
+        if how.kind == "channel":
+            count = options.receivers
+        else:
+            count = options.users
         worker = self.open(
             count, end, dialect="cmd-cursor" if how.kind == "stored" else "cmd"
         )

@@ -272,7 +272,10 @@ class ConnectionSet:
         for opcode, start, stop in found:
             payload = data[start:stop]
             answer = self._opener.answer
-            login = payload.startswith(answer) if answer else LOGIN_ANSWER in payload
+            if answer:
+                login = payload.startswith(answer)
+            else:
+                login = LOGIN_ANSWER in payload
             if opcode == CLOSE or (
                 login and not answer and b'"code":200' not in payload
             ):

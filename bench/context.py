@@ -113,7 +113,9 @@ class Cores:
         """Return the first core for the server, the others for the generators;
         on a single core no bounds."""
         first, *others = sorted(os.sched_getaffinity(0))
-        return cls((first,), tuple(others)) if others else cls()
+        if others:
+            return cls((first,), tuple(others))
+        return cls()
 
 
 def shares(parts: Sequence[T], count: int, first: int = 0) -> list[tuple[T, int, int]]:

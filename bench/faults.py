@@ -186,19 +186,27 @@ class System:
         """Kind of server, with the number of a node → its clock."""
         is_recorded = options.power > 0
         engine = options.database
-        self.library = None if is_recorded else compiled(STALL_SOURCE, folder)
+        if is_recorded:
+            self.library = None
+        else:
+            self.library = compiled(STALL_SOURCE, folder)
         clocks = [
             fault.name for fault in FAULTS.values() if fault.what.endswith("clock")
         ]
         sets_clocks = any(name in options.faults for name in clocks)
         sets_clocks |= not (options.faults or engine == "sqlite")
-        self.clock_library = (
-            _clock_library() if sets_clocks and not is_recorded else None
-        )
-        stalling = (
-            {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
-        )
-        self.redis = None if options.alone else self._start(RedisProcess())
+        if sets_clocks and not is_recorded:
+            self.clock_library = _clock_library()
+        else:
+            self.clock_library = None
+        if self.library is None:
+            stalling = {}
+        else:
+            stalling = {"SLOW_FSYNC_FILE": str(self.disk.path)}
+        if options.alone:
+            self.redis = None
+        else:
+            self.redis = self._start(RedisProcess())
         self.database: DatabaseProcess | None = None
         if engine in ENGINES:
             self.database = ENGINES[engine](
@@ -221,11 +229,15 @@ class System:
         }
         """Kind → the network of each node."""
         self.nodes: list[NodeProcess] = []
-        environment = stalling if self.embedded else {"IMSERVER_STORAGE_URL": engine}
+        if self.embedded:
+            environment = stalling
+        else:
+            environment = {"IMSERVER_STORAGE_URL": engine}
         self.config = folder / "config.yaml"
-        webhook_setting = (
-            "" if self.receiver is None else _WEBHOOK.format(self.receiver.url)
-        )
+        if self.receiver is None:
+            webhook_setting = ""
+        else:
+            webhook_setting = _WEBHOOK.format(self.receiver.url)
         self.config.write_text(config.format(webhook_setting), encoding="utf-8")
         for number in range(1 if options.alone else options.nodes):
             self._add_node(number, environment)
@@ -284,11 +296,9 @@ class System:
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "NO_FAKE_STAT": "1",
             }
-        return (
-            {"LD_PRELOAD": ":".join(map(str, libraries)), **settings}
-            if libraries
-            else {}
-        )
+        if libraries:
+            return {"LD_PRELOAD": ":".join(map(str, libraries)), **settings}
+        return {}
 
     def _link(self, kind: str, address: str, url: str, port: int) -> str:
         """Make a network of this kind that leads from an address to a port;
@@ -358,7 +368,9 @@ def _clock_library() -> Path | None:
         return None
     command = [program, "-m", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
-    return Path(done.stdout.strip()) if done.stdout.strip() else None
+    if done.stdout.strip():
+        return Path(done.stdout.strip())
+    return None
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,9 @@ def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
     if found < 0:
         raise BenchError("an HTTP answer has no length")
     stop = end + 4 + int(head[found + 17 : head.index(b"\r\n", found + 2)])
-    return (status, data[end + 4 : stop], stop) if stop <= len(data) else None
+    if stop <= len(data):
+        return (status, data[end + 4 : stop], stop)
+    return None
 
 
 def fetch(

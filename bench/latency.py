@@ -50,7 +50,10 @@ class Latency:
         for step in sorted(self.buckets):
             seen += self.buckets[step]
             if seen >= wanted:
-                most = (step + 1) * self.step_us if step < STEPS else self.max_us
+                if step < STEPS:
+                    most = (step + 1) * self.step_us
+                else:
+                    most = self.max_us
                 return min(most, self.max_us) / 1000
         return None
 

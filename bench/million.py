@@ -126,7 +126,10 @@ def count_anew(generator: Generator, tag: str, every: bool) -> Json:
     users."""
     tally = Tally(generator.connections, tag, every=every)
     generator.state["tally"] = tally
-    tally.latency = tally.latency if every else Latency(SPREAD_STEP_US)
+    if every:
+        tally.latency = tally.latency
+    else:
+        tally.latency = Latency(SPREAD_STEP_US)
     return {}
 
 
@@ -208,7 +211,9 @@ def push_to_all(generator: Generator, tag: str) -> Json:
 def room() -> int:
     """Return the number of connections that one process has files for."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return min(max(files - SPARE_FILES, 100), 60_000) if files > 0 else 60_000
+    if files > 0:
+        return min(max(files - SPARE_FILES, 100), 60_000)
+    return 60_000
 
 
 def check_machine(options: MillionOptions) -> None:
@@ -302,7 +307,10 @@ class MillionRun:
         }
 
     def log_in(self) -> None:
-        before = redis_facts(self.redis_url) if self.redis_url else None
+        if self.redis_url:
+            before = redis_facts(self.redis_url)
+        else:
+            before = None
         parts = shares(self.users, self.options.connections)
         with self.context.measured() as span:
             answers = self.work(

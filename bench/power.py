@@ -172,7 +172,10 @@ class Disk:
         """The next call was made."""
         kind = record.kind
         if kind in (WRITE, TRUNCATE, EXTEND):
-            change = record._replace(kind=WRITE, data=b"") if kind == EXTEND else record
+            if kind == EXTEND:
+                change = record._replace(kind=WRITE, data=b"")
+            else:
+                change = record
             self._contents[self._file(record.inode)].pending.append(change)
         elif kind in (SYNC_BEGIN, FOLDER_BEGIN):
             self._begins[record.number] = record.position, record.data.decode()
@@ -409,7 +412,9 @@ def sends_in(history: Path) -> list[Json]:
 def text_in(body: bytes) -> str | None:
     """The text by which a history names a message; None: the body has none."""
     found = MARK.search(body)
-    return None if found is None else text_of(mark_of(int(found[1]), int(found[2])))
+    if found is None:
+        return None
+    return text_of(mark_of(int(found[1]), int(found[2])))
 
 
 def cut_all(disk: Disk, recording: Path, history: Path, cuts: int, seed: int) -> Cuts:

@@ -100,7 +100,10 @@ class Tally:
     def take(self, conn: Connection, end: int) -> None:
         self.reads += 1
         layout = self.layout
-        count = self._equal(layout, end) if layout is not None else 0
+        if layout is not None:
+            count = self._equal(layout, end)
+        else:
+            count = 0
         if layout is None or not count:
             self._scan(conn, end)
             return
@@ -113,7 +116,10 @@ class Tally:
         conn.frames += count
         self.last_ns = time.monotonic_ns()
         now_us = self.last_ns // 1000
-        timed = length if count > TIMED_FRAMES and not self.every else whole
+        if count > TIMED_FRAMES and not self.every:
+            timed = length
+        else:
+            timed = whole
         for at in range(layout.stamp_at, timed, length):
             self.latency.add(
                 (now_us - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP
@@ -184,9 +190,15 @@ class Tally:
         wanted = len(accepted)
         witness = self.witness
         lost = doubled = other_order = received = 0
-        seen = set(witness.numbers or ()) if witness else set()
+        if witness:
+            seen = set(witness.numbers or ())
+        else:
+            seen = set()
         witness_lost = len(accepted - seen)
-        witness_doubled = witness.frames - len(seen & accepted) if witness else 0
+        if witness:
+            witness_doubled = witness.frames - len(seen & accepted)
+        else:
+            witness_doubled = 0
         for conn in self.receivers:
             received += conn.frames
             if (
@@ -400,9 +412,10 @@ class Messages:
             (kind.item if self.bulk else kind.body) % {**fixed, b"user": user.encode()}
             for user in users
         ]
-        self._templates = (
-            bodies if self.bulk else [self._request(body) for body in bodies]
-        )
+        if self.bulk:
+            self._templates = bodies
+        else:
+            self._templates = [self._request(body) for body in bodies]
 
     def _request(self, body: bytes) -> bytes:
         """Return the request, or the frame, with a body that has placeholders
@@ -517,7 +530,10 @@ def send_and_receive(
     how = Sending(**sending)
     to_all = KINDS[how.kind].to_all
     tally = Tally(generator.connections, tag, every=not to_all)
-    users = [SENDER] if to_all else [user_name(conn.number) for conn in tally.receivers]
+    if to_all:
+        users = [SENDER]
+    else:
+        users = [user_name(conn.number) for conn in tally.receivers]
     run = Messages(generator, tag, how, users)
     each = len(tally.receivers) if to_all else 1
     begin = time.monotonic()
@@ -664,13 +680,12 @@ def measure(
             "deliveries", whole.received, answer["seconds"], flat_out=flat_out
         )
     else:
-        unit = (
-            "publishes"
-            if how.kind == "publish"
-            else "targets"
-            if how.bulk
-            else "requests"
-        )
+        if how.kind == "publish":
+            unit = "publishes"
+        elif how.bulk:
+            unit = "targets"
+        else:
+            unit = "requests"
         seconds = answer["sending_seconds"]
         during = answer["during"]
         figures |= span.rate(unit, pushed, seconds, during=during, flat_out=flat_out)

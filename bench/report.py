@@ -77,15 +77,15 @@ def show(report: Json) -> None:
     rows = []
     for name, value in report["figures"].items():
         values = [run[name] for run in report["each"] if run.get(name) is not None]
-        ends = (
-            [shown(name, end(values)) if values else "–" for end in (min, max)]
-            if many
-            else []
-        )
+        if many:
+            ends = [shown(name, end(values)) if values else "–" for end in (min, max)]
+        else:
+            ends = []
         rows.append((figure(name).label, shown(name, value), *ends))
-    columns = (
-        f"figure|>median of {report['runs']}|>from|>to" if many else "figure|>value"
-    )
+    if many:
+        columns = f"figure|>median of {report['runs']}|>from|>to"
+    else:
+        columns = "figure|>value"
     show_table(report.get("title") or report["command"], columns, rows)
     print(origin_line(report))
     if report.get("attacks"):
@@ -139,8 +139,16 @@ def show_versus(rows: Iterable[Json]) -> None:
 def _versus_cells(row: Json) -> list[str]:
     name = row["figure"]
     pairs = " ".join(f"{each:.2f}" for each in row["ratios"])
-    good = "NO" if row["over"] else "yes" if row["cost"] else ""
-    ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
+    if row["over"]:
+        good = "NO"
+    elif row["cost"]:
+        good = "yes"
+    else:
+        good = ""
+    if row["ratio"] is None:
+        ratio = "–"
+    else:
+        ratio = f"{row['ratio']:.3f}"
     return [
         figure(name).label,
         shown(name, row["ours"]),

@@ -312,7 +312,10 @@ def play(
     extra: Json = {}
     processes = 0
     for number in range(runs):
-        run = f", run {number + 1} of {runs}" if runs > 1 else ""
+        if runs > 1:
+            run = f", run {number + 1} of {runs}"
+        else:
+            run = ""
         pool = WorkerPool()
         try:
             context = make_context(
@@ -425,7 +428,10 @@ def perform(
     with its ``title``."""
     reports = []
     for number, row in enumerate(rows, 1):
-        title = f"{number}/{len(rows)} {row.title}" if len(rows) > 1 else row.title
+        if len(rows) > 1:
+            title = f"{number}/{len(rows)} {row.title}"
+        else:
+            title = row.title
         options = replace(options_of(row), **given)
         report = play(SCENARIOS[row.command.split()[0]], options, choice, runs, title)
         reports.append({"title": row.title, **report})
@@ -521,7 +527,10 @@ def compare(
 
 def _row(title: str, command: str, name: str, each: list[tuple[float, float]]) -> Json:
     ratios = [ours / theirs for ours, theirs in each if theirs]
-    ratio = statistics.median(ratios) if ratios else None
+    if ratios:
+        ratio = statistics.median(ratios)
+    else:
+        ratio = None
     ours, theirs = (statistics.median(values) for values in zip(*each, strict=True))
     lost = name in FAULTS and ours > theirs
     return {

@@ -73,7 +73,10 @@ def found_program(
         str(each)
         for each in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     ]
-    spec = importlib.util.find_spec(package) if package else None
+    if package:
+        spec = importlib.util.find_spec(package)
+    else:
+        spec = None
     folders += [
         str(Path(each, folder))
         for each in (spec.submodule_search_locations or () if spec else ())
@@ -255,7 +258,10 @@ class NodeProcess(ServerProcess):
         cores: Sequence[int] = (),
     ) -> None:
         super().__init__({}, folder, cores)
-        file = os.devnull if log == "null" else str(self.folder / "server.log")
+        if log == "null":
+            file = os.devnull
+        else:
+            file = str(self.folder / "server.log")
         self.environment = {"IMSERVER_APP_LOG_FILE": file, **(environment or {})}
         if tree := os.environ.get(SERVER_TREE):
             self.working_directory = tree
@@ -606,7 +612,10 @@ class Worker:
         command gets for its work.
         """
         self.deadline = time.monotonic() + parameters.get("seconds", 0) + limit_seconds
-        name = do if isinstance(do, str) else f"{do.__module__}.{do.__qualname__}"
+        if isinstance(do, str):
+            name = do
+        else:
+            name = f"{do.__module__}.{do.__qualname__}"
         self._write(json.dumps({"do": name, **parameters}).encode())
 
     def stop(self) -> None:

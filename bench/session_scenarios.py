@@ -118,7 +118,9 @@ class IdleOptions:
     @property
     def environment(self) -> dict[str, str]:
         seconds = str(self.ping_seconds)
-        return {"IMSERVER_WEBSOCKET_PING_SECONDS": seconds} if self.ping_seconds else {}
+        if self.ping_seconds:
+            return {"IMSERVER_WEBSOCKET_PING_SECONDS": seconds}
+        return {}
 
 
 def attend(generator: Generator, seconds: float) -> Json:

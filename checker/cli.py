@@ -116,4 +116,6 @@ def _as_text(name: str, history: History, findings: list[Finding]) -> str:
 
 
 def _lines(finding: Finding) -> str:
-    return f" (lines {', '.join(map(str, finding.lines))})" if finding.lines else ""
+    if finding.lines:
+        return f" (lines {', '.join(map(str, finding.lines))})"
+    return ""

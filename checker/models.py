@@ -54,7 +54,10 @@ def _lock(state: State, operation: Operation) -> State:
 def _once(state: State, operation: Operation) -> State:
     """``decide value`` → ``value``: the first value, for all who ask. An answer
     that is given once."""
-    first = operation.arguments["value"] if state is None else state
+    if state is None:
+        first = operation.arguments["value"]
+    else:
+        first = state
     return _answers(operation, "value", first, first)
 
 
@@ -67,7 +70,9 @@ def _text(state: State, operation: Operation) -> State:
     if operation.name == "remove":
         return ()
     if state == ():
-        return state if operation.outcome != "ok" else IMPOSSIBLE
+        if operation.outcome != "ok":
+            return state
+        return IMPOSSIBLE
     return (operation.arguments["value"],)
 
 
@@ -101,7 +106,9 @@ def _mailbox(state: State, operation: Operation) -> State:
         return _answers(operation, "value", position, state)
     if operation.name == "claim":
         is_next = operation.outcome == "ok" and operation.answer["after"] == position
-        return (position, operation.answer["token"], last) if is_next else IMPOSSIBLE
+        if is_next:
+            return (position, operation.answer["token"], last)
+        return IMPOSSIBLE
     given = operation.arguments["token"]
     if operation.name == "settle" and given == last and operation.outcome == "ok":
         return state
@@ -114,11 +121,9 @@ def _mailbox(state: State, operation: Operation) -> State:
 
 def _answers(operation: Operation, name: str, value: object, state: State) -> State:
     """The state if the answer is this value, or unknown; else IMPOSSIBLE."""
-    return (
-        state
-        if operation.outcome != "ok" or operation.answer[name] == value
-        else IMPOSSIBLE
-    )
+    if operation.outcome != "ok" or operation.answer[name] == value:
+        return state
+    return IMPOSSIBLE
 
 
 MODELS: Final[dict[str, tuple[State, Step]]] = {

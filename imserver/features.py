@@ -27,7 +27,9 @@ class _Moved(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         _, part, *names = (*fullname.split("."), "")
         is_old = part == "features" and names and names[0] in _HOMES
-        return ModuleSpec(fullname, self) if is_old else None
+        if is_old:
+            return ModuleSpec(fullname, self)
+        return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         _, _, name, *rest = spec.name.split(".")

@@ -127,7 +127,10 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     limit = unread_body_limit(node.servers.api, method, path, headers, client)
     stream = environ["wsgi.input"]
     try:
-        body = None if int(length) > limit else _read_body(stream, limit)
+        if int(length) > limit:
+            body = None
+        else:
+            body = _read_body(stream, limit)
     except TimeoutError:
         refusal = _refuse(Problems.TIMEOUT)
     # the client has disconnected, or its chunks are invalid

@@ -171,7 +171,9 @@ class Accounts:
         )
         if answer.get("pending"):
             return None
-        return str(answer["linked"]) if "linked" in answer else _session(answer)
+        if "linked" in answer:
+            return str(answer["linked"])
+        return _session(answer)
 
     def oauth_login(
         self,

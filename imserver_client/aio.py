@@ -117,7 +117,10 @@ class AsyncSession(SessionShell[T]):
         """Return the next event; see :meth:`imserver_client.Client.receive`. A
         cancelled call loses none."""
         core = self._core
-        deadline = inf if timeout_seconds is None else monotonic() + timeout_seconds
+        if timeout_seconds is None:
+            deadline = inf
+        else:
+            deadline = monotonic() + timeout_seconds
         while (event := core.take()) is None:
             core.raise_if_over()
             if not await self._wait(
@@ -262,7 +265,10 @@ class AsyncSession(SessionShell[T]):
             self._connection = connection
             try:
                 try:
-                    token = self._token() if callable(self._token) else self._token
+                    if callable(self._token):
+                        token = self._token()
+                    else:
+                        token = self._token
                     if inspect.isawaitable(token):
                         token = await token
                 except Exception as error:

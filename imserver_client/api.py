@@ -137,7 +137,9 @@ def _publication(
         tags=tags,
     )
     del given["app"]
-    return given if with_history else given | {"with_history": False}
+    if with_history:
+        return given
+    return given | {"with_history": False}
 
 
 def _without_user(body: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +204,9 @@ class Api:
             body = None
         path = path.removeprefix("/").removeprefix(PREFIX[1:])
         answer = self._request(method, path, query, body, None)
-        return decode_answer(answer, object) if answer else None
+        if answer:
+            return decode_answer(answer, object)
+        return None
 
     # --- pushes ---------------------------------------------------------------
 

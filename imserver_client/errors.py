@@ -205,7 +205,9 @@ def may_reconnect(code: int) -> bool:
     """Return whether a client may reconnect after this close code; 4500 to 4999
     say no."""
     row = CLOSE_CODES.get(code)
-    return row.temporary if row is not None else not 4500 <= code <= 4999
+    if row is not None:
+        return row.temporary
+    return not 4500 <= code <= 4999
 
 
 class ClientError(Exception):
@@ -277,7 +279,10 @@ class CommandRefused(ClientError):
         reason: str | None = None,
         refused: str | None = None,
     ) -> None:
-        row = _row(REPLY_CODES, code, text) if reason is None else _REJECTED
+        if reason is None:
+            row = _row(REPLY_CODES, code, text)
+        else:
+            row = _REJECTED
         why = reason or refused
         super().__init__(
             f"{cmd} refused: {code} {row.text}" + (f": {why}" if why else "")
@@ -311,7 +316,10 @@ class RequestRefused(ClientError):
         retry_after_seconds: float = 0.0,
         request: str = "",
     ) -> None:
-        reason = f"{code}: {message}" if status == 0 else f"{status} {code}: {message}"
+        if status == 0:
+            reason = f"{code}: {message}"
+        else:
+            reason = f"{status} {code}: {message}"
         super().__init__(reason + (f" ({request})" if request else ""))
         self.request = request
         self.status = status
@@ -320,12 +328,14 @@ class RequestRefused(ClientError):
         self.temporary = temporary
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
-        default = (
-            _LATER
-            if temporary
-            else "Correct the request; docs/guides/README.md describes all routes."
-        )
-        self.remedy = PROBLEM_CODES[code].remedy if code in PROBLEM_CODES else default
+        if temporary:
+            default = _LATER
+        else:
+            default = "Correct the request; docs/guides/README.md describes all routes."
+        if code in PROBLEM_CODES:
+            self.remedy = PROBLEM_CODES[code].remedy
+        else:
+            self.remedy = default
 
 
 def _row(table: dict[int | str, ErrorRow], code: int, text: str) -> ErrorRow:

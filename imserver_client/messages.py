@@ -167,7 +167,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     @property
     def ask(self) -> Ask | None:
         """What makes a message a question; None: it is none."""
-        return _converted(self.meta.get("ask"), Ask) if self.kind == "message" else None
+        if self.kind == "message":
+            return _converted(self.meta.get("ask"), Ask)
+        return None
 
     @classmethod
     def of(cls, data: Any) -> Self | None:

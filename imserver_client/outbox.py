@@ -170,7 +170,9 @@ class OutboxTable:
     ) -> list[Any]:
         try:
             cursor = self._connection.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
+            if cursor.description:
+                return cursor.fetchall()
+            return []
         except psycopg.Error as error:
             raise _unavailable(error) from None
 

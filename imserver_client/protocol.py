@@ -112,7 +112,9 @@ class Publication(Struct, frozen=True):
     def position(self) -> Position | None:
         """Its position in the history. Save it, and pass it as ``since`` at the
         next start."""
-        return Position(self.epoch, self.offset) if self.offset else None
+        if self.offset:
+            return Position(self.epoch, self.offset)
+        return None
 
 
 class ChannelNotice(Struct, frozen=True):
@@ -219,11 +221,10 @@ class Reply(Struct, frozen=True):
         return self._text("refused")
 
     def _text(self, field: str) -> str | None:
-        found = (
-            self.data.get(field)
-            if isinstance(self.data, dict) and not self.ok
-            else None
-        )
+        if isinstance(self.data, dict) and not self.ok:
+            found = self.data.get(field)
+        else:
+            found = None
         return found if isinstance(found, str) else None
 
 
@@ -746,7 +747,9 @@ def search(
 def _receiver(to: str, conversation: int) -> dict[str, Any]:
     if bool(to) == bool(conversation):
         raise ValueError("pass either a user or a conversation")
-    return {"to": to} if to else {"conversation": conversation}
+    if to:
+        return {"to": to}
+    return {"conversation": conversation}
 
 
 def _content(text: str | None, data: Any, type: str) -> dict[str, Any]:
@@ -778,7 +781,10 @@ def channel_history(
 ) -> Command[ChannelHistory]:
     """Get publications after a position; or (``reverse``) before it, the newest
     first."""
-    position = {} if since is None else {"epoch": since.epoch, "offset": since.offset}
+    if since is None:
+        position = {}
+    else:
+        position = {"epoch": since.epoch, "offset": since.offset}
     fields = {"channel": channel, "limit": limit, "reverse": reverse, **position}
     return Command("channelHistory", fields, ChannelHistory)
 

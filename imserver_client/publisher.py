@@ -82,7 +82,10 @@ class PublisherCore:
         self.url = (
             f"{'wss' if scheme.lower() in ('https', 'wss') else 'ws'}://{rest}{PATH}"
         )
-        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if key:
+            self.headers = {"Authorization": f"Bearer {key}"}
+        else:
+            self.headers = {}
         self.answers = PendingAnswers()
         self._numbers = count(1)
         self._kinds: dict[str, tuple[Any, str]] = {}

@@ -266,7 +266,10 @@ class Pace:
     def shorten(self) -> None:
         """Note that no command waits."""
         shorter = self._spacing / 2
-        self._spacing = shorter if shorter >= MIN_SPACING_SECONDS else 0.0
+        if shorter >= MIN_SPACING_SECONDS:
+            self._spacing = shorter
+        else:
+            self._spacing = 0.0
 
 
 class CommandTurns(Pace):
@@ -332,7 +335,10 @@ class Turns(Pace):
         """Take the channels whose turn it is."""
         if now < self.due_at:
             return []
-        count = 1 if self._spacing else MAX_SUBSCRIBING - len(self._sent)
+        if self._spacing:
+            count = 1
+        else:
+            count = MAX_SUBSCRIBING - len(self._sent)
         taken = [
             self._channels.popleft() for _ in range(min(count, len(self._channels)))
         ]
@@ -382,16 +388,17 @@ class Subscriptions:
         """Return the data of the command ``subscribe``, with a token and the
         position."""
         known = self._channels[channel]
-        token = known.token() if callable(known.token) else known.token
+        if callable(known.token):
+            token = known.token()
+        else:
+            token = known.token
         fields: dict[str, Any] = {"channel": channel} | (
             {"token": token} if token else {}
         )
         position = known.position
-        return (
-            fields
-            if position is None
-            else {**fields, "epoch": position.epoch, "offset": position.offset}
-        )
+        if position is None:
+            return fields
+        return {**fields, "epoch": position.epoch, "offset": position.offset}
 
     def subscribed(self, data: Any) -> list[ChannelEvent]:
         """Return what the answer 200 to a ``subscribe`` brings. Raises
@@ -406,7 +413,10 @@ class Subscriptions:
         known.streams = {}  # those that are still open are sent again
         for publication in found.publications:
             events += self.received(publication)
-        known.position = Position(found.epoch, found.offset) if found.epoch else None
+        if found.epoch:
+            known.position = Position(found.epoch, found.offset)
+        else:
+            known.position = None
         known.begun = True
         return events
 
@@ -414,7 +424,9 @@ class Subscriptions:
         """Return the events of a frame; none if it is a repetition."""
         known = self._channels.get(event.channel)
         if isinstance(event, StreamFrame):
-            return [] if known is None else self._stream(known, event)
+            if known is None:
+                return []
+            return self._stream(known, event)
         if isinstance(event, Publication) and known is not None:
             position = known.position
             if event.position is not None:
@@ -680,9 +692,10 @@ class SessionCore(ABC, Generic[T]):
         ):
             # A back end may take long to answer. Only a heartbeat shows whether
             # the connection is lost.
-            self._wake_at = (
-                now if now >= self._heard_at + SILENT_SECONDS else self._wake_at
-            )
+            if now >= self._heard_at + SILENT_SECONDS:
+                self._wake_at = now
+            else:
+                self._wake_at = self._wake_at
         if now < min(self._wake_at, self._lost_at):
             return
         if self._login_seq or now >= self._lost_at:
@@ -766,7 +779,10 @@ class SessionCore(ABC, Generic[T]):
     def full(self) -> bool:
         """Whether so many events wait that no more frames must be read. The
         answer to the login is read."""
-        limit = MAX_WAITING_FOR_ANSWER if self.answers.futures else MAX_WAITING
+        if self.answers.futures:
+            limit = MAX_WAITING_FOR_ANSWER
+        else:
+            limit = MAX_WAITING
         return self.state is State.ONLINE and self.waiting >= limit
 
     @property
@@ -850,7 +866,9 @@ class SyncTracker:
         self.live = False
         self._acks = self.cursor is not None
         self._unacked = 0
-        return {"cursor": self.cursor, "acks": True} if self._acks else {}
+        if self._acks:
+            return {"cursor": self.cursor, "acks": True}
+        return {}
 
     def logged_in(self, data: Any) -> Question | None:
         """Return the first question, if one is needed; ``data`` is that of the
@@ -899,7 +917,9 @@ class SyncTracker:
         """The time of the next ack."""
         if not self._acks or not self._unacked:
             return inf
-        return self._oldest_at + ACK_SECONDS if self._unacked < ACK_ENTRIES else -inf
+        if self._unacked < ACK_ENTRIES:
+            return self._oldest_at + ACK_SECONDS
+        return -inf
 
     def ack(self, now: float) -> Question | None:
         """Return the ack of all received entries, if it is due."""
@@ -977,7 +997,10 @@ class Attempts:
 
     def too_late(self) -> NotConnected:
         """The error after the time of the command."""
-        why = ": connect() was not called" if self._core.state is State.IDLE else ""
+        if self._core.state is State.IDLE:
+            why = ": connect() was not called"
+        else:
+            why = ""
         return NotConnected(
             f"{self._command.cmd}: no answer within {self._command.timeout_seconds:g} s{why}"
         )
@@ -1086,11 +1109,10 @@ class MessengerCore(SessionCore[MessengerEvent]):
             return
         # While a request waits, pages alone must not stop the reading: its
         # answer would not be read.
-        limit = (
-            MAX_WAITING_FOR_ANSWER - PAGE_ENTRIES
-            if self.answers.futures
-            else MAX_WAITING
-        )
+        if self.answers.futures:
+            limit = MAX_WAITING_FOR_ANSWER - PAGE_ENTRIES
+        else:
+            limit = MAX_WAITING
         if self.waiting >= limit:
             self._look_at = now + ROOM_SECONDS
             return

@@ -131,7 +131,10 @@ class ThreadSession(SessionShell[T]):
         :class:`Closed` when the session is over and all received events were
         taken.
         """
-        deadline = inf if timeout_seconds is None else monotonic() + timeout_seconds
+        if timeout_seconds is None:
+            deadline = inf
+        else:
+            deadline = monotonic() + timeout_seconds
         with self._changed:
             while True:
                 event = self._core.take()
@@ -276,7 +279,10 @@ class ThreadSession(SessionShell[T]):
                 # close() may have come while there was no connection to end
                 if not self._core.closing:
                     try:
-                        token = self._token() if callable(self._token) else self._token
+                        if callable(self._token):
+                            token = self._token()
+                        else:
+                            token = self._token
                     except Exception as error:
                         return self._no_token(error)
                     self._call(

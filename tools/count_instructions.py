@@ -133,7 +133,10 @@ class Client:
         is a refusal."""
         head = self._read_head()
         length = re.search(r"(?i)\r\ncontent-length: *(\d+)", head)
-        body = self._take(int(length[1])) if length else b""
+        if length:
+            body = self._take(int(length[1]))
+        else:
+            body = b""
         if not head.startswith("HTTP/1.1 200"):
             raise CountError(
                 f"the server refuses a request: {head.splitlines()[0]} {body!r}"
@@ -198,11 +201,10 @@ class Client:
 def masked_frame(payload: bytes) -> bytes:
     """A text frame of a client with fewer than 65,536 bytes."""
     size = len(payload)
-    head = (
-        bytes((0x81, 0x80 | size))
-        if size < 126
-        else b"\x81\xfe" + size.to_bytes(2, "big")
-    )
+    if size < 126:
+        head = bytes((0x81, 0x80 | size))
+    else:
+        head = b"\x81\xfe" + size.to_bytes(2, "big")
     mask = b"\x01\x02\x03\x04"
     masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
     return head + mask + masked
@@ -685,13 +687,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ratios = {name: here[name] / base[name] for name in base}
     print(table_of(here, base, recorded["ratios"] if options.check else {}))
     if options.record:
-        rounded = recorded["ratios"] if commit == recorded["commit"] else {}
+        if commit == recorded["commit"]:
+            rounded = recorded["ratios"]
+        else:
+            rounded = {}
         rounded |= {name: round(ratio, 3) for name, ratio in ratios.items()}
         RECORDED.write_text(
             json.dumps({"commit": commit, "ratios": rounded}, indent=2) + "\n",
             encoding="utf-8",
         )
-    too_large = grown(ratios, recorded["ratios"]) if options.check else []
+    if options.check:
+        too_large = grown(ratios, recorded["ratios"])
+    else:
+        too_large = []
     for name in too_large:
         print(
             f"{name} costs more than 2 % above what {RECORDED.name} records",

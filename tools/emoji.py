@@ -48,7 +48,10 @@ def table(emoji: list[dict[str, Any]]) -> list[list[list[Any]]]:
         if each["group"] == _COMPONENTS:
             continue
         words = [tag for tag in each.get("tags", ()) if tag not in each["label"]]
-        version = each["version"] if each["version"] > _COMMON_VERSION else 0
+        if each["version"] > _COMMON_VERSION:
+            version = each["version"]
+        else:
+            version = 0
         row = [
             each["emoji"],
             each["label"],
@@ -75,7 +78,10 @@ def write(package: Path, cldr: Path | None, folder: Path) -> None:
     for language in LANGUAGES:
         _write(_emoji(package, language), folder / f"{language}.json")
     for language in CLDR_LANGUAGES if cldr else ():
-        names = annotations(cldr, language) if cldr else {}
+        if cldr:
+            names = annotations(cldr, language)
+        else:
+            names = {}
         emoji = [named(each, names) for each in _emoji(package, "en")]
         _write(emoji, folder / f"{language}.json")
 
@@ -125,11 +131,10 @@ def slack_names(package: Path) -> dict[str, str]:
         own = names.get(each["hexcode"], ())
         # What is drawn as an emoji anyway needs no selector: so clients type
         # it.
-        text = (
-            each["emoji"].removesuffix("\ufe0f")
-            if each.get("type") == 1
-            else each["emoji"]
-        )
+        if each.get("type") == 1:
+            text = each["emoji"].removesuffix("\ufe0f")
+        else:
+            text = each["emoji"]
         found |= dict.fromkeys([own] if isinstance(own, str) else own, text)
     return dict(sorted(found.items()))
 

@@ -86,11 +86,10 @@ def modules() -> Iterator[tuple[str, ModuleType]]:
     for path in sorted(
         PACKAGE.glob("*.py"), key=lambda path: (path.stem != "__init__", path.stem)
     ):
-        name = (
-            "imserver.plugin"
-            if path.stem == "__init__"
-            else f"imserver.plugin.{path.stem}"
-        )
+        if path.stem == "__init__":
+            name = "imserver.plugin"
+        else:
+            name = f"imserver.plugin.{path.stem}"
         module = import_module(name)
         if names_of(module):
             yield name, module
@@ -123,9 +122,9 @@ def exported(text: str) -> list[str]:
     own = [
         node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)
     ]
-    return (
-        [*names, *(name for name in own if not name.startswith("_"))] if names else []
-    )
+    if names:
+        return [*names, *(name for name in own if not name.startswith("_"))]
+    return []
 
 
 def description(module: ModuleType, name: str) -> str:
@@ -188,7 +187,10 @@ def members(kind: type) -> dict[str, str]:
     texts = {}
     for name, text in _documented(_body(kind), in_groups=False).items():
         if name.isupper() and not name.startswith("_"):
-            number = f"{getattr(kind, name)}: " if kind.__name__ == "ReplyCode" else ""
+            if kind.__name__ == "ReplyCode":
+                number = f"{getattr(kind, name)}: "
+            else:
+                number = ""
             texts[name] = number + (text or _text_of(kind, getattr(kind, name)))
     return texts
 
@@ -199,7 +201,9 @@ def _text_of(kind: type, value: Any) -> str:
 
     if isinstance(value, errors.HttpProblem):
         return f"{value.status} `{value.code}`: {value.message}"
-    return f"{value}: {errors.CLOSE[value].meaning}" if kind is errors.CloseCode else ""
+    if kind is errors.CloseCode:
+        return f"{value}: {errors.CLOSE[value].meaning}"
+    return ""
 
 
 def _members(kind: type) -> Iterator[str]:

@@ -59,7 +59,9 @@ class Judge(NamedTuple):
     def command(self) -> list[str]:
         """What runs it, from the top folder."""
         is_test = self.run[0].partition("::")[0].endswith(".py")
-        return ["pytest", "-m", "", *self.run] if is_test else [*self.run]
+        if is_test:
+            return ["pytest", "-m", "", *self.run]
+        return [*self.run]
 
 
 class Result(NamedTuple):
@@ -168,7 +170,10 @@ def of_report(report: Path, status: int) -> Result:
         return Result(
             "not run", f"{len(reasons)} of {len(cases)} left out: {reasons[0]}"
         )
-    inside = f", with {checks} of its own" if checks else ""
+    if checks:
+        inside = f", with {checks} of its own"
+    else:
+        inside = ""
     return Result("passed", f"{len(cases)} of {len(cases)}{inside}", tuple(exceptions))
 
 

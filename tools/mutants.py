@@ -162,17 +162,19 @@ def find_changes(path: str, source: str, seed: int) -> Iterator[Change]:
     )
     for node, statement, constructor in nodes:
         body = getattr(statement, "body", None)
-        last = body[0].lineno - 1 if body else statement.end_lineno or 0
+        if body:
+            last = body[0].lineno - 1
+        else:
+            last = statement.end_lineno or 0
         for kind, old, new in variants(node, constructor):
             assert isinstance(old, ast.expr | ast.stmt)
             assert old.end_lineno
             start = starts[old.lineno - 1] + old.col_offset
             end = starts[old.end_lineno - 1] + (old.end_col_offset or 0)
-            text = (
-                ast.unparse(new)
-                if isinstance(new, ast.stmt)
-                else f"({ast.unparse(new)})"
-            )
+            if isinstance(new, ast.stmt):
+                text = ast.unparse(new)
+            else:
+                text = f"({ast.unparse(new)})"
             key = f"{seed} {kind} {texts[old.lineno - 1].strip()} {text}"
             same[key] += 1
             rank = blake2b(f"{key} {same[key]}".encode()).digest()

@@ -81,7 +81,10 @@ def main(tag: str, out: str, key: str, wheels: bool) -> None:
             # As in imserver/version.py, which finds no repository in this tree.
             label = f"[egg_info]\ntag_build = .dev0+g{commit[:12]}\n"
             (tree / "setup.cfg").write_text(label, encoding="utf-8")
-        policy = (tree / "SECURITY.md").read_text(encoding="utf-8") if key else ""
+        if key:
+            policy = (tree / "SECURITY.md").read_text(encoding="utf-8")
+        else:
+            policy = ""
         if key and not public_keys(policy):
             raise click.ClickException(NO_PUBLIC_KEY.format(key=key))
         build(tree, files, version, commit_time(commit), wheels)
@@ -394,9 +397,10 @@ def requirements(files: Path, lock: str) -> str:
     for line in lock.splitlines():
         lines.append(line)
         pin = re.match(r"([\w.-]+)(?:\[.*\])?==", line)
-        wheel_of_pin = (
-            wheels.get(re.sub(r"[-_.]+", "-", pin[1]).lower()) if pin else None
-        )
+        if pin:
+            wheel_of_pin = wheels.get(re.sub(r"[-_.]+", "-", pin[1]).lower())
+        else:
+            wheel_of_pin = None
         if wheel_of_pin is not None and (digest := checksum(wheel_of_pin)) not in lock:
             lines.append(f"    --hash=sha256:{digest} \\")
     return "\n".join(lines) + "\n"

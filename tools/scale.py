@@ -359,11 +359,9 @@ def short(value: float, unit: str = "") -> str:
     for size, mark in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             value /= min(size, 1e3) if mark == "k" else size
-            return (
-                f"{value:.3g}{' ' if unit else ''}{mark}{unit}"
-                if value < 1000
-                else f"{value:,.0f} {mark}{unit}"
-            )
+            if value < 1000:
+                return f"{value:.3g}{' ' if unit else ''}{mark}{unit}"
+            return f"{value:,.0f} {mark}{unit}"
     text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     return f"{text} {unit}".strip()
 

@@ -185,7 +185,10 @@ def show_street(tree: Path, page: Path, text: str) -> str:
     from tools import street
 
     drawing = street.draw_street("../" if house else "../houses/", house)
-    contents = street.list_contents(tree, house) if house else ""
+    if house:
+        contents = street.list_contents(tree, house)
+    else:
+        contents = ""
     return _TABLE.sub(
         lambda table: (
             f"{table[0]}{contents}\n{drawing}" if house else f"{drawing}\n{table[0]}"
@@ -211,7 +214,10 @@ def as_blocks(source: Path, text: str) -> str:
     """A file that is no document: one block, or of settings one for each
     section, with a heading."""
     language = LANGUAGES.get(source.suffix, "text")
-    parts = _SECTION.split(text) if source.parent.name == "config" else [text]
+    if source.parent.name == "config":
+        parts = _SECTION.split(text)
+    else:
+        parts = [text]
     names = [
         "",
         *(re.findall(r"^[a-z]\w*(?=:)", part, re.MULTILINE)[0] for part in parts[1:]),
@@ -236,11 +242,10 @@ def as_page(tree: Path, source: Path, text: str) -> tuple[str, list[Path]]:
         aim_at = Path(os.path.normpath(source.parent / path))
         if not aim_at.is_file():
             return link[0]  # which zensical complains about
-        to = (
-            page_of(tree, aim_at)
-            if aim_at.suffix not in _PICTURES
-            else aim_at.relative_to(tree / "docs")
-        )
+        if aim_at.suffix not in _PICTURES:
+            to = page_of(tree, aim_at)
+        else:
+            to = aim_at.relative_to(tree / "docs")
         if to.parts[0] == FILES:
             files.append(aim_at)
         return (

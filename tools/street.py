@@ -23,7 +23,12 @@ def draw_street(address: str, house: str = "") -> str:
     below = needed_by(house) if house in STREET else set()
     floors: dict[int, str] = {}
     for name in [*STREET, "plugin"]:
-        kind = "here" if name == house else "below" if name in below else ""
+        if name == house:
+            kind = "here"
+        elif name in below:
+            kind = "below"
+        else:
+            kind = ""
         box = f'<a href="{address}{name}/" class="{kind}">{name}<small>{_words(name)}</small></a>'
         floors[_floor_of(name)] = floors.get(_floor_of(name), "") + box
     rows = "".join(
@@ -40,12 +45,12 @@ def _floor_of(house: str) -> int:
 
 def _words(house: str) -> str:
     if house in ("gateway", "plugin"):
-        return (
-            "below all"
-            if house == "gateway"
-            else "the face: what all others use of the gateway"
-        )
-    return f"on {', '.join(STREET[house])}" if STREET[house] else "on the gateway alone"
+        if house == "gateway":
+            return "below all"
+        return "the face: what all others use of the gateway"
+    if STREET[house]:
+        return f"on {', '.join(STREET[house])}"
+    return "on the gateway alone"
 
 
 def list_contents(tree: Path, house: str) -> str:

@@ -34,7 +34,10 @@ _LINE_CHARACTERS: Final = 140
 def metric_cells(metric: Metric) -> tuple[str, str, str]:
     """The cells of a metric in the table of metrics."""
     labels = " and ".join(f"`{label}`" for label in metric.label.split())
-    name = f"`{metric.name}` by {labels}" if labels else f"`{metric.name}`"
+    if labels:
+        name = f"`{metric.name}` by {labels}"
+    else:
+        name = f"`{metric.name}`"
     return name, metric.kind, metric.help
 
 
@@ -42,7 +45,10 @@ def with_table(page: str, head: str, rows: Iterable[Sequence[str]]) -> str:
     """A page whose table with this head has these rows."""
     begin = page.index(f"{head}\n")
     body = page.index("\n", page.index("\n", begin) + 1) + 1
-    end = page.index("\n\n", body) + 1 if "\n\n" in page[body:] else len(page)
+    if "\n\n" in page[body:]:
+        end = page.index("\n\n", body) + 1
+    else:
+        end = len(page)
     lines = [f"| {' | '.join(cells)} |\n" for cells in rows]
     return page[:body] + "".join(lines) + page[end:]
 

@@ -61,7 +61,9 @@ def until_beat(seconds: float = 1.0) -> float:
     offset = os.getpid() * 0.618_033_988_749_895 % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
     # A timer that fired early must not fire twice.
-    return seconds_left if seconds_left > seconds * 0.25 else seconds_left + seconds
+    if seconds_left > seconds * 0.25:
+        return seconds_left
+    return seconds_left + seconds
 
 
 def every(

@@ -83,7 +83,9 @@ class Stamps:
 
 def shown(text: str) -> str:
     """Escape text that may come from a client, for a log line."""
-    return text if text.isprintable() else text.translate(_ESCAPES)
+    if text.isprintable():
+        return text
+    return text.translate(_ESCAPES)
 
 
 class TextFormatter(logging.Formatter):
@@ -250,9 +252,10 @@ class RateLimitedLog:
         if self._next and now < self._next:
             self._suppressed += 1
             return
-        more = (
-            f" ({self._suppressed} more since the last one)" if self._suppressed else ""
-        )
+        if self._suppressed:
+            more = f" ({self._suppressed} more since the last one)"
+        else:
+            more = ""
         self._log.warning(self._text + "%s", *arguments, more)
         self._next = now + INTERVAL_SECONDS
         self._suppressed = 0
@@ -281,15 +284,17 @@ class OncePerMinute(Struct, eq=False):
 
 def _without_token(path: str) -> str:
     """A path for the log. That of an incoming webhook ends with its token."""
-    return "/hooks/*" if path.startswith("/hooks/") else path
+    if path.startswith("/hooks/"):
+        return "/hooks/*"
+    return path
 
 
 def request_id(given: str) -> str:
     """The client's request id (``X-Request-Id``), or a new one if it is missing
     or invalid."""
-    return (
-        given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
-    )
+    if given and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"{getrandbits(64):016x}"
 
 
 class RequestLog:
@@ -301,9 +306,10 @@ class RequestLog:
     ) -> None:
         self._handler = handler
         self._node = node
-        self._lines = (
-            self._json_lines if settings.format == "json" else self._text_lines
-        )
+        if settings.format == "json":
+            self._lines = self._json_lines
+        else:
+            self._lines = self._text_lines
         self.settings = settings
         """May change, but for the format."""
         self.shares: Mapping[str, float] = {}
@@ -389,7 +395,10 @@ class RequestLog:
         since = 1.0
         until = 0.0
         stamp = ""
-        node = f"B node={shown(self._node)}" if self._node else "B"
+        if self._node:
+            node = f"B node={shown(self._node)}"
+        else:
+            node = "B"
         names = self._names
         for (
             moment,
@@ -436,7 +445,10 @@ class RequestLog:
     def _name(self, by: str) -> str:
         """The principal with this label, as the end of a line."""
         # A user id with spaces could look like another field of the line.
-        name = "" if by == _NOBODY else " by=" + shown(_cut(by)).replace(" ", r"\x20")
+        if by == _NOBODY:
+            name = ""
+        else:
+            name = " by=" + shown(_cut(by)).replace(" ", r"\x20")
         if len(self._names) >= _MIDDLES:
             self._names.clear()
         self._names[by] = name

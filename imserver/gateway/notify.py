@@ -98,11 +98,9 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     def of_event(notify: bytes) -> Notify | None:
         """What the ``notify`` of an event says; None: there is no
         notification."""
-        return (
-            None
-            if notify in (b"", b"false")
-            else msgspec.json.decode(notify, type=Notify)
-        )
+        if notify in (b"", b"false"):
+            return None
+        return msgspec.json.decode(notify, type=Notify)
 
     @staticmethod
     def is_path(address: str) -> bool:

@@ -71,7 +71,9 @@ def url_of(settings: Config) -> str:
     if not port:
         fail("app.http_port is 0, so the server has any free port: name it by --url")
     host = host_of(settings)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if ":" in host:
+        return f"http://[{host}]:{port}"
+    return f"http://{host}:{port}"
 
 
 def rows_below(parent: str) -> Iterator[CommandOf]:
@@ -194,8 +196,6 @@ def _system_user() -> str:
 
 def day(seconds: int) -> str:
     """A time for people; nothing for 0."""
-    return (
-        datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
-        if seconds
-        else ""
-    )
+    if seconds:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    return ""

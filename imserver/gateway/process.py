@@ -62,14 +62,18 @@ def raise_file_limit() -> int:
     # macOS reports an unlimited hard limit but refuses it
     except (OSError, ValueError):
         hard = soft
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    if hard == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return hard
 
 
 def openable_files() -> int:
     """How many files a process of this server may open, after
     :func:`raise_file_limit`."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    if hard == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return hard
 
 
 def connection_limit(config: Config) -> int:
@@ -94,11 +98,10 @@ def connection_limit(config: Config) -> int:
 def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """The cores that this process may use: those of its CPU set, within the
     quota of its container."""
-    number = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if hasattr(os, "sched_getaffinity"):
+        number = len(os.sched_getaffinity(0))
+    else:
+        number = os.cpu_count() or 1
     with suppress(OSError, ValueError):  # no such file; or the quota is "max"
         quota, period = cpu_quota.read_text(encoding="ascii").split()
         number = min(number, -(-int(quota) // int(period)))
@@ -109,7 +112,10 @@ def cannot_listen(host: str, port: int, error: OSError) -> StartError:
     """The error of an address that is not available; on Linux with the process
     that listens on the port, if this user may see it."""
     text = f"cannot listen on {host}:{port}: {error.strerror or error}"
-    pid = listening_process(port) if error.errno == errno.EADDRINUSE else None
+    if error.errno == errno.EADDRINUSE:
+        pid = listening_process(port)
+    else:
+        pid = None
     return StartError(f"{text}, by the process {pid}" if pid else text)
 
 
@@ -152,11 +158,15 @@ def plan_processes(config: Config) -> tuple[Config, str]:
     limits = config.limits
     wanted = number * limits.max_connections
     many = f"{number} core{'s' * (number > 1)}"
-    why = f"one for each of {many}" if number > 1 else "this machine has one core"
+    if number > 1:
+        why = f"one for each of {many}"
+    else:
+        why = "this machine has one core"
     if not config.clustered:
-        why = (
-            f"{many}, but more than one process needs redis.url" if number > 1 else why
-        )
+        if number > 1:
+            why = f"{many}, but more than one process needs redis.url"
+        else:
+            why = why
         number = 1
     elif limits.max_connections > files > 0:
         number = -(-wanted // files)
@@ -181,7 +191,9 @@ class Secret(Struct, frozen=True):
     @property
     def accepted(self) -> tuple[bytes, ...]:
         """The first one, and the second one if there is any."""
-        return (self.first, self.second) if self.second else (self.first,)
+        if self.second:
+            return (self.first, self.second)
+        return (self.first,)
 
     def keys(self, purpose: str) -> tuple[bytes, ...]:
         """The keys for one purpose: what is new is signed with the first, and
@@ -273,7 +285,10 @@ class DataDirectory:
         Raises StartError if it cannot be read or has less than 32 bytes, or if
         it is missing while a server runs, which has it in memory.
         """
-        path = Path(secret_file) if secret_file else self.path / "secret"
+        if secret_file:
+            path = Path(secret_file)
+        else:
+            path = self.path / "secret"
         try:
             if not secret_file and not path.exists():
                 self._make_secret(path)

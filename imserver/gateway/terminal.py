@@ -48,7 +48,9 @@ class CommandGroup(click.Group):
         """What helps somebody who wrote this name, behind a space; ``""``:
         nothing does."""
         likely = get_close_matches(name, self.likely_names(ctx))
-        return f" Did you mean {' or '.join(likely)}?" if likely else ""
+        if likely:
+            return f" Did you mean {' or '.join(likely)}?"
+        return ""
 
     def likely_names(self, ctx: click.Context) -> Iterable[str]:
         """The names among which a hint looks."""
@@ -206,9 +208,9 @@ def required_once(name: str, argument: str | None, option: str | None) -> str:
 def read_text(path: str) -> str:
     """The text of a file; ``-`` is standard input."""
     try:
-        return (
-            sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        )
+        if path == "-":
+            return sys.stdin.read()
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
@@ -218,9 +220,10 @@ def read_text(path: str) -> str:
 def read_key(path: str | None) -> str:
     """The API key in a file, or else in the environment. ``""``: there is
     none."""
-    key = (
-        os.environ.get(ENVIRONMENT_KEY, "") if path is None else read_text(path).strip()
-    )
+    if path is None:
+        key = os.environ.get(ENVIRONMENT_KEY, "")
+    else:
+        key = read_text(path).strip()
     if not (key.isascii() and key.isprintable()):
         # no header can have it
         fail("the API key: expected one line of printable ASCII")
@@ -258,7 +261,10 @@ def request_json(
     if parts.scheme == "unix":
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(seconds)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if key:
+        headers = {"Authorization": f"Bearer {key}"}
+    else:
+        headers = {}
     if body:
         headers["Content-Type"] = "application/json"
     try:
@@ -271,7 +277,10 @@ def request_json(
     except client.HTTPException:  # its text may have bytes that a terminal obeys
         fail(f"{url} does not answer: the answer is not HTTP")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
+        if isinstance(error, OSError):
+            reason = error.strerror
+        else:
+            reason = None
         fail(f"{url} does not answer: {reason or error}")
     finally:
         connection.close()

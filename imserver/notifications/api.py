@@ -621,9 +621,10 @@ def _mail_possible(core: Core, app: str) -> bool:
 
 def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> WishesShown:
     possible = _mail_possible(parts.core, call.app)
-    account = (
-        accounts_of(parts.core).accounts.get(call.app, call.user) if possible else None
-    )
+    if possible:
+        account = accounts_of(parts.core).accounts.get(call.app, call.user)
+    else:
+        account = None
     confirmed = account is not None and account.email_confirmed
     begin, end = (
         f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end)
@@ -636,7 +637,9 @@ def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> Wishe
 
 
 def _level_of_groups(wished: Wishes) -> Literal["all", "mentions"]:
-    return "all" if wished.groups == "all" else "mentions"
+    if wished.groups == "all":
+        return "all"
+    return "mentions"
 
 
 def _wish_shown(wish: ConversationWish) -> ConversationWishShown:

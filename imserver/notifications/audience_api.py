@@ -224,8 +224,14 @@ def _target(
         return "users", AudienceTarget(users=tuple(sorted(set(request.users))))
     if request.group is UNSET:
         return "all", AudienceTarget()
-    stored = store.part(MessageLog).conversations if store.has_database else None
-    group = None if stored is None else stored.get(app, request.group)
+    if store.has_database:
+        stored = store.part(MessageLog).conversations
+    else:
+        stored = None
+    if stored is None:
+        group = None
+    else:
+        group = stored.get(app, request.group)
     if group is None or group.kind != "group":
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return "group", AudienceTarget(group=request.group)

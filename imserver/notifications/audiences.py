@@ -170,7 +170,10 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
         last = text_of(position)
         begin = bisect_left(target.users, user)
         if last == user and target.users:
-            last = target.users[begin - 1] if begin else ""
+            if begin:
+                last = target.users[begin - 1]
+            else:
+                last = ""
         elif last == user:
             # Between it and the user nobody has a device.
             before = (
@@ -248,7 +251,9 @@ class Audiences(Service, dict=True):
     def active(self) -> Counter[str]:
         """App → its audiences that have not ended, while this node goes through
         them. Never switches."""
-        return self._active if self.lease.is_owned else Counter()
+        if self.lease.is_owned:
+            return self._active
+        return Counter()
 
     def look(self) -> None:
         """Look whether there is something to do. Switches. Raises
@@ -269,7 +274,10 @@ class Audiences(Service, dict=True):
         active = self.rows.active(100)
         self._active = Counter(each.app for each in active)
         now = monotonic()
-        self._looks_at = now + self.pages.look_seconds if active else inf
+        if active:
+            self._looks_at = now + self.pages.look_seconds
+        else:
+            self._looks_at = inf
         self._turns = {each.id: self._turns.get(each.id, 0.0) for each in active}
         waiting = self.rows.waiting([each.id for each in active])
         for each in sorted(active, key=lambda one: self._turns[one.id]):
@@ -301,12 +309,16 @@ class Audiences(Service, dict=True):
         notify = replace(
             content.notify, tag=content.notify.tag or f"audience {audience.id}"
         )
-        data = b"" if content.data == NO_DATA else bytes(content.data)
+        if content.data == NO_DATA:
+            data = b""
+        else:
+            data = bytes(content.data)
         event = Event("msg", "", "", data=data)
         wanted = [(user, event, notify) for user in users]
-        deliveries = (
-            self.pushes.deliveries(app, rules, wanted, audience.id) if users else []
-        )
+        if users:
+            deliveries = self.pushes.deliveries(app, rules, wanted, audience.id)
+        else:
+            deliveries = []
         is_last = len(users) < self.pages.users
         if (
             self.rows.add_page(audience, users, deliveries, is_last, self.node())
@@ -323,7 +335,10 @@ class Audiences(Service, dict=True):
         limit = self.pages.users
         if audience.kind == "users":
             users = audience.target.users
-            begin = bisect_right(users, after) if after else 0
+            if after:
+                begin = bisect_right(users, after)
+            else:
+                begin = 0
             return users[begin : begin + limit]
         if audience.kind == "all":
             return self.rows.users_with_endpoints(app, after, limit)

@@ -130,7 +130,9 @@ def answers_of(question: Ask) -> tuple[ShownAction, ...]:
 
 def ttl_of(notify: Notify | None) -> int:
     """For how many seconds push services hold a notification."""
-    return TTL_SECONDS if notify is None or notify.ttl is UNSET else int(notify.ttl)
+    if notify is None or notify.ttl is UNSET:
+        return TTL_SECONDS
+    return int(notify.ttl)
 
 
 def shown_of(
@@ -147,7 +149,10 @@ def shown_of(
     False: without texts."""
     is_group = conversation.kind == "group"
     name = author.name or in_words(language, "reminder" if entry.is_reminder else "app")
-    title = (conversation.name or in_words(language, "group")) if is_group else name
+    if is_group:
+        title = conversation.name or in_words(language, "group")
+    else:
+        title = name
     if not preview:
         text = in_words(language, "hidden", count)
     else:
@@ -168,7 +173,9 @@ def shown_of(
         count=count,
         time=entry.time_ms,
     )
-    return content if notify is None else with_wishes(content, notify, preview)
+    if notify is None:
+        return content
+    return with_wishes(content, notify, preview)
 
 
 def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:

@@ -47,7 +47,9 @@ def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
         return Decision("end")
     if unread is None or due.user not in unread.reads:
         return _CLOSE
-    return Decision("stay") if unread.is_unread(due.user, due.notified) else _CLOSE
+    if unread.is_unread(due.user, due.notified):
+        return Decision("stay")
+    return _CLOSE
 
 
 def decide(
@@ -97,9 +99,9 @@ def decide(
         if ready > now + offset:
             return Decision("wait", ready, entry)
     quiet = quiet_until(wishes.quiet, now)
-    return (
-        Decision("wait", quiet + offset, entry) if quiet > now else Decision("notify")
-    )
+    if quiet > now:
+        return Decision("wait", quiet + offset, entry)
+    return Decision("notify")
 
 
 def may_notify(
@@ -139,7 +141,10 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
         is_tomorrow = minute >= quiet.begin
     if not is_quiet:
         return 0
-    day = local.date() + timedelta(days=1) if is_tomorrow else local.date()
+    if is_tomorrow:
+        day = local.date() + timedelta(days=1)
+    else:
+        day = local.date()
     hour, minutes = divmod(quiet.end, 60)
     end = datetime.combine(day, time(hour % 24, minutes), local.tzinfo)
     # Where clocks go back, the end may be before ``now`` in its first hour.
@@ -154,7 +159,10 @@ def mail_due(wishes: Wishes, now: int) -> int:
     if wishes.mail == "soon":
         return now + SOON_MINUTES * _MINUTE_MS
     local = datetime.fromtimestamp(now / 1000, zone_of(wishes.quiet.zone))
-    day = local.date() if local.hour < DAILY_HOUR else local.date() + timedelta(days=1)
+    if local.hour < DAILY_HOUR:
+        day = local.date()
+    else:
+        day = local.date() + timedelta(days=1)
     return int(datetime.combine(day, time(DAILY_HOUR), local.tzinfo).timestamp() * 1000)
 
 

@@ -207,11 +207,9 @@ class Deliveries(Service, dict=True):
                 self._host(name).begin()
         until_look = max(self._looks_at - monotonic(), 0.0)
         # A host whose slice has ended makes room without saying so.
-        return (
-            min(until_look, SLICE_SECONDS / 2)
-            if any(self._queues.values())
-            else until_look
-        )
+        if any(self._queues.values()):
+            return min(until_look, SLICE_SECONDS / 2)
+        return until_look
 
     def _free(self, pace: Pace) -> int:
         busy = Counter(
@@ -220,7 +218,9 @@ class Deliveries(Service, dict=True):
         if pace == "fast":
             return MOST_FAST - busy["fast"]
         others = MOST_OTHERS - busy["new"] - busy["slow"]
-        return others if pace == "new" else min(others, MOST_SLOW - busy["slow"])
+        if pace == "new":
+            return others
+        return min(others, MOST_SLOW - busy["slow"])
 
     def _enqueue(self, name: str) -> None:
         host = self._hosts.get(name)
@@ -365,7 +365,10 @@ class Host:
         self._settle()
         while waiting and self._may_send:
             endpoints = self._sort_out(waiting)
-            width = min(self._width, len(waiting)) if self._is_fast else 1
+            if self._is_fast:
+                width = min(self._width, len(waiting))
+            else:
+                width = 1
             self._workers = [
                 gevent.spawn(self._work, waiting, endpoints) for _ in range(width)
             ]

@@ -70,9 +70,9 @@ class DeviceServices:
     def host_of(self, app: str, url: str) -> str:
         """The queue of deliveries to an endpoint: of Web Push its host."""
         service = self.find(url)
-        return (
-            host_of(url) if service is None else service[0].host(app, service[1])[:255]
-        )
+        if service is None:
+            return host_of(url)
+        return service[0].host(app, service[1])[:255]
 
 
 def notice_of(one: Delivery) -> PushNotice:

@@ -149,7 +149,10 @@ def _unread(
     app = account.app
     user = account.user
     conversation = summary.conversation
-    count = summary.mentions if level == "mentions" else summary.unread
+    if level == "mentions":
+        count = summary.mentions
+    else:
+        count = summary.unread
     if not count and not (keywords and summary.unread):
         return []
     if (
@@ -244,10 +247,14 @@ def mail_of(
     subject = _subject(digest, [each["title"] for each in rows], total, words)
     tag = words["tag"]
     # What lists of mails show behind the subject.
-    newest = rows[0]["messages"][-1:] if len(rows) == 1 else []
-    preheader = (
-        newest[0]["text"] if newest else " · ".join(each["title"] for each in rows)
-    )
+    if len(rows) == 1:
+        newest = rows[0]["messages"][-1:]
+    else:
+        newest = []
+    if newest:
+        preheader = newest[0]["text"]
+    else:
+        preheader = " · ".join(each["title"] for each in rows)
     values = {
         "language": tag,
         "words": words,
@@ -302,7 +309,10 @@ def answer_page(
     language = language_of(wishes.language)
     words = _words(language)
     may_answer = question.may_answer(user)
-    until = _time(question.until, wishes.quiet.zone, language) if question.until else ""
+    if question.until:
+        until = _time(question.until, wishes.quiet.zone, language)
+    else:
+        until = ""
     return page_template("notifications/answer.html").render(
         language=words["tag"],
         words=words,
@@ -360,7 +370,10 @@ def _shown(
     else:
         title = _name(unread.peer, names) or words["system"]
     messages = unread.messages if preview else ()
-    earlier = unread.count - len(messages) if messages else 0
+    if messages:
+        earlier = unread.count - len(messages)
+    else:
+        earlier = 0
     return {
         "title": title,
         "initial": next(iter(title), "?").upper(),
@@ -411,11 +424,9 @@ def _name(user: str, names: Mapping[str, str]) -> str:
 
 
 def _shortened(text: str) -> str:
-    return (
-        text
-        if len(text) <= TEXT_CHARACTERS
-        else f"{text[: TEXT_CHARACTERS - 1].rstrip()}…"
-    )
+    if len(text) <= TEXT_CHARACTERS:
+        return text
+    return f"{text[: TEXT_CHARACTERS - 1].rstrip()}…"
 
 
 def clean(text: str) -> str:
@@ -435,11 +446,9 @@ def _time(time_ms: int, zone: str, language: str) -> str:
 
 
 def _number(count: int, has_more: bool = False) -> str:
-    return (
-        f"{count}+"
-        if has_more or count >= ConversationSummary.MOST_UNREAD
-        else str(count)
-    )
+    if has_more or count >= ConversationSummary.MOST_UNREAD:
+        return f"{count}+"
+    return str(count)
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:

@@ -113,7 +113,9 @@ class Mails(Service, dict=True):
 
     def _until_due(self) -> float | None:
         soonest = min(self._next.values(), default=inf)
-        return None if soonest == inf else max(soonest / 1000 - time(), 0.0)
+        if soonest == inf:
+            return None
+        return max(soonest / 1000 - time(), 0.0)
 
     def _read(self) -> list[tuple[str, MailDue]] | None:
         """The app and the users whose mail is due, of one app. Switches. Raises
@@ -161,7 +163,9 @@ class Mails(Service, dict=True):
         if problems:
             self._away(problems[0])
             return Failure(str(problems[0]))
-        return Failure("the lease has ended") if batch else None
+        if batch:
+            return Failure("the lease has ended")
+        return None
 
     def _look_at(self, app: str, due: MailDue) -> None:
         """Decide about a user whose mail is due. Raises NotSent if the mail
@@ -178,9 +182,10 @@ class Mails(Service, dict=True):
         again = due.mailed + AGAIN_SECONDS * 1000
         later = quiet_until(wishes.quiet, now)
         if wishes.mail == "soon" and due.mailed and again > now:
-            later = (
-                later if stored.marks.since(app, due.user, due.marks).reads else again
-            )
+            if stored.marks.since(app, due.user, due.marks).reads:
+                later = later
+            else:
+                later = again
         if later:
             self._settle(app, due, replace(due, due=later), later)
             return
@@ -208,9 +213,10 @@ class Mails(Service, dict=True):
         else:
             self.counts[app, MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
-            events = (
-                [notified(app, due.user, MAIL)] if self.wants(app, "notified") else []
-            )
+            if self.wants(app, "notified"):
+                events = [notified(app, due.user, MAIL)]
+            else:
+                events = []
         self._settle(
             app, due, MailDue(due.user, 0, now, entry, marks), following, events
         )
@@ -244,11 +250,9 @@ class Mails(Service, dict=True):
         ):
             return None
         account = accounts_of(self.core).rows.by_id(app, id)
-        return (
-            account[0]
-            if account is not None and account[0].email and not account[0].bot
-            else None
-        )
+        if account is not None and account[0].email and not account[0].bot:
+            return account[0]
+        return None
 
     def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
         # Imported at the first mail.

@@ -452,11 +452,10 @@ class Notifier(Service, dict=True):
         }
         for conversation, users in mentioned.items():
             wanting = [user for user in users if user in with_words]
-            ids = (
-                unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:]
-                if wanting
-                else []
-            )
+            if wanting:
+                ids = unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:]
+            else:
+                ids = []
             for entry in log.entries.find(app, ids) if ids else ():
                 text = searched_text(entry)
                 for user in wanting:
@@ -680,9 +679,9 @@ class _FollowedLog:
 
     def _until_due(self) -> float | None:
         due = self._next_due
-        return (
-            None if due is None else max(due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
-        )
+        if due is None:
+            return None
+        return max(due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
         """New entries, or else dues. Switches. Raises StorageUnavailable."""
@@ -737,11 +736,10 @@ class _FollowedLog:
         rows = self._notifier.rows
         receivers, ended = self._receivers(work.entries)
         receivers |= (reminders := self._reminders_of(work.entries))
-        reachable = (
-            rows.reachable(self._app, list({user for user, _ in receivers}))
-            if receivers
-            else set()
-        )
+        if receivers:
+            reachable = rows.reachable(self._app, list({user for user, _ in receivers}))
+        else:
+            reachable = set()
         due = int((steady_time() + rules.after_seconds) * 1000)
         dues = []
         for number, ((user, conversation), entry) in enumerate(receivers.items(), 1):
@@ -858,19 +856,24 @@ class _Writer(Struct, frozen=True):
         ttl = ttl_of(self._notify_of(entry))
         if due.user in self.facts.badges and not due.notified:
             self.facts.badges[due.user] += 1
-        question = self.entries[entry].ask if preview else None
-        answers = (
-            answers_of(question)
-            if question is not None and question.may_answer(due.user)
-            else ()
-        )
+        if preview:
+            question = self.entries[entry].ask
+        else:
+            question = None
+        if question is not None and question.may_answer(due.user):
+            answers = answers_of(question)
+        else:
+            answers = ()
         deliveries = []
         for one in self.facts.endpoints.get(due.user, ()):
             shown = self._shown_of(
                 due.conversation, entry, language_of(one.language), preview, count
             )
             token = self.make_token(one.app, due.user, one.id, due.conversation, entry)
-            badge = None if one.is_web else self.facts.badges.get(due.user)
+            if one.is_web:
+                badge = None
+            else:
+                badge = self.facts.badges.get(due.user)
             content = replace(
                 shown, actions=shown.actions or answers, token=token, badge=badge
             )
@@ -889,11 +892,10 @@ class _Writer(Struct, frozen=True):
         if content is None:
             message = self.entries[entry]
             account = self.accounts.get(message.sender)
-            name = (
-                account.nickname
-                if account is not None and account.nickname
-                else message.sender
-            )
+            if account is not None and account.nickname:
+                name = account.nickname
+            else:
+                name = message.sender
             author = Author(name, "" if account is None else account.avatar)
             about = self.conversations[conversation]
             notify = self._notify_of(entry)
@@ -916,11 +918,10 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
     if outcome in ("stay", "close"):
         shown = closing(facts.app, due.conversation)
         for one in facts.endpoints.get(due.user, ()):
-            content = (
-                shown
-                if one.is_web
-                else replace(shown, badge=facts.badges.get(due.user))
-            )
+            if one.is_web:
+                content = shown
+            else:
+                content = replace(shown, badge=facts.badges.get(due.user))
             decided.deliveries.append(
                 _about(due, one, content, due.notified, TTL_SECONDS, facts)
             )

@@ -97,15 +97,17 @@ class PushNotifications(Struct, frozen=True):
         for user, event, notify in wanted:
             wished = wishes.get(user, Wishes())
             # A push without a tag has a topic of its own.
-            digest = (
-                sha256(f"{app}\0 {notify.tag}".encode()).digest()[:24]
-                if notify.tag
-                else token_bytes(24)
-            )
+            if notify.tag:
+                digest = sha256(f"{app}\0 {notify.tag}".encode()).digest()[:24]
+            else:
+                digest = token_bytes(24)
             topic = base64url.encode(digest)
             tag = notify.tag or event.id or topic
             quiet = quiet_until(wished.quiet, int(now * 1000))
-            next_try = quiet + int((steady_time() - now) * 1000) if quiet else 0
+            if quiet:
+                next_try = quiet + int((steady_time() - now) * 1000)
+            else:
+                next_try = 0
             for endpoint in endpoints.get(user, ()):
                 if endpoint.enabled:
                     preview = rules.preview and wished.preview
@@ -134,7 +136,10 @@ def shown_of_push(
     """The notification of a push. What ``notify`` leaves out is made from it.
     ``preview`` False: no texts."""
     words = language_of(language)
-    text = event.text[:TEXT_CHARACTERS] if event.type == "text" else ""
+    if event.type == "text":
+        text = event.text[:TEXT_CHARACTERS]
+    else:
+        text = ""
     content = Shown(
         "push",
         tag,

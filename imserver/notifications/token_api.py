@@ -149,7 +149,10 @@ class TokenApi(Struct, frozen=True):
         entries = self.messages.store.part(MessageLog).entries.readable(
             app, user, [message]
         )
-        question = entries[0].ask if entries and entries[0].kind == "message" else None
+        if entries and entries[0].kind == "message":
+            question = entries[0].ask
+        else:
+            question = None
         if question is None:
             return None
         people = {entries[0].sender, *(each.user for each in question.answers)} - {""}
@@ -305,9 +308,10 @@ def _answer_page(
     # Imported here: it makes a template.
     from imserver.notifications.digests import answer_page, gone_page
 
-    question = (
-        None if token is None else api.question(token.app, token.user, token.message)
-    )
+    if token is None:
+        question = None
+    else:
+        question = api.question(token.app, token.user, token.message)
     if token is None or question is None:
         return page_reply(
             call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404

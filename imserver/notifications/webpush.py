@@ -95,11 +95,10 @@ class WebPush(Service, dict=True):
     def __post_init__(self) -> None:
         url = self.http_url
         is_alone = not self.second
-        self._before = (
-            None
-            if is_alone
-            else WebPush(self.requests, self.settings, self.second, url)
-        )
+        if is_alone:
+            self._before = None
+        else:
+            self._before = WebPush(self.requests, self.settings, self.second, url)
         self._subject = self.settings.contact or (
             url if url.startswith("https://") else ""
         )

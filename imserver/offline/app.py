@@ -100,7 +100,10 @@ def change(
     that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
-        given = {} if (before := tenants.get(name)) is None else plain(before)
+        if (before := tenants.get(name)) is None:
+            given = {}
+        else:
+            given = plain(before)
         whole = [each for each in unset if "." not in each]
         fields = _fields(settings, given, tenants.declared.app_hints, unset)
         tenant = tenants.change(name, fields, whole)
@@ -156,11 +159,9 @@ def _path(setting: str, hints: Hints) -> list[str]:
     row = struct_in(hint)
     options = {} if row is None else hints_of(row)
     own, _, option = inner.rpartition(".")
-    return (
-        [name, own, option]
-        if own and _spelled(option, options) in options
-        else [name, inner]
-    )
+    if own and _spelled(option, options) in options:
+        return [name, own, option]
+    return [name, inner]
 
 
 def _whole(
@@ -179,8 +180,14 @@ def _whole(
 def _value(setting: str, written: str, hints: Hints) -> Any:
     """The value of one ``setting=written``; ``@file`` and ``@-`` name where it
     is read from."""
-    text = read_text(written[1:]) if written.startswith("@") else written
-    value = text.strip() if _is_secret(setting, hints) else read_value(text, setting)
+    if written.startswith("@"):
+        text = read_text(written[1:])
+    else:
+        text = written
+    if _is_secret(setting, hints):
+        value = text.strip()
+    else:
+        value = read_value(text, setting)
     if text is written and _has_secret(setting, value, hints):
         fail(
             f"{setting}: other users of this machine can see the arguments of a command: "
@@ -192,7 +199,10 @@ def _value(setting: str, written: str, hints: Hints) -> Any:
 def _is_secret(setting: str, hints: Hints) -> bool:
     """Whether a setting with dots is one secret."""
     *above, name = _path(setting, hints)
-    row = struct_in(hints.get(above[0])) if above else None
+    if above:
+        row = struct_in(hints.get(above[0]))
+    else:
+        row = None
     options = {} if row is None else hints_of(row)
     return bool(marks_of(options.get(_spelled(name, options))).get("secret"))
 

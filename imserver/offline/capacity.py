@@ -159,11 +159,10 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
         rate = COMMITTED_TOGETHER / seconds
         takes = f": a commit takes {seconds * 1000:.1f} ms"
     alone = resources.processes < resources.cores
-    more = (
-        "server.processes: auto, which needs redis.url"
-        if alone
-        else "more cores, or another machine"
-    )
+    if alone:
+        more = "server.processes: auto, which needs redis.url"
+    else:
+        more = "more cores, or another machine"
     files = "LimitNOFILE=1048576 in the unit, or ulimit -Hn"
     each = f"{resources.connections:,} for each of {resources.processes}"
     memory = f"{free / 1e9:,.1f} GB for {own:,.0f} bytes with three channels"
@@ -215,9 +214,10 @@ def free_memory(
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        names = (
-            ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
-        )
+        if controllers:
+            names = ("limit_in_bytes", "usage_in_bytes")
+        else:
+            names = ("max", "current")
         group = Path(groups, controllers, path.strip("/"))
         for folder in (group, *group.parents):
             try:
@@ -249,10 +249,15 @@ def files_of_server(process: int) -> tuple[int, str]:
         ).stdout
         unit = dict(line.split("=", 1) for line in shown.splitlines())
         whose = "the unit imserver"
-        hard = unit["LimitNOFILE"] if unit.get("LoadState") == "loaded" else ""
+        if unit.get("LoadState") == "loaded":
+            hard = unit["LimitNOFILE"]
+        else:
+            hard = ""
     else:
         hard = ""
-    return (int(hard), whose) if hard.isdecimal() else (openable_files(), "this shell")
+    if hard.isdecimal():
+        return (int(hard), whose)
+    return (openable_files(), "this shell")
 
 
 def has_redis(config: Config) -> bool:
@@ -392,11 +397,10 @@ def show(
         f"After a restart, all of them are back after {seconds:.0f} s at the earliest.",
     ]
     if state:
-        each = (
-            f": {resources.users_bytes / resources.users:,.0f} bytes each"
-            if users >= ENOUGH_USERS
-            else ""
-        )
+        if users >= ENOUGH_USERS:
+            each = f": {resources.users_bytes / resources.users:,.0f} bytes each"
+        else:
+            each = ""
         lines.append(
             f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}."
         )

@@ -111,4 +111,6 @@ def damage_of(database: Path, seconds: float) -> str | None:
             if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                 return None
             raise
-    return "" if found == "ok" else " ".join(found.split())
+    if found == "ok":
+        return ""
+    return " ".join(found.split())

@@ -106,11 +106,10 @@ def _sysctl(name: str, value: object) -> str:
 def _files(config: Config) -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = config.limits
-    wanted = (
-        limits.max_connections + SPARE_FILES_OF_A_CLUSTER
-        if limits.max_connections
-        else WANTED_FILES
-    )
+    if limits.max_connections:
+        wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER
+    else:
+        wanted = WANTED_FILES
     yield finding_of(
         hard != resource.RLIM_INFINITY and hard < wanted,
         "open files",
@@ -260,7 +259,10 @@ def _unix_sockets(config: Config) -> Findings:
         try:
             refuse_taken(row.socket)
         except StartError as error:
-            where = f"a server listens on {row.socket}" if own else str(error)
+            if own:
+                where = f"a server listens on {row.socket}"
+            else:
+                where = str(error)
             yield finding_of(
                 not own,
                 name,
@@ -305,7 +307,10 @@ def running_server(config: Config) -> Findings:
     """The running server of these settings: the versions of its nodes, and
     whether this one is ready."""
     port = config.app.http_port
-    own = server_at(config.server.data_dir, port) if port else 0
+    if port:
+        own = server_at(config.server.data_dir, port)
+    else:
+        own = 0
     if not own:
         return
     host = host_of(config)
@@ -347,11 +352,9 @@ def _version(config: Config, host: str, port: int) -> str:
     version = ", ".join(
         sorted({node["version"] for node in nodes.values() if "version" in node})
     )
-    return (
-        f"imserver {version}"
-        if version
-        else "a server (for its version, set IMSERVER_KEY)"
-    )
+    if version:
+        return f"imserver {version}"
+    return "a server (for its version, set IMSERVER_KEY)"
 
 
 def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]]:
@@ -755,7 +758,9 @@ def _expiry(host: str, port: int) -> float:
         context.wrap_socket(plain, server_hostname=host) as secured,
     ):
         shown = secured.getpeercert()
-    return ssl.cert_time_to_seconds(str(shown["notAfter"])) if shown else 0.0
+    if shown:
+        return ssl.cert_time_to_seconds(str(shown["notAfter"]))
+    return 0.0
 
 
 def _second_secret(config: Config) -> Findings:
@@ -897,9 +902,10 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
         own = server_at(config.server.data_dir, config.app.http_port)
         state = {}
         with suppress(OSError, ValueError):
-            state = (
-                _state(config, host_of(config), config.app.http_port, "") if own else {}
-            )
+            if own:
+                state = _state(config, host_of(config), config.app.http_port, "")
+            else:
+                state = {}
         capacity.show(config, user, own, state, _beside_users(config, own))
         return
     given = {name: value for name, value in given.items() if value is not None}

@@ -140,7 +140,10 @@ def init(
     one for others are printed, as by "imserver chat".
     """
     _check_app(app)
-    url = server_address(_with_scheme(url)).rstrip("/") if url else ""
+    if url:
+        url = server_address(_with_scheme(url)).rstrip("/")
+    else:
+        url = ""
     port = _port_of(url)
     file = folder / DEFAULT_FILE
 
@@ -151,7 +154,10 @@ def init(
     text = _settings(app, key, secret, url, port, name if is_chat else None)
     _write(file, text)
 
-    option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
+    if folder.resolve() == Path.cwd():
+        option = ""
+    else:
+        option = f" -c {file}"
     next_steps = _NEXT_CHAT if is_chat else _NEXT
     click.echo(
         next_steps.format(file=file, app=app, key=key, option=option, port=port),

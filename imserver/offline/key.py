@@ -151,11 +151,17 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
     address = lines.pop("from")
     expires = lines["expires"] or "never"
-    used = f"{lines['last used']} from {address}" if lines["last used"] else "never"
+    if lines["last used"]:
+        used = f"{lines['last used']} from {address}"
+    else:
+        used = "never"
     used = "" if row.id.startswith(CONFIGURED) else used
-    state = (
-        "revoked" if row.revoked else "expired" if row.has_ended(time()) else "valid"
-    )
+    if row.revoked:
+        state = "revoked"
+    elif row.has_ended(time()):
+        state = "expired"
+    else:
+        state = "valid"
     lines = {
         "id": row.id,
         "state": state,
@@ -198,7 +204,10 @@ def rotate(
     _refuse_configured(name)
     row, secret = KeyRow.make(expires=int(time()) + expires if expires else 0)
     with opened(path, data_dir) as (settings, store, _):
-        stored = store.rotate_key(name, row, grace) if store.address.exists else None
+        if store.address.exists:
+            stored = store.rotate_key(name, row, grace)
+        else:
+            stored = None
         if stored is None:
             fail(f"no valid key has the id {name}")
         app = stored.apps[0] if len(stored.apps) == 1 else ""
@@ -211,11 +220,10 @@ def rotate(
             id=stored.id,
             grace_seconds=grace,
         )
-    ends = (
-        f"The key {name} ends at {day(int(time()) + grace)} UTC"
-        if grace
-        else f"The key {name} has ended"
-    )
+    if grace:
+        ends = f"The key {name} ends at {day(int(time()) + grace)} UTC"
+    else:
+        ends = f"The key {name} has ended"
     click.echo(
         f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.",
         err=True,
@@ -230,7 +238,10 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     """Revoke the key with this id. This cannot be undone."""
     _refuse_configured(name)
     with opened(path, data_dir) as (settings, store, _):
-        revoked = store.revoke_key(name) if store.address.exists else None
+        if store.address.exists:
+            revoked = store.revoke_key(name)
+        else:
+            revoked = None
         if revoked:
             record_act(settings, store, "keys.revoke", key=name)
     if revoked is None:

@@ -27,11 +27,15 @@ def manual_of(text: str, declared: Declarations) -> str:
     there: set[str] = set()
 
     def has_entry(entry: re.Match[str]) -> str:
-        return entry[0] if entry[1] in declared.app_hints else ""
+        if entry[1] in declared.app_hints:
+            return entry[0]
+        return ""
 
     def has_key(row: re.Match[str]) -> str:
         there.add(f"{section}.{row[1]}")
-        return row[0] if f"{section}.{row[1]}" in declared.rows else ""
+        if f"{section}.{row[1]}" in declared.rows:
+            return row[0]
+        return ""
 
     paragraphs = []
     for paragraph in text.split("\n\n"):

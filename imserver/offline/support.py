@@ -102,7 +102,9 @@ def _pattern_of(piece: str) -> str:
         return "%"
     if not piece.startswith("%"):
         return re.escape(piece)
-    return r"(-?[\d.]+)" if piece[-1] in "dfgx" else r"(?:.*?)"
+    if piece[-1] in "dfgx":
+        return r"(-?[\d.]+)"
+    return r"(?:.*?)"
 
 
 def redacted_line(line: str) -> str:
@@ -114,7 +116,9 @@ def redacted_line(line: str) -> str:
     if (frame := _FRAME.match(line)) is not None:
         return frame[0].replace(frame[0].partition('"')[2].partition('"')[0], frame[1])
     raised = _RAISED.match(line)
-    return f"{raised[0]}: {_ELIDED}" if raised is not None else _ELIDED
+    if raised is not None:
+        return f"{raised[0]}: {_ELIDED}"
+    return _ELIDED
 
 
 def _redacted_json(line: str) -> str:
@@ -149,7 +153,9 @@ def _filled(text: str, numbers: Iterator[str]) -> str:
     else."""
 
     def shown(form: re.Match[str]) -> str:
-        return next(numbers) if form[1] in "dfgx" else _ELIDED
+        if form[1] in "dfgx":
+            return next(numbers)
+        return _ELIDED
 
     return re.sub(r"%[-+ #0-9.]*([sdrfgx])", shown, text)
 
@@ -234,7 +240,10 @@ def _metrics(settings: Config) -> str:
         if {"admin", "read", "metrics"} & set(each.scopes)
     ]
     key = os.environ.get(ENVIRONMENT_KEY, "") or next(iter(keys), "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if key:
+        headers = {"Authorization": f"Bearer {key}"}
+    else:
+        headers = {}
     connection = HTTPConnection(
         host_of(settings), settings.app.http_port or None, timeout=ASK_SECONDS
     )
@@ -242,11 +251,9 @@ def _metrics(settings: Config) -> str:
         connection.request("GET", "/metrics", headers=headers)
         answer = connection.getresponse()
         content = answer.read().decode("utf-8", "replace")
-        return (
-            content
-            if answer.status == OK
-            else f"the server answers with status {answer.status}\n"
-        )
+        if answer.status == OK:
+            return content
+        return f"the server answers with status {answer.status}\n"
     except (OSError, HTTPException) as error:
         return f"the server does not answer: {type(error).__name__}\n"
     finally:

@@ -186,20 +186,20 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         outgoing = Outgoing()
         try:
             rows = [row for row in tenant.jwt if row.issuer]
-            claims = (
-                Issuers(outgoing).claims(tenant.name, rows, shown, time())
-                if rows
-                else None
-            )
+            if rows:
+                claims = Issuers(outgoing).claims(tenant.name, rows, shown, time())
+            else:
+                claims = None
             if claims is None:
                 needs_secret = [
                     row
                     for row in tenant.jwt
                     if not (row.issuer or row.key or row.key_file)
                 ]
-                secret = (
-                    _secret(settings, needs_secret[0]) if needs_secret else Secret(b"")
-                )
+                if needs_secret:
+                    secret = _secret(settings, needs_secret[0])
+                else:
+                    secret = Secret(b"")
                 claims = read_token(
                     shown, load_keys(tenant.jwt, secret, tenant.name), time()
                 )

@@ -106,11 +106,12 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     is_far = new[0] != old[0] or abs(new[1] - old[1]) > 1
     meaning = "nodes of both cannot be one cluster, and only a backup leads back"
     mend = "stop all nodes, make a backup, and read the notes; or take the releases between one by one"
-    way_back = (
-        ""
-        if is_far
-        else "; nodes of both are one cluster, and imserver upgrade --back leads back"
-    )
+    if is_far:
+        way_back = ""
+    else:
+        way_back = (
+            "; nodes of both are one cluster, and imserver upgrade --back leads back"
+        )
     yield finding_of(
         is_far,
         "version",
@@ -143,12 +144,14 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
                 missing_steps(taken, release.package),
                 newer_steps(taken, release.package),
             )
-            words = (
-                f"its first node adds {named(missing)}"
-                if missing
-                else "none is missing"
-            )
-            more = f"; {named(newer)} stay, unused" if newer else ""
+            if missing:
+                words = f"its first node adds {named(missing)}"
+            else:
+                words = "none is missing"
+            if newer:
+                more = f"; {named(newer)} stay, unused"
+            else:
+                more = ""
             yield Finding("ok", "steps of the database", words + more)
     lost = ", ".join(sorted(_plug_ins() - release.names))
     meaning = "they are not in it"
@@ -278,7 +281,10 @@ def _install(release: Release, dist: Path) -> Path:
         "--quiet",
         "--disable-pip-version-check",
     ]
-    offline = ["--no-index"] if (dist / "wheels").is_dir() else []
+    if (dist / "wheels").is_dir():
+        offline = ["--no-index"]
+    else:
+        offline = []
     commands = [[*pip, str(dist.absolute())]]
     if dist.is_dir():
         lists = _lists_of(dist)
@@ -343,7 +349,9 @@ def lack_of(config: Config, version: str) -> str:
         return "is not ready"
     running = re.match(r"imserver (.+) runs", findings[0].found)
     is_this = running is None or version in running[1].split(", ")
-    return "" if is_this or running is None else f"is {running[1]} and not {version}"
+    if is_this or running is None:
+        return ""
+    return f"is {running[1]} and not {version}"
 
 
 def step_in_work(config: Config, package: str) -> str:
@@ -382,7 +390,10 @@ def _wait_until_ready(config: Config, release: Release) -> None:
                     else "waiting for the server"
                 )
             if monotonic() > deadline:
-                at = f", at {step} of the database" if step else ""
+                if step:
+                    at = f", at {step} of the database"
+                else:
+                    at = ""
                 raise StartError(f"the server {lack} after {_READY_SECONDS:.0f} s{at}")
             sleep(1)
 

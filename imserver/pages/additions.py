@@ -70,7 +70,9 @@ class Additions:
         files = self.files
 
         def address(below: str) -> str:
-            return f"{release}/{below}" if below in files else ""
+            if below in files:
+                return f"{release}/{below}"
+            return ""
 
         rows: list[dict[str, str | bool]] = []
         for name, stem in product(self.folders, ("page", "later")):

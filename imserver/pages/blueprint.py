@@ -256,7 +256,10 @@ class _Chat:
         self._seen = seen
         apps = core.config.apps
         rooms = [name for name in apps if name.isdecimal()]
-        self._rooms = [*rooms, _DEFAULT_APP] if _DEFAULT_APP in apps else rooms
+        if _DEFAULT_APP in apps:
+            self._rooms = [*rooms, _DEFAULT_APP]
+        else:
+            self._rooms = rooms
 
     def _render(
         self,
@@ -306,7 +309,10 @@ class _Chat:
             room = self._rooms[0]
             if demo:
                 # The default app is the last room.
-                app = self._rooms[-1] if self._rooms[-1] == _DEFAULT_APP else room
+                if self._rooms[-1] == _DEFAULT_APP:
+                    app = self._rooms[-1]
+                else:
+                    app = room
                 room = app
             if self._logins.is_open(room):
                 chat = url_for(
@@ -369,7 +375,10 @@ class _Chat:
             if not self._rooms:
                 abort(Problems.NOT_FOUND.status)
             room = self._rooms[0]
-        language = requested_language() if room.isdecimal() else language_of_visitor()
+        if room.isdecimal():
+            language = requested_language()
+        else:
+            language = language_of_visitor()
         text = {
             key: text
             for key, text in TEXT[language].items()
@@ -820,7 +829,10 @@ def explain(refused: Response) -> Response:
         if name in refused.headers:
             answer.headers[name] = refused.headers[name]
     answer.headers["Vary"] = "Accept, Accept-Language"
-    form = "'self'" if problem.status == Problems.TOKEN_INVALID.status else "'none'"
+    if problem.status == Problems.TOKEN_INVALID.status:
+        form = "'self'"
+    else:
+        form = "'none'"
     answer.headers["Content-Security-Policy"] = policy("'none'", form=form)
     answer.headers.update(HEADERS)
     return answer

@@ -55,12 +55,16 @@ class Look:
     @property
     def picture_url(self) -> str:
         """The address of the picture; ``""``: there is none."""
-        return f"{self._root}{PICTURE}?v={self.version}" if self.picture else ""
+        if self.picture:
+            return f"{self._root}{PICTURE}?v={self.version}"
+        return ""
 
     @property
     def colours_url(self) -> str:
         """The address of the colours; ``""``: they are those of theme.css."""
-        return f"{self._root}{COLOURS}?v={self.version}" if self.sheet else ""
+        if self.sheet:
+            return f"{self._root}{COLOURS}?v={self.version}"
+        return ""
 
     def button(self, script: bytes) -> bytes:
         """The text of :data:`BUTTON` with the colour of the chat."""

@@ -74,7 +74,10 @@ class Reference(Service):
         visitor reaches this server."""
         language = language_of_visitor()
         address = self.seen.http()
-        shown_as = _SAFE_ADDRESS if shlex.quote(address) == address else _QUOTED_ADDRESS
+        if shlex.quote(address) == address:
+            shown_as = _SAFE_ADDRESS
+        else:
+            shown_as = _QUOTED_ADDRESS
         written = self.document()
         if written != self._pages_of:
             self._pages = {}
@@ -264,7 +267,9 @@ def _filled(path: str, parameters: Sequence[Document]) -> str:
     for parameter in parameters:
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
-    return f"{path}?{urlencode(query, safe=':,')}" if query else path
+    if query:
+        return f"{path}?{urlencode(query, safe=':,')}"
+    return path
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
@@ -302,7 +307,9 @@ def _example(content: Document) -> Any:
 def _pretty(example: Any) -> str:
     if isinstance(example, str):
         return example
-    return "" if example is None else json.dumps(example, ensure_ascii=False, indent=2)
+    if example is None:
+        return ""
+    return json.dumps(example, ensure_ascii=False, indent=2)
 
 
 # --- schemas ------------------------------------------------------------------
@@ -341,7 +348,9 @@ def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
 
 
 def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def kind_of(schema: Document) -> str:
@@ -376,7 +385,9 @@ def _shape_of(schema: Document) -> str:
             _shape_of(each) for each in schema["anyOf"] if each.get("type") != "null"
         }
         return shapes.pop() if len(shapes) == 1 else ""
-    return _shape_of(schema.get("items", {})) if schema.get("type") == "array" else ""
+    if schema.get("type") == "array":
+        return _shape_of(schema.get("items", {}))
+    return ""
 
 
 def marked(paragraphs: Sequence[str]) -> Markup:

@@ -91,7 +91,10 @@ def frame_ancestors(origins: Iterable[str]) -> str:
     be there."""
     sources = []
     for origin in filter(None, map(_ORIGIN.fullmatch, origins)):
-        schemes = [origin["scheme"]] if origin["scheme"] else ["https", "http"]
+        if origin["scheme"]:
+            schemes = [origin["scheme"]]
+        else:
+            schemes = ["https", "http"]
         sources += [f"{scheme}://{origin['host']}:*" for scheme in schemes]
     return " ".join(sources)
 
@@ -105,7 +108,9 @@ _ORIGIN: Final = re.compile(
 def named_in_rooms(language: str) -> str | None:
     """The language that a link to a room names. None: the first one, in which
     rooms are without a name."""
-    return None if language == LANGUAGES[0] else language
+    if language == LANGUAGES[0]:
+        return None
+    return language
 
 
 def html_of(

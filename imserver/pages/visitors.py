@@ -99,7 +99,10 @@ class Seen:
         configured = self.addresses().http
         if configured and not configured.startswith("//"):
             return configured
-        scheme = "https" if self._scheme() in ("https", "wss") else "http"
+        if self._scheme() in ("https", "wss"):
+            scheme = "https"
+        else:
+            scheme = "http"
         host = self._forwarded("Host") or request.headers.get("Host", "")
         return f"{scheme}:{configured or f'//{host}'}"
 

@@ -46,9 +46,10 @@ class AppSecrets(Service, dict=True):
         if given.secret and given.secret_file:
             raise BadKey(f"{setting}: secret and secret_file are both given")
         try:
-            text = (
-                read_key_file(given.secret_file) if given.secret_file else given.secret
-            )
+            if given.secret_file:
+                text = read_key_file(given.secret_file)
+            else:
+                text = given.secret
         except BadKey as bad:
             raise BadKey(f"{setting}: {bad}") from None
         if not text:

@@ -64,9 +64,12 @@ class ServerApi:
         ):
             own = _key_of(settings or _settings())
         self._key = given or own
-        self._whose = (
-            "--key-file" if key_file else "IMSERVER_KEY" if given else "the settings"
-        )
+        if key_file:
+            self._whose = "--key-file"
+        elif given:
+            self._whose = "IMSERVER_KEY"
+        else:
+            self._whose = "the settings"
 
     @staticmethod
     def options(command: Command) -> Command:

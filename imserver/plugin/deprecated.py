@@ -134,7 +134,10 @@ def _parts(
     stop: Callable[[], object] = lambda: None,
 ) -> Parts:
     reads: list[Callable[[Config], object]] = [lambda config: prepare()]
-    addition = None if page is None else SimpleNamespace(page_folder=page)
+    if page is None:
+        addition = None
+    else:
+        addition = SimpleNamespace(page_folder=page)
     rows = dialects or {}
     return Parts(
         tuple(each for each in (service, erasure, addition) if each is not None),
@@ -185,11 +188,9 @@ def _answers(
 def _with_rooms(function: Any) -> Any:
     """A function whose first argument is the core, which gets it as plug-ins of
     1.0 do."""
-    return (
-        None
-        if function is None
-        else lambda core, *more: function(RoomyCore(core), *more)
-    )
+    if function is None:
+        return None
+    return lambda core, *more: function(RoomyCore(core), *more)
 
 
 class _Views(Struct, frozen=True):
@@ -214,11 +215,10 @@ class _Views(Struct, frozen=True):
         from imserver.gateway.http.views import g  # type: ignore[attr-defined]  # for these views only
 
         problem = g.get("refusal")
-        page = (
-            None
-            if problem is None or self.refusal is None
-            else self.refusal(problem, g.request_id)
-        )
+        if problem is None or self.refusal is None:
+            page = None
+        else:
+            page = self.refusal(problem, g.request_id)
         return response if page is None else page
 
 
@@ -330,11 +330,9 @@ def _feature(
         )
 
     def files_of(config: Config, store: Any) -> tuple[object, ...]:
-        return (
-            (_Files(config, store, exports, imports, files),)
-            if exports or imports or files
-            else ()
-        )
+        if exports or imports or files:
+            return (_Files(config, store, exports, imports, files),)
+        return ()
 
     @contextmanager
     def offline(

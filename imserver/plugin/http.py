@@ -86,7 +86,10 @@ def page_and_cursor(
     one is not full; ``""``: there is none. ``size_of``: bytes of a long row; as
     many are on the page as fit."""
     page = found[: count_fitting(map(size_of, found[:limit]))]
-    behind = name_of(page[-1]) if len(found) > len(page) else rest
+    if len(found) > len(page):
+        behind = name_of(page[-1])
+    else:
+        behind = rest
     return page, cursor_of(behind) if behind else ""
 
 

@@ -54,4 +54,6 @@ def by_address(app: str, address: str) -> tuple[str, str] | None:
     What the users of one app do does not count for those of another behind the
     same address.
     """
-    return None if not address or is_loopback(address) else (app, network_of(address))
+    if not address or is_loopback(address):
+        return None
+    return (app, network_of(address))

@@ -47,7 +47,9 @@ def __getattr__(name: str) -> Any:
             DeprecationWarning,
             stacklevel=2,
         )
-        return AskAnswer if name == "AskAnswer" else GroupState
+        if name == "AskAnswer":
+            return AskAnswer
+        return GroupState
     if name != "StreamPieces":
         raise AttributeError(name)
     warnings.warn(

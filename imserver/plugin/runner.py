@@ -208,11 +208,10 @@ class Runner(Store.Rows):
         it. Only one call succeeds, also if another node works on it since. Switches. Raises
         :class:`Runner.Lost` and StorageUnavailable."""
         sets = ", ".join(f"{column} = %s" for column in columns)
-        change = (
-            f"UPDATE {self._table} SET {sets}"
-            if columns
-            else f"DELETE FROM {self._table}"
-        )
+        if columns:
+            change = f"UPDATE {self._table} SET {sets}"
+        else:
+            change = f"DELETE FROM {self._table}"
         if not sql.execute(
             f"{change} WHERE {_ROW} AND {self._due_by(sql)}",
             (*columns.values(), app, id),

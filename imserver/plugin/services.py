@@ -29,4 +29,6 @@ def __getattr__(name: str) -> Any:
     deprecated.warn(
         f"{__name__}.{name} is deprecated: its services are attributes of core"
     )
-    return deprecated.RoomyCore if name == "Foundation" else deprecated.Room
+    if name == "Foundation":
+        return deprecated.RoomyCore
+    return deprecated.Room

@@ -118,7 +118,10 @@ class NodeProcess:
             self._output = self.folder / "output.txt"
             self._stopping = False
             self._environment = environment
-            self._features = {} if features is None else {"features": list(features)}
+            if features is None:
+                self._features = {}
+            else:
+                self._features = {"features": list(features)}
             self._settings = settings or {}
             self.configure(self._settings)
             with self._output.open("wb") as output:
@@ -222,11 +225,10 @@ class NodeProcess:
     def _request(
         self, method: str, path: str, document: Any, key: str
     ) -> Iterator[HTTPResponse]:
-        body = (
-            document
-            if document is None or isinstance(document, bytes)
-            else json.dumps(document).encode()
-        )
+        if document is None or isinstance(document, bytes):
+            body = document
+        else:
+            body = json.dumps(document).encode()
         with closing(HTTPConnection(*self.http, timeout=REQUEST_SECONDS)) as connection:
             connection.request(method, path, body, _headers(key))
             with connection.getresponse() as response:
@@ -246,7 +248,10 @@ class NodeProcess:
     @property
     def log_text(self) -> str:
         """All whole lines of the log: the last may be under way."""
-        written = self.log.read_bytes() if self.log.exists() else b""
+        if self.log.exists():
+            written = self.log.read_bytes()
+        else:
+            written = b""
         return written[: written.rfind(b"\n") + 1].decode()
 
     def _wait_for_banner(self) -> tuple[HostAndPort, HostAndPort]:
@@ -328,7 +333,9 @@ def _address(match: re.Match[str]) -> HostAndPort:
 
 
 def _headers(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    if key:
+        return {"Authorization": f"Bearer {key}"}
+    return {}
 
 
 # --- contracts ----------------------------------------------------------------
@@ -367,13 +374,13 @@ class CodecContract:
         """The payload that tells a user of an event."""
         if not self.dialect.personal:
             payload = self.dialect.encode_event(event)
-            return payload(user, None) if callable(payload) else payload
+            if callable(payload):
+                return payload(user, None)
+            return payload
         halves = self.dialect.encode_for(event)
-        return (
-            None
-            if halves is None
-            else json.dumps(user, ensure_ascii=False).encode().join(halves)
-        )
+        if halves is None:
+            return None
+        return json.dumps(user, ensure_ascii=False).encode().join(halves)
 
     def check_payload(self, payload: bytes | None) -> None:
         """What the dialect writes is bytes, and UTF-8 where its frames are

@@ -41,16 +41,25 @@ CONFIG: dict[str, Any] = {
     "apps": {"101": {"origins": ["https://shop.example"]}},
 }
 FORM = [("Content-Type", "application/x-www-form-urlencoded")]
+OTHERS = (
+    "/user/list?appID=101",
+    "/home/index?appID=101",
+    "/api/v1/docs",
+    "/api/v1/events?app=101&user=a",
+    "/metrics",
+    "/gateway",
+    "/nowhere",
+    "/sdk/../metrics",
+)
 ROUTES = (
     ("POST", "/user/sendMessageAll", FORM, b"appID=101&userID=a&msgID=1&message=m"),
     ("POST", "/api/register", [("Content-Type", "text/plain")], b'{"systemId":"taken"}'),
     ("POST", "/register", FORM, b"phone_number=1&password=2"),
     ("POST", "/api/v1/uploads?app=101&user=a", (), b"x" * 100),
     ("POST", "/home/token", FORM, b"appID=101&userID=a"),
-    *(("OPTIONS" if path == "/user/sendMessage" else "GET", path, (), b"") for path in (
-        "/user/list?appID=101", "/home/index?appID=101", "/api/v1/docs", "/api/v1/events?app=101&user=a", "/metrics", "/gateway", "/user/sendMessage", "/nowhere", "/sdk/../metrics"
-    )),
-)  # fmt: skip
+    ("OPTIONS", "/user/sendMessage", (), b""),
+    *(("GET", path, (), b"") for path in OTHERS),
+)
 
 
 @pytest.fixture(scope="module", params=HTTP_SERVERS)

@@ -236,7 +236,10 @@ def dead(
     `time`, and no contents.
     """
     behind = read_cursor(cursor)
-    number = 0 if behind is None else _number("cursor", behind)
+    if behind is None:
+        number = 0
+    else:
+        number = _number("cursor", behind)
     shown_of = _head_of if call.principal.staff else msgspec.Raw
     retries = dead_events.list_retries(
         api.core.store, call.app, True, number, limit + 1

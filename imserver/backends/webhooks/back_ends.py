@@ -164,7 +164,9 @@ class BackEndRequests(BackEnds):
         """Those headers of a new client that requests about it repeat; None:
         the app has no back end."""
         hook = self.hooks.get(app)
-        return None if hook is None else _named(hook.headers, given)
+        if hook is None:
+            return None
+        return _named(hook.headers, given)
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
         """The headers set in the SDK of a client that requests about it repeat.
@@ -198,9 +200,10 @@ class BackEndRequests(BackEnds):
                 raise Unreachable("it is not set")
             with asking.counting(app, "requests"):
                 state = connection.dialect_state
-                headers = (
-                    {} if state is None or state.facts is None else state.facts.headers
-                )
+                if state is None or state.facts is None:
+                    headers = {}
+                else:
+                    headers = state.facts.headers
                 client = self._client(connection)
                 if call != "connect":
                     client["user"] = connection.user or ""
@@ -257,11 +260,10 @@ def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T 
         answer = msgspec.json.decode(
             _NOTHING_MEANS.get(call, b'{"result":{}}'), type=_Answer
         )
-    result = (
-        None
-        if answer.result is UNSET
-        else msgspec.json.decode(answer.result, type=kind)
-    )
+    if answer.result is UNSET:
+        result = None
+    else:
+        result = msgspec.json.decode(answer.result, type=kind)
     return answer, None if answer.error is not None else result
 
 

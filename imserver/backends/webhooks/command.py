@@ -72,7 +72,10 @@ def events(
             "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,)
         )
         aside = sum(count for (count,) in counted)
-        following = store.read(lambda sql: next_try(sql, app)) if aside else 0
+        if aside:
+            following = store.read(lambda sql: next_try(sql, app))
+        else:
+            following = 0
         behind, entries = store.read_or((0, 0), lambda sql: waiting(sql, app))
     CommandLine.rows("event, user, attempts, first failed", rows, first_failed=_time)
     if dead or CommandLine.wants_json():
@@ -89,11 +92,9 @@ def events(
 
 
 def _time(seconds: int) -> str:
-    return (
-        datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
-        if seconds
-        else ""
-    )
+    if seconds:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    return ""
 
 
 _NOTHING: Final = "the back end hears of nothing that happens in the app"

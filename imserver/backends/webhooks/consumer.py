@@ -74,7 +74,10 @@ class DeliveryLease(Service):
         that are stored.
         """
         is_unbroken = is_granted and since < self.until
-        self.until = since + self.SECONDS - CLOCK_SECONDS if is_granted else 0.0
+        if is_granted:
+            self.until = since + self.SECONDS - CLOCK_SECONDS
+        else:
+            self.until = 0.0
         return is_unbroken
 
 
@@ -231,11 +234,10 @@ class Consumer(Generic[Batch]):
         failure = self._deliver(batch)
         self.failures = 0 if failure is None else self.failures + 1
         if failure is not None and not failure.is_dead:
-            longest = (
-                LONGEST_PAUSE_SECONDS
-                if failure.longest_pause is None
-                else failure.longest_pause
-            )
+            if failure.longest_pause is None:
+                longest = LONGEST_PAUSE_SECONDS
+            else:
+                longest = failure.longest_pause
             self._retry.wait(retry_pause(self.failures, FIRST_PAUSE_SECONDS, longest))
             return
         self._batch = None

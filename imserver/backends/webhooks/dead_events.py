@@ -57,7 +57,10 @@ MOST_COUNTED: Final = 10_000
 def next_try(sql: Statements, app: str) -> int:
     """When the next event is tried that was put aside, Unix seconds; 0: at
     once, or there is none."""
-    rows = [] if sql.query(DUE_AT_ONCE, (app, app)) else sql.query(NEXT_TRY, (app,))
+    if sql.query(DUE_AT_ONCE, (app, app)):
+        rows = []
+    else:
+        rows = sql.query(NEXT_TRY, (app,))
     return rows[0][0] if rows else 0
 
 

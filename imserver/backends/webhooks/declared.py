@@ -12,7 +12,9 @@ def secret_of(settings: TenantSettings) -> bytes:
     """The secret that signs requests to the app's URLs; ``b""`` if there are
     none. Raises BadKey."""
     urls = settings.webhook.urls or settings.back_ends.urls
-    return AppSecrets.read("webhook", settings.webhook) if urls else b""
+    if urls:
+        return AppSecrets.read("webhook", settings.webhook)
+    return b""
 
 
 def objection(_name: str, settings: TenantSettings) -> str:

@@ -118,11 +118,9 @@ class Feed(Service):
     @property
     def count(self) -> int:
         """The number of entries and rows to be sent, as far as it is known."""
-        return (
-            0
-            if self.sender is None
-            else self.entries.count + self.event_head - self.event_id
-        )
+        if self.sender is None:
+            return 0
+        return self.entries.count + self.event_head - self.event_id
 
     @property
     def consumers(self) -> list[Consumer[Any]]:
@@ -316,14 +314,19 @@ class Feeds(Service, dict=True):
             partial(self.save, feed),
             lambda: 1.0 if feed.has_retries and feed.receiver.url else None,
         )
-        feed.notifier = None if self._notifier is None else self._notifier(feed)
+        if self._notifier is None:
+            feed.notifier = None
+        else:
+            feed.notifier = self._notifier(feed)
         for consumer in feed.consumers:
             consumer.wake()
 
     def entries_after(self, app: str, after: int, limit: int) -> list[Entry]:
         """The first entries of an app after an id. Switches. Raises
         StorageUnavailable."""
-        return [] if self.log is None else self.log.entries.read(app, after, limit)
+        if self.log is None:
+            return []
+        return self.log.entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises
@@ -476,7 +479,9 @@ class Feeds(Service, dict=True):
         if failures >= 7 and self._bury(feed, batch, failures):
             # Without anything left there is no failure, or replayed events
             # would wait for ever.
-            return Failure(problem.text, is_dead=True) if feed.count else None
+            if feed.count:
+                return Failure(problem.text, is_dead=True)
+            return None
         if problem.is_refused:
             return Failure(problem.text, REFUSED_PAUSE_SECONDS)
         is_long = monotonic() - feed.sender.since > 3600.0
@@ -541,9 +546,10 @@ class Feeds(Service, dict=True):
         there were any."""
         before = int(time()) - TRY_SECONDS
         ids = batch.entry_ids
-        stored_at = (
-            {} if self.log is None else self.log.entries.stored_at(feed.app, ids)
-        )
+        if self.log is None:
+            stored_at = {}
+        else:
+            stored_at = self.log.entries.stored_at(feed.app, ids)
         old = batch.begin(stored_at, before)
         if old is None:
             return False
@@ -637,7 +643,9 @@ class _Batch:
                 page.last_row = number
             else:
                 page.last_entry = number
-        return _Batch(page, 0, 0, self._waiting) if page.events else None
+        if page.events:
+            return _Batch(page, 0, 0, self._waiting)
+        return None
 
 
 def _is_row(event: Outbound) -> bool:

@@ -97,11 +97,10 @@ class LogWindow:
             # A commit that continues the window may have come while this was
             # read.
             self._add([entry for entry in page if entry.id > self._end])
-            end = (
-                page[-1].id
-                if len(page) == self.page
-                else max(head, page[-1].id if page else 0)
-            )
+            if len(page) == self.page:
+                end = page[-1].id
+            else:
+                end = max(head, page[-1].id if page else 0)
             self._end = max(self._end, end)
             self.head = max(self.head, self._end)
         return [
@@ -112,7 +111,9 @@ class LogWindow:
         """The position behind the first ``seen`` entries. Never switches."""
         if seen == len(self._entries):
             return self._end
-        return self._entries[seen - 1].id if seen else self.position
+        if seen:
+            return self._entries[seen - 1].id
+        return self.position
 
     def take(self, upto: int) -> None:
         """Take the entries up to an id. Never switches."""

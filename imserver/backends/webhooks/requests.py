@@ -259,11 +259,11 @@ class WebhookQueue:
                 break
             events.append(self._take())
         self._sent = len(events)
-        return (
-            _Batch(len(events), self.receiver.body(b",".join(events)), token_hex(16))
-            if events
-            else None
-        )
+        if events:
+            return _Batch(
+                len(events), self.receiver.body(b",".join(events)), token_hex(16)
+            )
+        return None
 
     def _deliver(self, batch: _Batch) -> Failure | None:
         """Send a request. After ten minutes its events are dropped."""
@@ -432,11 +432,10 @@ class Authoriser:
                 reply = asking.post(
                     where.app, where.url, where.secret, lambda: body, ASK_SECONDS
                 )
-            answer = (
-                LoginAnswer()
-                if reply[0] in (401, 403)
-                else document_in(*reply, _decode)
-            )
+            if reply[0] in (401, 403):
+                answer = LoginAnswer()
+            else:
+                answer = document_in(*reply, _decode)
         except Unreachable as problem:
             asking.warn(where.app, problem)
         if answer is None:

@@ -315,6 +315,7 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
         body = answer.text.encode()
     else:
         kind = answer.type or (question.type if not question.is_text else "custom")
+        assert answer.data is not UNSET  # one of the two is there
         body = bytes(answer.data)
         if kind == "text":
             raise ValueError("data is not text")

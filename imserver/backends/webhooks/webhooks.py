@@ -125,11 +125,10 @@ class Webhooks(Observer):
             queue = self.queues.get(app)
             feed = self.feeds.feeds.get(app)
             is_sending = feed is not None and feed.owned and bool(feed.receiver.url)
-            failures = (
-                feed.sender.failures
-                if feed is not None and feed.sender is not None
-                else 0
-            )
+            if feed is not None and feed.sender is not None:
+                failures = feed.sender.failures
+            else:
+                failures = 0
             parts.append(
                 NodePart(
                     0 if queue is None else queue.waiting,
@@ -164,7 +163,10 @@ class Webhooks(Observer):
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over."""
-        known = self.known.get(connection) if self.known else None
+        if self.known:
+            known = self.known.get(connection)
+        else:
+            known = None
         if known is None:
             return
         queue = self.queues.get(known[0])

@@ -183,4 +183,6 @@ def acked_state(connection: Connection) -> AckedState:
     """What the client of a connection has to acknowledge; without ``unacked``
     it does not do so."""
     state = connection.dialect_state
-    return state if isinstance(state, AckedState) else AckedState()
+    if isinstance(state, AckedState):
+        return state
+    return AckedState()

@@ -152,9 +152,9 @@ class ActionService:
     def _stored_in(self, app: str) -> ActionMessages | None:
         """The service of stored messages, if the app stores those of its
         users."""
-        return (
-            self._messages if self._channels.options.stores_conversations(app) else None
-        )
+        if self._channels.options.stores_conversations(app):
+            return self._messages
+        return None
 
     def send(
         self, connection: Connection, command: Say, answer: Callable[[Reply], None]

@@ -175,9 +175,10 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
     if isinstance(result, Rejected):
-        data = (
-            {"reason": result.detail, "until": result.until} if result.until else None
-        )
+        if result.until:
+            data = {"reason": result.detail, "until": result.until}
+        else:
+            data = None
         return Reply(result.reply_code, data)
     return Reply(ReplyCode.NOT_STORED)
 

@@ -195,13 +195,17 @@ class ActionDialect(Dialect):
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a pushed frame without a receiver."""
         halves = self.encode_for(event)
-        return None if halves is None else b'%b""%b' % halves
+        if halves is None:
+            return None
+        return b'%b""%b' % halves
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """Encode a pushed frame, without its receiver. None for enter and exit
         of an app."""
         name = PUSHED.get(event.kind)
-        return None if name is None else self._halves(name, event)
+        if name is None:
+            return None
+        return self._halves(name, event)
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
         """Encode a stored message as a push, without its receiver. None for

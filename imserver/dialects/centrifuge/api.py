@@ -263,11 +263,9 @@ def _publish_answer(
 
 def _channel_of(name: str) -> str:
     """The channel that back ends of Centrifugo call ``name``."""
-    return (
-        f"{USER_CHANNEL}{name[1:]}"
-        if name.startswith(ALIAS) and len(name) > 1
-        else name
-    )
+    if name.startswith(ALIAS) and len(name) > 1:
+        return f"{USER_CHANNEL}{name[1:]}"
+    return name
 
 
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
@@ -306,7 +304,10 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
     api.channels.options.known(app, request.channel)
     ids = _connections_of(api, app, request)
     since = request.recover_since
-    position = None if since is None else Position(since.epoch, _bounded(since.offset))
+    if since is None:
+        position = None
+    else:
+        position = Position(since.epoch, _bounded(since.offset))
     api.core.connections.join_each(
         app, ids, request.channel, msgspec.msgpack.encode(about), position
     )
@@ -424,11 +425,10 @@ def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
 def history(api: Api, app: str, request: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
-    since = (
-        None
-        if request.since is None
-        else (request.since.epoch, _bounded(request.since.offset))
-    )
+    if request.since is None:
+        since = None
+    else:
+        since = (request.since.epoch, _bounded(request.since.offset))
     page = api.channels.histories.read_since(
         app, channel, since, max(request.limit, -1), request.reverse
     )
@@ -557,7 +557,10 @@ METHODS: Final[Mapping[str, Method]] = {
 def _error(code: int, detail: str = "") -> dict[str, Any]:
     """An error as clients of this API see it."""
     error = codes.ERRORS[code]
-    message = f"{error.message}: {detail}" if detail else error.message
+    if detail:
+        message = f"{error.message}: {detail}"
+    else:
+        message = error.message
     return {"error": {"code": error.code, "message": message}}
 
 
@@ -704,7 +707,10 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
         raise BadBody("a request has a command")
     answers = BatchAnswers()
     for command in commands:
-        params = b"" if bytes(command.params) == b"null" else bytes(command.params)
+        if bytes(command.params) == b"null":
+            params = b""
+        else:
+            params = bytes(command.params)
         reply = _run_command(api, call, (command.method or "").lower(), params)
         number = {"id": command.id} if command.id else {}
         answers.add(encode({**number, **reply}), encode({**number, **_TOO_LARGE}))

@@ -119,7 +119,9 @@ class Migration:
         self.notes.append(f"{option}: {why}" if why else f"{option}: no equivalent")
 
     def _secret(self, option: str, value: str) -> str:
-        return value if self._with_secrets else f"replace-me: the value of {option}"
+        if self._with_secrets:
+            return value
+        return f"replace-me: the value of {option}"
 
     # --- sections -------------------------------------------------------------
 
@@ -153,7 +155,10 @@ class Migration:
         take = self._options.take
         kind = take("engine.type", str, "memory")
         addresses = take("engine.redis.address", (str, list), [])
-        addresses = addresses if isinstance(addresses, list) else addresses.split(",")
+        if isinstance(addresses, list):
+            addresses = addresses
+        else:
+            addresses = addresses.split(",")
         db = take("engine.redis.db", int, 0)
         user = take("engine.redis.user", str, "")
         password = take("engine.redis.password", str, "")
@@ -172,7 +177,10 @@ class Migration:
                 "write redis.url yourself: redis+sentinel:// or redis+cluster://",
             )
             return ""
-        address = str(addresses[0]) if addresses else "127.0.0.1:6379"
+        if addresses:
+            address = str(addresses[0])
+        else:
+            address = "127.0.0.1:6379"
         if "://" in address:
             if "@" in address and not self._with_secrets:
                 scheme, _, rest = address.partition("://")
@@ -524,9 +532,10 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
 
 def _document(file: str) -> dict[str, Any]:
     try:
-        text = (
-            sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        )
+        if file == "-":
+            text = sys.stdin.read()
+        else:
+            text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(
             f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
@@ -534,11 +543,10 @@ def _document(file: str) -> dict[str, Any]:
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)
-        document = (
-            msgspec.json.decode(text)
-            if text.lstrip().startswith("{")
-            else read_yaml(text, file)
-        )
+        if text.lstrip().startswith("{"):
+            document = msgspec.json.decode(text)
+        else:
+            document = read_yaml(text, file)
     except (ValueError, RecursionError, ConfigError) as error:
         fail(error if isinstance(error, ConfigError) else f"{file}: {error}")
     if not isinstance(document, dict):

@@ -153,7 +153,10 @@ class Options:
     def _find(self, option: str) -> Any:
         value: Any = self._document
         for name in option.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
+            if isinstance(value, Mapping):
+                value = value.get(name)
+            else:
+                value = None
         return value
 
     def peek(self, option: str, kind: Any, default: Any) -> Any:
@@ -390,7 +393,9 @@ def nested(document: Document) -> Document:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value
 
 
 def _renamed(name: str) -> str:

@@ -278,7 +278,9 @@ class CentrifugeAnswers(ChannelAnswers):
     def channel_of(self, connection: Connection, name: str) -> str:
         """``#<id>`` is ``user:<id>`` for the user of this id."""
         user = connection.user
-        return f"{USER_CHANNEL}{user}" if user and name == f"{ALIAS}{user}" else name
+        if user and name == f"{ALIAS}{user}":
+            return f"{USER_CHANNEL}{user}"
+        return name
 
     def receives(self, connection: Connection, channel: str) -> bool:
         """Whether the server has given a client ``#<user>`` in an app without
@@ -393,7 +395,10 @@ class CentrifugeService:
         self._answers = answers
         self._back_ends = core.back_ends
         self._connections = core.connections
-        self._catch_up = None if messaging is None else messaging.catch_up
+        if messaging is None:
+            self._catch_up = None
+        else:
+            self._catch_up = messaging.catch_up
         self._settings = core.tenants.get
         config = core.config
         self._default_app = settings_of(config, CentrifugeSettings).app
@@ -420,9 +425,15 @@ class CentrifugeService:
         """Expect the login of a new connection. Its path may name an app. Never
         switches."""
         segments = head.path.split("/")
-        app = unquote(segments[2]) if len(segments) > 3 else self._default_app
+        if len(segments) > 3:
+            app = unquote(segments[2])
+        else:
+            app = self._default_app
         # Names with a colon are those of other dialects' apps.
-        app = "" if ":" in app else self._logins.resolve(app)
+        if ":" in app:
+            app = ""
+        else:
+            app = self._logins.resolve(app)
         state = CentrifugeState(app=app)
         connection.dialect_state = state
         headers = self._back_ends.headers_of(app, head.headers)
@@ -533,7 +544,10 @@ class CentrifugeService:
         (``""``: none) without a proof. Raises BadToken.
         """
         if self._logins.is_open(app):
-            request = connection_request(token) if token else ConnectionRequest()
+            if token:
+                request = connection_request(token)
+            else:
+                request = ConnectionRequest()
             decision = self._logins.check(app, request.sub, "", NAME, connection)
             if decision.ok and "\0" in request.sub:
                 raise BadToken("the token names a user with U+0000")
@@ -591,7 +605,10 @@ class CentrifugeService:
         if personal.is_subscribed:
             epoch, offset = command.recover.get(personal.alias, ("", 0))
             # without an epoch, it is a position of messages
-            position = Position(epoch, offset) if epoch else None
+            if epoch:
+                position = Position(epoch, offset)
+            else:
+                position = None
             wanted.add(personal.name, position)
 
         try:
@@ -804,11 +821,9 @@ class CentrifugeService:
                 )
             except Refused as refused:
                 return Reply(refused.code)
-            return (
-                Reply(codes.NOT_AVAILABLE)
-                if own is None
-                else self._run(connection, own, answer)
-            )
+            if own is None:
+                return Reply(codes.NOT_AVAILABLE)
+            return self._run(connection, own, answer)
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)
@@ -842,11 +857,10 @@ class CentrifugeService:
             if self._channels.members.has(connection, name)
         ]
         state.by_server = {*before, channel}
-        data = (
-            msgspec.msgpack.decode(about, type=SubscriptionAbout)
-            if about
-            else SubscriptionAbout()
-        )
+        if about:
+            data = msgspec.msgpack.decode(about, type=SubscriptionAbout)
+        else:
+            data = SubscriptionAbout()
         state.set_info(channel, data.info)
         _set_end(state, channel, data.expires_at)
         result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
@@ -1057,7 +1071,9 @@ def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
 
 def _ttl(end: float) -> int:
     """Seconds until a token ends; 0: it never does."""
-    return max(1, int(min(end - time(), 2**31 - 1))) if end else 0
+    if end:
+        return max(1, int(min(end - time(), 2**31 - 1)))
+    return 0
 
 
 def _result(
@@ -1082,7 +1098,9 @@ def _result(
 def _position_in(command: CentrifugeLogin, channel: str) -> Position | None:
     """The position from which the client of a login recovers a channel."""
     epoch_and_offset = command.recover.get(channel)
-    return None if epoch_and_offset is None else Position(*epoch_and_offset)
+    if epoch_and_offset is None:
+        return None
+    return Position(*epoch_and_offset)
 
 
 def _claimed_channels(
@@ -1115,7 +1133,10 @@ def _results_for_client(
             was_recovering=personal.alias in command.recover
         )
     for channel, subscription in subscriptions.items():
-        name = personal.alias if channel == personal.name else channel
+        if channel == personal.name:
+            name = personal.alias
+        else:
+            name = channel
         may_recover = subscription.options.may_recover
         result = _result(
             subscription,

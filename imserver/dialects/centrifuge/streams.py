@@ -72,7 +72,10 @@ class UniDialect(CentrifugeDialect):
         return self._write_push("", "connect", replace(result, session="", pong=False))
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
-        name = b'"channel":%b,' % msgspec.json.encode(channel) if channel else b""
+        if channel:
+            name = b'"channel":%b,' % msgspec.json.encode(channel)
+        else:
+            name = b""
         return b'{%b"%b":%b}' % (name, kind.encode(), self._write_content(content))
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
@@ -146,11 +149,10 @@ class CentrifugeStreams:
                 chosen, stream_head(request_log, head, host_of(stream.peer), kind)
             )
             self._service.opened(stream, head)
-            content = (
-                head.params().get("cf_connect", "").encode()
-                if method == "GET"
-                else head.body
-            )
+            if method == "GET":
+                content = head.params().get("cf_connect", "").encode()
+            else:
+                content = head.body
             begin(stream, chosen, content)
 
         def refuse(head: Head, host: str, code: int) -> bytes:
@@ -250,7 +252,10 @@ class Emulation:
         commands = EmulatedCommands(address.number, data)
         if address.birth == self._table.secrets.birth:
             return self._serve_here(commands)
-        lease = None if self._others is None else self._others.born(address.birth)
+        if self._others is None:
+            lease = None
+        else:
+            lease = self._others.born(address.birth)
         if self._others is None or lease is None:
             return Emulated.UNKNOWN
         answer: Emulated | None = self._others.query_behind(

@@ -244,7 +244,9 @@ def json_in(data: Raw) -> bytes:
 
 def _json_or_none(data: Raw) -> bytes:
     """The payload of a client, or ``b""`` if it is missing."""
-    return json_in(data) if data and bytes(data) != b"null" else b""
+    if data and bytes(data) != b"null":
+        return json_in(data)
+    return b""
 
 
 def read_login(payload: bytes) -> CentrifugeLogin:
@@ -291,12 +293,14 @@ def _subscribe(request: _Subscribe) -> Command:
 
 
 def _history(request: _History | pb.HistoryRequest) -> Command:
-    since = (
-        request.since
-        if isinstance(request, _History) or request.HasField("since")
-        else None
-    )
-    position = None if since is None else (since.epoch, _offset(since.offset))
+    if isinstance(request, _History) or request.HasField("since"):
+        since = request.since
+    else:
+        since = None
+    if since is None:
+        position = None
+    else:
+        position = (since.epoch, _offset(since.offset))
     return AskHistory(
         request.channel, max(request.limit, -1), position, request.reverse
     )
@@ -590,7 +594,10 @@ class CentrifugeDialect(Dialect):
                 content = content or ClientError(reply.code, reply_text(reply.code))
         elif name == "rpc":
             data = {} if content is None else content
-            content = {} if content is UNSET else {"data": Raw(_encode(data))}
+            if content is UNSET:
+                content = {}
+            else:
+                content = {"data": Raw(_encode(data))}
         elif name not in _READERS:
             return None
         elif not isinstance(content, Struct | Raw):
@@ -628,7 +635,10 @@ class CentrifugeDialect(Dialect):
             is_member = isinstance(state, OwnChannel) and state.by_alias
             content = contents.get(is_member)
             if content is None:
-                view = replace(publication, offset=0) if is_member else publication
+                if is_member:
+                    view = replace(publication, offset=0)
+                else:
+                    view = publication
                 content = self._write_content(view)
                 contents[is_member] = content
             return self._write_to_user(content, user, state)
@@ -662,7 +672,9 @@ class CentrifugeDialect(Dialect):
         """A publication for a user, if the client has the channel of the
         user."""
         has = not isinstance(state, OwnChannel) or state.personal
-        return self._write_personal(content, user) if has else b""
+        if has:
+            return self._write_personal(content, user)
+        return b""
 
     def _write_of_user(
         self,
@@ -773,11 +785,10 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
     def _write_content(self, content: Content) -> bytes:
         name = type(content).__name__
-        message = (
-            pb.Publication()
-            if name == PublicationView.__name__
-            else getattr(pb, name)()
-        )
+        if name == PublicationView.__name__:
+            message = pb.Publication()
+        else:
+            message = getattr(pb, name)()
         _fill(message, content)
         encoded: bytes = message.SerializeToString()
         return encoded
@@ -833,7 +844,10 @@ def _fill(message: Any, content: Content) -> None:
     names."""
     message.SetInParent()
     for name in content if isinstance(content, dict) else content.__struct_fields__:
-        value = content[name] if isinstance(content, dict) else getattr(content, name)
+        if isinstance(content, dict):
+            value = content[name]
+        else:
+            value = getattr(content, name)
         if isinstance(value, Raw):
             setattr(message, name, bytes(value))
         elif isinstance(value, Struct):

@@ -165,11 +165,9 @@ def _refuse(
     (docs/reference/client-dialect.md)."""
     if problem.status in (401, 403):
         return UNAUTHORIZED
-    return (
-        FAILED
-        if problem.status >= 429
-        else HttpResponse(405 if problem.status == 405 else 400, b"")
-    )
+    if problem.status >= 429:
+        return FAILED
+    return HttpResponse(405 if problem.status == 405 else 400, b"")
 
 
 class ClientApi(Struct, frozen=True):
@@ -204,7 +202,10 @@ def _read_system(api: ClientApi, call: Call) -> None:
         raise RequestRefused(client_refusal("系统ID不能为空"))
     try:
         # Headers are decoded as Latin-1. This one is UTF-8 if it is not ASCII.
-        call.input = header if header.isascii() else header.encode("latin-1").decode()
+        if header.isascii():
+            call.input = header
+        else:
+            call.input = header.encode("latin-1").decode()
     except UnicodeError:
         raise RequestRefused(UNKNOWN_SYSTEM) from None
     call.app = api.service.app_of(call.input)
@@ -258,11 +259,9 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
 def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
     """An unknown or absent receiver is no error. A node that has certainly not
     received the push is one."""
-    return (
-        FAILED
-        if outcome in (Outcome.FAILED, Outcome.REFUSED)
-        else success({"messageId": event.id})
-    )
+    if outcome in (Outcome.FAILED, Outcome.REFUSED):
+        return FAILED
+    return success({"messageId": event.id})
 
 
 def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse:
@@ -286,9 +285,9 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
     ]
     # A repeated call would deliver again to clients that have received the
     # push.
-    return (
-        FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
-    )
+    if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes:
+        return FAILED
+    return DONE
 
 
 def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
@@ -331,7 +330,9 @@ def unbind_from_group(
     """``POST /api/unbind_from_group``: take a client out of a group."""
     client = _required(membership.client_id, "ClientId")
     group = _required(membership.group_name, "GroupName")
-    return FAILED if api.service.unbind(app, client, group) is Left.FAILED else DONE
+    if api.service.unbind(app, client, group) is Left.FAILED:
+        return FAILED
+    return DONE
 
 
 def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
@@ -378,7 +379,9 @@ def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     outcome = api.core.connections.close(
         app, _required(client.client_id, "ClientId"), CloseCode.KICKED
     )
-    return FAILED if outcome is Outcome.FAILED else success({})
+    if outcome is Outcome.FAILED:
+        return FAILED
+    return success({})
 
 
 _registrations: Final = BodyReader(RegisterBody)
@@ -398,7 +401,9 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
     try:
         is_new = api.service.register(system)
     except ServiceRefused as error:
-        return TOO_MANY_SYSTEMS if error.problem is Problems.TOO_MANY_APPS else TAKEN
+        if error.problem is Problems.TOO_MANY_APPS:
+            return TOO_MANY_SYSTEMS
+        return TAKEN
     return DONE if is_new else TAKEN
 
 

@@ -189,9 +189,9 @@ class ClientService:
         answer: Left | None = self._connections.query(client_id, "unbind", query, Left)
         # No answer: ``leave`` distinguishes a dead node from one that does not
         # answer.
-        return (
-            self._connections.leave(app, client_id, group) if answer is None else answer
-        )
+        if answer is None:
+            return self._connections.leave(app, client_id, group)
+        return answer
 
     def _unbind_here(self, query: Unbind) -> Left:
         connection = self._connections.find(query.app, query.client_id)
@@ -234,7 +234,10 @@ class ClientService:
         if app is None:
             return
         state = connection.dialect_state
-        label = state.label if isinstance(state, ClientState) else _NO_LABEL
+        if isinstance(state, ClientState):
+            label = state.label
+        else:
+            label = _NO_LABEL
         member = {
             "clientId": connection.user,
             "extend": label.extend,

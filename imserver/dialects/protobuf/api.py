@@ -39,7 +39,10 @@ def refusal(text: str) -> HttpResponse:
 
 def success(text: str, data: Any = None) -> HttpResponse:
     """Code 200, without ``data`` if there is none."""
-    content = b"" if data is None else b',"data":%b' % msgspec.json.encode(data)
+    if data is None:
+        content = b""
+    else:
+        content = b',"data":%b' % msgspec.json.encode(data)
     return HttpResponse(
         200, b'{"code":200,"msg":%b%b}' % (msgspec.json.encode(text), content)
     )
@@ -106,12 +109,12 @@ def _refuse(
     if problem.status == 429:
         return _TOO_MANY_FAILURES
     if problem.status < 500:
-        return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
-    return (
-        _BUSY
-        if problem.temporary and problem.status == 503
-        else refusal("系统错误:服务器内部错误")
-    )
+        if problem.status in (401, 403):
+            return NO_TOKEN
+        return BAD_PARAMETER
+    if problem.temporary and problem.status == 503:
+        return _BUSY
+    return refusal("系统错误:服务器内部错误")
 
 
 # --- accounts -----------------------------------------------------------------
@@ -170,7 +173,9 @@ def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
     if result is FriendResult.ALREADY:
         return refusal("请勿重复添加")
     # A blocked user must not learn that they are blocked.
-    return _NO_FRIEND if result is FriendResult.AWAY else success("好友添加成功")
+    if result is FriendResult.AWAY:
+        return _NO_FRIEND
+    return success("好友添加成功")
 
 
 # --- groups -------------------------------------------------------------------

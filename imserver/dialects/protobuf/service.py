@@ -185,7 +185,10 @@ class _SyncAnswer(Struct, eq=False):
         self.connection.send(self.dialect.page(page, more, self.anew))
         is_full_dialect = isinstance(self.dialect, FullProtobufDialect)
         asks_again = more and self.connection.is_open and not is_full_dialect
-        last_id = self.entries[count - 1][0] if asks_again else 0
+        if asks_again:
+            last_id = self.entries[count - 1][0]
+        else:
+            last_id = 0
         self.page_ends.sent(self.connection, last_id)
         return not more
 

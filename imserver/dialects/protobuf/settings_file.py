@@ -137,7 +137,10 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
     host = _gochat_host(given.get("app.ip"))
     http = _gochat_port(given.get("app.httpserverport"), 9090)
     websocket = _gochat_port(given.get("app.websocketserverport"), 9091)
-    ports = [http] if http == websocket != 0 else [http, websocket]
+    if http == websocket != 0:
+        ports = [http]
+    else:
+        ports = [http, websocket]
     yield (
         "server.extra_listen",
         [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports],

@@ -194,7 +194,10 @@ class ProtobufUplink:
         # GoChat acknowledges and stores messages to users who do not exist.
         to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
         state = connection.dialect_state
-        session = state.uplink_session if isinstance(state, ProtobufState) else 0
+        if isinstance(state, ProtobufState):
+            session = state.uplink_session
+        else:
+            session = 0
         for command in messages:
             draft = draft_of(user, command, found, to_anybody, session)
             if isinstance(draft, Draft):

@@ -106,7 +106,10 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
     whole = len(nested) + size
     # The original's text of this code. That of the cmd dialect ends in two
     # capitals.
-    text = "非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code)
+    if code == ReplyCode.BAD_USER:
+        text = "非法的用户Id"
+    else:
+        text = reply_text(code)
     head: bytes = pb.Output(
         type=kind, code=code, CodeMsg=text.encode()
     ).SerializeToString()
@@ -153,7 +156,10 @@ def as_message(stored: Message) -> pb.Message | None:
     message = pb.Message()
     to = stored.to
     message.session_type = ST_SINGLE if to else ST_GROUP
-    message.receiver_id = account(to) if to else stored.conversation
+    if to:
+        message.receiver_id = account(to)
+    else:
+        message.receiver_id = stored.conversation
     message.sender_id = account(stored.sender)
     message.message_type = type_number(stored.type)
     message.content = stored.body
@@ -165,9 +171,9 @@ def as_message(stored: Message) -> pb.Message | None:
 def type_name(number: int) -> str:
     """The name of the type with this number; an unknown number is its own
     name."""
-    return (
-        MESSAGE_TYPES[number - 1] if 0 < number <= len(MESSAGE_TYPES) else str(number)
-    )
+    if 0 < number <= len(MESSAGE_TYPES):
+        return MESSAGE_TYPES[number - 1]
+    return str(number)
 
 
 def type_number(name: str) -> int:
@@ -413,11 +419,9 @@ class ProtobufDialect(Dialect):
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """Encode the ack of a login. Other replies cannot be expressed."""
-        return (
-            _login_ack()
-            if request.name == "login" and reply.code == ReplyCode.OK
-            else None
-        )
+        if request.name == "login" and reply.code == ReplyCode.OK:
+            return _login_ack()
+        return None
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push that is not stored: a message without a position
@@ -521,7 +525,9 @@ def _row(name: str, kind: str, **fields: str) -> Row:
 def _plain(value: Any) -> object:
     if isinstance(value, bytes):
         return value.decode()
-    return _id(value) if isinstance(value, int) else list(value)
+    if isinstance(value, int):
+        return _id(value)
+    return list(value)
 
 
 _MARK: Final = {"conversation": "conversation", "id": "seq"}
@@ -622,11 +628,9 @@ def _type_of(stored: Message) -> int:
     that was removed; else 0."""
     if stored.kind in ("message", "edit"):
         return type_number(stored.type)
-    return (
-        {"add": 1, "remove": 2}.get(stored.type, 0)
-        if stored.kind in ("reaction", "pin")
-        else 0
-    )
+    if stored.kind in ("reaction", "pin"):
+        return {"add": 1, "remove": 2}.get(stored.type, 0)
+    return 0
 
 
 def _number_or_name(user: str) -> tuple[int, bytes]:
@@ -743,11 +747,10 @@ class FullProtobufDialect(ProtobufDialect):
         acknowledged or refused."""
         kind = _KIND_OF.get(request.name, 0)
         if kind in _ANSWERS:
-            body = (
-                b""
-                if reply.data is None
-                else _ANSWERS[kind](reply.data).SerializeToString()
-            )
+            if reply.data is None:
+                body = b""
+            else:
+                body = _ANSWERS[kind](reply.data).SerializeToString()
             return output(kind, body, reply.code)
         if request.name.isdecimal():  # of a feature
             return output(
@@ -760,17 +763,17 @@ class FullProtobufDialect(ProtobufDialect):
         if reply.code != ReplyCode.OK:
             return refusal(reply.code, kind)
         about = reply.data
-        return (
-            _login_ack(about.recovered, about.begin_anew)
-            if isinstance(about, Recovered)
-            else _login_ack()
-        )
+        if isinstance(about, Recovered):
+            return _login_ack(about.recovered, about.begin_anew)
+        return _login_ack()
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push that is not stored, or a signal of a kind that these
         clients know."""
         if isinstance(event, Signal):
-            return _signal(event) if event.kind in SIGNALS else None
+            if event.kind in SIGNALS:
+                return _signal(event)
+            return None
         return super().encode_event(event)
 
     encode_entry = staticmethod(as_full_message)

@@ -126,18 +126,16 @@ def _read(api: PusherApi, call: Call) -> None:
         )
     kind: Any = {"events": _Trigger, "batch_events": _Batch}.get(segments[-1])
     try:
-        body = (
-            msgspec.json.decode(call.body, type=kind)
-            if kind and call.request.method == "POST"
-            else None
-        )
+        if kind and call.request.method == "POST":
+            body = msgspec.json.decode(call.body, type=kind)
+        else:
+            body = None
     except (ValueError, RecursionError) as error:
         missing = re.match("Object missing required field `([^`]*)`", str(error))
-        text = (
-            f"Missing required parameter: {missing[1]}"
-            if missing
-            else f"The body does not fit: {error}"
-        )
+        if missing:
+            text = f"Missing required parameter: {missing[1]}"
+        else:
+            text = f"The body does not fit: {error}"
         raise ApiProblem.invalid(text) from None
     call.input = _PusherRequest(pusher, segments, body)
 
@@ -329,7 +327,10 @@ def _attributes(
     if "user_count" in wanted and channel.startswith(PRESENCE):
         attributes["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:
-        count = _subscribers(api, app, channel) if subscribers is None else subscribers
+        if subscribers is None:
+            count = _subscribers(api, app, channel)
+        else:
+            count = subscribers
         attributes["subscription_count"] = count
     if "cache" in wanted and channel.startswith(CACHED):
         event = service.cached(app, channel)

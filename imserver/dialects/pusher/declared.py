@@ -120,11 +120,9 @@ def objection(_name: str, settings: TenantSettings) -> str:
     secret."""
     pusher = pusher_of(settings)
     if not pusher.key:
-        return (
-            ""
-            if pusher == PusherSettings()
-            else "pusher: expected app_id, key, and secret or secret_file"
-        )
+        if pusher == PusherSettings():
+            return ""
+        return "pusher: expected app_id, key, and secret or secret_file"
     # segments of paths
     for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):

@@ -224,7 +224,10 @@ class PusherService:
                 CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user"
             )
             return Reply.OK
-        code = ReplyCode.OK if connection.user == user else ReplyCode.FAILED
+        if connection.user == user:
+            code = ReplyCode.OK
+        else:
+            code = ReplyCode.FAILED
         if not connection.user:
             login = Login(app.app, user)
             decision = LoginDecision(user=user)
@@ -362,9 +365,10 @@ class PusherService:
         connection.send(wire.subscribed(channel, members))
         if is_cached:
             last = subscription.publications[-1:]
-            payload = (
-                connection.encoding.dialect.encode_event(last[0]) if last else None
-            )
+            if last:
+                payload = connection.encoding.dialect.encode_event(last[0])
+            else:
+                payload = None
             if isinstance(payload, bytes):
                 connection.send(payload)
             else:
@@ -478,7 +482,10 @@ class PusherService:
         it was refused and nobody knows the user.
         """
         state = connection.dialect_state
-        user = state.members.pop(channel, "") if isinstance(state, PusherState) else ""
+        if isinstance(state, PusherState):
+            user = state.members.pop(channel, "")
+        else:
+            user = ""
         if not user:
             return
         app = connection.app or ""
@@ -539,9 +546,10 @@ class PusherService:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, objection))
             return Reply.OK
         state = connection.dialect_state
-        member = (
-            state.members.get(channel, "") if isinstance(state, PusherState) else ""
-        )
+        if isinstance(state, PusherState):
+            member = state.members.get(channel, "")
+        else:
+            member = ""
         sender = member or connection.user or ""
         part = ChannelPart(channel)
         event = Event(
@@ -670,7 +678,10 @@ class PusherService:
         event = Event(
             "msg", "", text, type=name, data=content, time=int(time()), channel=part
         )
-        skipped = connection_id_of(except_socket) if except_socket else None
+        if except_socket:
+            skipped = connection_id_of(except_socket)
+        else:
+            skipped = None
         self._channels.publishing.publish_event(
             app.app, channel, event, except_connection=skipped
         )
@@ -683,7 +694,9 @@ class PusherService:
         """The last event of a cache channel. May switch. Raises
         :class:`ChannelRefused`."""
         page = self._channels.histories.read(app, channel, limit=1, reverse=True)
-        return page.publications[0] if page.publications else None
+        if page.publications:
+            return page.publications[0]
+        return None
 
 
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
@@ -704,6 +717,8 @@ def _read_member(info: str | bytes) -> _Member | None:
     """The data of a subscriber about itself; None for subscribers of other
     dialects."""
     try:
-        return msgspec.json.decode(info, type=_Member) if info else None
+        if info:
+            return msgspec.json.decode(info, type=_Member)
+        return None
     except (ValueError, RecursionError):
         return None

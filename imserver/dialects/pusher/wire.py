@@ -134,7 +134,10 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 def frame(event: bytes, data: bytes, channel: str = "") -> bytes:
     """A frame of the server. ``data``: JSON, which is sent as a string."""
-    where = b',"channel":%b' % encode(channel) if channel else b""
+    if channel:
+        where = b',"channel":%b' % encode(channel)
+    else:
+        where = b""
     return b'{"event":"%b"%b,"data":%b}' % (event, where, encode(data.decode()))
 
 
@@ -170,11 +173,10 @@ def not_subscribed(
     """The answer to a refused subscription. ``dotnet``: the client is
     :data:`DOTNET`."""
     about = {"type": kind, "error": text, "status": status}
-    name = (
-        b"pusher_internal:subscription_error"
-        if dotnet
-        else b"pusher:subscription_error"
-    )
+    if dotnet:
+        name = b"pusher_internal:subscription_error"
+    else:
+        name = b"pusher:subscription_error"
     return frame(name, encode(about), channel)
 
 
@@ -238,7 +240,10 @@ class PusherDialect(Dialect):
             name, data = read.event, bytes(read.data)
             if name.startswith(CLIENT_PREFIX):
                 content = msgspec.json.decode(data)
-                body = as_payload(content) if isinstance(content, str) else (data, "")
+                if isinstance(content, str):
+                    body = as_payload(content)
+                else:
+                    body = (data, "")
                 return Request("", name, ClientEvent(read.channel, name, *body))
             row = COMMANDS.get(name)
             if row is not None:
@@ -271,7 +276,10 @@ class PusherDialect(Dialect):
         protocol's own events, which only the server sends, and for kinds that
         the dialect does not have.
         """
-        channel = "" if event.channel is None else event.channel.name
+        if event.channel is None:
+            channel = ""
+        else:
+            channel = event.channel.name
         if event.channel is not None and event.channel.stream is not None:
             return frame(STREAM, payload_of(event), channel)
         if event.kind == "unsubscribed":
@@ -280,7 +288,10 @@ class PusherDialect(Dialect):
             return frame(KINDS[event.kind], event.data, channel)
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
             return None
-        where = b',"channel":%b' % encode(channel) if channel else b""
+        if channel:
+            where = b',"channel":%b' % encode(channel)
+        else:
+            where = b""
         by = b""
         if (
             event.sender

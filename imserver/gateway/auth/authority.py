@@ -197,11 +197,10 @@ class Keys:
             if row.revoked:
                 self._stored.pop(digest, None)
             else:
-                maker = (
-                    (self._resolve(row.maker_app), str(row.maker))
-                    if row.maker
-                    else None
-                )
+                if row.maker:
+                    maker = (self._resolve(row.maker_app), str(row.maker))
+                else:
+                    maker = None
                 self._stored[digest] = _Key(
                     row.id, row.scopes, row.apps, row.expires, maker
                 )
@@ -277,11 +276,10 @@ class Keys:
         ``credential`` is header text as WSGI passes it: bytes decoded as
         Latin-1.
         """
-        key = (
-            credential.encode()
-            if credential.isascii()
-            else credential.encode("latin-1", "replace")
-        )
+        if credential.isascii():
+            key = credential.encode()
+        else:
+            key = credential.encode("latin-1", "replace")
         return self._known.get(hashlib.sha256(key).digest())
 
 
@@ -367,11 +365,9 @@ class Authority(Service):
             return self.accounts.still_holds(app, user, rest)
         if kind == "session":
             return time() < int(rest)
-        return (
-            self.keys.is_valid(rest)
-            if kind == "key"
-            else kind == "demo" and self.keys.demo
-        )
+        if kind == "key":
+            return self.keys.is_valid(rest)
+        return kind == "demo" and self.keys.demo
 
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
         """These users, then their bots, which are banned and muted with them.
@@ -424,7 +420,9 @@ class Authority(Service):
         if not is_token(credential):
             # If several kinds of credentials are accepted, the kind of a bad
             # one is unknown.
-            return BAD_TOKEN if need.users >= _TOKENS.keys() else None
+            if need.users >= _TOKENS.keys():
+                return BAD_TOKEN
+            return None
         if (
             "account" in need.users
             and (session := self._session(credential)) is not None
@@ -521,7 +519,10 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
         wanted = " or ".join(
             name for kind, name in _TOKENS.items() if kind in need.users - {"guest"}
         )
-        key = f", or an API key of scope `{need.scope}`" if need.scope else ""
+        if need.scope:
+            key = f", or an API key of scope `{need.scope}`"
+        else:
+            key = ""
         return (
             Problems.NOT_ALLOWED,
             f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}",
@@ -540,11 +541,9 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
 def bearer(authorization: str) -> str:
     """The key or token in an Authorization header, ``""`` if it has none."""
     kind = authorization[:7]
-    return (
-        authorization[7:].strip()
-        if kind == "Bearer " or kind.lower() == "bearer "
-        else ""
-    )
+    if kind == "Bearer " or kind.lower() == "bearer ":
+        return authorization[7:].strip()
+    return ""
 
 
 def is_token(credential: str) -> bool:

@@ -212,14 +212,18 @@ class Issuers(Service):
         IssuerUnavailable.
         """
         found = self._find(rows, token)
-        return None if found is None else read_issued(token, *found, now, app, bare)
+        if found is None:
+            return None
+        return read_issued(token, *found, now, app, bare)
 
     def channel_claims(
         self, rows: Sequence[JwtSettings], token: str, now: float
     ) -> ChannelClaims | None:
         """Verify a subscription token as :meth:`claims` does."""
         found = self._find(rows, token)
-        return None if found is None else read_issued_channel_token(token, *found, now)
+        if found is None:
+            return None
+        return read_issued_channel_token(token, *found, now)
 
     def _find(
         self, rows: Sequence[JwtSettings], token: str

@@ -214,7 +214,9 @@ class Logins(Service):
         except BadToken as bad:
             detail = f"{bad}; imserver token check explains more"
             self.refused("token", app, user, peer, detail)
-            return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
+            if isinstance(bad, TokenExpired):
+                return TOKEN_EXPIRED
+            return BAD_TOKEN
         except (StorageUnavailable, IssuerUnavailable) as unavailable:
             self.refused("undecided", app, user, peer, str(unavailable))
             return UNDECIDED
@@ -273,7 +275,9 @@ class Logins(Service):
         rule = self._rules.get(app)
         if rule is None and (tenant := self.tenants.get(app)) is not None:
             rule = self._compile(tenant)
-        return None if rule is None or rule.tenant.locked else rule
+        if rule is None or rule.tenant.locked:
+            return None
+        return rule
 
     def session_of(self, token: str) -> Claims | None:
         """Verify a session token outside a login. None if it is invalid. The
@@ -282,7 +286,10 @@ class Logins(Service):
         May wait for the keys of an issuer. Raises IssuerUnavailable.
         """
         app = self.resolve(app_named_by(token))
-        rule = self.rule_of(app) if app else self._rule_of_issued(token)
+        if app:
+            rule = self.rule_of(app)
+        else:
+            rule = self._rule_of_issued(token)
         if rule is None or not (rule.keys or rule.issuers):
             return None
         try:
@@ -402,9 +409,10 @@ class Logins(Service):
         return rule.any_origin or origin in rule.origins
 
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
-        setting = (
-            "server.origins" if rule.origins is None else f"origins of app {rule.name}"
-        )
+        if rule.origins is None:
+            setting = "server.origins"
+        else:
+            setting = f"origins of app {rule.name}"
         page = request.origin
         peer = request.peer
         self.origins.log_refused(f"login to {rule.name}", page, setting, peer)
@@ -460,7 +468,10 @@ class Logins(Service):
         self.metrics.login_refused(reason, known or OTHER)
         detail = detail[:200]
         user = user[:_USER_SHOWN]
-        explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
+        if known or not app:
+            explanation = detail
+        else:
+            explanation = f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
         connection = "" if peer == address else peer
         self.observer.refused(
@@ -515,7 +526,10 @@ class Logins(Service):
         """
         if connection.state >= CLOSING:
             return
-        connection.kind = "session" if decision.claims is None else decision.claims.kind
+        if decision.claims is None:
+            connection.kind = "session"
+        else:
+            connection.kind = decision.claims.kind
         if decision.expires_at or self._expiry.ends:
             self._expiry.end_at(connection, decision.expires_at)
         rule = self._rules.get(connection.app or "")

@@ -151,11 +151,10 @@ class LoginTokens(Service):
             session = self.accounts.holder(token)
             # A bot names its devices itself.
             account = session.account
-            name = (
-                device
-                if account.kind == "bot" or is_of_device(device, session.device)
-                else session.device
-            )
+            if account.kind == "bot" or is_of_device(device, session.device):
+                name = device
+            else:
+                name = session.device
             return Claims(
                 account.user, account.app, session.expires_at, name, kind=account.kind
             )
@@ -186,11 +185,10 @@ class LoginTokens(Service):
         May wait for the issuer's keys. Raises BadToken, TokenExpired and
         IssuerUnavailable.
         """
-        claims = (
-            self.issuers.channel_claims(rule.issuers, token, time())
-            if rule.issuers
-            else None
-        )
+        if rule.issuers:
+            claims = self.issuers.channel_claims(rule.issuers, token, time())
+        else:
+            claims = None
         return claims or read_channel_token(token, rule.keys, time())
 
     def proven(

@@ -201,7 +201,9 @@ def observer_of(observers: Sequence[Observer]) -> Observer:
     is called twice for it."""
     if len(observers) == 1:
         return observers[0]
-    return Observers(observers) if observers else Observer()
+    if observers:
+        return Observers(observers)
+    return Observer()
 
 
 def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:
@@ -255,7 +257,10 @@ class Denials(Service):
 
     def connection(self, limit: str, peer: str, detail: str = "") -> None:
         """The gate has refused a connection."""
-        reason = "limit" if limit.startswith("limits.") else "origin"
+        if limit.startswith("limits."):
+            reason = "limit"
+        else:
+            reason = "origin"
         self.observer.refused(
             Denial(
                 "login",
@@ -298,7 +303,10 @@ class Denials(Service):
         if code not in CLOSES or app is None:
             return
         is_banned = code == errors.CloseCode.BANNED
-        until = self.banned_until(app, connection.user or "") if is_banned else 0.0
+        if is_banned:
+            until = self.banned_until(app, connection.user or "")
+        else:
+            until = 0.0
         self._of(connection, app, CLOSES[code], _LIMITS[code], until)
 
     def _of(

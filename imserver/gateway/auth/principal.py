@@ -105,7 +105,10 @@ class Principal(Struct, frozen=True):
         if user := self.user or self.staff:
             label = f"{self.kind}:{self.app}/{user}"
         else:
-            label = f"{self.kind}:{self.key}" if self.key else self.kind
+            if self.key:
+                label = f"{self.kind}:{self.key}"
+            else:
+                label = self.kind
         force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:

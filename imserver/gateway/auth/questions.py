@@ -42,7 +42,11 @@ class Holder(Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> Literal["account", "guest", "bot"]:
         """The kind of principal that its user is."""
-        return "bot" if self.bot else "guest" if self.guest else "account"
+        if self.bot:
+            return "bot"
+        if self.guest:
+            return "guest"
+        return "account"
 
     def is_locked(self, now: float) -> bool:
         """Whether it is locked at this Unix second."""
@@ -286,7 +290,10 @@ class Reviews:
         self.apps = names
 
         def learn(tenant: Tenant) -> None:
-            change = names.add if tenant.webhook.review_url else names.discard
+            if tenant.webhook.review_url:
+                change = names.add
+            else:
+                change = names.discard
             change(tenant.name)
 
         if tenants is not None:

@@ -416,7 +416,10 @@ class BucketList(Struct, eq=False):
             networks=networks,
             alone=networks if everywhere else frozenset(),
         )
-        likely_payers = somebody.likely_payers() if likely else set()
+        if likely:
+            likely_payers = somebody.likely_payers()
+        else:
+            likely_payers = set()
         for buckets in tuple(self.all):
             payers: dict[Hashable, None] = {}  # each once, in this order
             for payer in buckets.payers():

@@ -157,7 +157,10 @@ class Rule:
         """Apply the message rate of the app to the connection, in place of any
         other app's."""
         encoding = connection.encoding
-        plain = encoding.plain if isinstance(encoding, LimitedEncoding) else encoding
+        if isinstance(encoding, LimitedEncoding):
+            plain = encoding.plain
+        else:
+            plain = encoding
         if per_second := self.tenant.messages_per_second:
             if plain not in self._encodings:
                 self._encodings[plain] = LimitedEncoding(plain, per_second)

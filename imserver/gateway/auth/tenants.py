@@ -191,7 +191,9 @@ class Tenants:
     def created(self, name: str) -> int:
         """When a registered app was created, in Unix seconds; 0: it is not
         registered. Never switches."""
-        return 0 if name in self._configured else self._created.get(name, 0)
+        if name in self._configured:
+            return 0
+        return self._created.get(name, 0)
 
     def find(self, name: str) -> Tenant | None:
         """The app of this name. Reads the database if this node does not have

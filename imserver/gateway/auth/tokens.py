@@ -397,7 +397,9 @@ def issued_payload(
 
 
 def _audiences(issued: _Origin) -> tuple[str, ...]:
-    return (issued.aud,) if isinstance(issued.aud, str) else issued.aud
+    if isinstance(issued.aud, str):
+        return (issued.aud,)
+    return issued.aud
 
 
 def _check_times(

@@ -283,9 +283,15 @@ class ChannelCommands(Service):
             return answers.refused(refused)
         info = b"" if claims.info is UNSET else bytes(claims.info)
         state = answers.state_of(connection) if info else connection.dialect_state
-        before = b"" if state is None else state.set_info(channel, info)
+        if state is None:
+            before = b""
+        else:
+            before = state.set_info(channel, info)
         recovers = command.recover and options.may_recover
-        since = Position(command.epoch, command.offset) if recovers else None
+        if recovers:
+            since = Position(command.epoch, command.offset)
+        else:
+            since = None
         try:
             subscription = self.channels.subscriptions.subscribe(
                 connection,

@@ -187,7 +187,10 @@ class Connections(Service, dict=True):
         live node. Never switches."""
         item = ToConnection(app, connection_id, event)
         is_here = self._push_here(app, connection_id, event)
-        outcome = Outcome.SENT if is_here else self._send(connection_id, item)
+        if is_here:
+            outcome = Outcome.SENT
+        else:
+            outcome = self._send(connection_id, item)
         if outcome is Outcome.SENT and event.kind == "msg":
             self.channels.publishing.here.metrics.pushes[app] += 1
         return outcome
@@ -217,9 +220,9 @@ class Connections(Service, dict=True):
         if as_given:
             reason = reason or DISCONNECTED
         item = ToConnection(app, connection_id, None, code, reason, as_given)
-        return (
-            Outcome.SENT if self._close_here(item) else self._send(connection_id, item)
-        )
+        if self._close_here(item):
+            return Outcome.SENT
+        return self._send(connection_id, item)
 
     def _close_here(self, item: ToConnection) -> bool:
         connection = self.find(item.app, item.connection)
@@ -232,11 +235,9 @@ class Connections(Service, dict=True):
         lease = self.table.node_of(connection_id, self.others)
         if self.others is None or lease is None:
             return Outcome.NOT_SENT
-        return (
-            Outcome.SENT
-            if self.others.node_messages.send(lease.epoch, item)
-            else Outcome.FAILED
-        )
+        if self.others.node_messages.send(lease.epoch, item):
+            return Outcome.SENT
+        return Outcome.FAILED
 
     # --- channels -------------------------------------------------------------
 
@@ -288,7 +289,9 @@ class Connections(Service, dict=True):
                 return Joined.JOINED
             new = self.channels.subscriptions.join(query.app, channel, connection)
         except ChannelRefused as refused:
-            return Joined.FAILED if refused.reason == "unavailable" else Joined.FULL
+            if refused.reason == "unavailable":
+                return Joined.FAILED
+            return Joined.FULL
         if channel not in self.channels.members.channels_of(connection):
             return Joined.UNKNOWN
         joined(new, None)
@@ -311,11 +314,9 @@ class Connections(Service, dict=True):
         connection = self.find(query.app, connection_id)
         if connection is None:
             return Left.UNKNOWN
-        return (
-            Left.LEFT
-            if self.channels.members.remove(connection, query.channel)
-            else Left.ABSENT
-        )
+        if self.channels.members.remove(connection, query.channel):
+            return Left.LEFT
+        return Left.ABSENT
 
     # --- queries --------------------------------------------------------------
 

@@ -120,11 +120,10 @@ class ChannelConsent(Service):
             try:
                 self.check_member(connection, channel)
             except ChannelRefused as refused:
-                code = (
-                    SERVER_UNSUBSCRIBE
-                    if refused.reason == "denied"
-                    else INSUFFICIENT_STATE
-                )
+                if refused.reason == "denied":
+                    code = SERVER_UNSUBSCRIBE
+                else:
+                    code = INSUFFICIENT_STATE
                 self.channels.members.expel(connection, channel, code)
 
     def subscribe(

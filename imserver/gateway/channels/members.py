@@ -105,7 +105,9 @@ class ChannelRefused(ImserverError):
     @property
     def outcome(self) -> Outcome:
         """The outcome of a publication that was refused."""
-        return Outcome.FAILED if self.reason == "unavailable" else Outcome.REFUSED
+        if self.reason == "unavailable":
+            return Outcome.FAILED
+        return Outcome.REFUSED
 
 
 def check_name(channel: str) -> None:
@@ -158,7 +160,9 @@ def group_in(channel: str) -> int:
     """The group whose id is the name of a channel after its first colon; 0:
     none."""
     namespace, _, id = channel.partition(":")
-    return int(id) if namespace != "user" and GROUP_ID.fullmatch(id) else 0
+    if namespace != "user" and GROUP_ID.fullmatch(id):
+        return int(id)
+    return 0
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -487,7 +491,10 @@ class ChannelMembers(Service):
         ):
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
         elif self.remove(connection, channel):
-            reason = INSUFFICIENT if begins_again else "server unsubscribe"
+            if begins_again:
+                reason = INSUFFICIENT
+            else:
+                reason = "server unsubscribe"
             event = Event(
                 "unsubscribed", "", reason, code=code, channel=ChannelPart(channel)
             )
@@ -527,12 +534,13 @@ class ChannelMembers(Service):
     def _nodes_in(self, found: dict[int, int] | None) -> list[Lease]:
         """The other live nodes that :meth:`_find` has found. None: all of
         them."""
-        peers = [] if self.others is None else self.others.node_messages.peers()
-        return (
-            peers
-            if found is None
-            else [lease for lease in peers if lease.epoch in found]
-        )
+        if self.others is None:
+            peers = []
+        else:
+            peers = self.others.node_messages.peers()
+        if found is None:
+            return peers
+        return [lease for lease in peers if lease.epoch in found]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
         local = self.here.hub.channel(query.app, query.channel)
@@ -601,7 +609,10 @@ class ChannelMembers(Service):
     def count(self, app: str, channel: str) -> int:
         """The number of connections in a channel. Numbers of other nodes are
         about a second old."""
-        own = 0 if self.others is None else self.others.node_messages.own_epoch
+        if self.others is None:
+            own = 0
+        else:
+            own = self.others.node_messages.own_epoch
         nodes = self._find(app, channel) or {}
         elsewhere = sum(
             members for node_epoch, members in nodes.items() if node_epoch != own
@@ -695,4 +706,6 @@ def read_cursor(text: str) -> tuple[float, int]:
         position = float(joined), int(birth, 16)
     except ValueError:
         return 0.0, 0
-    return position if isfinite(position[0]) else (0.0, 0)
+    if isfinite(position[0]):
+        return position
+    return (0.0, 0)

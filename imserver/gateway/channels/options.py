@@ -31,7 +31,9 @@ def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
     namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
     if not colon:
         namespace = ""
-    return namespace if namespace in rows else ANY_NAMESPACE
+    if namespace in rows:
+        return namespace
+    return ANY_NAMESPACE
 
 
 def has_channel(user: str) -> bool:
@@ -95,26 +97,38 @@ class ChannelOptions(Service):
     def of(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
-            row = self._user_row(app) if channel.startswith(USER_CHANNEL) else None
-            return _OWN if row is None else replace(row, subscribe="members")
+            if channel.startswith(USER_CHANNEL):
+                row = self._user_row(app)
+            else:
+                row = None
+            if row is None:
+                return _OWN
+            return replace(row, subscribe="members")
         tenant = self._settings(app)
         if tenant is None:
             return _DEFAULTS
         rows = tenant.channels
         settings = _DEFAULTS
         if rows or tenant.known_channels_only:
-            without = UNKNOWN if tenant.known_channels_only else _DEFAULTS
+            if tenant.known_channels_only:
+                without = UNKNOWN
+            else:
+                without = _DEFAULTS
             settings = rows.get(_namespace(rows, channel), without)
             if settings is UNKNOWN:
                 return settings
         names = self.names.get(app) if self.names else None
-        return settings if names is None else names.options(channel, settings)
+        if names is None:
+            return settings
+        return names.options(channel, settings)
 
     def _user_row(self, app: str) -> ChannelSettings | None:
         """The options of the channels of users (``user:<id>``) that an app has
         set."""
         tenant = self._settings(app)
-        return None if tenant is None else tenant.channels.get("user")
+        if tenant is None:
+            return None
+        return tenant.channels.get("user")
 
     def has_user_channel(self, app: str, user: str) -> bool:
         """Whether the channel of a user has options that the app has set. Never
@@ -125,7 +139,9 @@ class ChannelOptions(Service):
         """The name of a channel's row of settings; ``*`` without one of its
         own. Never switches."""
         tenant = self._settings(app)
-        return ANY_NAMESPACE if tenant is None else _namespace(tenant.channels, channel)
+        if tenant is None:
+            return ANY_NAMESPACE
+        return _namespace(tenant.channels, channel)
 
     def is_stored(self, app: str, channel: str) -> bool:
         """Whether the history of a channel is the message log. Never

@@ -203,7 +203,10 @@ class OrderedDelivery:
             self._to_all(local, what)
             return
         event = what.event
-        offset = 0 if event.channel is None else event.channel.offset
+        if event.channel is None:
+            offset = 0
+        else:
+            offset = event.channel.offset
         ready = []
         for connection in local.members if some is None else some:
             if (

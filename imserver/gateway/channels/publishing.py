@@ -233,11 +233,10 @@ class ChannelPublishing(Service):
             return published
         if with_history and options.history_size and what.event.kind != "stream":
             what = self.histories.retain(app, what, options, key)
-        outcome = (
-            self._send(app, what)
-            if self.nodes is None
-            else self.publish_each(app, (what,))[0]
-        )
+        if self.nodes is None:
+            outcome = self._send(app, what)
+        else:
+            outcome = self.publish_each(app, (what,))[0]
         channel_part = what.event.channel
         if channel_part is None or not channel_part.offset:
             if outcome is Outcome.FAILED:
@@ -297,7 +296,9 @@ class ChannelPublishing(Service):
         if nodes is not None:
             sent, missed = nodes.send(app, what, found, reached > 0)
         if not (reached or sent):
-            return Outcome.FAILED if missed else Outcome.NOT_SENT
+            if missed:
+                return Outcome.FAILED
+            return Outcome.NOT_SENT
         if what.event.kind in ("msg", "stream"):  # no notice of the server
             self.here.metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
@@ -313,7 +314,10 @@ class ChannelPublishing(Service):
         """Deliver to the members on this node: publications with an offset in
         its order. Returns the number of members reached. Never switches."""
         hub_app = self.here.hub.apps.get(app)
-        local = None if hub_app is None else hub_app.channels.get(what.channel)
+        if hub_app is None:
+            local = None
+        else:
+            local = hub_app.channels.get(what.channel)
         if local is None:
             return 0
         part = what.event.channel

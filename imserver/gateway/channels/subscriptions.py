@@ -248,7 +248,10 @@ class ChannelSubscriptions(Service, dict=True):
     def answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
         """Deliver what follows the answer to a subscription. Never switches."""
         if found.position is not None:
-            last = found.publications[-1:] if found.delta and found.recovered else ()
+            if found.delta and found.recovered:
+                last = found.publications[-1:]
+            else:
+                last = ()
             is_stored = found.options.history != ""
             newest = last[0] if last else None
             self.ordered.release(

@@ -104,14 +104,16 @@ def select(
     the offset ``top``."""
     first = top - len(publications) + 1
     if reverse:
-        last = (
-            len(publications)
-            if since is None
-            else max(0, min(since.offset - first, len(publications)))
-        )
+        if since is None:
+            last = len(publications)
+        else:
+            last = max(0, min(since.offset - first, len(publications)))
         events = list(islice(publications, last))[::-1]
     else:
-        start = 0 if since is None else max(0, since.offset - first + 1)
+        if since is None:
+            start = 0
+        else:
+            start = max(0, since.offset - first + 1)
         events = list(islice(publications, start, None))
     return events if limit < 0 else events[:limit]
 

@@ -247,7 +247,9 @@ class NodeMessages:
         that a query that names the mark, on another connection, does not
         overtake them."""
         number = next(self._fences)
-        return number if self.send(epoch, Fence(number)) else 0
+        if self.send(epoch, Fence(number)):
+            return number
+        return 0
 
     def wait_for(self, sender: int, number: int) -> None:
         """Wait until all messages before a fence of the epoch ``sender`` are
@@ -375,12 +377,13 @@ class OtherNodes(Service):
     ) -> tuple[dict[str, bytes], list[str]]:
         """Query all other nodes, or those of ``leases``: the answers by node,
         and the nodes without one."""
-        peers = self.node_messages.peers() if leases is None else list(leases)
-        return (
-            self.rpc.query_all(peers, kind, encode(query), self.seconds)
-            if peers
-            else ({}, [])
-        )
+        if leases is None:
+            peers = self.node_messages.peers()
+        else:
+            peers = list(leases)
+        if peers:
+            return self.rpc.query_all(peers, kind, encode(query), self.seconds)
+        return ({}, [])
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
         """The answers of all other nodes, without those that do not answer in

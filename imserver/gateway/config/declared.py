@@ -92,7 +92,9 @@ def marks_of(hint: Any) -> dict[str, Any]:
 
 def bare(hint: Any) -> Any:
     """A type without its annotations."""
-    return hint.__origin__ if get_origin(hint) is Annotated else hint
+    if get_origin(hint) is Annotated:
+        return hint.__origin__
+    return hint
 
 
 def struct_in(hint: Any) -> type[Struct] | None:
@@ -103,7 +105,9 @@ def struct_in(hint: Any) -> type[Struct] | None:
         inner = bare(get_args(inner)[0])
     elif get_origin(inner) is dict:
         inner = bare(get_args(inner)[1])
-    return inner if isinstance(inner, type) and issubclass(inner, Struct) else None
+    if isinstance(inner, type) and issubclass(inner, Struct):
+        return inner
+    return None
 
 
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -154,7 +158,10 @@ def plain(
     """
     written = _plain_fields(settings, hints_of(kind or type(settings)), hide, False)
     for section, values in _of_features(settings):
-        inner = written.setdefault(section, {}) if section else written
+        if section:
+            inner = written.setdefault(section, {})
+        else:
+            inner = written
         # A feature of another distribution may not have marked its secrets.
         inner |= _plain_fields(values, hints_of(type(values)), hide, bool(section))
     return written

@@ -109,7 +109,10 @@ def load_with_locations(
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
     weak = short_sign_key(config)
-    more = [f"{locations.of('jwt.sign_key')}: {weak}"] if weak else []
+    if weak:
+        more = [f"{locations.of('jwt.sign_key')}: {weak}"]
+    else:
+        more = []
     if original is not None:
         more += original[1](config)
     return msgspec.structs.replace(
@@ -309,7 +312,10 @@ def _from_environment(
 def _from_text(row: Row, text: str, variable: str) -> Any:
     """Convert a variable's text to its setting's type. Lists, mappings and
     groups are YAML."""
-    kind = row.type.type if isinstance(row.type, inspect.Metadata) else row.type
+    if isinstance(row.type, inspect.Metadata):
+        kind = row.type.type
+    else:
+        kind = row.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
     if isinstance(kind, inspect.UnionType):  # an optional type; None is the empty text

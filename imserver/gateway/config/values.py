@@ -155,11 +155,9 @@ class Locations(Service):
             key=len,
             default="",
         )
-        return (
-            f"{self.source}, line {self._lines[known]}: {name}"
-            if known
-            else f"{self.source}: {name}"
-        )
+        if known:
+            return f"{self.source}, line {self._lines[known]}: {name}"
+        return f"{self.source}: {name}"
 
 
 def _is_within(name: str, whole: str) -> bool:
@@ -302,9 +300,10 @@ class Declarations:
             shaped.get("dialects", ()) if self.dialects else ()
         ):
             if dialect not in self.dialects:
-                inner = (
-                    f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
-                )
+                if above:
+                    inner = f"{above}.dialects[{number}]"
+                else:
+                    inner = f"dialects[{number}]"
                 expected = ", ".join(sorted(self.dialects))
                 raise locations.wrong(
                     inner, f"expected one of {expected}; got {dialect!r}"

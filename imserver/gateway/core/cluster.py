@@ -372,7 +372,9 @@ class DatabaseCheck(Service):
 
     def objection(self, database: str) -> str:
         """Why this node must not use a database (:meth:`Store.ask`)."""
-        return _OTHER_DATABASE if self._differs(database) else ""
+        if self._differs(database):
+            return _OTHER_DATABASE
+        return ""
 
     def _differs(self, database: str) -> bool:
         return any(

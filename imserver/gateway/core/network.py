@@ -71,11 +71,10 @@ def build_network(
     def end(connection: Connection, code: int) -> None:
         gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
-            who = (
-                f" of {connection.user} in {connection.app}"
-                if connection.user is not None
-                else ""
-            )
+            if connection.user is not None:
+                who = f" of {connection.user} in {connection.app}"
+            else:
+                who = ""
             log.debug(
                 "connection%s closed: code %d",
                 who,

@@ -315,7 +315,10 @@ class Call(Struct):
         """All values of a parameter: a JSON list, or a form field given
         repeatedly. Raises BadBody."""
         if self.fields is None:
-            pairs = parse_pairs(self.body) if self.pairs is None else self.pairs
+            if self.pairs is None:
+                pairs = parse_pairs(self.body)
+            else:
+                pairs = self.pairs
             return [value for key, value in pairs if key.lower() == name]
         values = self.fields.get(name, [])
         if not isinstance(values, list) or not all(
@@ -375,7 +378,10 @@ class Call(Struct):
     ) -> HttpResponse:
         """A response with ``value`` as JSON, or bytes of JSON; gzip if it is
         large and the client accepts."""
-        body = value if isinstance(value, bytes) else encode_json(value)
+        if isinstance(value, bytes):
+            body = value
+        else:
+            body = encode_json(value)
         request = self.request
         headers = (("X-Request-Id", request.id), *headers)
         if len(body) > GZIP_BYTES:
@@ -722,8 +728,14 @@ def admit(
         except (ApiProblem, Unavailable) as error:
             return refused(api, route, request, error)
     try:
-        token = _token_of(route, request) if route.token_in else ""
-        headers = with_key(route, request.headers) if route.key_in else request.headers
+        if route.token_in:
+            token = _token_of(route, request)
+        else:
+            token = ""
+        if route.key_in:
+            headers = with_key(route, request.headers)
+        else:
+            headers = request.headers
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return refused(api, route, request, error)
@@ -747,7 +759,9 @@ def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
     scheme, _, credential = headers.get("authorization", "").partition(" ")
     if not key and scheme.lower() == "apikey":
         key = credential.strip()
-    return {**headers, "authorization": f"Bearer {key}"} if key else headers
+    if key:
+        return {**headers, "authorization": f"Bearer {key}"}
+    return headers
 
 
 def _token_of(route: Route, request: HttpRequest) -> str:
@@ -768,7 +782,9 @@ def body_limit(api: Api, route: Route, principal: Principal) -> int:
 
 def longest_body(api: Api, route: Route) -> int:
     """Longest body that a route accepts from anybody."""
-    return api.limits.body_bytes if route.takes_many else api.limits.one_body_bytes
+    if route.takes_many:
+        return api.limits.body_bytes
+    return api.limits.one_body_bytes
 
 
 def _require_room(
@@ -831,7 +847,10 @@ def _read_shape(
         if "content-encoding" in request.headers:
             body = unpacked_body(call, longest_body(api, route))
         limits = api.limits
-        most_values = limits.many_values if route.takes_many else limits.one_body_values
+        if route.takes_many:
+            most_values = limits.many_values
+        else:
+            most_values = limits.one_body_values
         values = Call.decode_json(shape.body, body, most_values)
         call.input = values
     elif shape.query is not None:
@@ -924,7 +943,9 @@ def refused(
     if isinstance(error, ApiProblem):
         api.report(request, error, principal, call)
         finished = route.style.refuse(error.problem, request, error.detail)
-        return finished.with_headers(error.headers) if error.headers else finished
+        if error.headers:
+            return finished.with_headers(error.headers)
+        return finished
     text = "%s %s from %s failed"
     log.error(
         text,

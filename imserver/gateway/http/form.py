@@ -216,7 +216,12 @@ def _head_bytes(body: bytes, boundary: bytes) -> int:
     for _ in range(MAX_PARTS + 1):
         end = body.find(mark, start)
         head = _end_of_head(body, start, len(body) if end < 0 else end)
-        stop = head.start() if head else len(body) if end < 0 else end
+        if head:
+            stop = head.start()
+        elif end < 0:
+            stop = len(body)
+        else:
+            stop = end
         total += stop - start + _OPTION_BYTES * body.count(b";", start, stop)
         if end < 0:
             return total
@@ -299,14 +304,18 @@ class NumberedRooms:
     def id_of(name: str) -> int | str:
         """The id of a room, or of a user in it: a plain decimal becomes a
         number."""
-        return int(name) if name and app_number(name) == name else name
+        if name and app_number(name) == name:
+            return int(name)
+        return name
 
     @staticmethod
     def app_of(tenants: Tenants, params: Mapping[str, str]) -> str:
         """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a
         number."""
         number = app_number(params.get("appid", ""))
-        return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
+        if number:
+            return tenants.resolve(f"{ACTION_PREFIX}{number}")
+        return ""
 
 
 # --- page cursors -------------------------------------------------------------

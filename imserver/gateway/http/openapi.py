@@ -172,7 +172,9 @@ def _schemas(
         if isinstance(schema, tuple | list):
             return [fill(each) for each in schema]
         if not isinstance(schema, dict):
-            return numbers.get(schema, schema) if isinstance(schema, str) else schema
+            if isinstance(schema, str):
+                return numbers.get(schema, schema)
+            return schema
         filled = {name: fill(value) for name, value in schema.items()}
         if isinstance(filled.get("description"), str):
             filled["description"] = _markdown(filled["description"])
@@ -271,7 +273,9 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
 def _examples_in(package: str | None) -> dict[str, Any]:
     # A module that is in no package has no such file.
     there = package and (file := files(package) / "examples.json").is_file()
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if there else {}
+    if there:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    return {}
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
@@ -299,11 +303,10 @@ def operation_id(row: Operation) -> str:
 def _parameters(
     row: Operation, schemas: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    fields = (
-        [("id", "path", True, msgspec.json.schema(row.path_id))]
-        if row.path_id is not None
-        else []
-    )
+    if row.path_id is not None:
+        fields = [("id", "path", True, msgspec.json.schema(row.path_id))]
+    else:
+        fields = []
     if row.query is not None:
         schema = schemas[row.query.__name__]
         needed = schema.get("required", ())
@@ -402,11 +405,10 @@ def _refusal(
     row: Operation, problems: Sequence[HttpProblem], reference: Any
 ) -> dict[str, Any]:
     # What answers with a page may also refuse with one.
-    page = (
-        {row.content_type: {"schema": {"type": "string"}}}
-        if row.content_type == "text/html"
-        else {}
-    )
+    if row.content_type == "text/html":
+        page = {row.content_type: {"schema": {"type": "string"}}}
+    else:
+        page = {}
     examples = {
         problem.code: {
             "summary": problem.message,

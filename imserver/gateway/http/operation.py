@@ -179,11 +179,9 @@ class Operation(Struct, frozen=True):
         """Whether the request is made on behalf of a user."""
         if self.user is not None:
             return self.user
-        return (
-            "required"
-            if self.shape is not None and issubclass(self.shape, Acting)
-            else ""
-        )
+        if self.shape is not None and issubclass(self.shape, Acting):
+            return "required"
+        return ""
 
     @property
     def shared_problems(self) -> tuple[HttpProblem, ...]:
@@ -192,8 +190,13 @@ class Operation(Struct, frozen=True):
         if self.on_behalf:
             return ACTOR_PROBLEMS
         if not self.names_app:
-            return () if self.shape is None else (Problems.INVALID_REQUEST,)
-        left_out = [Problems.FORBIDDEN] if self.need is Needs.ANYONE else []
+            if self.shape is None:
+                return ()
+            return (Problems.INVALID_REQUEST,)
+        if self.need is Needs.ANYONE:
+            left_out = [Problems.FORBIDDEN]
+        else:
+            left_out = []
         if self.reach not in ("known", "optional"):
             left_out.append(Problems.UNKNOWN_APP)
         return tuple(each for each in APP_PROBLEMS if each not in left_out)
@@ -404,13 +407,18 @@ def route_of(row: Operation) -> Route:
     """The route of an operation."""
     names_app: Literal["", "required", "optional"] = ""
     if row.names_app:
-        names_app = "optional" if row.reach == "optional" else "required"
-    body = None if row.body is None else msgspec.json.Decoder(row.body)
-    path = (
-        row.path.removeprefix(f"{PREFIX}/").replace("/", ".")
-        if row.method == "POST"
-        else ""
-    )
+        if row.reach == "optional":
+            names_app = "optional"
+        else:
+            names_app = "required"
+    if row.body is None:
+        body = None
+    else:
+        body = msgspec.json.Decoder(row.body)
+    if row.method == "POST":
+        path = row.path.removeprefix(f"{PREFIX}/").replace("/", ".")
+    else:
+        path = ""
     return Route(
         row.method,
         row.path,

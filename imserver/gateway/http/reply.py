@@ -153,11 +153,9 @@ def _refuse_in_cmd(
     (docs/reference/http.md)."""
     if problem.status in (401, 403):
         return UNAUTHORIZED
-    return (
-        SYSTEM_ERROR
-        if problem.status >= 500 or problem.status == 429
-        else BAD_PARAMETER
-    )
+    if problem.status >= 500 or problem.status == 429:
+        return SYSTEM_ERROR
+    return BAD_PARAMETER
 
 
 def _refuse_as_problem(

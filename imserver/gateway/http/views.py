@@ -49,7 +49,10 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     pattern → method → route."""
     paths = (request.path, *patterns_of(request.path))
     rows = next((table[path] for path in paths if path in table), None)
-    endpoint = None if rows is None else _endpoint_in(rows, request.method)
+    if rows is None:
+        endpoint = None
+    else:
+        endpoint = _endpoint_in(rows, request.method)
     if endpoint is None:
         return None
     # Flask knows no such path. With its exception, a request is a cycle of a

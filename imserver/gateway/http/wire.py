@@ -46,7 +46,9 @@ def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception
 def _whole(text: str) -> int | float:
     number = float(text)
     # Up to here every whole number is a float of its own.
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    if number.is_integer() and abs(number) < 2**53:
+        return int(number)
+    return number
 
 
 class _Nothing(Struct, gc=False):

@@ -66,13 +66,17 @@ class Sweep(Service):
         self.metrics.sweeps += 1
         now = monotonic()
         expired = now - self.heartbeat_seconds
-        too_late = now - self.login_seconds if self.login_seconds else 0.0
+        if self.login_seconds:
+            too_late = now - self.login_seconds
+        else:
+            too_late = 0.0
         for connection in _paced(self.context.connections):
             dialect = connection.encoding.dialect
             check = self.checks.get(dialect.name)
-            silent_seconds = (
-                None if check is None or connection.app is None else check(connection)
-            )
+            if check is None or connection.app is None:
+                silent_seconds = None
+            else:
+                silent_seconds = check(connection)
             if connection.state >= CLOSING:
                 pass
             elif silent_seconds and connection.user is not None:
@@ -101,7 +105,10 @@ class Sweep(Service):
         """When the rounds of pings ended whose answers are not checked yet."""
         next_round = monotonic() + self.ping_seconds
         while True:
-            check = ends[0] + self.pong_seconds if ends else inf
+            if ends:
+                check = ends[0] + self.pong_seconds
+            else:
+                check = inf
             gevent.sleep(max(min(check, next_round) - monotonic(), 0.0))
             if check <= next_round:
                 ended = ends.popleft()

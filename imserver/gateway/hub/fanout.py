@@ -70,13 +70,13 @@ def make(encoding: Encoding, event: Event | Part) -> FrameSource:
         return event.run.pick(encoding, event.indexes)
     if not dialect.personal:
         payload = dialect.encode_event(event)  # type: ignore[arg-type]
-        return (
-            encoding.frame(payload)
-            if type(payload) is bytes
-            else framed(encoding, payload)
-        )
+        if type(payload) is bytes:
+            return encoding.frame(payload)
+        return framed(encoding, payload)
     halves = dialect.encode_for(event)  # type: ignore[arg-type]
-    return b"" if halves is None else named(encoding, event, *halves)
+    if halves is None:
+        return b""
+    return named(encoding, event, *halves)
 
 
 def framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
@@ -89,7 +89,9 @@ def framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
 
     def frame(connection: Connection) -> bytes:
         content = make_payload(connection.user or "", connection.dialect_state)
-        return encoding.frame(content) if content else b""
+        if content:
+            return encoding.frame(content)
+        return b""
 
     return frame
 
@@ -177,7 +179,10 @@ class Fanout:
         here.
         """
         hub_app = self._apps.get(app)
-        entry = None if hub_app is None else hub_app.users.get(user)
+        if hub_app is None:
+            entry = None
+        else:
+            entry = hub_app.users.get(user)
         if hub_app is None or entry is None:
             return 0
         if hub_app.notices:
@@ -199,7 +204,10 @@ class Fanout:
             if source is None:
                 source = make(encoding, event)
                 sources[encoding] = source
-            frame = source if type(source) is bytes else frame_for(source, connection)
+            if type(source) is bytes:
+                frame = source
+            else:
+                frame = frame_for(source, connection)
             if frame:
                 self._metrics.deliveries += 1
                 self._flusher.enqueue(connection, frame)
@@ -324,7 +332,10 @@ class Fanout:
         return reached
 
     def _spread(self, app: App, event: Event, except_user: str) -> int:
-        skipped = app.users.get(except_user) if except_user else None
+        if except_user:
+            skipped = app.users.get(except_user)
+        else:
+            skipped = None
         entries = app.users.values()
         if app.several:
             connections = [

@@ -165,18 +165,24 @@ class Hub:
     def sessions_of(self, app: str, user: str) -> tuple[Connection, ...]:
         """The addressed sessions of a user of an app, oldest first."""
         hub_app = self.apps.get(app)
-        return () if hub_app is None else hub_app.sessions_of(user)
+        if hub_app is None:
+            return ()
+        return hub_app.sessions_of(user)
 
     def user_names(self, app: str) -> list[str]:
         """The users of an app who are online on this node; empty for an unknown
         app."""
         hub_app = self.apps.get(app)
-        return list(hub_app.users) if hub_app is not None else []
+        if hub_app is not None:
+            return list(hub_app.users)
+        return []
 
     def channel(self, app: str, name: str) -> LocalChannel | None:
         """A channel with members on this node."""
         hub_app = self.apps.get(app)
-        return None if hub_app is None else hub_app.channels.get(name)
+        if hub_app is None:
+            return None
+        return hub_app.channels.get(name)
 
     def member_count(self, app: str, channel: str) -> int:
         """Number of connections of this node in a channel."""

@@ -216,8 +216,14 @@ def _declared(package: str, name: str = "declared") -> ModuleType | None:
         folder = find_spec(package)
     except ImportError:
         return None  # the folder is not there
-    folders = None if folder is None else folder.submodule_search_locations
-    spec = None if folders is None else PathFinder.find_spec(full, folders)
+    if folder is None:
+        folders = None
+    else:
+        folders = folder.submodule_search_locations
+    if folders is None:
+        spec = None
+    else:
+        spec = PathFinder.find_spec(full, folders)
     if spec is None or spec.loader is None:
         return None
     module = module_from_spec(spec)

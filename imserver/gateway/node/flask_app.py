@@ -137,7 +137,10 @@ class _Requests:
         by = getattr(g.get("http_request"), "by", "")
         status = response.status_code
         size = response.content_length or 0
-        rule = OTHER if request.url_rule is None else request.url_rule.rule
+        if request.url_rule is None:
+            rule = OTHER
+        else:
+            rule = request.url_rule.rule
         route = route_of(self._api.endpoints, request.method, request.path) or rule
         self._log.add(
             request.method,
@@ -171,7 +174,10 @@ class _Requests:
         if style.everywhere and (style is not CMD or status not in (404, 405)):
             return to_response(style.refuse(problem, as_request()))
         g.refusal = problem  # a view may answer with a page
-        allow = error.get_response().headers.get("Allow") if status == 405 else None
+        if status == 405:
+            allow = error.get_response().headers.get("Allow")
+        else:
+            allow = None
         return _to_problem(problem, {"Allow": allow} if allow else {})
 
 

@@ -210,7 +210,9 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
 
 
 def _scheme(scheme: str, address: str) -> str:
-    return address if address.startswith("unix:") else f"{scheme}://{address}"
+    if address.startswith("unix:"):
+        return address
+    return f"{scheme}://{address}"
 
 
 class Servers:
@@ -434,12 +436,14 @@ def _answered(
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
-        chosen = f" with the parameter {dialect.chosen_by}" if dialect.chosen_by else ""
-        codec = (
-            f" with the subprotocol {dialect.subprotocol}"
-            if dialect.subprotocol
-            else ""
-        )
+        if dialect.chosen_by:
+            chosen = f" with the parameter {dialect.chosen_by}"
+        else:
+            chosen = ""
+        if dialect.subprotocol:
+            codec = f" with the subprotocol {dialect.subprotocol}"
+        else:
+            codec = ""
         yield f"the dialect {dialect.name}{codec}"
         if dialect.path:
             yield f"the WebSocket path {dialect.path}{chosen}{codec}"
@@ -478,7 +482,10 @@ def refuse_open_demo(
 def demo_note(config: Config) -> str:
     """What demo mode means, for the banner: who may do everything."""
     everybody = any(True for _ in _reachable(_client_hosts(config)))
-    who = "everybody who reaches these ports" if everybody else "every local program"
+    if everybody:
+        who = "everybody who reaches these ports"
+    else:
+        who = "every local program"
     return f"demo mode: no API key exists, so {who} may do everything"
 
 
@@ -529,7 +536,9 @@ def echo(connection: Connection, payload: bytes, text: bool) -> None:
 def within_limit(config: Config, serve: Serve) -> Serve:
     """``serve`` with the limit of messages of one connection."""
     per_second = config.limits.messages_per_second
-    return limited(serve, per_second) if per_second else serve
+    if per_second:
+        return limited(serve, per_second)
+    return serve
 
 
 def _on_shared(

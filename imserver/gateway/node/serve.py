@@ -124,16 +124,18 @@ def _application(servers: Servers) -> Application:
         gc.freeze()
         return application
 
-    return (
-        make() if servers.core.config.server.http == "wsgi" else LateApplication(make)
-    )
+    if servers.core.config.server.http == "wsgi":
+        return make()
+    return LateApplication(make)
 
 
 def banner_notes(node: Node) -> list[str]:
     """The notes of a node for the banner: demo mode, or the login rule of each
     app."""
     core = node.core
-    return [demo_note(core.config)] if core.keys.demo else core.logins.exposure()
+    if core.keys.demo:
+        return [demo_note(core.config)]
+    return core.logins.exposure()
 
 
 def banner(

@@ -246,7 +246,9 @@ class Fields(Struct, frozen=True, gc=False):
         value = self.values.get(key, "")
         if not isinstance(value, str):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
-        return value if value.isascii() else well_formed(value)
+        if value.isascii():
+            return value
+        return well_formed(value)
 
     def short_text(self, key: str, most_bytes: int) -> str:
         """The text of a field, ``""`` if the field is missing: at most so many

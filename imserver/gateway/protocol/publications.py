@@ -197,7 +197,10 @@ def compressed(event: Event, before: Event | None) -> Compressed:
     one that it has received (None: it needs the whole payload). Never
     switches."""
     payload = payload_of(event)
-    change = None if before is None else make_delta(payload_of(before), payload)
+    if before is None:
+        change = None
+    else:
+        change = make_delta(payload_of(before), payload)
     data, delta = (payload, False) if change is None else (change, True)
     return Compressed(
         "msg", event.sender, "", data=data, channel=event.channel, delta=delta

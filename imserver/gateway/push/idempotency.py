@@ -248,7 +248,10 @@ class Idempotency:
                     self._first_bytes = 0
         if id_claim is not None:
             if id_claim.claim is not None and self.registry is not None:
-                entry = _pack_digest(digest) + result if result and for_all else b""
+                if result and for_all:
+                    entry = _pack_digest(digest) + result
+                else:
+                    entry = b""
                 self.registry.settle(id_claim.claim, accepted, entry)
             if id_claim.settled is not None:
                 id_claim.settled.set()
@@ -260,7 +263,9 @@ class Idempotency:
             # of another app's request nor that of a message id (outside demo
             # mode, where an id may be any text).
             return f"\0{app}\0{id}"
-        return id if self.shared or not app else f"{app}\0{id}"
+        if self.shared or not app:
+            return id
+        return f"{app}\0{id}"
 
     # --- many ids -------------------------------------------------------------
 
@@ -311,7 +316,10 @@ class Idempotency:
 
         try:
             repeats = self._claim_shared(self.registry, names, shared, claims)
-            requests = [] if digests is None else [ids[index] for index, _ in repeats]
+            if digests is None:
+                requests = []
+            else:
+                requests = [ids[index] for index, _ in repeats]
             keys = [key for _, key in repeats]
             self._settle_repeats(self.registry, app, keys, requests)
         except BaseException:
@@ -426,7 +434,9 @@ class Idempotency:
     def _repeat_of(self, key: int, digest: int | None) -> First | IdReused | None:
         """What is known of an id that was accepted before; of a message id
         nothing."""
-        return None if digest is None else self._first(key, digest)
+        if digest is None:
+            return None
+        return self._first(key, digest)
 
     def _first(self, key: int, digest: int) -> First | IdReused:
         """The result of the request that was accepted under this key."""

@@ -132,11 +132,9 @@ class Pushes(Service):
     def _stores(self, app: str) -> UserChannels | None:
         """What delivers pushes to users in an app whose channels of users have
         a history."""
-        return (
-            self.channels
-            if self.channels is not None and app in self.channels.apps
-            else None
-        )
+        if self.channels is not None and app in self.channels.apps:
+            return self.channels
+        return None
 
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender,
@@ -153,7 +151,10 @@ class Pushes(Service):
         try:
             if user:
                 event = Event("msg", user, push.text, msg_id)
-                deliver = self.reach.to_user_once if channels is None else channels.push
+                if channels is None:
+                    deliver = self.reach.to_user_once
+                else:
+                    deliver = channels.push
                 outcome = deliver(app, user, event)
         finally:
             self.ids.settle(key, outcome in _SETTLED)
@@ -447,7 +448,10 @@ class Publishing(Service, dict=True):
         )
         # If this node does not know the position, the log may still know it.
         if first is not None and (first.result or not is_stored):
-            position = _read_position(first.result) if first.result else None
+            if first.result:
+                position = _read_position(first.result)
+            else:
+                position = None
             return Published(Outcome.REPEATED, position), (), b""
 
         published = self._publish(publication, channel)
@@ -549,11 +553,9 @@ class Publishing(Service, dict=True):
             else:
                 outcome = self.reach.to_app(app, event, "", except_users)
             outcomes.append(outcome)
-        return (
-            outcomes + self.to_users(app, users, event, ttl_seconds)
-            if users
-            else outcomes
-        )
+        if users:
+            return outcomes + self.to_users(app, users, event, ttl_seconds)
+        return outcomes
 
     def _to_group(
         self,
@@ -585,11 +587,9 @@ class Publishing(Service, dict=True):
             return Outcome.NOT_SENT
         if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
             return Outcome.FAILED
-        return (
-            Outcome.PARTLY
-            if outcomes & {Outcome.FAILED, Outcome.PARTLY}
-            else Outcome.SENT
-        )
+        if outcomes & {Outcome.FAILED, Outcome.PARTLY}:
+            return Outcome.PARTLY
+        return Outcome.SENT
 
     def to_users(
         self,

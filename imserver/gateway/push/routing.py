@@ -197,7 +197,9 @@ class ClusterReach(Service):
             ToApp(app, except_user, event, except_users)
         )
         if not here and failed == others:
-            return Outcome.FAILED if failed else Outcome.NOT_SENT
+            if failed:
+                return Outcome.FAILED
+            return Outcome.NOT_SENT
         self.metrics.pushes[app] += 1
         return Outcome.PARTLY if failed else Outcome.SENT
 
@@ -228,7 +230,10 @@ class ClusterReach(Service):
         """The sessions of each user; ``""`` has none. None: the registry does
         not answer."""
         named = [user for user in users if user]
-        others = self.registry.find(app, named) if named else []
+        if named:
+            others = self.registry.find(app, named)
+        else:
+            others = []
         if others is None:
             return None
         refs = iter(others)
@@ -292,7 +297,9 @@ class ClusterReach(Service):
         # itself
         if refs is None or unsure:
             return Outcome.UNKNOWN
-        return Outcome.FAILED if others else Outcome.NOT_SENT
+        if others:
+            return Outcome.FAILED
+        return Outcome.NOT_SENT
 
     def _has_unregistered(self, app: str, user: str) -> bool:
         """Whether the user has a session here that the registry does not know

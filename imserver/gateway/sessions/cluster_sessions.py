@@ -140,7 +140,10 @@ class UsersElsewhere(Service):
         peers = self._node_messages.peers()
         for app in self._hub.apps.values():
             counted = sum(lease.counts.get(app.name, 0) for lease in peers)
-            app.elsewhere = max(counted, app.elsewhere) if app.lag else counted
+            if app.lag:
+                app.elsewhere = max(counted, app.elsewhere)
+            else:
+                app.elsewhere = counted
             app.lag = max(app.lag - 1, 0)
 
 

@@ -151,12 +151,16 @@ class ConnectionTable:
         if address is None or address.birth != self.ids.birth:
             return None
         connection = self.at(address.number)
-        return None if connection is None or connection.app != app else connection
+        if connection is None or connection.app != app:
+            return None
+        return connection
 
     def at(self, number: int) -> Connection | None:
         """The connection of this node with this number, if it is in service."""
         connection = self._by_number.get(number)
-        return None if connection is None or connection.state >= CLOSING else connection
+        if connection is None or connection.state >= CLOSING:
+            return None
+        return connection
 
     def node_of(self, connection_id: str, others: OtherNodes | None) -> Lease | None:
         """The live node, except this one, that has or had the connection with
@@ -164,11 +168,9 @@ class ConnectionTable:
         if others is None:
             return None
         address = self.ids.read(connection_id)
-        return (
-            None
-            if address is None or address.birth == self.ids.birth
-            else others.born(address.birth)
-        )
+        if address is None or address.birth == self.ids.birth:
+            return None
+        return others.born(address.birth)
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``)."""

@@ -149,9 +149,9 @@ class Presence(Service):
     def _query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        return (
-            ({}, []) if self.others is None else self.others.query(kind, query, leases)
-        )
+        if self.others is None:
+            return ({}, [])
+        return self.others.query(kind, query, leases)
 
     def is_online(self, apps: Sequence[str], user: str) -> bool:
         """Whether a user has a session in one of these apps anywhere. All of
@@ -260,7 +260,10 @@ class Presence(Service):
             }.values()
         peers = others.node_messages.peers()
         named = [user for user in query.users if user]
-        found = others.registry.find(query.app, named) if peers and named else []
+        if peers and named:
+            found = others.registry.find(query.app, named)
+        else:
+            found = []
         if found is None:
             return peers
         epochs = {ref.epoch for refs in found for ref in refs}
@@ -311,11 +314,13 @@ class Presence(Service):
         if app is None:
             return AppCount(0, 0, 0, [])
         users = len(app.users)
-        sessions = (
-            sum(len(app.sessions_of(user)) for user in app.users)
-            if app.several
-            else users
-        )
+        if app.several:
+            sessions = sum(len(app.sessions_of(user)) for user in app.users)
+        else:
+            sessions = users
         channels = len(app.channels)
-        names = list(app.channels) if channels <= NAMED_CHANNELS else []
+        if channels <= NAMED_CHANNELS:
+            names = list(app.channels)
+        else:
+            names = []
         return AppCount(users, sessions, channels, names, app.memberships)

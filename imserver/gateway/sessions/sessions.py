@@ -69,7 +69,9 @@ def close_code_of(code: int) -> int:
     of that login."""
     if code == ReplyCode.UNAUTHORIZED:
         return CloseCode.NOT_ALLOWED
-    return CloseCode.REFUSED if code == ReplyCode.FAILED else CloseCode.INTERNAL_ERROR
+    if code == ReplyCode.FAILED:
+        return CloseCode.REFUSED
+    return CloseCode.INTERNAL_ERROR
 
 
 class Ban(Struct, frozen=True):
@@ -87,17 +89,18 @@ class Ban(Struct, frozen=True):
     @property
     def until(self) -> int | None:
         """Its end in Unix seconds; None: it is for good."""
-        return None if self.seconds > MAX_BAN_SECONDS else round(time() + self.seconds)
+        if self.seconds > MAX_BAN_SECONDS:
+            return None
+        return round(time() + self.seconds)
 
     @property
     def text(self) -> str:
         """What the user is told, in one line."""
         until = self.until
-        end = (
-            "for good"
-            if until is None
-            else f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
-        )
+        if until is None:
+            end = "for good"
+        else:
+            end = f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
         return f"banned {end}" + (f": {self.reason}" if self.reason else "")
 
 
@@ -245,7 +248,9 @@ class Sessions:
                 log.debug(
                     "login of %r in %r: %d", command.user, command.app, code, extra=ids
                 )
-            return Reply.OK if code == ReplyCode.OK else Reply(code)
+            if code == ReplyCode.OK:
+                return Reply.OK
+            return Reply(code)
 
         def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
             self.heartbeat(connection)
@@ -519,7 +524,10 @@ class Sessions:
                 CloseSessions(app, users, device, ban_seconds, reason=reason)
             )
         else:
-            nodes = self._others.registry.find(app, users) if users else []
+            if users:
+                nodes = self._others.registry.find(app, users)
+            else:
+                nodes = []
             online = [
                 user
                 for user, refs in zip(users, nodes or (), strict=False)
@@ -556,11 +564,9 @@ class Sessions:
             self._store.ban(app, users, 0)
         query = Unban(app, users)
         self.unban_here(query)
-        return (
-            ()
-            if self._others is None
-            else tuple(self._query(self._others, "unban", query)[1])
-        )
+        if self._others is None:
+            return ()
+        return tuple(self._query(self._others, "unban", query)[1])
 
     def learn(self, changes: Changes) -> None:
         """Apply bans of any node. Never switches. Who is banned here already

@@ -43,7 +43,9 @@ class DatabaseAddress(Struct, frozen=True):
     @property
     def shown(self) -> str:
         """The address for display, without its password."""
-        return str(self.file) if self.file is not None else hide_secrets(self.url)
+        if self.file is not None:
+            return str(self.file)
+        return hide_secrets(self.url)
 
     @property
     def exists(self) -> bool:

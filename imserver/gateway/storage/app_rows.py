@@ -93,7 +93,9 @@ def form_of(table: Table, user: str) -> str | bytes | int:
         return id_of(user)
     if table.user_as == "bytes":
         return user.encode()
-    return "" if text_objection(user, MAX_USER_BYTES) else user
+    if text_objection(user, MAX_USER_BYTES):
+        return ""
+    return user
 
 
 def _warn_of_files(table: str, rows: int) -> None:

@@ -92,7 +92,10 @@ class GreenletRunner:
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
         """Return or raise the result of ``function``. Raises :class:`_Late`
         after ``seconds``."""
-        deadline = monotonic() + seconds if seconds is not None else inf
+        if seconds is not None:
+            deadline = monotonic() + seconds
+        else:
+            deadline = inf
         try:
             with gevent.Timeout(seconds, _Late):
                 return function()

@@ -138,11 +138,10 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         raw: Any = connection.connection.driver_connection
-        level = (
-            IsolationLevel.READ_COMMITTED
-            if _is_write(connection)
-            else IsolationLevel.REPEATABLE_READ
-        )
+        if _is_write(connection):
+            level = IsolationLevel.READ_COMMITTED
+        else:
+            level = IsolationLevel.REPEATABLE_READ
         if raw.isolation_level != level:
             raw.isolation_level = level  # the driver writes it into its BEGIN
 
@@ -191,7 +190,10 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     def _begin(connection: Connection) -> None:
         # Of the session, because a statement that changes tables ends the
         # transaction.
-        level = "READ COMMITTED" if _is_write(connection) else "REPEATABLE READ"
+        if _is_write(connection):
+            level = "READ COMMITTED"
+        else:
+            level = "REPEATABLE READ"
         if connection.info.get(_LEVEL) != level:
             connection.exec_driver_sql(
                 f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"
@@ -302,7 +304,9 @@ def laxness_of(connection: Connection) -> str:
     if not setting:
         return ""
     value = str(connection.execute(text(setting)).scalar())
-    return "" if value in safe else f"{setting} gives {value}"
+    if value in safe:
+        return ""
+    return f"{setting} gives {value}"
 
 
 _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -333,11 +337,10 @@ def _code_of(error: BaseException | None) -> str:
     less precise than its codes."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     driver = type(cause).__module__.partition(".")[0]
-    code = (
-        next(iter(cause.args), "")
-        if cause and driver == "pymysql"
-        else getattr(cause, "sqlstate", None)
-    )
+    if cause and driver == "pymysql":
+        code = next(iter(cause.args), "")
+    else:
+        code = getattr(cause, "sqlstate", None)
     return f"{driver} {getattr(cause, 'sqlite_errorcode', 0) & 0xFF or code}"
 
 
@@ -370,8 +373,6 @@ def refusal_of(error: BaseException | None) -> str:
     code = _code_of(error)
     if code in _FULL:
         return "has a full disk"
-    return (
-        "takes no writes"
-        if code in _REFUSALS or code.startswith(("psycopg 53", "psycopg 58"))
-        else ""
-    )
+    if code in _REFUSALS or code.startswith(("psycopg 53", "psycopg 58")):
+        return "takes no writes"
+    return ""

@@ -106,7 +106,9 @@ class Erasures(Store.Rows):
         )
         statement = "UPDATE erasure SET ended = %s, member = '', leased = 0 WHERE digest = %s AND ended = 0"
         sql.execute(statement, (now, digest))
-        return ErasureRow(digest, now, app, text_of(rows[0][0])) if rows else None
+        if rows:
+            return ErasureRow(digest, now, app, text_of(rows[0][0]))
+        return None
 
     def interrupted(self) -> list[tuple[str, str]]:
         """The erasures (app, user) under way on which no node works."""
@@ -133,7 +135,10 @@ class Erasures(Store.Rows):
         """Add what has ended to a folder's journal; ``is_whole``: also of long
         before it. Raises OSError."""
         known = read_journal(folder / JOURNAL)
-        last = 0 if is_whole else max((row.ended for row in known), default=0)
+        if is_whole:
+            last = 0
+        else:
+            last = max((row.ended for row in known), default=0)
         names = {row.name for row in known}
         # The clocks of nodes differ by less.
         new = [row for row in self.ended(last - 86_400_000) if row.name not in names]

@@ -105,9 +105,9 @@ class TableLayout(Struct, frozen=True):
     def number(self) -> str:
         """The only column of its key, if it is a number; else ``""``."""
         kinds = {column.name: column.kind.name for column in self.columns}
-        return (
-            self.key[0] if len(self.key) == 1 and kinds[self.key[0]] == "number" else ""
-        )
+        if len(self.key) == 1 and kinds[self.key[0]] == "number":
+            return self.key[0]
+        return ""
 
     @property
     def query(self) -> RowQuery:
@@ -138,13 +138,12 @@ def layout_of(
         copy = kind.copy
         most = getattr(of, "length", None) or 1 << 24
         if kind.name == "number":
-            bits = (
-                16
-                if isinstance(of, types.SmallInteger)
-                else 64
-                if isinstance(of, types.BigInteger)
-                else 32
-            )
+            if isinstance(of, types.SmallInteger):
+                bits = 16
+            elif isinstance(of, types.BigInteger):
+                bits = 64
+            else:
+                bits = 32
             copy = f"int{bits // 8}"
             # SQLite keeps numbers of any size.
             most = (1 << (63 if name in names and bits == 32 else bits - 1)) - 1
@@ -213,7 +212,9 @@ class ImportedRows:
         table = self._tables.get(name)
         if table is None:
             return "this server has no such table"
-        return table.imported.why if isinstance(table.imported, Reason) else ""
+        if isinstance(table.imported, Reason):
+            return table.imported.why
+        return ""
 
     def stays(self, name: str) -> bool:
         """Whether a table has a row of each app, which is changed last of all
@@ -384,7 +385,10 @@ def _stored(value: Any, column: ColumnLayout) -> Any:
             value = b64decode(value[BASE64], validate=True)
         except (KeyError, TypeError, ValueError):
             raise BadRows("an object stands in place of a value") from None
-        value = value if kind is bytes else value.decode(errors="replace")
+        if kind is bytes:
+            value = value
+        else:
+            value = value.decode(errors="replace")
     elif kind is bytes and isinstance(value, str):
         value = value.encode()
     if value is None:

@@ -83,7 +83,10 @@ def pages(
     width = len(query.order)
     while True:
         rows, upto = read(partial(_page, query, after, most))
-        last = tuple(rows[-1][:width]) if rows else ()
+        if rows:
+            last = tuple(rows[-1][:width])
+        else:
+            last = ()
         if rows:
             yield [row[width:] for row in rows], last
         after = last if len(rows) == most else upto

@@ -213,13 +213,14 @@ class Statements(ABC):
         answers = []
         for chunk in chunks(values):
             some = padded(chunk, None)  # NULL equals nothing
-            whole = (*some, *first) if engine == "sqlite" else (*first, *some)
+            if engine == "sqlite":
+                whole = (*some, *first)
+            else:
+                whole = (*first, *some)
             answers.append(self.ask(_for_list(engine, statement, len(some)), whole))
-        return (
-            answers[0]
-            if len(answers) == 1
-            else lambda: [row for each in answers for row in each()]
-        )
+        if len(answers) == 1:
+            return answers[0]
+        return lambda: [row for each in answers for row in each()]
 
 
 @lru_cache(1024)
@@ -547,7 +548,9 @@ def text_objection(text: str, most: int) -> str:
 
 def text_of(value: Any) -> str:
     """A name from a driver as text. MySQL returns bytes."""
-    return value if type(value) is str else bytes(value).decode()
+    if type(value) is str:
+        return value
+    return bytes(value).decode()
 
 
 class RowsOf(Generic[S]):

@@ -161,7 +161,9 @@ class Store:
     @property
     def id(self) -> str:
         """The id of the database; ``""`` if there is none."""
-        return self._database.id if self._database is not None else ""
+        if self._database is not None:
+            return self._database.id
+        return ""
 
     @property
     def seconds(self) -> float:
@@ -387,11 +389,15 @@ class Store:
 
     def read_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
         """As :meth:`read`; returns ``nothing`` without a database."""
-        return self.read(work) if self.has_database else nothing
+        if self.has_database:
+            return self.read(work)
+        return nothing
 
     def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
         """As :meth:`write`; returns ``nothing`` without a database."""
-        return self.write(work) if self.has_database else nothing
+        if self.has_database:
+            return self.write(work)
+        return nothing
 
     def _timed(
         self,
@@ -452,11 +458,11 @@ class Store:
         """The rows of one :meth:`Statements.query_in`; none without values, or
         without a database. Values may repeat. Raises StorageUnavailable."""
         some = list(dict.fromkeys(values))
-        return (
-            self.read_or([], lambda sql: sql.query_in(statement, first, some, many))
-            if some
-            else []
-        )
+        if some:
+            return self.read_or(
+                [], lambda sql: sql.query_in(statement, first, some, many)
+            )
+        return []
 
     def pages(
         self, table: str, key: str, columns: str, where: str = "", values: Row = ()
@@ -756,7 +762,10 @@ class Store:
 
         def work(sql: Statements, version: int) -> bool:
             now = sql.clock_ms()
-            until = now + int(seconds * 1000) if seconds > 0 else now - 1
+            if seconds > 0:
+                until = now + int(seconds * 1000)
+            else:
+                until = now - 1
             banned = {
                 name for user in users if len(name := user.encode()) <= MAX_USER_BYTES
             }
@@ -789,11 +798,9 @@ def _id_of(file: Path) -> str:
             sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)
         ) as connection:
             has_data = any(connection.execute(query).fetchone() for query in _DATA)
-            return (
-                str(connection.execute("SELECT id FROM directory").fetchone()[0])
-                if has_data
-                else ""
-            )
+            if has_data:
+                return str(connection.execute("SELECT id FROM directory").fetchone()[0])
+            return ""
     except (sqlite3.Error, TypeError):
         return ""
 

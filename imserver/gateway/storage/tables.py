@@ -162,7 +162,9 @@ class Table(Struct, frozen=True, kw_only=True):
         reads none."""
         if isinstance(self.columns, Reason):
             return ""
-        return self.stays if isinstance(self.of_app, Reason) else self.of_app
+        if isinstance(self.of_app, Reason):
+            return self.stays
+        return self.of_app
 
 
 CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)

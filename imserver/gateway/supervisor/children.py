@@ -177,11 +177,10 @@ class Children(Service, dict=True):
                     self._ended(slot, os.waitstatus_to_exitcode(status), now)
 
     def _ended(self, slot: Slot, code: int, now: float) -> None:
-        how = (
-            f"ended by {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended with status {code}"
-        )
+        if code < 0:
+            how = f"ended by {signal.Signals(-code).name}"
+        else:
+            how = f"ended with status {code}"
         if failure := slot.status.text(failed=True):
             how += f": {failure}"
         if slot.state is not SlotState.DRAINING:
@@ -402,11 +401,9 @@ class SignalQueue:
     def wait(self, seconds: float, permits: BulkPermits) -> list[int]:
         """Wait up to ``seconds`` for signals, and serve those who want permits
         meanwhile; returns the signals in order."""
-        return (
-            list(os.read(self._reading, 4096))
-            if permits.wait(self._reading, seconds)
-            else []
-        )
+        if permits.wait(self._reading, seconds):
+            return list(os.read(self._reading, 4096))
+        return []
 
     @contextmanager
     def blocked(self) -> Iterator[None]:

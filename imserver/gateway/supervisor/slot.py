@@ -331,8 +331,14 @@ class Slot:
         """
         if planned or now - self.since >= 60.0:
             self.failures = 0
-        pause = 0.0 if planned else random.uniform(0.0, min(2.0**self.failures, 30.0))
-        self.failures = 0 if planned else min(self.failures + 1, 16)
+        if planned:
+            pause = 0.0
+        else:
+            pause = random.uniform(0.0, min(2.0**self.failures, 30.0))
+        if planned:
+            self.failures = 0
+        else:
+            self.failures = min(self.failures + 1, 16)
         self.state = SlotState.DOWN
         self.pid = 0
         self.since = now
@@ -370,7 +376,10 @@ def check_ports(config: Config) -> None:
     last = first + PORTS_PER_NODE * count - 1
     if not config.clustered or (count == 1 and first == 0):
         return
-    need = f"{count} nodes need" if count > 1 else "a node needs"
+    if count > 1:
+        need = f"{count} nodes need"
+    else:
+        need = "a node needs"
     if first == 0:
         raise StartError(
             f"app.rpc_port 0: {count} nodes need fixed ports, because the port identifies a node"

@@ -118,7 +118,10 @@ class Supervisor(Service, dict=True):
             self.logs.close()
             self.data.abandon()
 
-        few = cores() if len(self._slots) >= MANY_NODES * cores() else 0
+        if len(self._slots) >= MANY_NODES * cores():
+            few = cores()
+        else:
+            few = 0
         # One more: a processor does not wait while a permit changes hands.
         self._permits = BulkPermits(few and few + 1, HOLD_SECONDS)
         self._rush = Rush(few)
@@ -160,8 +163,14 @@ class Supervisor(Service, dict=True):
                 self._rolling.tick(now)
                 self._steer(now)
             busy = children.starting or self._rolling.active
-            seconds = 0.05 if busy else children.next_tick_seconds(now)
-            seconds = min(seconds, RUSH_SECONDS) if self._rush.active else seconds
+            if busy:
+                seconds = 0.05
+            else:
+                seconds = children.next_tick_seconds(now)
+            if self._rush.active:
+                seconds = min(seconds, RUSH_SECONDS)
+            else:
+                seconds = seconds
             for number in self._signals.wait(seconds, self._permits):
                 self._on(signal.Signals(number))
         if children.failure is not None:
@@ -342,11 +351,10 @@ def preload_modules(config: Config) -> None:
         "imserver.gateway.transport.parser",
     ]
     if config.clustered:
-        tls = (
-            ["imserver.gateway.cluster.redis.tls"]
-            if address_of(config.redis).tls
-            else []
-        )
+        if address_of(config.redis).tls:
+            tls = ["imserver.gateway.cluster.redis.tls"]
+        else:
+            tls = []
         names += ["imserver.gateway.core.cluster", *tls]
     if config.server.http == "wsgi":
         names.append("imserver.gateway.transport.wsgi")

@@ -56,7 +56,10 @@ def quiet_seconds(sock: _socket.socket) -> float:
         info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _INFO_BYTES)
     except OSError:
         return FOREVER
-    return FOREVER if len(info) < _INFO_BYTES else min(_last_data(info)) / 1000
+    if len(info) < _INFO_BYTES:
+        return FOREVER
+    milliseconds: int = min(_last_data(info))
+    return milliseconds / 1000
 
 
 _TEXT = int(Opcode.TEXT)
@@ -105,7 +108,10 @@ class Encoding:
         self.limit_bytes = limit_bytes
         self.opcode = _TEXT if dialect.text else _BINARY
         self._heads = _HEADS[self.opcode]
-        self.ping_frame = self.frame(dialect.ping) if dialect.ping else b"\x89\x00"
+        if dialect.ping:
+            self.ping_frame = self.frame(dialect.ping)
+        else:
+            self.ping_frame = b"\x89\x00"
         """The frame with which the server pings a client."""
         self._variants: dict[Dialect, Encoding] = {dialect: self}
         """Dialect → the encoding that differs in its dialect only; shared by
@@ -158,7 +164,9 @@ class Encoding:
             code, reason = self.foreign(code, reason)
         payload = self.dialect.encode_close(code, reason)
         end = frames.encode_close(code, reason)
-        return end if payload is None else self.frame(payload) + end
+        if payload is None:
+            return end
+        return self.frame(payload) + end
 
 
 class ConnectionContext:
@@ -477,7 +485,10 @@ class Connection(Writer):
 
     def held_bytes(self) -> int:
         """Bytes in the backlog and in an unfinished frame."""
-        backlog = self.outbox.size if type(self.outbox) is Backlog else 0
+        if type(self.outbox) is Backlog:
+            backlog = self.outbox.size
+        else:
+            backlog = 0
         return backlog + (0 if self.parser is None else self.parser.held_bytes)
 
     # --- closing --------------------------------------------------------------

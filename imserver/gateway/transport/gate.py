@@ -55,7 +55,9 @@ def host_name(value: str) -> str:
     browser and this server could read different hosts.
     """
     match = _HOST(value)
-    return (match[1] or match[2]).removesuffix(".").lower() if match else ""
+    if match:
+        return (match[1] or match[2]).removesuffix(".").lower()
+    return ""
 
 
 def listed_host(address: str) -> str:
@@ -211,13 +213,16 @@ class Origins:
             return ""
         if self.demo and self._is_own(name):
             return ""
-        forwarded = (
-            headers.get("x-forwarded-host", "") if self._proxies.trusts(host) else ""
-        )
+        if self._proxies.trusts(host):
+            forwarded = headers.get("x-forwarded-host", "")
+        else:
+            forwarded = ""
         if name and forwarded and name == host_name(forwarded.split(",")[0].strip()):
             return ""
         # Interned: all connections of one page share the string.
-        return sys.intern(name) if 0 < len(name) <= 253 else OPAQUE
+        if 0 < len(name) <= 253:
+            return sys.intern(name)
+        return OPAQUE
 
     def allows(self, origin: str, dialect: str) -> bool:
         """Whether pages of the host ``origin`` may connect, for requests
@@ -362,11 +367,9 @@ def accept_token(key: str) -> str:
 def host_of(peer: str) -> str:
     """The host in a ``peer``, without the brackets of IPv6. That of a request
     may have no port."""
-    return (
-        peer.rpartition(":")[0].strip("[]")
-        if peer[:1] == "[" or peer.count(":") == 1
-        else peer
-    )
+    if peer[:1] == "[" or peer.count(":") == 1:
+        return peer.rpartition(":")[0].strip("[]")
+    return peer
 
 
 class Gate:
@@ -404,9 +407,10 @@ class Gate:
     def recount(self, hosts: Iterable[str]) -> None:
         """Count the connections per address again, when the limit is set while
         connections exist."""
-        self.per_address = (
-            Counter(map(network_of, hosts)) if self._limit_per_address else Counter()
-        )
+        if self._limit_per_address:
+            self.per_address = Counter(map(network_of, hosts))
+        else:
+            self.per_address = Counter()
 
     def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
         """Decide on an upgrade request. ``upgraded``: another server has
@@ -472,7 +476,10 @@ class Gate:
         refused (0: accepted)."""
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
         origin = self.origins.stranger(head.host, head.headers)
-        peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
+        if ":" in host:
+            peer = f"[{host}]:{head.port}"
+        else:
+            peer = f"{host}:{head.port}"
         return peer, origin, self._objection(dialect, origin, host, peer)
 
     def entered(self, peer: str) -> None:

@@ -430,7 +430,10 @@ class HttpConnection(Writer):
             )
             whole = head + response.body
         seconds = perf_counter() - began
-        given = request.id if "x-request-id" in headers else request.given_id
+        if "x-request-id" in headers:
+            given = request.id
+        else:
+            given = request.given_id
         front.request_log(
             parsed.method,
             path,
@@ -556,7 +559,10 @@ class HttpConnection(Writer):
 
     def held_bytes(self) -> int:
         """Bytes of unread answers and of an unfinished request."""
-        waiting = self.outbox.size if type(self.outbox) is Backlog else 0
+        if type(self.outbox) is Backlog:
+            waiting = self.outbox.size
+        else:
+            waiting = 0
         return (
             waiting
             + len(self._buffer)

@@ -339,7 +339,10 @@ class KnownHeads(Struct, eq=False):
     def _cache(self, data: bytes, head: ParsedHead) -> None:
         """Cache a head if that is allowed. ``data``: its bytes without the
         key."""
-        names = CACHED_OF_HANDSHAKES if head.method == "GET" else CACHED
+        if head.method == "GET":
+            names = CACHED_OF_HANDSHAKES
+        else:
+            names = CACHED
         if len(data) > MAX_BYTES or head.query or not head.headers.keys() <= names:
             return
         if head.method not in ("GET", "POST") or data.count(b"\r\n") > MAX_LINES:
@@ -419,7 +422,9 @@ class Body:
             return self._read_chunks()
         missing = self._need - len(self.content)
         self.content += data[:missing]
-        return data[missing:] if len(data) >= missing else None
+        if len(data) >= missing:
+            return data[missing:]
+        return None
 
     def _read_chunks(self) -> bytes | None:
         raw = self._raw
@@ -503,7 +508,10 @@ def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> b
         content = b""
     elif not head.chunked and not head.altered and "expect" not in head.headers:
         return raw + content
-    length = [b"Content-Length: %d" % len(content)] if content or head.chunked else []
+    if content or head.chunked:
+        length = [b"Content-Length: %d" % len(content)]
+    else:
+        length = []
     replaced = (b"content-length", b"transfer-encoding", b"expect")
     return _rewrite_head(raw, head, replaced, length) + content
 
@@ -553,15 +561,17 @@ CORS: Headers = (
 
 def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
     """Headers of an error response. A 401 also names the accepted scheme."""
-    return (
-        (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
-    )
+    if problem.status == 401:
+        return (*headers, ("WWW-Authenticate", "Bearer"))
+    return headers
 
 
 def phrase_of(status: int) -> str:
     """The reason phrase of a status."""
     # Not a standard one: tus has it.
-    return "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase
+    if status == 460:
+        return "Checksum Mismatch"
+    return HTTPStatus(status).phrase
 
 
 @lru_cache(256)
@@ -576,7 +586,10 @@ def response_head(
     """A whole response head. ``lines``: header lines, each ended by CRLF."""
     end = b"Connection: close\r\n"
     if keep_alive:
-        end = b"Connection: keep-alive\r\n" if version == "1.0" else b""
+        if version == "1.0":
+            end = b"Connection: keep-alive\r\n"
+        else:
+            end = b""
     return b"%b%bContent-Length: %d\r\n%b\r\n" % (
         status_line(status),
         lines,
@@ -637,7 +650,10 @@ class HttpRequest(Struct, gc=False):
         """The id of this request in the log and in answers."""
         if not self.given_id:
             header = self.headers.get("x-request-id", "")
-            self.given_id = request_id(header) if header else f"{getrandbits(64):016x}"
+            if header:
+                self.given_id = request_id(header)
+            else:
+                self.given_id = f"{getrandbits(64):016x}"
         return self.given_id
 
 
@@ -723,7 +739,9 @@ def typed_headers(content_type: str) -> Headers:
     """What an answer that is neither JSON nor a page of ours has besides
     :data:`HEADER_LIST`."""
     *_, disposition = content_headers(content_type, keeps_type=True)
-    return (SANDBOX,) if disposition[1] == "inline" else (SANDBOX, disposition)
+    if disposition[1] == "inline":
+        return (SANDBOX,)
+    return (SANDBOX, disposition)
 
 
 @lru_cache(256)

@@ -113,7 +113,9 @@ def _no_unix(path: str, reason: str | None) -> StartError:
 
 def port_of(sock: Any) -> int:
     """The port of a listening socket. A Unix socket has none: 0."""
-    return 0 if sock.family == _socket.AF_UNIX else int(sock.getsockname()[1])
+    if sock.family == _socket.AF_UNIX:
+        return 0
+    return int(sock.getsockname()[1])
 
 
 def text_of(address: Any) -> str:
@@ -123,7 +125,9 @@ def text_of(address: Any) -> str:
         return f"unix:{address}"
     host = address[0]
     port = address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if ":" in host:
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"
 
 
 class Reserve:

@@ -165,11 +165,9 @@ class OneRequestHandler(WSGIHandler):
         a head that is too large."""
         result = super().handle_one_request()
         is_too_long = isinstance(result, tuple) and result[0] == "414"
-        return (
-            ("431", problem_response(Problems.HEADERS_TOO_LARGE))
-            if is_too_long
-            else result
-        )
+        if is_too_long:
+            return ("431", problem_response(Problems.HEADERS_TOO_LARGE))
+        return result
 
     def _lacks_body(self) -> bool:
         """Whether a part of the request's body is neither read nor received."""

@@ -101,7 +101,10 @@ class Backlog:
     def cut(self, frame: bytes) -> None:
         """Drop everything except ``frame`` and the rest of a half-written
         frame."""
-        rest = [self._chunks[0]] if self._partial and self._chunks else []
+        if self._partial and self._chunks:
+            rest = [self._chunks[0]]
+        else:
+            rest = []
         self._chunks = deque([*rest, frame])
         self.size = sum(map(len, self._chunks))
         # A new deadline: the peer gets the full time to read the close frame.

@@ -248,7 +248,10 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
     ``pages``: http is allowed, and the port is that of the scheme, which each
     page for everybody has.
     """
-    match = _URL.fullmatch(url) if len(url) <= PublicRequests.URL_CHARACTERS else None
+    if len(url) <= PublicRequests.URL_CHARACTERS:
+        match = _URL.fullmatch(url)
+    else:
+        match = None
     if match is None or not 0 < int(match["port"] or 443) < 65536:
         raise BadUrl(
             f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters"

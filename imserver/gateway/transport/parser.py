@@ -81,7 +81,10 @@ class MessageParser:
         self._slack = limit // 1000 + 16 if deflated else 0
         # Without context takeover. A window of 15 bits can read data of any
         # smaller window.
-        self._extensions = [PerMessageDeflate(True, True, 15, 15)] if deflated else []
+        if deflated:
+            self._extensions = [PerMessageDeflate(True, True, 15, 15)]
+        else:
+            self._extensions = []
         self._reader = StreamReader()
         self._fragments: bytearray | None = None
         self._utf8: codecs.IncrementalDecoder | None = None
@@ -105,7 +108,9 @@ class MessageParser:
         return len(self._reader.buffer) + self._size()
 
     def _size(self) -> int:
-        return 0 if self._fragments is None else len(self._fragments)
+        if self._fragments is None:
+            return 0
+        return len(self._fragments)
 
     def feed(self, data: bytes) -> Iterator[FrameMessage]:
         """Parse bytes and yield what they complete. Raises :class:`Violation`;
@@ -164,11 +169,10 @@ class MessageParser:
         elif self._fragments is not None:
             raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
         else:
-            self._utf8 = (
-                codecs.getincrementaldecoder("utf-8")()
-                if opcode == Opcode.TEXT
-                else None
-            )
+            if opcode == Opcode.TEXT:
+                self._utf8 = codecs.getincrementaldecoder("utf-8")()
+            else:
+                self._utf8 = None
         if self._size() + len(data) > self._limit:
             raise Violation(CloseCode.TOO_BIG, "message too big")
         if self._utf8 is not None:

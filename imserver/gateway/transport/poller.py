@@ -197,7 +197,9 @@ class EpollPoller(Readers):
         self._parked[fd] = parked
 
     def at(self, fd: int) -> Parked | None:
-        return self._parked[fd] if 0 <= fd <= self.highest else None
+        if 0 <= fd <= self.highest:
+            return self._parked[fd]
+        return None
 
     def remove(self, parked: Parked) -> None:
         """Stop watching a socket. It may have been removed before."""
@@ -402,4 +404,6 @@ Poller = EpollPoller | WatcherPoller
 def make(loop: Any, readers: int) -> Poller:
     """Make the best poller of this platform. ``readers``: number of greenlets
     to keep while idle."""
-    return WatcherPoller(loop, readers) if EPOLL is None else EpollPoller(loop, readers)
+    if EPOLL is None:
+        return WatcherPoller(loop, readers)
+    return EpollPoller(loop, readers)

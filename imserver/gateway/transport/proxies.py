@@ -16,7 +16,10 @@ def address_of(host: str) -> IPv4Address | IPv6Address:
     """Parse an address. An IPv4-mapped IPv6 address becomes its IPv4
     address."""
     address = ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+    else:
+        mapped = None
     return mapped or address
 
 
@@ -71,7 +74,9 @@ def _without_port(hop: str) -> str:
     ``[2001:db8::7]:51234``."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
-    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+    if hop.count(":") == 1:
+        return hop.partition(":")[0]
+    return hop
 
 
 PROXY_HEADER_BYTES: Final = 4096

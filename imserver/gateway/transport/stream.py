@@ -59,20 +59,23 @@ class StreamEncoding(Encoding):
 
     def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
         """The payload in its place in the stream."""
-        return (
-            b"%b%b%b" % (self._before, payload, self._behind)
-            if self._behind
-            else payload
-        )
+        if self._behind:
+            return b"%b%b%b" % (self._before, payload, self._behind)
+        return payload
 
     def close_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
         """The last payload, which has one of our close codes as the dialect's
         own."""
-        last = (code, reason) if as_given else self.foreign(code, reason)
+        if as_given:
+            last = (code, reason)
+        else:
+            last = self.foreign(code, reason)
         payload = self.dialect.encode_close(*last)
-        return b"" if payload is None else self.frame(payload)
+        if payload is None:
+            return b""
+        return self.frame(payload)
 
 
 class UnbegunStream(DialectState, kw_only=True):

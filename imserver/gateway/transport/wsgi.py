@@ -124,12 +124,14 @@ def adopt_from_environ(
     if websocket is None:
         return False
     objection = objection_to(environ, gate)
-    code = CloseCode.POLICY if objection is None else CloseCode.NOT_ALLOWED
-    decision = (
-        gate.decide(head_of(environ), upgraded=True)
-        if objection is None
-        else Refusal(objection)
-    )
+    if objection is None:
+        code = CloseCode.POLICY
+    else:
+        code = CloseCode.NOT_ALLOWED
+    if objection is None:
+        decision = gate.decide(head_of(environ), upgraded=True)
+    else:
+        decision = Refusal(objection)
     sock, rest = take_socket(websocket.handler)
     if isinstance(decision, Refusal):
         try:

@@ -86,7 +86,10 @@ class OwnEmoji(Store.Rows):
         if self._find(app, name) is not None:  # before the picture is read
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
         offer = Offer(app, OWNER, name, "picture", len(content), address)
-        file = self._uploads.find(file_id) if file_id else None
+        if file_id:
+            file = self._uploads.find(file_id)
+        else:
+            file = None
         if file is None:
             file = self._uploads.receive(offer, BytesIO(content).read, file_id)
         row = EmojiRow(

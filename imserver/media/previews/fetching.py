@@ -72,11 +72,9 @@ def first_link(text: str) -> str | None:
 def _without_end(address: str) -> str:
     """Without the end of the sentence around it."""
     text = address.rstrip(".,:;!?'\"*")
-    return (
-        text[:-1].rstrip(".,:;!?'\"*")
-        if text.endswith(")") and "(" not in text
-        else text
-    )
+    if text.endswith(")") and "(" not in text:
+        return text[:-1].rstrip(".,:;!?'\"*")
+    return text
 
 
 def normal(url: str) -> str | None:
@@ -101,11 +99,9 @@ def normal(url: str) -> str | None:
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"
     link = f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{target}"
-    return (
-        link
-        if len(link) <= PublicRequests.URL_CHARACTERS and re.fullmatch(r"[!-~]*", link)
-        else None
-    )
+    if len(link) <= PublicRequests.URL_CHARACTERS and re.fullmatch(r"[!-~]*", link):
+        return link
+    return None
 
 
 class Fetching:
@@ -155,7 +151,9 @@ class Fetching:
             answer = self._worker.run(msgspec.json.encode(task), app, sender, 10.0)
         except TooCostly:
             return None
-        return msgspec.json.decode(answer, type=LinkedPage | None) if answer else None
+        if answer:
+            return msgspec.json.decode(answer, type=LinkedPage | None)
+        return None
 
     def picture(self, url: str, most: int) -> bytes:
         """The bytes of a picture; empty: it has too many. Switches. Raises like

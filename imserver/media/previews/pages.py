@@ -195,7 +195,9 @@ def clean(text: str, most: int) -> str:
         if each in _JOINERS or unicodedata.category(each)[0] != "C"
     )
     letters = unicodedata.normalize("NFC", " ".join(letters.split()).strip(_JOINERS))
-    return letters if len(letters) <= most else f"{letters[: most - 1].rstrip()}…"
+    if len(letters) <= most:
+        return letters
+    return f"{letters[: most - 1].rstrip()}…"
 
 
 class _Complete(Exception):

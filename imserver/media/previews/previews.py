@@ -197,11 +197,10 @@ class Previews:
         for entry in entries:
             if is_long_turn():
                 serve_others()
-            url = (
-                first_link(entry.body.decode(errors="replace"))
-                if entry.type == "text"
-                else None
-            )
+            if entry.type == "text":
+                url = first_link(entry.body.decode(errors="replace"))
+            else:
+                url = None
             if url is not None:
                 links.append((entry, url))
         if not links:
@@ -267,9 +266,10 @@ class Previews:
             # shorter than the lease
             with gevent.Timeout(60.0, Unreachable("it takes too long")):
                 page = self.fetching.page(app, sender, url, self._settings.page_bytes)
-                preview = (
-                    None if page is None else self._with_picture(app, page, picture)
-                )
+                if page is None:
+                    preview = None
+                else:
+                    preview = self._with_picture(app, page, picture)
         except Unreachable as error:
             log.debug("there is no preview of a link of %s: %s", app, error)
         except TooManyRequests as late:

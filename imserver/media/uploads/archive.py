@@ -38,11 +38,10 @@ class UploadFiles(ArchivedFiles):
             for is_thumbnail, size in parts_of(row)[: 1 if user else 2]:
                 name = name_of(row, is_thumbnail)
                 if app:
-                    name = (
-                        f"{THUMBNAILS}/{row.id}"
-                        if is_thumbnail
-                        else f"{FILES}/{row.id}/{_file_name(row)}"
-                    )
+                    if is_thumbnail:
+                        name = f"{THUMBNAILS}/{row.id}"
+                    else:
+                        name = f"{FILES}/{row.id}/{_file_name(row)}"
                 yield (
                     name,
                     size,
@@ -78,19 +77,24 @@ class UploadFiles(ArchivedFiles):
         folder, _, rest = name.partition("/")
         if app and folder not in (FILES, THUMBNAILS):
             return False
-        id = rest.partition("/")[0] if app else name.removesuffix(THUMBNAIL)
-        is_thumbnail = folder == THUMBNAILS if app else name.endswith(THUMBNAIL)
+        if app:
+            id = rest.partition("/")[0]
+        else:
+            id = name.removesuffix(THUMBNAIL)
+        if app:
+            is_thumbnail = folder == THUMBNAILS
+        else:
+            is_thumbnail = name.endswith(THUMBNAIL)
         row = self._store.read_or(None, partial(upload_rows.find, name=id))
         # it was stored after the copy of the database
         if row is None or row.app != (app or row.app):
             return False
         try:
             if app:  # a browser gets the file under this type
-                media = (
-                    ("picture", row.thumbnail_type)
-                    if is_thumbnail
-                    else (row.kind, row.type)
-                )
+                if is_thumbnail:
+                    media = ("picture", row.thumbnail_type)
+                else:
+                    media = (row.kind, row.type)
                 if MediaType(*media) not in (
                     type_of(content.read(HEAD_BYTES)),
                     UNKNOWN,

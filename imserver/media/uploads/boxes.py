@@ -81,18 +81,16 @@ class _Cleaner:
 
     def _clean_meta(self, meta: _Box) -> None:
         # The box of QuickTime has no version in front of its children.
-        first = (
-            meta.start
-            if self._data[meta.start + 4 : meta.start + 8] == b"hdlr"
-            else meta.start + 4
-        )
+        if self._data[meta.start + 4 : meta.start + 8] == b"hdlr":
+            first = meta.start
+        else:
+            first = meta.start + 4
         boxes = {box.kind: box for box in self._boxes(first, meta.end)}
         handler = boxes.get(b"hdlr")
-        kind = (
-            b""
-            if handler is None
-            else self._data[handler.start + 8 : handler.start + 12]
-        )
+        if handler is None:
+            kind = b""
+        else:
+            kind = self._data[handler.start + 8 : handler.start + 12]
         if kind == b"mdta" and b"ilst" in boxes:
             self._zero(boxes[b"ilst"].start, boxes[b"ilst"].end)
         elif kind == b"pict" and b"iinf" in boxes and b"iloc" in boxes:
@@ -118,7 +116,10 @@ class _Cleaner:
         version = data[iloc.start]
         sizes = data[iloc.start + 4] >> 4, data[iloc.start + 4] & 15
         base_size = data[iloc.start + 5] >> 4
-        index_size = data[iloc.start + 5] & 15 if version else 0
+        if version:
+            index_size = data[iloc.start + 5] & 15
+        else:
+            index_size = 0
 
         def number(size: int) -> int:
             nonlocal at
@@ -136,7 +137,10 @@ class _Cleaner:
             base = number(base_size) + (
                 idat.start if in_idat and idat is not None else 0
             )
-            limit = idat.end if in_idat and idat is not None else len(data)
+            if in_idat and idat is not None:
+                limit = idat.end
+            else:
+                limit = len(data)
             for _ in range(number(2)):
                 self._count()
                 number(index_size)

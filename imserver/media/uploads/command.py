@@ -207,11 +207,10 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
                     deleted=report.deleted,
                 )
             folder = storage.directory.root
-    where = (
-        f"the bucket {settings.s3_bucket}"
-        if to == "s3"
-        else f"the folder {Path(folder)}"
-    )
+    if to == "s3":
+        where = f"the bucket {settings.s3_bucket}"
+    else:
+        where = f"the folder {Path(folder)}"
     click.echo(
         f"moved to {where}: files {report.files}, bytes {report.bytes}; sizes and checksums are equal"
     )

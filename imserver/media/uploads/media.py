@@ -82,11 +82,9 @@ def type_of(head: bytes) -> MediaType:
             has_sound = media.type == "video/webm" and re.search(
                 rb"A_(OPUS|VORBIS)", head
             )
-            return (
-                MediaType("voice", "audio/webm")
-                if has_sound and b"V_" not in head
-                else media
-            )
+            if has_sound and b"V_" not in head:
+                return MediaType("voice", "audio/webm")
+            return media
     return UNKNOWN
 
 
@@ -130,4 +128,6 @@ class PictureWorker(Worker):
             PictureTask(str(path), kind, str(target), str(cleaned), self.pixels)
         )
         answer = self.run(task, app, user, WORK_SECONDS)
-        return msgspec.json.decode(answer, type=Picture | None) if answer else None
+        if answer:
+            return msgspec.json.decode(answer, type=Picture | None)
+        return None

@@ -100,7 +100,10 @@ def look(task: PictureTask) -> Picture:
         # of them.
         if form == "JPEG" or "exif" in image.info:
             orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
-            orientation = orientation if orientation in range(2, 9) else _UPRIGHT
+            if orientation in range(2, 9):
+                orientation = orientation
+            else:
+                orientation = _UPRIGHT
         width, height = image.size
         if orientation in range(5, 9):  # width and height change places
             width, height = height, width
@@ -164,7 +167,9 @@ def _turned(image: Image, orientation: int) -> Image:
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }
-    return image.transpose(methods[orientation]) if orientation in methods else image
+    if orientation in methods:
+        return image.transpose(methods[orientation])
+    return image
 
 
 def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> str:
@@ -201,7 +206,9 @@ def _most_pixels(image: Image, form: str) -> int:
         return 0 if _has_many_scans(image) else MAX_PIXELS
     if form == "WEBP":
         return MAX_WEBP_PIXELS
-    return MAX_FILTERED_PIXELS if "transparency" in image.info else MAX_PIXELS
+    if "transparency" in image.info:
+        return MAX_FILTERED_PIXELS
+    return MAX_PIXELS
 
 
 def _is_one_scan(image: Any) -> bool:
@@ -233,7 +240,10 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
     clear = image.has_transparency_data
     wanted = "RGBA" if clear else "RGB"
     # Scaled down first, so that at most two copies of the large picture exist.
-    small = image if image.mode in ("L", wanted) else image.convert(wanted)
+    if image.mode in ("L", wanted):
+        small = image
+    else:
+        small = image.convert(wanted)
     small.thumbnail((pixels, pixels))
     small = _turned(small, orientation).convert(wanted)
     small.info.clear()
@@ -337,7 +347,9 @@ def _cleaned_segment(marker: int, segment: bytes) -> bytes:
         # without its thumbnail
         return b"\xff\xe0\0\x10" + segment[4 : _JFIF_BYTES - 2] + b"\0\0"
     needed = marker < 0xE0 or (marker == 0xE2 and name.startswith(b"ICC_PROFILE\0"))
-    return segment if needed or (marker == 0xEE and name.startswith(b"Adobe")) else b""
+    if needed or (marker == 0xEE and name.startswith(b"Adobe")):
+        return segment
+    return b""
 
 
 _PNG_CHUNKS: Final = frozenset(

@@ -127,11 +127,9 @@ class Transfers(Service):
         """The monotonic time by which the next byte must move to reach the
         minimum rate."""
         rate = self.settings.min_bytes_per_second
-        return (
-            transfer.since + GRACE_SECONDS + transfer.bytes / rate
-            if rate
-            else float("inf")
-        )
+        if rate:
+            return transfer.since + GRACE_SECONDS + transfer.bytes / rate
+        return float("inf")
 
 
 class Pieces(Service):

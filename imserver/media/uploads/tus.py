@@ -133,7 +133,10 @@ class _TusView:
         with self._resumable.begun(offer, metadata) as part:
             if request.content_length:
                 self._append(call, part, offer, 0)
-            owner = {"app": call.app, "user": call.user} if call.is_back_end else {}
+            if call.is_back_end:
+                owner = {"app": call.app, "user": call.user}
+            else:
+                owner = {}
             location = f"{request.script_root}{TUS_PATH}/{part.id}"
             location += f"?{urlencode(owner)}" if owner else ""
             headers = (("Location", location), *_progress(part))
@@ -146,7 +149,10 @@ class _TusView:
             _require_version(http_request)
         with self._resumable.opened(call.app, call.user, name) as part:
             if method == "GET":
-                row = self._uploads.find(part.id) if part.finished else None
+                if part.finished:
+                    row = self._uploads.find(part.id)
+                else:
+                    row = None
                 if row is None:
                     raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
                 return _response(
@@ -246,11 +252,9 @@ def _progress(part: PartialUpload) -> Headers:
     from email.utils import formatdate  # few nodes take files in parts
 
     offset = ("Upload-Offset", str(part.offset))
-    return (
-        (offset,)
-        if part.finished
-        else (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
-    )
+    if part.finished:
+        return (offset,)
+    return (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
 
 
 def _response(

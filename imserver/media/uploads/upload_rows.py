@@ -92,7 +92,10 @@ def page(
     """A user's files, newest first, behind ``before``: time and id of one;
     ``(0, "")``: from the newest."""
     created, name = before
-    behind = "AND created <= %s AND (created < %s OR id < %s) " if created else ""
+    if created:
+        behind = "AND created <= %s AND (created < %s OR id < %s) "
+    else:
+        behind = ""
     values = (created, created, name) if created else ()
     rest = f'WHERE app = %s AND "user" = %s {behind}ORDER BY created DESC, id DESC LIMIT %s'
     return _ROWS.find(sql.query, rest, app, user, *values, limit)

@@ -152,7 +152,10 @@ class _UploadView:
         headers["Content-Length"] = str(last + 1 - first)
         if wanted is not None:
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
+        if wanted is None:
+            status = HTTPStatus.OK
+        else:
+            status = HTTPStatus.PARTIAL_CONTENT
         if request.method == "HEAD":
             return _response((), status, headers)
         return _response(

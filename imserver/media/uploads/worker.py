@@ -181,9 +181,10 @@ class Worker:
             child, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             return True
-        self._end_signal = (
-            os.WTERMSIG(status) if child == pid and os.WIFSIGNALED(status) else 0
-        )
+        if child == pid and os.WIFSIGNALED(status):
+            self._end_signal = os.WTERMSIG(status)
+        else:
+            self._end_signal = 0
         return child == pid
 
     def close(self) -> None:

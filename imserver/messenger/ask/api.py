@@ -347,14 +347,14 @@ def _poll_objection(request: AskRequest) -> str:
     if not request.poll:
         if request.many or request.anonymous:
             return "`many`, `anonymous`: only of a `poll`"
-        return (
-            f"`options`: at most {Limit.OPTIONS}"
-            if len(request.options) > Limit.OPTIONS
-            else ""
-        )
+        if len(request.options) > Limit.OPTIONS:
+            return f"`options`: at most {Limit.OPTIONS}"
+        return ""
     if request.free_text or request.of is not UNSET or request.need > 1:
         return "`poll`: without `free_text`, `of` and `need`"
-    return "`options`: a poll has at least 2" if len(request.options) < 2 else ""
+    if len(request.options) < 2:
+        return "`options`: a poll has at least 2"
+    return ""
 
 
 def _answerers(
@@ -406,7 +406,10 @@ def get(
     principal = call.principal
     headers = call.request.headers
     asks_again = wait > 0 and call.credential != ""
-    proof = api.core.authority.proof(principal, headers) if asks_again else ""
+    if asks_again:
+        proof = api.core.authority.proof(principal, headers)
+    else:
+        proof = ""
     entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
     if proof and not api.core.still_holds(
         principal.app or call.app, principal.user, proof
@@ -503,9 +506,10 @@ def voters(
         raise ApiProblem(Problems.NOT_ALLOWED, "the poll is anonymous")
     api.messages.rates.charge(call.principal, call.request.host, poll.voters // 1000)
     has_votes = choice < len(poll.counts)  # who has left the group sees none
-    users = (
-        api.log.asks.voters(call.app, id, choice, after, limit + 1) if has_votes else []
-    )
+    if has_votes:
+        users = api.log.asks.voters(call.app, id, choice, after, limit + 1)
+    else:
+        users = []
     return VotersShown(users[:limit], len(users) > limit)
 
 

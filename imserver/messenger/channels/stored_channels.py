@@ -172,11 +172,10 @@ class ChannelLog(StoredHistory):
                 what,
                 except_connection=self._connections.find(app, what.except_connection),
             )
-        some = (
-            [each for each in local.members if not follows_log_itself(each)]
-            if stores
-            else None
-        )
+        if stores:
+            some = [each for each in local.members if not follows_log_itself(each)]
+        else:
+            some = None
         channels.ordered.to_ready(local, what, some)
         return len(local.members)
 
@@ -264,7 +263,10 @@ class ChannelLog(StoredHistory):
         A page has at most :data:`MAX_RECOVERED` publications, and as many as
         fit into a page of messages.
         """
-        limit = MAX_RECOVERED if limit < 0 else min(limit, MAX_RECOVERED)
+        if limit < 0:
+            limit = MAX_RECOVERED
+        else:
+            limit = min(limit, MAX_RECOVERED)
         after = None if since is None else since.offset
         try:
             self._store.database_id()

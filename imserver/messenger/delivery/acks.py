@@ -162,8 +162,12 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
         sent to it."""
         if len(data) != _PING.size:
             return 0
+        number: int
+        id: int
         number, id = _PING.unpack(data)
-        return id if number == self.number and id <= self.delivered else 0
+        if number == self.number and id <= self.delivered:
+            return id
+        return 0
 
 
 class Unacked:

@@ -249,7 +249,10 @@ class CatchUp(Service, dict=True):
         covered = entries[-1].id if entries else after
         # Received from another node or in this page, and still to be delivered
         # by this node to others.
-        ahead = max(covered, missed.received) if missed.is_stored else 0
+        if missed.is_stored:
+            ahead = max(covered, missed.received)
+        else:
+            ahead = 0
         if ahead > self.follower.position(app):
             self.log_subscriptions.is_ahead(app, connection, ahead)
         self._go_live(connection, log_subscription, covered)
@@ -267,7 +270,10 @@ class CatchUp(Service, dict=True):
         rooms: Mapping[str, int] | None = None
         if isinstance(log_subscription, PongLogSubscription):
             rooms = log_subscription.positions
-        received = max(after, *rooms.values()) if rooms else after
+        if rooms:
+            received = max(after, *rooms.values())
+        else:
+            received = after
         is_stored = (
             self.follower.position(app) >= received
             or self._log.entries.head(app) >= received

@@ -109,7 +109,9 @@ class MessageRun(Service):
             some.append(source)
         if batches or all(type(one) is bytes for one in some):
             joined = b"".join(some)  # type: ignore[arg-type]
-            return encoding.frame(joined) if batches and joined else joined
+            if batches and joined:
+                return encoding.frame(joined)
+            return joined
         return lambda connection: b"".join([frame_for(one, connection) for one in some])
 
     def _encode(
@@ -179,7 +181,10 @@ class Deliverer(Service):
         done = request.done
         if done is None:
             return
-        log_subscription = None if connection is None else connection.log_subscription
+        if connection is None:
+            log_subscription = None
+        else:
+            log_subscription = connection.log_subscription
         if (
             log_subscription is not None
             and log_subscription.backlog is not None
@@ -384,7 +389,10 @@ class Deliverer(Service):
             if special is not None:
                 # In a room the sender receives its own message.
                 senders = () if entry.room else [request.connection for request in own]
-                bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
+                if some_bots:
+                    bots = some_bots.get((app, entry.conversation), ())
+                else:
+                    bots = ()
                 for each in special:
                     if each not in senders and (
                         each not in bots or each.user in entry.bots
@@ -429,11 +437,12 @@ class Deliverer(Service):
         subscriptions to stored channels. May switch."""
         self.channel_log.lose(app)
         hub_app = self.hub.apps.get(app)
-        sessions = (
-            []
-            if hub_app is None
-            else [each for user in hub_app.users for each in hub_app.sessions_of(user)]
-        )
+        if hub_app is None:
+            sessions = []
+        else:
+            sessions = [
+                each for user in hub_app.users for each in hub_app.sessions_of(user)
+            ]
         for index, connection in enumerate(sessions):
             if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
                 gevent.sleep(0)
@@ -765,13 +774,12 @@ class LogFollower:
         whole = len(entries) < PAGE and len(ready) == len(entries)
         # Expired entries leave holes at the beginning of the log, so its end is
         # asked for.
-        last = (
-            max(head, ready[-1].id if ready else 0)
-            if whole
-            else ready[-1].id
-            if ready
-            else after
-        )
+        if whole:
+            last = max(head, ready[-1].id if ready else 0)
+        elif ready:
+            last = ready[-1].id
+        else:
+            last = after
         if (ready[0].id if ready else last) > after + 1 and not self._continues(
             app, after
         ):

@@ -199,7 +199,10 @@ class Messaging:
             if isinstance(change, Rejected):
                 return Reply(change.reply_code, RefusedView.of(change), change.reason)
             if change is not None:
-                at = (change.entry.id, change.entry.seq) if change.entry else (0, 0)
+                if change.entry:
+                    at = (change.entry.id, change.entry.seq)
+                else:
+                    at = (0, 0)
                 view = StoredView(
                     at[0], change.conversation, at[1], repeated=change.entry is None
                 )
@@ -304,12 +307,13 @@ class Messaging:
     def mute_of(self, app: str, user: str) -> Rejected | None:
         """The refusal of what a user does who is muted in the app; None: they
         are not. Never switches."""
-        mute = self._mutes.mute_of(app, user) if self._mutes.all else None
-        return (
-            None
-            if mute is None
-            else Rejected(RejectReason.MUTED, mute.text, mute.until)
-        )
+        if self._mutes.all:
+            mute = self._mutes.mute_of(app, user)
+        else:
+            mute = None
+        if mute is None:
+            return None
+        return Rejected(RejectReason.MUTED, mute.text, mute.until)
 
     def send_of_user(
         self,
@@ -422,11 +426,9 @@ class Messaging:
         self._metrics.batch_messages.observe(drafts)
         self._metrics.batch_seconds.observe(seconds)
         widest = self.deliverer.widest.get(app, 0)
-        return (
-            min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS)
-            if widest >= WIDE
-            else 0.0
-        )
+        if widest >= WIDE:
+            return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS)
+        return 0.0
 
 
 def _reply_to(command: Send, result: Stored) -> Reply:
@@ -509,20 +511,17 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
     ids = [command.about]
     kind = command.kind
     reads = kind == "press" or (kind == "forward" and user)
-    entries = (
-        stored.entries.readable(app, user, ids)
-        if reads
-        else stored.entries.find(app, ids)
-    )
+    if reads:
+        entries = stored.entries.readable(app, user, ids)
+    else:
+        entries = stored.entries.find(app, ids)
     if not entries:
         return None
     (entry,) = entries
     if kind not in ("forward", "press"):
-        return (
-            replace(command, conversation=entry.conversation)
-            if entry.may_be_revised(user)
-            else None
-        )
+        if entry.may_be_revised(user):
+            return replace(command, conversation=entry.conversation)
+        return None
     if entry.kind != "message":
         return None
     if kind == "press":

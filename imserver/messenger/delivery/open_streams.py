@@ -66,7 +66,9 @@ class OpenStream(Struct):
         event = self.event(
             self.text.decode(), whole=True, done=True, incomplete=incomplete
         )
-        return replace(event, kind="msg", id=self.id) if event.text else event
+        if event.text:
+            return replace(event, kind="msg", id=self.id)
+        return event
 
 
 def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:

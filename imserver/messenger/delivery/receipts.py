@@ -135,11 +135,10 @@ class Signals(Service, dict=True):
         sender = message.signal.sender
         if known is None:
             return []
-        bots = (
-            self._followers.bots.get((message.app, message.group), ())
-            if message.group
-            else ()
-        )
+        if message.group:
+            bots = self._followers.bots.get((message.app, message.group), ())
+        else:
+            bots = ()
         return [
             each
             for each in self._followers_of(known, message)
@@ -164,7 +163,10 @@ class Signals(Service, dict=True):
         if log_subscription is None or group not in log_subscription.groups:
             conversations = self._log.conversations
             is_member = conversations.member(app, group, user) is not None
-            conversation = conversations.get(app, group) if is_member else None
+            if is_member:
+                conversation = conversations.get(app, group)
+            else:
+                conversation = None
             if conversation is None:
                 return Reply(ReplyCode.UNAUTHORIZED)
             if conversation.members:
@@ -316,7 +318,9 @@ class Receipts:
             (command.id, 0) if isinstance(command, Read) else (0, command.id)
         )
         result = self.note(*where, read=read, received=received, besides=connection)
-        return Reply(ReplyCode.NO_DATA) if result is None else Reply.OK
+        if result is None:
+            return Reply(ReplyCode.NO_DATA)
+        return Reply.OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""

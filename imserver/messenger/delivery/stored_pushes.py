@@ -94,7 +94,9 @@ class LogPushes(StoredPushes):
                 for each in done
                 if isinstance(each, StorageUnavailable) and each.detail
             ]
-            return errors[0] if errors else Problems.STORAGE_UNAVAILABLE
+            if errors:
+                return errors[0]
+            return Problems.STORAGE_UNAVAILABLE
         return StoreResult(results, not isinstance(claim, int))
 
 
@@ -140,7 +142,10 @@ class _Drafts(Service):
 def _drafts(push: PushToStore) -> Iterator[Draft]:
     event = push.event
     now = int(time() * 1000)
-    kind = "custom" if event.data and event.type == "text" else event.type
+    if event.data and event.type == "text":
+        kind = "custom"
+    else:
+        kind = event.type
     body = event.data or event.text.encode()
     meta = b""
     if event.notify:

@@ -143,11 +143,9 @@ def _send_text(data: bytes) -> Send | None:
         and "\0" not in to
         and "\0" not in client_id
     )
-    return (
-        Send(to, request.conversation, body=request.text.encode(), id=client_id)
-        if plain
-        else None
-    )
+    if plain:
+        return Send(to, request.conversation, body=request.text.encode(), id=client_id)
+    return None
 
 
 def read_send(data: bytes) -> Send:
@@ -256,7 +254,9 @@ def _types(fields: Fields) -> tuple[str, ...]:
 
 def _id_or_none(fields: Fields, key: str) -> int:
     """The id of a field; -1: it is not there."""
-    return fields.id(key) if key in fields.values else -1
+    if key in fields.values:
+        return fields.id(key)
+    return -1
 
 
 def _history(fields: Fields) -> History:

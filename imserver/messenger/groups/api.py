@@ -321,11 +321,9 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     ):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
         raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
-    return (
-        set()
-        if call.is_back_end
-        else groups.strangers_among(call.app, call.user, users)
-    )
+    if call.is_back_end:
+        return set()
+    return groups.strangers_among(call.app, call.user, users)
 
 
 @routes.post(
@@ -593,7 +591,10 @@ def mute(
 
 
 def _shown(group: Group) -> GroupShown:
-    muted = group.muted_until if group.muted_until > time() else 0
+    if group.muted_until > time():
+        muted = group.muted_until
+    else:
+        muted = 0
     return view(
         GroupShown, group, group=str(group.id), muted_until=muted, **group.options
     )

@@ -47,9 +47,10 @@ class EverybodysGroups(Store.Rows):
     def look(self) -> int:
         """Let accounts join their groups. Returns how many have. Switches.
         Raises StorageUnavailable."""
-        groups = (
-            self._log.conversations.of_everybody() if self._store.has_database else []
-        )
+        if self._store.has_database:
+            groups = self._log.conversations.of_everybody()
+        else:
+            groups = []
         if not groups:
             return 0
         if monotonic() >= self._whole_at:
@@ -70,11 +71,10 @@ class EverybodysGroups(Store.Rows):
         after = self._positions.get(key, 0)
         while after < last:
             users, after = self._accounts(app, whose, after, min(after + 20_000, last))
-            here = (
-                self._log.conversations.members_among(app, group, users)
-                if users
-                else set()
-            )
+            if users:
+                here = self._log.conversations.members_among(app, group, users)
+            else:
+                here = set()
             if new := [user for user in users if user not in here]:
                 others = self._removals.among(app, group, new) | self._leaving(app)
                 new = [user for user in new if user not in others]
@@ -86,12 +86,14 @@ class EverybodysGroups(Store.Rows):
 
     def _join(self, app: str, group: int, whose: Everybody, users: list[str]) -> int:
         def right(state: GroupState) -> Rejected | None:
-            return (
-                None if state.everybody == whose else Rejected(RejectReason.NOT_ALLOWED)
-            )
+            if state.everybody == whose:
+                return None
+            return Rejected(RejectReason.NOT_ALLOWED)
 
         change = self._log.groups.join(app, group, users, right=right, everybody=True)
-        return 0 if isinstance(change, Rejected) else len(change.users)
+        if isinstance(change, Rejected):
+            return 0
+        return len(change.users)
 
     def _leaving(self, app: str) -> set[str]:
         """Users whose erasure is under way: it ends their memberships before

@@ -333,7 +333,10 @@ class Groups(Service, dict=True):
         conversations = self.store.part(MessageLog).conversations
         id = id_of(text.lstrip("0"))
         for app in apps[:20]:
-            exact = conversations.get(app, id) if id else None
+            if id:
+                exact = conversations.get(app, id)
+            else:
+                exact = None
             for group in (exact, *conversations.groups_named(app, text, limit)):
                 if (
                     group is not None
@@ -382,15 +385,14 @@ class Groups(Service, dict=True):
         sizes = log.sizes(app, [each.id for each in rows])
         if payer:
             self.searches.charge(payer, int((monotonic() - began) * 1000))
-        own = (
-            {
+        if by:
+            own = {
                 row.conversation: row
                 for row in log.memberships(app, by)
                 if row.left_id is None
             }
-            if by
-            else {}
-        )
+        else:
+            own = {}
         return [
             OpenGroup(
                 _group(each, own[each.id].role if each.id in own else ""),
@@ -605,7 +607,10 @@ class Groups(Service, dict=True):
         """As :meth:`invite`; those of the users who are ``strangers`` are
         invited."""
         known = [user for user in users if user not in strangers]
-        new = self.invite(app, group, by, known) if known or not strangers else ()
+        if known or not strangers:
+            new = self.invite(app, group, by, known)
+        else:
+            new = ()
         return Added(new, self._invite_strangers(app, group, by, users, strangers))
 
     def _invite_strangers(
@@ -766,7 +771,10 @@ class Groups(Service, dict=True):
         brings them back, by adding or inviting them. Raises BadGroup and
         NotAllowed."""
         log = self._log_with(group)
-        right = _not_everybodys(_above(by, users), users) if by else _above(by, users)
+        if by:
+            right = _not_everybodys(_above(by, users), users)
+        else:
+            right = _above(by, users)
 
         def note(transaction: Any, gone: Sequence[str]) -> None:
             now = int(time())
@@ -857,7 +865,10 @@ class Groups(Service, dict=True):
         """A group as a member or a back end sees it; ``or_open``: an open one
         also as anybody does. Raises UnknownGroup."""
         log = self._log_with(group)
-        own = log.conversations.member(app, group, by) if by else None
+        if by:
+            own = log.conversations.member(app, group, by)
+        else:
+            own = None
         conversation = log.conversations.get(app, group)
         if (
             conversation is None
@@ -865,11 +876,9 @@ class Groups(Service, dict=True):
             or (by and own is None and not (or_open and conversation.open))
         ):
             raise UnknownGroup(str(group))
-        return (
-            _group(conversation)
-            if own is None
-            else _group(conversation, own.role, own.muted_until)
-        )
+        if own is None:
+            return _group(conversation)
+        return _group(conversation, own.role, own.muted_until)
 
     def _log_with(self, group: int) -> MessageLog:
         """The message log. Raises UnknownGroup if there are no groups."""
@@ -879,7 +888,10 @@ class Groups(Service, dict=True):
 
 
 def _has_words(words: Sequence[str], *texts: str) -> bool:
-    folded = " ".join(Statements.words(" ".join(texts))) if words else ""
+    if words:
+        folded = " ".join(Statements.words(" ".join(texts)))
+    else:
+        folded = ""
     return all(word in folded for word in words)
 
 
@@ -902,11 +914,9 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
             return None
         if by not in state.roles:
             return _OUTSIDER
-        return (
-            None
-            if _RANK[state.roles[by]] >= _RANK[least]
-            else Rejected(RejectReason.NOT_ALLOWED, words)
-        )
+        if _RANK[state.roles[by]] >= _RANK[least]:
+            return None
+        return Rejected(RejectReason.NOT_ALLOWED, words)
 
     return right
 
@@ -975,7 +985,10 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
 def _check_texts(given: Mapping[str, str]) -> None:
     for text, value in given.items():
         least, most = TEXT_CHARACTERS[text]
-        line = value.replace("\n", " ") if text == "description" else value
+        if text == "description":
+            line = value.replace("\n", " ")
+        else:
+            line = value
         if not is_name(line, least, most):
             raise BadGroup(
                 f"{text}: expected {least} to {most} characters that are seen; no controls of direction"

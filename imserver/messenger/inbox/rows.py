@@ -120,11 +120,10 @@ class ArrangementRows(Store.Rows):
             f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s",
             (*key, change.conversation),
         )
-        before = (
-            _arrangement(rows[0])
-            if rows
-            else Arrangement(change.conversation, 0, 0, 0, 0)
-        )
+        if rows:
+            before = _arrangement(rows[0])
+        else:
+            before = Arrangement(change.conversation, 0, 0, 0, 0)
         after = _changed(before, change)
         if after == before:
             return before, False
@@ -141,8 +140,14 @@ class ArrangementRows(Store.Rows):
         ):
             raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
         after = replace(after, version=version)
-        draft = msgspec.json.encode(after.draft) if after.draft else b""
-        folders = msgspec.json.encode(after.folders) if after.folders else None
+        if after.draft:
+            draft = msgspec.json.encode(after.draft)
+        else:
+            draft = b""
+        if after.folders:
+            folders = msgspec.json.encode(after.folders)
+        else:
+            folders = None
         values = version, after.pinned, after.archived, after.marked, draft, folders
         if rows:
             sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, folders = %s"
@@ -196,20 +201,20 @@ class ArrangementRows(Store.Rows):
             page.version = page.arrangements[-1].version
         if folders.version > version:
             page.folders = folders
-            page.version = (
-                page.version if page.has_more else max(page.version, folders.version)
-            )
+            if page.has_more:
+                page.version = page.version
+            else:
+                page.version = max(page.version, folders.version)
         return page
 
 
 def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
     """Raise the version of a user's arrangements. Locks them until the
     transaction ends."""
-    conflict = (
-        "DUPLICATE KEY UPDATE"
-        if sql.engine == "mysql"
-        else "CONFLICT (app, member, conversation) DO UPDATE SET"
-    )
+    if sql.engine == "mysql":
+        conflict = "DUPLICATE KEY UPDATE"
+    else:
+        conflict = "CONFLICT (app, member, conversation) DO UPDATE SET"
     sql.execute(
         f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, 0, 0, %s, NULL) "
         f"ON {conflict} version = arrangement.version + 1",
@@ -262,4 +267,6 @@ def _arrangement(row: Row) -> Arrangement:
 
 
 def _folder_list(stored: Any) -> FolderList:
-    return msgspec.json.decode(stored, type=FolderList) if stored else FolderList()
+    if stored:
+        return msgspec.json.decode(stored, type=FolderList)
+    return FolderList()

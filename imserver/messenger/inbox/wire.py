@@ -111,12 +111,14 @@ def _arrange(data: bytes) -> Arrange:
         fields.id(key) if key in fields.values else None
         for key in ("pinned", "archived", "marked")
     )
-    draft = _unsent(fields.values["draft"]) if "draft" in fields.values else None
-    folders = (
-        _listed(fields.values["folders"], FolderIds)
-        if "folders" in fields.values
-        else None
-    )
+    if "draft" in fields.values:
+        draft = _unsent(fields.values["draft"])
+    else:
+        draft = None
+    if "folders" in fields.values:
+        folders = _listed(fields.values["folders"], FolderIds)
+    else:
+        folders = None
     change = Arrange(
         fields.needed_id("conversation"), pinned, archived, marked, draft, folders
     )

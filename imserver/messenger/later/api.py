@@ -357,4 +357,6 @@ def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When |
     given = (at is not UNSET) + (seconds is not UNSET) + awaits
     if given > 1:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")
-    return When(at or 0, seconds or 0, awaits) if given else None
+    if given:
+        return When(at or 0, seconds or 0, awaits)
+    return None

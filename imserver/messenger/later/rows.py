@@ -86,13 +86,11 @@ class When(Struct, frozen=True):
 
     def due(self, now: int) -> int:
         """The time, or the latest one."""
-        return (
-            now + MOST_SECONDS * 1000
-            if self.awaits
-            else max(self.at, now)
-            if self.at
-            else now + self.seconds * 1000
-        )
+        if self.awaits:
+            return now + MOST_SECONDS * 1000
+        if self.at:
+            return max(self.at, now)
+        return now + self.seconds * 1000
 
 
 class SourceRow(Struct, frozen=True):
@@ -141,7 +139,10 @@ class ScheduledRows(Store.Rows):
     ) -> ScheduledMessage | None:
         """Change one, unless it has changed or gone since it was read (None).
         It waits again."""
-        due = before.due if when is None else when.due(sql.clock_ms())
+        if when is None:
+            due = before.due
+        else:
+            due = when.due(sql.clock_ms())
         awaits = before.awaits if when is None else when.awaits
         row = replace(
             after,
@@ -231,9 +232,9 @@ class ScheduledRows(Store.Rows):
         sets = "version = %s, state = %s, reason = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
         values = after.version, state, reason, sql.clock_ms() + again
-        return (
-            after if sql.execute(statement, (*values, *row.key, row.version)) else None
-        )
+        if sql.execute(statement, (*values, *row.key, row.version)):
+            return after
+        return None
 
     @Store.reading_or(())
     def awaited(

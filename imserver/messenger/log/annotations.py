@@ -161,7 +161,10 @@ def find_message(
     state = conversation_state_of(rows[0])
     if not (is_recalled or kind == NUMBERS["message"]) or state.kind == ROOM:
         return unknown
-    reader = _reader_of(transaction, user, message, rows) if user else _Reader()
+    if user:
+        reader = _reader_of(transaction, user, message, rows)
+    else:
+        reader = _Reader()
     if reader is None:
         return unknown
 

@@ -119,7 +119,10 @@ class AskLog(WritingPart):
         votes: it is answered."""
 
         def work(question: _Question) -> AskChange | Rejected:
-            state = "cancelled" if question.ask.poll is None else "answered"
+            if question.ask.poll is None:
+                state = "cancelled"
+            else:
+                state = "answered"
             if question.ask.state == state:
                 return question.unchanged()
             if question.ask.state:
@@ -167,11 +170,9 @@ class AskLog(WritingPart):
         def work(question: _Question) -> AskChange | Rejected:
             if question.ask.poll is not None:
                 return _NOT_OF_POLLS
-            return (
-                question.refused()
-                if question.ask.state
-                else question.change("remind", user, {})
-            )
+            if question.ask.state:
+                return question.refused()
+            return question.change("remind", user, {})
 
         return self._change(app, user, message, work, by_author=True)
 

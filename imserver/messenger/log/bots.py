@@ -62,7 +62,10 @@ def with_command(
         "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
         "WHERE b.app = %s AND b.id IN {}"
     )
-    rows = sql.query_in(statement, (app,), ids) if ids else []
+    if ids:
+        rows = sql.query_in(statement, (app,), ids)
+    else:
+        rows = []
     for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if bot and (own_name is None or text_of(own_name) != bot):
             continue
@@ -125,11 +128,9 @@ def hooks_among(
     statement = (
         "SELECT id FROM incoming_hook WHERE app = %s AND conversation = %s AND id IN {}"
     )
-    return (
-        [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)]
-        if ids
-        else []
-    )
+    if ids:
+        return [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)]
+    return []
 
 
 def _may_be_account(user: str) -> bool:
@@ -205,9 +206,9 @@ class BotReaders(Service):
     def _readers_of(self, id: int) -> list[str]:
         """The bots that read an earlier entry."""
         readers = self._of.get(id)
-        return (
-            readers_of(self._sql, self._head.number, id) if readers is None else readers
-        )
+        if readers is None:
+            return readers_of(self._sql, self._head.number, id)
+        return readers
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
         """The sender of an earlier entry of a conversation; ``""``: it has
@@ -215,7 +216,9 @@ class BotReaders(Service):
         index = id - self._before - 1
         if 0 <= index < len(self._entries):
             entry = self._entries[index]
-            return entry.sender if entry.conversation == state.id else ""
+            if entry.conversation == state.id:
+                return entry.sender
+            return ""
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
         rows = self._sql.query(statement, (self._head.number, id, state.id))
         return text_of(rows[0][0]) if rows else ""

@@ -21,7 +21,10 @@ def note_changes(
     segment are not in the index: it was not whole before, and who adds it later
     knows of these entries.
     """
-    whole = first // SEGMENT * SEGMENT if first else Limit.ID
+    if first:
+        whole = first // SEGMENT * SEGMENT
+    else:
+        whole = Limit.ID
     rows = [
         (log, id, entry, conversation)
         for id, conversation, entry in changes

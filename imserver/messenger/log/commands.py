@@ -27,13 +27,17 @@ def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
         if not one.value or len(one.value.encode()) > Limit.BUTTON:
             return f"a value has 1 to {Limit.BUTTON} bytes"
     values = [one.value for one in chain.from_iterable(rows)]
-    return "two buttons have the same value" if len(set(values)) < len(values) else ""
+    if len(set(values)) < len(values):
+        return "two buttons have the same value"
+    return ""
 
 
 def exclusive_objection(count: int) -> str:
     """The reason why so many buttons cannot be the answers to a question,
     ``""`` if they can."""
-    return "" if 1 <= count <= Limit.OPTIONS else f"1 to {Limit.OPTIONS} buttons"
+    if 1 <= count <= Limit.OPTIONS:
+        return ""
+    return f"1 to {Limit.OPTIONS} buttons"
 
 
 def mentions_objection(users: Sequence[str]) -> str:
@@ -41,11 +45,9 @@ def mentions_objection(users: Sequence[str]) -> str:
     ``all``: everybody in the conversation."""
     if not all(users):
         return "an empty id"
-    return (
-        "`all` mentions everybody, so nobody else is named"
-        if "all" in users and len(users) > 1
-        else ""
-    )
+    if "all" in users and len(users) > 1:
+        return "`all` mentions everybody, so nobody else is named"
+    return ""
 
 
 class Ack(Command, frozen=True, gc=False):

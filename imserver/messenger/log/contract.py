@@ -191,11 +191,9 @@ class Rejected(Struct, frozen=True):
     @property
     def explanation(self) -> str:
         """What to say with the problem; ``""``: its own message."""
-        return (
-            "The receiver does not allow it"
-            if self.reason == RejectReason.BLOCKED
-            else self.detail
-        )
+        if self.reason == RejectReason.BLOCKED:
+            return "The receiver does not allow it"
+        return self.detail
 
 
 class StorageUnsure(StorageUnavailable):
@@ -269,7 +267,9 @@ class Conversation(Struct, frozen=True, kw_only=True):
         reader; ``""`` in a group."""
         if not self.members:
             return ""
-        return self.members[0] if self.members[1] == reader else self.members[1]
+        if self.members[1] == reader:
+            return self.members[0]
+        return self.members[1]
 
     def option_values(self) -> dict[str, str]:
         """The options of a group with their values: history, invite, rename,
@@ -417,7 +417,10 @@ MOST_RECEIPTED: Final = 1000
 
 def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
-    reactions = len(msgspec.json.encode(entry.reactions)) if entry.reactions else 0
+    if entry.reactions:
+        reactions = len(msgspec.json.encode(entry.reactions))
+    else:
+        reactions = 0
     return HistoryPage.size_of(entry.body) + len(entry.meta) + reactions
 
 
@@ -450,7 +453,9 @@ group it is. Nodes of 1.0 know that it is 0 or not."""
 def openness_of(column: int) -> tuple[bool, Everybody]:
     """What the column says. What a later release has written is a closed group
     here, which is nobody's."""
-    return OPENNESS[column] if column < len(OPENNESS) else OPENNESS[0]
+    if column < len(OPENNESS):
+        return OPENNESS[column]
+    return OPENNESS[0]
 
 
 GroupText = Literal["name", "avatar", "description", "handle"]

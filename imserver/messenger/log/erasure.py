@@ -200,7 +200,10 @@ class _OwnEntries(Service):
             last_id = self.transaction.head.last_id
             note_changes(sql, log, [(entry.id, entry.conversation, last_id)], 0)
             is_press = entry.kind == NUMBERS["press"]
-            recalled = NUMBERS["press"] if is_press else NUMBERS["recall"]
+            if is_press:
+                recalled = NUMBERS["press"]
+            else:
+                recalled = NUMBERS["recall"]
             _set(sql, log, entry.id, kind=recalled, body=b"", meta=b"")
         elif entry.kind == NUMBERS["group"]:
             # The names of a group are those of its members: without any,
@@ -326,7 +329,9 @@ def _forget_copies(
 def _named_anew(meta: bytes, user: str, name: str) -> bytes:
     """``meta`` of a copy with another name in place of a user."""
     fields = fields_of(with_other_name(meta, user, name))
-    return msgspec.json.encode(fields) if meta else b""
+    if meta:
+        return msgspec.json.encode(fields)
+    return b""
 
 
 def _forget_memberships(user: str, transaction: AppTransaction) -> bool:

@@ -166,11 +166,10 @@ class GroupWriter(WritingPart):
         count = count_members(transaction.sql, transaction.log, conversation) + len(new)
         if most and count > most:
             return Rejected(RejectReason.FULL)
-        bots = (
-            []
-            if everybody
-            else accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
-        )
+        if everybody:
+            bots = []
+        else:
+            bots = accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
         if len(state.bots) + len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
         if condition is not None and not condition(transaction.sql):
@@ -635,11 +634,15 @@ def _wrong_handle(
         )
     look = look_of(handle)
     taken = any(look_of(text_of(row[1])) == look for row in rows)
-    return Rejected(RejectReason.TAKEN, handle) if taken else None
+    if taken:
+        return Rejected(RejectReason.TAKEN, handle)
+    return None
 
 
 def _wrong_role(role: str) -> Rejected | None:
-    return None if role in ROLES else Rejected(RejectReason.INVALID, "role: unknown")
+    if role in ROLES:
+        return None
+    return Rejected(RejectReason.INVALID, "role: unknown")
 
 
 def end_members(

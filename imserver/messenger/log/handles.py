@@ -111,7 +111,9 @@ def reached(
         "ORDER BY h.member LIMIT %s",
         (log, group, log, conversation, Limit.MENTIONS + 1),
     )
-    return [text_of(row[0]) for row in rows] if len(rows) <= Limit.MENTIONS else None
+    if len(rows) <= Limit.MENTIONS:
+        return [text_of(row[0]) for row in rows]
+    return None
 
 
 def with_handles(

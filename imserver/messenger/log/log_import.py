@@ -221,7 +221,9 @@ class LogImport:
         rows = self._transaction.sql.query(
             statement, (self._transaction.log, self.find(key))
         )
-        return (text_of(rows[0][0]), bytes(rows[0][1])) if rows else ("", b"")
+        if rows:
+            return (text_of(rows[0][0]), bytes(rows[0][1]))
+        return ("", b"")
 
     def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
         """Recall the message, or end the reaction, that an earlier transaction
@@ -256,9 +258,10 @@ class LogImport:
         time_ms: int,
         annotate: Callable[..., Change | Rejected],
     ) -> bool:
-        target = (
-            None if self.find(key) else find_message(self._transaction, "", message)
-        )
+        if self.find(key):
+            target = None
+        else:
+            target = find_message(self._transaction, "", message)
         if not isinstance(target, FoundMessage):
             return False
         target.state = self._states.setdefault(target.state.id, target.state)
@@ -406,11 +409,10 @@ class LogImport:
         rows = self._transaction.sql.query_in(statement, which, names, many=True)
         roles: dict[str, str | None] = {}
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
-            is_later = (
-                entry in self._ahead
-                if changed_ms == time_ms
-                else (changed_ms or 0) > time_ms
-            )
+            if changed_ms == time_ms:
+                is_later = entry in self._ahead
+            else:
+                is_later = (changed_ms or 0) > time_ms
             roles[text_of(member)] = (
                 None if is_later else text_of(role) if left is None else ""
             )
@@ -431,11 +433,9 @@ class LogImport:
     def _state_for(self, draft: Draft) -> ConversationState | None:
         if draft.conversation:
             state = self._state(draft.conversation)
-            return (
-                state
-                if state is None or not state.members or draft.sender in state.members
-                else None
-            )
+            if state is None or not state.members or draft.sender in state.members:
+                return state
+            return None
         pair = pair_of(draft.sender, draft.to_user)
         if (state := self._state(pair)) is None:
             self._begin(draft.time_ms)

@@ -84,8 +84,14 @@ class MarkStore(Store.Rows):
         )
         old_read, old_received = before or (0, 0)
         moved = read > old_read or received > old_received
-        passed = (old_read, read) if read > old_read else (old_received, received)
-        authors = _authors(sql, head, user, conversation, *passed) if moved else ()
+        if read > old_read:
+            passed = (old_read, read)
+        else:
+            passed = (old_received, received)
+        if moved:
+            authors = _authors(sql, head, user, conversation, *passed)
+        else:
+            authors = ()
         receipt = Receipt(
             conversation, user, max(read, old_read), max(received, old_received)
         )
@@ -308,7 +314,9 @@ def _position(
 ) -> tuple[int, int] | None:
     statement = "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
     rows = sql.query(statement, (head.number, user, conversation))
-    return (rows[0][0], rows[0][1]) if rows else None
+    if rows:
+        return (rows[0][0], rows[0][1])
+    return None
 
 
 _NEW_POSITION: Final = (
@@ -370,7 +378,9 @@ def _authors(
     if not names:
         return ()
     there = members_among(sql, head.number, conversation, [user, *names])
-    return tuple(name for name in names if name in there) if user in there else ()
+    if user in there:
+        return tuple(name for name in names if name in there)
+    return ()
 
 
 def _receipt(row: Row) -> Receipt:
@@ -400,11 +410,10 @@ def _raising(sql: Statements, head: LogHead) -> str:
     """The statement that raises the version of a user."""
     # a number: MySQL has no parameters behind those of a row
     first = next_after_loss(head.lost) or 1
-    conflict = (
-        "DUPLICATE KEY UPDATE"
-        if sql.engine == "mysql"
-        else "CONFLICT (log, member) DO UPDATE SET"
-    )
+    if sql.engine == "mysql":
+        conflict = "DUPLICATE KEY UPDATE"
+    else:
+        conflict = "CONFLICT (log, member) DO UPDATE SET"
     return (
         f"INSERT INTO mark_version (log, member, version) VALUES (%s, %s, {first}) ON {conflict} version = "
         f"CASE WHEN mark_version.version < {first} THEN {first} ELSE mark_version.version + 1 END"

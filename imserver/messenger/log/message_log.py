@@ -124,7 +124,10 @@ class MessageLog(Store.Rows):
 
         Deletes in small transactions, so that writers wait only briefly.
         """
-        old = self._last_old(app, older_than_seconds) if older_than_seconds > 0 else 0
+        if older_than_seconds > 0:
+            old = self._last_old(app, older_than_seconds)
+        else:
+            old = 0
         if more_than > 0:
             old = max(old, self._last_above(app, more_than))
         if upto is not None:

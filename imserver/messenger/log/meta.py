@@ -101,7 +101,9 @@ class Ask(Struct, frozen=True, omit_defaults=True):
     @property
     def count(self) -> int:
         """How many users have answered, or voted."""
-        return len(self.answers) if self.poll is None else self.poll.voters
+        if self.poll is None:
+            return len(self.answers)
+        return self.poll.voters
 
     def answer_of(self, user: str) -> AskAnswer | None:
         """The answer of a user, if it counts."""
@@ -433,14 +435,19 @@ def in_thread(meta: bytes) -> InThread:
 
 def bots_in(meta: bytes) -> tuple[str, ...]:
     """The bots of a group that read the entry with this ``meta``."""
-    return MessageMeta.of(meta).bots if BOTS_KEY in meta else ()
+    if BOTS_KEY in meta:
+        return MessageMeta.of(meta).bots
+    return ()
 
 
 def fields_of(meta: bytes) -> dict[str, Any]:
     """All keys of ``meta``, also those that nobody knows; none if it is no JSON
     object: one invalid draft must not fail the others of a transaction."""
     try:
-        fields = msgspec.json.decode(meta) if meta else {}
+        if meta:
+            fields = msgspec.json.decode(meta)
+        else:
+            fields = {}
     except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
@@ -486,7 +493,9 @@ _KIND_OF_POLL: Final = ("many", "anonymous")
 
 
 def _encoded(fields: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode(fields) if fields else b""
+    if fields:
+        return msgspec.json.encode(fields)
+    return b""
 
 
 def _some(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -541,7 +550,9 @@ def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
         totals = msgspec.convert(fields.pop("reactions", ()), tuple[ReactionTotal, ...])
     except ValueError:
         totals = ()
-    return (msgspec.json.encode(fields), totals) if totals else (meta, ())
+    if totals:
+        return (msgspec.json.encode(fields), totals)
+    return (meta, ())
 
 
 def with_other_text(meta: bytes, new: bytes) -> bytes:
@@ -640,7 +651,9 @@ def with_other_name(meta: bytes, user: str, name: str) -> bytes:
         key: _renamed(value, user, name) if key in _NAMING else value
         for key, value in fields.items()
     }
-    return meta if after == fields else msgspec.json.encode(after)
+    if after == fields:
+        return meta
+    return msgspec.json.encode(after)
 
 
 def _is_object(value: Any) -> bool:

@@ -108,7 +108,9 @@ class Message(Struct, frozen=True, gc=False):
         or a room."""
         if not self.members:
             return ""
-        return self.members[0] if self.members[1] == reader else self.members[1]
+        if self.members[1] == reader:
+            return self.members[0]
+        return self.members[1]
 
     @property
     def thread(self) -> int:
@@ -120,7 +122,9 @@ class Message(Struct, frozen=True, gc=False):
     def ask(self) -> Ask | None:
         """What makes it a question, or the fields of a question that a
         ``press`` about it changes."""
-        return ask_in(self.meta) if self.kind in ("message", "press") else None
+        if self.kind in ("message", "press"):
+            return ask_in(self.meta)
+        return None
 
     @property
     def is_beside(self) -> bool:
@@ -192,7 +196,12 @@ class Message(Struct, frozen=True, gc=False):
         sender = self.sender
         members = self.members
         # As `to`, without two calls for each encoding of each self.
-        to = "" if not members else members[0] if members[1] == sender else members[1]
+        if not members:
+            to = ""
+        elif members[1] == sender:
+            to = members[0]
+        else:
+            to = members[1]
         entry = EntryView(
             self.id,
             self.conversation,

@@ -205,7 +205,10 @@ class EntryReader(Store.Rows):
             "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
             f"ORDER BY m.id {'DESC' if after is None else 'ASC'} LIMIT %s"
         )
-        first = head.floor if after is None else max(after, head.floor)
+        if after is None:
+            first = head.floor
+        else:
+            first = max(after, head.floor)
         values = (
             head.number,
             user,
@@ -278,7 +281,10 @@ class EntryReader(Store.Rows):
         elif since is not None:
             after = max(after, since)
         where = conversation, after, upto, limit + 1, reverse, revisions
-        found = _of_room(sql, head, *where) if limit and after < min(upto, last) else ()
+        if limit and after < min(upto, last):
+            found = _of_room(sql, head, *where)
+        else:
+            found = ()
         return PublicationPage(
             *page_of(sql, head, found, limit), last, _extent_of(head)
         )
@@ -446,7 +452,9 @@ def shown(
 
 def last_before(head: LogHead, before: int) -> int:
     """The greatest id before ``before``; 0: the end of the log."""
-    return min(before - 1, head.last_id) if before > 0 else head.last_id
+    if before > 0:
+        return min(before - 1, head.last_id)
+    return head.last_id
 
 
 def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> int:
@@ -535,8 +543,14 @@ def _of_room(
 ) -> Sequence[Row]:
     """Id and size of the first entries of a room with ``after < id <= upto``,
     of the last if ``reverse``."""
-    index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
-    kinds = "" if revisions else f"AND kind = {NUMBERS['message']} "
+    if sql.engine == "mysql":
+        index = "FORCE INDEX (message_by_conversation) "
+    else:
+        index = ""
+    if revisions:
+        kinds = ""
+    else:
+        kinds = f"AND kind = {NUMBERS['message']} "
     statement = (
         f"SELECT m.id, {_SIZE} FROM message m {index}WHERE log = %s AND conversation = %s {kinds}"
         f"AND id > %s AND id <= %s ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
@@ -611,7 +625,10 @@ def _mysql(
     )
     values: list[Any] = []
     for conversation, joined, left, bot in active:
-        last = head.last_id if left is None else min(left, head.last_id)
+        if left is None:
+            last = head.last_id
+        else:
+            last = min(left, head.last_id)
         member = (user,) if bot else ()
         values += (head.number, *member, conversation, max(joined, after), last, count)
     parts = [of_bot if bot else one for *_, bot in active]

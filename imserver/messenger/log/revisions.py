@@ -60,7 +60,10 @@ def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
         if ask is None:
             continue
         counts_later = ask.poll is not None and not ask.state
-        is_answered = polls.has_votes(sql, log, id) if counts_later else ask.count > 0
+        if counts_later:
+            is_answered = polls.has_votes(sql, log, id)
+        else:
+            is_answered = ask.count > 0
         if ask.fixed or is_answered:
             fixed.add(id)
     return fixed

@@ -107,11 +107,9 @@ def resend_of(sender: str, client_msg_id: str) -> bytes:
 
 def pair_of(one: str, other: str) -> bytes:
     """Key of the conversation of two users."""
-    return (
-        f"{one}{_NUL}{other}".encode()
-        if one < other
-        else f"{other}{_NUL}{one}".encode()
-    )
+    if one < other:
+        return f"{one}{_NUL}{other}".encode()
+    return f"{other}{_NUL}{one}".encode()
 
 
 def pair_of_room(room: str) -> bytes:
@@ -204,7 +202,9 @@ def conversation_of(row: Any) -> Conversation:
 
 def bots_from(column: Any) -> tuple[str, ...]:
     """The bots of a group from their column."""
-    return () if column is None else tuple(text_of(column).split(","))
+    if column is None:
+        return ()
+    return tuple(text_of(column).split(","))
 
 
 def members_among(
@@ -269,11 +269,9 @@ def objection(draft: Draft) -> str:
         draft.kind != "message" or draft.room or not 0 < draft.thread <= _MAX_ID
     ):
         return "thread: a message replies to a message of its conversation"
-    return (
-        ""
-        if 0 <= draft.conversation <= _MAX_ID
-        else "conversation: not a 64-bit number"
-    )
+    if 0 <= draft.conversation <= _MAX_ID:
+        return ""
+    return "conversation: not a 64-bit number"
 
 
 # --- one log ------------------------------------------------------------------

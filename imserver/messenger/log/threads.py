@@ -266,7 +266,10 @@ class ThreadWriter(Service):
 def thread_in(meta: bytes) -> int:
     """The first message of the thread of a reply with this ``meta``; 0: it is
     no reply of a thread."""
-    root = MessageMeta.of(meta).thread if THREAD_KEY in meta else 0
+    if THREAD_KEY in meta:
+        root = MessageMeta.of(meta).thread
+    else:
+        root = 0
     return root if 0 < root <= Limit.ID else 0
 
 

@@ -213,7 +213,10 @@ class AppTransaction:
         head = ask_head(sql, app, lock=True)
         lookups = self._ask(drafts) if self.log and drafts else None
         self.head = head() or _new_head(sql, app)
-        self._lookups = lookups if self.log == self.head.number else None
+        if self.log == self.head.number:
+            self._lookups = lookups
+        else:
+            self._lookups = None
         self.log = memory.logs[app] = self.head.number
         self.before = self.head.last_id
         """The last id before this transaction."""
@@ -237,7 +240,10 @@ class AppTransaction:
         """Questions that keep their text among those."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
-        self._after_loss = next_after_loss(self.head.lost) if self.head.lost else 0
+        if self.head.lost:
+            self._after_loss = next_after_loss(self.head.lost)
+        else:
+            self._after_loss = 0
         """The first seq of a conversation that had entries before the database
         lost some; 0: none were lost."""
         self._revises = False
@@ -263,13 +269,12 @@ class AppTransaction:
             name if kind == ROOM else "",
             options,
         )
-        pair = (
-            pair_of(*members)
-            if kind == USER
-            else pair_of_room(name)
-            if kind == ROOM
-            else None
-        )
+        if kind == USER:
+            pair = pair_of(*members)
+        elif kind == ROOM:
+            pair = pair_of_room(name)
+        else:
+            pair = None
         self._created.append((state, pair, name, self.stored_at, options))
         if kind == USER:
             self.admit(
@@ -608,7 +613,10 @@ class AppTransaction:
         facts = self._look_up(lookups, fresh)
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
-            answer = outcomes.get(one.resend) if one.resend is not None else None
+            if one.resend is not None:
+                answer = outcomes.get(one.resend)
+            else:
+                answer = None
             session = one.draft.uplink_session
             if answer is None and session and session not in facts.sessions:
                 # Not the outcome of a repeat by the newest session.
@@ -766,7 +774,9 @@ class AppTransaction:
         draft = one.draft
         state = facts.states.get(key)
         if state is not None:
-            return _UNKNOWN if draft.group and state.kind != GROUP else state
+            if draft.group and state.kind != GROUP:
+                return _UNKNOWN
+            return state
 
         if draft.thread:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
@@ -881,7 +891,9 @@ def _key_of(draft: Draft) -> int | bytes:
     the draft names it."""
     if draft.to_user:
         return pair_of(*_pair_of(draft))
-    return pair_of_room(draft.room) if draft.room else draft.conversation
+    if draft.room:
+        return pair_of_room(draft.room)
+    return draft.conversation
 
 
 def _pair_of(draft: Draft) -> tuple[str, str]:
@@ -893,7 +905,9 @@ def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str
     if draft.to_user or draft.room:
         return draft.to_user
     state = states.get(draft.conversation)
-    return "" if state is None else _peer(state, draft.sender)
+    if state is None:
+        return ""
+    return _peer(state, draft.sender)
 
 
 def _peer(state: ConversationState, sender: str) -> str:

@@ -593,7 +593,9 @@ class ThreadCommands:
 
 
 def _answer(thread: Thread | None) -> Reply:
-    return _UNKNOWN if thread is None else Reply(ReplyCode.OK, ThreadView.of(thread))
+    if thread is None:
+        return _UNKNOWN
+    return Reply(ReplyCode.OK, ThreadView.of(thread))
 
 
 _UNKNOWN = Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))

@@ -66,9 +66,10 @@ class Retention(Struct, frozen=True):
         """For how many seconds, and how many of its newest entries, an app
         retains; 0: for ever, all."""
         tenant = self.settings_of(app)
-        own = (
-            AppRetention() if tenant is None else app_settings_of(tenant, AppRetention)
-        )
+        if tenant is None:
+            own = AppRetention()
+        else:
+            own = app_settings_of(tenant, AppRetention)
         return (
             own.retention_seconds or self.settings.retention_seconds,
             own.retention_messages or self.settings.retention_messages,

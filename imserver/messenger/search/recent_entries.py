@@ -125,7 +125,10 @@ class RecentEntries:
             self._bytes -= part.size
             if is_whole and part.first >= first:
                 parts.append(part)
-        changed = {id for id in run.changed if first <= id < end} if is_whole else set()
+        if is_whole:
+            changed = {id for id in run.changed if first <= id < end}
+        else:
+            changed = set()
         run.changed = {id for id in run.changed if id >= end}
         run.first = min(end, run.end)
         return parts, changed

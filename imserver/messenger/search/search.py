@@ -228,7 +228,10 @@ class _Scan(Service):
         upto``."""
         user = self._wanted.user
         conversation = self._wanted.conversation
-        one = f"AND s.conversation = {int(conversation)} " if conversation else ""
+        if conversation:
+            one = f"AND s.conversation = {int(conversation)} "
+        else:
+            one = ""
         condition, values = self._wanted.sql(sql.engine, with_words=True)
         statement = (
             f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {one}"
@@ -241,7 +244,9 @@ class _Scan(Service):
                 statement, (self._log, user, after, upto, user, *values, count)
             )
         ]
-        return fetch(sql, self._log, ids, user) if ids else []
+        if ids:
+            return fetch(sql, self._log, ids, user)
+        return []
 
 
 class _LookUp:
@@ -303,11 +308,12 @@ class _LookUp:
             self._after = max(part.segments[0] * SEGMENT - 1, floor)
         some = self._rest[-_CHECKED_AT_ONCE:]
         self._rest = self._rest[:-_CHECKED_AT_ONCE]
-        entries = (
-            self._wanted.checked(self._store.read_or([], partial(self._readable, some)))
-            if some
-            else []
-        )
+        if some:
+            entries = self._wanted.checked(
+                self._store.read_or([], partial(self._readable, some))
+            )
+        else:
+            entries = []
         return entries, some[0] - 1 if self._rest else self._after
 
     def _ids_in(self, part: IndexPart, together: Sequence[Term]) -> Iterable[int]:
@@ -390,7 +396,9 @@ class _LookUp:
             f"AND {VISIBLE}) AND {_IS_FOUND} AND {condition} AND m.log = %s AND m.id IN {{}}"
         )
         rows = sql.query_in(statement, (user, user, *values, self._log), ids)
-        return fetch(sql, self._log, [row[0] for row in rows], user) if rows else []
+        if rows:
+            return fetch(sql, self._log, [row[0] for row in rows], user)
+        return []
 
 
 def _look_up(

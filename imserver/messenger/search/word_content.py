@@ -114,7 +114,10 @@ class SegmentContent:
                 bodies.append(body)
                 characters += len(body)
             else:
-                text = "" if body is None else searched_text(type, body)
+                if body is None:
+                    text = ""
+                else:
+                    text = searched_text(type, body)
                 characters += len(text)
                 is_long = body is None or len(text) > LONG_TEXT
                 self._put(

@@ -233,7 +233,10 @@ class WordIndex(Store.Rows):
                 self._store.read_or(nothing, partial(_rows_of, claim, begin, end))
             )
             for bucket in range(begin, end):
-                terms = decode_terms(rows[bucket]) if bucket in rows else {}
+                if bucket in rows:
+                    terms = decode_terms(rows[bucket])
+                else:
+                    terms = {}
                 after = merged_terms(terms, gone, added.get(bucket, {}))
                 if after != terms:
                     yield bucket, content.packed(after)
@@ -364,7 +367,10 @@ def _next_end(sql: Statements, head: LogHead) -> int:
     first = max(indexed_before(sql, head.number), head.floor + 1)
     statement = "SELECT id FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     rows = sql.query(statement, (head.number, first))
-    following = rows[0][0] if rows else max(first, head.last_id + 1)
+    if rows:
+        following = rows[0][0]
+    else:
+        following = max(first, head.last_id + 1)
     return int(following) // SEGMENT * SEGMENT + SEGMENT - 1
 
 

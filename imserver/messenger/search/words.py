@@ -201,7 +201,9 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
 
 
 def listed(offsets: int | list[int]) -> Sequence[int]:
-    return (offsets,) if isinstance(offsets, int) else offsets
+    if isinstance(offsets, int):
+        return (offsets,)
+    return offsets
 
 
 def bucket_of(term: str) -> int:
@@ -250,7 +252,9 @@ class IndexPart(Struct, frozen=True):
 def indexed_before(sql: Statements, log: int) -> int:
     """The id before which all messages are in the index."""
     rows = sql.query("SELECT segment FROM word_position WHERE log = %s", (log,))
-    return int(rows[0][0]) * SEGMENT if rows else 0
+    if rows:
+        return int(rows[0][0]) * SEGMENT
+    return 0
 
 
 def newest_part(
@@ -372,7 +376,10 @@ def in_conversations(
         for number, conversation in enumerate(named)
         if conversation in conversations
     }
-    numbers = struct.unpack_from(f"<{SEGMENT}H", row, 2 + 8 * count) if wanted else ()
-    return (
-        {offset for offset in offsets if numbers[offset] in wanted} if wanted else set()
-    )
+    if wanted:
+        numbers = struct.unpack_from(f"<{SEGMENT}H", row, 2 + 8 * count)
+    else:
+        numbers = ()
+    if wanted:
+        return {offset for offset in offsets if numbers[offset] in wanted}
+    return set()

@@ -90,7 +90,9 @@ class ConversationStreams(StreamTarget):
     def _role(self, app: str, group: int, user: str) -> str:
         """The role of a member; ``""``: they are none, or muted."""
         own = self._store.part(MessageLog).conversations.member(app, group, user)
-        return own.role if own is not None and own.muted_until <= time() else ""
+        if own is not None and own.muted_until <= time():
+            return own.role
+        return ""
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
         for event in events:
@@ -109,7 +111,9 @@ class ConversationStreams(StreamTarget):
         part, stream = parts_of(event)
         part = replace(part, stream=replace(stream, done=True, whole=gone))
         self.publish(app, [_signal(replace(event, text="", channel=part))])
-        return stored if isinstance(stored, Rejected) else Position("", stored.entry.id)
+        if isinstance(stored, Rejected):
+            return stored
+        return Position("", stored.entry.id)
 
     def deliver(self, app: str, event: Event) -> None:
         self._signals.deliver(_to_followers(app, event))
@@ -133,11 +137,9 @@ class ConversationStreams(StreamTarget):
 
 def _receiver_of(name: str) -> tuple[str, int]:
     """The receiver, or the number of the group."""
-    return (
-        (name.removeprefix(_USER), 0)
-        if name.startswith(_USER)
-        else ("", int(name.removeprefix(_GROUP)))
-    )
+    if name.startswith(_USER):
+        return (name.removeprefix(_USER), 0)
+    return ("", int(name.removeprefix(_GROUP)))
 
 
 def _draft_of(end: Event) -> Draft:
@@ -162,7 +164,10 @@ def _draft_of(end: Event) -> Draft:
 
 def _to_followers(app: str, event: Event) -> ToFollowers:
     # other nodes send plain events
-    signal = event if isinstance(event, Signal) else _signal(event)
+    if isinstance(event, Signal):
+        signal = event
+    else:
+        signal = _signal(event)
     users = (signal.to, signal.sender) if signal.to else ()
     return ToFollowers(app, users, signal.conversation, signal)
 

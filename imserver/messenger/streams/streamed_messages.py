@@ -289,9 +289,10 @@ class ChannelStreams(StreamTarget):
         if not self.streams.by_channel:
             return
         app = connection.app or ""
-        local = (
-            self._hub.channel(app, channel) if self.streams.of(app, channel) else None
-        )
+        if self.streams.of(app, channel):
+            local = self._hub.channel(app, channel)
+        else:
+            local = None
         if local is None or connection not in local.members:
             return
         if len(local.members) == 1:
@@ -341,11 +342,10 @@ class ChannelStreams(StreamTarget):
     ) -> None:
         local = self._hub.channel(app, channel)
         stream = self.streams.of(app, channel).get(id)
-        members = (
-            []
-            if local is None
-            else [each for each in connections if each in local.members]
-        )
+        if local is None:
+            members = []
+        else:
+            members = [each for each in connections if each in local.members]
         if local is not None and stream is not None and members:
             self._channels.ordered.send(local, members, stream.so_far())
 
@@ -453,7 +453,10 @@ class StreamedMessages:
         id = self._table.ids.id_of(self._table.ids.next_number())
         now = monotonic()
         stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
-        stream.stoppers = None if stoppers is None else frozenset(stoppers)
+        if stoppers is None:
+            stream.stoppers = None
+        else:
+            stream.stoppers = frozenset(stoppers)
         self._target.check(stream)
         self._own[id] = _OwnStream(stream, sizes, limit, limit - size, now, now)
         self._counts[app] = count + 1
@@ -481,11 +484,10 @@ class StreamedMessages:
         here: list[int] = []
         results = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
         for index, (stream, _, text) in enumerate(pieces):
-            lease = (
-                None
-                if stream in self._own
-                else self._table.node_of(stream, self._others)
-            )
+            if stream in self._own:
+                lease = None
+            else:
+                lease = self._table.node_of(stream, self._others)
             if lease is None:
                 here.append(index)
             elif len(text.encode()) > self._max_bytes:
@@ -585,7 +587,9 @@ class StreamedMessages:
         """The result of a stream that was closed lately; app and sender as for
         :meth:`_find`."""
         _, of_app, of_sender, closed = self._closed.get(id, (0.0, "", "", None))
-        return closed if of_app == app and (not sender or of_sender == sender) else None
+        if of_app == app and (not sender or of_sender == sender):
+            return closed
+        return None
 
     def _take(
         self, own: _OwnStream, number: int, piece: str, now: float
@@ -674,11 +678,9 @@ class StreamedMessages:
                 "failed"
             )
         closed = self._find_closed(query.app, query.stream, query.sender)
-        return (
-            ClosedStream("unknown")
-            if closed is None
-            else msgspec.structs.replace(closed, status="repeated")
-        )
+        if closed is None:
+            return ClosedStream("unknown")
+        return msgspec.structs.replace(closed, status="repeated")
 
     def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the
@@ -843,7 +845,9 @@ class StreamedMessages:
         own = self._find(query.app, query.stream)
         if own is None:
             return StreamState(over=True)
-        return StreamState() if own.ended else StreamState(own.stream.so_far())
+        if own.ended:
+            return StreamState()
+        return StreamState(own.stream.so_far())
 
     def _fill(self, app: str, channel: str, id: str) -> None:
         """Read the text of a stream from its owner. If there is none any more,

@@ -172,12 +172,13 @@ def _before(folder: Path, database: Path) -> Path:
     """The new name of the database that is replaced, which an interrupted
     restore has chosen."""
     mark = folder / RESTORING
-    name = mark.read_bytes().decode("utf-8", "replace") if mark.exists() else ""
-    return (
-        database.with_name(name)
-        if name
-        else free_name(database.with_name(f"{database.name}.before"))
-    )
+    if mark.exists():
+        name = mark.read_bytes().decode("utf-8", "replace")
+    else:
+        name = ""
+    if name:
+        return database.with_name(name)
+    return free_name(database.with_name(f"{database.name}.before"))
 
 
 def _fold_log(database: Path) -> None:

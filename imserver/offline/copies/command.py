@@ -210,7 +210,10 @@ def move(
     url = read_text("-").strip() if to == "-" else to
     began = monotonic()
     try:
-        given = {} if data_dir is None else {"server.data_dir": data_dir}
+        if data_dir is None:
+            given = {}
+        else:
+            given = {"server.data_dir": data_dir}
         settings, locations = load_with_locations(path, overrides=given)
         try:
             target_settings, _ = load_with_locations(
@@ -261,11 +264,10 @@ def move(
     click.echo(
         f"tables without rows: {sum(not each.rows for each in report.tables.values())}"
     )
-    setting = (
-        f"the variable {_URL_VARIABLE}"
-        if _URL_VARIABLE in os.environ
-        else locations.of("storage.url")
-    )
+    if _URL_VARIABLE in os.environ:
+        setting = f"the variable {_URL_VARIABLE}"
+    else:
+        setting = locations.of("storage.url")
     click.echo(
         f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
     )
@@ -316,9 +318,9 @@ def _finish(
             f"{error}: run imserver restore again before you start a server"
         ) from None
     record_act(settings, store, "database.restore", count=count)
-    return (
-        [f"users erased since the copy, and erased again now: {count}"] if count else []
-    )
+    if count:
+        return [f"users erased since the copy, and erased again now: {count}"]
+    return []
 
 
 @long_work("erasing again")

@@ -237,12 +237,14 @@ def started_store(
 def _paths(settings: Config) -> dict[str, Path | None]:
     """Where the secrets are; None: the settings name no second one."""
     server = settings.server
-    first = (
-        Path(server.secret_file)
-        if server.secret_file
-        else Path(server.data_dir, "secret")
-    )
-    second = Path(server.second_secret_file) if server.second_secret_file else None
+    if server.secret_file:
+        first = Path(server.secret_file)
+    else:
+        first = Path(server.data_dir, "secret")
+    if server.second_secret_file:
+        second = Path(server.second_secret_file)
+    else:
+        second = None
     return dict(zip(("secret", "second_secret"), (first, second), strict=True))
 
 

@@ -286,11 +286,10 @@ class _Move:
         self._continue_numbers(reader.layouts)
         # Without servers the source is compared as it is now: what has changed
         # it meanwhile is found.
-        now = (
-            reader
-            if is_live
-            else stack.enter_context(closing(self._source.reader(self._tables)))
-        )
+        if is_live:
+            now = reader
+        else:
+            now = stack.enter_context(closing(self._source.reader(self._tables)))
         sums = self._verify(now, total)
         with usable(self._target.address, self._target.engine):
             writer.sql.begin()
@@ -368,7 +367,10 @@ class _Move:
             target.write(lambda sql: sql.execute(_MAKE_STATE[target.address.engine]))
         positions = self._positions()
         written = positions.pop(_MOVE, None)
-        begun = None if written is None else json.decode(written, type=_Begun)
+        if written is None:
+            begun = None
+        else:
+            begun = json.decode(written, type=_Begun)
         if begun is not None:
             self._refuse_other_move(begun, source)
             if _LAST in names and target.read(_is_used):
@@ -494,11 +496,9 @@ class _Move:
             2 * sum(len(value) for value in row if isinstance(value, bytes))
             for row in page
         )
-        return (
-            f"a row may take {size} bytes, and max_allowed_packet is {most}"
-            if size > most
-            else ""
-        )
+        if size > most:
+            return f"a row may take {size} bytes, and max_allowed_packet is {most}"
+        return ""
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
         """Let the target give the next numbers where the source would have."""

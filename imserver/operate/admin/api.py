@@ -168,11 +168,10 @@ def find(
     is searched.
     """
     principal = call.principal
-    names = (
-        [call.app]
-        if call.app
-        else [each.name for each in api.core.tenants.all() if not each.same_as]
-    )
+    if call.app:
+        names = [call.app]
+    else:
+        names = [each.name for each in api.core.tenants.all() if not each.same_as]
     apps = [name for name in names if principal.reaches(name)]
     return FindAnswer(
         api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit)
@@ -306,11 +305,10 @@ def list_connections(
     Those of a user, or of an app in the order of its users, on all nodes.
     """
     live = api.parts.live
-    page = (
-        live.of_user(call.app, user)
-        if user
-        else live.page(call.app, read_cursor(cursor), limit)
-    )
+    if user:
+        page = live.of_user(call.app, user)
+    else:
+        page = live.page(call.app, read_cursor(cursor), limit)
     _, following = page_and_cursor(page.users, limit, str)
     return ConnectionsAnswer(page.total, page.connections, following, page.missing)
 

@@ -76,7 +76,10 @@ class LiveConnections:
     def _find_here(self, connection_id: str) -> LiveConnection | None:
         table = self._core.connection_table
         address = table.ids.read(connection_id)
-        connection = None if address is None else table.at(address.number)
+        if address is None:
+            connection = None
+        else:
+            connection = table.at(address.number)
         if connection is None or connection.app is None:
             return None
         node = self._core.node_name

@@ -141,7 +141,10 @@ class Nodes:
         state: Mapping[str, Any] = core.status.state(False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]
         server = core.config.server
-        folder = server.data_dir if os.path.isdir(server.data_dir) else "."
+        if os.path.isdir(server.data_dir):
+            folder = server.data_dir
+        else:
+            folder = "."
         disk = disk_usage(folder)
         unready = core.status.unready()
         return NodeFacts(

@@ -116,11 +116,9 @@ def _short(value: Any) -> Any:
         return value[:_MOST_CHARACTERS]
     if isinstance(value, list | tuple | frozenset):
         return [_short(each) for each in list(value)[:_MOST_VALUES]]
-    return (
-        value
-        if isinstance(value, int | float | bool)
-        else str(value)[:_MOST_CHARACTERS]
-    )
+    if isinstance(value, int | float | bool):
+        return value
+    return str(value)[:_MOST_CHARACTERS]
 
 
 def user_in(answer: Any) -> str:

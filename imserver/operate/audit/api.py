@@ -98,11 +98,10 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
         raise ApiProblem.invalid("`app`: name the app of the user")
     wanted = msgspec.structs.replace(request, app=app, check=False)
     has_lines = NDJSON in call.request.headers.get("accept", "")
-    check = (
-        _check(service, call)
-        if request.check and store.has_database and not has_lines
-        else None
-    )
+    if request.check and store.has_database and not has_lines:
+        check = _check(service, call)
+    else:
+        check = None
     acts, following = page_of(store, wanted)
     rows = [shown(row, names) for row, names in acts]
     if not has_lines:

@@ -127,14 +127,24 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     def left(part: str, field: str = "member") -> Any:
         if part not in parts:
             return ""
-        return getattr(rest[part], field) if part in rest else None
+        if part in rest:
+            return getattr(rest[part], field)
+        return None
 
     by = rest.get("by")
-    facts = None if (written := left("facts", "text")) is None else _read_facts(written)
+    if (written := left("facts", "text")) is None:
+        facts = None
+    else:
+        facts = _read_facts(written)
     users = [left(part) for part in parts if part.startswith("users/")]
     if users:
         facts = {**(facts or {}), "users": users}
-    by_app = by.app if by is not None else entry.app if "by" in parts else ""
+    if by is not None:
+        by_app = by.app
+    elif "by" in parts:
+        by_app = entry.app
+    else:
+        by_app = ""
     actor = ActMaker(entry.kind, left("by"), by_app)
     who = entry.app, left("user"), left("address", "text"), entry.request
     return ActShown(row.number, row.time, entry.name, actor, *who, facts)

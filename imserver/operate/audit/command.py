@@ -181,7 +181,9 @@ def _second_of(milliseconds: int) -> str:
 def _facts_as_text(facts: Any) -> str:
     if facts is None:
         return str(_left(facts))
-    return msgspec.json.encode(facts).decode() if facts else ""
+    if facts:
+        return msgspec.json.encode(facts).decode()
+    return ""
 
 
 def _left(text: Any) -> Any:
@@ -190,9 +192,11 @@ def _left(text: Any) -> Any:
 
 def _who(by: ActMaker) -> str:
     id = _left(by.id)
-    return (
-        f"{by.kind}:{by.app}/{id}" if by.app else f"{by.kind}:{id}" if id else by.kind
-    )
+    if by.app:
+        return f"{by.kind}:{by.app}/{id}"
+    if id:
+        return f"{by.kind}:{id}"
+    return by.kind
 
 
 @audit.command()
@@ -261,9 +265,10 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     if result.more:
         click.echo(f"… and {result.more} more", err=True)
     head = f"{result.head[0]}:{result.head[1]}"
-    lines = (
-        [f"acts removed for their age: {result.anchor[0]}"] if result.anchor[0] else []
-    )
+    if result.anchor[0]:
+        lines = [f"acts removed for their age: {result.anchor[0]}"]
+    else:
+        lines = []
     lines.append(f"acts {result.rows}, names {result.names}, erased {result.erased}")
     if not result.wrong:
         lines.append("ok: nothing was changed, removed or put in")

@@ -92,11 +92,10 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     end = head(sql, lock=True)  # other writers wait until this transaction ends
     if end is None:
         raise ImserverError("audit_head has no row that can be read")
-    stored = (
-        sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,))
-        if batch.number
-        else []
-    )
+    if batch.number:
+        stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,))
+    else:
+        stored = []
     if stored and text_of(stored[0][0]) == batch.hash:
         return
     now = sql.clock_ms()
@@ -207,11 +206,15 @@ _BYTES: Final = (
 def _readable(sql: PooledStatements, columns: str) -> str:
     """Columns of a query, whose texts are bytes in SQLite: so no text ends the
     query."""
-    return re.sub(r"[\w.]+", _BYTES, columns) if sql.engine == "sqlite" else columns
+    if sql.engine == "sqlite":
+        return re.sub(r"[\w.]+", _BYTES, columns)
+    return columns
 
 
 def _as_text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value)
 
 
 def _row(row: Row) -> AuditRow:
@@ -520,7 +523,11 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
                 number = act.number
                 last = act.by
     id = f"{last.app}/{last.id}" if last.id and last.app else last.id
-    return f"{last.kind}:{id}" if id else last.kind if id == "" else ""
+    if id:
+        return f"{last.kind}:{id}"
+    if id == "":
+        return last.kind
+    return ""
 
 
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:

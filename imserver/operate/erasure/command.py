@@ -44,7 +44,11 @@ _AFTER: Final = CommandLine.duration(
 
 
 def _seconds(after: int | None) -> int:
-    return (60 if sys.stdin.isatty() else 0) if after is None else after
+    if after is None:
+        if sys.stdin.isatty():
+            return 60
+        return 0
+    return after
 
 
 @click.command(short_help="Erase a user, or compact the database.")

@@ -80,11 +80,10 @@ class AppDeletion:
     ) -> None:
         if has_sessions:
             webhook = None if tenant is None else tenant.webhook
-            reviewing = (
-                webhook.review_seconds
-                if webhook is not None and webhook.review_url
-                else 0.0
-            )
+            if webhook is not None and webhook.review_url:
+                reviewing = webhook.review_seconds
+            else:
+                reviewing = 0.0
             # Then all nodes have closed the sessions.
             sleep(self._look_seconds * 1.5 + reviewing)
         for erasure in erasures:

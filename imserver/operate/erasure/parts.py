@@ -113,7 +113,10 @@ class UserErasure:
             statement, (), self._core.user_erasures.digests(app, user)
         )
         times = [ended for (ended,) in rows]
-        return min(times) and max(times) // 1000 if times else None
+        if not times:
+            return None
+        is_under_way = 0 in times
+        return 0 if is_under_way else int(max(times)) // 1000
 
     def has_rows(self, app: str, user: str) -> bool:
         """Whether the database has rows of a user. Switches. Raises

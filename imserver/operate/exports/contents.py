@@ -254,7 +254,10 @@ class ArchiveMaker(Service, dict=True):
     def _lines(self, one: Conversation) -> Iterator[bytes]:
         for entry, names in self._entries(one):
             name = names.get(entry.sender)
-            head = b"{" if not name else b'{"name":%b,' % encode(name)
+            if not name:
+                head = b"{"
+            else:
+                head = b'{"name":%b,' % encode(name)
             yield head + encode(entry.view())[1:] + b"\n"
 
     def _page_of(self, one: Conversation) -> Iterator[bytes]:

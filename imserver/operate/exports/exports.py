@@ -102,7 +102,10 @@ class Exports:
     def show(self, app: str, id: str, user: str | None = None) -> Job:
         """An export (without an ``id`` the newest one) that is of ``user``.
         Raises UnknownExport."""
-        job = self._rows.get(app, id) if id else self._rows.newest(app, user or "")
+        if id:
+            job = self._rows.get(app, id)
+        else:
+            job = self._rows.newest(app, user or "")
         if job is None or (user is not None and job.user != user) or job.ends < time():
             raise UnknownExport(id)
         return job

@@ -296,7 +296,10 @@ class Import(Service, dict=True):
             return
         if number < self._progress.entry:
             return
-        done = self._progress.done if number == self._progress.entry else 0
+        if number == self._progress.entry:
+            done = self._progress.done
+        else:
+            done = 0
         for columns, rows in self._batches(entry, done):
             done += len(rows)
             last = done == entry.rows

@@ -106,14 +106,21 @@ def shown(
         return b""
     own = ' class="own"' if entry.sender == user else ""
     name = escape(names.get(entry.sender) or entry.sender)
-    edited = f" · {_words('edited')}" if entry.is_edited else ""
+    if entry.is_edited:
+        edited = f" · {_words('edited')}"
+    else:
+        edited = ""
     reactions = " ".join(
         f"{escape(each.emoji)} {each.count}" for each in entry.reactions
     )
-    foot = f"<div><small>{reactions}</small></div>" if reactions else ""
-    thread = (
-        f' · <a href="#m{entry.thread}">{_words("thread")}</a>' if entry.thread else ""
-    )
+    if reactions:
+        foot = f"<div><small>{reactions}</small></div>"
+    else:
+        foot = ""
+    if entry.thread:
+        thread = f' · <a href="#m{entry.thread}">{_words("thread")}</a>'
+    else:
+        thread = ""
     head = f"<small>{name} · {_time(entry.time_ms)}{edited}{thread}</small>"
     return f'<article id="m{entry.id}"{own}>{head}{content}{foot}</article>\n'.encode(
         errors="replace"
@@ -125,7 +132,10 @@ def _content(entry: Message, files: Mapping[str, str]) -> str:
     if entry.type == "text":
         return f"<p>{escape(text)}</p>"
     link = re.search(rb"/api/v1/uploads/([A-Za-z0-9_-]{16,64})", entry.body)
-    name = files.get(link[1].decode(), "") if link else ""
+    if link:
+        name = files.get(link[1].decode(), "")
+    else:
+        name = ""
     if name:
         address = escape(f"../{quote(name)}")
         last = name.rpartition("/")[2]

@@ -49,9 +49,10 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
         except RequestRefused as refused:
             return to_response(refused.answer)
         except (ApiProblem, ServiceRefused) as error:
-            problem = (
-                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
-            )
+            if isinstance(error, ApiProblem):
+                problem = error
+            else:
+                problem = ApiProblem(error.problem)
             answer = to_response(
                 PROBLEM.refuse(problem.problem, http_request, problem.detail)
             )

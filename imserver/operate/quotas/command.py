@@ -34,11 +34,10 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
         if tenant is None:
             fail(f"app {name} does not exist")
         name = tenants.resolve(name)
-        rows = (
-            UsageRows(store).days(name, (int(time()) - seconds) // DAY + 1)
-            if store.has_database
-            else []
-        )
+        if store.has_database:
+            rows = UsageRows(store).days(name, (int(time()) - seconds) // DAY + 1)
+        else:
+            rows = []
     quotas = quotas_of(tenant)
     limits = (
         ("pushes", quotas.pushes_per_day),

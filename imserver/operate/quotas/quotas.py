@@ -291,7 +291,10 @@ def usage(
         )
         for each in quotas.days(call.app, today - days + 1)
     ]
-    contents = asdict(quotas.store.contents(call.app)) if stored else {}
+    if stored:
+        contents = asdict(quotas.store.contents(call.app))
+    else:
+        contents = {}
     contents.pop("keys", None)  # a route of their own has them
     ends = (today + 1) * DAY
     return AppUsageAnswer(

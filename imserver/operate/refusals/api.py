@@ -164,7 +164,10 @@ def lift(
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
         )
-    rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
+    if names:
+        rows = refusals.select(Wanted(frozenset({call.app}), names))[0]
+    else:
+        rows = []
     lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
     call.facts = {
         "lifted": list(map(_words_of, lifted)),
@@ -178,11 +181,10 @@ def _words_of(hold: Hold) -> str:
     spam``, ``rate pair``."""
     if hold.kind == "rate":
         return f"rate {hold.name}"
-    ends = (
-        f" until {datetime.fromtimestamp(hold.until, UTC):%Y-%m-%dT%H:%MZ}"
-        if hold.until
-        else ""
-    )
+    if hold.until:
+        ends = f" until {datetime.fromtimestamp(hold.until, UTC):%Y-%m-%dT%H:%MZ}"
+    else:
+        ends = ""
     return f"{hold.kind}{ends}{hold.detail and f': {hold.detail}'}"
 
 

@@ -123,8 +123,14 @@ def _way_to_lift(
     ]
     if not liftable:
         return
-    what = "all of it" if len(liftable) == len(holds) else "the rest"
-    more = f" --address {address}" if address else ""
+    if len(liftable) == len(holds):
+        what = "all of it"
+    else:
+        what = "the rest"
+    if address:
+        more = f" --address {address}"
+    else:
+        more = ""
     yield f"  To lift {what}: imserver why {whom}{more} --lift"
 
 
@@ -145,11 +151,10 @@ def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
 def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for hold in holds:
-        until = (
-            _until(hold["until"])
-            if hold["until"] or hold["kind"] == "erasure"
-            else " for good"
-        )
+        if hold["until"] or hold["kind"] == "erasure":
+            until = _until(hold["until"])
+        else:
+            until = " for good"
         lines.append(
             f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{until}"
         )
@@ -183,12 +188,21 @@ def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
 def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:
     """A refusal in a few lines: when, who, why, how to lift it. ``holds``:
     whether anything refuses now."""
-    who = [] if whom else [f"app {row['app'] or '(none)'}"]
+    if whom:
+        who = []
+    else:
+        who = [f"app {row['app'] or '(none)'}"]
     who += [f"user {row['user']}"] if row["user"] else []
     who += [f"account {row['account']}"] if row["account"] else []
     who += [f"from {row['address']}"] if row["address"] else []
-    times = "once" if row["count"] == 1 else f"{row['count']} times"
-    since = "" if row["count"] == 1 else f"{_clock(row['first'])} to "
+    if row["count"] == 1:
+        times = "once"
+    else:
+        times = f"{row['count']} times"
+    if row["count"] == 1:
+        since = ""
+    else:
+        since = f"{_clock(row['first'])} to "
     yield f"  {since}{_clock(row['last'])}  {times}  {row['kind']} refused: {row['reason']}  {', '.join(who)}"
     yield f"    {row['meaning']}"
     if row["limit"]:

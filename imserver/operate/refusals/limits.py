@@ -120,9 +120,10 @@ class Refusals(Service, dict=True):
     def user_of(self, app: str, user: str) -> str:
         """The id of whom an operator has typed. Raises ServiceRefused if all
         users of the app are accounts, and none is meant."""
-        tenant = (
-            self.core.tenants.get(app) if "accounts" in self.core.features else None
-        )
+        if "accounts" in self.core.features:
+            tenant = self.core.tenants.get(app)
+        else:
+            tenant = None
         if not user or tenant is None or not tenant.wants_accounts(app):
             return user
         if not (user := self.people.find(app, user)):

@@ -398,11 +398,10 @@ def queue(
 ) -> ReportsAnswer:
     """List reports, page by page."""
     behind = (read_cursor(cursor) or "").split(" ")
-    before = (
-        (int(behind[0]), behind[1])
-        if len(behind) == 2 and behind[0].isdecimal()
-        else None
-    )
+    if len(behind) == 2 and behind[0].isdecimal():
+        before = (int(behind[0]), behind[1])
+    else:
+        before = None
     found = parts.reports.page(call.app, state, before, limit + 1)
     page, following = page_and_cursor(
         found, limit, lambda row: f"{row.changed} {row.id}"

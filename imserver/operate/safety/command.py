@@ -189,7 +189,10 @@ def ban(person: Sequence[str], seconds: int, reason: str) -> None:
     """End the sessions of a user and refuse logins."""
     app, user = ServerApi.person(person)
     answer, shown = _ask_of("moderation/ban", app, user, seconds=seconds, reason=reason)
-    end = "for good" if answer["until"] is None else f"until {_when(answer['until'])}"
+    if answer["until"] is None:
+        end = "for good"
+    else:
+        end = f"until {_when(answer['until'])}"
     click.echo(f"{shown} is banned {end}; sessions ended: {answer['closed']}")
 
 
@@ -231,7 +234,9 @@ def holds(app: str) -> None:
         return names.get(label.rpartition("/")[2], label)
 
     def until(seconds: int | None) -> str:
-        return "for good" if seconds is None else _when(seconds)
+        if seconds is None:
+            return "for good"
+        return _when(seconds)
 
     CommandLine.rows(
         "user, kind, until, by, reason", rows, user=user, by=by, until=until
@@ -293,7 +298,10 @@ def report(app: str, report: str) -> None:
         _say("the message said:")
         _say(*row["evidence"].splitlines(), indent="  ")
     for each in row["messages"]:
-        mark = "removed" if each.get("removed") else each.get("text", "")
+        if each.get("removed"):
+            mark = "removed"
+        else:
+            mark = each.get("text", "")
         _say(
             f"{each['id']}  {_when(each['time'] // 1000)}  {_named(each['sender'], names)}: {mark}"
         )
@@ -325,28 +333,35 @@ def _say_removal(
 ) -> None:
     if not answer["messages"] and answer["done"]:
         fail(none)
-    end = f" until {_when(answer['until'])}" if answer["until"] else ""
-    more = "" if answer["done"] else " so far; the server goes on"
+    if answer["until"]:
+        end = f" until {_when(answer['until'])}"
+    else:
+        end = ""
+    if answer["done"]:
+        more = ""
+    else:
+        more = " so far; the server goes on"
     click.echo(
         f"removed messages{of}: {answer['messages']}{more}; to undo it{end}: {answer['act']}"
     )
 
 
 def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:
-    kind = (
-        "appeal"
-        if row["appeal"]
-        else f"message {row['message']}"
-        if row["message"]
-        else "person"
-    )
-    by = (
-        "themselves"
-        if row["appeal"]
-        else f"{row['reporters']} user{'s' * (row['reporters'] != 1)}"
-    )
+    if row["appeal"]:
+        kind = "appeal"
+    elif row["message"]:
+        kind = f"message {row['message']}"
+    else:
+        kind = "person"
+    if row["appeal"]:
+        by = "themselves"
+    else:
+        by = f"{row['reporters']} user{'s' * (row['reporters'] != 1)}"
     first = next(iter(row["evidence"].splitlines()), "")
-    reasons = "" if row["appeal"] else ", ".join(row["reasons"])
+    if row["appeal"]:
+        reasons = ""
+    else:
+        reasons = ", ".join(row["reasons"])
     about = _named(row["user"], names)
     age = _age(time() - row["opened"])
     return _ReportLine(row["id"], kind, about, reasons, by, age, first[:60])
@@ -360,7 +375,9 @@ def _age(seconds: float) -> str:
 
 
 def _named(user: str, names: Mapping[str, str]) -> str:
-    return f"{names[user]} ({user})" if user in names else user
+    if user in names:
+        return f"{names[user]} ({user})"
+    return user
 
 
 def _say(*lines: str, indent: str = "") -> None:

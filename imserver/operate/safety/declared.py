@@ -87,11 +87,9 @@ SETTINGS: Final = SettingsRow({"apps.*": SafetyOfApp})
 
 def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:
     """The rules of an app; None: of one that does not exist."""
-    return (
-        SafetySettings()
-        if tenant is None
-        else app_settings_of(tenant, SafetyOfApp).safety
-    )
+    if tenant is None:
+        return SafetySettings()
+    return app_settings_of(tenant, SafetyOfApp).safety
 
 
 HTTP_UNKNOWN_REPORT: Final = HttpProblem(404, "unknown_report", "No such report.")

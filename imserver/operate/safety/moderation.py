@@ -87,11 +87,10 @@ class Moderation(Service, dict=True):
         else it is final after a minute. Raises ServiceRefused if there are
         none."""
         log = self.core.store.part(MessageLog)
-        found = (
-            log.entries.find(app, list(messages))
-            if self.core.store.has_database
-            else []
-        )
+        if self.core.store.has_database:
+            found = log.entries.find(app, list(messages))
+        else:
+            found = []
         found = [
             each
             for each in found
@@ -261,9 +260,10 @@ class Moderation(Service, dict=True):
         """As :meth:`check`, and raise it if all users of the app are accounts,
         and this is none. Users of other apps may come later."""
         self.check(principal, app, user)
-        tenant = (
-            self.core.tenants.get(app) if "accounts" in self.core.features else None
-        )
+        if "accounts" in self.core.features:
+            tenant = self.core.tenants.get(app)
+        else:
+            tenant = None
         has_only_accounts = tenant is not None and tenant.wants_accounts(app)
         if has_only_accounts and not self.core.accounts.those_of(app, [user]):
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
@@ -295,11 +295,10 @@ class Moderation(Service, dict=True):
         it."""
         end = {"until": until} if until else {}
         if user and (reason or until):
-            words = (
-                f"Muted until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
-                if until
-                else ""
-            )
+            if until:
+                words = f"Muted until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
+            else:
+                words = ""
             what = Draft.Meta.Moderation(act, until=until)
             draft = Draft(
                 sender="",

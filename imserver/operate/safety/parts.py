@@ -120,7 +120,10 @@ def _banned(core: Core) -> Banned | None:
             return refused.user
         except BadToken:  # that of an account that is locked is not valid either
             device = accounts.tokens.device_of(proof.token)
-            locked = None if device is None else accounts.get(app, str(device.account))
+            if device is None:
+                locked = None
+            else:
+                locked = accounts.get(app, str(device.account))
             if locked is not None and locked.is_locked(time()):
                 return locked.user
             raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None

@@ -147,7 +147,9 @@ class Removals(Store.Rows):
         removal."""
         if (removal := self.get(app, act)) is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
-        return [removal.user] if removal.user else self._log.removals.senders(app, act)
+        if removal.user:
+            return [removal.user]
+        return self._log.removals.senders(app, act)
 
     def wait(self, removal: Removal, seconds: float) -> bool:
         """Wait until nothing is to be done for a removal; False: it takes

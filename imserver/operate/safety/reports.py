@@ -174,9 +174,15 @@ class Reports(Store.Rows):
         self._staff_of = staff_of
         self._moderators: dict[str, tuple[float, tuple[str, ...]]] = {}
         url = core.config.address
-        self._page = f"{url}/admin" if url and "admin" in core.features else ""
+        if url and "admin" in core.features:
+            self._page = f"{url}/admin"
+        else:
+            self._page = ""
         """The address of the admin page; ``""``: there is none."""
-        self._chat = f"{url}/home/messages" if url and "pages" in core.features else ""
+        if url and "pages" in core.features:
+            self._chat = f"{url}/home/messages"
+        else:
+            self._chat = ""
         """The address of the messages page, which is for one app; ``""``: there is
         none."""
         self._messages = messages
@@ -312,11 +318,9 @@ class Reports(Store.Rows):
 
     def _count(self, app: str) -> int:
         statement = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
-        return (
-            int(self._store.rows(statement, (app,))[0][0])
-            if self._store.has_database
-            else 0
-        )
+        if self._store.has_database:
+            return int(self._store.rows(statement, (app,))[0][0])
+        return 0
 
     def _signal_moderators(self, app: str) -> None:
         """Tell those who moderate an app, on all their devices, how many
@@ -344,9 +348,15 @@ class Reports(Store.Rows):
         who = self.names(app, [user]).get(user, user)
         groups = self.groups(app, [conversation])
         what = f"A message of {who}" if report.message else who
-        happened = "asks to lift a ban" if report.reason == APPEAL else "was reported"
+        if report.reason == APPEAL:
+            happened = "asks to lift a ban"
+        else:
+            happened = "was reported"
         in_group = "".join(f' in "{name}"' for name in groups.values())
-        page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
+        if self._page:
+            page = f" {self._page}#report/{quote(app, safe='')}/{id}"
+        else:
+            page = ""
         if self._chat and app == GOCHAT:
             page = f" {self._chat}#manage={id}"
         act = Draft.Meta.Moderation("report", report=id)
@@ -376,11 +386,10 @@ class Reports(Store.Rows):
     def _message(self, app: str, reporter: str, message: int) -> Entry:
         """A message that the reporter can read and somebody else has sent."""
         entries = self._store.part(MessageLog).entries
-        found = (
-            entries.readable(app, reporter, [message])
-            if self._store.has_database
-            else []
-        )
+        if self._store.has_database:
+            found = entries.readable(app, reporter, [message])
+        else:
+            found = []
         if (
             not found
             or found[0].kind != "message"
@@ -411,7 +420,10 @@ class Reports(Store.Rows):
     ) -> list[ReportShown]:
         """A page of the reports of an app, the one that changed last first;
         ``before``: (change, id)."""
-        condition = "closed = 0" if state == "open" else "closed > 0"
+        if state == "open":
+            condition = "closed = 0"
+        else:
+            condition = "closed > 0"
         behind: tuple[object, ...] = ()
         if before is not None:
             condition += " AND (changed < %s OR (changed = %s AND id < %s))"

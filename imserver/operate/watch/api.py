@@ -109,11 +109,10 @@ def log(
     A later call replaces it; so does a reload of the settings.
     """
     if part and (nearest := watch.nearest(part)) != [part]:
-        near = (
-            f"the nearest: {', '.join(nearest)}"
-            if nearest
-            else "they are named as `gateway.cluster`"
-        )
+        if nearest:
+            near = f"the nearest: {', '.join(nearest)}"
+        else:
+            near = "they are named as `gateway.cluster`"
         raise ApiProblem.invalid(f"`part`: there is no {part}; {near}")
     if seconds and level is None and share is None and trace is None:
         raise ApiProblem.invalid("it names neither `level` nor `share` nor `trace`")

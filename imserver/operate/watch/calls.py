@@ -112,11 +112,10 @@ class Calls:
         began = perf_counter()
         has_line = random() < rule.lines
         tracer = self._tracer
-        span = (
-            tracer.begin(name)
-            if tracer is not None and random() < (rule.trace or 0.0)
-            else None
-        )
+        if tracer is not None and random() < (rule.trace or 0.0):
+            span = tracer.begin(name)
+        else:
+            span = None
 
         def finish(code: int) -> None:
             if has_line:

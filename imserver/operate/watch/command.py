@@ -108,7 +108,10 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
     if all(value in (None, "") for value in wish.values()):
         answer = server.get("nodes/timings", {"limit": "1"})
         wish = answer["log"] or {}
-        end = f"until {_TIMES['time'](wish.pop('until'))}" if wish else ""
+        if wish:
+            end = f"until {_TIMES['time'](wish.pop('until'))}"
+        else:
+            end = ""
     else:
         if wish["level"] == "default":
             wish = {}

@@ -94,9 +94,10 @@ class Watch:
         self._logger = _all
         self._filter = logging.Filter()
         self.calls = Calls(core, tracer)
-        self.trace = (
-            None if tracer is None else settings_of(core.config, TracingSettings).share
-        )
+        if tracer is None:
+            self.trace = None
+        else:
+            self.trace = settings_of(core.config, TracingSettings).share
         """The share of calls with a trace, as the settings say; None: there are
         no traces."""
         core.queries.add("watch.timings", NoneType, lambda _: self._timings())
@@ -116,7 +117,9 @@ class Watch:
         from difflib import get_close_matches  # on first use: only for wrong names
 
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
-        return [part] if part in parts else get_close_matches(part, parts, cutoff=0.6)
+        if part in parts:
+            return [part]
+        return get_close_matches(part, parts, cutoff=0.6)
 
     def log(self, wish: LogWish) -> list[str]:
         """Let all nodes log by this wish. Returns the nodes that did not
@@ -153,11 +156,10 @@ class Watch:
         for kind, timings in self._core.metrics.timings.items():
             for name, histogram in timings.items():
                 slow = timings.slowest.get(name)
-                last = (
-                    (slow.seconds, slow.time, slow.by, slow.request)
-                    if slow
-                    else (0.0, 0.0, "", "")
-                )
+                if slow:
+                    last = (slow.seconds, slow.time, slow.by, slow.request)
+                else:
+                    last = (0.0, 0.0, "", "")
                 rows.append(
                     Timing(
                         node,
@@ -179,7 +181,10 @@ class Watch:
             wish.level, wish.part, wish.name, wish.share, wish.trace, until
         )
         if wish.level is not None:
-            self._logger = _all.getChild(wish.part) if wish.part else _all
+            if wish.part:
+                self._logger = _all.getChild(wish.part)
+            else:
+                self._logger = _all
             before = self._logger.getEffectiveLevel()
             level = logging.getLevelNamesMapping()[wish.level.upper()]
             self._logger.setLevel(min(level, before) if wish.name else level)
@@ -192,7 +197,10 @@ class Watch:
             share = wish.share
             if wish.name:
                 log.shares = {wish.name: share}
-                share = self._settings.request_share if self._settings.requests else 0.0
+                if self._settings.requests:
+                    share = self._settings.request_share
+                else:
+                    share = 0.0
             log.settings = replace(self._settings, requests=True, request_share=share)
         trace = self.trace if wish.trace is None else wish.trace
         if wish.name:

@@ -119,7 +119,10 @@ class Tracer:
         ):
             context = _W3C.extract(headers, Context())
             caller = get_current_span(context).get_span_context()
-            has_span = caller.trace_flags.sampled if caller.is_valid else has_span
+            if caller.is_valid:
+                has_span = caller.trace_flags.sampled
+            else:
+                has_span = has_span
         if not has_span:
             return run()
         span = self.begin(f"{route.method} {route.path}", context)

@@ -134,11 +134,10 @@ def _identifiers(account: Account) -> list[tuple[Identifier, str]]:
 
 def _require_none(errors: list[str]) -> None:
     if errors:
-        more = (
-            [f"and {len(errors) - MOST_ERRORS} more"]
-            if len(errors) > MOST_ERRORS
-            else []
-        )
+        if len(errors) > MOST_ERRORS:
+            more = [f"and {len(errors) - MOST_ERRORS} more"]
+        else:
+            more = []
         raise BadImport(
             "\n".join(["nothing was imported:", *errors[:MOST_ERRORS], *more])
         )

@@ -147,12 +147,14 @@ class AccountLocked(
 
     def __init__(self, account: Account) -> None:
         until = account.locked_until
-        end = (
-            ""
-            if until == FOR_GOOD
-            else f" until {strftime('%Y-%m-%d %H:%M', gmtime(until))} UTC"
-        )
-        reason = f": {account.lock_reason}" if account.lock_reason else ""
+        if until == FOR_GOOD:
+            end = ""
+        else:
+            end = f" until {strftime('%Y-%m-%d %H:%M', gmtime(until))} UTC"
+        if account.lock_reason:
+            reason = f": {account.lock_reason}"
+        else:
+            reason = ""
         super().__init__(f"The account is locked{end}{reason}")
         self.until = 0 if until == FOR_GOOD else until
         self.user = account.user
@@ -236,7 +238,9 @@ class Accounts(Service, dict=True):
     @property
     def registration_is_open(self) -> bool:
         """Whether anybody may register, in apps with accounts."""
-        return self.is_demo() if self._registration is None else self._registration
+        if self._registration is None:
+            return self.is_demo()
+        return self._registration
 
     def report_to(self, logged_out: Callable[[str, str, int | None], object]) -> None:
         """From now on call this with app, user and the login that has ended
@@ -372,9 +376,10 @@ class Accounts(Service, dict=True):
             attempt.account = "" if row is None else row[0].user
             account = self._verified(app, row, names[0][1], password, address, device)
             self._require_welcome(account)
-            known = (
-                device if device is not None and device.account == account.id else None
-            )
+            if device is not None and device.account == account.id:
+                known = device
+            else:
+                known = None
             self.factors.require(account, code, known)
             return account
 
@@ -690,9 +695,10 @@ class Accounts(Service, dict=True):
     def named(self, app: str, text: str) -> Account | None:
         """The account with this id or identifier, for operators: no answer to
         others says whether it exists."""
-        row = (
-            self.rows.by_id_or_login(app, text) if self.tokens.wanted_in(app) else None
-        )
+        if self.tokens.wanted_in(app):
+            row = self.rows.by_id_or_login(app, text)
+        else:
+            row = None
         return None if row is None else row[0]
 
     def resets(self, app: str, code: str, address: str) -> Account | None:
@@ -735,7 +741,9 @@ class Accounts(Service, dict=True):
 
     def _found(self, app: str, user: str) -> tuple[Account, str] | None:
         id = id_of(user)
-        return self.rows.by_id(app, id) if id else None
+        if id:
+            return self.rows.by_id(app, id)
+        return None
 
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections.

@@ -408,7 +408,10 @@ def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer
     """
     accounts = api.accounts
     check_device(request.device)
-    text = request.phone if request.login is UNSET else request.login
+    if request.login is UNSET:
+        text = request.phone
+    else:
+        text = request.login
     if text is UNSET or UNSET not in (request.phone, request.login):
         raise ApiProblem.invalid("expected either `login` or `phone`")
     account = accounts.login(
@@ -673,11 +676,10 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
     by GoChat are not listed.
     """
     devices = api.accounts.devices(call.app, call.user)
-    sessions = (
-        api.people.presence.sessions(call.app, [call.user]).sessions[0]
-        if devices
-        else []
-    )
+    if devices:
+        sessions = api.people.presence.sessions(call.app, [call.user]).sessions[0]
+    else:
+        sessions = []
     rows = [
         view(
             DeviceShown,

@@ -76,7 +76,9 @@ class Card(Struct, frozen=True):
     @property
     def last_seen(self) -> int:
         """Unix seconds; 0: hidden, unknown, or online."""
-        return self.account.last_seen if self.online is False else 0
+        if self.online is False:
+            return self.account.last_seen
+        return 0
 
 
 class Cards(Service, dict=True):
@@ -115,11 +117,10 @@ class Cards(Service, dict=True):
                 raise NoFinding(app)
             self.addresses.require(by_address(app, address))
             self._by_account.require((app, viewer))
-        row = (
-            self.rows.by_login(app, *candidates(text))
-            if fits(text, 1, LOGIN_CHARACTERS)
-            else None
-        )
+        if fits(text, 1, LOGIN_CHARACTERS):
+            row = self.rows.by_login(app, *candidates(text))
+        else:
+            row = None
         account = None if row is None else row[0]
         if account is None or (
             viewer not in ("", account.user) and not account.findable
@@ -147,9 +148,10 @@ class Cards(Service, dict=True):
         if not (words := Statements.words(text)):
             return [], ""
         part, upto = map(int, after.split(".")) if after else (0, self.rows.last_id())
-        accounts = (
-            self._bot_named(app, viewer, text) if rules.find and not after else []
-        )
+        if rules.find and not after:
+            accounts = self._bot_named(app, viewer, text)
+        else:
+            accounts = []
         began = monotonic()
         while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
             named, upto = self._named(
@@ -232,11 +234,9 @@ class Cards(Service, dict=True):
             and row[0].findable
             and not row[0].is_locked(time())
         )
-        return (
-            [row[0]]
-            if row and is_found and self.relations.may_reach(app, viewer, row[0].user)
-            else []
-        )
+        if row and is_found and self.relations.may_reach(app, viewer, row[0].user):
+            return [row[0]]
+        return []
 
     def _named(
         self,

@@ -99,22 +99,29 @@ def _existing(tenants: Tenants, app: str) -> str:
 
 
 def _time(seconds: int) -> str:
-    return strftime("%Y-%m-%d %H:%M UTC", gmtime(seconds)) if seconds else "-"
+    if seconds:
+        return strftime("%Y-%m-%d %H:%M UTC", gmtime(seconds))
+    return "-"
 
 
 def _lock_of(one: Account, now: float) -> str:
     if not one.is_locked(now):
         return "no"
-    until = (
-        "for good"
-        if one.locked_until == FOR_GOOD
-        else f"until {_time(one.locked_until)}"
-    )
-    return f"{until}: {one.lock_reason}" if one.lock_reason else until
+    if one.locked_until == FOR_GOOD:
+        until = "for good"
+    else:
+        until = f"until {_time(one.locked_until)}"
+    if one.lock_reason:
+        return f"{until}: {one.lock_reason}"
+    return until
 
 
 def _kind_of(one: Account) -> str:
-    return "bot" if one.bot else "guest" if one.guest else "person"
+    if one.bot:
+        return "bot"
+    if one.guest:
+        return "guest"
+    return "person"
 
 
 class _Row(Struct):
@@ -177,7 +184,10 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
     with _named(path, data_dir, target) as named:
         one = named.account
         now = time()
-        confirmed = "confirmed" if one.email_confirmed else "not confirmed"
+        if one.email_confirmed:
+            confirmed = "confirmed"
+        else:
+            confirmed = "not confirmed"
         devices = AccountStore(named.store).devices(one.id, int(now))
         fields = (
             ("id", one.user),

@@ -87,11 +87,9 @@ class Account(Holder, frozen=True):
     def status_at(self, now: float) -> tuple[str, bool, int]:
         """``status``, ``away`` and ``status_until``, as they are at this Unix
         second."""
-        return (
-            ("", False, 0)
-            if 0 < self.status_until <= now
-            else (self.status, self.away, self.status_until)
-        )
+        if 0 < self.status_until <= now:
+            return ("", False, 0)
+        return (self.status, self.away, self.status_until)
 
 
 class FullSession(AccountSession, frozen=True):

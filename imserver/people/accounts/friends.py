@@ -115,7 +115,9 @@ class Friends(Struct, frozen=True):
         """The length of a list of an account, and a page of it after the user
         ``after``."""
         id = id_of(user)
-        return self.accounts.contacts(name, id, id_of(after), limit) if id else (0, [])
+        if id:
+            return self.accounts.contacts(name, id, id_of(after), limit)
+        return (0, [])
 
 
 def relation_of(states: States) -> Relation:
@@ -126,9 +128,11 @@ def relation_of(states: States) -> Relation:
         return "friend"
     if mine == BLOCKED:
         return "blocked"
-    return (
-        "outgoing" if mine == REQUESTED else "incoming" if theirs == REQUESTED else ""
-    )
+    if mine == REQUESTED:
+        return "outgoing"
+    if theirs == REQUESTED:
+        return "incoming"
+    return ""
 
 
 # Changes: a function from (relation of the user to the other, relation of the
@@ -139,11 +143,9 @@ def add(before: States) -> tuple[States, str]:
     """Make two accounts friends without a request, as GoChat does."""
     if FRIEND in before:
         return before, FriendResult.ALREADY
-    return (
-        (before, FriendResult.AWAY)
-        if BLOCKED in before
-        else ((FRIEND, FRIEND), FriendResult.FRIENDS)
-    )
+    if BLOCKED in before:
+        return (before, FriendResult.AWAY)
+    return ((FRIEND, FRIEND), FriendResult.FRIENDS)
 
 
 def ask(before: States) -> tuple[States, str]:
@@ -155,11 +157,9 @@ def ask(before: States) -> tuple[States, str]:
         return before, FriendResult.ALREADY
     if mine == BLOCKED:
         return before, FriendResult.AWAY
-    return (
-        ((FRIEND, FRIEND), FriendResult.FRIENDS)
-        if theirs == REQUESTED
-        else ((REQUESTED, theirs), FriendResult.REQUESTED)
-    )
+    if theirs == REQUESTED:
+        return ((FRIEND, FRIEND), FriendResult.FRIENDS)
+    return ((REQUESTED, theirs), FriendResult.REQUESTED)
 
 
 def accept(before: States) -> tuple[States, str]:
@@ -175,11 +175,9 @@ def accept(before: States) -> tuple[States, str]:
 def decline(before: States) -> tuple[States, str]:
     """Decline a request."""
     mine, theirs = before
-    return (
-        ((mine, ""), FriendResult.DONE)
-        if theirs == REQUESTED
-        else (before, FriendResult.ABSENT)
-    )
+    if theirs == REQUESTED:
+        return ((mine, ""), FriendResult.DONE)
+    return (before, FriendResult.ABSENT)
 
 
 def remove(before: States) -> tuple[States, str]:
@@ -187,11 +185,9 @@ def remove(before: States) -> tuple[States, str]:
     mine, theirs = before
     if FRIEND in before:
         return ("", ""), FriendResult.DONE
-    return (
-        (("", theirs), FriendResult.DONE)
-        if mine == REQUESTED
-        else (before, FriendResult.ABSENT)
-    )
+    if mine == REQUESTED:
+        return (("", theirs), FriendResult.DONE)
+    return (before, FriendResult.ABSENT)
 
 
 def block(before: States) -> tuple[States, str]:
@@ -205,8 +201,6 @@ def block(before: States) -> tuple[States, str]:
 def unblock(before: States) -> tuple[States, str]:
     """Unblock a user."""
     mine, theirs = before
-    return (
-        (("", theirs), FriendResult.DONE)
-        if mine == BLOCKED
-        else (before, FriendResult.ABSENT)
-    )
+    if mine == BLOCKED:
+        return (("", theirs), FriendResult.DONE)
+    return (before, FriendResult.ABSENT)

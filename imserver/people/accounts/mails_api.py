@@ -222,7 +222,9 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
         return _page(call, "gone", 404)
     call.app = account.app
     call.user = account.user
-    return _page(call, "done") if wants_page else call.reply(EmailConfirmed(True))
+    if wants_page:
+        return _page(call, "done")
+    return call.reply(EmailConfirmed(True))
 
 
 def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
@@ -232,7 +234,10 @@ def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
 
     words = all_words[language]
     text = words[f"confirm_{content}"]
-    button = words["confirm_button"] if content == "question" else ""
+    if content == "question":
+        button = words["confirm_button"]
+    else:
+        button = ""
     page = button_page(language, words["confirm_title"], text, button)
     return page_reply(call, page, status)
 

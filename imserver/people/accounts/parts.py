@@ -65,7 +65,9 @@ def accounts_of(core: Core) -> AccountParts:
 def chat_page_of(core: Core) -> str:
     """The address of this server's own page for chats; ``""``: the node has
     none."""
-    return f"{core.config.address}/home/messages" if "pages" in core.features else ""
+    if "pages" in core.features:
+        return f"{core.config.address}/home/messages"
+    return ""
 
 
 def answers(base: Core) -> tuple[object, ...]:

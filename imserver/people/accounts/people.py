@@ -96,7 +96,9 @@ class LockChange(Struct, frozen=True):
 def end_of(account: Account) -> int:
     """When the lock of an account ends or has ended, in Unix seconds; 0: not by
     itself, or it has none."""
-    return 0 if account.locked_until == FOR_GOOD else account.locked_until
+    if account.locked_until == FOR_GOOD:
+        return 0
+    return account.locked_until
 
 
 class PeopleStore(Store.Rows):

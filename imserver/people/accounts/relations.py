@@ -45,7 +45,9 @@ class AccountRelations(Struct, Relations, frozen=True):
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
         """Also those who have blocked its owner, in the order of their ids."""
-        return self._blocked_by(app, by, users, True) if self.limits(app, by) else []
+        if self.limits(app, by):
+            return self._blocked_by(app, by, users, True)
+        return []
 
     def _blocked_by(
         self, app: str, by: str, users: Iterable[str], with_owner: bool
@@ -120,7 +122,9 @@ class AccountRelations(Struct, Relations, frozen=True):
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Also of the owner of ``by``."""
         id = id_of(by) if self.limits(app, by) else 0
-        return tuple(map(str, self.rows.blockers(app, id, limit))) if id else ()
+        if id:
+            return tuple(map(str, self.rows.blockers(app, id, limit)))
+        return ()
 
     # --- presence -------------------------------------------------------------
 
@@ -146,11 +150,9 @@ class AccountRelations(Struct, Relations, frozen=True):
         """Account id → how ``by`` and the account relate to each other. Empty
         for a back end."""
         id = id_of(by)
-        return (
-            self.rows.relations(id, [each.id for each in accounts])
-            if id and accounts
-            else {}
-        )
+        if id and accounts:
+            return self.rows.relations(id, [each.id for each in accounts])
+        return {}
 
     def known(
         self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]
@@ -170,8 +172,8 @@ class AccountRelations(Struct, Relations, frozen=True):
                 friends.add(account.user)
             else:
                 rest.append(account.user)
-        return (
-            friends | self.store.part(MessageLog).conversations.sharing(app, by, rest)
-            if rest
-            else friends
-        )
+        if rest:
+            return friends | self.store.part(MessageLog).conversations.sharing(
+                app, by, rest
+            )
+        return friends

@@ -171,11 +171,12 @@ class AccountStore(Store.Rows):
     ) -> list[Account]:
         """The accounts of these apps with this id (0: none), or with one of
         these identifiers."""
-        rows = (
-            sql.query_in(f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps)
-            if id
-            else []
-        )
+        if id:
+            rows = sql.query_in(
+                f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps
+            )
+        else:
+            rows = []
         for kind, text in logins:
             rows += sql.query_in(
                 f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}", (text,), apps
@@ -188,11 +189,9 @@ class AccountStore(Store.Rows):
 
     def by_ids(self, app: str, ids: Sequence[int]) -> list[Account]:
         """The existing accounts with these ids, ordered by id."""
-        return (
-            self._store.read_or([], lambda sql: accounts_in(sql, app, ids))
-            if ids
-            else []
-        )
+        if ids:
+            return self._store.read_or([], lambda sql: accounts_in(sql, app, ids))
+        return []
 
     def by_ids_named(
         self, app: str, ids: Sequence[int], words: Sequence[str]
@@ -285,7 +284,10 @@ class AccountStore(Store.Rows):
 
         def work(sql: PooledStatements) -> list[Row]:
             # MySQL would sort all accounts of the app otherwise.
-            index = "FORCE INDEX (account_by_folded)" if sql.engine == "mysql" else ""
+            if sql.engine == "mysql":
+                index = "FORCE INDEX (account_by_folded)"
+            else:
+                index = ""
             statement = (
                 f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s AND (folded > %s OR id > %s) "
                 f"AND locked_until <= %s AND id <> %s {_NO_BLOCK} ORDER BY folded, id LIMIT %s"
@@ -612,7 +614,9 @@ class AccountStore(Store.Rows):
         ended."""
         account_row = _by_id(sql, None, id)
         row = _device(sql, id, device)
-        return None if account_row is None or row is None else (account_row[0], row)
+        if account_row is None or row is None:
+            return None
+        return (account_row[0], row)
 
     @Store.writing
     def add_device(
@@ -838,9 +842,9 @@ def accounts_where(
 
 def _account(row: Row) -> Account:
     account = _ROWS.read(row)
-    return (
-        replace(account, phone="") if account.phone.startswith(_NO_PHONE) else account
-    )
+    if account.phone.startswith(_NO_PHONE):
+        return replace(account, phone="")
+    return account
 
 
 def _identifier(kind: str, text: str) -> str | None:
@@ -850,7 +854,9 @@ def _identifier(kind: str, text: str) -> str | None:
 
 def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
     """The account in the first of these rows, and its password hash."""
-    return (_account(rows[0]), rows[0][-1]) if rows else None
+    if rows:
+        return (_account(rows[0]), rows[0][-1])
+    return None
 
 
 def _by_id(
@@ -929,7 +935,9 @@ def _folded(account: Account) -> str:
         " ".join(Statements.words(text)) for text in (account.nickname, account.name)
     )
     # Few nicknames become longer when they are folded.
-    return f" {nickname[:200]} {name}" if nickname else f" {name}"
+    if nickname:
+        return f" {nickname[:200]} {name}"
+    return f" {name}"
 
 
 def _fold(sql: PooledStatements, accounts: Sequence[Account]) -> None:

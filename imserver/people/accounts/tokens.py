@@ -152,7 +152,9 @@ class AccountTokens(AccountLookup):
     def rules_of(self, app: str) -> AppAccountSettings:
         """The account rules of an app."""
         tenant = self._tenants.get(self._tenants.resolve(app))
-        return AppAccountSettings() if tenant is None else rules_of(tenant)
+        if tenant is None:
+            return AppAccountSettings()
+        return rules_of(tenant)
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
         """Make a token for a login of an account. ``expires_at``: Unix
@@ -180,7 +182,10 @@ class AccountTokens(AccountLookup):
         is valid only there.
         """
         try:
-            text = token if isinstance(token, str) else token.decode("ascii")
+            if isinstance(token, str):
+                text = token
+            else:
+                text = token.decode("ascii")
         except UnicodeDecodeError:
             raise BadToken("this is not a token") from None
         if text.startswith(FullSession.bot_prefix):
@@ -258,11 +263,9 @@ class AccountTokens(AccountLookup):
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
     ) -> list[Account]:
         ids = sorted({id for user in users if (id := id_of(user))})
-        return (
-            self._accounts.by_ids_named(app, ids, words)
-            if words
-            else self._accounts.by_ids(app, ids)
-        )
+        if words:
+            return self._accounts.by_ids_named(app, ids, words)
+        return self._accounts.by_ids(app, ids)
 
     def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
         return self._accounts.programs_of(app, *users)

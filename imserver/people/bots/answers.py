@@ -71,7 +71,10 @@ class StreamedAnswers(Service, dict=True):
         if not owner:
             return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
 
-        refusal = None if is_back_end else self._refuses_sender(app, user)
+        if is_back_end:
+            refusal = None
+        else:
+            refusal = self._refuses_sender(app, user)
         if refusal is not None:
             return refusal
         peer: str | Rejected = to
@@ -135,7 +138,13 @@ class StreamedAnswers(Service, dict=True):
         """Who pays for the streams of a bot (``""``: it is no bot). It never
         changes, and is remembered."""
         rows = self.bots.get(app, [id_of(bot)])
-        owner = (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
+        if rows:
+            if rows[0].owner:
+                owner = str(rows[0].owner)
+            else:
+                owner = bot
+        else:
+            owner = ""
         if len(self._owners) >= 10_000:
             del self._owners[next(iter(self._owners))]
         self._owners[app, bot] = owner
@@ -171,7 +180,10 @@ class StreamedAnswers(Service, dict=True):
         """
         if not is_back_end:
             owner = self._owners.get((app, user))
-            owner = self._owner_of(app, user) if owner is None else owner
+            if owner is None:
+                owner = self._owner_of(app, user)
+            else:
+                owner = owner
             self._pieces.require_one((app, owner or user), len(pieces))
         return self.texts.append(app, pieces, user)
 
@@ -217,7 +229,10 @@ def _refusing(
             return run(connection, command)
         except ChannelRefused as refused:
             is_temporary = refused.reason in ("full", "unavailable")
-            code = ReplyCode.NOT_STORED if is_temporary else ReplyCode.BAD_PARAMETER
+            if is_temporary:
+                code = ReplyCode.NOT_STORED
+            else:
+                code = ReplyCode.BAD_PARAMETER
             return Reply(code, RefusedView(refused.reason))
 
     return answer

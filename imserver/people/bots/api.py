@@ -352,11 +352,10 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):
         raise ApiProblem.invalid("Give one of `conversation` and `bot`")
-    found = (
-        bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
-        if conversation is UNSET
-        else bots.in_conversation(call.app, call.user, conversation)
-    )
+    if conversation is UNSET:
+        found = bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
+    else:
+        found = bots.in_conversation(call.app, call.user, conversation)
     return CommandsAnswer(commands_in(found))
 
 

@@ -107,7 +107,10 @@ class Bots(Struct, frozen=True):
         self.accounts.rules_of(app)  # says so if the app has no accounts
         name = checked("name", name) if name else ""
         check_shown(nickname, avatar)
-        owner = self.accounts.known(app, acting_user) if acting_user else None
+        if acting_user:
+            owner = self.accounts.known(app, acting_user)
+        else:
+            owner = None
         if owner is not None and owner.bot:
             raise UnknownAccount(acting_user)
         if name:
@@ -213,7 +216,10 @@ class Bots(Struct, frozen=True):
         """Set the webhook of a bot. Returns the new secret that signs its
         requests. Raises BadField and UnknownBot."""
         self.check_hook(url)
-        secret = token_urlsafe(_HOOK_SECRET_BYTES) if url else ""
+        if url:
+            secret = token_urlsafe(_HOOK_SECRET_BYTES)
+        else:
+            secret = ""
         if not self.hooks.set_url(
             app, self.get(app, acting_user, bot).account.id, url, secret
         ):

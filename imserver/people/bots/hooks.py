@@ -185,4 +185,6 @@ def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
         answer = msgspec.json.decode(content, type=_Answer)
     except (ValueError, RecursionError):
         return []
-    return [{"text": answer.text}] if answer.text else answer.messages[:MAX_ANSWERS]
+    if answer.text:
+        return [{"text": answer.text}]
+    return answer.messages[:MAX_ANSWERS]

@@ -95,18 +95,16 @@ def _of_tag(tag: re.Match[str]) -> str:
         if label in ("", url):
             return url
         # A label with brackets would end the link of Markdown.
-        return (
-            f"{label} {url}"
-            if re.search(r"[][()]", label + url)
-            else f"[{label}]({url})"
-        )
+        if re.search(r"[][()]", label + url):
+            return f"{label} {url}"
+        return f"[{label}]({url})"
     if kind == "!":
-        return "@all" if name in _EVERYBODY else label or f"@{name.partition('^')[0]}"
-    return (
-        (label or name)
-        if kind.endswith(":")
-        else kind + (label or name).removeprefix(kind)
-    )
+        if name in _EVERYBODY:
+            return "@all"
+        return label or f"@{name.partition('^')[0]}"
+    if kind.endswith(":"):
+        return label or name
+    return kind + (label or name).removeprefix(kind)
 
 
 def _string(value: Any) -> str:
@@ -115,22 +113,19 @@ def _string(value: Any) -> str:
 
 def _link(url: Any, label: str) -> str:
     label = label.replace("|", " ").replace("\n", " ")
-    return (
-        f"<{url}|{label}>"
-        if label and isinstance(url, str) and url.startswith("http")
-        else label
-    )
+    if label and isinstance(url, str) and url.startswith("http"):
+        return f"<{url}|{label}>"
+    return label
 
 
 def _of_attachment(given: Any) -> str:
     if not isinstance(given, dict):
         return ""
     fields = given.get("fields")
-    rows = (
-        [each for each in fields if isinstance(each, dict)]
-        if isinstance(fields, list)
-        else []
-    )
+    if isinstance(fields, list):
+        rows = [each for each in fields if isinstance(each, dict)]
+    else:
+        rows = []
     parts = [
         _string(given.get("pretext")),
         _link(given.get("title_link"), _string(given.get("title"))),

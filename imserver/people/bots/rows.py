@@ -120,7 +120,10 @@ class BotStore(Store.Rows):
         rows = sql.query(
             "SELECT app FROM bot WHERE id = %s AND token_hash = %s", (id, token_hash)
         )
-        found = accounts_in(sql, text_of(rows[0][0]), [id]) if rows else []
+        if rows:
+            found = accounts_in(sql, text_of(rows[0][0]), [id])
+        else:
+            found = []
         return found[0] if found else None
 
     @Store.reading_or([])
@@ -246,5 +249,8 @@ class HookStore(Store.Rows):
 def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
     """Bots from rows of :data:`_BOTS`, ordered by id."""
     of_id = {row[-1]: row for row in rows}
-    accounts = accounts_in(sql, app, list(of_id)) if rows else []
+    if rows:
+        accounts = accounts_in(sql, app, list(of_id))
+    else:
+        accounts = []
     return [_ROWS.read(of_id[each.id], account=each) for each in accounts]

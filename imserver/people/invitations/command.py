@@ -75,11 +75,10 @@ def chat(
     """
     with opened(path, data_dir) as (config, store, tenants):
         takes_guests = _take_guests(tenants, {"previews": True} if previews else {})
-        url = (
-            config.address
-            if HTTP_URL.match(config.address)
-            else f"http://127.0.0.1:{config.app.http_port}"
-        )
+        if HTTP_URL.match(config.address):
+            url = config.address
+        else:
+            url = f"http://127.0.0.1:{config.app.http_port}"
         now = int(time())
         page = f"{url}/home/messages"
         account, password = _owner(store)
@@ -103,7 +102,10 @@ def chat(
             group=group_id,
             owner=owner or not password,
         )
-        how = "gives a name and is in" if takes_guests else "logs in and is in"
+        if takes_guests:
+            how = "gives a name and is in"
+        else:
+            how = "logs in and is in"
         link = f"{page}#invite={invitation.code}"
         click.echo(
             _FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how)

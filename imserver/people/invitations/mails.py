@@ -102,11 +102,9 @@ class InvitationMails:
         they may."""
         if not (self._smtp.host and self._page()):
             return "no_mail"
-        return (
-            "role"
-            if inviter and not self._people.accounts.known(app, inviter).role
-            else ""
-        )
+        if inviter and not self._people.accounts.known(app, inviter).role:
+            return "role"
+        return ""
 
     def create(
         self,
@@ -207,7 +205,10 @@ class InvitationMails:
         except (UnknownGroup, NotAllowed):
             self.runner.end(app, code)
             return
-        maker = self._people.accounts.get(app, mail.user) if mail.user else None
+        if mail.user:
+            maker = self._people.accounts.get(app, mail.user)
+        else:
+            maker = None
         # the right to invite by e-mail has ended meanwhile
         if mail.user and not (maker and maker.role):
             self._rows.remove(app, code)
@@ -244,7 +245,10 @@ def _reason(error: NotSent) -> str:
     cause: Any = error.__cause__  # of smtplib, which is loaded when there is a mail
     answer = getattr(cause, "smtp_code", ""), getattr(cause, "smtp_error", str(cause))
     code, words = next(iter(getattr(cause, "recipients", {"": answer}).values()))
-    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
+    if isinstance(words, bytes):
+        text = words.decode("utf-8", "replace")
+    else:
+        text = words
     line = " ".join(f"{code} {text}".split())
     return "".join(filter(str.isprintable, line))[:200]
 
@@ -262,11 +266,9 @@ def _chat_name(core: Core) -> str:
 @cache
 def _words(language: str) -> dict[str, str]:
     file = asset_path("templates/people") / f"mail.{language}.json"
-    return (
-        msgspec.json.decode(file.read_bytes(), type=dict[str, str])
-        if file.exists()
-        else _words("en")
-    )
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    return _words("en")
 
 
 def _content(

@@ -258,7 +258,9 @@ class OAuth:
         """The providers of an app by name. Raises NoAccounts."""
         self._accounts.rules_of(app)
         tenant = self._tenants.get(app)
-        return {} if tenant is None else providers_of(tenant)
+        if tenant is None:
+            return {}
+        return providers_of(tenant)
 
     def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
         if (settings := self.settings_of(app).get(name)) is None:
@@ -371,7 +373,9 @@ class OAuth:
 
     def _row(self, key: str) -> _Running | None:
         value = self._values.value(_LOGIN + key)
-        return None if value is None else msgspec.json.decode(value, type=_Running)
+        if value is None:
+            return None
+        return msgspec.json.decode(value, type=_Running)
 
     def _claimed(self, name: str) -> tuple[str, _Running]:
         """The login to which a key leads, for the first caller. Raises
@@ -420,7 +424,10 @@ class OAuth:
         self._values.put_value(
             _QUESTION + secret_hash(secret), key.encode(), LOGIN_SECONDS
         )
-        linked = self._accounts.get(app, str(row.account)) if row.account else None
+        if row.account:
+            linked = self._accounts.get(app, str(row.account))
+        else:
+            linked = None
         return Question(
             title=title,
             shown=row.shown,

@@ -110,11 +110,10 @@ def identity(
         len(name.encode()) > 255 or not name.isprintable() for name in names
     ):
         raise ProviderRefused("it sent no id of the user")
-    shown = (
-        clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS])
-        if isinstance(nickname, str)
-        else ""
-    )
+    if isinstance(nickname, str):
+        shown = clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS])
+    else:
+        shown = ""
     is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
     return Identity(
         names,
@@ -137,7 +136,10 @@ class _Http:
     def get(self, url: str, token: str = "") -> dict[str, Any]:
         """Read a JSON object. Raises ProviderUnavailable, and ProviderRefused
         for a status below 500."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if token:
+            headers = {"Authorization": f"Bearer {token}"}
+        else:
+            headers = {}
         try:
             status, body = self._outgoing.get(url, self._left(), headers)
         except Unreachable as error:
@@ -306,7 +308,10 @@ class Oidc(Service):
             basic = (
                 "client_secret_basic" in endpoints.token_endpoint_auth_methods_supported
             )
-            method = "client_secret_basic" if basic else "client_secret_post"
+            if basic:
+                method = "client_secret_basic"
+            else:
+                method = "client_secret_post"
         scopes = settings.scopes or ("openid", "profile")
         return _Code(
             msgspec.structs.replace(settings, scopes=scopes), http, request, method
@@ -383,7 +388,10 @@ class Oidc(Service):
         try:
             header, payload = self._keys.read(token)
             # There is no rule for the hash of EdDSA.
-            hashed = {} if header.get("alg") == "EdDSA" else {"access_token": access}
+            if header.get("alg") == "EdDSA":
+                hashed = {}
+            else:
+                hashed = {"access_token": access}
             claims = CodeIDToken(
                 payload,
                 header,
@@ -411,7 +419,10 @@ class GitHub:
         self._outgoing = outgoing
         base = settings.issuer.rstrip("/")
         self._web = base or "https://github.com"
-        self._api = f"{base}/api/v3" if base else "https://api.github.com"
+        if base:
+            self._api = f"{base}/api/v3"
+        else:
+            self._api = "https://api.github.com"
 
     def address(self, request: AuthorizationRequest) -> str:
         code = _Code(self._settings, _Http(self._outgoing), request)

@@ -143,9 +143,10 @@ class AiChat:
         try:
             open(stream, head)
         except (ApiProblem, Unavailable) as error:
-            problem = (
-                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
-            )
+            if isinstance(error, ApiProblem):
+                problem = error
+            else:
+                problem = ApiProblem(error.problem)
             log, host = self._core.node.request_log, host_of(stream.peer)
             stream.refuse(
                 stream_refused(log, head, host, problem, PROBLEM), CloseCode.POLICY
@@ -227,7 +228,10 @@ class AiChat:
         close = partial(stream.close, CloseCode.NORMAL)
         answer = self._answer(stream, principal, chat, self._ui.line, close)
         answer.stream = message or next(reversed(streams), "")
-        stored = self._find(principal, answer, streams) if message else None
+        if message:
+            stored = self._find(principal, answer, streams)
+        else:
+            stored = None
         if not (streams or waits):
             log = self._core.node.request_log
             host = host_of(stream.peer)
@@ -247,9 +251,10 @@ class AiChat:
         entries = self._log.entries
         name = answer.stream
         sent = entries.sent(principal.app, answer.bot, name)
-        number = (
-            int(name) if name.isascii() and name.isdecimal() and len(name) <= 15 else 0
-        )
+        if name.isascii() and name.isdecimal() and len(name) <= 15:
+            number = int(name)
+        else:
+            number = 0
         readable = entries.readable(
             principal.app, principal.user, [sent.id if sent else number]
         )
@@ -312,7 +317,10 @@ class AiChat:
         behind ``cursor``."""
         app = principal.app
         user = principal.user
-        start = None if stored is not None else self._starts.start(app, user, cursor)
+        if stored is not None:
+            start = None
+        else:
+            start = self._starts.start(app, user, cursor)
         if not self._begin_session(
             stream, principal, head.headers.get("authorization", "")
         ):
@@ -373,9 +381,10 @@ class AiChat:
                 raise ApiProblem.invalid("`requestId`: a request has it, which ends")
             self._answer_on(connection, socket, asking)
         except (ApiProblem, Unavailable) as error:
-            problem = (
-                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
-            )
+            if isinstance(error, ApiProblem):
+                problem = error
+            else:
+                problem = ApiProblem(error.problem)
             connection.send(asking.refusal(str(problem)))
             if asking.offset is not None:
                 connection.close(CloseCode.POLICY)
@@ -399,9 +408,10 @@ class AiChat:
             raise ApiProblem(Problems.FORBIDDEN, "The WebSocket is of another user")
         if len(socket.answers) >= MOST_ANSWERS:
             raise ApiProblem(Problems.TOO_MANY_REQUESTS)
-        asked = (
-            read_message(asking.body, asking.is_run) if asking.kind == "send" else None
-        )
+        if asking.kind == "send":
+            asked = read_message(asking.body, asking.is_run)
+        else:
+            asked = None
         chat = Chat.of(asking.chat) if asked is None else asked.chat
         if asked is None and asking.is_run:
             asked = Asked(chat, "", request, asking.chat, request)
@@ -430,11 +440,10 @@ class AiChat:
                 send(socket_frame("no-active", request))
                 return
             answer.stream = next(reversed(streams))
-        start = (
-            None
-            if stored is not None
-            else self._starts.start(principal.app, principal.user, cursor)
-        )
+        if stored is not None:
+            start = None
+        else:
+            start = self._starts.start(principal.app, principal.user, cursor)
         socket.answers[request] = answer
         if not asking.is_run:
             send(socket_frame("start", request))
@@ -610,7 +619,9 @@ def _message_of(entry: Message, bot: str) -> dict[str, Any]:
         "metadata": metadata_of(entry),
         "parts": [*([{"type": "text", "text": text}] if text else ()), *data],
     }
-    return {**message, "chunks": chunks} if entry.type == NAME else message
+    if entry.type == NAME:
+        return {**message, "chunks": chunks}
+    return message
 
 
 UI: Final = AnswerDialect(b"data: [DONE]\n\n")
@@ -621,7 +632,10 @@ SOCKET: Final = SocketDialect()
 def _route(
     method: str, path: str, function: Callable[[AiChat, Call], HttpResponse]
 ) -> Route:
-    need = Needs.ANYONE if method == "OPTIONS" else Needs.ADMIN_OR_USER
+    if method == "OPTIONS":
+        need = Needs.ANYONE
+    else:
+        need = Needs.ADMIN_OR_USER
     more: dict[str, Any] = {
         "style": PROBLEM,
         "service": lambda core, _: core.service(AiChat),

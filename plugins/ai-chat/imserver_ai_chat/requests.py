@@ -35,7 +35,9 @@ class Chat(NamedTuple):
 
     def place(self, user: str) -> str:
         """Where it is for a user, as streams of texts name it."""
-        return f"group:{self.conversation}" if self.conversation else f"user:{user}"
+        if self.conversation:
+            return f"group:{self.conversation}"
+        return f"user:{user}"
 
 
 class _Said(Struct):

@@ -124,9 +124,10 @@ class Answer(DialectState, kw_only=True, gc=True):
 
     def is_of(self, message: Message) -> bool:
         """Whether a stored message is one of the bot in this conversation."""
-        here = (
-            not message.members if self.conversation else self.user in message.members
-        )
+        if self.conversation:
+            here = not message.members
+        else:
+            here = self.user in message.members
         return (
             here
             and message.kind == "message"
@@ -184,7 +185,9 @@ class Answer(DialectState, kw_only=True, gc=True):
     def _begin(self) -> Iterable[Chunk]:
         if self.begun:
             return ()
-        return self._start() if self.type == NAME else (*self._start(), _text("start"))
+        if self.type == NAME:
+            return self._start()
+        return (*self._start(), _text("start"))
 
     def _start(self) -> Iterable[Chunk]:
         self.begun = True
@@ -194,7 +197,9 @@ class Answer(DialectState, kw_only=True, gc=True):
         """The chunks of the next text. Of lines, the whole ones."""
         self.length += len(text)
         if self.type != NAME:
-            return ({**_text("delta"), "delta": text},) if text else ()
+            if text:
+                return ({**_text("delta"), "delta": text},)
+            return ()
         *lines, self.rest = (self.rest + text).split("\n")
         return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
 
@@ -207,7 +212,10 @@ class Answer(DialectState, kw_only=True, gc=True):
     def _finish(self, metadata: dict[str, Any]) -> Iterable[Chunk]:
         self.over = True
         gevent.spawn(self.close)
-        reason = "interrupted" if "incomplete" in metadata else "stop"
+        if "incomplete" in metadata:
+            reason = "interrupted"
+        else:
+            reason = "stop"
         return (
             {"type": "finish", "finishReason": reason, "messageMetadata": metadata},
         )
@@ -269,7 +277,9 @@ class AnswerDialect(Dialect):
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The end. After any other one than that of the answer the client comes
         back."""
-        return self._done if code == CloseCode.NORMAL else None
+        if code == CloseCode.NORMAL:
+            return self._done
+        return None
 
 
 class Asking(Command, frozen=True):
@@ -350,9 +360,9 @@ class SocketDialect(AnswerDialect):
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The refusal of a request."""
         assert isinstance(request.command, Asking)
-        return (
-            None if reply.code == ReplyCode.OK else request.command.refusal("refused")
-        )
+        if reply.code == ReplyCode.OK:
+            return None
+        return request.command.refusal("refused")
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """Nothing: the close frame says it."""
@@ -391,14 +401,18 @@ class ChunkedEncoding(StreamEncoding):
 
     def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
         """The payload as a chunk."""
-        return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+        if payload:
+            return b"%x\r\n%b\r\n" % (len(payload), payload)
+        return b""
 
     def close_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
         """The last payload, and the end of the body."""
         last = super().close_frames(code, reason, as_given)
-        return last + b"0\r\n\r\n" if code == CloseCode.NORMAL else last
+        if code == CloseCode.NORMAL:
+            return last + b"0\r\n\r\n"
+        return last
 
 
 def ui_line(_answer: Answer, chunk: Chunk) -> bytes:
@@ -412,7 +426,9 @@ def _as_is(*names: tuple[str, str], **more: str) -> Callable[[Answer, Chunk], Ch
 
 def _content(chunk: Chunk) -> str:
     output = chunk.get("output", chunk.get("errorText", ""))
-    return output if isinstance(output, str) else _encode(output).decode()
+    if isinstance(output, str):
+        return output
+    return _encode(output).decode()
 
 
 _ID: Final = ("id", "messageId")
@@ -467,7 +483,9 @@ def _ag_ui_event(answer: Answer, chunk: Chunk) -> dict[str, Any] | None:
 def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
     """A chunk for clients of AG-UI; ``b""``: AG-UI has no event for it."""
     event = _ag_ui_event(answer, chunk)
-    return b"" if event is None else b"data: %b\n\n" % _encode(event)
+    if event is None:
+        return b""
+    return b"data: %b\n\n" % _encode(event)
 
 
 def run_line(answer: Answer, chunk: Chunk) -> bytes:
@@ -481,7 +499,10 @@ def run_line(answer: Answer, chunk: Chunk) -> bytes:
     if chunk["type"] == "error":
         answer.connection.send(_encode(_ag_ui_event(answer, chunk)))
         return b""
-    delta = chunk.get("delta") if chunk["type"] == "text-delta" else None
+    if chunk["type"] == "text-delta":
+        delta = chunk.get("delta")
+    else:
+        delta = None
     first = answer.sequence
     answer.sequence += max(1, len(delta)) if isinstance(delta, str) else 1
     if answer.sequence <= answer.passed:

@@ -121,7 +121,10 @@ def arrive(
     wish = Wish(**options)
     _check_usage(archive, name, follow, token, back, wish)
     try:
-        source = archive_of(archive, name) if archive is not None else None
+        if archive is not None:
+            source = archive_of(archive, name)
+        else:
+            source = None
         if source is not None and follow is None:
             bring(source, wish)
         if follow is None or token is None:
@@ -172,11 +175,10 @@ def bring(archive: Archive, wish: Wish) -> None:
     problems = archive.problems
     with closing(Spool()) as spool:
         is_dry = wish.dry_run
-        contents = (
-            _read(archive, spool, index)
-            if is_dry
-            else _import(archive, spool, index, wish)
-        )
+        if is_dry:
+            contents = _read(archive, spool, index)
+        else:
+            contents = _import(archive, spool, index, wish)
     if wish.report is not None:
         write_csv(wish.report, report_rows(contents, problems))
     print_problems(problems, "what does not come, or differs:")
@@ -205,11 +207,10 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
             ) as target,
             file.held() as position,
         ):
-            page = (
-                _links_page(tenant, target.page)
-                if wish.links is not None or wish.mail
-                else ""
-            )
+            if wish.links is not None or wish.mail:
+                page = _links_page(tenant, target.page)
+            else:
+                page = ""
             for warning in _warnings(config.server.data_dir, target.page):
                 click.echo(f"imserver: {warning}", err=True)
             contents = _read(archive, spool, index)
@@ -227,11 +228,10 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
                     say("marking as read")
                     importer.mark_read()
                 seconds = perf_counter() - began
-                rows = (
-                    list(target.people.links(contents.people, page, wish.days))
-                    if page
-                    else []
-                )
+                if page:
+                    rows = list(target.people.links(contents.people, page, wish.days))
+                else:
+                    rows = []
                 if wish.links is not None:
                     write_csv(wish.links, [("login", "email", "link"), *rows])
                 if wish.mail:

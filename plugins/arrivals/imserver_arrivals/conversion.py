@@ -125,7 +125,9 @@ class Conversion:
 
     def _named(self, person: str) -> tuple[str, str] | None:
         account = self._accounts.get(person)
-        return None if account is None else (account.user, account.nickname)
+        if account is None:
+            return None
+        return (account.user, account.nickname)
 
     # --- groups ---------------------------------------------------------------
 
@@ -205,7 +207,10 @@ class Conversion:
 def time_of(record: Happening) -> int:
     """When a record has happened: a time that can be shown, and that is not 0,
     which would be now."""
-    time_ms = record.created_ms if isinstance(record, Group) else record.time_ms
+    if isinstance(record, Group):
+        time_ms = record.created_ms
+    else:
+        time_ms = record.time_ms
     return shown_ms(time_ms)
 
 

@@ -318,7 +318,10 @@ def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
 def content_of(entry: Entry) -> tuple[str, list[File], str]:
     """The text and the files of a message, and what of it other servers do not
     have, for the report."""
-    lost = "question or poll (its text leaves)" if entry.ask is not None else ""
+    if entry.ask is not None:
+        lost = "question or poll (its text leaves)"
+    else:
+        lost = ""
     if entry.type == "text":
         return entry.body.decode(errors="replace"), [], lost
     content = _read(Content, entry.body)
@@ -335,12 +338,16 @@ def content_of(entry: Entry) -> tuple[str, list[File], str]:
 def _person(user: str, account: Account | None) -> Person:
     if account is None:
         return Person(user, user, why="no account")
-    avatar = (
-        account.avatar.removeprefix(_UPLOAD)
-        if account.avatar.startswith(_UPLOAD)
-        else ""
-    )
-    why = "bot" if account.bot else "" if account.name or account.email else "no login"
+    if account.avatar.startswith(_UPLOAD):
+        avatar = account.avatar.removeprefix(_UPLOAD)
+    else:
+        avatar = ""
+    if account.bot:
+        why = "bot"
+    elif account.name or account.email:
+        why = ""
+    else:
+        why = "no login"
     login, email = ("", "") if why else (account.name, account.email)
     return Person(user, account.nickname or user, login, email, avatar, why)
 

@@ -49,7 +49,9 @@ def number_at(value: object, *keys: str) -> int | None:
     found = at(value, *keys)
     if isinstance(found, str) and re.fullmatch(r"-?\d{1,9}", found, re.ASCII):
         return int(found)
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+    if isinstance(found, int) and not isinstance(found, bool):
+        return found
+    return None
 
 
 # --- records whose fields may have wrong types --------------------------------

@@ -191,7 +191,10 @@ class Follower:
         with TemporaryDirectory(prefix="imserver-") as name:
             folder = Path(name)
             cursor = self._live.write(folder, position.cursor, SECONDS)
-            groups = self._bring(folder) if any(folder.iterdir()) else {}
+            if any(folder.iterdir()):
+                groups = self._bring(folder)
+            else:
+                groups = {}
         position = replace(position, cursor=cursor, groups=position.groups | groups)
         try:
             for ours in self._post(position):
@@ -260,7 +263,10 @@ class Follower:
         are."""
         text, files, _ = content_of(entry)
         page = self._target.page
-        place = f" {page}#c/{entry.conversation}/{entry.id}" if page else ""
+        if page:
+            place = f" {page}#c/{entry.conversation}/{entry.id}"
+        else:
+            place = ""
         return "\n".join(
             filter(None, (text, *(f"{file.name}{place}" for file in files)))
         )

@@ -156,7 +156,10 @@ class Server:
         headers = self._headers | (
             {"Content-Type": "application/json"} if body is not None else {}
         )
-        content = msgspec.json.encode(body) if body is not None else None
+        if body is not None:
+            content = msgspec.json.encode(body)
+        else:
+            content = None
         for tries in range(1, _MOST_WAITS + 1):
             try:
                 answer = self._pool.request(
@@ -183,11 +186,10 @@ class Server:
                 else retry_pause(tries, 1, 30)
             )
         is_token = answer.status == 401
-        why = (
-            "the token does not count"
-            if is_token
-            else f"HTTP {answer.status} for {path.partition('?')[0]}"
-        )
+        if is_token:
+            why = "the token does not count"
+        else:
+            why = f"HTTP {answer.status} for {path.partition('?')[0]}"
         raise LiveError(f"{self._host}: {why}", is_token, answer.status)
 
     def _pieces(

@@ -109,7 +109,10 @@ class LiveMatrix:
         if cursor[:1] in ("", "@"):
             now = Cursor("", int(cursor[1:] or time() * 1000))
             answer = self._begin
-            ids = list_at(self._get("joined_rooms"), "joined_rooms") if cursor else []
+            if cursor:
+                ids = list_at(self._get("joined_rooms"), "joined_rooms")
+            else:
+                ids = []
             rooms: Json = {
                 id: {"timeline": {"limited": True}} for id in ids if isinstance(id, str)
             }
@@ -343,4 +346,6 @@ def _html(text: str) -> str:
 
 def _code(text: str) -> str:
     code = f"<code>{text.strip('`').removeprefix(chr(10))}</code>"
-    return f"<pre>{code}</pre>" if "\n" in text else code
+    if "\n" in text:
+        return f"<pre>{code}</pre>"
+    return code

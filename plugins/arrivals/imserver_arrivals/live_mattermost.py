@@ -145,9 +145,10 @@ class LiveMattermost:
         )
         self._is_all_due = False
         self._left = news.left
-        since = (
-            state.since if self._left else max(state.since, self._until - _OVERLAP_MS)
-        )
+        if self._left:
+            since = state.since
+        else:
+            since = max(state.since, self._until - _OVERLAP_MS)
         for id in list(self._done)[:-_MOST_DONE]:
             del self._done[id]
         for mark in list(self._marks)[:-_MOST_MARKS]:

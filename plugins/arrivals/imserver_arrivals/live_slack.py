@@ -95,7 +95,10 @@ class LiveSlack:
                 self._begin(cursor, news)
             behind = dict(self._place.behind)
             # histories are waiting, too
-            patience = min(seconds, _SHORT_SECONDS) if behind else seconds
+            if behind:
+                patience = min(seconds, _SHORT_SECONDS)
+            else:
+                patience = seconds
             self._server.receive(patience)
             since = self._take(news)
             self._catch_up(news, behind, end)
@@ -221,13 +224,19 @@ class LiveSlack:
     def _watch_channel(self, id: str, event: dict[str, Any]) -> None:
         """Follow who is in a channel, and forget one that has changed."""
         kind = text_at(event, "type")
-        change = text_at(event, "subtype") if kind == "message" else kind
+        if kind == "message":
+            change = text_at(event, "subtype")
+        else:
+            change = kind
         if change in JOINED or change in LEFT:
             user = text_at(event, "user")
             channel = self._server.channels.get(id)
             if channel is not None and channel.members is not None:
                 others = [each for each in channel.members if each != user]
-                channel.members = [*others, user] if change in JOINED else others
+                if change in JOINED:
+                    channel.members = [*others, user]
+                else:
+                    channel.members = others
         elif change.startswith(("channel_", "group_")):
             self._server.channels.pop(id, None)
             if change == "channel_created":

@@ -65,7 +65,9 @@ def to_markdown(text: str) -> str:
 def _as_markdown(match: re.Match[str]) -> str:
     if match["place"]:
         return match["place"]
-    return f"**{match['bold']}**" if match["bold"] else "\\" + match["sign"].lstrip(" ")
+    if match["bold"]:
+        return f"**{match['bold']}**"
+    return "\\" + match["sign"].lstrip(" ")
 
 
 def _without_code(text: str, words: Callable[[str], str]) -> str:

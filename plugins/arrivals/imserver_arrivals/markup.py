@@ -222,7 +222,9 @@ def _first_number(tag: str, attributes: dict[str, str]) -> int:
     if tag == "ul":
         return 0
     first = attributes.get("start", "1")
-    return int(first) if re.fullmatch(r"[1-9]\d{0,2}", first) else 1
+    if re.fullmatch(r"[1-9]\d{0,2}", first):
+        return int(first)
+    return 1
 
 
 def marked(text: str, mark: str) -> str:

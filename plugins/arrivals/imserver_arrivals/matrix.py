@@ -211,7 +211,10 @@ class Matrix:
                     continue
                 event.raw = raw
                 event.version = room.version
-                event.top = name.rpartition("/")[0] if is_room else None
+                if is_room:
+                    event.top = name.rpartition("/")[0]
+                else:
+                    event.top = None
                 yield event
 
     def _survey(self) -> None:
@@ -223,9 +226,10 @@ class Matrix:
                 if event.type == "m.room.create"
             )
             version = str(next(first, {"room_version": "10"}).get("room_version", "1"))
-            room.version = (
-                int(version) if re.fullmatch(r"[1-9]\d?", version, re.ASCII) else 99
-            )
+            if re.fullmatch(r"[1-9]\d?", version, re.ASCII):
+                room.version = int(version)
+            else:
+                room.version = 99
             self._broken = self.problems
             for event in self._events(room):
                 self._note(room, event)
@@ -397,7 +401,10 @@ class Matrix:
         if relation == "m.replace" or event.type in _ABOUT_OTHERS:
             return
         if event.state_key is not None:
-            change = self._change(room, event) if room.kind != "direct" else None
+            if room.kind != "direct":
+                change = self._change(room, event)
+            else:
+                change = None
             if change is not None:
                 yield change
             return
@@ -547,7 +554,10 @@ class Matrix:
         self, event: MatrixEvent, content: Json, is_reply: bool
     ) -> tuple[str, list[records.File]]:
         """The text and the files of a message."""
-        kind = "m.sticker" if event.type == "m.sticker" else text_at(content, "msgtype")
+        if event.type == "m.sticker":
+            kind = "m.sticker"
+        else:
+            kind = text_at(content, "msgtype")
         if event.type in _POLLS:
             poll = next(
                 filter(None, (at(content, each) for each in ("m.poll", _POLLS[1]))),
@@ -649,11 +659,15 @@ class Matrix:
         first, _, event = (unquote(each) for each in way.partition("/"))
         if first.startswith("@"):
             is_known = first in self._known or first in self._profiles
-            return records.mention(first) if is_known else label or first
+            if is_known:
+                return records.mention(first)
+            return label or first
         is_event = event.startswith("$") and len(event) < 256
         if is_event and clean(event) == event and "|" not in event:
             mark = records.link(event, address)
-            return f"{label} ({mark})" if label and "://" not in label else mark
+            if label and "://" not in label:
+                return f"{label} ({mark})"
+            return mark
         return label or None
 
     def records(self) -> Iterator[records.Record]:

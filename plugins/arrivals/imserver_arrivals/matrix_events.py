@@ -102,11 +102,9 @@ class MatrixEvent(
         # a colon: before version 3
         has_id = self.top is not None or ":" in self.given_id
         id = self.given_id if has_id else ""
-        return (
-            id
-            if 0 < len(id) < 256 and id.isprintable()
-            else event_id(self.raw, self.version)
-        )
+        if 0 < len(id) < 256 and id.isprintable():
+            return id
+        return event_id(self.raw, self.version)
 
     @property
     def relation(self) -> tuple[str, str]:
@@ -175,14 +173,15 @@ class Room(Struct):
                 if self.version >= 12
                 else ()
             )
-            power = OWNER_POWER if user == create.sender or user in more else power
-        return (
-            "owner"
-            if power >= OWNER_POWER
-            else "admin"
-            if power >= ADMIN_POWER
-            else "member"
-        )
+            if user == create.sender or user in more:
+                power = OWNER_POWER
+            else:
+                power = power
+        if power >= OWNER_POWER:
+            return "owner"
+        if power >= ADMIN_POWER:
+            return "admin"
+        return "member"
 
 
 class Relations(Struct):

@@ -341,9 +341,14 @@ class Mattermost:
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file: its path below ``data/``, or of an emoji (by the
         old command) beside it."""
-        folder = "" if file.startswith("exported_emoji/") else "data/"
+        if file.startswith("exported_emoji/"):
+            folder = ""
+        else:
+            folder = "data/"
         name = f"{self._top}{folder}{file}"
-        return self._source.open(name) if name in self._names else None
+        if name in self._names:
+            return self._source.open(name)
+        return None
 
     # --- lines ----------------------------------------------------------------
 
@@ -507,7 +512,10 @@ class Mattermost:
     def _add_member(self, group: str, person: str, row: ChannelMember) -> None:
         is_admin = "channel_admin" in (row.roles or "").split()
         role: Role = "admin" if is_admin else "member"
-        read_ms = -1 if row.last_viewed_at is None else max(row.last_viewed_at, 0)
+        if row.last_viewed_at is None:
+            read_ms = -1
+        else:
+            read_ms = max(row.last_viewed_at, 0)
         self._members.setdefault(group, []).append(Member(person, role, read_ms))
 
     def _add_channel(self, channel: Channel, number: int) -> None:

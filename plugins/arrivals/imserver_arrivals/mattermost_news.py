@@ -209,7 +209,9 @@ class MattermostNews:
         ]
 
     def _user(self, id: str) -> str:
-        return self._server.users[id].username if id in self._server.users else id
+        if id in self._server.users:
+            return self._server.users[id].username
+        return id
 
     def _files(self, post: ServerPost) -> Iterator[str]:
         """The paths of files, as an export has them, in which the server's

@@ -165,7 +165,10 @@ class PastWriter:
     def _with_place(self, message: Message, draft: Draft) -> Draft:
         """A draft with its conversation and the message to which it replies."""
         target = message.thread or message.reply
-        about = self._past.find(self._conversion.key(target)) if target else 0
+        if target:
+            about = self._past.find(self._conversion.key(target))
+        else:
+            about = 0
         if target and not about:
             why = "reply to a message that is not there (comes as a message)"
             self.changed[why, message.group] += 1

@@ -47,7 +47,10 @@ class PositionFile:
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                content = self.path.read_bytes() if self.path.exists() else b"{}"
+                if self.path.exists():
+                    content = self.path.read_bytes()
+                else:
+                    content = b"{}"
                 position = msgspec.json.decode(content, type=Position)
             except BlockingIOError:
                 raise BadArchive(

@@ -104,11 +104,10 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
     counted = ("message", "reply", "reaction", "file", "bytes")
     yield ("kind", "id", "name", "becomes", *counted, "what does not come, or differs")
     for person in contents.people.values():
-        becomes = (
-            "account"
-            if person.is_member
-            else f"account that nobody claims: {person.why or 'no login'}"
-        )
+        if person.is_member:
+            becomes = "account"
+        else:
+            becomes = f"account that nobody claims: {person.why or 'no login'}"
         counts = contents.of_people.get(person.id, Counter())
         lost = problems.of_people.get(person.id)
         yield _row(

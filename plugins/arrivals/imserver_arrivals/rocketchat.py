@@ -219,7 +219,9 @@ class RocketChat:
             chunks = self._chunks_of_emoji(id)
         else:
             chunks = self._chunks_of(f"rocketchat_{folder or 'uploads'}").get(id)
-        return io.BufferedReader(GridFile(self._dump, chunks)) if chunks else None
+        if chunks:
+            return io.BufferedReader(GridFile(self._dump, chunks))
+        return None
 
     def _chunks_of_emoji(self, name: str) -> list[tuple[int, Place]] | None:
         for bucket in ("custom_emoji", "rocketchat_custom_emoji"):
@@ -233,7 +235,7 @@ class RocketChat:
     def _chunks_of(self, bucket: str) -> Mapping[str, list[tuple[int, Place]]]:
         """Id of a file → its chunks: (number, place)."""
         if bucket not in self._chunks:
-            chunks = {}
+            chunks: dict[str, list[tuple[int, Place]]] = {}
             self._chunks[bucket] = chunks
             for place, row in self._dump.places(f"{bucket}.chunks", self.problems):
                 if isinstance(row.get("n"), int) and isinstance(row.get("data"), bytes):
@@ -369,7 +371,10 @@ class RocketChat:
         if room is None:
             return ""
         parent = self._rooms.get(room.prid or "")
-        of_parent = (parent.fname or parent.name) if parent is not None else ""
+        if parent is not None:
+            of_parent = parent.fname or parent.name
+        else:
+            of_parent = ""
         return clean(room.fname or of_parent or room.name or "")
 
     # --- messages -------------------------------------------------------------
@@ -502,7 +507,10 @@ class RocketChat:
         for name, given in (message.reactions or {}).items():
             emoji = _emoji(name.strip(":")) or clean(name)
             for user in list_at(given, "usernames"):
-                id = self._names.get(user) if isinstance(user, str) else None
+                if isinstance(user, str):
+                    id = self._names.get(user)
+                else:
+                    id = None
                 if id:
                     yield Reaction(id, emoji)
                 else:
@@ -636,7 +644,9 @@ def _converted_text(
             return _titled(match["channel"], rooms) or match[0]
         if match["emoji"]:
             return _emoji(match["emoji"]) or match[0]
-        return f"~~{match['struck']}~~" if match["struck"] else match[0]
+        if match["struck"]:
+            return f"~~{match['struck']}~~"
+        return match[0]
 
     return around_code(clean(text), lambda outside: _INLINE.sub(part, outside))
 

@@ -319,8 +319,14 @@ class SlackMessage(Struct):
     def sender(self) -> str:
         """The id of who has sent it; of an app without a user, that of the bot
         or its name. ``""``: none."""
-        commenter = self.comment.user if self.comment is not None else None
-        bot = self.bot_profile.bot_id if self.bot_profile is not None else None
+        if self.comment is not None:
+            commenter = self.comment.user
+        else:
+            commenter = None
+        if self.bot_profile is not None:
+            bot = self.bot_profile.bot_id
+        else:
+            bot = None
         id = self.user or commenter or self.bot_id or bot or self.app_id
         if not id:
             return self._name_as_id
@@ -331,7 +337,9 @@ class SlackMessage(Struct):
     @property
     def _name_as_id(self) -> str:
         name = "".join(filter(str.isprintable, self.username or ""))
-        return f"name:{name}"[:MOST_ID_CHARACTERS] if name else ""
+        if name:
+            return f"name:{name}"[:MOST_ID_CHARACTERS]
+        return ""
 
 
 _MESSAGES: Final = RecordReader(SlackMessage)
@@ -500,7 +508,10 @@ class SlackExport:
         """Note a file that is of no conversation, and count the messages in
         it."""
         short = name.removeprefix(self._top)[:60]
-        rows = self._read(name, name, Problems()) if name.endswith(".json") else []
+        if name.endswith(".json"):
+            rows = self._read(name, name, Problems())
+        else:
+            rows = []
         times = [microseconds_of(text_at(_value_of(row), "ts")) for row in rows]
         messages = sum(map(bool, times))
         if messages:
@@ -512,7 +523,9 @@ class SlackExport:
 
     def open(self, file: str) -> IO[bytes] | None:
         name = self._uploads.get(file)
-        return None if name is None else self._source.open(name)
+        if name is None:
+            return None
+        return self._source.open(name)
 
     def records(self) -> Iterator[Record]:
         if not self._has_surveyed:
@@ -577,7 +590,10 @@ class SlackExport:
         sender = _sender_of(message)
         if not sender:
             is_message = kind not in _OF_OTHERS
-            note = self.problems.note_lost if is_message else self.problems.note
+            if is_message:
+                note = self.problems.note_lost
+            else:
+                note = self.problems.note
             note("message without a sender", group=group)
             return
 
@@ -636,7 +652,10 @@ class SlackExport:
         if kind == "me_message":
             text = f"_{text}_"
 
-        thread = message.thread_ts if message.thread_ts != message.ts else ""
+        if message.thread_ts != message.ts:
+            thread = message.thread_ts
+        else:
+            thread = ""
         time_ms = message.time_ms
         root_ms = microseconds_of(thread) // 1000
         if root_ms > time_ms:
@@ -847,7 +866,10 @@ def _reaction(person: str, name: str) -> records.Reaction:
 
 
 def _file(file: SlackFile) -> records.File:
-    address = (file.url_private or "") if file.is_external else ""
+    if file.is_external:
+        address = file.url_private or ""
+    else:
+        address = ""
     if address.startswith(("http://", "https://")):
         return records.File(file.id, file.title or file.name or "", address)
     if file.is_canvas:
@@ -855,7 +877,10 @@ def _file(file: SlackFile) -> records.File:
     else:
         name = file.name or file.title or "file"
     is_gone = file.mode in ("tombstone", "hidden_by_limit")
-    why = "file that Slack had deleted" if is_gone else ""
+    if is_gone:
+        why = "file that Slack had deleted"
+    else:
+        why = ""
     return records.File(file.id, name, why=why)
 
 
@@ -941,7 +966,10 @@ def _of_table(block: Any, depth: int) -> str:
     """A table as lines, with a bar between two cells."""
     lines = []
     for row in list_at(block, "rows"):
-        cells = row if isinstance(row, list) else list_at(row, "cells")
+        if isinstance(row, list):
+            cells = row
+        else:
+            cells = list_at(row, "cells")
         texts = ("".join(_of_blocks(cell, depth + 1)) for cell in cells)
         lines.append(" | ".join(" ".join(text.split()) for text in texts))
     return "\n".join(lines)

@@ -72,15 +72,13 @@ class SlackChannel(Conversation):
     @property
     def file(self) -> str:
         """The list of an export that has it."""
-        return (
-            "dms"
-            if self.is_im
-            else "mpims"
-            if self.is_mpim
-            else "groups"
-            if self.is_private
-            else "channels"
-        )
+        if self.is_im:
+            return "dms"
+        if self.is_mpim:
+            return "mpims"
+        if self.is_private:
+            return "groups"
+        return "channels"
 
 
 class Payload(Struct):
@@ -175,9 +173,10 @@ class SlackServer:
             rows = answer.get(field)
             more = answer.get("response_metadata")
             yield rows if isinstance(rows, list) else []
-            cursor = (
-                str(more.get("next_cursor") or "") if isinstance(more, dict) else ""
-            )
+            if isinstance(more, dict):
+                cursor = str(more.get("next_cursor") or "")
+            else:
+                cursor = ""
             if not cursor:
                 return
 

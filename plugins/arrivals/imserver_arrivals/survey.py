@@ -89,7 +89,10 @@ def survey(
             _meet(result, record.person)
             spool.add(record)
         elif why := _refusal(result, record):
-            note = problems.note_lost if isinstance(record, Message) else problems.note
+            if isinstance(record, Message):
+                note = problems.note_lost
+            else:
+                note = problems.note
             note(why, group=record.group, person=record.person)
         else:
             _look(result, record, has_bytes, problems.note)
@@ -149,7 +152,10 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     others = {**activity.joined, **activity.seen}
     members = list(dict.fromkeys((*activity.members, *(writers or others))))
     if len(members) > len(activity.members):
-        kind = "direct conversation" if group.kind == "direct" else "group"
+        if group.kind == "direct":
+            kind = "direct conversation"
+        else:
+            kind = "group"
         note(f"{kind} without members (whoever wrote there is in it)", group=id)
     elif not (members or activity.owner):
         note("conversation of nobody", group=id)
@@ -180,11 +186,9 @@ def _refusal(result: Survey, record: Message | Change) -> str:
     what = record.__class__.__name__.lower()
     group = result.groups.get(record.group)
     if group is None or not _is_id(record.person):
-        return (
-            f"{what} in an unknown group"
-            if group is None
-            else f"{what} without a sender"
-        )
+        if group is None:
+            return f"{what} in an unknown group"
+        return f"{what} without a sender"
     if group.kind != "direct":
         return ""
     activity = result.of_groups[record.group]
@@ -215,7 +219,10 @@ def _look(
 
 def _look_at_change(result: Survey, activity: Activity, change: Change) -> None:
     result.counts["change"] += 1
-    moments = activity.joined if change.kind == "join" else activity.seen
+    if change.kind == "join":
+        moments = activity.joined
+    else:
+        moments = activity.seen
     for id in change.people or (change.person,):
         _meet(result, id)
         _note_first(moments, id, change.time_ms)

@@ -103,7 +103,9 @@ class Tables:
                 isinstance(value, dict) and self._text.find("\\ud", self._at, end) >= 0
             )
             self._at = end
-            return _well_formed(value) if has_surrogates else value
+            if has_surrogates:
+                return _well_formed(value)
+            return value
 
     def _fill(self) -> bool:
         left = self._text[self._at :]

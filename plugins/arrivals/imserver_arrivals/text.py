@@ -76,11 +76,9 @@ def clean(text: str) -> str:
     :data:`MOST_TEXT_BYTES`."""
     text = well_formed(text).translate(_CONTROLS)
     raw = text.encode()
-    return (
-        text
-        if len(raw) <= MOST_TEXT_BYTES
-        else raw[:MOST_TEXT_BYTES].decode(errors="ignore") + "…"
-    )
+    if len(raw) <= MOST_TEXT_BYTES:
+        return text
+    return raw[:MOST_TEXT_BYTES].decode(errors="ignore") + "…"
 
 
 def around_code(
@@ -138,7 +136,9 @@ def with_links(text: str, address_of: Callable[[str], str]) -> str:
 
     def replace(match: re.Match[str]) -> str:
         id, _, address = match[2].partition("|")
-        return (address_of(id) or address) if match[1] == "#" else match[0]
+        if match[1] == "#":
+            return address_of(id) or address
+        return match[0]
 
     return MARK.sub(replace, text)
 
@@ -157,11 +157,9 @@ def spoilers_file(texts: Sequence[str]) -> File:
 
 def spoilers_in(file: str) -> IO[bytes] | None:
     """The bytes of such a file by its id; None: it is another one."""
-    return (
-        BytesIO(file.removeprefix(_SPOILERS).encode())
-        if file.startswith(_SPOILERS)
-        else None
-    )
+    if file.startswith(_SPOILERS):
+        return BytesIO(file.removeprefix(_SPOILERS).encode())
+    return None
 
 
 def attachments_in(value: object) -> Iterator[str]:

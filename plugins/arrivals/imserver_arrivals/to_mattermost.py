@@ -272,10 +272,16 @@ class MattermostWriter:
             name = self._names[person]
             own = person == change.person
             if change.kind == "join":
-                kind = "system_join_channel" if own else "system_add_to_channel"
+                if own:
+                    kind = "system_join_channel"
+                else:
+                    kind = "system_add_to_channel"
                 yield kind, {} if own else {"addedUsername": name}, f"{name} joined"
             else:
-                kind = "system_leave_channel" if own else "system_remove_from_channel"
+                if own:
+                    kind = "system_leave_channel"
+                else:
+                    kind = "system_remove_from_channel"
                 yield kind, {} if own else {"removedUsername": name}, f"{name} left"
 
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
@@ -309,4 +315,6 @@ class MattermostWriter:
 
 
 def _read(read_ms: int) -> dict[str, int]:
-    return {"last_viewed_at": read_ms} if read_ms >= 0 else {}
+    if read_ms >= 0:
+        return {"last_viewed_at": read_ms}
+    return {}

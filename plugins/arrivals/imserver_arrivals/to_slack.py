@@ -256,19 +256,15 @@ def to_mrkdwn(text: str) -> str:
 
 
 def _link(match: re.Match[str]) -> str:
-    return (
-        f"<{match['bare']}>"
-        if match["bare"]
-        else f"<{match['target']}|{match['label']}>"
-    )
+    if match["bare"]:
+        return f"<{match['bare']}>"
+    return f"<{match['target']}|{match['label']}>"
 
 
 def _user(id: str) -> str:
-    return (
-        f"U{int(id):08}"
-        if id.isdecimal()
-        else "U" + re.sub("[^A-Z0-9]", "", id.upper())[:31]
-    )
+    if id.isdecimal():
+        return f"U{int(id):08}"
+    return "U" + re.sub("[^A-Z0-9]", "", id.upper())[:31]
 
 
 def _microseconds(record: Message | Change) -> int:

@@ -138,11 +138,10 @@ class ZulipWriter:
             self._emoji[record.name] = id
             self._files[f"emoji/{_REALM}/emoji/images/{id}.png"] = record.file
         else:
-            id = (
-                int(record.id)
-                if record.id.isdecimal()
-                else len(self._people) + (1 << 40)
-            )
+            if record.id.isdecimal():
+                id = int(record.id)
+            else:
+                id = len(self._people) + (1 << 40)
             email = record.email or f"user{id}@example.invalid"
             row = {
                 "id": id,
@@ -296,7 +295,9 @@ class ZulipWriter:
         if id == EVERYBODY:
             return "@**all**"
         row = self._people.get(id)
-        return f"@**{row['full_name']}|{row['id']}**" if row else f"@{id}"
+        if row:
+            return f"@**{row['full_name']}|{row['id']}**"
+        return f"@{id}"
 
 
 def _is_channel(group: Group) -> bool:

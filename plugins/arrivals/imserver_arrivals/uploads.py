@@ -64,7 +64,9 @@ class FileIndex:
         """The bytes of a file; None: there are none. Raises OSError, and what a
         broken zip file raises."""
         path = self._paths.get(id)
-        return self._archive.open(id) if path is None else path.open("rb")
+        if path is None:
+            return self._archive.open(id)
+        return path.open("rb")
 
 
 class FileUploads:
@@ -121,7 +123,10 @@ class FileUploads:
         """What a message of a user says of a file. Without its bytes it has its
         name only."""
         name = clean(file.name or "file").replace("\n", " ")[:_NAME_CHARACTERS]
-        upload = self.upload(file.id, user, name) if not file.why else None
+        if not file.why:
+            upload = self.upload(file.id, user, name)
+        else:
+            upload = None
         if upload is None:
             return {"type": "file", "name": name}
 

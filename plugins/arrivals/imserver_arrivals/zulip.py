@@ -254,7 +254,9 @@ class Zulip:
         spoilers = spoilers_in(file)
         if spoilers is not None:
             return spoilers
-        return self._source.open(self._top + file) if self.has(file) else None
+        if self.has(file):
+            return self._source.open(self._top + file)
+        return None
 
     # --- for _Realm -----------------------------------------------------------
 
@@ -296,7 +298,9 @@ class Zulip:
 
 def _ms(seconds: float | None) -> int:
     """Milliseconds of a time that can be one; 0: there is none."""
-    return int(seconds * 1000) if seconds and 0 < seconds < LATEST_MS / 1000 else 0
+    if seconds and 0 < seconds < LATEST_MS / 1000:
+        return int(seconds * 1000)
+    return 0
 
 
 class _Talk(Struct):
@@ -738,7 +742,10 @@ class _Texts:
 
     def _name_of(self, id: str) -> str:
         """How a text names somebody whom it cannot mention."""
-        person = self._realm.people.get(int(id)) if id.isdecimal() else None
+        if id.isdecimal():
+            person = self._realm.people.get(int(id))
+        else:
+            person = None
         return f"@{person.nickname}" if person else "@all"
 
     def _lines(self, lines: list[str]) -> Iterator[str]:
@@ -793,7 +800,9 @@ class _Texts:
         """The line with which a block begins; ``""``: none."""
         if block.kind == "code":
             is_language = _LANGUAGE.fullmatch(block.language)
-            return f"```{block.language}" if is_language else "```"
+            if is_language:
+                return f"```{block.language}"
+            return "```"
         if not block.title:
             return ""
         return f"*{self._inline(block.title).replace('*', '')}*"
@@ -803,7 +812,9 @@ class _Texts:
         before = len(self._files)
         text = self._inline(line)
         names_files = len(self._files) > before
-        return None if names_files and not text.strip() else text
+        if names_files and not text.strip():
+            return None
+        return text
 
     def _inline(self, text: str, depth: int = 0) -> str:
         if depth >= _MOST_DEPTH:
@@ -842,13 +853,17 @@ class _Texts:
         if match["stars"] == "*" or name == "topic":
             return f"@{match['name']}"
         if name in ("all", "everyone", "channel", "stream") and not id:
-            return "@all" if match["silent"] else mention(EVERYBODY)
+            if match["silent"]:
+                return "@all"
+            return mention(EVERYBODY)
         person = self._people.get(name)
         if id.isdecimal() and len(id) <= _MOST_ID_DIGITS:
             person = self._realm.people.get(int(id), person)
         if person is None:
             return f"@{name}"
-        return f"@{person.nickname}" if match["silent"] else mention(person.id)
+        if match["silent"]:
+            return f"@{person.nickname}"
+        return mention(person.id)
 
     def _channel(self, text: str) -> str:
         name, arrow, topic = text.partition(">")
@@ -867,7 +882,9 @@ class _Texts:
         narrow = _NARROW.search(target)
         if narrow is not None and self._has(narrow[1], int(narrow[2])):
             mark = link(narrow[3], target)
-            return f"{label} ({mark})" if label and label != target else mark
+            if label and label != target:
+                return f"{label} ({mark})"
+            return mark
         return labelled(label, target)
 
     def _has(self, kind: str, id: int) -> bool:

@@ -78,7 +78,9 @@ def _refuse(
     problem: HttpProblem, request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
     answer = PROBLEM.refuse(problem, request, detail).with_headers(_EXPOSED)
-    return replace(answer, body=b"") if request.method == "HEAD" else answer
+    if request.method == "HEAD":
+        return replace(answer, body=b"")
+    return answer
 
 
 STYLE: Final = replace(
@@ -153,7 +155,9 @@ def read_producer(headers: Mapping[str, str]) -> Producer | None:
 def read_type(headers: Mapping[str, str], default: str) -> str:
     """The content type of a new stream. Raises ApiProblem."""
     text = short(headers, "Content-Type")
-    return text if re.fullmatch(r"[\w-]+/[\w-]+.*", text) else default
+    if re.fullmatch(r"[\w-]+/[\w-]+.*", text):
+        return text
+    return default
 
 
 def closes(headers: Mapping[str, str]) -> bool:
@@ -187,16 +191,22 @@ class Wish(Struct, frozen=True):
         if live and offset is None:
             raise bad(400, f"{live} needs an offset")
         given = "-1" if offset is None else offset
-        place = (
-            None if given == "now" else (-1, 0) if given == "-1" else read_offset(given)
-        )
+        if given == "now":
+            place = None
+        elif given == "-1":
+            place = (-1, 0)
+        else:
+            place = read_offset(given)
         return cls(place, given, live, values.get("cursor", ""))
 
     def next_cursor(self) -> str:
         """The cursor of an answer: it is behind that of the request, so that
         caches do not answer again."""
         now = int(time() - CURSOR_BEGIN) // CURSOR_SECONDS
-        known = int(self.cursor) if _NUMBER.fullmatch(self.cursor) else -1
+        if _NUMBER.fullmatch(self.cursor):
+            known = int(self.cursor)
+        else:
+            known = -1
         return str(
             now if known < now else known + max(1, randint(1, 3600) // CURSOR_SECONDS)
         )
@@ -294,7 +304,9 @@ def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
 
 def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
     """The body of an answer."""
-    return b"[%b]" % b",".join(chunks) if is_json(content_type) else b"".join(chunks)
+    if is_json(content_type):
+        return b"[%b]" % b",".join(chunks)
+    return b"".join(chunks)
 
 
 def event(name: str, data: bytes) -> bytes:

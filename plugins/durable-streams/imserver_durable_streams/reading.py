@@ -34,12 +34,13 @@ class Segment(Struct, frozen=True):
         high = end[0] + 1 if end[1] else end[0]
         if high > self.high:
             return self
-        most = (
-            end[1]
-            if high < self.high or not self.most
-            else min(self.most, end[1] or self.most)
-        )
-        return Segment(self.channel, self.low, high, most) if high > self.low else None
+        if high < self.high or not self.most:
+            most = end[1]
+        else:
+            most = min(self.most, end[1] or self.most)
+        if high > self.low:
+            return Segment(self.channel, self.low, high, most)
+        return None
 
 
 class Chunk(Struct, frozen=True):
@@ -158,11 +159,9 @@ class StreamReader(Service):
                 400,
                 "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset",
             )
-        return (
-            (id, 0)
-            if chunks[0].end == (id, 0) and begin + sub == whole
-            else (id - 1, begin + sub)
-        )
+        if chunks[0].end == (id, 0) and begin + sub == whole:
+            return (id, 0)
+        return (id - 1, begin + sub)
 
 
 def _end_of(row: StreamRow, page: Any) -> Offset:
@@ -176,7 +175,9 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
         last = page.last
         end = page.extent.head
     tail = (last, 0) if last > row.begins else row.empty
-    return tail if tail[0] >= page.extent.floor else max(tail, (end, 0))
+    if tail[0] >= page.extent.floor:
+        return tail
+    return max(tail, (end, 0))
 
 
 def _chunk_of(
@@ -185,15 +186,17 @@ def _chunk_of(
     """What a reader at an offset gets of an entry; None: nothing."""
     parts = protocol.parts_of(entry, as_json)
     first = offset[1] if entry.id == offset[0] + 1 else 0
-    last = (
-        segment.most
-        if entry.id == segment.high and 0 < segment.most < len(parts)
-        else len(parts)
-    )
+    if entry.id == segment.high and 0 < segment.most < len(parts):
+        last = segment.most
+    else:
+        last = len(parts)
     if first >= last:
         return None
     some = parts[first:last]
-    end = (entry.id, 0) if last == len(parts) else (entry.id - 1, last)
+    if last == len(parts):
+        end = (entry.id, 0)
+    else:
+        end = (entry.id - 1, last)
     return Chunk(
         entry, some if isinstance(some, bytes) else b",".join(some), end, len(parts)
     )

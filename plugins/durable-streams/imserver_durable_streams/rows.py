@@ -97,7 +97,9 @@ class StreamRow(Struct, frozen=True, kw_only=True):
             return 0
         tenth = self.ttl * 100
         until = sql.clock_ms() + 11 * tenth
-        return until if until - self.expires_ms >= tenth else 0
+        if until - self.expires_ms >= tenth:
+            return until
+        return 0
 
     def is_same(self, wish: StreamRow) -> bool:
         """Whether a request for a stream, without an offset at which to fork if
@@ -138,7 +140,10 @@ def _remove(sql: Statements, row: StreamRow) -> None:
     """Let a stream be gone, or deleted while forks read it; and so its parent,
     if that only waited for it."""
     while True:
-        state = DELETED if _has_forks(sql, row.app, row.name) else GONE
+        if _has_forks(sql, row.app, row.name):
+            state = DELETED
+        else:
+            state = GONE
         sql.execute(
             f"UPDATE durable_streams_stream SET state = %s WHERE {_KEY}",
             (state, row.app, row.name),
@@ -149,7 +154,10 @@ def _remove(sql: Statements, row: StreamRow) -> None:
         sql.execute(
             f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name)
         )
-        parent = _lock(sql, row.app, row.parent) if row.parent else None
+        if row.parent:
+            parent = _lock(sql, row.app, row.parent)
+        else:
+            parent = None
         if parent is None or not (parent.state == DELETED or parent.is_expired(sql)):
             return
         row = parent
@@ -278,12 +286,13 @@ class Append(Struct):
             return Verdict(409, f"the stream has the content type {row.content_type}")
         # A repeated append is answered as the first one was, although its
         # Stream-Seq is not new.
-        late = (
-            Verdict(409, f"Stream-Seq: the last one was {row.seq}")
-            if "" < self.seq <= row.seq
-            else None
-        )
-        return late if by is None else self._produce(sql, by, late)
+        if "" < self.seq <= row.seq:
+            late = Verdict(409, f"Stream-Seq: the last one was {row.seq}")
+        else:
+            late = None
+        if by is None:
+            return late
+        return self._produce(sql, by, late)
 
     def _produce(
         self, sql: Statements, by: Producer, late: Verdict | None
@@ -361,18 +370,24 @@ class StreamRows(Store.Rows):
     def _rows(
         self, statement: str, values: tuple[object, ...]
     ) -> list[tuple[object, ...]]:
-        return self._store.rows(statement, values) if self._store.has_database else []
+        if self._store.has_database:
+            return self._store.rows(statement, values)
+        return []
 
     def state(self, row: StreamRow) -> int:
         """The state of a stream. An expired one is deleted while forks read it,
         or gone."""
-        return self._state(row) if row.state == LIVE and row.expires_ms else row.state
+        if row.state == LIVE and row.expires_ms:
+            return self._state(row)
+        return row.state
 
     @Store.reading
     def _state(self, sql: PooledStatements, row: StreamRow) -> int:
         if not row.is_expired(sql):
             return row.state
-        return DELETED if _has_forks(sql, row.app, row.name) else GONE
+        if _has_forks(sql, row.app, row.name):
+            return DELETED
+        return GONE
 
     @Store.writing
     def create(

@@ -117,9 +117,9 @@ class DurableDialect(Dialect):
 
     def part(self, content: bytes) -> bytes:
         """Bytes of a body."""
-        return (
-            b"%x\r\n%b\r\n" % (len(content), content) if self._is_chunked else content
-        )
+        if self._is_chunked:
+            return b"%x\r\n%b\r\n" % (len(content), content)
+        return content
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The end of a body. What was sent before is whole."""
@@ -139,9 +139,9 @@ class DurableDialect(Dialect):
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """A comment keeps proxies from closing a stream of events."""
-        return (
-            self.part(b":\n\n") if isinstance(state, Reader) and state.is_begun else b""
-        )
+        if isinstance(state, Reader) and state.is_begun:
+            return self.part(b":\n\n")
+        return b""
 
 
 DIALECT: Final = DurableDialect()
@@ -229,7 +229,10 @@ class DurableStreams:
         wish = Wish.read(head.query)
         self._check(call.principal, target, "subscribe")
         row = self._reader.find(target.app, target.name)
-        offset = self._reader.tail(row) if wish.offset is None else wish.offset
+        if wish.offset is None:
+            offset = self._reader.tail(row)
+        else:
+            offset = wish.offset
         if wish.live == "sse":
             self._send_events(call, stream, head, row, offset, wish)
             return None
@@ -271,11 +274,10 @@ class DurableStreams:
         if request.headers.get("if-none-match") == etag:
             return respond(304, ("ETag", etag))
         # What is before the end never changes.
-        cache = (
-            "private, no-cache"
-            if page.is_last and not is_end
-            else "private, max-age=60"
-        )
+        if page.is_last and not is_end:
+            cache = "private, no-cache"
+        else:
+            cache = "private, max-age=60"
         return self._answer(row, page, wish, cache).with_headers((("ETag", etag),))
 
     def _answer(
@@ -421,7 +423,10 @@ class DurableStreams:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
         head = self._rows.log.extent(target.app).head
         self._require_short(target, body)
-        content = protocol.content_of(body, wish.content_type, True) if body else None
+        if body:
+            content = protocol.content_of(body, wish.content_type, True)
+        else:
+            content = None
         if content is None:
             outcome, row = self._rows.create(wish, head)
             offset = self._reader.tail(row)
@@ -432,7 +437,10 @@ class DurableStreams:
             verdict, entry = self._store(call, append, content)
             outcome = {0: "new", 200: "same"}.get(verdict.status, "other")  # type: ignore[assignment]
             row = verdict.row or wish
-            offset = (entry.id, 0) if entry is not None else self._reader.tail(row)
+            if entry is not None:
+                offset = (entry.id, 0)
+            else:
+                offset = self._reader.tail(row)
         if outcome == "other":
             raise bad(
                 409,
@@ -501,13 +509,12 @@ class DurableStreams:
             raise bad(404, "there is no such source")
         given = headers.get("stream-fork-offset", "")
         sub = protocol.number(headers, "Stream-Fork-Sub-Offset", 0)
-        offset = (
-            None
-            if not given
-            else (0, 0)
-            if given == "-1"
-            else protocol.read_offset(given)
-        )
+        if not given:
+            offset = None
+        elif given == "-1":
+            offset = (0, 0)
+        else:
+            offset = protocol.read_offset(given)
         if sub and offset is None:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
         wish = replace(wish, parent=parts[1], fork_offset=given, fork_sub=sub, start=-1)
@@ -531,7 +538,10 @@ class DurableStreams:
             wish.content_type
         ) != protocol.plain_type(source.content_type):
             raise bad(409, f"the source has the content type {source.content_type}")
-        start = self._reader.inside(source, at, sub) if sub else at
+        if sub:
+            start = self._reader.inside(source, at, sub)
+        else:
+            start = at
         lives = {
             "ttl": source.ttl,
             "expires_at": source.expires_at,
@@ -583,11 +593,10 @@ class DurableStreams:
         if entry is not None and body:
             more.append((NEXT, protocol.text_of_offset((entry.id, 0))))
         elif verdict.row is not None:
-            row = (
-                verdict.row
-                if entry is None
-                else self._rows.get(target.app, target.name) or verdict.row
-            )
+            if entry is None:
+                row = verdict.row
+            else:
+                row = self._rows.get(target.app, target.name) or verdict.row
             more.append((NEXT, protocol.text_of_offset(self._reader.tail(row))))
         if (ends and verdict.status in (0, 204)) or (
             verdict.row is not None and verdict.row.is_closed

@@ -155,11 +155,10 @@ def claim(
     if call.is_back_end:
         api.mailboxes.require_bot(call.app, call.user)
     headers = call.request.headers
-    proof = (
-        api.core.authority.proof(call.principal, headers)
-        if wait > 0 and call.credential != ""
-        else ""
-    )
+    if wait > 0 and call.credential != "":
+        proof = api.core.authority.proof(call.principal, headers)
+    else:
+        proof = ""
     found = api.mailboxes.claim(
         call.app, call.user, seconds, limit, tries, wait, call.principal.label
     )

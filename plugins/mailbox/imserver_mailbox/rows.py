@@ -146,7 +146,10 @@ class MailboxRows(Store.Rows):
         now = sql.clock_ms()
         rows = list(map(_ROWS.read, sql.query(DUE, (app, user, OPEN, NEVER, AT_ONCE))))
         due = [row for row in rows if row.due <= now]
-        following = rows[len(due)].due - now if len(due) < len(rows) else None
+        if len(due) < len(rows):
+            following = rows[len(due)].due - now
+        else:
+            following = None
         seconds = None if following is None else following / 1000
         ((position, begin),) = reader
         return Look(position, begin, due, seconds)
@@ -159,11 +162,9 @@ class MailboxRows(Store.Rows):
         change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
         values = row.claim + 1, until, row.tries + 1, *row.key
         same = "AND state = %s AND claim = %s AND due = %s"
-        return (
-            until
-            if sql.execute(change + same, (*values, OPEN, row.claim, row.due))
-            else None
-        )
+        if sql.execute(change + same, (*values, OPEN, row.claim, row.due)):
+            return until
+        return None
 
     @Store.writing
     def renew(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
@@ -171,7 +172,9 @@ class MailboxRows(Store.Rows):
         now = sql.clock_ms()
         until = now + seconds * 1000
         change = f"UPDATE mailbox_queue SET due = %s WHERE {_LEASED}"
-        return until if sql.execute(change, (until, *_claim_of(row, now))) else None
+        if sql.execute(change, (until, *_claim_of(row, now))):
+            return until
+        return None
 
     @Store.writing
     def settle(self, sql: PooledStatements, row: Queue, upto: int) -> bool | None:
@@ -179,13 +182,15 @@ class MailboxRows(Store.Rows):
         before, by this claim; None: the claim has ended."""
         if row.message:
             delete = f"DELETE FROM mailbox_queue WHERE {_LEASED}"
-            return True if sql.execute(delete, _claim_of(row, sql.clock_ms())) else None
+            if sql.execute(delete, _claim_of(row, sql.clock_ms())):
+                return True
+            return None
         if _move(sql, row, upto):
             return True
         same = f"SELECT 1 FROM mailbox_queue WHERE {_KEY} AND claim = %s AND settled = %s AND handled >= %s"
-        return (
-            False if sql.query(same, (*row.key, row.claim, row.claim, upto)) else None
-        )
+        if sql.query(same, (*row.key, row.claim, row.claim, upto)):
+            return False
+        return None
 
     @Store.writing
     def give_back(

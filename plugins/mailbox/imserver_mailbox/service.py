@@ -156,11 +156,9 @@ class Mailboxes:
         for _ in range(LOOKS):
             look = look or self.rows.look(app, user)
             if not look.due:
-                return (
-                    LOOK_SECONDS
-                    if look.seconds is None
-                    else min(look.seconds, LOOK_SECONDS)
-                )
+                if look.seconds is None:
+                    return LOOK_SECONDS
+                return min(look.seconds, LOOK_SECONDS)
             for row in look.due:
                 if (until := self.rows.claim(row, seconds)) is not None:
                     taken = replace(row, claim=row.claim + 1)
@@ -287,9 +285,10 @@ class Mailboxes:
             else:
                 entries = self._log.entries.read(app, position, PAGE)
                 more = len(entries) == PAGE
-            position = (
-                entries[-1].id if more else max(end, entries[-1].id if entries else 0)
-            )
+            if more:
+                position = entries[-1].id
+            else:
+                position = max(end, entries[-1].id if entries else 0)
             for each in entries:
                 if _waits_for(each, user) and each.id > reads.get(each.conversation, 0):
                     first, _ = found.get(each.conversation, (each.id, 0))

@@ -122,7 +122,9 @@ class Subscription(Struct, frozen=True):
             "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "data": entry.view(),
         }
-        return event if cursor is None else {**event, "cursor": str(cursor)}
+        if cursor is None:
+            return event
+        return {**event, "cursor": str(cursor)}
 
 
 def listed() -> list[dict[str, Any]]:
@@ -259,11 +261,10 @@ class Followers:
                 turn.stream.close(CloseCode.TOKEN_INVALID)
             while more and turn.stream.is_open and head > follower.position:
                 entries, more = log.sync(app, user, follower.position, PAGE)
-                follower.position = (
-                    entries[-1].id
-                    if more
-                    else max(head, entries[-1].id if entries else 0)
-                )
+                if more:
+                    follower.position = entries[-1].id
+                else:
+                    follower.position = max(head, entries[-1].id if entries else 0)
                 for message in follower.tell(entries):
                     turn.stream.send(message)
                 if more:

@@ -160,7 +160,10 @@ class EventHooks:
             ):
                 return
         except Unreachable as error:
-            reason = "connection_refused" if error.is_refused else "timeout"
+            if error.is_refused:
+                reason = "connection_refused"
+            else:
+                reason = "timeout"
         except (ValueError, RecursionError):
             pass
         raise McpError(Code.BAD_CALLBACK, "CallbackEndpointError", {"reason": reason})
@@ -221,7 +224,10 @@ class EventHooks:
         status = 0
         try:
             status = self.post(hook, f"{entry.id}", body)[0]
-            problem = "" if 200 <= status < 300 else f"it answered with status {status}"
+            if 200 <= status < 300:
+                problem = ""
+            else:
+                problem = f"it answered with status {status}"
         except Unreachable as error:
             problem = str(error)
         # the same event is not sent again
@@ -233,7 +239,9 @@ class EventHooks:
         ):
             return Failure(problem)
         sender.window.take(entry.id)
-        return Failure(problem, is_dead=True) if problem else None
+        if problem:
+            return Failure(problem, is_dead=True)
+        return None
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""

@@ -69,11 +69,10 @@ class Tool(Struct, frozen=True, kw_only=True):
             raise RouteRefused(
                 "invalid_request", f"Unknown: {', '.join(sorted(strange))}; {names}"
             )
-        result = (
-            turn.run(*self.route, **fields)
-            if self.run is None
-            else self.run(turn, fields)
-        )
+        if self.run is None:
+            result = turn.run(*self.route, **fields)
+        else:
+            result = self.run(turn, fields)
         if self.names and isinstance(result, dict):
             cards = turn.cards(dict.fromkeys(users_in(result)))
             return {
@@ -86,7 +85,10 @@ class Tool(Struct, frozen=True, kw_only=True):
 
     def shown(self, api: Api) -> dict[str, Any]:
         """How it is listed."""
-        route = api.endpoints[self.at].route if self.route[0] else None
+        if self.route[0]:
+            route = api.endpoints[self.at].route
+        else:
+            route = None
         tool = {"name": self.name, "title": self.title, "description": self.description}
         hints = {
             "readOnlyHint": self.kind == "reads",
@@ -144,7 +146,9 @@ def schema_of(kind: type[Struct]) -> dict[str, Any]:
     whole = msgspec.json.schema(kind)
     definitions = whole.pop("$defs")
     root: dict[str, Any] = definitions.pop(kind.__name__)
-    return {**root, "$defs": definitions} if definitions else root
+    if definitions:
+        return {**root, "$defs": definitions}
+    return root
 
 
 def _input_of(route: Route, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -155,6 +159,9 @@ def _input_of(route: Route, fields: tuple[str, ...]) -> dict[str, Any]:
     properties = {name: whole["properties"][name] for name in fields}
     required = [name for name in whole.get("required", ()) if name in fields]
     used = b"#/$defs/" in msgspec.json.encode(properties)
-    more = {"$defs": whole["$defs"]} if used else {}
+    if used:
+        more = {"$defs": whole["$defs"]}
+    else:
+        more = {}
     schema = {"type": "object", "properties": properties, "required": required}
     return {**schema, "additionalProperties": False, **more}

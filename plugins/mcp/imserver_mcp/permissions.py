@@ -117,7 +117,9 @@ class Permissions:
                 return "This yes was used before."
             turn.permitted_by = task.question
             return ""
-        return f"{answers[0]['user']} said no." if answers else "Nobody has answered."
+        if answers:
+            return f"{answers[0]['user']} said no."
+        return "Nobody has answered."
 
 
 def _question(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str:

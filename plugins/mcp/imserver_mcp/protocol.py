@@ -147,7 +147,10 @@ def _with_version(
     header and body in 2026-07-28. Raises RpcRefused."""
     named = headers.get("mcp-protocol-version")
     meta = params.get("_meta")
-    version = meta.get(f"{META}protocolVersion") if isinstance(meta, dict) else None
+    if isinstance(meta, dict):
+        version = meta.get(f"{META}protocolVersion")
+    else:
+        version = None
     if version is None and (method == "initialize" or named is None or named in LEGACY):
         return RpcMessage(method, id, params, named if named in LEGACY else LEGACY[0])
     if id is None:
@@ -219,9 +222,12 @@ def error_response(
     problem = {"code": error.code, "message": str(error)}
     if error.data is not None:
         problem["data"] = error.data
-    status = (
-        404 if error.code == Code.NO_METHOD else 200 if error.code in _NO_ERROR else 400
-    )
+    if error.code == Code.NO_METHOD:
+        status = 404
+    elif error.code in _NO_ERROR:
+        status = 200
+    else:
+        status = 400
     status = status if is_modern else 200
     return HttpResponse(
         status, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": problem})

@@ -56,7 +56,10 @@ def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
     """The receipt of the yes to a question; None: there is none. Switches.
     Raises StorageUnavailable."""
     audit = audit_of(core)
-    found = None if audit is None else audit.newest(app, PERMIT, f"message:{question}")
+    if audit is None:
+        found = None
+    else:
+        found = audit.newest(app, PERMIT, f"message:{question}")
     if found is None:
         return None
     entry = core.store.part(MessageLog).asks.get(app, "", question)

@@ -97,7 +97,9 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
                 "limit": PAGE,
             }
             page = turn.run("GET", "/messages", **values)
-            return [_json(uri, page)] if page["messages"] else None
+            if page["messages"]:
+                return [_json(uri, page)]
+            return None
     except RouteRefused as refused:
         if refused.code == "invalid_request":
             return None
@@ -107,7 +109,9 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
             turn.app, turn.user, [id_of(match[1])]
         )
         return [_json(uri, each.view()) for each in entries] or None
-    return _file(turn, uri, match[1]) if (match := _FILE.fullmatch(uri)) else None
+    if match := _FILE.fullmatch(uri):
+        return _file(turn, uri, match[1])
+    return None
 
 
 def _json(uri: str, content: Any) -> dict[str, Any]:

@@ -76,9 +76,10 @@ def _refuse(
     ``""``: clients look at the usual place themselves."""
     headers = [("X-Request-Id", request.id)]
     if problem.status == 401:
-        where = (
-            f'Bearer resource_metadata="{base}{METADATA}{PATH}"' if base else "Bearer"
-        )
+        if base:
+            where = f'Bearer resource_metadata="{base}{METADATA}{PATH}"'
+        else:
+            where = "Bearer"
         headers += [
             ("WWW-Authenticate", where),
             ("Access-Control-Expose-Headers", "WWW-Authenticate"),
@@ -226,11 +227,10 @@ class Mcp:
         if turn.permitted_by and (
             receipt := receipt_of(self.core, turn.app, turn.permitted_by)
         ):
-            result = (
-                {**result, "_meta": {KEY: receipt}}
-                if isinstance(result, dict)
-                else result
-            )
+            if isinstance(result, dict):
+                result = {**result, "_meta": {KEY: receipt}}
+            else:
+                result = result
         if isinstance(result, InputRequired):
             result = turn.next_round(result)
         if result is None or not is_modern:
@@ -333,13 +333,12 @@ class Mcp:
             raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
         at = int(number)
         resources, following = sources[at].list(turn, place)
-        following = (
-            f"{at}:{following}"
-            if following
-            else f"{at + 1}:"
-            if at + 1 < len(sources)
-            else ""
-        )
+        if following:
+            following = f"{at}:{following}"
+        elif at + 1 < len(sources):
+            following = f"{at + 1}:"
+        else:
+            following = ""
         return {
             "resources": resources,
             **({"nextCursor": following} if following else {}),
@@ -356,12 +355,13 @@ class Mcp:
         uri = turn.message.text("uri")
         for source in self.sources():
             if (contents := source.read(turn, uri)) is not None:
-                return (
-                    contents
-                    if isinstance(contents, InputRequired)
-                    else {"contents": contents, **READ}
-                )
-        code = Code.BAD_PARAMS if turn.message.is_modern else Code.NO_RESOURCE
+                if isinstance(contents, InputRequired):
+                    return contents
+                return {"contents": contents, **READ}
+        if turn.message.is_modern:
+            code = Code.BAD_PARAMS
+        else:
+            code = Code.NO_RESOURCE
         raise McpError(code, "Resource not found", {"uri": uri})
 
     def metadata(self, call: Call) -> HttpResponse:
@@ -423,7 +423,10 @@ def _read(mcp: Mcp, call: Call) -> None:
     call.input = read_message(call.body, call.request.headers)
     query = dict(parse_qsl(call.request.query.decode("latin-1")))
     app = query.get("app", "")
-    call.app = mcp.api.tenants.resolve(app) if app else call.principal.app
+    if app:
+        call.app = mcp.api.tenants.resolve(app)
+    else:
+        call.app = call.principal.app
     call.user = query.get("user", "")
 
 

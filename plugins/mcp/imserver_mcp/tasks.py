@@ -105,7 +105,12 @@ class TaskRows(Store.Rows):
             + seconds
             + (HELD_SECONDS if task.state == "held" else KEEP_SECONDS)
         )
-        due = expires if task.state == "held" else now // 1000 + pause if pause else 0
+        if task.state == "held":
+            due = expires
+        elif pause:
+            due = now // 1000 + pause
+        else:
+            due = 0
         task = replace(task, created=now, updated=now, expires=expires, due=due)
         sql.insert_new("mcp_task", TASKS.columns, [TASKS.values(task)])
         return task
@@ -132,11 +137,10 @@ class TaskRows(Store.Rows):
     ) -> bool:
         """Use the yes of a task, and store the act that says so. Whether it was
         not used before."""
-        use = (
-            "DELETE FROM mcp_task"
-            if task.state == "held"
-            else "UPDATE mcp_task SET audit = -1"
-        )
+        if task.state == "held":
+            use = "DELETE FROM mcp_task"
+        else:
+            use = "UPDATE mcp_task SET audit = -1"
         condition = f"{_ONE} AND state IN ('working', 'held') AND audit = 0"
         if not sql.execute(f"{use} {condition}", (task.app, task.id)):
             return False
@@ -308,7 +312,10 @@ class Tasks:
         act = act_of(task, asked, task.what.principal)
         if self.rows.use(task, act, audit_of(self._core)):
             return True
-        now = self.rows.get(task.app, task.id) if task.state == "working" else None
+        if task.state == "working":
+            now = self.rows.get(task.app, task.id)
+        else:
+            now = None
         # this node has just lost the answer to it
         return now is not None and now.state == "working"
 
@@ -430,7 +437,10 @@ class Tasks:
             state = "input_required"
             fields["rounds"] = Round({**result.requests}, {}, result.state)
             result = {}
-        content = msgspec.json.encode(result) if result else b""
+        if result:
+            content = msgspec.json.encode(result)
+        else:
+            content = b""
         if len(content) > MOST_BYTES:
             too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
             state = "failed"
@@ -454,11 +464,10 @@ def shown(task: Task) -> dict[str, Any]:
         .replace("+00:00", "Z")
         for ms in (task.created, task.updated)
     ]
-    waits = (
-        {"statusMessage": "A person is asked"}
-        if task.state == "working" and task.question
-        else {}
-    )
+    if task.state == "working" and task.question:
+        waits = {"statusMessage": "A person is asked"}
+    else:
+        waits = {}
     return {
         "taskId": task.id,
         "status": task.state,

@@ -60,11 +60,11 @@ class Place(Struct, frozen=True, array_like=True):
     def of(cls, cursor: str) -> Place:
         """Raises RouteRefused."""
         try:
-            return (
-                msgspec.json.decode(base64.b64decode(cursor, b"-_", True), type=cls)
-                if cursor
-                else cls()
-            )
+            if cursor:
+                return msgspec.json.decode(
+                    base64.b64decode(cursor, b"-_", True), type=cls
+                )
+            return cls()
         except ValueError:
             raise RouteRefused(
                 "invalid_request", "`cursor`: it is not that of an answer"
@@ -111,7 +111,10 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
                 messages.append(each)
         if messages:
             found.append({**header, "messages": messages})
-    place = Place(shown, place.before) if shown else Place(before=following)
+    if shown:
+        place = Place(shown, place.before)
+    else:
+        place = Place(before=following)
     return {
         "conversations": found,
         **({"cursor": place.cursor} if given.mark and place != Place() else {}),
@@ -166,7 +169,9 @@ def owner_of(turn: Turn) -> str:
     from imserver.people.bots import BotStore
 
     rows = BotStore(turn.core.store).get(turn.app, [id_of(turn.user)])
-    return str(rows[0].owner) if rows and rows[0].owner else ""
+    if rows and rows[0].owner:
+        return str(rows[0].owner)
+    return ""
 
 
 def _members(turn: Turn, group: int) -> list[str]:
@@ -224,11 +229,10 @@ class OnlineArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 def who_is_online(turn: Turn, given: OnlineArguments) -> dict[str, Any]:
     """Show who is online."""
-    users = (
-        _members(turn, given.group)
-        if given.group
-        else list(given.users) or _acquaintances(turn)
-    )
+    if given.group:
+        users = _members(turn, given.group)
+    else:
+        users = list(given.users) or _acquaintances(turn)
     users = [user for user in dict.fromkeys(users) if user != turn.user][:MOST_CARDS]
     cards = turn.cards(users)
     people = [

@@ -220,9 +220,10 @@ class Turn:
     def next_round(self, wanted: InputRequired) -> dict[str, Any]:
         """The result that asks for another round. Raises McpError."""
         self.require_answers(wanted)
-        state = (
-            None if wanted.state is None else self._seal.make(wanted.state, self._bound)
-        )
+        if wanted.state is None:
+            state = None
+        else:
+            state = self._seal.make(wanted.state, self._bound)
         result = {
             "resultType": "input_required",
             "inputRequests": wanted.requests,
@@ -264,7 +265,10 @@ class Turn:
     def progress(self, progress: float, total: float) -> None:
         """Say how far this request is, if the client wants to know."""
         meta = self.params.get("_meta")
-        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        if isinstance(meta, dict):
+            token = meta.get("progressToken")
+        else:
+            token = None
         if isinstance(token, int | str):
             how_far = {"progressToken": token, "progress": progress, "total": total}
             self.notify("notifications/progress", how_far)

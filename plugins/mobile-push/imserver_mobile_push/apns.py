@@ -144,18 +144,19 @@ class ProviderToken:
         """The time in the token that is used now. Never switches."""
         # Apple refuses it at the age of an hour.
         is_good = self._kept <= time() < self._kept + 2 * EVERY_SECONDS - YOUNG_SECONDS
-        return (
-            self._kept
-            if is_good
-            else int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
-        )
+        if is_good:
+            return self._kept
+        return int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
 
     def other(self, refused: int) -> int:
         """The time in the other token, which is used now that Apple has refused
         one. Never switches."""
         self._kept = 0
         newest = self.now()
-        self._kept = newest - EVERY_SECONDS if refused == newest else 0
+        if refused == newest:
+            self._kept = newest - EVERY_SECONDS
+        else:
+            self._kept = 0
         return self._kept or newest
 
 
@@ -246,7 +247,10 @@ def client_of(
     key = apns_key(settings)
     if key is None:
         return None
-    url = addresses.apns_sandbox_url if settings.sandbox else addresses.apns_url
+    if settings.sandbox:
+        url = addresses.apns_sandbox_url
+    else:
+        url = addresses.apns_url
     names = settings.team_id, settings.key_id, key.public_key().public_numbers()
     token = tokens.setdefault(names, ProviderToken(settings, key))
     return ApnsClient(settings, token, url, addresses.seconds)

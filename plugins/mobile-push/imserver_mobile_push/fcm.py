@@ -157,7 +157,10 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
         for each in row.get("fieldViolations") or ()
         if isinstance(each, dict)
     ]
-    code = codes[0] if codes else str(error.get("status", ""))
+    if codes:
+        code = codes[0]
+    else:
+        code = str(error.get("status", ""))
     text = str(error.get("message", ""))
     is_of_token = (
         any(each.get("field") == "message.token" for each in wrong)

@@ -102,11 +102,9 @@ def _name(name: bytes) -> bytes:
     )
     prefix = encode_integer(next(numbers, 0), 4)
     prefix[0] |= _NEVER_INDEXED
-    return (
-        bytes(prefix)
-        if prefix[0] != _NEVER_INDEXED
-        else bytes(prefix) + _length(len(name)) + name
-    )
+    if prefix[0] != _NEVER_INDEXED:
+        return bytes(prefix)
+    return bytes(prefix) + _length(len(name)) + name
 
 
 class _PlainEncoder(Encoder):
@@ -322,7 +320,10 @@ class Http2Connection:
                         and monotonic() - self._used_at > IDLE_SECONDS
                     )
                     if self._is_pinged or is_idle:
-                        problem = "it is silent" if self._is_pinged else "it was idle"
+                        if self._is_pinged:
+                            problem = "it is silent"
+                        else:
+                            problem = "it was idle"
                         break
                     self._is_pinged = True
                     self._h2.ping(b"imserver")

@@ -88,7 +88,9 @@ def rule_of_status(status: int) -> Rule:
     """The rule of an answer whose code is not documented."""
     if status in (401, 403):
         return MEND
-    return LATER if status >= 500 or status in (408, 425, 429) else REFUSED
+    if status >= 500 or status in (408, 425, 429):
+        return LATER
+    return REFUSED
 
 
 def described(code: str, message: str = "") -> str:
@@ -189,7 +191,10 @@ def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
         "count": notice.count,
     }
     texts = {"url": notice.url, "icon": notice.icon, "token": notice.token}
-    shown = {"title": notice.title, "body": notice.body} if with_text else {}
+    if with_text:
+        shown = {"title": notice.title, "body": notice.body}
+    else:
+        shown = {}
     more = {**numbers, "time": notice.time_ms, **texts, **shown}
     facts |= {name: value for name, value in more.items() if value}
     if notice.badge is not None:
@@ -373,7 +378,9 @@ class MobileService(Service):
             return (
                 f"the app has no keys for {self.name} (setting mobile_push.{self.name})"
             )
-        return "" if self.form.fullmatch(token) else f"this is no token of {self.name}"
+        if self.form.fullmatch(token):
+            return ""
+        return f"this is no token of {self.name}"
 
     def host(self, app: str, _token: str) -> str:
         """Each app has its own pace, and its own mistakes in its keys."""

@@ -85,7 +85,10 @@ class Ntfy:
         """The maker of a request, and its key or token. May switch. Raises
         ApiProblem and Unavailable."""
         credential = parameters.credential()
-        bearer = {"authorization": f"Bearer {credential}"} if credential else {}
+        if credential:
+            bearer = {"authorization": f"Bearer {credential}"}
+        else:
+            bearer = {}
         return self._core.authority.identify(
             Needs.ANYONE_OR_PUSH, bearer, host
         ), credential
@@ -171,9 +174,10 @@ class Ntfy:
             ):
                 return
         except (ApiProblem, Unavailable) as error:
-            problem = (
-                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
-            )
+            if isinstance(error, ApiProblem):
+                problem = error
+            else:
+                problem = ApiProblem(error.problem)
             if isinstance(connection, Stream):
                 connection.refuse(
                     stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY

@@ -95,7 +95,10 @@ def _refuse(
     problem: HttpProblem, _request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
     """Refuse in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
-    code = int(problem.code) if problem.code.isdecimal() else problem.status * 100 + 1
+    if problem.code.isdecimal():
+        code = int(problem.code)
+    else:
+        code = problem.status * 100 + 1
     about = {"code": code, "http": problem.status, "error": detail or problem.message}
     return HttpResponse(problem.status, msgspec.json.encode(about))
 
@@ -159,11 +162,9 @@ class Parameters:
                 or base64url.decode_any_form(query.get("auth", "")).decode()
             )
             scheme, _, rest = sent.partition(" ")
-            return (
-                b64decode(rest).decode().partition(":")[2]
-                if scheme.lower() == "basic"
-                else rest.strip()
-            )
+            if scheme.lower() == "basic":
+                return b64decode(rest).decode().partition(":")[2]
+            return rest.strip()
         except ValueError:
             raise bad(40101, "the key or token cannot be read") from None
 
@@ -198,7 +199,9 @@ def _text_of(header: str) -> str:
     """The text of the bytes of a header: UTF-8, or Latin-1 as `fetch` sends
     it."""
     try:
-        return header if header.isascii() else header.encode("latin-1").decode()
+        if header.isascii():
+            return header
+        return header.encode("latin-1").decode()
     except ValueError:
         return header
 
@@ -305,11 +308,10 @@ def _read_actions(text: str) -> tuple[Action, ...]:
     if len(text) > MAX_CHARACTERS:
         raise bad(40018, f"the actions have more than {MAX_CHARACTERS} characters")
     try:
-        rows = (
-            msgspec.json.decode(text)
-            if text.startswith("[")
-            else list(_simple_actions(text))
-        )
+        if text.startswith("["):
+            rows = msgspec.json.decode(text)
+        else:
+            rows = list(_simple_actions(text))
         actions = msgspec.convert(rows, tuple[Action, ...])
     except (ValueError, RecursionError) as error:
         raise bad(40018, f"the actions cannot be read: {error}") from None

@@ -161,9 +161,10 @@ class NtfyDialect(Dialect):
 
 
 def _event(message: NtfyMessage) -> bytes:
-    name = (
-        b"" if message.event == "message" else b"event: %b\n" % message.event.encode()
-    )
+    if message.event == "message":
+        name = b""
+    else:
+        name = b"event: %b\n" % message.event.encode()
     return b"%bdata: %b\n\n" % (name, msgspec.json.encode(message))
 
 

@@ -137,11 +137,9 @@ def shown_entry(kind: Shape) -> Shape:
     """The answer with an entry of a list or mapping: the same as in requests,
     but for secrets."""
     hidden = [hint for hint in hints_of(kind).values() if _is_hidden(hint)]
-    return (
-        _define(kind, "Shown", _fields_shown(kind), omit_defaults=True)
-        if hidden
-        else given_entry(kind)
-    )
+    if hidden:
+        return _define(kind, "Shown", _fields_shown(kind), omit_defaults=True)
+    return given_entry(kind)
 
 
 def _fields_shown(kind: Shape) -> list[Field]:
@@ -196,11 +194,10 @@ def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
         else:
             default = each.default
             if isinstance(default, tuple):
-                default = (
-                    msgspec.field(default_factory=partial(list, default))
-                    if default
-                    else []
-                )
+                if default:
+                    default = msgspec.field(default_factory=partial(list, default))
+                else:
+                    default = []
             fields.append((each.name, type_of(hint), default))
     return fields
 
@@ -239,7 +236,9 @@ def _type(
         if usual not in ("", msgspec.NODEFAULT) and not isinstance(usual, Struct):
             notes["default"] = to_builtins(usual)
         meta |= marks.get("api", {}) | ({"extra_json_schema": notes} if notes else {})
-    return Annotated[inner, Meta(**meta)] if meta else inner
+    if meta:
+        return Annotated[inner, Meta(**meta)]
+    return inner
 
 
 def _limits_of(hint: Any) -> dict[str, Any]:

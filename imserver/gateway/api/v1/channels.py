@@ -271,7 +271,10 @@ def history(
     the newest. If `epoch` is given and the history has another one, the page is
     empty: read again without it.
     """
-    since = None if offset < 0 else Position(epoch, offset)
+    if offset < 0:
+        since = None
+    else:
+        since = Position(epoch, offset)
     page = api.channels.histories.read(call.app, channel, since, limit, reverse)
     if epoch and epoch != page.position.epoch:
         page = HistoryPage([], page.position)

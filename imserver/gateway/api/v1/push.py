@@ -135,17 +135,18 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
-    return (
-        event
-        if push.notify is UNSET
-        else replace(event, notify=notify_bytes(push.notify))
-    )
+    if push.notify is UNSET:
+        return event
+    return replace(event, notify=notify_bytes(push.notify))
 
 
 def _check_stored(push: PushRequest) -> None:
     """Refuse a push that the message log cannot store. Raises
     :class:`ApiProblem`."""
-    message = push.message if isinstance(push.message, PushMessage) else push
+    if isinstance(push.message, PushMessage):
+        message = push.message
+    else:
+        message = push
     if message.code or message.note or push.ttl_seconds or push.except_users:
         raise ApiProblem.invalid(
             "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`"
@@ -380,7 +381,9 @@ class CheckedPush(Struct, frozen=True, gc=False):
     @property
     def digest(self) -> int:
         """Tells the push from another one under the same key; 0 without one."""
-        return hash(encode_json(self.push)) if self.key else 0
+        if self.key:
+            return hash(encode_json(self.push))
+        return 0
 
 
 def store_each(

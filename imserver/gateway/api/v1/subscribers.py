@@ -210,7 +210,10 @@ def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     page = api.channels.members.channels(
         call.app, read_cursor(request.cursor) or "", request.limit
     )
-    following = cursor_of(page.channels[-1].channel) if page.more else ""
+    if page.more:
+        following = cursor_of(page.channels[-1].channel)
+    else:
+        following = ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
 

@@ -135,7 +135,10 @@ def batch(api: Api, call: Call) -> HttpResponse:
         if is_long_turn():
             serve_others()
         name, body = next(iter(command.items()))
-        headers = {"idempotency-key": f"{key}/{number}"} if key else {}
+        if key:
+            headers = {"idempotency-key": f"{key}/{number}"}
+        else:
+            headers = {}
         alone = replace(
             request, headers=headers, body=bytes(body), query=b"", given_id=request.id
         )
@@ -262,4 +265,6 @@ def unread_body_limit(
     key = api.keys.find(credential)
     if key is not None and key.scopes:
         return longest
-    return some if row.need.users and is_token(credential) else public
+    if row.need.users and is_token(credential):
+        return some
+    return public

@@ -105,22 +105,22 @@ class RedisHistory:
         replies = self.pipeline.execute_all(
             [self._reading(app, channel, since, limit, reverse)]
         )
-        return None if replies is None else _page(replies[0], reverse)
+        if replies is None:
+            return None
+        return _page(replies[0], reverse)
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
         reading = [self._reading(app, channel, None, 0, False) for channel in channels]
         replies = self.pipeline.execute_all(reading)
-        return (
-            None
-            if replies is None
-            else [_page(reply, False).position for reply in replies]
-        )
+        if replies is None:
+            return None
+        return [_page(reply, False).position for reply in replies]
 
     def remove(self, app: str, channel: str) -> bool | None:
         _, publications = self._keys(app, channel)
-        return (
-            None if self.pipeline.execute_all([("DEL", publications)]) is None else True
-        )
+        if self.pipeline.execute_all([("DEL", publications)]) is None:
+            return None
+        return True
 
     def erase_user(
         self, app: str, user: str, name: str, is_own: Callable[[str], bool]

@@ -120,7 +120,10 @@ class LeaseTable:
             if epoch not in live and lease.node not in nodes
         }
         self.live = MappingProxyType(live)
-        self.reachable = MappingProxyType({**overdue, **live}) if overdue else self.live
+        if overdue:
+            self.reachable = MappingProxyType({**overdue, **live})
+        else:
+            self.reachable = self.live
 
     def add(self, lease: Lease) -> None:
         """Add the lease of a newer node that has announced itself. The next
@@ -169,7 +172,9 @@ class LeaseKeeper(Service):
         """Epochs whose sessions and channels do not count, in the form for
         scripts; usually none."""
         dead = self.past_epochs + self.table.dead_epochs
-        return f",{','.join(map(str, dead))}," if dead else ""
+        if dead:
+            return f",{','.join(map(str, dead))},"
+        return ""
 
     def redis_ms(self, seconds_ago: float) -> int:
         """The time of Redis so long ago, as its scripts count it, as of the
@@ -310,12 +315,18 @@ class LeaseKeeper(Service):
 
     def _renewal(self, renews: bool) -> Command:
         lease = msgspec.structs.replace(self.lease, epoch=0)
-        data = msgspec.json.encode(lease) if renews else b""
+        if renews:
+            data = msgspec.json.encode(lease)
+        else:
+            data = b""
         if data == self._written:
             data = b""
         elif data:
             self._written = data
-        milliseconds = int(self.lease_seconds * 1000) if renews else 0
+        if renews:
+            milliseconds = int(self.lease_seconds * 1000)
+        else:
+            milliseconds = 0
         own = self.lease.epoch, milliseconds, data
         replaced = (
             len(self._replaced_seen),

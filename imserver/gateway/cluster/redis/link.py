@@ -519,13 +519,17 @@ def _life(replies: Sequence[Any]) -> bytes:
     """The life of the data: what the script returned, or the ids of a master of
     a Redis Cluster."""
     if len(replies) == 1:
-        return replies[0] if isinstance(replies[0], bytes) else b""
+        if isinstance(replies[0], bytes):
+            return replies[0]
+        return b""
     ids = [
         match[2]
         for reply in replies
         if isinstance(reply, bytes) and (match := _ID.search(reply))
     ]
-    return b".".join(ids) if len(ids) == len(replies) else b""
+    if len(ids) == len(replies):
+        return b".".join(ids)
+    return b""
 
 
 def _send_loaded(
@@ -555,4 +559,6 @@ def _away(error: Exception) -> RedisUnavailable | None:
     """Why the server as a whole cannot serve now, if the error says so."""
     if isinstance(error, RedisUnavailable):
         return error
-    return RedisUnavailable(str(error)) if _AWAY.search(str(error)) else None
+    if _AWAY.search(str(error)):
+        return RedisUnavailable(str(error))
+    return None

@@ -153,11 +153,9 @@ class OtherMarks:
 
     def beside(self, commands: Iterable[Command]) -> list[str]:
         """The marks on the servers of these commands."""
-        return (
-            sorted(set(map(self._link.mark_of, commands)) - {""})
-            if self.expected
-            else []
-        )
+        if self.expected:
+            return sorted(set(map(self._link.mark_of, commands)) - {""})
+        return []
 
     def unmarked(
         self, keys: Sequence[str], expected: Sequence[int], replies: Sequence[Any]

@@ -95,7 +95,9 @@ def slot_of(command: Command) -> int:
 
 def _redirect(reply: object) -> re.Match[str] | None:
     """Where a command must be repeated, if the reply says that."""
-    return _REDIRECT.match(str(reply)) if isinstance(reply, ErrorReply) else None
+    if isinstance(reply, ErrorReply):
+        return _REDIRECT.match(str(reply))
+    return None
 
 
 def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
@@ -232,7 +234,9 @@ class ClusterLink(RedisLink):
     @property
     def life(self) -> bytes:  # type: ignore[override]
         lives = [self._links[server].life for server in self._masters]
-        return b",".join(sorted(lives)) if all(lives) else b""
+        if all(lives):
+            return b",".join(sorted(lives))
+        return b""
 
     @property
     def whole(self) -> bool:  # type: ignore[override]
@@ -243,8 +247,14 @@ class ClusterLink(RedisLink):
         return [keys[0] for keys in self._marks_at.values()]
 
     def mark_of(self, command: Command) -> str:
-        server = self._slots[slot_of(command)] if self._slots else None
-        keys = self._marks_at.get(server) if server is not None else None
+        if self._slots:
+            server = self._slots[slot_of(command)]
+        else:
+            server = None
+        if server is not None:
+            keys = self._marks_at.get(server)
+        else:
+            keys = None
         return keys[0] if keys else ""
 
     def _map_marks(self) -> None:
@@ -391,11 +401,9 @@ class ClusterLink(RedisLink):
         if slot != _NO_SLOT:
             server = importing.get(slot, self._slots[slot])
             return [server] if server is not None else []
-        return (
-            masters
-            if command[0] == "EXISTS"
-            else [masters[int(command[1]) % len(masters)]]
-        )
+        if command[0] == "EXISTS":
+            return masters
+        return [masters[int(command[1]) % len(masters)]]
 
     def _exchange_parts(
         self,

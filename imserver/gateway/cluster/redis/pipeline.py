@@ -115,11 +115,9 @@ class Pipeline:
     def execute_all(self, commands: Sequence[Command]) -> list[Any] | None:
         """As :meth:`execute`; None also if one command failed."""
         replies = self.execute(commands)
-        return (
-            None
-            if replies is None or any(isinstance(each, Exception) for each in replies)
-            else replies
-        )
+        if replies is None or any(isinstance(each, Exception) for each in replies):
+            return None
+        return replies
 
     def probe(self) -> bool:
         """Whether Redis answers; if so the circuit closes. Switches."""

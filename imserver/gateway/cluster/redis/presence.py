@@ -95,7 +95,10 @@ def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
     """The records of an app: their form, the prefix of their keys, and the name
     of the app in them."""
     is_action = app.startswith(ACTION_PREFIX)
-    name = app.removeprefix(ACTION_PREFIX) if is_action else app
+    if is_action:
+        name = app.removeprefix(ACTION_PREFIX)
+    else:
+        name = app
     # A "_" in the name of an app would make the key ambiguous. The originals'
     # apps are numbers.
     plain = name.replace("%", "%25").replace("_", "%5F")
@@ -215,25 +218,26 @@ def user_of(field: bytes) -> bytes:
 def device_of(name: str) -> str:
     """The name of a device without the characters that separate the parts of a
     place."""
-    return (
-        quote(name, safe="", errors="surrogatepass").replace(".", "%2E") if name else ""
-    )
+    if name:
+        return quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
+    return ""
 
 
 def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
     """Parse the places in a field, or in the reply of a script."""
     if not value:
         return ()
-    return (
-        tuple([_parse_ref(ref) for ref in value.split(b",")])
-        if b"," in value
-        else (_parse_ref(value),)
-    )
+    if b"," in value:
+        return tuple([_parse_ref(ref) for ref in value.split(b",")])
+    return (_parse_ref(value),)
 
 
 def _parse_ref(ref: bytes) -> SessionRef:
     epoch, id, number, *device = ref.split(b".", 3)
-    name = unquote(device[0].decode(), errors="surrogatepass") if device else ""
+    if device:
+        name = unquote(device[0].decode(), errors="surrogatepass")
+    else:
+        name = ""
     return SessionRef(int(epoch), int(id), int(number), name)
 
 
@@ -273,7 +277,9 @@ class WrittenBuckets:
             else:
                 self._buckets[session.app] = None
                 members.append(b"*:" + encoded(session.app))
-        return [("SADD", written_key("buckets", epoch), *members)] if members else []
+        if members:
+            return [("SADD", written_key("buckets", epoch), *members)]
+        return []
 
     def forget(self) -> None:
         """Record everything again, because it is unknown what Redis has
@@ -403,11 +409,9 @@ class Lookup:
         a mark there."""
         if not keys:  # most look-ups
             replies = self._pipeline.execute(commands)
-            return (
-                None
-                if replies is None
-                else self._live([_refs(reply) for reply in replies])
-            )
+            if replies is None:
+                return None
+            return self._live([_refs(reply) for reply in replies])
         expected = self._marks.expected
         replies = self._pipeline.execute([*questions(keys, expected), *commands])
         if replies is None:
@@ -516,7 +520,9 @@ class Lookup:
         if marks.expected and not (refs and marks.are_all_proven):
             command = _lookup(lookup.app, lookup.user)
             refs_behind = self._find_behind(marks.beside((command,)), (command,))
-            return None if refs_behind is None else refs_behind[0]
+            if refs_behind is None:
+                return None
+            return refs_behind[0]
         return refs
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
@@ -570,11 +576,9 @@ class Lookup:
         replies = self._pipeline.execute_all(
             [("GET", _RESULT_PREFIX + encoded(key)) for key in keys]
         )
-        return (
-            [b""] * len(keys)
-            if replies is None
-            else [reply or b"" for reply in replies]
-        )
+        if replies is None:
+            return [b""] * len(keys)
+        return [reply or b"" for reply in replies]
 
     def _remember(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
         """Redis has not answered the claims of these ids."""
@@ -597,7 +601,9 @@ def _lookup(app: str, user: str) -> Command:
 
 
 def _refs(reply: Any) -> tuple[SessionRef, ...]:
-    return parse_refs(reply) if isinstance(reply, bytes) else ()
+    if isinstance(reply, bytes):
+        return parse_refs(reply)
+    return ()
 
 
 def _claim_command(key: str, token: str) -> Command:
@@ -762,7 +768,9 @@ class SessionCommands(Service):
 
     def after_unregister(self, session: Session, reply: Any) -> list[Command]:
         """Commands to send once a user has no session left."""
-        return [] if self._inside or reply != 1 else [self._record(session, True)]
+        if self._inside or reply != 1:
+            return []
+        return [self._record(session, True)]
 
     def _record(self, session: Session, logout: bool) -> Command:
         record = record_of(self._keeper.lease.node, session, logout)
@@ -839,7 +847,9 @@ class ChannelLookup(Service):
             if replies is None:
                 return None
             others += map(int, replies[1:])
-        return others if generation == self.recovery.generation and generation else None
+        if generation == self.recovery.generation and generation:
+            return others
+        return None
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
         """The nodes with members in each channel, own included: epoch →
@@ -866,7 +876,9 @@ class ChannelLookup(Service):
         if seen != self._seen:
             self._seen = seen
             self._incomplete_until = monotonic() + self.keeper.lease_seconds
-        return None if monotonic() < self._incomplete_until else self._live(nodes)
+        if monotonic() < self._incomplete_until:
+            return None
+        return self._live(nodes)
 
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels

@@ -89,7 +89,10 @@ class DeadNodeCleanup(Service):
         """Dead node → address of its client port."""
         buckets_by_app: BucketsByApp = {}
         for epoch, data in zip(epochs, leases[0], strict=True):
-            lease = decode_lease(data) if data and data != b"{}" else None
+            if data and data != b"{}":
+                lease = decode_lease(data)
+            else:
+                lease = None
             if lease is not None:
                 nodes[lease.node] = lease.clients
             if not self._read_buckets(epoch, buckets_by_app):
@@ -208,11 +211,10 @@ class DeadNodeCleanup(Service):
         for key, data, refs in zip(
             keys, replies[: len(keys)], replies[len(keys) :], strict=True
         ):
-            marked = (
-                marked_offline(data, nodes)
-                if isinstance(data, bytes) and refs is None
-                else None
-            )
+            if isinstance(data, bytes) and refs is None:
+                marked = marked_offline(data, nodes)
+            else:
+                marked = None
             if marked is not None:
                 commands.append(("EVALSHA", REPLACE_RECORD, 1, key, data, marked))
         if commands:

@@ -339,7 +339,9 @@ class RedisRegistry:
         replies = self.pipeline.execute_all(
             [("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)]
         )
-        return None if replies is None else int(replies[0]) / 1000
+        if replies is None:
+            return None
+        return int(replies[0]) / 1000
 
     # --- temporary values: as LocalValues -------------------------------------
 

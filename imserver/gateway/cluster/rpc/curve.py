@@ -131,7 +131,10 @@ class Authenticator:
                     if len(request) > 5
                     else "a peer"
                 )
-            status = (b"200", b"OK") if is_ours else (b"400", b"Unknown key")
+            if is_ours:
+                status = (b"200", b"OK")
+            else:
+                status = (b"400", b"Unknown key")
             try:
                 self._zap.send([request[0], b"", b"1.0", request[3], *status, b"", b""])
             except SocketFull:

@@ -240,7 +240,10 @@ class Peer:
         self._used = True
         breaker = self.control.breaker
         admitted_calls = breaker.admits_calls
-        query = self.control.query_slowly if slow else self.control.query
+        if slow:
+            query = self.control.query_slowly
+        else:
+            query = self.control.query
         try:
             answer = query(kind, body, seconds)
         finally:
@@ -519,7 +522,10 @@ class ControlChannel:
 
     def _checked(self, code: int, answer: bytes) -> bytes:
         if code != OK:
-            reason = REASONS[code] if 0 <= code < len(REASONS) else f"code {code}"
+            if 0 <= code < len(REASONS):
+                reason = REASONS[code]
+            else:
+                reason = f"code {code}"
             raise PeerUnavailable(self.lease.node, reason)
         return answer
 
@@ -603,7 +609,9 @@ class Breaker(Service):
     def wait_seconds(self) -> float:
         """Seconds until the next probe; 0 if it may start now, or if calls
         may pass."""
-        return 0.0 if self.admits_calls else max(0.0, self._retry_at - self.clock())
+        if self.admits_calls:
+            return 0.0
+        return max(0.0, self._retry_at - self.clock())
 
     def succeeded(self) -> None:
         """A call or the probe was answered."""

@@ -358,11 +358,9 @@ class Rpc:
         except Exception:
             log.exception("node query %r failed", kind)
             return FAILED, b""
-        return (
-            (OK, answer)
-            if len(answer) <= MESSAGE_BYTES - 64 * 1024
-            else (TOO_LARGE, b"")
-        )
+        if len(answer) <= MESSAGE_BYTES - 64 * 1024:
+            return (OK, answer)
+        return (TOO_LARGE, b"")
 
 
 class PeerTable:

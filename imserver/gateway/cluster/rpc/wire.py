@@ -317,7 +317,10 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
         if len(parts) != 2:
             raise ValueError("another shape")
         head, name, raw = read_answer(parts[1])
-        result = _read_result(raw)[0] if name == "OK" else (FAILED, b"")
+        if name == "OK":
+            result = _read_result(raw)[0]
+        else:
+            result = (FAILED, b"")
         # None in flight under this id: the answer is late. A second answer
         # would stop up the client.
         call = self._multiplexer.active_channels.get(head.response_to)

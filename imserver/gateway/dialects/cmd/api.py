@@ -151,7 +151,9 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
         )
     if decision.action == "undecided":
         raise RequestRefused(NOT_STORED)
-    return decision.body.decode() if decision.action == "replace" else text
+    if decision.action == "replace":
+        return decision.body.decode()
+    return text
 
 
 def _report_message(
@@ -422,7 +424,9 @@ def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
     """The users among ``users`` whose presence the principal may see; all of them for
     a back end. May switch."""
     by = call.principal
-    return api.core.relations.visible(by.app, by.user, users) if by.user else users
+    if by.user:
+        return api.core.relations.visible(by.app, by.user, users)
+    return users
 
 
 def _apps(api: Api, call: Call) -> list[str]:

@@ -140,7 +140,10 @@ def to_json(app: str, event: Event) -> bytes:
         what = b'"data":%b' % event.data
     else:
         what = b'"user":%b' % encode(event.sender)
-    more = b',"code":%d' % event.code if event.code else b""
+    if event.code:
+        more = b',"code":%d' % event.code
+    else:
+        more = b""
     if event.note:
         more += b',"note":%b' % encode(event.note)
     if event.time:
@@ -222,7 +225,10 @@ class EventStreams:
         self._tenants = core.tenants
         self._authority = core.authority
         self._log = core.node.request_log
-        self._starts = None if messenger is None else messenger.stream_starts
+        if messenger is None:
+            self._starts = None
+        else:
+            self._starts = messenger.stream_starts
         self._encoding_of = cache(lambda app: StreamEncoding(SseDialect(app)))
 
     def open(self, stream: Stream, head: Head) -> None:

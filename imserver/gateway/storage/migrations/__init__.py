@@ -100,11 +100,10 @@ def taken_steps(connection: Connection) -> dict[str, int]:
         rows = sql.query("SELECT owner, step FROM owner_step")
         if rows:
             return {text_of(owner): int(step) for owner, step in rows}
-    versions = (
-        sql.query(f"SELECT version_num FROM {_VERSIONS}")
-        if has_table(connection, _VERSIONS)
-        else []
-    )
+    if has_table(connection, _VERSIONS):
+        versions = sql.query(f"SELECT version_num FROM {_VERSIONS}")
+    else:
+        versions = []
     shared = [text_of(version) for (version,) in versions]
     return {
         owner: int(step) if step.isdecimal() else 0

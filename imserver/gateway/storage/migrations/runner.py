@@ -131,7 +131,10 @@ class StepRunner(Struct, frozen=True):
             _wait_shortly(connection)
             # Readers and writers of large tables go on while PostgreSQL makes
             # an index outside.
-            later = indexes if connection.dialect.name == "postgresql" else None
+            if connection.dialect.name == "postgresql":
+                later = indexes
+            else:
+                later = None
             run_step(connection, owner.name, number, owner.steps[number], later)
             if not indexes:
                 owner.record(connection, number)

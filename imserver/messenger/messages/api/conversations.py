@@ -343,7 +343,10 @@ def history(
     entries, more = api.log.entries.history(*where)
     behind = (0, 0)
     if more and entries:
-        behind = (entries[0].id, 0) if after is UNSET else (0, entries[-1].id)
+        if after is UNSET:
+            behind = (entries[0].id, 0)
+        else:
+            behind = (0, entries[-1].id)
     return MessagesAnswer([shown_entry(entry) for entry in entries], *behind)
 
 

@@ -381,9 +381,10 @@ def _forward(request: SendRequest, id: int) -> Send:
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
     if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem.invalid("Give one of `text` and `data`")
-    most_bytes = (
-        api.limits.push_characters if call.is_back_end else api.limits.message_bytes
-    )
+    if call.is_back_end:
+        most_bytes = api.limits.push_characters
+    else:
+        most_bytes = api.limits.message_bytes
     if request.text is not UNSET:
         kind = request.type or "text"
         body = _bytes("text", str.encode, request.text)
@@ -517,9 +518,10 @@ def press(
         _require_may_write(api, call)
         if isinstance(pressed, Rejected):
             raise ApiProblem(pressed.problem, pressed.explanation)
-        stored = (
-            (0, 0) if pressed.entry is None else (pressed.entry.id, pressed.entry.seq)
-        )
+        if pressed.entry is None:
+            stored = (0, 0)
+        else:
+            stored = (pressed.entry.id, pressed.entry.seq)
         return StoredAnswer(
             stored[0], pressed.conversation, stored[1], pressed.entry is None
         )
@@ -637,11 +639,10 @@ def _annotated(
     """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
     _require_may_write(api, call)
     store = api.store  # a change would create the database
-    result = (
-        change(store.part(MessageLog))
-        if store.has_database
-        else Rejected(RejectReason.UNKNOWN_MESSAGE)
-    )
+    if store.has_database:
+        result = change(store.part(MessageLog))
+    else:
+        result = Rejected(RejectReason.UNKNOWN_MESSAGE)
     if isinstance(result, Rejected):
         raise ApiProblem(result.problem, result.explanation)
     return AnnotatedAnswer(

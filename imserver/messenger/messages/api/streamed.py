@@ -99,11 +99,10 @@ class PieceResult(Struct):
 def _refused(error: ChannelRefused) -> ApiProblem:
     if error.reason == "unavailable":
         return ApiProblem(Problems.NOT_ACCEPTED)
-    problem = (
-        Problems.TOO_MANY_STREAMS
-        if error.reason == "full"
-        else Problems.INVALID_REQUEST
-    )
+    if error.reason == "full":
+        problem = Problems.TOO_MANY_STREAMS
+    else:
+        problem = Problems.INVALID_REQUEST
     return ApiProblem(problem, str(error))
 
 
