@@ -182,7 +182,8 @@ class ChatClients(Clients):
             mark, "." * self.chance.randrange(LONG_BYTES if long else SHORT_BYTES)
         )
         groups = [group for group in self.groups if index in group[1]]
-        if to_group := bool(groups) and self.chance.randrange(100) < GROUP_PERCENT:
+        to_group = bool(groups) and self.chance.randrange(100) < GROUP_PERCENT
+        if to_group:
             receiver, members = self.chance.choice(groups)
             where = f"group {receiver}"
         else:

@@ -233,7 +233,8 @@ class Client:
         if behind and now > self._acked_at + self.ack_seconds:
             self._acknowledged = self.reader.cursor
             self._acked_at = now
-            if frame := self.dialect.ack(self._acknowledged):
+            frame = self.dialect.ack(self._acknowledged)
+            if frame:
                 self._write(frame, now)
         self._send_due(now)
 

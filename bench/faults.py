@@ -364,7 +364,8 @@ class System:
 def _clock_library() -> Path | None:
     """The library that changes the clock of a process; None if it is not
     installed."""
-    if (program := shutil.which("faketime")) is None:
+    program = shutil.which("faketime")
+    if program is None:
         return None
     command = [program, "-m", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"]
     done = subprocess.run(command, capture_output=True, check=False, text=True)

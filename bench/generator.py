@@ -67,7 +67,8 @@ def open_connections(
     ``end``: at another address."""
     connections = generator.connections
     opener = OPENERS[dialect]
-    if accounts := generator.state.get("accounts"):
+    accounts = generator.state.get("accounts")
+    if accounts:
         opener = replace(
             opener, login=lambda _app, number: protobuf_login(accounts[number][1])
         )

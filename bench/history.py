@@ -66,7 +66,8 @@ class History:
         """A client has received an entry that it did not have. Entries that are
         no messages are left out until a message has told the name of their
         conversation."""
-        if (conversation := self._name(entry)) is not None:
+        conversation = self._name(entry)
+        if conversation is not None:
             self.saw(client, conversation, _message(entry), entry.seq or None)
 
     def read(self, client: str, began: float, entries: list[Entry]) -> None:
@@ -76,7 +77,8 @@ class History:
         for entry in entries:
             self._name(entry)
         for entry in entries:
-            if (conversation := self._name(entry)) is not None:
+            conversation = self._name(entry)
+            if conversation is not None:
                 rows[conversation].append((entry.seq, _message(entry)))
         for conversation, messages in rows.items():
             number = self.ask(client, "read", conversation, at=began, whole=True)

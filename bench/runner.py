@@ -515,9 +515,8 @@ def compare(
             ours = measure(SOURCE, row.command, SOURCE)
             theirs = measure(other, row.command, SOURCE if one_tool else other)
             for name, value in ours["figures"].items():
-                if (
-                    their := theirs["figures"].get(name)
-                ) is not None and value is not None:
+                their = theirs["figures"].get(name)
+                if their is not None and value is not None:
                     runs.setdefault(name, []).append((value, their))
         found += [
             _row(row.title, row.command, name, each) for name, each in runs.items()

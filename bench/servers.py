@@ -82,7 +82,8 @@ def found_program(
         for each in (spec.submodule_search_locations or () if spec else ())
     ]
     for name in names:
-        if found := shutil.which(name, path=os.pathsep.join(folders)):
+        found = shutil.which(name, path=os.pathsep.join(folders))
+        if found:
             return found
     raise BenchError(f"no {' or '.join(names)} here{hint}")
 
@@ -263,7 +264,8 @@ class NodeProcess(ServerProcess):
         else:
             file = str(self.folder / "server.log")
         self.environment = {"IMSERVER_APP_LOG_FILE": file, **(environment or {})}
-        if tree := os.environ.get(SERVER_TREE):
+        tree = os.environ.get(SERVER_TREE)
+        if tree:
             self.working_directory = tree
             self.environment["PYTHONPATH"] = tree
         self.data_directory = data_directory or str(self.folder / "data")
@@ -702,7 +704,8 @@ class WorkerPool:
             while (now := time.monotonic()) < end:
                 if now > min(worker.deadline for worker in workers):
                     raise BenchError("a generator process did not answer in time")
-                if ready := selector.select(min(end - now, LOOK_SECONDS)):
+                ready = selector.select(min(end - now, LOOK_SECONDS))
+                if ready:
                     return [(key.data, key.data.answer()) for key, _events in ready]
         return []
 

@@ -102,7 +102,8 @@ def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
                 query={"app": app, "cursor": cursor} if cursor else {"app": app},
             )
             rows += page["bots"]
-            if not (cursor := page["next"]):
+            cursor = page["next"]
+            if not cursor:
                 break
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))

@@ -1073,7 +1073,8 @@ class MessengerCore(SessionCore[MessengerEvent]):
     def tick(self, now: float) -> None:
         """Do all work that is due."""
         super().tick(now)
-        if (ack := self._tracker.ack(now)) is not None:
+        ack = self._tracker.ack(now)
+        if ack is not None:
             self._frames.append(self.command(*ack)[1])
         self._ask_next(now)
 

@@ -139,7 +139,8 @@ class AsyncTextStream:
     async def append(self, text: str) -> None:
         """See :meth:`TextStream.append`. If the call before was cancelled, it
         is finished first; its error is raised here."""
-        if (cancelled := await self._finish_cancelled()) is not None:
+        cancelled = await self._finish_cancelled()
+        if cancelled is not None:
             cancelled.result()
         await self._in_thread(partial(self.stream.append, text))
 

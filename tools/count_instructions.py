@@ -659,7 +659,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", action="store_true", help=f"write {RECORDED.name}")
     options = parser.parse_args(arguments)
     names = options.cases or list(CASES)
-    if unknown := sorted(set(names) - set(CASES)):
+    unknown = sorted(set(names) - set(CASES))
+    if unknown:
         parser.error(f"there is no case {', '.join(unknown)}")
     if options.check and options.against:
         parser.error(f"--check is against the commit of {RECORDED.name}")

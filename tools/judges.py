@@ -251,7 +251,8 @@ def read_judges(table: Path = TABLE) -> list[Judge]:
 def main(*names: str, page: Path = PAGE, table: Path = TABLE) -> int:
     """Run the judges with these names, or all; returns the exit status."""
     judges = read_judges(table)
-    if missing := set(names) - {each.name for each in judges}:
+    missing = set(names) - {each.name for each in judges}
+    if missing:
         print(f"There is no judge {', '.join(missing)}.", file=sys.stderr)
         return 2
     failed = 0

@@ -394,7 +394,8 @@ _failed: set[str] = set()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    if current := coverage.Coverage.current():
+    current = coverage.Coverage.current()
+    if current:
         current.switch_context(item.nodeid.partition("[")[0])
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
         os.environ["COVERAGE_PROCESS_START"] = (

@@ -76,7 +76,8 @@ def main(commit: str = "HEAD") -> None:
     found = {path: find_tests(path) for path in changed_files(commit)}
     chosen = dict.fromkeys((*SMOKE, *filter(None, found.values())))
     print("Chosen tests:", *chosen, file=sys.stderr)
-    if others := [path for path, tests in found.items() if tests is None]:
+    others = [path for path, tests in found.items() if tests is None]
+    if others:
         print("Without tests of their own:", *others, file=sys.stderr)
     print(*chosen)
 

@@ -581,7 +581,8 @@ def read_lock(text: str) -> dict[str, Any]:
     packages: dict[str, Any] = {}
     users: list[str] = []
     for line in text.splitlines():
-        if pin := re.match(r"([\w.-]+)(?:\[.*\])?==(\S+)", line):
+        pin = re.match(r"([\w.-]+)(?:\[.*\])?==(\S+)", line)
+        if pin:
             users = []
             packages[pin[1]] = {"version": pin[2], "users": users}
         elif user := re.match(r"    # (?:via|  )\s*([\w.-]+)", line):

@@ -60,7 +60,8 @@ def reloaded_settings() -> list[str]:
     section = ""
     is_marked = False
     for line in DEFAULT_CONFIG.read_text(encoding="utf-8").splitlines():
-        if title := re.match(r"(\w+):", line):
+        title = re.match(r"(\w+):", line)
+        if title:
             section = title[1]
         elif "# (reload)" in line and section:
             is_marked = True

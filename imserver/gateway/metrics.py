@@ -167,7 +167,8 @@ class CountsByApp(dict[str, int]):
     def require(self, app: str) -> None:
         """Raise QuotaSpent if the app has to stop. Never switches. Hot ways
         look at :attr:`stops` first."""
-        if (spent := self.spent(app)) is not None:
+        spent = self.spent(app)
+        if spent is not None:
             raise spent
 
     def __missing__(self, app: str) -> int:

@@ -347,7 +347,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
             return self.data
         data: dict[str, Any] = {"from": self.sender}
         for key in ("to", "conversation", "read", "received"):
-            if value := getattr(self, key):
+            value = getattr(self, key)
+            if value:
                 data[key] = value
         if self.channel is not None and self.channel.stream is not None:
             stream = self.channel.stream

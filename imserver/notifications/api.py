@@ -595,9 +595,11 @@ def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> 
 def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str, str]:
     """The keys of an endpoint that may be added. Raises ApiProblem."""
     keys = request.keys
-    if (device := parts.services.find(request.endpoint)) is not None:
+    device = parts.services.find(request.endpoint)
+    if device is not None:
         service, token = device
-        if objection := service.objection(app, token):
+        objection = service.objection(app, token)
+        if objection:
             raise ApiProblem.invalid(f"`endpoint`: {objection}")
         if keys is not UNSET:
             raise ApiProblem.invalid("`keys`: only with a URL")

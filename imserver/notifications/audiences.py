@@ -53,7 +53,8 @@ class AudienceRows(Store.Rows):
         long ago is deleted.
         """
         where = f"{_ROWS.select} WHERE app = %s AND name = %s"
-        if not (rows := sql.query(where, (new.app, new.name))):
+        rows = sql.query(where, (new.app, new.name))
+        if not rows:
             old = "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
             sql.execute(old, (new.app, _ACTIVE, int(time()) - MAX_AGE_SECONDS))
             active = (
@@ -281,9 +282,8 @@ class Audiences(Service, dict=True):
         self._turns = {each.id: self._turns.get(each.id, 0.0) for each in active}
         waiting = self.rows.waiting([each.id for each in active])
         for each in sorted(active, key=lambda one: self._turns[one.id]):
-            if (proof := each.content.proof) and not self.still_holds(
-                each.app, "", proof
-            ):
+            proof = each.content.proof
+            if proof and not self.still_holds(each.app, "", proof):
                 self.rows.cancel(each.app, each.id)
             elif each.state == "queued":
                 if not waiting.get(each.id):

@@ -38,11 +38,13 @@ def notify(
     ):
         app, _, name = user.partition("/")
         app = tenants.resolve(app)
-        if (tenant := tenants.find(app)) is None:
+        tenant = tenants.find(app)
+        if tenant is None:
             yield Finding("fail", label, "there is no such app", "nothing was sent")
             return
         if tenant.wants_accounts(app):
-            if (row := AccountStore(store).by_id_or_login(app, name)) is None:
+            row = AccountStore(store).by_id_or_login(app, name)
+            if row is None:
                 yield Finding(
                     "fail", label, "there is no such account", "nothing was sent"
                 )
@@ -70,7 +72,8 @@ def notify(
                 )
                 continue
             began = perf_counter()
-            if (device := services.find(endpoint.url)) is None:
+            device = services.find(endpoint.url)
+            if device is None:
                 result = webpush.send(
                     endpoint, delivery.body, delivery.ttl, "high", delivery.topic
                 )

@@ -208,7 +208,8 @@ def text_in(entry: Entry, language: str) -> str:
     """One line for the content of a message."""
     if entry.type != "text":
         about = _about(entry)
-        if caption := " ".join(about.caption[: 2 * TEXT_CHARACTERS].split()):
+        caption = " ".join(about.caption[: 2 * TEXT_CHARACTERS].split())
+        if caption:
             return caption
         if entry.type == "album" and about.items:
             types = {item.type for item in about.items}
@@ -226,7 +227,8 @@ def text_in(entry: Entry, language: str) -> str:
     )
     if not text:
         return in_words(language, "other")
-    if (ask := entry.ask) is None:
+    ask = entry.ask
+    if ask is None:
         return text
     return in_words(
         language,

@@ -523,7 +523,8 @@ class Notifier(Service, dict=True):
                 )
             else:
                 decided.deliveries += writer.deliveries(due, entry)
-                if mail := mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now):
+                mail = mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now)
+                if mail:
                     decided.mail[due.user] = min(mail, decided.mail.get(due.user, mail))
                 notified_at = facts.now + facts.offset
                 changed = replace(
@@ -822,7 +823,8 @@ class _FollowedLog:
         for each in self._notifier.store.part(MessageLog).entries.find(
             self._app, sorted(acts)
         ):
-            if (question := each.ask) is not None:
+            question = each.ask
+            if question is not None:
                 for user in question.of or self._users_of(acts[each.id]):
                     if user != each.sender and question.may_answer(user):
                         reminders[user, each.conversation] = acts[each.id].id

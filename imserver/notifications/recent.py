@@ -112,7 +112,8 @@ class RecentDeliveries:
     def _forget_here(self, query: ForgetRecentQuery) -> bool:
         of_app = self._by_app.pop(query.app, ())
         if query.user:
-            if rest := [one for one in of_app if one.user != query.user]:
+            rest = [one for one in of_app if one.user != query.user]
+            if rest:
                 self._by_app[query.app] = deque(rest, maxlen=MOST_RECENT)
             self._by_user.pop((query.app, query.user), None)
         else:

@@ -588,7 +588,8 @@ class NotificationRows(Store.Rows):
             return add_events(sql, results.events, self._known)
 
         nothing: dict[str, int] = {}
-        if heads := self._store.write_or(nothing, work):
+        heads = self._store.write_or(nothing, work)
+        if heads:
             self._added(heads)
 
     # --- mail -----------------------------------------------------------------
@@ -629,7 +630,8 @@ class NotificationRows(Store.Rows):
             return add_events(sql, events, self._known)
 
         nothing: dict[str, int] = {}
-        if heads := self._store.write_or(nothing, work):
+        heads = self._store.write_or(nothing, work)
+        if heads:
             self._added(heads)
 
 

@@ -100,7 +100,8 @@ def change(
     that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
-        if (before := tenants.get(name)) is None:
+        before = tenants.get(name)
+        if before is None:
             given = {}
         else:
             given = plain(before)

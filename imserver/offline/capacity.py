@@ -155,7 +155,8 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
     logins = working * 1e6 / costs.login_cpu_us
     rate = costs.stored_per_second
     takes = ""
-    if seconds := resources.commit_seconds:
+    seconds = resources.commit_seconds
+    if seconds:
         rate = COMMITTED_TOGETHER / seconds
         takes = f": a commit takes {seconds * 1000:.1f} ms"
     alone = resources.processes < resources.cores

@@ -118,7 +118,8 @@ def _files(config: Config) -> Findings:
         f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
         f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
     )
-    if machine := kernel("fs.file-max"):
+    machine = kernel("fs.file-max")
+    if machine:
         need = max(hard, wanted) * plan_processes(config)[0].server.processes
         meaning = (
             f"all processes of the machine share it, and this server may open {need}"
@@ -152,7 +153,8 @@ def _processes(config: Config) -> Findings:
 
 def _listen_queues(config: Config) -> Findings:
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
-        if value := kernel(name):
+        value = kernel(name)
+        if value:
             backlog = config.server.backlog
             meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
             yield finding_of(
@@ -764,7 +766,8 @@ def _expiry(host: str, port: int) -> float:
 
 
 def _second_secret(config: Config) -> Findings:
-    if file := config.server.second_secret_file:
+    file = config.server.second_secret_file
+    if file:
         meaning = (
             "what it has signed is accepted, too: tokens of users, and other nodes"
         )

@@ -52,7 +52,8 @@ def access(it: Deployment) -> Iterator[Finding]:
             "api.keys",
             "demo mode: anybody may log in and push; make a key with 'imserver key create push'",
         )
-    if weak := short_sign_key(it.config):
+    weak = short_sign_key(it.config)
+    if weak:
         yield "jwt.sign_key", weak
     if it.config.server.insecure:
         yield (

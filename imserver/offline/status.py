@@ -57,8 +57,10 @@ def _readiness(answer: Any) -> str:
     if not isinstance(answer, dict) or "reason" not in answer:
         return "yes"
     words = f"no: {answer['reason']}"
-    if stage := answer.get("stage"):
+    stage = answer.get("stage")
+    if stage:
         words += f" ({stage})"
-    if since := answer.get("since"):
+    since = answer.get("since")
+    if since:
         words += f", since {datetime.fromtimestamp(since, UTC):%H:%M:%S} UTC ({int(time() - since)} s)"
     return words

@@ -111,9 +111,11 @@ def redacted_line(line: str) -> str:
     """What may be known of a line of the log."""
     if line.startswith("{"):
         return _redacted_json(line)
-    if (match := _TEXT_LINE.match(line)) is not None:
+    match = _TEXT_LINE.match(line)
+    if match is not None:
         return match[1] + redacted_message(match[2])
-    if (frame := _FRAME.match(line)) is not None:
+    frame = _FRAME.match(line)
+    if frame is not None:
         return frame[0].replace(frame[0].partition('"')[2].partition('"')[0], frame[1])
     raised = _RAISED.match(line)
     if raised is not None:
@@ -134,7 +136,8 @@ def _redacted_json(line: str) -> str:
     if not fields:
         return _ELIDED
     fields["message"] = redacted_message(str(record.get("message", "")))
-    if traceback := record.get("traceback"):
+    traceback = record.get("traceback")
+    if traceback:
         fields["traceback"] = "\n".join(map(redacted_line, str(traceback).split("\n")))
     return json.dumps(fields, ensure_ascii=False)
 
@@ -143,7 +146,8 @@ def redacted_message(message: str) -> str:
     """A message with the words of the server, and without those of anybody
     else."""
     for pattern, text in log_forms():
-        if (match := pattern.fullmatch(message)) is not None:
+        match = pattern.fullmatch(message)
+        if match is not None:
             return _filled(text, iter(match.groups()))
     return f"({len(message)} characters)"
 

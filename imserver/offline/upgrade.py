@@ -68,7 +68,8 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
     """Read a wheel, the folder of a release's files, or a folder in which one
     is installed. Raises StartError."""
     try:
-        if (site := next(dist.glob("lib/python*/site-packages"), None)) is None:
+        site = next(dist.glob("lib/python*/site-packages"), None)
+        if site is None:
             with zipfile.ZipFile(
                 next(dist.glob("imserver-*.whl")) if dist.is_dir() else dist
             ) as wheel:

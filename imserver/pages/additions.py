@@ -43,7 +43,8 @@ class Additions:
                     raise ConfigError(
                         f"the feature {name!r}: {file}: {error}"
                     ) from None
-                if others := [key for key in words if not key.startswith(f"{name}_")]:
+                others = [key for key in words if not key.startswith(f"{name}_")]
+                if others:
                     problem = f"the key {others[0]} does not begin with {name}_"
                     raise ConfigError(f"the feature {name!r}: {file}: {problem}")
                 self._words.setdefault(file.stem.partition(".")[2], {}).update(words)

@@ -318,7 +318,8 @@ def _pretty(example: Any) -> str:
 def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
     """The fields of an object's schema or of a named schema, the required ones
     first."""
-    if shape := _shape_of(schema):
+    shape = _shape_of(schema)
+    if shape:
         schema = document["components"]["schemas"][shape]
     required = schema.get("required", ())
     fields = [
@@ -356,7 +357,8 @@ def _short(value: object) -> str:
 def kind_of(schema: Document) -> str:
     """A short description of a schema: ``string``, ``[Target]``, ``"a" |
     "b"``."""
-    if shape := schema.get("$ref", "").removeprefix(_SCHEMAS):
+    shape = schema.get("$ref", "").removeprefix(_SCHEMAS)
+    if shape:
         return str(shape)
     if "anyOf" in schema:
         kinds = (

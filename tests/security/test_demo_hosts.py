@@ -53,7 +53,12 @@ OTHERS = (
 )
 ROUTES = (
     ("POST", "/user/sendMessageAll", FORM, b"appID=101&userID=a&msgID=1&message=m"),
-    ("POST", "/api/register", [("Content-Type", "text/plain")], b'{"systemId":"taken"}'),
+    (
+        "POST",
+        "/api/register",
+        [("Content-Type", "text/plain")],
+        b'{"systemId":"taken"}',
+    ),
     ("POST", "/register", FORM, b"phone_number=1&password=2"),
     ("POST", "/api/v1/uploads?app=101&user=a", (), b"x" * 100),
     ("POST", "/home/token", FORM, b"appID=101&userID=a"),

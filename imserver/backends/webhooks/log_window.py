@@ -361,7 +361,8 @@ class HookSender(Generic[H]):
         window = self.window
         while window.count:
             for entry in window.first(1):
-                if (wants := self._hooks.owner.wants(self.hook, entry)) is not False:
+                wants = self._hooks.owner.wants(self.hook, entry)
+                if wants is not False:
                     return entry if wants else None
                 window.take(entry.id)
             window.take(window.after(0))

@@ -150,7 +150,8 @@ class ReviewRequests(Reviews):
             self.undecided[app] += 1
             return
         self.asked[app] += 1
-        if problem := self._objection(hook, question):
+        problem = self._objection(hook, question)
+        if problem:
             self._asking.warn(app, problem)
             self._fail(hook, question)
             return

@@ -228,7 +228,8 @@ def _publish_each(
     except (ValueError, RecursionError):
         raise MethodFailed(codes.BAD_DATA) from None
     event = Event("msg", "", "", type="custom", data=data)
-    if (quota := api.core.metrics.pushes.spent(app)) is not None:
+    quota = api.core.metrics.pushes.spent(app)
+    if quota is not None:
         raise MethodFailed(codes.TOO_MANY_REQUESTS, str(quota))
     try:
         published = api.core.publishing.to_channels(
@@ -409,7 +410,8 @@ def presence(
             app, channel, after, Limit.PRESENCE - len(clients)
         )
         clients |= infos_of_members(page.members)
-        if not (after := page.next) or len(clients) >= Limit.PRESENCE:
+        after = page.next
+        if not after or len(clients) >= Limit.PRESENCE:
             break
     return {"presence": clients}
 

@@ -87,7 +87,8 @@ class Migration:
         settings["centrifuge"] = {"app": app}
         settings |= self._sections()
         self._logins()
-        if limit := take("client.connection_limit", int, 0):
+        limit = take("client.connection_limit", int, 0)
+        if limit:
             settings.setdefault("limits", {})["max_connections"] = limit
         self._app["known_channels_only"] = True
         rows = self._channels()
@@ -101,7 +102,8 @@ class Migration:
                 "webhook.secret: choose a secret; it signs the requests to your back end"
             )
         settings["apps"] = {app: self._app}
-        if key := take("http_api.key", str, ""):
+        key = take("http_api.key", str, "")
+        if key:
             if len(key) < MIN_KEY_CHARACTERS:
                 self._note(
                     "http_api.key",
@@ -141,13 +143,16 @@ class Migration:
             "outbox_bytes": take("client.queue_max_size", int, 0),
             "login_seconds": seconds("client.stale_close_delay"),
         }
-        if limits := {name: value for name, value in limits.items() if value}:
+        limits = {name: value for name, value in limits.items() if value}
+        if limits:
             sections["limits"] = limits
-        if ping := seconds("client.ping_interval"):
+        ping = seconds("client.ping_interval")
+        if ping:
             sections["websocket"] = {"client_ping_seconds": ping}
         if take("websocket.compression", bool, False):
             sections.setdefault("websocket", {})["deflate"] = True
-        if url := self._redis():
+        url = self._redis()
+        if url:
             sections["redis"] = {"url": url}
         return sections
 
@@ -199,7 +204,8 @@ class Migration:
         take = self._options.take
         rows = self._tokens("client.token")
         if take("client.subscription_token.enabled", bool, False):
-            if more := self._tokens("client.subscription_token"):
+            more = self._tokens("client.subscription_token")
+            if more:
                 self._note(
                     "client.subscription_token",
                     "its keys may sign connection tokens, too",
@@ -239,7 +245,8 @@ class Migration:
     def _tokens(self, where: str) -> list[Document]:
         take = self._options.take
         rows = list[Document]()
-        if secret := take(f"{where}.hmac_secret_key", str, ""):
+        secret = take(f"{where}.hmac_secret_key", str, "")
+        if secret:
             option = f"{where}.hmac_secret_key"
             if len(secret.encode()) < MIN_SECRET_BYTES:
                 self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
@@ -248,7 +255,8 @@ class Migration:
             ("rsa_public_key", "RS256"),
             ("ecdsa_public_key", "ES256"),
         ):
-            if key := take(f"{where}.{name}", str, ""):
+            key = take(f"{where}.{name}", str, "")
+            if key:
                 rows.append({"algorithm": algorithm, "key": key})
         if rows:
             self._note(
@@ -451,9 +459,11 @@ class Migration:
             )
         headers = [str(each) for each in proxy.get("http_headers") or ()]
         known = self._back_ends.get("headers", [])
-        if new := [each for each in headers if each not in known]:
+        new = [each for each in headers if each not in known]
+        if new:
             self._back_ends["headers"] = known + new
-        if timeout := proxy.get("timeout"):
+        timeout = proxy.get("timeout")
+        if timeout:
             seconds = min(max(seconds_of(timeout, f"{option}: timeout"), 0.1), 30.0)
             self._back_ends["seconds"] = max(
                 seconds, self._back_ends.get("seconds", 0.0)

@@ -510,7 +510,8 @@ class CentrifugeService:
         facts = {name: value for name, value in facts.items() if value}
         if command.data:
             facts["data"] = Raw(command.data)
-        if channels := [name for name in command.recover if not name.startswith("#")]:
+        channels = [name for name in command.recover if not name.startswith("#")]
+        if channels:
             facts["channels"] = channels
         answer = self._back_ends.ask(app, "connect", connection, facts, ConnectAnswer)
         end = token_end(0, answer.expire_at)

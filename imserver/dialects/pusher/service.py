@@ -542,7 +542,8 @@ class PusherService:
         channel = command.channel
         if app is None:
             return Reply.OK
-        if objection := self._objection(connection, app, command):
+        objection = self._objection(connection, app, command)
+        if objection:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, objection))
             return Reply.OK
         state = connection.dialect_state

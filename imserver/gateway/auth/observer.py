@@ -144,7 +144,8 @@ class Observers(Observer):
     def known(self) -> Collection[Connection]:  # type: ignore[override]
         """The sessions that the first observer knows which knows any."""
         for each in self._sessions:  # for each login and each end
-            if known := each.known:
+            known = each.known
+            if known:
                 return known
         return ()
 

@@ -102,7 +102,8 @@ class Principal(Struct, frozen=True):
     """
 
     def __post_init__(self) -> None:
-        if user := self.user or self.staff:
+        user = self.user or self.staff
+        if user:
             label = f"{self.kind}:{self.app}/{user}"
         else:
             if self.key:

@@ -161,7 +161,8 @@ class Rule:
             plain = encoding.plain
         else:
             plain = encoding
-        if per_second := self.tenant.messages_per_second:
+        per_second = self.tenant.messages_per_second
+        if per_second:
             if plain not in self._encodings:
                 self._encodings[plain] = LimitedEncoding(plain, per_second)
             connection.encoding = self._encodings[plain]
@@ -173,7 +174,8 @@ def check_apps(config: Config, locations: Locations, objection: AppObjection) ->
     """Raise :class:`imserver.gateway.errors.StartError` if ``objection`` is not
     satisfied with an app in the configuration."""
     for name, settings in config.apps.items():
-        if wrong := objection(name, settings):
+        wrong = objection(name, settings)
+        if wrong:
             setting, _, problem = wrong.partition(": ")
             raise StartError(f"{locations.of(f'apps.{name}.{setting}')}: {problem}")
 

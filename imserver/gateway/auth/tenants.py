@@ -170,7 +170,8 @@ class Tenants:
                 stored = self.by_name.get(name)
             if configured is not None and stored is not None:
                 self._hidden[name] = stored
-            if (effective := configured or stored) is not None:
+            effective = configured or stored
+            if effective is not None:
                 self.by_name[name] = effective
             else:
                 del self.by_name[name]
@@ -358,7 +359,8 @@ class Tenants:
         wrong = self._objection(name, settings) or self._aliasing(
             name, settings.same_as
         )
-        if wrong := wrong or self._taken(name, settings):
+        wrong = wrong or self._taken(name, settings)
+        if wrong:
             raise BadTenant(f"{where}: {wrong}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
             raise BadTenant(f"{where}: more than {SETTINGS_BYTES} bytes of settings")

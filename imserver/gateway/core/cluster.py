@@ -236,7 +236,8 @@ class ClusterMember:
         self.database.foresee(lease)
         self.registrar.start()
         # So that this node receives their next broadcast.
-        if peers := links.node_messages.peers():
+        peers = links.node_messages.peers()
+        if peers:
             _, missing = rpc.query_all(
                 peers, "hello", encode(lease), config.cluster.rpc_seconds
             )

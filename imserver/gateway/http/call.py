@@ -930,7 +930,8 @@ def refused(
 ) -> HttpResponse:
     """The answer to a request that ended with this error. Observers hear of
     refusals."""
-    if (refusal_of := route.refusals.get(type(error))) is not None:
+    refusal_of = route.refusals.get(type(error))
+    if refusal_of is not None:
         error = refusal_of(error)
     if isinstance(error, TooManyRequests):
         error = too_many(error)

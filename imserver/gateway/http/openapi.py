@@ -248,7 +248,8 @@ def _operation(
         }
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
-        if (example := examples_of(row)[0]) is not None:
+        example = examples_of(row)[0]
+        if example is not None:
             content["examples"] = {"example": {"value": example}}
         described["requestBody"] = {"required": True, "content": {JSON: content}}
     return described
@@ -359,7 +360,8 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {
         "schema": {"type": "string"} if row.answer is None else references[row.answer]
     }
-    if (example := examples_of(row)[1]) is not None:
+    example = examples_of(row)[1]
+    if example is not None:
         content["examples"] = {"example": {"value": example}}
     if row.answer is not None or row.content_type != JSON:
         good["content"] = {row.content_type: content}

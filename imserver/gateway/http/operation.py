@@ -339,7 +339,8 @@ class Resource(Generic[S]):
         text: str,
         more: dict[str, Any],
     ) -> Operation:
-        if (need := need or self._need) is None:
+        need = need or self._need
+        if need is None:
             raise TypeError(f"{path} does not say what it needs")
         muted = (Problems.MUTED,) if more.get("voice") else ()
         row = {

@@ -303,7 +303,8 @@ def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]
     present = {feature.name: feature.stored.tables for feature in features}
     tables: list[Table] = []
     for package in reversed(FEATURES):
-        if (name := _name(package)) in present:
+        name = _name(package)
+        if name in present:
             tables += present[name]
         else:
             tables += getattr(_declared(package), "TABLES", ())

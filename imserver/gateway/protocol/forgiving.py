@@ -349,7 +349,8 @@ class Partial(Struct, frozen=True):
             if given is not UNSET and bytes(given) not in _NOTHING:
                 raise ValueError(f"{name} is not supported")
         for name in self.in_base64:
-            if encoded := getattr(self, f"b64{name}"):
+            encoded = getattr(self, f"b64{name}")
+            if encoded:
                 try:
                     content = b64decode(encoded, validate=True)
                     check_json(content)

@@ -233,7 +233,8 @@ class Pushes(Service):
         outcomes: list[Outcome] = []
         try:
             events = (Event("msg", user, text, msg_id) for user in users)
-            if channels := self._stores(app):
+            channels = self._stores(app)
+            if channels:
                 for user, event in _paced(zip(users, events, strict=True)):
                     outcomes.append(
                         channels.push(app, user, event) if user else _NOT_SENT

@@ -547,7 +547,8 @@ class ReorderGuard(Service):
         who = (app, user)
         while self._ends and self._ends[0][0] <= now:
             _, old = self._ends.popleft()
-            if (guard := self._guards.get(old)) is not None and guard.until <= now:
+            guard = self._guards.get(old)
+            if guard is not None and guard.until <= now:
                 del self._guards[old]
         until = now + GUARD_SECONDS
         self._ends.append((until, who))

@@ -317,7 +317,8 @@ class Sessions:
         replaced = self._apply_policy(app, connection, login)
         if connection.state >= CLOSING:
             raise SessionRefused(ReplyCode.FAILED, "gone")
-        if before := connection.user:
+        before = connection.user
+        if before:
             if (connection.app, before) != (app.name, login.user):
                 # of two notices: an exit and an enter
                 size = 200 + len(before) + len(login.user)
@@ -355,7 +356,8 @@ class Sessions:
         return rivals
 
     def _require_no_ban(self, app: str, user: str) -> None:
-        if ban := self.ban_of(app, user):
+        ban = self.ban_of(app, user)
+        if ban:
             until = time() + ban.seconds
             raise SessionRefused(
                 ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text

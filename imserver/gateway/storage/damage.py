@@ -86,7 +86,8 @@ def _sum(order: str, seed: bytes, content: bytes) -> bytes:
 def refuse_damaged(database: Path) -> None:
     """Raise StartError if the write-ahead log has lost commits. Raises
     OSError."""
-    if count := lost_commits(database):
+    count = lost_commits(database)
+    if count:
         raise StartError(
             f"storage: {database}-wal is damaged, and {count} commits behind the damage cannot be read: "
             f"run imserver restore with a backup, or without one with a copy of {database.name} alone"

@@ -212,13 +212,15 @@ class Database:
                 shown,
                 migrations.named(missing),
             )
-        if newer := migrations.named(migrations.newer_steps(before)):
+        newer = migrations.named(migrations.newer_steps(before))
+        if newer:
             log.warning(
                 "the database %s belongs to a newer release, at step %s", shown, newer
             )
-        if absent := ", ".join(
+        absent = ", ".join(
             sorted(recorded.keys() - {each.feature for each in self._features})
-        ):
+        )
+        if absent:
             log.info(
                 "the database %s has tables of features that this node does not have: %s",
                 shown,

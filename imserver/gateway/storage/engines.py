@@ -162,7 +162,8 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     )
     known = signature(engine.dialect.loaded_dbapi.connect).parameters
     given = engine.dialect.create_connect_args(engine.url)[1]
-    if unknown := [name for name in given if name not in known]:
+    unknown = [name for name in given if name not in known]
+    if unknown:
         raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
     for name in ("ssl_verify_identity", "ssl_verify_cert"):
         # with it pymysql ignores ssl_ca, and does not check the name of the

@@ -106,7 +106,8 @@ def give_after(sql: Statements, table: str, last: int, column: str = "id") -> No
                 "INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", (table, last)
             )
     elif sql.engine == "postgresql":
-        if (sequence := _sequence_of(sql, table, column)) is not None:
+        sequence = _sequence_of(sql, table, column)
+        if sequence is not None:
             sql.query("SELECT setval(%s, %s, %s)", (sequence, max(last, 1), last > 0))
     elif last_given(sql, table, column) is not None:
         sql.execute(f"ALTER TABLE `{table}` AUTO_INCREMENT = {last + 1}")
@@ -116,7 +117,8 @@ def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
     """On PostgreSQL: let the ids of rows continue above an expression, and
     so many after the last one. One statement, because others take ids
     meanwhile."""
-    if (sequence := _sequence_of(sql, table, "id")) is not None:
+    sequence = _sequence_of(sql, table, "id")
+    if sequence is not None:
         sql.query(
             f"SELECT setval('{sequence}', greatest({least}, nextval('{sequence}') + {more}))"
         )

@@ -359,7 +359,8 @@ class ImportedRows:
                 ).columns
             }
         known = self._columns[name]
-        if unknown := [column for column in columns if column not in known]:
+        unknown = [column for column in columns if column not in known]
+        if unknown:
             raise BadRows(
                 f"no archive of this release has a column {unknown[0]} in the table {name}: it is of a newer "
                 "release, or forged"

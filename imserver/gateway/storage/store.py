@@ -297,7 +297,8 @@ class Store:
     def _check(self, database: str) -> None:
         """Raise StartError if this node must not use the database with this
         id."""
-        if objection := self._objection(database):
+        objection = self._objection(database)
+        if objection:
             raise StartError(f"storage: {objection}")
 
     def database(self) -> Database:
@@ -362,7 +363,8 @@ class Store:
             )
             # the database may have lost the newest changes
             version = max(version, self._version) + 1
-            if value := work(sql, version):
+            value = work(sql, version)
+            if value:
                 sql.execute("UPDATE directory SET version = %s", (version,))
             return value
 
@@ -574,7 +576,8 @@ class Store:
                 return False
             for id, written in sql.query("SELECT id, apps FROM api_key"):
                 apps = json.decode(written)
-                if left := [each for each in apps if each != name]:
+                left = [each for each in apps if each != name]
+                if left:
                     if left != apps:
                         statement = (
                             "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"

@@ -181,7 +181,8 @@ class Children(Service, dict=True):
             how = f"ended by {signal.Signals(-code).name}"
         else:
             how = f"ended with status {code}"
-        if failure := slot.status.text(failed=True):
+        failure = slot.status.text(failed=True)
+        if failure:
             how += f": {failure}"
         if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how)

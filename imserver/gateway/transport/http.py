@@ -323,9 +323,8 @@ class HttpConnection(Writer):
                 return
             origins = front.listener.gate.origins
             if origins.demo and parsed.accepted is not origins.accepted:
-                if (
-                    objection := origins.objection(parsed.headers, parsed.path)
-                ) is not None:
+                objection = origins.objection(parsed.headers, parsed.path)
+                if objection is not None:
                     self.refuse(objection, CORS)
                     return
                 parsed.accepted = origins.accepted  # known heads are the same object

@@ -412,7 +412,8 @@ class PublicRequests(Outgoing):
             if body is not None:
                 lines.append(f"Content-Length: {len(body)}")
             request = "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
-            if idle := self._idle.get(parts["origin"]):
+            idle = self._idle.get(parts["origin"])
+            if idle:
                 # it was closed while it was idle
                 with suppress(ConnectionResetError, BrokenPipeError):
                     return self._ask(parts["origin"], idle.pop(), request, answer_bytes)

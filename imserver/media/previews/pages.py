@@ -168,7 +168,8 @@ def decoded(content: bytes, media_type: str) -> str:
     ):
         if content.startswith(mark):
             return content.removeprefix(BOM_UTF8).decode(name, "replace")
-    if announced := _CHARSET_OF_TYPE.search(media_type):
+    announced = _CHARSET_OF_TYPE.search(media_type)
+    if announced:
         name = announced[1].lower()
     elif own := _CHARSET.search(content[:4096]):
         name = own[1].decode().lower()
@@ -176,7 +177,8 @@ def decoded(content: bytes, media_type: str) -> str:
         name = "utf-8" if name.startswith("utf-16") else name
     else:
         name = ""
-    if codec := _CHARSETS.get(name):
+    codec = _CHARSETS.get(name)
+    if codec:
         return content.decode(codec, "replace")
     try:
         return content.decode()

@@ -224,7 +224,8 @@ def list_uploads(
     uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
     before = (0, "")
-    if (text := read_cursor(cursor)) is not None:
+    text = read_cursor(cursor)
+    if text is not None:
         created, _, name = text.partition(" ")
         if not (
             created.isascii()

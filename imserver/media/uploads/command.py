@@ -128,7 +128,8 @@ def check_files(
     ) as storage:
         for row in upload_rows.rows_of(store, app):
             count += 1
-            if words := _damage_of(storage, row):
+            words = _damage_of(storage, row)
+            if words:
                 damaged += 1
                 meaning = (
                     f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"

@@ -284,7 +284,8 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     until it is cancelled, and takes any number of votes. A question that
     somebody has answered is not edited any more, one that is `fixed` never.
     """
-    if wrong := _objection(call, request):
+    wrong = _objection(call, request)
+    if wrong:
         raise ApiProblem.invalid(wrong)
     ask = _question_of(api, call, request)
     sent = api.messages.send(
@@ -307,7 +308,8 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
 
 def _objection(call: Call, request: AskRequest) -> str:
     """Why it can be no question; ``""`` if it can."""
-    if wrong := _poll_objection(request):
+    wrong = _poll_objection(request)
+    if wrong:
         return wrong
     if request.to == call.user:
         return "`to`: the receiver is the sender"

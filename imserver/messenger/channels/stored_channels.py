@@ -224,7 +224,8 @@ class ChannelLog(StoredHistory):
         has used up its quota of stored messages) or ``unavailable``; then some
         may be stored.
         """
-        if (spent := self._metrics.stored.spent(app)) is not None:
+        spent = self._metrics.stored.spent(app)
+        if spent is not None:
             raise ChannelRefused("rate", str(spent))
         writer = self._store.part(MessageLog).writer
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in publications]
@@ -349,7 +350,8 @@ def draft_of(what: Publication, key: str = "") -> Draft:
     )
     # The same id in another channel is another publication.
     digest = ""
-    if id := key or event.id:
+    id = key or event.id
+    if id:
         name = f"{what.channel}\0{id}".encode("utf-8", "surrogatepass")
         digest = blake2b(name, digest_size=16).hexdigest()
     return Draft(

@@ -232,7 +232,8 @@ class Deliverer(Service):
             )
         if not results:
             self.results.pop(app, None)
-        if ahead := self.log_subscriptions.ahead.get(app):
+        ahead = self.log_subscriptions.ahead.get(app)
+        if ahead:
             for connection in [each for each, id in ahead.items() if id <= position]:
                 self.log_subscriptions.has_caught_up(app, connection)
 
@@ -413,7 +414,8 @@ class Deliverer(Service):
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
-        if has := self.log_subscriptions.ahead.get(app, {}).get(connection):
+        has = self.log_subscriptions.ahead.get(app, {}).get(connection)
+        if has:
             indexes = [index for index in indexes if run.messages[index].id > has]
             if not indexes:
                 return

@@ -307,11 +307,12 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
             [*users, call.user] if call.is_back_end and call.user else users
         )
         accounts = groups.accounts_among(call.app, list(wanted))
-        if unknown := [
+        unknown = [
             user
             for user in wanted
             if user not in accounts and user != call.principal.user
-        ]:
+        ]
+        if unknown:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
     if (

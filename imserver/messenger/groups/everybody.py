@@ -75,7 +75,8 @@ class EverybodysGroups(Store.Rows):
                 here = self._log.conversations.members_among(app, group, users)
             else:
                 here = set()
-            if new := [user for user in users if user not in here]:
+            new = [user for user in users if user not in here]
+            if new:
                 others = self._removals.among(app, group, new) | self._leaving(app)
                 new = [user for user in new if user not in others]
             if new:

@@ -436,7 +436,8 @@ class Groups(Service, dict=True):
             more = len(rows) == MOST_MENTIONED or monotonic() - began > SEARCH_SECONDS
             if more:
                 break
-            if count := len({*(log.reached(app, each.id, group) or ())} - {by}):
+            count = len({*(log.reached(app, each.id, group) or ())} - {by})
+            if count:
                 rows.append(
                     MentionedGroup(
                         str(each.id), each.handle, each.name, each.avatar, count
@@ -471,7 +472,8 @@ class Groups(Service, dict=True):
         TooManyRequests if the searches of ``by`` took too long.
         """
         self._seen(app, group, by)
-        if not (words := Statements.words(text)):
+        words = Statements.words(text)
+        if not words:
             return [], ""
         payer = (app, by) if by else None
         self.searches.require(payer)
@@ -635,7 +637,8 @@ class Groups(Service, dict=True):
         state = GroupState(
             {by: view.role} if by else {}, view.open, view.options, muted
         )
-        if (refusal := _permitted(by, "invite", _INVITING)(state)) is not None:
+        refusal = _permitted(by, "invite", _INVITING)(state)
+        if refusal is not None:
             raise NotAllowed(refusal.detail)
         return view
 
@@ -1159,7 +1162,8 @@ class GroupCommands(Struct, frozen=True):
         """The app and the user. Raises NotAllowed if the user is muted in the
         app."""
         app, user = app_and_user(connection)
-        if (mute := self.mute_of(app, user)) is not None:
+        mute = self.mute_of(app, user)
+        if mute is not None:
             raise NotAllowed(mute.text)
         return app, user
 

@@ -118,7 +118,8 @@ class ScheduledRows(Store.Rows):
         """Schedule a message, unless there is one with its id. Returns what is
         there. Raises ServiceRefused."""
         now = sql.clock_ms()
-        if (row := _row(sql, *message.key)) is not None:
+        row = _row(sql, *message.key)
+        if row is not None:
             return row
         count = "SELECT count(*) FROM scheduled_message WHERE app = %s AND member = %s"
         if sql.query(count, (message.app, message.member))[0][0] >= MOST_WAITING:

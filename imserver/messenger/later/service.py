@@ -231,7 +231,8 @@ class ScheduledMessages:
             self.counts["send"] += 1
             self._signal(row.app, row.member, {"id": row.id, "gone": True})
         elif isinstance(result, Rejected) and result.reason != RejectReason.WITHDRAWN:
-            if (after := self.rows.refuse(row, result.reason)) is not None:
+            after = self.rows.refuse(row, result.reason)
+            if after is not None:
                 self.counts["refuse"] += 1
                 self.changed(after)
         elif isinstance(result, StorageUnavailable) and result.until:

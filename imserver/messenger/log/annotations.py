@@ -74,7 +74,8 @@ class AnnotationWriter(WritingPart):
         remove: bool = False,
     ) -> Change | Rejected:
         """Add the reaction of a user who can read the message, or remove it."""
-        if wrong := emoji_objection(emoji):
+        wrong = emoji_objection(emoji)
+        if wrong:
             return Rejected(RejectReason.INVALID, wrong)
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
@@ -110,7 +111,8 @@ def emoji_objection(emoji: str) -> str:
     """The reason why a text cannot be a reaction, ``""`` if it can."""
     if not emoji.strip():
         return "emoji: empty"
-    if wrong := text_objection(emoji, Limit.EMOJI_BYTES):
+    wrong = text_objection(emoji, Limit.EMOJI_BYTES)
+    if wrong:
         return f"emoji: {wrong}"
     # Invisible signs join emoji to others: only control characters and line
     # ends are refused.

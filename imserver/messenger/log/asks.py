@@ -110,7 +110,8 @@ class AskLog(WritingPart):
         :class:`AskRefused`: others have answered before, or it is closed.
         """
         given = _GivenAnswer(user, value, text, choices)
-        if wrong := given.objection():
+        wrong = given.objection()
+        if wrong:
             return Rejected(RejectReason.INVALID, wrong)
         return self._change(app, user, message, lambda question: question.answer(given))
 
@@ -153,7 +154,8 @@ class AskLog(WritingPart):
     ) -> AskChange | Rejected:
         """Let these members answer a question of this user, too."""
         for each in users:
-            if wrong := text_objection(each, MAX_USER_BYTES):
+            wrong = text_objection(each, MAX_USER_BYTES)
+            if wrong:
                 return Rejected(RejectReason.INVALID, f"of: {wrong}")
 
         return self._change(

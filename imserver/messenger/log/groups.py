@@ -91,9 +91,10 @@ class GroupWriter(WritingPart):
         ``options``: those that differ from the defaults.
         """
         all_users = list(dict.fromkeys((owner, *users)))
-        if wrong := _wrong(all_users) or _wrong_texts(
+        wrong = _wrong(all_users) or _wrong_texts(
             {"name": name, "description": description}
-        ):
+        )
+        if wrong:
             return wrong
         bots = accounts_among(
             transaction.sql, transaction.app, all_users, "AND bot = 1"
@@ -611,7 +612,8 @@ def _wrong(users: Sequence[str]) -> Rejected | None:
     for user in users:
         if not user:
             return Rejected(RejectReason.INVALID, "users: an empty id")
-        if wrong := text_objection(user, MAX_USER_BYTES):
+        wrong = text_objection(user, MAX_USER_BYTES)
+        if wrong:
             return Rejected(RejectReason.INVALID, f"users: {wrong}")
     return None
 

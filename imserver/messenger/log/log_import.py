@@ -130,10 +130,12 @@ class LogImport:
         earlier transaction gets an edit that is new, unless it has this
         content.
         """
-        if wrong := objection(draft) or (draft.room and "room: not imported"):
+        wrong = objection(draft) or (draft.room and "room: not imported")
+        if wrong:
             return Rejected(RejectReason.INVALID, wrong)
         valid = _valid_reactions(reactions)
-        if known := self.find(key):
+        known = self.find(key)
+        if known:
             self._append_news(key, known, draft, valid, edit)
             return known
 
@@ -291,7 +293,8 @@ class LogImport:
     ) -> int:
         """Create a group whose new members read its whole history, and return
         its id. ``admins``: among the users. ``is_open``: anybody may join."""
-        if known := self.conversation_of(key):
+        known = self.conversation_of(key)
+        if known:
             self._ahead.discard(self.find(key))
             return known
         transaction = self._transaction
@@ -437,7 +440,8 @@ class LogImport:
                 return state
             return None
         pair = pair_of(draft.sender, draft.to_user)
-        if (state := self._state(pair)) is None:
+        state = self._state(pair)
+        if state is None:
             self._begin(draft.time_ms)
             state = self._transaction.make_conversation(
                 USER, tuple(sorted((draft.sender, draft.to_user)))

@@ -397,7 +397,8 @@ class ThreadStore(Store.Rows):
         self, sql: Statements, head: LogHead, user: str, root: int, follows: bool
     ) -> Thread | None:
         """Follow a thread, or mute it. None: the user cannot read it."""
-        if (conversation := _conversation_of(sql, head, user, root)) is None:
+        conversation = _conversation_of(sql, head, user, root)
+        if conversation is None:
             return None
         row = (
             head.number,

@@ -429,7 +429,8 @@ class AskCommands(Service):
         if not self.core.store.has_database:  # a change would create it
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if by_user:
-            if (mute := self.messaging.mute_of(app, user)) is not None:
+            mute = self.messaging.mute_of(app, user)
+            if mute is not None:
                 return mute
             if not self.core.sender_rates.take(app, user):
                 raise TooManyMessages("the user has sent too many messages")

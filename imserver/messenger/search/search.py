@@ -414,7 +414,8 @@ def _look_up(
                 continue
             if within is not None and segment not in within:
                 continue
-            if offsets := offsets_with(terms, term):
+            offsets = offsets_with(terms, term)
+            if offsets:
                 offsets_of.setdefault(segment, set()).update(offsets)
             if is_long_turn():
                 serve_others()

@@ -262,7 +262,8 @@ class WordIndex(Store.Rows):
                 size = 0
 
         def end(sql: Statements) -> bool:
-            if is_ours := put(some, sql):
+            is_ours = put(some, sql)
+            if is_ours:
                 finish(sql)
             return is_ours
 

@@ -127,7 +127,8 @@ class WordQuery:
         is_open = False
         for match in _parts(text.translate(_QUOTES)):
             quoted, end, plain = match.groups()
-            if units := units_of(plain or quoted or ""):
+            units = units_of(plain or quoted or "")
+            if units:
                 phrases.append(units)
                 is_open = not end
         self.units = list(dict.fromkeys(unit for units in phrases for unit in units))

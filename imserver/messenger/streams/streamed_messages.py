@@ -360,7 +360,8 @@ class ChannelStreams(StreamTarget):
 def check_draft(draft: Draft) -> None:
     """Raise :class:`ChannelRefused` (``limit``) if the log cannot store a
     draft."""
-    if wrong := objection(draft):
+    wrong = objection(draft)
+    if wrong:
         raise ChannelRefused("limit", wrong)
 
 
@@ -748,7 +749,8 @@ class StreamedMessages:
             if monotonic() > deadline:
                 break
             self._end_incomplete(id, own, failed)
-        if lost := sum(not own.closing for own in self._own.values()):
+        lost = sum(not own.closing for own in self._own.values())
+        if lost:
             log.warning(
                 "%d open streams are lost: the history does not answer in time", lost
             )

@@ -42,7 +42,8 @@ class BackupState(Struct):
 
 
 def _build(core: Core) -> Parts:
-    if not (folder := settings_of(core.config, BackupSettings).folder):
+    folder = settings_of(core.config, BackupSettings).folder
+    if not folder:
         return Parts()
     state = BackupState()
     threads = Threads(1)

@@ -123,7 +123,8 @@ def _try_out(settings: Config, file: Path) -> None:
     except StartError as failure:
         error = failure
     with suppress(OSError):  # it cannot be read, or the folder is of another user
-        if (name := mark(file, is_proven=error is None)) != file:
+        name = mark(file, is_proven=error is None)
+        if name != file:
             click.echo(f"it is {name}")
     if error is not None:
         raise error
@@ -143,7 +144,8 @@ def _folder(settings: Config) -> Path:
         raise StartError(
             "name a FILE: the feature backups is not among features of the settings"
         )
-    if not (folder := settings_of(settings, BackupSettings).folder):
+    folder = settings_of(settings, BackupSettings).folder
+    if not folder:
         raise StartError(
             "backups.folder is not set: set it in the settings, as /var/backups/imserver, or name a FILE"
         )

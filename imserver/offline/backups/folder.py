@@ -43,9 +43,8 @@ def backups_of(folder: Path) -> list[BackupFile]:
     files = []
     for path in folder.iterdir():
         with suppress(ValueError):  # no time
-            if (parts := _name(path.name)) and (
-                created := timegm(strptime(parts[1], _FORM))
-            ) <= time():
+            parts = _name(path.name)
+            if parts and (created := timegm(strptime(parts[1], _FORM))) <= time():
                 files.append(BackupFile(created, parts[2] is None, path))
     return sorted(files, key=lambda each: each.created, reverse=True)
 
@@ -54,7 +53,8 @@ def mark(path: Path, is_proven: bool) -> Path:
     """Note in the name of a backup whether it could be restored on trial.
     Returns its name from now on; that of a file of another name stays. Raises
     OSError."""
-    if parts := _name(path.name):
+    parts = _name(path.name)
+    if parts:
         path = path.rename(path.with_name(f"imserver-{parts[1]}{_ENDS[is_proven]}"))
     return path
 

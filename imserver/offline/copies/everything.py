@@ -205,7 +205,8 @@ def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[st
                 )
                 count = sum(part.write("", *file) for file in some)
                 done.append(f"restored files of {name}: {count}")
-                if more := archive.features[name] - count:
+                more = archive.features[name] - count
+                if more:
                     done.append(
                         f"left out files of {name}, damaged or newer than the database: {more}"
                     )
@@ -251,7 +252,8 @@ def _paths(settings: Config) -> dict[str, Path | None]:
 def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
     done = []
     for name, path in _paths(settings).items():
-        if (content := secrets.get(name)) is None:
+        content = secrets.get(name)
+        if content is None:
             continue
         if path is None:
             done.append(

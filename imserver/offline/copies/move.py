@@ -308,18 +308,21 @@ class _Move:
         Returns the tables of others."""
         shown = self._source.address.shown
         taken = self._source.read(lambda sql: migrations.taken_steps(sql.connection))
-        if newer := migrations.named(migrations.newer_steps(taken)):
+        newer = migrations.named(migrations.newer_steps(taken))
+        if newer:
             raise StartError(
                 f"the database {shown} belongs to a newer release, at step {newer}: move it with that release"
             )
-        if late := migrations.named(migrations.missing_steps(taken)):
+        late = migrations.named(migrations.missing_steps(taken))
+        if late:
             raise StartError(
                 f"the database {shown} lacks step {late}: start and stop its server once with this "
                 "release, then move it"
             )
         records = self._source.read(lambda sql: feature_steps.recorded(sql.connection))
         names = {each.feature for each in self._features} | self._without
-        if absent := sorted(records.keys() - names):
+        absent = sorted(records.keys() - names)
+        if absent:
             raise StartError(
                 f"the database {shown} has tables of {', '.join(absent)}, which the settings do not name: "
                 f"add it to the setting features, or leave its tables behind: --without {absent[0]}"
@@ -334,7 +337,8 @@ class _Move:
             raise StartError(
                 f"the database {shown} is itself the target of a move that has not ended"
             )
-        if missing := sorted(wanted - present):
+        missing = sorted(wanted - present)
+        if missing:
             raise StartError(
                 f"the database {shown} is damaged: it has no {', '.join(missing)}"
             )

@@ -93,7 +93,8 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
     } | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
-    if named := [each for each in users if each not in ("", user)]:
+    named = [each for each in users if each not in ("", user)]
+    if named:
         facts["users"] = named[:MOST_USERS]
     return facts
 

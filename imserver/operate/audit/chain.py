@@ -132,7 +132,8 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
         return None
 
     by = rest.get("by")
-    if (written := left("facts", "text")) is None:
+    written = left("facts", "text")
+    if written is None:
         facts = None
     else:
         facts = _read_facts(written)

@@ -252,7 +252,8 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     """
     wanted = None
     if head is not None:
-        if (match := re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{64})", head)) is None:
+        match = re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{64})", head)
+        if match is None:
             fail(f"--head {head}: expected NUMBER:HASH, as this command prints it")
         wanted = (int(match[1]), match[2])
     with opened(path, data_dir) as (_, store, _):

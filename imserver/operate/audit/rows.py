@@ -134,7 +134,8 @@ def store_act(store: Store, act: Act) -> None:
 def remove_before(age_ms: int, sql: PooledStatements) -> int:
     """Remove the oldest acts if they are older; the last of them becomes the
     anchor. How many were removed: with 1,000 there may be more."""
-    if (end := head(sql, lock=True)) is None:
+    end = head(sql, lock=True)
+    if end is None:
         return 0
     limit = sql.clock_ms() - age_ms
     columns = _readable(sql, "number, time, hash")

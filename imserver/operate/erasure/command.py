@@ -214,7 +214,8 @@ def delete_app(
                 _confirm(name)
             with offline_parts(settings, store, Erasure) as parts:
                 erasures = [erasure for _, erasure in parts]
-                if seconds := _seconds(after):
+                seconds = _seconds(after)
+                if seconds:
                     _delete_later(
                         store, deletion, erasures, record, name, seconds, reason
                     )

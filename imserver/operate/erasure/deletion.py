@@ -259,6 +259,7 @@ def undo(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
 @routes.get("/apps/delete/show", Needs.ADMIN, reach="all")
 def show(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
     """Show how far the deletion of an app is."""
-    if (due := api.deletion.waiting.get(app)) is not None:
+    due = api.deletion.waiting.get(app)
+    if due is not None:
         return ErasureShown.of(due)
     return ErasureShown("ended" if api.core.store.is_deleted(app) else "none", 0)

@@ -302,9 +302,11 @@ def undo(erasure: UserErasure, call: Call, app: AppName, user: _User) -> Erasure
 @routes.get("/users/erase/show", Needs.OPERATE)
 def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShown:
     """Show how far the erasure of a user is."""
-    if (due := erasure.waiting.get(call.app, request.user)) is not None:
+    due = erasure.waiting.get(call.app, request.user)
+    if due is not None:
         return ErasureShown.of(due)
-    if (ended := erasure.ended(call.app, request.user)) == 0:
+    ended = erasure.ended(call.app, request.user)
+    if ended == 0:
         return ErasureShown("under way", 0)
     return ErasureShown(
         "ended" if ended else "none",

@@ -68,7 +68,8 @@ class DueErasures(Store.Rows):
     def added(self, app: str, user: str = "") -> PlannedErasure:
         """The erasure that was added. Raises NotWaiting if somebody has taken
         it back."""
-        if (due := self.get(app, user)) is None:
+        due = self.get(app, user)
+        if due is None:
             raise NotWaiting
         return due
 

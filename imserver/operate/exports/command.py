@@ -85,7 +85,8 @@ def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, st
         # Imported here: a server may have no accounts.
         from imserver.people.accounts import AccountStore
 
-        if (row := AccountStore(store).by_id_or_login(app, named)) is None:
+        row = AccountStore(store).by_id_or_login(app, named)
+        if row is None:
             fail(f"app {app} has no account {named}: nothing was exported")
         account, _ = row
         user = account.user

@@ -283,7 +283,8 @@ class ArchiveMaker(Service, dict=True):
 
     def _names_of(self, users: set[str]) -> dict[str, str]:
         """User → name of the account, of these users at least."""
-        if unknown := [user for user in users if user not in self._names]:
+        unknown = [user for user in users if user not in self._names]
+        if unknown:
             if len(self._names) > 10_000:
                 self._names.clear()
                 unknown = list(users)

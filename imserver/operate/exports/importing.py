@@ -207,7 +207,8 @@ class Import(Service, dict=True):
             self.tenants.check_new(self.app, manifest.settings)
         except ValueError as error:
             raise BadArchive(str(error)) from None
-        if names := self.tenants.only_by_key(manifest.settings):
+        names = self.tenants.only_by_key(manifest.settings)
+        if names:
             raise BadArchive(
                 f"an archive does not set {', '.join(names)}: create the app first, with these settings "
                 f"(imserver app create {self.app} …), then import into it"
@@ -250,7 +251,8 @@ class Import(Service, dict=True):
                     rows=rows,
                     parents=accounts,
                 )
-                if key := self.store.read(work):
+                key = self.store.read(work)
+                if key:
                     raise BadArchive(
                         f"{table} {key} exists on this server already: import into a server without it; "
                         "another name of the app does not help"

@@ -366,11 +366,8 @@ def rotate(
     row = api.changeable(call.principal, id)
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
     new = replace(new, maker=api.maker_of(call.principal))
-    if (
-        stored := api.core.store.rotate_key(
-            row.id, new, grace_seconds, call.principal.key
-        )
-    ) is None:
+    stored = api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
+    if stored is None:
         raise ApiProblem.invalid("The key was revoked, or has expired")
     _name_act(call, row)
     call.facts = {"key": row.id, "id": stored.id, "grace_seconds": grace_seconds}

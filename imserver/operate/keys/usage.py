@@ -125,7 +125,8 @@ def uses_of_routes(
             store.rows, f"{where} {group}", end - _DAY_MINUTES, end, *routes
         ):
             which = row.route, row.key, row.app, row.address
-            if later := spans.get(which):
+            later = spans.get(which)
+            if later:
                 answered = later.answered + row.answered
                 refused = later.refused + row.refused
                 spans[which] = replace(

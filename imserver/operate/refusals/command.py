@@ -144,7 +144,8 @@ def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
         for line in lines
     ]
     CommandLine.data(answer, "\n".join(safe))
-    if missing := answer["missing_nodes"]:
+    missing = answer["missing_nodes"]
+    if missing:
         fail(f"these nodes did not answer: {', '.join(missing)}")
 
 

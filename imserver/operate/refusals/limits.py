@@ -126,7 +126,8 @@ class Refusals(Service, dict=True):
             tenant = None
         if not user or tenant is None or not tenant.wants_accounts(app):
             return user
-        if not (user := self.people.find(app, user)):
+        user = self.people.find(app, user)
+        if not user:
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
         return user
 
@@ -186,7 +187,8 @@ class Refusals(Service, dict=True):
             for hold in holds
             if hold.kind not in ("erasure", "mute") and hold.who not in stay
         ]
-        if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
+        banned = [hold.who for hold in lifted if hold.kind == "ban"]
+        if banned:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
         rates, missing = self._rates(replace(query, lift=True))
         return [*lifted, *rates], missing
@@ -206,14 +208,18 @@ class Refusals(Service, dict=True):
         holds = []
         sessions = self.core.sessions
         for name in sorted(names):
-            if (ban := sessions.holds.get((app, name))) is not None:
+            ban = sessions.holds.get((app, name))
+            if ban is not None:
                 holds.append(Hold("erasure", "erasure", name, ban.until or 0, ""))
                 continue  # whoever waits for it stays locked out
-            if (ban := sessions.ban_of(app, name)) is not None:
+            ban = sessions.ban_of(app, name)
+            if ban is not None:
                 holds.append(Hold("ban", "ban", name, ban.until or 0, ban.reason))
-            if (lock := self.people.locked(app, name)) is not None:
+            lock = self.people.locked(app, name)
+            if lock is not None:
                 holds.append(Hold("lock", "lock", name, *lock))
-            if (mute := self.core.mutes.mute_of(app, name)) is not None:
+            mute = self.core.mutes.mute_of(app, name)
+            if mute is not None:
                 holds.append(Hold("mute", "mute", name, mute.until, mute.reason))
             holds += self._mutes_in_groups(app, name)
         return holds

@@ -146,7 +146,8 @@ class RefusalLog(Observer):
             refusal.reason,
             refusal.app if self._is_app(refusal.app) else "",
         )
-        if (cause := self._causes.get(key)) is None:
+        cause = self._causes.get(key)
+        if cause is None:
             cause = _Cause()
             self._causes[key] = cause
         user = refusal.user[:_NAME]
@@ -155,13 +156,15 @@ class RefusalLog(Observer):
         payer = (
             account or (user if refusal.kind == "command" else "") or _network(address)
         )
-        if (rows := cause.payers.get(payer)) is None:
+        rows = cause.payers.get(payer)
+        if rows is None:
             rows = OrderedDict()
             cause.payers[payer] = rows
         else:
             cause.payers.move_to_end(payer)
         who = user, account, address
-        if (row := rows.get(who)) is None:
+        row = rows.get(who)
+        if row is None:
             row = RefusalRow(*key, *who, 0, now, now, "", 0, "", "")
             rows[who] = row
             cause.size += 1
@@ -255,7 +258,8 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
     first."""
     rows: dict[tuple[str, ...], RefusalRow] = {}
     for row in (row for each in lists for row in each):
-        if (before := rows.get(row.key)) is None:
+        before = rows.get(row.key)
+        if before is None:
             rows[row.key] = row
             continue
         newer = row if row.last > before.last else before

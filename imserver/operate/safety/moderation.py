@@ -232,7 +232,8 @@ class Moderation(Service, dict=True):
                         user, "ban", ban.until, ban.reason, self.maker(app, user, _BANS)
                     )
                 )
-            if (mute := self.core.mutes.mute_of(app, user)) is not None:
+            mute = self.core.mutes.mute_of(app, user)
+            if mute is not None:
                 holds.append(
                     UserHold(
                         user,
@@ -319,7 +320,8 @@ class Moderation(Service, dict=True):
         reason: str,
         **facts: Any,
     ) -> None:
-        if (record := self.core.observer.recorder(app, "moderation")) is not None:
+        record = self.core.observer.recorder(app, "moderation")
+        if record is not None:
             body = {
                 "user": user,
                 "act": act,

@@ -145,7 +145,8 @@ class Removals(Store.Rows):
     def senders(self, app: str, act: str) -> list[str]:
         """Whose messages they are. Raises ServiceRefused if there is no such
         removal."""
-        if (removal := self.get(app, act)) is None:
+        removal = self.get(app, act)
+        if removal is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
         if removal.user:
             return [removal.user]

@@ -261,7 +261,8 @@ class Reports(Store.Rows):
 
         def work(sql: PooledStatements) -> str | None:
             nonlocal recent
-            if (id := _open_report(sql, app, subject)) is None:
+            id = _open_report(sql, app, subject)
+            if id is None:
                 count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
                 if sql.query(count, (app,))[0][0] >= MOST_OPEN:
                     return None
@@ -301,7 +302,8 @@ class Reports(Store.Rows):
                 record(sql, app, user, facts)
             return id
 
-        if (id := self._store.write(work)) is None:
+        id = self._store.write(work)
+        if id is None:
             raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
         if id == new:
             if len(recent) < 2:

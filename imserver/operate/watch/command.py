@@ -129,7 +129,8 @@ def _in_words(timing: Timing) -> str:
     if timing.kind not in ("transactions", "jobs"):
         return timing.name
     *_, owner, work = ["", *timing.name.split(".")]
-    if known := _WORDS.get(f"{owner}.{work}".strip(".")):
+    known = _WORDS.get(f"{owner}.{work}".strip("."))
+    if known:
         return known
     return " ".join(
         filter(None, (_words_of(owner) and f"{_words_of(owner)}:", _words_of(work)))
@@ -144,5 +145,6 @@ def _words_of(name: str) -> str:
 
 
 def _end(answer: dict[str, Any]) -> None:
-    if missing := answer["missing_nodes"]:
+    missing = answer["missing_nodes"]
+    if missing:
         fail(f"these nodes did not answer: {', '.join(missing)}")

@@ -146,7 +146,8 @@ def _require_none(errors: list[str]) -> None:
 def _account(row: Mapping[str, Any], app: str) -> Imported:
     """The account of one row. Raises BadField."""
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
-    if unknown := fields.keys() - _FIELDS - {"update_time"}:
+    unknown = fields.keys() - _FIELDS - {"update_time"}
+    if unknown:
         raise BadField(
             f"unknown columns: {', '.join(map(str, sorted(map(str, unknown))))}"
         )
@@ -175,7 +176,8 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    if (value := fields.get(name)) is None:
+    value = fields.get(name)
+    if value is None:
         return ""
     if not isinstance(value, str):
         raise BadField(f"{name}: expected a text")

@@ -334,9 +334,10 @@ class Accounts(Service, dict=True):
     ) -> dict[Identifier, str]:
         """Identifiers as they are stored; ``""``: none. Raises BadField."""
         wanted = self.rules_of(app).identifiers
-        if unwanted := next(
+        unwanted = next(
             (kind for kind, text in given.items() if text and kind not in wanted), ""
-        ):
+        )
+        if unwanted:
             raise BadField(f"{unwanted}: accounts of this app have none")
         return {
             kind: checked(kind, text) if text else "" for kind, text in given.items()
@@ -488,7 +489,8 @@ class Accounts(Service, dict=True):
         refused."""
         if account.is_locked(time()):
             raise AccountLocked(account)
-        if ban := self.sessions.ban_of(account.app, account.user):
+        ban = self.sessions.ban_of(account.app, account.user)
+        if ban:
             raise UserBanned(account.user, ban.text, ban.until)
 
     def token(
@@ -533,11 +535,8 @@ class Accounts(Service, dict=True):
         """A token for the account of :meth:`AccountStore.linked`, and the
         provider of the link. Raises BadField, AccountLocked and UserBanned."""
         login = self._new_login(device)
-        if (
-            row := self.rows.log_in_linked(
-                app, providers, subjects, login, self._devices
-            )
-        ) is None:
+        row = self.rows.log_in_linked(app, providers, subjects, login, self._devices)
+        if row is None:
             return None
         self._require_welcome(row[0])
         return self._session(row[0], login), row[1]
@@ -604,9 +603,8 @@ class Accounts(Service, dict=True):
         _check(fields.get("title", ""), "title", 0, TITLE_CHARACTERS)
         if {"status", "away"} & fields.keys():
             fields = {"status_until": 0, **fields}
-        if (
-            changed := self.rows.change(app, id_of(user), fields, self.recorder(app))
-        ) is None:
+        changed = self.rows.change(app, id_of(user), fields, self.recorder(app))
+        if changed is None:
             raise self.unknown(app, user)
         return changed
 
@@ -641,9 +639,8 @@ class Accounts(Service, dict=True):
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
         changes: dict[Any, Any] = {**fields, "email_confirmed": email_confirmed}
-        if (
-            changed := self.rows.change(app, account.id, changes, self.recorder(app))
-        ) is None:
+        changed = self.rows.change(app, account.id, changes, self.recorder(app))
+        if changed is None:
             raise UnknownAccount(user)
         return changed
 
@@ -715,7 +712,8 @@ class Accounts(Service, dict=True):
         code), TooManyRequests and Overloaded.
         """
         check_password(password)
-        if (account := self.resets(app, code, address)) is None:
+        account = self.resets(app, code, address)
+        if account is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self.passwords.hash(password)
         if not self.rows.use_reset(
@@ -728,7 +726,8 @@ class Accounts(Service, dict=True):
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises
         NoAccounts and UnknownAccount."""
-        if (row := self._found(app, user)) is None:
+        row = self._found(app, user)
+        if row is None:
             raise self.unknown(app, user)
         return row
 
@@ -785,7 +784,8 @@ class Accounts(Service, dict=True):
 
     def erase(self, app: str, user: str, _name: str) -> None:
         """Delete the row of an account."""
-        if id := id_of(user):
+        id = id_of(user)
+        if id:
             self.rows.remove(app, id, self.recorder(app))
 
     def close(self) -> None:

@@ -145,7 +145,8 @@ class Cards(Service, dict=True):
         TooManyRequests.
         """
         rules = self._search(app, viewer)
-        if not (words := Statements.words(text)):
+        words = Statements.words(text)
+        if not words:
             return [], ""
         part, upto = map(int, after.split(".")) if after else (0, self.rows.last_id())
         if rules.find and not after:
@@ -273,7 +274,8 @@ class Cards(Service, dict=True):
     def show(self, app: str, viewer: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids.
         Raises NoAccounts."""
-        if not (accounts := self.accounts.tokens.those_of(app, users)):
+        accounts = self.accounts.tokens.those_of(app, users)
+        if not accounts:
             self.accounts.rules_of(app)
         return self._cards(app, viewer, accounts)
 

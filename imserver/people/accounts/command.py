@@ -85,7 +85,8 @@ def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Nam
     with opened(path, data_dir) as (config, database, tenants):
         accounts = AccountStore(database)
         name = _existing(tenants, app)
-        if (row := accounts.by_id_or_login(name, login)) is None:
+        row = accounts.by_id_or_login(name, login)
+        if row is None:
             fail(f"app {app} has no account {login}")
         yield _Named(config, database, *row)
 
@@ -267,9 +268,8 @@ def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> Non
     """Lock an account and its bots, and ban them; until 0: unlock them."""
     people = PeopleStore(named.store)
     one = named.account
-    if (
-        change := people.lock(one.app, one.id, until, reason, lambda _: True, None)
-    ) is None:
+    change = people.lock(one.app, one.id, until, reason, lambda _: True, None)
+    if change is None:
         fail(f"{named.shown} was deleted")
     others = people.banned_after(one.app, change.users, change.bans_end(time()))
     named.store.ban(

@@ -251,7 +251,8 @@ class Factors:
         FactorOn, FactorOff, WrongCode and TooManyRequests."""
         if account.factor:
             raise FactorOn(account.user)
-        if not (secret := self._rows.secret(account.id)):
+        secret = self._rows.secret(account.id)
+        if not secret:
             raise FactorOff(account.user)
         payer = (account.app, account.id)
         self._wrong.require(payer)

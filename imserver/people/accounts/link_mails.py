@@ -74,7 +74,8 @@ class LinkMails:
     def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Greenlet: send a mail. Repeat it if the mail server refuses it for
         now, or does not answer."""
-        if (content := make()) is None:
+        content = make()
+        if content is None:
             return
         account, subject, text = content
         mail = Mail(account.email, subject, text)

@@ -147,7 +147,8 @@ class PeopleStore(Store.Rows):
         may: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> Account | None:
-        if (before := _permitted(sql, app, id, may)) is None:
+        before = _permitted(sql, app, id, may)
+        if before is None:
             return None
         if role and (before.guest or before.bot):
             raise NoRole(before.user)
@@ -169,7 +170,8 @@ class PeopleStore(Store.Rows):
     ) -> LockChange | None:
         """Lock an account and its bots until a Unix second; 0: unlock them.
         None: it does not exist. Raises NotBelow."""
-        if (before := _permitted(sql, app, id, may)) is None:
+        before = _permitted(sql, app, id, may)
+        if before is None:
             return None
         ids = [
             id,
@@ -182,9 +184,8 @@ class PeopleStore(Store.Rows):
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
             [(until, reason or None, each) for each in ids],
         )
-        if (
-            account := reported(sql, record, "locked" if until else "unlocked", app, id)
-        ) is None:
+        account = reported(sql, record, "locked" if until else "unlocked", app, id)
+        if account is None:
             return None
         return LockChange(account, list(map(str, ids)), max(before.locked_until, until))
 
@@ -204,9 +205,8 @@ def _permitted(
 ) -> Account | None:
     """The account, whose row is locked. None: it does not exist. Raises
     NotBelow."""
-    if not (
-        rows := accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
-    ):
+    rows = accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
+    if not rows:
         return None
     if not may(rows[0]):
         raise NotBelow(rows[0].role)
@@ -231,7 +231,8 @@ def _conditions(
             "locked_until > %s" if wanted.locked else "locked_until <= %s"
         )
         values.append(now)
-    if text := wanted.text.strip():
+    text = wanted.text.strip()
+    if text:
         contains = sql.contains
         either = [contains("lower(nickname)")] * len(
             words := Statements.spellings(text)
@@ -239,7 +240,8 @@ def _conditions(
         columns = ("name", "email") if wanted.contacts else ("name",)
         either += map(contains, columns)
         values += [*words, *[text.lower()] * len(columns)]
-        if folded := Statements.words(text):
+        folded = Statements.words(text)
+        if folded:
             either.append(f"({' AND '.join([contains('folded')] * len(folded))})")
             values += folded
         if wanted.contacts:
@@ -247,7 +249,8 @@ def _conditions(
             # begins with U+0001.
             either.append(f"(phone > %s AND {contains('phone')})")
             values += ["\x02", text.translate(SEPARATORS) or text]
-        if id := id_of(text):
+        id = id_of(text)
+        if id:
             either.append("id = %s")
             values.append(id)
         conditions.append(f"({' OR '.join(either)})")

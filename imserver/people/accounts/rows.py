@@ -260,9 +260,10 @@ class AccountStore(Store.Rows):
 
         rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
-        if unfolded := [
+        unfolded = [
             each for row, each in zip(rows, accounts, strict=True) if row[-2] is None
-        ]:
+        ]
+        if unfolded:
             self._store.write_or(None, lambda sql: _fold(sql, unfolded))
             left_out = {each.id for each in unfolded if not _contains_all(each, words)}
             accounts = [each for each in accounts if each.id not in left_out]
@@ -783,9 +784,8 @@ class AccountStore(Store.Rows):
         )
         to = {row[0]: row[1] for row in sql.query_in(mine, (one,), ids)}
         back = {row[0]: row[1] for row in sql.query_in(theirs, (one,), ids)}
-        if owner := sql.query(
-            "SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,)
-        ):
+        owner = sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,))
+        if owner:
             to_owner = sql.query_in(theirs, (owner[0][0],), ids)
             back |= {row[0]: row[1] for row in to_owner if row[1] == "blocked"}
         return {id: (to.get(id, ""), back.get(id, "")) for id in ids}
@@ -905,7 +905,8 @@ def reported(
 ) -> Account | None:
     """An account that was changed, whose event is stored; None: it does not
     exist. ``app`` None: any app."""
-    if (row := _by_id(sql, app, id)) is None:
+    row = _by_id(sql, app, id)
+    if row is None:
         return None
     _report(sql, record, change, row[0])
     return row[0]

@@ -145,7 +145,8 @@ class AccountTokens(AccountLookup):
     def wanted_in(self, app: str) -> bool:
         """Whether an app may have accounts. In demo mode the app of GoChat may,
         even without settings."""
-        if (tenant := self._tenants.get(self._tenants.resolve(app))) is None:
+        tenant = self._tenants.get(self._tenants.resolve(app))
+        if tenant is None:
             return app == GOCHAT and self._keys.demo
         return tenant.wants_accounts(tenant.name)
 
@@ -193,18 +194,14 @@ class AccountTokens(AccountLookup):
         now = time()
         claims = read(text, self._keys_of_tokens(), now)
         if claims.device:
-            if (
-                known := self._accounts.by_device(claims.user_id, claims.device)
-            ) is None:
+            known = self._accounts.by_device(claims.user_id, claims.device)
+            if known is None:
                 raise BadToken("the account does not exist, or the login has ended")
             account = known[0]
             name = known[1].name
         else:
-            if (
-                found := self._accounts.by_id(
-                    self._tenants.resolve(GOCHAT), claims.user_id
-                )
-            ) is None:
+            found = self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)
+            if found is None:
                 raise BadToken("the account does not exist")
             account = found[0]
             name = ""

@@ -181,7 +181,8 @@ class Bots(Struct, frozen=True):
     def seen(self, app: str, acting_user: str, bot: str) -> Bot:
         """One bot as any user sees it. Raises UnknownBot, also for a user whom
         the bot or its owner has blocked."""
-        if not (bots := self.unblocked(app, acting_user, self.named(app, [bot]))):
+        bots = self.unblocked(app, acting_user, self.named(app, [bot]))
+        if not bots:
             raise UnknownBot(bot)
         return bots[0]
 
@@ -335,7 +336,8 @@ class IncomingHooks(Struct, frozen=True):
     def revoke(self, app: str, acting_user: str, hook: int) -> None:
         """Delete an incoming webhook and its bot. Raises UnknownHook, also
         instead of UnknownGroup."""
-        if (row := self.rows.incoming(app, hook)) is None:
+        row = self.rows.incoming(app, hook)
+        if row is None:
             raise UnknownHook(str(hook))
         try:
             self._require_role(app, acting_user, row.group)
@@ -347,7 +349,8 @@ class IncomingHooks(Struct, frozen=True):
         """The incoming webhook with this token. Raises UnknownHook and
         TooManyRequests (by address)."""
         self.addresses.require(by_address("", address))  # only the token says which app
-        if (row := self.rows.incoming_with(secret_hash(token))) is None:
+        row = self.rows.incoming_with(secret_hash(token))
+        if row is None:
             raise UnknownHook("")
         return row
 

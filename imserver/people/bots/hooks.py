@@ -137,7 +137,8 @@ class BotHooks(Service, dict=True):
             return True
         self.know_bot(hook.app, hook.user)
         for number, message in enumerate(messages_of(content)):
-            if (draft := self._draft_of(hook, entry, number, message)) is None:
+            draft = self._draft_of(hook, entry, number, message)
+            if draft is None:
                 self._warn(hook.user, "a message of its answer is not valid")
                 continue
             while isinstance(
@@ -164,7 +165,8 @@ class BotHooks(Service, dict=True):
         fields = {
             name: value for name, value in message.items() if name.casefold() not in own
         }
-        if peer := entry.peer(hook.user):
+        peer = entry.peer(hook.user)
+        if peer:
             fields["to"] = peer
         else:
             fields["conversation"] = entry.conversation

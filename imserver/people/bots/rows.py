@@ -156,11 +156,8 @@ class BotStore(Store.Rows):
     def set_listed(self, sql: PooledStatements, app: str, id: int, most: int) -> bool:
         """Offer a bot to all accounts; False if the bot does not exist, or its
         owner (an account) has listed ``most`` others."""
-        if not (
-            rows := sql.query(
-                "SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app)
-            )
-        ):
+        rows = sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))
+        if not rows:
             return False
         owner = rows[0][0]
         if owner:

@@ -97,7 +97,8 @@ def _append_answer(data: bytes) -> AppendAnswer:
 
 
 def _stream_of(fields: Fields) -> str:
-    if not (stream := fields.short_text("stream", _MAX_STREAM_BYTES)):
+    stream = fields.short_text("stream", _MAX_STREAM_BYTES)
+    if not stream:
         raise Refused(ReplyCode.BAD_PARAMETER)
     return stream
 

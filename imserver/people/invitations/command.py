@@ -118,7 +118,8 @@ def chat(
 def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
     """Make the app, with ``more`` settings, or let it take guests. False: the
     settings file defines it without."""
-    if (tenant := tenants.find(GOCHAT)) is None:
+    tenant = tenants.find(GOCHAT)
+    if tenant is None:
         # Who was invited to a chat among friends finds the others by their
         # names.
         of_people = {"guests": True, "search": True}
@@ -137,7 +138,8 @@ def _owner(store: Store) -> tuple[Account, str]:
     """The account of the owner, and the hash of its password; ``""``: none
     yet."""
     accounts = AccountStore(store)
-    if (row := accounts.by_login(GOCHAT, ("name", _OWNER))) is not None:
+    row = accounts.by_login(GOCHAT, ("name", _OWNER))
+    if row is not None:
         return row
     added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
     return PeopleStore(store).set_role(
@@ -149,9 +151,10 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
     """The first group of the owner, which is made if it is missing."""
     log = store.part(MessageLog)
     rows = log.conversations.memberships(GOCHAT, owner.user)
-    if owned := [
+    owned = [
         row.conversation for row in rows if row.left_id is None and row.role == "owner"
-    ]:
+    ]
+    if owned:
         return min(owned)
     change = log.groups.create(GOCHAT, owner.user, name, [], options={"history": "all"})
     if isinstance(change, Rejected):
@@ -166,11 +169,12 @@ def _invitation(
     day."""
     rows = InvitationStore(store)
     page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
-    if present := [
+    present = [
         each
         for each in page
         if each.guests == guests and each.expires_at and not each.max_uses
-    ]:
+    ]
+    if present:
         return max(present, key=lambda each: each.expires_at)
     new = InvitationShown(
         token_urlsafe(CODE_BYTES),

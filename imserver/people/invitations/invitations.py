@@ -237,7 +237,8 @@ class Invitations:
     def revoke(self, app: str, inviter: str, code: str) -> None:
         """End an invitation: one's own, one to a group that one leads, or one
         that one was sent (to decline it). Raises UnknownInvitation."""
-        if (row := self._rows.get(app, code)) is None:
+        row = self._rows.get(app, code)
+        if row is None:
             raise UnknownInvitation(code)
         message = self._message(app, row)
         is_own = inviter in ("", row.user)
@@ -277,7 +278,8 @@ class Invitations:
     def end(self, app: str, code: str) -> dict[str, Any]:
         """End the invitation of anybody. Returns what the audit log keeps of
         it. Raises UnknownInvitation."""
-        if (row := self._rows.get(app, code)) is None:
+        row = self._rows.get(app, code)
+        if row is None:
             raise UnknownInvitation(code)
         self.revoke(app, "", code)
         return (

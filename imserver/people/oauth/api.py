@@ -248,9 +248,8 @@ def finish(
     second factor, the login takes a code of it as `factor`; without a right one
     it stays to be finished.
     """
-    if (
-        result := oauth.finish(call.app, login, code, call.request.host, factor)
-    ) is None:
+    result = oauth.finish(call.app, login, code, call.request.host, factor)
+    if result is None:
         call.act = ""
         return LoginFinished(pending=True)
     if isinstance(result, str):

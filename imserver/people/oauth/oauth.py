@@ -263,7 +263,8 @@ class OAuth:
         return providers_of(tenant)
 
     def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
-        if (settings := self.settings_of(app).get(name)) is None:
+        settings = self.settings_of(app).get(name)
+        if settings is None:
             raise UnknownProvider(name)
         known = self._providers.get((app, name))
         if known is None or known[0] != settings:
@@ -383,7 +384,8 @@ class OAuth:
         value = self._values.value(name)
         if value is None or not self._values.remove_value(name):
             raise UnknownLogin
-        if (row := self._row(value.decode())) is None:
+        row = self._row(value.decode())
+        if row is None:
             raise UnknownLogin
         return value.decode(), row
 

@@ -280,7 +280,8 @@ class AiChat:
     def _give_up(self, answer: Answer, why: str) -> None:
         """End an answer of which nothing has come."""
         if not answer.begun:
-            if line := answer.encode(answer, {"type": "error", "errorText": why}):
+            line = answer.encode(answer, {"type": "error", "errorText": why})
+            if line:
                 answer.connection.send(line)
             answer.close()
 
@@ -371,7 +372,8 @@ class AiChat:
         """Run a request of a WebSocket. May switch."""
         socket = connection.dialect_state
         assert isinstance(socket, Socket)
-        if (answer := socket.answers.pop(asking.request, None)) is not None:
+        answer = socket.answers.pop(asking.request, None)
+        if answer is not None:
             answer.over = True
         if asking.kind == "abort":
             return
@@ -436,7 +438,8 @@ class AiChat:
             self._check_member(principal, chat)
             cursor = self._log.entries.head(principal.app)
             stored = None
-            if not (streams := self._open_streams(principal, chat, surely=True)):
+            streams = self._open_streams(principal, chat, surely=True)
+            if not streams:
                 send(socket_frame("no-active", request))
                 return
             answer.stream = next(reversed(streams))
@@ -600,7 +603,8 @@ class AiChat:
             raise ApiProblem(Problems.TOKEN_INVALID)
         if not principal.may(Needs.ADMIN_OR_USER, app):
             raise ApiProblem(Problems.FORBIDDEN)
-        if ban := self._core.sessions.ban_of(app, principal.user):
+        ban = self._core.sessions.ban_of(app, principal.user)
+        if ban:
             raise ApiProblem(Problems.BANNED, ban.text)
         return principal
 

@@ -342,7 +342,8 @@ class SocketDialect(AnswerDialect):
             frame = _read_frame(payload)
         except (ValueError, RecursionError):
             raise BadFrame(None, CloseCode.POLICY) from None
-        if not (request := frame.request_id or frame.run_id):
+        request = frame.request_id or frame.run_id
+        if not request:
             raise BadFrame(None, CloseCode.POLICY)
         token = next(
             (

@@ -76,7 +76,8 @@ class Conversion:
         asks = [self.key(id) for id in linked(message.text)]
         if edit:
             asks.append(edit)
-        if about := message.thread or message.reply:
+        about = message.thread or message.reply
+        if about:
             asks.append(self.key(about))
         changes = [key] if edit or reactions else []
         return Keys([key, *reactions], changes, asks)

@@ -59,7 +59,8 @@ def depart(
     with opened(path, data_dir, reads=True) as (config, store, tenants):
         app = tenant_of(tenants, app).name
         rows = store.part(MessageLog).conversations.find(app, groups) if groups else ()
-        if missing := set(groups) - {each.id for each in rows}:
+        missing = set(groups) - {each.id for each in rows}
+        if missing:
             fail(f"app {app} has no group {', '.join(map(str, sorted(missing)))}")
         with closing(
             Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)

@@ -121,7 +121,8 @@ class _Parser:
             self._pieces.append(" | ")
         if len(self._open) >= MOST_DEPTH:
             return
-        if match := _LANGUAGE.search(attributes.get("class", "")):
+        match = _LANGUAGE.search(attributes.get("class", ""))
+        if match:
             self._language = match[1]
         if tag in ("ul", "ol"):
             self._numbers.append(_first_number(tag, attributes))

@@ -116,7 +116,8 @@ class Matrix:
                     last,
                 ]:
                     self._files[name] = name
-                    if moments := _MOMENT.findall(last):
+                    moments = _MOMENT.findall(last)
+                    if moments:
                         folder = "/".join((*top, kind))
                         self._beside.setdefault(
                             (folder, ":".join(moments[-1])), []

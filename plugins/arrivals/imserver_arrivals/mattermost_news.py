@@ -71,7 +71,8 @@ class MattermostNews:
         path = self._folder / "import.jsonl"
         reacted = dict[str, dict[str, ServerPost]]()
         for id in {reaction.post_id for _, reaction in reactions}:
-            if (post := self._server.post(id)) is not None:
+            post = self._server.post(id)
+            if post is not None:
                 reacted.setdefault(post.channel_id, {})[post.id] = post
         ended = [reaction for kind, reaction in reactions if kind == "reaction_removed"]
         with path.open("wb") as file:
@@ -181,7 +182,8 @@ class MattermostNews:
         more = dict[str, Any]()
         if post.delete_at:
             more["deleted_at"] = post.delete_at
-        if gone := self._reactions(each for each in ended if each.post_id == post.id):
+        gone = self._reactions(each for each in ended if each.post_id == post.id)
+        if gone:
             more["ended_reactions"] = [each for each in gone if each not in given]
             more["ended_at"] = post.update_at
         for emoji in post.metadata.emojis or ():
@@ -285,7 +287,8 @@ class MattermostNews:
                 )
                 rows.append({"name": channel.name, "roles": each.roles})
         for id in self._others | dict.fromkeys(memberships):
-            if (user := self._server.users.get(id)) is not None:
+            user = self._server.users.get(id)
+            if user is not None:
                 teams = [
                     {"name": name, "channels": rows}
                     for name, rows in memberships.get(id, {}).items()

@@ -72,7 +72,8 @@ class PastWriter:
         key = conversion.group_key(group.id)
         keys = conversion.keys(group)
         for known_key in (key, *keys.asks):
-            if number := self._past.conversation_of(known_key):
+            number = self._past.conversation_of(known_key)
+            if number:
                 return number
         first = conversion.first_members(group)
         return self._past.create_group(

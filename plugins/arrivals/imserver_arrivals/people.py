@@ -164,7 +164,8 @@ def send_links(
     product from which they come."""
     sent = 0
     open_rows = [row for row in rows if row[1]]
-    if without := len(rows) - len(open_rows):
+    without = len(rows) - len(open_rows)
+    if without:
         problems.note(
             "person without an e-mail address, who gets no mail", count=without
         )

@@ -69,7 +69,8 @@ class Tables:
 
     def _next(self) -> str:
         """The next character that is no space."""
-        if not (sign := self._peek()):
+        sign = self._peek()
+        if not sign:
             raise ValueError("the file ends too early")
         return sign
 

@@ -100,7 +100,8 @@ class FileUploads:
             if file is None:
                 return None
             with file:
-                if (found := self._uploads.find(own_id)) is not None:
+                found = self._uploads.find(own_id)
+                if found is not None:
                     self._uploads.discard_rest(own_id)
                     return found
                 length = _length_of(file, self._uploads.limit_of(kind))

@@ -132,7 +132,8 @@ class StreamReader(Service):
                         entry.type == END and not entry.body
                     ):
                         continue
-                    if chunk := _chunk_of(entry, offset, segment, as_json):
+                    chunk = _chunk_of(entry, offset, segment, as_json)
+                    if chunk:
                         chunks.append(chunk)
                         end = chunk.end
                         size = size + len(chunk.data)

@@ -251,10 +251,12 @@ class Append(Struct):
             if row.state == DELETED or row.is_expired(sql):
                 is_read = row.state == DELETED or _has_forks(sql, self.app, self.name)
                 return Verdict(410 if is_read else 404, "the stream is gone")
-        if (wrong := self._objection(sql, row)) is not None:
+        wrong = self._objection(sql, row)
+        if wrong is not None:
             return wrong
         changes: dict[str, int | str] = {}
-        if until := row.renewed(sql):
+        until = row.renewed(sql)
+        if until:
             changes["expires_ms"] = until
         if self.seq:
             changes["seq"] = self.seq
@@ -453,7 +455,8 @@ class StreamRows(Store.Rows):
 
     @Store.writing
     def _renew(self, sql: PooledStatements, row: StreamRow) -> None:
-        if until := row.renewed(sql):
+        until = row.renewed(sql)
+        if until:
             statement = f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY} AND state = %s"
             sql.execute(statement, (until, row.app, row.name, LIVE))
 

@@ -160,9 +160,11 @@ class Mailboxes:
                     return LOOK_SECONDS
                 return min(look.seconds, LOOK_SECONDS)
             for row in look.due:
-                if (until := self.rows.claim(row, seconds)) is not None:
+                until = self.rows.claim(row, seconds)
+                if until is not None:
                     taken = replace(row, claim=row.claim + 1)
-                    if (claim := self._take(taken, until, limit, tries)) is not None:
+                    claim = self._take(taken, until, limit, tries)
+                    if claim is not None:
                         return claim
                     break  # it was empty, or has more
             look = None
@@ -385,7 +387,8 @@ class Waits:
     def _look(self) -> None:
         heads = self._log.heads(list(self._positions))
         for app, end in heads.items():
-            if (position := self._positions.get(app, end)) < end:
+            position = self._positions.get(app, end)
+            if position < end:
                 users = self._log.readers(app, position, end)
                 if app in self._positions:
                     self._positions[app] = end

@@ -90,7 +90,8 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
         page = turn.run("GET", "/conversations", limit=PAGE)
         return [_json(uri, page["conversations"])]
     try:
-        if match := _CONVERSATION.fullmatch(uri):
+        match = _CONVERSATION.fullmatch(uri)
+        if match:
             values = {
                 "conversation": int(match[1]),
                 "before": id_of(match[3] or ""),
@@ -104,12 +105,14 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
         if refused.code == "invalid_request":
             return None
         raise
-    if (match := _MESSAGE.fullmatch(uri)) and turn.user:
+    match = _MESSAGE.fullmatch(uri)
+    if match and turn.user:
         entries = turn.core.store.part(MessageLog).entries.readable(
             turn.app, turn.user, [id_of(match[1])]
         )
         return [_json(uri, each.view()) for each in entries] or None
-    if match := _FILE.fullmatch(uri):
+    match = _FILE.fullmatch(uri)
+    if match:
         return _file(turn, uri, match[1])
     return None
 

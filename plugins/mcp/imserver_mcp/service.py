@@ -354,7 +354,8 @@ class Mcp:
         """Answer ``resources/read``. May switch."""
         uri = turn.message.text("uri")
         for source in self.sources():
-            if (contents := source.read(turn, uri)) is not None:
+            contents = source.read(turn, uri)
+            if contents is not None:
                 if isinstance(contents, InputRequired):
                     return contents
                 return {"contents": contents, **READ}

@@ -273,7 +273,8 @@ def read_message(
     ):
         message.content_type = "text/markdown"
     name = get("filename", "file", "f")
-    if url := _url(get("attach", "a"), 40013, "attachment"):
+    url = _url(get("attach", "a"), 40013, "attachment")
+    if url:
         name = name or urlsplit(url).path.rpartition("/")[2] or "attachment"
         message.attachment = {"name": name, "url": url}
         message.message = message.message or f"You received a file: {name}"

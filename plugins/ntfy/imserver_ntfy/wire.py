@@ -146,7 +146,8 @@ class NtfyDialect(Dialect):
         self, event: Event
     ) -> Callable[[str, DialectState | None], bytes] | None:
         """A publication to a topic, for those who want it."""
-        if (message := message_of(event)) is None:
+        message = message_of(event)
+        if message is None:
             return None
         payload = self.encode(message)
         return lambda _, state: (

@@ -179,7 +179,8 @@ def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -
 def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
     fields: list[Field] = []
     for each in msgspec.structs.fields(kind):
-        if (hint := hints_of(kind).get(each.name)) is None:
+        hint = hints_of(kind).get(each.name)
+        if hint is None:
             continue
         if each.required:
             fields.append((each.name, type_of(hint)))
@@ -461,9 +462,10 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     server: these take an API key.
     """
     declared = api.core.declared
-    if unknown := [
+    unknown = [
         name for name in request.unset if name not in shapes_of(declared).settings
-    ]:
+    ]
+    if unknown:
         raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
     tenants = api.tenants
     fields = msgspec.to_builtins(request.settings)

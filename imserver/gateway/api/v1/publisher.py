@@ -252,7 +252,8 @@ class Publisher:
                 run.finish()
                 run.results.append(self._run_route(command, principal, connection))
         run.finish()
-        if invalid := sum([isinstance(each, bytes) for each in commands]):
+        invalid = sum([isinstance(each, bytes) for each in commands])
+        if invalid:
             run.counts["", True] += invalid
         for (app, refused), number in run.counts.items():
             # What keys did names these pushes so.

@@ -206,7 +206,8 @@ def _options(url: str) -> dict[str, Any]:
             options[name] = value.lower() not in ("0", "f", "false", "n", "no", "")
         elif name not in _WITHOUT_EFFECT:
             raise ValueError(f"{name}={value} is no option")
-    if (checks := options.get("ssl_cert_reqs", "none")) not in (
+    checks = options.get("ssl_cert_reqs", "none")
+    if checks not in (
         "none",
         "optional",
         "required",
@@ -311,7 +312,8 @@ class TrackedKeys(Struct, eq=False):
             self.forget()
         else:
             for name in names:  # type: ignore[attr-defined]
-                if (key := self._keys.pop(name, None)) is not None:
+                key = self._keys.pop(name, None)
+                if key is not None:
                     key.unchanged = False
 
     def forget(self) -> None:

@@ -135,7 +135,8 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
             user, password = options.get("username"), options.get("password")
             if user or password:
                 ask(sock, "AUTH", *((user,) if user else ()), password or "")
-            if name := options.get("client_name"):
+            name = options.get("client_name")
+            if name:
                 ask(sock, "CLIENT", "SETNAME", name)
             if options.get("db"):
                 ask(sock, "SELECT", options["db"])
@@ -181,7 +182,8 @@ def ask_first(
         try:
             sock = connect(address, seconds)
             try:
-                if reply := ask(sock, *command):
+                reply = ask(sock, *command)
+                if reply:
                     return address.hosts[0][0], reply
             finally:
                 sock.close()

@@ -261,11 +261,12 @@ class RedisRegistry:
                 self.recovery,
                 [ref.epoch for ref in registration.others],
             )
-            if dead := [
+            dead = [
                 ref
                 for ref in registration.others
                 if self.keeper.table.is_dead(ref.epoch)
-            ]:
+            ]
+            if dead:
                 # Rare: an epoch that was already cleaned up has written again.
                 registration = self._register(session, [*replacing, *dead])
         return registration

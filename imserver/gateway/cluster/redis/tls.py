@@ -23,7 +23,8 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
         "ssl_check_hostname", True
     )
     context.verify_mode = _CHECKS[checks]
-    if certificate := options.get("ssl_certfile"):
+    certificate = options.get("ssl_certfile")
+    if certificate:
         context.load_cert_chain(
             certificate, options.get("ssl_keyfile"), options.get("ssl_password")
         )
@@ -93,6 +94,7 @@ class TlsSocket(DirectSocket):
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """What the server has sent; ``b""``: it has closed. Switches."""
         while data := super().recv(size):
-            if plain := self.decrypted(data):
+            plain = self.decrypted(data)
+            if plain:
                 return plain
         return b""

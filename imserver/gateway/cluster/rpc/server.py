@@ -411,7 +411,8 @@ class PeerTable:
         if abs(lease.version - rpc_context.version) > 1:
             self._other_version(lease.node, lease.version, rpc_context.version)
             return None
-        if (peer := self._renewed(lease)) is None:
+        peer = self._renewed(lease)
+        if peer is None:
             number = self._numbers.pop(lease.epoch, 0)
             peer = Peer(
                 rpc_context, lease, number, SendQueue(*self._limits), self._wake

@@ -110,7 +110,8 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
         return BAD_PARAMETER
     api.core.metrics.pushes.require(call.app)
-    if by := call.principal.user:
+    by = call.principal.user
+    if by:
         api.rates.require_message(call.app, by)
     blockers = api.core.relations.blockers(
         call.app, call.principal.user, MOST_BLOCKERS + 1
@@ -449,7 +450,8 @@ def health(_api: Api, _call: Call) -> HttpResponse:
 def ready(api: Api, _call: Call) -> HttpResponse:
     """``GET /ready``: 200 if the node serves clients; 503, and why, while it
     does not."""
-    if (why := api.core.status.unready()) is not None:
+    why = api.core.status.unready()
+    if why is not None:
         return HttpResponse(
             503, msgspec.json.encode({"status": "not ready", **to_builtins(why)})
         )

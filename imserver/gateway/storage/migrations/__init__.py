@@ -208,7 +208,8 @@ def _refuse_foreign(
 ) -> None:
     """Raise StartError if the database is that of another program, or older
     than version 1.0."""
-    if tables := _foreign_tables(connection):
+    tables = _foreign_tables(connection)
+    if tables:
         raise StartError(
             f"storage: the database {shown} belongs to another program, whose tables have names of "
             f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "

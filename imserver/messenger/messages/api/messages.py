@@ -260,7 +260,8 @@ class MessageApi(Struct, frozen=True):
         """The draft of a message that is sent later, checked as one that is sent. Switches. Raises
         :class:`ApiProblem`."""
         draft = _draft_of(self, call, self._command_of(call, request))
-        if wrong := objection(draft):
+        wrong = objection(draft)
+        if wrong:
             raise ApiProblem.invalid(wrong)
         return draft
 
@@ -297,7 +298,8 @@ class MessageApi(Struct, frozen=True):
             options = tuple(
                 AskOption(one.text, one.value) for row in request.buttons for one in row
             )
-            if wrong := exclusive_objection(len(options)):
+            wrong = exclusive_objection(len(options))
+            if wrong:
                 raise ApiProblem.invalid(f"`exclusive`: {wrong}")
             ask = Ask(options)
         notify: Raw | UnsetType = UNSET
@@ -424,7 +426,8 @@ def _meta(
     )
     if buttons:
         _bytes("buttons", msgspec.json.encode, buttons)
-        if wrong := buttons_objection(buttons):
+        wrong = buttons_objection(buttons)
+        if wrong:
             raise ApiProblem.invalid(f"`buttons`: {wrong}")
     meta = replace(of_new, mentions=tuple(request.mentions), buttons=buttons)
     stored = _bytes("mentions", MessageMeta.to_bytes, meta)
@@ -589,7 +592,8 @@ def react(
     message. Messages have the totals as `reactions`. A user reacts once with
     one emoji; a message has at most 20 different ones.
     """
-    if wrong := emoji_objection(emoji):
+    wrong = emoji_objection(emoji)
+    if wrong:
         raise ApiProblem.invalid(f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
         api,
