@@ -11,10 +11,10 @@ touch the file. A commit that raises a limit names a decision record, or says in
 its message which behaviour it pays for.
 """
 
-import ast
 import re
 from collections.abc import Callable
 from functools import cache, partial
+from math import ceil
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +24,7 @@ from imserver import FEATURES
 from tools.face import exported
 
 from .support import ROOT
+from .test_style import KINDS, checks, modules_below, packing, product
 
 TABLE: Final = Path(__file__).with_name("ratchet.txt")
 PRIVILEGE: Final = Path(__file__).with_name("privilege.txt")
@@ -129,41 +130,35 @@ def patches() -> int:
     return sum(len(PATCH.findall(text)) for text in sources(TESTS).values())
 
 
-class Size(NamedTuple):
-    """How much code there is, in measures that no formatting changes."""
-
-    nodes: int
-    """Expressions of the syntax tree, without annotations: an annotation
-    explains, and is free."""
-    definitions: int
-    """Classes and functions."""
-
-
-@cache
-def size(module: Path) -> Size:
-    nodes = 0
-    definitions = 0
-    waiting: list[ast.AST] = [ast.parse(module.read_text(encoding="utf-8"))]
-    while waiting:
-        node = waiting.pop()
-        nodes += isinstance(node, ast.expr)
-        definitions += isinstance(
-            node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        )
-        for field, value in ast.iter_fields(node):
-            if field in ("annotation", "returns"):
-                continue
-            children = value if isinstance(value, list) else [value]
-            waiting += [child for child in children if isinstance(child, ast.AST)]
-    return Size(nodes, definitions)
-
-
 def nodes(folder: Path) -> int:
-    return sum(size(module).nodes for module in sources(folder))
+    return packing(modules_below(folder)).nodes
 
 
 def definitions(folder: Path) -> int:
-    return sum(size(module).definitions for module in sources(folder))
+    return packing(modules_below(folder)).definitions
+
+
+def share(modules: Callable[[], list[Path]], kind: str) -> int:
+    """How often a kind of packing occurs among 10,000 nodes, rounded up."""
+    return ceil(packing(modules()).share(kind))
+
+
+def nodes_a_statement(modules: Callable[[], list[Path]]) -> int:
+    """Nodes in 100 statements."""
+    sums = packing(modules())
+    return ceil(100 * sums.nodes / sums.statements)
+
+
+def nodes_a_line(modules: Callable[[], list[Path]]) -> int:
+    """Nodes in 100 lines of code."""
+    sums = packing(modules())
+    return ceil(100 * sums.nodes / sums.code_lines)
+
+
+def wide_lines(modules: Callable[[], list[Path]]) -> int:
+    """Lines with more columns than the formatter allows, among 1,000."""
+    sums = packing(modules())
+    return ceil(1000 * sums.wide_lines / sums.lines)
 
 
 def limit_of_size(count: int) -> int:
@@ -212,6 +207,10 @@ SIZED: Final = {
 """What has limits of its size: name → folder. A plug-in is counted with its
 tests."""
 
+READ: Final = {"the product": product, "tests and tools": checks}
+"""What is measured for how densely it is packed."""
+WORST: Final = "`python -m tests.test_style` prints the places."
+ONE_THOUGHT: Final = "Write one thought a line, and name what lies between."
 SAY_WHY: Final = "Look for the mechanism that exists. Else raise the limit, and say in the commit why."
 
 
@@ -237,6 +236,22 @@ ROWS: Final = {
             ("classes and functions", definitions),
         )
         for name, folder in SIZED.items()
+    },
+    **{
+        f"{kind} among 10,000 nodes of {name}": Row(
+            partial(share, modules, kind), f"{remedy} {WORST}"
+        )
+        for name, modules in READ.items()
+        for kind, remedy in KINDS.items()
+    },
+    **{
+        f"{title} of {name}": Row(partial(count, modules), f"{remedy} {WORST}")
+        for name, modules in READ.items()
+        for title, count, remedy in (
+            ("nodes in 100 statements", nodes_a_statement, ONE_THOUGHT),
+            ("nodes in 100 lines", nodes_a_line, ONE_THOUGHT),
+            ("wide lines in 1,000", wide_lines, "Wrap texts at 88 columns."),
+        )
     },
     "core modules that speak of bots, guests, accounts or notifications": Row(
         lambda: len(messenger_in_the_core()),
