@@ -55,9 +55,11 @@ faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count
 schema: $(VENV)/dev  ## ask a server 10,000 questions per HTTP server that are made of its OpenAPI document (minutes)
 	SCHEMA_EXAMPLES=600 $(RUN) -m pytest -s -p no:cacheprovider -m "" tests/schema $(ARGS)
 
-style: $(VENV)/dev  ## lint, and check the format
+style: $(VENV)/dev  ## lint, check the format, and print sentences of changed files that stop a reader
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	@changed=$$(git diff --name-only --diff-filter=d HEAD -- '*.md' '*.py' 2>/dev/null); \
+	[ -z "$$changed" ] || $(RUN) -m tests.test_english $$changed
 
 types: $(VENV)/dev  ## check the types
 	$(RUN) -m mypy --strict imserver imserver_client bench checker tools plugins/*/imserver_*

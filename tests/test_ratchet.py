@@ -23,7 +23,9 @@ import pytest
 from imserver import FEATURES
 from tools.face import exported
 
+from . import test_english
 from .support import ROOT
+from .test_english import Sentence, stops
 from .test_style import KINDS, checks, modules_below, packing, product
 
 TABLE: Final = Path(__file__).with_name("ratchet.txt")
@@ -161,6 +163,11 @@ def wide_lines(modules: Callable[[], list[Path]]) -> int:
     return ceil(1000 * sums.wide_lines / sums.lines)
 
 
+def stopping(sentences: Callable[[], list[Sentence]], kind: str) -> int:
+    """How many sentences stop their reader in this way, among 10,000."""
+    return stops(sentences())[kind]
+
+
 def limit_of_size(count: int) -> int:
     """The limit of what has this size: one percent above it."""
     return count + count // 100
@@ -211,6 +218,14 @@ READ: Final = {"the product": product, "tests and tools": checks}
 """What is measured for how densely it is packed."""
 WORST: Final = "`python -m tests.test_style` prints the places."
 ONE_THOUGHT: Final = "Write one thought a line, and name what lies between."
+PROSE: Final = {
+    "documents": test_english.documents,
+    "docstrings": test_english.docstrings,
+}
+"""Whose sentences are looked at."""
+PLAIN: Final = (
+    "See docs/how-we-write.md; `python -m tests.test_english FILE` prints the places."
+)
 SAY_WHY: Final = "Look for the mechanism that exists. Else raise the limit, and say in the commit why."
 
 
@@ -252,6 +267,13 @@ ROWS: Final = {
             ("nodes in 100 lines", nodes_a_line, ONE_THOUGHT),
             ("wide lines in 1,000", wide_lines, "Wrap texts at 88 columns."),
         )
+    },
+    **{
+        f"{kind}, among 10,000 sentences of {name}": Row(
+            partial(stopping, sentences, kind), PLAIN
+        )
+        for name, sentences in PROSE.items()
+        for kind in test_english.KINDS
     },
     "core modules that speak of bots, guests, accounts or notifications": Row(
         lambda: len(messenger_in_the_core()),
