@@ -20,18 +20,22 @@ from typing import Any, Final
 from gevent import monkey
 
 WRITE_SECONDS: Final = 0.05
-"""So long a node writes. Then it asks again, behind all who wait."""
+"""How long a node writes. Then it asks again, behind all who wait."""
 HOLD_SECONDS: Final = 1.0
-"""After so long the supervisor gives the permit to another node, even if it did
-not come back."""
+"""How long a node may keep a permit. Then the supervisor gives it to another
+node, even if it did not come back."""
 WAIT_SECONDS: Final = 5.0
-"""After so long a node writes without a permit: the supervisor is stopped, or
-there are too many nodes."""
+"""How long a node waits for a permit. Then it writes without one: the
+supervisor is stopped, or there are too many nodes."""
 
 _ASK = b"+"
 _RETURN = b"-"
 _GRANT = b"!"
 _MOST_BYTES: Final = 4096
+"""Bytes per read of a line. A word has one byte, and a line holds few words."""
+_READABLE: Final = 1
+"""``select.POLLIN``, and ``READ`` of gevent's loops."""
+_SECOND_MS: Final = 1000
 
 
 class BulkPermits:
@@ -62,7 +66,7 @@ class BulkPermits:
         near.setblocking(False)
         far.setblocking(False)
         self._lines[near.fileno()] = near
-        self._poll.register(near.fileno(), 1)  # POLLIN
+        self._poll.register(near.fileno(), _READABLE)
         try:
             yield far
         finally:
@@ -76,14 +80,17 @@ class BulkPermits:
     def wait(self, file: int, seconds: float) -> bool:
         """Serve the nodes until a file is readable (True), at most
         ``seconds``."""
-        self._poll.register(file, 1)
+        self._poll.register(file, _READABLE)
         end = monotonic() + seconds
         while True:
-            left = min([end, *self._ends.values()]) - monotonic()
-            ready = [fd for fd, _ in self._poll.poll(max(left, 0.0) * 1000)]
+            # A permit that ends meanwhile is free for the next node at once.
+            first_end = min([end, *self._ends.values()])
+            left = max(first_end - monotonic(), 0.0)
+            ready = [fd for fd, _ in self._poll.poll(left * _SECOND_MS)]
             for fd in ready:
                 if fd != file:
                     self._read(fd)
+
             self._grant()
             if file in ready:
                 return True
@@ -98,10 +105,13 @@ class BulkPermits:
             return
         except OSError:
             word = b""
+
+        # Each word ends a permit: the node returns it, asks anew or has ended.
         self._ends.pop(fd, None)
         if word == _ASK:
             self._waiting[fd] = None
             return
+
         self._waiting.pop(fd, None)
         if not word:
             self._poll.unregister(fd)
@@ -109,8 +119,10 @@ class BulkPermits:
 
     def _grant(self) -> None:
         now = monotonic()
-        for fd in [fd for fd, end in self._ends.items() if end <= now]:
+        overdue = [fd for fd, end in self._ends.items() if end <= now]
+        for fd in overdue:
             del self._ends[fd]
+
         while self._waiting and len(self._ends) < self._most:
             fd = next(iter(self._waiting))
             del self._waiting[fd]
@@ -141,7 +153,7 @@ class BulkPermit:
         self._end = 0.0
         """Monotonic time until which it may write."""
         self._began = 0.0
-        self._watcher = loop.io(line.fileno(), 1, ref=False)
+        self._watcher = loop.io(line.fileno(), _READABLE, ref=False)
         self._watcher.start(self._read)
         # A repeating timer: a fired one-shot timer would fire at once when
         # restarted.
@@ -200,7 +212,8 @@ class BulkPermit:
             self._send(_RETURN)
 
     def _take(self) -> None:
-        self._asks, self._began = False, monotonic()
+        self._asks = False
+        self._began = monotonic()
         self._end = self._began + self._write_seconds
         self._timer.stop()
         self._granted()

@@ -43,6 +43,7 @@ _last_data: Final = struct.Struct("=44xI4xI").unpack
 """``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``,
 in milliseconds."""
 _INFO_BYTES: Final = 56
+_SECOND_MS: Final = 1000
 FOREVER: Final = float("inf")
 
 
@@ -59,7 +60,11 @@ def quiet_seconds(sock: _socket.socket) -> float:
     if len(info) < _INFO_BYTES:
         return FOREVER
     milliseconds: int = min(_last_data(info))
-    return milliseconds / 1000
+    return milliseconds / _SECOND_MS
+
+
+def _drop_pong(_connection: Connection, _data: bytes) -> None:
+    """Nobody waits for pongs."""
 
 
 _TEXT = int(Opcode.TEXT)
@@ -111,7 +116,7 @@ class Encoding:
         if dialect.ping:
             self.ping_frame = self.frame(dialect.ping)
         else:
-            self.ping_frame = b"\x89\x00"
+            self.ping_frame = frames.encode(b"", Opcode.PING)
         """The frame with which the server pings a client."""
         self._variants: dict[Dialect, Encoding] = {dialect: self}
         """Dialect → the encoding that differs in its dialect only; shared by
@@ -139,9 +144,8 @@ class Encoding:
             return self._heads[size] + payload
         opcode = opcode or self.opcode
         if self.deflate_bits:
-            return frames.encode(
-                frames.deflate(payload, self.deflate_bits), opcode, rsv1=True
-            )
+            compressed = frames.deflate(payload, self.deflate_bits)
+            return frames.encode(compressed, opcode, rsv1=True)
         return frames.encode(payload, opcode)
 
     def foreign(self, code: int, reason: str) -> tuple[int, str]:
@@ -162,11 +166,11 @@ class Encoding:
         (``as_given``: it is that), and what comes before it."""
         if not as_given:
             code, reason = self.foreign(code, reason)
-        payload = self.dialect.encode_close(code, reason)
-        end = frames.encode_close(code, reason)
-        if payload is None:
-            return end
-        return self.frame(payload) + end
+        last_message = self.dialect.encode_close(code, reason)
+        close_frame = frames.encode_close(code, reason)
+        if last_message is None:
+            return close_frame
+        return self.frame(last_message) + close_frame
 
 
 class ConnectionContext:
@@ -199,9 +203,7 @@ class ConnectionContext:
         self.flusher = flusher
         self.ended = ended
         self.close_seconds = close_seconds
-        self.ponged: Callable[[Connection, bytes], object] = lambda _connection, _data: (
-            None
-        )
+        self.ponged: Callable[[Connection, bytes], object] = _drop_pong
         self.connections: set[Connection] = set()
         """All connections whose TCP has not ended."""
         self.pinged = 0
@@ -224,6 +226,10 @@ RECEIVE_BYTES = 16384
 SMALL_RECEIVE_BYTES = 4096
 """Bytes per read otherwise. A flood of tiny frames must not delay other
 connections."""
+_LARGE_ANSWER_BYTES: Final = 4096
+"""An answer above this size is written before the next of several commands."""
+_SENT_LOOK_SECONDS: Final = 0.05
+"""How often to look whether an outbox is empty."""
 
 
 class Connection(Writer):
@@ -271,10 +277,10 @@ class Connection(Writer):
         self.context = context
         self.peer = peer
         self.encoding = encoding
-        pinged = encoding.dialect.pinged
+        is_pinged = encoding.dialect.pinged
         # last_seen is not used for pinged clients: 0 saves one object per
         # connection.
-        self.last_seen = 0.0 if pinged else now
+        self.last_seen = 0.0 if is_pinged else now
         self.state = CONNECTED
         self.outbox = None
         self.parser: MessageParser | frames.Rest | None = None
@@ -303,7 +309,7 @@ class Connection(Writer):
         """Number in the id of the connection; 0: nobody has asked for its id. Owned by
         :class:`imserver.gateway.sessions.connection_ids.ConnectionTable`."""
         context.connections.add(self)
-        context.pinged += pinged
+        context.pinged += is_pinged
 
     @property
     def is_addressed(self) -> bool:
@@ -316,8 +322,10 @@ class Connection(Writer):
         """Read once and serve whole messages. Called by a reader; may switch if
         a command blocks."""
         try:
-            small = self.parser is None or type(self.parser) is frames.Rest
-            data = self.sock.recv(SMALL_RECEIVE_BYTES if small else RECEIVE_BYTES)
+            if self.parser is None or type(self.parser) is frames.Rest:
+                data = self.sock.recv(SMALL_RECEIVE_BYTES)
+            else:
+                data = self.sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -340,6 +348,13 @@ class Connection(Writer):
             data = parser.data + data
             self.parser = None
             self.context.flusher.budget.set(self, self.held_bytes())
+
+        # Each frame of a client passes here, so its format (RFC 6455 section
+        # 5.2) stays in numbers, which Python reads faster than names:
+        #   byte 0       0x81 text, 0x82 binary: final, no reserved bits
+        #   byte 1       128 (masked) + the length, or 126 before a long one
+        #   bytes 2, 3   the long length, up to 65,535
+        #   four bytes   the mask; then the payload
         size = len(data)
         start = 0
         serve = self.encoding.serve
@@ -356,6 +371,7 @@ class Connection(Writer):
             head = data[start]
             if not 0x81 <= head <= 0x82 or length < 0 or end > size or length > limit:
                 break
+
             payload = apply_mask(data[body:end], data[body - 4 : body])
             text = head == 0x81
             if text and not payload.isascii():
@@ -364,29 +380,36 @@ class Connection(Writer):
                 except UnicodeDecodeError:
                     self.close(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8")
                     return
+
             serve(self, payload, text)
             start = end
             if self.state >= CLOSING or (start < size and not self.may_continue()):
                 return
+
         if start < size:
-            self._feed_rest(data[start:] if start else data)
+            if start:
+                data = data[start:]
+            self._feed_rest(data)
 
     def _feed_rest(self, data: bytes) -> None:
         """Handle the rest of the data, which is not a whole small frame."""
         if frames.is_control(data):
-            # not a pong without data, as most are
-            if len(data) > frames.EMPTY_BYTES or data[0] != 0x8A:
-                payload = apply_mask(data[frames.EMPTY_BYTES :], data[2:6])
+            # Most are pongs without data, which need nothing more.
+            if len(data) > frames.EMPTY_BYTES or data[0] != frames.FINAL_PONG:
+                mask = data[frames.HEAD_BYTES : frames.EMPTY_BYTES]
+                payload = apply_mask(data[frames.EMPTY_BYTES :], mask)
                 try:
-                    self._take(data[0] & 15, payload)
+                    self._take(data[0] & frames.OPCODE_BITS, payload)
                 except frames.Violation as violation:
                     self.close(violation.code, violation.reason)
             return
+
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
             self.parser = frames.Rest(data)
             self._count_bytes()
             return
+
         # not at the start: 1.5 MB
         from imserver.gateway.transport.parser import MessageParser
 
@@ -414,7 +437,7 @@ class Connection(Writer):
         """Wait until the outbox is empty or the connection ended, so two pages
         never wait there. Switches."""
         while self.outbox is not None and self.is_open:
-            gevent.sleep(0.05)
+            gevent.sleep(_SENT_LOOK_SECONDS)
 
     def may_continue(self) -> bool:
         """Whether the next of several commands that came together may be
@@ -425,10 +448,10 @@ class Connection(Writer):
         read: its limit counts before more is added to it. May switch.
         """
         outbox = self.outbox
-        if is_long_turn() or (
-            outbox is not None
-            and (isinstance(outbox, Backlog) or len(outbox[-1]) > 4096)
-        ):
+        needs_writing = outbox is not None and (
+            isinstance(outbox, Backlog) or len(outbox[-1]) > _LARGE_ANSWER_BYTES
+        )
+        if needs_writing or is_long_turn():
             serve_others()
         return self.state < CLOSING
 
@@ -485,11 +508,12 @@ class Connection(Writer):
 
     def held_bytes(self) -> int:
         """Bytes in the backlog and in an unfinished frame."""
+        held = 0
         if type(self.outbox) is Backlog:
-            backlog = self.outbox.size
-        else:
-            backlog = 0
-        return backlog + (0 if self.parser is None else self.parser.held_bytes)
+            held += self.outbox.size
+        if self.parser is not None:
+            held += self.parser.held_bytes
+        return held
 
     # --- closing --------------------------------------------------------------
 
@@ -552,6 +576,7 @@ class Connection(Writer):
             return
         was_open = self.is_open
         self.state = CONNECTION_TRANSITIONS[self.state][END]
+
         context = self.context
         context.connections.discard(self)
         context.pinged -= self.encoding.dialect.pinged
@@ -559,8 +584,10 @@ class Connection(Writer):
         context.poller.remove(self)
         if type(self.outbox) is Backlog or self.parser is not None:
             context.flusher.forget(self)
+
         parser = self.parser
-        self.outbox = self.parser = None
+        self.outbox = None
+        self.parser = None
         if parser is not None:
             parser.close()
         self.sock.close()

@@ -70,6 +70,10 @@ OnActed = Callable[[Connection, str, Command], None]
 OnRefused = Callable[[Connection, Request, Reply, Exception | None], None]
 
 
+def _report_to_nobody(*_: object) -> None:
+    """Stands for an observer that nobody has set."""
+
+
 class Dispatcher:
     """Runs the commands of all dialects from one table.
 
@@ -81,8 +85,8 @@ class Dispatcher:
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
         self._fast = metrics.commands.fast
-        self._acted: OnActed = lambda *_: None
-        self._refused: OnRefused = lambda *_: None
+        self._acted: OnActed = _report_to_nobody
+        self._refused: OnRefused = _report_to_nobody
 
     def report_to(
         self, acted: OnActed | None = None, refused: OnRefused | None = None
@@ -123,6 +127,9 @@ class Dispatcher:
             if bad.close:
                 connection.close(bad.close)
             return
+
+        # Each command of a client passes here, so that :meth:`run` is written
+        # out, with the time of the command.
         command = request.command
         reply: Reply | None
         reason: Exception | None = None
@@ -141,11 +148,8 @@ class Dispatcher:
                 began = perf_counter()
                 try:
                     if row.answers:
-                        reply = row.run(
-                            connection,
-                            command,
-                            partial(self._reply, connection, request, began),
-                        )
+                        answer = partial(self._reply, connection, request, began)
+                        reply = row.run(connection, command, answer)
                     else:
                         reply = row.run(connection, command)
                         if row.act:
@@ -162,6 +166,8 @@ class Dispatcher:
                         )
                     reply = Reply(code or ReplyCode.SYSTEM)
                     reason = error
+
+        # None: the command has no reply, or answers later.
         if reply is not None:
             self._reply(connection, request, began, reply, reason)
 
@@ -180,6 +186,7 @@ class Dispatcher:
             else:
                 name = type(request.command).__name__
                 self._metrics.commands.took(name, seconds, connection.peer)
+
         if reply.code != _OK:
             self._refused(connection, request, reply, reason)
         payload = connection.encoding.dialect.encode_reply(request, reply)
@@ -198,6 +205,7 @@ class Dispatcher:
             connection.user or (row.without_user and connection.app)
         ):
             return _NOT_LOGGED_IN
+
         try:
             if row.answers:
                 return row.run(connection, command, answer)

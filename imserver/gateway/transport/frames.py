@@ -1,16 +1,16 @@
-"""WebSocket frames of the server (RFC 6455 section 5): the encoder, and what
-reads small frames."""
+"""WebSocket frames of the server (RFC 6455 section 5): the encoder, and the
+reader of small frames."""
 
 import struct
 import zlib
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from imserver.gateway.errors import CloseCode
 
 
 class Opcode(IntEnum):
-    """What a frame is."""
+    """The kind of a frame."""
 
     CONT = 0
     TEXT = 1
@@ -20,9 +20,33 @@ class Opcode(IntEnum):
     PONG = 10
 
 
+FINAL: Final = 0x80
+"""Bit of the first byte: the last frame of its message."""
+_RSV1: Final = 0x40
+"""Bit of the first byte: the message is compressed (RFC 7692 section 6)."""
+OPCODE_BITS: Final = 0x0F
+"""The opcode in the first byte."""
+_FINAL_TEXT: Final = FINAL | Opcode.TEXT
+_FINAL_BINARY: Final = FINAL | Opcode.BINARY
+_FINAL_CLOSE: Final = FINAL | Opcode.CLOSE
+FINAL_PONG: Final = FINAL | Opcode.PONG
+_MASKED: Final = 0x80
+"""Bit of the second byte: the payload is masked, as that of each client is."""
 SMALL_BYTES = 125
+"""The largest payload whose length is in the second byte, and the largest of a
+control frame."""
+_MEDIUM: Final = 126
+"""Stands in the second byte before a length of two bytes."""
+_LARGE: Final = 127
+"""Stands in the second byte before a length of eight bytes."""
+_MEDIUM_BYTES: Final = 0xFFFF
+"""The largest payload whose length has two bytes."""
+HEAD_BYTES: Final = 2
+"""Size of the head of a small frame, without a mask."""
+_MEDIUM_HEAD_BYTES: Final = 4
+"""Size of the head of a medium frame, without a mask."""
 EMPTY_BYTES = 6
-"""Size of a client frame without payload."""
+"""Size of a client frame without payload: a head and a mask."""
 REST_BYTES = 4096
 """Largest frame whose beginning is stored unparsed. Each new piece is parsed
 together with it."""
@@ -30,6 +54,13 @@ HEADS = 512
 """Frames below this size, which are nearly all, use a prepared head."""
 _pack_medium = struct.Struct("!BBH").pack
 _pack_large = struct.Struct("!BBQ").pack
+
+_MEMORY_LEVEL: Final = 5
+"""Memory of a compressor: 64 KiB. It lives for one message, and the 256 KiB of
+zlib's usual level take longer to allocate."""
+_FLUSH_TAIL_BYTES: Final = 4
+"""Each message ends with an empty block of this size, which is not sent (RFC
+7692 section 7.2.1)."""
 
 
 def heads(opcode: int) -> tuple[bytes, ...]:
@@ -41,12 +72,15 @@ def heads(opcode: int) -> tuple[bytes, ...]:
 def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> bytes:
     """Encode one unmasked final frame with ``payload``."""
     size = len(payload)
-    head = 0x80 | (0x40 if rsv1 else 0) | opcode
+    head = FINAL | opcode
+    if rsv1:
+        head |= _RSV1
+
     if size <= SMALL_BYTES:
         return bytes((head, size)) + payload
-    if size < 65536:
-        return _pack_medium(head, 126, size) + payload
-    return _pack_large(head, 127, size) + payload
+    if size <= _MEDIUM_BYTES:
+        return _pack_medium(head, _MEDIUM, size) + payload
+    return _pack_large(head, _LARGE, size) + payload
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
@@ -62,10 +96,10 @@ def encode_close(code: int, reason: str = "") -> bytes:
 def deflate(payload: bytes, window_bits: int) -> bytes:
     """Compress ``payload`` as an independent permessage-deflate message (RFC
     7692 section 7.2.1)."""
-    # A compressor lives for one message, and 64 KiB are allocated faster than
-    # the 256 of the usual level.
-    compressor = zlib.compressobj(wbits=-window_bits, memLevel=5)
-    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    compressor = zlib.compressobj(wbits=-window_bits, memLevel=_MEMORY_LEVEL)
+    compressed = compressor.compress(payload)
+    compressed += compressor.flush(zlib.Z_SYNC_FLUSH)
+    return compressed[:-_FLUSH_TAIL_BYTES]
 
 
 class Violation(Exception):
@@ -110,8 +144,27 @@ def is_control(data: bytes) -> bool:
     # sections 5.2 and 5.5).
     size = len(data) - EMPTY_BYTES
     return (
-        0x88 <= data[0] <= 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size
+        _FINAL_CLOSE <= data[0] <= FINAL_PONG
+        and 0 <= size <= SMALL_BYTES
+        and data[1] == _MASKED + size
     )
+
+
+_FIRST_CODE: Final = 1000
+_LAST_CODE: Final = 1014
+"""The close codes of the protocol that a peer may send lie between these. A
+few of them have no meaning on the wire."""
+_UNSENT_CODES: Final = frozenset({1004, 1005, 1006})
+_FIRST_OTHER_CODE: Final = 3000
+_LAST_OTHER_CODE: Final = 4999
+"""Close codes of libraries and applications lie between these."""
+
+
+def _is_close_code(code: int) -> bool:
+    """Whether a peer may send this close code (RFC 6455 section 7.4)."""
+    if _FIRST_CODE <= code <= _LAST_CODE:
+        return code not in _UNSENT_CODES
+    return _FIRST_OTHER_CODE <= code <= _LAST_OTHER_CODE
 
 
 def read_close(data: bytes) -> int:
@@ -121,8 +174,8 @@ def read_close(data: bytes) -> int:
         return CloseCode.NO_CODE
     if len(data) == 1:
         raise Violation(CloseCode.PROTOCOL_ERROR, "close frame too short")
-    code = data[0] << 8 | data[1]
-    if not ((1000 <= code <= 1014 and not 1004 <= code <= 1006) or 3000 <= code < 5000):
+    code = int.from_bytes(data[:2])
+    if not _is_close_code(code):
         raise Violation(CloseCode.PROTOCOL_ERROR, "invalid status code")
     try:
         data[2:].decode()
@@ -136,10 +189,14 @@ def read_close(data: bytes) -> int:
 def begins_small(data: bytes, limit: int) -> bool:
     """Whether ``data`` is the beginning of a masked whole message of at most
     :data:`REST_BYTES`."""
-    size = len(data)
-    if not 0x81 <= data[0] <= 0x82 or size == 1:
-        return 0x81 <= data[0] <= 0x82
-    length = data[1] - 128
-    if length == 126 and size >= 4:
-        length = data[2] << 8 | data[3]
-    return 0 <= length <= min(limit, REST_BYTES) and data[1] != 0xFF
+    if not _FINAL_TEXT <= data[0] <= _FINAL_BINARY:
+        return False
+    if len(data) < HEAD_BYTES:
+        return True
+
+    length = data[1] - _MASKED
+    if length == _LARGE:
+        return False
+    if length == _MEDIUM and len(data) >= _MEDIUM_HEAD_BYTES:
+        length = int.from_bytes(data[HEAD_BYTES:_MEDIUM_HEAD_BYTES])
+    return 0 <= length <= min(limit, REST_BYTES)

@@ -30,6 +30,7 @@ from imserver.gateway.transport.connection import (
 from imserver.gateway.transport.http1 import pattern_of
 from imserver.gateway.transport.proxies import (
     FORWARDING_HEADERS,
+    HOST_CHARACTERS,
     TrustedProxies,
     is_address,
     is_loopback,
@@ -41,6 +42,12 @@ log = logging.getLogger(__name__)
 OPAQUE: Final = "null"
 """Name of an opaque or invalid origin, for example of a file or a sandboxed
 page."""
+_LOGGED_CHARACTERS: Final = 100
+"""How much of a header's value a log message repeats."""
+_REMEMBERED_PAGES: Final = 100
+"""How many refused pages are remembered, so that each is logged once a minute."""
+_NONCE_BYTES: Final = 16
+"""Size of a client's key in a handshake (RFC 6455 section 4.1)."""
 _HOST: Final = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]*)?"
 ).fullmatch
@@ -99,7 +106,7 @@ class Origins:
             "demo mode: refused a request %s %r. To allow it, list the host in server.origins or make an API "
             "key (imserver key create push)",
         )
-        self._pages = OncePerMinute(100)
+        self._pages = OncePerMinute(_REMEMBERED_PAGES)
         self._on_refused: list[Callable[[str, str, str], object]] = []
         self.set_policy(policy)
 
@@ -149,28 +156,21 @@ class Origins:
         host = headers.get("host", "")
         if host != self._good_host:
             if host and not self._is_own(host_name(host), self._any_address):
-                self._objected("for the host", host[:100])
+                self._objected("for the host", host[:_LOGGED_CHARACTERS])
                 return Problems.HOST_REFUSED
             self._good_host = host
+
         origin = headers.get("origin")
-        if (
-            origin is not None
-            and origin != self._good_origin
-            and not (
+        if origin is not None and origin != self._good_origin:
+            imports_sdk = (
                 path.startswith("/sdk/")
                 and path.endswith(".js")
                 and "upgrade" not in headers
             )
-        ):
-            name = host_name(origin)
-            if not (
-                self._any or self._apps_any or name in self._apps or self._is_own(name)
-            ):
-                if not (self._any_address and name and name == host_name(host)):
-                    self._objected("from a page of", origin[:100])
-                    return Problems.ORIGIN_REFUSED
-            else:
-                self._good_origin = origin
+            if not imports_sdk and not self._accepts_page(origin, host):
+                self._objected("from a page of", origin[:_LOGGED_CHARACTERS])
+                return Problems.ORIGIN_REFUSED
+
         if not self._warned and not FORWARDING_HEADERS.isdisjoint(headers):
             self._warned = True
             log.warning(
@@ -179,6 +179,16 @@ class Origins:
                 "make a key: imserver key create admin"
             )
         return None
+
+    def _accepts_page(self, origin: str, host: str) -> bool:
+        """Whether demo mode accepts requests of pages of ``origin`` to the
+        ``host`` of a Host header."""
+        name = host_name(origin)
+        if self._any or self._apps_any or name in self._apps or self._is_own(name):
+            self._good_origin = origin
+            return True
+        # Not kept as a good origin: the next request may name another host.
+        return self._any_address and bool(name) and name == host_name(host)
 
     def _is_own(self, name: str, any_address: bool = False) -> bool:
         return (
@@ -200,14 +210,15 @@ class Origins:
         are evaluated.
         """
         origin = headers.get("origin")
-        # browsers name no origin where a page embeds or links to what it cannot
-        # read
+        # Browsers name no origin where a page embeds or links to a resource
+        # that it cannot read.
         if origin is None:
-            own = "upgrade" in headers or headers.get("sec-fetch-site", "none") in (
-                "same-origin",
-                "none",  # of this server's own pages, and of the user
-            )
-            return "" if own else OPAQUE
+            site = headers.get("sec-fetch-site", "none")
+            # "none": the user has entered the address.
+            if "upgrade" in headers or site in ("same-origin", "none"):
+                return ""
+            return OPAQUE
+
         name = host_name(origin)
         if name and name == host_name(headers.get("host", "")):
             return ""
@@ -217,10 +228,13 @@ class Origins:
             forwarded = headers.get("x-forwarded-host", "")
         else:
             forwarded = ""
-        if name and forwarded and name == host_name(forwarded.split(",")[0].strip()):
-            return ""
+        if name and forwarded:
+            first_host = forwarded.split(",")[0].strip()
+            if name == host_name(first_host):
+                return ""
+
         # Interned: all connections of one page share the string.
-        if 0 < len(name) <= 253:
+        if 0 < len(name) <= HOST_CHARACTERS:
             return sys.intern(name)
         return OPAQUE
 
@@ -359,9 +373,8 @@ class Admission(Struct, frozen=True):
 
 def accept_token(key: str) -> str:
     """The value of Sec-WebSocket-Accept for a client's key."""
-    return b64encode(
-        sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
-    ).decode()
+    digest = sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+    return b64encode(digest).decode()
 
 
 def host_of(peer: str) -> str:
@@ -416,12 +429,15 @@ class Gate:
         """Decide on an upgrade request. ``upgraded``: another server has
         answered it, without extensions."""
         headers = head.headers
-        found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
-        path = found if found is None or isinstance(found, DialectPath) else found(head)
+        path: DialectPath | Choose | HttpProblem | None
+        path = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
+        if path is not None and not isinstance(path, DialectPath):
+            path = path(head)
         if path is None:
             return Refusal(Problems.NOT_FOUND)
         if isinstance(path, HttpProblem):
             return Refusal(path)
+
         has_body = (
             "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         )
@@ -436,36 +452,34 @@ class Gate:
             nonce = binascii.a2b_base64(key, strict_mode=True)
         except ValueError:
             nonce = b""
-        if len(nonce) != 16:
+        if len(nonce) != _NONCE_BYTES:
             return Refusal(Problems.BAD_REQUEST)
+
+        # A refused client is admitted, too: it reads the close code.
         peer, origin, close_code = self.look_at(head, path.dialect)
         extension = ""
         bits = 0
-        if (
-            self._deflate
-            and not upgraded
-            and (offers := headers.get("sec-websocket-extensions"))
-        ):
-            # not at the start: 1.5 MB
-            from imserver.gateway.transport.parser import negotiate
+        if self._deflate and not upgraded:
+            offers = headers.get("sec-websocket-extensions")
+            if offers:
+                # not at the start: 1.5 MB
+                from imserver.gateway.transport.parser import negotiate
 
-            extension, bits = negotiate(offers)
+                extension, bits = negotiate(offers)
         encoding = self._encodings.get((path.dialect, bits))
         if encoding is None:
             encoding = Encoding(
                 path.dialect, path.serve, path.message_bytes, bits, path.outbox_bytes
             )
             self._encodings[path.dialect, bits] = encoding
-        accept = accept_token(key)
-        opened = path.opened
         return Admission(
-            accept,
+            accept_token(key),
             encoding,
             peer,
             head,
             extension,
             close_code,
-            opened,
+            path.opened,
             origin,
             path.subprotocol,
         )
@@ -491,10 +505,10 @@ class Gate:
     def left(self, peer: str) -> None:
         """Stop counting a connection from ``peer``."""
         self.connections -= 1
-        if (
-            self.per_address
-            and (network := network_of(host_of(peer))) in self.per_address
-        ):
+        if not self.per_address:
+            return
+        network = network_of(host_of(peer))
+        if network in self.per_address:
             self.per_address[network] -= 1
             if self.per_address[network] <= 0:
                 del self.per_address[network]

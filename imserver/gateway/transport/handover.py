@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent import socket as gevent_socket
@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 2
 """Time for reading and dropping the rest of a refused request."""
+_WAITING_PER_RUNNING: Final = 16
+"""How many requests may wait for each that may run."""
+_MOST_WAITING_BYTES: Final = 64 << 20
+"""Limit of the bytes of all waiting requests."""
 
 Admitted = Callable[[_socket.socket, Admission, bytes], None]
 """Puts an upgraded socket into service: (non-blocking socket, decision of the
@@ -95,23 +99,20 @@ class ListenerContext(Struct, frozen=True):
         route = row_of(self.routes, head.method, head.path)
         if route is None:
             return problem_response(Problems.BODY_TOO_LARGE)
-        client = self.client(address, head.headers)
-        response = route(
-            HttpRequest(
-                head.method,
-                head.path,
-                head.query,
-                b"",
-                head.headers,
-                client,
-                too_large=True,
-            )
+        request = HttpRequest(
+            head.method,
+            head.path,
+            head.query,
+            b"",
+            head.headers,
+            self.client(address, head.headers),
+            too_large=True,
         )
+        response = route(request)
         lines = header_block(response)
-        return (
-            response_head(response.status, lines, len(response.body), False)
-            + response.body
-        )
+        size = len(response.body)
+        response_start = response_head(response.status, lines, size, keep_alive=False)
+        return response_start + response.body
 
 
 class HandOver(Service, dict=True):
@@ -141,7 +142,10 @@ class HandOver(Service, dict=True):
     def full(self) -> bool:
         """True if 16 requests wait for each that may run, or all have more than
         64 MB."""
-        return len(self._waiting) >= 16 * self.limit or self._waiting_bytes > 64 << 20
+        return (
+            len(self._waiting) >= _WAITING_PER_RUNNING * self.limit
+            or self._waiting_bytes > _MOST_WAITING_BYTES
+        )
 
     @property
     def busy(self) -> bool:
@@ -165,7 +169,8 @@ class HandOver(Service, dict=True):
     def _next(self) -> None:
         while self._waiting and len(self.running) < self.limit:
             request = self._waiting.popleft()
-            self._waiting_bytes -= len(request[3])
+            *_, data, _give_back = request
+            self._waiting_bytes -= len(data)
             greenlet = gevent.Greenlet(self._serve, *request)
             self.running.add(greenlet)
             self.metrics.http_running += 1
@@ -199,6 +204,9 @@ class HandOver(Service, dict=True):
 
         if self._server is None:
             self._server = make_server(self.application, self._environ)
+
+        # The file descriptor moves to a socket of gevent for the handler, and
+        # back to a raw one afterwards. No object may close it on its way.
         family = plain.family
         kind = plain.type
         proto = plain.proto
@@ -212,14 +220,18 @@ class HandOver(Service, dict=True):
                 sock.sendall(waiting)
             result = handler.handle_one_request()
             if isinstance(result, tuple):
-                sock.sendall(result[1])
+                _, refusal = result
+                sock.sendall(refusal)
             keep_alive = result is True
         except OSError as exc:
             log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
         except Exception:
-            log.exception(
-                "serving failed", extra={"connection": f"{address[0]}:{address[1]}"}
-            )
+            extra = {"connection": f"{address[0]}:{address[1]}"}
+            log.exception("serving failed", extra=extra)
+
         raw = _socket.socket(family, kind, proto, sock.detach())
         raw.setblocking(False)
-        give_back(raw, bytes(reader.unread) if keep_alive else None)
+        if keep_alive:
+            give_back(raw, bytes(reader.unread))
+        else:
+            give_back(raw, None)

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Callable
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event as Flag
@@ -33,6 +33,8 @@ from imserver.gateway.transport.handover import (
 from imserver.gateway.transport.http1 import (
     CONTINUE,
     CORS,
+    HEAD_END,
+    HEAD_END_BYTES,
     MAX_PUBLIC_BODY_BYTES,
     RECEIVE_BYTES,
     BadHead,
@@ -71,10 +73,14 @@ LARGE_BYTES = 4096
 """After a larger answer, the next pipelined request waits until the client has
 taken it."""
 
+_HEAD_RECEIVE_BYTES: Final = 16384
+"""Bytes per read while no body arrives. Many small requests in one read must
+not delay other connections."""
+
 PIPELINED_SECONDS = 0.025
-"""Others are served after so long in one turn, before the next of several
-requests that came together. With 5 ms, publications to 500 connections shared
-no ``send``: each delivery cost 1.4 times as much."""
+"""After so long in one turn, other connections are served before the next of
+several requests that came together. With 5 ms, publications to 500 connections
+shared no ``send``: each delivery cost 1.4 times as much."""
 
 
 class FrontServer(Service):
@@ -224,22 +230,29 @@ class HttpConnection(Writer):
             if self._body is not None:  # the client could not send it
                 self._body.begun += monotonic() - began
                 self.deadline = self._body.deadline(monotonic())
+
         try:
-            # Many small requests in one read must not delay other connections.
-            data = self.sock.recv(16384 if self._body is None else RECEIVE_BYTES)
+            if self._body is None:
+                data = self.sock.recv(_HEAD_RECEIVE_BYTES)
+            else:
+                data = self.sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self.lost()
             return
-        # the client may have ended its half only, and read its answers still
+
         if not data:
+            # The client may have ended only its half, and still read its
+            # answers.
             if self.outbox is None or self._await_client():
                 self.lost()
         elif self.state >= CLOSING:
             return
         elif self._body is None:
-            self.serve(self._buffer + data if self._buffer else data)
+            if self._buffer:
+                data = self._buffer + data
+            self.serve(data)
         else:
             rest = self._feed_body(data)
             if rest is not None:
@@ -281,10 +294,12 @@ class HttpConnection(Writer):
             self.deadline = body.deadline(monotonic())
             self._count(body.held_bytes)
             return None
+
         self._count(0)
         raw = self._buffer
         self._buffer = b""
-        self._body = self._parsed = None
+        self._body = None
+        self._parsed = None
         return self._request(parsed, raw, body.content, rest, body.too_large)
 
     def _count(self, size: int) -> None:
@@ -304,10 +319,11 @@ class HttpConnection(Writer):
             if not data:  # line ends start no request, so the time limit stays
                 self._buffer = b""
                 return
+
         while data:
             try:
-                end = data.find(b"\r\n\r\n") + 4
-                if not 4 <= end <= limits.header_bytes:
+                end = data.find(HEAD_END) + HEAD_END_BYTES
+                if not HEAD_END_BYTES <= end <= limits.header_bytes:
                     # raises BadHead, unless the head is incomplete
                     end_of_head(data, limits.header_bytes)
                     if not self._buffer:
@@ -321,6 +337,7 @@ class HttpConnection(Writer):
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
+
             origins = front.listener.gate.origins
             if origins.demo and parsed.accepted is not origins.accepted:
                 objection = origins.objection(parsed.headers, parsed.path)
@@ -328,6 +345,7 @@ class HttpConnection(Writer):
                     self.refuse(objection, CORS)
                     return
                 parsed.accepted = origins.accepted  # known heads are the same object
+
             length = parsed.length or 0
             if len(data) - end < length and streams(parsed, front.listener.streamed):
                 self.fresh = False
@@ -344,11 +362,13 @@ class HttpConnection(Writer):
                 rest = self._request(parsed, raw, data[end:stop], data[stop:])
             if rest is None:
                 return
+
             data = rest
             if data and data[0] in b"\r\n":
                 data = data.lstrip(b"\r\n")
             if data and not self._may_continue():
                 return
+
         self.deadline = monotonic() + limits.keepalive_seconds
 
     def _may_continue(self) -> bool:
@@ -393,27 +413,25 @@ class HttpConnection(Writer):
         if parsed.upgrade:
             self._upgrade(parsed, path, rest)
             return None
+
         route = path
         fast = front.fast.get((parsed.method, path))
-        if fast is None and (route := route_of(front.fast, parsed.method, path)):
-            fast = front.fast[parsed.method, route]
         if fast is None:
-            events = front.listener.streams
-            if events is not None and events.serves(parsed.method, path):
-                before = self.take_outbox()
-                events.adopt(
-                    self._give_socket(), self._head(parsed, path, bytes(body)), before
-                )
+            route = route_of(front.fast, parsed.method, path)
+            if not route:
+                self._pass_on(parsed, path, raw, body, rest)
                 return None
-            self._hand_over(plain_request(raw, parsed, body) + rest)
-            return None
+            fast = front.fast[parsed.method, route]
+
         began = perf_counter()
         host = self.address[0]
         if "x-forwarded-for" in headers:
             host = front.listener.client(self.address, headers)
-        content = body if type(body) is bytes else bytes(body)
-        request = HttpRequest(parsed.method, path, parsed.query, content, headers, host)
+        if type(body) is not bytes:
+            body = bytes(body)
+        request = HttpRequest(parsed.method, path, parsed.query, body, headers, host)
         response = fast(request)
+
         front.metrics.http_fast += 1
         keep_alive = parsed.keep_alive and not front.draining
         size = len(response.body)
@@ -428,6 +446,7 @@ class HttpConnection(Writer):
                 parsed.version,
             )
             whole = head + response.body
+
         seconds = perf_counter() - began
         if "x-request-id" in headers:
             given = request.id
@@ -444,6 +463,7 @@ class HttpConnection(Writer):
             request.by,
             route,
         )
+
         self._answer(whole, keep_alive)
         if size > LARGE_BYTES and rest and keep_alive:
             self._buffer = rest  # it counts while it waits
@@ -452,6 +472,25 @@ class HttpConnection(Writer):
             self._buffer = b""
             front.context.flusher.budget.set(self, self.held_bytes())
         return rest if keep_alive else None
+
+    def _pass_on(
+        self,
+        parsed: ParsedHead,
+        path: str,
+        raw: bytes,
+        body: bytes | bytearray,
+        rest: bytes,
+    ) -> None:
+        """Give a request without a fast route to a stream, or to the
+        application. The socket goes with it."""
+        event_streams = self._front.listener.streams
+        if event_streams is None or not event_streams.serves(parsed.method, path):
+            self._hand_over(plain_request(raw, parsed, body) + rest)
+            return
+
+        unwritten = self.take_outbox()
+        head = self._head(parsed, path, bytes(body))
+        event_streams.adopt(self._give_socket(), head, unwritten)
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
         """Decide on an upgrade request and perform it. The bytes after the head
@@ -484,37 +523,30 @@ class HttpConnection(Writer):
 
     def _head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
         """The request in the form that the gate needs."""
-        host = self.address[0]
-        port = self.address[1]
-        query = parsed.query.decode("latin-1")
-        bare = self._front.listener.ws_dialect
         return Head(
             parsed.method,
             path,
             parsed.version,
-            host,
-            port,
-            parsed.headers,
-            query,
-            bare,
-            body,
+            host=self.address[0],
+            port=self.address[1],
+            headers=parsed.headers,
+            query=parsed.query.decode("latin-1"),
+            bare=self._front.listener.ws_dialect,
+            body=body,
         )
 
     def _hand_over(self, data: bytes) -> None:
         """Let the application answer. The connection comes back afterwards."""
-        if self._front.hand_over.full:
+        hand_over = self._front.hand_over
+        if hand_over.full:
             self.refuse(Problems.BUSY)
-        else:
-            self._leave()
-            self._front.metrics.http_handed_over += 1
-            hand_over = self._front.hand_over
-            hand_over.serve(
-                self.address,
-                self._give_socket(),
-                self.take_outbox(),
-                data,
-                self.come_back,
-            )
+            return
+
+        self._leave()
+        self._front.metrics.http_handed_over += 1
+        sock = self._give_socket()
+        unwritten = self.take_outbox()
+        hand_over.serve(self.address, sock, unwritten, data, self.come_back)
 
     def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
         """Continue after the hand-over with the bytes read beyond the request
@@ -558,15 +590,12 @@ class HttpConnection(Writer):
 
     def held_bytes(self) -> int:
         """Bytes of unread answers and of an unfinished request."""
+        held = len(self._buffer)
         if type(self.outbox) is Backlog:
-            waiting = self.outbox.size
-        else:
-            waiting = 0
-        return (
-            waiting
-            + len(self._buffer)
-            + (0 if self._body is None else self._body.held_bytes)
-        )
+            held += self.outbox.size
+        if self._body is not None:
+            held += self._body.held_bytes
+        return held
 
     def flushed(self) -> None:
         """The last answer is written."""
@@ -645,7 +674,7 @@ class HttpConnection(Writer):
         self.outbox = None
         if isinstance(outbox, Backlog):
             return outbox.take()
-        return b"".join(outbox) if outbox else b""
+        return b"".join(outbox or ())
 
     def _give_socket(self) -> _socket.socket:
         """Take the socket, for its new owner."""
@@ -677,7 +706,8 @@ class ProxiedConnection(HttpConnection):
             super().on_readable()
 
     def expire(self) -> None:
-        """Time limit: the same, but an unfinished header gets no answer."""
+        """Time limit: an unfinished header gets no answer. After it, this is a
+        connection like any other."""
         if self._header is None:
             super().expire()
         else:
@@ -687,6 +717,8 @@ class ProxiedConnection(HttpConnection):
         """Continue the header that has ``begun``; returns whether it is
         complete."""
         try:
+            # The bytes behind the header are those of a request: look first,
+            # then take only the header.
             data = self.sock.recv(PROXY_HEADER_BYTES, _socket.MSG_PEEK)
             if not data:
                 raise ValueError("the connection ended before the PROXY header")
@@ -700,6 +732,7 @@ class ProxiedConnection(HttpConnection):
             log.debug("refused: %s", error, extra={"connection": self.peer})
             self.lost()
             return False
+
         size, client = header
         self.sock.recv(size - len(begun))
         self.address = client or self.address

@@ -37,24 +37,32 @@ log = logging.getLogger(__name__)
 RECEIVE_BYTES: Final = 65536
 """Bytes per read of a body."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+HEAD_END: Final = b"\r\n\r\n"
+"""The end of the last header line, and the empty line that ends a head."""
+HEAD_END_BYTES: Final = 4
+_MOST_LINE_ENDS: Final = 101
+"""Line ends in the largest head: that of the request line, of 99 header lines
+and of the empty line. ``http.client``, which pywsgi uses, counts the empty line
+as the hundredth header line."""
+_MOST_TRAILER_BYTES: Final = 8192
+_CARRIAGE_RETURN: Final = 0x0D
 
-_USUAL_NAMES = {
-    spelt.encode(): name
-    for name in (
-        "accept",
-        "accept-encoding",
-        "authorization",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "idempotency-key",
-        "upgrade",
-        "user-agent",
-        "x-forwarded-for",
-        "x-request-id",
-    )
-    for spelt in (name, name.title())
+_NAMES: Final = (
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "idempotency-key",
+    "upgrade",
+    "user-agent",
+    "x-forwarded-for",
+    "x-request-id",
+)
+_USUAL_NAMES = {name.encode(): name for name in _NAMES} | {
+    name.title().encode(): name for name in _NAMES
 }
 """Common spellings of header names. A lookup is cheaper than decoding."""
 
@@ -107,14 +115,16 @@ class ParsedHead(Struct):
         before = self.headers.get(key)
         if before is not None and key == "host":
             raise ValueError("more than one Host")
-        self.headers[key] = text if before is None else f"{before},{text}"
+        if before is not None:
+            text = f"{before},{text}"
+        self.headers[key] = text
 
 
 def wants_upgrade(headers: Mapping[str, str]) -> bool:
     """Whether a request asks for an upgrade to a WebSocket."""
-    return "websocket" in _tokens(headers.get("upgrade", "")) and "upgrade" in _tokens(
-        headers.get("connection", "")
-    )
+    if "websocket" not in _tokens(headers.get("upgrade", "")):
+        return False
+    return "upgrade" in _tokens(headers.get("connection", ""))
 
 
 def _tokens(value: str) -> list[str]:
@@ -126,11 +136,16 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
     """The position of the body in ``data``; 0: the head is incomplete. Raises
     :class:`BadHead` as soon as no valid head of at most ``limit`` bytes is
     possible."""
-    end = data.find(b"\r\n\r\n") + 4
-    if (len(data) if end < 4 else end) > limit:
+    end = data.find(HEAD_END)
+    is_complete = end >= 0
+    if is_complete:
+        size = end + HEAD_END_BYTES
+    else:
+        size = len(data)
+    if size > limit:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
-    if end >= 4:
-        return end
+    if is_complete:
+        return size
     if data.count(b"\n") != data.count(b"\r\n"):
         raise BadHead(Problems.BAD_REQUEST, "bare LF in the request head")
     return 0
@@ -151,22 +166,19 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     caller's to remove. A target may have raw UTF-8, as with Go's ``net/http``.
     """
     parsed = ParsedHead()
-    # At most 99 header lines: `http.client`, which pywsgi uses, counts the
-    # empty line as the hundredth.
-    if data.count(b"\r\n") > 101:
+    if data.count(b"\r\n") > _MOST_LINE_ENDS:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "too many headers")
     if data[:1] in b"\r\n":
         raise BadHead(Problems.BAD_REQUEST, "no request line")
-    first, line_end, rest = data.partition(b"\r\n")
-    if first.count(b" ") != 2:  # the parser accepts more (RFC 9112 section 3)
+    request_line, line_end, rest = data.partition(b"\r\n")
+    # The parser accepts more spaces (RFC 9112 section 3).
+    if request_line.count(b" ") != 2:
         raise BadHead(Problems.BAD_REQUEST, "no request line")
-    if not first.isascii():
+    if not request_line.isascii():
         parsed.altered = True
-        data = (
-            _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], first)
-            + line_end
-            + rest
-        )
+        request_line = _NOT_ASCII.sub(_percent_encoded, request_line)
+        data = request_line + line_end + rest
+
     parser = HttpRequestParser(parsed)
     try:
         parser.feed_data(data)
@@ -176,28 +188,50 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         raise BadHead(Problems.BAD_REQUEST, str(exc)) from exc
     parsed.method = parser.get_method().decode("latin-1")
     parsed.version = parser.get_http_version()
-    headers = parsed.headers
     if parsed.version not in ("1.1", "1.0"):
         raise BadHead(Problems.VERSION_NOT_SUPPORTED, f"HTTP/{parsed.version}")
-    if parsed.version == "1.1" and "host" not in headers:
+    if parsed.version == "1.1" and "host" not in parsed.headers:
         raise BadHead(Problems.BAD_REQUEST, "no Host")
-    if _HOST.fullmatch(headers.get("host", "")) is None:
+    if _HOST.fullmatch(parsed.headers.get("host", "")) is None:
         raise BadHead(Problems.BAD_REQUEST, "an invalid Host")
+
+    _read_target(parsed, mounts)
+    _read_wishes(parsed)
+    return parsed
+
+
+def _percent_encoded(byte: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % byte[0][0]
+
+
+def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
+    """Set the path and the query of a head, without scheme and host, under the
+    path of its host."""
     if parsed.url[:1] != b"/":
         _, separator, rest = parsed.url.partition(b"://")
         if separator:
             parsed.altered = True
             rest, mark, query = rest.partition(b"?")
-            parsed.url = b"/" + rest.partition(b"/")[2] + mark + query
+            _host, _, path = rest.partition(b"/")
+            parsed.url = b"/" + path + mark + query
+
     if mounts:
-        host = headers.get("host", "").partition(":")[0].lower().removesuffix(".")
-        under = mounts.get(host) or mounts.get("")
-        if under and parsed.url[:1] == b"/":
-            parsed.url = under.encode() + parsed.url
+        host_and_port = parsed.headers.get("host", "")
+        host = host_and_port.partition(":")[0].lower().removesuffix(".")
+        mount = mounts.get(host) or mounts.get("")
+        if mount and parsed.url[:1] == b"/":
+            parsed.url = mount.encode() + parsed.url
             parsed.altered = True
+
     path, _, parsed.query = parsed.url.partition(b"?")
     parsed.path = path.decode("latin-1")
-    # The parser drops its result when a message without a body is complete.
+
+
+def _read_wishes(parsed: ParsedHead) -> None:
+    """Set how the body of a request comes, and how its connection goes on."""
+    headers = parsed.headers
+    # Read here, because the parser drops its result when a message without a
+    # body is complete.
     if "connection" in headers:
         wishes = _tokens(headers["connection"])
         parsed.keep_alive = "close" not in wishes and (
@@ -206,6 +240,7 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     else:
         parsed.keep_alive = parsed.version == "1.1"
     parsed.upgrade = wants_upgrade(headers)
+
     if "content-length" in headers:
         parsed.length = int(headers["content-length"])
     if "transfer-encoding" in headers:
@@ -215,9 +250,9 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         # a server in between may not know chunks (RFC 9112 section 6.1)
         if parsed.version == "1.0":
             parsed.keep_alive = False
+
     if not parsed.keep_alive and headers.get("connection", "close").lower() != "close":
         parsed.altered = True
-    return parsed
 
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
@@ -226,44 +261,38 @@ _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
 CACHED: Final = frozenset(
     {
-        *(
-            "accept",
-            "accept-encoding",
-            "accept-language",
-            "cache-control",
-            "connection",
-            "content-length",
-        ),
-        *(
-            "content-type",
-            "host",
-            "sec-fetch-mode",
-            "user-agent",
-            "x-forwarded-for",
-            "x-forwarded-proto",
-        ),
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "sec-fetch-mode",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-proto",
     }
 )
 """Header names that a cached head of a POST may have."""
 CACHED_OF_HANDSHAKES: Final = frozenset(
     {
-        *(
-            "accept",
-            "accept-encoding",
-            "accept-language",
-            "cache-control",
-            "connection",
-            "host",
-            "origin",
-        ),
-        *(
-            "pragma",
-            "sec-fetch-dest",
-            "sec-fetch-mode",
-            "sec-fetch-site",
-            "sec-websocket-extensions",
-        ),
-        *("sec-websocket-version", "upgrade", "user-agent"),
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "host",
+        "origin",
+        "pragma",
+        "sec-fetch-dest",
+        "sec-fetch-mode",
+        "sec-fetch-site",
+        "sec-websocket-extensions",
+        "sec-websocket-version",
+        "upgrade",
+        "user-agent",
     }
 )
 """Header names that a cached head of a handshake may have, besides its key."""
@@ -275,6 +304,9 @@ MAX_LINES: Final = 30
 """Most lines of a cached head, with its key far below the limit of any head."""
 
 _NAME: Final = b"uthorization: "
+"""The name of the header without its first letter, which is large or small."""
+_LINE_STARTS: Final = (b"\r\nA", b"\r\na")
+_LINE_START_BYTES: Final = 3
 _KEY: Final = _NAME + b"Bearer "
 _HANDSHAKE_KEY: Final = b"\r\nSec-WebSocket-Key: "
 _usual_key = re.compile(rb"Bearer [A-Za-z0-9._~+/=-]{1,512}").fullmatch
@@ -300,14 +332,15 @@ class KnownHeads(Struct, eq=False):
                 known = parse_head(data, self._mounts)
                 self._cache(data, known)
             return known
+
         # a bare CR stays in the lookup key, which then matches no head
         end = data.find(b"\r", at)
+        start = at - _LINE_START_BYTES
         key = data[at + len(_NAME) : end]
-        if data[at - 3 : at] not in (b"\r\nA", b"\r\na") or _usual_key(key) is None:
+        if data[start:at] not in _LINE_STARTS or _usual_key(key) is None:
             return parse_head(data, self._mounts)
-        return self._read_without(
-            data, data[: at - 3] + data[end:], "authorization", key.decode()
-        )
+        rest = data[:start] + data[end:]
+        return self._read_without(data, rest, "authorization", key.decode())
 
     def _read_handshake(self, data: bytes) -> ParsedHead:
         """Parse the head of a GET. Without a usual key of a handshake it is not
@@ -317,9 +350,8 @@ class KnownHeads(Struct, eq=False):
         key = data[at + len(_HANDSHAKE_KEY) : end]
         if at < 0 or _usual_handshake_key(key) is None:
             return parse_head(data, self._mounts)
-        return self._read_without(
-            data, data[:at] + data[end:], "sec-websocket-key", key.decode()
-        )
+        rest = data[:at] + data[end:]
+        return self._read_without(data, rest, "sec-websocket-key", key.decode())
 
     def _read_without(
         self, data: bytes, rest: bytes, name: str, value: str
@@ -341,12 +373,15 @@ class KnownHeads(Struct, eq=False):
         key."""
         if head.method == "GET":
             names = CACHED_OF_HANDSHAKES
-        else:
+        elif head.method == "POST":
             names = CACHED
-        if len(data) > MAX_BYTES or head.query or not head.headers.keys() <= names:
+        else:
             return
-        if head.method not in ("GET", "POST") or data.count(b"\r\n") > MAX_LINES:
+        if head.query or not head.headers.keys() <= names:
             return
+        if len(data) > MAX_BYTES or data.count(b"\r\n") > MAX_LINES:
+            return
+
         if len(self.heads) >= MAX_HEADS:
             self.heads.clear()
         self.heads[data] = head
@@ -398,7 +433,11 @@ class Body:
         self._limit = limit
         self.begun = begun
         """Monotonic time at which the head was complete."""
-        self._need = -1 if head.chunked else head.length or 0
+        if head.chunked:
+            self._need = -1
+        else:
+            self._need = head.length or 0
+        """Bytes of the whole body; -1: it comes in chunks."""
         self._raw = bytearray()
         self.content = bytearray()
         self.too_large = self._need > limit
@@ -427,50 +466,61 @@ class Body:
         return None
 
     def _read_chunks(self) -> bytes | None:
+        """Move whole chunks to the content. Returns as :meth:`feed`."""
         raw = self._raw
         while True:
-            end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
-            if end < 0:
+            size_end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
+            if size_end < 0:
                 may_become_size = (
                     not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
                 )
                 if len(raw) >= MAX_LINE_BYTES or not may_become_size:
                     raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
                 return None
-            match = _SIZE.fullmatch(raw, 0, end)
+            match = _SIZE.fullmatch(raw, 0, size_end)
             if match is None:
                 raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
             size = int(match[1], 16)
+            begin = size_end + 2
             if size == 0:
-                return self._read_trailer(end + 2)
+                return self._read_trailer(begin)
             if len(self.content) + size > self._limit:
                 self.too_large = True
                 return b""
-            stop = end + 2 + size
-            if len(raw) < stop + 2:
-                if len(raw) > stop and raw[stop] != 0x0D:
+
+            # A chunk ends with CRLF.
+            stop = begin + size
+            next_begin = stop + 2
+            if len(raw) < next_begin:
+                if len(raw) > stop and raw[stop] != _CARRIAGE_RETURN:
                     raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
                 return None
-            if raw[stop : stop + 2] != b"\r\n":
+            if raw[stop:next_begin] != b"\r\n":
                 raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
-            self.content += raw[end + 2 : stop]
-            del raw[: stop + 2]
+            self.content += raw[begin:stop]
+            del raw[:next_begin]
 
     def _read_trailer(self, start: int) -> bytes | None:
         """Read the end of a chunked body: header lines, which are dropped, and
         an empty line."""
         raw = self._raw
-        if raw[start : start + 2] == b"\r\n":
-            return bytes(raw[start + 2 :])
-        end = raw.find(b"\r\n\r\n", start)
-        trailer = raw[start:] if end < 0 else raw[start : end + 2]
-        if len(trailer) > 8192 or trailer.count(b"\n") != trailer.count(b"\r\n"):
+        first_line = start + 2
+        if raw[start:first_line] == b"\r\n":
+            return bytes(raw[first_line:])
+
+        end = raw.find(HEAD_END, start)
+        if end < 0:
+            trailer = raw[start:]
+        else:
+            trailer = raw[start : end + 2]
+        has_bare_line_ends = trailer.count(b"\n") != trailer.count(b"\r\n")
+        if len(trailer) > _MOST_TRAILER_BYTES or has_bare_line_ends:
             raise BadHead(Problems.BAD_REQUEST, "broken trailer")
         if end < 0:
             return None
         if _TRAILER.fullmatch(trailer) is None:
             raise BadHead(Problems.BAD_REQUEST, "broken trailer")
-        return bytes(raw[end + 4 :])
+        return bytes(raw[end + HEAD_END_BYTES :])
 
 
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
@@ -495,9 +545,12 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
     ``Expect`` stays, because the reader of the body answers it. HTTP/1.0 does
     not have it.
     """
-    if not head.altered and (head.version == "1.1" or "expect" not in head.headers):
+    is_old = head.version == "1.0"
+    if not head.altered and not (is_old and "expect" in head.headers):
         return raw
-    return _rewrite_head(raw, head, () if head.version == "1.1" else (b"expect",))
+    if is_old:
+        return _rewrite_head(raw, head, dropped=(b"expect",))
+    return _rewrite_head(raw, head, dropped=())
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
@@ -524,12 +577,17 @@ def _rewrite_head(
     if "connection" in head.headers and not head.keep_alive and not head.upgrade:
         dropped = (*dropped, b"connection")
         more = (*more, b"Connection: close")
-    lines = raw.split(b"\r\n")[1:-2]
-    remaining = [
-        line for line in lines if line.partition(b":")[0].strip().lower() not in dropped
-    ]
-    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
-    return b"\r\n".join([first, *remaining, *more, b"", b""])
+    request_line = b"%b %b HTTP/%b" % (
+        head.method.encode(),
+        head.url,
+        head.version.encode(),
+    )
+    remaining = []
+    for line in raw.split(b"\r\n")[1:-2]:
+        name = line.partition(b":")[0].strip().lower()
+        if name not in dropped:
+            remaining.append(line)
+    return b"\r\n".join([request_line, *remaining, *more, b"", b""])
 
 
 # --- requests and responses ---------------------------------------------------
@@ -566,10 +624,14 @@ def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
     return headers
 
 
+_CHECKSUM_MISMATCH: Final = 460
+"""A status of tus, which Python does not know."""
+_REMEMBERED_LENGTHS: Final = 1024
+
+
 def phrase_of(status: int) -> str:
     """The reason phrase of a status."""
-    # Not a standard one: tus has it.
-    if status == 460:
+    if status == _CHECKSUM_MISMATCH:
         return "Checksum Mismatch"
     return HTTPStatus(status).phrase
 
@@ -618,10 +680,13 @@ def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
         f"{name}: {value}\r\n" for name, value in challenged(problem, headers)
     )
     lines += "Content-Type: application/json; charset=utf-8\r\n"
-    return (
-        response_head(problem.status, lines.encode("latin-1"), len(content), False)
-        + content
+    head = response_head(
+        problem.status, lines.encode("latin-1"), len(content), keep_alive=False
     )
+    return head + content
+
+
+_ID_BITS: Final = 64
 
 
 class HttpRequest(Struct, gc=False):
@@ -653,7 +718,7 @@ class HttpRequest(Struct, gc=False):
             if header:
                 self.given_id = request_id(header)
             else:
-                self.given_id = f"{getrandbits(64):016x}"
+                self.given_id = f"{getrandbits(_ID_BITS):016x}"
         return self.given_id
 
 
@@ -673,35 +738,32 @@ _OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
 
 SHOWN_TYPES: Final = frozenset(
     {
-        *(
-            "text/plain",
-            "application/json",
-            "application/x-ndjson",
-            "text/event-stream",
-        ),
-        *("image/jpeg", "image/png", "image/gif", "image/webp"),
-        *(
-            "audio/aac",
-            "audio/amr",
-            "audio/flac",
-            "audio/mp4",
-            "audio/mpeg",
-            "audio/ogg",
-            "audio/wav",
-        ),
-        *(
-            "audio/webm",
-            "video/3gpp",
-            "video/mp4",
-            "video/ogg",
-            "video/quicktime",
-            "video/webm",
-        ),
+        "text/plain",
+        "application/json",
+        "application/x-ndjson",
+        "text/event-stream",
+        "image/jpeg",
+        "image/png",
+        "image/gif",
+        "image/webp",
+        "audio/aac",
+        "audio/amr",
+        "audio/flac",
+        "audio/mp4",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/wav",
+        "audio/webm",
+        "video/3gpp",
+        "video/mp4",
+        "video/ogg",
+        "video/quicktime",
+        "video/webm",
         "video/x-matroska",
     }
 )
-"""What browsers only show or play. All else is a download: it may be a page, or
-a picture with scripts."""
+"""Types that browsers only show or play. All else is a download: it may be a
+page, or a picture with scripts."""
 DOWNLOADED_TYPES: Final = frozenset({"application/pdf", "application/zip"})
 """Types of downloads that keep their type."""
 BINARY: Final = "application/octet-stream"
@@ -803,7 +865,7 @@ def header_block(response: HttpResponse) -> bytes:
     return _typed_block(response.content_type) + lines
 
 
-@lru_cache(1024)
+@lru_cache(_REMEMBERED_LENGTHS)
 def _length_line(length: int) -> bytes:
     return b"Content-Length: %d\r\n\r\n" % length
 
@@ -838,14 +900,19 @@ def pattern_of(path: str) -> str:
     is ``*``. ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` →
     ``/apps/*/channels/*/users``."""
     segments = path.split("/")
-    segments[2::2] = ["*" if each else "" for each in segments[2::2]]
+    segments[2::2] = ["*" if segment else "" for segment in segments[2::2]]
     return "/".join(segments)
+
+
+_KEPT_SEGMENTS: Final = 3
+"""The empty segment before the first slash, and two with a text."""
 
 
 def patterns_of(path: str) -> tuple[str, str]:
     """The patterns of a path: :func:`pattern_of`, and ``*`` for all behind the
     second segment: ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``."""
-    return pattern_of(path), "/".join((*path.split("/", 3)[:3], "*"))
+    first_segments = path.split("/", _KEPT_SEGMENTS)[:_KEPT_SEGMENTS]
+    return pattern_of(path), "/".join((*first_segments, "*"))
 
 
 def row_of(
@@ -857,6 +924,7 @@ def row_of(
 
 def route_of(rows: Mapping[tuple[str, str], object], method: str, path: str) -> str:
     """The path, or that of its patterns, which has a row; ``""``: none has."""
-    return next(
-        (each for each in (path, *patterns_of(path)) if (method, each) in rows), ""
-    )
+    for route in (path, *patterns_of(path)):
+        if (method, route) in rows:
+            return route
+    return ""

@@ -19,6 +19,9 @@ from imserver.gateway.transport.poller import Parked, Poller
 
 log = logging.getLogger(__name__)
 
+_ACCEPTED_PER_TURN: Final = 64
+"""How many connections a listener accepts before others are served."""
+_OCTAL: Final = 8
 LOCAL_PEER: Final = ("127.0.0.1", 0)
 """The address of every peer of a Unix socket, which has none: a program of this
 machine."""
@@ -51,7 +54,7 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
     patched one would start a thread, and the supervisor must not start a loop
     either.
     """
-    # Text is encoded by `encodings.idna`, 0.3 MB.
+    # Text is encoded by `encodings.idna`, 0.3 MB. Bytes are taken as they are.
     name = host.encode() if host.isascii() else host
     family, kind, proto, _, address = _socket.getaddrinfo(
         name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
@@ -80,7 +83,7 @@ def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
             os.unlink(path)
         sock.bind(path)
         # before listen(): nobody connects with other permissions
-        os.chmod(path, int(mode, 8))
+        os.chmod(path, int(mode, _OCTAL))
         sock.listen(backlog)
     except OSError as error:
         sock.close()
@@ -123,8 +126,7 @@ def text_of(address: Any) -> str:
     in brackets."""
     if isinstance(address, str):
         return f"unix:{address}"
-    host = address[0]
-    port = address[1]
+    host, port, *_ = address
     if ":" in host:
         return f"[{host}]:{port}"
     return f"{host}:{port}"
@@ -144,15 +146,15 @@ class Reserve:
         self.close()
         try:
             fd, _ = listening._accept()  # type: ignore[attr-defined]
-            with closing(
-                _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
-            ) as sock:
+            sock = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
+            with closing(sock):
                 sock.setblocking(False)
                 sock.send(
                     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
                 )
         except OSError as exc:
             log.debug("no connection to refuse: %s", exc)
+
         try:
             self._spare = _socket.socket()
         except OSError as exc:
@@ -163,6 +165,9 @@ class Reserve:
         if self._spare is not None:
             self._spare.close()
             self._spare = None
+
+
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Listener(Parked):
@@ -198,26 +203,17 @@ class Listener(Parked):
         """Accept waiting connections, up to a limit per turn."""
         if self.sock.fileno() < 0:
             return
-        for _ in range(64):
+        for _ in range(_ACCEPTED_PER_TURN):
             try:
                 fd, address = self.sock._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as exc:
-                if exc.errno not in (
-                    errno.EMFILE,
-                    errno.ENFILE,
-                    errno.ENOBUFS,
-                    errno.ENOMEM,
-                ):
+                if exc.errno not in _EXHAUSTED:
                     raise
-                if self._metrics.files_exhausted == 0:
-                    text = "no file descriptors left to accept connections (%s); see limits.max_connections"
-                    log.error(text, exc)
-                self._metrics.files_exhausted += 1
-                self._reserve.turn_away(self.sock)
-                self.lost()
+                self._refuse_one(exc)
                 return
+
             sock = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
             # Linux passes TCP_NODELAY of a listener to its connections.
@@ -225,6 +221,15 @@ class Listener(Parked):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._metrics.accepted += 1
             self._accepted(sock, address or LOCAL_PEER)
+
+    def _refuse_one(self, exc: OSError) -> None:
+        """No file descriptors are left: answer one connection, then pause."""
+        if self._metrics.files_exhausted == 0:
+            text = "no file descriptors left to accept connections (%s); see limits.max_connections"
+            log.error(text, exc)
+        self._metrics.files_exhausted += 1
+        self._reserve.turn_away(self.sock)
+        self.lost()
 
     def on_writable(self) -> None:
         """Never called."""
@@ -238,14 +243,15 @@ class Listener(Parked):
     def close(self) -> None:
         """Accept the connections in the queue, then stop listening."""
         self._pause.stop()
-        if self.sock.fileno() >= 0:
-            self._poller.remove(self)
-            accepted = -1
-            while accepted != self._metrics.accepted:
-                accepted = self._metrics.accepted
-                self.on_readable()
-            self.sock.close()
-            self._reserve.close()
+        if self.sock.fileno() < 0:
+            return
+        self._poller.remove(self)
+        accepted = -1
+        while accepted != self._metrics.accepted:
+            accepted = self._metrics.accepted
+            self.on_readable()
+        self.sock.close()
+        self._reserve.close()
 
     def _resume(self) -> None:
         self._pause.stop()

@@ -26,11 +26,13 @@ log = logging.getLogger(__name__)
 
 WRITE_SECONDS: Final = 30
 """Time after which a client that does not read its answer is dropped."""
+_LEAST_SECONDS: Final = 0.001
+"""A socket with a timeout of 0 would not wait, but raise BlockingIOError."""
 
 
 class Reader:
     """A file for pywsgi: the bytes read before, then the socket. ``unread``:
-    what follows the request."""
+    the bytes after the request."""
 
     closed = False
 
@@ -56,15 +58,19 @@ class Reader:
         :class:`imserver.gateway.transport.http1.BadHead` if it is too large or too slow, OSError from the
         socket.
         """
-        deadline = monotonic() + (patience if not self.unread else seconds)
+        if self.unread:
+            deadline = monotonic() + seconds
+        else:
+            deadline = monotonic() + patience
         while True:
             self._skip_line_ends()
             end = end_of_head(self.unread, limit)
             if end:
                 return bytes(self.unread[:end])
+
             started = bool(self.unread)
             left = deadline - monotonic()
-            self._sock.settimeout(max(left, 0.001))
+            self._sock.settimeout(max(left, _LEAST_SECONDS))
             try:
                 if left <= 0:
                     raise TimeoutError
@@ -76,6 +82,7 @@ class Reader:
                         Problems.TIMEOUT, "the request took too long to arrive"
                     ) from None
                 return b""
+
             self._skip_line_ends()
             if not started and self.unread:
                 deadline = monotonic() + seconds
@@ -97,7 +104,8 @@ class Reader:
         while rest is None:
             self.unread.clear()
             now = monotonic()
-            self._sock.settimeout(max(body.deadline(now) - now, 0.001))
+            left = body.deadline(now) - now
+            self._sock.settimeout(max(left, _LEAST_SECONDS))
             try:
                 if not self._more():
                     return False
@@ -118,7 +126,9 @@ class Reader:
             self._sock.settimeout(BODY_SILENCE_SECONDS)
         while (size < 0 or len(self.unread) < size) and self._more():
             pass
-        return self._take(len(self.unread) if size < 0 else size)
+        if size < 0:
+            size = len(self.unread)
+        return self._take(size)
 
     def readline(self, limit: int = -1) -> bytes:
         """Read one line with its LF, at most ``limit`` bytes."""
@@ -127,7 +137,9 @@ class Reader:
             end = self.unread.find(b"\n", start) + 1
             if end or 0 <= limit <= len(self.unread):
                 size = end or limit
-                return self._take(size if limit < 0 else min(size, limit))
+                if limit >= 0:
+                    size = min(size, limit)
+                return self._take(size)
             start = len(self.unread)
             if not self._more():
                 return self._take(start)
@@ -198,7 +210,8 @@ class OneRequestHandler(WSGIHandler):
             super().run_application()
         finally:
             if self._lacks_body():
-                self.cut_short = self.close_connection = True
+                self.cut_short = True
+                self.close_connection = True
                 body: Any = self.wsgi_input
                 # otherwise pywsgi reads and drops all of it
                 body.content_length = body.position

@@ -175,7 +175,8 @@ class Budget(Struct, eq=False):
         number."""
         closed = 0
         while self.total > self.limit and self.sizes:
-            max(self.sizes, key=self.sizes.__getitem__).abandon(CloseCode.SLOW_READER)
+            largest = max(self.sizes, key=self.sizes.__getitem__)
+            largest.abandon(CloseCode.SLOW_READER)
             closed += 1
         return closed
 
@@ -192,7 +193,7 @@ SLICE_SECONDS = 0.002
 """Limit of the time for which output is written before the loop serves its
 sockets."""
 PIECE_CONNECTIONS = 32
-"""So many connections are written between two looks at the clock."""
+"""How many connections are written between two looks at the clock."""
 
 
 class Flusher:
@@ -292,10 +293,8 @@ class Flusher:
         """Whether the broadcasts of this greenlet since an earlier
         ``bulk_filled`` are mostly written. Wait for this between two broadcasts
         to very many connections."""
-        if (
-            _filled_here.get() <= since
-            or len(self.bulk) - self._begin <= BULK_CONNECTIONS
-        ):
+        unwritten = len(self.bulk) - self._begin
+        if _filled_here.get() <= since or unwritten <= BULK_CONNECTIONS:
             return True
         if self.permit is not None:
             self.permit.extend()
@@ -329,6 +328,7 @@ class Flusher:
             self.dirty = []
             self._write(batch)
             return
+
         end = monotonic() + SLICE_SECONDS
         left = self._most
         while True:
@@ -343,11 +343,14 @@ class Flusher:
             self._write(batch)
             if over or not (self.dirty or bulk):
                 break
+
         if self.permit is not None and not self.bulk:
             self.permit.release()
 
     def _write(self, batch: list[Writer]) -> None:
-        same: list[bytes] = []
+        # Broadcasts of one turn fill many outboxes with equal frames: these are
+        # joined once.
+        previous: list[bytes] = []
         joined = b""
         for connection in batch:
             chunks = connection.outbox
@@ -357,10 +360,11 @@ class Flusher:
             if len(chunks) == 1:
                 data = chunks[0]
             else:
-                if chunks != same:
-                    same = chunks
+                if chunks != previous:
+                    previous = chunks
                     joined = b"".join(chunks)
                 data = joined
+
             size = len(data)
             try:
                 if size > SEND_BYTES:
@@ -372,6 +376,7 @@ class Flusher:
             except OSError:
                 connection.lost()
                 continue
+
             if sent != size:
                 self._stall(connection, [data[sent:]], partial=True)
             elif connection.state >= CLOSING:
@@ -384,7 +389,9 @@ class Flusher:
         else:
             batch = batch[:size]
             del self.dirty[:size]
+
         if bulk:
+            # At least half of a batch, however much other output waits.
             end = self._begin + max(size - len(batch), size // 2)
             batch += bulk[self._begin : end]
             self._begin = end
@@ -403,14 +410,15 @@ class Flusher:
         """Write ``chunks`` in pieces. The rest becomes the backlog."""
         backlog = Backlog(self, connection, chunks, partial)
         try:
-            done = backlog.write(connection.sock.send)
+            is_written = backlog.write(connection.sock.send)
         except OSError:
             connection.lost()
             return
-        if done:
+        if is_written:
             if connection.state >= CLOSING:
                 connection.flushed()
             return
+
         connection.outbox = backlog
         self.stalled.add(connection)
         self._poller.watch_writable(connection, True)
@@ -422,11 +430,12 @@ class Flusher:
         if type(backlog) is not Backlog:
             return
         try:
-            done = backlog.write(connection.sock.send)
+            is_written = backlog.write(connection.sock.send)
         except OSError:
             connection.lost()
             return
-        if done:
+
+        if is_written:
             connection.outbox = None
             self.forget(connection)
             self._poller.watch_writable(connection, False)
@@ -445,22 +454,22 @@ class Flusher:
         self._grown = set()
         for connection in grown:
             backlog = connection.outbox
-            if type(backlog) is Backlog:
-                if (
-                    backlog.size > (connection.outbox_bytes or self.limit_bytes)
-                    and connection.is_open
-                ):
-                    self._too_slow(connection)
-                else:
-                    self.budget.set(connection, connection.held_bytes())
+            if type(backlog) is not Backlog:
+                continue
+            limit = connection.outbox_bytes or self.limit_bytes
+            if backlog.size > limit and connection.is_open:
+                self._too_slow(connection)
+            else:
+                self.budget.set(connection, connection.held_bytes())
         self.slow_readers += self.budget.shrink()
 
     def forget(self, connection: Writer) -> None:
         """Stop tracking a connection without a backlog."""
         self.stalled.discard(connection)
-        self.budget.set(
-            connection, 0 if connection.state is CLOSED else connection.held_bytes()
-        )
+        if connection.state is CLOSED:
+            self.budget.set(connection, 0)
+        else:
+            self.budget.set(connection, connection.held_bytes())
 
     def expire(self) -> None:
         """Close connections whose backlog has made no progress for too long.
@@ -468,9 +477,9 @@ class Flusher:
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox
-            if type(backlog) is not Backlog or (
-                connection.has_close_deadline and not connection.is_open
-            ):
+            if type(backlog) is not Backlog:
+                continue
+            if connection.has_close_deadline and not connection.is_open:
                 continue
             if backlog.progress_at < deadline:
                 self._too_slow(connection)

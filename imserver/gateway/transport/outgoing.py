@@ -28,7 +28,7 @@ from msgspec import field
 from imserver import __version__
 from imserver.gateway.errors import ImserverError
 from imserver.gateway.model import Service
-from imserver.gateway.transport.proxies import is_loopback
+from imserver.gateway.transport.proxies import HOST_CHARACTERS, is_loopback
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 ANSWER_BYTES: Final = 65536
 """Longest answer that is read; a longer one counts as no answer."""
+_HEAD_BYTES: Final = 65536
+"""Longest head of an answer to :class:`PublicRequests`."""
+_RECEIVE_BYTES: Final = 16384
+_IDLE_HOSTS: Final = 64
+_IDLE_PER_HOST: Final = 64
+"""How many connections without a request :class:`Outgoing` keeps to a host."""
 USER_AGENT: Final = f"imserver/{__version__}"
 NO_HEADERS: Final[Mapping[str, str]] = {}
 _LONG_HOST: Final = re.compile("[^/]*//[^/?#]{321}")
@@ -85,11 +91,12 @@ class Outgoing:
     ) -> tuple[int, bytes]:
         """Send signed JSON: status and body of an answer within ``seconds``.
         Switches. Redirections are not followed. Raises :class:`Unreachable`."""
-        own = {
+        signed_headers = {
+            **headers,
             "Imserver-Signature": signature(secret, body, timestamp),
             "Imserver-Delivery": delivery,
         }
-        return self.send(url, {**headers, **own}, body, seconds, answer_bytes)
+        return self.send(url, signed_headers, body, seconds, answer_bytes)
 
     def send(
         self,
@@ -126,17 +133,13 @@ class Outgoing:
         like :meth:`post`."""
         if _LONG_HOST.match(url):
             raise Unreachable("the name of the host is too long")
+        all_headers = {"User-Agent": USER_AGENT, **headers}
         timeout = gevent.Timeout(seconds)
         try:
             with timeout:
-                return self.request(
-                    method,
-                    url,
-                    body,
-                    {"User-Agent": USER_AGENT, **headers},
-                    answer_bytes,
-                )
+                return self.request(method, url, body, all_headers, answer_bytes)
         except gevent.Timeout as over:
+            # The caller may have set a timeout of its own.
             if over is not timeout:
                 raise
             raise Unreachable(f"no answer within {seconds:g} s") from None
@@ -154,8 +157,9 @@ class Outgoing:
         from urllib3.exceptions import HTTPError
 
         if self._connections is None:
-            # Idle ones: to so many hosts, and so many to each.
-            self._connections = PoolManager(64, maxsize=64, retries=False)
+            self._connections = PoolManager(
+                _IDLE_HOSTS, maxsize=_IDLE_PER_HOST, retries=False
+            )
         try:
             answer = self._connections.urlopen(
                 method,
@@ -185,15 +189,21 @@ class Outgoing:
 
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_HOST_CHARACTERS: Final = 253
+_MOST_PORT: Final = 65_535
+_LABEL_CHARACTERS: Final = 63
+"""The longest part of a host's name between dots (RFC 1035 section 2.3.4)."""
+_DOTS: Final = "[.\u3002\uff0e\uff61]"
+"""The characters that IDNA reads as dots."""
+_IPV4_BITS: Final = 0xFFFF_FFFF
+"""The part of an IPv6 address of NAT64 that is the IPv4 address."""
 
 _URL: Final = re.compile(
     r"(?P<origin>(?P<scheme>https?)://(?P<address>"
     r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(:(?P<port>[0-9]{1,5}))?))(?P<target>[/?][!-~]*)?"
 )
 _NOT_PUBLIC_V4: Final = tuple(
-    IPv4Network(each)
-    for each in (
+    IPv4Network(network)
+    for network in (
         "0.0.0.0/8",
         "10.0.0.0/8",
         "100.64.0.0/10",
@@ -230,7 +240,7 @@ def is_public(text: str) -> bool:
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address in IPv6Network("64:ff9b::/96"):  # NAT64
-            inner = IPv4Address(int(address) & 0xFFFF_FFFF)
+            inner = IPv4Address(int(address) & _IPV4_BITS)
         if inner is None:
             is_assigned = address in IPv6Network("2000::/3")
             return is_assigned and not any(
@@ -252,18 +262,19 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
         match = _URL.fullmatch(url)
     else:
         match = None
-    if match is None or not 0 < int(match["port"] or 443) < 65536:
+    if match is None or not 0 < _port_of(match) <= _MOST_PORT:
         raise BadUrl(
             f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters"
         )
+
+    scheme = match["scheme"]
     if pages:
-        if not allow_loopback and int(match["port"] or 0) not in (
-            0,
-            _DEFAULT_PORTS[match["scheme"]],
-        ):
+        # Port 0 was refused above.
+        if not allow_loopback and _port_of(match) != _DEFAULT_PORTS[scheme]:
             raise BadUrl("the port is not that of pages")
-    elif match["scheme"] != "https" and not allow_loopback:
+    elif scheme != "https" and not allow_loopback:
         raise BadUrl("expected an https:// URL")
+
     host = match["v6"] or match["host"]
     try:
         ip_address(host)
@@ -271,8 +282,13 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
         if match["v6"]:
             raise BadUrl("the IPv6 address is not valid") from None
         return match
-    _check_addresses([host], match["scheme"], allow_loopback, pages)
+    _check_addresses([host], scheme, allow_loopback, pages)
     return match
+
+
+def _port_of(parts: re.Match[str]) -> int:
+    """The port of a URL: its own, or that of its scheme."""
+    return int(parts["port"] or _DEFAULT_PORTS[parts["scheme"]])
 
 
 def _check_addresses(
@@ -301,7 +317,8 @@ def look_up(host: str, port: int) -> list[str]:
         raise OSError(str(error)) from None
     finally:
         resolver.close()
-    return list(dict.fromkeys(str(entry[4][0]) for entry in addresses))
+    hosts = [str(socket_address[0]) for *_, socket_address in addresses]
+    return list(dict.fromkeys(hosts))
 
 
 class AnswerReader(Service):
@@ -314,7 +331,7 @@ class AnswerReader(Service):
     headers: dict[str, str] = field(default_factory=dict)
     """By name in small letters."""
     body: bytearray = field(default_factory=bytearray)
-    """What has come of it."""
+    """The part of it that has come."""
     has_head: bool = False
     is_complete: bool = False
     is_cut: bool = False
@@ -322,7 +339,8 @@ class AnswerReader(Service):
     def on_message_begin(self) -> None:
         # Another answer may have come before: one of the status 1xx.
         self.headers = {}
-        self.has_head = self.is_complete = False
+        self.has_head = False
+        self.is_complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -332,11 +350,13 @@ class AnswerReader(Service):
 
     def on_body(self, piece: bytes) -> None:
         self.body += piece
-        if len(self.body) > self.limit and self.cut:
-            del self.body[self.limit :]
-            self.is_cut = self.is_complete = True
-        elif len(self.body) > self.limit:
+        if len(self.body) <= self.limit:
+            return
+        if not self.cut:
             raise Unreachable(f"the answer has more than {self.limit} bytes")
+        del self.body[self.limit :]
+        self.is_cut = True
+        self.is_complete = True
 
     def on_message_complete(self) -> None:
         self.is_complete = True
@@ -357,12 +377,15 @@ class PublicRequests(Outgoing):
     """The most characters of a URL."""
     HOSTS = 64
     """The most hosts with idle connections."""
+    IDLE_PER_HOST = 4
+    """The most idle connections to one host, unless the owner sets another
+    number."""
 
     def __init__(
         self,
         allow_loopback: bool,
         resolve: Callable[[str, int], Sequence[str]] = look_up,
-        connections: int = 4,
+        connections: int = IDLE_PER_HOST,
         pages: bool = False,
     ) -> None:
         super().__init__()
@@ -379,10 +402,10 @@ class PublicRequests(Outgoing):
         """The name of a host in ASCII. Its length is checked only here, and
         before: IDNA takes seconds for a long label, and one letter may stand
         for 18. Raises :class:`BadUrl`."""
-        letters = unicodedata.normalize("NFKC", name[: _HOST_CHARACTERS + 1])
-        if max(len(letters), len(name)) > _HOST_CHARACTERS or any(
-            len(label) > 63 for label in re.split("[.\u3002\uff0e\uff61]", letters)
-        ):
+        letters = unicodedata.normalize("NFKC", name[: HOST_CHARACTERS + 1])
+        longest_label = max(map(len, re.split(_DOTS, letters)))
+        is_too_long = max(len(letters), len(name)) > HOST_CHARACTERS
+        if is_too_long or longest_label > _LABEL_CHARACTERS:
             raise BadUrl("the name of the host is too long")
         try:
             return letters.encode("idna").decode()
@@ -403,21 +426,14 @@ class PublicRequests(Outgoing):
     ) -> tuple[int, bytes, Mapping[str, str]]:
         try:
             parts = check_url(url, self._allow_loopback, self._pages)
-            target = (parts["target"] or "/").partition("#")[0]
-            lines = [
-                f"{method} {target if target.startswith('/') else '/' + target} HTTP/1.1",
-                f"Host: {parts['address']}",
-                *map("%s: %s".__mod__, headers.items()),
-            ]
-            if body is not None:
-                lines.append(f"Content-Length: {len(body)}")
-            request = "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
-            idle = self._idle.get(parts["origin"])
+            request = _request_of(method, parts, headers, body)
+            origin = parts["origin"]
+            idle = self._idle.get(origin)
             if idle:
-                # it was closed while it was idle
+                # It may have been closed while it was idle: then ask again.
                 with suppress(ConnectionResetError, BrokenPipeError):
-                    return self._ask(parts["origin"], idle.pop(), request, answer_bytes)
-            return self._ask(parts["origin"], self._open(parts), request, answer_bytes)
+                    return self._ask(origin, idle.pop(), request, answer_bytes)
+            return self._ask(origin, self._open(parts), request, answer_bytes)
         except BadUrl as problem:
             raise Unreachable(str(problem)) from None
         except (OSError, ValueError) as error:
@@ -433,8 +449,8 @@ class PublicRequests(Outgoing):
         try:
             sock.sendall(request)
             answer = AnswerReader(answer_bytes, self._pages)
-            # with its head
-            is_reusable, status = read_answer(sock, answer, answer_bytes + 65536)
+            most_bytes = _HEAD_BYTES + answer_bytes
+            is_reusable, status = read_answer(sock, answer, most_bytes)
         finally:
             if is_reusable:
                 self._add_idle(origin, sock)
@@ -450,15 +466,16 @@ class PublicRequests(Outgoing):
         else:
             sock.close()
         if len(self._idle) > self.HOSTS:
-            for each in self._idle.pop(next(iter(self._idle))):
-                each.close()
+            unused_origin = next(iter(self._idle))
+            for connection in self._idle.pop(unused_origin):
+                connection.close()
 
     def _open(self, parts: re.Match[str]) -> socket.socket:
         """Connect to a checked address of a host. Raises :class:`BadUrl` and
         OSError."""
         scheme = parts["scheme"]
         host = parts["v6"] or parts["host"]
-        sock = self._connect(scheme, host, int(parts["port"] or _DEFAULT_PORTS[scheme]))
+        sock = self._connect(scheme, host, _port_of(parts))
         if scheme == "http":
             return sock
         try:
@@ -472,7 +489,8 @@ class PublicRequests(Outgoing):
         _check_addresses(addresses, scheme, self._allow_loopback, self._pages)
         problem = OSError("the host has no address")
         for address in addresses:
-            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            sock = socket.socket(family)
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.connect((address, port))
@@ -499,8 +517,32 @@ class PublicRequests(Outgoing):
         idle = self._idle
         self._idle = {}
         for connections in idle.values():
-            for each in connections:
-                each.close()
+            for connection in connections:
+                connection.close()
+
+
+def _request_of(
+    method: str,
+    parts: re.Match[str],
+    headers: Mapping[str, str],
+    body: bytes | None,
+) -> bytes:
+    """The bytes of a request to a checked URL. Raises UnicodeError for a header
+    that is not latin-1."""
+    target = (parts["target"] or "/").partition("#")[0]
+    if not target.startswith("/"):  # a query without a path
+        target = f"/{target}"
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {parts['address']}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    head = "\r\n".join([*lines, "\r\n"])
+    return head.encode("latin-1") + (body or b"")
+
+
+_LENGTH_HEADERS: Final = ("content-length", "transfer-encoding")
+_INTERIM_STATUSES: Final = range(100, 200)
+"""After an answer with such a status another one follows."""
 
 
 def read_answer(
@@ -511,16 +553,16 @@ def read_answer(
     parser = HttpResponseParser(answer)
     size = 0
     while not answer.is_complete:
-        data = sock.recv(16384)
+        data = sock.recv(_RECEIVE_BYTES)
         if not data:
             if not size:
                 raise ConnectionResetError("the connection was closed")
-            if answer.has_head and answer.headers.keys().isdisjoint(
-                ("content-length", "transfer-encoding")
-            ):
-                # the end is that of the connection
-                return False, parser.get_status_code()
-            raise Unreachable("the answer has no end")
+            has_length = not answer.headers.keys().isdisjoint(_LENGTH_HEADERS)
+            if not answer.has_head or has_length:
+                raise Unreachable("the answer has no end")
+            # Its end is that of the connection.
+            return False, parser.get_status_code()
+
         size += len(data)
         if size > limit:
             raise Unreachable("the answer is too long")
@@ -530,8 +572,11 @@ def read_answer(
             raise error.__context__ or error from None
         except HttpParserError as error:
             raise Unreachable(f"the answer is no HTTP: {error}") from None
-        if answer.is_complete and 100 <= parser.get_status_code() < 200:
-            answer.is_complete = answer.has_head = False  # the answer itself comes next
+
+        if answer.is_complete and parser.get_status_code() in _INTERIM_STATUSES:
+            answer.is_complete = False
+            answer.has_head = False
+
     wish = answer.headers.get("connection", "").lower()
     is_reusable = (
         parser.get_http_version() == "1.1" and "close" not in wish and not answer.is_cut

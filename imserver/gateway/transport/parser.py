@@ -33,6 +33,13 @@ from imserver.gateway.transport.frames import (
     Violation,
 )
 
+_WINDOW_BITS: Final = 15
+"""The largest window, which can read the data of any smaller one."""
+_GROWTH_BYTES: Final = 1000
+"""Incompressible data grows by 5 bytes in each block of many thousand: by less
+than one in so many bytes."""
+_END_BYTES: Final = 16
+"""It also grows by a few bytes at its end."""
 _FACTORY: Final = ServerPerMessageDeflateFactory(
     server_no_context_takeover=True, client_no_context_takeover=True
 )
@@ -77,14 +84,17 @@ class MessageParser:
 
     def __init__(self, limit: int, deflated: bool) -> None:
         self._limit = limit
-        # Incompressible data grows by 5 bytes per block and a few at the end.
-        self._slack = limit // 1000 + 16 if deflated else 0
-        # Without context takeover. A window of 15 bits can read data of any
-        # smaller window.
+        self._slack = 0
+        self._extensions: list[PerMessageDeflate] = []
         if deflated:
-            self._extensions = [PerMessageDeflate(True, True, 15, 15)]
-        else:
-            self._extensions = []
+            self._slack = limit // _GROWTH_BYTES + _END_BYTES
+            inflate = PerMessageDeflate(
+                remote_no_context_takeover=True,
+                local_no_context_takeover=True,
+                remote_max_window_bits=_WINDOW_BITS,
+                local_max_window_bits=_WINDOW_BITS,
+            )
+            self._extensions.append(inflate)
         self._reader = StreamReader()
         self._fragments: bytearray | None = None
         self._utf8: codecs.IncrementalDecoder | None = None
@@ -145,8 +155,8 @@ class MessageParser:
             while frame is None:
                 try:
                     next(steps)
-                except StopIteration as done:
-                    frame = done.value
+                except StopIteration as end:
+                    frame = end.value
                 else:
                     yield None
             message = self._take(frame)
@@ -173,6 +183,7 @@ class MessageParser:
                 self._utf8 = codecs.getincrementaldecoder("utf-8")()
             else:
                 self._utf8 = None
+
         if self._size() + len(data) > self._limit:
             raise Violation(CloseCode.TOO_BIG, "message too big")
         if self._utf8 is not None:
@@ -180,6 +191,7 @@ class MessageParser:
                 self._utf8.decode(data, frame.fin)
             except UnicodeDecodeError as exc:
                 raise Violation(CloseCode.BAD_PAYLOAD, "invalid UTF-8") from exc
+
         if self._fragments is None:
             if frame.fin:
                 return FrameMessage(opcode, data)
@@ -188,8 +200,9 @@ class MessageParser:
         self._fragments += data
         if not frame.fin:
             return None
-        message = FrameMessage(
-            Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments)
-        )
+
+        fragments = bytes(self._fragments)
         self._fragments = None
-        return message
+        if self._utf8 is None:
+            return FrameMessage(Opcode.BINARY, fragments)
+        return FrameMessage(Opcode.TEXT, fragments)

@@ -17,7 +17,7 @@ import logging
 import select
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from gevent import monkey
@@ -144,6 +144,10 @@ except AttributeError:  # not Linux
     EPOLL = None
 
 
+_EVENTS_PER_TURN: Final = 512
+_HUNG_UP_PER_TURN: Final = 64
+"""How many sockets with an ended peer are served in a turn: a mass disconnect
+delays nobody."""
 _READABLE = int(getattr(select, "EPOLLIN", 1))
 _WRITE = int(getattr(select, "EPOLLOUT", 4))
 _READ = int(getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 8192))
@@ -210,15 +214,19 @@ class EpollPoller(Readers):
     def pause(self, parked: Parked, paused: bool) -> None:
         """Pause or resume watching a listener."""
         if self.at(parked.fd) is not None:
-            self._epoll.modify(parked.fd, 0 if paused else _READ)
+            events = 0 if paused else _READ
+            self._epoll.modify(parked.fd, events)
 
     def watch_writable(self, parked: Parked, wanted: bool) -> None:
         """Start or stop calling ``on_writable``."""
-        parked.interest = _READ | _WRITE if wanted else _READ
+        parked.interest = _READ
+        if wanted:
+            parked.interest |= _WRITE
         if self.at(parked.fd) is parked:
-            self._epoll.modify(
-                parked.fd, parked.interest & (_WRITE if parked.masked else ~0)
-            )
+            events = parked.interest
+            if parked.masked:
+                events &= _WRITE
+            self._epoll.modify(parked.fd, events)
 
     def mask(self, parked: Parked) -> None:
         parked.masked = True
@@ -247,8 +255,10 @@ class EpollPoller(Readers):
     def _poll(self) -> None:
         ready = self.ready
         parked_by_fd = self._parked
+        # Sockets that the readers of the last turn have left, which may be
+        # reported again. Nearly always there are none.
         queued = {id(parked) for parked in ready} if ready else ()
-        for fd, events in self._epoll.poll(0, 512):
+        for fd, events in self._epoll.poll(0, _EVENTS_PER_TURN):
             parked = parked_by_fd[fd]
             if parked is None or (queued and id(parked) in queued):
                 continue
@@ -267,6 +277,7 @@ class EpollPoller(Readers):
             parked.on_writable()
             if self.at(parked.fd) is not parked:
                 return
+
         if events & _GONE:
             if parked.reading:
                 self.mask(parked)
@@ -289,7 +300,7 @@ class EpollPoller(Readers):
         hung_up = self._hung_up
         ready = self.ready
         queued = {id(parked) for parked in ready}
-        for _ in range(min(len(hung_up), 64)):  # a mass disconnect delays nobody
+        for _ in range(min(len(hung_up), _HUNG_UP_PER_TURN)):
             parked = hung_up.popleft()
             if parked.reading:
                 # Its current reader checks it again afterwards.
@@ -324,7 +335,9 @@ class WatcherPoller(Readers):
 
     def at(self, fd: int) -> Parked | None:
         entry = self._watchers.get(fd)
-        return None if entry is None else entry[0]
+        if entry is None:
+            return None
+        return entry[0]
 
     def take(self, parked: Parked) -> None:
         if parked.fd in self._watchers:

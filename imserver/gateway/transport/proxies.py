@@ -6,6 +6,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from struct import Struct
 from typing import Final
 
+HOST_CHARACTERS: Final = 253
+"""The longest name of a host (RFC 1035 section 2.3.4)."""
+_REMEMBERED_ADDRESSES: Final = 1024
+_CUSTOMER_BITS: Final = 64
+"""The first bits of an IPv6 address, which belong to one customer."""
+_MOST_PORT: Final = 65_535
 FORWARDING_HEADERS = frozenset(
     {"x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via"}
 )
@@ -17,13 +23,11 @@ def address_of(host: str) -> IPv4Address | IPv6Address:
     address."""
     address = ip_address(host.partition("%")[0])
     if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-    else:
-        mapped = None
-    return mapped or address
+        return address.ipv4_mapped or address
+    return address
 
 
-@lru_cache(1024)
+@lru_cache(_REMEMBERED_ADDRESSES)
 def is_address(text: str) -> bool:
     """Whether ``text`` is an IP address, without port, brackets and scope."""
     try:
@@ -38,7 +42,7 @@ class TrustedProxies:
 
     def __init__(self, networks: tuple[str, ...]) -> None:
         self._networks = [ip_network(network, strict=False) for network in networks]
-        self.trusts = lru_cache(1024)(self._trusts)
+        self.trusts = lru_cache(_REMEMBERED_ADDRESSES)(self._trusts)
         """``trusts(host)``: whether ``host`` is the address of a trusted
         proxy."""
 
@@ -83,9 +87,20 @@ PROXY_HEADER_BYTES: Final = 4096
 """The longest PROXY header that is accepted. Without extensions none has more
 than 216 bytes."""
 _LINE_BYTES: Final = 107
+"""The longest header of version 1, with its CRLF."""
 _HEAD: Final = Struct("!12sBBH")
+"""The head of version 2: signature, version and command, family and transport,
+bytes that follow."""
 _LOCAL = 0x20
 _PROXY = 0x21
+_UNSPECIFIED = 0x00
+_TCP_OVER_IPV4 = 0x11
+_TCP_OVER_IPV6 = 0x21
+_UNIX_STREAM = 0x31
+_ADDRESS_BYTES: Final = {_TCP_OVER_IPV4: 4, _TCP_OVER_IPV6: 16}
+_PORT_BYTES: Final = 2
+_LINE_VERSIONS: Final = {"TCP4": 4, "TCP6": 6}
+"""Transport in a header of version 1 → version of its two addresses."""
 
 
 def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
@@ -108,22 +123,23 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     if len(data) < _HEAD.size:
         return None
     _, command, family, length = _HEAD.unpack_from(data)
-    # Bytes of an address, by family and transport: TCP over IPv4, TCP over
-    # IPv6.
     size = _HEAD.size + length
-    width = {0x11: 4, 0x21: 16}.get(family, 0)
     if command not in (_LOCAL, _PROXY) or size > PROXY_HEADER_BYTES:
         raise ValueError("an invalid PROXY header")
     if len(data) < size:
         return None
-    if command == _LOCAL or family in (0x00, 0x31):  # unspecified, and Unix sockets
+    if command == _LOCAL or family in (_UNSPECIFIED, _UNIX_STREAM):
         return size, None
-    if not width or length < 2 * width + 4:
+
+    # Two addresses follow, then their two ports. The client is the first.
+    width = _ADDRESS_BYTES.get(family, 0)
+    if not width or length < 2 * width + 2 * _PORT_BYTES:
         raise ValueError("an invalid PROXY header")
     start = _HEAD.size
-    ports = _HEAD.size + 2 * width
-    host = str(ip_address(data[start : start + width]))
-    return size, (host, int.from_bytes(data[ports : ports + 2]))
+    ports = start + 2 * width
+    host = ip_address(data[start : start + width])
+    port = int.from_bytes(data[ports : ports + _PORT_BYTES])
+    return size, (str(host), port)
 
 
 def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
@@ -137,15 +153,15 @@ def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
         return end + 2, None
     _, transport, source, target, *ports = words
     versions = {ip_address(source).version, ip_address(target).version}
-    if versions != {{"TCP4": 4, "TCP6": 6}.get(transport)} or len(ports) != 2:
+    if versions != {_LINE_VERSIONS.get(transport)} or len(ports) != 2:
         raise ValueError("an invalid PROXY header")
-    if not all(port.isdecimal() and int(port) <= 65_535 for port in ports):
+    if not all(port.isdecimal() and int(port) <= _MOST_PORT for port in ports):
         raise ValueError("an invalid PROXY header")
     return end + 2, (source, int(ports[0]))
 
 
 def network_of(address: str) -> str:
-    """Whom an address stands for, in every rate and limit by address: for IPv6
+    """The customer of an address, for every rate and limit by address: for IPv6
     the network of its first 64 bits, which belong to one customer."""
     if ":" not in address:
         return address
@@ -154,7 +170,8 @@ def network_of(address: str) -> str:
     except ValueError:
         return address
     if isinstance(parsed, IPv6Address):
-        return str(ip_network((parsed, 64), strict=False).network_address)
+        network = ip_network((parsed, _CUSTOMER_BITS), strict=False)
+        return str(network.network_address)
     return str(parsed)
 
 

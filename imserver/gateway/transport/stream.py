@@ -12,7 +12,9 @@ from __future__ import annotations
 import _socket
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
+from typing import Final
 
 from msgspec import Struct
 
@@ -32,6 +34,13 @@ from imserver.gateway.transport.http1 import pattern_of
 
 log = logging.getLogger(__name__)
 
+_LONGEST_SILENCE_SECONDS: Final = 86_400.0
+_SECOND_MS: Final = 1000
+
+
+def _drop_message(_connection: Connection, _payload: bytes, _text: bool) -> None:
+    """The client of the stream only receives."""
+
 
 class StreamEncoding(Encoding):
     """Sends payloads as their dialect encodes them, between ``before`` and
@@ -43,7 +52,7 @@ class StreamEncoding(Encoding):
     def __init__(
         self,
         dialect: Dialect,
-        serve: Serve = lambda _connection, _payload, _text: None,
+        serve: Serve = _drop_message,
         limit_bytes: int = 0,
         before: bytes = b"",
         behind: bytes = b"",
@@ -113,11 +122,15 @@ class Stream(Connection):
     def ping(self) -> None:
         """Send a ping, so that proxies keep the stream open. Clients that send
         requests have to answer it."""
+        dialect = self.encoding.dialect
         if self.encoding.limit_bytes:
             super().ping()
-        elif self.encoding.dialect.ping:
+            return
+        if dialect.ping:
             self.send_frame(self.encoding.ping_frame)
-        elif payload := self.encoding.dialect.encode_ping(self.dialect_state):
+            return
+        payload = dialect.encode_ping(self.dialect_state)
+        if payload:
             self.send(payload)
 
     def refuse(self, response: bytes, code: int) -> None:
@@ -181,9 +194,9 @@ class Streams(Service):
         stream.origin = origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
-        stream.dialect_state = UnbegunStream(
-            refuse=lambda code: row.refuse(head, host_of(peer), code)
-        )
+        refuse = partial(row.refuse, head, host_of(peer))
+        stream.dialect_state = UnbegunStream(refuse=refuse)
+
         self.gate.entered(peer)
         context.poller.take(stream)
         if before:
@@ -196,14 +209,13 @@ class Streams(Service):
         if head.headers.get("sec-fetch-dest", "empty") not in ("empty", "document"):
             stream.close(CloseCode.NOT_ALLOWED)
             return
+
         # Linux ends a connection whose peer is silent
         option = getattr(_socket, "TCP_USER_TIMEOUT", None)
         if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
-            sock.setsockopt(
-                _socket.IPPROTO_TCP,
-                option,
-                int(min(self.silent_seconds, 86400.0) * 1000),
-            )
+            seconds = min(self.silent_seconds, _LONGEST_SILENCE_SECONDS)
+            sock.setsockopt(_socket.IPPROTO_TCP, option, int(seconds * _SECOND_MS))
+
         self.metrics.streams += 1
         stream.reading = True
         try:

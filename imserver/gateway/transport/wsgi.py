@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from gevent.pool import Pool
@@ -24,7 +24,7 @@ from geventwebsocket.handler import WebSocketHandler
 from imserver.gateway.errors import CloseCode, HttpProblem, Problems
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.transport import frames
-from imserver.gateway.transport.gate import Gate, Head, Refusal
+from imserver.gateway.transport.gate import Admission, Gate, Head, Refusal
 from imserver.gateway.transport.handover import (
     LINGER_SECONDS,
     Admitted,
@@ -38,11 +38,11 @@ from imserver.gateway.transport.http1 import (
     ParsedHead,
     challenged,
     parse_head,
+    phrase_of,
     plain_head,
     plain_request,
     problem_body,
     problem_response,
-    status_line,
     streams,
     wants_upgrade,
 )
@@ -55,6 +55,8 @@ from imserver.gateway.transport.one_request import (
 
 log = logging.getLogger(__name__)
 
+_HEADER_PREFIX: Final = "HTTP_"
+"""Begins the keys of request headers in a WSGI environment."""
 WS_DIALECT_KEY = "imserver.ws_dialect"
 """WSGI environment key: dialect of the listener for clients whose query names
 none."""
@@ -62,22 +64,22 @@ none."""
 
 def head_of(environ: Mapping[str, Any]) -> Head:
     """Convert a WSGI request for the gate."""
-    headers = {
-        key[5:].replace("_", "-").lower(): value
-        for key, value in environ.items()
-        if key.startswith("HTTP_")
-    }
+    headers = {}
+    for key, value in environ.items():
+        if key.startswith(_HEADER_PREFIX):
+            name = key.removeprefix(_HEADER_PREFIX).replace("_", "-").lower()
+            headers[name] = value
     if environ.get("CONTENT_LENGTH"):
         headers["content-length"] = environ["CONTENT_LENGTH"]
     return Head(
-        environ["REQUEST_METHOD"],
-        environ["PATH_INFO"],
-        environ.get("SERVER_PROTOCOL", "").rpartition("/")[2],
-        environ.get("REMOTE_ADDR", ""),
-        int(environ.get("REMOTE_PORT", 0) or 0),
-        headers,
-        environ.get("QUERY_STRING", ""),
-        environ.get(WS_DIALECT_KEY, ""),
+        method=environ["REQUEST_METHOD"],
+        path=environ["PATH_INFO"],
+        version=environ.get("SERVER_PROTOCOL", "").rpartition("/")[2],
+        host=environ.get("REMOTE_ADDR", ""),
+        port=int(environ.get("REMOTE_PORT", 0) or 0),
+        headers=headers,
+        query=environ.get("QUERY_STRING", ""),
+        bare=environ.get(WS_DIALECT_KEY, ""),
     )
 
 
@@ -123,28 +125,29 @@ def adopt_from_environ(
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
+
     objection = objection_to(environ, gate)
+    decision: Admission | Refusal
     if objection is None:
         code = CloseCode.POLICY
-    else:
-        code = CloseCode.NOT_ALLOWED
-    if objection is None:
         decision = gate.decide(head_of(environ), upgraded=True)
     else:
+        code = CloseCode.NOT_ALLOWED
         decision = Refusal(objection)
+
     sock, rest = take_socket(websocket.handler)
-    if isinstance(decision, Refusal):
-        try:
-            sock.send(frames.encode_close(code, decision.problem.message))
-        except OSError as exc:
-            log.debug(
-                "%s disconnected before it was refused: %s",
-                environ.get("REMOTE_ADDR"),
-                exc,
-            )
-        sock.close()
-    else:
+    if not isinstance(decision, Refusal):
         admitted(sock, decision, rest)
+        return True
+    try:
+        sock.send(frames.encode_close(code, decision.problem.message))
+    except OSError as exc:
+        log.debug(
+            "%s disconnected before it was refused: %s",
+            environ.get("REMOTE_ADDR"),
+            exc,
+        )
+    sock.close()
     return True
 
 
@@ -195,6 +198,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             if objection is not None:
                 self._end(problem_response(objection, CORS))
                 return False
+
         has_body = head.chunked or bool(head.length)
         if not has_body and self._streamed(head):
             return False
@@ -270,17 +274,14 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         if not streams.serves(head.method, head.path):
             return False
         address: Any = self.client_address
-        host = address[0]
-        port = address[1]
-        query = head.query.decode("latin-1")
         request = Head(
             head.method,
             head.path,
             head.version,
-            host,
-            port,
-            head.headers,
-            query,
+            host=address[0],
+            port=address[1],
+            headers=head.headers,
+            query=head.query.decode("latin-1"),
             body=body,
         )
         streams.adopt(_detached(self.socket), request)
@@ -346,7 +347,9 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         # The library leaves a reference cycle of handler, websocket and environ
         # for the garbage collector.
         websocket: Any = self.websocket
-        self.websocket = websocket.handler = websocket.environ = None
+        websocket.handler = None
+        websocket.environ = None
+        self.websocket = None
         self.environ.clear()
         self.server.listener_context.admitted(sock, self.admission, rest)
 
@@ -359,7 +362,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             ("Content-Length", str(len(content))),
             ("Connection", "close"),
         ]
-        self.start_response(status_line(refusal.problem.status).decode()[9:-2], headers)
+        status = refusal.problem.status
+        self.start_response(f"{status} {phrase_of(status)}", headers)
         return [content]
 
     def log_request(self) -> None:
@@ -415,8 +419,10 @@ class WsgiServer(WSGIServer):
         their connections."""
         self.draining = True
         with suppress(OSError):  # no files are left
-            while accepted := self.do_read():
+            accepted = self.do_read()
+            while accepted:
                 self.do_handle(*accepted)
+                accepted = self.do_read()
         self.close()
 
     def end_idle(self) -> None:
