@@ -23,6 +23,7 @@ from imserver.gateway.transport.states import CLOSING
 _BATCH = 1000
 """Number of connections checked between two turns of the loop."""
 _TURN_SECONDS = 0.001
+_LEAST_SWEEP_SECONDS: Final = 0.5
 
 Check = Callable[[Connection], float | None]
 """Called for each session of a dialect in each sweep. It returns after how many
@@ -55,8 +56,10 @@ class Sweep(Service):
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: check all connections every ``sweep_seconds``."""
+        # Late logins are found within half of their time.
         if self.login_seconds:
-            sweep_seconds = min(sweep_seconds, max(self.login_seconds / 2, 0.5))
+            login_sweep_seconds = max(self.login_seconds / 2, _LEAST_SWEEP_SECONDS)
+            sweep_seconds = min(sweep_seconds, login_sweep_seconds)
         while True:
             gevent.sleep(sweep_seconds)
             self.sweep()
@@ -77,18 +80,11 @@ class Sweep(Service):
                 silent_seconds = None
             else:
                 silent_seconds = check(connection)
-            if connection.state >= CLOSING:
+
+            if connection.state >= CLOSING:  # the check has closed it
                 pass
             elif silent_seconds and connection.user is not None:
-                silent = now - silent_seconds
-                # its last check is too old: ask the kernel
-                if connection.last_seen < silent:
-                    quiet = quiet_seconds(connection.sock)
-                    connection.last_seen = max(
-                        connection.last_seen, monotonic() - quiet
-                    )
-                    if connection.last_seen < silent:
-                        self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
+                self._check_traffic(connection, now - silent_seconds)
             elif dialect.pinged:
                 # Only connections that still have to log in have a last_seen.
                 if 0 < connection.last_seen < (too_late or expired):
@@ -98,6 +94,17 @@ class Sweep(Service):
             elif connection.user is None and connection.last_seen < too_late:
                 self._close(connection, CloseCode.LOGIN_TIMEOUT)
 
+    def _check_traffic(self, connection: Connection, silent: float) -> None:
+        """Close a session without any traffic since the monotonic time
+        ``silent``."""
+        if connection.last_seen >= silent:
+            return
+        # Its last check is too old: ask the kernel.
+        last_traffic = monotonic() - quiet_seconds(connection.sock)
+        connection.last_seen = max(connection.last_seen, last_traffic)
+        if connection.last_seen < silent:
+            self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
+
     def run_pings(self) -> None:
         """Greenlet: ping all clients in rounds; close those that answer none
         within ``pong_seconds``."""
@@ -106,24 +113,29 @@ class Sweep(Service):
         next_round = monotonic() + self.ping_seconds
         while True:
             if ends:
-                check = ends[0] + self.pong_seconds
+                next_check = ends[0] + self.pong_seconds
             else:
-                check = inf
-            gevent.sleep(max(min(check, next_round) - monotonic(), 0.0))
-            if check <= next_round:
-                ended = ends.popleft()
-                for connection in _paced(self.context.connections):
-                    if (
-                        0 < connection.pinged_at <= ended
-                        and not connection.encoding.dialect.pinged
-                    ):
-                        self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
+                next_check = inf
+            pause = min(next_check, next_round) - monotonic()
+            gevent.sleep(max(pause, 0.0))
+
+            if next_check <= next_round:
+                self._close_unanswered(ends.popleft())
                 continue
+
             next_round = monotonic() + self.ping_seconds
             for connection in _paced(self.context.connections):
                 if not connection.encoding.dialect.pinged:
                     connection.ping()
             ends.append(monotonic())
+
+    def _close_unanswered(self, round_end: float) -> None:
+        """Close connections that have not answered the pings of a round."""
+        for connection in _paced(self.context.connections):
+            if connection.encoding.dialect.pinged:
+                continue
+            if 0 < connection.pinged_at <= round_end:
+                self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
 
     def _close(self, connection: Connection, code: int) -> None:
         self.metrics.swept += 1
@@ -165,7 +177,8 @@ class Pings:
         step = 0
         began = monotonic() + until_beat(self._step_seconds)
         while True:
-            gevent.sleep(max(began + step * self._step_seconds - monotonic(), 0.0))
+            pause = began + step * self._step_seconds - monotonic()
+            gevent.sleep(max(pause, 0.0))
             step += 1
             self.step(step % SLOTS)
 

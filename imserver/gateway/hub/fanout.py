@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -59,6 +60,8 @@ that receives the event."""
 
 _NUMBERED = ("msg", "message")
 """Kinds of events and of stored messages that clients acknowledge."""
+_NOTICES_SHARE: Final = 8
+"""The notices of a second fill at most this part of an outbox: an eighth."""
 
 
 def make(encoding: Encoding, event: Event | Part) -> FrameSource:
@@ -85,6 +88,7 @@ def framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
         return b""
     if type(payload) is bytes:
         return encoding.frame(payload)
+
     make_payload: Callable[[str, DialectState | None], bytes] = payload  # type: ignore[assignment]
 
     def frame(connection: Connection) -> bytes:
@@ -103,9 +107,12 @@ def named(
     receiver between two parts."""
     if encoding.dialect.numbered and event.kind in _NUMBERED:
         return partial(_numbered, event, before, behind)
-    return lambda connection: encoding.frame(
-        b"%b%b%b" % (before, msgspec.json.encode(connection.user or ""), behind)
-    )
+
+    def frame(connection: Connection) -> bytes:
+        receiver = msgspec.json.encode(connection.user or "")
+        return encoding.frame(b"%b%b%b" % (before, receiver, behind))
+
+    return frame
 
 
 def _numbered(
@@ -116,17 +123,19 @@ def _numbered(
     encoding = connection.encoding
     assert isinstance(state, AckedState)
     assert state.unacked is not None
-    payload = b"%b%b%b" % (before, msgspec.json.encode(connection.user or ""), behind)
-    frame = encoding.frame(
-        encoding.dialect.add_number(payload, state.unacked.delivered + 1)
-    )
+    receiver = msgspec.json.encode(connection.user or "")
+    payload = b"%b%b%b" % (before, receiver, behind)
+    number = state.unacked.delivered + 1
+    frame = encoding.frame(encoding.dialect.add_number(payload, number))
     state.unacked.add(connection, event, frame)
     return frame
 
 
 def frame_for(source: FrameSource, connection: Connection) -> bytes:
     """The frame for one connection."""
-    return source if type(source) is bytes else source(connection)  # type: ignore[operator]
+    if type(source) is bytes:
+        return source
+    return source(connection)  # type: ignore[operator]
 
 
 class Run(Protocol):
@@ -157,14 +166,16 @@ class Fanout:
         self._flusher = flusher
         self._metrics = metrics
         self.notice_members = notice_members
-        self.notice_bytes = flusher.limit_bytes // 8
+        self.notice_bytes = flusher.limit_bytes // _NOTICES_SHARE
         self._waiting: list[App] = []
         self._event: Event | None = None
         self._sources: dict[Encoding, FrameSource] = {}
         """Frames of the last event to single users. The next user often gets
         the same event."""
-        self._named = self._plain = Event("msg", "", "")
-        """The last push that names a channel, and the same without it."""
+        self._named = Event("msg", "", "")
+        """The last push that names a channel."""
+        self._plain = self._named
+        """That push without its channel."""
 
     def to_sessions(
         self, app: str, user: str, event: Event, device: str | None = None
@@ -180,15 +191,15 @@ class Fanout:
         """
         hub_app = self._apps.get(app)
         if hub_app is None:
-            entry = None
-        else:
-            entry = hub_app.users.get(user)
-        if hub_app is None or entry is None:
+            return 0
+        entry = hub_app.users.get(user)
+        if entry is None:
             return 0
         if hub_app.notices:
             self.flush_notices()
         if device is not None or hub_app.own_channels:
             return self._to_some_of(hub_app, user, event, device)
+
         if event.channel is not None:
             event = self._without_channel(event)
         sessions: Any = entry if type(entry) is list else (entry,)
@@ -207,7 +218,7 @@ class Fanout:
             if type(source) is bytes:
                 frame = source
             else:
-                frame = frame_for(source, connection)
+                frame = source(connection)  # type: ignore[operator]
             if frame:
                 self._metrics.deliveries += 1
                 self._flusher.enqueue(connection, frame)
@@ -216,32 +227,37 @@ class Fanout:
     def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
         """Send to a user on one device, or in an app where channels of users or
         groups have subscribers."""
-        own = app.own_channels.get(f"user:{user}")
-        group = None
+        user_channel = app.own_channels.get(f"user:{user}")
+        event_channel = None
         plain = event
         if event.channel is not None:
-            group = app.own_channels.get(event.channel.name)
+            event_channel = app.own_channels.get(event.channel.name)
             plain = self._without_channel(event)
-        sessions = [
-            each
-            for each in app.sessions_of(user)
-            if device is None or each.device == device
-        ]
-        for each in sessions:
-            if group is not None and each in group.members:
-                if group is not own:
-                    self._send(each, event)
-            elif own is not None and each in own.members:
-                self._send(each, replace(plain, channel=ChannelPart(own.name)))
+
+        sessions = app.sessions_of(user)
+        if device is not None:
+            sessions = tuple(
+                [session for session in sessions if session.device == device]
+            )
+        for session in sessions:
+            if event_channel is not None and session in event_channel.members:
+                # The publication reaches the subscribers of the user's own
+                # channel from there.
+                if event_channel is not user_channel:
+                    self._send(session, event)
+            elif user_channel is not None and session in user_channel.members:
+                part = ChannelPart(user_channel.name)
+                self._send(session, replace(plain, channel=part))
             else:
-                self._send(each, plain)
+                self._send(session, plain)
         return len(sessions)
 
     def _without_channel(self, event: Event) -> Event:
         """The push for sessions that have not subscribed: one object for one
         event, to be encoded once."""
         if self._named is not event:
-            self._named, self._plain = event, replace(event, channel=None)
+            self._named = event
+            self._plain = replace(event, channel=None)
         return self._plain
 
     def _send(self, connection: Connection, event: Event) -> None:
@@ -277,9 +293,10 @@ class Fanout:
         members: Collection[Connection] = channel.members
         if except_users or except_connection is not None:
             members = [
-                c
-                for c in members
-                if c.user not in except_users and c is not except_connection
+                connection
+                for connection in members
+                if connection.user not in except_users
+                and connection is not except_connection
             ]
         return self.to_some(channel.app, members, event)
 
@@ -299,9 +316,8 @@ class Fanout:
         """Send stored messages to sessions of the app."""
         if app.notices:
             self.flush_notices()
-        self._metrics.deliveries += self._fill(connections, None, part) * len(
-            part.indexes
-        )
+        reached = self._fill(connections, None, part)
+        self._metrics.deliveries += reached * len(part.indexes)
 
     def to_app(
         self,
@@ -317,14 +333,13 @@ class Fanout:
             return 0
         if hub_app.notices:
             self.flush_notices()
+
         if except_users:
             skipped = {*except_users, except_user}
-            sessions = [
-                c
-                for user in hub_app.users
-                if user not in skipped
-                for c in hub_app.sessions_of(user)
-            ]
+            sessions: list[Connection] = []
+            for user in hub_app.users:
+                if user not in skipped:
+                    sessions += hub_app.sessions_of(user)
             reached = self._fill(sessions, None, event)
         else:
             reached = self._spread(hub_app, event, except_user)
@@ -332,26 +347,32 @@ class Fanout:
         return reached
 
     def _spread(self, app: App, event: Event, except_user: str) -> int:
+        """Send to all users of an app except one. Returns the number of sessions
+        reached."""
         if except_user:
             skipped = app.users.get(except_user)
         else:
             skipped = None
         entries = app.users.values()
-        if app.several:
-            connections = [
-                c
-                for e in entries
-                if e is not skipped
-                for c in (e if type(e) is list else (e,))
-            ]
-            return self._fill(connections, None, event)
-        return self._fill(entries, skipped, event)
+        # Without a list among them, the entries are the sessions.
+        if not app.several:
+            return self._fill(entries, skipped, event)
+
+        sessions: list[Connection] = []
+        for entry in entries:
+            if entry is skipped:
+                continue
+            if type(entry) is list:
+                sessions += entry
+            else:
+                sessions.append(entry)  # type: ignore[arg-type]
+        return self._fill(sessions, None, event)
 
     def _fill(self, connections, skipped, event) -> int:  # type: ignore[no-untyped-def]
         """The inner loop of every broadcast: about 50 ns per connection."""
-        frames: dict[Encoding, FrameSource] = {}
-        many = len(connections) > BULK_CONNECTIONS
-        dirty = self._flusher.bulk if many else self._flusher.dirty
+        sources: dict[Encoding, FrameSource] = {}
+        is_bulk = len(connections) > BULK_CONNECTIONS
+        dirty = self._flusher.bulk if is_bulk else self._flusher.dirty
         encoding: Encoding | None = None
         frame: FrameSource = b""
         personal: Callable[[Connection], bytes] | None = None
@@ -360,12 +381,19 @@ class Fanout:
         for connection in connections:
             if connection is skipped:
                 continue
+            # Nearly all neighbours have one encoding, so that its frame stays
+            # in a local variable.
             if connection.encoding is not encoding:
                 encoding = connection.encoding
-                known = frames.get(encoding)
-                frame = make(encoding, event) if known is None else known
-                frames[encoding] = frame
-                personal = None if isinstance(frame, bytes) else frame
+                source = sources.get(encoding)
+                if source is None:
+                    source = make(encoding, event)
+                    sources[encoding] = source
+                if isinstance(source, bytes):
+                    frame = source
+                    personal = None
+                else:
+                    personal = source
             if personal is not None:
                 frame = personal(connection)
             if not frame:
@@ -377,9 +405,10 @@ class Fanout:
                 dirty.append(connection)
             else:
                 outbox.append(frame)
+
         if len(dirty) > before:
             self._flusher.schedule()
-            if many:
+            if is_bulk:
                 self._flusher.filled(len(dirty) - before)
         return len(connections) - (skipped is not None) - unsent
 
@@ -417,15 +446,15 @@ class Fanout:
             app.notices = []
             newcomers = app.newcomers
             app.newcomers = {}
+
             entering = {event.sender for event in notices if event.kind == "enter"}
-            if len(notices) == 1 and all(
-                newcomer.user in entering for newcomer in newcomers
-            ):
-                self._metrics.deliveries += self._spread(
-                    app, notices[0], next(iter(entering), "")
-                )
-            else:
+            others_came = any(newcomer.user not in entering for newcomer in newcomers)
+            if len(notices) != 1 or others_came:
                 self._spread_notices(app, notices, newcomers, entering)
+            else:
+                except_user = next(iter(entering), "")
+                reached = self._spread(app, notices[0], except_user)
+                self._metrics.deliveries += reached
 
     def _spread_notices(
         self,
@@ -438,26 +467,29 @@ class Fanout:
         newcomers and entering users."""
         encoded: dict[Encoding, list[FrameSource]] = {}
         joined: dict[Encoding, bytes | None] = {}
+        """None: the frames name their receiver, so that each needs its own."""
         for user in app.users:
-            spare_own = user in entering
+            is_entering = user in entering
             for connection in app.sessions_of(user):
                 encoding = connection.encoding
                 if encoding not in joined:
-                    source = [make(encoding, event) for event in notices]
-                    encoded[encoding] = source
-                    joined[encoding] = (
-                        None if encoding.dialect.personal else b"".join(source)  # type: ignore[arg-type]
-                    )
+                    sources = [make(encoding, event) for event in notices]
+                    encoded[encoding] = sources
+                    if encoding.dialect.personal:
+                        joined[encoding] = None
+                    else:
+                        joined[encoding] = b"".join(sources)  # type: ignore[arg-type]
+
                 spared = newcomers.get(connection, 0)
                 whole = joined[encoding]
-                if whole is not None and not spared and not spare_own:
+                if whole is not None and not spared and not is_entering:
                     self._enqueue_frames(connection, whole, len(notices))
                     continue
+
+                rows = zip(notices, encoded[encoding], strict=True)
                 frames = [
                     frame_for(source, connection)
-                    for event, source in zip(
-                        notices[spared:], encoded[encoding][spared:], strict=True
-                    )
+                    for event, source in islice(rows, spared, None)
                     if not (event.kind == "enter" and event.sender == user)
                 ]
                 self._enqueue_frames(connection, b"".join(frames), len(frames))

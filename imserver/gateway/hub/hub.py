@@ -21,11 +21,15 @@ from imserver.gateway.transport.states import (
 )
 
 USER_CHANNEL: Final = "user:"
-"""What the name of the channel of a user begins with. Then comes the user."""
+"""The beginning of the name of a user's channel. The user follows."""
 RESERVED: Final = (USER_CHANNEL, "group:")
 """Channels of these namespaces reach the sessions of users and of the members
 of groups, without subscriptions. Only these users and members may subscribe to
 them."""
+
+
+_TIME_STEP_SECONDS: Final = 0.000_002
+"""The least time between two joins of channels on a node."""
 
 
 class App(Struct, eq=False):
@@ -77,7 +81,9 @@ class App(Struct, eq=False):
         entry = self.users.get(user)
         if entry is None:
             return ()
-        return tuple(entry) if type(entry) is list else (entry,)  # type: ignore[return-value]
+        if type(entry) is list:
+            return tuple(entry)
+        return (entry,)  # type: ignore[return-value]
 
 
 class Hub:
@@ -139,12 +145,9 @@ class Hub:
     def close_unregistered(self, name: str) -> None:
         """Remove an unregistered app without users."""
         app = self.apps.get(name)
-        if (
-            app is not None
-            and not app.is_registered
-            and not app.users
-            and not app.channels
-        ):
+        if app is None or app.is_registered:
+            return
+        if not app.users and not app.channels:
             del self.apps[name]
 
     def registered(self) -> Iterator[App]:
@@ -187,7 +190,9 @@ class Hub:
     def member_count(self, app: str, channel: str) -> int:
         """Number of connections of this node in a channel."""
         local = self.channel(app, channel)
-        return 0 if local is None else len(local.members)
+        if local is None:
+            return 0
+        return len(local.members)
 
     def is_online(self, app: str, user: str) -> bool:
         """Whether ``user`` has a session on this node."""
@@ -229,7 +234,8 @@ class Hub:
         went_offline = self.leave(connection)
         self._forgotten(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
-        connection.app = connection.user = None
+        connection.app = None
+        connection.user = None
         connection.device = ""
         connection.since = 0
         return went_offline
@@ -240,13 +246,18 @@ class Hub:
         self._begin(app, connection, user, device, JOIN)
         if app.notices:
             app.newcomers[connection] = len(app.notices)
+
         entry = app.users.get(user)
         if entry is None:
             app.users[user] = connection
         elif app.policy == "newest":
             app.users[user] = connection
-            app.several -= isinstance(entry, list)
-            for older in entry if isinstance(entry, list) else (entry,):
+            if isinstance(entry, list):
+                app.several -= 1
+                replaced = entry
+            else:
+                replaced = [entry]
+            for older in replaced:
                 if older is not connection:
                     older.state = CONNECTION_TRANSITIONS[older.state][FORGET]
                     self._forgotten(older)
@@ -264,6 +275,7 @@ class Hub:
         user = connection.user
         if app is None:
             return False
+
         app.newcomers.pop(connection, None)
         entry = app.users.get(user)
         if entry is connection:
@@ -308,7 +320,8 @@ class ChannelPosition(Struct, eq=False):
         if self.deltas is not None:
             self.deltas.pop(connection, None)
             if not self.deltas:
-                self.deltas = self.last = None
+                self.deltas = None
+                self.last = None
 
 
 class LocalChannel(Struct, eq=False):
@@ -347,10 +360,12 @@ class ChannelMembership(Service):
             self.channels += 1
         elif connection in channel.members:
             return None
+
         if app.user_counts:
             app.user_counts.pop(channel, None)
         # No two members of a node have the same join time.
-        self._last = channel.members[connection] = max(time(), self._last + 0.000_002)
+        self._last = max(time(), self._last + _TIME_STEP_SECONDS)
+        channel.members[connection] = self._last
         self.members += 1
         app.memberships += 1
         connection.channels += (channel,)
@@ -361,9 +376,9 @@ class ChannelMembership(Service):
         channel = app.channels.get(name)
         if channel is None or connection not in channel.members:
             return False
-        connection.channels = tuple(
-            [each for each in connection.channels if each is not channel]
-        )
+        # tuple() of a list is faster than of a generator.
+        others = [other for other in connection.channels if other is not channel]
+        connection.channels = tuple(others)
         self._take_out(channel, connection)
         return True
 

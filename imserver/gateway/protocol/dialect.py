@@ -94,7 +94,8 @@ class Dialect:
     """Our close code → the code with the same meaning in this protocol. Others
     are sent unchanged."""
     close_reasons: Mapping[int, str] = {}
-    """Our close code → what this protocol says in place of our name for it."""
+    """Our close code → the words of this protocol in place of our name for
+    it."""
 
     readers: Readers | None = None
     """The commands that are read by name: those of the codec and of features.

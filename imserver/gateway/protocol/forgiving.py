@@ -54,7 +54,7 @@ def parse(payload: bytes) -> Any:
     return _decode(payload.decode())
 
 
-_NO_VALUES: Final = bytes(byte for byte in range(256) if byte not in b",:[{")
+_NO_VALUES: Final = bytes(set(range(256)) - set(b",:[{"))
 
 
 def values_in(document: bytes) -> int:
@@ -108,6 +108,8 @@ devices has 50,000."""
 BACKSLASH: Final = ord("\\")
 """Without it a document has no U+0000. To look for it takes a third of the time
 of :func:`has_nul`."""
+_WITH_TEXTS: Final = (str, list, tuple)
+"""The types of decoded values that are or contain texts."""
 
 
 def has_nul(document: bytes) -> bool:
@@ -119,29 +121,27 @@ def has_nul(document: bytes) -> bool:
     """
     if document.find(b"\\u0000") < 0:  # 0.06 µs less than "in"
         return False
-    if (
-        len(document) > MOST_VALUES_WITH_NUL
-        and values_in(document) > MOST_VALUES_WITH_NUL
-    ):
+    # A value takes at least a byte, so that most documents are not counted.
+    is_long = len(document) > MOST_VALUES_WITH_NUL
+    if is_long and values_in(document) > MOST_VALUES_WITH_NUL:
         return True
     try:
         # As pairs: if a key occurs twice, both values are checked.
         pending: list[Any] = [json.loads(document, object_pairs_hook=tuple)]
     except (ValueError, RecursionError):
         return True
+
+    # No recursion, because a document may be deep. Tuples are objects.
     while pending:
         value = pending.pop()
         if isinstance(value, tuple):
-            for key, each in value:
+            for key, member in value:
                 if "\0" in key:
                     return True
-                if (
-                    isinstance(each, str | list | tuple)
-                    and key.casefold() not in CONTENT
-                ):
-                    pending.append(each)
+                if isinstance(member, _WITH_TEXTS) and key.casefold() not in CONTENT:
+                    pending.append(member)
         elif isinstance(value, list):
-            pending += [each for each in value if isinstance(each, str | list | tuple)]
+            pending += [member for member in value if isinstance(member, _WITH_TEXTS)]
         elif isinstance(value, str) and "\0" in value:
             return True
     return False
@@ -166,6 +166,7 @@ def without_nulls(document: bytes, depth: int) -> bytes:
     fields = msgspec.json.decode(document, type=dict[str, Raw])
     if len(fields) > MOST_FIELDS:
         raise ValueError(f"an object has more than {MOST_FIELDS} fields")
+
     given: dict[str, Raw] = {}
     for name, value in fields.items():
         content = bytes(value)
@@ -180,6 +181,10 @@ def well_formed(text: str) -> str:
     """``text`` with lone surrogates replaced by U+FFFD, so that it can be
     encoded again."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+_USUAL_PAGE: Final = 50
+"""The size of a page if a client names none."""
 
 
 class Fields(Struct, frozen=True, gc=False):
@@ -213,11 +218,10 @@ class Fields(Struct, frozen=True, gc=False):
         fields = cls.of(data)
         if "data" in fields.values:
             whole: dict[str, Any] = json.loads(data)
-            fields.values["data"] = next(
-                value
-                for key, value in reversed(whole.items())
-                if key.casefold() == "data" and value is not None
-            )
+            # The last of equal keys is used.
+            for key, value in whole.items():
+                if key.casefold() == "data" and value is not None:
+                    fields.values["data"] = value
         return fields
 
     @staticmethod
@@ -235,11 +239,8 @@ class Fields(Struct, frozen=True, gc=False):
         name = frame.get(name_key, "")
         if not isinstance(seq, str) or not isinstance(name, str):
             raise ValueError("no string")
-        return (
-            well_formed(seq),
-            well_formed(name),
-            json.dumps(frame.get("data")).encode(),
-        )
+        data = json.dumps(frame.get("data")).encode()
+        return well_formed(seq), well_formed(name), data
 
     def text(self, key: str) -> str:
         """The text of a field, ``""`` if the field is missing."""
@@ -283,7 +284,7 @@ class Fields(Struct, frozen=True, gc=False):
     def limit(self) -> int:
         """The size of a page in the field ``limit``, 50 if it is missing.
         Greater sizes are those of the greatest page."""
-        return min(self.id("limit") or 50, Limit.PAGE)
+        return min(self.id("limit") or _USUAL_PAGE, Limit.PAGE)
 
     def flag(self, key: str) -> bool:
         """The flag in a field, False if the field is missing."""
@@ -303,11 +304,11 @@ class Fields(Struct, frozen=True, gc=False):
     def content(self) -> tuple[str, bytes]:
         """The type and bytes of a content: ``text``, or any JSON as
         ``data``."""
+        kind = self.short_text("type", Limit.TYPE_BYTES)
         if "data" not in self.values:
-            return self.short_text("type", Limit.TYPE_BYTES) or "text", self.text(
-                "text"
-            ).encode()
-        kind = self.short_text("type", Limit.TYPE_BYTES) or "custom"
+            return kind or "text", self.text("text").encode()
+
+        kind = kind or "custom"
         if "text" in self.values or kind == "text":
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         value = self.values["data"]
@@ -315,9 +316,8 @@ class Fields(Struct, frozen=True, gc=False):
             return kind, msgspec.json.encode(value)
         # half of a surrogate pair, which JSON's escapes can express
         except UnicodeEncodeError:
-            return kind, well_formed(
-                json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            ).encode()
+            document = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            return kind, well_formed(document).encode()
 
 
 _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
@@ -345,15 +345,17 @@ class Partial(Struct, frozen=True):
         """Refuse what this server lacks, and decode what is in base64. Raises
         ValueError with the field."""
         for name in self.not_supported:
-            given = getattr(self, name)
-            if given is not UNSET and bytes(given) not in _NOTHING:
+            value = getattr(self, name)
+            if value is not UNSET and bytes(value) not in _NOTHING:
                 raise ValueError(f"{name} is not supported")
+
         for name in self.in_base64:
             encoded = getattr(self, f"b64{name}")
-            if encoded:
-                try:
-                    content = b64decode(encoded, validate=True)
-                    check_json(content)
-                except (ValueError, RecursionError):
-                    raise ValueError(f"b64{name} is not JSON in base64") from None
-                force_setattr(self, name, Raw(content))
+            if not encoded:
+                continue
+            try:
+                content = b64decode(encoded, validate=True)
+                check_json(content)
+            except (ValueError, RecursionError):
+                raise ValueError(f"b64{name} is not JSON in base64") from None
+            force_setattr(self, name, Raw(content))

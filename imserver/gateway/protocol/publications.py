@@ -51,11 +51,9 @@ def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamVi
         channel,
     )
     if stream.whole and event.channel is not None:
-        view.sender, view.type, view.tags = (
-            event.sender,
-            event.type,
-            raw_or_none(event.channel.tags),
-        )
+        view.sender = event.sender
+        view.type = event.type
+        view.tags = raw_or_none(event.channel.tags)
     return view
 
 
@@ -78,18 +76,31 @@ def on_one_line(line: bytes) -> bytes:
 
 def raw_or_none(document: bytes) -> Raw | None:
     """JSON to be put into a frame; None for ``b""``."""
-    return Raw(document) if document else None
+    if document:
+        return Raw(document)
+    return None
 
 
 MAX_BYTES: Final = 32768
 """Longer texts get no delta, because making one may take more than 10 ms."""
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+_DIGIT_BITS: Final = 6
+_DIGIT_MASK: Final = 2**_DIGIT_BITS - 1
 _BLOCK: Final = 16
 """Bytes that must be equal in both texts to be found."""
 _STEP: Final = 64
+"""Bytes that are compared together behind an equal block."""
+_LEAST_COPY_BYTES: Final = 8
+"""A shorter copy is not shorter than its text."""
+_REMEMBERED_DELTAS: Final = 64
+_WORD_BYTES: Final = 4
+_CHECKSUM_MASK: Final = 0xFFFF_FFFF
+_FIRST_TWO_BITS: Final = 0b1100_0000
+_CONTINUES: Final = 0b1000_0000
+"""The first two bits of each byte of a character in UTF-8 but its first."""
 
 
-@lru_cache(64)
+@lru_cache(_REMEMBERED_DELTAS)
 def make_delta(before: bytes, after: bytes) -> bytes | None:
     """How to make ``after`` from ``before``; None if it is not shorter than
     ``after``, or they are too long.
@@ -98,20 +109,30 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
     """
     if max(len(before), len(after)) > MAX_BYTES:
         return None
+
     parts = [_number(len(after)), b"\n"]
-    done = 0
+    position = 0
     for start, end, origin in _copies(before, after):
-        if start > done:
-            parts += (_number(start - done), b":", after[done:start])
+        if start > position:
+            parts += (_number(start - position), b":", after[position:start])
         parts += (_number(end - start), b"@", _number(origin), b",")
-        done = end
-    if done < len(after):
-        parts += (_number(len(after) - done), b":", after[done:])
-    # the checksum: their sum in big-endian order, filled with zeros
-    words = after + bytes(-len(after) % 4)
-    parts += (_number(sum(unpack(f">{len(words) // 4}I", words)) & 0xFFFFFFFF), b";")
+        position = end
+    if position < len(after):
+        parts += (_number(len(after) - position), b":", after[position:])
+    parts += (_number(_checksum(after)), b";")
+
     delta = b"".join(parts)
-    return delta if len(delta) < len(after) else None
+    if len(delta) < len(after):
+        return delta
+    return None
+
+
+def _checksum(text: bytes) -> int:
+    """The sum of a text's words of 32 bits in big-endian order. The last word
+    is filled with zeros."""
+    filled = text + bytes(-len(text) % _WORD_BYTES)
+    words: tuple[int, ...] = unpack(f">{len(filled) // _WORD_BYTES}I", filled)
+    return sum(words) & _CHECKSUM_MASK
 
 
 def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
@@ -119,9 +140,13 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     ``before``)."""
     size = len(after)
     prefix = _equal(before, after)
-    suffix = min(_equal(before[::-1], after[::-1]), min(len(before), size) - prefix)
+    most_suffix = min(len(before), size) - prefix
+    suffix = min(_equal(before[::-1], after[::-1]), most_suffix)
     copies: list[tuple[int, int, int]] = []
     _add(copies, after, 0, prefix, 0)
+
+    # Between the equal ends, blocks of the text before are looked up at each
+    # place of the text after. An equal one is extended to both sides.
     position = prefix
     stop = size - suffix
     blocks: dict[bytes, int] = {}
@@ -137,8 +162,8 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
             continue
         start = position
         end = position + _BLOCK
-        least = copies[-1][1] if copies else 0
-        while start > least and origin and after[start - 1] == before[origin - 1]:
+        copied = copies[-1][1] if copies else 0
+        while start > copied and origin and after[start - 1] == before[origin - 1]:
             start = start - 1
             origin = origin - 1
         gap = origin - start
@@ -153,25 +178,28 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
             end += 1
         _add(copies, after, start, end, origin)
         position = end
+
     _add(copies, after, stop, size, len(before) - suffix)
     return copies
 
 
 def _add(
-    found: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int
+    copies: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int
 ) -> None:
     """Add a copy without the parts of characters at its ends, if it is long
     enough."""
-    while start < end and after[start] & 0xC0 == 0x80:
+    while start < end and after[start] & _FIRST_TWO_BITS == _CONTINUES:
         start = start + 1
         origin = origin + 1
-    while start < end < len(after) and after[end] & 0xC0 == 0x80:
+    while start < end < len(after) and after[end] & _FIRST_TWO_BITS == _CONTINUES:
         end -= 1
-    if end - start >= 8:  # a shorter copy is not shorter than its text
-        found.append((start, end, origin))
+    if end - start >= _LEAST_COPY_BYTES:
+        copies.append((start, end, origin))
 
 
 def _equal(one: bytes, other: bytes) -> int:
+    """How many first bytes are equal, by a binary search: comparing slices is
+    fast."""
     low = 0
     high = min(len(one), len(other)) + 1
     while high - low > 1:
@@ -184,10 +212,11 @@ def _equal(one: bytes, other: bytes) -> int:
 
 
 def _number(value: int) -> bytes:
+    """A number in base 64, the highest digit first."""
     digits = bytearray()
     while True:
-        digits.append(_DIGITS[value & 63])
-        value >>= 6
+        digits.append(_DIGITS[value & _DIGIT_MASK])
+        value >>= _DIGIT_BITS
         if not value:
             return bytes(digits[::-1])
 
@@ -198,10 +227,14 @@ def compressed(event: Event, before: Event | None) -> Compressed:
     switches."""
     payload = payload_of(event)
     if before is None:
-        change = None
+        delta = None
     else:
-        change = make_delta(payload_of(before), payload)
-    data, delta = (payload, False) if change is None else (change, True)
+        delta = make_delta(payload_of(before), payload)
     return Compressed(
-        "msg", event.sender, "", data=data, channel=event.channel, delta=delta
+        "msg",
+        event.sender,
+        "",
+        data=payload if delta is None else delta,
+        channel=event.channel,
+        delta=delta is not None,
     )
