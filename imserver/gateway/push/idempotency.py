@@ -56,8 +56,13 @@ memory limit."""
 
 _HASH_MASK: Final = 2**60 - 1
 _SHARD_IDS: Final = 10_300
+"""The number of ids that just fills a dict as CPython sizes it. A few more
+would double the dict."""
 _ENTRY_BYTES: Final = 150
+"""Memory of a remembered result, without its bytes."""
 _DIGEST_BYTES: Final = 8
+_PURGED_TOGETHER: Final = 64
+"""How many expired ids one push deletes at most."""
 _pack_digest: Final = struct.Struct(">q").pack
 _unpack_digest: Final = struct.Struct(">q").unpack
 
@@ -69,9 +74,8 @@ class IdReused(ServiceRefused, problem=Problems.ID_REUSED):
 def digest_of(content: bytes) -> int:
     """The digest of the content of a request, which is the same on all
     nodes."""
-    return int.from_bytes(
-        blake2b(content, digest_size=_DIGEST_BYTES).digest(), signed=True
-    )
+    digest = blake2b(content, digest_size=_DIGEST_BYTES).digest()
+    return int.from_bytes(digest, signed=True)
 
 
 class Waiting(Struct, frozen=True):
@@ -93,7 +97,7 @@ Claimed = int | First | IdReused | None
 """The key of a claim; the result of the first request; a different request has
 this id; a message with this id was accepted."""
 RequestResult = tuple[T, Sequence[Outcome], bytes]
-"""What became of a request, its outcomes, and the result that is remembered."""
+"""The answer to a request, its outcomes, and the result that is remembered."""
 
 
 class _PendingClaim(Struct):
@@ -138,8 +142,7 @@ class Idempotency:
         self._seconds = seconds
         self._clock = clock
         # Shards keep the pause short when a dict grows (0.2 ms instead of 20
-        # ms). The shard size is the number of ids that just fills a dict as
-        # CPython sizes it. A few more ids would double the dict.
+        # ms).
         self._shard_count = -(-limit // _SHARD_IDS)
         self._shards: list[dict[int, int]] = [{} for _ in range(self._shard_count)]
         """Hash → the second in which it was accepted; shared objects, so they
@@ -147,8 +150,8 @@ class Idempotency:
         self._order: deque[int] = deque()
         """The hashes of accepted ids from the oldest to the newest."""
         self._pending: dict[int, _PendingClaim | None] = {}
-        """Claimed hash → its claim in the cluster, and what its repeats wait
-        for; None: neither."""
+        """Claimed hash → its claim in the cluster, and the flag that its
+        repeats wait for; None: neither."""
         self._second = int(clock())
         self._next_expiry = self._second + seconds
         self._firsts: dict[int, bytes] = {}
@@ -175,8 +178,8 @@ class Idempotency:
     def claim(
         self, app: str, id: str, digest: int | None = None, only_here: bool = False
     ) -> Claimed:
-        """Claim an id. Return the key for :meth:`settle`; else what is known of
-        the repeat.
+        """Claim an id. Return the key for :meth:`settle`; for a repeat, the
+        result of the first.
 
         ``digest``: that of the request; None: it is a message id.
         ``only_here``: not in the cluster. May switch, while another claim holds
@@ -189,21 +192,23 @@ class Idempotency:
             key = (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         else:
             key = hash((app, id, True)) & _HASH_MASK
+
         # of several waiting callers, the first to run may claim it
         while key in self._pending:
             id_claim = self._hold(key)
             if id_claim.settled is None:
                 id_claim.settled = Flag()
             id_claim.settled.wait()
+
         if key in self._shards[key % self._shard_count] and not self._has_expired(key):
             self.repeats += 1
             return self._repeat_of(key, digest)
+
+        # Claimed here before the cluster is asked, which switches.
         self._pending[key] = None
-        if (
-            self.registry is None
-            or only_here
-            or self._claim_in_cluster(self.registry, app, id, digest, key)
-        ):
+        if self.registry is None or only_here:
+            return key
+        if self._claim_in_cluster(self.registry, app, id, digest, key):
             return key
         return self._repeat_of(key, digest)
 
@@ -235,17 +240,10 @@ class Idempotency:
                 self._forget_oldest()
                 self.evicted += 1
             if now >= self._next_expiry:
-                self._purge(now, 64)
+                self._purge(now, _PURGED_TOGETHER)
             if result:
-                self._firsts[key] = _pack_digest(digest) + result
-                self._first_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
-                if (
-                    len(self._firsts) >= MAX_FIRSTS
-                    or self._first_bytes >= MAX_FIRST_BYTES
-                ):
-                    self._older = self._firsts
-                    self._firsts = {}
-                    self._first_bytes = 0
+                self._remember(key, digest, result)
+
         if id_claim is not None:
             if id_claim.claim is not None and self.registry is not None:
                 if result and for_all:
@@ -255,6 +253,16 @@ class Idempotency:
                 self.registry.settle(id_claim.claim, accepted, entry)
             if id_claim.settled is not None:
                 id_claim.settled.set()
+
+    def _remember(self, key: int, digest: int, result: bytes) -> None:
+        """Remember the result of a request in the younger generation. A full
+        one becomes the older generation."""
+        self._firsts[key] = _pack_digest(digest) + result
+        self._first_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
+        if len(self._firsts) >= MAX_FIRSTS or self._first_bytes >= MAX_FIRST_BYTES:
+            self._older = self._firsts
+            self._firsts = {}
+            self._first_bytes = 0
 
     def name(self, app: str, id: str, digest: int | None = None) -> str:
         """The name under which an id is claimed in the cluster."""
@@ -286,10 +294,14 @@ class Idempotency:
         """
         claims: list[Claimed | Waiting] = []
         shared: list[tuple[int, int]] = []
-        """Indexes and keys of those that are claimed in the cluster, too."""
+        """Indexes and keys of the ids that are claimed in the cluster, too."""
         names: list[str] = []
-        """Their names there."""
-        all_digests = [None] * len(ids) if digests is None else digests
+        """The names of these ids in the cluster."""
+        all_digests: Sequence[int | None]
+        if digests is None:
+            all_digests = [None] * len(ids)
+        else:
+            all_digests = digests
         for index, (id, digest) in enumerate(zip(ids, all_digests, strict=True)):
             if not id:
                 claims.append(UNTRACKED)
@@ -298,14 +310,15 @@ class Idempotency:
             if key in self._pending:
                 claims.append(WAITING)
                 continue
+
             # As in claim(), which would compute the key again: 0.2 µs for each
             # push.
-            if key in self._shards[key % self._shard_count] and not self._has_expired(
-                key
-            ):
+            shard = self._shards[key % self._shard_count]
+            if key in shard and not self._has_expired(key):
                 self.repeats += 1
                 claims.append(self._repeat_of(key, digest))
                 continue
+
             self._pending[key] = None
             claims.append(key)
             if self.registry is not None and index not in only_here:
@@ -325,6 +338,7 @@ class Idempotency:
         except BaseException:
             self._release_pending(claims)
             raise
+
         for index, key in repeats:
             claims[index] = self._repeat_of(key, all_digests[index])
         return claims
@@ -380,27 +394,28 @@ class Idempotency:
         because a request that waits must hold no claims. ``all_or_none``: raise
         :class:`IdReused` if an id is known to belong to another request.
         """
-        claims = self.claim_each(
-            app, [id for id, _ in requests], [digest for _, digest in requests]
-        )
-        results: dict[int, T | IdReused] = {}
+        ids = [id for id, _ in requests]
+        digests = [digest for _, digest in requests]
+        claims = self.claim_each(app, ids, digests)
+        answers: dict[int, T | IdReused] = {}
 
         def carry_out_one(index: int, claim: Claimed) -> None:
             if isinstance(claim, IdReused):
-                results[index] = claim
-            elif not isinstance(claim, int):
-                results[index] = carry_out(index, claim)[0]
-            else:
-                outcomes: Sequence[Outcome] = ()
-                result = b""
-                try:
-                    results[index], outcomes, result = carry_out(index, None)
-                finally:
-                    accepted = not ACCEPTED.isdisjoint(outcomes)
-                    self.settle(
-                        claim, accepted, requests[index][1], result, for_all=True
-                    )
+                answers[index] = claim
+                return
+            if not isinstance(claim, int):
+                answers[index], _, _ = carry_out(index, claim)
+                return
 
+            outcomes: Sequence[Outcome] = ()
+            result = b""
+            try:
+                answers[index], outcomes, result = carry_out(index, None)
+            finally:
+                accepted = not ACCEPTED.isdisjoint(outcomes)
+                self.settle(claim, accepted, digests[index], result, for_all=True)
+
+        # An iterator: after an error it has the claims that are not settled.
         left = enumerate(claims)
         try:
             if all_or_none and any(isinstance(claim, IdReused) for claim in claims):
@@ -409,11 +424,12 @@ class Idempotency:
                 if not isinstance(claim, Waiting):
                     carry_out_one(index, claim)
         finally:
-            self.release([claim for _, claim in left])  # after an error
+            self.release([claim for _, claim in left])
+
         for index, (id, digest) in enumerate(requests):
             if isinstance(claims[index], Waiting):
                 carry_out_one(index, self.claim(app, id, digest))
-        return [results[index] for index in range(len(requests))]
+        return [answers[index] for index in range(len(requests))]
 
     # --- this node ------------------------------------------------------------
 
@@ -424,7 +440,7 @@ class Idempotency:
         return hash((app, id, True)) & _HASH_MASK
 
     def _hold(self, key: int) -> _PendingClaim:
-        """What is known of a claimed id."""
+        """The entry of a claimed id, which is made when it is needed."""
         id_claim = self._pending[key]
         if id_claim is None:
             id_claim = _PendingClaim()
@@ -432,8 +448,8 @@ class Idempotency:
         return id_claim
 
     def _repeat_of(self, key: int, digest: int | None) -> First | IdReused | None:
-        """What is known of an id that was accepted before; of a message id
-        nothing."""
+        """The result of the first request with an id that was accepted before.
+        None: it is a message id, which has none."""
         if digest is None:
             return None
         return self._first(key, digest)
@@ -496,8 +512,10 @@ class Idempotency:
         finally:
             if state not in ("mine", "repeat"):
                 self.settle(key, False)
+
         if state == "repeat":
-            self._settle_repeats(registry, app, [key], [] if digest is None else [id])
+            requests = [] if digest is None else [id]
+            self._settle_repeats(registry, app, [key], requests)
         return state == "mine"
 
     def _settle_repeats(
@@ -515,5 +533,7 @@ class Idempotency:
                 entries = registry.results([self.name(app, id, 0) for id in requests])
         finally:
             for key, entry in zip(keys, entries, strict=True):
-                (digest,) = _unpack_digest(entry[:_DIGEST_BYTES]) if entry else (0,)
+                digest = 0
+                if entry:
+                    (digest,) = _unpack_digest(entry[:_DIGEST_BYTES])
                 self.settle(key, True, digest, entry[_DIGEST_BYTES:])

@@ -29,6 +29,7 @@ LOOK_USERS: Final = 1000
 APP_SHARE: Final = 0.75
 """Part of the free space (not used by other apps) that one app may use."""
 _ENTRY_BYTES: Final = 400
+"""Memory of a push, without its content."""
 
 
 class PendingPush(Struct, gc=False):
@@ -94,13 +95,14 @@ class PendingPushes(Service):
         """Store a push for ``seconds``. Return False if there is no room for
         it. Never switches."""
         push = PendingPush(event, device, self.clock() + seconds)
-        pushes, used = self._used.get(app, (0, 0))
-        left = self.limit_pushes - self.count
-        left_bytes = self.limit_bytes - self.bytes
-        if pushes + 1 > APP_SHARE * (left + pushes) or used + push.size > APP_SHARE * (
-            left_bytes + used
-        ):
+        pushes, used_bytes = self._used.get(app, (0, 0))
+        free = self.limit_pushes - self.count + pushes
+        free_bytes = self.limit_bytes - self.bytes + used_bytes
+        if pushes + 1 > APP_SHARE * free:
             return False
+        if used_bytes + push.size > APP_SHARE * free_bytes:
+            return False
+
         queue = self._queues.get((app, user))
         if queue is None:
             queue = _Queue()
@@ -114,10 +116,13 @@ class PendingPushes(Service):
     def _count_in(self, app: str, pushes: int, size: int) -> None:
         self.count += pushes
         self.bytes += size
-        before = self._used.get(app, (0, 0))
-        self._used[app] = before[0] + pushes, before[1] + size
-        if not self._used[app][0]:
-            del self._used[app]
+        app_pushes, app_bytes = self._used.get(app, (0, 0))
+        app_pushes += pushes
+        app_bytes += size
+        if app_pushes:
+            self._used[app] = (app_pushes, app_bytes)
+        else:
+            self._used.pop(app, None)
 
     def waits_for(self, app: str, user: str) -> bool:
         """Whether a user has pending pushes. Never switches."""
@@ -142,8 +147,9 @@ class PendingPushes(Service):
 
     def forget(self, app: str) -> None:
         """Remove all pushes of a deleted app. Never switches."""
-        for key in [key for key in self._queues if key[0] == app]:
-            self._remove(*key)
+        users = [user for queue_app, user in self._queues if queue_app == app]
+        for user in users:
+            self._remove(app, user)
 
     def forget_user(self, app: str, user: str) -> None:
         """Remove all pushes of an erased user, on all nodes. Never switches."""
@@ -168,10 +174,12 @@ class PendingPushes(Service):
         if node_messages is None:
             return
         epochs = [lease.epoch for lease in node_messages.peers() if not lease.draining]
-        for index, ((app, user), queue) in enumerate(
-            list(self._queues.items()) if epochs else ()
-        ):
-            epoch = epochs[index % len(epochs)]
+        if not epochs:
+            return
+
+        queues = list(self._queues.items())
+        next_epochs = itertools.cycle(epochs)
+        for ((app, user), queue), epoch in zip(queues, next_epochs, strict=False):
             for number, push in tuple(queue.pushes.items()):
                 seconds = push.until - self.clock()
                 if seconds > 0:
@@ -204,16 +212,16 @@ class PendingPushes(Service):
         """Drop expired pushes, and deliver to users who are online now."""
         if self.clock() >= self._next_expiry:
             self._expire()
-        users: dict[str, list[str]] = {}
+
+        users_of: dict[str, list[str]] = {}
         for app, user in self._queues:
-            users.setdefault(app, []).append(user)
-        for app, names in users.items():
-            for start in range(0, len(names), LOOK_USERS):
-                some = names[start : start + LOOK_USERS]
-                for user, online in zip(
-                    some, self.presence.are_online(app, some), strict=True
-                ):
-                    if online:
+            users_of.setdefault(app, []).append(user)
+        for app, users in users_of.items():
+            for start in range(0, len(users), LOOK_USERS):
+                batch = users[start : start + LOOK_USERS]
+                are_online = self.presence.are_online(app, batch)
+                for user, is_online in zip(batch, are_online, strict=True):
+                    if is_online:
                         self.deliver(app, user)
 
     def _expire(self) -> None:

@@ -130,8 +130,8 @@ class Pushes(Service):
     channels: UserChannels | None = None
 
     def _stores(self, app: str) -> UserChannels | None:
-        """What delivers pushes to users in an app whose channels of users have
-        a history."""
+        """The channels of users, if they deliver the pushes in an app: they
+        have a history."""
         if self.channels is not None and app in self.channels.apps:
             return self.channels
         return None
@@ -147,6 +147,7 @@ class Pushes(Service):
         key = self.ids.claim(app, msg_id, None, channels is None)
         if key is None:
             return _REPEATED
+
         outcome = _NOT_SENT
         try:
             if user:
@@ -162,22 +163,20 @@ class Pushes(Service):
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push of a user to another one."""
-        claim = self.ids.claim(app, _id_of_user(sender, push.msg_id))
+        claimed_id = _id_of_user(sender, push.msg_id)
+        claim = self.ids.claim(app, claimed_id)
         if claim is None:
             return _REPEATED
+
         outcome = _NOT_SENT
         try:
             if push.user:
-                event, channels = (
-                    Event("msg", sender, push.text, push.msg_id),
-                    self._stores(app),
-                )
+                event = Event("msg", sender, push.text, push.msg_id)
+                channels = self._stores(app)
                 if channels is None:
                     outcome = self.reach.to_user(app, push.user, event)
                 else:
-                    outcome = channels.push(
-                        app, push.user, event, _id_of_user(sender, push.msg_id)
-                    )
+                    outcome = channels.push(app, push.user, event, claimed_id)
         finally:
             self.ids.settle(claim, outcome in ACCEPTED)
         return outcome
@@ -205,9 +204,14 @@ class Pushes(Service):
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``.
         ``by_user``: the sender asks, not the back end."""
-        claim = self.ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
+        if by_user:
+            claimed_id = _id_of_user(sender, msg_id)
+        else:
+            claimed_id = msg_id
+        claim = self.ids.claim(app, claimed_id)
         if claim is None:
             return _REPEATED
+
         outcome = _NOT_SENT
         try:
             if sender:
@@ -230,15 +234,17 @@ class Pushes(Service):
         claim = self.ids.claim(app, msg_id)
         if claim is None:
             return None
+
         outcomes: list[Outcome] = []
         try:
             events = (Event("msg", user, text, msg_id) for user in users)
             channels = self._stores(app)
             if channels:
                 for user, event in _paced(zip(users, events, strict=True)):
-                    outcomes.append(
-                        channels.push(app, user, event) if user else _NOT_SENT
-                    )
+                    if user:
+                        outcomes.append(channels.push(app, user, event))
+                    else:
+                        outcomes.append(_NOT_SENT)
             else:
                 self.reach.to_each(app, users, events, outcomes=outcomes)
         finally:
@@ -261,7 +267,9 @@ def _id_of_user(user: str, msg_id: str) -> str:
     id. Otherwise a user could claim an id of others, whose push would then
     count as a repeat.
     """
-    return f"{user}\0{msg_id}" if msg_id else ""
+    if not msg_id:
+        return ""
+    return f"{user}\0{msg_id}"
 
 
 class LocalReach(Service):
@@ -292,15 +300,17 @@ class LocalReach(Service):
         # Names are looked up once per call, not once per user. So in
         # to_each_once().
         to_sessions = self.fanout.to_sessions
-        found: list[Outcome] = [] if outcomes is None else outcomes
+        if outcomes is None:
+            outcomes = []
         for user, event in zip(users, events, strict=False):
-            found.append(
-                _SENT if user and to_sessions(app, user, event, device) else _NOT_SENT
-            )
-            if not len(found) % _YIELD_PUSHES:
+            if user and to_sessions(app, user, event, device):
+                outcomes.append(_SENT)
+            else:
+                outcomes.append(_NOT_SENT)
+            if not len(outcomes) % _YIELD_PUSHES:
                 serve_others()
-        self.metrics.pushes[app] += found.count(_SENT)
-        return found
+        self.metrics.pushes[app] += outcomes.count(_SENT)
+        return outcomes
 
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
@@ -316,16 +326,15 @@ class LocalReach(Service):
             if key is None:
                 outcomes.append(_REPEATED)
                 continue
-            sent = False
+
+            is_sent = False
             try:
-                sent = (
-                    user != ""
-                    and to_sessions(app, user, Event("msg", user, push.text, msg_id))
-                    > 0
-                )
+                if user:
+                    event = Event("msg", user, push.text, msg_id)
+                    is_sent = to_sessions(app, user, event) > 0
             finally:
-                settle(key, sent)
-            outcomes.append(_SENT if sent else _NOT_SENT)
+                settle(key, is_sent)
+            outcomes.append(_SENT if is_sent else _NOT_SENT)
             if not len(outcomes) % _YIELD_PUSHES:
                 serve_others()
         self.metrics.pushes[app] += outcomes.count(_SENT)
@@ -350,7 +359,7 @@ switch."""
 
 
 class _Publication(Struct, frozen=True, gc=False):
-    """What is published to several channels of ``app``. See
+    """A publication to several channels of ``app``. See
     :meth:`Publishing.to_channels`. ``tags``: encoded."""
 
     app: str
@@ -410,33 +419,36 @@ class Publishing(Service, dict=True):
         channels of groups, and those of users without a history, have no tags.
         Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
+        encoded_tags = encode_tags(tags) if tags else b""
         publication = _Publication(
             app,
             event,
             except_users,
-            tags=encode_tags(tags) if tags else b"",
+            tags=encoded_tags,
             with_history=with_history,
             key=key,
         )
         if not key:
             return [self._publish(publication, channel) for channel in channels]
 
+        # The key is that of a request in each channel. A channel that is named
+        # twice gets one publication.
         names = list(dict.fromkeys(channels))
         requests = [
             (msgspec.json.encode((key, channel)).decode(), digest) for channel in names
         ]
+
+        def publish_to(index: int, first: First | None) -> RequestResult[Published]:
+            return self._publish_once(publication, names[index], first)
+
         results = self.ids.carry_out_each(
-            app,
-            requests,
-            lambda index, first: self._publish_once(publication, names[index], first),
-            all_or_none=all_or_none,
+            app, requests, publish_to, all_or_none=all_or_none
         )
-        published = {
-            channel: Published(Outcome.REFUSED, refusal=result)
-            if isinstance(result, IdReused)
-            else result
-            for channel, result in zip(names, results, strict=True)
-        }
+        published: dict[str, Published] = {}
+        for channel, result in zip(names, results, strict=True):
+            if isinstance(result, IdReused):
+                result = Published(Outcome.REFUSED, refusal=result)
+            published[channel] = result
         return [published[channel] for channel in channels]
 
     def _publish_once(
@@ -480,13 +492,15 @@ class Publishing(Service, dict=True):
                 )
             if target.channel is UNSET:
                 return self._publish_to_target(publication, target)
+
+        part = ChannelPart(channel, tags=publication.tags)
         try:
             if not (channel.isascii() and 0 < len(channel) <= Limit.CHANNEL_BYTES):
                 check_name(channel)
             return self.channels.publishing.publish_event(
                 app,
                 channel,
-                replace(event, channel=ChannelPart(channel, tags=publication.tags)),
+                replace(event, channel=part),
                 except_users=publication.except_users,
                 with_history=publication.with_history,
                 key=publication.key,
@@ -503,9 +517,8 @@ class Publishing(Service, dict=True):
             publication.app, [target], publication.event, publication.except_users
         )
         if outcome is Outcome.FAILED:
-            return _refused(
-                ChannelRefused("unavailable", "a node or the database does not answer")
-            )
+            text = "a node or the database does not answer"
+            return _refused(ChannelRefused("unavailable", text))
         return Published(outcome)
 
     def to_targets(
@@ -526,36 +539,43 @@ class Publishing(Service, dict=True):
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
+        """Users without a device that follow each other: they are sent to
+        together."""
         # Channels of a system have any names: there, `user:1` is not the
         # channel of a user.
-        system = app.startswith(SYSTEM_PREFIX)
-        for target in targets if system else map(addressed, targets):
+        if not app.startswith(SYSTEM_PREFIX):
+            targets = [addressed(target) for target in targets]
+        for target in targets:
             if target.user is not UNSET and target.device is UNSET:
                 users.append(target.user)
                 continue
+
             if users:
                 outcomes += self.to_users(app, users, event, ttl_seconds)
                 users = []
             if target.user is not UNSET:
+                # It has a device: users without one were collected above.
                 device = None if target.device is UNSET else target.device
-                outcome = self.to_users(app, [target.user], event, ttl_seconds, device)[
-                    0
-                ]
+                outcomes += self.to_users(
+                    app, [target.user], event, ttl_seconds, device
+                )
             elif target.connection is not UNSET:
-                outcome = self.connections.push(app, target.connection, event)
+                outcomes.append(self.connections.push(app, target.connection, event))
             elif target.channel is not UNSET:
                 outcome = self.channels.publishing.publish(
                     app, target.channel, event, except_users, key=key
                 )
+                outcomes.append(outcome)
             elif target.group is not UNSET:
-                outcome = self._to_group(
-                    app, int(target.group), event, except_users, ttl_seconds
+                group = int(target.group)
+                outcomes.append(
+                    self._to_group(app, group, event, except_users, ttl_seconds)
                 )
             else:
-                outcome = self.reach.to_app(app, event, "", except_users)
-            outcomes.append(outcome)
+                outcomes.append(self.reach.to_app(app, event, "", except_users))
+
         if users:
-            return outcomes + self.to_users(app, users, event, ttl_seconds)
+            outcomes += self.to_users(app, users, event, ttl_seconds)
         return outcomes
 
     def _to_group(
@@ -584,6 +604,7 @@ class Publishing(Service, dict=True):
             if len(members) < _MEMBERS:
                 break
             after = members[-1]
+
         if outcomes <= {Outcome.NOT_SENT}:
             return Outcome.NOT_SENT
         if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
@@ -613,10 +634,11 @@ class Publishing(Service, dict=True):
     ) -> list[Outcome]:
         """Send each user their own event, in this order, on all their devices
         or on one."""
+        # The users of a system are connections.
         if app.startswith(SYSTEM_PREFIX):
             return [
-                self.connections.push(app, *each)
-                for each in zip(users, events, strict=True)
+                self.connections.push(app, connection, event)
+                for connection, event in zip(users, events, strict=True)
             ]
         if (
             device is None
@@ -624,30 +646,37 @@ class Publishing(Service, dict=True):
             and users
             and events[0].channel is None
         ):
-            pairs = _paced(zip(users, events, strict=True))
             return [
                 self._to_channel_of_user(app, user, event, ttl_seconds).outcome
-                for user, event in pairs
+                for user, event in _paced(zip(users, events, strict=True))
             ]
+
         if self.pending.count:
             self._deliver_pending(app, users)
         if len(users) == 1:  # most pushes
             outcomes = [self.reach.to_user(app, users[0], events[0], device)]
         else:
             outcomes = self.reach.to_each(app, users, events, device)
-        if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
-            self._report(app, users, events, outcomes)
-            rows = zip(users, events, outcomes, strict=True) if ttl_seconds else ()
-            for index, (user, event, outcome) in enumerate(rows):
-                if outcome in _NOT_REACHED and self.pending.add(
-                    app, user, event, ttl_seconds, device
-                ):
-                    outcomes[index] = Outcome.PENDING
-            # To this caller a user who may be online is a temporary failure.
-            outcomes = [
-                Outcome.FAILED if each is _UNKNOWN else each for each in outcomes
-            ]
-        return outcomes
+        if _NOT_SENT not in outcomes and _UNKNOWN not in outcomes:
+            return outcomes
+
+        self._report(app, users, events, outcomes)
+        results: list[Outcome] = []
+        for user, event, outcome in zip(users, events, outcomes, strict=True):
+            waits = (
+                ttl_seconds > 0
+                and outcome in _NOT_REACHED
+                and self.pending.add(app, user, event, ttl_seconds, device)
+            )
+            if waits:
+                results.append(Outcome.PENDING)
+            elif outcome is _UNKNOWN:
+                # To this caller a user who may be online is a temporary
+                # failure.
+                results.append(Outcome.FAILED)
+            else:
+                results.append(outcome)
+        return results
 
     def _to_channel_of_user(
         self,
@@ -667,19 +696,19 @@ class Publishing(Service, dict=True):
             )
         except ChannelRefused as refused:
             return _refused(refused)
+
         waits = False
         if to_user in _NOT_REACHED:
             self._report(app, [user], [event], [to_user])
             if ttl_seconds:  # for sessions that do not subscribe
                 event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
                 waits = self.pending.add(app, user, event, ttl_seconds)
-        if published.outcome is _UNKNOWN:
-            if waits:
-                return Published(Outcome.PENDING)
-            return _refused(
-                ChannelRefused("unavailable", "the registry does not answer")
-            )
-        return published
+
+        if published.outcome is not _UNKNOWN:
+            return published
+        if waits:
+            return Published(Outcome.PENDING)
+        return _refused(ChannelRefused("unavailable", "the registry does not answer"))
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
         pending = self.pending
@@ -694,13 +723,11 @@ class Publishing(Service, dict=True):
         events: Sequence[Event],
         outcomes: Sequence[Outcome],
     ) -> None:
-        if self.on_absent is not None and _NOT_SENT in outcomes:
-            rows = zip(users, events, outcomes, strict=True)
-            self.on_absent(
-                app,
-                [
-                    (user, event)
-                    for user, event, outcome in rows
-                    if outcome is _NOT_SENT
-                ],
-            )
+        """Tell the observer of the users who are not online."""
+        if self.on_absent is None or _NOT_SENT not in outcomes:
+            return
+        rows = zip(users, events, outcomes, strict=True)
+        absent = [
+            (user, event) for user, event, outcome in rows if outcome is _NOT_SENT
+        ]
+        self.on_absent(app, absent)

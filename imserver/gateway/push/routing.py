@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 BATCH_TARGETS = 1000
 """Number of targets looked up together."""
+_ORIGIN_BITS: Final = 48
+"""Of the random number that tells the pushes of one node from those of
+others."""
 
 
 class ClusterReach(Service):
@@ -65,7 +68,7 @@ class ClusterReach(Service):
     reorder_guard: ReorderGuard
     metrics: Metrics
     _routes: ReorderDelay = field(default_factory=lambda: ReorderDelay())
-    _origin: int = field(default_factory=partial(getrandbits, 48))
+    _origin: int = field(default_factory=partial(getrandbits, _ORIGIN_BITS))
     _numbers: Iterator[int] = field(default_factory=partial(count, 1))
 
     # --- the reach ------------------------------------------------------------
@@ -74,18 +77,20 @@ class ClusterReach(Service):
         self, app: str, user: str, event: Event, device: str | None = None
     ) -> Outcome:
         refs = self.find(app, [user])
-        return self.push(app, user, event, None if refs is None else refs[0], device)
+        if refs is None:
+            return self.push(app, user, event, None, device)
+        return self.push(app, user, event, refs[0], device)
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
         """See :class:`imserver.gateway.push.push.Reach`. Looks up and claims
         with one query."""
         if not event.id:
             return self.to_user(app, user, event)
+
+        name = self.ids.name(app, event.id)
         deadline = 0.0
         while True:
-            answer = self.registry.find_and_claim(
-                app, user, self.ids.name(app, event.id)
-            )
+            answer = self.registry.find_and_claim(app, user, name)
             if answer is None:
                 return self.push(app, user, event, None)
             refs, claim = answer
@@ -97,12 +102,13 @@ class ClusterReach(Service):
             if monotonic() > deadline:
                 return Outcome.FAILED
             gevent.sleep(LOOK_SECONDS)
+
         outcome = Outcome.NOT_SENT
-        own = self.registry.lease.epoch
+        own_epoch = self.registry.lease.epoch
         try:
             if (
                 len(refs) == 1
-                and refs[0].epoch == own
+                and refs[0].epoch == own_epoch
                 and not self._routes.may_be_elsewhere(app, user)
             ):
                 # Most pushes. By push(), one with Redis takes 1.03 of the CPU
@@ -111,11 +117,13 @@ class ClusterReach(Service):
                     self.metrics.pushes[app] += 1
                     outcome = Outcome.SENT
                 return outcome
+
             if _are_together(refs):
-                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, own)
+                epoch = refs[0].epoch
+                seconds = self._routes.wait_seconds(app, user, epoch, own_epoch)
                 if seconds:
                     gevent.sleep(seconds)
-                    refs = (self._look_up(app, [user]) or [refs])[0]
+                    (refs,) = self._look_up(app, [user]) or [refs]
             outcome = self.push(app, user, event, refs)
         finally:
             self.registry.settle(claim, outcome == Outcome.SENT)
@@ -127,7 +135,8 @@ class ClusterReach(Service):
         outcomes: list[Outcome] = []
         waiting: list[int] = []
         for start in range(0, len(pushes), BATCH_TARGETS):
-            for outcome in self._push_batch(app, pushes[start : start + BATCH_TARGETS]):
+            batch = pushes[start : start + BATCH_TARGETS]
+            for outcome in self._push_batch(app, batch):
                 if outcome is None:
                     waiting.append(len(outcomes))
                 outcomes.append(outcome or Outcome.NOT_SENT)
@@ -136,16 +145,16 @@ class ClusterReach(Service):
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
         """Push those whose id is free. The outcome is None for the others."""
         refs = self.find(app, [push.user for push in pushes])
-        absent = (
-            ()
-            if refs is None
-            else {index for index, found in enumerate(refs) if not found}
-        )
+        # Nobody is sent to an absent user, so that its id need not be claimed
+        # in the cluster.
+        absent: set[int] = set()
+        if refs is not None:
+            absent.update(index for index, sessions in enumerate(refs) if not sessions)
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
-        claims = self.ids.claim_each(
-            app, [push.msg_id for push in pushes], only_here=absent
-        )
-        ended = 0
+        ids = [push.msg_id for push in pushes]
+        claims = self.ids.claim_each(app, ids, only_here=absent)
+
+        settled = 0
         try:
             for index, (push, id_claim) in enumerate(zip(pushes, claims, strict=True)):
                 if isinstance(id_claim, Waiting):
@@ -153,13 +162,13 @@ class ClusterReach(Service):
                 elif isinstance(id_claim, int):
                     outcomes[index] = Outcome.NOT_SENT
                     event = Event("msg", push.user, push.text, push.msg_id)
-                    found = None if refs is None else refs[index]
-                    outcome = self.push(app, push.user, event, found)
+                    sessions = None if refs is None else refs[index]
+                    outcome = self.push(app, push.user, event, sessions)
                     outcomes[index] = outcome
                     self.ids.settle(id_claim, outcome == Outcome.SENT)
-                ended = index + 1
+                settled = index + 1
         finally:
-            self.ids.release(claims[ended:])
+            self.ids.release(claims[settled:])
         return outcomes
 
     def to_each(
@@ -170,19 +179,20 @@ class ClusterReach(Service):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        results: list[Outcome] = [] if outcomes is None else outcomes
-        coming = iter(events)
+        if outcomes is None:
+            outcomes = []
+        next_events = iter(events)
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
             refs = self.find(app, batch)
-            for index, (user, event) in enumerate(zip(batch, coming, strict=False)):
-                found = None if refs is None else refs[index]
-                results.append(
-                    self.push(app, user, event, found, device)
-                    if user
-                    else Outcome.NOT_SENT
-                )
-        return results
+            rows = zip(batch, next_events, strict=False)
+            for index, (user, event) in enumerate(rows):
+                if not user:
+                    outcomes.append(Outcome.NOT_SENT)
+                    continue
+                sessions = None if refs is None else refs[index]
+                outcomes.append(self.push(app, user, event, sessions, device))
+        return outcomes
 
     def to_app(
         self,
@@ -191,17 +201,19 @@ class ClusterReach(Service):
         except_user: str = "",
         except_users: tuple[str, ...] = (),
     ) -> Outcome:
-        here = self.fanout.to_app(app, event, except_user, except_users) > 0
-        others = len(self.node_messages.peers())
-        failed = self.node_messages.broadcast(
-            ToApp(app, except_user, event, except_users)
-        )
-        if not here and failed == others:
+        reached_here = self.fanout.to_app(app, event, except_user, except_users) > 0
+        peers = len(self.node_messages.peers())
+        message = ToApp(app, except_user, event, except_users)
+        failed = self.node_messages.broadcast(message)
+        if not reached_here and failed == peers:
             if failed:
                 return Outcome.FAILED
             return Outcome.NOT_SENT
+
         self.metrics.pushes[app] += 1
-        return Outcome.PARTLY if failed else Outcome.SENT
+        if failed:
+            return Outcome.PARTLY
+        return Outcome.SENT
 
     # --- finding and sending --------------------------------------------------
 
@@ -211,17 +223,18 @@ class ClusterReach(Service):
         """The sessions of each user (None: the registry does not answer), after
         a short wait if one of them has just moved."""
         refs = self._look_up(app, users)
-        own = self.node_messages.own_epoch
-        seconds = 0.0
-        for user, each in zip(users, refs or (), strict=False):
-            if _are_together(each):
-                seconds = max(
-                    seconds, self._routes.wait_seconds(app, user, each[0].epoch, own)
-                )
-        if not seconds:
+        own_epoch = self.node_messages.own_epoch
+        longest = 0.0
+        for user, sessions in zip(users, refs or (), strict=False):
+            if _are_together(sessions):
+                epoch = sessions[0].epoch
+                seconds = self._routes.wait_seconds(app, user, epoch, own_epoch)
+                longest = max(longest, seconds)
+        if not longest:
             return refs
+
         # while earlier pushes are rerouted; other users may move meanwhile
-        gevent.sleep(seconds)
+        gevent.sleep(longest)
         return self._look_up(app, users)
 
     def _look_up(
@@ -230,14 +243,13 @@ class ClusterReach(Service):
         """The sessions of each user; ``""`` has none. None: the registry does
         not answer."""
         named = [user for user in users if user]
-        if named:
-            others = self.registry.find(app, named)
-        else:
-            others = []
-        if others is None:
+        if not named:
+            return [()] * len(users)
+        refs = self.registry.find(app, named)
+        if refs is None:
             return None
-        refs = iter(others)
-        return [next(refs) if user else () for user in users]
+        next_refs = iter(refs)
+        return [next(next_refs) if user else () for user in users]
 
     def push(
         self,
@@ -256,11 +268,11 @@ class ClusterReach(Service):
         all: otherwise nobody knows whether one of them has the user.
         """
         number = next(self._numbers)
-        own = self.registry.lease.epoch
+        own_epoch = self.registry.lease.epoch
         if (
             refs is not None
             and len(refs) == 1
-            and refs[0].epoch == own
+            and refs[0].epoch == own_epoch
             and device is None
         ):
             # Most pushes: one session, on this node.
@@ -270,26 +282,28 @@ class ClusterReach(Service):
                 self.reorder_guard.reached(app, user, self._origin, number)
             self.metrics.pushes[app] += 1
             return Outcome.SENT
+
         epochs = _epochs_with(refs, device)
         unsure = _unsure_epochs(refs)
-        here = (
-            own in epochs
+        may_be_here = (
+            own_epoch in epochs
             or refs is None
             or not is_found(refs)
             or self._has_unregistered(app, user)
         )
         reached = 0
-        if here and self.fanout.to_sessions(app, user, event, device):
+        if may_be_here and self.fanout.to_sessions(app, user, event, device):
             reached = 1
             self.reorder_guard.reached(app, user, self._origin, number)
+
         if epochs or reached:
             epochs |= unsure
-
-        others = epochs - {own}
+        others = epochs - {own_epoch}
         if others:
             alone = len(epochs) == 1 and not unsure
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
             reached += self._send_each(others, item)
+
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
@@ -304,11 +318,11 @@ class ClusterReach(Service):
     def _has_unregistered(self, app: str, user: str) -> bool:
         """Whether the user has a session here that the registry does not know
         yet."""
-        sessions = (client.session for client in self.hub.sessions_of(app, user))
-        return any(
-            session is not None and not self.registry.registered(session)
-            for session in sessions
-        )
+        for connection in self.hub.sessions_of(app, user):
+            session = connection.session
+            if session is not None and not self.registry.registered(session):
+                return True
+        return False
 
     def _send_each(self, epochs: Iterable[int], item: ToUser) -> int:
         """Send a push to other nodes: how many of them it was sent to."""
@@ -339,14 +353,24 @@ def _unsure_epochs(refs: tuple[SessionRef, ...] | None) -> set[int]:
 def _are_together(refs: tuple[SessionRef, ...]) -> bool:
     """Whether a user's sessions are all on one node. Only then a push that
     misses them there follows them."""
-    return len(refs) == 1 or (
-        len(refs) > 1 and all(ref.epoch == refs[0].epoch for ref in refs)
-    )
+    if len(refs) <= 1:
+        return len(refs) == 1
+    first_epoch = refs[0].epoch
+    return all(ref.epoch == first_epoch for ref in refs)
 
 
 MAX_HOPS = 3
 """Limit of the number of reroutings of a push."""
 MAX_REROUTED = 10_000
+"""Limit of the number of pushes of a node that look for their users."""
+_LOGIN_LOOKS: Final = 100
+_LOGIN_LOOK_SECONDS: Final = 0.01
+"""Time between two looks whether a login that waits for the registry has
+ended. After :data:`_LOGIN_LOOKS` of them, the user is looked for elsewhere."""
+_FIRST_LOOK_SECONDS: Final = 0.02
+_LONGEST_LOOK_SECONDS: Final = 0.1
+"""The shortest and the longest pause between two look-ups of a user who is
+nowhere."""
 RETURN_SECONDS: Final = 3.0
 """How long pushes to a node that drains wait for users whom it has closed to
 come back elsewhere."""
@@ -449,12 +473,13 @@ class Rerouting(Service):
     def _serve(self, item: ToUser, until: float) -> bool:
         """Deliver one push where its user is now, or will be by ``until``.
         False: that is not possible."""
-        for _ in range(100):
+        for _ in range(_LOGIN_LOOKS):
             if self._deliver(item):
                 return True
             if not self.sessions.is_beginning(item.app, item.user):
                 break
-            gevent.sleep(0.01)
+            gevent.sleep(_LOGIN_LOOK_SECONDS)
+
         looks = 0
         while True:
             refs = self.registry.find(item.app, [item.user])
@@ -466,7 +491,8 @@ class Rerouting(Service):
             if epochs or monotonic() >= until:
                 break
             looks += 1
-            gevent.sleep(retry_pause(looks, 0.02, 0.1))
+            gevent.sleep(retry_pause(looks, _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS))
+
         onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
         sent = sum(self.node_messages.send(epoch, onward) for epoch in epochs)
         self.rerouted += sent > 0
@@ -478,6 +504,7 @@ REROUTE_SECONDS = 0.05
 ARRIVED_SECONDS = 1.0
 """Age at which a push has certainly arrived."""
 MAX_ROUTES = 10_000
+"""Limit of the number of users whose last node is remembered."""
 GUARD_SECONDS = 10.0
 """Time after a login in which rerouted pushes may arrive."""
 
@@ -501,6 +528,7 @@ class ReorderDelay(Service):
         node. Never switches."""
         if epoch == own and (app, user) not in self._routes:
             return 0.0
+
         now = self._clock()
         before = self._routes.pop((app, user), None)
         until = 0.0
@@ -544,15 +572,17 @@ class ReorderGuard(Service):
     def logged_in(self, app: str, user: str) -> None:
         """A session of the user has begun here."""
         now = self._clock()
-        who = (app, user)
         while self._ends and self._ends[0][0] <= now:
-            _, old = self._ends.popleft()
-            guard = self._guards.get(old)
+            _, ended = self._ends.popleft()
+            guard = self._guards.get(ended)
+            # A later login of the user may have made it longer.
             if guard is not None and guard.until <= now:
-                del self._guards[old]
+                del self._guards[ended]
+
         until = now + GUARD_SECONDS
-        self._ends.append((until, who))
-        self._guards.setdefault(who, _Guard()).until = until
+        self._ends.append((until, (app, user)))
+        guard = self._guards.setdefault((app, user), _Guard())
+        guard.until = until
 
     def reached(self, app: str, user: str, origin: int, number: int) -> None:
         """A push has reached the user here."""

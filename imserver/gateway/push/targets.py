@@ -48,9 +48,9 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
 
 def addressed(target: Target) -> Target:
     """The user or group whose channel a target is; any other target itself."""
-    kind, _, id = (
-        ("", "", "") if target.channel is UNSET else target.channel.partition(":")
-    )
+    if target.channel is UNSET:
+        return target
+    kind, _, id = target.channel.partition(":")
     if kind == "user" and id:
         return Target(user=id)
     if kind == "group" and GROUP_ID.fullmatch(id):
@@ -137,12 +137,14 @@ class UserChannels:
         if not has_channel(user):
             outcome = self._to_user(app, user, event)
             return Published(outcome), outcome
+
         event = replace(event, channel=ChannelPart(name, tags=tags))
         published = self._channels.publishing.publish_event(
             app, name, event, key=key, with_history=with_history
         )
         if published.outcome is Outcome.REPEATED:
             return published, Outcome.REPEATED
+
         outcome = self._to_user(app, user, event)
         if published.outcome is Outcome.NOT_SENT:  # it is in no history
             published = Published(outcome)
@@ -152,6 +154,7 @@ class UserChannels:
         """Do what :meth:`publish` does: the outcome. SENT: the history has
         it."""
         try:
-            return self.publish(app, user, event, key=key)[0].outcome
+            published, _ = self.publish(app, user, event, key=key)
         except ChannelRefused as refused:
             return refused.outcome
+        return published.outcome
