@@ -49,6 +49,10 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandRow, CommandTable
 
 _NO_CLAIMS: Final = ChannelClaims()
+_LEAST_PAGE_BYTES: Final = 4096
+"""A page of at least this size is remembered for its next reader."""
+_MOST_PAGES_BYTES: Final = 4 << 20
+"""Limit of the bytes of all remembered pages."""
 
 
 class _Requester(Struct, frozen=True):
@@ -109,7 +113,7 @@ class ChannelAnswers(ABC):
         after: str,
     ) -> Reply:
         """The answer with subscribers of a channel, of ``total``, for a
-        connection with this codec. May switch. ``after``: what asks for the
+        connection with this codec. May switch. ``after``: the cursor of the
         next page (``""``: there is none)."""
 
     @abstractmethod
@@ -179,38 +183,41 @@ class ChannelCommands(Service):
         :class:`ChannelConsent` does.
         """
         app = connection.app or ""
-        wanted = options.subscribe
+        user = connection.user
+        whom = options.subscribe
         check_known(options)
-        if wanted == "members":
+        if whom == "members":
             self.consent.check_member(connection, channel)
             return _NO_CLAIMS
-        if wanted == "nobody" or channel.startswith("#"):
+        if whom == "nobody" or channel.startswith("#"):
             raise ChannelRefused(
                 "denied", "only the server subscribes clients to this channel"
             )
+
+        # A given token decides alone, also where none is needed.
         rule = self.logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
             return self._proven(connection, channel, rule, token)
-        user = connection.user
+
         if options.user_limited and user and is_limited_to(channel, user):
             return _NO_CLAIMS
-        if wanted == "back_end" and (token or not needs_token(channel)):
+        if whom == "back_end" and (token or not needs_token(channel)):
             if not isinstance(connection, Connection):
                 raise _only_connections()
             return self.consent.subscribe(connection, channel, token, data)
-        if self._needs_no_token(app, channel, wanted, rule):
-            self.channels.options.check_user(connection.user, options)
+        if self._needs_no_token(app, channel, whom, rule):
+            self.channels.options.check_user(user, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
 
     def _needs_no_token(
-        self, app: str, channel: str, wanted: str, rule: Rule | None
+        self, app: str, channel: str, whom: str, rule: Rule | None
     ) -> bool:
-        """Whether anybody may subscribe: if the channel says so (``wanted``: its
+        """Whether anybody may subscribe: if the channel says so (``whom``: its
         option ``subscribe``), or says nothing in an open app, and its name does
         not say that it is private."""
-        is_open = wanted == "anybody"
-        if not wanted and rule is not None:
+        is_open = whom == "anybody"
+        if not whom and rule is not None:
             is_open = rule.open
         return is_open and not self.channels.options.is_private(app, channel)
 
@@ -226,9 +233,8 @@ class ChannelCommands(Service):
         subscribers), ``subscribers``, anything else nobody. Never switches."""
         check_known(options)
         app = connection.app or ""
-        is_closed = channel.startswith(
-            USER_CHANNEL
-        ) or self.channels.options.is_private(app, channel)
+        is_private = self.channels.options.is_private(app, channel)
+        is_closed = channel.startswith(USER_CHANNEL) or is_private
         if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
@@ -255,15 +261,18 @@ class ChannelCommands(Service):
             raise ChannelRefused("denied", str(bad)) from None
         except IssuerUnavailable as away:
             raise ChannelRefused("unavailable", str(away)) from None
+
         if claims.sub != connection.user or claims.channel != channel:
             raise ChannelRefused("denied", "the token is for another user or channel")
         if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
             raise ChannelRefused("denied", "the token is for another app")
-        if claims.client and not (
-            isinstance(connection, Connection)
-            and claims.client == self.table.id_of(connection)
-        ):
-            raise ChannelRefused("denied", "the token is for another connection")
+        if claims.client:
+            is_it = (
+                isinstance(connection, Connection)
+                and self.table.id_of(connection) == claims.client
+            )
+            if not is_it:
+                raise ChannelRefused("denied", "the token is for another connection")
         return claims
 
     def subscribe(
@@ -281,17 +290,16 @@ class ChannelCommands(Service):
             )
         except ChannelRefused as refused:
             return answers.refused(refused)
+
+        # Set before the subscription: its notice shows it to the others.
         info = b"" if claims.info is UNSET else bytes(claims.info)
         state = answers.state_of(connection) if info else connection.dialect_state
-        if state is None:
-            before = b""
-        else:
+        before = b""
+        if state is not None:
             before = state.set_info(channel, info)
-        recovers = command.recover and options.may_recover
-        if recovers:
+        since = None
+        if command.recover and options.may_recover:
             since = Position(command.epoch, command.offset)
-        else:
-            since = None
         try:
             subscription = self.channels.subscriptions.subscribe(
                 connection,
@@ -305,11 +313,11 @@ class ChannelCommands(Service):
             if state is not None:
                 state.set_info(channel, before)
             return answers.refused(refused)
-        answer(
-            answers.subscribed(
-                connection, command, subscription, claims.data, claims.expires_at
-            )
+
+        reply = answers.subscribed(
+            connection, command, subscription, claims.data, claims.expires_at
         )
+        answer(reply)
         self.channels.subscriptions.answered(connection, channel, subscription)
         self.consent.confirm_member(connection, channel)
         return None
@@ -328,13 +336,15 @@ class ChannelCommands(Service):
         """Publish to a channel, if its options or the back end allow it. May
         switch."""
         channel = self._of(connection).channel_of(connection, command.channel)
-        part = ChannelPart(
-            channel, info=self.channels.notices.info_of(connection, channel)
+        info = self.channels.notices.info_of(connection, channel)
+        event = Event(
+            "msg",
+            connection.user or "",
+            command.text,
+            type=command.type,
+            data=command.data,
+            channel=ChannelPart(channel, info=info),
         )
-        user = connection.user or ""
-        kind = command.type
-        data = command.data
-        event = Event("msg", user, command.text, type=kind, data=data, channel=part)
         try:
             self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
@@ -356,12 +366,13 @@ class ChannelCommands(Service):
             self._check_allowed(client, channel, options, rule)
         elif not isinstance(client, Connection):
             raise _only_connections()
-        self.channels.publishing.require_quota(app)
+
+        publishing = self.channels.publishing
+        publishing.require_quota(app)
         limit = options.publications_per_second
-        if limit and not self.channels.publishing.count_publication(
-            payer, app, channel, limit
-        ):
+        if limit and not publishing.count_publication(payer, app, channel, limit):
             raise ChannelRefused("rate")
+
         event = self.consent.review(client, channel, event)
         if rule == "back_end" and isinstance(client, Connection):
             event, stored = self.consent.publish(client, channel, event)
@@ -369,9 +380,7 @@ class ChannelCommands(Service):
         else:
             # it may have left during the review
             self._check_allowed(client, channel, options, rule)
-        return self.channels.publishing.publish_event(
-            app, channel, event, with_history=with_history
-        )
+        return publishing.publish_event(app, channel, event, with_history=with_history)
 
     # --- requests -------------------------------------------------------------
 
@@ -398,8 +407,10 @@ class ChannelCommands(Service):
         check_name(channel)
         options = self.channels.options.of(app, channel)
         check_known(options)
-        if principal.may(Needs.READ if action == "subscribe" else Needs.PUSH, app):
+        needs = Needs.READ if action == "subscribe" else Needs.PUSH
+        if principal.may(needs, app):
             return
+
         client = self._requester(principal, app)
         if action == "subscribe":
             self._permit(client, channel, options, token)
@@ -430,20 +441,15 @@ class ChannelCommands(Service):
                 app, channel, event, with_history=with_history
             )
         client = self._requester(principal, app)
-        return self._publish(
-            client, channel, event, (app, client.user or host), with_history
-        )
+        payer = (app, client.user or host)
+        return self._publish(client, channel, event, payer, with_history)
 
     def _requester(self, principal: Principal, app: str) -> _Requester:
         rule = self.logins.rule_of(app)
         if principal.user and principal.app == app:
             return _Requester(app, principal.user)
-        if (
-            principal.kind == "nobody"
-            and principal is not BAD_TOKEN
-            and rule is not None
-            and rule.open
-        ):
+        is_nobody = principal.kind == "nobody" and principal is not BAD_TOKEN
+        if is_nobody and rule is not None and rule.open:
             return _Requester(app, None)
         raise ChannelRefused("denied", "the app needs a key or token for this")
 
@@ -465,44 +471,36 @@ class ChannelCommands(Service):
     def check_presence(self, connection: Connection, name: str) -> str:
         """The channel that a client calls ``name``, and whose subscribers it may see. Raises
         :class:`ChannelRefused`. Never switches."""
-        return self._readable(
-            connection, name, lambda options: (options.read_presence, options.presence)
-        )
+        return self._readable(connection, name, _presence_of)
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
         app = connection.app or ""
-        name = command.channel
         answers = self._of(connection)
-        since = command.since
-        limit = command.limit
-        reverse = command.reverse
         try:
-            channel = self._readable(
-                connection,
-                name,
-                lambda options: (options.read_history, options.has_history),
-            )
+            channel = self._readable(connection, command.channel, _history_of)
             page = self.channels.histories.read_since(
-                app, channel, since, limit, reverse
+                app, channel, command.since, command.limit, command.reverse
             )
         except ChannelRefused as refused:
             return answers.refused(refused)
+
         # Many often ask for the same page at once: it is encoded once.
         dialect = connection.encoding.dialect
         key = (dialect, app, command)
-        before, encoded = self._pages.pop(key, (None, Raw()))
+        last_page, encoded = self._pages.pop(key, (None, Raw()))
         self._pages_bytes -= len(encoded)
-        if before != page:
+        if last_page != page:
             encoded = answers.history(
                 dialect, command, page.publications, page.position
             )
-        # so large a page is remembered for its next reader, up to 4 MB together
-        if len(encoded) >= 4096:
-            self._pages[key] = page, encoded
+        if len(encoded) >= _LEAST_PAGE_BYTES:
+            self._pages[key] = (page, encoded)
             self._pages_bytes += len(encoded)
-            while self._pages_bytes > 4 << 20:
-                self._pages_bytes -= len(self._pages.pop(next(iter(self._pages)))[1])
+            while self._pages_bytes > _MOST_PAGES_BYTES:
+                oldest = next(iter(self._pages))
+                _, dropped = self._pages.pop(oldest)
+                self._pages_bytes -= len(dropped)
         return Reply(ReplyCode.OK, encoded)
 
     def _readable(
@@ -511,23 +509,31 @@ class ChannelCommands(Service):
         name: str,
         rule_of: Callable[[ChannelSettings], tuple[str, bool]],
     ) -> str:
-        """The channel that a client calls ``name``, if the client may read what
-        ``rule_of`` names of its options: who reads it, and whether the channel
-        has it."""
+        """The channel that a client calls ``name``, if the client may read its
+        history or its presence. ``rule_of`` tells from its options who reads
+        that, and whether the channel has it."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, name)
         options = self.channels.options.of(connection.app or "", channel)
-        readers, has = rule_of(options)
+        readers, has_it = rule_of(options)
         # neither its publications nor its subscribers are stored
         if answers.receives(connection, name):
             raise ChannelRefused("not_available")
         self._check_allowed(connection, channel, options, readers)
-        if not has:
+        if not has_it:
             raise ChannelRefused("not_available")
         return channel
 
     def _of(self, connection: Connection) -> ChannelAnswers:
         return self.answers[connection.encoding.dialect.name]
+
+
+def _presence_of(options: ChannelSettings) -> tuple[str, bool]:
+    return options.read_presence, options.presence
+
+
+def _history_of(options: ChannelSettings) -> tuple[str, bool]:
+    return options.read_history, options.has_history
 
 
 def _only_connections() -> ChannelRefused:

@@ -150,9 +150,9 @@ class Connections(Service, dict=True):
                 None,
             ),
         }
-        """Kind of a query → its type, what answers it for one connection of
-        this node, the type of the answers, and the answer for a connection
-        whose node does not answer."""
+        """Kind of a query → its type, the function that answers it for one
+        connection of this node, the type of the answers, and the answer for a
+        connection whose node does not answer."""
 
     def report_to(
         self, joined: Callable[[Connection, str, bytes, bool, Position | None], object]
@@ -170,8 +170,8 @@ class Connections(Service, dict=True):
 
     def _answer(self, kind: str, query: Any) -> list[Any]:
         """Answer a query for its connections, which are of this node."""
-        answer = self._rows[kind][1]
-        return [answer(query, each) for each in query.connections]
+        _, answer, _, _ = self._rows[kind]
+        return [answer(query, connection_id) for connection_id in query.connections]
 
     def received(self, item: ToConnection) -> None:
         """Handle a push or close from another node. Never switches."""
@@ -266,11 +266,11 @@ class Connections(Service, dict=True):
                 "user:… and group:… reach users and members without subscriptions",
             )
         check_known(self.channels.options.of(app, channel))
-        return self._of_each(
-            connection_ids,
-            "join",
-            lambda ids: JoinChannel(app, ids, channel, about, since),
-        )
+
+        def query_for(ids: Sequence[str]) -> JoinChannel:
+            return JoinChannel(app, ids, channel, about, since)
+
+        return self._of_each(connection_ids, "join", query_for)
 
     def _join_here(self, query: JoinChannel, connection_id: str) -> Joined:
         channel = query.channel
@@ -278,24 +278,29 @@ class Connections(Service, dict=True):
         if connection is None:
             return Joined.UNKNOWN
 
-        def joined(new: bool, position: Position | None) -> None:
+        def joined(is_new: bool, position: Position | None) -> None:
             for listener in self._on_join:
-                listener(connection, channel, query.about, new, position)
+                listener(connection, channel, query.about, is_new, position)
 
+        subscriptions = self.channels.subscriptions
         try:
-            if self.channels.subscriptions.join_with_position(
+            if subscriptions.join_with_position(
                 connection, channel, partial(joined, True), query.since
             ):
                 return Joined.JOINED
-            new = self.channels.subscriptions.join(query.app, channel, connection)
+            is_new = subscriptions.join(query.app, channel, connection)
         except ChannelRefused as refused:
             if refused.reason == "unavailable":
                 return Joined.FAILED
             return Joined.FULL
+
+        # It may have ended meanwhile.
         if channel not in self.channels.members.channels_of(connection):
             return Joined.UNKNOWN
-        joined(new, None)
-        return Joined.JOINED if new else Joined.MEMBER
+        joined(is_new, None)
+        if is_new:
+            return Joined.JOINED
+        return Joined.MEMBER
 
     def leave(self, app: str, connection_id: str, channel: str) -> Left:
         """Take a connection out of a channel."""
@@ -306,9 +311,11 @@ class Connections(Service, dict=True):
     ) -> list[Left]:
         """Take many connections out of a channel. The results have their
         order."""
-        return self._of_each(
-            connection_ids, "leave", lambda ids: LeaveChannel(app, ids, channel)
-        )
+
+        def query_for(ids: Sequence[str]) -> LeaveChannel:
+            return LeaveChannel(app, ids, channel)
+
+        return self._of_each(connection_ids, "leave", query_for)
 
     def _leave_here(self, query: LeaveChannel, connection_id: str) -> Left:
         connection = self.find(query.app, connection_id)
@@ -325,9 +332,7 @@ class Connections(Service, dict=True):
     ) -> list[ConnectionInfo | None]:
         """The data of each connection. None: it is not connected, or its node
         does not answer."""
-        return self._of_each(
-            connection_ids, "about", lambda ids: ConnectionsQuery(app, ids)
-        )
+        return self._of_each(connection_ids, "about", partial(ConnectionsQuery, app))
 
     def _about_here(
         self, query: ConnectionsQuery, connection_id: str
@@ -350,33 +355,42 @@ class Connections(Service, dict=True):
         self,
         connection_ids: Sequence[str],
         kind: str,
-        query: Callable[[Sequence[str]], Any],
+        query_for: Callable[[Sequence[str]], Any],
     ) -> list[Any]:
-        """The answer for each connection, in their order. ``query`` asks for
-        the answers of some. Other nodes are asked for :data:`IDS_PER_QUERY` at
-        a time, all at once."""
-        _, _, answer, silent = self._rows[kind]
+        """The answer for each connection, in their order. ``query_for`` makes
+        the query for some ids. Other nodes are asked for
+        :data:`IDS_PER_QUERY` at a time, all at once."""
+        _, _, answer_type, no_answer = self._rows[kind]
         answers: dict[str, Any] = {}
-        own: list[str] = []
-        elsewhere: dict[int, tuple[Lease, list[str]]] = {}
+        ids_here: list[str] = []
+        leases: dict[int, Lease] = {}
+        ids_of: dict[int, list[str]] = {}
         for connection_id in dict.fromkeys(connection_ids):
             lease = self.table.node_of(connection_id, self.others)
             if lease is None:
-                own.append(connection_id)
+                ids_here.append(connection_id)
             else:
-                elsewhere.setdefault(lease.epoch, (lease, []))[1].append(connection_id)
+                leases[lease.epoch] = lease
+                ids_of.setdefault(lease.epoch, []).append(connection_id)
 
         def ask(lease: Lease, ids: list[str]) -> None:
             assert self.others is not None
             for first in range(0, len(ids), IDS_PER_QUERY):
-                part = ids[first : first + IDS_PER_QUERY]
-                some = self.others.query_behind(lease, kind, query(part), answer)
-                answers.update(zip(part, some or (), strict=False))
+                batch = ids[first : first + IDS_PER_QUERY]
+                query = query_for(batch)
+                rows = self.others.query_behind(lease, kind, query, answer_type)
+                answers.update(zip(batch, rows or (), strict=False))
 
-        asking = [gevent.spawn(ask, *each) for each in elsewhere.values()]
-        answers.update(zip(own, self._answer(kind, query(own)), strict=True))
-        gevent.joinall(asking)
-        return [answers.get(connection_id, silent) for connection_id in connection_ids]
+        # The other nodes work while this one answers.
+        greenlets = [
+            gevent.spawn(ask, leases[epoch], ids) for epoch, ids in ids_of.items()
+        ]
+        rows_here = self._answer(kind, query_for(ids_here))
+        answers.update(zip(ids_here, rows_here, strict=True))
+        gevent.joinall(greenlets)
+        return [
+            answers.get(connection_id, no_answer) for connection_id in connection_ids
+        ]
 
     def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
         """Query the node of a connection, which may be this one. ``kind``: a
@@ -388,6 +402,5 @@ class Connections(Service, dict=True):
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None
-        return msgspec.msgpack.decode(
-            self.queries.answer(kind, encode(query)), type=answer
-        )
+        encoded = self.queries.answer(kind, encode(query))
+        return msgspec.msgpack.decode(encoded, type=answer)

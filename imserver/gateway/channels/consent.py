@@ -35,8 +35,7 @@ T = TypeVar("T")
 
 
 class ChannelClient(Protocol):
-    """Who wants something of a channel: a connection, or a user who sends a
-    request."""
+    """The client of a channel: a connection, or a user who sends a request."""
 
     @property
     def app(self) -> str | None: ...
@@ -91,18 +90,18 @@ class ChannelConsent(Service):
         if channel.startswith(USER_CHANNEL):
             is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
         else:
+            group = group_in(channel)
+            groups = self.channels.histories.stored
             try:
-                group = group_in(channel)
-                groups = self.channels.histories.stored
                 is_member = (
                     user != "" and group > 0 and groups.is_member(app, group, user)
                 )
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None
-        if not connection.is_open or (
-            (connection.app or ""),
-            (connection.user or ""),
-        ) != (app, user):
+
+        # The look-up may have switched: the session may be another one now.
+        session = (connection.app or "", connection.user or "")
+        if not connection.is_open or session != (app, user):
             raise ChannelRefused("ended")
         if not is_member:
             raise ChannelRefused(
@@ -113,18 +112,17 @@ class ChannelConsent(Service):
     def confirm_member(self, connection: Connection, channel: str) -> None:
         """Check a new subscription again: the user may have left the group
         before it. From now on the log tells who leaves. Raises nothing."""
-        if (
-            self.channels.options.of(connection.app or "", channel).subscribe
-            == "members"
-        ):
-            try:
-                self.check_member(connection, channel)
-            except ChannelRefused as refused:
-                if refused.reason == "denied":
-                    code = SERVER_UNSUBSCRIBE
-                else:
-                    code = INSUFFICIENT_STATE
-                self.channels.members.expel(connection, channel, code)
+        options = self.channels.options.of(connection.app or "", channel)
+        if options.subscribe != "members":
+            return
+        try:
+            self.check_member(connection, channel)
+        except ChannelRefused as refused:
+            if refused.reason == "denied":
+                code = SERVER_UNSUBSCRIBE
+            else:
+                code = INSUFFICIENT_STATE
+            self.channels.members.expel(connection, channel, code)
 
     def subscribe(
         self, connection: Connection, channel: str, token: str = "", data: bytes = b""
@@ -146,20 +144,17 @@ class ChannelConsent(Service):
     ) -> tuple[Event, bool]:
         """Ask whether a client may publish an event: what is published, and
         whether the history gets it."""
-        data = Raw(event.data) if event.data else event.text
-        facts = {"channel": channel, "data": data}
+        facts: dict[str, Any] = {"channel": channel}
+        if event.data:
+            facts["data"] = Raw(event.data)
+        else:
+            facts["data"] = event.text
         if event.type != "custom":
             facts["type"] = event.type
         answer = self._ask("publish", connection, channel, facts, AllowedPublication)
-        if answer.data is not UNSET and event.data:
-            event = replace(event, data=bytes(answer.data))
-        elif answer.data is not UNSET:  # a text stays one if it is replaced by a text
-            text = msgspec.json.decode(answer.data)
-            if isinstance(text, str):
-                event = replace(event, text=text)
-            else:
-                type = "custom" if event.type == "text" else event.type
-                event = replace(event, text="", data=bytes(answer.data), type=type)
+
+        if answer.data is not UNSET:
+            event = _with_data(event, answer.data)
         if answer.tags:
             part = event.channel or ChannelPart(channel)
             event = replace(event, channel=replace(part, tags=encode_tags(answer.tags)))
@@ -169,37 +164,38 @@ class ChannelConsent(Service):
         """The publication of a client event after the back end's review."""
         app = connection.app or ""
         user = connection.user
-        if user and (mute := self.mutes.mute_of(app, user)) is not None:
-            raise ChannelRefused(
-                "denied", mute.text, ClientError(ReplyCode.REJECTED, mute.text)
-            )
+        if user:
+            mute = self.mutes.mute_of(app, user)
+            if mute is not None:
+                raise _rejected(mute.text)
         if app not in self.reviews.apps:
             return event
-        facts = {
+
+        facts: dict[str, Any] = {
             "kind": "message",
             "sender": event.sender,
             "channel": channel,
             "type": event.type,
         }
-        content = {"data": Raw(event.data)} if event.data else {"text": event.text}
-        decision = self.reviews.decide(app, {**facts, **content})
+        if event.data:
+            facts["data"] = Raw(event.data)
+        else:
+            facts["text"] = event.text
+        decision = self.reviews.decide(app, facts)
+
         if decision.action == "undecided":
             raise ChannelRefused(
                 "unavailable", "the back end has not reviewed it in time"
             )
         if decision.action == "reject":
-            reason = decision.reason or "the back end has rejected it"
-            raise ChannelRefused(
-                "denied", reason, ClientError(ReplyCode.REJECTED, reason)
-            )
+            raise _rejected(decision.reason or "the back end has rejected it")
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         if decision.action == "allow":
             return event
         if decision.is_text:
-            return replace(
-                event, type=decision.type, text=decision.body.decode(), data=b""
-            )
+            text = decision.body.decode()
+            return replace(event, type=decision.type, text=text, data=b"")
         return replace(event, type=decision.type, text="", data=decision.body)
 
     def _ask(
@@ -226,6 +222,23 @@ class ChannelConsent(Service):
                 connection.disconnect(*refused.disconnect)
                 raise ChannelRefused("ended") from None
             raise ChannelRefused("denied", str(refused), refused.error) from None
+
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         return answer
+
+
+def _with_data(event: Event, data: Raw) -> Event:
+    """A publication with the data of the back end in place of its own. A text
+    stays a text if it is replaced by a text."""
+    if event.data:
+        return replace(event, data=bytes(data))
+    text = msgspec.json.decode(data)
+    if isinstance(text, str):
+        return replace(event, text=text)
+    type = "custom" if event.type == "text" else event.type
+    return replace(event, text="", data=bytes(data), type=type)
+
+
+def _rejected(reason: str) -> ChannelRefused:
+    return ChannelRefused("denied", reason, ClientError(ReplyCode.REJECTED, reason))

@@ -169,9 +169,9 @@ class ChannelHistories(Service):
         if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
-        page = self.read_retained(
-            app, channel, since, most if limit < 0 else min(limit, most), reverse
-        )
+        if limit < 0 or limit > most:
+            limit = most
+        page = self.read_retained(app, channel, since, limit, reverse)
         return replace(page, publications=fitting(page.publications))
 
     def read_since(
@@ -184,13 +184,11 @@ class ChannelHistories(Service):
     ) -> HistoryPage:
         """As :meth:`read`. Raises :class:`ChannelRefused`, also
         ``unrecoverable``: the history has another epoch than ``since``."""
-        position = None if since is None else Position(*since)
+        if since is None:
+            return self.read(app, channel, None, limit, reverse)
+        position = Position(*since)
         page = self.read(app, channel, position, limit, reverse)
-        if (
-            position is not None
-            and position.epoch
-            and position.epoch != page.position.epoch
-        ):
+        if position.epoch and position.epoch != page.position.epoch:
             raise ChannelRefused("unrecoverable")
         return page
 
@@ -221,29 +219,36 @@ class ChannelHistories(Service):
             raise ChannelRefused("unavailable")
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase what a user has published; ``name`` stands in their place.
+        """Erase the publications of a user; ``name`` stands in their place.
         Their channel, and those that are limited to them and others by name,
         lose their histories. What is in the log is erased there. Switches.
         Raises StorageUnavailable."""
-        own = f"{USER_CHANNEL}{user}"
+        user_channel = f"{USER_CHANNEL}{user}"
 
-        def is_own(channel: str) -> bool:
-            return channel == own or (
-                is_limited_to(channel, user)
-                and self.options.of(app, channel).user_limited
-            )
+        def is_of_user(channel: str) -> bool:
+            if channel == user_channel:
+                return True
+            if not is_limited_to(channel, user):
+                return False
+            return self.options.of(app, channel).user_limited
 
-        if self.history.erase_user(app, user, name, is_own) is None:
+        if self.history.erase_user(app, user, name, is_of_user) is None:
             raise StorageUnavailable("the histories of channels do not answer")
 
 
 def fitting(publications: list[Event]) -> list[Event]:
     """The first of some publications that fit into a page."""
-    sizes = (
-        HistoryPage.size_of(each.data)
-        + HistoryPage.size_of(each.text.encode())
-        + (len(each.channel.tags) + len(each.channel.info) if each.channel else 0)
+    return publications[: count_fitting(map(_size_of, publications))]
+
+
+def _size_of(publication: Event) -> int:
+    """The bytes that a publication takes of a page."""
+    size = (
+        HistoryPage.size_of(publication.data)
+        + HistoryPage.size_of(publication.text.encode())
         + PUBLICATION_BYTES
-        for each in publications
     )
-    return publications[: count_fitting(sizes)]
+    part = publication.channel
+    if part is not None:
+        size += len(part.tags) + len(part.info)
+    return size

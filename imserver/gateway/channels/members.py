@@ -35,6 +35,13 @@ _USER_BOUNDARY: Final = "#"
 """In ``news#1,2``, the ids after ``#`` are the users who may subscribe."""
 GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
 MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
+PAGE_ENTRIES: Final = 1000
+"""The members, and the channels, of a page whose reader names no limit."""
+_MEMBERS_PER_TURN: Final = 64
+"""Members between two looks at the clock."""
+_MOST_LEAVERS: Final = 16
+"""Greenlets that call listeners for ended connections."""
+_HEXADECIMAL: Final = 16
 MAX_TAGS: Final = 16
 """The most tags of a publication."""
 MAX_TAG_BYTES: Final = 4096
@@ -334,13 +341,13 @@ class ChannelMembers(Service):
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
             return None
-        if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(
-            connection, channel
-        ):
+        is_full = len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION
+        if is_full and not self.has(connection, channel):
             raise ChannelRefused(
                 "full",
                 f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already",
             )
+
         if channel not in hub_app.channels:
             check_name(channel)
             settings = self.here.settings(app)
@@ -371,27 +378,36 @@ class ChannelMembers(Service):
         channels, in a greenlet that may switch. It is no member any more;
         ``app``, ``user`` and ``dialect_state`` are as they were.
         """
-        self._on_joined += filter(None, (joined,))
-        self._on_parted += filter(None, (parted,))
-        if emptied is not None and self.registrar is not None:
+        if joined is not None:
+            self._on_joined.append(joined)
+        if parted is not None:
+            self._on_parted.append(parted)
+        if emptied is not None:
+            self._report_empty_to(emptied)
+        if left is not None:
+            self.on_left.append(left)
+
+    def _report_empty_to(self, emptied: Callable[[str, str], object]) -> None:
+        # In a cluster only the registry knows whether other nodes have members.
+        if self.registrar is not None:
             self.registrar.on_empty.append(emptied)
-        elif emptied is not None:
-            self._on_parted.append(
-                lambda connection, channel, is_last: (
-                    is_last and emptied(connection.app or "", channel)
-                )
-            )
-        self.on_left += filter(None, (left,))
+            return
+
+        def report_last(connection: Connection, channel: str, is_last: bool) -> None:
+            if is_last:
+                emptied(connection.app or "", channel)
+
+        self._on_parted.append(report_last)
 
     def report_join(self, channel: LocalChannel, connection: Connection) -> None:
         """Let the registry and the listeners know a new member. Publications
         that begin after the return reach it, from any node. May switch."""
         is_first = len(channel.members) == 1
         if self.registrar is not None:
-            is_first = (
-                self.registrar.joined(channel.app.name, channel.name, new=True)
-                and is_first
+            is_first_elsewhere = self.registrar.joined(
+                channel.app.name, channel.name, new=True
             )
+            is_first = is_first and is_first_elsewhere
         for listener in self._on_joined:
             listener(connection, channel.name, is_first)
 
@@ -445,7 +461,7 @@ class ChannelMembers(Service):
         switches."""
         if self.on_left:
             self._left.append((connection, channels))
-            if self._leavers < 16:  # so many at the same time
+            if self._leavers < _MOST_LEAVERS:
                 self._leavers += 1
                 gevent.spawn(self._run_left)
 
@@ -469,10 +485,10 @@ class ChannelMembers(Service):
     def remove(self, connection: Connection, channel: str) -> bool:
         """End a subscription that its client has not ended. The others learn of
         it. Returns whether there was one. Never switches."""
-        left = self.leave(connection.app or "", channel, connection)
-        if left:
+        was_member = self.leave(connection.app or "", channel, connection)
+        if was_member:
             self.report_left(connection, (channel,))
-        return left
+        return was_member
 
     def expel(
         self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE
@@ -481,20 +497,15 @@ class ChannelMembers(Service):
         :data:`INSUFFICIENT_STATE` closes the connection of a client that begins
         again only with a new one. Never switches."""
         state = connection.dialect_state
-        has = self.has
-        begins_again = code == INSUFFICIENT_STATE
-        if (
-            begins_again
-            and state is not None
-            and state.reconnects(channel)
-            and has(connection, channel)
-        ):
-            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
-        elif self.remove(connection, channel):
-            if begins_again:
-                reason = INSUFFICIENT
-            else:
-                reason = "server unsubscribe"
+        reason = "server unsubscribe"
+        if code == INSUFFICIENT_STATE:
+            reason = INSUFFICIENT
+            reconnects = state is not None and state.reconnects(channel)
+            if reconnects and self.has(connection, channel):
+                connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
+                return
+
+        if self.remove(connection, channel):
             event = Event(
                 "unsubscribed", "", reason, code=code, channel=ChannelPart(channel)
             )
@@ -514,10 +525,12 @@ class ChannelMembers(Service):
         if self.others is None or not self.others.node_messages.peers():
             return {}
         channels = self.others.registry.find_channels(app, [channel])
-        return None if channels is None else channels[0]
+        if channels is None:
+            return None
+        return channels[0]
 
     def page(
-        self, app: str, channel: str, after: str = "", limit: int = 1000
+        self, app: str, channel: str, after: str = "", limit: int = PAGE_ENTRIES
     ) -> MemberPage:
         """Members in the order of joining, after the cursor ``after``: as many
         as fit on a page."""
@@ -543,98 +556,113 @@ class ChannelMembers(Service):
         return [lease for lease in peers if lease.epoch in found]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
+        birth = self.here.table.ids.birth
         local = self.here.hub.channel(query.app, query.channel)
         if local is None:
-            return MembersHere(0, [], self.here.table.ids.birth)
+            return MembersHere(0, [], birth)
+
         after = read_cursor(query.after)
         total = len(local.members)
-        behind = (
+        following = (
             (connection, joined)
             for connection, joined in local.members.items()
-            if (joined, self.here.table.ids.birth) > after
+            if (joined, birth) > after
         )
+        # A list, because members may come and go while others are served.
+        rows = list(islice(following, query.limit))
         members = []
-        for number, (connection, joined) in enumerate(
-            [*islice(behind, query.limit)], 1
-        ):
-            infos = [info.decode() for info in infos_of(connection, query.channel)]
-            device = connection.device
-            dialect = connection.encoding.dialect.name
-            id = self.here.table.id_of(connection)
-            user = connection.user or ""
-            members.append(ChannelMember(id, user, device, dialect, joined, *infos))
-            if not number % 64 and is_long_turn():
+        for number, (connection, joined) in enumerate(rows, 1):
+            info, channel_info = infos_of(connection, query.channel)
+            member = ChannelMember(
+                connection=self.here.table.id_of(connection),
+                user=connection.user or "",
+                device=connection.device,
+                dialect=connection.encoding.dialect.name,
+                joined=joined,
+                info=info.decode(),
+                channel_info=channel_info.decode(),
+            )
+            members.append(member)
+            if not number % _MEMBERS_PER_TURN and is_long_turn():
                 serve_others()
-        return MembersHere(total, members, self.here.table.ids.birth)
+        return MembersHere(total, members, birth)
 
     def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
         """The numbers of connections and of users in a channel: above ``most``
         connections each counts as a user. Connections without a user are one.
         Users on several nodes are looked up there."""
-        found = self._find(app, channel)
+        counts = self._find(app, channel)
         local = self.here.hub.channel(app, channel)
-        nodes = self._nodes_in(found)
-        here = 0 if local is None else len(local.members)
-        count = here + sum((found or {}).get(lease.epoch, 0) for lease in nodes)
+        nodes = self._nodes_in(counts)
+        count_here = 0 if local is None else len(local.members)
+        count = count_here + sum((counts or {}).get(lease.epoch, 0) for lease in nodes)
         if count > most:
             return count, count
         if self.others is None or not nodes:
-            return here, 0 if local is None else self.membership.users_of(local)
-        query = ChannelUsersQuery(app, channel)
+            if local is None:
+                return 0, 0
+            return count_here, self.membership.users_of(local)
+
         # Nodes of older versions do not name their features so, and do not know
-        # this query.
+        # the query for users.
+        newer = [lease for lease in nodes if lease.feature_names]
         older = [lease for lease in nodes if not lease.feature_names]
-        answers, _ = self.others.query(
-            "channel_users", query, [each for each in nodes if each.feature_names]
-        )
+        query = ChannelUsersQuery(app, channel)
+        answers, _ = self.others.query("channel_users", query, newer)
         pages, _ = self.others.query(
             "channel_members", ChannelMembersQuery(app, channel, "", most), older
         )
-        shares = [self._users_here(query), *read(answers, UsersHere).values()]
+
+        here = self._users_here(query)
+        total = here.total
+        users = set(here.users)
+        for share in read(answers, UsersHere).values():
+            total += share.total
+            users.update(share.users)
         for page in read(pages, MembersHere).values():
-            shares.append(
-                UsersHere(page.total, [member.user for member in page.members])
-            )
-        return sum(share.total for share in shares), len(
-            {user for share in shares for user in share.users}
-        )
+            total += page.total
+            users.update(member.user for member in page.members)
+        return total, len(users)
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
         local = self.here.hub.channel(query.app, query.channel)
-        members = {} if local is None else local.members
-        return UsersHere(
-            len(members), [*{connection.user or "" for connection in members}]
-        )
+        if local is None:
+            return UsersHere(0, [])
+        users = {connection.user or "" for connection in local.members}
+        return UsersHere(len(local.members), list(users))
 
     def count(self, app: str, channel: str) -> int:
         """The number of connections in a channel. Numbers of other nodes are
         about a second old."""
+        count_here = self.here.hub.member_count(app, channel)
         if self.others is None:
-            own = 0
-        else:
-            own = self.others.node_messages.own_epoch
+            return count_here
+        own_epoch = self.others.node_messages.own_epoch
         nodes = self._find(app, channel) or {}
         elsewhere = sum(
-            members for node_epoch, members in nodes.items() if node_epoch != own
+            members for epoch, members in nodes.items() if epoch != own_epoch
         )
-        return self.here.hub.member_count(app, channel) + elsewhere
+        return count_here + elsewhere
 
-    def channels(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
+    def channels(
+        self, app: str, after: str = "", limit: int = PAGE_ENTRIES
+    ) -> ChannelPage:
         """Channels of an app in the order of names, after the name
         ``after``."""
+        # One more than the page tells whether others follow.
         query = ChannelNamesQuery(app, after, limit + 1)
-        own = self._page_here(query)
-        answers, missing = (
-            ({}, [])
-            if self.others is None
-            else self.others.query("channel_names", query)
-        )
-        total = own.total
-        members = {each.channel: each.members for each in own.channels}
-        for answer in read(answers, ChannelNamesAnswer).values():
-            total += answer.total
-            for each in answer.channels:
-                members[each.channel] = members.get(each.channel, 0) + each.members
+        parts = [self._page_here(query)]
+        missing: list[str] = []
+        if self.others is not None:
+            answers, missing = self.others.query("channel_names", query)
+            parts += read(answers, ChannelNamesAnswer).values()
+
+        total = 0
+        members: dict[str, int] = {}
+        for part in parts:
+            total += part.total
+            for row in part.channels:
+                members[row.channel] = members.get(row.channel, 0) + row.members
         channels = sorted(members)
         more = len(channels) > limit
         if not after and not more:
@@ -648,13 +676,13 @@ class ChannelMembers(Service):
         hub_app = self.here.hub.apps.get(query.app)
         if hub_app is None:
             return ChannelNamesAnswer(0, [])
-        names = nsmallest(
-            query.limit, (name for name in hub_app.channels if name > query.after)
-        )
-        return ChannelNamesAnswer(
-            len(hub_app.channels),
-            [ChannelCount(name, len(hub_app.channels[name].members)) for name in names],
-        )
+        channels = hub_app.channels
+        following = (name for name in channels if name > query.after)
+        rows = [
+            ChannelCount(name, len(channels[name].members))
+            for name in nsmallest(query.limit, following)
+        ]
+        return ChannelNamesAnswer(len(channels), rows)
 
 
 def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
@@ -672,25 +700,30 @@ def page_of(
     """Make one page from the pages of all nodes, of at most ``limit`` + 1
     members each: what fits."""
     total = 0
-    members = []
+    rows: list[tuple[float, int, ChannelMember]] = []
     for share in shares:
         total += share.total
-        members += [(member.joined, share.birth, member) for member in share.members]
-    members.sort(key=lambda entry: entry[:2])
-    sizes = (
+        rows += [(member.joined, share.birth, member) for member in share.members]
+    rows.sort(key=lambda row: row[:2])
+
+    sizes = (_size_of(member) for _, _, member in rows)
+    page = rows[: min(limit, count_fitting(sizes))]
+    next_cursor = ""
+    if page and len(rows) > len(page):
+        joined, birth, _ = page[-1]
+        next_cursor = cursor(joined, birth)
+    members = [member for _, _, member in page]
+    return MemberPage(total, members, next_cursor, missing)
+
+
+def _size_of(member: ChannelMember) -> int:
+    """The bytes that a member takes of a page."""
+    names = member.user + member.device
+    return (
         _MEMBER_BYTES
-        + HistoryPage.size_of((member.user + member.device).encode())
+        + HistoryPage.size_of(names.encode())
         + len(member.info)
         + len(member.channel_info)
-        for *_, member in members
-    )
-    page = members[: min(limit, count_fitting(sizes))]
-    more = len(members) > len(page)
-    return MemberPage(
-        total,
-        [member for _, _, member in page],
-        cursor(*page[-1][:2]) if more and page else "",
-        missing,
     )
 
 
@@ -701,11 +734,12 @@ def cursor(joined: float, birth: int) -> str:
 
 def read_cursor(text: str) -> tuple[float, int]:
     """Decode a :func:`cursor`. An invalid text means before all members."""
-    joined, _, birth = text.partition("-")
+    joined_text, _, birth_text = text.partition("-")
     try:
-        position = float(joined), int(birth, 16)
+        joined = float(joined_text)
+        birth = int(birth_text, _HEXADECIMAL)
     except ValueError:
         return 0.0, 0
-    if isfinite(position[0]):
-        return position
-    return (0.0, 0)
+    if not isfinite(joined):
+        return 0.0, 0
+    return joined, birth

@@ -38,9 +38,8 @@ def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
 
 def has_channel(user: str) -> bool:
     """Whether the id of a user is short enough for the name of a channel."""
-    return len(user.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES - len(
-        USER_CHANNEL
-    )
+    size = len(USER_CHANNEL) + len(user.encode("utf-8", "surrogatepass"))
+    return size <= Limit.CHANNEL_BYTES
 
 
 def check_known(options: ChannelSettings) -> None:
@@ -97,30 +96,35 @@ class ChannelOptions(Service):
     def of(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
-            if channel.startswith(USER_CHANNEL):
-                row = self._user_row(app)
-            else:
-                row = None
-            if row is None:
-                return _OWN
-            return replace(row, subscribe="members")
+            return self._of_reserved(app, channel)
         tenant = self._settings(app)
         if tenant is None:
             return _DEFAULTS
-        rows = tenant.channels
+
         settings = _DEFAULTS
-        if rows or tenant.known_channels_only:
-            if tenant.known_channels_only:
-                without = UNKNOWN
-            else:
-                without = _DEFAULTS
-            settings = rows.get(_namespace(rows, channel), without)
+        rows = tenant.channels
+        if tenant.known_channels_only:
+            settings = rows.get(_namespace(rows, channel), UNKNOWN)
             if settings is UNKNOWN:
                 return settings
-        names = self.names.get(app) if self.names else None
+        elif rows:
+            settings = rows.get(_namespace(rows, channel), _DEFAULTS)
+
+        if not self.names:  # nearly always
+            return settings
+        names = self.names.get(app)
         if names is None:
             return settings
         return names.options(channel, settings)
+
+    def _of_reserved(self, app: str, channel: str) -> ChannelSettings:
+        """The settings of the channel of a user or a group."""
+        if not channel.startswith(USER_CHANNEL):
+            return _OWN
+        row = self._user_row(app)
+        if row is None:
+            return _OWN
+        return replace(row, subscribe="members")
 
     def _user_row(self, app: str) -> ChannelSettings | None:
         """The options of the channels of users (``user:<id>``) that an app has

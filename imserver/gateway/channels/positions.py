@@ -1,12 +1,13 @@
 """Channels with a history on this node: their publications in the order of
 their offsets.
 
-A publication that comes early waits for those before it. What does not come is
-read from the history. A new member waits, too, while its answer is made.
+A publication that comes early waits for those before it. Those that do not come
+are read from the history. A new member waits, too, while its answer is made.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 import gevent
 
@@ -20,6 +21,17 @@ from imserver.gateway.protocol.publications import compressed, payload_of
 from imserver.gateway.transport.connection import Connection
 
 log = logging.getLogger(__name__)
+
+_LATE_SECONDS: Final = 0.02
+"""How long a missing publication may still come before the history is read."""
+_AGAIN_SECONDS: Final = 1.0
+"""Pause after the history did not answer."""
+_CHECKED_TOGETHER: Final = 200
+"""Channels whose newest positions are asked for together."""
+
+
+def _has_no_streams(_connection: Connection, _channel: str) -> None:
+    """Without the messenger there are no open messages."""
 
 
 class OrderedDelivery:
@@ -44,9 +56,7 @@ class OrderedDelivery:
         message of an app: whether subscribers receive it. Never switches.
         Without the messenger, they receive the ends that other nodes publish:
         these are whole."""
-        self.subscribed: Callable[[Connection, str], None] = (
-            lambda _connection, _channel: None
-        )
+        self.subscribed: Callable[[Connection, str], None] = _has_no_streams
         """Called when a new subscriber of a channel has its answer, to send it
         the open messages so far. Never switches."""
 
@@ -94,6 +104,7 @@ class OrderedDelivery:
         if is_stored:
             self._release_stored(local, state, connection, position)
             return
+
         if state.offset < 0:
             self._begin(local, state, position)
         elif state.epoch != position.epoch:
@@ -124,9 +135,8 @@ class OrderedDelivery:
     ) -> int:
         """Deliver to a new member what was published while it waited, after
         ``position``. Returns the offset that it has reached."""
-        delayed = state.waiting.pop(connection, None)
         reached = position.offset
-        for event in delayed if isinstance(delayed, list) else ():
+        for event in _delayed(state, connection):
             channel_part = event.channel
             if channel_part is not None and channel_part.offset:
                 is_new = channel_part.offset > position.offset
@@ -145,8 +155,7 @@ class OrderedDelivery:
     ) -> None:
         """Deliver to a new member of a stored channel what waited for it. Its
         log has no gaps."""
-        delayed = state.waiting.pop(connection, None)
-        for event in delayed if isinstance(delayed, list) else ():
+        for event in _delayed(state, connection):
             channel_part = event.channel
             if channel_part is None or not 0 < channel_part.offset <= position.offset:
                 self.send(local, [connection], event)
@@ -199,16 +208,19 @@ class OrderedDelivery:
         wait."""
         state = local.position
         waiting = {} if state is None else state.waiting
-        if some is None and (state is None or not (waiting or state.deltas)):
+        members: Iterable[Connection] = local.members
+        if some is not None:
+            members = some
+        elif state is None or not (waiting or state.deltas):
             self._to_all(local, what)
             return
+
         event = what.event
-        if event.channel is None:
-            offset = 0
-        else:
+        offset = 0
+        if event.channel is not None:
             offset = event.channel.offset
         ready = []
-        for connection in local.members if some is None else some:
+        for connection in members:
             if (
                 connection is what.except_connection
                 or connection.user in what.except_users
@@ -245,45 +257,44 @@ class OrderedDelivery:
         """Send a publication to members: a delta to those that have the one
         before it."""
         state = local.position
-        deltas = None if state is None else state.deltas
-        if state is None or not deltas or event.kind in ("join", "leave"):
+        if state is None or not state.deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
             return
-        channel_part = event.channel
+
+        deltas = state.deltas
         last = state.last
-        offset = 0 if channel_part is None else channel_part.offset
-        before = None if last is None else last.channel
-        basis = 0
-        if (
-            offset
-            and channel_part is not None
-            and before is not None
-            and channel_part.epoch == before.epoch
-        ):
-            basis = before.offset
-        plain: list[Connection] = []
-        whole: list[Connection] = []
-        changed: list[Connection] = []
+        offset = 0 if event.channel is None else event.channel.offset
+        basis = _basis_of(event, last)
+        without_deltas: list[Connection] = []
+        with_whole: list[Connection] = []
+        with_delta: list[Connection] = []
         for connection in members:
             received = deltas.get(connection)
             if received is None:
-                plain.append(connection)
+                without_deltas.append(connection)
                 continue
-            (changed if basis and received == basis else whole).append(connection)
+            if basis and received == basis:
+                with_delta.append(connection)
+            else:
+                with_whole.append(connection)
             deltas[connection] = offset
-        if plain:
-            self._fanout.to_some(local.app, plain, event)
-        if whole:
-            self._fanout.to_some(local.app, whole, compressed(event, None))
-        if changed:
-            self._fanout.to_some(local.app, changed, compressed(event, last))
+
+        if without_deltas:
+            self._fanout.to_some(local.app, without_deltas, event)
+        if with_whole:
+            self._fanout.to_some(local.app, with_whole, compressed(event, None))
+        if with_delta:
+            self._fanout.to_some(local.app, with_delta, compressed(event, last))
         if offset:
             state.last = event
 
     def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
-        while (what := state.early.pop(state.offset + 1, None)) is not None:
+        while True:
+            publication = state.early.pop(state.offset + 1, None)
+            if publication is None:
+                break
             state.offset += 1
-            self.to_ready(local, what)
+            self.to_ready(local, publication)
         if state.early:
             self._fill(local, state)
 
@@ -303,8 +314,8 @@ class OrderedDelivery:
     def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
         if not state.filling:
             state.filling = True
-            # those between may still come
-            gevent.spawn_later(0.02, self._run_fill, local, state)
+            # The missing publications may still come.
+            gevent.spawn_later(_LATE_SECONDS, self._run_fill, local, state)
 
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
         """Greenlet: deliver what other nodes have published and this one has
@@ -316,9 +327,10 @@ class OrderedDelivery:
                 since = Position(state.epoch, state.offset)
                 page = self._history.read(local.app.name, local.name, since, -1)
                 if page is None:
-                    gevent.sleep(1)
+                    gevent.sleep(_AGAIN_SECONDS)
         except Exception:
             log.exception("missing publications could not be read")
+
         state.filling = False
         if page is None:
             return
@@ -341,17 +353,19 @@ class OrderedDelivery:
         if page.position.offset < since.offset:
             self._lose(local, state, page.position)
             return
+
         for event in page.publications:
             channel_part = event.channel
             if channel_part is not None and channel_part.offset > state.offset:
-                # What came from a node says whom to leave out; the history does
-                # not.
-                state.early.setdefault(
-                    channel_part.offset, Publication(local.name, event)
-                )
+                # A publication from a node says whom to leave out; that of the
+                # history does not.
+                publication = Publication(local.name, event)
+                state.early.setdefault(channel_part.offset, publication)
         self._deliver_early(local, state)
         if state.offset >= page.position.offset:
             return
+
+        # The history has not all of them any more.
         rest = dict(state.early)
         self._lose(local, state, page.position)
         for offset in sorted(rest):
@@ -370,9 +384,13 @@ class OrderedDelivery:
     ) -> None:
         """Go on in this epoch, and read what this node has not delivered of it:
         members that do not subscribe again receive all of it."""
-        before, offset = state.before
-        state.before = state.epoch, state.offset
-        self._lose(local, state, Position(epoch, offset if epoch == before else 0))
+        former_epoch, former_offset = state.before
+        state.before = (state.epoch, state.offset)
+        if epoch == former_epoch:
+            position = Position(epoch, former_offset)
+        else:
+            position = Position(epoch, 0)
+        self._lose(local, state, position)
         self._fill(local, state)
 
     def _lose(
@@ -405,15 +423,33 @@ class OrderedDelivery:
     def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
         """Compare the positions of these channels of an app with the newest
         ones of the shared history, and read what is missing. May switch."""
-        for first in range(0, len(channels), 200):
-            some = channels[first : first + 200]
-            positions = self._history.positions(app, [local.name for local in some])
-            for local, newest in zip(some, positions or (), strict=False):
+        for first in range(0, len(channels), _CHECKED_TOGETHER):
+            batch = channels[first : first + _CHECKED_TOGETHER]
+            positions = self._history.positions(app, [local.name for local in batch])
+            for local, newest in zip(batch, positions or (), strict=False):
                 state = local.position
                 if state is None or state.offset < 0:
                     continue
                 if newest != Position(state.epoch, state.offset):
                     self._fill(local, state)
+
+
+def _delayed(state: ChannelPosition, connection: Connection) -> list[Event]:
+    """Take the publications that a new member has waited for."""
+    delayed = state.waiting.pop(connection, None)
+    if isinstance(delayed, list):
+        return delayed
+    return []
+
+
+def _basis_of(event: Event, last: Event | None) -> int:
+    """The offset of the publication from which a delta leads to ``event``; 0:
+    there is none."""
+    if last is None or last.channel is None or event.channel is None:
+        return 0
+    if event.channel.offset and event.channel.epoch == last.channel.epoch:
+        return last.channel.offset
+    return 0
 
 
 def _is_end(_app: str, event: Event) -> bool:

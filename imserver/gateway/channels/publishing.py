@@ -3,7 +3,7 @@ subscribes and leaves."""
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic
 from typing import Final, Literal
 
@@ -35,6 +35,10 @@ MembersOfNodes = Mapping[int, int]
 """Epoch of a node → how many members of a channel it has."""
 _NOWHERE: Final[MembersOfNodes] = {}
 _NO_NODES: Final[Mapping[str, MembersOfNodes | None]] = {}
+_TURN_LOOK_SECONDS: Final = 0.001
+"""How often a publisher looks whether it is its turn."""
+_UNSETTLED_SECONDS: Final = 10.0
+"""How long a node that could not report a channel gets every publication."""
 
 
 class ChannelNodes(Service):
@@ -59,20 +63,21 @@ class ChannelNodes(Service):
         channel → its nodes (None: the registry does not answer). May switch
         before the turn."""
         names = dict.fromkeys(channels)
-        alone = len(self.others.registry.reachable()) <= 1
-        if alone and not any((app, each) in self._turns for each in names):
+        is_alone = len(self.others.registry.reachable()) <= 1
+        if is_alone and not any((app, name) in self._turns for name in names):
             yield dict.fromkeys(names, _NOWHERE)
             return
+
         ticket = object()
         for channel in names:
             self._turns.setdefault((app, channel), deque()).append(ticket)
         try:
-            found = self.others.registry.find_channels(app, list(names))
+            rows = self.others.registry.find_channels(app, list(names))
             nodes: dict[str, MembersOfNodes | None] = dict.fromkeys(names)
-            nodes.update(zip(names, found or (), strict=False))
+            nodes.update(zip(names, rows or (), strict=False))
             for channel in names:
                 while self._turns[app, channel][0] is not ticket:
-                    gevent.sleep(0.001)
+                    gevent.sleep(_TURN_LOOK_SECONDS)
             yield nodes
         finally:
             for channel in names:
@@ -88,40 +93,49 @@ class ChannelNodes(Service):
         this node has members. Returns the number of nodes that get it, and of
         those that do not. Never switches."""
         leases = self.others.registry.reachable()
-        own = self.others.node_messages.own_epoch
+        own_epoch = self.others.node_messages.own_epoch
         # If the registry has lost this node, it may have lost others too.
-        if nodes is None or (
-            own not in nodes
+        is_lost = (
+            nodes is not None
+            and own_epoch not in nodes
             and reached
             and self.registrar.is_reported(app, what.channel)
-        ):
+        )
+        if nodes is None or is_lost:
             receivers = {epoch for epoch, lease in leases.items() if lease.birth}
         else:
-            receivers = {*nodes}
+            receivers = set(nodes)
             if self._unsettled:
-                now = monotonic()
-                self._unsettled = {
-                    each: until
-                    for each, until in self._unsettled.items()
-                    if until > now
-                }
+                self._forget_settled()
                 receivers = (receivers | self._unsettled.keys()) & leases.keys()
-        receivers.discard(own)
+        receivers.discard(own_epoch)
         if not receivers:
             return 0, 0
+
         skipped = what.except_connection
-        if isinstance(skipped, Connection):
+        if skipped is None or isinstance(skipped, Connection):  # of this node
             skipped = ""
-        item = ToChannel(
-            app, what.channel, what.event, what.except_users, skipped or ""
-        )
+        item = ToChannel(app, what.channel, what.event, what.except_users, skipped)
         sent = self.others.node_messages.send_each(receivers, item)
         return sent, len(receivers) - sent
 
     def peer_unsettled(self, epoch: int) -> None:
         """For ten seconds a node that could not report a channel gets every
         publication. Never switches."""
-        self._unsettled[epoch] = monotonic() + 10.0
+        self._unsettled[epoch] = monotonic() + _UNSETTLED_SECONDS
+
+    def _forget_settled(self) -> None:
+        now = monotonic()
+        self._unsettled = {
+            epoch: until for epoch, until in self._unsettled.items() if until > now
+        }
+
+
+_WITH_HISTORY: Final = {
+    Outcome.NOT_SENT: Outcome.SENT,
+    Outcome.FAILED: Outcome.PARTLY,
+}
+"""Outcome of sending a publication → its outcome if the history has it."""
 
 
 class ChannelPublishing(Service):
@@ -140,9 +154,8 @@ class ChannelPublishing(Service):
     ) -> bool:
         """Count a publication of a client. False: more than ``limit`` in a
         second. Never switches."""
-        return self._publications.take(
-            (payer, self.options.namespace(app, channel)), number=limit
-        )
+        namespace = self.options.namespace(app, channel)
+        return self._publications.take((payer, namespace), number=limit)
 
     def publish(
         self,
@@ -165,8 +178,9 @@ class ChannelPublishing(Service):
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
         what = Publication(channel, event, except_users, except_connection, at_most)
+        options = self.options.of(app, channel)
         try:
-            return self._publish(app, what, self.options.of(app, channel), key).outcome
+            return self._publish(app, what, options, key).outcome
         except ChannelRefused as refused:
             return refused.outcome
 
@@ -222,21 +236,15 @@ class ChannelPublishing(Service):
         :meth:`publish_event`."""
         check_known(options)
         if with_history and options.history and what.event.kind == "msg":
-            if isinstance(what.except_connection, Connection):
-                what = replace(
-                    what,
-                    except_connection=self.here.table.id_of(what.except_connection),
-                )
-            # delivered from the log
-            (published,) = self.histories.stored.append_each(app, (what,), key)
-            self.here.metrics.pushes[app] += 1
-            return published
+            return self._store(app, what, key)
         if with_history and options.history_size and what.event.kind != "stream":
             what = self.histories.retain(app, what, options, key)
+
         if self.nodes is None:
             outcome = self._send(app, what)
         else:
-            outcome = self.publish_each(app, (what,))[0]
+            (outcome,) = self.publish_each(app, (what,))
+
         channel_part = what.event.channel
         if channel_part is None or not channel_part.offset:
             if outcome is Outcome.FAILED:
@@ -244,27 +252,37 @@ class ChannelPublishing(Service):
                     "unavailable", "the nodes of the subscribers do not answer"
                 )
             return Published(outcome)
+
         # The history has it. A node that does not answer now reads it from
         # there.
-        reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(
-            outcome, outcome
-        )
-        return Published(reached, Position(channel_part.epoch, channel_part.offset))
+        outcome = _WITH_HISTORY.get(outcome, outcome)
+        return Published(outcome, Position(channel_part.epoch, channel_part.offset))
+
+    def _store(self, app: str, what: Publication, key: str) -> Published:
+        """Store a publication in the log, from which each node delivers it."""
+        if isinstance(what.except_connection, Connection):
+            connection_id = self.here.table.id_of(what.except_connection)
+            what = replace(what, except_connection=connection_id)
+        (published,) = self.histories.stored.append_each(app, (what,), key)
+        self.here.metrics.pushes[app] += 1
+        return published
 
     def publish_each(
         self, app: str, publications: Sequence[Publication]
     ) -> list[Outcome]:
         """Send many publications past the history, in their order, with one query to the registry; see
         :meth:`publish`."""
-        names = [each.channel for each in publications]
+        names = [publication.channel for publication in publications]
+        turn: AbstractContextManager[Mapping[str, MembersOfNodes | None]]
+        if self.nodes is None:
+            turn = nullcontext(_NO_NODES)
+        else:
+            turn = self.nodes.turn(app, names)
         outcomes = []
-        with (
-            nullcontext(_NO_NODES)
-            if self.nodes is None
-            else self.nodes.turn(app, names) as found
-        ):
-            for number, each in enumerate(publications, 1):
-                outcomes.append(self._send(app, each, found.get(each.channel)))
+        with turn as nodes_of:
+            for number, publication in enumerate(publications, 1):
+                nodes = nodes_of.get(publication.channel)
+                outcomes.append(self._send(app, publication, nodes))
                 if not number % YIELD_TARGETS:
                     serve_others()
         return outcomes
@@ -278,23 +296,19 @@ class ChannelPublishing(Service):
             gevent.spawn(self.publish_each, app, (what,))
 
     def _send(
-        self, app: str, what: Publication, found: MembersOfNodes | None = None
+        self, app: str, what: Publication, members_of: MembersOfNodes | None = None
     ) -> Outcome:
-        """Deliver a publication here, and send it to the others of the nodes
-        ``found``. Never switches."""
-        nodes = self.nodes
+        """Deliver a publication here, and send it to the other nodes with
+        members. Never switches."""
+        limit = what.at_most
+        if limit is not None and self._count(app, what.channel, members_of) > limit:
+            return Outcome.NOT_SENT
+
+        reached = self.deliver(app, what)
         sent = 0
         missed = 0
-        if what.at_most is not None:
-            members = self.here.hub.member_count(app, what.channel)
-            if nodes is not None and found:
-                own = nodes.others.node_messages.own_epoch
-                members += sum(count for epoch, count in found.items() if epoch != own)
-            if members > what.at_most:
-                return Outcome.NOT_SENT
-        reached = self.deliver(app, what)
-        if nodes is not None:
-            sent, missed = nodes.send(app, what, found, reached > 0)
+        if self.nodes is not None:
+            sent, missed = self.nodes.send(app, what, members_of, reached > 0)
         if not (reached or sent):
             if missed:
                 return Outcome.FAILED
@@ -303,21 +317,30 @@ class ChannelPublishing(Service):
             self.here.metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
 
+    def _count(self, app: str, channel: str, members_of: MembersOfNodes | None) -> int:
+        """The number of members of a channel on this node and on these."""
+        count = self.here.hub.member_count(app, channel)
+        if self.nodes is None or not members_of:
+            return count
+        own_epoch = self.nodes.others.node_messages.own_epoch
+        for epoch, members in members_of.items():
+            if epoch != own_epoch:
+                count += members
+        return count
+
     def received(self, item: ToChannel) -> None:
         """Deliver a publication of another node. Never switches."""
         skipped = item.except_connection or None
-        self.deliver(
-            item.app, Publication(item.channel, item.event, item.except_users, skipped)
-        )
+        what = Publication(item.channel, item.event, item.except_users, skipped)
+        self.deliver(item.app, what)
 
     def deliver(self, app: str, what: Publication) -> int:
         """Deliver to the members on this node: publications with an offset in
         its order. Returns the number of members reached. Never switches."""
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
-            local = None
-        else:
-            local = hub_app.channels.get(what.channel)
+            return 0
+        local = hub_app.channels.get(what.channel)
         if local is None:
             return 0
         part = what.event.channel
@@ -327,6 +350,7 @@ class ChannelPublishing(Service):
             and not self.ordered.accept_stream(app, what.event)
         ):
             return 0
+
         skipped = what.except_connection
         if isinstance(skipped, str):
             skipped = self.here.table.find(app, skipped)
@@ -355,12 +379,15 @@ class ChannelNotices(Service):
         Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so
         it is paid at the beginning. Never switches.
         """
+        # Two notices for each channel: of the beginning and of the end.
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
-        payer = connection.user or self.here.table.id_of(connection)
-        limit = self.here.fanout.notice_bytes  # a larger size counts as that
-        if size and not self._notices.take(
-            (connection.app or "", payer), min(size, limit), limit
-        ):
+        if not size:
+            return
+        user = connection.user or self.here.table.id_of(connection)
+        payer = (connection.app or "", user)
+        limit = self.here.fanout.notice_bytes
+        # A larger size counts as the limit: otherwise nobody could ever pay it.
+        if not self._notices.take(payer, min(size, limit), limit):
             raise ChannelRefused(
                 "rate", "the user subscribes too often; try again in a second"
             )
@@ -369,10 +396,9 @@ class ChannelNotices(Service):
         """Whether the others of a channel get a notice when somebody subscribes
         or leaves."""
         members = self.here.hub.member_count(app, channel)
-        return (
-            members <= self.here.fanout.notice_members
-            and self.options.of(app, channel).join_leave
-        )
+        if members > self.here.fanout.notice_members:
+            return False
+        return self.options.of(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
         """JSON about a connection for others in a channel: ``user``, ``client``
@@ -400,13 +426,14 @@ class ChannelNotices(Service):
         app = connection.app or ""
         if not self.is_announced(app, channel):
             return
+
         part = ChannelPart(channel, info=self.info_of(connection, channel))
         event = Event(kind, connection.user or "", "", channel=part)
         state = connection.dialect_state
-        to_itself = kind == "join" and state is not None and state.receives_own_joins()
-        notice = Publication(
-            channel, event, except_connection=None if to_itself else connection
-        )
+        skipped: Connection | None = connection
+        if kind == "join" and state is not None and state.receives_own_joins():
+            skipped = None
+        notice = Publication(channel, event, except_connection=skipped)
         self.publishing.publish_soon(app, notice)
 
     def announce_leaves(

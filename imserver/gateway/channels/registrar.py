@@ -38,6 +38,8 @@ REPORT_SECONDS: Final = 1.0
 """Greatest age of the number of members in the registry."""
 REPORTED_CHANNELS: Final = 500
 """Channels in one report."""
+_REPORT_PAUSE_SECONDS: Final = 0.01
+"""Least time between two reports of all channels."""
 
 _Key = tuple[str, str]
 
@@ -67,10 +69,8 @@ class Registrar(Service):
     def is_reported(self, app: str, channel: str) -> bool:
         """Whether the registry knows that a channel has members here. Never
         switches."""
-        return (
-            app,
-            channel,
-        ) in self._reported and self._life == self._registry.generation()
+        key = (app, channel)
+        return key in self._reported and self._life == self._registry.generation()
 
     def changed(self, app: str, channel: str) -> None:
         """The number of members of a channel has changed. Never switches."""
@@ -95,22 +95,22 @@ class Registrar(Service):
         if under_way is not None:
             under_way.wait()
             return False
-        done = Flag()
-        self._entering[key] = done
+
+        entered = Flag()
+        self._entering[key] = entered
         life = self._registry.generation()
         try:
             others = self._registry.report_channels([ReportedMembers(*key, 1)])
             if others is not None and life == self._registry.generation():
                 self._reported.add(key)
             else:
-                self._node_messages.broadcast(
-                    ChannelsUnsettled(self._node_messages.own_epoch)
-                )
+                message = ChannelsUnsettled(self._node_messages.own_epoch)
+                self._node_messages.broadcast(message)
             return others is None or not others[0]
         finally:
             self._changed[key] = None
             del self._entering[key]
-            done.set()
+            entered.set()
 
     def unsettled(self) -> bool:
         """Whether the registry does not know all channels here yet. Never
@@ -184,11 +184,13 @@ class Registrar(Service):
                 # Before the report: a connection that joins during the report
                 # must report after it.
                 self._reported.discard((entry.app, entry.channel))
+
         others = self._registry.report_channels(entries)
         if others is None or life != self._registry.generation():
             return False
-        for entry, number in zip(entries, others, strict=True):
-            if not (entry.members or number):
+
+        for entry, members_elsewhere in zip(entries, others, strict=True):
+            if not entry.members and not members_elsewhere:
                 for listener in self.on_empty:
                     listener(entry.app, entry.channel)
         self._reported.update(
@@ -202,14 +204,14 @@ class Registrar(Service):
         take_turns(len(self._registry.leases()))
         life = self._registry.generation()
         self._reported.clear()
-        keys = [
-            (name, channel)
-            for name, app in self._hub.apps.items()
-            for channel in app.channels
-        ]
+        keys: list[_Key] = []
+        for name, app in self._hub.apps.items():
+            keys += [(name, channel) for channel in app.channels]
         for first in range(0, len(keys), REPORTED_CHANNELS):
             began = monotonic()
             if not self._report(keys[first : first + REPORTED_CHANNELS]):
                 return
-            gevent.sleep(0.01 + 2 * (monotonic() - began))
+            # The slower the registry, the longer it is left to others.
+            took = monotonic() - began
+            gevent.sleep(_REPORT_PAUSE_SECONDS + 2 * took)
         self._life = life

@@ -54,7 +54,7 @@ class Subscribed(Struct, frozen=True):
     """A new subscription: its channel on this node, and the settings of that.
 
     ``position``: of the last publication before it (None: the channel has no
-    history). ``publications``: what came after the position of the client.
+    history). ``publications``: those after the position of the client.
     ``recovered``: they are all of it. ``delta``: the subscriber receives
     publications that are :class:`Compressed`.
     """
@@ -71,9 +71,10 @@ class Subscribed(Struct, frozen=True):
         events = self.publications
         if not self.delta:
             return events
+        previous = (None, *events)
         return [
             compressed(event, before)
-            for before, event in zip((None, *events), events, strict=False)
+            for before, event in zip(previous, events, strict=False)
         ]
 
 
@@ -108,8 +109,10 @@ def _recovery(wish: _Wish, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
         offsets = [
             event.channel.offset for event in missed if event.channel is not None
         ]
-        is_newest = offsets == [newest.offset]
-        return is_newest, missed if is_newest else []
+        if offsets == [newest.offset]:
+            return True, missed
+        return False, []
+
     if wish.options.history:
         return page.whole, missed
     if len(fitting(missed)) < len(missed):
@@ -158,8 +161,9 @@ class ChannelSubscriptions(Service, dict=True):
         app = wish.app
         channel = wish.channel
         stored = self.histories.stored
-        local = None
+        # Before the connection enters: from then on the channel delivers.
         stored.follow_channel(app, channel, wish.options, (wish.connection,))
+        local = None
         try:
             check_known(wish.options)
             local = self.members.enter(app, channel, wish.connection)
@@ -194,18 +198,18 @@ class ChannelSubscriptions(Service, dict=True):
         is_new = not self.members.has(connection, channel)
         if options.join_leave and is_new and self.notices.is_announced(app, channel):
             self.notices.charge(connection, channel)
+
+        wish = _Wish(app, connection, channel, options, since, delta)
         try:
-            subscription = self._join(
-                _Wish(app, connection, channel, options, since, delta)
-            )
+            subscription = self._join(wish)
             if connection not in subscription.local.members:
                 raise ChannelRefused("ended")
-            lost = (
+            has_lost = (
                 subscription.position is not None
                 and since is not None
                 and not subscription.recovered
             )
-            if reject_unrecovered and lost:
+            if reject_unrecovered and has_lost:
                 self.members.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
         except ChannelRefused:
@@ -223,19 +227,20 @@ class ChannelSubscriptions(Service, dict=True):
         :meth:`subscribe`. If a subscription is refused, none of them stays.
         """
         app = connection.app or ""
+        announced = [
+            channel for channel in wanted if self.notices.is_announced(app, channel)
+        ]
+        self.notices.charge(connection, *announced)
+
         subscriptions: dict[str, Subscribed] = {}
-        self.notices.charge(
-            connection,
-            *[each for each in wanted if self.notices.is_announced(app, each)],
-        )
         try:
             for channel, since in wanted.items():
                 options = self.options.of(app, channel)
-                subscriptions[channel] = self._join(
-                    _Wish(app, connection, channel, options, since)
-                )
-            for each in subscriptions.values():
-                if connection not in each.local.members:
+                wish = _Wish(app, connection, channel, options, since)
+                subscriptions[channel] = self._join(wish)
+            # It may have ended while a later channel was joined.
+            for subscription in subscriptions.values():
+                if connection not in subscription.local.members:
                     raise ChannelRefused("ended")
         except BaseException:
             for channel in subscriptions:
@@ -245,36 +250,37 @@ class ChannelSubscriptions(Service, dict=True):
             raise
         return subscriptions
 
-    def answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
-        """Deliver what follows the answer to a subscription. Never switches."""
-        if found.position is not None:
-            if found.delta and found.recovered:
-                last = found.publications[-1:]
-            else:
-                last = ()
-            is_stored = found.options.history != ""
-            newest = last[0] if last else None
+    def answered(
+        self, connection: Connection, channel: str, subscription: Subscribed
+    ) -> None:
+        """Deliver the publications that follow the answer to a subscription.
+        Never switches."""
+        position = subscription.position
+        if position is not None:
+            newest = None
+            can_use_deltas = subscription.delta and subscription.recovered
+            if can_use_deltas and subscription.publications:
+                newest = subscription.publications[-1]
+            is_stored = subscription.options.history != ""
             self.ordered.release(
-                found.local, connection, found.position, is_stored, newest
+                subscription.local, connection, position, is_stored, newest
             )
         self.ordered.subscribed(connection, channel)
-        if found.options.join_leave:
+        if subscription.options.join_leave:
             self.notices.announce("join", connection, channel)
 
     def _join(self, wish: _Wish) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its
         channel's history, if any."""
         limit = wish.options.max_subscribers
-        has = self.members.has
-        if (
-            limit
-            and self.members.count(wish.app, wish.channel) >= limit
-            and not has(wish.connection, wish.channel)
-        ):
+        members = self.members
+        is_full = limit > 0 and members.count(wish.app, wish.channel) >= limit
+        if is_full and not members.has(wish.connection, wish.channel):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
         if wish.options.has_history:
             return self._join_with_history(wish)
-        return Subscribed(self._join_live(wish) or self._not_joined(wish), wish.options)
+        local = self._join_live(wish) or self._not_joined(wish)
+        return Subscribed(local, wish.options)
 
     def _not_joined(self, wish: _Wish) -> NoReturn:
         """Raise :class:`ChannelRefused` for a connection that is no new
@@ -286,6 +292,8 @@ class ChannelSubscriptions(Service, dict=True):
         options = wish.options
         delta = wish.delta and options.delta
         local = self._enter(wish) or self._not_joined(wish)
+        # From now on its publications wait, until it has its answer. So what
+        # is published while the history is read is not lost.
         self.ordered.wait(local, wish.connection, delta)
         self.members.report_join(local, wish.connection)
         delivered = -1
@@ -296,6 +304,7 @@ class ChannelSubscriptions(Service, dict=True):
         except BaseException:
             self.members.leave(wish.app, wish.channel, wish.connection)
             raise
+
         if local.position is None:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
@@ -335,29 +344,30 @@ class ChannelSubscriptions(Service, dict=True):
         state = connection.dialect_state
         options = self.options.of(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
-        if not (can_recover and options.has_history) or self.members.has(
-            connection, channel
-        ):
+        if not can_recover or not options.has_history:
             return False
+        if self.members.has(connection, channel):
+            return False
+
+        wish = _Wish(app, connection, channel, options, since)
         try:
-            found = self._join_with_history(
-                _Wish(app, connection, channel, options, since)
-            )
+            subscription = self._join_with_history(wish)
         except ChannelRefused as refused:
             self._abandon(app, channel)
             if options.history and refused.reason == "unavailable":
                 raise
             return False
-        local = found.local
-        position = found.position
+        local = subscription.local
+        position = subscription.position
         if position is None or connection not in local.members:
             self._abandon(app, channel)
             return False
-        if since is None or not found.recovered:
+
+        if since is None or not subscription.recovered:
             answer(position)
         else:
             answer(Position(position.epoch, since.offset))
-            for event in found.publications:
+            for event in subscription.publications:
                 self.here.fanout.to_connection(connection, event)
         self.ordered.release(local, connection, position, options.history != "")
         return True
@@ -372,10 +382,10 @@ class ChannelSubscriptions(Service, dict=True):
     def unsubscribe(self, connection: Connection, channel: str) -> bool:
         """End a subscription. Returns whether there was one. Never switches."""
         app = connection.app or ""
-        left = self.members.leave(app, channel, connection)
-        if left:
+        was_member = self.members.leave(app, channel, connection)
+        if was_member:
             self.notices.announce("leave", connection, channel)
-        return left
+        return was_member
 
     def run(self) -> None:
         """Greenlet: find publications whose node died before it sent them to
