@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.pool import Group
@@ -55,6 +55,10 @@ log = logging.getLogger(__name__)
 WORKERS = 64
 """Number of logouts reported at the same time, so that they share the
 registry's pipelines."""
+_FLUSH_LOOK_SECONDS: Final = 0.01
+"""How often to look whether all logouts are reported."""
+_ANSWER_SECONDS: Final = ALIVE_SECONDS + 1.0
+"""How long another node may ping a session and send its answer."""
 
 
 class AliveQuery(Struct, frozen=True, array_like=True):
@@ -96,7 +100,7 @@ class Departures(Service):
         whether they are."""
         deadline = monotonic() + seconds
         while self._workers and monotonic() < deadline:
-            gevent.sleep(0.01)
+            gevent.sleep(_FLUSH_LOOK_SECONDS)
         return not self._workers
 
     def _run(self) -> None:
@@ -127,12 +131,14 @@ class UsersElsewhere(Service):
     def noticed(self, notice: Notice) -> None:
         """A user has entered or left on another node. Never switches."""
         app = self._hub.apps.get(notice.app)
-        if app is not None:
-            app.elsewhere = max(
-                app.elsewhere + (1 if notice.event.kind == "enter" else -1), 0
-            )
-            app.lag = self._lease_lag
-            self._fanout.notice(app, notice.event)
+        if app is None:
+            return
+        if notice.event.kind == "enter":
+            app.elsewhere += 1
+        else:
+            app.elsewhere = max(app.elsewhere - 1, 0)
+        app.lag = self._lease_lag
+        self._fanout.notice(app, notice.event)
 
     def count(self) -> None:
         """Read from the leases how many users the apps have on other nodes.
@@ -193,69 +199,70 @@ class ClusterSessions(Sessions):
             connection.peer,
             int(time()),
         )
-        registration, replaced = self._register(session, login)
+        registration, is_replaced = self._register(session, login)
         if connection.state >= CLOSING:
             self._departures.add(session, False)
             raise SessionRefused(ReplyCode.FAILED, "registry")
+
         connection.session = session
         if registration is not None:
             self._notify_replaced(login.app, login.user, registration.replaced)
-        if replaced and app.policy != "newest":
+        if is_replaced and app.policy != "newest":
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REPLACED)
-        # A later login of the same user may be registered first.
-        others = [
-            each.session
-            for each in app.sessions_of(login.user)
-            if each.session is not None
-        ]
-        is_late = app.policy == "newest" and any(
-            0 < session.number <= other.number for other in others
-        )
-        if replaced or is_late:
+        if is_replaced or self._is_late(app, session):
             self._hub.attach(app, connection, login.user, login.device)
             return
+
         super()._begin(app, connection, login)
         self._on_login(login.app, login.user)
         if self._fanout.takes_notices(app):
-            self._node_messages.broadcast(
-                Notice(app.name, Event("enter", login.user, ENTER_TEXT))
-            )
+            event = Event("enter", login.user, ENTER_TEXT)
+            self._node_messages.broadcast(Notice(app.name, event))
+
+    def _is_late(self, app: App, session: Session) -> bool:
+        """Whether a later login of the same user was registered first."""
+        if app.policy != "newest" or session.number <= 0:
+            return False
+        for connection in app.sessions_of(session.user):
+            other = connection.session
+            if other is not None and other.number >= session.number:
+                return True
+        return False
 
     def _register(
         self, session: Session, login: Login
     ) -> tuple[SessionRegistration | None, bool]:
         """The answer of the registry (None: there was none), and whether a
         later session has taken its place. Switches. Raises SessionRefused."""
-        who = login.app, login.user
-        waiting = self._beginning.setdefault(who, {})
+        key = (login.app, login.user)
+        waiting = self._beginning.setdefault(key, {})
         waiting[session.id] = False
         try:
             registration = self._registry.register(session)
-            if (
-                registration is not None
-                and registration.refused
-                and not self._is_any_alive(registration.others, login)
-            ):
-                registration = self._registry.register(session, registration.others)
+            if registration is not None and registration.refused:
+                others = registration.others
+                if not self._is_any_alive(others, login):
+                    registration = self._registry.register(session, others)
         except PeerBusy:
             # Nobody knows whether the older session is alive. The client may
             # try again.
             raise SessionRefused(ReplyCode.SYSTEM, "registry") from None
         finally:
-            replaced = waiting.pop(session.id)
+            is_replaced = waiting.pop(session.id)
             if not waiting:
-                del self._beginning[who]
-        if registration is None and self._require_registry:
-            # It may be registered: possibly only the answer was lost.
-            self._departures.add(session, False)
-            raise SessionRefused(ReplyCode.SYSTEM, "registry")
-        if registration is not None and registration.refused:
+                del self._beginning[key]
+
+        if registration is None:
+            if self._require_registry:
+                # It may be registered: possibly only the answer was lost.
+                self._departures.add(session, False)
+                raise SessionRefused(ReplyCode.SYSTEM, "registry")
+            return None, is_replaced
+        if registration.refused:
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REFUSED)
         # Superseded: Redis carried the login out late, and this node still
         # waited.
-        return registration, replaced or (
-            registration is not None and registration.superseded
-        )
+        return registration, is_replaced or registration.superseded
 
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry. The registry may
@@ -269,24 +276,21 @@ class ClusterSessions(Sessions):
 
         Sessions of this node were pinged before, except those that began since.
         """
-        if any(
-            ref.epoch == self._node_messages.own_epoch
-            and self._has_just_begun(login, ref.id)
-            for ref in others
-        ):
-            return True
+        own_epoch = self._node_messages.own_epoch
+        for ref in others:
+            if ref.epoch == own_epoch and self._has_just_begun(login, ref.id):
+                return True
+
         leases = self._registry.leases()
-        queries = [
-            gevent.spawn(
-                self._ask_alive,
-                leases[ref.epoch],
-                AliveQuery(login.app, login.user, ref.id),
-            )
-            for ref in others
-            if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
-        ]
-        gevent.joinall(queries)
-        answers = [greenlet.value for greenlet in queries]
+        greenlets = []
+        for ref in others:
+            lease = leases.get(ref.epoch)
+            if lease is not None and ref.epoch != own_epoch:
+                query = AliveQuery(login.app, login.user, ref.id)
+                greenlets.append(gevent.spawn(self._ask_alive, lease, query))
+        gevent.joinall(greenlets)
+
+        answers = [greenlet.value for greenlet in greenlets]
         if True in answers:
             return True
         for answer in answers:
@@ -308,7 +312,7 @@ class ClusterSessions(Sessions):
     def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
         try:
             answer = self._rpc.query(
-                lease, "alive", encode(alive), ALIVE_SECONDS + 1.0, slow=True
+                lease, "alive", encode(alive), _ANSWER_SECONDS, slow=True
             )
         except PeerBusy as busy:
             return busy
@@ -344,6 +348,7 @@ class ClusterSessions(Sessions):
         connection = self._find(app, user, session_id)
         if connection is None:
             return
+
         hub_app = self._hub.apps[app]
         self._hub.forget(connection)
         if hub_app.policy in ("single", "refuse"):
@@ -420,10 +425,11 @@ class ClusterSessions(Sessions):
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""
+        connections = tuple(self._hub.sessions())
         return (
-            each.session
-            for each in tuple(self._hub.sessions())
-            if each.session is not None
+            connection.session
+            for connection in connections
+            if connection.session is not None
         )
 
     def _run_reregistration(self) -> None:
@@ -435,12 +441,11 @@ class ClusterSessions(Sessions):
             sessions = self._sessions_to_register(everything, by_id)
             for session, registration in self._registry.reregister(sessions):
                 connection = by_id.pop(session.id)
-                if connection.session is not session:
+                if connection.session is not session:  # it has ended meanwhile
                     self._departures.add(session, False)
                 elif registration.addressed:
-                    self._notify_replaced(
-                        session.app, session.user, registration.replaced
-                    )
+                    replaced = registration.replaced
+                    self._notify_replaced(session.app, session.user, replaced)
                 else:
                     self._hub.forget(connection)
                     if session.policy in ("single", "refuse"):
@@ -449,6 +454,8 @@ class ClusterSessions(Sessions):
     def _sessions_to_register(
         self, everything: bool, by_id: dict[int, Connection]
     ) -> Iterator[Session]:
+        """The sessions that the registry does not know, or all. Each is put
+        into ``by_id`` with its connection when it is taken."""
         for connection in tuple(self._hub.sessions()):
             session = connection.session
             if session is None or not connection.is_open:

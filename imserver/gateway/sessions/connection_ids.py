@@ -34,6 +34,8 @@ NAMED_BY_ID: Final = "client"
 """The dialect whose users are connections: the name of the user is the id of
 the connection."""
 _NUMBER_BYTES: Final = 6
+"""Size of a birth, and of the number of a connection."""
+_BYTE_BITS: Final = 8
 
 
 class Address(NamedTuple):
@@ -47,7 +49,7 @@ class Address(NamedTuple):
 def new_birth() -> int:
     """The random number of this process, unique in the cluster: 48 bits, never
     0."""
-    return SystemRandom().randrange(1, 1 << 8 * _NUMBER_BYTES)
+    return SystemRandom().randrange(1, 1 << _BYTE_BITS * _NUMBER_BYTES)
 
 
 class ConnectionIds:

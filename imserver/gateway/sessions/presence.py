@@ -2,6 +2,7 @@
 there are."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Annotated, Final
 
 from msgspec import Struct
@@ -12,6 +13,7 @@ from imserver.gateway.config.declared import about
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.model import SYSTEM_PREFIX, Service, is_of_device
 from imserver.gateway.sessions.connection_ids import ConnectionTable
+from imserver.gateway.transport.connection import Connection
 
 NAMED_CHANNELS: Final = 10_000
 """Up to this number the channels of an app are counted exactly; above it, once
@@ -102,15 +104,19 @@ class SessionsQuery(Struct, frozen=True, array_like=True):
 
 def add_up(counts: Sequence[AppCount]) -> AppCount:
     """Add the counts of all nodes of an app."""
-    channels = sum(each.channels for each in counts)
-    if all(len(each.names) == each.channels for each in counts):
-        channels = len(set().union(*(each.names for each in counts)))
+    channels = sum(count.channels for count in counts)
+    # With all names, a channel with members on two nodes counts once.
+    if all(len(count.names) == count.channels for count in counts):
+        names: set[str] = set()
+        for count in counts:
+            names.update(count.names)
+        channels = len(names)
     return AppCount(
-        sum(each.users for each in counts),
-        sum(each.sessions for each in counts),
-        channels,
-        [],
-        sum(each.subscriptions for each in counts),
+        users=sum(count.users for count in counts),
+        sessions=sum(count.sessions for count in counts),
+        channels=channels,
+        names=[],
+        subscriptions=sum(count.subscriptions for count in counts),
     )
 
 
@@ -158,19 +164,23 @@ class Presence(Service):
         them are one question: while the registry does not answer, only users
         here count if there are several."""
         if len(apps) == 1:
-            return self.online(apps[0], [user]).users[0]
+            return self._is_online_in(apps[0], user)
         if any(self.hub.is_online(app, user) for app in apps):
             return True
         if self.others is None or not user or not apps:
             return False
-        by_app = dict(
-            zip(apps, self.others.registry.find_in_apps(apps, user) or (), strict=False)
-        )
-        if any(map(is_found, by_app.values())):
+
+        rows = self.others.registry.find_in_apps(apps, user) or ()
+        refs_of = dict(zip(apps, rows, strict=False))
+        if any(map(is_found, refs_of.values())):
             return True
-        return any(
-            self.online(app, [user]).users[0] for app, refs in by_app.items() if refs
-        )
+        # Other references are nodes that may have a session: they are asked.
+        unsure = [app for app, refs in refs_of.items() if refs]
+        return any(self._is_online_in(app, user) for app in unsure)
+
+    def _is_online_in(self, app: str, user: str) -> bool:
+        (is_online,) = self.online(app, [user]).users
+        return is_online
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         """Whether each of many users of one app has a session anywhere, as far
@@ -180,54 +190,58 @@ class Presence(Service):
     def online(self, app: str, users: Sequence[str]) -> Online:
         """Whether each of many users of one app has a session anywhere, and
         which nodes did not answer."""
-        here = [self.hub.is_online(app, user) for user in users]
+        are_here = [self.hub.is_online(app, user) for user in users]
         away = [
-            user for user, known in zip(users, here, strict=True) if not known and user
+            user
+            for user, is_here in zip(users, are_here, strict=True)
+            if user and not is_here
         ]
         if self.others is None or not away:
-            return Online(here)
-        found: Sequence[tuple[SessionRef, ...]] | None = None
+            return Online(are_here)
+
+        rows: Sequence[tuple[SessionRef, ...]] | None = None
         if not app.startswith(SYSTEM_PREFIX):
-            found = self.others.registry.find(app, away)
+            rows = self.others.registry.find(app, away)
         elsewhere: set[str] = set()
-        unsure = away
-        if found is not None:
-            elsewhere = {
-                user for user, refs in zip(away, found, strict=True) if is_found(refs)
-            }
-            unsure = [
-                user
-                for user, refs in zip(away, found, strict=True)
-                if refs and user not in elsewhere
-            ]
+        unsure: list[str] = []
+        if rows is None:
+            unsure = away
+        else:
+            for user, refs in zip(away, rows, strict=True):
+                if is_found(refs):
+                    elsewhere.add(user)
+                elif refs:
+                    unsure.append(user)
+
         missing: tuple[str, ...] = ()
         if unsure:
-            there = self.sessions(app, unsure)
-            missing = there.missing
-            elsewhere.update(
-                user for user, some in zip(unsure, there.sessions, strict=False) if some
-            )
-        return Online(
-            [
-                known or user in elsewhere
-                for user, known in zip(users, here, strict=True)
-            ],
-            missing,
-        )
+            answer = self.sessions(app, unsure)
+            missing = answer.missing
+            for user, sessions in zip(unsure, answer.sessions, strict=False):
+                if sessions:
+                    elsewhere.add(user)
+        are_online = [
+            is_here or user in elsewhere
+            for user, is_here in zip(users, are_here, strict=True)
+        ]
+        return Online(are_online, missing)
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
         """Users of an app: all, unsorted, if they are at most ``limit`` and
         ``after`` is None; else up to ``limit`` in the order of names, after the
         name ``after``."""
+        # One more than the page tells whether others follow.
         query = NamesQuery(app, after, limit + 1)
-        own = self._names_here(query)
+        here = self._names_here(query)
         answers, missing = self._query("names", query)
-        total = own.count
-        names = own.names
+        total = here.count
+        names = here.names
         if answers:
-            parts: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
-            total = sum(answer.count for answer in parts)
-            names = sorted(set().union(*(answer.names for answer in parts)))
+            all_names = set(names)
+            for answer in read(answers, NamesAnswer).values():
+                total += answer.count
+                all_names.update(answer.names)
+            names = sorted(all_names)
         more = len(names) > limit
         if after is None and not more:
             total = len(names)
@@ -242,8 +256,8 @@ class Presence(Service):
             part = self._sessions_here(query)
             answers, silent = self._query("sessions", query, self._nodes_of(query))
             for answer in read(answers, list[list[SessionInfo]]).values():
-                for here, there in zip(part, answer, strict=False):
-                    here += there
+                for user_sessions, sessions_there in zip(part, answer, strict=False):
+                    user_sessions += sessions_there
             sessions += part
             missing |= dict.fromkeys(silent)
         return UserSessions(sessions, tuple(missing))
@@ -254,27 +268,39 @@ class Presence(Service):
         if others is None:
             return ()
         if query.app.startswith(SYSTEM_PREFIX):
-            leases = [self.table.node_of(user, others) for user in query.users]
-            return {
-                lease.epoch: lease for lease in leases if lease is not None
-            }.values()
+            return self._nodes_of_connections(query.users, others)
+
         peers = others.node_messages.peers()
         named = [user for user in query.users if user]
-        if peers and named:
-            found = others.registry.find(query.app, named)
-        else:
-            found = []
-        if found is None:
+        if not peers or not named:
+            return ()
+        rows = others.registry.find(query.app, named)
+        if rows is None:
             return peers
-        epochs = {ref.epoch for refs in found for ref in refs}
+        epochs = {ref.epoch for ref in chain.from_iterable(rows)}
         return [lease for lease in peers if lease.epoch in epochs]
+
+    def _nodes_of_connections(
+        self, connection_ids: Iterable[str], others: OtherNodes
+    ) -> Iterable[Lease]:
+        """The other nodes with these connections, each once."""
+        leases: dict[int, Lease] = {}
+        for connection_id in connection_ids:
+            lease = self.table.node_of(connection_id, others)
+            if lease is not None:
+                leases[lease.epoch] = lease
+        return leases.values()
 
     def counts(self, apps: Sequence[str]) -> Counts:
         """How many users, sessions and channels each app has."""
         answers, missing = self._query("counts", list(apps))
         parts = [self._counts_here(apps), *read(answers, list[AppCount]).values()]
-        by_app = zip(apps, zip(*parts, strict=True), strict=True)
-        return Counts({app: add_up(counts) for app, counts in by_app}, tuple(missing))
+        # Each node has answered with a row for each app.
+        rows_of_apps = zip(*parts, strict=True)
+        counts = {
+            app: add_up(rows) for app, rows in zip(apps, rows_of_apps, strict=True)
+        }
+        return Counts(counts, tuple(missing))
 
     # --- this node ------------------------------------------------------------
 
@@ -290,21 +316,19 @@ class Presence(Service):
         app = self.hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
-        id_of = self.table.id_of
-        node = self.registry.lease.node
         return [
-            [
-                SessionInfo(
-                    id_of(each),
-                    each.device,
-                    each.encoding.dialect.name,
-                    each.since,
-                    node,
-                )
-                for each in app.sessions_of(user)
-            ]
+            [self._info_of(session) for session in app.sessions_of(user)]
             for user in query.users
         ]
+
+    def _info_of(self, session: Connection) -> SessionInfo:
+        return SessionInfo(
+            self.table.id_of(session),
+            session.device,
+            session.encoding.dialect.name,
+            session.since,
+            self.registry.lease.node,
+        )
 
     def _counts_here(self, apps: Sequence[str]) -> list[AppCount]:
         return [self._counts(name) for name in apps]

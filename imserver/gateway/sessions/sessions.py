@@ -4,7 +4,6 @@ banning."""
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from time import monotonic, time
 from typing import Final
 from weakref import ref
@@ -53,6 +52,12 @@ ALIVE_SECONDS = 3
 """Time for an old connection to answer a ping before a login under ``refuse``
 replaces it."""
 _LOOKS = 30
+"""How often it is looked at in that time."""
+_LONGEST_BAN: Final = 100.0
+"""A ban for good lasts so many times :data:`MAX_BAN_SECONDS`: infinity cannot be
+stored."""
+_NOTICES_BYTES: Final = 200
+"""Size of an exit and an enter notice, without the names of their users."""
 _PONG: Final = Reply(ReplyCode.OK, "pong")
 MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
@@ -95,13 +100,16 @@ class Ban(Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What the user is told, in one line."""
+        """One line for the user: how long the ban lasts, and why."""
         until = self.until
         if until is None:
-            end = "for good"
+            text = "banned for good"
         else:
-            end = f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
-        return f"banned {end}" + (f": {self.reason}" if self.reason else "")
+            end = datetime.fromtimestamp(until, UTC)
+            text = f"banned until {end:%Y-%m-%d %H:%M UTC}"
+        if self.reason:
+            return f"{text}: {self.reason}"
+        return text
 
 
 class CloseSessions(Struct, frozen=True, array_like=True):
@@ -160,7 +168,7 @@ class RecentKicks(Service):
         """Record the kick of a user, from devices of this name or (None) from
         all; without a ``user`` that an app was deleted: a new one of its name
         may have other users."""
-        key = app, user, device
+        key = (app, user, device)
         self.count += 1
         self._numbers.pop(key, None)
         self._numbers[key] = self.count
@@ -172,12 +180,12 @@ class RecentKicks(Service):
         first ``count`` kicks."""
         if count == self.count:
             return False
-        numbers = self._numbers
+        # A device may be a part of another one: `phone/2` of `phone`.
         whole = device.rpartition("/")[0] or device
-        return (
-            max(numbers.get((app, user, each), 0) for each in (None, device, whole))
-            > count
-        )
+        numbers = [
+            self._numbers.get((app, user, name), 0) for name in (None, device, whole)
+        ]
+        return max(numbers) > count
 
 
 class SessionRefused(Exception):
@@ -208,9 +216,9 @@ class SessionRefused(Exception):
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
     """The other sessions of the same user on a device of the same name."""
     return [
-        c
-        for c in app.sessions_of(login.user)
-        if c.device == login.device and c is not connection
+        session
+        for session in app.sessions_of(login.user)
+        if session.device == login.device and session is not connection
     ]
 
 
@@ -234,7 +242,7 @@ class Sessions:
         self._others = others
         self._bans: dict[tuple[str, str], Ban] = {}
         self.holds: dict[tuple[str, str], Ban] = {}
-        """Whom :meth:`hold` keeps out, as (app, user)."""
+        """The users that :meth:`hold` keeps out, as (app, user)."""
         self.kicks = RecentKicks()
         self._notices = Buckets(LOGIN_NOTICES)
 
@@ -256,10 +264,13 @@ class Sessions:
             self.heartbeat(connection)
             return Reply.OK
 
+        def ping(_connection: Connection, _command: Ping) -> Reply:
+            return _PONG
+
         return {
             Login: CommandRow(login, needs_session=False),
             Heartbeat: CommandRow(heartbeat),
-            Ping: CommandRow(lambda _connection, _command: _PONG, needs_session=False),
+            Ping: CommandRow(ping, needs_session=False),
         }
 
     def login(
@@ -309,24 +320,20 @@ class Sessions:
         if decision is None:
             decision = self._check(connection, login)
         if decision.code != ReplyCode.OK:
-            raise SessionRefused(
-                decision.code, None, decision.close if decision.final else 0
-            )
+            close_code = decision.close if decision.final else 0
+            raise SessionRefused(decision.code, None, close_code)
         if decision.device:
             login = replace(login, device=decision.device)
+
         replaced = self._apply_policy(app, connection, login)
         if connection.state >= CLOSING:
             raise SessionRefused(ReplyCode.FAILED, "gone")
-        before = connection.user
-        if before:
-            if (connection.app, before) != (app.name, login.user):
-                # of two notices: an exit and an enter
-                size = 200 + len(before) + len(login.user)
-                limit = self._fanout.notice_bytes  # a larger size counts as that
-                if not self._notices.take(ref(connection), min(size, limit), limit):
-                    raise SessionRefused(ReplyCode.NOT_STORED, "rate")
+        if connection.user:
+            self._charge_notices(connection, connection.user, login)
             self.leave(connection, (app.name, login.user))
         self._begin(app, connection, login)
+
+        # It may have switched: a kick meanwhile found no session to close.
         if kicks != self.kicks.count:
             if self.kicks.since(kicks, app.name, login.user, login.device):
                 self._require_no_ban(app.name, login.user)
@@ -335,6 +342,19 @@ class Sessions:
         self._logins.began(connection, decision)
         for older in replaced:
             older.close(CloseCode.REPLACED)
+
+    def _charge_notices(
+        self, connection: Connection, before: str, login: Login
+    ) -> None:
+        """Count the notices that others get when the user of a connection
+        changes. Raises SessionRefused."""
+        if (connection.app, before) == (login.app, login.user):
+            return
+        size = _NOTICES_BYTES + len(before) + len(login.user)
+        limit = self._fanout.notice_bytes
+        # A larger size counts as the limit: otherwise nobody could ever pay it.
+        if not self._notices.take(ref(connection), min(size, limit), limit):
+            raise SessionRefused(ReplyCode.NOT_STORED, "rate")
 
     def _apply_policy(
         self, app: App, connection: Connection, login: Login
@@ -347,10 +367,11 @@ class Sessions:
             return ()
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
-            alive = self._any_alive(rivals)
+            is_any_alive = self._any_alive(rivals)
             # Sessions that began during the wait count as alive.
-            rivals, old = _rivals(app, login, connection), rivals
-            if alive or any(rival not in old for rival in rivals):
+            pinged = rivals
+            rivals = _rivals(app, login, connection)
+            if is_any_alive or any(rival not in pinged for rival in rivals):
                 raise SessionRefused(ReplyCode.FAILED, "policy", CloseCode.REFUSED)
             self._require_no_ban(login.app, login.user)
         return rivals
@@ -383,14 +404,15 @@ class Sessions:
         have switched.
         """
         try:
-            known = self._app(app)
+            hub_app = self._app(app)
             if kicks is not None:
                 self._require_app_since(kicks, app)
             if connection.state >= CLOSING:
                 raise SessionRefused(ReplyCode.FAILED, "gone")
         except SessionRefused as refused:
             return self._refuse(connection, Login(app, ""), refused)
-        self._hub.attach(known, connection, "", "")
+
+        self._hub.attach(hub_app, connection, "", "")
         self._metrics.logins[app] += 1
         self._logins.began(connection, decision)
         return ReplyCode.OK
@@ -421,14 +443,10 @@ class Sessions:
         if not decision.ok:
             connection.close(decision.close)
             return False
+
         if principal.user:
-            code = self.login(
-                connection,
-                Login(app, principal.user, token, device),
-                False,
-                decision,
-                kicks,
-            )
+            login = Login(app, principal.user, token, device)
+            code = self.login(connection, login, False, decision, kicks)
         else:
             code = self.begin_without_user(connection, app, decision, kicks)
         if code != ReplyCode.OK:
@@ -454,9 +472,10 @@ class Sessions:
     def _renew(self, connection: Connection, login: Login) -> None:
         """Another login on a connection: it may only renew the token of its
         session. May switch."""
-        same = (connection.app, connection.user) == (login.app, login.user)
-        if not (same and self._logins.holds_token(connection)):
+        is_same = (connection.app, connection.user) == (login.app, login.user)
+        if not is_same or not self._logins.holds_token(connection):
             raise SessionRefused(ReplyCode.FAILED, "again")
+
         decision = self._check(connection, login)
         if not decision.ok:
             raise SessionRefused(decision.code)
@@ -473,12 +492,10 @@ class Sessions:
         switch."""
         app = connection.app
         user = connection.user
-        if (
-            self._hub.detach(connection)
-            and app is not None
-            and user is not None
-            and (app, user) != successor
-        ):
+        went_offline = self._hub.detach(connection)
+        if not went_offline or app is None or user is None:
+            return
+        if (app, user) != successor:
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
     def heartbeat(self, connection: Connection) -> None:
@@ -489,11 +506,9 @@ class Sessions:
     def ended(self, connection: Connection, code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``)."""
         self._metrics.closed(code)
+        went_offline = self._hub.leave(connection)
         # Users who are connections had no enter notice.
-        if (
-            self._hub.leave(connection)
-            and connection.encoding.dialect.name != NAMED_BY_ID
-        ):
+        if went_offline and connection.encoding.dialect.name != NAMED_BY_ID:
             app, user = app_and_user(connection)
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
@@ -520,44 +535,47 @@ class Sessions:
         (None: all). May switch.
         """
         missing: list[str] = []
-        ban_seconds = min(ban_seconds, 100.0 * MAX_BAN_SECONDS)
+        ban_seconds = min(ban_seconds, _LONGEST_BAN * MAX_BAN_SECONDS)
+        query = CloseSessions(app, users, device, ban_seconds, reason=reason)
         if self._others is None:
-            closed = self.close_here(
-                CloseSessions(app, users, device, ban_seconds, reason=reason)
-            )
+            closed = self.close_here(query)
         else:
-            if users:
-                nodes = self._others.registry.find(app, users)
-            else:
-                nodes = []
-            online = [
-                user
-                for user, refs in zip(users, nodes or (), strict=False)
-                if is_found(refs)
-            ]
-            query = CloseSessions(app, users, device, ban_seconds, online, reason)
+            query = replace(query, online=self._online(self._others, app, users))
             closed = self.close_here(query)
             answers, missing = self._query(self._others, "close_sessions", query)
             for counts in read(answers, list[int]).values():
-                closed = [
-                    here + there for here, there in zip(closed, counts, strict=False)
-                ]
-        lasting = ban_seconds <= 0
+                rows = zip(closed, counts, strict=False)
+                closed = [count_here + count for count_here, count in rows]
+
+        # Last: a node that reads a new ban closes the sessions, and would not
+        # count them here.
+        lasting = ban_seconds <= 0 or self._store_ban(app, users, ban_seconds, reason)
+        return ClosedSessions(closed, tuple(missing), lasting)
+
+    def _online(self, others: OtherNodes, app: str, users: Sequence[str]) -> list[str]:
+        """The users with an addressed session on some node, as far as the
+        registry answers."""
+        if not users:
+            return []
+        rows = zip(users, others.registry.find(app, users) or (), strict=False)
+        return [user for user, refs in rows if is_found(refs)]
+
+    def _store_ban(
+        self, app: str, users: Sequence[str], seconds: float, reason: str
+    ) -> bool:
+        """Store a ban in the database. False: nodes that start later do not
+        know it."""
         # Nodes of a cluster with databases of their own refuse to run: only a
         # lone node creates one.
-        if (
-            not lasting
-            and app in self._hub.apps
-            and (self._store.has_database or self._others is None)
-        ):
-            try:
-                # Last: a node that reads a new ban closes the sessions, and
-                # would not count them here.
-                self._store.ban(app, users, ban_seconds, reason)
-                lasting = True
-            except StorageUnavailable as error:
-                log.warning("a ban in %s was not stored: %s", app, error)
-        return ClosedSessions(closed, tuple(missing), lasting)
+        may_store = self._store.has_database or self._others is None
+        if app not in self._hub.apps or not may_store:
+            return False
+        try:
+            self._store.ban(app, users, seconds, reason)
+        except StorageUnavailable as error:
+            log.warning("a ban in %s was not stored: %s", app, error)
+            return False
+        return True
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
         """Lift bans on all nodes. Returns those without an answer, which learn
@@ -568,21 +586,21 @@ class Sessions:
         self.unban_here(query)
         if self._others is None:
             return ()
-        return tuple(self._query(self._others, "unban", query)[1])
+        _, missing = self._query(self._others, "unban", query)
+        return tuple(missing)
 
     def learn(self, changes: Changes) -> None:
         """Apply bans of any node. Never switches. Who is banned here already
         has no sessions: looking for them again would cost a walk over all
         connections."""
-        by_app: dict[tuple[str, float, str], list[str]] = {}
+        new_bans: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
-                by_app.setdefault((row.app, row.seconds, row.reason), []).append(
-                    row.user
-                )
+                key = (row.app, row.seconds, row.reason)
+                new_bans.setdefault(key, []).append(row.user)
             # also of apps that come later
             self.ban(row.app, row.user, row.seconds, row.reason)
-        for (app, seconds, reason), users in by_app.items():
+        for (app, seconds, reason), users in new_bans.items():
             self.close_here(CloseSessions(app, users, None, seconds, reason=reason))
 
     def _query(
@@ -601,25 +619,28 @@ class Sessions:
         app = self._hub.apps.get(query.app)
         if app is None:
             return [0] * len(query.users)
-        for user in query.users if query.ban_seconds > 0 else ():
-            self.ban(query.app, user, query.ban_seconds, query.reason)
-        victims = [
-            [
-                c
-                for c in app.sessions_of(user)
-                if query.device is None or is_of_device(c.device, query.device)
+        if query.ban_seconds > 0:
+            for user in query.users:
+                self.ban(query.app, user, query.ban_seconds, query.reason)
+
+        counts = []
+        addressed: list[Connection] = []
+        for user in query.users:
+            sessions = [
+                session
+                for session in app.sessions_of(user)
+                if query.device is None or is_of_device(session.device, query.device)
             ]
-            for user in query.users
-        ]
-        closed = [len(each) for each in victims]
-        for connection in [
-            *self._older(app, query, closed),
-            *chain.from_iterable(victims),
-        ]:
+            counts.append(len(sessions))
+            addressed += sessions
+        # All are found before one is closed: its end changes the hub.
+        for connection in (*self._older(app, query, counts), *addressed):
             ban = self.ban_of(query.app, connection.user or "")
-            code = CloseCode.KICKED if ban is None else CloseCode.BANNED
-            connection.close(code, "" if ban is None else ban.text)
-        return closed
+            if ban is None:
+                connection.close(CloseCode.KICKED)
+            else:
+                connection.close(CloseCode.BANNED, ban.text)
+        return counts
 
     def forget_app(self, app: str) -> None:
         """An app was deleted: close its sessions on this node, and forget its
@@ -648,10 +669,14 @@ class Sessions:
         closing = {
             user for user, number in zip(query.users, closed, strict=True) if number
         }
-        closing.update(query.users if query.ban_seconds > 0 else query.online)
+        if query.ban_seconds > 0:
+            closing.update(query.users)
+        else:
+            closing.update(query.online)
         closing.intersection_update(query.users)
         if not closing:
             return ()
+
         return [
             connection
             for connection in self._hub.connections()
@@ -681,8 +706,10 @@ class Sessions:
         as they are in the last call. ``users``: (app, user) → Unix seconds;
         they and the ``reason`` are shown. Never switches."""
         new = users.keys() - self.holds.keys()
-        now = monotonic() - time()
-        self.holds = {user: Ban(now + end, reason) for user, end in users.items()}
+        unix_to_monotonic = monotonic() - time()
+        self.holds = {
+            user: Ban(unix_to_monotonic + end, reason) for user, end in users.items()
+        }
         for app, user in new:
             self.close_here(CloseSessions(app, [user], online=[user]))
 
@@ -732,7 +759,9 @@ class Sessions:
         """When the ban of a user ends, in Unix seconds, according to this
         node's list; 0: there is none. Never switches."""
         ban = self.ban_of(app, user)
-        return 0.0 if ban is None else time() + ban.seconds
+        if ban is None:
+            return 0.0
+        return time() + ban.seconds
 
     def is_banned(self, app: str, user: str) -> bool:
         """Whether a user is banned, according to this node's list. Never
@@ -740,7 +769,7 @@ class Sessions:
         return self.ban_of(app, user) is not None
 
     def ban_of(self, app: str, user: str) -> Ban | None:
-        """What keeps a user out, according to this node's list. Never
+        """The ban that keeps a user out, according to this node's list. Never
         switches."""
         ban = self._bans.get((app, user))
         if ban is not None and ban.ends < monotonic():
