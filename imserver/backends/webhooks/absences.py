@@ -31,12 +31,16 @@ MIN_PAUSE_SECONDS: Final = 0.05
 """Pause while an absence is due and cannot be decided, because the registry is
 away."""
 DUE_AT_ONCE: Final = 200
+"""Absences that are decided together."""
 _NEVER: Final = 1 << 62
+_SECOND_MS: Final = 1000
+_PREVIEW_CHARACTERS: Final = 200
+"""The part of a message that its event shows."""
 
 
 class _Work(Struct):
-    """What is looked at together: entries up to a position, or absences that
-    are due."""
+    """The work of one turn: entries up to a position, or absences that are
+    due."""
 
     entries: list[Entry] = []
     position: int = 0
@@ -61,7 +65,7 @@ class Absences(Struct, frozen=True):
     accounts_of: Callable[[str, Sequence[str]], Iterable[Holder]]
 
     def consumer(self, feed: Feed) -> Consumer[_Work]:
-        """What works on the absences of a feed."""
+        """The consumer that works on the absences of a feed."""
         feed.members = RememberedMembers(self.store.part(MessageLog), feed.app)
         return Consumer(
             f"the absent users of {feed.app}",
@@ -76,7 +80,8 @@ class Absences(Struct, frozen=True):
         """Seconds until the next absence is due; None: there is none."""
         if feed.next_due == _NEVER or not self.feeds.wants(feed.app, "absent"):
             return None
-        return max(feed.next_due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
+        due = feed.next_due / _SECOND_MS
+        return max(due - steady_time(), MIN_PAUSE_SECONDS)
 
     def _next(self, feed: Feed) -> _Work | None:
         """New entries, or else absences that are due. Switches."""
@@ -91,16 +96,18 @@ class Absences(Struct, frozen=True):
                 gevent.sleep(GATHER_SECONDS)
             entries = window.first()
             return _Work(entries, window.after(len(entries)))
-        now = int(steady_time() * 1000)
-        if feed.next_due <= now and self.is_registry_up():
-            # the clock of the process before this one may have been ahead
-            if not feed.next_due:
-                latest = now + int(feed.receiver.absent_seconds * 1000)
-                self.feeds.events.bound_absences(feed.app, latest)
-            due, next_due = self.feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
-            if due:  # until there are none it stays due, also if the following fails
-                return _Work(due=due)
-            feed.next_due = next_due or _NEVER
+
+        now = int(steady_time() * _SECOND_MS)
+        if feed.next_due > now or not self.is_registry_up():
+            return None
+        # the clock of the process before this one may have been ahead
+        if not feed.next_due:
+            latest = now + int(feed.receiver.absent_seconds * _SECOND_MS)
+            self.feeds.events.bound_absences(feed.app, latest)
+        due, next_due = self.feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
+        if due:  # until there are none it stays due, also if the following fails
+            return _Work(due=due)
+        feed.next_due = next_due or _NEVER
         return None
 
     def _look_at(self, feed: Feed, work: _Work) -> None:
@@ -111,10 +118,10 @@ class Absences(Struct, frozen=True):
         window = feed.noting
         if work.due:
             reported, over = self._decide(app, work.due)
-            self.feeds.added(
-                events.end_absences(app, self.feeds.node(), reported, over)
-            )
+            heads = events.end_absences(app, self.feeds.node(), reported, over)
+            self.feeds.added(heads)
             return
+
         absences = self._absences(feed, work.entries)
         if absences:
             events.note(app, self.feeds.node(), work.position, absences)
@@ -127,23 +134,29 @@ class Absences(Struct, frozen=True):
         """The users who are to read one of these entries, and are offline."""
         app = feed.app
         assert feed.members is not None
-        found: dict[tuple[str, int], int] = {}
+        first_entries: dict[tuple[str, int], int] = {}
+        """(user, conversation) → the first entry that the user is to read."""
         for entry in entries:
             if entry.kind in ("join", "leave"):
                 feed.members.forget(entry.conversation)
             elif entry.kind == "message" and not entry.room:
                 for user in entry.members or feed.members.of(entry.conversation):
                     if user and user != entry.sender:
-                        found.setdefault((user, entry.conversation), entry.id)
-        users = list(dict.fromkeys(user for user, _ in found))
+                        first_entries.setdefault((user, entry.conversation), entry.id)
+        users = list(dict.fromkeys(user for user, _ in first_entries))
         if not users:
             return []
-        online = self.presence.are_online(app, users)
-        offline = {user for user, here in zip(users, online, strict=True) if not here}
-        due = int((steady_time() + feed.receiver.absent_seconds) * 1000)
+
+        are_online = self.presence.are_online(app, users)
+        offline = {
+            user
+            for user, is_online in zip(users, are_online, strict=True)
+            if not is_online
+        }
+        due = int((steady_time() + feed.receiver.absent_seconds) * _SECOND_MS)
         return [
-            Absence(user, conversation, entry, due)
-            for (user, conversation), entry in found.items()
+            Absence(user, conversation, entry_id, due)
+            for (user, conversation), entry_id in first_entries.items()
             if user in offline
         ]
 
@@ -152,41 +165,38 @@ class Absences(Struct, frozen=True):
     def _decide(
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
-        users = [each.user for each in due]
+        """The absences that are reported, with their events, and those that are
+        over."""
+        users = [absence.user for absence in due]
         online = self.presence.online(app, users)
         if online.missing:  # tried again: nobody is reported who may be online
             raise StorageUnavailable(
                 f"nodes do not answer: {', '.join(online.missing)}"
             )
+
         bots = {account.user for account in self.accounts_of(app, users) if account.bot}
         stored = self.store.part(MessageLog)
-        entries = {
-            entry.id: entry
-            for entry in stored.entries.find(app, list({each.entry for each in due}))
+        entry_ids = list({absence.entry for absence in due})
+        entries = {entry.id: entry for entry in stored.entries.find(app, entry_ids)}
+        conversation_ids = list({absence.conversation for absence in due})
+        conversations = {
+            conversation.id: conversation
+            for conversation in stored.conversations.find(app, conversation_ids)
         }
-        states = stored.conversations.find(
-            app, list({each.conversation for each in due})
-        )
-        conversations = {conversation.id: conversation for conversation in states}
+
         reported = []
         over = []
-        for absence, here in zip(due, online.users, strict=True):
+        for absence, is_online in zip(due, online.users, strict=True):
             entry = entries.get(absence.entry)
-            if here or entry is None or absence.user in bots:
+            if is_online or entry is None or absence.user in bots:
                 over.append(absence)
                 continue
             facts = _facts(stored, app, absence, entry, conversations)
             if facts is None:
                 over.append(absence)
-            else:
-                reported.append(
-                    (
-                        absence,
-                        NewEvent(
-                            app, absence.user, "absent", msgspec.json.encode(facts)
-                        ),
-                    )
-                )
+                continue
+            body = msgspec.json.encode(facts)
+            reported.append((absence, NewEvent(app, absence.user, "absent", body)))
         return reported, over
 
 
@@ -202,6 +212,7 @@ def _facts(
     summary = _summary(stored, app, absence, conversations.get(absence.conversation))
     if summary is None or not summary.unread or summary.read >= absence.entry:
         return None
+
     conversation = summary.conversation
     facts: dict[str, Any] = {
         "user": absence.user,
@@ -218,8 +229,9 @@ def _facts(
     if conversation.kind == "group":
         facts |= {"group": str(conversation.id), "name": conversation.name}
     if entry.kind == "message":
-        seen = entry.view()
-        facts |= {"type": seen.type, "preview": (seen.text or "")[:200]}
+        content = entry.view()
+        text = content.text or ""
+        facts |= {"type": content.type, "preview": text[:_PREVIEW_CHARACTERS]}
     return facts
 
 
@@ -230,6 +242,7 @@ def _summary(
     more."""
     if stored.conversations.member(app, absence.conversation, absence.user) is None:
         return None
+    # A new entry may come between the two reads: then look again.
     while known is not None:
         # The list is ordered by the newest entry, which no other conversation
         # has.

@@ -2,8 +2,9 @@
 state of webhooks."""
 
 from collections.abc import Sequence
-from secrets import token_hex
-from typing import Annotated, Any
+from itertools import chain
+from operator import attrgetter
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -12,7 +13,12 @@ from msgspec.structs import asdict
 from imserver.backends.webhooks import dead_events
 from imserver.backends.webhooks.event_json import page_of
 from imserver.backends.webhooks.parts import webhooks_of
-from imserver.backends.webhooks.requests import MOST_ANSWERS, LastAnswer
+from imserver.backends.webhooks.requests import (
+    MOST_ANSWERS,
+    LastAnswer,
+    Receiver,
+    new_delivery_id,
+)
 from imserver.backends.webhooks.webhooks import QUERY, NodePart, Webhooks
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -28,7 +34,16 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
+from imserver.plugin.storage import Statements
 from imserver.plugin.wire import base64url
+
+_EVENTS_PER_PAGE: Final = 100
+_WEBHOOKS_PER_PAGE: Final = 50
+"""The events, and the webhooks, of a page whose reader names no limit."""
+_PAGE_BYTES: Final = 1 << 20
+"""Limit of the bytes of the events on a page."""
+_CURSOR_DIGITS: Final = 18
+"""The longest number of a cursor: it fits into 64 bits."""
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 PageSize = Annotated[
@@ -143,40 +158,57 @@ class EventApi(Struct, frozen=True):
         feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}
+        # Each node has answered with a part for each app.
         answers, missing = self.core.ask_others(QUERY, named, list[NodePart])
-        parts: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
-        counts: dict[str, tuple[int, int, int]] = self.core.store.read_or(
-            {}, lambda sql: {app: dead_events.counts(sql, app) for app in named}
-        )
+        rows: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
+        parts_of_apps = zip(*rows, strict=True)
+
+        def read_counts(sql: Statements) -> dict[str, tuple[int, int, int]]:
+            return {app: dead_events.counts(sql, app) for app in named}
+
+        none: dict[str, tuple[int, int, int]] = {}
+        counts = self.core.store.read_or(none, read_counts)
         states = []
-        for app, own in zip(named, zip(*parts, strict=True), strict=True):
-            newest = sorted(
-                (one for part in own for one in part.answers), key=lambda one: one.time
-            )[::-1]
+        for app, parts in zip(named, parts_of_apps, strict=True):
             aside, dead, next_try = counts.get(app, (0, 0, 0))
-            states.append(
-                WebhookShown(
-                    app=app,
-                    url=receivers[app].url,
-                    events=sorted(receivers[app].events),
-                    failing=any(part.failing for part in own)
-                    or bool(newest and newest[0].problem),
-                    waiting=sum(part.waiting for part in own),
-                    stored=sum(part.stored for part in own),
-                    aside=aside,
-                    next_try=next_try,
-                    dead=dead,
-                    answers=msgspec.convert(
-                        newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True
-                    ),
-                )
-            )
+            state = _state(app, receivers[app], parts, aside, dead, next_try)
+            states.append(state)
         return states, missing
 
 
-routes = Resource(
-    "events", lambda core, _: EventApi(webhooks_of(core), core), hot=False
-)
+def _state(
+    app: str,
+    receiver: Receiver,
+    parts: Sequence[NodePart],
+    aside: int,
+    dead: int,
+    next_try: int,
+) -> WebhookShown:
+    """The state of a webhook, of the parts of all nodes."""
+    all_answers = chain.from_iterable(part.answers for part in parts)
+    newest = sorted(all_answers, key=attrgetter("time"))[::-1]
+    has_failed = bool(newest and newest[0].problem)
+    return WebhookShown(
+        app=app,
+        url=receiver.url,
+        events=sorted(receiver.events),
+        failing=has_failed or any(part.failing for part in parts),
+        waiting=sum(part.waiting for part in parts),
+        stored=sum(part.stored for part in parts),
+        aside=aside,
+        next_try=next_try,
+        dead=dead,
+        answers=msgspec.convert(
+            newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True
+        ),
+    )
+
+
+def _event_api(core: Core, _app: object) -> EventApi:
+    return EventApi(webhooks_of(core), core)
+
+
+routes = Resource("events", _event_api, hot=False)
 
 
 @routes.get("/events/log", Needs.ADMIN)
@@ -191,7 +223,7 @@ def log(
             pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
         ),
     ] = "",
-    limit: PageSize = 100,
+    limit: PageSize = _EVENTS_PER_PAGE,
 ) -> EventsAnswer:
     """Read the durable events of an app after a cursor.
 
@@ -199,65 +231,83 @@ def log(
     no `webhook.url` an app has them, too. Messages and groups stay as long as
     stored messages do, other events for four days.
     """
+    entry_id = 0
+    event_id = 0
     text = read_cursor(after)
-    entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
-    entry_id = _number("after", entry)
-    event_id = _number("after", event)
+    if text is not None:
+        entry, _, event = text.partition(".")
+        entry_id = _number("after", entry)
+        event_id = _number("after", event)
     feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem.invalid(
             "The app has neither `webhook.url` nor `webhook.events`"
         )
+
     entries = feeds.entries_after(call.app, entry_id, limit)
     rows = feeds.events.read(call.app, event_id, limit)
     page = page_of(
-        call.app, entries, rows, feeds.node(), feed.receiver.events, limit, 1 << 20
+        call.app,
+        entries,
+        rows,
+        node=feeds.node(),
+        wanted=feed.receiver.events,
+        limit=limit,
+        limit_bytes=_PAGE_BYTES,
     )
     if page.is_full:
         entry_id = max(entry_id, page.last_entry)
         event_id = max(event_id, page.last_row)
     else:
-        entry_id = entries[-1].id if entries else entry_id
-        event_id = rows[-1].id if rows else event_id
+        # Also behind those that have no event, or an unwanted one.
+        if entries:
+            entry_id = entries[-1].id
+        if rows:
+            event_id = rows[-1].id
     more = page.is_full or len(entries) == limit or len(rows) == limit
     events = [msgspec.Raw(event.body) for event in page.events]
-    behind = base64url.encode(b"%d.%d" % (entry_id, event_id))
-    return EventsAnswer(events, behind, more)
+    next_cursor = base64url.encode(b"%d.%d" % (entry_id, event_id))
+    return EventsAnswer(events, next_cursor, more)
 
 
 @routes.get("/events/dead", Needs.OPERATE)
 def dead(
-    api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: PageSize = 100
+    api: EventApi,
+    call: Call,
+    app: App,
+    cursor: PageCursor = "",
+    limit: PageSize = _EVENTS_PER_PAGE,
 ) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days.
 
     An account that operates the app sees of an event its `id`, `event` and
     `time`, and no contents.
     """
-    behind = read_cursor(cursor)
-    if behind is None:
+    text = read_cursor(cursor)
+    if text is None:
         number = 0
     else:
-        number = _number("cursor", behind)
-    shown_of = _head_of if call.principal.staff else msgspec.Raw
+        number = _number("cursor", text)
+    # One more than the page tells whether others follow.
     retries = dead_events.list_retries(
-        api.core.store, call.app, True, number, limit + 1
+        api.core.store, call.app, dead=True, after=number, limit=limit + 1
     )
-    rows, following = page_and_cursor(
+    rows, next_cursor = page_and_cursor(
         retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
-    shown = [
+    event_of = _head_of if call.principal.staff else msgspec.Raw
+    events = [
         view(
             DeadEvent,
             row,
             id=row.event,
             since=row.first_failed,
-            event=shown_of(row.body),
+            event=event_of(row.body),
         )
         for row in rows
     ]
-    return DeadAnswer(shown, following)
+    return DeadAnswer(events, next_cursor)
 
 
 @routes.post(
@@ -286,7 +336,7 @@ def replay(
 
 
 def _head_of(body: bytes) -> dict[str, Any]:
-    """What an event says of itself, without what users wrote."""
+    """The fields of an event that no user has written."""
     event: dict[str, Any] = msgspec.json.decode(body)
     return {
         name: event[name] for name in ("id", "event", "app", "time") if name in event
@@ -301,7 +351,7 @@ def webhooks(
     cursor: PageCursor = "",
     limit: Annotated[
         int, about("The maximum number of webhooks on this page.", ge=1, le=100)
-    ] = 50,
+    ] = _WEBHOOKS_PER_PAGE,
 ) -> WebhooksAnswer:
     """Show what waits for webhooks, and their last answers.
 
@@ -310,18 +360,18 @@ def webhooks(
     """
     if app:
         names = [call.app]
-        following = ""
+        next_cursor = ""
     else:
         after = read_cursor(cursor) or ""
-        behind = [
+        following = [
             name
             for name in sorted(api.webhooks.feeds.feeds)
             if name > after and call.principal.reaches(name)
         ]
-        page, following = page_and_cursor(behind, limit, str)
+        page, next_cursor = page_and_cursor(following, limit, str)
         names = list(page)
     states, missing = api.states(names)
-    return WebhooksAnswer(states, following, missing)
+    return WebhooksAnswer(states, next_cursor, missing)
 
 
 @routes.post(
@@ -354,10 +404,12 @@ def set_address(
         raise ApiProblem(Problems.UNKNOWN_APP)
     if tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
-    before = {
+
+    settings = {
         name: value for name, value in asdict(tenant.webhook).items() if value != ""
     }
-    api.core.tenants.change(call.app, {"webhook": {**before, "url": url}})
+    settings["url"] = url
+    api.core.tenants.change(call.app, {"webhook": settings})
     states, _ = api.states([call.app])
     if not states:
         raise ApiProblem.invalid("The app has no secret to sign with")
@@ -380,12 +432,17 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
         raise ApiProblem.invalid(
             "The app has no `webhook.url`, or no secret to sign with"
         )
+
     body = feed.receiver.body(api.webhooks.event(call.app, "test", {}))
-    feed.receiver.attempt(api.webhooks.outgoing, body, token_hex(16), answers, 1)
-    return msgspec.convert(answers.of(call.app)[-1], AnswerShown, from_attributes=True)
+    feed.receiver.attempt(
+        api.webhooks.outgoing, body, new_delivery_id(), answers, events=1
+    )
+    answer = answers.of(call.app)[-1]
+    return msgspec.convert(answer, AnswerShown, from_attributes=True)
 
 
 def _number(parameter: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+    is_number = text.isascii() and text.isdecimal()
+    if not is_number or len(text) > _CURSOR_DIGITS:
         raise ApiProblem.invalid(f"`{parameter}`: not a cursor of this list")
     return int(text)

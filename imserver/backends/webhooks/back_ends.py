@@ -207,22 +207,28 @@ class BackEndRequests(BackEnds):
                 client = self._client(connection)
                 if call != "connect":
                     client["user"] = connection.user or ""
-                body, url = msgspec.json.encode({**client, **facts}), hook.urls[call]
-                reply = asking.post(
-                    app, url, hook.secret, lambda: body, hook.seconds, headers=headers
+                body = msgspec.json.encode({**client, **facts})
+                status, content = asking.post(
+                    app,
+                    hook.urls[call],
+                    hook.secret,
+                    lambda: body,
+                    hook.seconds,
+                    headers=headers,
                 )
-                answer, result = document_in(*reply, partial(_read, call, kind))
+                read = partial(_read, call, kind)
+                answer, result = document_in(status, content, read)
         except Unreachable as problem:
             self.failed[app] += 1
             asking.warn(app, problem)
             raise BackEndUnavailable(str(problem)) from None
-        if answer.disconnect is not None:
-            raise BackEndRefused(
-                None, (answer.disconnect.code, answer.disconnect.reason)
-            )
+
+        disconnect = answer.disconnect
+        if disconnect is not None:
+            raise BackEndRefused(None, (disconnect.code, disconnect.reason))
         if result is None:
-            assert answer.error is not None
             error = answer.error
+            assert error is not None
             raise BackEndRefused(
                 ClientError(error.code, error.message, error.temporary)
             )
@@ -232,40 +238,45 @@ class BackEndRequests(BackEnds):
         """The part of each request that is about its client. ``protocol`` is
         the dialect, or the codec of one that has several."""
         dialect = connection.encoding.dialect
-        state = connection.dialect_state
-        facts = None if state is None else state.facts
         protocol = dialect.name
         if dialect.subprotocol:
             protocol = "json" if dialect.text else "protobuf"
         client: dict[str, Any] = {
             "client": self._connection_id(connection),
-            "transport": "websocket" if facts is None else facts.transport,
+            "transport": "websocket",
             "protocol": protocol,
             "encoding": "json",
         }
-        if facts is not None and facts.meta:
-            client["meta"] = Raw(facts.meta)
+        state = connection.dialect_state
+        if state is not None and state.facts is not None:
+            client["transport"] = state.facts.transport
+            if state.facts.meta:
+                client["meta"] = Raw(state.facts.meta)
         return client
 
 
 def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T | None]:
     """An answer and its result. Raises ValueError and RecursionError."""
     msgspec.json.decode(content)  # the parts that are passed on must be valid, too
-    given = without_nulls(content, 2)
-    answer = msgspec.json.decode(given, type=_Answer)
+    document = without_nulls(content, 2)
+    answer = msgspec.json.decode(document, type=_Answer)
     if answer == _Answer():
         # an error in another form must not allow anything
-        if msgspec.json.decode(given):
+        if msgspec.json.decode(document):
             raise ValueError("it has neither result nor error nor disconnect")
-        answer = msgspec.json.decode(
-            _NOTHING_MEANS.get(call, b'{"result":{}}'), type=_Answer
-        )
-    if answer.result is UNSET:
-        result = None
-    else:
+        meaning = _NOTHING_MEANS.get(call, b'{"result":{}}')
+        answer = msgspec.json.decode(meaning, type=_Answer)
+
+    result: T | None = None
+    if answer.result is not UNSET:
+        # It must be valid also next to an error.
         result = msgspec.json.decode(answer.result, type=kind)
-    return answer, None if answer.error is not None else result
+    if answer.error is not None:
+        return answer, None
+    return answer, result
 
 
 def _named(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name in names if (value := headers.get(name.lower(), ""))}
+    """The headers of these names that a client has set."""
+    values = {name: headers.get(name.lower(), "") for name in names}
+    return {name: value for name, value in values.items() if value}

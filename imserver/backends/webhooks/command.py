@@ -1,8 +1,9 @@
-"""``imserver app events``: events that the webhook of an app refused; and what
-``imserver doctor`` sends."""
+"""``imserver app events``: events that the webhook of an app refused; and the
+test event of ``imserver doctor``."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from secrets import token_hex
 from time import perf_counter, time
 from typing import Final
@@ -18,7 +19,12 @@ from imserver.backends.webhooks.dead_events import (
     waiting,
 )
 from imserver.backends.webhooks.declared import secret_of
-from imserver.backends.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
+from imserver.backends.webhooks.requests import (
+    MISCONFIGURED,
+    POST_SECONDS,
+    Receiver,
+    new_delivery_id,
+)
 from imserver.plugin.commands import (
     CommandLine,
     Finding,
@@ -31,6 +37,14 @@ from imserver.plugin.identity import BadKey, Tenants
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
+
+_LISTED_EVENTS: Final = 1000
+_ID_BYTES: Final = 6
+_SHOWN_BYTES: Final = 200
+"""The part of an answer that a finding shows."""
+_SECOND_MS: Final = 1000
+_HTTP_PORT: Final = 80
+_HTTPS_PORT: Final = 443
 
 
 @click.command(short_help="List or replay events that a webhook refused.")
@@ -67,26 +81,27 @@ def events(
             record_act(settings, store, "events.replay", app, id=replay, count=count)
             click.echo(f"events sent again: {count}")
             return
-        rows = list_retries(store, app, dead, 0, 1000)
-        counted = store.rows(
+
+        rows = list_retries(store, app, dead, 0, _LISTED_EVENTS)
+        counts = store.rows(
             "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,)
         )
-        aside = sum(count for (count,) in counted)
+        aside = sum(count for (count,) in counts)
+        next_time = 0
         if aside:
-            following = store.read(lambda sql: next_try(sql, app))
-        else:
-            following = 0
-        behind, entries = store.read_or((0, 0), lambda sql: waiting(sql, app))
+            next_time = store.read(partial(next_try, app=app))
+        stored_events, entries = store.read_or((0, 0), partial(waiting, app=app))
+
     CommandLine.rows("event, user, attempts, first failed", rows, first_failed=_time)
     if dead or CommandLine.wants_json():
         return
     if aside:
         click.echo(
-            f"put aside: {aside}, the next is tried {_time(following) or 'at once'}"
+            f"put aside: {aside}, the next is tried {_time(next_time) or 'at once'}"
         )
-    if behind or entries:
+    if stored_events or entries:
         click.echo(
-            f"waiting until the receiver answers: {behind} events, and at most {entries} messages; "
+            f"waiting until the receiver answers: {stored_events} events, and at most {entries} messages; "
             f"to try it: imserver doctor --webhook {name}"
         )
 
@@ -112,7 +127,8 @@ _MENDS: Final = (
     ),
     ("NewConnectionError", "no connection to its address is possible", "curl -v {url}"),
 )
-"""What the problem begins with → what is wrong, and a command that shows it."""
+"""The beginning of a problem's text → what is wrong, and a command that shows
+it."""
 
 
 def webhook(
@@ -152,9 +168,10 @@ def webhook(
             "set webhook.secret for the app",
         )
         return
+
     now = int(time())
     event = {
-        "id": f"test-{token_hex(6)}",
+        "id": f"test-{token_hex(_ID_BYTES)}",
         "event": "test",
         "app": app,
         "time": now,
@@ -169,7 +186,7 @@ def webhook(
             secret,
             receiver.body(msgspec.json.encode(event)),
             now,
-            token_hex(16),
+            new_delivery_id(),
             POST_SECONDS,
         )
     except Unreachable as problem:
@@ -177,11 +194,12 @@ def webhook(
         return
     finally:
         outgoing.close()
-    took = f"{(perf_counter() - began) * 1000:.0f} ms"
+
+    took = f"{(perf_counter() - began) * _SECOND_MS:.0f} ms"
     if 200 <= status < 300:
         yield Finding("ok", label, f"{url} took a test with status {status} in {took}")
         return
-    text = ascii(answer[:200].decode("utf-8", "replace"))
+    text = ascii(answer[:_SHOWN_BYTES].decode("utf-8", "replace"))
     meaning = "it is sent again, and events wait behind it"
     if 400 <= status < 500 and status not in MISCONFIGURED:
         meaning = (
@@ -199,23 +217,19 @@ def webhook(
 def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
     address = urlsplit(url)
     host = address.hostname or ""
-    port = address.port or (443 if address.scheme == "https" else 80)
+    usual_port = _HTTPS_PORT if address.scheme == "https" else _HTTP_PORT
+    port = address.port or usual_port
+    cause, mend = _cause_of(problem)
+    command = mend.format(url=url, host=host, port=port)
+    return Finding("fail", label, f"{url}: {cause}", _NOTHING, command)
+
+
+def _cause_of(problem: Unreachable) -> tuple[str, str]:
+    """What is wrong, and the pattern of a command that shows it."""
     if problem.is_refused:
-        what = "it refuses connections: no program listens there"
-        mend = "curl -v {url}"
-    else:
-        what, mend = next(
-            (
-                (what, mend)
-                for begin, what, mend in _MENDS
-                if str(problem).startswith(begin)
-            ),
-            (str(problem), "curl -v {url}"),
-        )
-    return Finding(
-        "fail",
-        label,
-        f"{url}: {what}",
-        _NOTHING,
-        mend.format(url=url, host=host, port=port),
-    )
+        return "it refuses connections: no program listens there", "curl -v {url}"
+    text = str(problem)
+    for begin, cause, mend in _MENDS:
+        if text.startswith(begin):
+            return cause, mend
+    return text, "curl -v {url}"

@@ -1,4 +1,4 @@
-"""The consumer: delivers what a source has to one receiver, in order and at
+"""The consumer: delivers the items of a source to one receiver, in order and at
 least once.
 
 Who uses it brings four functions: what is next, how it is delivered, how the
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from math import inf
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
@@ -27,8 +26,8 @@ from imserver.plugin.runtime import RateLimitedLog, Service, retry_pause, until_
 log = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 1
-"""The clock of the database has whole seconds, so a lease may end by so much
-earlier."""
+"""How much earlier a lease may end: the clock of the database has whole
+seconds."""
 SAVE_SECONDS: Final = 1.0
 """How often a position is stored while the receiver takes everything; a node
 that is killed then leaves what was delivered in this time to be delivered
@@ -43,6 +42,10 @@ LOOK_SECONDS: Final = 0.2
 
 Batch = TypeVar("Batch")
 _trouble: Final = RateLimitedLog(log, "%s waits: %s")
+
+
+def _is_never_due() -> None:
+    """The news announce everything that there is to read."""
 
 
 class NotOwner(ImserverError):
@@ -117,7 +120,7 @@ class Consumer(Generic[Batch]):
         read: Callable[[], Batch | None],
         deliver: Callable[[Batch], Failure | None],
         save: Callable[[], None] | None = None,
-        until_due: Callable[[], float | None] = lambda: None,
+        until_due: Callable[[], float | None] = _is_never_due,
     ) -> None:
         self._name = name
         self._lease = lease
@@ -159,14 +162,15 @@ class Consumer(Generic[Batch]):
         """Store the position, if it has moved. Switches. Raises
         StorageUnavailable."""
         self._saved_at = monotonic()
-        if self.is_unsaved and self._save is not None:
-            # what is delivered meanwhile is stored the next time
-            self.is_unsaved = False
-            try:
-                self._save()
-            except BaseException:
-                self.is_unsaved = True
-                raise
+        if not self.is_unsaved or self._save is None:
+            return
+        # what is delivered meanwhile is stored the next time
+        self.is_unsaved = False
+        try:
+            self._save()
+        except BaseException:
+            self.is_unsaved = True
+            raise
 
     def stop(self) -> None:
         """Deliver nothing more. Never switches."""
@@ -183,12 +187,16 @@ class Consumer(Generic[Batch]):
 
         Raises StorageUnavailable.
         """
-        running = [each._greenlet for each in consumers if each._greenlet is not None]
-        for each in consumers:
-            each.stop()
+        running = [
+            consumer._greenlet
+            for consumer in consumers
+            if consumer._greenlet is not None
+        ]
+        for consumer in consumers:
+            consumer.stop()
         gevent.joinall(running, timeout=seconds)
-        for each in consumers:
-            each.save()
+        for consumer in consumers:
+            consumer.save()
 
     def _run(self) -> None:
         """Greenlet: deliver until there is nothing to do."""
@@ -232,26 +240,30 @@ class Consumer(Generic[Batch]):
     def _try(self, batch: Batch) -> None:
         self._retry.clear()
         failure = self._deliver(batch)
-        self.failures = 0 if failure is None else self.failures + 1
-        if failure is not None and not failure.is_dead:
-            if failure.longest_pause is None:
-                longest = LONGEST_PAUSE_SECONDS
-            else:
+        if failure is None:
+            self.failures = 0
+        else:
+            self.failures += 1
+            if not failure.is_dead:
                 longest = failure.longest_pause
-            self._retry.wait(retry_pause(self.failures, FIRST_PAUSE_SECONDS, longest))
-            return
+                if longest is None:
+                    longest = LONGEST_PAUSE_SECONDS
+                pause = retry_pause(self.failures, FIRST_PAUSE_SECONDS, longest)
+                self._retry.wait(pause)
+                return
+
+        # Delivered, or never tried again: the next one may be read.
         self._batch = None
         self.is_unsaved = self._save is not None
 
     def _wait(self) -> bool:
         """Wait for news; False: nothing else has to be done."""
-        due = self._until_due()
-        pause = min(
-            inf if due is None else due, SAVE_SECONDS if self.is_unsaved else inf
-        )
-        if pause == inf and not self._news.is_set():
+        pause = self._until_due()
+        if self.is_unsaved and (pause is None or pause > SAVE_SECONDS):
+            pause = SAVE_SECONDS
+        if pause is None and not self._news.is_set():
             return False
-        self._news.wait(None if pause == inf else pause)
+        self._news.wait(pause)
         return True
 
 
@@ -278,8 +290,7 @@ class LeasedWork:
         self.has_ended = False
 
     def changed(self) -> None:
-        """What there is to do was changed on this node: renew at once. Never
-        switches."""
+        """The work was changed on this node: renew at once. Never switches."""
         self._has_changed = True
         self.news.set()
 
@@ -293,17 +304,20 @@ class LeasedWork:
         :meth:`end`."""
         renew_at = 0.0
         while not self.has_ended:
-            looked = monotonic()
+            began = monotonic()
             try:
-                if self._has_changed or looked >= renew_at:
+                if self._has_changed or began >= renew_at:
                     self._has_changed = False
-                    renew_at = looked + until_beat(DeliveryLease.RENEW_SECONDS)
+                    renew_at = began + until_beat(DeliveryLease.RENEW_SECONDS)
                     self._renew()
                 self._look()
             except StorageUnavailable as error:
                 self._trouble(error)
             except Exception:
                 log.exception("%s failed", self._name)
-            if self.news.wait(max(renew_at - monotonic(), 0.0)):
-                gevent.sleep(max(looked + LOOK_SECONDS - monotonic(), 0.0))
+
+            until_renewal = renew_at - monotonic()
+            if self.news.wait(max(until_renewal, 0.0)):
+                until_look = began + LOOK_SECONDS - monotonic()
+                gevent.sleep(max(until_look, 0.0))
                 self.news.clear()

@@ -58,40 +58,47 @@ def next_try(sql: Statements, app: str) -> int:
     """When the next event is tried that was put aside, Unix seconds; 0: at
     once, or there is none."""
     if sql.query(DUE_AT_ONCE, (app, app)):
-        rows = []
-    else:
-        rows = sql.query(NEXT_TRY, (app,))
-    return rows[0][0] if rows else 0
+        return 0
+    rows = sql.query(NEXT_TRY, (app,))
+    if not rows:
+        return 0
+    seconds: int = rows[0][0]
+    return seconds
+
+
+_POSITIONS: Final = (
+    "SELECT entry_id, event_id FROM event_feed WHERE app = %s AND lease_until > 0"
+)
+"""How far the receiver of an app is, if it has one."""
+_COUNT_EVENTS: Final = (
+    "SELECT count(*) FROM (SELECT id FROM event WHERE app = %s AND id > %s LIMIT %s) e"
+)
+_LAST_ENTRY: Final = "SELECT last_id FROM log WHERE part = 0 AND app = %s"
+_COUNT_RETRIES: Final = "SELECT count(*) FROM (SELECT 1 FROM event_retry WHERE app = %s AND dead = %s LIMIT %s) r"
 
 
 def waiting(sql: Statements, app: str) -> tuple[int, int]:
-    """What waits until the receiver answers: how many events (at most
-    MOST_COUNTED count), and how many entries of the log, of which the receiver
-    may want some only. Positions are stored after a batch, so a receiver that
-    answers may have had some of them."""
-    feeds = sql.query(
-        "SELECT entry_id, event_id FROM event_feed WHERE app = %s AND lease_until > 0",
-        (app,),
-    )
+    """How many events wait until the receiver answers (at most MOST_COUNTED
+    count), and how many entries of the log, of which the receiver may want some
+    only. Positions are stored after a batch, so a receiver that answers may
+    have had some of them."""
+    feeds = sql.query(_POSITIONS, (app,))
     if not feeds:
         return 0, 0
-    entry, event = feeds[0]
-    behind = "SELECT id FROM event WHERE app = %s AND id > %s LIMIT %s"
-    ((events,),) = sql.query(
-        f"SELECT count(*) FROM ({behind}) e", (app, event, MOST_COUNTED)
-    )
-    logs = sql.query("SELECT last_id FROM log WHERE part = 0 AND app = %s", (app,))
-    last = logs[0][0] if logs else entry
-    return events, max(0, last - entry)
+    ((entry_id, event_id),) = feeds
+    ((events,),) = sql.query(_COUNT_EVENTS, (app, event_id, MOST_COUNTED))
+    logs = sql.query(_LAST_ENTRY, (app,))
+    if not logs:
+        return events, 0
+    ((last_entry,),) = logs
+    return events, max(0, last_entry - entry_id)
 
 
 def counts(sql: Statements, app: str) -> tuple[int, int, int]:
     """How many events wait that were put aside, how many are dead (of both at most MOST_COUNTED count), and
     :func:`next_try`."""
-    statement = "SELECT count(*) FROM (SELECT 1 FROM event_retry WHERE app = %s AND dead = %s LIMIT %s) r"
-    aside, dead = (
-        sql.query(statement, (app, dead, MOST_COUNTED))[0][0] for dead in (0, 1)
-    )
+    ((aside,),) = sql.query(_COUNT_RETRIES, (app, 0, MOST_COUNTED))
+    ((dead,),) = sql.query(_COUNT_RETRIES, (app, 1, MOST_COUNTED))
     return aside, dead, next_try(sql, app)
 
 
@@ -102,9 +109,17 @@ def send_again(store: Store, app: str, event: str = "") -> int:
     Returns how many, also of those that wait behind others of their users.
     Switches.
     """
-    which, values = ("AND event = %s", (app, event)) if event else ("", (app,))
+    # A dead event begins anew; the others keep their attempts.
     statement = (
         "UPDATE event_retry SET next_try = 0, attempts = attempts * (1 - dead), "
-        f"first_failed = first_failed * (1 - dead), dead = 0 WHERE app = %s {which}"
+        "first_failed = first_failed * (1 - dead), dead = 0 WHERE app = %s"
     )
-    return store.write(lambda sql: sql.execute(statement, values))
+    values: tuple[str, ...] = (app,)
+    if event:
+        statement += " AND event = %s"
+        values = (app, event)
+
+    def work(sql: Statements) -> int:
+        return sql.execute(statement, values)
+
+    return store.write(work)

@@ -1,4 +1,4 @@
-"""What the feature declares: settings and tables."""
+"""The settings and tables of the feature."""
 
 from typing import Final
 

@@ -21,6 +21,7 @@ LOG_PREFIX: Final = "log-"
 EVENT_PREFIX: Final = "event-"
 """Prefixes of the ids of events: of entries of the log, and of rows."""
 _GROUP_KINDS: Final = ("join", "leave", "group")
+_SECOND_MS: Final = 1000
 
 
 class Outbound(Struct, frozen=True):
@@ -60,20 +61,27 @@ def page_of(
     One event may have more than ``limit_bytes``. The time of an entry may be
     that of a client's clock, so one in the future counts as now.
     """
-    page = Page()
+    events_of_log: list[tuple[Outbound, int, int]] = []
+    """Each with the ids of its entry and its row, of which one is 0."""
+    for entry in entries:
+        event = of_entry(app, entry, node, wanted)
+        if event is not None:
+            events_of_log.append((event, entry.id, 0))
+    events_of_table: list[tuple[Outbound, int, int]] = []
+    for row in rows:
+        event = of_row(app, row, node, wanted)
+        if event is not None:
+            events_of_table.append((event, 0, row.id))
+
     now = int(time())
-    of_log = [
-        (event, entry.id, 0)
-        for entry in entries
-        if (event := of_entry(app, entry, node, wanted))
-    ]
-    of_table = [
-        (event, 0, row.id) for row in rows if (event := of_row(app, row, node, wanted))
-    ]
+
+    def time_of(item: tuple[Outbound, int, int]) -> int:
+        return min(item[0].time, now)
+
+    page = Page()
     size = 0
-    for event, entry_id, row_id in merge(
-        of_log, of_table, key=lambda each: min(each[0].time, now)
-    ):
+    merged = merge(events_of_log, events_of_table, key=time_of)
+    for event, entry_id, row_id in merged:
         size += len(event.body)
         if len(page.events) >= limit or (page.events and size > limit_bytes):
             page.is_full = True
@@ -129,17 +137,20 @@ class MessageEvent(Struct, omit_defaults=True):
 def of_entry(
     app: str, entry: Entry, node: str, wanted: frozenset[str]
 ) -> Outbound | None:
-    """The event of an entry; None if it has none, or an unwanted one. Back ends
-    send without a sender; their messages have none. What closes a question is
-    ``ask_closed``, else a message as any press."""
+    """The event of an entry; None if it has none, or an unwanted one. Messages
+    of back ends have no sender, and no event. The press that closes a question
+    is ``ask_closed``, or a message as any press."""
     id = f"{LOG_PREFIX}{entry.id}"
-    time = entry.time_ms // 1000
+    time = entry.time_ms // _SECOND_MS
     if entry.kind in _GROUP_KINDS:
         if "group" not in wanted:
             return None
         body = encode(id, "group", app, time, node, _group_facts(entry))
-    elif "ask_closed" in wanted and (facts := _closing_facts(entry)):
-        body = encode(id, "ask_closed", app, time, node, facts)
+        return Outbound(id, entry.sender, time, body)
+
+    closing_facts = _closing_facts(entry) if "ask_closed" in wanted else {}
+    if closing_facts:
+        body = encode(id, "ask_closed", app, time, node, closing_facts)
     elif entry.sender and "message" in wanted:
         body = msgspec.json.encode(_message_event(id, app, time, node, entry))
     else:
@@ -151,13 +162,13 @@ def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
     """The event of an entry for a bot, which may read it. Messages of back ends
     have events, too."""
     id = f"{LOG_PREFIX}{entry.id}"
-    time = entry.time_ms // 1000
+    time = entry.time_ms // _SECOND_MS
     if entry.kind in _GROUP_KINDS:
-        body = encode(id, "group", app, time, node, {"bot": bot, **_group_facts(entry)})
+        facts = {"bot": bot, **_group_facts(entry)}
+        body = encode(id, "group", app, time, node, facts)
     else:
-        body = msgspec.json.encode(
-            replace(_message_event(id, app, time, node, entry), bot=bot)
-        )
+        event = _message_event(id, app, time, node, entry)
+        body = msgspec.json.encode(replace(event, bot=bot))
     return Outbound(id, entry.sender, time, body)
 
 
@@ -169,35 +180,43 @@ def of_row(
         return None
     id = f"{EVENT_PREFIX}{row.id}"
     head = encode(id, row.kind, app, row.time, node, {})
-    return Outbound(id, row.user, row.time, b"%b,%b" % (head[:-1], row.body[1:]))
+    # Two JSON objects become one.
+    body = b"%b,%b" % (head[:-1], row.body[1:])
+    return Outbound(id, row.user, row.time, body)
 
 
 def _message_event(
     id: str, app: str, time: int, node: str, entry: Entry
 ) -> MessageEvent:
-    seen = entry.view()
+    content = entry.view()
     event = MessageEvent(
-        id, "message", app, time, node, entry.sender, kind=entry.kind, type=seen.type
+        id,
+        "message",
+        app,
+        time,
+        node,
+        entry.sender,
+        kind=entry.kind,
+        type=content.type,
+        text=content.text or "",
+        data=content.data,
+        base64=content.base64,
+        client_msg_id=entry.client_msg_id,
+        about=entry.about,
+        meta=content.meta,
+        stored=_position(entry),
     )
     if entry.members:
-        event.to = seen.to
+        event.to = content.to
     elif entry.room:
         event.room = entry.room
     else:
         event.group = str(entry.conversation)
-    event.text = seen.text or ""
-    event.data = seen.data
-    event.base64 = seen.base64
-    event.client_msg_id = entry.client_msg_id
-    event.about = entry.about
-    event.meta = seen.meta
-    event.stored = _position(entry)
     return event
 
 
 def _group_facts(entry: Entry) -> dict[str, Any]:
-    """Which group was changed by whom, and how: what the entry says of it as
-    ``meta``."""
+    """Which group was changed by whom, and how (the ``meta`` of the entry)."""
     facts = {
         "group": str(entry.conversation),
         "user": entry.sender,

@@ -27,7 +27,8 @@ from imserver.plugin.storage import RowsOf, Statements, Store, chunks, marks_of,
 
 log = logging.getLogger(__name__)
 
-TRY_SECONDS: Final = 3 * 86400
+_DAY_SECONDS: Final = 86_400
+TRY_SECONDS: Final = 3 * _DAY_SECONDS
 """How long an event is tried; afterwards it is dead."""
 MAX_WAITING: Final = 10_000
 """Events that wait for their commit; more are refused for the moment."""
@@ -38,6 +39,8 @@ MAX_RETRIES: Final = 100_000
 are deleted."""
 _AT_ONCE: Final = 200
 """Rows in one statement."""
+_DELETED_TOGETHER: Final = 1000
+"""Events of an app that one transaction deletes."""
 
 
 class NewEvent(Struct, frozen=True):
@@ -100,6 +103,21 @@ class _Batch(Struct):
     stored: AsyncResult[dict[str, int]] = field(default_factory=AsyncResult)
 
 
+_DELIVERED: Final = "CASE WHEN f.lease_until > 0 THEN f.event_id ELSE f.last_id END"
+"""The last event of a feed that its receiver has; of one that has ended, the
+last of all."""
+_OLDEST_EVENTS: Final = (
+    f"SELECT e.app, e.id, {_DELIVERED} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
+    f"(SELECT min(o.id) FROM event o WHERE o.app = f.app) WHERE e.time < %s AND e.id <= {_DELIVERED}"
+)
+"""The oldest event of each app, if it was delivered and is old enough."""
+_DELETE_EVENTS: Final = "DELETE FROM event WHERE app = %s AND id <= %s AND time < %s"
+_APPS_WITH_RETRIES: Final = (
+    "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
+    "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}"
+)
+
+
 class EventStore(Store.Rows):
     """The feeds in a store. All methods switch, and raise StorageUnavailable.
 
@@ -123,14 +141,15 @@ class EventStore(Store.Rows):
         Events that are appended meanwhile share the next transaction.
         """
         batch = self._batch
-        size = sum(len(event.body) for event in events)
-        if batch.events and (
-            len(batch.events) + len(events) > MAX_WAITING
-            or batch.size + size > MAX_WAITING_BYTES
-        ):
+        count = len(batch.events) + len(events)
+        size = batch.size + sum(len(event.body) for event in events)
+        is_full = count > MAX_WAITING or size > MAX_WAITING_BYTES
+        # Events that are too many for any batch are one of their own.
+        if batch.events and is_full:
             raise StorageUnavailable("too many events wait to be stored")
+
         batch.events += events
-        batch.size += size
+        batch.size = size
         if self._writer is None:
             self._writer = gevent.spawn(self._write)
         heads = batch.stored.get()
@@ -141,7 +160,8 @@ class EventStore(Store.Rows):
         """Greenlet: store the events that wait, until none does."""
         try:
             while self._batch.events:
-                batch, self._batch = self._batch, _Batch()
+                batch = self._batch
+                self._batch = _Batch()
                 work = partial(add_events, events=batch.events, known=self.known)
                 try:
                     batch.stored.set(self._store.write(work))
@@ -167,21 +187,17 @@ class EventStore(Store.Rows):
                 "and event %d was delivered",
                 *row,
             )
-        before = int(time()) - TRY_SECONDS - 86_400  # a day after the last attempt
+        # a day after the last attempt
+        before = int(time()) - TRY_SECONDS - _DAY_SECONDS
 
-        def work(sql: Statements) -> int:
-            last = "CASE WHEN f.lease_until > 0 THEN f.event_id ELSE f.last_id END"
-            oldest = (
-                f"SELECT e.app, e.id, {last} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
-                f"(SELECT min(o.id) FROM event o WHERE o.app = f.app) WHERE e.time < %s AND e.id <= {last}"
-            )
-            statement = "DELETE FROM event WHERE app = %s AND id <= %s AND time < %s"
-            return sum(
-                sql.execute(statement, (text_of(app), min(first + 1000, upto), before))
-                for app, first, upto in sql.query(oldest, (before,))
-            )
+        def delete_some(sql: Statements) -> int:
+            count = 0
+            for app, first, last in sql.query(_OLDEST_EVENTS, (before,)):
+                upto = min(first + _DELETED_TOGETHER, last)
+                count += sql.execute(_DELETE_EVENTS, (text_of(app), upto, before))
+            return count
 
-        while self._store.write_or(0, work):
+        while self._store.write_or(0, delete_some):
             pass
 
     # --- feeds ----------------------------------------------------------------
@@ -205,28 +221,35 @@ class EventStore(Store.Rows):
         statement = (
             f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
         )
-        until: dict[str, int] = {}
+        seconds_left: dict[str, int] = {}
         mine: set[str] = set()
-        for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
+        rows = sql.query_in(statement, (), sorted(begins))
+        for name, row_owner, lease_until, now_seconds in rows:
             app = text_of(name)
-            until[app] = lease - at
-            if text_of(owned_by) == owner and lease > 0:
+            seconds_left[app] = lease_until - now_seconds
+            if text_of(row_owner) == owner and lease_until > 0:
                 mine.add(app)
+
         for chunk in chunks(sorted(mine), _AT_ONCE):
             sql.execute(
                 f"UPDATE event_feed SET lease_until = {now} + %s "
                 f"WHERE owner = %s AND app IN {marks_of(len(chunk))}",
                 (seconds, owner, *chunk),
             )
+        # Each statement checks again what was read: another node may have taken
+        # the feed meanwhile.
+        take = (
+            f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
+            f"AND (lease_until <= {now} OR lease_until > {now} + %s)"
+        )
         for app in sorted(begins.keys() - mine):
-            if not 0 < until.get(app, 0) <= seconds:  # longer: the clock was set back
-                _make_feed(sql, app)
-                _begin(sql, app, begins[app])
-                sql.execute(
-                    f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
-                    f"AND (lease_until <= {now} OR lease_until > {now} + %s)",
-                    (owner, seconds, app, seconds),
-                )
+            # longer: the clock was set back
+            if 0 < seconds_left.get(app, 0) <= seconds:
+                continue
+            _make_feed(sql, app)
+            _begin(sql, app, begins[app])
+            sql.execute(take, (owner, seconds, app, seconds))
+
         statement = f"SELECT {_FEEDS.columns}, app FROM event_feed WHERE app IN {{}}"
         rows = sql.query_in(statement, (), sorted(begins))
         feeds = {text_of(row[-1]): _FEEDS.read(row) for row in rows}
@@ -247,17 +270,15 @@ class EventStore(Store.Rows):
         events = sql.query_in(
             "SELECT app, last_id FROM event_feed WHERE app IN {}", (), apps
         )
-        retries = (
-            "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
-            "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}"
-        )
-        aside = {text_of(app) for (app,) in sql.query_in(retries, (), apps)}
-        ends = {text_of(app): last for app, last in entries}
-        last_events = ((text_of(app), last) for app, last in events)
-        return {
-            app: FeedHead(ends.get(app, 0), last, app in aside)
-            for app, last in last_events
-        }
+        with_retries = sql.query_in(_APPS_WITH_RETRIES, (), apps)
+
+        last_entries = {text_of(app): last for app, last in entries}
+        aside = {text_of(app) for (app,) in with_retries}
+        heads = {}
+        for name, last_event in events:
+            app = text_of(name)
+            heads[app] = FeedHead(last_entries.get(app, 0), last_event, app in aside)
+        return heads
 
     @Store.reading_or(None)
     def undelivered(self, sql: Statements, app: str) -> int | None:
@@ -265,7 +286,10 @@ class EventStore(Store.Rows):
         None: it has no receiver."""
         statement = "SELECT entry_id, noted_id FROM event_feed WHERE app = %s AND lease_until > 0"
         rows = sql.query(statement, (app,))
-        return min(rows[0]) if rows else None
+        if not rows:
+            return None
+        ((entry_id, noted_id),) = rows
+        return min(int(entry_id), int(noted_id))
 
     @Store.writing
     def advance(
@@ -291,11 +315,13 @@ class EventStore(Store.Rows):
     ) -> None:
         """Store all positions, unless ``owner`` has the feed no longer."""
         statement = "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s WHERE app = %s AND owner = %s"
-        self._store.write(
-            lambda sql: sql.execute(
-                statement, (entry_id, event_id, noted_id, app, owner)
-            )
-        )
+        self._change(statement, (entry_id, event_id, noted_id, app, owner))
+
+    def _change(self, statement: str, values: tuple[int | str, ...]) -> None:
+        def work(sql: Statements) -> int:
+            return sql.execute(statement, values)
+
+        self._store.write(work)
 
     # --- retries --------------------------------------------------------------
 
@@ -317,27 +343,19 @@ class EventStore(Store.Rows):
 
     def end_retry(self, row: RetryRow) -> None:
         """The receiver has taken it."""
-        self._store.write(
-            lambda sql: sql.execute(
-                "DELETE FROM event_retry WHERE number = %s", (row.number,)
-            )
-        )
+        self._change("DELETE FROM event_retry WHERE number = %s", (row.number,))
 
     def put_off(self, row: RetryRow, now: int, seconds: int) -> bool:
         """It was refused again: try it ``seconds`` later, or never after three
         days. Whether it is dead."""
-        first = row.first_failed or now
-        dead = now - first >= TRY_SECONDS
+        first_failed = row.first_failed or now
+        is_dead = now - first_failed >= TRY_SECONDS
         statement = (
             "UPDATE event_retry SET attempts = attempts + 1, next_try = %s, first_failed = %s, dead = %s "
             "WHERE number = %s"
         )
-        self._store.write(
-            lambda sql: sql.execute(
-                statement, (now + seconds, first, int(dead), row.number)
-            )
-        )
-        return dead
+        self._change(statement, (now + seconds, first_failed, int(is_dead), row.number))
+        return is_dead
 
     # --- users to be notified -------------------------------------------------
 
@@ -355,7 +373,7 @@ class EventStore(Store.Rows):
         statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (noted_id, app, owner)):
             raise NotOwner(app)
-        rows = [(app, *_ABSENCES.values(one)) for one in absences]
+        rows = [(app, *_ABSENCES.values(absence)) for absence in absences]
         sql.insert_new("absence", f"app, {_ABSENCES.columns}", rows)
 
     def bound_absences(self, app: str, latest_ms: int) -> None:
@@ -370,8 +388,11 @@ class EventStore(Store.Rows):
         the next one's comes."""
         condition = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         absences = _ABSENCES.find(self._store.rows, condition, app, limit + 1)
-        due = [each for each in absences[:limit] if each.due <= now_ms]
-        return due, absences[len(due)].due if len(absences) > len(due) else 0
+        due = [absence for absence in absences[:limit] if absence.due <= now_ms]
+        if len(due) == len(absences):
+            return due, 0
+        next_one = absences[len(due)]
+        return due, next_one.due
 
     @Store.writing
     def end_absences(
@@ -382,23 +403,22 @@ class EventStore(Store.Rows):
         reported: Sequence[tuple[Absence, NewEvent]],
         over: Sequence[Absence],
     ) -> dict[str, int]:
-        """Add events once until users were online, and forget what is ``over``.
-        Raises NotOwner."""
-        if not sql.query(
-            "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)
-        ):
+        """Add events once until users were online, and forget the absences that
+        are ``over``. Raises NotOwner."""
+        is_owner = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
+        if not sql.query(is_owner, (app, owner)):
             raise NotOwner(app)
+
         condition = "WHERE app = %s AND member = %s AND conversation = %s"
-        over_now = f"UPDATE absence SET due = 0 {condition} AND due > 0"
-        new = [
-            event
-            for one, event in reported
-            # else the user was online meanwhile
-            if sql.execute(over_now, (app, one.user, one.conversation))
-        ]
+        mark = f"UPDATE absence SET due = 0 {condition} AND due > 0"
+        new = []
+        for absence, event in reported:
+            # Without the row the user was online meanwhile.
+            if sql.execute(mark, (app, absence.user, absence.conversation)):
+                new.append(event)
         sql.execute_many(
             f"DELETE FROM absence {condition}",
-            [(app, one.user, one.conversation) for one in over],
+            [(app, absence.user, absence.conversation) for absence in over],
         )
         return add_events(sql, new, self.known)
 
@@ -419,6 +439,9 @@ class EventStore(Store.Rows):
                 sql.execute(statement.format(marks_of(len(chunk))), (app, *chunk))
 
 
+_INSERT_EVENT: Final = "INSERT INTO event (app, id, member, kind, time, body) VALUES (%s, %s, %s, %s, %s, %s)"
+
+
 def add_events(
     sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]
 ) -> dict[str, int]:
@@ -427,8 +450,11 @@ def add_events(
     by_app: dict[str, list[NewEvent]] = {}
     for event in events:
         by_app.setdefault(event.app, []).append(event)
+
     now = int(time())
-    last = {}
+    last_ids = {}
+    # In the order of names: otherwise two transactions could lock a feed each,
+    # and wait for that of the other for ever.
     for app in sorted(by_app):
         _make_feed(sql, app)
         feed = _feed(sql, app, lock=True)
@@ -438,15 +464,11 @@ def add_events(
             (app, before + number, _member(event.user), event.kind, now, event.body)
             for number, event in enumerate(by_app[app], 1)
         ]
-        sql.execute_many(
-            f"INSERT INTO event (app, id, member, kind, time, body) VALUES {marks_of(6)}",
-            rows,
-        )
-        last[app] = before + len(rows)
-        sql.execute(
-            "UPDATE event_feed SET last_id = %s WHERE app = %s", (last[app], app)
-        )
-    return last
+        sql.execute_many(_INSERT_EVENT, rows)
+        last_id = before + len(rows)
+        sql.execute("UPDATE event_feed SET last_id = %s WHERE app = %s", (last_id, app))
+        last_ids[app] = last_id
+    return last_ids
 
 
 def _member(user: str) -> str:
@@ -456,9 +478,10 @@ def _member(user: str) -> str:
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
-    return _FEEDS.first(
-        sql.query, f"WHERE app = %s{sql.for_update if lock else ''}", app
-    )
+    condition = "WHERE app = %s"
+    if lock:
+        condition += sql.for_update
+    return _FEEDS.first(sql.query, condition, app)
 
 
 def _make_feed(sql: Statements, app: str) -> None:
@@ -479,16 +502,13 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
         f"LEFT JOIN log l ON l.app = f.app AND l.part = 0 WHERE {is_old} ORDER BY f.app"
     )
     end = f"UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 WHERE app = %s AND {is_old}"
-    ended = [
-        row
-        for row in rows
-        if text_of(row[0]) not in apps and sql.execute(end, (row[0],))
-    ]
-    return [
-        (text_of(app), entry, event)
-        for app, entry, event, last_entry, last_event in ended
-        if entry < last_entry or event < last_event
-    ]
+    undelivered = []
+    for name, entry, event, last_entry, last_event in rows:
+        app = text_of(name)
+        has_ended = app not in apps and sql.execute(end, (name,))
+        if has_ended and (entry < last_entry or event < last_event):
+            undelivered.append((app, entry, event))
+    return undelivered
 
 
 def _begin(sql: Statements, app: str, begin: int | None) -> None:
@@ -496,7 +516,10 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
     events stay to be delivered."""
     if begin is None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
-        begin = rows[0][0] if rows else 0
+        if rows:
+            ((begin,),) = rows
+        else:
+            begin = 0
     sql.execute(
         f"UPDATE event_feed SET entry_id = %s, noted_id = %s, lease_until = {sql.now} "
         "WHERE app = %s AND lease_until = 0",
@@ -507,32 +530,37 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
     """Store retries. Those that are there already stay: the positions were not
     advanced the last time."""
-    there = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
-    known = {
-        text_of(event)
-        for (event,) in sql.query_in(there, (app,), [row.event for row in rows])
-    }
-    values = [
-        (
-            app,
-            *RETRIES.values(row)[1:],
-            row.first_failed + 1 if row.attempts else 0,
-            int(dead),
-        )
-        for row in rows
-        if row.event not in known
-    ]
+    find = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
+    events = sql.query_in(find, (app,), [row.event for row in rows])
+    stored = {text_of(event) for (event,) in events}
+    new = []
+    for row in rows:
+        if row.event in stored:
+            continue
+        # Those that wait behind a refused one have no time of their own.
+        next_try = 0
+        if row.attempts:
+            next_try = row.first_failed + 1
+        # The database gives the number.
+        _number, *values = RETRIES.values(row)
+        new.append((app, *values, next_try, int(dead)))
+
     columns = f"app, {RETRIES.columns.removeprefix('number, ')}, next_try, dead"
-    sql.execute_many(
-        f"INSERT INTO event_retry ({columns}) VALUES {marks_of(8)}", values
-    )
-    count = sql.query(
+    marks = marks_of(columns.count(",") + 1)
+    sql.execute_many(f"INSERT INTO event_retry ({columns}) VALUES {marks}", new)
+    _delete_oldest_dead(sql, app)
+
+
+def _delete_oldest_dead(sql: Statements, app: str) -> None:
+    """Delete the oldest dead events of an app beyond :data:`MAX_RETRIES`."""
+    ((count,),) = sql.query(
         "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 1", (app,)
-    )[0][0]
-    if count > MAX_RETRIES:
-        oldest = "SELECT number FROM event_retry WHERE app = %s AND dead = 1 ORDER BY number LIMIT 1 OFFSET %s"
-        upto = sql.query(oldest, (app, count - MAX_RETRIES - 1))[0][0]
-        sql.execute(
-            "DELETE FROM event_retry WHERE app = %s AND dead = 1 AND number <= %s",
-            (app, upto),
-        )
+    )
+    if count <= MAX_RETRIES:
+        return
+    last = "SELECT number FROM event_retry WHERE app = %s AND dead = 1 ORDER BY number LIMIT 1 OFFSET %s"
+    ((upto,),) = sql.query(last, (app, count - MAX_RETRIES - 1))
+    sql.execute(
+        "DELETE FROM event_retry WHERE app = %s AND dead = 1 AND number <= %s",
+        (app, upto),
+    )

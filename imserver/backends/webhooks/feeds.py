@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from secrets import token_hex
+from itertools import chain
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +45,7 @@ from imserver.backends.webhooks.requests import (
     PostProblem,
     Receiver,
     WebhookCounts,
+    new_delivery_id,
 )
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import Outgoing, Service, until_beat
@@ -68,11 +69,31 @@ REQUEST_EVENTS: Final = 250
 in it 2 µs."""
 RETRY_SECONDS: Final = 1.0
 """How long retries may hold up the other events of an app."""
+_RETRY_EVERY_SECONDS: Final = 1.0
+"""How often events that were put aside are looked for."""
+_RETRIED_TOGETHER: Final = 50
 MAX_RETRY_SECONDS: Final = 300
+"""The longest pause before an event is tried again."""
+_MOST_DOUBLINGS: Final = 10
+"""After so many attempts a doubled pause is longer than any limit."""
 _SPLIT_AFTER: Final = 3
 """After so many failed requests with the same events they are sent one by
 one."""
-_EMPTY: Final = LogWindow(lambda _after, _limit: (), 0)
+_BURY_AFTER: Final = 7
+"""After so many failed requests pauses are long: events may be old enough to be
+dead."""
+_LONG_SECONDS: Final = 3600.0
+"""After this time the pauses become :data:`MAX_RETRY_SECONDS`."""
+_STORED_TOGETHER: Final = 500
+"""Events that one group commit stores: a push to many absent users may have a
+large content."""
+
+
+def _read_nothing(_after: int, _limit: int) -> Sequence[Entry]:
+    return ()
+
+
+_EMPTY: Final = LogWindow(_read_nothing, 0)
 
 
 class Feed(Service):
@@ -123,9 +144,18 @@ class Feed(Service):
         return self.entries.count + self.event_head - self.event_id
 
     @property
+    def is_sending(self) -> bool:
+        """Whether this node has events of it to send, and its receiver
+        answers."""
+        if self.sender is None or self.sender.failures:
+            return False
+        return self.owned and self.count > 0 and self.receiver.url != ""
+
+    @property
     def consumers(self) -> list[Consumer[Any]]:
-        """What works on this feed."""
-        return [each for each in (self.sender, self.notifier) if each is not None]
+        """The consumers that work on this feed."""
+        consumers = (self.sender, self.notifier)
+        return [consumer for consumer in consumers if consumer is not None]
 
     @property
     def positions(self) -> tuple[int, int, int]:
@@ -225,25 +255,26 @@ class Feeds(Service, dict=True):
     ) -> None:
         """Store (user, fields) of events; returns after the commit. Raises
         StorageUnavailable."""
-        # a push to many absent users may have a large content
-        for some in chunks(facts, 500):
+        for rows in chunks(facts, _STORED_TOGETHER):
             events = [
-                NewEvent(app, user, kind, msgspec.json.encode(each))
-                for user, each in some
+                NewEvent(app, user, kind, msgspec.json.encode(fields))
+                for user, fields in rows
             ]
             self.added(self.events.append(events))
 
     def added(self, heads: Mapping[str, int]) -> None:
         """Events were stored: app → the last id. Never switches."""
         for app, head in heads.items():
-            self.events.known[app] = max(head, self.events.known.get(app, 0))
+            known = self.events.known.get(app, 0)
+            self.events.known[app] = max(head, known)
             feed = self.feeds.get(app)
-            if feed is not None:
-                feed.event_head = max(feed.event_head, head)
-                if feed.sender is not None:
-                    feed.sender.wake()
-                if not feed.is_known:
-                    self._changed.set()
+            if feed is None:
+                continue
+            feed.event_head = max(feed.event_head, head)
+            if feed.sender is not None:
+                feed.sender.wake()
+            if not feed.is_known:
+                self._changed.set()
 
     @property
     def backlog(self) -> dict[str, int]:
@@ -276,18 +307,17 @@ class Feeds(Service, dict=True):
                 log.debug("the feeds could not be read: %s", error)
             except Exception:
                 log.exception("the feeds could not be read")
-            self._changed.wait(until_beat(LOOK_SECONDS) if self.feeds else None)
+            pause = until_beat(LOOK_SECONDS) if self.feeds else None
+            self._changed.wait(pause)
 
     def renew(self) -> None:
         """Take or renew all leases. Switches. Raises StorageUnavailable."""
         if not self.feeds or not self.store.has_database:
             return
         since = monotonic()
-        rows = self.events.claim(
-            {app: feed.begin for app, feed in self.feeds.items()},
-            self.node(),
-            DeliveryLease.SECONDS,
-        )
+        begins = {app: feed.begin for app, feed in self.feeds.items()}
+        rows = self.events.claim(begins, self.node(), DeliveryLease.SECONDS)
+
         for app, feed in tuple(self.feeds.items()):
             feed.is_known = True
             if not feed.lease.renew(since, app in rows):
@@ -306,13 +336,19 @@ class Feeds(Service, dict=True):
         feed.saved = feed.positions
         feed.has_retries = True
         feed.next_due = 0
+
+        def until_retry() -> float | None:
+            if feed.has_retries and feed.receiver.url:
+                return _RETRY_EVERY_SECONDS
+            return None
+
         feed.sender = Consumer(
             f"the webhook of {feed.app}",
             feed.lease,
-            partial(self._next, feed),
-            partial(self._deliver, feed),
-            partial(self.save, feed),
-            lambda: 1.0 if feed.has_retries and feed.receiver.url else None,
+            read=partial(self._next, feed),
+            deliver=partial(self._deliver, feed),
+            save=partial(self.save, feed),
+            until_due=until_retry,
         )
         if self._notifier is None:
             feed.notifier = None
@@ -331,15 +367,19 @@ class Feeds(Service, dict=True):
     def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises
         StorageUnavailable."""
-        if feed.sender is not None and (positions := feed.positions) != feed.saved:
+        positions = feed.positions
+        if feed.sender is not None and positions != feed.saved:
             self.events.save(feed.app, self.node(), *positions)
             feed.saved = positions
 
     def _drop(self, feed: Feed) -> None:
+        """Another node has the lease, or the feed has ended."""
         for consumer in feed.consumers:
             consumer.stop()
-        feed.entries = feed.noting = _EMPTY
-        feed.sender = feed.notifier = None
+        feed.entries = _EMPTY
+        feed.noting = _EMPTY
+        feed.sender = None
+        feed.notifier = None
 
     def look(self) -> None:
         """Learn the new ends of the feeds that this node delivers. Switches.
@@ -352,6 +392,7 @@ class Feeds(Service, dict=True):
             except StorageUnavailable:
                 self._online |= users
                 raise
+
         apps = [app for app, feed in self.feeds.items() if feed.owned]
         if not apps:
             return
@@ -359,12 +400,15 @@ class Feeds(Service, dict=True):
             feed = self.feeds.get(app)
             if feed is None or feed.sender is None:
                 continue
+
             if self.log is not None:
                 feed.entries.head = max(feed.entries.head, head.entries)
                 feed.noting.head = max(feed.noting.head, head.entries)
             feed.event_head = max(feed.event_head, head.events)
-            self.events.known[app] = max(head.events, self.events.known.get(app, 0))
+            known = self.events.known.get(app, 0)
+            self.events.known[app] = max(head.events, known)
             feed.has_retries = head.has_retries or bool(feed.waiting)
+
             if feed.count or feed.has_retries:
                 feed.sender.wake()
             if feed.notifier is not None and feed.noting.count:
@@ -375,19 +419,15 @@ class Feeds(Service, dict=True):
         ``seconds``; give the leases back."""
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(
-            feed.owned
-            and feed.count
-            and feed.receiver.url
-            and not (feed.sender and feed.sender.failures)
-            for feed in self.feeds.values()
+            feed.is_sending for feed in self.feeds.values()
         ):
             gevent.sleep(GATHER_SECONDS)
+
         feeds = [feed for feed in self.feeds.values() if feed.sender is not None]
         self.feeds.clear()
         try:
-            Consumer.stop_all(
-                [consumer for feed in feeds for consumer in feed.consumers]
-            )
+            consumers = list(chain.from_iterable(feed.consumers for feed in feeds))
+            Consumer.stop_all(consumers)
             for feed in feeds:
                 self.save(feed)
             if feeds:
@@ -406,29 +446,33 @@ class Feeds(Service, dict=True):
             feed.entries.skip()
             feed.event_id = feed.event_head
             return None
-        if feed.has_retries and monotonic() - feed.retried_at > 1.0:
+        if feed.has_retries and monotonic() - feed.retried_at > _RETRY_EVERY_SECONDS:
             self._retry(feed, feed.sender)
             feed.retried_at = monotonic()
         if not feed.count:
             return None
         if feed.count < REQUEST_EVENTS:
             gevent.sleep(GATHER_SECONDS)
-        of_log = feed.entries.first(REQUEST_EVENTS)
+
+        entries = feed.entries.first(REQUEST_EVENTS)
         rows: list[StoredEvent] = []
-        # what is added while the rows are read is not among them
-        head = feed.event_head
-        if head > feed.event_id:
+        # Read before the rows: those that are added meanwhile are not among
+        # them.
+        last_row = feed.event_head
+        if last_row > feed.event_id:
             rows = self.events.read(feed.app, feed.event_id, REQUEST_EVENTS)
+        if rows:
+            last_row = rows[-1].id
         page = page_of(
             feed.app,
-            of_log,
+            entries,
             rows,
-            self.node(),
-            feed.receiver.events,
-            REQUEST_EVENTS,
-            BATCH_BYTES,
+            node=self.node(),
+            wanted=feed.receiver.events,
+            limit=REQUEST_EVENTS,
+            limit_bytes=BATCH_BYTES,
         )
-        return _Batch(page, len(of_log), rows[-1].id if rows else head, feed.waiting)
+        return _Batch(page, len(entries), last_row, feed.waiting)
 
     def _deliver(self, feed: Feed, batch: _Batch) -> Failure | None:
         """Send events, unless they wait behind others of their users; put those
@@ -471,52 +515,54 @@ class Feeds(Service, dict=True):
         failures = feed.sender.failures + 1
         if failures == 1:
             log.warning("webhook of %s: %s; trying again", feed.app, problem.text)
+
         is_split = problem.is_final or (problem.status and failures % _SPLIT_AFTER == 0)
         if is_split and self._send_one_by_one(feed, batch, problem):
             return None
-        # After so many failures pauses are long: events may be old enough to be
-        # dead.
-        if failures >= 7 and self._bury(feed, batch, failures):
+        if failures >= _BURY_AFTER and self._bury(feed, batch, failures):
             # Without anything left there is no failure, or replayed events
             # would wait for ever.
             if feed.count:
                 return Failure(problem.text, is_dead=True)
             return None
+
         if problem.is_refused:
             return Failure(problem.text, REFUSED_PAUSE_SECONDS)
-        is_long = monotonic() - feed.sender.since > 3600.0
-        return Failure(problem.text, MAX_RETRY_SECONDS if is_long else None)
+        if monotonic() - feed.sender.since > _LONG_SECONDS:
+            return Failure(problem.text, MAX_RETRY_SECONDS)
+        return Failure(problem.text)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:
         """Find the events that the receiver refuses, and put them aside; False:
         it takes none of them."""
-        refused: set[str] = set()
+        refused_users: set[str] = set()
         aside: list[tuple[Outbound, int]] = []
+        """Events and their attempts."""
         taken = 0
         for event in batch.events:
-            if event.user in refused:
+            if event.user in refused_users:  # it waits behind the refused one
                 aside.append((event, 0))
                 continue
-            found = (
-                problem
-                if len(batch.events) == 1
-                else self._post(feed, [event], token_hex(16))
-            )
-            if found is None:
-                taken += 1
-                continue
-            problem = found
-            refused.add(event.user)
+            if len(batch.events) > 1:
+                answer = self._post(feed, [event], new_delivery_id())
+                if answer is None:
+                    taken += 1
+                    continue
+                problem = answer
+            refused_users.add(event.user)
             aside.append((event, 1))
-            if not problem.status or (
-                not (taken or problem.is_final) and len(refused) >= _SPLIT_AFTER
-            ):
+            if not problem.status:
                 return False
-        if not (taken or problem.is_final):
+            # It refuses everything: then no event is put aside.
+            is_refusing_all = not taken and not problem.is_final
+            if is_refusing_all and len(refused_users) >= _SPLIT_AFTER:
+                return False
+        if not taken and not problem.is_final:
             return False
+
         rows = [_retry_row(event, attempts) for event, attempts in aside]
         self._advance(feed, batch, rows)
-        feed.waiting.update(refused)
+        feed.waiting.update(refused_users)
         feed.has_retries = True
         log.warning(
             "webhook of %s: %d events were refused, or wait behind refused ones: %s",
@@ -545,17 +591,15 @@ class Feeds(Service, dict=True):
         """Move events that have failed for three days to the dead ones. Whether
         there were any."""
         before = int(time()) - TRY_SECONDS
-        ids = batch.entry_ids
-        if self.log is None:
-            stored_at = {}
-        else:
-            stored_at = self.log.entries.stored_at(feed.app, ids)
+        stored_at: Mapping[int, int] = {}
+        if self.log is not None:
+            stored_at = self.log.entries.stored_at(feed.app, batch.entry_ids)
         old = batch.begin(stored_at, before)
         if old is None:
             return False
-        self._advance(
-            feed, old, [_retry_row(event, failures) for event in old.events], dead=True
-        )
+
+        rows = [_retry_row(event, failures) for event in old.events]
+        self._advance(feed, old, rows, dead=True)
         log.error(
             "webhook of %s: %d events are dead after three days",
             feed.app,
@@ -570,30 +614,35 @@ class Feeds(Service, dict=True):
         now = int(time())
         deadline = monotonic() + RETRY_SECONDS
         while feed.waiting and not sender.failures:
-            rows = self.events.due_retries(feed.app, now, now + MAX_RETRY_SECONDS, 50)
+            rows = self.events.due_retries(
+                feed.app, now, now + MAX_RETRY_SECONDS, _RETRIED_TOGETHER
+            )
             if not rows:
                 break
             for row in rows:
                 if not feed.owned or monotonic() > deadline:
                     return
-                problem = self._post(
-                    feed, [Outbound(row.event, row.user, now, row.body)], token_hex(16)
-                )
+                event = Outbound(row.event, row.user, now, row.body)
+                problem = self._post(feed, [event], new_delivery_id())
                 if problem is None:
                     self.events.end_retry(row)
                     self.tally.delivered[feed.app] += 1
-                elif not problem.status:
+                elif problem.status:
+                    self._put_off(feed.app, row, now)
+                else:  # no answer: the others need not be tried
                     return
-                else:
-                    self.tally.failures[feed.app] += 1
-                    pause = min(2 ** min(row.attempts, 10), MAX_RETRY_SECONDS)
-                    if self.events.put_off(row, now, pause):
-                        log.error(
-                            "webhook of %s: event %s is dead after three days",
-                            feed.app,
-                            row.event,
-                        )
             feed.waiting = self.events.waiting_users(feed.app)
+
+    def _put_off(self, app: str, row: RetryRow, now: int) -> None:
+        """An event was refused again."""
+        self.tally.failures[app] += 1
+        doublings = min(row.attempts, _MOST_DOUBLINGS)
+        pause = min(2**doublings, MAX_RETRY_SECONDS)
+        is_dead = self.events.put_off(row, now, pause)
+        if is_dead:
+            log.error(
+                "webhook of %s: event %s is dead after three days", app, row.event
+            )
 
 
 class _Batch:
@@ -608,16 +657,15 @@ class _Batch:
         self._page = page
         self._seen = seen
         self._last_row = last_row
-        self.delivery = token_hex(16)
+        self.delivery = new_delivery_id()
         """The id of this delivery, which all its attempts have."""
 
     def positions(self, feed: Feed) -> tuple[int, int]:
         """The positions in the log and in the events behind this batch, until
         they are taken."""
         if self._page.is_full:
-            return max(self._page.last_entry, feed.entries.position), max(
-                self._page.last_row, feed.event_id
-            )
+            entry_id = max(self._page.last_entry, feed.entries.position)
+            return entry_id, max(self._page.last_row, feed.event_id)
         return feed.entries.after(self._seen), max(self._last_row, feed.event_id)
 
     @property
@@ -636,7 +684,11 @@ class _Batch:
         for event in self._page.events:
             number = _number_of(event)
             is_row = _is_row(event)
-            if (event.time if is_row else stored_at.get(number, 0)) >= before:
+            if is_row:
+                stored_time = event.time
+            else:
+                stored_time = stored_at.get(number, 0)
+            if stored_time >= before:
                 break
             page.events.append(event)
             if is_row:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -32,6 +33,9 @@ MAX_BUFFERED: Final = 5000
 MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 """Limit of their content in bytes."""
 PAGE: Final = 500
+"""Entries that are read together."""
+_HOOK_PAGE: Final = 100
+"""Entries that are read together for one of many webhooks."""
 
 
 class LogWindow:
@@ -85,27 +89,29 @@ class LogWindow:
         """Take all entries that are known. Never switches."""
         self._entries.clear()
         self._size = 0
-        self.position = self._end = self.head
+        self._end = self.head
+        self.position = self.head
 
     def first(self, limit: int = 0) -> list[Entry]:
         """The first entries after the position; 0: a page of them. May switch;
         raises StorageUnavailable."""
         limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
-            head = self.head
-            page = self._read(self._end, self.page)
-            # A commit that continues the window may have come while this was
-            # read.
-            self._add([entry for entry in page if entry.id > self._end])
-            if len(page) == self.page:
-                end = page[-1].id
-            else:
-                end = max(head, page[-1].id if page else 0)
-            self._end = max(self._end, end)
-            self.head = max(self.head, self._end)
-        return [
-            self._entries[number] for number in range(min(limit, len(self._entries)))
-        ]
+            self._read_page()
+        return list(islice(self._entries, limit))
+
+    def _read_page(self) -> None:
+        """Read more entries into the window."""
+        head = self.head
+        page = self._read(self._end, self.page)
+        # A commit that continues the window may have come while this was read.
+        self._add([entry for entry in page if entry.id > self._end])
+        if page:
+            self._end = max(self._end, page[-1].id)
+        # Behind an incomplete page there was nothing when it was read.
+        if len(page) < self.page:
+            self._end = max(self._end, head)
+        self.head = max(self.head, self._end)
 
     def after(self, seen: int) -> int:
         """The position behind the first ``seen`` entries. Never switches."""
@@ -146,13 +152,12 @@ class RememberedMembers:
         if group not in self._by_group:
             users: list[str] = []
             after = ""
-            while rows := self._conversations.members(
-                self._app, group, after, self.PAGE
-            ):
+            while True:
+                rows = self._conversations.members(self._app, group, after, self.PAGE)
                 users += [row.user for row in rows if not row.bot]
-                after = rows[-1].user
                 if len(rows) < self.PAGE:
                     break
+                after = rows[-1].user
             if self._count + len(users) > self.MOST:
                 self.clear()
             self._by_group[group] = tuple(users)
@@ -252,21 +257,28 @@ class LogHooks(Service, Generic[H], dict=True):
             return
         since = monotonic()
         hooks = self.owner.hooks()
-        name = self.lease_name
-        is_granted = bool(hooks) and name in self.events.claim(
-            {name: 0}, self.node(), DeliveryLease.SECONDS
-        )
+        is_granted = bool(hooks) and self._claim()
         if not self.lease.renew(since, is_granted):
             # Another node may have delivered meanwhile: begin at the positions
             # that are stored now.
             self._set({})
-            hooks = self.owner.hooks() if is_granted else {}
+            if is_granted:
+                hooks = self.owner.hooks()
+            else:
+                hooks = {}
         self._set(hooks)
+
+    def _claim(self) -> bool:
+        """Take or renew the lease in the database."""
+        name = self.lease_name
+        rows = self.events.claim({name: 0}, self.node(), DeliveryLease.SECONDS)
+        return name in rows
 
     def _set(self, hooks: Mapping[Any, H]) -> None:
         """Send to these webhooks, and no others; to none after the end. Never
         switches."""
-        hooks = {} if self.work.has_ended else hooks
+        if self.work.has_ended:
+            hooks = {}
         for key in self.senders.keys() - hooks.keys():
             self.senders.pop(key).consumer.stop()
         for key, hook in hooks.items():
@@ -278,13 +290,13 @@ class LogHooks(Service, Generic[H], dict=True):
     def _look(self) -> None:
         """Wake the consumers with something new to read. Switches. Raises
         StorageUnavailable."""
-        apps = {each.hook.app for each in self.senders.values()}.union(
-            self._more_apps()
-        )
+        apps = {sender.hook.app for sender in self.senders.values()}
+        apps.update(self._more_apps())
         self._follower.watch(self.work.news, apps)
         if not apps or not self.store.has_database:
             self._seen = {}
             return
+
         entries = self.stored().entries
         heads = entries.heads(list(apps))
         seen = {app: heads.get(app, 0) for app in apps}
@@ -294,9 +306,9 @@ class LogHooks(Service, Generic[H], dict=True):
         }
         for sender in self.senders.values():
             app = sender.hook.app
-            sender.look(
-                seen[app], not self.are_bots or sender.hook.user in readers.get(app, ())
-            )
+            # Of users who are no bots it is not known who may read an entry.
+            has_more = not self.are_bots or sender.hook.user in readers.get(app, ())
+            sender.look(seen[app], has_more)
         for on_look in self._on_look:
             on_look(heads, readers)
         self._seen = seen
@@ -327,15 +339,15 @@ class HookSender(Generic[H]):
     def __init__(self, hooks: LogHooks[H], hook: H) -> None:
         self.hook = hook
         self._hooks = hooks
-        self.window = LogWindow(self._read, hook.position, 100)
+        self.window = LogWindow(self._read, hook.position, _HOOK_PAGE)
         self._has_looked = False
         """Whether it knows the end of the log."""
         self.consumer = Consumer(
             f"the webhook of {hook.user} in {hook.app}",
             hooks.lease,
-            self._next,
-            lambda entry: hooks.owner.deliver(self, entry),
-            lambda: hooks.owner.advance(self.hook, self.window.position),
+            read=self._next,
+            deliver=self._deliver,
+            save=self._save,
         )
 
     def look(self, head: int, has_more: bool) -> None:
@@ -351,9 +363,15 @@ class HookSender(Generic[H]):
             self.consumer.wake()
 
     def _read(self, after: int, limit: int) -> Sequence[Entry]:
-        return self._hooks.stored().entries.sync(
-            self.hook.app, self.hook.user, after, limit
-        )[0]
+        stored = self._hooks.stored().entries
+        entries, *_ = stored.sync(self.hook.app, self.hook.user, after, limit)
+        return entries
+
+    def _deliver(self, entry: Entry) -> Failure | None:
+        return self._hooks.owner.deliver(self, entry)
+
+    def _save(self) -> None:
+        self._hooks.owner.advance(self.hook, self.window.position)
 
     def _next(self) -> Entry | None:
         """The next entry that is wanted. Switches. Raises
@@ -362,8 +380,10 @@ class HookSender(Generic[H]):
         while window.count:
             for entry in window.first(1):
                 wants = self._hooks.owner.wants(self.hook, entry)
-                if wants is not False:
-                    return entry if wants else None
+                if wants is None:
+                    return None
+                if wants:
+                    return entry
                 window.take(entry.id)
             window.take(window.after(0))
         return None

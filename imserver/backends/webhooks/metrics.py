@@ -34,8 +34,12 @@ _DECISIONS: Final = {
 
 
 def _read(path: str) -> Callable[[Any], Any]:
-    value = attrgetter(path)
-    return lambda node: value(webhooks_of(node))
+    value_of = attrgetter(path)
+
+    def read(node: Any) -> Any:
+        return value_of(webhooks_of(node))
+
+    return read
 
 
 def rows() -> tuple[Metric, ...]:

@@ -1,11 +1,11 @@
-"""The parts of webhooks on one node, and what the settings of apps make of
-them."""
+"""The parts of webhooks on one node, and how they follow the settings of
+apps."""
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import gevent
 import msgspec
@@ -33,41 +33,54 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
     """
     if not name:
         return
-    names = {msgspec.json.encode(user), json.dumps(user).encode()}
-    # what their rows are numbered by
+    # The name in JSON, with and without escapes.
+    spellings = (msgspec.json.encode(user), json.dumps(user).encode())
+
+    def is_about(member: Any, body: bytes) -> bool:
+        if b'"change":"removed"' in body:
+            return False
+        if text_of(member) == user:
+            return True
+        return any(spelling in body for spelling in spellings)
+
+    # table → the column that numbers its rows
     for table, number in (("event", "id"), ("event_retry", "number")):
-        for rows in store.pages(
-            table, number, f"{number}, member, body", "app = %s", (app,)
-        ):
-            gone = [
-                (app, each)
-                for each, member, body in rows
-                if (
-                    text_of(member) == user
-                    or any(name in bytes(body) for name in names)
-                )
-                and b'"change":"removed"' not in bytes(body)
+        columns = f"{number}, member, body"
+        statement = f"DELETE FROM {table} WHERE app = %s AND {number} = %s"
+        for rows in store.pages(table, number, columns, "app = %s", (app,)):
+            erased = [
+                (app, row_number)
+                for row_number, member, body in rows
+                if is_about(member, bytes(body))
             ]
-            if gone:
-                statement = f"DELETE FROM {table} WHERE app = %s AND {number} = %s"
-                store.write(
-                    partial(
-                        PooledStatements.execute_many, statement=statement, rows=gone
-                    )
+            if erased:
+                work = partial(
+                    PooledStatements.execute_many, statement=statement, rows=erased
                 )
+                store.write(work)
+
+
+def _erase_app(_app: str) -> None:
+    """Nothing more: the core erases the rows of a deleted app."""
+
+
+def _erasure(store: Store) -> Erasure:
+    return Erasure(frozenset(), partial(erase_user, store), _erase_app)
 
 
 @contextmanager
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[Erasure]]:
-    """What erases the rows of users in a command, where no node runs."""
-    yield (Erasure(frozenset(), partial(erase_user, store), lambda _: None),)
+    """The erasure of the rows of users in a command, where no node runs."""
+    yield (_erasure(store),)
 
 
 VACATED_SECONDS: Final = 3.0
 """A channel without subscribers for this long is reported as vacated: clients
 reconnect."""
+_OCCUPANCY: Final = frozenset({"occupied", "vacated"})
+_MEMBERSHIP: Final = frozenset({"joined", "left"})
 
 
 class Occupancy:
@@ -107,11 +120,10 @@ class Occupancy:
 
     def _emptied(self, app: str, channel: str) -> None:
         """No node has a subscriber of a channel any more."""
-        wanted = self._webhooks.wants_any(app, frozenset({"occupied", "vacated"}))
-        if wanted and (app, channel) not in self._empty:
-            self._empty[app, channel] = gevent.spawn_later(
-                VACATED_SECONDS, self._vacate, app, channel
-            )
+        is_wanted = self._webhooks.wants_any(app, _OCCUPANCY)
+        if is_wanted and (app, channel) not in self._empty:
+            greenlet = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
+            self._empty[app, channel] = greenlet
 
     def _vacate(self, app: str, channel: str) -> None:
         """Greenlet: nobody on this node has subscribed since."""
@@ -123,7 +135,7 @@ class Occupancy:
         self, event: Literal["joined", "left"], connection: Connection, channel: str
     ) -> None:
         app = connection.app or ""
-        if self._webhooks.wants_any(app, frozenset({"joined", "left"})):
+        if self._webhooks.wants_any(app, _MEMBERSHIP):
             facts = {
                 "user": connection.user or "",
                 "device": connection.device,
@@ -146,7 +158,12 @@ def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver |
     """The receiver of the events of an app. None: there is none, or no secret
     to sign with."""
     webhook = settings.webhook
-    if not ((webhook.url and secret) or (webhook.events and not webhook.url)):
+    # Without a URL the back end reads the events itself: nothing is signed.
+    if webhook.url:
+        has_receiver = secret != b""
+    else:
+        has_receiver = bool(webhook.events)
+    if not has_receiver:
         return None
     return Receiver(
         app,
@@ -163,30 +180,31 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
     def take(tenant: Tenant, secret: bytes) -> None:
         app = tenant.name
         hook = tenant.webhook
-        back_ends = tenant.back_ends
-        review = ReviewHook(
-            app,
-            hook.review_url,
-            secret,
-            hook.review_seconds,
-            hook.review_failure == "allow",
-        )
-        decides = BackEndHook(
-            app,
-            secret,
-            back_ends.urls,
-            back_ends.seconds,
-            back_ends.headers,
-            back_ends.emulated_headers,
-        )
-        authorise = AuthoriseHook(app, hook.authorise_url, secret)
-        webhooks.reviews.set(app, review if hook.review_url else None)
-        webhooks.back_ends.set(
-            app,
-            decides if back_ends.urls else None,
-            authorise if hook.authorise_url else None,
-            is_ready=bool(secret),
-        )
+        review = None
+        if hook.review_url:
+            review = ReviewHook(
+                app,
+                hook.review_url,
+                secret,
+                hook.review_seconds,
+                allows_failure=hook.review_failure == "allow",
+            )
+        authorise = None
+        if hook.authorise_url:
+            authorise = AuthoriseHook(app, hook.authorise_url, secret)
+        back_end = None
+        if tenant.back_ends.urls:
+            back_end = BackEndHook(
+                app,
+                secret,
+                tenant.back_ends.urls,
+                tenant.back_ends.seconds,
+                tenant.back_ends.headers,
+                tenant.back_ends.emulated_headers,
+            )
+
+        webhooks.reviews.set(app, review)
+        webhooks.back_ends.set(app, back_end, authorise, is_ready=bool(secret))
         webhooks.set(app, receiver_of(app, tenant, secret))
 
     def forget(app: str) -> None:
@@ -203,22 +221,19 @@ def webhooks_of(core: Core) -> Webhooks:
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build what answers the questions of the core, before there are logins."""
-    registry = base.registry
-    webhooks = Webhooks(
-        base.outgoing,
-        base.connection_table.id_of,
-        lambda: registry.lease.node,
-        base.store,
-    )
+    """Build the parts that answer the questions of the core, before there are
+    logins."""
+
+    def node() -> str:
+        return base.registry.lease.node
+
+    webhooks = Webhooks(base.outgoing, base.connection_table.id_of, node, base.store)
     return webhooks, webhooks.reviews, webhooks.back_ends
 
 
 def build(core: Core) -> Parts:
-    """Build what uses the services of the core."""
+    """Build the parts that use the services of the core."""
     webhooks = webhooks_of(core)
-    storage = core.config.storage
-    expire = partial(webhooks.feeds.events.expire, webhooks.feeds.feeds)
     core.queries.add(QUERY, list[str], webhooks.parts_of)
     apps = follow_apps(core.tenants, webhooks)
     Occupancy(core.channels, core.connection_table.id_of, webhooks)
@@ -227,23 +242,27 @@ def build(core: Core) -> Parts:
         from imserver.backends.webhooks.absences import Absences
         from imserver.plugin.messages import MessageLog, MessageServices
 
-        store = core.store
-        accounts = core.accounts
-        is_up = core.registry.healthy
-        those_of = accounts.those_of
-        absences = Absences(webhooks.feeds, core.presence, is_up, store, those_of)
-        webhooks.feeds.attach(store.part(MessageLog), absences.consumer)
+        absences = Absences(
+            webhooks.feeds,
+            core.presence,
+            is_registry_up=core.registry.healthy,
+            store=core.store,
+            accounts_of=core.accounts.those_of,
+        )
+        webhooks.feeds.attach(core.store.part(MessageLog), absences.consumer)
         core.service(MessageServices).observers.append(webhooks)
+
+    expire = partial(webhooks.feeds.events.expire, webhooks.feeds.feeds)
     return Parts(
-        (Erasure(frozenset(), partial(erase_user, core.store), lambda _: None),),
+        (_erasure(core.store),),
         configure=apps.configure,
         run=(
             webhooks.feeds.run,
             every(
-                storage.expire_seconds,
+                core.config.storage.expire_seconds,
                 expire,
                 "events could not be expired",
             ),
         ),
-        stop=lambda: webhooks.stop(LAST_SECONDS),
+        stop=partial(webhooks.stop, LAST_SECONDS),
     )

@@ -41,6 +41,19 @@ MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 4
 """Statuses of 400 to 499 that say nothing about the content of the request."""
 REPEAT_SECONDS: Final = 600.0
 """How long one request is repeated before its events are dropped."""
+_PROBLEM_CHARACTERS: Final = 200
+"""The part of a problem that is remembered with an answer."""
+_SECOND_DIGITS: Final = 4
+_DROP_LOG_SECONDS: Final = 10.0
+"""How often dropped events are logged."""
+_STOP_LOOK_SECONDS: Final = 0.02
+"""How often it is looked at whether the last events are sent."""
+_DELIVERY_BYTES: Final = 16
+
+
+def new_delivery_id() -> str:
+    """The id of a new request to a back end. Its repeats have the same one."""
+    return token_hex(_DELIVERY_BYTES)
 
 
 class WebhookCounts(Struct):
@@ -75,9 +88,15 @@ class LastAnswers(Service):
         self, app: str, status: int, problem: str, began: float, events: int
     ) -> None:
         """Note an answer to a request of ``began`` (monotonic)."""
-        seconds = round(monotonic() - began, 4)
-        answer = LastAnswer(int(time()), status, problem[:200], seconds, events)
-        self._by_app.setdefault(app, deque(maxlen=MOST_ANSWERS)).append(answer)
+        answer = LastAnswer(
+            time=int(time()),
+            status=status,
+            problem=problem[:_PROBLEM_CHARACTERS],
+            seconds=round(monotonic() - began, _SECOND_DIGITS),
+            events=events,
+        )
+        answers = self._by_app.setdefault(app, deque(maxlen=MOST_ANSWERS))
+        answers.append(answer)
 
     def of(self, app: str) -> list[LastAnswer]:
         """The last answers to an app, the oldest first."""
@@ -126,9 +145,10 @@ class Receiver(Struct, frozen=True):
 
         Waits and raises like :meth:`Outgoing.post`.
         """
-        return outgoing.post(
+        status, _ = outgoing.post(
             self.url, self.secret, body, int(time()), delivery, POST_SECONDS
-        )[0]
+        )
+        return status
 
     def attempt(
         self,
@@ -149,7 +169,8 @@ class Receiver(Struct, frozen=True):
                 problem = PostProblem(status, f"it answered with status {status}")
         except Unreachable as error:
             problem = PostProblem(0, str(error), error.is_refused)
-        answers.note(self.app, status, problem.text if problem else "", began, events)
+        text = problem.text if problem else ""
+        answers.note(self.app, status, text, began, events)
         return problem
 
 
@@ -240,17 +261,19 @@ class WebhookQueue:
         self._tally.dropped[self.receiver.app] += count
         self._unlogged += count
         now = monotonic()
-        if not self._logged_at or now - self._logged_at > 10.0:
-            log.warning(
-                "webhook of %s: %d events were dropped: %s",
-                self.receiver.app,
-                self._unlogged,
-                why,
-            )
-            self._unlogged = 0
-            self._logged_at = now
+        if self._logged_at and now - self._logged_at <= _DROP_LOG_SECONDS:
+            return
+        log.warning(
+            "webhook of %s: %d events were dropped: %s",
+            self.receiver.app,
+            self._unlogged,
+            why,
+        )
+        self._unlogged = 0
+        self._logged_at = now
 
     def _next(self) -> _Batch | None:
+        """The next events, as many as one request takes."""
         events: list[bytes] = []
         size = 0
         while self._waiting and len(events) < BATCH_EVENTS:
@@ -259,11 +282,10 @@ class WebhookQueue:
                 break
             events.append(self._take())
         self._sent = len(events)
-        if events:
-            return _Batch(
-                len(events), self.receiver.body(b",".join(events)), token_hex(16)
-            )
-        return None
+        if not events:
+            return None
+        body = self.receiver.body(b",".join(events))
+        return _Batch(len(events), body, new_delivery_id())
 
     def _deliver(self, batch: _Batch) -> Failure | None:
         """Send a request. After ten minutes its events are dropped."""
@@ -275,19 +297,22 @@ class WebhookQueue:
         except Exception as error:  # the other events must be sent
             log.exception("webhook of %s failed", app)
             problem = PostProblem(0, str(error))
+
         if problem is None:
             self._tally.delivered[app] += batch.count
             self._sent = 0
             if self.consumer.failures:
                 log.info("webhook of %s: the back end answers again", app)
             return None
+
         self._tally.failures[app] += 1
         if not self.consumer.failures:
             log.warning("webhook of %s: %s; trying again", app, problem.text)
         if monotonic() - self.consumer.since <= REPEAT_SECONDS:
-            return Failure(
-                problem.text, REFUSED_PAUSE_SECONDS if problem.is_refused else None
-            )
+            if problem.is_refused:
+                return Failure(problem.text, REFUSED_PAUSE_SECONDS)
+            return Failure(problem.text)
+
         self._drop(
             batch.count,
             f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}",
@@ -332,8 +357,8 @@ class Asking(Service):
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = {},
     ) -> tuple[int, bytes]:
-        """Wait for a turn, call ``body``, send what it returns, and wait for
-        the answer: status and body.
+        """Wait for a turn, call ``body``, send its result, and wait for the
+        answer: status and body.
 
         All of it takes at most ``seconds``. Raises :class:`Unreachable`.
         """
@@ -346,7 +371,7 @@ class Asking(Service):
                     secret,
                     body(),
                     int(time()),
-                    token_hex(16),
+                    new_delivery_id(),
                     seconds,
                     answer_bytes,
                     headers,
@@ -404,6 +429,8 @@ def document_in(status: int, content: bytes, decode: Callable[[bytes], T]) -> T:
 
 
 _decode = msgspec.json.Decoder(LoginAnswer).decode
+_REFUSING: Final = (401, 403)
+"""Statuses of answers that refuse a login."""
 
 
 class Authoriser:
@@ -429,13 +456,13 @@ class Authoriser:
         body = msgspec.json.encode(facts)
         try:
             with asking.counting(where.app, "logins"):
-                reply = asking.post(
+                status, content = asking.post(
                     where.app, where.url, where.secret, lambda: body, ASK_SECONDS
                 )
-            if reply[0] in (401, 403):
+            if status in _REFUSING:
                 answer = LoginAnswer()
             else:
-                answer = document_in(*reply, _decode)
+                answer = document_in(status, content, _decode)
         except Unreachable as problem:
             asking.warn(where.app, problem)
         if answer is None:
@@ -480,11 +507,10 @@ class WebhookQueues(Service):
         """Send what waits until ``deadline`` (monotonic), but not to failing
         back ends. Switches."""
         queues = tuple(self._queues.values())
-        sending = [queue.consumer for queue in queues]
-        while (
-            any(each.is_busy and not each.failures for each in sending)
-            and monotonic() < deadline
+        consumers = [queue.consumer for queue in queues]
+        while monotonic() < deadline and any(
+            consumer.is_busy and not consumer.failures for consumer in consumers
         ):
-            gevent.sleep(0.02)
+            gevent.sleep(_STOP_LOOK_SECONDS)
         for queue in queues:
             queue.stop()

@@ -155,19 +155,21 @@ class ReviewRequests(Reviews):
             self._asking.warn(app, problem)
             self._fail(hook, question)
             return
+
+        size = len(question.body)
         self._asking.waiting[app] += 1
-        self._bytes[app] += len(question.body)
+        self._bytes[app] += size
         batch = self._open.get(app)
         if (
             batch is None
             or len(batch.questions) >= BATCH_EVENTS
-            or batch.size + len(question.body) > BATCH_BYTES
+            or batch.size + size > BATCH_BYTES
         ):
             batch = _Batch(hook)
             self._open[app] = batch
             gevent.spawn(self._ask, batch)
         batch.questions.append(question)
-        batch.size += len(question.body)
+        batch.size += size
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
         """Allow what is not reviewed, after what ``connection`` has sent
@@ -214,6 +216,7 @@ class ReviewRequests(Reviews):
             self._bytes[hook.app] -= batch.size
             if not self._bytes[hook.app]:
                 del self._bytes[hook.app]
+
         if decisions is None:
             decisions = [None] * len(batch.questions)
         for question, decision in zip(batch.questions, decisions, strict=True):
@@ -229,6 +232,7 @@ class ReviewRequests(Reviews):
         Raises Unreachable."""
         hook = batch.hook
 
+        # Called when it is sent: until then further messages join the request.
         def body() -> bytes:
             self._close(batch)
             head = msgspec.json.encode(
@@ -245,16 +249,15 @@ class ReviewRequests(Reviews):
         status, content = self._asking.post(
             hook.app, hook.url, hook.secret, body, hook.seconds, ANSWER_BYTES
         )
-        answers = document_in(
-            status, content, partial(msgspec.json.decode, type=_Answers)
-        ).answers
+        decode = partial(msgspec.json.decode, type=_Answers)
+        answers = document_in(status, content, decode).answers
         if len(answers) != len(batch.questions):
             raise Unreachable(
                 f"it gave {len(answers)} answers for {len(batch.questions)} messages"
             )
         return [
-            self._decision(hook, *pair)
-            for pair in zip(batch.questions, answers, strict=True)
+            self._decision(hook, question, answer)
+            for question, answer in zip(batch.questions, answers, strict=True)
         ]
 
     def _close(self, batch: _Batch) -> None:
@@ -271,16 +274,16 @@ class ReviewRequests(Reviews):
         try:
             return _replacement(question, answer)
         except (ValueError, RecursionError) as error:
-            self._asking.warn(
-                hook.app, f"its replacement of a message is not valid: {error}"
-            )
+            problem = f"its replacement of a message is not valid: {error}"
+            self._asking.warn(hook.app, problem)
             return None
 
     # --- decisions ------------------------------------------------------------
 
     def _fail(self, hook: ReviewHook, question: _Question) -> None:
         self.undecided[hook.app] += 1
-        self._decide(question, _ALLOWED if hook.allows_failure else _UNDECIDED)
+        decision = _ALLOWED if hook.allows_failure else _UNDECIDED
+        self._decide(question, decision)
 
     def _decide(self, question: _Question, decision: ReviewDecision) -> None:
         """Pass on a decision when all earlier messages of the connection have
@@ -291,8 +294,11 @@ class ReviewRequests(Reviews):
             _pass_on(question, decision)
             return
         lane = self._lanes[connection]
-        while lane and (decided := lane[0].decision) is not None:
-            _pass_on(lane.popleft(), decided)
+        while lane:
+            first_decision = lane[0].decision
+            if first_decision is None:
+                break
+            _pass_on(lane.popleft(), first_decision)
         if not lane and self._lanes.get(connection) is lane:
             del self._lanes[connection]
 
@@ -311,19 +317,30 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
         raise ValueError("a file cannot be replaced")
     if (answer.text is UNSET) == (answer.data is UNSET):
         raise ValueError("it has one of text and data")
+
+    is_text = answer.text is not UNSET
+    kind = answer.type
+    if not kind:
+        # A message of the same form keeps its type.
+        if question.is_text == is_text:
+            kind = question.type
+        elif is_text:
+            kind = "text"
+        else:
+            kind = "custom"
+
     if answer.text is not UNSET:
-        kind = answer.type or (question.type if question.is_text else "text")
         body = answer.text.encode()
     else:
-        kind = answer.type or (question.type if not question.is_text else "custom")
         assert answer.data is not UNSET  # one of the two is there
         body = bytes(answer.data)
         if kind == "text":
             raise ValueError("data is not text")
         msgspec.json.decode(body)  # it was skipped over so far
         body = msgspec.json.format(body, indent=-1)
+
     if len(kind.encode()) > Limit.TYPE_BYTES or "\0" in kind:
         raise ValueError(f"type has more than {Limit.TYPE_BYTES} bytes, or U+0000")
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
-    return ReviewDecision("replace", kind, body, is_text=answer.data is UNSET)
+    return ReviewDecision("replace", kind, body, is_text=is_text)

@@ -1,5 +1,5 @@
-"""Webhooks: events about users for the back end of an app, and who is asked
-about them."""
+"""Webhooks: events about users for the back end of an app, and the questions
+that it answers."""
 
 from __future__ import annotations
 
@@ -41,9 +41,12 @@ QUERY: Final = "webhooks.state"
 app."""
 
 
+_ORIGIN_BYTES: Final = 6
+
+
 class NodePart(Struct, frozen=True, array_like=True):
-    """What one node knows of the webhook of an app. ``waiting``: events in its
-    memory; ``stored``: durable events that it has to deliver. ``failing``:
+    """The state of the webhook of an app on one node. ``waiting``: events in
+    its memory; ``stored``: durable events that it has to deliver. ``failing``:
     whether its last request has failed."""
 
     waiting: int = 0
@@ -88,7 +91,7 @@ class Webhooks(Observer):
         """Connections whose ``connect`` was queued: (app, id). Do not change
         it."""
         self._numbers = count(1)
-        self._origin = token_hex(6)
+        self._origin = token_hex(_ORIGIN_BYTES)
         self.tally = WebhookCounts()
         self.queues = WebhookQueues(outgoing, self.tally)
         self.forms: list[WebhookForm] = []
@@ -118,26 +121,26 @@ class Webhooks(Observer):
         self.queues.set(app, receiver)
 
     def parts_of(self, apps: Sequence[str]) -> list[NodePart]:
-        """What this node knows of the webhooks of these apps. Never
+        """The state of the webhooks of these apps on this node. Never
         switches."""
-        parts = []
-        for app in apps:
-            queue = self.queues.get(app)
-            feed = self.feeds.feeds.get(app)
-            is_sending = feed is not None and feed.owned and bool(feed.receiver.url)
-            if feed is not None and feed.sender is not None:
-                failures = feed.sender.failures
-            else:
-                failures = 0
-            parts.append(
-                NodePart(
-                    0 if queue is None else queue.waiting,
-                    feed.count if feed is not None and is_sending else 0,
-                    (queue is not None and queue.consumer.failures > 0) or failures > 0,
-                    (*self.queues.answers.of(app), *self.feeds.answers.of(app)),
-                )
-            )
-        return parts
+        return [self._part_of(app) for app in apps]
+
+    def _part_of(self, app: str) -> NodePart:
+        waiting = 0
+        stored = 0
+        failures = 0
+        queue = self.queues.get(app)
+        if queue is not None:
+            waiting = queue.waiting
+            failures += queue.consumer.failures
+        feed = self.feeds.feeds.get(app)
+        if feed is not None:
+            if feed.owned and feed.receiver.url:
+                stored = feed.count
+            if feed.sender is not None:
+                failures += feed.sender.failures
+        answers = (*self.queues.answers.of(app), *self.feeds.answers.of(app))
+        return NodePart(waiting, stored, failures > 0, answers)
 
     # --- what happens ---------------------------------------------------------
 
@@ -149,8 +152,10 @@ class Webhooks(Observer):
     def began(self, connection: Connection) -> None:
         """A connection is a session now, or has logged in again."""
         app = connection.app or ""
-        if self.known and connection in self.known and self.known[connection][0] != app:
-            self.ended(connection, CloseCode.NORMAL)
+        if self.known and connection in self.known:
+            known_app, _ = self.known[connection]
+            if known_app != app:
+                self.ended(connection, CloseCode.NORMAL)
         self.feeds.came_online(app, connection.user or "")
         queue = self.queues.get(app)
         if queue is None:
@@ -163,13 +168,13 @@ class Webhooks(Observer):
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over."""
-        if self.known:
-            known = self.known.get(connection)
-        else:
-            known = None
-        if known is None:
+        if not self.known:
             return
-        queue = self.queues.get(known[0])
+        app_and_id = self.known.get(connection)
+        if app_and_id is None:
+            return
+        app, _ = app_and_id
+        queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, "disconnect", {**self._facts(connection), "code": code})
         del self.known[connection]
@@ -214,29 +219,30 @@ class Webhooks(Observer):
         """
         for on_absent in self._on_absent:
             on_absent(app, pushes)
-        if not (pushes and self.feeds.wants(app, "absent")):
+        if not pushes or not self.feeds.wants(app, "absent"):
             return
-        facts: list[tuple[str, dict[str, Any]]] = []
+
+        rows: list[tuple[str, dict[str, Any]]] = []
         for user, event in pushes:
-            content = (
-                {"data": msgspec.Raw(event.data)}
-                if event.data
-                else {"text": event.text}
-            )
-            about = {
+            facts: dict[str, Any] = {
                 "user": user,
                 "message": event.id,
                 "sender": event.sender,
                 "type": event.type,
             }
-            facts.append((user, {**about, **content}))
+            if event.data:
+                facts["data"] = msgspec.Raw(event.data)
+            else:
+                facts["text"] = event.text
+            rows.append((user, facts))
         try:
-            self.feeds.add(app, "absent", facts)
+            self.feeds.add(app, "absent", rows)
         except StorageUnavailable:
             queue = self.queues.get(app)
-            if queue is not None:
-                for _, each in facts:
-                    self._add(queue, "absent", each)
+            if queue is None:
+                return
+            for _user, facts in rows:
+                self._add(queue, "absent", facts)
 
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
@@ -254,11 +260,8 @@ class Webhooks(Observer):
         def record(
             sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]
         ) -> None:
-            add_events(
-                sql,
-                [NewEvent(app, user, kind, msgspec.json.encode(facts))],
-                self.feeds.events.known,
-            )
+            event = NewEvent(app, user, kind, msgspec.json.encode(facts))
+            add_events(sql, [event], self.feeds.events.known)
 
         return record
 
@@ -267,11 +270,12 @@ class Webhooks(Observer):
         return self.feeds.events.undelivered(app)
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
+        _, connection_id = self.known[connection]
         return {
             "user": connection.user,
             "device": connection.device,
             "dialect": connection.encoding.dialect.name,
-            "connection": self.known[connection][1],
+            "connection": connection_id,
             "address": host_of(connection.peer),
         }
 

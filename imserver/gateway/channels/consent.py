@@ -236,7 +236,9 @@ def _with_data(event: Event, data: Raw) -> Event:
     text = msgspec.json.decode(data)
     if isinstance(text, str):
         return replace(event, text=text)
-    type = "custom" if event.type == "text" else event.type
+    type = event.type
+    if type == "text":
+        type = "custom"
     return replace(event, text="", data=bytes(data), type=type)
 
 

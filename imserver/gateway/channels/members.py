@@ -594,7 +594,7 @@ class ChannelMembers(Service):
         counts = self._find(app, channel)
         local = self.here.hub.channel(app, channel)
         nodes = self._nodes_in(counts)
-        count_here = 0 if local is None else len(local.members)
+        count_here = self.here.hub.member_count(app, channel)
         count = count_here + sum((counts or {}).get(lease.epoch, 0) for lease in nodes)
         if count > most:
             return count, count

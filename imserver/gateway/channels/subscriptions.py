@@ -322,8 +322,9 @@ class ChannelSubscriptions(Service, dict=True):
             read = self.histories.read_retained
         if wish.recovers_newest:
             return read(wish.app, wish.channel, None, 1, True)
-        limit = 0 if wish.since is None else _ALL
-        return read(wish.app, wish.channel, wish.since, limit, False)
+        if wish.since is None:
+            return read(wish.app, wish.channel, None, 0, False)
+        return read(wish.app, wish.channel, wish.since, _ALL, False)
 
     def join_with_position(
         self,
@@ -401,13 +402,13 @@ class ChannelSubscriptions(Service, dict=True):
         """Compare the positions of this node with the newest ones of the shared
         history. May switch."""
         for app in tuple(self.here.hub.apps.values()):
-            here = []
+            retained = []
             for local in tuple(app.channels.values()):
                 options = self.options.of(app.name, local.name)
                 self.histories.stored.check_channel(local, options)
                 if options.history_size and local.position is not None:
-                    here.append(local)
-            self.ordered.check(app.name, here)
+                    retained.append(local)
+            self.ordered.check(app.name, retained)
 
 
 class Channels(Struct, frozen=True):

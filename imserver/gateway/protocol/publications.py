@@ -161,26 +161,29 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
             position += 1
             continue
         start = position
-        end = position + _BLOCK
-        copied = copies[-1][1] if copies else 0
-        while start > copied and origin and after[start - 1] == before[origin - 1]:
+        least_start = copies[-1][1] if copies else 0
+        while start > least_start and origin and after[start - 1] == before[origin - 1]:
             start = start - 1
             origin = origin - 1
-        gap = origin - start
-        while (
-            end + _STEP <= stop
-            and after[end : end + _STEP] == before[end + gap : end + gap + _STEP]
-        ):
-            end += _STEP
-        while (
-            end < stop and end + gap < len(before) and after[end] == before[end + gap]
-        ):
-            end += 1
+        end = _end_of_copy(before, after, position + _BLOCK, stop, origin - start)
         _add(copies, after, start, end, origin)
         position = end
 
     _add(copies, after, stop, size, len(before) - suffix)
     return copies
+
+
+def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> int:
+    """Extend a copy from its ``end`` so far, up to ``stop``. ``gap``: its place in
+    ``before`` minus that in ``after``."""
+    while True:
+        next_end = end + _STEP
+        if next_end > stop or after[end:next_end] != before[end + gap : next_end + gap]:
+            break
+        end = next_end
+    while end < stop and end + gap < len(before) and after[end] == before[end + gap]:
+        end += 1
+    return end
 
 
 def _add(

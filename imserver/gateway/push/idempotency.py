@@ -265,7 +265,8 @@ class Idempotency:
             self._first_bytes = 0
 
     def name(self, app: str, id: str, digest: int | None = None) -> str:
-        """The name under which an id is claimed in the cluster."""
+        """The name under which an id is claimed in the cluster. ``digest``: as
+        for :meth:`claim`."""
         if digest is not None:
             # No name of an app contains U+0000, so this equals neither the name
             # of another app's request nor that of a message id (outside demo

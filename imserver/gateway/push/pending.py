@@ -138,9 +138,10 @@ class PendingPushes(Service):
             for number, push in tuple(queue.pushes.items()):
                 if number not in queue.pushes or push.until <= self.clock():
                     continue  # an expired one is counted in the next round
-                if self.to_user(app, user, push.event, push.device) is Outcome.SENT:
+                outcome = self.to_user(app, user, push.event, push.device)
+                if outcome is Outcome.SENT:
                     self._drop(app, queue, number)
-                elif push.device is None:
+                elif push.device is None:  # the user is absent: no other one is sent
                     break
             if not queue.pushes and self._queues.get((app, user)) is queue:
                 del self._queues[app, user]
@@ -225,18 +226,19 @@ class PendingPushes(Service):
                         self.deliver(app, user)
 
     def _expire(self) -> None:
+        """Drop the pushes whose time is over, and find the next time."""
         now = self.clock()
-        soonest = float("inf")
+        next_expiry = float("inf")
         for (app, user), queue in tuple(self._queues.items()):
             for number, push in tuple(queue.pushes.items()):
                 if push.until <= now:
                     self._drop(app, queue, number)
                     self.expired += 1
                 else:
-                    soonest = min(soonest, push.until)
+                    next_expiry = min(next_expiry, push.until)
             if not queue.pushes:
                 del self._queues[app, user]
-        self._next_expiry = soonest
+        self._next_expiry = next_expiry
 
     def _drop(self, app: str, queue: _Queue, number: int) -> None:
         """Remove one push, unless another greenlet has removed it."""

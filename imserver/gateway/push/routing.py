@@ -530,14 +530,16 @@ class ReorderDelay(Service):
             return 0.0
 
         now = self._clock()
-        before = self._routes.pop((app, user), None)
+        route = self._routes.pop((app, user), None)
         until = 0.0
-        if before is not None:
-            last, sent_at, until = before
-            if last != epoch and now < max(sent_at, until) + ARRIVED_SECONDS:
+        if route is not None:
+            last_epoch, sent_at, until = route
+            has_moved = last_epoch != epoch
+            if has_moved and now < max(sent_at, until) + ARRIVED_SECONDS:
                 until = now + REROUTE_SECONDS
         elif len(self._routes) >= MAX_ROUTES:
-            del self._routes[next(iter(self._routes))]
+            oldest = next(iter(self._routes))
+            del self._routes[oldest]
         self._routes[app, user] = (epoch, now, until)
         return max(until - now, 0.0)
 

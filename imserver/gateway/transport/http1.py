@@ -346,6 +346,7 @@ class KnownHeads(Struct, eq=False):
         """Parse the head of a GET. Without a usual key of a handshake it is not
         cached."""
         at = data.find(_HANDSHAKE_KEY)
+        # Behind the line end with which the header begins.
         end = data.find(b"\r", at + 2)
         key = data[at + len(_HANDSHAKE_KEY) : end]
         if at < 0 or _usual_handshake_key(key) is None:

@@ -148,16 +148,19 @@ def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
         if len(data) >= _LINE_BYTES:
             raise ValueError("an invalid PROXY header")
         return None
+    size = end + 2  # with its CRLF
     words = data[:end].decode("ascii").split(" ")
     if words[1] == "UNKNOWN":
-        return end + 2, None
+        return size, None
+
     _, transport, source, target, *ports = words
     versions = {ip_address(source).version, ip_address(target).version}
     if versions != {_LINE_VERSIONS.get(transport)} or len(ports) != 2:
         raise ValueError("an invalid PROXY header")
     if not all(port.isdecimal() and int(port) <= _MOST_PORT for port in ports):
         raise ValueError("an invalid PROXY header")
-    return end + 2, (source, int(ports[0]))
+    source_port, _target_port = ports
+    return size, (source, int(source_port))
 
 
 def network_of(address: str) -> str:
