@@ -1,5 +1,5 @@
-"""Absences: which back ends hear that a user is offline and has not read a
-stored message."""
+"""Absences: back ends hear that a user is offline and has not read a stored
+message."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -54,8 +54,8 @@ class Absences(Struct, frozen=True):
     A receiver of a stored message who is offline is noted. If they are offline
     ``absent_seconds`` later, have not read it, and are no bot, an ``absent``
     event is added; then no other one for this conversation until they were
-    online. What is noted is in the database, so it survives the node. Each app
-    has a consumer.
+    online. Notes are in the database, so they survive the node. Each app has a
+    consumer.
     """
 
     feeds: Feeds

@@ -161,8 +161,8 @@ class BackEndRequests(BackEnds):
         return hook is not None and call in hook.urls
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """Those headers of a new client that requests about it repeat; None:
-        the app has no back end."""
+        """The headers of a new client that requests about it repeat; None: the
+        app has no back end."""
         hook = self.hooks.get(app)
         if hook is None:
             return None

@@ -225,7 +225,7 @@ def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
 
 
 def _cause_of(problem: Unreachable) -> tuple[str, str]:
-    """What is wrong, and the pattern of a command that shows it."""
+    """The cause of a problem, and the pattern of a command that shows it."""
     if problem.is_refused:
         return "it refuses connections: no program listens there", "curl -v {url}"
     text = str(problem)

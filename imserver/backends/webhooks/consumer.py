@@ -102,7 +102,7 @@ class Consumer(Generic[Batch]):
     while there is work.
 
     - ``read``: the next batch, behind the last one that was delivered; None:
-      there is none. What it returns is all that waits in memory here.
+      there is none. Nothing else of it waits in memory here.
     - ``deliver``: tries to deliver a batch. None: done, also if parts are to be
       tried later. It is called again with the same batch after a failure.
     - ``save``: stores the position; None: it is in memory only.

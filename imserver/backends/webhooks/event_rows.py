@@ -176,7 +176,7 @@ class EventStore(Store.Rows):
         return _EVENTS.find(self._store.rows, which, app, after, limit)
 
     def expire(self, apps: Collection[str]) -> None:
-        """Delete events that are older than any attempt. Those that a feed has
+        """Delete events that are older than any attempt. Events that a feed has
         not delivered stay as long as its app has a webhook (is one of
         ``apps``), and three days longer.
         """
@@ -528,7 +528,7 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
 
 
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
-    """Store retries. Those that are there already stay: the positions were not
+    """Store retries. Rows that are there already stay: the positions were not
     advanced the last time."""
     find = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
     events = sql.query_in(find, (app,), [row.event for row in rows])

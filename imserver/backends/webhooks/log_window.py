@@ -39,8 +39,8 @@ _HOOK_PAGE: Final = 100
 
 
 class LogWindow:
-    """Entries of a log after a position. What this node commits need not be
-    read back from the database.
+    """Entries of a log after a position. Entries that this node commits need not
+    be read back from the database.
 
     ``read`` may leave out entries that are not for the receiver.
     """
@@ -187,7 +187,7 @@ H = TypeVar("H", bound=LogHook)
 
 
 class HookOwner(Protocol[H]):
-    """Whose webhooks they are. The calls may switch, and raise
+    """The owner of webhooks. The calls may switch, and raise
     StorageUnavailable."""
 
     def hooks(self) -> Mapping[Any, H]:
@@ -198,8 +198,8 @@ class HookOwner(Protocol[H]):
         """Whether the receiver gets an entry; None: not now."""
 
     def deliver(self, sender: HookSender[H], entry: Entry) -> Failure | None:
-        """Try to deliver an entry. Who has delivered or dropped it takes it
-        from the window."""
+        """Try to deliver an entry. After its delivery or its end, the owner takes
+        it from the window."""
 
     def advance(self, hook: H, position: int) -> None:
         """Store a position."""
@@ -210,8 +210,8 @@ class LogHooks(Service, Generic[H], dict=True):
     of the consumers.
 
     One node delivers for all, by a lease in the table of feeds: it is held
-    under the name of this node, which a restart does not change. What a user
-    may read is read as clients do, with a cursor: the stored position. Each
+    under the name of this node, which a restart does not change. The entries
+    for a user are read as clients do, with a cursor: the stored position. Each
     webhook has a consumer, so a URL that fails or hangs delays nobody else.
     ``lease_name``: in the place of an app; no app has it. ``are_bots``: all
     users are bots, so :meth:`Entries.readers` knows them.

@@ -394,7 +394,7 @@ class Asking(Service):
             self.finished(app)
 
     def finished(self, app: str, count: int = 1) -> None:
-        """So many questions of an app wait no longer."""
+        """``count`` questions of an app wait no longer."""
         self.waiting[app] -= count
         if not self.waiting[app]:
             del self.waiting[app]

@@ -95,8 +95,8 @@ class ChannelAnswers(ABC):
         data: Raw | UnsetType,
         end: int,
     ) -> Reply:
-        """The answer to a new subscription. What is sent later is published
-        later. ``data``: JSON for the client, from its token or the back end.
+        """The answer to a new subscription. Later publications follow it.
+        ``data``: JSON for the client, from its token or the back end.
         ``end``: the second when the subscription ends (0: never)."""
 
     @abstractmethod
@@ -429,7 +429,7 @@ class ChannelCommands(Service):
         with_history: bool = True,
     ) -> Published:
         """Publish an event for the maker of an HTTP request, who needs the permission of
-        :meth:`check_request`. What a user publishes is reviewed and counted as on a connection.
+        :meth:`check_request`. A publication of a user is reviewed and counted as on a connection.
 
         ``host``: address of the client. May switch. Raises :class:`ChannelRefused`, also as
         :meth:`Channels.publish_event` does.

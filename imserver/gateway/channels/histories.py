@@ -221,7 +221,7 @@ class ChannelHistories(Service):
     def erase_user(self, app: str, user: str, name: str) -> None:
         """Erase the publications of a user; ``name`` stands in their place.
         Their channel, and those that are limited to them and others by name,
-        lose their histories. What is in the log is erased there. Switches.
+        lose their histories. Their entries of the log are erased there. Switches.
         Raises StorageUnavailable."""
         user_channel = f"{USER_CHANNEL}{user}"
 

@@ -305,7 +305,7 @@ class NodeParts(Struct, frozen=True):
 
 
 class ChannelMembers(Service):
-    """Who is subscribed to channels: the members on this node, and lists and
+    """The subscribers of channels: the members on this node, and lists and
     numbers of those on all nodes. Owner of the queue of ended connections.
 
     Calls may switch, unless their docstring says otherwise. Connections are

@@ -1,8 +1,9 @@
 """Channels with a history on this node: their publications in the order of
 their offsets.
 
-A publication that comes early waits for those before it. Those that do not come
-are read from the history. A new member waits, too, while its answer is made.
+A publication that comes early waits for those before it. If they do not come,
+they are read from the history. A new member waits, too, while its answer is
+made.
 """
 
 import logging

@@ -66,9 +66,9 @@ class App(Struct, eq=False):
     channels: dict[str, LocalChannel] = field(default_factory=dict)
     """Channels with members on this node."""
     own_channels: dict[str, LocalChannel] = field(default_factory=dict)
-    """Those of them that are the channels of users and groups
-    (:data:`RESERVED`). Most apps have none, so that a push to a user need not
-    look for subscribers."""
+    """The channels of users and groups (:data:`RESERVED`) with members on this
+    node. Most apps have none, so that a push to a user need not look for
+    subscribers."""
     user_counts: dict[LocalChannel, int] = field(default_factory=dict)
     """Numbers of users of channels that somebody has asked for, until the
     members or their users change."""

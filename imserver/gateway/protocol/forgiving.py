@@ -95,7 +95,9 @@ def check_json(document: bytes) -> None:
 
 def _may_have_huge_number(document: bytes) -> bool:
     plain = document.translate(_DIGITS)
-    return _LONG_NUMBER in plain or any(each in plain for each in _LARGE_EXPONENTS)
+    if _LONG_NUMBER in plain:
+        return True
+    return any(exponent in plain for exponent in _LARGE_EXPONENTS)
 
 
 CONTENT: Final = frozenset({"text", "data", "message"})

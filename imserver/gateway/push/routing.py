@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 BATCH_TARGETS = 1000
 """Number of targets looked up together."""
 _ORIGIN_BITS: Final = 48
-"""Of the random number that tells the pushes of one node from those of
+"""Size of the random number that tells the pushes of one node from those of
 others."""
 
 

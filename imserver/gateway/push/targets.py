@@ -72,7 +72,7 @@ class PushToStore(Struct, frozen=True, gc=False):
 
 
 class TargetResult(Struct, frozen=True, gc=False):
-    """What became of the message for one target: STORED at this position,
+    """The result of the message for one target: STORED at this position,
     REFUSED for this ``reason``, or FAILED."""
 
     outcome: Outcome

@@ -590,9 +590,9 @@ class Sessions:
         return tuple(missing)
 
     def learn(self, changes: Changes) -> None:
-        """Apply bans of any node. Never switches. Who is banned here already
-        has no sessions: looking for them again would cost a walk over all
-        connections."""
+        """Apply bans of any node. Never switches. A user who is banned here
+        already has no sessions: looking for them again would cost a walk over
+        all connections."""
         new_bans: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):

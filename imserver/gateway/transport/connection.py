@@ -153,9 +153,9 @@ class Encoding:
         Without a reason: the name of the code, or the dialect's own words for
         it."""
         dialect = self.dialect
-        own = errors.close_reason(code)
-        reason = reason or own
-        if own and reason == own:
+        name = errors.close_reason(code)
+        reason = reason or name
+        if name and reason == name:
             reason = dialect.close_reasons.get(code, reason)
         return dialect.close_codes.get(code, code), reason
 
@@ -289,7 +289,7 @@ class Connection(Writer):
         self.user: str | None = None
         self.device = ""
         self.kind = "session"
-        """What has proved its user: the kind of a principal. Owned by
+        """The kind of the principal that has proved its user. Owned by
         :class:`imserver.gateway.auth.login.Logins`."""
         self.session: Any = None
         """The session in the registry of a cluster; None on a single node."""
@@ -508,12 +508,12 @@ class Connection(Writer):
 
     def held_bytes(self) -> int:
         """Bytes in the backlog and in an unfinished frame."""
-        held = 0
+        size = 0
         if type(self.outbox) is Backlog:
-            held += self.outbox.size
+            size += self.outbox.size
         if self.parser is not None:
-            held += self.parser.held_bytes
-        return held
+            size += self.parser.held_bytes
+        return size
 
     # --- closing --------------------------------------------------------------
 

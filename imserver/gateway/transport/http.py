@@ -590,12 +590,12 @@ class HttpConnection(Writer):
 
     def held_bytes(self) -> int:
         """Bytes of unread answers and of an unfinished request."""
-        held = len(self._buffer)
+        size = len(self._buffer)
         if type(self.outbox) is Backlog:
-            held += self.outbox.size
+            size += self.outbox.size
         if self._body is not None:
-            held += self._body.held_bytes
-        return held
+            size += self._body.held_bytes
+        return size
 
     def flushed(self) -> None:
         """The last answer is written."""

@@ -100,7 +100,7 @@ class ParsedHead(Struct):
     altered: bool = False
     upgrade: bool = False
     accepted: object = None
-    """What demo mode has set on accepting it, see
+    """The mark of demo mode on a head that it has accepted, see
     :class:`imserver.gateway.transport.gate.Origins`."""
 
     def on_url(self, url: bytes) -> None:
@@ -799,7 +799,7 @@ def content_headers(
 
 
 def typed_headers(content_type: str) -> Headers:
-    """What an answer that is neither JSON nor a page of ours has besides
+    """The headers of an answer that is neither JSON nor a page of ours, besides
     :data:`HEADER_LIST`."""
     *_, disposition = content_headers(content_type, keeps_type=True)
     if disposition[1] == "inline":
@@ -905,14 +905,14 @@ def pattern_of(path: str) -> str:
     return "/".join(segments)
 
 
-_KEPT_SEGMENTS: Final = 3
+_FIRST_SEGMENTS: Final = 3
 """The empty segment before the first slash, and two with a text."""
 
 
 def patterns_of(path: str) -> tuple[str, str]:
     """The patterns of a path: :func:`pattern_of`, and ``*`` for all behind the
     second segment: ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``."""
-    first_segments = path.split("/", _KEPT_SEGMENTS)[:_KEPT_SEGMENTS]
+    first_segments = path.split("/", _FIRST_SEGMENTS)[:_FIRST_SEGMENTS]
     return pattern_of(path), "/".join((*first_segments, "*"))
 
 

@@ -173,8 +173,8 @@ class OneRequestHandler(WSGIHandler):
     """True if the answer was sent before the body had arrived."""
 
     def handle_one_request(self) -> Any:
-        """Serve a request. What pywsgi refuses with 414, a line over 8 KiB, is
-        a head that is too large."""
+        """Serve a request. If pywsgi refuses it with 414, a line over 8 KiB, its
+        head is too large."""
         result = super().handle_one_request()
         is_too_long = isinstance(result, tuple) and result[0] == "414"
         if is_too_long:

@@ -76,7 +76,7 @@ class Outgoing:
         self.request: Callable[..., tuple[int, bytes, Mapping[str, str]]] = (
             self._request
         )
-        """What :meth:`exchange` sends with. May be wrapped."""
+        """The function with which :meth:`exchange` sends. May be wrapped."""
 
     def post(
         self,

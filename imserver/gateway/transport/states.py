@@ -47,7 +47,7 @@ class ConnectionState(IntEnum):
 
 
 class ConnectionEvent(IntEnum):
-    """What changes the state of a connection."""
+    """An event that changes the state of a connection."""
 
     JOIN = 0
     """A session begins, and is addressed."""
