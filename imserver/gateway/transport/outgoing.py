@@ -377,15 +377,12 @@ class PublicRequests(Outgoing):
     """The most characters of a URL."""
     HOSTS = 64
     """The most hosts with idle connections."""
-    IDLE_PER_HOST = 4
-    """The most idle connections to one host, unless the owner sets another
-    number."""
 
     def __init__(
         self,
         allow_loopback: bool,
         resolve: Callable[[str, int], Sequence[str]] = look_up,
-        connections: int = IDLE_PER_HOST,
+        connections: int = 4,
         pages: bool = False,
     ) -> None:
         super().__init__()

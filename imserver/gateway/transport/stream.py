@@ -38,10 +38,6 @@ _LONGEST_SILENCE_SECONDS: Final = 86_400.0
 _SECOND_MS: Final = 1000
 
 
-def _drop_message(_connection: Connection, _payload: bytes, _text: bool) -> None:
-    """The client of the stream only receives."""
-
-
 class StreamEncoding(Encoding):
     """Sends payloads as their dialect encodes them, between ``before`` and
     ``behind``. ``serve`` serves what the client sends in requests, at most
@@ -52,7 +48,7 @@ class StreamEncoding(Encoding):
     def __init__(
         self,
         dialect: Dialect,
-        serve: Serve = _drop_message,
+        serve: Serve = lambda _connection, _payload, _text: None,
         limit_bytes: int = 0,
         before: bytes = b"",
         behind: bytes = b"",
