@@ -45,7 +45,7 @@ class Published(Struct, frozen=True):
 
 class StoredHistory:
     """The history of stored channels, and the members of groups. It delivers publications of stored channels,
-    and what else it has for members of channels, on each node. Calls may switch, and raise
+    and everything else that it has for members of channels, on each node. Calls may switch, and raise
     :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node has no such history).
 
     Members of a group receive pushes to it, and may subscribe to channels whose
@@ -137,23 +137,23 @@ class ChannelHistories(Service):
         self.stored = stored
 
     def retain(
-        self, app: str, what: Publication, options: ChannelSettings, key: str
+        self, app: str, publication: Publication, options: ChannelSettings, key: str
     ) -> Publication:
         """Store a publication to a channel with a history. On a lone node this
         never switches, so numbers have the order of delivery."""
         retained = Retained(
-            what.channel,
-            what.event,
+            publication.channel,
+            publication.event,
             options.history_size,
             options.history_seconds,
-            key or what.event.id,
+            key or publication.event.id,
         )
         events = self.history.append_each(app, (retained,))
         if events is None:
             raise ChannelRefused(
                 "unavailable", "the history of the channel does not answer"
             )
-        return replace(what, event=events[0])
+        return replace(publication, event=events[0])
 
     def read(
         self,

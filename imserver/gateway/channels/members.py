@@ -698,7 +698,7 @@ def page_of(
     shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()
 ) -> MemberPage:
     """Make one page from the pages of all nodes, of at most ``limit`` + 1
-    members each: what fits."""
+    members each: as many members as fit."""
     total = 0
     rows: list[tuple[float, int, ChannelMember]] = []
     for share in shares:

@@ -1,4 +1,4 @@
-"""The options of channels, and what their names mean."""
+"""The options of channels, and the meaning of their names."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
@@ -61,8 +61,8 @@ class ChannelOptions(Service):
     call :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
-        """Set what the names of an app's channels mean (None: only what its
-        settings say). Never switches."""
+        """Set the meaning of the names of an app's channels (None: that of its
+        settings only). Never switches."""
         if names is None:
             self.names.pop(app, None)
         else:

@@ -90,7 +90,7 @@ class OrderedDelivery:
         is_stored: bool,
         newest: Event | None = None,
     ) -> None:
-        """Deliver to a new member what was published while it waited.
+        """Deliver to a new member the publications that it has waited for.
 
         ``newest``: the last publication up to ``position``, if the member reads
         deltas and has received it. ``is_stored``: the history is the message
@@ -134,8 +134,8 @@ class OrderedDelivery:
         connection: Connection,
         position: Position,
     ) -> int:
-        """Deliver to a new member what was published while it waited, after
-        ``position``. Returns the offset that it has reached."""
+        """Deliver to a new member the publications after ``position`` that it
+        has waited for. Returns the offset that it has reached."""
         reached = position.offset
         for event in _delayed(state, connection):
             channel_part = event.channel
@@ -154,8 +154,8 @@ class OrderedDelivery:
         connection: Connection,
         position: Position,
     ) -> None:
-        """Deliver to a new member of a stored channel what waited for it. Its
-        log has no gaps."""
+        """Deliver to a new member of a stored channel the publications that it
+        has waited for. The log has no gaps."""
         for event in _delayed(state, connection):
             channel_part = event.channel
             if channel_part is None or not 0 < channel_part.offset <= position.offset:
@@ -166,7 +166,7 @@ class OrderedDelivery:
 
     def abandon(self, local: LocalChannel) -> None:
         """Forget a position that nobody reads from the history any more, and
-        deliver what came meanwhile."""
+        deliver the publications that came meanwhile."""
         state = local.position
         if state is None or state.offset >= 0 or state.waiting:
             return
@@ -177,32 +177,32 @@ class OrderedDelivery:
     # --- publications ---------------------------------------------------------
 
     def deliver(
-        self, local: LocalChannel, state: ChannelPosition, what: Publication
+        self, local: LocalChannel, state: ChannelPosition, publication: Publication
     ) -> None:
         """Deliver a publication: one with an offset when all before it are
         delivered."""
-        channel_part = what.event.channel
+        channel_part = publication.event.channel
         if channel_part is None or not channel_part.offset:
-            self.to_ready(local, what)
+            self.to_ready(local, publication)
             return
         if state.offset < 0:
             # The first subscriber still reads the history.
-            state.early[channel_part.offset] = what
+            state.early[channel_part.offset] = publication
             return
         if channel_part.epoch != state.epoch:
             self._change_epoch(local, state, channel_part.epoch)
         if channel_part.offset == state.offset + 1:
             state.offset += 1
-            self.to_ready(local, what)
+            self.to_ready(local, publication)
             self._deliver_early(local, state)
         elif channel_part.offset > state.offset:
-            state.early[channel_part.offset] = what
+            state.early[channel_part.offset] = publication
             self._fill(local, state)
 
     def to_ready(
         self,
         local: LocalChannel,
-        what: Publication,
+        publication: Publication,
         some: Sequence[Connection] | None = None,
     ) -> None:
         """Deliver to the members (``some``: to these of them) that do not
@@ -213,18 +213,18 @@ class OrderedDelivery:
         if some is not None:
             members = some
         elif state is None or not (waiting or state.deltas):
-            self._to_all(local, what)
+            self._to_all(local, publication)
             return
 
-        event = what.event
+        event = publication.event
         offset = 0
         if event.channel is not None:
             offset = event.channel.offset
         ready = []
         for connection in members:
             if (
-                connection is what.except_connection
-                or connection.user in what.except_users
+                connection is publication.except_connection
+                or connection.user in publication.except_users
             ):
                 continue
             waits = waiting.get(connection)
@@ -247,10 +247,12 @@ class OrderedDelivery:
             if isinstance(waits, int) and waits <= state.offset:
                 del state.waiting[connection]
 
-    def _to_all(self, local: LocalChannel, what: Publication) -> None:
-        skipped = what.except_connection
+    def _to_all(self, local: LocalChannel, publication: Publication) -> None:
+        skipped = publication.except_connection
         assert not isinstance(skipped, str)
-        self._fanout.to_channel(local, what.event, what.except_users, skipped)
+        self._fanout.to_channel(
+            local, publication.event, publication.except_users, skipped
+        )
 
     def send(
         self, local: LocalChannel, members: list[Connection], event: Event
@@ -306,9 +308,10 @@ class OrderedDelivery:
         state.epoch = position.epoch
         state.offset = position.offset
         state.early = {
-            offset: what
-            for offset, what in state.early.items()
-            if offset > position.offset and what.event.channel.epoch == position.epoch
+            offset: publication
+            for offset, publication in state.early.items()
+            if offset > position.offset
+            and publication.event.channel.epoch == position.epoch
         }
         self._deliver_early(local, state)
 
@@ -319,7 +322,7 @@ class OrderedDelivery:
             gevent.spawn_later(_LATE_SECONDS, self._run_fill, local, state)
 
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
-        """Greenlet: deliver what other nodes have published and this one has
+        """Greenlet: deliver the publications of other nodes that this one has
         not received."""
         page = None
         since = Position(state.epoch, state.offset)
@@ -383,8 +386,8 @@ class OrderedDelivery:
     def _change_epoch(
         self, local: LocalChannel, state: ChannelPosition, epoch: str
     ) -> None:
-        """Go on in this epoch, and read what this node has not delivered of it:
-        members that do not subscribe again receive all of it."""
+        """Go on in this epoch, and read the publications of it that this node
+        has not delivered: members that do not subscribe again receive all."""
         former_epoch, former_offset = state.before
         state.before = (state.epoch, state.offset)
         if epoch == former_epoch:
@@ -423,7 +426,8 @@ class OrderedDelivery:
 
     def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
         """Compare the positions of these channels of an app with the newest
-        ones of the shared history, and read what is missing. May switch."""
+        ones of the shared history, and read the missing publications. May
+        switch."""
         for first in range(0, len(channels), _CHECKED_TOGETHER):
             batch = channels[first : first + _CHECKED_TOGETHER]
             positions = self._history.positions(app, [local.name for local in batch])

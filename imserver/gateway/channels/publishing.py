@@ -87,7 +87,11 @@ class ChannelNodes(Service):
                     del self._turns[app, channel]
 
     def send(
-        self, app: str, what: Publication, nodes: MembersOfNodes | None, reached: bool
+        self,
+        app: str,
+        publication: Publication,
+        nodes: MembersOfNodes | None,
+        reached: bool,
     ) -> tuple[int, int]:
         """Send to the other ones of these nodes (None: to all). ``reached``:
         this node has members. Returns the number of nodes that get it, and of
@@ -99,7 +103,7 @@ class ChannelNodes(Service):
             nodes is not None
             and own_epoch not in nodes
             and reached
-            and self.registrar.is_reported(app, what.channel)
+            and self.registrar.is_reported(app, publication.channel)
         )
         if nodes is None or is_lost:
             receivers = {epoch for epoch, lease in leases.items() if lease.birth}
@@ -112,10 +116,16 @@ class ChannelNodes(Service):
         if not receivers:
             return 0, 0
 
-        skipped = what.except_connection
+        skipped = publication.except_connection
         if skipped is None or isinstance(skipped, Connection):  # of this node
             skipped = ""
-        item = ToChannel(app, what.channel, what.event, what.except_users, skipped)
+        item = ToChannel(
+            app,
+            publication.channel,
+            publication.event,
+            publication.except_users,
+            skipped,
+        )
         sent = self.others.node_messages.send_each(receivers, item)
         return sent, len(receivers) - sent
 
@@ -177,10 +187,12 @@ class ChannelPublishing(Service):
         """
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
-        what = Publication(channel, event, except_users, except_connection, at_most)
+        publication = Publication(
+            channel, event, except_users, except_connection, at_most
+        )
         options = self.options.of(app, channel)
         try:
-            return self._publish(app, what, options, key).outcome
+            return self._publish(app, publication, options, key).outcome
         except ChannelRefused as refused:
             return refused.outcome
 
@@ -213,8 +225,8 @@ class ChannelPublishing(Service):
             )
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
-        what = Publication(channel, event, except_users, except_connection)
-        return self._publish(app, what, options, key, with_history)
+        publication = Publication(channel, event, except_users, except_connection)
+        return self._publish(app, publication, options, key, with_history)
 
     def require_quota(self, app: str) -> None:
         """Refuse a client if the app has used up its quota of pushes. Raises
@@ -227,7 +239,7 @@ class ChannelPublishing(Service):
     def _publish(
         self,
         app: str,
-        what: Publication,
+        publication: Publication,
         options: ChannelSettings,
         key: str,
         with_history: bool = True,
@@ -235,17 +247,17 @@ class ChannelPublishing(Service):
         """Store a publication, if its channel has a history, and send it. See
         :meth:`publish_event`."""
         check_known(options)
-        if with_history and options.history and what.event.kind == "msg":
-            return self._store(app, what, key)
-        if with_history and options.history_size and what.event.kind != "stream":
-            what = self.histories.retain(app, what, options, key)
+        if with_history and options.history and publication.event.kind == "msg":
+            return self._store(app, publication, key)
+        if with_history and options.history_size and publication.event.kind != "stream":
+            publication = self.histories.retain(app, publication, options, key)
 
         if self.nodes is None:
-            outcome = self._send(app, what)
+            outcome = self._send(app, publication)
         else:
-            (outcome,) = self.publish_each(app, (what,))
+            (outcome,) = self.publish_each(app, (publication,))
 
-        channel_part = what.event.channel
+        channel_part = publication.event.channel
         if channel_part is None or not channel_part.offset:
             if outcome is Outcome.FAILED:
                 raise ChannelRefused(
@@ -258,12 +270,12 @@ class ChannelPublishing(Service):
         outcome = _WITH_HISTORY.get(outcome, outcome)
         return Published(outcome, Position(channel_part.epoch, channel_part.offset))
 
-    def _store(self, app: str, what: Publication, key: str) -> Published:
+    def _store(self, app: str, publication: Publication, key: str) -> Published:
         """Store a publication in the log, from which each node delivers it."""
-        if isinstance(what.except_connection, Connection):
-            connection_id = self.here.table.id_of(what.except_connection)
-            what = replace(what, except_connection=connection_id)
-        (published,) = self.histories.stored.append_each(app, (what,), key)
+        if isinstance(publication.except_connection, Connection):
+            connection_id = self.here.table.id_of(publication.except_connection)
+            publication = replace(publication, except_connection=connection_id)
+        (published,) = self.histories.stored.append_each(app, (publication,), key)
         self.here.metrics.pushes[app] += 1
         return published
 
@@ -287,33 +299,39 @@ class ChannelPublishing(Service):
                     serve_others()
         return outcomes
 
-    def publish_soon(self, app: str, what: Publication) -> None:
+    def publish_soon(self, app: str, publication: Publication) -> None:
         """Send a publication past the history: at once, in a cluster in a
         greenlet. Never switches."""
         if self.nodes is None:
-            self._send(app, what)
+            self._send(app, publication)
         else:
-            gevent.spawn(self.publish_each, app, (what,))
+            gevent.spawn(self.publish_each, app, (publication,))
 
     def _send(
-        self, app: str, what: Publication, members_of: MembersOfNodes | None = None
+        self,
+        app: str,
+        publication: Publication,
+        members_of: MembersOfNodes | None = None,
     ) -> Outcome:
         """Deliver a publication here, and send it to the other nodes with
         members. Never switches."""
-        limit = what.at_most
-        if limit is not None and self._count(app, what.channel, members_of) > limit:
+        limit = publication.at_most
+        if (
+            limit is not None
+            and self._count(app, publication.channel, members_of) > limit
+        ):
             return Outcome.NOT_SENT
 
-        reached = self.deliver(app, what)
+        reached = self.deliver(app, publication)
         sent = 0
         missed = 0
         if self.nodes is not None:
-            sent, missed = self.nodes.send(app, what, members_of, reached > 0)
+            sent, missed = self.nodes.send(app, publication, members_of, reached > 0)
         if not (reached or sent):
             if missed:
                 return Outcome.FAILED
             return Outcome.NOT_SENT
-        if what.event.kind in ("msg", "stream"):  # no notice of the server
+        if publication.event.kind in ("msg", "stream"):  # no notice of the server
             self.here.metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
 
@@ -331,35 +349,35 @@ class ChannelPublishing(Service):
     def received(self, item: ToChannel) -> None:
         """Deliver a publication of another node. Never switches."""
         skipped = item.except_connection or None
-        what = Publication(item.channel, item.event, item.except_users, skipped)
-        self.deliver(item.app, what)
+        publication = Publication(item.channel, item.event, item.except_users, skipped)
+        self.deliver(item.app, publication)
 
-    def deliver(self, app: str, what: Publication) -> int:
+    def deliver(self, app: str, publication: Publication) -> int:
         """Deliver to the members on this node: publications with an offset in
         its order. Returns the number of members reached. Never switches."""
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
             return 0
-        local = hub_app.channels.get(what.channel)
+        local = hub_app.channels.get(publication.channel)
         if local is None:
             return 0
-        part = what.event.channel
+        part = publication.event.channel
         if (
             part is not None
             and part.stream
-            and not self.ordered.accept_stream(app, what.event)
+            and not self.ordered.accept_stream(app, publication.event)
         ):
             return 0
 
-        skipped = what.except_connection
+        skipped = publication.except_connection
         if isinstance(skipped, str):
             skipped = self.here.table.find(app, skipped)
-            what = replace(what, except_connection=skipped)
+            publication = replace(publication, except_connection=skipped)
         if local.position is None:
             return self.here.fanout.to_channel(
-                local, what.event, what.except_users, skipped
+                local, publication.event, publication.except_users, skipped
             )
-        self.ordered.deliver(local, local.position, what)
+        self.ordered.deliver(local, local.position, publication)
         return len(local.members)
 
 

@@ -2,9 +2,9 @@
 on all nodes.
 
 A channel with history numbers its publications. Each node delivers them in the
-order of their numbers, and reads from the history what it has missed. So a
-member that comes back with a position receives exactly what came after it, or
-learns that it must reload.
+order of their numbers, and reads from the history those that it has missed. So
+a member that comes back with a position receives exactly the publications after
+it, or learns that it must reload.
 """
 
 import logging
@@ -99,7 +99,7 @@ class _Wish(Struct, frozen=True, gc=False):
 
 def _recovery(wish: _Wish, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
     """Whether a client recovers all that it has missed, and the publications
-    that it receives. ``page``: what its channel has."""
+    that it receives. ``page``: of its channel."""
     since = wish.since
     newest = page.position
     missed = page.publications
@@ -292,8 +292,8 @@ class ChannelSubscriptions(Service, dict=True):
         options = wish.options
         delta = wish.delta and options.delta
         local = self._enter(wish) or self._not_joined(wish)
-        # From now on its publications wait, until it has its answer. So what
-        # is published while the history is read is not lost.
+        # From now on its publications wait, until it has its answer. So those
+        # that come while the history is read are not lost.
         self.ordered.wait(local, wish.connection, delta)
         self.members.report_join(local, wish.connection)
         delivered = -1

@@ -159,7 +159,8 @@ def without_nulls(document: bytes, depth: int) -> bytes:
     """A JSON object without fields that are null, also in objects below it,
     ``depth`` levels in all.
 
-    Clients and back ends of Centrifugo may write null for what they leave out.
+    Clients and back ends of Centrifugo may write null for a field that is left
+    out.
     Values that may be any JSON stay as they are. Raises ValueError or
     RecursionError.
     """
@@ -344,8 +345,8 @@ class Partial(Struct, frozen=True):
             self.check()
 
     def check(self) -> None:
-        """Refuse what this server lacks, and decode what is in base64. Raises
-        ValueError with the field."""
+        """Refuse fields that this server lacks, and decode those in base64.
+        Raises ValueError with the field."""
         for name in self.not_supported:
             value = getattr(self, name)
             if value is not UNSET and bytes(value) not in _NOTHING:

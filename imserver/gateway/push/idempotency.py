@@ -367,7 +367,7 @@ class Idempotency:
         return repeats
 
     def _release_pending(self, claims: Sequence[Claimed | Waiting]) -> None:
-        """Settle those of the claims that are not settled yet."""
+        """Settle the claims that are not settled yet."""
         for claim in claims:
             if isinstance(claim, int) and claim in self._pending:
                 self.settle(claim, False)

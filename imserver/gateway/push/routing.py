@@ -325,7 +325,8 @@ class ClusterReach(Service):
         return False
 
     def _send_each(self, epochs: Iterable[int], item: ToUser) -> int:
-        """Send a push to other nodes: how many of them it was sent to."""
+        """Send a push to other nodes. Returns the number of nodes that get
+        it."""
         sent = 0
         for epoch in epochs:
             if item.device is not None:

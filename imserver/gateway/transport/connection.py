@@ -163,7 +163,7 @@ class Encoding:
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
         """The close frame for one of our close codes in the dialect's own
-        (``as_given``: it is that), and what comes before it."""
+        (``as_given``: it is that), after a last message that says so."""
         if not as_given:
             code, reason = self.foreign(code, reason)
         last_message = self.dialect.encode_close(code, reason)

@@ -350,8 +350,8 @@ class Refusal(Struct, frozen=True):
 
 
 class Admission(Struct, frozen=True):
-    """An upgrade to perform. ``extension``, ``subprotocol``: what the 101
-    response confirms (``""``: none).
+    """An upgrade to perform. ``extension``, ``subprotocol``: the 101 response
+    confirms these (``""``: none).
 
     With a ``close_code`` the handshake is completed and the connection closed
     at once, because a browser can read a close code but not the status of a

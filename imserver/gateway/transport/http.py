@@ -1,4 +1,4 @@
-"""The front server: parked HTTP connections, and what they share.
+"""The front server: parked HTTP connections, and their shared parts.
 
 An upgrade becomes a parked WebSocket. A request for a fast route is answered in
 the reader greenlet. Any other request goes with the bytes already read to

@@ -230,7 +230,7 @@ documentation."""
 
 
 class BadUrl(ImserverError):
-    """The text says in one line what is wrong with a URL."""
+    """A URL is refused. The text says in one line why."""
 
 
 def is_public(text: str) -> bool:
@@ -251,8 +251,8 @@ def is_public(text: str) -> bool:
 
 
 def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[str]:
-    """Check what can be seen of a URL without a look-up; returns its parts.
-    Raises :class:`BadUrl`.
+    """Check a URL, as far as that is possible without a look-up; returns its
+    parts. Raises :class:`BadUrl`.
 
     ``allow_loopback``: addresses of this machine are allowed, also with http.
     ``pages``: http is allowed, and the port is that of the scheme, which each

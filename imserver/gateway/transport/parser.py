@@ -123,8 +123,8 @@ class MessageParser:
         return len(self._fragments)
 
     def feed(self, data: bytes) -> Iterator[FrameMessage]:
-        """Parse bytes and yield what they complete. Raises :class:`Violation`;
-        then its work is over."""
+        """Parse bytes and yield the messages that they complete. Raises
+        :class:`Violation`; then its work is over."""
         self._reader.feed_data(data)
         while True:
             try:
