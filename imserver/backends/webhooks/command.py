@@ -127,7 +127,7 @@ _MENDS: Final = (
     ),
     ("NewConnectionError", "no connection to its address is possible", "curl -v {url}"),
 )
-"""The beginning of a problem's text → what is wrong, and a command that shows
+"""The beginning of a problem's text → the cause, and a command that shows
 it."""
 
 

@@ -1,9 +1,9 @@
 """The consumer: delivers the items of a source to one receiver, in order and at
 least once.
 
-Who uses it brings four functions: what is next, how it is delivered, how the
-position is stored, and when there is something to do that no news announces.
-The consumer has the rest: the lease, repeats with pauses, and when to store.
+Its owner brings four functions: they read the next item, deliver it, store the
+position, and tell when there is something to do that no news announces. The
+consumer has the rest: the lease, repeats with pauses, and when to store.
 Each receiver has a consumer, so one that hangs or fails holds up nobody else.
 What one node does for all receivers is :class:`LeasedWork`: it renews a lease,
 and looks for work when there is news.
@@ -29,8 +29,8 @@ CLOCK_SECONDS: Final = 1
 """How much earlier a lease may end: the clock of the database has whole
 seconds."""
 SAVE_SECONDS: Final = 1.0
-"""How often a position is stored while the receiver takes everything; a node
-that is killed then leaves what was delivered in this time to be delivered
+"""How often a position is stored while the receiver takes everything. After a
+node was killed, the items that it delivered in this time are delivered
 again."""
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -164,7 +164,7 @@ class Consumer(Generic[Batch]):
         self._saved_at = monotonic()
         if not self.is_unsaved or self._save is None:
             return
-        # what is delivered meanwhile is stored the next time
+        # A position that is reached meanwhile is stored the next time.
         self.is_unsaved = False
         try:
             self._save()
@@ -182,7 +182,7 @@ class Consumer(Generic[Batch]):
 
     @staticmethod
     def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
-        """Stop consumers, wait at most ``seconds`` for what they do, and store
+        """Stop consumers, wait at most ``seconds`` for their greenlets, and store
         the positions. Switches.
 
         Raises StorageUnavailable.
@@ -270,9 +270,9 @@ class Consumer(Generic[Batch]):
 class LeasedWork:
     """Owner of the signal that there is news.
 
-    ``renew`` takes or renews the lease, and learns what there is to do.
-    ``look`` looks for new work, also after each renewal: it finds what nodes
-    have stored whose messages to this one were lost. Both may switch, and raise
+    ``renew`` takes or renews the lease, and learns its work. ``look`` looks for
+    new work, also after each renewal: it finds the entries of nodes whose
+    messages to this one were lost. Both may switch, and raise
     StorageUnavailable. ``name``, in the plural, is for log lines.
     """
 

@@ -16,8 +16,8 @@ class RetryRow(Struct, frozen=True):
     """An event that the receiver refused, or that waits behind such a one of
     the same user.
 
-    ``event`` is its id, ``body`` what is sent. ``first_failed``: when it was
-    put aside, Unix seconds; 0: not tried yet since a replay.
+    ``event`` is its id, ``body`` its JSON. ``first_failed``: when it was put
+    aside, Unix seconds; 0: not tried yet since a replay.
     """
 
     number: int
@@ -43,8 +43,9 @@ def list_retries(
 
 
 NEXT_TRY: Final = "SELECT next_try FROM event_retry WHERE app = %s AND dead = 0 AND next_try > 0 ORDER BY next_try LIMIT 1"
-"""Only the event of each user that is tried next has a time; those behind it
-have 0, as what is due has."""
+"""When the first of the events that wait is tried. Only the event of each user
+that is tried next has a time; those behind it have 0, as have those that are
+due."""
 DUE_AT_ONCE: Final = (
     "SELECT 1 FROM (SELECT member, number FROM event_retry WHERE app = %s AND dead = 0 AND next_try = 0 "
     "ORDER BY number LIMIT 100) r WHERE number = (SELECT min(e.number) FROM event_retry e WHERE e.app = %s "

@@ -236,8 +236,8 @@ class EventStore(Store.Rows):
                 f"WHERE owner = %s AND app IN {marks_of(len(chunk))}",
                 (seconds, owner, *chunk),
             )
-        # Each statement checks again what was read: another node may have taken
-        # the feed meanwhile.
+        # The statement checks the lease again: another node may have taken the
+        # feed meanwhile.
         take = (
             f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
             f"AND (lease_until <= {now} OR lease_until > {now} + %s)"
@@ -302,8 +302,8 @@ class EventStore(Store.Rows):
         aside: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """The receiver has everything up to these positions, but what is put
-        ``aside``. Raises NotOwner."""
+        """The receiver has everything up to these positions, but the events
+        that are put ``aside``. Raises NotOwner."""
         statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (entry_id, event_id, app, owner)):
             raise NotOwner(app)

@@ -59,8 +59,8 @@ log = logging.getLogger(__name__)
 RENEW_SECONDS: Final = 3.0
 """How often leases are renewed."""
 LOOK_SECONDS: Final = 0.5
-"""How often the ends of the logs are compared with the positions: for what
-other nodes have stored."""
+"""How often the ends of the logs are compared with the positions: other nodes
+store entries, too."""
 GATHER_SECONDS: Final = 0.2
 """How long the first event waits for others, so that a busy app sends few
 requests."""

@@ -175,8 +175,8 @@ class RememberedMembers:
 
 
 class LogHook(Struct, frozen=True, kw_only=True):
-    """A webhook that gets what ``user`` may read. ``position``: in the log; its
-    receiver has all before."""
+    """A webhook that gets the entries that ``user`` may read. ``position``: in
+    the log; its receiver has all before."""
 
     app: str
     user: str
@@ -240,15 +240,15 @@ class LogHooks(Service, Generic[H], dict=True):
         """App → the log was looked through up to this id."""
 
     def look_also_in(self, apps: Callable[[], Collection[str]]) -> None:
-        """From now on look in these apps, too, for what is new."""
+        """From now on look in these apps, too, for new entries."""
         self._more_apps = apps
 
     def report_to(
         self,
         looked: Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object],
     ) -> None:
-        """From now on call this with the newest entry of each app, and those
-        who may read something new."""
+        """From now on call this with the newest entry of each app, and the
+        users who may read something new."""
         self._on_look.append(looked)
 
     def _renew(self) -> None:

@@ -504,8 +504,8 @@ class WebhookQueues(Service):
             queue.receiver = receiver
 
     def stop(self, deadline: float) -> None:
-        """Send what waits until ``deadline`` (monotonic), but not to failing
-        back ends. Switches."""
+        """Send the waiting events until ``deadline`` (monotonic), but not to
+        failing back ends. Switches."""
         queues = tuple(self._queues.values())
         consumers = [queue.consumer for queue in queues]
         while monotonic() < deadline and any(

@@ -1,5 +1,5 @@
-"""Reviews: the back end of an app allows, replaces or rejects what users send,
-before it takes effect."""
+"""Reviews: the back end of an app allows, replaces or rejects messages and
+files of users, before they take effect."""
 
 import logging
 from collections import Counter, deque
@@ -45,7 +45,7 @@ class ReviewHook(Struct, frozen=True):
     """The app's ``webhook.review_url``, the secret that signs, and the time for
     an answer.
 
-    ``allows_failure``: what could not be reviewed is sent as it is.
+    ``allows_failure``: a message that could not be reviewed is sent as it is.
     """
 
     app: str
@@ -172,8 +172,8 @@ class ReviewRequests(Reviews):
         batch.size += size
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
-        """Allow what is not reviewed, after what ``connection`` has sent
-        before. Never switches."""
+        """Allow a message that is not reviewed, after the earlier ones of
+        ``connection``. Never switches."""
         question = _Question({}, then, connection)
         if self._queue(question, connection):
             self._decide(question, _ALLOWED)

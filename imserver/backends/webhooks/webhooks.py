@@ -214,7 +214,7 @@ class Webhooks(Observer):
         """(user, push) for users who are offline. Returns when the events are
         stored.
 
-        If the database is away, the events wait in memory as those of
+        If the database does not answer, the events wait in memory, as events of
         connections do.
         """
         for on_absent in self._on_absent:

@@ -78,8 +78,8 @@ class ChannelAnswers(ABC):
         return name
 
     def receives(self, connection: Connection, channel: str) -> bool:
-        """Whether a connection receives what is for a channel without being its
-        member."""
+        """Whether a connection receives the publications of a channel without
+        being its member."""
         return False
 
     @abstractmethod

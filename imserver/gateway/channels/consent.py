@@ -142,8 +142,8 @@ class ChannelConsent(Service):
     def publish(
         self, connection: Connection, channel: str, event: Event
     ) -> tuple[Event, bool]:
-        """Ask whether a client may publish an event: what is published, and
-        whether the history gets it."""
+        """Ask whether a client may publish an event. Returns the event that is
+        published, and whether the history gets it."""
         facts: dict[str, Any] = {"channel": channel}
         if event.data:
             facts["data"] = Raw(event.data)

@@ -312,9 +312,8 @@ class ChannelSubscriptions(Service, dict=True):
         return Subscribed(local, options, page.position, publications, recovered, delta)
 
     def _read_missed(self, wish: _Wish) -> HistoryPage:
-        """The position of a channel with history, and what was published after
-        that of the client: of all or, where that recovers it, the newest
-        publication."""
+        """The position of a channel with history, and the publications after
+        that of the client; where the newest recovers it, only that."""
         read: Callable[[str, str, Position | None, int, bool], HistoryPage]
         if wish.options.history:
             read = self.histories.stored.read
@@ -412,9 +411,9 @@ class ChannelSubscriptions(Service, dict=True):
 
 
 class Channels(Struct, frozen=True):
-    """Channels on all nodes: who is subscribed, which options a channel has,
-    what it retains, delivery in order on this node, publications, notices, and
-    subscriptions of connections of this node."""
+    """Channels on all nodes: subscribers, options, retained publications,
+    delivery in order on this node, publications, notices, and subscriptions of
+    connections of this node."""
 
     members: ChannelMembers
     options: ChannelOptions

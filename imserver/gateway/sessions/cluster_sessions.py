@@ -417,8 +417,9 @@ class ClusterSessions(Sessions):
     # --- registering again ----------------------------------------------------
 
     def reregister(self, everything: bool) -> None:
-        """Register again what the registry does not know, or ``everything``:
-        after a flush, a lost lease, or a failure of Redis. Never switches."""
+        """Register the sessions again that the registry does not know, or
+        ``everything``: after a flush, a lost lease, or a failure of Redis. Never
+        switches."""
         self._reregister = self._reregister or everything
         if self._reregistration is None or self._reregistration.dead:
             self._reregistration = gevent.spawn(self._run_reregistration)

@@ -130,9 +130,9 @@ class FrontServer(Service):
         self.draining = True
 
     def end_idle(self) -> None:
-        """Serve what has arrived, end connections that wait for a next request.
-        One that was not served yet may still send a request; :attr:`busy`
-        counts it."""
+        """Serve requests that have arrived, end connections that wait for a next
+        one. A connection that was not served yet may still send a request;
+        :attr:`busy` counts it."""
         self.ended = True
         for connection in tuple(self.parked):
             connection.look_once_more()

@@ -42,9 +42,8 @@ class Writer(Parked):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is in service: what comes is served, and what is sent goes
-        out. Hot code compares the state itself: the call would take longer than
-        the rest."""
+        """Whether it is in service: messages of both sides pass. Hot code
+        compares the state itself: the call would take longer than the rest."""
         return self.state < CLOSING
 
     @property

@@ -27,7 +27,7 @@ class Transitions(dict[Cause, State], Generic[Cause, State]):
 
 class ConnectionState(IntEnum):
     """The state of a connection. It is in service in the states before
-    ``CLOSING``: what comes is served."""
+    ``CLOSING``: messages of its client are served."""
 
     CONNECTED = 0
     """It has no session. The state of an HTTP connection in service."""
