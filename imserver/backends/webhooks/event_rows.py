@@ -144,7 +144,7 @@ class EventStore(Store.Rows):
         count = len(batch.events) + len(events)
         size = batch.size + sum(len(event.body) for event in events)
         is_full = count > MAX_WAITING or size > MAX_WAITING_BYTES
-        # Events that are too many for any batch are one of their own.
+        # A call with more events than a batch may have gets a batch of its own.
         if batch.events and is_full:
             raise StorageUnavailable("too many events wait to be stored")
 

@@ -145,8 +145,8 @@ class ClusterReach(Service):
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
         """Push those whose id is free. The outcome is None for the others."""
         refs = self.find(app, [push.user for push in pushes])
-        # Nobody is sent to an absent user, so that its id need not be claimed
-        # in the cluster.
+        # An absent user gets nothing, so the id of such a push is not claimed in
+        # the cluster.
         absent: set[int] = set()
         if refs is not None:
             absent.update(index for index, sessions in enumerate(refs) if not sessions)
