@@ -73,7 +73,14 @@ CONFIGURED: Final = "config:"
 MAX_USES: Final = 1000
 """Rows of what keys did that a node holds in memory."""
 OTHER_USES: Final = "other"
-"""Stands for the route of what is beyond that."""
+"""Stands for the routes beyond :data:`MAX_USES`."""
+_MAX_APP_CHARACTERS: Final = 255
+"""Longer names of apps are not counted: a client may name any text."""
+_KEY_ID_DIGITS: Final = 8
+"""How many digits of its digest are the id of a configured key."""
+_BEARER: Final = "Bearer "
+_BEARER_LENGTH: Final = len(_BEARER)
+_ADDRESSES_CACHED: Final = 1024
 
 _MAKER: Final = "The account that made the API key is locked or banned"
 
@@ -94,10 +101,12 @@ class _Key(Struct, frozen=True):
         ``resolve`` replaces aliases."""
         if 0 < self.expires <= now:
             return Principal("key", key=self.id)
-        scopes = frozenset[str]().union(*(SCOPES.get(each, ()) for each in self.scopes))
-        return Principal(
-            "key", scopes, frozenset(map(resolve, self.apps)) or None, key=self.id
-        )
+
+        scopes = set[str]()
+        for name in self.scopes:
+            scopes.update(SCOPES.get(name, ()))
+        apps = frozenset(map(resolve, self.apps)) or None
+        return Principal("key", frozenset(scopes), apps, key=self.id)
 
 
 class KeyUses(Service):
@@ -119,10 +128,11 @@ class KeyUses(Service):
         try:
             self._numbers[use][refused] += number
         except KeyError:
-            if len(use[2]) > 255:  # a client may name any text
-                use = (use[0], use[1], "", use[3])
+            key, route, app, address = use
+            if len(app) > _MAX_APP_CHARACTERS:
+                use = (key, route, "", address)
             if len(self._numbers) >= MAX_USES and use not in self._numbers:
-                use = (use[0], OTHER_USES, "", "")
+                use = (key, OTHER_USES, "", "")
             self._numbers.setdefault(use, [0, 0])[refused] += number
 
     def take(self) -> dict[KeyUse, list[int]]:
@@ -138,7 +148,7 @@ def configured_key(row: KeySettings) -> KeyRow:
     :data:`CONFIGURED`."""
     digest = hashlib.sha256(row.key.encode()).hexdigest()
     return KeyRow(
-        f"{CONFIGURED}{digest[:8]}",
+        f"{CONFIGURED}{digest[:_KEY_ID_DIGITS]}",
         digest,
         row.scopes,
         row.apps,
@@ -179,14 +189,11 @@ class Keys:
     def reload(self, config: Config) -> None:
         """Replace the configured keys by those of ``config``."""
         self.demo = config.demo and not self.closed
-        self._configured, self.configured = (
-            {},
-            [configured_key(row) for row in config.api.keys],
-        )
+        self.configured = [configured_key(row) for row in config.api.keys]
+        self._configured = {}
         for row in self.configured:
-            self._configured[bytes.fromhex(row.digest)] = _Key(
-                row.id, row.scopes, row.apps, row.expires
-            )
+            digest = bytes.fromhex(row.digest)
+            self._configured[digest] = _Key(row.id, row.scopes, row.apps, row.expires)
         self._resolve_all()
 
     def learn(self, changes: Changes) -> bool:
@@ -196,14 +203,12 @@ class Keys:
             digest = bytes.fromhex(row.digest)
             if row.revoked:
                 self._stored.pop(digest, None)
-            else:
-                if row.maker:
-                    maker = (self._resolve(row.maker_app), str(row.maker))
-                else:
-                    maker = None
-                self._stored[digest] = _Key(
-                    row.id, row.scopes, row.apps, row.expires, maker
-                )
+                continue
+            maker = None
+            if row.maker:
+                maker = (self._resolve(row.maker_app), str(row.maker))
+            key = _Key(row.id, row.scopes, row.apps, row.expires, maker)
+            self._stored[digest] = key
         if changes.keys:
             self._resolve_all()
         return bool(changes.keys) and self.close()
@@ -218,24 +223,30 @@ class Keys:
             self._resolve_all()
 
     def _resolve_all(self) -> None:
+        """Make the principals of all keys anew, and close the connections whose
+        keys are no longer valid."""
         keys = {**self._stored, **self._configured}
-        self._named = {app for key in keys.values() for app in key.apps}
         now = self._clock()
-        self._known = {
-            digest: Principal("key", key=key.id, lacks=_MAKER)
-            if key.id in self._barred
-            else key.principal(self._resolve, now)
-            for digest, key in keys.items()
-        }
-        self._next_end = min(
-            (key.expires for key in keys.values() if key.expires > now), default=inf
-        )
-        if self._holders:
-            valid = {each.key for each in self._known.values() if each.scopes}
-            for connection in [
-                each for each, key in self._holders.items() if key not in valid
-            ]:
-                connection.close(CloseCode.TOKEN_INVALID)
+        self._named = set[str]()
+        """The apps and aliases that keys name."""
+        self._known = {}
+        for digest, key in keys.items():
+            self._named.update(key.apps)
+            if key.id in self._barred:
+                principal = Principal("key", key=key.id, lacks=_MAKER)
+            else:
+                principal = key.principal(self._resolve, now)
+            self._known[digest] = principal
+        ends = (key.expires for key in keys.values() if key.expires > now)
+        self._next_end = min(ends, default=inf)
+
+        if not self._holders:
+            return
+        valid = {each.key for each in self._known.values() if each.scopes}
+        # a list, because ended() changes the dictionary
+        refused = [each for each, id in self._holders.items() if id not in valid]
+        for connection in refused:
+            connection.close(CloseCode.TOKEN_INVALID)
 
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
         """End the keys whose time is over, and refuse those whose makers are
@@ -307,9 +318,9 @@ class Authority(Service):
         if self.keys.demo:
             return self._identify_in_demo_mode(need, headers, token)
         authorization = headers.get("authorization", "")
-        # as bearer() reads it: most requests have a key
-        if authorization.startswith("Bearer "):
-            credential = authorization[7:].strip()
+        # Most requests have a key, so what bearer() does is written out.
+        if authorization.startswith(_BEARER):
+            credential = authorization[_BEARER_LENGTH:].strip()
         else:
             credential = bearer(authorization)
 
@@ -317,6 +328,7 @@ class Authority(Service):
             key = self.keys.find(credential)
             if key is not None:
                 return key
+
         user_token = token or credential
         if need.users and user_token:
             user = self._user(need, user_token)
@@ -334,26 +346,33 @@ class Authority(Service):
         one."""
         if need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO
+
         user_token = token or bearer(headers.get("authorization", ""))
         if need.users and user_token:
             user = self._user(need, user_token)
             is_ignored = user is BAD_TOKEN and "session" in need.users
             if user is not None and not is_ignored:
                 return user
-        return DEMO if need.scope else NOBODY
+        if need.scope:
+            return DEMO
+        return NOBODY
 
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
         """What :meth:`still_holds` asks again for whatever goes on working for
         the maker of a request, such as a webhook or a stream. It is no token.
         May switch. Raises StorageUnavailable."""
         if principal.kind in TOKEN_HOLDERS:
+            token = bearer(headers.get("authorization", ""))
             try:
-                return f"account:{self.accounts.proof_of(bearer(headers.get('authorization', '')))}"
+                return f"account:{self.accounts.proof_of(token)}"
             except BadToken:  # it has just ended
                 return "account:"
         if principal.kind == "session":
-            claims = self.logins.session_of(bearer(headers.get("authorization", "")))
-            return f"session:{claims.expires_at if claims else 0}"
+            token = bearer(headers.get("authorization", ""))
+            claims = self.logins.session_of(token)
+            if claims is None:  # it has just ended
+                return "session:0"
+            return f"session:{claims.expires_at}"
         return principal.label
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
@@ -374,9 +393,10 @@ class Authority(Service):
         Without a database it is the users alone: a ban must not wait. May
         switch."""
         try:
-            return list(dict.fromkeys([*users, *self.accounts.programs_of(app, users)]))
+            bots = self.accounts.programs_of(app, users)
         except StorageUnavailable:
             return list(users)
+        return list(dict.fromkeys([*users, *bots]))
 
     def unlocked(self, app: str, users: Sequence[str]) -> list[str]:
         """These users and their bots, but those whose account is locked: a
@@ -405,12 +425,14 @@ class Authority(Service):
         """Return the user of this token. None: it does not look like a token
         that ``need`` accepts."""
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
-            named = self.pages.read(credential)
-            if named is None or not self.logins.is_open(named[0]):
+            content = self.pages.read(credential)
+            if content is None:
                 return None
-            return Principal(
-                "page", apps=frozenset({self.logins.resolve(named[0])}), user=named[1]
-            )
+            app, visitor = content
+            if not self.logins.is_open(app):
+                return None
+            apps = frozenset({self.logins.resolve(app)})
+            return Principal("page", apps=apps, user=visitor)
         if need.right:
             return self._staff(need, credential)
         if need.users.isdisjoint(_TOKENS):
@@ -423,11 +445,10 @@ class Authority(Service):
             if need.users >= _TOKENS.keys():
                 return BAD_TOKEN
             return None
-        if (
-            "account" in need.users
-            and (session := self._session(credential)) is not None
-        ):
-            return self._user_of(session)
+        if "account" in need.users:
+            session = self._session(credential)
+            if session is not None:
+                return self._user_of(session)
         # Where a valid token is not accepted, refusal() says so: clients
         # replace one that is called invalid.
         if "session" in need.users or "nobody" not in need.users:
@@ -459,15 +480,16 @@ class Authority(Service):
             return None
 
     def _staff(self, need: Need, credential: str) -> Principal | None:
-        """The account with this token, as one that acts by its role. Who lacks the right stays a user, whom
-        :func:`refusal` answers."""
+        """The account with this token, as one that acts by its role. Who lacks
+        the right stays a user, whom :func:`refusal` answers."""
         if not is_token(credential):
             return None
         session = self._session(credential)
         if session is None:
             return BAD_TOKEN
+
         account = session.account
-        rights = RIGHTS[session.account.role]
+        rights = RIGHTS[account.role]
         if account.kind != "account" or need.right not in rights:
             return self._user_of(session)
         apps = frozenset({self.logins.resolve(account.app)})
@@ -481,21 +503,23 @@ class Authority(Service):
         """Return the back end with this address. Requests from browsers are
         accepted only if the app or the server lists the origin of the page."""
         apps = self.allowed.apps_of(host)
-        if apps and (
-            "origin" in headers
-            or any(name.startswith("sec-fetch-") for name in headers)
-        ):
+        if not apps:
+            return NOBODY
+
+        is_from_page = "origin" in headers or any(
+            name.startswith("sec-fetch-") for name in headers
+        )
+        if is_from_page:
             origin = headers.get("origin", "")
             apps = frozenset(
                 app for app in apps if self.logins.lists_origin(app, origin)
             )
-            if origin and not apps:
-                self.logins.log_page(origin, host)
-        if not apps:
-            return NOBODY
-        return Principal(
-            "address", _BY_ADDRESS, frozenset(map(self.logins.resolve, apps))
-        )
+            if not apps:
+                if origin:
+                    self.logins.log_page(origin, host)
+                return NOBODY
+        resolved = frozenset(map(self.logins.resolve, apps))
+        return Principal("address", _BY_ADDRESS, resolved)
 
 
 def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
@@ -504,45 +528,39 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
     if principal is BAD_TOKEN:
         return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
-        if need.right and principal.lacks:
-            return (
-                Problems.NOT_ALLOWED,
-                f"The role of the account takes {principal.lacks}",
-            )
-        if need.right:
-            role = f"an account whose role has the right `{need.right}`"
-            return (
-                Problems.NOT_ALLOWED,
-                f"This request takes {role}, or an API key of scope `{need.scope}`",
-            )
-        # Whoever accepts guests accepts accounts, too.
-        wanted = " or ".join(
-            name for kind, name in _TOKENS.items() if kind in need.users - {"guest"}
-        )
-        if need.scope:
-            key = f", or an API key of scope `{need.scope}`"
-        else:
-            key = ""
-        return (
-            Problems.NOT_ALLOWED,
-            f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}",
-        )
+        return Problems.NOT_ALLOWED, _message_to_user(principal, need)
     if principal.kind == "key" and not principal.scopes:
         return Problems.UNAUTHORIZED, principal.lacks or "The API key has expired"
+    if principal.key and need.scope:
+        return Problems.FORBIDDEN, f"The key lacks the scope `{need.scope}`"
     if principal.key:
-        lacks = f"The key lacks the scope `{need.scope}`"
-        return (
-            Problems.FORBIDDEN,
-            lacks if need.scope else "This request takes no API key",
-        )
+        return Problems.FORBIDDEN, "This request takes no API key"
     return Problems.UNAUTHORIZED, ""
+
+
+def _message_to_user(principal: Principal, need: Need) -> str:
+    """Say to a user with a valid token which proof a route takes instead."""
+    if need.right and principal.lacks:
+        return f"The role of the account takes {principal.lacks}"
+    if need.right:
+        role = f"an account whose role has the right `{need.right}`"
+        return f"This request takes {role}, or an API key of scope `{need.scope}`"
+
+    # Whoever accepts guests accepts accounts, too.
+    kinds = need.users - {"guest"}
+    tokens = " or ".join(name for kind, name in _TOKENS.items() if kind in kinds)
+    if need.scope:
+        key = f", or an API key of scope `{need.scope}`"
+    else:
+        key = ""
+    return f"This request takes {tokens}{key}, not {_TOKENS[principal.kind]}"
 
 
 def bearer(authorization: str) -> str:
     """The key or token in an Authorization header, ``""`` if it has none."""
-    kind = authorization[:7]
-    if kind == "Bearer " or kind.lower() == "bearer ":
-        return authorization[7:].strip()
+    kind = authorization[:_BEARER_LENGTH]
+    if kind == _BEARER or kind.lower() == _BEARER.lower():
+        return authorization[_BEARER_LENGTH:].strip()
     return ""
 
 
@@ -561,7 +579,7 @@ class AllowLists:
 
     def __init__(self) -> None:
         self._networks: dict[str, tuple[IPv4Network | IPv6Network, ...]] = {}
-        self.apps_of = lru_cache(1024)(self._apps_of)
+        self.apps_of = lru_cache(_ADDRESSES_CACHED)(self._apps_of)
 
     def learn(self, tenants: Iterable[Tenant]) -> None:
         """Replace all lists by those of these apps."""
@@ -592,7 +610,9 @@ class AllowLists:
             address = address_of(host)
         except ValueError:
             return frozenset()
-        lists = self._networks.items()
-        return frozenset(
-            app for app, networks in lists if any(address in each for each in networks)
-        )
+
+        apps = set[str]()
+        for app, networks in self._networks.items():
+            if any(address in network for network in networks):
+                apps.add(app)
+        return frozenset(apps)

@@ -31,8 +31,9 @@ class ChannelClaims(Partial, frozen=True):
     """The verified content of a subscription token, or the consent of a back
     end.
 
-    ``info``: JSON about the client for others. ``data``: JSON for the client. ``expire_at``: see
-    :func:`token_end`. ``client``: the only connection that may use the token (``""``: any of the user).
+    ``info``: JSON about the client for others. ``data``: JSON for the client.
+    ``expire_at``: see :func:`token_end`. ``client``: the only connection that
+    may use the token (``""``: any of the user).
     """
 
     sub: str = ""
@@ -81,8 +82,11 @@ def read_issued_channel_token(
 
 
 def _read(payload: VerifiedPayload, now: float) -> ChannelClaims:
+    """Decode verified claims, and check their times."""
     claims = decode_claims(_decode_channel, payload)
-    if (claims.exp and not claims.exp > now) or 0 < (claims.expire_at or 0) <= now:
+    # Written so that a NaN has expired.
+    has_expired = bool(claims.exp) and not claims.exp > now
+    if has_expired or 0 < (claims.expire_at or 0) <= now:
         raise TokenExpired("the token has expired")
     if claims.nbf > now + SKEW_SECONDS:
         raise TokenExpired("the token is not valid yet")

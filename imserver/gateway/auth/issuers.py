@@ -46,6 +46,12 @@ RETRY_SECONDS: Final = 10.0
 MAX_AGE_SECONDS: Final = 86400.0
 """Age at which keys are no longer used if the issuer could not be reached
 since."""
+_MAX_KEYS: Final = 100
+"""Keys of an issuer beyond these are ignored."""
+_MAX_UNKNOWN: Final = 1000
+"""How many ids of keys that an issuer does not have are remembered."""
+_LEAST_SECONDS: Final = 0.001
+"""Time limit of a fetch when no time is left: it must not be 0."""
 
 
 class _Discovery(Struct):
@@ -100,6 +106,7 @@ class Issuer(Service, dict=True):
                 raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
         elif age > REFRESH_SECONDS and self._may_fetch():
             gevent.spawn(self._fetch)
+
         keys = self._named(kid)
         if not keys and kid not in self._unknown:
             before = self._fetched_at
@@ -107,8 +114,8 @@ class Issuer(Service, dict=True):
             keys = self._named(kid)
             # Only a fetch that succeeded shows that the issuer does not have
             # the key.
-            fetched = self._fetched_at > before
-            if fetched and not keys and len(self._unknown) < 1000:
+            has_fetched = self._fetched_at > before
+            if has_fetched and not keys and len(self._unknown) < _MAX_UNKNOWN:
                 self._unknown[kid] = None
         if not keys:
             raise BadToken(f"the issuer {self.url} has no key {kid!r}")
@@ -167,16 +174,16 @@ class Issuer(Service, dict=True):
             if not Issuer.accepts(url):
                 raise Unreachable(f"{where} names keys without https, {url}")
         key_set = self._get(url, _KeySet, deadline)
-        keys = tuple(
-            key for row in key_set.keys[:100] if (key := key_of_jwk(row)) is not None
-        )
+        loaded = map(key_of_jwk, key_set.keys[:_MAX_KEYS])
+        keys = tuple(key for key in loaded if key is not None)
         if not keys:
             raise Unreachable(f"{url} contains no usable key")
         return keys
 
     def _get(self, url: str, shape: type[T], deadline: float) -> T:
         """Fetch and decode a JSON document. Raises Unreachable."""
-        status, body = self.outgoing.get(url, max(deadline - self.clock(), 0.001))
+        seconds = max(deadline - self.clock(), _LEAST_SECONDS)
+        status, body = self.outgoing.get(url, seconds)
         if status != HTTPStatus.OK:
             raise Unreachable(f"{url} answered with the status {status}")
         try:
@@ -211,27 +218,33 @@ class Issuers(Service):
         Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken and
         IssuerUnavailable.
         """
-        found = self._find(rows, token)
-        if found is None:
+        choice = self._find(rows, token)
+        if choice is None:
             return None
-        return read_issued(token, *found, now, app, bare)
+        keys, row = choice
+        return read_issued(token, keys, row, now, app, bare)
 
     def channel_claims(
         self, rows: Sequence[JwtSettings], token: str, now: float
     ) -> ChannelClaims | None:
         """Verify a subscription token as :meth:`claims` does."""
-        found = self._find(rows, token)
-        if found is None:
+        choice = self._find(rows, token)
+        if choice is None:
             return None
-        return read_issued_channel_token(token, *found, now)
+        keys, row = choice
+        return read_issued_channel_token(token, keys, row, now)
 
     def _find(
         self, rows: Sequence[JwtSettings], token: str
     ) -> tuple[tuple[Key, ...], JwtSettings] | None:
+        """The keys that may have signed a token, and the entry that it fits.
+        None: no entry has its issuer."""
         head = unverified(token)
         named = [row for row in rows if row.issuer and row.issuer == head.issuer]
         if not named:
             return None
+
+        # An entry with another audience refuses the token with its reason.
         row = next((row for row in named if row.audience in head.audiences), named[0])
         key = row.issuer, row.jwks_url
         issuer = self._issuers.get(key)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
 
 VerifiedPayload = NewType("VerifiedPayload", bytes)
-"""The claims of a token as JSON, after a key has verified its signature. Only this module makes one.
-``decode_claims`` reads claims from nothing else."""
+"""The claims of a token as JSON, after a key has verified its signature. Only
+this module makes one. ``decode_claims`` reads claims from nothing else."""
 
 NO_CLAIMS: Final = VerifiedPayload(b"")
 MAX_TOKEN_CHARACTERS: Final = 8192
@@ -55,6 +55,9 @@ _USUAL_HEADERS: Final = frozenset(
 """Headers of nearly all HS256 tokens, among them those of PyJWT and
 golang-jwt."""
 _P256_BYTES: Final = 32
+_PARTS: Final = 3
+"""The parts of a token: header, payload, signature."""
+_SECRETS_CACHED: Final = 1024
 
 
 class BadToken(ImserverError):
@@ -92,7 +95,7 @@ class JsonWebToken(Struct, frozen=True):
         """Take a token apart. Raises BadToken unless it is three parts of
         base64url, each in its one form (:mod:`imserver.gateway.base64url`)."""
         parts = token.split(".")
-        if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS:
+        if len(parts) != _PARTS or len(token) > MAX_TOKEN_CHARACTERS:
             raise BadToken("this is not a token")
 
         header, payload, signature = parts
@@ -123,7 +126,11 @@ class JsonWebToken(Struct, frozen=True):
     @staticmethod
     def hs256(secret: bytes) -> Callable[[bytes], bytes]:
         """Signs by HMAC with SHA-256."""
-        return lambda content: hmac.digest(secret, content, "sha256")
+
+        def sign(content: bytes) -> bytes:
+            return hmac.digest(secret, content, "sha256")
+
+        return sign
 
     @staticmethod
     def es256(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
@@ -189,14 +196,17 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
     kid = parts.key_id()
     reason = f"no key is named {kid!r}"
     for key in keys:
-        if not kid or not key.kid or key.kid == kid:
-            names = EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
-            try:
-                content = library().decode(token, key.verifier, algorithms=names)
-                return VerifiedPayload(content)
-            # PyJWT and its cryptography raise many types for hostile input
-            except Exception as error:
-                reason = str(error) or type(error).__name__
+        if kid and key.kid and key.kid != kid:
+            continue
+        names: Sequence[str] = [key.algorithm]
+        if key.algorithm == "EdDSA":
+            names = EDWARDS_NAMES
+        try:
+            content = library().decode(token, key.verifier, algorithms=names)
+            return VerifiedPayload(content)
+        # PyJWT and its cryptography raise many types for hostile input
+        except Exception as error:
+            reason = str(error) or type(error).__name__
     raise BadToken(reason)
 
 
@@ -209,7 +219,8 @@ def library() -> PyJWS:
     signer = HMACAlgorithm(HMACAlgorithm.SHA256)
     # PyJWT checks that a secret is not a public key. Do that once per secret,
     # not at each login.
-    signer.prepare_key = lru_cache(1024)(signer.prepare_key)  # type: ignore[method-assign]
+    prepare = lru_cache(_SECRETS_CACHED)(signer.prepare_key)
+    signer.prepare_key = prepare  # type: ignore[method-assign]
     jws = PyJWS(algorithms=[*PUBLIC_KEY_ALGORITHMS])
     jws.register_algorithm("HS256", signer)
     for name in EDWARDS_NAMES[1:]:

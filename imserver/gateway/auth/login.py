@@ -58,10 +58,22 @@ from imserver.gateway.transport.states import CLOSING
 log = logging.getLogger(__name__)
 
 _APPS_SHOWN: Final = 20
+"""How many apps :meth:`Logins.exposure` names."""
 MAX_REFUSALS_LOGGED: Final = 100
 """Limit of log lines about refused logins per minute. Strangers could fill the
 log without it."""
 _USER_SHOWN: Final = 64
+"""Limit of the characters of a user id or app in a report of a refusal."""
+_DETAIL_SHOWN: Final = 200
+"""Limit of the characters of the detail in a report of a refusal."""
+
+
+def _refusals_logged() -> OncePerMinute:
+    return OncePerMinute(MAX_REFUSALS_LOGGED)
+
+
+def _expiry_from_now() -> Expiry:
+    return Expiry(time())
 
 
 class DemoMode(Protocol):
@@ -98,12 +110,10 @@ class Logins(Service):
     others."""
     bare_dialects: set[str] = field(default_factory=set)
     """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
-    _logged: OncePerMinute = field(
-        default_factory=lambda: OncePerMinute(MAX_REFUSALS_LOGGED)
-    )
+    _logged: OncePerMinute = field(default_factory=_refusals_logged)
     _rules: dict[str, Rule] = field(default_factory=dict)
     _quota: ConnectionQuota = field(default_factory=ConnectionQuota)
-    _expiry: Expiry = field(default_factory=lambda: Expiry(time()))
+    _expiry: Expiry = field(default_factory=_expiry_from_now)
     _entrances: list[Entrance] = field(default_factory=list)
 
     def resolve(self, app: str) -> str:
@@ -124,9 +134,10 @@ class Logins(Service):
         rule = self.rule_of(app)
         if rule is not None:
             limit = rule.user_bytes
+        elif app.removeprefix(ACTION_PREFIX).isdecimal():
+            limit = ORIGINAL_USER_BYTES
         else:
-            is_number = app.removeprefix(ACTION_PREFIX).isdecimal()
-            limit = ORIGINAL_USER_BYTES if is_number else MAX_USER_BYTES
+            limit = MAX_USER_BYTES
         return len(user.encode()) <= limit and not user.startswith(ERASED)
 
     def check(
@@ -150,10 +161,15 @@ class Logins(Service):
         rule = self.rule_of(app)
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, user, request)
+
+        # An open app without further checks needs nothing of what follows.
         if rule.plain and not request.origin:
             if not token or self.tokens.pages.fits(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
+
+        # The token comes after what no token can change: to verify one costs
+        # most, and may wait for an issuer.
         denied = self._denied_without_token(rule, app, user, dialect, request)
         if denied is not None:
             return denied
@@ -162,6 +178,7 @@ class Logins(Service):
         decision = self._read_token(rule, attempt, may_lack_user)
         if not decision.ok:
             return decision
+
         limit = rule.tenant.max_connections
         if self._quota.full(app, limit, request):
             return self._denied("limit", APP_FULL, app, user, request)
@@ -172,6 +189,7 @@ class Logins(Service):
             # others may have logged in meanwhile
             if self._quota.full(app, limit, request):
                 return self._denied("limit", APP_FULL, app, user, request)
+
         if isinstance(request, Connection) and request.state < CLOSING:
             # The connection may have closed during the webhook.
             self._quota.take(app, limit, request)
@@ -236,6 +254,7 @@ class Logins(Service):
             return self._denied("undecided", UNDECIDED, app, attempt.user, request)
         if not answer.allow:
             return self._denied("back end", NOT_ALLOWED, app, attempt.user, request)
+
         ends = filter(None, (decision.expires_at, answer.expires_at))
         return replace(
             decision, expires_at=min(ends, default=0), user=user or answer.user
@@ -273,9 +292,12 @@ class Logins(Service):
         """The login rule of an app, which is no alias. None: nobody gets in.
         Never switches."""
         rule = self._rules.get(app)
-        if rule is None and (tenant := self.tenants.get(app)) is not None:
+        if rule is None:
+            tenant = self.tenants.get(app)
+            if tenant is None:
+                return None
             rule = self._compile(tenant)
-        if rule is None or rule.tenant.locked:
+        if rule.tenant.locked:
             return None
         return rule
 
@@ -292,10 +314,10 @@ class Logins(Service):
             rule = self._rule_of_issued(token)
         if rule is None or not (rule.keys or rule.issuers):
             return None
+
         try:
-            decision = self.tokens.proven(
-                rule, "", self.tokens.read_session_token(rule, token)
-            )
+            claims = self.tokens.read_session_token(rule, token)
+            decision = self.tokens.proven(rule, "", claims)
         except BadToken:
             return None
         if len(decision.user.encode()) > rule.user_bytes:
@@ -309,15 +331,11 @@ class Logins(Service):
             head = unverified(token)
         except BadToken:
             return None
-        rules = [
-            rule
-            for rule in self._rules.values()
-            if any(
-                row.issuer == head.issuer and row.audience in head.audiences
-                for row in rule.issuers
-            )
-        ]
-        return rules[0] if len(rules) == 1 else None
+
+        rules = [rule for rule in self._rules.values() if rule.trusts(head)]
+        if len(rules) != 1:
+            return None
+        return rules[0]
 
     def wants_tokens(self, app: str) -> bool:
         """Whether a login to this app needs a session token or an account
@@ -345,11 +363,13 @@ class Logins(Service):
         """
         if self.keys.demo:
             return []
+
         closed = []
         others = []
-        for rule in sorted(
+        open_first = sorted(
             self._rules.values(), key=lambda rule: (not rule.open, rule.name)
-        ):
+        )
+        for rule in open_first:
             entrances = self._entrances_of(rule.tenant)
             if rule.tenant.same_as:
                 continue
@@ -357,19 +377,21 @@ class Logins(Service):
                 closed.append(rule.name)
             else:
                 others.append((rule, entrances))
+
         lines = [
             f"app {rule.name}: {_who_may_log_in(rule, how)}"
             for rule, how in others[:_APPS_SHOWN]
         ]
-        if len(others) > _APPS_SHOWN:
+        more_others = len(others) - _APPS_SHOWN
+        if more_others > 0:
             lines.append(
-                f"and {len(others) - _APPS_SHOWN} more apps that are open or have a login rule"
+                f"and {more_others} more apps that are open or have a login rule"
             )
         if closed:
-            more = len(closed) - _APPS_SHOWN
-            names = ", ".join(closed[:_APPS_SHOWN]) + (
-                f" and {more} more" if more > 0 else ""
-            )
+            names = ", ".join(closed[:_APPS_SHOWN])
+            more_closed = len(closed) - _APPS_SHOWN
+            if more_closed > 0:
+                names += f" and {more_closed} more"
             lines.append(
                 f"closed, nobody may log in: {names}; to change it set jwt, account_tokens or "
                 "webhook.authorise_url, or open: true"
@@ -399,16 +421,19 @@ class Logins(Service):
         ``origin``: the header. ``host``: the address.
         """
         setting = "server.origins, or to origins of an app"
-        self.origins.log_refused(
-            "request without a key", host_name(origin) or OPAQUE, setting, host
-        )
+        page = host_name(origin) or OPAQUE
+        self.origins.log_refused("request without a key", page, setting, host)
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
+        """Whether an app accepts logins of this page. Without origins of its
+        own, those of the node count."""
         if rule.origins is None:
             return self.origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
 
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
+        """Refuse a login because of its page. The log names the setting that
+        would allow it, so this is not :meth:`refused`."""
         if rule.origins is None:
             setting = "server.origins"
         else:
@@ -438,7 +463,11 @@ class Logins(Service):
         user: str,
         request: LoginRequest,
     ) -> LoginDecision:
-        limit = "max_connections" if reason == "limit" else ""
+        """Refuse a login with this ``decision``."""
+        if reason == "limit":
+            limit = "max_connections"
+        else:
+            limit = ""
         self.refused(reason, app, user, request.peer, limit=limit)
         return decision
 
@@ -464,43 +493,53 @@ class Logins(Service):
         what has refused it, ``until`` when that ends (Unix seconds; 0:
         unknown).
         """
-        known = app if self.tenants.get(app) is not None else ""
-        self.metrics.login_refused(reason, known or OTHER)
-        detail = detail[:200]
+        known_app = ""
+        if self.tenants.get(app) is not None:
+            known_app = app
+        self.metrics.login_refused(reason, known_app or OTHER)
+
+        detail = detail[:_DETAIL_SHOWN]
         user = user[:_USER_SHOWN]
-        if known or not app:
+        if known_app or not app:
             explanation = detail
         else:
             explanation = f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
-        connection = "" if peer == address else peer
-        self.observer.refused(
-            Denial(
-                "login",
-                reason,
-                known,
-                user,
-                account,
-                address,
-                limit,
-                until,
-                explanation,
-                connection,
-            )
+        connection = peer
+        if peer == address:  # it has no port, so it names no connection
+            connection = ""
+        denial = Denial(
+            kind="login",
+            reason=reason,
+            app=known_app,
+            user=user,
+            account=account,
+            address=address,
+            limit=limit,
+            until=until,
+            detail=explanation,
+            request=connection,
         )
-        if log.isEnabledFor(logging.INFO) and self._logged.is_new(
-            app, f"{reason} {user}{account} {detail}"
-        ):
-            cause = f"{reason} ({detail})" if detail else reason
-            who = f"account {account}" if account else repr(user)
-            where = known or repr(app[:_USER_SHOWN])
-            log.info(
-                "login of %s in %s refused: %s",
-                who,
-                where,
-                cause,
-                extra={"connection": peer},
-            )
+        self.observer.refused(denial)
+
+        if not log.isEnabledFor(logging.INFO):
+            return
+        if not self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
+            return
+        cause: str = reason
+        if detail:
+            cause = f"{reason} ({detail})"
+        if account:
+            who = f"account {account}"
+        else:
+            who = repr(user)
+        log.info(
+            "login of %s in %s refused: %s",
+            who,
+            known_app or repr(app[:_USER_SHOWN]),
+            cause,
+            extra={"connection": peer},
+        )
 
     def wants_account(self, app: str, by_account: bool) -> bool:
         """Whether the receiver of a first message must be an account, because
@@ -526,12 +565,16 @@ class Logins(Service):
         """
         if connection.state >= CLOSING:
             return
+
         if decision.claims is None:
             connection.kind = "session"
         else:
             connection.kind = decision.claims.kind
         if decision.expires_at or self._expiry.ends:
             self._expiry.end_at(connection, decision.expires_at)
+
+        # A quiet rule counts and observes nothing, unless the encoding still
+        # has the message rate of an earlier app.
         rule = self._rules.get(connection.app or "")
         if rule is None or (
             rule.quiet
@@ -601,8 +644,10 @@ class Logins(Service):
             keys = self.tokens.keys_of(tenant)
         except BadKey as bad:
             log.error("apps.%s.%s", tenant.name, bad)
-            known = self._rules.get(tenant.name)
-            keys = () if known is None else known.keys
+            keys = ()
+            earlier = self._rules.get(tenant.name)
+            if earlier is not None:
+                keys = earlier.keys
         return self._take(self._rule(tenant, keys))
 
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
@@ -611,32 +656,41 @@ class Logins(Service):
         return Rule(tenant, keys, self.keys.demo, has_entrance, is_observed)
 
     def _entrances_of(self, tenant: Tenant) -> str:
-        return "; ".join(
-            filter(None, (entrance(tenant) for entrance in self._entrances))
-        )
+        """The other ways into an app, in words; ``""``: it has none."""
+        entrances = (entrance(tenant) for entrance in self._entrances)
+        return "; ".join(filter(None, entrances))
 
     def _take(self, rule: Rule) -> Rule:
-        known = self._rules.get(rule.name)
+        """Put a rule into effect."""
+        earlier = self._rules.get(rule.name)
         self._rules[rule.name] = rule
-        is_alone = rule.only_accounts and not self.keys.demo
-        (self.account_apps.add if is_alone else self.account_apps.discard)(rule.name)
-        if rule.tenant.max_connections and (
-            known is None or not known.tenant.max_connections
-        ):
-            for connection in self.connections:
-                if connection.app == rule.name:
-                    self._quota.take(rule.name, rule.tenant.max_connections, connection)
+        if rule.only_accounts and not self.keys.demo:
+            self.account_apps.add(rule.name)
+        else:
+            self.account_apps.discard(rule.name)
+
+        # Connections of apps without a limit are not counted. With the first
+        # limit, those that are there begin to count.
+        limit = rule.tenant.max_connections
+        if not limit or (earlier is not None and earlier.tenant.max_connections):
+            return rule
+        for connection in self.connections:
+            if connection.app == rule.name:
+                self._quota.take(rule.name, limit, connection)
         return rule
 
     def _update_gate(self) -> None:
         """Pass the origins of all apps to the gate. The login checks the origin
         against its own app."""
         rules = self._rules.values()
-        hosts = {host for rule in rules for host in rule.origins or ()}
+        hosts = set[str]()
+        for rule in rules:
+            hosts.update(rule.origins or ())
         self.origins.set_apps(hosts, any(rule.any_origin for rule in rules))
 
 
 def _who_may_log_in(rule: Rule, entrances: str) -> str:
+    """Who may log in to an app, for the log of the start."""
     if rule.open:
         return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
     if rule.closed and entrances:
@@ -647,6 +701,5 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
         "its back end": rule.by_back_end,
         "the back end of back_ends.connect (clients of Centrifugo)": rule.tenant.back_ends.connect,
     }
-    return "a login needs " + " or ".join(
-        name for name, wanted in proofs.items() if wanted
-    )
+    accepted = [name for name, is_accepted in proofs.items() if is_accepted]
+    return "a login needs " + " or ".join(accepted)

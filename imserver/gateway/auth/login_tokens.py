@@ -58,9 +58,9 @@ class PageTokens:
     def make(self, app: str, user: str) -> str:
         """Make a token for the page of ``user`` in ``app``."""
         signed = self._signer.dumps([app, user])
-        return PAGE_TOKEN_PREFIX + (
-            signed if isinstance(signed, str) else signed.decode()
-        )
+        if isinstance(signed, bytes):
+            signed = signed.decode()
+        return PAGE_TOKEN_PREFIX + signed
 
     def read(self, token: str) -> tuple[str, str] | None:
         """Return (app, user) of a valid page token, else None."""
@@ -68,10 +68,9 @@ class PageTokens:
             return None
         from itsdangerous import BadSignature  # as for the signer
 
+        signed = token.removeprefix(PAGE_TOKEN_PREFIX)
         try:
-            app, user = self._signer.loads(
-                token[len(PAGE_TOKEN_PREFIX) :], max_age=self._seconds
-            )
+            app, user = self._signer.loads(signed, max_age=self._seconds)
         except BadSignature:
             return None
         return app, user
@@ -82,10 +81,9 @@ class PageTokens:
         A page token must name exactly this app and user. Any other token is
         ignored, as the originals do.
         """
-        return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (
-            app,
-            user,
-        )
+        if not token.startswith(PAGE_TOKEN_PREFIX):
+            return True
+        return self.read(token) == (app, user)
 
 
 class LoginTokens(Service):
@@ -125,20 +123,18 @@ class LoginTokens(Service):
         because opening a page proves nothing.
         """
         if rule.accounts:
-            return self.proven(
-                rule, user, self._read_either(rule, token, bare, device), may_lack_user
-            )
+            claims = self._read_either(rule, token, bare, device)
+            return self.proven(rule, user, claims, may_lack_user)
         if rule.keys or rule.issuers:
-            return self.proven(
-                rule, user, self.read_session_token(rule, token, bare), may_lack_user
-            )
-        if token.startswith(PAGE_TOKEN_PREFIX) and not (
-            rule.open and self.pages.fits(rule.name, user, token)
-        ):
-            raise BadToken(
-                "the page token is expired, not for this user, or not accepted by this app"
-            )
-        return ALLOWED
+            claims = self.read_session_token(rule, token, bare)
+            return self.proven(rule, user, claims, may_lack_user)
+        if not token.startswith(PAGE_TOKEN_PREFIX):
+            return ALLOWED
+        if rule.open and self.pages.fits(rule.name, user, token):
+            return ALLOWED
+        raise BadToken(
+            "the page token is expired, not for this user, or not accepted by this app"
+        )
 
     def _read_either(self, rule: Rule, token: str, bare: bool, device: str) -> Claims:
         """Verify an account token, or else a token that a key of the app has
@@ -187,13 +183,15 @@ class LoginTokens(Service):
         """
         if rule.issuers:
             claims = self.issuers.channel_claims(rule.issuers, token, time())
-        else:
-            claims = None
-        return claims or read_channel_token(token, rule.keys, time())
+            if claims is not None:
+                return claims
+        return read_channel_token(token, rule.keys, time())
 
     def proven(
         self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False
     ) -> LoginDecision:
+        """Allow a login of the user that a verified token names, if it is the
+        one that asks, in this app. Raises BadToken."""
         if not (claims.user or may_lack_user) or "\0" in claims.user:
             raise BadToken("the token names no user, or one with U+0000")
         if user and claims.user != user:

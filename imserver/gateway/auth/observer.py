@@ -172,13 +172,15 @@ class Observers(Observer):
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """A function that calls theirs."""
-        functions = [
-            record
-            for each in self._recorders
-            if (record := each.recorder(app, kind)) is not None
-        ]
-        if len(functions) < 2:
-            return functions[0] if functions else None
+        functions = []
+        for each in self._recorders:
+            record = each.recorder(app, kind)
+            if record is not None:
+                functions.append(record)
+        if not functions:
+            return None
+        if len(functions) == 1:
+            return functions[0]
 
         def record_all(
             sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]
@@ -215,14 +217,16 @@ def report_commands(observer: Observer) -> Callable[[Connection, str, Command], 
         app = connection.app or ""
         user = connection.user or ""
         by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)
-        observer.acted(
-            Act(name, by, app, user, host_of(connection.peer), given=command)
-        )
+        address = host_of(connection.peer)
+        observer.acted(Act(name, by, app, user, address, given=command))
 
     return acted
 
 
 _DETAIL: Final = 200
+"""Limit of the characters of a refusal's detail."""
+_USER: Final = 64
+"""Limit of the characters of a user id in a refusal."""
 _REPLIES: Final = {
     code: name.lower()
     for name, code in vars(errors.ReplyCode).items()
@@ -246,7 +250,9 @@ def _limit_of(error: Exception | None) -> tuple[str, float]:
     0: unknown."""
     if not isinstance(error, TooManyRequests):
         return "", 0.0
-    return error.limit, time() + error.seconds if error.seconds else 0.0
+    if not error.seconds:
+        return error.limit, 0.0
+    return error.limit, time() + error.seconds
 
 
 class Denials(Service):
@@ -262,16 +268,15 @@ class Denials(Service):
             reason = "limit"
         else:
             reason = "origin"
-        self.observer.refused(
-            Denial(
-                "login",
-                reason,
-                address=host_of(peer),
-                limit=limit,
-                detail=detail[:_DETAIL],
-                request=peer,
-            )
+        denial = Denial(
+            kind="login",
+            reason=reason,
+            address=host_of(peer),
+            limit=limit,
+            detail=detail[:_DETAIL],
+            request=peer,
         )
+        self.observer.refused(denial)
 
     def command(
         self,
@@ -285,17 +290,12 @@ class Denials(Service):
         app = connection.app
         if app is None:  # refused logins were told, and others have done nothing yet
             return
-        about = getattr(request.command, "channel", "")
+
+        channel = getattr(request.command, "channel", "")
+        detail = f"{request.name} {channel}".rstrip()
         reason = reply.why or _REPLIES.get(reply.code, f"code {reply.code}")
         limit, until = _limit_of(error)
-        self._of(
-            connection,
-            app,
-            reason,
-            limit,
-            until,
-            f"{request.name} {about}".rstrip()[:_DETAIL],
-        )
+        self._of(connection, app, reason, limit, until, detail[:_DETAIL])
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over. If a limit has ended its session, that is
@@ -303,11 +303,10 @@ class Denials(Service):
         app = connection.app
         if code not in CLOSES or app is None:
             return
-        is_banned = code == errors.CloseCode.BANNED
-        if is_banned:
+
+        until = 0.0
+        if code == errors.CloseCode.BANNED:
             until = self.banned_until(app, connection.user or "")
-        else:
-            until = 0.0
         self._of(connection, app, CLOSES[code], _LIMITS[code], until)
 
     def _of(
@@ -320,22 +319,18 @@ class Denials(Service):
         detail: str = "",
     ) -> None:
         """A command of a connection, or its session, was refused."""
-        user = connection.user or ""
-        peer = connection.peer
-        self.observer.refused(
-            Denial(
-                "command",
-                reason,
-                app,
-                user,
-                "",
-                host_of(peer),
-                limit,
-                until,
-                detail,
-                peer,
-            )
+        denial = Denial(
+            kind="command",
+            reason=reason,
+            app=app,
+            user=connection.user or "",
+            address=host_of(connection.peer),
+            limit=limit,
+            until=until,
+            detail=detail,
+            request=connection.peer,
         )
+        self.observer.refused(denial)
 
     def request(
         self,
@@ -355,20 +350,16 @@ class Denials(Service):
         limit, until = _limit_of(rate)
         if problem is errors.Problems.BANNED:
             until = self.banned_until(app, user)
-        text = f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL]
-        user = user[:64]
-        host = request.host
-        self.observer.refused(
-            Denial(
-                "request",
-                problem.code,
-                app,
-                user,
-                "",
-                host,
-                limit,
-                until,
-                text,
-                request.id,
-            )
+        text = f"{request.method} {request.path}: {detail or problem.message}"
+        denial = Denial(
+            kind="request",
+            reason=problem.code,
+            app=app,
+            user=user[:_USER],
+            address=request.host,
+            limit=limit,
+            until=until,
+            detail=text[:_DETAIL],
+            request=request.id,
         )
+        self.observer.refused(denial)

@@ -105,11 +105,10 @@ class Principal(Struct, frozen=True):
         user = self.user or self.staff
         if user:
             label = f"{self.kind}:{self.app}/{user}"
+        elif self.key:
+            label = f"{self.kind}:{self.key}"
         else:
-            if self.key:
-                label = f"{self.kind}:{self.key}"
-            else:
-                label = self.kind
+            label = self.kind
         force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:

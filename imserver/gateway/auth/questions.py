@@ -199,7 +199,10 @@ class BackEndRefused(ImserverError):
     def __init__(
         self, error: ClientError | None, disconnect: tuple[int, str] | None = None
     ) -> None:
-        super().__init__("" if error is None else error.message)
+        message = ""
+        if error is not None:
+            message = error.message
+        super().__init__(message)
         self.error = error
         self.disconnect = disconnect
 

@@ -25,11 +25,10 @@ class ConnectionQuota(Service):
     def full(self, app: str, limit: int, request: object) -> bool:
         """Whether the app is at its limit. A connection that counts already may
         log in again."""
-        return (
-            limit > 0
-            and self._counts.get(app, 0) >= limit
-            and not (isinstance(request, Connection) and self.taken.get(request) == app)
-        )
+        if limit <= 0 or self._counts.get(app, 0) < limit:
+            return False
+        is_counted = isinstance(request, Connection) and self.taken.get(request) == app
+        return not is_counted
 
     def take(self, app: str, limit: int, connection: Connection) -> None:
         """Count a connection before its login completes, so that simultaneous
@@ -158,14 +157,16 @@ class Expiry:
     def forget(self, connection: Connection) -> None:
         """Cancel the end of a session."""
         ending = self.ends.pop(connection, None)
-        if ending is not None:
-            ending.count -= 1
-            if not ending.count:
-                del self._due[ending.second]
-            elif len(ending.listed) > 2 * ending.count:
-                # a session renewed for the same second is listed twice
-                ends = dict.fromkeys(ending.listed)
-                ending.listed = [each for each in ends if self.ends.get(each) is ending]
+        if ending is None:
+            return
+
+        ending.count -= 1
+        if not ending.count:
+            del self._due[ending.second]
+        elif len(ending.listed) > 2 * ending.count:
+            # a session renewed for the same second is listed twice
+            ends = dict.fromkeys(ending.listed)
+            ending.listed = [each for each in ends if self.ends.get(each) is ending]
 
     def expire(self, now: float) -> int:
         """Close expired sessions with 4504 and return their number. Called once
@@ -176,12 +177,10 @@ class Expiry:
             # each second.
             due = sorted(each for each in self._due if each <= second)
         else:
-            due = [
-                each
-                for each in range(self._checked_until + 1, second + 1)
-                if each in self._due
-            ]
+            unchecked = range(self._checked_until + 1, second + 1)
+            due = [each for each in unchecked if each in self._due]
         self._checked_until = max(self._checked_until, second)
+
         closed = 0
         for each in due:
             ending = self._due.pop(each)

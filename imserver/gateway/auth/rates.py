@@ -34,6 +34,16 @@ MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid
 longest ago."""
 _SECOND: Final = 1_000_000_000
+"""Nanoseconds: what the monotonic clock counts."""
+_FULL_STAYS: Final = 10 * _SECOND
+"""How long a full bucket stays: to make one for each message would cost
+more."""
+_WRITE_SECONDS: Final = 60
+"""Time between two writes of the file. A node that is killed forgets what was
+counted since the last one."""
+_DIGEST_BYTES: Final = 16
+_MAX_BLAKE_KEY_BYTES: Final = 64
+"""The longest key that BLAKE2b takes."""
 
 
 class Rate(Struct, frozen=True):
@@ -99,10 +109,15 @@ class TooManyRequests(
 
 
 Digest = Callable[[Hashable], bytes]
-"""Stands for a payer in a file."""
+"""Makes the bytes that stand for a payer in a file."""
 Shared = Callable[[str, float, float, float], float | None]
 """Counts for all nodes:
 :meth:`imserver.gateway.cluster.redis.registry.RedisRegistry.attempt`."""
+
+
+def _no_digest(_: Hashable) -> bytes:
+    """The digest of a node that has counted nothing before its start."""
+    return b""
 
 
 class Buckets:
@@ -132,9 +147,14 @@ class Buckets:
         self._before: dict[bytes, int] = {}
         """What a node has counted before its restart: digest of a payer → as in
         ``_full_at``."""
-        self._digest: Digest = lambda _: b""
+        self._digest: Digest = _no_digest
         self.number = number
-        self._each, self._capacity = self._measured(number) if number else (0, 0)
+        self._each = 0
+        """Nanoseconds in which a bucket gets one token; 0: no limit."""
+        self._capacity = 0
+        """Nanoseconds in which an empty bucket becomes full."""
+        if number:
+            self._each, self._capacity = self._measured(number)
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
         """Payer → when its bucket is full again, in nanoseconds of the
         monotonic clock: whole numbers, so sums are exact. Who has paid last is
@@ -148,20 +168,30 @@ class Buckets:
 
     def take(self, payer: Hashable, tokens: int = 1, number: float = 0) -> bool:
         """Take tokens. False: there are too few, and none is taken. ``number``:
-        the limit of this payer."""
-        each, capacity = (
-            self._measured(number) if number else (self._each, self._capacity)
-        )
+        the limit of this payer.
+
+        Called for each message of a client, so it is written out.
+        """
+        if number:
+            each, capacity = self._measured(number)
+        else:
+            each = self._each
+            capacity = self._capacity
         if not each:
             return True
+
         now = monotonic_ns()
         full_at = self._full_at
         known = full_at.get(payer, 0)
         if not known and self._before:
             known = self._known(payer)
-        after = (known if known > now else now) + tokens * each
+        if known > now:
+            after = known + tokens * each
+        else:
+            after = now + tokens * each
         if after > now + capacity:
             return False
+
         full_at[payer] = after
         if known:
             full_at.move_to_end(payer)
@@ -174,10 +204,13 @@ class Buckets:
         None: nobody pays."""
         if payer is None:
             return
+
         seconds = self._count_shared(payer, tokens)
         if seconds:
             raise TooManyRequests(math.ceil(seconds), self.rate.name)
         if seconds is not None:
+            # The cluster has allowed it. It is counted here, too, for a time
+            # in which Redis does not answer.
             self.charge(payer, tokens)
         elif not self.take(payer, tokens, number):
             each, capacity = self._measured(number or self.number)
@@ -235,7 +268,8 @@ class Buckets:
         """How many tokens a payer has left, and the seconds until its bucket is
         full, rounded up."""
         debt = self._debt(payer)
-        return max(self._capacity - debt, 0) // self._each, math.ceil(debt / _SECOND)
+        tokens = max(self._capacity - debt, 0) // self._each
+        return tokens, math.ceil(debt / _SECOND)
 
     def _debt(self, payer: Hashable) -> int:
         """The nanoseconds until the bucket of a payer is full."""
@@ -245,13 +279,13 @@ class Buckets:
         """When the bucket of a payer is full again; 0: it is, or was long
         ago."""
         known = self._full_at.get(payer, 0)
-        if (
-            not known
-            and self._before
-            and (known := self._before.pop(self._digest(payer), 0))
-        ):
-            self._full_at[payer] = known
-        return known
+        if known or not self._before:
+            return known
+
+        counted_before = self._before.pop(self._digest(payer), 0)
+        if counted_before:
+            self._full_at[payer] = counted_before
+        return counted_before
 
     @property
     def is_lasting(self) -> bool:
@@ -282,11 +316,12 @@ class Buckets:
         now = monotonic_ns()
         unix = time()
         self._digest = digest
-        left = {
-            name: min(int((full - unix) * _SECOND), self._capacity)
-            for name, full in full_at.items()
-        }
-        self._before = {name: now + each for name, each in left.items() if each > 0}
+        self._before = {}
+        for name, full in full_at.items():
+            # The limit may have become smaller with the restart.
+            left = min(int((full - unix) * _SECOND), self._capacity)
+            if left > 0:
+                self._before[name] = now + left
 
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
         """Count for all nodes: 0, or the seconds until there are enough tokens.
@@ -295,21 +330,18 @@ class Buckets:
         ``tokens`` 0: only look whether there is one."""
         if self._shared is None or not self.number:
             return None
-        return self._shared(
-            f"{self.rate.name}:{payer!r}",
-            self.number,
-            self.seconds / self.number,
-            tokens,
-        )
+
+        bucket = f"{self.rate.name}:{payer!r}"
+        seconds_a_token = self.seconds / self.number
+        return self._shared(bucket, self.number, seconds_a_token, tokens)
 
     def _forget_oldest(self, now: int) -> None:
         """Forget up to two old full buckets, or one of too many. Called when
         there is one more."""
         full_at = self._full_at
         for oldest in tuple(itertools.islice(full_at, 2)):
-            # A full bucket stays for a while: to make one for each message
-            # would cost more.
-            if full_at[oldest] > now - 10 * _SECOND and len(full_at) <= MAX_PAYERS:
+            stays = full_at[oldest] > now - _FULL_STAYS
+            if stays and len(full_at) <= MAX_PAYERS:
                 break
             del full_at[oldest]
 
@@ -346,9 +378,8 @@ class _Somebody(Struct, frozen=True):
         payers: set[Hashable] = set(self.alone)
         for app in self.apps:
             payers.update((app, id) for id in self.names | self.networks)
-            payers.update(
-                (app, *pair) for pair in itertools.product(self.names, self.networks)
-            )
+            pairs = itertools.product(self.names, self.networks)
+            payers.update((app, name, network) for name, network in pairs)
         return payers
 
 
@@ -377,11 +408,10 @@ class BucketList(Struct, eq=False):
 
     def state(self, digest: Digest) -> bytes:
         """What outlasts a restart. May switch."""
-        state: State = {
-            each.rate.name: each.state(digest)
-            for each in tuple(self.all)
-            if each.is_lasting
-        }
+        state: State = {}
+        for buckets in tuple(self.all):  # a copy: buckets.state() may switch
+            if buckets.is_lasting:
+                state[buckets.rate.name] = buckets.state(digest)
         return msgspec.msgpack.encode(state)
 
     def restore(self, content: bytes, digest: Digest) -> None:
@@ -410,16 +440,18 @@ class BucketList(Struct, eq=False):
         counted.
         """
         networks = frozenset(networks)
+        apps = frozenset({app})
+        alone = frozenset[str]()
+        if everywhere:
+            apps = frozenset({app, ""})
+            alone = networks
         somebody = _Somebody(
-            apps=frozenset({app, ""} if everywhere else {app}),
-            names=frozenset(names),
-            networks=networks,
-            alone=networks if everywhere else frozenset(),
+            apps=apps, names=frozenset(names), networks=networks, alone=alone
         )
+        likely_payers = set[Hashable]()
         if likely:
             likely_payers = somebody.likely_payers()
-        else:
-            likely_payers = set()
+
         for buckets in tuple(self.all):
             payers: dict[Hashable, None] = {}  # each once, in this order
             for payer in buckets.payers():
@@ -486,7 +518,7 @@ class LastingRates:
     def run(self) -> None:
         """Write the file now and then."""
         while True:
-            gevent.sleep(60)  # a node that is killed forgets what was counted since
+            gevent.sleep(_WRITE_SECONDS)
             self.write()
 
     def write(self) -> None:
@@ -509,9 +541,9 @@ class LastingRates:
             )
 
     def _digest(self, payer: Hashable) -> bytes:
-        return blake2b(
-            repr(payer).encode(), digest_size=16, key=self._key_for("rates")[:64]
-        ).digest()
+        key = self._key_for("rates")[:_MAX_BLAKE_KEY_BYTES]
+        content = repr(payer).encode()
+        return blake2b(content, digest_size=_DIGEST_BYTES, key=key).digest()
 
 
 # --- who sends nothing for a time ---------------------------------------------
@@ -528,7 +560,10 @@ class Mute(Struct, frozen=True):
     def text(self) -> str:
         """What the user is told, in one line."""
         end = datetime.fromtimestamp(self.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return f"muted until {end}" + (f": {self.reason}" if self.reason else "")
+        text = f"muted until {end}"
+        if self.reason:
+            text += f": {self.reason}"
+        return text
 
 
 class MutedUsers(Struct, eq=False):

@@ -8,7 +8,7 @@ from msgspec import Struct
 from imserver.gateway.auth.json_web_tokens import Key
 from imserver.gateway.auth.quotas import LimitedEncoding
 from imserver.gateway.auth.tenants import AppObjection, Tenant
-from imserver.gateway.auth.tokens import BadKey, Claims, load_keys
+from imserver.gateway.auth.tokens import BadKey, Claims, Unverified, load_keys
 from imserver.gateway.config.settings import Config, TenantSettings
 from imserver.gateway.config.values import Locations
 from imserver.gateway.errors import CloseCode, ReplyCode, StartError
@@ -140,10 +140,9 @@ class Rule:
         )
         self.dialects = frozenset(tenant.dialects)
         self.any_origin = tenant.origin_policy == "any"
-        has_origins = tenant.origins or tenant.origin_policy
-        self.origins = (
-            frozenset(map(listed_host, tenant.origins)) if has_origins else None
-        )
+        self.origins: frozenset[str] | None = None
+        if tenant.origins or tenant.origin_policy:
+            self.origins = frozenset(map(listed_host, tenant.origins))
         self.plain = self.open and not (
             tenant.dialects
             or tenant.max_connections
@@ -153,6 +152,14 @@ class Rule:
         self.quiet = self.plain and not is_observed
         self._encodings: dict[Encoding, LimitedEncoding] = {}
 
+    def trusts(self, head: Unverified) -> bool:
+        """Whether the app lists the issuer and the audience that a token
+        names."""
+        return any(
+            row.issuer == head.issuer and row.audience in head.audiences
+            for row in self.issuers
+        )
+
     def limit(self, connection: Connection) -> None:
         """Apply the message rate of the app to the connection, in place of any
         other app's."""
@@ -161,13 +168,14 @@ class Rule:
             plain = encoding.plain
         else:
             plain = encoding
+
         per_second = self.tenant.messages_per_second
-        if per_second:
-            if plain not in self._encodings:
-                self._encodings[plain] = LimitedEncoding(plain, per_second)
-            connection.encoding = self._encodings[plain]
-        else:
+        if not per_second:
             connection.encoding = plain
+            return
+        if plain not in self._encodings:
+            self._encodings[plain] = LimitedEncoding(plain, per_second)
+        connection.encoding = self._encodings[plain]
 
 
 def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:

@@ -6,6 +6,7 @@ or at once when they look up an unknown name. If a name is both configured and
 stored, the configuration wins.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import attrgetter
@@ -219,9 +220,7 @@ class Tenants:
 
     def all(self) -> list[Tenant]:
         """All apps, sorted by name."""
-        return [
-            tenant for name in self.names() if (tenant := self.get(name)) is not None
-        ]
+        return [self.by_name[name] for name in self.names()]
 
     # --- changes --------------------------------------------------------------
 
@@ -232,20 +231,25 @@ class Tenants:
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
-        left_out = sorted(
-            each for mark in ("secret", "file") for each, _ in marked(tenant, mark)
-        )
-        whole = {each.partition(".")[0].partition("[")[0] for each in left_out}
-        fields = {**plain(tenant, kind=TenantSettings), "same_as": ""}
-        for key, value in [*fields.items()]:
-            if key in whole or value == (default := self._defaults.get(key)):
-                del fields[key]
+
+        marks = itertools.chain(marked(tenant, "secret"), marked(tenant, "file"))
+        left_out = sorted(path for path, _ in marks)
+        # A section or list with one of them is left out as a whole.
+        whole = {path.partition(".")[0].partition("[")[0] for path in left_out}
+        settings = {**plain(tenant, kind=TenantSettings), "same_as": ""}
+
+        fields = {}
+        for key, value in settings.items():
+            default = self._defaults.get(key)
+            if key in whole or value == default:
+                continue
+            fields[key] = value
             # some defaults within a section are only for API keys
-            elif isinstance(value, dict) and default:
+            if isinstance(value, dict) and default:
                 fields[key] = {
-                    name: each
-                    for name, each in value.items()
-                    if each != default.get(name)
+                    name: part
+                    for name, part in value.items()
+                    if part != default.get(name)
                 }
         return fields, left_out
 
@@ -265,7 +269,8 @@ class Tenants:
         settings = self.check_new(name, fields)
         if self.find(name) is not None:
             return False
-        if len(self.by_name) - len(self._configured) + len(self._hidden) >= self._limit:
+        registered = len(self.by_name) - len(self._configured) + len(self._hidden)
+        if registered >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
         if self._store.is_deleted(name) and self._store.read(
             lambda sql: has_files(name, sql)
@@ -298,6 +303,7 @@ class Tenants:
             raise BadTenant(
                 f"app {name}: is defined in the configuration; change it there"
             )
+
         dropped = tuple(self._field_named(each, name) for each in unset)
         written = plain(tenant, kind=TenantSettings).items()
         before = {
@@ -306,9 +312,8 @@ class Tenants:
             if key not in dropped and value != self._defaults[key]
         }
         changed = self._checked(name, before, fields)
-        if not self._store.change_app(
-            name, stored_fields(changed), tuple(map(stored_name, dropped))
-        ):
+        columns = tuple(map(stored_name, dropped))
+        if not self._store.change_app(name, stored_fields(changed), columns):
             raise UnknownTenant(name)
         return self.get(name) or tenant
 
@@ -356,12 +361,13 @@ class Tenants:
             raise BadTenant(
                 f"{where}: only the configuration file may name files of keys and secrets"
             )
-        wrong = self._objection(name, settings) or self._aliasing(
-            name, settings.same_as
+        problem = (
+            self._objection(name, settings)
+            or self._aliasing(name, settings.same_as)
+            or self._taken(name, settings)
         )
-        wrong = wrong or self._taken(name, settings)
-        if wrong:
-            raise BadTenant(f"{where}: {wrong}")
+        if problem:
+            raise BadTenant(f"{where}: {problem}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
             raise BadTenant(f"{where}: more than {SETTINGS_BYTES} bytes of settings")
         return given
@@ -382,23 +388,21 @@ class Tenants:
     def _taken(self, name: str, settings: TenantSettings) -> str:
         """Why an app cannot have these settings because another one has them;
         ``""`` if it can."""
+        others = [tenant for tenant in self.all() if tenant.name != name]
         for number, part in enumerate(settings.of_features):
             for setting, value in marked(part, "unique"):
                 value_of = attrgetter(setting)
-                for other in self.all():
-                    if (
-                        other.name != name
-                        and value_of(other.of_features[number]) == value
-                    ):
-                        what = setting.rpartition(".")[2].rpartition("_")[2]
-                        return f"{setting}: another app has this {what}"
+                if any(value_of(each.of_features[number]) == value for each in others):
+                    noun = setting.rpartition(".")[2].rpartition("_")[2]
+                    return f"{setting}: another app has this {noun}"
         return ""
 
     def _field_named(self, written: str, name: str) -> str:
         """The canonical name of a setting. Raises BadTenant if it does not
         exist."""
+        folded = fold(RENAMED_OF_APPS.get(written, written))
         for field in self._defaults:
-            if fold(field) == fold(RENAMED_OF_APPS.get(written, written)):
+            if fold(field) == folded:
                 return field
         raise BadTenant(f"app {name}: unknown key {written!r}")
 
@@ -416,19 +420,18 @@ class Tenants:
             return self.declared.app_of({})
 
     def _learn(self, changes: Changes) -> None:
+        """Apply what was stored about apps, on any node."""
         for row in changes.apps:
             # It may have been deleted and created anew since the last look.
             if row.deleted or self._created.get(row.name, row.created) != row.created:
                 self._forget(row.name)
             if row.deleted:
                 continue
+
             self._created[row.name] = row.created
-            tenant = _tenant(
-                row.name,
-                self._settings(row),
-                stored=True,
-                locked=_LOCKED in row.settings,
-            )
+            settings = self._settings(row)
+            is_locked = _LOCKED in row.settings
+            tenant = _tenant(row.name, settings, stored=True, locked=is_locked)
             if row.name in self._configured:
                 self._hidden[row.name] = tenant
             else:
@@ -436,6 +439,8 @@ class Tenants:
                 self._count(tenant)
 
     def _forget(self, name: str) -> None:
+        """Forget a deleted app, unless the configuration has one of this
+        name."""
         self._created.pop(name, None)
         if name in self._configured:
             self._hidden.pop(name, None)
@@ -451,55 +456,58 @@ class Tenants:
                 log.exception("app %s: deletion could not be applied", name)
 
     def _count(self, tenant: Tenant) -> None:
+        """Put a new or changed app into effect."""
+        name = tenant.name
         if tenant.same_as and not tenant.locked:
-            self.aliases[tenant.name] = tenant.same_as
+            self.aliases[name] = tenant.same_as
         else:
-            self.aliases.pop(tenant.name, None)
+            self.aliases.pop(name, None)
+
         row = tenant.channels.get("user")
-        if (
-            row is not None
-            and row.has_history
-            and not tenant.name.startswith(SYSTEM_PREFIX)
-        ):
-            self.history_apps.add(tenant.name)
+        has_history = row is not None and row.has_history
+        if has_history and not name.startswith(SYSTEM_PREFIX):
+            self.history_apps.add(name)
         else:
-            self.history_apps.discard(tenant.name)
+            self.history_apps.discard(name)
+
         if self._hub is not None and not tenant.same_as and not tenant.locked:
-            self._hub.open(tenant.name, tenant.policy)
-            self._hub.set_policy(
-                tenant.name, tenant.policy, tenant.wants_accounts(tenant.name)
-            )
+            self._hub.open(name, tenant.policy)
+            wants_accounts = tenant.wants_accounts(name)
+            self._hub.set_policy(name, tenant.policy, wants_accounts)
+
         for notify in self._on_change:
             try:
                 notify(tenant)
             # one app that fails must not hide the changes of the others
             except Exception:
-                log.exception("app %s: change could not be applied", tenant.name)
+                log.exception("app %s: change could not be applied", name)
 
 
-def _tenant(name: str, settings: TenantSettings, **of_it: bool) -> Tenant:
+def _tenant(name: str, settings: TenantSettings, **facts: bool) -> Tenant:
+    """The app ``name`` with these settings. ``facts``: the other fields of
+    :class:`Tenant`."""
     fields: dict[str, Any] = {
         field: getattr(settings, field) for field in TenantSettings.__struct_fields__
     }
-    return Tenant(**fields | of_it, name=name)
+    return Tenant(**fields | facts, name=name)
 
 
 def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
-    for old, value in given.items():
-        name = RENAMED_OF_APPS.get(old, old)
+    """See :meth:`Tenants.only_by_key`. ``hints``: the types of the settings on
+    this level."""
+    for written, value in given.items():
+        name = RENAMED_OF_APPS.get(written, written)
         hint = hints.get(name)
-        group = struct_in(hint)
         if hint is None or marks_of(hint).get("by_key"):
             yield name
-        elif (
-            group is not None
-            and not isinstance(value, list)
-            and get_origin(bare(hint)) is not dict
-        ):
-            inner = hints_of(group)
-            yield from (
-                f"{name}.{each}"
-                for each in _only_by_key(
-                    dict.fromkeys(inner) if value is None else value, inner
-                )
-            )
+            continue
+
+        section = struct_in(hint)
+        is_section = section is not None and get_origin(bare(hint)) is not dict
+        if section is None or not is_section or isinstance(value, list):
+            continue
+        inner_hints = hints_of(section)
+        if value is None:  # the whole section is reset
+            value = dict.fromkeys(inner_hints)
+        for inner in _only_by_key(value, inner_hints):
+            yield f"{name}.{inner}"

@@ -219,14 +219,15 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
     """Load an entry of a JSON Web Key Set. None if it cannot verify tokens."""
     if row.get("use", "sig") != "sig":
         return None
-    usual = _USUAL_ALGORITHMS.get(
-        str(row.get("crv")), _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
-    )
+
+    usual_of_type = _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
+    usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), usual_of_type)
     algorithm = str(row.get("alg") or usual)
     if algorithm in EDWARDS_NAMES:
         algorithm = "EdDSA"
     if algorithm not in PUBLIC_KEY_ALGORITHMS:
         return None
+
     try:
         verifier: Any = library().get_algorithm_by_name(algorithm).from_jwk(dict(row))
     except Exception:  # PyJWT and its cryptography raise many types for invalid keys
@@ -236,26 +237,35 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
     if row.get("kty") == "RSA" and verifier.key_size < MIN_RSA_BITS:
         return None
     kid = row.get("kid", "")
-    return Key(algorithm, kid if isinstance(kid, str) else "", verifier)
+    if not isinstance(kid, str):
+        kid = ""
+    return Key(algorithm, kid, verifier)
+
+
+def _load_secret(row: JwtSettings, text: str) -> Key:
+    """Check a secret of HMAC. Raises BadKey."""
+    if "-----BEGIN" in text:
+        raise BadKey(
+            f"{row.algorithm} needs a secret, and this is a PEM key: name its own algorithm"
+        )
+    if is_placeholder(text):
+        raise BadKey(
+            f"this secret is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+        )
+    encoded = text.encode()
+    if len(encoded) < MIN_SECRET_BYTES:
+        raise BadKey(
+            f"a secret of {row.algorithm} needs at least {MIN_SECRET_BYTES} bytes, "
+            f"this one has {len(encoded)}"
+        )
+    return Key(row.algorithm, row.kid, encoded)
 
 
 def _load_key(row: JwtSettings, text: str) -> Key:
+    """Check the text of a key, and load it. Raises BadKey."""
     if row.algorithm.startswith("HS"):
-        if "-----BEGIN" in text:
-            raise BadKey(
-                f"{row.algorithm} needs a secret, and this is a PEM key: name its own algorithm"
-            )
-        if is_placeholder(text):
-            raise BadKey(
-                f"this secret is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
-            )
-        encoded = text.encode()
-        if len(encoded) < MIN_SECRET_BYTES:
-            raise BadKey(
-                f"a secret of {row.algorithm} needs at least {MIN_SECRET_BYTES} bytes, "
-                f"this one has {len(encoded)}"
-            )
-        return Key(row.algorithm, row.kid, encoded)
+        return _load_secret(row, text)
+
     try:
         verifier: Any = library().get_algorithm_by_name(row.algorithm).prepare_key(text)
     except Exception as error:  # the cryptography raises many types for invalid keys
@@ -308,7 +318,10 @@ def token_end(exp: float, expire_at: float | None = None) -> int:
     ``expire_at``, which tokens of Centrifugo may have, replaces ``exp``, which
     then limits only their use.
     """
-    return int(min(exp if expire_at is None else max(expire_at, 0), MAX_EXPIRES_AT))
+    end = exp
+    if expire_at is not None:
+        end = max(expire_at, 0)
+    return int(min(end, MAX_EXPIRES_AT))
 
 
 def decode_claims(decode: Callable[[bytes], T], payload: VerifiedPayload) -> T:
@@ -359,11 +372,11 @@ def read_issued(
     Centrifugo, whose token may have ``expire_at`` (:func:`token_end`).
     """
     payload, user = issued_payload(token, keys, row)
-    issued: _IssuedPayload | _BareIssuedPayload
+    issued: _IssuedPayload
     if bare:
-        issued = decode_claims(_decode_bare_issued, payload)
-        bare_issued = issued
+        bare_issued = decode_claims(_decode_bare_issued, payload)
         expires_at = token_end(bare_issued.exp, bare_issued.expire_at)
+        issued = bare_issued
     else:
         issued = decode_claims(_decode_issued, payload)
         expires_at = token_end(issued.exp)
@@ -388,7 +401,9 @@ def issued_payload(
         raise BadToken(f"the token is from another issuer, {origin.iss!r}")
     if row.audience not in _audiences(origin):
         raise BadToken(f"the token is for another audience, {origin.aud!r}")
+
     user = decode_claims(_decode_fields, payload).get(row.user_claim)
+    # Some issuers number their users.
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if not isinstance(user, str) or not user:
