@@ -1,5 +1,9 @@
-"""Answers requests: the row that declares a route, and the call that its function gets. Both servers call
-:func:`answer`, which admits, reads, authorises, runs and answers a request, each once."""
+"""Answers requests: the row that declares a route, and the call that its
+function gets.
+
+Both servers call :func:`answer`, which admits, reads, authorises, runs and
+answers a request, each once.
+"""
 
 from __future__ import annotations
 
@@ -116,11 +120,12 @@ class Api:
         """The route with its service, which is made here unless another route
         has it already."""
         make = route.service
-        if make is not None and make not in self._services:
-            self._services[make] = make(self.core, self)
-        return Endpoint(
-            route, make and self._services[make], f"{route.method} {route.path}"
-        )
+        service = None
+        if make is not None:
+            if make not in self._services:
+                self._services[make] = make(self.core, self)
+            service = self._services[make]
+        return Endpoint(route, service, f"{route.method} {route.path}")
 
     def described(self) -> bytes:
         """The OpenAPI document of this server as JSON: with its limits, and
@@ -133,12 +138,13 @@ class Api:
         """Admit, read and authorise a request whose body its caller reads, and
         count it against the rate.
 
-        ``endpoint``: the route, as :meth:`bind` returns it. May switch. Raises :class:`ApiProblem`,
-        :class:`RequestRefused` and Unavailable.
+        ``endpoint``: the route, as :meth:`bind` returns it. May switch. Raises
+        :class:`ApiProblem`, :class:`RequestRefused` and Unavailable.
         """
         principal = admit(self, endpoint, request)
         if isinstance(principal, HttpResponse):
             raise RequestRefused(principal)
+
         call = None
         refuses = True
         try:
@@ -177,12 +183,22 @@ class Api:
         """Count a request with a key, and what is deprecated in any, but not
         who people are or where."""
         is_key = by.kind == "key"
-        key = by.key if is_key else by.kind
-        host = "" if by.user or by.staff else request.host
-        app = "" if call is None else call.app
+        if is_key:
+            key = by.key
+        else:
+            key = by.kind
+        if by.user or by.staff:
+            host = ""
+        else:
+            host = request.host
+        if call is None:
+            app = ""
+        else:
+            app = call.app
+
         if is_key or "" in endpoint.route.deprecated:
             self.uses.add((key, endpoint.name, app, host), refused)
-        # most requests use no form of before
+        # most requests use no deprecated form
         if call is not None and call.old:
             for form in call.old:
                 self.uses.add((key, f"{endpoint.name} {form}", app, host), refused)
@@ -196,9 +212,19 @@ class Api:
     ) -> None:
         """Tell the observers of a refused request. ``call``: None, it was not
         read. Never switches."""
-        app, user = ("", "") if call is None else (call.app, call.user)
+        app = ""
+        user = ""
+        if call is not None:
+            app = call.app
+            user = call.user
         self._denials.request(
-            request, refusal.problem, principal, app, user, refusal.detail, refusal.rate
+            request,
+            refusal.problem,
+            principal,
+            app=app,
+            user=user,
+            detail=refusal.detail,
+            rate=refusal.rate,
         )
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
@@ -211,8 +237,9 @@ class Api:
         """The principal of a request whose body may have the ``token`` of a
         user, ``""`` if it has none.
 
-        It becomes that of the call, and the request counts against its rate. May switch. Raises
-        :class:`ApiProblem` if there is none, and Unavailable.
+        It becomes that of the call, and the request counts against its rate.
+        May switch. Raises :class:`ApiProblem` if there is none, and
+        Unavailable.
         """
         principal = call.principal
         host = call.request.host
@@ -235,27 +262,29 @@ class Api:
         switch.
         """
         if given is None:
-            given = call.params if call.input is None else call.input
-        request = call.request
-        who = (
-            call.principal,
-            call.app,
-            call.user or getattr(given, "user", ""),
-            request.host,
-            request.id,
+            given = call.input
+        if given is None:
+            given = call.params
+        act = Act(
+            name,
+            by=call.principal,
+            app=call.app,
+            user=call.user or getattr(given, "user", ""),
+            address=call.request.host,
+            request=call.request.id,
+            facts=call.facts,
+            gone=call.gone,
+            given=given,
+            answer=answer,
         )
-        self._observer.acted(Act(name, *who, call.facts, call.gone, given, answer))
+        self._observer.acted(act)
 
     def style_of(self, path: str) -> Style:
         """The form in which requests for a path are refused."""
-        return next(
-            (
-                self._styles[key]
-                for key in (path, *patterns_of(path))
-                if key in self._styles
-            ),
-            PROBLEM,
-        )
+        for key in (path, *patterns_of(path)):
+            if key in self._styles:
+                return self._styles[key]
+        return PROBLEM
 
     def reload(self, config: Config) -> None:
         """Apply the limits of the configuration."""
@@ -274,9 +303,11 @@ class Call(Struct):
     whom the request is made (in rows with a ``user`` rule). ``cost``: as how
     many requests it counts against the rate.
 
-    Functions of rows with an ``act`` may set what is told of it: ``act``, another name (``""``: nothing has
-    changed), ``user``, whom it concerns, ``facts`` in place of those that the input has, and ``gone``, see
-    :class:`Act`. ``old`` names what the request has that is deprecated (``Route.deprecated``).
+    Functions of rows with an ``act`` may set the facts that observers hear:
+    ``act``, another name (``""``: nothing has changed), ``user``, whom it
+    concerns, ``facts`` in place of those that the input has, and ``gone``, see
+    :class:`Act`. ``old``: the deprecated forms that the request uses
+    (``Route.deprecated``).
     """
 
     params: dict[str, str]
@@ -320,12 +351,11 @@ class Call(Struct):
             else:
                 pairs = self.pairs
             return [value for key, value in pairs if key.lower() == name]
+
         values = self.fields.get(name, [])
-        if not isinstance(values, list) or not all(
-            isinstance(value, str) for value in values
-        ):
-            raise BadBody(f"{name}: expected a list of texts")
-        return values
+        if isinstance(values, list) and all(isinstance(each, str) for each in values):
+            return values
+        raise BadBody(f"{name}: expected a list of texts")
 
     def form(self) -> dict[str, str]:
         """The fields of an urlencoded body by folded name. Raises BadBody."""
@@ -333,8 +363,8 @@ class Call(Struct):
 
     @staticmethod
     def require_few_values(body: bytes, most: int = MAX_VALUES) -> None:
-        """Refuse JSON with so many values that to make objects of them would hold the loop. Raises
-        :class:`ApiProblem`."""
+        """Refuse JSON with so many values that to make objects of them would
+        hold the loop. Raises :class:`ApiProblem`."""
         if len(body) > most and values_in(body) > most:
             raise ApiProblem(
                 Problems.BODY_TOO_LARGE, f"The body has more than {most} values"
@@ -382,6 +412,7 @@ class Call(Struct):
             body = value
         else:
             body = encode_json(value)
+
         request = self.request
         headers = (("X-Request-Id", request.id), *headers)
         if len(body) > GZIP_BYTES:
@@ -452,9 +483,9 @@ class Route(Struct, frozen=True):
     that has succeeded; ``""``: it changes nothing, or is what users and back
     ends do all day; an answer says with ``refuses`` that it is none.
     ``success`` is deprecated: how the body of an answer begins that does not
-    refuse. ``voice``: whether others read or hear what a
-    request says, so that a user who is muted in the app may not make it; or a
-    function that says so of ``call.input``. ``deprecated``: form of a request
+    refuse. ``voice``: whether others read or hear what a request says, so that
+    a user who is muted in the app may not make it; or a function that says so
+    of ``call.input``. ``deprecated``: form of a request
     (``""``: each) → what to use instead of it. ``takes_many``: whether a body
     has many targets or messages, and may have ``limits.body_bytes``; others
     have the room of one message (``Limits.one_body_bytes``).
@@ -503,8 +534,8 @@ class Route(Struct, frozen=True):
 def _saying_refusals(
     function: Callable[..., HttpResponse], success: bytes
 ) -> Callable[..., HttpResponse]:
-    """A function of a route, whose answers say that they refuse unless they
-    begin in this way."""
+    """Wrap a function of a route, so that its answers refuse unless they begin
+    in this way."""
 
     def run(service: Any, call: Call) -> HttpResponse:
         finished = function(service, call)
@@ -559,11 +590,12 @@ def _require_more_than_apps(
     if asks_about_its_apps or (rule != "all" and principal.may(need, app)):
         return
     message = ""
-    if principal.kind == "key":
+    if principal.kind == "key" and rule == "all":
+        message = "The key does not reach all apps"
+    elif principal.kind == "key":
         # The message has no name of an app: that of an alias would show its
         # target.
-        reached = "all apps" if rule == "all" else "this app"
-        message = f"The key does not reach {reached}"
+        message = "The key does not reach this app"
     raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
 
 
@@ -598,13 +630,8 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
             Problems.FORBIDDEN, "Changing an alias requires a key for all apps"
         )
     if request.settings.same_as is not UNSET:
-        require_app(
-            api,
-            principal,
-            route.need,
-            tenants.resolve(request.settings.same_as),
-            "named",
-        )
+        target = tenants.resolve(request.settings.same_as)
+        require_app(api, principal, route.need, target, "named")
 
 
 # --- answering ----------------------------------------------------------------
@@ -614,6 +641,7 @@ BULK_SECONDS: Final = 60.0
 """The longest time for which the answer to a large push waits for its
 delivery."""
 _BULK_PAUSE_SECONDS: Final = 0.005
+"""Time between two looks whether a large push was delivered."""
 
 
 def answer(
@@ -678,6 +706,7 @@ def _carry_out(
         # takes.
         if request.too_large or len(request.body) > api.limits.public_body_bytes:
             _require_room(api, route, request, principal)
+
         call = read(api, endpoint, request, principal)
         authorise(api, route, call)
         if is_limited and call.cost > 1:
@@ -692,12 +721,15 @@ def _carry_out(
             finished = route.function(endpoint.service, call)
 
         if route.act and not finished.refuses and finished.status < 400:
-            act = route.act if call.act is None else call.act
+            act = call.act
+            if act is None:
+                act = route.act
             if act:  # else nothing has changed
                 api.acted(act, call, result)
     except Exception as error:
         finished = refused(api, route, request, error, principal, call)
         refuses = True
+
     if principal.kind == "key" or route.deprecated:
         api.count(endpoint, principal, call, request, refuses)
     return finished
@@ -712,45 +744,44 @@ def admit(
     need = route.need
     if need is Needs.ANYONE:
         return NOBODY
-    # as identify() finds
+    # What identify() finds in demo mode, without its call.
     if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
         request.by = DEMO.label
         return DEMO
     if route.signer is not None:
         try:
             principal = route.signer(endpoint.service, request)
-            request.by = principal.label
-            return principal
         except BadSignature as bad:
-            return refused(
-                api, route, request, ApiProblem(Problems.SIGNATURE_INVALID, str(bad))
-            )
+            problem = ApiProblem(Problems.SIGNATURE_INVALID, str(bad))
+            return refused(api, route, request, problem)
         except (ApiProblem, Unavailable) as error:
             return refused(api, route, request, error)
+        request.by = principal.label
+        return principal
+
     try:
+        token = ""
         if route.token_in:
             token = _token_of(route, request)
-        else:
-            token = ""
+        headers = request.headers
         if route.key_in:
-            headers = with_key(route, request.headers)
-        else:
-            headers = request.headers
+            headers = with_key(route, headers)
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return refused(api, route, request, error)
     request.by = principal.label
     if principal.may(need):
         return principal
+
     api.count(endpoint, principal, None, request, refused=True)
+    problem = ApiProblem(*refusal(principal, need))
     if route.limited:
+        # Whoever tries out credentials pays by address.
         try:
             api.rates.require(NOBODY, request.host)
-        except ApiProblem as above:
-            return refused(api, route, request, above, principal)
-    return refused(
-        api, route, request, ApiProblem(*refusal(principal, need)), principal
-    )
+        except ApiProblem as over_rate:
+            problem = over_rate
+    return refused(api, route, request, problem, principal)
 
 
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -765,6 +796,7 @@ def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _token_of(route: Route, request: HttpRequest) -> str:
+    """The token of a user where the row says that it is (``token_in``)."""
     if route.token_in != "?token":
         return request.headers.get(route.token_in, "")
     try:
@@ -795,18 +827,17 @@ def _require_room(
     limit = body_limit(api, route, principal)
     if not request.too_large and len(request.body) <= limit:
         return
-    is_usual = limit == api.limits.body_bytes
-    raise ApiProblem(
-        Problems.BODY_TOO_LARGE,
-        "" if is_usual else f"The body has more than {limit} bytes",
-    )
+    message = ""
+    if limit != api.limits.body_bytes:
+        message = f"The body has more than {limit} bytes"
+    raise ApiProblem(Problems.BODY_TOO_LARGE, message)
 
 
 def read(
     api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal
 ) -> Call:
-    """Read a request of an admitted principal. May switch. Raises :class:`ApiProblem`,
-    :class:`RequestRefused`, BadBody."""
+    """Read a request of an admitted principal. May switch. Raises
+    :class:`ApiProblem`, :class:`RequestRefused`, BadBody."""
     route = endpoint.route
     if route.shape is not None:
         return _read_shape(api, route, route.shape, request, principal)
@@ -823,10 +854,13 @@ def read(
     if route.method == "GET":
         params = parse_form(request.query)
         body = b""
-    elif (kind := request.headers.get("content-type", "")) == FORM:
-        params = parse_form(body)
     else:
-        params, fields, pairs = parse_body(kind, body)
+        content_type = request.headers.get("content-type", "")
+        if content_type == FORM:
+            params = parse_form(body)
+        else:
+            params, fields, pairs = parse_body(content_type, body)
+
     if route.app_of is not None:
         app = route.app_of(endpoint.service, params)
     elif fields is None:
@@ -846,16 +880,16 @@ def _read_shape(
         body = request.body
         if "content-encoding" in request.headers:
             body = unpacked_body(call, longest_body(api, route))
-        limits = api.limits
         if route.takes_many:
-            most_values = limits.many_values
+            most_values = api.limits.many_values
         else:
-            most_values = limits.one_body_values
+            most_values = api.limits.one_body_values
         values = Call.decode_json(shape.body, body, most_values)
         call.input = values
     elif shape.query is not None:
         values = read_query(request, shape.query)
         call.input = values
+
     if shape.app:
         if values.app:
             call.app = api.tenants.aliases.get(values.app, values.app)
@@ -888,13 +922,18 @@ def authorise(api: Api, route: Route, call: Call) -> None:
         _require_settings(api, route, call)
     elif rule:
         require_app(api, principal, route.need, call.app, rule)
-    acting = principal.user or principal.staff
-    if acting and (ban := api.sessions.ban_of(principal.app, acting)):
-        raise ApiProblem(Problems.BANNED, ban.text)
+
+    person = principal.user or principal.staff
+    if person:
+        ban = api.sessions.ban_of(principal.app, person)
+        if ban:
+            raise ApiProblem(Problems.BANNED, ban.text)
+
     if principal.user:
         _authorise_user(api, route, call)
     elif route.user == "required" and not call.user:
         raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
+
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):
@@ -912,6 +951,7 @@ def _authorise_user(api: Api, route: Route, call: Call) -> None:
         if call.user not in ("", principal.user):
             raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
         call.user = principal.user
+
     voice = route.voice
     if not voice:
         return
@@ -939,6 +979,7 @@ def refused(
         error = spent(error)
     if isinstance(error, RequestRefused):
         return error.answer
+
     if isinstance(error, ServiceRefused):
         error = ApiProblem(error.problem, error.detail.format(error))
     if isinstance(error, ApiProblem):
@@ -947,9 +988,9 @@ def refused(
         if error.headers:
             return finished.with_headers(error.headers)
         return finished
-    text = "%s %s from %s failed"
+
     log.error(
-        text,
+        "%s %s from %s failed",
         request.method,
         route.path,
         request.host,

@@ -35,6 +35,11 @@ default settings."""
 VALUES_PER_TARGET: Final = 10
 """As many values may name a target: a user, a device, and the object around
 them have five."""
+_OUTBOX_SHARE: Final = 8
+"""A push has so small a share of ``outbox_bytes``."""
+_BYTES_PER_VALUE: Final = 8
+"""A body that may be longer may have one more value for each of so many
+bytes."""
 
 
 class Limits:
@@ -55,7 +60,9 @@ class Limits:
         # A push has an eighth of `outbox_bytes`, and JSON takes up to six bytes
         # for a character.
         longest_message = max(
-            MOST_ONE_BODY_BYTES, settings.outbox_bytes, 8 * settings.message_bytes
+            MOST_ONE_BODY_BYTES,
+            settings.outbox_bytes,
+            _OUTBOX_SHARE * settings.message_bytes,
         )
         self.one_body_bytes = min(longest_message, self.body_bytes)
         """Longest body of a route that takes one message, or a few fields."""
@@ -63,9 +70,8 @@ class Limits:
         self.message_bytes = settings.message_bytes
         """Longest message of a user: as over a connection."""
         self._messages_per_second = settings.messages_per_second
-        self.one_body_values = (
-            MAX_VALUES + max(0, longest_message - MOST_ONE_BODY_BYTES) // 8
-        )
+        more_bytes = max(0, longest_message - MOST_ONE_BODY_BYTES)
+        self.one_body_values = MAX_VALUES + more_bytes // _BYTES_PER_VALUE
         """The most values of such a body, see
         :func:`imserver.gateway.protocol.forgiving.values_in`."""
         self.many_values = self.one_body_values + VALUES_PER_TARGET * self.batch_targets
@@ -74,29 +80,25 @@ class Limits:
     def messages_per_second(self, app: str) -> float:
         """Limit of messages per second on one connection to an app; 0: no
         limit."""
+        limits = [self._messages_per_second]
         tenant = self._tenants.get(app)
-        limits = (
-            self._messages_per_second,
-            tenant.messages_per_second if tenant is not None else 0.0,
-        )
-        return min((each for each in limits if each), default=0.0)
+        if tenant is not None:
+            limits.append(tenant.messages_per_second)
+        # 0 is no limit, so it is not the smallest one.
+        return min(filter(None, limits), default=0.0)
 
 
 def too_many(error: TooManyRequests) -> ApiProblem:
     """The refusal that says when the next attempt is allowed."""
-    return ApiProblem(
-        Problems.TOO_MANY_REQUESTS, "", (("Retry-After", str(error.seconds)),), error
-    )
+    headers = (("Retry-After", str(error.seconds)),)
+    return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=headers, rate=error)
 
 
 def spent(error: StorageUnavailable) -> ApiProblem:
     """The refusal that says when the quota of an app begins anew."""
     seconds = max(math.ceil(error.until - time()), 1)
-    return ApiProblem(
-        error.problem,
-        error.detail.format(error),
-        headers=(("Retry-After", str(seconds)),),
-    )
+    headers = (("Retry-After", str(seconds)),)
+    return ApiProblem(error.problem, error.detail.format(error), headers)
 
 
 class Rates:
@@ -129,7 +131,8 @@ class Rates:
     def require_message(self, app: str, user: str) -> None:
         """Count a message of a user: as many as on one connection may be sent.
         Raises :class:`ApiProblem`."""
-        self._require(self._messages, (app, user), self._messages_per_second(app))
+        limit = self._messages_per_second(app)
+        self._require(self._messages, (app, user), limit)
 
     def _require(
         self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0
@@ -151,8 +154,9 @@ class Rates:
         if not self.per_second:
             return ()
         tokens, seconds = self._requests.left(_payer(principal, host))
+        limit = int(max(self.per_second, 1))
         return (
-            ("RateLimit-Limit", str(int(max(self.per_second, 1)))),
+            ("RateLimit-Limit", str(limit)),
             ("RateLimit-Remaining", str(tokens)),
             ("RateLimit-Reset", str(seconds)),
         )

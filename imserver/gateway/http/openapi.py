@@ -8,6 +8,7 @@ field has the type ``Annotated[Row, Meta(title="RowShown")]``, with a
 """
 
 import inspect
+import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -37,10 +38,11 @@ TAGS: Final = {
 }
 """The chapters of the core, in order. Those of features follow."""
 
+_EXAMPLE_REQUEST: Final = "7f3a-1"
 REQUEST_ID: Final = Header(
     "X-Request-Id",
     "The id of this request in the server's log. It is yours if you sent one.",
-    example="7f3a-1",
+    example=_EXAMPLE_REQUEST,
 )
 RATE_HEADERS: Final = (
     Header(
@@ -96,11 +98,12 @@ def document(
     references, schemas = _schemas(rows, numbers)
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
-        paths.setdefault(row.path, {})[row.method.lower()] = _operation(
-            row, references, schemas, demo
-        )
+        operation = _operation(row, references, schemas, demo)
+        paths.setdefault(row.path, {})[row.method.lower()] = operation
+
     tags = {row.tag for row in rows}
     chapters = TAGS | {row.tag: row.chapter for row in rows if row.chapter}
+    # The document has queries as parameters, so it needs no schemas of them.
     bodies = {row.body for row in rows}
     queries = {
         row.query.__name__
@@ -157,13 +160,11 @@ def _schemas(
     rows: Sequence[Operation], numbers: Mapping[str, int]
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
     """The reference to each type, and the schemas by name."""
-    kinds = (
-        kind
-        for row in rows
-        for kind in (row.query, row.body, row.answer)
-        if kind is not None
+    kinds = itertools.chain.from_iterable(
+        (row.query, row.body, row.answer) for row in rows
     )
-    types: list[Any] = list(dict.fromkeys([Problem, *kinds]))
+    unique = dict.fromkeys([Problem, *kinds])
+    types: list[Any] = [kind for kind in unique if kind is not None]
     titled: dict[str, dict[str, Any]] = {}
 
     def fill(schema: Any) -> Any:
@@ -171,10 +172,11 @@ def _schemas(
         numbers, and titles as names."""
         if isinstance(schema, tuple | list):
             return [fill(each) for each in schema]
+        if isinstance(schema, str):
+            return numbers.get(schema, schema)
         if not isinstance(schema, dict):
-            if isinstance(schema, str):
-                return numbers.get(schema, schema)
             return schema
+
         filled = {name: fill(value) for name, value in schema.items()}
         if isinstance(filled.get("description"), str):
             filled["description"] = _markdown(filled["description"])
@@ -183,21 +185,23 @@ def _schemas(
             return {"$ref": _SCHEMAS + filled["title"]}
         return _for_generators(filled)
 
-    found, components = msgspec.json.schema_components(
+    kind_schemas, components = msgspec.json.schema_components(
         types, ref_template=_SCHEMAS + "{name}"
     )
-    references = fill(found)
+    references = dict(zip(types, fill(kind_schemas), strict=True))
     schemas = fill(components)
+
+    # A Struct with a title is published under its title alone.
     structs = {
-        name: each.pop("$ref").removeprefix(_SCHEMAS) for name, each in titled.items()
+        title: schema.pop("$ref").removeprefix(_SCHEMAS)
+        for title, schema in titled.items()
     }
-    named = {name: schemas[struct] | titled[name] for name, struct in structs.items()}
-    unnamed = {
-        name: each for name, each in schemas.items() if name not in structs.values()
+    published = {
+        name: schema for name, schema in schemas.items() if name not in structs.values()
     }
-    return dict(zip(types, references, strict=True)), dict(
-        sorted((unnamed | named).items())
-    )
+    for title, struct in structs.items():
+        published[title] = schemas[struct] | titled[title]
+    return references, dict(sorted(published.items()))
 
 
 def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +232,7 @@ def _operation(
     schemas: Mapping[str, dict[str, Any]],
     demo: bool,
 ) -> dict[str, Any]:
+    """One operation of the document."""
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     if row.reach == "all":
         description += "\n\nThe key must reach all apps."
@@ -239,8 +244,9 @@ def _operation(
         "security": _security(row.need, demo),
         "parameters": _parameters(row, schemas),
         "responses": _responses(row, references),
-        **({"deprecated": True} if "" in row.deprecated else {}),
     }
+    if "" in row.deprecated:
+        described["deprecated"] = True
     if row.binary:
         described["requestBody"] = {
             "required": True,
@@ -258,25 +264,27 @@ def _operation(
 def examples_of(row: Operation) -> tuple[Any, Any]:
     """The examples of its request and its answer; None: it has none."""
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
-    own = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
-    answer = own.get(
-        "answer", examples.get("answers", {}).get(getattr(row.answer, "__name__", ""))
-    )
-    return (
-        own.get("request") if row.example is None else row.example,
-        answer
-        if row.answer_example is None
-        else msgspec.to_builtins(row.answer_example),
-    )
+    route_examples = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
+
+    request = row.example
+    if request is None:
+        request = route_examples.get("request")
+    if row.answer_example is not None:
+        return request, msgspec.to_builtins(row.answer_example)
+    answer_name = getattr(row.answer, "__name__", "")
+    shared_answer = examples.get("answers", {}).get(answer_name)
+    return request, route_examples.get("answer", shared_answer)
 
 
 @cache
 def _examples_in(package: str | None) -> dict[str, Any]:
-    # A module that is in no package has no such file.
-    there = package and (file := files(package) / "examples.json").is_file()
-    if there:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    return {}
+    """The content of ``examples.json`` of a package; empty: it has none."""
+    if not package:
+        return {}
+    file = files(package) / "examples.json"
+    if not file.is_file():
+        return {}
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
@@ -285,8 +293,10 @@ def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
     if "nobody" in need.users:
         return []
     credentials: list[dict[str, list[str]]] = []
-    if need.scope:
-        credentials.append({"key": [] if need is Needs.ANY_KEY else [need.scope]})
+    if need is Needs.ANY_KEY:
+        credentials.append({"key": []})
+    elif need.scope:
+        credentials.append({"key": [need.scope]})
     if need.users:
         credentials.append({"token": []})
     if demo and need.scope:
@@ -298,99 +308,110 @@ def operation_id(row: Operation) -> str:
     """The name of an operation in generated clients:
     ``post_channels_publish``."""
     path = row.path.replace(".", "/").replace("{", "by_").replace("}", "")
-    return "_".join([row.method.lower(), *path.split("/")[3:]])
+    parts = path.removeprefix(f"{PREFIX}/").split("/")
+    return "_".join([row.method.lower(), *parts])
 
 
 def _parameters(
     row: Operation, schemas: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
+    """The parameters of an operation in its path, its query and its headers."""
+    fields: list[tuple[str, str, bool, dict[str, Any]]] = []
     if row.path_id is not None:
-        fields = [("id", "path", True, msgspec.json.schema(row.path_id))]
-    else:
-        fields = []
+        fields.append(("id", "path", True, msgspec.json.schema(row.path_id)))
     if row.query is not None:
         schema = schemas[row.query.__name__]
         needed = schema.get("required", ())
-        fields += [
-            (name, "query", name in needed, kind)
-            for name, kind in schema["properties"].items()
-        ]
-    examples = examples_of(row)[0] or {}
-    parameters = [
-        {
+        for name, kind in schema["properties"].items():
+            fields.append((name, "query", name in needed, kind))
+
+    request_example, _ = examples_of(row)
+    examples = request_example or {}
+    parameters = []
+    for name, where, is_required, kind in fields:
+        kind = dict(kind)
+        description = kind.pop("description", "")
+        parameter = {
             "name": name,
             "in": where,
-            "required": required,
-            "schema": {
-                key: value for key, value in kind.items() if key != "description"
-            },
-            "description": kind.get("description", ""),
-            **({"example": examples[name]} if name in examples else {}),
+            "required": is_required,
+            "schema": kind,
+            "description": description,
         }
-        for name, where, required, kind in fields
-    ]
+        if name in examples:
+            parameter["example"] = examples[name]
+        parameters.append(parameter)
     return parameters + [_header(header, where="header") for header in row.headers]
 
 
 def _header(header: Header, where: str = "") -> dict[str, Any]:
+    """A header of an answer; with ``where``, as a parameter of a request."""
     described: dict[str, Any] = {
         "description": header.meaning,
         "schema": {"type": header.kind, **header.limits},
     }
     if header.example is not None:
         described["example"] = header.example
-    placed = {
+    if not where:
+        return described
+    return {
         "name": header.name,
         "in": where,
         "required": header.required,
         **described,
     }
-    return placed if where else described
 
 
 def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    shared = (*RATE_HEADERS, REQUEST_ID) if row.limited else (REQUEST_ID,)
-    headers = {
-        header.name: _header(header) for header in (*row.answer_headers, *shared)
-    }
-    good: dict[str, Any] = {
+    """The answers of an operation by status, refusals last."""
+    success = _success(row, references)
+    responses = {str(row.status): success}
+    for status in row.also:
+        other = success | {"description": HTTPStatus(status).phrase}
+        if status == HTTPStatus.NOT_MODIFIED:
+            other.pop("content", None)
+        responses[str(status)] = other
+
+    status_of = attrgetter("status")
+    by_status = groupby(sorted(problems_of(row), key=status_of), status_of)
+    for status, problems in by_status:
+        responses[str(status)] = _refusal(row, [*problems], references[Problem])
+    return responses
+
+
+def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
+    """The usual answer of an operation."""
+    headers = [*row.answer_headers]
+    if row.limited:
+        headers += RATE_HEADERS
+    headers.append(REQUEST_ID)
+    described: dict[str, Any] = {
         "description": HTTPStatus(row.status).phrase,
-        "headers": headers,
+        "headers": {header.name: _header(header) for header in headers},
     }
-    content: dict[str, Any] = {
-        "schema": {"type": "string"} if row.answer is None else references[row.answer]
-    }
-    example = examples_of(row)[1]
+
+    content: dict[str, Any] = {"schema": {"type": "string"}}
+    if row.answer is not None:
+        content["schema"] = references[row.answer]
+    _, example = examples_of(row)
     if example is not None:
         content["examples"] = {"example": {"value": example}}
     if row.answer is not None or row.content_type != JSON:
-        good["content"] = {row.content_type: content}
+        described["content"] = {row.content_type: content}
+
     if row.links:
-        good["links"] = {
+        described["links"] = {
             link.name: {"operationId": link.operation, "parameters": link.parameters}
             for link in row.links
         }
-    others = {
-        str(status): {
-            key: good[key]
-            for key in good
-            if status != HTTPStatus.NOT_MODIFIED or key != "content"
-        }
-        | {"description": HTTPStatus(status).phrase}
-        for status in row.also
-    }
-    status_of = attrgetter("status")
-    by_status = groupby(sorted(problems_of(row), key=status_of), status_of)
-    refusals = {
-        str(status): _refusal(row, [*each], references[Problem])
-        for status, each in by_status
-    }
-    return {str(row.status): good, **others, **refusals}
+    return described
 
 
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """All refusals of a route."""
-    common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
+    common = [*_ALWAYS]
+    if row.body is not None:
+        common += _WITH_BODY
     if row.limited:
         common.append(Problems.TOO_MANY_REQUESTS)
     if row.scope:
@@ -406,22 +427,22 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
 def _refusal(
     row: Operation, problems: Sequence[HttpProblem], reference: Any
 ) -> dict[str, Any]:
+    """The answer with one of these problems, which have one status."""
+    examples = {}
+    for problem in problems:
+        body = Problem(
+            problem.code, problem.message, problem.temporary, _EXAMPLE_REQUEST
+        )
+        examples[problem.code] = {
+            "summary": problem.message,
+            "value": msgspec.to_builtins(body),
+        }
+    content: dict[str, Any] = {JSON: {"schema": reference, "examples": examples}}
     # What answers with a page may also refuse with one.
     if row.content_type == "text/html":
-        page = {row.content_type: {"schema": {"type": "string"}}}
-    else:
-        page = {}
-    examples = {
-        problem.code: {
-            "summary": problem.message,
-            "value": msgspec.to_builtins(
-                Problem(problem.code, problem.message, problem.temporary, "7f3a-1")
-            ),
-        }
-        for problem in problems
-    }
+        content[row.content_type] = {"schema": {"type": "string"}}
     return {
         "description": " ".join(problem.message for problem in problems),
         "headers": {REQUEST_ID.name: _header(REQUEST_ID)},
-        "content": {JSON: {"schema": reference, "examples": examples}, **page},
+        "content": content,
     }

@@ -73,10 +73,10 @@ class Link(Struct, frozen=True):
     @property
     def parameters(self) -> dict[str, str]:
         """Name of a parameter → runtime expression of OpenAPI."""
-        given = {name: f"$request.query.{name}" for name in self.same}
-        return given | {
-            name: f"$response.body#/{pointer}" for name, pointer in self.values.items()
-        }
+        expressions = {name: f"$request.query.{name}" for name in self.same}
+        for name, pointer in self.values.items():
+            expressions[name] = f"$response.body#/{pointer}"
+        return expressions
 
 
 class Operation(Struct, frozen=True):
@@ -156,7 +156,9 @@ class Operation(Struct, frozen=True):
     @property
     def scope(self) -> str:
         """The scope of the key, if only API keys are accepted; else ``""``."""
-        return "" if self.need.users else self.need.scope
+        if self.need.users:
+            return ""
+        return self.need.scope
 
     @property
     def limited(self) -> bool:
@@ -189,14 +191,14 @@ class Operation(Struct, frozen=True):
         of a user."""
         if self.on_behalf:
             return ACTOR_PROBLEMS
+        if self.shape is None:
+            return ()
         if not self.names_app:
-            if self.shape is None:
-                return ()
             return (Problems.INVALID_REQUEST,)
+
+        left_out = []
         if self.need is Needs.ANYONE:
-            left_out = [Problems.FORBIDDEN]
-        else:
-            left_out = []
+            left_out.append(Problems.FORBIDDEN)
         if self.reach not in ("known", "optional"):
             left_out.append(Problems.UNKNOWN_APP)
         return tuple(each for each in APP_PROBLEMS if each not in left_out)
@@ -219,11 +221,13 @@ class Resource(Generic[S]):
     """Declares the routes of one resource, a chapter of the document. ``rows``
     has them in order.
 
-    ``service`` makes the service that the route functions get first, from the services of the core and from
-    :class:`imserver.gateway.http.call.Api` (which has the limits), once on each node.
+    ``service`` makes the service that the route functions get first, from the
+    services of the core and from :class:`imserver.gateway.http.call.Api` (which
+    has the limits), once on each node.
 
-    :meth:`get` and :meth:`post` decorate a route function; what deletes is a POST. Its docstring is summary
-    and description in the document. The function gets the service and the call, and returns one of these:
+    :meth:`get` and :meth:`post` decorate a route function; what deletes is a
+    POST. Its docstring is summary and description in the document. The function
+    gets the service and the call, and returns one of these:
 
     - a Struct, the body of the answer: each further parameter is a field of the
       query or the JSON body, with its type, limits and default. ``base`` is a
@@ -297,33 +301,39 @@ class Resource(Generic[S]):
         but with its own socket or body.
 
         ``text``: what else the docstring says. Returns the route:
-        :meth:`imserver.gateway.http.call.Api.bind` and :meth:`imserver.gateway.http.call.Api.call_of` admit
-        and authorise a request for it.
+        :meth:`imserver.gateway.http.call.Api.bind` and
+        :meth:`imserver.gateway.http.call.Api.call_of` admit and authorise a
+        request for it.
         """
-        return route_of(self._add(method, path, need, None, text, more))
+        operation = self._add(method, path, need, None, text, more)
+        return route_of(operation)
 
     def _declare(
         self, method: str, path: str, need: Need | None, more: dict[str, Any]
     ) -> Declare[S]:
         def declare(function: Any) -> Any:
-            code = function.__code__
-            fields = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
-            run = function
             row = dict(more)
             schema = row.pop("schema", None)
             base = row.pop("base", self._base)
-            if fields or "HttpResponse" not in str(
-                function.__annotations__.get("return", HttpResponse)
-            ):
+            fields = _fields_of(function)
+            answer = function.__annotations__.get("return", HttpResponse)
+            run = function
+            if fields or "HttpResponse" not in str(answer):
                 types = get_type_hints(function, include_extras=True)
                 row.setdefault("answer", types["return"])
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
-                shape = types[fields[0]] if fields else None
+                shape = None
+                if fields:
+                    shape = types[fields[0]]
                 if not (isinstance(shape, type) and issubclass(shape, Struct)):
-                    name, text = schema or (f"{path.title().replace('/', '')}Query", "")
+                    usual_name = f"{path.title().replace('/', '')}Query"
+                    name, text = schema or (usual_name, "")
                     shape = _shape_of(name, text, fields, function, types, base)
                     run = _spread(function, fields)
-                row["query" if method == "GET" else "body"] = shape
+                if method == "GET":
+                    row["query"] = shape
+                else:
+                    row["body"] = shape
                 row.update(returns=True, refusals=self._refusals)
             self._add(method, path, need, run, function.__doc__ or "", row)
             return function
@@ -342,18 +352,24 @@ class Resource(Generic[S]):
         need = need or self._need
         if need is None:
             raise TypeError(f"{path} does not say what it needs")
-        muted = (Problems.MUTED,) if more.get("voice") else ()
-        row = {
-            **self._usual,
-            **more,
-            "problems": tuple(
-                dict.fromkeys((*self._problems, *more.get("problems", ()), *muted))
-            ),
-        }
-        where = (method, PREFIX + path, need)
-        operation = Operation(*where, function, self._tag, text, **row)
+
+        problems = [*self._problems, *more.get("problems", ())]
+        if more.get("voice"):
+            problems.append(Problems.MUTED)
+        row = {**self._usual, **more, "problems": tuple(dict.fromkeys(problems))}
+        operation = Operation(
+            method, PREFIX + path, need, function, self._tag, text, **row
+        )
         self.rows.append(operation)
         return operation
+
+
+def _fields_of(function: Any) -> tuple[str, ...]:
+    """The parameters of a route function after the service and the call."""
+    code = function.__code__
+    count = code.co_argcount + code.co_kwonlyargcount
+    names: tuple[str, ...] = code.co_varnames[2:count]
+    return names
 
 
 def _shape_of(
@@ -366,26 +382,31 @@ def _shape_of(
 ) -> type[Struct]:
     """The Struct of parameters. ``base`` has fields before them; a parameter
     may name one of these."""
-    inherited = () if base is None else base.__struct_fields__
+    inherited: tuple[str, ...] = ()
+    bases: tuple[type[Struct], ...] | None = None
+    if base is not None:
+        inherited = base.__struct_fields__
+        bases = (base,)
+
     count = function.__code__.co_argcount
     usual = function.__defaults__ or ()
     positional = function.__code__.co_varnames[count - len(usual) : count]
-    defaults = {
-        **dict(zip(positional, usual, strict=True)),
-        **(function.__kwdefaults__ or {}),
-    }
-    own: list[Any] = [
-        (each, types[each], *([defaults[each]] if each in defaults else ()))
-        for each in fields
-        if each not in inherited
-    ]
-    bases = None if base is None else (base,)
-    namespace = {"__doc__": text}
+    defaults = dict(zip(positional, usual, strict=True))
+    defaults.update(function.__kwdefaults__ or {})
+
+    own_fields: list[Any] = []
+    for field in fields:
+        if field in inherited:
+            continue
+        if field in defaults:
+            own_fields.append((field, types[field], defaults[field]))
+        else:
+            own_fields.append((field, types[field]))
     return msgspec.defstruct(
         name,
-        own,
+        own_fields,
         bases=bases,
-        namespace=namespace,
+        namespace={"__doc__": text},
         kw_only=True,
         forbid_unknown_fields=True,
     )
@@ -404,46 +425,56 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
     return run
 
 
+def _shape_read_by(row: Operation) -> Shape:
+    """What the query or body of an operation is read into."""
+    body = None
+    if row.body is not None:
+        body = msgspec.json.Decoder(row.body)
+    app: Literal["", "required", "optional"] = ""
+    if row.names_app and row.reach == "optional":
+        app = "optional"
+    elif row.names_app:
+        app = "required"
+    return Shape(row.query, body, app, user=row.on_behalf != "")
+
+
 def route_of(row: Operation) -> Route:
     """The route of an operation."""
-    names_app: Literal["", "required", "optional"] = ""
-    if row.names_app:
-        if row.reach == "optional":
-            names_app = "optional"
-        else:
-            names_app = "required"
-    if row.body is None:
-        body = None
-    else:
-        body = msgspec.json.Decoder(row.body)
-    if row.method == "POST":
-        path = row.path.removeprefix(f"{PREFIX}/").replace("/", ".")
-    else:
-        path = ""
+    reach: AppRule = ""
+    if row.names_app or row.read is not None or row.reach == "all":
+        reach = row.reach
+    shape = None
+    if row.read is None:
+        shape = _shape_read_by(row)
+    token_in = ""
+    if row.query is not None and "token" in row.query.__struct_fields__:
+        token_in = "?token"
+    status = 0
+    if row.returns:
+        status = row.status
+    act = row.act
+    if act is None:
+        act = ""
+        if row.method == "POST":
+            act = row.path.removeprefix(f"{PREFIX}/").replace("/", ".")
     return Route(
         row.method,
         row.path,
         row.need,
         row.function,
-        row.reach
-        if row.names_app or row.read is not None or row.reach == "all"
-        else "",
+        reach,
         row.on_behalf,
         hot=row.hot,
-        shape=Shape(row.query, body, names_app, row.on_behalf != "")
-        if row.read is None
-        else None,
+        shape=shape,
         read=row.read,
         service=row.service,
         style=PROBLEM,
         limited=row.limited,
-        token_in="?token"
-        if row.query is not None and "token" in row.query.__struct_fields__
-        else "",
-        status=row.status if row.returns else 0,
+        token_in=token_in,
+        status=status,
         refusals=row.refusals,
         on_publisher=row.on_publisher,
-        act=path if row.act is None else row.act,
+        act=act,
         voice=row.voice,
         deprecated=row.deprecated,
         takes_many=row.takes_many,

@@ -9,6 +9,7 @@ over HTTP begins with a head, or gets a refusal in its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -78,9 +79,8 @@ def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpRe
 def success(data: Any) -> HttpResponse:
     """The envelope around ``data``: a dict with its keys in the order of the
     wire, or a msgspec Struct."""
-    return HttpResponse(
-        200, b'{"code":200,"msg":"Success","data":%b}' % encode_json(data)
-    )
+    body = b'{"code":200,"msg":"Success","data":%b}' % encode_json(data)
+    return HttpResponse(200, body)
 
 
 BAD_PARAMETER: Final = refusal(ReplyCode.BAD_PARAMETER)
@@ -91,6 +91,9 @@ NOT_STORED: Final = refusal(ReplyCode.NOT_STORED)
 SYSTEM_ERROR: Final = refusal(ReplyCode.SYSTEM)
 PREFLIGHT: Final = HttpResponse(204, b"")
 """The answer to a preflight request of a browser."""
+_RETRY_AFTER: Final = ("Retry-After", "2")
+"""When a client that got a temporary refusal instead of a stream tries again,
+in seconds."""
 
 SENT: Final = constant(success({"sendResults": True}))
 NOT_SENT: Final = constant(success({"sendResults": False}))
@@ -151,9 +154,9 @@ def _refuse_in_cmd(
 ) -> HttpResponse:
     """Always status 200, with a code of the cmd dialect in the body
     (docs/reference/http.md)."""
-    if problem.status in (401, 403):
+    if problem.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return UNAUTHORIZED
-    if problem.status >= 500 or problem.status == 429:
+    if problem.status >= 500 or problem.status == HTTPStatus.TOO_MANY_REQUESTS:
         return SYSTEM_ERROR
     return BAD_PARAMETER
 
@@ -212,15 +215,12 @@ def stream_head(
     address of the client. ``by``: the label of the principal; ``""``: it is not
     known yet."""
     request = stream_request(head, host)
-    _log_stream(log, request, 200, 0, by)
+    _log_stream(log, request, status=200, size=0, by=by)
+    headers = [("Content-Type", content_type), *_STREAM_HEADERS]
     # No browser shows events as a page.
-    sandbox = () if content_type.startswith("text/event-stream") else (SANDBOX,)
-    headers = (
-        ("Content-Type", content_type),
-        *_STREAM_HEADERS,
-        *sandbox,
-        ("X-Request-Id", request.id),
-    )
+    if not content_type.startswith("text/event-stream"):
+        headers.append(SANDBOX)
+    headers.append(("X-Request-Id", request.id))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return status_line(200) + f"{lines}\r\n".encode("latin-1")
 
@@ -239,17 +239,17 @@ def stream_refused(
     request = stream_request(head, host)
     if isinstance(why, int):
         why = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))
+    headers = list(why.headers)
+    if why.problem.temporary:
+        headers.append(_RETRY_AFTER)
+
     answer = style.refuse(why.problem, request, why.detail)
-    headers = why.headers + ((("Retry-After", "2"),) if why.problem.temporary else ())
-    lines = header_block(answer)
-    lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode(
-        "latin-1"
-    )
-    _log_stream(log, request, answer.status, len(answer.body), by)
-    return (
-        response_head(answer.status, lines, len(answer.body), keep_alive=False)
-        + answer.body
-    )
+    more_lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    lines = header_block(answer) + more_lines.encode("latin-1")
+    size = len(answer.body)
+    _log_stream(log, request, answer.status, size, by)
+    head_block = response_head(answer.status, lines, size, keep_alive=False)
+    return head_block + answer.body
 
 
 def _log_stream(

@@ -50,11 +50,11 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     paths = (request.path, *patterns_of(request.path))
     rows = next((table[path] for path in paths if path in table), None)
     if rows is None:
-        endpoint = None
-    else:
-        endpoint = _endpoint_in(rows, request.method)
+        return None
+    endpoint = _endpoint_in(rows, request.method)
     if endpoint is None:
         return None
+
     # Flask knows no such path. With its exception, a request is a cycle of a
     # hundred objects.
     request.routing_exception = None
@@ -81,16 +81,22 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
 def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:
     """The route of a path (method → route) that answers this method. None:
     another view does. Raises MethodNotAllowed."""
-    endpoint = rows.get("GET" if method == "HEAD" else method)
+    if method == "HEAD":
+        endpoint = rows.get("GET")
+    else:
+        endpoint = rows.get(method)
     if endpoint is not None:
         return endpoint
     if method == "OPTIONS":
         return next(iter(rows.values()))
     if request.url_rule is not None:  # another view has this method of the path
         return None
+
     others = getattr(request.routing_exception, "valid_methods", None) or ()
-    heads = ("HEAD",) if "GET" in rows else ()
-    raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+    methods = {*rows, *others, "OPTIONS"}
+    if "GET" in rows:
+        methods.add("HEAD")
+    raise MethodNotAllowed(sorted(methods))
 
 
 def _body_of(route: Route, most_bytes: int) -> bytes:
@@ -107,9 +113,8 @@ def to_response(finished: HttpResponse) -> Response:
     """Convert a finished answer to a Flask response, with the headers of the
     API."""
     # From a number, werkzeug would make a reason in capitals.
-    response = Response(
-        finished.body, f"{finished.status} {phrase_of(finished.status)}"
-    )
+    status = f"{finished.status} {phrase_of(finished.status)}"
+    response = Response(finished.body, status)
     response.headers.clear()
     if not finished.page:
         response.headers.extend(HEADER_LIST)
@@ -125,13 +130,14 @@ def to_response(finished: HttpResponse) -> Response:
 def as_request(body: bytes = b"") -> HttpRequest:
     """Convert Flask's request to a request of the API. Its principal is
     logged."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
     converted = HttpRequest(
         request.method,
         request.path,
-        request.query_string,
-        body,
-        {name.lower(): value for name, value in request.headers.items()},
-        g.get("host", request.remote_addr or ""),
+        query=request.query_string,
+        body=body,
+        headers=headers,
+        host=g.get("host", request.remote_addr or ""),
         given_id=g.get("request_id", ""),
         by=getattr(g.get("http_request"), "by", ""),
     )
@@ -148,8 +154,9 @@ def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
     longest body of a request."""
     blueprint = Blueprint("streams", __name__)
     for path, row in streams.paths.items():
+        rule = path.replace("*", "<segment>", 1).replace("*", "<next_segment>", 1)
         blueprint.add_url_rule(
-            path.replace("*", "<segment>", 1).replace("*", "<next_segment>", 1),
+            rule,
             endpoint=path.strip("/").replace("/", "_"),
             view_func=partial(_open_stream, streams, row.method, body_bytes),
             methods=[row.method, "OPTIONS"],
@@ -161,58 +168,69 @@ def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
 def _open_stream(
     streams: Streams, method: str, body_bytes: int, **_segments: str
 ) -> Response:
-    """Serve one stream."""
+    """Serve one stream: the streams write to one end of a pair of sockets, and
+    Flask's response reads the other."""
     # from a page of another origin that will send the token in a header
     if request.method == "OPTIONS":
         return to_response(PREFLIGHT)
     if request.method != method:  # HEAD would begin a session that nobody uses
         raise MethodNotAllowed([method])
+
     request.max_content_length = body_bytes
     body = request.get_data(cache=False, parse_form_data=False)
-    ours, theirs = socket.socketpair()
-    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
-    plain.setblocking(False)
     http_request = as_request()
-    port = int(request.environ.get("REMOTE_PORT", 0) or 0)
-    host = request.remote_addr or ""
-    query = http_request.query.decode("latin-1")
     full_head = Head(
         method,
         http_request.path,
         "1.1",
-        host,
-        port,
+        request.remote_addr or "",
+        int(request.environ.get("REMOTE_PORT", 0) or 0),
         http_request.headers,
-        query,
+        http_request.query.decode("latin-1"),
         body=body,
     )
+    ours, theirs = socket.socketpair()
+    # Streams write to plain sockets, not to those of gevent.
+    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
+    plain.setblocking(False)
     streams.adopt(plain, full_head)
-    sent = b""
-    while _END_OF_HEAD not in sent:
-        data = theirs.recv(_RECEIVE_BYTES)
-        if not data:
-            theirs.close()
-            raise ConnectionError("a stream ended without an answer")
-        sent += data
-    head, _, rest = sent.partition(_END_OF_HEAD)
-    first, *lines = head.decode("latin-1").split("\r\n")
-    headers = [
-        (name, value.strip())
-        for name, _, value in (line.partition(":") for line in lines)
-    ]
-    # Only the server may send this header (PEP 3333).
-    headers = [(name, value) for name, value in headers if name.lower() != "connection"]
-    response = Response(
-        _content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True
-    )
+
+    head, rest = _read_head(theirs)
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    headers = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        # Only the server may send this header (PEP 3333).
+        if name.lower() != "connection":
+            headers.append((name, value.strip()))
+    status = int(status_line.split(" ")[1])
+    response = Response(_content(theirs, rest), status, direct_passthrough=True)
     response.headers.clear()
     response.headers.extend(headers)
     return response
 
 
+def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
+    """The head of a stream's answer, and what came with it. Raises
+    ConnectionError."""
+    received = b""
+    while _END_OF_HEAD not in received:
+        data = sock.recv(_RECEIVE_BYTES)
+        if not data:
+            sock.close()
+            raise ConnectionError("a stream ended without an answer")
+        received += data
+    head, _, rest = received.partition(_END_OF_HEAD)
+    return head, rest
+
+
 def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:
+    """What a stream sends after its head, until it closes its end."""
     with sock:
         if rest:
             yield rest
-        while data := sock.recv(_RECEIVE_BYTES):
+        while True:
+            data = sock.recv(_RECEIVE_BYTES)
+            if not data:
+                return
             yield data

@@ -24,29 +24,29 @@ GZIP_BYTES: Final = 1024
 """Larger answers are compressed if the client accepts gzip."""
 GZIP: Final = 31
 """``wbits`` of zlib: the header of gzip and the widest window."""
+_MAX_WHOLE_BYTES: Final = 256 << 10
+"""Only in shorter bodies ``1.0`` may stand for 1: each number costs 0.15 µs."""
+_WHOLE_FLOATS: Final = 2**53
+"""Up to here every whole number is a float of its own."""
 
 
 def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
     """Decode JSON with ``1.0`` for 1, which JSON Schema counts as an integer.
     ``error``: why the decoder refused the body as it is. Raises
     :class:`ApiProblem`."""
-    # ``1.0`` may stand for 1 in short bodies only: each number costs 0.15 µs.
-    if "got `float`" in str(error) and len(body) <= 256 << 10:
+    if "got `float`" in str(error) and len(body) <= _MAX_WHOLE_BYTES:
         try:
-            return decoder.decode(
-                msgspec.json.encode(
-                    msgspec.json.Decoder(float_hook=_whole).decode(body)
-                )
-            )
+            document = msgspec.json.Decoder(float_hook=_whole).decode(body)
+            return decoder.decode(msgspec.json.encode(document))
         except (ValueError, RecursionError) as again:
             error = again
     raise ApiProblem.invalid(str(error))
 
 
 def _whole(text: str) -> int | float:
+    """A number of JSON, as an integer if it is whole."""
     number = float(text)
-    # Up to here every whole number is a float of its own.
-    if number.is_integer() and abs(number) < 2**53:
+    if number.is_integer() and abs(number) < _WHOLE_FLOATS:
         return int(number)
     return number
 
@@ -78,8 +78,8 @@ the loop for 10 ms."""
 
 
 def require_few_commands(body: bytes, most: int) -> None:
-    """Refuse a batch with more than ``most`` commands before they become objects. Raises
-    :class:`ApiProblem`."""
+    """Refuse a batch with more than ``most`` commands before they become
+    objects. Raises :class:`ApiProblem`."""
     if len(body) <= UNCOUNTED_BYTES:
         return
     if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
@@ -103,22 +103,22 @@ def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
     require_few_commands(body, most)
     if is_long_turn():
         serve_others()
-    commands: list[dict[str, Raw]] = []
     try:
         contents = _decode_commands.decode(body).commands
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(str(error)) from None
+    commands: list[dict[str, Raw]] = []
     if len(contents) > most:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
+
     for content in contents:
         if is_long_turn():
             serve_others()
         try:
             commands.append(_decode_command(content))
         except (ValueError, RecursionError) as error:
-            raise ApiProblem.invalid(
-                f"{error} - at `$.commands[{len(commands)}]`"
-            ) from None
+            path = f"$.commands[{len(commands)}]"
+            raise ApiProblem.invalid(f"{error} - at `{path}`") from None
     return commands
 
 
@@ -180,8 +180,13 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
     """A page of sorted names, and the cursor of the next page."""
     start = bisect_right(names, read_cursor(cursor) or "")
-    page = list(names[start : start + limit])
-    return page, cursor_of(page[-1]) if start + limit < len(names) else ""
+    end = start + limit
+    page = list(names[start:end])
+    if end < len(names):
+        next_cursor = cursor_of(page[-1])
+    else:
+        next_cursor = ""
+    return page, next_cursor
 
 
 def reached(tenants: Tenants, principal: Principal) -> list[str]:

@@ -5,6 +5,7 @@ and description hold for requests and answers, too. What is different there, its
 marks say (:mod:`imserver.gateway.config.declared`).
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -81,16 +82,14 @@ class AppsAnswer(Struct):
 def given_fields(kind: Shape) -> list[Field]:
     """The fields of a request for a group of settings. All may be left out.
     None names a file."""
-    usual = {each.name: each.default for each in structs.fields(kind)}
-    return [
-        (
-            name,
-            _type(hint, given_group, given_entry, True, usual=usual[name]) | UnsetType,
-            UNSET,
-        )
-        for name, hint in hints_of(kind).items()
-        if not marks_of(hint).get("file")
-    ]
+    usual = {field.name: field.default for field in structs.fields(kind)}
+    fields: list[Field] = []
+    for name, hint in hints_of(kind).items():
+        if marks_of(hint).get("file"):
+            continue
+        given = _type(hint, given_group, given_entry, limits=True, usual=usual[name])
+        fields.append((name, given | UnsetType, UNSET))
+    return fields
 
 
 @cache
@@ -105,14 +104,18 @@ def given_group(kind: Shape) -> Shape:
 def given_entry(kind: Shape) -> Shape:
     """The request for an entry of a list or mapping. What is left out has its
     default."""
+    hints = hints_of(kind)
     fields = [
-        each
-        for each in _with_defaults(
-            kind, lambda hint: _type(hint, given_group, given_entry, True, True)
-        )
-        if not marks_of(hints_of(kind)[each[0]]).get("file")
+        field
+        for field in _with_defaults(kind, _type_in_entry)
+        if not marks_of(hints[field[0]]).get("file")
     ]
     return _define(kind, "", fields, forbid_unknown_fields=True)
+
+
+def _type_in_entry(hint: Any) -> Any:
+    """The type of a field of :func:`given_entry`."""
+    return _type(hint, given_group, given_entry, limits=True, empty=True)
 
 
 def shown_fields(kind: Shape) -> list[Field]:
@@ -146,30 +149,35 @@ def _fields_shown(kind: Shape) -> list[Field]:
     """The fields without secrets and files; a default has what is left out if
     it has it."""
     hints = hints_of(kind)
-    found = [
-        (hints[each[0]], each)
-        for each in _with_defaults(
-            kind, lambda hint: _type(hint, shown_group, shown_entry, empty=True)
-        )
-    ]
-    shown = [
-        (marks_of(hint).get("omit", False), each)
-        for hint, each in found
-        if not _is_hidden(hint)
-    ]
-    required: list[Field] = [each[:2] for omitted, each in shown if not omitted]
-    return required + [each for omitted, each in shown if omitted]
+    required: list[Field] = []
+    omitted: list[Field] = []
+    for row in _with_defaults(kind, _type_shown):
+        hint = hints[row[0]]
+        if _is_hidden(hint):
+            continue
+        if marks_of(hint).get("omit", False):
+            omitted.append(row)
+        else:
+            required.append(row[:2])
+    return required + omitted
+
+
+def _type_shown(hint: Any) -> Any:
+    """The type of a field of an answer."""
+    return _type(hint, shown_group, shown_entry, empty=True)
 
 
 def _is_hidden(hint: Any) -> bool:
+    """Whether no answer has this setting."""
     marks = marks_of(hint)
     return bool(marks.get("secret") or marks.get("file"))
 
 
 def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
-    text = "\n".join(
-        map(str.strip, (kind.__doc__ or "").partition("\n\n")[0].split("\n"))
-    )
+    """A shape with these fields, whose name and text are made of the struct of
+    settings."""
+    paragraph = (kind.__doc__ or "").partition("\n\n")[0]
+    text = "\n".join(map(str.strip, paragraph.split("\n")))
     name = "App" + kind.__name__.removesuffix("Settings").removeprefix("App") + suffix
     return msgspec.defstruct(
         name, fields, namespace={"__doc__": text}, module=__name__, **options
@@ -177,29 +185,28 @@ def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -
 
 
 def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
+    """The fields of a struct of settings with their defaults. ``type_of`` makes
+    the type of each."""
+    hints = hints_of(kind)
     fields: list[Field] = []
-    for each in msgspec.structs.fields(kind):
-        hint = hints_of(kind).get(each.name)
+    for declared in msgspec.structs.fields(kind):
+        name = declared.name
+        hint = hints.get(name)
         if hint is None:
             continue
-        if each.required:
-            fields.append((each.name, type_of(hint)))
-        elif each.default_factory is not msgspec.NODEFAULT:
-            fields.append(
-                (
-                    each.name,
-                    type_of(hint),
-                    msgspec.field(default_factory=each.default_factory),
-                )
-            )
-        else:
-            default = each.default
-            if isinstance(default, tuple):
-                if default:
-                    default = msgspec.field(default_factory=partial(list, default))
-                else:
-                    default = []
-            fields.append((each.name, type_of(hint), default))
+        if declared.required:
+            fields.append((name, type_of(hint)))
+            continue
+
+        default = declared.default
+        if declared.default_factory is not msgspec.NODEFAULT:
+            default = msgspec.field(default_factory=declared.default_factory)
+        # Settings have tuples, and JSON has lists.
+        elif default == ():
+            default = []
+        elif isinstance(default, tuple):
+            default = msgspec.field(default_factory=partial(list, default))
+        fields.append((name, type_of(hint), default))
     return fields
 
 
@@ -218,25 +225,31 @@ def _type(
     ``""``, which stands for the default. ``usual``: the default.
     """
     inner = bare(hint)
-    kind = get_origin(bare(hint))
+    kind = get_origin(inner)
     if kind in (tuple, dict):
-        *names, item = (
-            _type(each, entry, entry, limits, True)
-            for each in get_args(inner)
-            if each is not ...
-        )
-        inner = dict[names[0], item] if names else list[item]  # type: ignore[valid-type]
+        arguments = [
+            _type(argument, entry, entry, limits, empty=True)
+            for argument in get_args(inner)
+            if argument is not ...
+        ]
+        if kind is dict:
+            inner = dict[arguments[0], arguments[1]]  # type: ignore[valid-type]
+        else:
+            inner = list[arguments[0]]  # type: ignore[valid-type]
     elif kind is Literal and not empty:
-        inner = Literal[tuple(each for each in get_args(inner) if each != "")]
+        inner = Literal[tuple(choice for choice in get_args(inner) if choice != "")]
     elif isinstance(inner, type) and issubclass(inner, Struct):
         inner = group(inner)
+
     meta = _limits_of(hint)
     if limits:
         marks = marks_of(hint)
+        meta |= marks.get("api", {})
         notes = {key: True for mark, key in _NOTES.items() if marks.get(mark)}
         if usual not in ("", msgspec.NODEFAULT) and not isinstance(usual, Struct):
             notes["default"] = to_builtins(usual)
-        meta |= marks.get("api", {}) | ({"extra_json_schema": notes} if notes else {})
+        if notes:
+            meta["extra_json_schema"] = notes
     if meta:
         return Annotated[inner, Meta(**meta)]
     return inner
@@ -247,13 +260,17 @@ def _limits_of(hint: Any) -> dict[str, Any]:
     last one counts."""
     limits: dict[str, Any] = {}
     for mark in getattr(hint, "__metadata__", ()):
-        given = {name: getattr(mark, name, None) for name in _LIMITS}
-        limits |= {name: value for name, value in given.items() if value is not None}
+        for name in _LIMITS:
+            value = getattr(mark, name, None)
+            if value is not None:
+                limits[name] = value
     return limits
 
 
-# marks of settings → those of schemas
 _NOTES: Final = {"secret": "writeOnly", "by_key": "x-by-key"}
+"""Mark of a setting → that of its schema."""
+_NAME_SHOWN: Final = 100
+"""Limit of the characters of an unknown setting in a refusal."""
 _LIMITS: Final = (
     "ge",
     "gt",
@@ -282,15 +299,13 @@ def shapes_of(declared: Declarations) -> Shapes:
     """The shapes with the settings of the core, and those of an app that
     features declare."""
     kinds: tuple[type[Struct], ...] = (TenantSettings, *declared.app_kinds)
-    known = declared.app_hints
     given = msgspec.defstruct(
         "AppSettingsGiven",
         _with_old(
             [
-                _limited(each, declared)
-                for kind in kinds
-                for each in given_fields(kind)
-                if each[0] in known
+                _limited(field, declared)
+                for field in itertools.chain.from_iterable(map(given_fields, kinds))
+                if field[0] in declared.app_hints
             ]
         ),
         namespace={
@@ -300,18 +315,18 @@ def shapes_of(declared: Declarations) -> Shapes:
         forbid_unknown_fields=True,
         omit_defaults=True,
     )
-    names = given.__struct_fields__
-    name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
     settings = ("settings", given, msgspec.field(default_factory=given))
     create = _extend(AppCreate, settings, forbid_unknown_fields=True)
+    names = given.__struct_fields__
+    name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
     unset = Annotated[list[name], about("Settings to reset to their defaults.")]
     change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
-    resolved = {each[0]: each for each in _RESOLVED}
+
+    resolved = {field[0]: field for field in _RESOLVED}
     fields = [
-        resolved.get(each[0], each)
-        for kind in kinds
-        for each in shown_fields(kind)
-        if each[0] in known
+        resolved.get(field[0], field)
+        for field in itertools.chain.from_iterable(map(shown_fields, kinds))
+        if field[0] in declared.app_hints
     ]
     shown = _extend(AppShown, *_with_old(fields))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
@@ -339,13 +354,14 @@ it."""
 def _with_old(fields: list[Field]) -> list[Field]:
     """The fields, and those that were renamed under their old names, too, for a
     release."""
-    by_name = {each[0]: each for each in fields}
+    by_name = {field[0]: field for field in fields}
     deprecated = Meta(extra_json_schema={"deprecated": True})
-    return fields + [
-        (old, Annotated[by_name[name][1], deprecated], *by_name[name][2:])
-        for old, name in RENAMED_OF_APPS.items()
-        if name in by_name
-    ]
+    old_fields: list[Field] = []
+    for old_name, new_name in RENAMED_OF_APPS.items():
+        if new_name in by_name:
+            _, hint, *default = by_name[new_name]
+            old_fields.append((old_name, Annotated[hint, deprecated], *default))
+    return fields + old_fields
 
 
 def _limited(field: Field, declared: Declarations) -> Field:
@@ -358,6 +374,8 @@ def _limited(field: Field, declared: Declarations) -> Field:
 
 
 def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
+    """A struct under the name of ``base``, with these fields after or in place
+    of its own."""
     text = {"__doc__": base.__doc__}
     return msgspec.defstruct(
         base.__name__, fields, bases=(base,), namespace=text, **options
@@ -365,25 +383,27 @@ def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
 
 
 def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
+    """An app as an answer has it."""
     fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
     for settings in tenant.of_features:
         fields |= asdict(settings)
+    if tenant.wants_accounts(tenant.name):
+        account_tokens = "required"
+    else:
+        account_tokens = "ignored"
     fields |= {
         "app": tenant.name,
         "configured": tenant.configured,
         "locked": tenant.locked,
         "login_policy": tenant.policy,
-        "account_tokens": "required"
-        if tenant.wants_accounts(tenant.name)
-        else "ignored",
+        "account_tokens": account_tokens,
         "max_user_bytes": tenant.user_bytes_of(tenant.name),
     }
-    fields |= {
-        old: fields[name] for old, name in RENAMED_OF_APPS.items() if name in fields
-    }
-    shown: AppShown = msgspec.convert(
-        fields, shapes_of(declared).shown, from_attributes=True
-    )
+    for old_name, new_name in RENAMED_OF_APPS.items():
+        if new_name in fields:
+            fields[old_name] = fields[new_name]
+    kind = shapes_of(declared).shown
+    shown: AppShown = msgspec.convert(fields, kind, from_attributes=True)
     return shown
 
 
@@ -404,14 +424,13 @@ def list_apps(
         for name in tenants.names()
         if call.principal.reaches(tenants.resolve(name))
     ]
-    page, following = page_of(names, cursor, limit)
-    declared = api.core.declared
-    shown = [
-        _shown(tenant, declared)
+    page, next_cursor = page_of(names, cursor, limit)
+    rows = [
+        _shown(tenant, api.core.declared)
         for tenant in map(tenants.get, page)
         if tenant is not None
     ]
-    return AppsAnswer(len(names), shown, following)
+    return AppsAnswer(len(names), rows, next_cursor)
 
 
 @routes.get(
@@ -462,31 +481,41 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     server: these take an API key.
     """
     declared = api.core.declared
-    unknown = [
-        name for name in request.unset if name not in shapes_of(declared).settings
-    ]
-    if unknown:
-        raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
+    settings = shapes_of(declared).settings
+    for name in request.unset:
+        if name not in settings:
+            raise ApiProblem.invalid(
+                f"`unset`: there is no setting `{name[:_NAME_SHOWN]}`"
+            )
+
     tenants = api.tenants
     fields = msgspec.to_builtins(request.settings)
     call.old = sorted(RENAMED_OF_APPS.keys() & {*fields, *request.unset})
-    if call.principal.staff and (
-        taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})
-    ):
-        raise ApiProblem(
-            Problems.NOT_ALLOWED,
-            f"`{taken[0]}`: only an API key of scope `admin` changes it",
-        )
+    if call.principal.staff:
+        changes = {**dict.fromkeys(request.unset), **fields}
+        only_by_key = tenants.only_by_key(changes)
+        if only_by_key:
+            raise ApiProblem(
+                Problems.NOT_ALLOWED,
+                f"`{only_by_key[0]}`: only an API key of scope `admin` changes it",
+            )
+
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
     if request.merge and tenant is not None:
         for name, before in plain(tenant).items():
-            if name in fields and isinstance(
-                bare(declared.app_hints[name]), type(Struct)
-            ):
+            is_given = name in fields
+            if is_given and isinstance(bare(declared.app_hints[name]), type(Struct)):
                 fields[name] = before | fields[name]
-    return _shown(tenants.change(request.app, fields, tuple(request.unset)), declared)
+    changed = tenants.change(request.app, fields, tuple(request.unset))
+    return _shown(changed, declared)
+
+
+_EXAMPLE_CHANNELS: Final = {
+    "news": ChannelSettings(history_size=100, history_seconds=600.0)
+}
+_EXAMPLE_MAX_CHANNELS: Final = 100
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:
@@ -496,16 +525,16 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
         declared.app_of({}),
         login_policy="single",
         origins=("shop.example.com",),
-        channels={"news": ChannelSettings(history_size=100, history_seconds=600.0)},
+        channels=_EXAMPLE_CHANNELS,
     )
     fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
     shown = _shown(Tenant(**fields, name="shop"), declared)
-    changed = structs.replace(shown, origins=[], max_channels=100)
+    changed = structs.replace(shown, origins=[], max_channels=_EXAMPLE_MAX_CHANNELS)
     examples = {
         f"{PREFIX}/apps": AppsAnswer(1, [shown], ""),
         f"{PREFIX}/apps/set": changed,
     }
-    old = {
+    renamed = {
         old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
     }
     own_shapes: dict[Any, Any] = {
@@ -514,15 +543,14 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
         AppShown: shapes.shown,
         AppsAnswer: shapes.page,
     }
-    return tuple(
-        structs.replace(
-            row,
-            body=own_shapes.get(row.body, row.body),
-            answer=own_shapes.get(row.answer, row.answer),
-            deprecated=old if row.body in own_shapes else row.deprecated,
-            answer_example=examples.get(row.path, shown)
-            if row.answer in own_shapes
-            else row.answer_example,
-        )
-        for row in routes.rows
-    )
+    rows = []
+    for row in routes.rows:
+        if row.body in own_shapes:
+            body = own_shapes[row.body]
+            row = structs.replace(row, body=body, deprecated=renamed)
+        if row.answer in own_shapes:
+            answer = own_shapes[row.answer]
+            example = examples.get(row.path, shown)
+            row = structs.replace(row, answer=answer, answer_example=example)
+        rows.append(row)
+    return tuple(rows)

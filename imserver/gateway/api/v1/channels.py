@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
-from msgspec.structs import replace
 
 from imserver.gateway.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
 from imserver.gateway.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
@@ -146,6 +145,9 @@ class Removed(Struct):
     channel: str
 
 
+_USUAL_HISTORY_PAGE: Final = 100
+
+
 def _refused(error: ChannelRefused) -> ApiProblem:
     if error.reason == "unavailable":
         return ApiProblem(
@@ -208,17 +210,16 @@ def _publish(
     event = event_of(api.limits, request)
     if len(request.except_users) > api.limits.batch_targets:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
+
     key = key_of(call) or request.id
     digest = 0
     if key:
-        # where it goes tells no message from another
         content = _members(msgspec.json.encode(request))
-        content = {
-            name: value
-            for name, value in content.items()
-            if name not in ("channel", "channels")
-        }
+        # The channels do not tell a message from another one.
+        content.pop("channel", None)
+        content.pop("channels", None)
         digest = digest_of(msgspec.json.encode(content))
+
     publications = api.core.publishing.to_channels(
         call.app,
         channels,
@@ -240,6 +241,8 @@ def _publish(
 
 
 def _channel_result(channel: str, published: Published) -> ChannelResult:
+    """The result of a publication, with its position if the channel has a
+    history."""
     status = STATUSES[published.outcome]
     position = published.position
     if position is None:
@@ -262,7 +265,9 @@ def history(
         ),
     ] = -1,
     epoch: Epoch = "",
-    limit: Annotated[int, about("The most publications.", ge=0, le=1000)] = 100,
+    limit: Annotated[
+        int, about("The most publications.", ge=0, le=1000)
+    ] = _USUAL_HISTORY_PAGE,
     reverse: Annotated[bool, about("The newest publications first.")] = False,
 ) -> ChannelHistoryAnswer:
     """List the retained publications of a channel.
@@ -271,29 +276,29 @@ def history(
     the newest. If `epoch` is given and the history has another one, the page is
     empty: read again without it.
     """
-    if offset < 0:
-        since = None
-    else:
+    since = None
+    if offset >= 0:
         since = Position(epoch, offset)
     page = api.channels.histories.read(call.app, channel, since, limit, reverse)
-    if epoch and epoch != page.position.epoch:
-        page = HistoryPage([], page.position)
-    shown = [_shown(each) for each in page.publications]
-    return ChannelHistoryAnswer(shown, page.position.offset, page.position.epoch)
+    position = page.position
+    if epoch and epoch != position.epoch:
+        page = HistoryPage([], position)
+    publications = [_shown(event) for event in page.publications]
+    return ChannelHistoryAnswer(publications, position.offset, position.epoch)
 
 
 def _shown(event: Event) -> PublicationShown:
+    """A publication as the answer has it."""
     part = event.channel
     assert part is not None
-    return PublicationShown(
-        part.offset,
-        event.type,
-        UNSET if event.data else event.text,
-        Raw(event.data) if event.data else UNSET,
-        event.sender,
-        event.id,
-        msgspec.json.decode(part.tags) if part.tags else UNSET,
-    )
+    shown = PublicationShown(part.offset, event.type, sender=event.sender, id=event.id)
+    if event.data:
+        shown.data = Raw(event.data)
+    else:
+        shown.text = event.text
+    if part.tags:
+        shown.tags = msgspec.json.decode(part.tags)
+    return shown
 
 
 @routes.post("/channels/history/remove", Needs.PUSH)
@@ -311,10 +316,10 @@ def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its
     history."""
     channels = api.channels
-    shown = ChannelInfo(
-        request.channel, channels.members.count(call.app, request.channel)
-    )
-    if not channels.options.of(call.app, request.channel).has_history:
-        return shown
-    position = channels.histories.read(call.app, request.channel).position
-    return replace(shown, offset=position.offset, epoch=position.epoch)
+    channel = request.channel
+    shown = ChannelInfo(channel, channels.members.count(call.app, channel))
+    if channels.options.of(call.app, channel).has_history:
+        position = channels.histories.read(call.app, channel).position
+        shown.offset = position.offset
+        shown.epoch = position.epoch
+    return shown

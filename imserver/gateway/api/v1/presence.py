@@ -123,28 +123,29 @@ def user_presence(
 def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     require_few(api.limits, request.users)
-    if not request.sessions:
-        online = api.core.presence.online(call.app, request.users)
-        users = [
-            UserPresence(*each)
-            for each in zip(request.users, online.users, strict=True)
-        ]
-        return PresenceAnswer(sum(online.users), users, list(online.missing))
-    return _with_sessions(api, call.app, request.users)
+    if request.sessions:
+        return _with_sessions(api, call.app, request.users)
+
+    online = api.core.presence.online(call.app, request.users)
+    users = [
+        UserPresence(user, is_online)
+        for user, is_online in zip(request.users, online.users, strict=True)
+    ]
+    return PresenceAnswer(sum(online.users), users, list(online.missing))
 
 
 def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
+    """Whether each of these users is online, with their sessions."""
     answer = api.core.presence.sessions(app, names)
-    sessions = msgspec.convert(
+    sessions_of_each = msgspec.convert(
         answer.sessions, list[list[SessionShown]], from_attributes=True
     )
     users = [
-        UserPresence(user, bool(each), each)
-        for user, each in zip(names, sessions, strict=True)
+        UserPresence(user, bool(sessions), sessions)
+        for user, sessions in zip(names, sessions_of_each, strict=True)
     ]
-    return PresenceAnswer(
-        sum(user.online for user in users), users, list(answer.missing)
-    )
+    online_count = sum(user.online for user in users)
+    return PresenceAnswer(online_count, users, list(answer.missing))
 
 
 @routes.get(
@@ -160,11 +161,13 @@ def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
     A user who stays online is listed exactly once, even if others come and go
     between pages.
     """
-    page = api.core.presence.page(call.app, read_cursor(request.cursor), request.limit)
+    cursor = read_cursor(request.cursor)
+    page = api.core.presence.page(call.app, cursor, request.limit)
     names = sorted(page.users)
-    return UsersAnswer(
-        page.total, names, cursor_of(names[-1]) if page.more else "", list(page.missing)
-    )
+    next_cursor = ""
+    if page.more:
+        next_cursor = cursor_of(names[-1])
+    return UsersAnswer(page.total, names, next_cursor, list(page.missing))
 
 
 @routes.get("/counts", reach="optional")
@@ -181,17 +184,16 @@ def counts(
     """
     if app:
         names = [call.app]
-        following = ""
+        next_cursor = ""
     else:
-        names, following = page_of(
-            reached(api.core.tenants, call.principal), cursor, limit
-        )
-    found = api.core.presence.counts(names)
-    counted = [
-        AppCounts(name, each.users, each.sessions, each.channels)
-        for name, each in found.apps.items()
+        own_apps = reached(api.core.tenants, call.principal)
+        names, next_cursor = page_of(own_apps, cursor, limit)
+    result = api.core.presence.counts(names)
+    rows = [
+        AppCounts(name, count.users, count.sessions, count.channels)
+        for name, count in result.apps.items()
     ]
-    return CountsAnswer(counted, following, list(found.missing))
+    return CountsAnswer(rows, next_cursor, list(result.missing))
 
 
 # --- one connection -----------------------------------------------------------
@@ -206,10 +208,10 @@ def connection(
     api: Api, call: Call, app: field.App, connection: ConnectionId
 ) -> ConnectionShown:
     """Show a connection."""
-    found = api.core.connections.about(call.app, [connection])[0]
-    if found is None:
+    (row,) = api.core.connections.about(call.app, [connection])
+    if row is None:
         raise ApiProblem(Problems.UNKNOWN_CONNECTION)
-    return msgspec.convert(found, ConnectionShown, from_attributes=True)
+    return msgspec.convert(row, ConnectionShown, from_attributes=True)
 
 
 # --- ending sessions ----------------------------------------------------------
@@ -321,20 +323,19 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
     reconnect; the server does not enforce it. Earlier pushes arrive first.
     """
     app = call.app
-    device = None if request.device is UNSET else request.device
+    device = None
+    if request.device is not UNSET:
+        device = request.device
     removed = api.core.sessions.close(app, request.users, device)
     users = [
-        UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)
+        UserRemoved(user, count)
+        for user, count in zip(request.users, removed.closed, strict=True)
     ]
-    connections = [
-        ConnectionClosed(
-            each,
-            int(
-                api.core.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT
-            ),
-        )
-        for each in request.connections
-    ]
+
+    connections = []
+    for id in request.connections:
+        outcome = api.core.connections.close(app, id, CloseCode.KICKED)
+        connections.append(ConnectionClosed(id, closed=int(outcome is Outcome.SENT)))
     closed = removed.total + sum(each.closed for each in connections)
     return DisconnectAnswer(closed, users, connections, list(removed.missing))
 
@@ -367,7 +368,11 @@ def ban(
     _require_below(api, call, users)
     everybody = api.core.authority.with_programs(call.app, users)
     removed = api.core.sessions.close(call.app, everybody, None, seconds or inf, reason)
-    banned = [UserRemoved(*each) for each in zip(users, removed.closed, strict=False)]
+    # The bots of the users come after them, and the answer leaves them out.
+    banned = [
+        UserRemoved(user, count)
+        for user, count in zip(users, removed.closed, strict=False)
+    ]
     return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
 
@@ -392,10 +397,10 @@ def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
 @sessions.get("/bans", Needs.MODERATE)
 def bans(api: Api, call: Call, request: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""
-    found = api.core.sessions.bans(call.app)
-    page, following = page_of(sorted(found), request.cursor, request.limit)
-    return BansAnswer(
-        len(found),
-        [BanShown(user, found[user].until, found[user].reason) for user in page],
-        following,
-    )
+    bans_by_user = api.core.sessions.bans(call.app)
+    page, next_cursor = page_of(sorted(bans_by_user), request.cursor, request.limit)
+    rows = []
+    for user in page:
+        ban = bans_by_user[user]
+        rows.append(BanShown(user, ban.until, ban.reason))
+    return BansAnswer(len(bans_by_user), rows, next_cursor)

@@ -61,6 +61,7 @@ BATCH: Final = 256
 turn."""
 MAX_WAITING: Final = 4 * BATCH
 """The most commands of a connection that wait. Then its socket is not read."""
+_SWITCHING_PROTOCOLS: Final = 101
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
 
@@ -119,11 +120,10 @@ class Publisher:
         self._path = DialectPath(
             PublisherDialect(), self.serve, longest, opened=self.opened
         )
-        rows = api.commands.items()
         names = {
             name.replace("/", "_"): name
-            for name, each in rows
-            if each.route.on_publisher
+            for name, endpoint in api.commands.items()
+            if endpoint.route.on_publisher
         }
         kind = msgspec.defstruct(
             "PublisherCommand",
@@ -132,9 +132,8 @@ class Publisher:
             rename=names,
             forbid_unknown_fields=True,
         )
-        self._decoder: msgspec.json.Decoder[PublisherCommand] = msgspec.json.Decoder(
-            kind
-        )
+        decoder: msgspec.json.Decoder[PublisherCommand] = msgspec.json.Decoder(kind)
+        self._decoder = decoder
         self._names = ("publish", "ping", *names.values())
         self._bodies_of = attrgetter("publish", "ping", *names)
         """The values of these fields, each UNSET or the body of a command."""
@@ -156,10 +155,18 @@ class Publisher:
         if principal.kind == "key":
             self._api.keys.hold(principal.key, connection)
         self._count(principal, "", head.host, self.path, refused=False)
-        host = head.host
+
         id = request_id(head.headers.get("x-request-id", ""))
+        # The connection has not ended, so it has no duration and no size.
         self._api.core.node.request_log.add(
-            "GET", self.path, 101, 0.0, host, 0, id, principal.label
+            "GET",
+            self.path,
+            _SWITCHING_PROTOCOLS,
+            0.0,
+            head.host,
+            0,
+            id,
+            principal.label,
         )
 
     def _count(
@@ -198,14 +205,14 @@ class Publisher:
         waiting = line.waiting
         try:
             while waiting:
-                some = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
-                line.waiting_bytes -= sum(map(len, some))
-                answers = self._serve_each(connection, line, some)
+                count = min(len(waiting), BATCH)
+                payloads = [waiting.popleft() for _ in range(count)]
+                line.waiting_bytes -= sum(map(len, payloads))
+                answers = self._serve_each(connection, line, payloads)
                 if answers and connection.is_open:
                     frame = connection.encoding.frame
-                    connection.send_frame(
-                        b"".join([frame(answer) for answer in answers])
-                    )
+                    frames = b"".join([frame(answer) for answer in answers])
+                    connection.send_frame(frames)
                 room = line.room
                 line.room = None
                 if room is not None:
@@ -234,11 +241,13 @@ class Publisher:
             line.waiting.clear()
             connection.close(CloseCode.TOKEN_INVALID)
             return []
+
         commands = []
         for payload in payloads:
             commands.append(self._read(payload, principal, connection))
             if is_long_turn():
                 serve_others()
+
         run = _Run(api, principal)
         host = host_of(connection.peer)
         for command in commands:
@@ -252,23 +261,22 @@ class Publisher:
                 run.finish()
                 run.results.append(self._run_route(command, principal, connection))
         run.finish()
-        invalid = sum([isinstance(each, bytes) for each in commands])
+
+        invalid = sum([isinstance(command, bytes) for command in commands])
         if invalid:
             run.counts["", True] += invalid
+        # The audit of keys has pushes under this name.
+        route = f"{PublisherDialect.path} publish"
         for (app, refused), number in run.counts.items():
-            # What keys did names these pushes so.
-            self._count(
-                principal,
-                app,
-                host,
-                f"{PublisherDialect.path} publish",
-                refused,
-                number,
-            )
-        return [
-            result if isinstance(result, bytes) else _answer(command, result)
-            for command, result in zip(commands, run.results, strict=True)
-        ]
+            self._count(principal, app, host, route, refused, number)
+
+        answers = []
+        for command, result in zip(commands, run.results, strict=True):
+            if isinstance(result, bytes):
+                answers.append(result)
+            else:
+                answers.append(_answer(command, result))
+        return answers
 
     def _run_route(
         self, command: PublisherCommand, principal: Principal, connection: Connection
@@ -278,24 +286,30 @@ class Publisher:
         ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
         endpoint = self._api.commands[name]
         request = HttpRequest(
-            "POST", endpoint.route.path, b"", bytes(body), {}, host_of(connection.peer)
+            "POST",
+            endpoint.route.path,
+            query=b"",
+            body=bytes(body),
+            headers={},
+            host=host_of(connection.peer),
         )
         finished = self._api.run(endpoint, principal, request)
         serve_others()
+
         seq = encode(command.seq)
         if finished.status >= 400:
-            return b'{"seq":%b,"error":%b}' % (
-                seq,
-                encode(msgspec.json.decode(finished.body, type=PublishRefusal)),
-            )
+            refusal = msgspec.json.decode(finished.body, type=PublishRefusal)
+            return b'{"seq":%b,"error":%b}' % (seq, encode(refusal))
         return b'{"seq":%b,%b' % (seq, finished.body[1:])
 
     def _seq_of(self, payload: bytes) -> Seq | None:
         """The ``seq`` of a command that cannot be read; None: it is not known.
-        Of a long one only the begin is looked at."""
+        Only the begin of a long command is read."""
         if len(payload) > self._api.limits.one_body_bytes:
             begin = _BEGIN_WITH_SEQ.match(payload)
-            payload = b"" if begin is None else begin[0] + b"}"
+            if begin is None:
+                return None
+            payload = begin[0] + b"}"
         try:
             return _number_of.decode(payload).seq
         except (ValueError, RecursionError):
@@ -326,14 +340,15 @@ def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) ->
     seq = command.seq
     if isinstance(sent, ApiProblem):
         return _refused(seq, sent)
-    if isinstance(sent, Sent) and (count := sent.outcomes.count(_SENT)) == len(
-        sent.outcomes
-    ):
-        return b'{"seq":%b,"sent":%d}' % (encode(seq), count)
+    if isinstance(sent, Sent):
+        count = sent.outcomes.count(_SENT)
+        if count == len(sent.outcomes):
+            return b'{"seq":%b,"sent":%d}' % (encode(seq), count)
     return b'{"seq":%b,%b}' % (encode(seq), sent.answer(only_missed=True))
 
 
 def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
+    """The answer to a refused command."""
     row = problem.problem
     refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
     return b'{"seq":%b,"error":%b}' % (encode(seq), encode(refusal))
@@ -348,7 +363,7 @@ class _Run(Service):
 
     Successive pushes to one user each, in one app, share one question to the
     registry. Successive pushes that are stored share one transaction.
-    ``results``: one for each command so far, or its answer.
+    ``results``: for each command so far its result, or its answer.
     """
 
     _api: Api
@@ -375,16 +390,18 @@ class _Run(Service):
             is_plain = (
                 push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
             )
-            alone = not (push.store or is_plain)
-            is_other = (push.store, app) != (self._is_stored, self._app)
-            if self._waiting and (alone or is_other or id in self._ids):
+            is_alone = not (push.store or is_plain)
+            is_other_kind = (push.store, app) != (self._is_stored, self._app)
+            # A second push with an id must see the result of the first.
+            if self._waiting and (is_alone or is_other_kind or id in self._ids):
                 self.finish()
-            if alone:
+            if is_alone:
                 self._finish_with(app, send(api, checked))
                 return
         except ApiProblem as problem:
             self._finish_with(app, problem)
             return
+
         self._waiting.append(checked)
         self._indexes.append(len(self.results))
         self.results.append(_NOT_YET)
@@ -403,9 +420,17 @@ class _Run(Service):
         indexes = self._indexes
         if not pushes:
             return
-        self._waiting, self._indexes, self._ids = [], [], set()
-        carry_out = store_each if self._is_stored else _send_each
-        for index, result in zip(indexes, carry_out(self._api, pushes), strict=True):
+        # Emptied first: to carry them out may switch, and may raise.
+        self._waiting = []
+        self._indexes = []
+        self._ids = set()
+
+        results: Sequence[PushResult | ApiProblem]
+        if self._is_stored:
+            results = store_each(self._api, pushes)
+        else:
+            results = _send_each(self._api, pushes)
+        for index, result in zip(indexes, results, strict=True):
             self.results[index] = result
             self.counts[self._app, isinstance(result, ApiProblem)] += 1
 
@@ -431,23 +456,26 @@ def _send_each(
         claims = api.core.idempotency.claim_each(app, keys, digests)
     mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
     outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
+
     quota = api.core.metrics.pushes.spent(app)
     try:
         if quota is None:
             users = [str(pushes[index].push.user) for index in mine]
-            outcomes = api.core.publishing.to_each(
-                app, users, [pushes[index].event for index in mine]
-            )
+            events = [pushes[index].event for index in mine]
+            outcomes = api.core.publishing.to_each(app, users, events)
     finally:
+        # Also after an error: repetitions of these pushes wait for it.
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]
             if claim and isinstance(claim, int):
-                accepted = outcome in ACCEPTED
+                is_accepted = outcome in ACCEPTED
                 api.core.idempotency.settle(
-                    claim, accepted, digests[index], _RESULTS[outcome]
+                    claim, is_accepted, digests[index], _RESULTS[outcome]
                 )
 
-    failure = _NOT_ACCEPTED if quota is None else spent(quota)
+    failure = _NOT_ACCEPTED
+    if quota is not None:
+        failure = spent(quota)
     results: list[PushResult | ApiProblem] = [failure] * len(pushes)
     for index, outcome in zip(mine, outcomes, strict=True):
         if outcome is not _FAILED:
@@ -462,7 +490,10 @@ def _result_of_repeat(
     api: Api, checked: CheckedPush, claim: First | IdReused | Waiting | None
 ) -> PushResult | ApiProblem:
     """The result of a push whose id was used before, or is held by another one
-    now. The caller holds no claim any more, so this may wait. May switch."""
+    now.
+
+    The caller holds no claim any more, so this may wait. May switch.
+    """
     try:
         if isinstance(claim, Waiting):
             return send(api, checked)
@@ -479,7 +510,7 @@ routes = Resource("push", service=lambda _, api: api)
 @routes.get(
     "/publisher",
     Needs.PUSH,
-    status=101,
+    status=_SWITCHING_PROTOCOLS,
     problems=(
         Problems.NOT_AN_UPGRADE,
         *APP_PROBLEMS,

@@ -58,6 +58,7 @@ SENDING_PROBLEMS: Final = (
 an app."""
 
 
+_REPLAYED: Final = (("Idempotent-Replayed", "true"),)
 routes = Resource("push", service=lambda _, api: api)
 
 
@@ -90,11 +91,12 @@ def push(api: Api, call: Call) -> HttpResponse:
     """
     request: PushRequest = call.input
     event = checked_event(api.limits, request)
-    sent = send(api, CheckedPush(call.app, request, event, key_of(call) or request.id))
-    return call.reply(
-        b"{%b}" % sent.answer(),
-        (("Idempotent-Replayed", "true"),) if sent.replayed else (),
-    )
+    checked = CheckedPush(call.app, request, event, key_of(call) or request.id)
+    sent = send(api, checked)
+    body = b"{%b}" % sent.answer()
+    if sent.replayed:
+        return call.reply(body, _REPLAYED)
+    return call.reply(body)
 
 
 def key_of(call: Call) -> str:
@@ -129,10 +131,11 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
         )
     if push.device is not UNSET and push.user is UNSET:
         raise ApiProblem.invalid("`device` needs `user`")
-    if (push.user is UNSET and size(push) > limits.batch_targets) or len(
-        push.except_users
-    ) > limits.batch_targets:
+    if push.user is UNSET and size(push) > limits.batch_targets:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
+    if len(push.except_users) > limits.batch_targets:
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)
+
     if push.store:
         _check_stored(push)
     if push.notify is UNSET:
@@ -153,10 +156,10 @@ def _check_stored(push: PushRequest) -> None:
         )
     if push.users is not UNSET:
         return
+
     for target in map(addressed, targets_of(push)):
-        if (
-            target.user is UNSET and target.group is UNSET
-        ) or target.device is not UNSET:
+        is_storable = target.user is not UNSET or target.group is not UNSET
+        if not is_storable or target.device is not UNSET:
             text = "`store` is only for users, on all their devices, and for groups"
             if target.channel is not UNSET:
                 text += (
@@ -174,6 +177,7 @@ def event_of(limits: Limits, push: Sending) -> Event:
         message = _message_of(push)
     if (message.text is UNSET) == (message.data is UNSET):
         raise ApiProblem.invalid("A message has one of `text` and `data`")
+
     if message.text is UNSET:
         text, data = _payload(message.data, limits.push_characters)
     else:
@@ -181,8 +185,11 @@ def event_of(limits: Limits, push: Sending) -> Event:
         data = b""
     if not text and not data:
         raise ApiProblem.invalid("The message is empty: give `text` or `data`")
-    if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
+    characters = len(text) + len(data) + len(push.id) + len(push.sender)
+    if characters > limits.push_characters:
         raise ApiProblem.invalid("The message is too long for an outbox")
+
+    # By position, which is faster than by keyword: each push makes one.
     return Event(
         "msg",
         push.sender,
@@ -276,21 +283,24 @@ class Sent(Struct, gc=False):
         results that are not ``sent``."""
         push = self.push
         outcomes = self.outcomes
-        spared = Outcome.SENT if only_missed else None
-        results: list[Any]
         if push.user is not UNSET and push.device is UNSET:
             return _OF_ONE[outcomes[0]] % encode_json(push.user)
+
+        left_out = None
+        if only_missed:
+            left_out = Outcome.SENT
+        results: list[Any]
         if push.users is not UNSET:
             results = [
                 _UserResult(_User(user), STATUSES[outcome])
                 for user, outcome in zip(push.users, outcomes, strict=True)
-                if outcome is not spared
+                if outcome is not left_out
             ]
         else:
             results = [
                 Result(target, STATUSES[outcome])
                 for target, outcome in zip(targets_of(push), outcomes, strict=True)
-                if outcome is not spared
+                if outcome is not left_out
             ]
         count = outcomes.count(Outcome.SENT) + outcomes.count(Outcome.PARTLY)
         return b'"sent":%d,"results":%b' % (count, encode_json(results))
@@ -324,20 +334,25 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
         if isinstance(stored, ApiProblem):
             raise stored
         return stored
+
     digest = checked.digest
     claim = api.core.idempotency.claim(app, key, digest)
     if not isinstance(claim, int):
         return repeated(push, claim)
+
     publishing = api.core.publishing
     seconds = push.ttl_seconds
     outcomes: list[Outcome] = []
     try:
-        if (pushes := api.core.metrics.pushes).stops and (
-            quota := pushes.spent(app)
-        ) is not None:
-            raise spent(quota)
+        pushes = api.core.metrics.pushes
+        if pushes.stops:
+            quota = pushes.spent(app)
+            if quota is not None:
+                raise spent(quota)
         if push.user is not UNSET:
-            device = None if push.device is UNSET else push.device
+            device = None
+            if push.device is not UNSET:
+                device = push.device
             outcomes = publishing.to_each(app, [push.user], [event], seconds, device)
         elif push.users is not UNSET:
             events = [event] * len(push.users)
@@ -348,9 +363,9 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
                 app, targets_of(push), event, except_users, seconds, key
             )
     finally:
-        api.core.idempotency.settle(
-            claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes)
-        )
+        # Also after an error: repetitions of this push wait for it.
+        is_accepted = not ACCEPTED.isdisjoint(outcomes)
+        api.core.idempotency.settle(claim, is_accepted, digest, bytes(outcomes))
     if _FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(Problems.NOT_ACCEPTED)
     return Sent(push, outcomes)
@@ -395,13 +410,15 @@ def store_each(
         PushToStore(targets_of(each.push), each.event, each.key, each.digest)
         for each in pushes
     ]
-    stored = api.core.publishing.stored_pushes.store_each(pushes[0].app, rows)
-    return [_stored(row, result) for row, result in zip(rows, stored, strict=True)]
+    app = pushes[0].app
+    results = api.core.publishing.stored_pushes.store_each(app, rows)
+    return [_stored(row, result) for row, result in zip(rows, results, strict=True)]
 
 
 def _stored(
     push: PushToStore, result: StoreResult | HttpProblem | StorageUnavailable
 ) -> StoredPush | ApiProblem:
+    """The result of a stored push for its sender."""
     if isinstance(result, StorageUnavailable):
         return spent(result)
     if isinstance(result, HttpProblem):

@@ -12,6 +12,7 @@ from imserver.gateway.push.targets import GroupName, Name, Target
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400
+"""How long a push may stay pending."""
 
 AppName = Annotated[
     str, about("The app.", min_length=1, max_length=191, examples=["default"])
@@ -183,7 +184,9 @@ def size(push: PushRequest) -> int:
     """The number of targets of a push."""
     if push.targets is not UNSET:
         return len(push.targets)
-    return 1 if push.users is UNSET else len(push.users)
+    if push.users is not UNSET:
+        return len(push.users)
+    return 1
 
 
 def targets_of(push: PushRequest) -> list[Target]:

@@ -178,12 +178,16 @@ def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> Unsubscrib
 def _results(
     kind: type[Result], named: list[Named], outcomes: Iterable[str]
 ) -> list[Result]:
-    """A result for each named connection, and for each user without one."""
-    known = iter(outcomes)
-    return [
-        kind(next(known) if each is not UNSET else "unknown", each, user)
-        for each, user in named
-    ]
+    """A result for each named connection, and for each user without one.
+    ``outcomes``: of the connections."""
+    outcome = iter(outcomes)
+    results = []
+    for connection, user in named:
+        status = "unknown"
+        if connection is not UNSET:
+            status = next(outcome)
+        results.append(kind(status, connection, user))
+    return results
 
 
 def _named(
@@ -191,12 +195,14 @@ def _named(
 ) -> tuple[list[Named], list[str], list[str]]:
     """(connection, user) for each named one, without a connection for absent
     users; the connections; and the silent nodes."""
-    named: list[Named] = [(each, UNSET) for each in request.connections]
-    found = api.core.presence.sessions(app, request.users)
-    for user, sessions in zip(request.users, found.sessions, strict=True):
-        named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
+    named: list[Named] = [(connection, UNSET) for connection in request.connections]
+    online = api.core.presence.sessions(app, request.users)
+    for user, sessions in zip(request.users, online.sessions, strict=True):
+        if not sessions:
+            named.append((UNSET, user))
+        named += [(session.connection, user) for session in sessions]
     ids = [connection for connection, _ in named if connection is not UNSET]
-    return named, ids, list(found.missing)
+    return named, ids, list(online.missing)
 
 
 @routes.get(
@@ -207,15 +213,13 @@ def _named(
 )
 def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
-    page = api.channels.members.channels(
-        call.app, read_cursor(request.cursor) or "", request.limit
-    )
+    cursor = read_cursor(request.cursor) or ""
+    page = api.channels.members.channels(call.app, cursor, request.limit)
+    next_cursor = ""
     if page.more:
-        following = cursor_of(page.channels[-1].channel)
-    else:
-        following = ""
-    shown = [ChannelShown(each.channel, each.members) for each in page.channels]
-    return ChannelsAnswer(page.total, shown, following, list(page.missing))
+        next_cursor = cursor_of(page.channels[-1].channel)
+    rows = [ChannelShown(row.channel, row.members) for row in page.channels]
+    return ChannelsAnswer(page.total, rows, next_cursor, list(page.missing))
 
 
 @routes.get(
@@ -236,24 +240,28 @@ def presence(
 
     A channel without subscribers is empty, not unknown.
     """
-    page = api.channels.members.page(
-        call.app, channel, read_cursor(cursor) or "", limit
-    )
-    shown = [
+    after = read_cursor(cursor) or ""
+    page = api.channels.members.page(call.app, channel, after, limit)
+    rows = [
         SubscriberShown(
-            each.connection,
-            each.user,
-            each.device,
-            each.dialect,
-            each.joined,
-            _raw(each.info),
-            _raw(each.channel_info),
+            member.connection,
+            member.user,
+            member.device,
+            member.dialect,
+            member.joined,
+            _raw(member.info),
+            _raw(member.channel_info),
         )
-        for each in page.members
+        for member in page.members
     ]
-    following = cursor_of(page.next) if page.next else ""
-    return PresenceOfChannel(page.total, shown, following, list(page.missing))
+    next_cursor = ""
+    if page.next:
+        next_cursor = cursor_of(page.next)
+    return PresenceOfChannel(page.total, rows, next_cursor, list(page.missing))
 
 
 def _raw(text: str) -> Raw | UnsetType:
-    return Raw(text) if text else UNSET
+    """JSON that a connection gave; left out if it gave none."""
+    if not text:
+        return UNSET
+    return Raw(text)

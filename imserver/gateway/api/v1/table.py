@@ -4,7 +4,7 @@ that :func:`imserver.gateway.http.call.answer` answers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from gevent import get_hub
@@ -50,6 +50,12 @@ from imserver.gateway.transport.http1 import (
     HttpRoutes,
     row_of,
 )
+
+_SOME_BODY_BYTES: Final = 8 * MAX_PUBLIC_BODY_BYTES
+"""Bytes that are read of a body whose sender is not verified yet: a few
+messages."""
+_NAME_SHOWN: Final = 100
+"""Limit of the characters of a command's name in a refusal."""
 
 # --- batches ------------------------------------------------------------------
 
@@ -135,18 +141,16 @@ def batch(api: Api, call: Call) -> HttpResponse:
         if is_long_turn():
             serve_others()
         name, body = next(iter(command.items()))
+        headers = {}
         if key:
             headers = {"idempotency-key": f"{key}/{number}"}
-        else:
-            headers = {}
         alone = replace(
             request, headers=headers, body=bytes(body), query=b"", given_id=request.id
         )
         endpoint = api.commands.get(name)
         if endpoint is None:
-            finished = PROBLEM.refuse(
-                Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`"
-            )
+            message = f"There is no command `{name[:_NAME_SHOWN]}`"
+            finished = PROBLEM.refuse(Problems.NOT_FOUND, alone, message)
         else:
             finished = api.run(endpoint, call.principal, alone)
         answers.add(_result(finished), too_large)
@@ -190,11 +194,10 @@ def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], b
         from imserver.gateway.http.openapi import document
 
         numbers = {"limits.batch_targets": batch_targets}
+        arguments = (documented, numbers, demo, root)
         # It takes 0.15 s of Python: in a thread, so that the loop serves others
         # meanwhile.
-        described = get_hub().threadpool.apply(
-            document, (documented, numbers, demo, root)
-        )
+        described = get_hub().threadpool.apply(document, arguments)
         return msgspec.json.encode(described)
 
     return write
@@ -224,12 +227,15 @@ def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRout
     """The rows of the API, by method and path. ``hot``: only those that the
     front server answers itself. ``everywhere``: only those that WebSocket
     listeners serve, too."""
-    return {
-        (each.route.method, each.route.path): partial(answer, api, each)
-        for each in api.endpoints.values()
-        if (each.route.style.everywhere or not everywhere)
-        and (each.route.hot or not hot)
-    }
+    rows = {}
+    for endpoint in api.endpoints.values():
+        route = endpoint.route
+        if everywhere and not route.style.everywhere:
+            continue
+        if hot and not route.hot:
+            continue
+        rows[route.method, route.path] = partial(answer, api, endpoint)
+    return rows
 
 
 def unread_body_limit(
@@ -246,25 +252,29 @@ def unread_body_limit(
     endpoint = row_of(api.endpoints, method, path)
     if endpoint is None:
         return public
+
     row = endpoint.route
     longest = longest_body(api, row)
-    some = min(8 * MAX_PUBLIC_BODY_BYTES, longest)
+    a_few_messages = min(_SOME_BODY_BYTES, longest)
     if row.need is Needs.SIGNED:
-        return some
+        return a_few_messages
     if not row.need.scope:
         return public
     if api.keys.demo:
         return longest
-    authorization = (with_key(row, headers) if row.key_in else headers).get(
-        "authorization", ""
-    )
+
+    if row.key_in:
+        headers = with_key(row, headers)
+    authorization = headers.get("authorization", "")
     if not authorization:
-        known = row.need.address and api.authority.allowed.apps_of(host)
-        return longest if known else public
+        if row.need.address and api.authority.allowed.apps_of(host):
+            return longest
+        return public
+
     credential = bearer(authorization)
     key = api.keys.find(credential)
     if key is not None and key.scopes:
         return longest
     if row.need.users and is_token(credential):
-        return some
+        return a_few_messages
     return public
