@@ -83,10 +83,11 @@ def hints_of(kind: type[Struct]) -> dict[str, Any]:
 def marks_of(hint: Any) -> dict[str, Any]:
     """The marks of a type."""
     marks: dict[str, Any] = {}
-    if get_origin(hint) is Annotated:
-        for each in hint.__metadata__:
-            if isinstance(each, Meta) and each.extra:
-                marks |= each.extra
+    if get_origin(hint) is not Annotated:
+        return marks
+    for annotation in hint.__metadata__:
+        if isinstance(annotation, Meta) and annotation.extra:
+            marks |= annotation.extra
     return marks
 
 
@@ -113,23 +114,27 @@ def struct_in(hint: Any) -> type[Struct] | None:
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
     """Name and value of the settings with a mark that are given, with those of
     features."""
-    for name, whole in _fields_with(type(settings), mark):
+    for name, has_mark in _fields_with(type(settings), mark):
         value = getattr(settings, name)
-        where = f"{above}{name}"
+        path = f"{above}{name}"
         if not value:
             continue
-        if whole:
-            yield where, value
+        if has_mark:
+            yield path, value
         elif isinstance(value, Struct):
-            yield from marked(value, mark, f"{where}.")
+            yield from marked(value, mark, f"{path}.")
         elif isinstance(value, dict):
-            for key, each in value.items():
-                yield from marked(each, mark, f"{where}.{key}.")
+            for key, entry in value.items():
+                yield from marked(entry, mark, f"{path}.{key}.")
         else:
-            for number, each in enumerate(value):
-                yield from marked(each, mark, f"{where}[{number}].")
+            for number, item in enumerate(value):
+                yield from marked(item, mark, f"{path}[{number}].")
+
     for section, values in _of_features(settings):
-        yield from marked(values, mark, f"{above}{section}." if section else above)
+        prefix = above
+        if section:
+            prefix = f"{above}{section}."
+        yield from marked(values, mark, prefix)
 
 
 @cache
@@ -138,12 +143,14 @@ def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
     something in them has it."""
     fields = []
     for name, hint in hints_of(kind).items():
-        inner = struct_in(hint)
         if marks_of(hint).get(mark):
             fields.append((name, True))
-        elif inner is not None and (
-            OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark)
-        ):
+            continue
+        inner = struct_in(hint)
+        if inner is None:
+            continue
+        # Settings of features are known when there are some.
+        if OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark):
             fields.append((name, False))
     return tuple(fields)
 
@@ -156,20 +163,23 @@ def plain(
     ``hide``: without secrets. ``kind``: the base of their type whose fields are
     settings.
     """
-    written = _plain_fields(settings, hints_of(kind or type(settings)), hide, False)
+    hints = hints_of(kind or type(settings))
+    written = _plain_fields(settings, hints, hide, by_name=False)
     for section, values in _of_features(settings):
+        fields = written
         if section:
-            inner = written.setdefault(section, {})
-        else:
-            inner = written
+            fields = written.setdefault(section, {})
         # A feature of another distribution may not have marked its secrets.
-        inner |= _plain_fields(values, hints_of(type(values)), hide, bool(section))
+        by_name = bool(section)
+        fields |= _plain_fields(values, hints_of(type(values)), hide, by_name)
     return written
 
 
 def _plain_fields(
     settings: Struct, hints: Mapping[str, Any], hide: bool, by_name: bool
 ) -> dict[str, Any]:
+    """The fields of a struct as plain values. ``by_name``: see
+    :func:`_plain`."""
     return {
         name: _plain(getattr(settings, name), name, hint, hide, by_name)
         for name, hint in hints.items()
@@ -177,29 +187,34 @@ def _plain_fields(
 
 
 def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
-    """``by_name``: also what only its name calls a secret is one."""
-    named = (
-        by_name
-        and not isinstance(value, int | float)
-        and _SECRET_NAME.search(name) is not None
-    )
-    if hide and value and marks_of(hint).get("secret", named):
-        return HIDDEN
-    if isinstance(value, Struct):
-        return plain(value, hide) | _plain_fields(
-            value, hints_of(type(value)), hide, by_name
+    """A value as the configuration file has it. ``by_name``: a text is a secret
+    even if only its name says so."""
+    if hide and value:
+        is_named_secret = (
+            by_name
+            and not isinstance(value, int | float)
+            and _SECRET_NAME.search(name) is not None
         )
+        if marks_of(hint).get("secret", is_named_secret):
+            return HIDDEN
+    if isinstance(value, Struct):
+        fields = _plain_fields(value, hints_of(type(value)), hide, by_name)
+        return plain(value, hide) | fields
     if isinstance(value, dict):
         return {
-            key: _plain(each, str(key), type(each), hide, by_name)
-            for key, each in value.items()
+            key: _plain(entry, str(key), type(entry), hide, by_name)
+            for key, entry in value.items()
         }
     if struct_in(hint) is not None:
-        return [_plain(each, "", type(each), hide, by_name) for each in value]
+        return [_plain(item, "", type(item), hide, by_name) for item in value]
     return msgspec.to_builtins(value, builtin_types=())
 
 
 def _of_features(settings: Struct) -> Iterator[tuple[str, Struct]]:
-    """Section (``""``: the keys stand among the others) and struct."""
-    for each in getattr(settings, OF_FEATURES, ()):
-        yield each if isinstance(each, tuple) else ("", each)
+    """The settings of features: section (``""``: the keys stand among the
+    others) and struct."""
+    for row in getattr(settings, OF_FEATURES, ()):
+        if isinstance(row, tuple):
+            yield row
+        else:
+            yield "", row

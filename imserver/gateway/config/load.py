@@ -52,15 +52,20 @@ ReadOther = Callable[
 from a YAML document.
 
 None: it has none. It gets the name of the file for messages. It returns
-settings, as our files write them, and what tells the entries without effect.
-Both may raise :class:`ConfigError`."""
+settings, as our files write them, and a function that lists the entries without
+effect. Both may raise :class:`ConfigError`."""
+
+
+def _declare_core(_: tuple[str, ...] | None) -> Declarations:
+    """The declarations of the core alone."""
+    return CORE
 
 
 def load_with_locations(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    declare: Declare = lambda _: CORE,
+    declare: Declare = _declare_core,
     others: Callable[[], Mapping[str, ReadOther]] = dict,
     parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
@@ -76,48 +81,52 @@ def load_with_locations(
     these. ``parse``: used in place of :func:`read_value`. Raises
     :class:`ConfigError` with a one-line message.
     """
-    environ = os.environ if environ is None else environ
+    if environ is None:
+        environ = os.environ
     path = path or settings_file(environ)
     locations = Locations(path or "configuration")
     warnings: list[str] = []
+
+    # the file
     document: Any = {}
     original: Any = None
     if path is not None:
-        document, original = _parse(_text_of(path), path, others(), parse or read_value)
+        text = _text_of(path)
+        document, original = _parse(text, path, others(), parse or read_value)
     declared = _declare(document, environ, locations, declare)
     values = _read_document(document, locations, declared)
     if original is not None:
-        values = {
-            name: declared.convert(declared.rows[name], value, locations)
-            for name, value in original[0].items()
-            if name in declared.rows  # else its feature is absent
-        } | values
+        for name, value in original[0].items():
+            row = declared.rows.get(name)
+            if row is None:  # its feature is absent
+                continue
+            # Converted even if our own key is given, too: it may be invalid.
+            converted = declared.convert(row, value, locations)
+            values.setdefault(name, converted)
+
+    # what overrides it
     given = _from_environment(environ, warnings, declared)
-    line = Locations("command line")
-    given |= {
-        name: declared.convert(declared.rows[name], value, line)
-        for name, value in (overrides or {}).items()
-    }
+    command_line = Locations("command line")
+    for name, value in (overrides or {}).items():
+        given[name] = declared.convert(declared.rows[name], value, command_line)
     for name in given:
         locations.forget(name)
     values |= given
     warnings += locations.warnings
     if DATA_DIR not in given and path is not None:
-        values[DATA_DIR] = _beside(
-            path, values.get(DATA_DIR, Config().server.data_dir), warnings
-        )
+        data_dir = values.get(DATA_DIR, Config().server.data_dir)
+        values[DATA_DIR] = _beside(path, data_dir, warnings)
+
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
-    weak = short_sign_key(config)
-    if weak:
-        more = [f"{locations.of('jwt.sign_key')}: {weak}"]
-    else:
-        more = []
+    more_warnings = []
+    weakness = short_sign_key(config)
+    if weakness:
+        more_warnings.append(f"{locations.of('jwt.sign_key')}: {weakness}")
     if original is not None:
-        more += original[1](config)
-    return msgspec.structs.replace(
-        config, warnings=(*config.warnings, *more)
-    ), locations
+        more_warnings += original[1](config)
+    all_warnings = (*config.warnings, *more_warnings)
+    return msgspec.structs.replace(config, warnings=all_warnings), locations
 
 
 def _declare(
@@ -134,9 +143,8 @@ def _declare(
     variable = f"{ENVIRONMENT_PREFIX}{row.name.upper()}"
     if variable in environ:
         locations.forget(row.name)
-        features = CORE.convert(
-            row, _from_text(row, environ[variable], variable), Locations(variable)
-        )
+        value = _from_text(row, environ[variable], variable)
+        features = CORE.convert(row, value, Locations(variable))
     try:
         return declare(features)
     except StartError as error:
@@ -147,9 +155,12 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
     """The settings file if the command line names none: that of
     IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if the current directory has it,
     else None."""
-    return environ.get(ENVIRONMENT_FILE) or (
-        DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None
-    )
+    path = environ.get(ENVIRONMENT_FILE)
+    if path:
+        return path
+    if Path(DEFAULT_FILE).is_file():
+        return DEFAULT_FILE
+    return None
 
 
 def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
@@ -173,7 +184,9 @@ def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
     from imserver.gateway.config.yaml import write_yaml
 
     written = plain(settings, hide=True)
-    for app in written.get("apps", {"": written}).values():
+    # The settings of an app are those of the only one.
+    apps = written.get("apps", {"": written})
+    for app in apps.values():
         for name in app.keys() - declared.app_hints.keys():
             del app[name]
     return hide_secrets(write_yaml(written))
@@ -190,6 +203,7 @@ def read_value(text: str, where: str) -> Any:
 
 
 def _text_of(path: str) -> str:
+    """The text of a settings file. Raises ConfigError."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -216,12 +230,15 @@ def _parse(
         raise ConfigError(
             f"{path}: expected sections (app:, server:, …), got {type(document).__name__}"
         )
-    return document, others[""](document, path) if "" in others else None
+    if "" not in others:
+        return document, None
+    return document, others[""](document, path)
 
 
 def _read_document(
     document: Any, locations: Locations, declared: Declarations
 ) -> dict[str, Any]:
+    """The settings of a file by canonical name. Raises ConfigError."""
     values: dict[str, Any] = {}
     for written, content in document.items():
         where = f"{locations.source}, line {document.lines[written]}"
@@ -236,14 +253,14 @@ def _read_document(
             raise ConfigError(
                 f"{where}: {section}: expected settings, got {type(content).__name__}"
             )
+
         keys: Any = content or {}
         for key, value in keys.items():
             name = f"{written}.{key}"
             row = declared.by_folded.get(fold(name))
             if row is None:
-                raise _unknown(
-                    name, f"{locations.source}, line {keys.lines[key]}", declared
-                )
+                where = f"{locations.source}, line {keys.lines[key]}"
+                raise _unknown(name, where, declared)
             locations.note(row.name, keys, key)
             locations.note_old(row.name, name)
             _set(values, declared, row, value, locations)
@@ -251,6 +268,7 @@ def _read_document(
 
 
 def _unknown(written: str, where: str, declared: Declarations) -> ConfigError:
+    """The error that nothing declares a key."""
     if declared.is_absent(written):
         return ConfigError(f"{where}: {written}: {NO_FEATURE}")
     return ConfigError(
@@ -265,6 +283,7 @@ def _set(
     value: Any,
     locations: Locations,
 ) -> None:
+    """Put a setting among ``values``. Raises ConfigError."""
     if row.name in values:
         raise ConfigError(f"{locations.of(row.name)} is given twice, in two spellings")
     values[row.name] = declared.convert(row, value, locations)
@@ -276,46 +295,48 @@ def _set(
 def _from_environment(
     environ: Mapping[str, str], warnings: list[str], declared: Declarations
 ) -> dict[str, Any]:
+    """The settings of the environment by canonical name. Raises ConfigError."""
     by_variable = {
         folded.replace(".", ""): row for folded, row in declared.by_folded.items()
     }
+    others = (ENVIRONMENT_FILE, ENVIRONMENT_KEY)
     values: dict[str, Any] = {}
     for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in (
-            ENVIRONMENT_FILE,
-            ENVIRONMENT_KEY,
-        ):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in others:
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
-        if row is not None:
-            where = Locations(variable)
-            if fold(name) != fold(row.name).replace(".", ""):
-                warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
-            _set(
-                values,
-                declared,
-                row,
-                _from_text(row, environ[variable], variable),
-                where,
-            )
-            warnings += where.warnings
-        elif absent := declared.absent_variable(name):
-            raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
-        else:
+        if row is None:
+            absent = declared.absent_variable(name)
+            if absent:
+                raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
             warnings.append(
                 f"environment: {variable} is not a setting and has no effect"
             )
+            continue
+
+        if fold(name) != fold(row.name).replace(".", ""):
+            warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
+        locations = Locations(variable)
+        value = _from_text(row, environ[variable], variable)
+        _set(values, declared, row, value, locations)
+        warnings += locations.warnings
     return values
+
+
+_SCALARS: Final[dict[type[inspect.Type], type[int | float]]] = {
+    inspect.IntType: int,
+    inspect.FloatType: float,
+    inspect.BoolType: bool,
+}
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
     """Convert a variable's text to its setting's type. Lists, mappings and
     groups are YAML."""
-    if isinstance(row.type, inspect.Metadata):
-        kind = row.type.type
-    else:
-        kind = row.type
+    kind = row.type
+    if isinstance(kind, inspect.Metadata):
+        kind = kind.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
     if isinstance(kind, inspect.UnionType):  # an optional type; None is the empty text
@@ -324,24 +345,28 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
         kind = next(
             each for each in kind.types if not isinstance(each, inspect.NoneType)
         )
-    wanted = {
-        inspect.IntType: int,
-        inspect.FloatType: float,
-        inspect.BoolType: bool,
-    }.get(type(kind))
-    if wanted is None:
+
+    scalar = _SCALARS.get(type(kind))
+    if scalar is None:
         return read_value(text, variable)
     if text.strip() == AUTO:
         return AUTO  # the setting decides whether it has this value
     try:
-        return msgspec.convert(text.strip(), wanted, strict=False)
+        return msgspec.convert(text.strip(), scalar, strict=False)
     except msgspec.ValidationError:
         raise ConfigError(
-            f"{variable}: {row.name}: expected {wanted.__name__}, got {text!r}"
+            f"{variable}: {row.name}: expected {scalar.__name__}, got {text!r}"
         ) from None
 
 
 # --- complete settings --------------------------------------------------------
+
+
+def _fields_of(kind: type[msgspec.Struct], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given settings that a struct declares."""
+    return {
+        name: value for name, value in given.items() if name in kind.__struct_fields__
+    }
 
 
 def _build(
@@ -350,6 +375,7 @@ def _build(
     declared: Declarations,
     locations: Locations,
 ) -> Config:
+    """All settings of a node: those given, and the defaults of the others."""
     parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -358,30 +384,23 @@ def _build(
             sections.setdefault(section, {})[key] = value
         else:
             parts[section] = value
+
     of_kinds: list[tuple[str, msgspec.Struct]] = []
     for section, kind in declared.sections:
         given = sections.get(section, {})
-        fields = {row.name: row for row in msgspec.structs.fields(kind)}
-        for row in fields.values():
+        for row in msgspec.structs.fields(kind):
             if row.required and row.name not in given:
                 raise locations.wrong(section, f"{row.name} is missing")
-        of_kinds.append(
-            (
-                section,
-                kind(**{name: given[name] for name in given.keys() & fields.keys()}),
-            )
-        )
+        of_kinds.append((section, kind(**_fields_of(kind, given))))
     parts["of_features"] = tuple(of_kinds)
+
     defaults = Config()
     for section, given in sections.items():
+        # Other sections are of features alone.
         if section in hints_of(Config):
             settings = getattr(defaults, section)
-            own = {
-                name: value
-                for name, value in given.items()
-                if name in settings.__struct_fields__
-            }
-            parts[section] = msgspec.structs.replace(settings, **own)
+            own_fields = _fields_of(type(settings), given)
+            parts[section] = msgspec.structs.replace(settings, **own_fields)
     if "apps" not in parts:
         of_features = declared.app_of({}).of_features
         parts["apps"] = {

@@ -19,6 +19,8 @@ from imserver.gateway.config.declared import (
 )
 
 _LONGEST_SECONDS: Final = 1_000_000_000.0
+_OUTBOX_SHARE: Final = 8
+"""A push has so small a share of ``limits.outbox_bytes``."""
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 NO_PORT: Final = -1
@@ -156,7 +158,7 @@ class LimitSettings(Struct, frozen=True):
     def push_characters(self) -> int:
         """Longest push. JSON takes up to six bytes a character, so a frame
         always fits an empty outbox."""
-        return max(1, self.outbox_bytes // 8)
+        return max(1, self.outbox_bytes // _OUTBOX_SHARE)
 
 
 class WebSocketSettings(Struct, frozen=True):
@@ -617,29 +619,36 @@ class TenantSettings(Struct, frozen=True):
     def policy_of(self, name: str) -> LoginPolicy:
         """The login policy of the app ``name`` with these settings. That of the
         original is usual for its apps."""
-        usual: LoginPolicy = (
-            "newest" if name in _NEWEST else "refuse" if name == "gochat" else "multi"
-        )
-        return self.login_policy or usual
+        if self.login_policy:
+            return self.login_policy
+        if name in _NEWEST:
+            return "newest"
+        if name == "gochat":
+            return "refuse"
+        return "multi"
 
     def user_bytes_of(self, name: str) -> int:
         """The longest user id of the app ``name`` with these settings, in bytes
         of UTF-8."""
-        return self.max_user_bytes or (
-            ORIGINAL_USER_BYTES if name in _NEWEST else MAX_USER_BYTES
-        )
+        if self.max_user_bytes:
+            return self.max_user_bytes
+        if name in _NEWEST:
+            return ORIGINAL_USER_BYTES
+        return MAX_USER_BYTES
 
     def wants_accounts(self, name: str) -> bool:
         """Whether a login to the app ``name`` accepts account tokens or session
         tokens."""
-        return self.account_tokens == "required" or (
-            not self.account_tokens and name == "gochat"
-        )
+        if not self.account_tokens:
+            return name == "gochat"
+        return self.account_tokens == "required"
 
 
 ORIGINAL_USER_BYTES: Final = 19
 """Longest user id of the apps of two originals, in bytes of UTF-8."""
 _NEWEST: Final = frozenset({"101", "102", "103", "104", "action:1", "action:2"})
+"""The apps of two originals, whose newest session of a user replaces the
+others."""
 
 
 class KeySettings(Struct, frozen=True):
@@ -661,9 +670,8 @@ class KeySettings(Struct, frozen=True):
         no day."""
         if not self.expires:
             return 0
-        return int(
-            datetime.strptime(self.expires, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
-        )
+        day = datetime.strptime(self.expires, "%Y-%m-%d")
+        return int(day.replace(tzinfo=UTC).timestamp())
 
 
 class ApiSettings(Struct, frozen=True):
@@ -770,22 +778,26 @@ DEFAULT_APP: Final = "default"
 """The app for clients of our own."""
 
 
+_DEMO_CHANNEL: Final = ChannelSettings(
+    publish="subscribers",
+    presence=True,
+    join_leave=True,
+    history_size=100,
+    history_seconds=600.0,
+)
+
+
 def _initial_apps() -> dict[str, TenantSettings]:
+    """The apps of a node whose settings name none: those of the originals, and
+    one for clients of our own."""
     rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
     plain = TenantSettings()
     action = TenantSettings(room_members=rooms)
-    demo = ChannelSettings(
-        publish="subscribers",
-        presence=True,
-        join_leave=True,
-        history_size=100,
-        history_seconds=600.0,
-    )
     return {
         **dict.fromkeys(("101", "102", "103", "104"), plain),
         **dict.fromkeys(("action:1", "action:2"), action),
         "gochat": plain,
-        DEFAULT_APP: TenantSettings(channels={"demo": demo}),
+        DEFAULT_APP: TenantSettings(channels={"demo": _DEMO_CHANNEL}),
     }
 
 
@@ -823,9 +835,10 @@ class Config(Struct, frozen=True):
 
         GoChat's default key does not count, because it is public.
         """
-        secret = self.jwt.sign_key not in ("", PUBLIC_SIGN_KEY)
-        apps = self.apps.values()
-        return not (self.api.keys or secret or any(tenant.ends_demo for tenant in apps))
+        has_secret = self.jwt.sign_key not in ("", PUBLIC_SIGN_KEY)
+        if self.api.keys or has_secret:
+            return False
+        return not any(tenant.ends_demo for tenant in self.apps.values())
 
     @property
     def address(self) -> str:
@@ -838,7 +851,8 @@ class Config(Struct, frozen=True):
         """The path of ``app.http_url``, below which a proxy serves this server,
         as ``/im``; ``""``: none."""
         _, _, address = self.app.http_url.rpartition("//")
-        return "".join(address.partition("/")[1:]).rstrip("/")
+        _, slash, path = address.partition("/")
+        return f"{slash}{path}".rstrip("/")
 
     @property
     def clustered(self) -> bool:

@@ -132,9 +132,9 @@ class Locations(Service):
     def forget(self, name: str) -> None:
         """A setting was given elsewhere, too, and that counts."""
         self._lines = {
-            each: line
-            for each, line in self._lines.items()
-            if not _is_within(each, name)
+            known: line
+            for known, line in self._lines.items()
+            if not _is_within(known, name)
         }
 
     def wrong(self, name: str, problem: str) -> ConfigError:
@@ -150,22 +150,20 @@ class Locations(Service):
     def of(self, name: str) -> str:
         """The place and the name of a setting. A setting without a line has the
         line of the section or the setting that contains it."""
-        known = max(
-            (each for each in self._lines if _is_within(name, each)),
-            key=len,
-            default="",
-        )
-        if known:
-            return f"{self.source}, line {self._lines[known]}: {name}"
-        return f"{self.source}: {name}"
+        around = [known for known in self._lines if _is_within(name, known)]
+        if not around:
+            return f"{self.source}: {name}"
+        innermost = max(around, key=len)
+        return f"{self.source}, line {self._lines[innermost]}: {name}"
 
 
 def _is_within(name: str, whole: str) -> bool:
-    return name.startswith(whole) and name[len(whole) : len(whole) + 1] in (
-        "",
-        ".",
-        "[",
-    )
+    """Whether ``whole`` is the setting itself, or a section, list or mapping
+    that contains it."""
+    if not name.startswith(whole):
+        return False
+    rest = name[len(whole) :]
+    return rest[:1] in ("", ".", "[")
 
 
 class Row(NamedTuple):
@@ -208,42 +206,36 @@ class Declarations:
         self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
         """Most apps share them."""
         self._absent = absent
-        of_apps = [
-            (name, hint)
-            for kind in (TenantSettings, *self.app_kinds)
-            for name, hint in hints_of(kind).items()
-            if core_keys is None
-            or name in core_keys
-            or not marks_of(hint).get("by_feature")
-        ]
+        of_apps: list[tuple[str, Any]] = []
+        for kind in (TenantSettings, *self.app_kinds):
+            for name, hint in hints_of(kind).items():
+                is_named = core_keys is None or name in core_keys
+                if is_named or not marks_of(hint).get("by_feature"):
+                    of_apps.append((name, hint))
         self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
         self._app_keys = {fold(name) for name in (*self.app_hints, *RENAMED_OF_APPS)}
         rows = tuple(self._declared_rows())
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
-        old = {
-            fold(old): self.rows[name]
-            for old, name in RENAMED.items()
-            if name in self.rows
-        }
-        self.by_folded: Mapping[str, Row] = old | {
-            fold(name): row for name, row in self.rows.items()
-        }
+        by_folded: dict[str, Row] = {}
+        for old, name in RENAMED.items():
+            if name in self.rows:
+                by_folded[fold(old)] = self.rows[name]
+        for name, row in self.rows.items():
+            by_folded[fold(name)] = row
+        self.by_folded: Mapping[str, Row] = by_folded
         """Folded ``section.key``, also an old one → setting."""
-        folded: set[str] = set()
-        for name in [
-            *(row.name for row in rows),
-            *(f"apps.*.{name}" for name, _ in of_apps),
-        ]:
-            if fold(name) in folded:
-                raise StartError(f"the setting {name} is declared twice")
-            folded.add(fold(name))
+        all_names = [row.name for row in rows]
+        all_names += [f"apps.*.{name}" for name, _ in of_apps]
+        _require_unique(all_names)
         names = [name.partition(".")[0] for name in self.rows]
         self.names: Mapping[str, str] = {fold(name): name for name in names}
         """Folded name of a section → its name."""
 
     def _declared_rows(self) -> Iterator[Row]:
+        """All settings, in the order of the manual. Those of features come
+        after those of the core in their section."""
         of_features: dict[str, list[type[msgspec.Struct]]] = {}
         for name, kind in self.sections:
             of_features.setdefault(name, []).append(kind)
@@ -263,50 +255,56 @@ class Declarations:
         folded = fold(written)
         names = {fold(name): name for name in (*self.rows, *self.names.values())}
         if "." not in folded:
-            names |= {
-                key.partition(".")[2]: name for key, name in names.items() if "." in key
-            }
+            # Whoever writes no section may mean a key in one.
+            for key, name in tuple(names.items()):
+                _, dot, inner = key.partition(".")
+                if dot:
+                    names[inner] = name
         return names[_closest(folded, names)]
 
     def convert(self, row: Row, value: Any, locations: Locations) -> Any:
         """Convert a value to the type of its setting. Raises ConfigError, which
         names place and setting."""
         if row.name != "apps" or not isinstance(value, dict):
-            return msgspec.convert(
-                _shape(row.hint, value, row.name, locations), row.hint
-            )
+            shaped = _shape(row.hint, value, row.name, locations)
+            return msgspec.convert(shaped, row.hint)
+
+        # The type has the names only: features declare settings of apps, too.
+        fields_by_name = _shape_dict(dict[AppName, Any], value, "apps", locations)
         apps: dict[str, TenantSettings] = {}
-        # the names
-        for name, fields in _shape_dict(
-            dict[AppName, Any], value, "apps", locations
-        ).items():
+        for name, fields in fields_by_name.items():
+            setting = f"apps.{name}"
             if not isinstance(fields, dict):
-                _check_type(TenantSettings, fields, f"apps.{name}", locations)
-            apps[name] = self.app_of(self._shape_app(fields, f"apps.{name}", locations))
+                _check_type(TenantSettings, fields, setting, locations)
+            apps[name] = self.app_of(self._shape_app(fields, setting, locations))
         return apps
 
     def _shape_app(
         self, fields: dict[Any, Any], above: str, locations: Locations
     ) -> dict[str, Any]:
+        """Check the settings of an app, and return them under their canonical
+        names. ``above``: the name of the app in ``locations``."""
+        if above:
+            prefix = f"{above}."
+        else:
+            prefix = ""
         for key in fields:
             if fold(key) not in self._app_keys and self.is_absent(f"apps.*.{key}"):
-                inner = f"{above}.{key}" if above else str(key)
-                locations.note(inner, fields, key)
-                raise locations.wrong(inner, NO_FEATURE)
+                setting = f"{prefix}{key}"
+                locations.note(setting, fields, key)
+                raise locations.wrong(setting, NO_FEATURE)
+
         shaped = _shape_fields(
             self.app_hints, fields, above, locations, RENAMED_OF_APPS
         )
-        for number, dialect in enumerate(
-            shaped.get("dialects", ()) if self.dialects else ()
-        ):
+        if not self.dialects:
+            return shaped
+        for number, dialect in enumerate(shaped.get("dialects", ())):
             if dialect not in self.dialects:
-                if above:
-                    inner = f"{above}.dialects[{number}]"
-                else:
-                    inner = f"dialects[{number}]"
                 expected = ", ".join(sorted(self.dialects))
                 raise locations.wrong(
-                    inner, f"expected one of {expected}; got {dialect!r}"
+                    f"{prefix}dialects[{number}]",
+                    f"expected one of {expected}; got {dialect!r}",
                 )
         return shaped
 
@@ -319,15 +317,14 @@ class Declarations:
         fields = {
             RENAMED_OF_APPS.get(name, name): value for name, value in fields.items()
         }
-        return msgspec.structs.replace(
-            msgspec.convert(fields, TenantSettings),
-            of_features=tuple(
-                default
-                if fields.keys().isdisjoint(kind.__struct_fields__)
-                else msgspec.convert(fields, kind)
-                for kind, default in self._app_defaults
-            ),
-        )
+        settings = msgspec.convert(fields, TenantSettings)
+        of_features = []
+        for kind, default in self._app_defaults:
+            if fields.keys().isdisjoint(kind.__struct_fields__):
+                of_features.append(default)
+            else:
+                of_features.append(msgspec.convert(fields, kind))
+        return msgspec.structs.replace(settings, of_features=tuple(of_features))
 
     def given_fields(
         self, given: Mapping[str, Any], locations: Locations
@@ -352,24 +349,38 @@ class Declarations:
         folded = fold(variable)
         for written in self._absent():
             name = fold(written)
-            if folded == name.replace(".", "") or (
-                "." not in name and folded.startswith(name)
-            ):
+            is_it = folded == name.replace(".", "")
+            is_in_section = "." not in name and folded.startswith(name)
+            if is_it or is_in_section:
                 return written
         return ""
 
 
+def _require_unique(names: Iterable[str]) -> None:
+    """Raise StartError if a setting is declared twice, also in two
+    spellings."""
+    folded_names: set[str] = set()
+    for name in names:
+        folded = fold(name)
+        if folded in folded_names:
+            raise StartError(f"the setting {name} is declared twice")
+        folded_names.add(folded)
+
+
 def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
+    """The settings that a struct declares in a section."""
     for key, hint in hints_of(kind).items():
         yield Row(f"{section}.{key}", hint, inspect.type_info(hint))
 
 
 def _closest(folded: str, known: Iterable[str]) -> str:
+    """The name that is most similar to another one."""
     import difflib  # only for messages
 
-    return max(
-        known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio()
-    )
+    def similarity(name: str) -> float:
+        return difflib.SequenceMatcher(None, folded, name).ratio()
+
+    return max(known, key=similarity)
 
 
 AUTO: Final = "auto"
@@ -414,18 +425,23 @@ def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
 def _shape_items(
     hint: Any, value: list[Any], name: str, locations: Locations
 ) -> list[Any]:
+    """The items of a list. All lines are noted before the first item is
+    checked."""
     item_hint = get_args(bare(hint))[0]
-    for index, item in enumerate(value):
-        locations.note_item(f"{name}[{index}]", item)
+    names = [f"{name}[{index}]" for index in range(len(value))]
+    for item_name, item in zip(names, value, strict=True):
+        locations.note_item(item_name, item)
     return [
-        _shape(item_hint, item, f"{name}[{index}]", locations)
-        for index, item in enumerate(value)
+        _shape(item_hint, item, item_name, locations)
+        for item_name, item in zip(names, value, strict=True)
     ]
 
 
 def _shape_struct(
     kind: type[msgspec.Struct], value: dict[Any, Any], name: str, locations: Locations
 ) -> dict[str, Any]:
+    """The fields of a struct. Raises ConfigError if a required one is
+    missing."""
     shaped = _shape_fields(hints_of(kind), value, name, locations)
     for info in msgspec.structs.fields(kind):
         if info.required and info.name not in shaped:
@@ -436,8 +452,10 @@ def _shape_struct(
 def _shape_dict(
     hint: Any, value: dict[Any, Any], name: str, locations: Locations
 ) -> dict[Any, Any]:
+    """The entries of a mapping."""
     key_hint, value_hint = get_args(bare(hint))
-    may_be_empty = bool((getattr(_kind(key_hint), "extra", None) or {}).get("empty"))
+    marks = getattr(_kind(key_hint), "extra", None) or {}
+    may_be_empty = bool(marks.get("empty"))
     shaped: dict[Any, Any] = {}
     for key, item in value.items():
         inner = f"{name}.{key}"
@@ -462,10 +480,15 @@ def _shape_fields(
     locations: Locations,
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
+    """The values of a section under the canonical names of its settings.
+    ``renamed``: old name → name."""
     fields = {fold(old): field for old, field in renamed.items() if field in hints}
     fields |= {fold(field): field for field in hints}
+    if name:
+        above = f"{name}."
+    else:
+        above = ""
     shaped: dict[str, Any] = {}
-    above = f"{name}." if name else ""
     for key, item in value.items():
         field = fields.get(fold(key))
         inner = f"{above}{field or key}"
@@ -485,19 +508,23 @@ def _shape_fields(
 
 
 def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
+    """Raise ConfigError, in words for people, if a value does not have the type
+    of its setting."""
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         problem = str(error).replace("`", "").partition(" - at ")[0]
         expected = problem.partition(", got")[0]
-        if "matching regex" in expected and (words := _pattern_in_words(hint)):
-            problem = f"expected {words}"
-            expected = problem
+        if "matching regex" in expected:
+            words = _pattern_in_words(hint)
+            if words:
+                problem = f"expected {words}"
+                expected = problem
         # A scalar in place of a whole object or list may be the secret in it.
-        whole = "object" in expected or "array" in expected
-        if isinstance(value, str | int | float) and not (
-            whole or name.endswith(_SECRETS)
-        ):
+        may_be_secret = (
+            "object" in expected or "array" in expected or name.endswith(_SECRETS)
+        )
+        if isinstance(value, str | int | float) and not may_be_secret:
             problem = f"{expected}, got {value!r}"
         raise locations.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
 
@@ -505,14 +532,10 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
 def _pattern_in_words(hint: Any) -> str:
     """What a type with a pattern takes, for people; ``""``: its description
     does not say."""
-    metas = [
-        meta
-        for meta in getattr(hint, "__metadata__", ())
-        if isinstance(meta, msgspec.Meta)
-    ]
-    return next(
-        (meta.description for meta in metas if meta.pattern and meta.description), ""
-    )
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, msgspec.Meta) and meta.pattern and meta.description:
+            return meta.description
+    return ""
 
 
 _SECRETS: Final = ("key", "secret", "password")
@@ -528,14 +551,12 @@ APP_BYTES: Final = 500
 def valid_name(name: str) -> bool:
     """Whether an app may be called so: 1 to 191 characters, none that is
     invisible, no blank at an end."""
-    return (
-        0 < len(name) <= APP_CHARACTERS
-        and name == name.strip()
-        and not any(
-            unicodedata.category(character) in ("Cc", "Cs") for character in name
-        )
-        and len(name.encode()) <= APP_BYTES
-    )
+    if not 0 < len(name) <= APP_CHARACTERS or name != name.strip():
+        return False
+    # control characters, and surrogates, which are no UTF-8
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return False
+    return len(name.encode()) <= APP_BYTES
 
 
 #: how ``redis.url`` may begin
@@ -561,6 +582,7 @@ MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
 
 _MAKE_KEY: Final = f"make one with 'imserver key create push' or '{MAKE_SECRET}'"
+_IS_PLACEHOLDER: Final = "this is a placeholder of the documentation"
 _PLACEHOLDER: Final = re.compile(
     r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE
 )
@@ -610,11 +632,6 @@ def short_sign_key(config: Config) -> str:
     )
 
 
-def _refuse(is_wrong: object, locations: Locations, name: str, problem: str) -> None:
-    if is_wrong:
-        raise locations.wrong(name, problem)
-
-
 def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") -> None:
     """Check an app's settings beyond their types. Raises ConfigError, which
     names the place.
@@ -623,109 +640,107 @@ def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") ->
     """
     _check_networks(tenant.api_allow_from, f"{app}api_allow_from", locations)
     _check_origins(tenant.origins, f"{app}origins", locations)
-    for number, row in enumerate(tenant.jwt):
-        setting = f"{app}jwt[{number}]"
-        if row.issuer:
-            _check_issuer(row, setting, locations)
-            continue
-        without = row.audience or row.jwks_url
-        _refuse(
-            without,
-            locations,
-            setting,
-            "audience and jwks_url need an issuer in the same entry",
-        )
-        both = row.key and row.key_file
-        _refuse(
-            both,
-            locations,
-            setting,
-            "expected either key or key_file in an entry, not both",
-        )
-        has_key = row.key or row.key_file or row.algorithm == "HS256"
-        _refuse(
-            not has_key,
-            locations,
-            setting,
-            f"{row.algorithm} needs a public key: key or key_file",
-        )
-    kids = [row.kid for row in tenant.jwt if row.kid]
-    _refuse(
-        len(set(kids)) != len(kids),
-        locations,
-        f"{app}jwt",
-        "two entries have the same kid",
-    )
+    _check_jwt(tenant, locations, f"{app}jwt")
     _check_channels(tenant, locations, app)
-    webhook = tenant.webhook
-    back_ends = tenant.back_ends
-    urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
-    urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
-    has_one = bool(webhook.secret) != bool(webhook.secret_file)
-    _refuse(urls and not has_one, locations, f"{app}webhook", EITHER_SECRET)
-    for key, url in urls.items():
-        problem = f"expected an http:// or https:// address, got {url!r}"
-        _refuse(not HTTP_URL.match(url), locations, f"{app}{key}", problem)
-    for option in ("headers", "emulated_headers"):
-        for header in getattr(back_ends, option):
-            is_wrong = not _HEADER.fullmatch(header) or _OWN_HEADER.match(header)
-            problem = f"expected headers of clients such as Cookie, got {header!r}"
-            _refuse(is_wrong, locations, f"{app}back_ends.{option}", problem)
-    trusted = {header.lower() for header in back_ends.headers}
-    for header in back_ends.emulated_headers:
-        problem = f"{header} is in headers, so clients must not set it"
-        _refuse(
-            header.lower() in trusted,
-            locations,
-            f"{app}back_ends.emulated_headers",
-            problem,
-        )
+    _check_urls_of_app(tenant, locations, app)
+    _check_headers(tenant, locations, app)
 
 
-def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
-    for namespace, row in tenant.channels.items():
-        setting = f"{app}channels.{namespace}"
-        is_wrong = ":" in namespace or namespace.startswith("$") or namespace == "group"
-        problem = "a namespace has no colon, does not begin with $, and is not group"
-        _refuse(is_wrong, locations, setting, problem)
-        is_open = namespace == "user" and row.subscribe not in ("", "members")
-        problem = "only the user of the channel may subscribe"
-        _refuse(is_open, locations, f"{setting}.subscribe", problem)
-        for option in ("subscribe", "publish"):
-            asks = getattr(row, option) == "back_end" and not getattr(
-                tenant.back_ends, option
-            )
-            problem = f"back_end needs the address back_ends.{option} of the app"
-            _refuse(asks, locations, f"{setting}.{option}", problem)
-        half = bool(row.history_size) != bool(row.history_seconds)
-        _refuse(
-            half, locations, setting, "history_size and history_seconds go together"
-        )
-        problem = (
-            "expected either history or history_size: the log has all publications"
-        )
-        _refuse(row.history and row.history_size, locations, setting, problem)
+def _check_jwt(tenant: TenantSettings, locations: Locations, setting: str) -> None:
+    """Check the keys and issuers of an app."""
+    for number, row in enumerate(tenant.jwt):
+        entry = f"{setting}[{number}]"
+        if row.issuer:
+            _check_issuer(row, entry, locations)
+            continue
+        if row.audience or row.jwks_url:
+            problem = "audience and jwks_url need an issuer in the same entry"
+            raise locations.wrong(entry, problem)
+        if row.key and row.key_file:
+            problem = "expected either key or key_file in an entry, not both"
+            raise locations.wrong(entry, problem)
+        if not (row.key or row.key_file or row.algorithm == "HS256"):
+            problem = f"{row.algorithm} needs a public key: key or key_file"
+            raise locations.wrong(entry, problem)
+
+    kids = [row.kid for row in tenant.jwt if row.kid]
+    if len(set(kids)) != len(kids):
+        raise locations.wrong(setting, "two entries have the same kid")
 
 
 def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
-    problem = (
-        "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
-    )
-    _refuse(row.key or row.key_file or row.kid, locations, setting, problem)
-    others = "without it tokens for other services would be accepted"
-    _refuse(
-        not row.audience,
-        locations,
-        setting,
-        f"an entry with an issuer needs the audience; {others}",
-    )
+    """Check an entry of ``jwt`` with an issuer."""
+    if row.key or row.key_file or row.kid:
+        problem = "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
+        raise locations.wrong(setting, problem)
+    if not row.audience:
+        raise locations.wrong(
+            setting,
+            "an entry with an issuer needs the audience; without it tokens for other "
+            "services would be accepted",
+        )
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
-        problem = (
-            f"expected an https:// address (http:// only to this machine), got {url!r}"
-        )
-        _refuse(
-            url and not ISSUER_URL.match(url), locations, f"{setting}.{name}", problem
-        )
+        if url and not ISSUER_URL.match(url):
+            raise locations.wrong(
+                f"{setting}.{name}",
+                f"expected an https:// address (http:// only to this machine), got {url!r}",
+            )
+
+
+def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
+    """Check the namespaces of an app."""
+    for namespace, row in tenant.channels.items():
+        setting = f"{app}channels.{namespace}"
+        if ":" in namespace or namespace.startswith("$") or namespace == "group":
+            problem = (
+                "a namespace has no colon, does not begin with $, and is not group"
+            )
+            raise locations.wrong(setting, problem)
+        if namespace == "user" and row.subscribe not in ("", "members"):
+            problem = "only the user of the channel may subscribe"
+            raise locations.wrong(f"{setting}.subscribe", problem)
+        for option in ("subscribe", "publish"):
+            asks = getattr(row, option) == "back_end"
+            if asks and not getattr(tenant.back_ends, option):
+                problem = f"back_end needs the address back_ends.{option} of the app"
+                raise locations.wrong(f"{setting}.{option}", problem)
+        if bool(row.history_size) != bool(row.history_seconds):
+            problem = "history_size and history_seconds go together"
+            raise locations.wrong(setting, problem)
+        if row.history and row.history_size:
+            problem = (
+                "expected either history or history_size: the log has all publications"
+            )
+            raise locations.wrong(setting, problem)
+
+
+def _check_urls_of_app(tenant: TenantSettings, locations: Locations, app: str) -> None:
+    """Check the addresses of the back ends of an app."""
+    webhook = tenant.webhook
+    urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
+    urls |= {f"back_ends.{key}": url for key, url in tenant.back_ends.urls.items()}
+    has_one_secret = bool(webhook.secret) != bool(webhook.secret_file)
+    if urls and not has_one_secret:
+        raise locations.wrong(f"{app}webhook", EITHER_SECRET)
+    for key, url in urls.items():
+        if not HTTP_URL.match(url):
+            problem = f"expected an http:// or https:// address, got {url!r}"
+            raise locations.wrong(f"{app}{key}", problem)
+
+
+def _check_headers(tenant: TenantSettings, locations: Locations, app: str) -> None:
+    """Check the headers of clients that requests to back ends repeat."""
+    back_ends = tenant.back_ends
+    for option in ("headers", "emulated_headers"):
+        for header in getattr(back_ends, option):
+            if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
+                problem = f"expected headers of clients such as Cookie, got {header!r}"
+                raise locations.wrong(f"{app}back_ends.{option}", problem)
+    trusted = {header.lower() for header in back_ends.headers}
+    for header in back_ends.emulated_headers:
+        if header.lower() in trusted:
+            problem = f"{header} is in headers, so clients must not set it"
+            raise locations.wrong(f"{app}back_ends.emulated_headers", problem)
 
 
 def check_config(config: Config, locations: Locations) -> None:
@@ -751,45 +766,52 @@ def check_config(config: Config, locations: Locations) -> None:
 def _check_secrets(config: Config, locations: Locations) -> None:
     """Check API keys and ``jwt.sign_key``. Secrets of apps are checked where
     they are loaded."""
-    keys = [key.key for key in config.api.keys]
-    _refuse(
-        len(set(keys)) != len(keys), locations, "api.keys", "one key is given twice"
-    )
-    public = "this is a placeholder of the documentation"
+    keys = [row.key for row in config.api.keys]
+    if len(set(keys)) != len(keys):
+        raise locations.wrong("api.keys", "one key is given twice")
     for number, key in enumerate(keys):
         name = f"api.keys[{number}].key"
-        _refuse(is_placeholder(key), locations, name, f"{public}; {_MAKE_KEY}")
-        problem = f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
-        _refuse(len(key) < MIN_KEY_CHARACTERS, locations, name, problem)
+        if is_placeholder(key):
+            raise locations.wrong(name, f"{_IS_PLACEHOLDER}; {_MAKE_KEY}")
+        if len(key) < MIN_KEY_CHARACTERS:
+            raise locations.wrong(
+                name,
+                f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}",
+            )
+
     for number, row in enumerate(config.api.keys):
         try:
             _ = row.expires_at
         except ValueError:
-            name = f"api.keys[{number}].expires"
-            raise locations.wrong(
-                name, f"expected a day such as 2027-01-31, got {row.expires!r}"
-            ) from None
-    problem = f"{public}; make one with '{MAKE_SECRET}'"
-    _refuse(is_placeholder(config.jwt.sign_key), locations, "jwt.sign_key", problem)
+            problem = f"expected a day such as 2027-01-31, got {row.expires!r}"
+            raise locations.wrong(f"api.keys[{number}].expires", problem) from None
+
+    if is_placeholder(config.jwt.sign_key):
+        problem = f"{_IS_PLACEHOLDER}; make one with '{MAKE_SECRET}'"
+        raise locations.wrong("jwt.sign_key", problem)
 
 
 def _check_listening(config: Config, locations: Locations) -> None:
+    """Check where the node listens, and to whom."""
     app = config.app
     if app.http_port and app.http_port == app.websocket_port:
         raise ConfigError(
             f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}"
         )
     _check_listeners(config, locations)
-    names = [row.host.lower() for row in config.server.extra_hosts]
-    for host in names:
-        is_twice = names.count(host) > 1
-        _refuse(
-            is_twice, locations, "server.extra_hosts", f"the host {host} is given twice"
-        )
+
+    hosts = [row.host.lower() for row in config.server.extra_hosts]
+    for host in hosts:
+        if hosts.count(host) > 1:
+            problem = f"the host {host} is given twice"
+            raise locations.wrong("server.extra_hosts", problem)
+
     echo_path = config.debug.echo_path
     is_free = echo_path.startswith("/") and echo_path not in _RESERVED_PATHS
-    problem = f"expected a free path such as /echo, got {echo_path!r}"
-    _refuse(echo_path and not is_free, locations, "debug.echo_path", problem)
+    if echo_path and not is_free:
+        problem = f"expected a free path such as /echo, got {echo_path!r}"
+        raise locations.wrong("debug.echo_path", problem)
+
     _check_address(config.server.host, "server.host", locations)
     for number, row in enumerate(config.server.extra_listen):
         _check_address(row.host, f"server.extra_listen[{number}].host", locations)
@@ -799,27 +821,29 @@ def _check_listening(config: Config, locations: Locations) -> None:
 
 def _check_listeners(config: Config, locations: Locations) -> None:
     """Check the additional listeners, each alone and beside the others."""
+    listeners = "server.extra_listen"
     rows = config.server.extra_listen
     ports = [row.port for row in rows]
     ports += [config.app.http_port, config.app.websocket_port]
     sockets = [row.socket for row in rows]
-    listeners = "server.extra_listen"
     for number, row in enumerate(rows):
         name = f"{listeners}[{number}]"
-        is_port = row.port != NO_PORT
-        problem = "expected either a port or a socket"
-        _refuse(is_port == bool(row.socket), locations, name, problem)
-        _refuse(row.socket and row.host, locations, name, "a socket has no host")
-        is_unread = row.proxy_protocol and config.server.http != "front"
-        problem = "only server.http: front reads the PROXY protocol"
-        _refuse(is_unread, locations, f"{name}.proxy_protocol", problem)
-        is_twice = row.port > 0 and ports.count(row.port) > 1
-        _refuse(is_twice, locations, listeners, f"port {row.port} is given twice")
-        is_twice = row.socket != "" and sockets.count(row.socket) > 1
-        problem = f"the socket {row.socket} is given twice"
-        _refuse(is_twice, locations, listeners, problem)
-        problem = f"there is no /ws under {row.path}: no ws_dialect"
-        _refuse(row.path and row.ws_dialect, locations, listeners, problem)
+        has_port = row.port != NO_PORT
+        if has_port == bool(row.socket):
+            raise locations.wrong(name, "expected either a port or a socket")
+        if row.socket and row.host:
+            raise locations.wrong(name, "a socket has no host")
+        if row.proxy_protocol and config.server.http != "front":
+            problem = "only server.http: front reads the PROXY protocol"
+            raise locations.wrong(f"{name}.proxy_protocol", problem)
+        if row.port > 0 and ports.count(row.port) > 1:
+            raise locations.wrong(listeners, f"port {row.port} is given twice")
+        if row.socket and sockets.count(row.socket) > 1:
+            problem = f"the socket {row.socket} is given twice"
+            raise locations.wrong(listeners, problem)
+        if row.path and row.ws_dialect:
+            problem = f"there is no /ws under {row.path}: no ws_dialect"
+            raise locations.wrong(listeners, problem)
 
 
 def _check_address(host: str, name: str, locations: Locations) -> None:
@@ -833,6 +857,7 @@ def _check_address(host: str, name: str, locations: Locations) -> None:
 
 
 def _check_apps(config: Config, locations: Locations) -> None:
+    """Check the apps, each alone and beside the others."""
     for name, tenant in config.apps.items():
         if not valid_name(name):
             where = locations.of(f"apps.{name}").removesuffix(name)
@@ -842,17 +867,20 @@ def _check_apps(config: Config, locations: Locations) -> None:
             )
         check_tenant(tenant, locations, f"apps.{name}.")
         target = config.apps.get(tenant.same_as)
-        problem = (
-            f"expected a configured app that is not an alias, got {tenant.same_as!r}"
-        )
-        is_wrong = tenant.same_as and (target is None or target.same_as)
-        _refuse(is_wrong, locations, f"apps.{name}.same_as", problem)
+        if tenant.same_as and (target is None or target.same_as):
+            raise locations.wrong(
+                f"apps.{name}.same_as",
+                f"expected a configured app that is not an alias, got {tenant.same_as!r}",
+            )
+
     owners: dict[tuple[str, Any], str] = {}
     for name, tenant in config.apps.items():
         for setting, value in marked(tenant, "unique"):
             owner = owners.setdefault((setting, value), name)
-            problem = f"{value!r} is already used by the app {owner}"
-            _refuse(owner != name, locations, f"apps.{name}.{setting}", problem)
+            if owner != name:
+                problem = f"{value!r} is already used by the app {owner}"
+                raise locations.wrong(f"apps.{name}.{setting}", problem)
+
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(
             f"{locations.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or "
@@ -861,26 +889,32 @@ def _check_apps(config: Config, locations: Locations) -> None:
 
 
 def _check_urls(config: Config, locations: Locations) -> None:
-    scheme, colon, rest = config.storage.url.partition(
-        ":///" if config.storage.url.startswith("sqlite") else "://"
-    )
-    is_wrong = config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest)
-    problem = f"expected sqlite:///path, or a URL that begins with one of {', '.join(STORAGE_SCHEMES[1:])}"
-    _refuse(is_wrong, locations, "storage.url", problem)
-    is_wrong = (
-        config.redis.url and config.redis.url.partition("://")[0] not in REDIS_SCHEMES
-    )
-    problem = f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
-    _refuse(is_wrong, locations, "redis.url", problem)
+    """Check the addresses of the database and of Redis."""
+    storage_url = config.storage.url
+    if storage_url.startswith("sqlite"):
+        separator = ":///"  # it has no host
+    else:
+        separator = "://"
+    scheme, colon, rest = storage_url.partition(separator)
+    if storage_url and not (scheme in STORAGE_SCHEMES and colon and rest):
+        others = ", ".join(STORAGE_SCHEMES[1:])
+        problem = f"expected sqlite:///path, or a URL that begins with one of {others}"
+        raise locations.wrong("storage.url", problem)
+
+    redis_url = config.redis.url
+    if redis_url and redis_url.partition("://")[0] not in REDIS_SCHEMES:
+        problem = f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
+        raise locations.wrong("redis.url", problem)
 
 
 def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:
     for origin in origins:
-        is_host = re.match(r"[^\s/:?#]", origin.rpartition("://")[2])
-        problem = (
-            f"expected hosts such as example.org or https://example.org, got {origin!r}"
-        )
-        _refuse(not is_host, locations, setting, problem)
+        host = origin.rpartition("://")[2]
+        if not re.match(r"[^\s/:?#]", host):
+            raise locations.wrong(
+                setting,
+                f"expected hosts such as example.org or https://example.org, got {origin!r}",
+            )
 
 
 def _check_networks(
@@ -890,6 +924,5 @@ def _check_networks(
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
-            raise locations.wrong(
-                setting, f"expected networks such as 10.0.0.0/8, got {network!r}"
-            ) from None
+            problem = f"expected networks such as 10.0.0.0/8, got {network!r}"
+            raise locations.wrong(setting, problem) from None

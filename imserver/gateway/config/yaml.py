@@ -19,6 +19,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMapping:
+    """A mapping with the lines of its keys. Raises ConfigError."""
     loader.flatten_mapping(node)
     mapping = WrittenMapping()
     for key_node, value_node in node.value:
@@ -35,6 +36,10 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
     return mapping
 
 
+def _construct_text(_loader: _Loader, node: yaml.ScalarNode) -> Any:
+    return node.value
+
+
 def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
     if ":" in node.value:  # YAML 1.1 reads 22:10 as 1330
         return node.value
@@ -44,7 +49,7 @@ def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
 for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
     _Loader.add_constructor(_tag, _construct_number)
 # A day stays text, as in JSON.
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _construct_text)
 _Loader.add_constructor(
     yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping
 )
@@ -57,10 +62,9 @@ def read_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
+        line = ""
         if mark:
             line = f", line {mark.line + 1}"
-        else:
-            line = ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
     except RecursionError:
