@@ -1,6 +1,7 @@
 """The features and foreign dialects of this server, in the order in which a
 node builds them."""
 
+import itertools
 from collections.abc import (
     Callable,
     Container,
@@ -39,7 +40,7 @@ CORE: Final = ("imserver.gateway.dialects.cmd", "imserver.gateway.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 _DIALECTS: Final = "imserver.dialects."
-"""So begin the packages of foreign dialects."""
+"""How the packages of foreign dialects begin."""
 ALL: Final = "all"
 """Stands for all features of this server in the setting ``features``."""
 GROUP: Final = "imserver.features"
@@ -56,13 +57,11 @@ def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
     """The features of a node and the core's own dialects, in the order in which
     a node builds them: what the dialects use comes before them."""
     core = load_core()
-    used = {name.removesuffix("?") for row in core for name in row.uses}
+    uses = itertools.chain.from_iterable(row.uses for row in core)
+    used = {name.removesuffix("?") for name in uses}
     before = [feature for feature in features if feature.name in used]
-    return (
-        *before,
-        *core,
-        *(feature for feature in features if feature.name not in used),
-    )
+    after = [feature for feature in features if feature.name not in used]
+    return (*before, *core, *after)
 
 
 def load_features(config: Config) -> tuple[FeatureRow, ...]:
@@ -74,27 +73,25 @@ def load_features(config: Config) -> tuple[FeatureRow, ...]:
 
 def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
     """The HTTP problems of the core and of features, by status."""
-    rows = [row for each in features for row in each.operations]
-    named = (each for row in rows for each in (*row.shared_problems, *row.problems))
-    return sorted(
-        dict.fromkeys((*HTTP_PROBLEMS.values(), *named)), key=attrgetter("status")
-    )
+    problems = dict.fromkeys(HTTP_PROBLEMS.values())
+    for feature in features:
+        for row in feature.operations:
+            problems |= dict.fromkeys((*row.shared_problems, *row.problems))
+    return sorted(problems, key=attrgetter("status"))
 
 
 def _load(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
+    """Import the features that the setting names. Raises StartError."""
     has_all = wanted is None or ALL in wanted
-    own = [
-        package for package in FEATURES if has_all or _name(package) in (wanted or ())
+    names = dict.fromkeys(wanted or ())
+    features: list[FeatureRow] = [
+        import_module(package).FEATURE
+        for package in FEATURES
+        if has_all or _name(package) in names
     ]
-    names = {ALL, *map(_name, FEATURES)}
-    return (
-        *(import_module(package).FEATURE for package in own),
-        *(
-            _load_other(name)
-            for name in dict.fromkeys(wanted or ())
-            if name not in names
-        ),
-    )
+    own_names = {ALL, *map(_name, FEATURES)}
+    features += [_load_other(name) for name in names if name not in own_names]
+    return tuple(features)
 
 
 def _load_other(name: str) -> FeatureRow:
@@ -106,9 +103,8 @@ def _load_other(name: str) -> FeatureRow:
         raise StartError(
             f"there is no feature {name!r}; a section of the core's settings has this name"
         )
-    offers = ", ".join(
-        sorted(entry.dist.name for entry in entries if entry.dist is not None)
-    )
+    distributions = [entry.dist.name for entry in entries if entry.dist is not None]
+    offers = ", ".join(sorted(distributions))
     if not entries:
         names = ", ".join(map(_name, FEATURES))
         raise StartError(
@@ -118,6 +114,7 @@ def _load_other(name: str) -> FeatureRow:
         raise StartError(
             f"the feature {name!r} is offered by several distributions: {offers}"
         )
+
     (entry,) = entries
     try:
         feature = entry.load()
@@ -130,15 +127,22 @@ def _load_other(name: str) -> FeatureRow:
         raise StartError(
             f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of this name"
         )
-    taken = {table.name for table in tables_of_server()} if feature.tables else ()
-    start = f"{name.replace('-', '_')}_"
-    for table in feature.stored.tables:
-        if table.name in taken or not table.name.startswith(start):
-            raise StartError(
-                f"the feature {name!r} of {offers}: the table {table.name} must have a name of its own that "
-                f"begins with {start}"
-            )
+    if feature.tables:
+        _require_own_tables(feature, offers)
     return feature
+
+
+def _require_own_tables(feature: FeatureRow, offers: str) -> None:
+    """Raise StartError if a table of a feature of another distribution could
+    have the name of ours. ``offers``: the distribution."""
+    names = {table.name for table in tables_of_server()}
+    prefix = f"{feature.name.replace('-', '_')}_"
+    for table in feature.stored.tables:
+        if table.name in names or not table.name.startswith(prefix):
+            raise StartError(
+                f"the feature {feature.name!r} of {offers}: the table {table.name} must have a name of its own that "
+                f"begins with {prefix}"
+            )
 
 
 def offered_rows() -> Iterator[CommandOf | Exception]:
@@ -174,11 +178,16 @@ def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
                 of_apps.append(kind)
             else:
                 of_node.append((name, kind))
-    present = {feature.name for feature in features}
+
     rows = (*load_core(), *features)
-    dialects = [dialect.name for row in rows for dialect in row.dialects]
+    dialects = itertools.chain.from_iterable(row.dialects for row in rows)
+    present = {feature.name for feature in features}
     return Declarations(
-        of_node, of_apps, core_keys, partial(_absent_keys, present), dialects
+        of_node,
+        of_apps,
+        core_keys,
+        absent=partial(_absent_keys, present),
+        dialects=[dialect.name for dialect in dialects],
     )
 
 
@@ -193,8 +202,11 @@ def _require_defaults(feature: FeatureRow, kind: type[Struct]) -> None:
 
 def _absent_keys(present: Container[str]) -> list[str]:
     """The settings of the features of this server that are not among these."""
-    absent = (package for package in FEATURES if _name(package) not in present)
-    return [key for package in absent for key in _keys_of(package)]
+    keys: list[str] = []
+    for package in FEATURES:
+        if _name(package) not in present:
+            keys += _keys_of(package)
+    return keys
 
 
 @cache
@@ -211,19 +223,13 @@ def _declared(package: str, name: str = "declared") -> ModuleType | None:
     The module of this name is loaded without its package, and not kept. A node
     without the feature saves the memory of the others.
     """
-    full = f"{package}.{name}"
     try:
         folder = find_spec(package)
     except ImportError:
         return None  # the folder is not there
-    if folder is None:
-        folders = None
-    else:
-        folders = folder.submodule_search_locations
-    if folders is None:
-        spec = None
-    else:
-        spec = PathFinder.find_spec(full, folders)
+    if folder is None or folder.submodule_search_locations is None:
+        return None
+    spec = PathFinder.find_spec(f"{package}.{name}", folder.submodule_search_locations)
     if spec is None or spec.loader is None:
         return None
     module = module_from_spec(spec)
@@ -265,21 +271,25 @@ def build_parts(feature: FeatureRow, core: Core) -> Parts:
     messages and queries have names that another feature may have."""
     before = _node_names(core)
     parts = feature.build(core)
-    start = f"{feature.name}."
-    if feature.name not in map(_name, (*CORE, *FEATURES)):
-        for name in _node_names(core) - before:
-            if not name.startswith(start):
-                raise StartError(
-                    f"the feature {feature.name!r}: the node message or query {name} must have a name that "
-                    f"begins with {start}"
-                )
+    if feature.name in map(_name, (*CORE, *FEATURES)):
+        return parts
+
+    prefix = f"{feature.name}."
+    for name in _node_names(core) - before:
+        if not name.startswith(prefix):
+            raise StartError(
+                f"the feature {feature.name!r}: the node message or query {name} must have a name that "
+                f"begins with {prefix}"
+            )
     return parts
 
 
 def _node_names(core: Core) -> set[str]:
     """The names of node messages and queries that have a function."""
-    messages = core.node_messages
-    return {*core.queries.names, *(() if messages is None else messages.names)}
+    names = {*core.queries.names}
+    if core.node_messages is not None:
+        names.update(core.node_messages.names)
+    return names
 
 
 def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
@@ -315,50 +325,54 @@ def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
     """The features of a node, as the other nodes of its cluster see them."""
     names = {feature.name for feature in features}
     of_server = set(map(_name, FEATURES))
-    absent = (package for package in FEATURES if _name(package) not in names)
+    absent = [package for package in FEATURES if _name(package) not in names]
     left_out = {_name(package) for package in absent if _is_required(package)}
     for_older = {
         name for name in names if name in FIRST_RELEASE or name not in of_server
     }
     return NodeFeatures(
-        " ".join(("core", *sorted(names))),
+        " ".join(["core", *sorted(names)]),
         " ".join(sorted(left_out)),
-        " ".join(("core", *sorted(for_older))),
+        " ".join(["core", *sorted(for_older)]),
     )
 
 
 def _is_required(package: str) -> bool:
     """Whether all nodes have this feature of this server, or none; see
     :mod:`imserver.gateway.cluster.features`. It is not loaded."""
-    return package.startswith(_DIALECTS) or bool(
-        getattr(_declared(package), "TABLES", ())
-    )
+    if package.startswith(_DIALECTS):
+        return True
+    return bool(getattr(_declared(package), "TABLES", ()))
 
 
 def numbers_of_server() -> tuple[GivenNumbers, ...]:
     """The numbers of features of this server that a restored database does not
     give again, also of those that a node does not have: ``NUMBERS`` of their
     module ``declared``."""
-    modules = map(_declared, FEATURES)
-    return tuple(each for module in modules for each in getattr(module, "NUMBERS", ()))
+    numbers: list[GivenNumbers] = []
+    for module in map(_declared, FEATURES):
+        numbers += getattr(module, "NUMBERS", ())
+    return tuple(numbers)
 
 
 def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
     """A function that checks the settings of an app for the core and
     ``features``. It reads files of keys."""
-    own = (each.settings.objection for each in features)
-    checks = [rules.objection, *(each for each in own if each is not None)]
-    has_log = any(each.name == "messages" for each in features)
+    checks = [rules.objection]
+    for feature in features:
+        if feature.settings.objection is not None:
+            checks.append(feature.settings.objection)
+    has_log = any(feature.name == "messages" for feature in features)
 
     def objection(name: str, settings: TenantSettings) -> str:
-        text = next(filter(None, (check(name, settings) for check in checks)), "")
-        if (
-            text
-            or has_log
-            or not any(row.history for row in settings.channels.values())
-        ):
-            return text
-        return "channels: a stored history needs the feature messages"
+        for check in checks:
+            text = check(name, settings)
+            if text:
+                return text
+        needs_log = any(row.history for row in settings.channels.values())
+        if needs_log and not has_log:
+            return "channels: a stored history needs the feature messages"
+        return ""
 
     return objection
 
@@ -399,7 +413,8 @@ def _check_mounts(
     nothing is served."""
     prefixes = {""}
     for row in (*load_core(), *features):
-        paths = (*(route.path for route in row.routes), *_paths_of_dialects(row))
+        paths = [route.path for route in row.routes]
+        paths += [dialect.path for dialect in row.dialects if dialect.path]
         prefixes.update(f"/{path.split('/')[1]}" for path in paths)
     server = config.server
     mounts = {
@@ -415,9 +430,6 @@ def _check_mounts(
                 )
 
 
-def _paths_of_dialects(feature: FeatureRow) -> Iterator[str]:
-    return (dialect.path for dialect in feature.dialects if dialect.path)
-
-
 def _name(package: str) -> str:
+    """The name of the feature in a package."""
     return package.rpartition(".")[2]

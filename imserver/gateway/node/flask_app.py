@@ -9,6 +9,7 @@ are never sent: the log has them under the request id.
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -31,6 +32,8 @@ from imserver.gateway.transport.http1 import pattern_of, route_of
 
 log = logging.getLogger(__name__)
 
+_UPGRADE_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+"""The methods of requests that a WebSocket path refuses."""
 _PROBLEMS = {
     problem.status: problem
     for problem in (
@@ -57,14 +60,17 @@ def create_app(servers: Servers) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path
     app.wsgi_app = _Target(app.wsgi_app, servers.core.config.root)  # type: ignore[method-assign]
+
     api = servers.api
     requests = _Requests(api, servers)
     app.before_request(requests.begin)
     app.after_request(requests.end)
+    app.register_error_handler(HTTPException, requests.answer_http_error)
+    app.register_error_handler(Exception, _answer_unexpected)
+
     app.register_blueprint(create_api(api))
-    app.register_blueprint(
-        create_stream_view(servers.streams, api.limits.public_body_bytes)
-    )
+    body_bytes = api.limits.public_body_bytes
+    app.register_blueprint(create_stream_view(servers.streams, body_bytes))
     for feature in servers.features:
         if feature.views is not None:
             for blueprint in feature.views(False)(servers.core, api):
@@ -73,13 +79,16 @@ def create_app(servers: Servers) -> Flask:
         app.add_url_rule(
             path.replace("*", "<segment>"),
             f"upgrade_only_{path.strip('/')}",
-            lambda segment="": _to_problem(Problems.NOT_AN_UPGRADE),
-            methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+            _refuse_request,
+            methods=_UPGRADE_METHODS,
             provide_automatic_options=False,
         )
-    app.register_error_handler(HTTPException, requests.answer_http_error)
-    app.register_error_handler(Exception, _answer_unexpected)
     return app
+
+
+def _refuse_request(segment: str = "") -> Response:
+    """Answer a request that is no handshake for a WebSocket."""
+    return _to_problem(Problems.NOT_AN_UPGRADE)
 
 
 class _Target(Service):
@@ -93,9 +102,11 @@ class _Target(Service):
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        path: str = environ["PATH_INFO"]
-        if path.startswith(("http://", "https://")):
-            environ["PATH_INFO"] = "/" + path.partition("://")[2].partition("/")[2]
+        target: str = environ["PATH_INFO"]
+        if target.startswith(("http://", "https://")):
+            _, _, address = target.partition("://")
+            _, _, path = address.partition("/")
+            environ["PATH_INFO"] = f"/{path}"
         if self.root:
             environ["SCRIPT_NAME"] = self.root
         return self.application(environ, start_response)
@@ -117,17 +128,16 @@ class _Requests:
         # body at its limit, and so the API itself refuses a body that is too
         # long.
         request.max_content_length = self._api.limits.body_bytes + 1
-        g.host = self._proxies.client(
-            request.remote_addr or "", request.headers.get("X-Forwarded-For", "")
-        )
+        forwarded = request.headers.get("X-Forwarded-For", "")
+        g.host = self._proxies.client(request.remote_addr or "", forwarded)
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
-        if (
-            request.environ.get(LISTENER_KEY) == "websocket"
-            and not self._api.style_of(request.path).everywhere
-            and self._websocket_paths.isdisjoint(
-                (request.path, pattern_of(request.path))
-            )
-        ):
+
+        if request.environ.get(LISTENER_KEY) != "websocket":
+            return None
+        path = request.path
+        if self._api.style_of(path).everywhere:
+            return None
+        if self._websocket_paths.isdisjoint((path, pattern_of(path))):
             return _to_problem(Problems.NOT_FOUND)
         return None
 
@@ -137,11 +147,9 @@ class _Requests:
         by = getattr(g.get("http_request"), "by", "")
         status = response.status_code
         size = response.content_length or 0
-        if request.url_rule is None:
-            rule = OTHER
-        else:
-            rule = request.url_rule.rule
-        route = route_of(self._api.endpoints, request.method, request.path) or rule
+        route = route_of(self._api.endpoints, request.method, request.path)
+        if not route and request.url_rule is not None:
+            route = request.url_rule.rule
         self._log.add(
             request.method,
             request.path,
@@ -151,7 +159,7 @@ class _Requests:
             size,
             g.request_id,
             by,
-            route,
+            route or OTHER,
         )
         return response
 
@@ -161,29 +169,38 @@ class _Requests:
         assert isinstance(error, HTTPException)
         # Their frames know the request, which knows the error. When the garbage
         # collector found 800 of these circles, it held the loop for 70 ms.
-        error.__traceback__ = error.__context__ = None
-        status = error.code or 500
+        error.__traceback__ = None
+        error.__context__ = None
+        status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
         if status < 400:  # a redirect
             return error.get_response()
+
         problem = _PROBLEMS.get(status)
         if problem is None:
-            problem = HttpProblem(
-                status, "refused", error.description or error.name, False
-            )
+            message = error.description or error.name
+            problem = HttpProblem(status, "refused", message, temporary=False)
         style = self._api.style_of(request.path)
-        if style.everywhere and (style is not CMD or status not in (404, 405)):
+        # The cmd dialect has no form for these.
+        is_beside_route = style is CMD and status in (
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.METHOD_NOT_ALLOWED,
+        )
+        if style.everywhere and not is_beside_route:
             return to_response(style.refuse(problem, as_request()))
+
         g.refusal = problem  # a view may answer with a page
-        if status == 405:
+        headers = {}
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
             allow = error.get_response().headers.get("Allow")
-        else:
-            allow = None
-        return _to_problem(problem, {"Allow": allow} if allow else {})
+            if allow:
+                headers = {"Allow": allow}
+        return _to_problem(problem, headers)
 
 
 def _to_problem(
     problem: HttpProblem, headers: Mapping[str, str] | None = None
 ) -> Response:
+    """An answer with an error body."""
     response = to_response(PROBLEM.refuse(problem, as_request()))
     response.headers.update(headers or {})
     return response

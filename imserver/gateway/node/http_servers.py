@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
@@ -91,6 +91,9 @@ class LateApplication(Service):
 
 _STREAMED = ("PATCH", "POST")
 """The methods of requests whose body a view reads itself."""
+_TEXT: Final = 1
+"""The opcode of a WebSocket frame with text."""
+_BINARY: Final = 2
 LISTENER_KEY = "imserver.listener"
 """WSGI environment key of a request's listener, see :func:`listeners_of`."""
 
@@ -100,14 +103,12 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
     and on, which serve everything."""
     server = config.server
     app = config.app
-    extra = {
-        f"extra {number}": row for number, row in enumerate(server.extra_listen, 1)
-    }
     listeners = {
         "http": ListenSettings(app.http_port),
         "websocket": ListenSettings(app.websocket_port),
-        **extra,
     }
+    for number, row in enumerate(server.extra_listen, 1):
+        listeners[f"extra {number}"] = row
     return {
         name: replace(row, host=row.host or server.host)
         for name, row in listeners.items()
@@ -167,22 +168,29 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
                     )
                 sock.close()
                 continue
+
+            # With SO_REUSEPORT, another server could share the port unnoticed.
             if port and count > 1 and not server.reuse_port:
                 bind_raw(row.host, port, False).close()
+            shares_port = count > 1 or server.reuse_port
             for listeners in shares:
-                sock = bind_raw(row.host, port, count > 1 or server.reuse_port)
+                sock = bind_raw(row.host, port, shares_port)
                 listeners[name] = sock
                 sock.listen(server.backlog)
+                # the others take the free port that the first one got
                 port = sock.getsockname()[1]
-        except (OSError, StartError) as error:
-            for listeners in shares:
-                close_all(listeners)
-            raise (
-                error
-                if isinstance(error, StartError)
-                else cannot_listen(row.host, port, error)
-            ) from None
+        except StartError as error:
+            _close_shares(shares)
+            raise error from None
+        except OSError as error:
+            _close_shares(shares)
+            raise cannot_listen(row.host, port, error) from None
     return shares
+
+
+def _close_shares(shares: Iterable[Listeners]) -> None:
+    for listeners in shares:
+        close_all(listeners)
 
 
 def close_all(listeners: Mapping[str, _socket.socket]) -> None:
@@ -193,23 +201,24 @@ def close_all(listeners: Mapping[str, _socket.socket]) -> None:
 
 def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]:
     """The addresses of the listening sockets for the banner, by listener."""
-    where = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
-    also = {
-        name: row.path and f"only {row.path}"
-        for name, row in listeners_of(config).items()
+    bound = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
+    addresses = {
+        "http": f"http://{bound.pop('http')}",
+        "websocket": f"ws://{bound.pop('websocket')}/acc",
     }
-    http = where.pop("http")
-    return {
-        "http": f"http://{http}",
-        "websocket": f"ws://{where.pop('websocket')}/acc",
-        **{
-            name: f"{_scheme('http', address)}, {also[name] or _scheme('ws', address) + '/ws'}"
-            for name, address in where.items()
-        },
-    }
+    rows = listeners_of(config)
+    for name, address in bound.items():
+        path = rows[name].path
+        if path:
+            note = f"only {path}"
+        else:
+            note = f"{_scheme('ws', address)}/ws"
+        addresses[name] = f"{_scheme('http', address)}, {note}"
+    return addresses
 
 
 def _scheme(scheme: str, address: str) -> str:
+    """The address as a URL; a Unix socket has none."""
     if address.startswith("unix:"):
         return address
     return f"{scheme}://{address}"
@@ -233,16 +242,19 @@ class Servers:
         self._config = config
         self._metrics = core.metrics
         self.features = features
-        operations = (
-            row for each in features for row in each.operations if row.function is None
-        )
+        operations = chain.from_iterable(feature.operations for feature in features)
         self._streamed = tuple(
-            row.path.partition("{")[0] for row in operations if row.method in _STREAMED
+            row.path.partition("{")[0]
+            for row in operations
+            if row.function is None and row.method in _STREAMED
         )
+        """The paths of these requests. One with a parameter ends before it, in
+        a slash."""
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
         network = core.network
-        dialects = [core.codec(each) for row in features for each in row.dialects]
+        declared = chain.from_iterable(feature.dialects for feature in features)
+        dialects = [core.codec(dialect) for dialect in declared]
         paths = ws_routes(config, core.dispatcher.serve, network.opened, dialects)
         network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
@@ -266,18 +278,20 @@ class Servers:
 
     def is_streamed(self, method: str, path: str) -> bool:
         """Whether a view reads the body of such a request itself."""
-        return method in _STREAMED and any(
-            path.startswith(each) if each.endswith("/") else path == each
-            for each in self._streamed
-        )
+        if method not in _STREAMED:
+            return False
+        for streamed in self._streamed:
+            if path == streamed:
+                return True
+            if streamed.endswith("/") and path.startswith(streamed):
+                return True
+        return False
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
         self._ports = {name: port_of(sock) for name, sock in sockets.items()}
-        self.core.node.http_port, self.core.node.ws_port = (
-            self._ports["http"],
-            self._ports["websocket"],
-        )
+        self.core.node.http_port = self._ports["http"]
+        self.core.node.ws_port = self._ports["websocket"]
         self.addresses = addresses_of(self._config, sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
@@ -297,39 +311,50 @@ class Servers:
             self._servers.append(server)
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
-        requests = self._config.limits.http_requests
+        """Serve one listener by the front server."""
+        network = self.core.network
         context = self._listener_context(name)
+        routes = routes_at(self.api, everywhere=name == "websocket", hot=True)
+        hand_over = HandOver(
+            self.application,
+            self._config.limits.http_requests,
+            self._ports[name],
+            {LISTENER_KEY: name},
+            self._metrics,
+        )
         front = FrontServer(
-            self.core.network.context,
+            network.context,
             context,
-            routes_at(self.api, everywhere=name == "websocket", hot=True),
-            HandOver(
-                self.application,
-                requests,
-                self._ports[name],
-                {LISTENER_KEY: name},
-                self._metrics,
-            ),
+            routes,
+            hand_over,
             self._metrics,
             self.core.node.request_log.add,
             KnownHeads(context.mounts),
         )
         self._servers.append(front)
+
+        accept = front.accept
+        if listeners_of(self._config)[name].proxy_protocol:
+            accept = front.accept_proxied
         loop = get_hub().loop
-        proxied = listeners_of(self._config)[name].proxy_protocol
-        accept = front.accept_proxied if proxied else front.accept
-        self._listeners.append(
-            Listener(sock, self.core.network.poller, loop, self._metrics, accept)
-        )
+        listener = Listener(sock, network.poller, loop, self._metrics, accept)
+        self._listeners.append(listener)
 
     def _listener_context(self, name: str) -> ListenerContext:
         """The context of a listener. The WebSocket port serves only routes of
         dialects."""
         dialects_only = name == "websocket"
         row = listeners_of(self._config)[name]
-        hosts = {
-            each.host.lower(): each.path for each in self._config.server.extra_hosts
-        }
+        if row.path:
+            mounts = {"": row.path}
+        else:
+            hosts = self._config.server.extra_hosts
+            mounts = {host.host.lower(): host.path for host in hosts}
+        streams = None
+        streamed = None
+        if not dialects_only:
+            streams = self.streams
+            streamed = self.is_streamed
         return ListenerContext(
             gate=self.core.network.gate,
             routes=routes_at(self.api, everywhere=dialects_only),
@@ -337,9 +362,9 @@ class Servers:
             limits=self._config.limits,
             admitted=self.admit,
             ws_dialect=row.ws_dialect,
-            streams=None if dialects_only else self.streams,
-            streamed=None if dialects_only else self.is_streamed,
-            mounts={"": row.path} if row.path else hosts,
+            streams=streams,
+            streamed=streamed,
+            mounts=mounts,
         )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
@@ -389,19 +414,21 @@ class Servers:
 def api_table_of(
     features: tuple[FeatureRow, ...], declared: Declarations
 ) -> tuple[tuple[Route, ...], Mapping[str, Route], Callable[[int, bool, str], bytes]]:
-    """The routes of the core and of these features, those that a batch may contain by their names, and
-    :func:`document_of` all. Forked nodes share those of their supervisor. Raises StartError."""
-    operations = operations_of(declared)
+    """The routes of the core and of these features, those that a batch may
+    contain by their names, and :func:`document_of` all.
+
+    Forked nodes share those of their supervisor. Raises StartError.
+    """
+    operations = [*operations_of(declared)]
     refuse_shared(features, operations)
-    operations = (
-        *operations,
-        *(row for feature in features for row in feature.operations),
-    )
-    routes = routes_of(operations)
-    others = (
-        row for feature in features for row in feature.routes if isinstance(row, Route)
-    )
-    return (*routes, *others), commands_of(routes), document_of(operations)
+    for feature in features:
+        operations += feature.operations
+    api_routes = routes_of(operations)
+
+    routes = [*api_routes]
+    for feature in features:
+        routes += [row for row in feature.routes if isinstance(row, Route)]
+    return tuple(routes), commands_of(api_routes), document_of(operations)
 
 
 def refuse_shared(
@@ -411,22 +438,22 @@ def refuse_shared(
     has these operations, or of a feature before it."""
     owners = dict.fromkeys(_answered((), operations), "the core")
     for feature in features:
-        own = _answered(feature.dialects, feature.routes)
-        commands = [
-            *feature.wire.items(),
-            *((each.name, each.readers or {}) for each in feature.dialects),
-        ]
-        brought = {
-            f"the command {name} of the dialect {to}"
-            for to, rows in commands
-            for name in rows
-        }
-        for each in chain(own, sorted(brought)):
-            if each in owners:
+        commands_by_dialect: list[tuple[str, Iterable[str]]] = [*feature.wire.items()]
+        for dialect in feature.dialects:
+            commands_by_dialect.append((dialect.name, dialect.readers or ()))
+        commands = set[str]()
+        for dialect_name, names in commands_by_dialect:
+            commands.update(
+                f"the command {name} of the dialect {dialect_name}" for name in names
+            )
+
+        paths = _answered(feature.dialects, feature.routes)
+        for subject in chain(paths, sorted(commands)):
+            if subject in owners:
                 raise StartError(
-                    f"the feature {feature.name!r}: {owners[each]} has {each} already"
+                    f"the feature {feature.name!r}: {owners[subject]} has {subject} already"
                 )
-            owners[each] = feature.name
+            owners[subject] = feature.name
 
 
 def _answered(
@@ -436,14 +463,12 @@ def _answered(
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
+        chosen = ""
         if dialect.chosen_by:
             chosen = f" with the parameter {dialect.chosen_by}"
-        else:
-            chosen = ""
+        codec = ""
         if dialect.subprotocol:
             codec = f" with the subprotocol {dialect.subprotocol}"
-        else:
-            codec = ""
         yield f"the dialect {dialect.name}{codec}"
         if dialect.path:
             yield f"the WebSocket path {dialect.path}{chosen}{codec}"
@@ -466,12 +491,16 @@ def refuse_open_demo(
         closed = address.configured or address.exists
     if closed:
         return
-    hosts = _client_hosts(config) if listeners else {}
+
+    hosts = {}
+    if listeners:
+        hosts = _client_hosts(config)
     if config.clustered:  # without an address, the nodes' ports listen on loopback
         cluster = config.cluster
-        hosts["cluster.bind" if cluster.bind else "cluster.advertise"] = (
-            cluster.bind or cluster.advertise
-        )
+        if cluster.bind:
+            hosts["cluster.bind"] = cluster.bind
+        else:
+            hosts["cluster.advertise"] = cluster.advertise
     for name, host in _reachable(hosts):
         raise StartError(
             f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
@@ -481,8 +510,9 @@ def refuse_open_demo(
 
 def demo_note(config: Config) -> str:
     """What demo mode means, for the banner: who may do everything."""
-    everybody = any(True for _ in _reachable(_client_hosts(config)))
-    if everybody:
+    reachable = _reachable(_client_hosts(config))
+    is_reachable = next(reachable, None) is not None
+    if is_reachable:
         who = "everybody who reaches these ports"
     else:
         who = "every local program"
@@ -491,27 +521,23 @@ def demo_note(config: Config) -> str:
 
 def _client_hosts(config: Config) -> dict[str, str]:
     """Setting → the address on which clients are served."""
-    rows = enumerate(config.server.extra_listen)
-    return {
-        "server.host": config.server.host,
-        **{
-            f"server.extra_listen[{n}].host": row.host
-            for n, row in rows
-            if not row.socket
-        },
-    }
+    hosts = {"server.host": config.server.host}
+    for number, row in enumerate(config.server.extra_listen):
+        if not row.socket:
+            hosts[f"server.extra_listen[{number}].host"] = row.host
+    return hosts
 
 
 def _reachable(hosts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Those of these settings whose address other machines may reach."""
-    return (
-        (name, host)
-        for name, host in hosts.items()
-        if host and not _is_loopback(name, host)
-    )
+    """The settings among these whose address other machines may reach."""
+    for name, host in hosts.items():
+        if host and not _is_loopback(name, host):
+            yield name, host
 
 
 def _is_loopback(name: str, host: str) -> bool:
+    """Whether only this machine reaches the address of a setting. A host name
+    is resolved. Raises StartError."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -522,15 +548,20 @@ def _is_loopback(name: str, host: str) -> bool:
         raise StartError(
             f"{name} {host} cannot be resolved: {error.strerror}"
         ) from None
-    return all(
-        ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
-        for *_, address in addresses
-    )
+    for *_, address in addresses:
+        ip, _, _ = str(address[0]).partition("%")  # the scope of IPv6 follows
+        if not ipaddress.ip_address(ip).is_loopback:
+            return False
+    return True
 
 
 def echo(connection: Connection, payload: bytes, text: bool) -> None:
     """Serve function of the debug echo path."""
-    connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
+    if text:
+        opcode = _TEXT
+    else:
+        opcode = _BINARY
+    connection.send_frame(connection.encoding.frame(payload, opcode))
 
 
 def within_limit(config: Config, serve: Serve) -> Serve:
@@ -551,10 +582,10 @@ def _on_shared(
 
     def select(head: Head) -> DialectPath | None:
         params = head.params()
-        chosen = next(
-            (row for name, row in by_parameter.items() if name and name in params), None
-        )
-        return chosen or by_name.get(head.bare) or by_parameter.get("")
+        for name, row in by_parameter.items():
+            if name and name in params:
+                return row
+        return by_name.get(head.bare) or by_parameter.get("")
 
     return select
 
@@ -566,13 +597,12 @@ def _on_own(rows: Sequence[DialectPath]) -> Choose:
     first = replace(rows[0], subprotocol="")
 
     def select(head: Head) -> DialectPath:
-        offered = [
-            each.strip()
-            for each in head.headers.get("sec-websocket-protocol", "").split(",")
-        ]
-        return next(
-            (by_subprotocol[each] for each in offered if each in by_subprotocol), first
-        )
+        header = head.headers.get("sec-websocket-protocol", "")
+        for entry in header.split(","):
+            row = by_subprotocol.get(entry.strip())
+            if row is not None:
+                return row
+        return first
 
     return select
 
@@ -595,22 +625,29 @@ def ws_routes(
     # dialect.
     on_path: dict[str, list[DialectPath]] = {"/ws": []}
     for dialect in dialects:
+        serve_dialect = serve
+        if dialect.several:
+            serve_dialect = serve_each(serve)
+        limit_bytes = limits.message_bytes
+        if dialect.message_bytes:
+            limit_bytes = min(dialect.message_bytes, limit_bytes)
         row = DialectPath(
             dialect,
-            serve_each(serve) if dialect.several else serve,
-            min(dialect.message_bytes or limits.message_bytes, limits.message_bytes),
+            serve_dialect,
+            limit_bytes,
             opened=opened.get(dialect.name),
             subprotocol=dialect.subprotocol,
         )
         for path in filter(None, (dialect.path, dialect.app_path)):
             on_path.setdefault(path, []).append(row)
+
     by_name = {row.dialect.name: row for row in on_path["/ws"]}
-    paths: dict[str, DialectPath | Choose] = {
-        path: _on_own(rows)
-        if rows and rows[0].subprotocol
-        else _on_shared(rows, by_name)
-        for path, rows in on_path.items()
-    }
+    paths: dict[str, DialectPath | Choose] = {}
+    for path, rows in on_path.items():
+        if rows and rows[0].subprotocol:
+            paths[path] = _on_own(rows)
+        else:
+            paths[path] = _on_shared(rows, by_name)
     if debug.echo_path:
         room = debug.echo_bytes + limits.outbox_bytes
         paths[debug.echo_path] = DialectPath(

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic, time
+from typing import Final
 
 import gevent
 from gevent.event import Event as Flag
@@ -46,8 +47,19 @@ from imserver.gateway.transport.listener import wrapped
 
 log = logging.getLogger(__name__)
 
-_LAST_REQUESTS_SECONDS = 2.0
+_LAST_REQUESTS_SECONDS: Final = 2.0
 """Time limit for requests that were running when the drain began."""
+_IDLE_SECONDS: Final = 1.0
+"""How long idle connections for requests stay open in the drain."""
+_KILL_SECONDS: Final = 5.0
+"""Time limit for the end of the greenlets of periodic work."""
+_KILL_PAUSE_SECONDS: Final = 0.2
+_COLLECT_AFTER: Final = (50_000, 20, 100)
+"""Thresholds of the garbage collector: new objects, then younger collections."""
+
+
+def _nothing() -> None:
+    """The function of a part that has nothing to do."""
 
 
 class Stage(Struct, frozen=True):
@@ -60,10 +72,10 @@ class Stage(Struct, frozen=True):
     """
 
     name: str
-    setup: Callable[[], object] = lambda: None
-    start: Callable[[], object] = lambda: None
-    drain: Callable[[], object] = lambda: None
-    stop: Callable[[], object] = lambda: None
+    setup: Callable[[], object] = _nothing
+    start: Callable[[], object] = _nothing
+    drain: Callable[[], object] = _nothing
+    stop: Callable[[], object] = _nothing
 
 
 class Node:
@@ -108,14 +120,20 @@ class Node:
         self._stopped = Flag()
 
     def _make_stages(self) -> tuple[Stage, ...]:
+        """The parts in their order: each one uses those before it."""
         core = self.core
-        member = self.core.member
+        leave = core.registry.stop
+        if core.member is not None:
+            leave = core.member.stop
+        rates = [
+            Stage("rates", setup=each.start, stop=each.write) for each in self._rates
+        ]
+        features = [
+            Stage(name, stop=feature.stop) for name, feature in core.features.items()
+        ]
         return (
             Stage("data folder", stop=core.node.data.stop),
-            *(
-                Stage("rates", setup=each.start, stop=each.write)
-                for each in self._rates
-            ),
+            *rates,
             Stage("store", setup=core.store.start, stop=core.store.close),
             Stage("requests to the outside", stop=core.outgoing.close),
             Stage("request log", stop=core.node.request_log.flush),
@@ -126,57 +144,57 @@ class Node:
                 stop=core.network.poller.close,
             ),
             Stage("work of clients", drain=core.draining.end_work),
-            Stage(
-                "registry",
-                start=self._join,
-                stop=core.registry.stop if member is None else member.stop,
-            ),
+            Stage("registry", start=self._join, stop=leave),
             self._periodic_work(),
-            *(
-                Stage(name, stop=feature.stop)
-                for name, feature in core.features.items()
-            ),
+            *features,
             Stage(
                 "servers",
-                start=lambda: self.servers.open(self._sockets),
+                start=self._open_servers,
                 drain=self._drain_servers,
                 stop=self.servers.close,
             ),
             self._garbage_collector(),
         )
 
+    def _open_servers(self) -> None:
+        self.servers.open(self._sockets)
+
     def _periodic_work(self) -> Stage:
+        """The greenlets that run from start to stop."""
         core = self.core
-        settings = self.core.config.websocket
-        ping_seconds = settings.client_ping_seconds
-        silent_seconds = settings.client_silent_seconds
-        pings = Pings(core.network.context, core.metrics, ping_seconds, silent_seconds)
-        runs = (
-            lambda: core.network.sweep.run_sweeps(settings.sweep_seconds),
-            *([core.network.sweep.run_pings] if settings.ping_seconds else []),
-            pings.run,
-            self._tick,
-            core.store.run,
-            core.pending.run,
-            *(each.run for each in self._rates),
-            *([core.channels.subscriptions.run] if core.config.clustered else []),
-            *(run for feature in core.features.values() for run in feature.run),
+        settings = core.config.websocket
+        sweep = core.network.sweep
+        pings = Pings(
+            core.network.context,
+            core.metrics,
+            settings.client_ping_seconds,
+            settings.client_silent_seconds,
         )
+        runs: list[Callable[[], object]] = [
+            partial(sweep.run_sweeps, settings.sweep_seconds)
+        ]
+        if settings.ping_seconds:
+            runs.append(sweep.run_pings)
+        runs += [pings.run, self._tick, core.store.run, core.pending.run]
+        runs += [rates.run for rates in self._rates]
+        if core.config.clustered:
+            runs.append(core.channels.subscriptions.run)
+        for feature in core.features.values():
+            runs += feature.run
         greenlets: list[gevent.Greenlet[..., None]] = []
+
+        def start() -> None:
+            greenlets.extend(map(gevent.spawn, runs))
 
         def stop() -> None:
             # A greenlet that is killed inside a database driver may take this
             # for a failed connection and continue. So it is killed repeatedly.
-            deadline = monotonic() + 5.0
+            deadline = monotonic() + _KILL_SECONDS
             while any(not each.dead for each in greenlets) and monotonic() < deadline:
                 gevent.killall(greenlets, block=False)
-                gevent.joinall(greenlets, timeout=0.2)
+                gevent.joinall(greenlets, timeout=_KILL_PAUSE_SECONDS)
 
-        return Stage(
-            "periodic work",
-            start=lambda: greenlets.extend(map(gevent.spawn, runs)),
-            stop=stop,
-        )
+        return Stage("periodic work", start=start, stop=stop)
 
     def _garbage_collector(self) -> Stage:
         """Exclude everything that was built from garbage collection, because it
@@ -186,15 +204,17 @@ class Node:
         def start() -> None:
             gc.collect()
             gc.freeze()
-            gc.set_threshold(50_000, 20, 100)
+            gc.set_threshold(*_COLLECT_AFTER)
             # gevent records the parent of each greenlet. Nobody uses it, and it
             # takes two thirds of a greenlet's cost.
             gevent.config.track_greenlet_tree = False
             unwatch.append(self.core.metrics.watch_collector())
 
-        return Stage(
-            "garbage collector", start=start, stop=lambda: [call() for call in unwatch]
-        )
+        def stop() -> None:
+            for call in unwatch:
+                call()
+
+        return Stage("garbage collector", start=start, stop=stop)
 
     # --- start ----------------------------------------------------------------
 
@@ -203,10 +223,11 @@ class Node:
         another server, which owns them. Raises :class:`StartError` with a
         one-line message."""
         core = self.core
-        if listeners:
-            self._sockets = self._listeners or {
-                name: wrapped(sock) for name, sock in listen(core.config)[0].items()
-            }
+        if listeners and self._listeners:
+            self._sockets = self._listeners
+        elif listeners:
+            (own,) = listen(core.config)
+            self._sockets = {name: wrapped(sock) for name, sock in own.items()}
         try:
             self._set_up()
             refuse_open_demo(core.config, core.keys.closed, listeners=listeners)
@@ -235,12 +256,15 @@ class Node:
             core.join(feature.name, build_parts(feature, core))
             core.metric_rows.append(feature.metrics)
         core.prepare()
+
         self.servers = Servers(core, self._features, self._create_application)
         core.store.report_to(self.learn_keys)
         core.store.report_to(core.sessions.learn)
         core.tenants.report_to(changed=self._learn_app)
-        rates = LastingRates(core.buckets, core.node.data.path, core.node.key_for)
-        self._rates = () if core.config.clustered else (rates,)
+        if not core.config.clustered:
+            rates = LastingRates(core.buckets, core.node.data.path, core.node.key_for)
+            self._rates = (rates,)
+
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()
@@ -257,6 +281,7 @@ class Node:
             self._demo_ended()
 
     def _demo_ended(self) -> None:
+        """Apply the login rules and limits of a server with keys."""
         self.core.logins.reload()
         log.info("demo mode has ended: requests need a key")
         if self._only_local:
@@ -275,13 +300,16 @@ class Node:
         """Join the cluster, before clients can connect. A node alone has its
         lease already."""
         core = self.core
-        config = self.core.config
+        config = core.config
         if core.member is None:
             return
         only_local = core.keys.demo and not config.server.insecure
-        port = core.node.http_port
-        features = self._cluster_features
-        core.member.start(config.server.public_ws_url, port, only_local, features)
+        core.member.start(
+            config.server.public_ws_url,
+            core.node.http_port,
+            only_local,
+            self._cluster_features,
+        )
         self._only_local = only_local and not config.cluster.advertise
 
     def serve_forever(self) -> None:
@@ -306,7 +334,7 @@ class Node:
             if core.member is not None:
                 core.member.elsewhere.count()
                 core.member.database.check()
-            for work in (
+            works = (
                 core.network.flusher.expire,
                 core.network.context.expire,
                 core.logins.expire,
@@ -314,7 +342,9 @@ class Node:
                 self.servers.expire,
                 core.node.request_log.flush,
                 core.metrics.commands.fold,
-            ):
+            )
+            for work in works:
+                # one that fails must not stop the others
                 try:
                     work()
                 except Exception:
@@ -323,6 +353,7 @@ class Node:
             core.metrics.outbox_bytes_now = core.network.flusher.budget.total
 
     def _report(self) -> None:
+        """Tell the cluster how much this node has to do."""
         core = self.core
         registrar = core.registrar
         unsettled = registrar is not None and registrar.unsettled()
@@ -355,12 +386,13 @@ class Node:
         self._stopped.set()
 
     def _drain_servers(self) -> None:
+        """Refuse new connections, and let running requests end."""
         self.core.network.gate.full = True
         self.servers.drain()
         # A proxy must not repeat a POST if its connection ends, so idle
         # connections end after a while only: clients see at their next request
         # that they end.
-        wait_while(lambda: self.servers.connected, 1.0)
+        wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
         self.servers.end_idle()
         wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
 
@@ -391,19 +423,18 @@ class Node:
         self._report_act("node.reload")
         core.store.try_refresh()
         # Closing connections were already subtracted.
+        connections = core.network.context.connections
         core.network.gate.recount(
-            host_of(c.peer) for c in core.network.context.connections if c.is_open
+            host_of(connection.peer) for connection in connections if connection.is_open
         )
 
     def _apply_limits(self) -> None:
+        """Apply the limits of the configuration as last read."""
         core = self.core
         config = self._reread
         core.idempotency.shared = core.keys.demo
-        limits = config.limits
-        pending = core.pending
-        pending.limit_pushes = limits.pending_pushes
-        pending.limit_bytes = limits.pending_bytes
+        core.pending.limit_pushes = config.limits.pending_pushes
+        core.pending.limit_bytes = config.limits.pending_bytes
         self.servers.api.reload(config)
-        core.network.gate.set_policy(
-            gate_policy(config, core.node.max_connections, core.keys.demo)
-        )
+        policy = gate_policy(config, core.node.max_connections, core.keys.demo)
+        core.network.gate.set_policy(policy)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import gevent
 
@@ -30,23 +30,26 @@ from imserver.version import running_version
 
 _log = logging.getLogger(__name__)
 
+_STATUS_OF_SIGNAL: Final = 128
+"""The exit status of a process that a signal ends is this, and the number of
+the signal."""
+
 
 def run(
     config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]
 ) -> None:
     """Serve until a signal, then return after the drain.
 
-    ``read_config`` reads the settings again at each SIGHUP. ``announce`` prints the banner. Raises
-    :class:`StartError` with a one-line message if the server cannot start.
+    ``read_config`` reads the settings again at each SIGHUP. ``announce`` prints
+    the banner. Raises :class:`StartError` with a one-line message if the server
+    cannot start.
     """
     refuse_open_demo(config)
-    serve(
-        config,
-        read_config,
-        lambda node: announce(
-            banner(config, node.servers.addresses, banner_notes(node))
-        ),
-    )
+
+    def started(node: Node) -> None:
+        announce(banner(config, node.servers.addresses, banner_notes(node)))
+
+    serve(config, read_config, started)
 
 
 def serve(
@@ -70,19 +73,25 @@ def serve(
             check_listeners(config)  # first, so that nothing stands above this error
         for warning in config.warnings:
             _log.warning("%s", warning)
+
+        # Signals wait until their handlers are there.
         hold_signals()
         node = Node(config, logs.requests, _application, listeners)
         node.start()
         signals = _Signals(node, logs, read_config)
         signals.install()
+
         started(node)
         if config.app.log_file:  # else the banner shows them
             for line in node.core.logins.exposure():
                 _log.info("%s", line)
-        for name in sorted({app for key in config.api.keys for app in key.apps}):
-            if node.core.tenants.get(name) is None:
+        apps_of_keys = set[str]()
+        for key in config.api.keys:
+            apps_of_keys.update(key.apps)
+        for app in sorted(apps_of_keys):
+            if node.core.tenants.get(app) is None:
                 _log.warning(
-                    "api.keys: a key is for the app %s, which does not exist", name
+                    "api.keys: a key is for the app %s, which does not exist", app
                 )
         _log.info("started at %s", ", ".join(node.servers.addresses.values()))
         node.serve_forever()
@@ -150,10 +159,8 @@ def banner(
         "log": config.app.log_file or "console",
         **more,
     }
-    text = [
-        f"imserver {running_version()}, pid {os.getpid()}",
-        *(f"  {name:<10} {line}" for name, line in lines.items()),
-    ]
+    text = [f"imserver {running_version()}, pid {os.getpid()}"]
+    text += [f"  {name:<10} {line}" for name, line in lines.items()]
     text += [f"  {line}" for line in notes]
     return "\n".join(text)
 
@@ -171,23 +178,20 @@ class _Signals:
         self._terminal_matters = terminal_matters()
 
     def install(self) -> None:
-        for number, handler in (
-            (signal.SIGTERM, self._end),
-            (signal.SIGINT, self._end),
-            (signal.SIGHUP, self._hang_up),
-            (signal.SIGUSR1, self._logs.reopen),
-            (signal.SIGUSR2, self._dump),
-        ):
-            gevent.signal_handler(
-                number, handler, *((number,) if handler == self._end else ())
-            )
+        """Set the handlers, and take the signals that wait."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, self._end, number)
+        gevent.signal_handler(signal.SIGHUP, self._hang_up)
+        gevent.signal_handler(signal.SIGUSR1, self._logs.reopen)
+        gevent.signal_handler(signal.SIGUSR2, self._dump)
         take_signals()
 
     def _end(self, number: int) -> None:
+        """Drain; end at once if that has begun already."""
         name = signal.Signals(number).name
         if self.drain is not None:
             _log.warning("%s again: stopping at once", name)
-            self._end_at_once(128 + number)
+            self._end_at_once(_STATUS_OF_SIGNAL + number)
         _log.info("%s: draining", name)
         self.drain = gevent.spawn(self._stop)
 
@@ -203,6 +207,7 @@ class _Signals:
         os._exit(status)
 
     def _hang_up(self) -> None:
+        """Read the settings again, or drain if the terminal has ended."""
         if self._terminal_matters and not has_terminal():
             if self.drain is None:
                 self._end(signal.SIGHUP)
@@ -219,6 +224,7 @@ class _Signals:
         )
 
     def _dump(self) -> None:
+        """Log the stacks of all greenlets, and what the node does."""
         loop = gevent.get_hub().loop
         state = {
             "active watchers": loop.activecnt,
