@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
 from time import monotonic, time
+from typing import Final
 
 import gevent
 
@@ -50,6 +51,16 @@ from imserver.gateway.storage.store import Store
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2.0
+"""Time limit for reporting logouts and channels at the end of a node."""
+_JOIN_SECONDS: Final = 1.0
+"""How long a node that starts waits for one thing that asks the others."""
+_HANG_SECONDS: Final = 30.0
+"""How long a node may be silent after its lease has ended. A supervisor kills a
+node that hangs for so long (``server.hang_seconds``)."""
+_WATCH_PAUSE_SECONDS: Final = 1.0
+_DIFFERS_SECONDS: Final = 10.0
+"""How long databases may differ: in this time a node finds a database that
+another one has just created, and publishes its id."""
 _ONE_DATABASE = (
     "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
 )
@@ -117,21 +128,21 @@ class ClusterMember:
         messages = links.node_messages
         others = links.others
         guard = ReorderGuard(hub)
-        self.elsewhere = UsersElsewhere(
-            hub, fanout, messages, ceil(cluster.renew_seconds) + 2
-        )
-        required = cluster.require_registry
-        core.sessions = self.sessions = ClusterSessions(
+        stale_seconds = ceil(cluster.renew_seconds) + 2
+        self.elsewhere = UsersElsewhere(hub, fanout, messages, stale_seconds)
+        self.sessions = ClusterSessions(
             hub,
             fanout,
             metrics,
             core.logins,
             core.store,
             others,
-            required,
+            cluster.require_registry,
             guard.logged_in,
         )
-        core.registrar = self.registrar = Registrar(registry, messages, hub)
+        core.sessions = self.sessions
+        self.registrar = Registrar(registry, messages, hub)
+        core.registrar = self.registrar
         here = NodeParts(
             hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps
         )
@@ -153,24 +164,27 @@ class ClusterMember:
         self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
         """Epoch of an overdue lease → what asks its node whether it lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
+
+        def to_app(message: ToApp) -> None:
+            fanout.to_app(
+                message.app, message.event, message.except_user, message.except_users
+            )
+
+        def replaced(message: Replaced) -> None:
+            self.sessions.replaced(message.app, message.user, message.session_id)
+
+        def unsettled(message: ChannelsUnsettled) -> None:
+            channel_nodes.peer_unsettled(message.epoch)
+
         messages.handle(
             {
                 ToUser: rerouting.deliver,
-                ToApp: lambda message: fanout.to_app(
-                    message.app,
-                    message.event,
-                    message.except_user,
-                    message.except_users,
-                ),
+                ToApp: to_app,
                 ToChannel: channels.publishing.received,
                 ToConnection: connections.received,
                 Notice: self.elsewhere.noticed,
-                Replaced: lambda message: self.sessions.replaced(
-                    message.app, message.user, message.session_id
-                ),
-                ChannelsUnsettled: lambda message: channel_nodes.peer_unsettled(
-                    message.epoch
-                ),
+                Replaced: replaced,
+                ChannelsUnsettled: unsettled,
             }
         )
 
@@ -185,69 +199,82 @@ class ClusterMember:
         """Join the cluster: when this returns, live nodes know this one and
         forward to it.
 
-        ``port`` is the port of its clients. ``only_local``: the RPC ports listen on loopback, unless the
-        settings name an address. ``features``: those of this node. Raises
-        :class:`imserver.gateway.errors.StartError` if this node must not or cannot join.
+        ``port`` is the port of its clients. ``only_local``: the RPC ports
+        listen on loopback, unless the settings name an address. ``features``:
+        those of this node. Raises
+        :class:`imserver.gateway.errors.StartError` if this node must not or
+        cannot join.
         """
         core = self._core
         links = self._links
         config = core.config
         queries = links.queries
         rpc = links.rpc
+
+        # The queries are answered before anybody knows this node.
         core.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
         self._members.add_to(queries)
         core.connections.add_to(queries)
+
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
-        rpc_port = config.app.rpc_port
-        rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
-        control, data = (
-            bound.rpartition(":")[2]
-            for bound in (rpc.control_address, rpc.data_address)
+        control_port = config.app.rpc_port
+        data_port = 0  # a free one
+        if control_port:
+            data_port = control_port + 1
+        rpc.start(host, control_port, data_port)
+
+        control = rpc.control_address.rpartition(":")[2]
+        data = rpc.data_address.rpartition(":")[2]
+        own = Lease(
+            f"{address}:{control}",
+            control=f"tcp://{address}:{control}",
+            data=f"tcp://{address}:{data}",
+            fingerprint=links.fingerprints[0],
+            second_fingerprint="".join(links.fingerprints[1:]),
+            started_at=time(),
+            host=socket.gethostname(),
+            public_ws_url=public_ws_url,
+            database=core.store.id,
+            birth=core.connection_ids.birth,
+            clients=f"{address}:{port}",
+            file=core.store.future_file,
+            feature_names=features.for_older,
+            all_features=features.names,
+            features_left_out=features.left_out,
         )
-        lease = links.registry.start(
-            Lease(
-                f"{address}:{control}",
-                control=f"tcp://{address}:{control}",
-                data=f"tcp://{address}:{data}",
-                fingerprint=links.fingerprints[0],
-                second_fingerprint="".join(links.fingerprints[1:]),
-                started_at=time(),
-                host=socket.gethostname(),
-                public_ws_url=public_ws_url,
-                database=core.store.id,
-                birth=core.connection_ids.birth,
-                clients=f"{address}:{port}",
-                file=core.store.future_file,
-                feature_names=features.for_older,
-                all_features=features.names,
-                features_left_out=features.left_out,
-            ),
-            RegistryEvents(
-                sessions=self.sessions.registered_sessions,
-                reregister=self._reregister,
-                replaced=self.sessions.replaced,
-                leases_changed=self._leases_changed,
-            ),
+        events = RegistryEvents(
+            sessions=self.sessions.registered_sessions,
+            reregister=self._reregister,
+            replaced=self.sessions.replaced,
+            leases_changed=self._leases_changed,
         )
+        lease = links.registry.start(own, events)
         self._leases_changed()
         self.database.foresee(lease)
         self.registrar.start()
-        # So that this node receives their next broadcast.
-        peers = links.node_messages.peers()
-        if peers:
-            _, missing = rpc.query_all(
-                peers, "hello", encode(lease), config.cluster.rpc_seconds
-            )
-            for node in missing:
-                log.warning("peer %s: no answer to the hello of this node", node)
+
+        self._greet_peers(lease)
         # A dead node that still has a lease must not hold up the start.
         for call in self._on_join:
-            gevent.spawn(call, links.others).join(1.0)
+            gevent.spawn(call, links.others).join(_JOIN_SECONDS)
+
+    def _greet_peers(self, lease: Lease) -> None:
+        """Show the lease of this node to the others, so that it receives their
+        next broadcast. Switches."""
+        peers = self._links.node_messages.peers()
+        if not peers:
+            return
+        seconds = self._core.config.cluster.rpc_seconds
+        content = encode(lease)
+        _, missing = self._links.rpc.query_all(peers, "hello", content, seconds)
+        for node in missing:
+            log.warning("peer %s: no answer to the hello of this node", node)
 
     def _hello(self, lease: Lease) -> bool:
+        """Answer a node that joins, unless it has another secret."""
         if lease.fingerprint not in self._links.fingerprints:
             return False
         self._links.registry.add_lease(lease)
@@ -255,10 +282,14 @@ class ClusterMember:
         return True
 
     def _leases_changed(self) -> None:
+        """Reach the nodes that have a lease now, and watch those whose lease is
+        overdue."""
         self._report_features()
-        self._links.rpc.epoch = self._links.node_messages.own_epoch
-        self._links.rpc.update(self._links.registry.reachable())
-        for lease in self._links.registry.overdue():
+        registry = self._links.registry
+        rpc = self._links.rpc
+        rpc.epoch = self._links.node_messages.own_epoch
+        rpc.update(registry.reachable())
+        for lease in registry.overdue():
             if lease.epoch not in self._watchers:
                 self._watchers[lease.epoch] = gevent.spawn(self._watch, lease)
 
@@ -270,13 +301,12 @@ class ClusterMember:
         waiting = frozenset[str]().union(*absent.values())
         if waiting == self._waiting_features:
             return
+
         if waiting:
-            names = ", ".join(sorted(waiting))
-            nodes = ", ".join(sorted(absent))
             log.info(
                 "features that wait until all nodes have them: %s (without them: %s)",
-                names,
-                nodes,
+                ", ".join(sorted(waiting)),
+                ", ".join(sorted(absent)),
             )
         else:
             log.info(
@@ -298,13 +328,11 @@ class ClusterMember:
             with suppress(PeerUnavailable):
                 rpc.query(lease, PING, b"")
                 alive_at = monotonic()
-            # A supervisor kills a node that hangs for so long
-            # (``server.hang_seconds``).
-            if monotonic() > alive_at + 30.0:
+            if monotonic() > alive_at + _HANG_SECONDS:
                 registry.forget_lease(lease.epoch)
                 rpc.update(registry.reachable())
                 break
-            gevent.sleep(1.0)
+            gevent.sleep(_WATCH_PAUSE_SECONDS)
         del self._watchers[lease.epoch]
 
     def _reregister(self, everything: bool) -> None:
@@ -341,10 +369,9 @@ class DatabaseCheck(Service):
             self.wrong = False
             self._since = 0.0
             return
+
         self._since = self._since or monotonic()
-        # In this time a node finds a database that another one has just
-        # created, and publishes its id.
-        if not self.wrong and monotonic() - self._since > 10.0:
+        if not self.wrong and monotonic() - self._since > _DIFFERS_SECONDS:
             self.wrong = True
             log.error("%s", _OTHER_DATABASE)
 
@@ -354,22 +381,21 @@ class DatabaseCheck(Service):
 
         Until one of them writes, both work. Then the other one is not ready.
         """
+        if not own.file:
+            return
         for lease in self.registry.leases().values():
-            if (
-                own.file
-                and lease.file
-                and lease.host == own.host
-                and lease.file != own.file
-            ):
-                log.warning(
-                    "node %s makes its database in %s, this node in %s: "
-                    "when one of them stores something, the other is not ready (503): %s",
-                    lease.node,
-                    lease.file,
-                    own.file,
-                    _ONE_DATABASE,
-                )
-                return
+            is_here = lease.host == own.host
+            if not is_here or lease.file in ("", own.file):
+                continue
+            log.warning(
+                "node %s makes its database in %s, this node in %s: "
+                "when one of them stores something, the other is not ready (503): %s",
+                lease.node,
+                lease.file,
+                own.file,
+                _ONE_DATABASE,
+            )
+            return
 
     def objection(self, database: str) -> str:
         """Why this node must not use a database (:meth:`Store.ask`)."""
@@ -378,7 +404,5 @@ class DatabaseCheck(Service):
         return ""
 
     def _differs(self, database: str) -> bool:
-        return any(
-            lease.database not in ("", database)
-            for lease in self.registry.leases().values()
-        )
+        leases = self.registry.leases().values()
+        return any(lease.database not in ("", database) for lease in leases)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -83,15 +84,19 @@ _Dialect = TypeVar("_Dialect", bound=Dialect)
 class Parts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
-    ``services``: what its routes and other features use, each found by its type (``core.service``), and each
-    :class:`Erasure` of what is more than rows. ``opened``: name of a dialect → what is called with each new
-    connection. ``checks``: the same → what the sweep calls with each session. ``ended``: called with each
-    connection that has ended. ``configure`` reads the settings of the node and of all apps, before the node
-    serves and at SIGHUP. It may raise StartError or StorageUnavailable. ``streams``: path of
-    streams → how it is served, made from the function that serves messages. ``run``: functions of greenlets,
-    from the start of the node until they are killed. ``stop``: called when all connections and
-    requests have ended, while the greenlets of the node still run: it stores positions, gives leases back,
-    and ends threads. Features stop in the reverse order.
+    ``services``: what its routes and other features use, each found by its type
+    (``core.service``), and each :class:`Erasure` of what is more than rows.
+    ``opened``: name of a dialect → the function called with each new
+    connection. ``checks``: name of a dialect → the function that the sweep
+    calls with each session. ``ended``: called with each connection that has
+    ended. ``configure`` reads the settings of the node and of all apps, before
+    the node serves and at SIGHUP. It may raise StartError or
+    StorageUnavailable. ``streams``: path of streams → how it is served, made
+    from the function that serves messages. ``run``: functions of greenlets,
+    from the start of the node until they are killed. ``stop``: called when all
+    connections and requests have ended, while the greenlets of the node still
+    run: it stores positions, gives leases back, and ends threads. Features stop
+    in the reverse order.
     """
 
     services: tuple[object, ...] = ()
@@ -194,54 +199,46 @@ class Core(Services):
         secret = self.node.start()
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.network = build_network(config, self.node, self.metrics, self.proxies)
-        self.outgoing, self.dispatcher = Outgoing(), Dispatcher(self.metrics)
+        self.outgoing = Outgoing()
+        self.dispatcher = Dispatcher(self.metrics)
         links = self._make_foundation(secret)
         self._make_identity(secret)
         self.dispatcher.report_to(acted=report_commands(self.observer))
-        api = config.api
-        registry = None if links is None else links.registry
+        registry = None
+        if links is not None:
+            registry = links.registry
         self.idempotency = Idempotency(
-            api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo, registry=registry
+            config.api.dedupe_ids,
+            config.api.dedupe_seconds,
+            shared=self.keys.demo,
+            registry=registry,
         )
+
+        database = None
         if links is None:
-            self.member = self.registrar = self.rerouting = None
+            self.member = None
+            self.registrar = None
+            self.rerouting = None
             _build_alone(self)
         else:
             from imserver.gateway.core.cluster import ClusterMember
 
             self.member = ClusterMember(links, self)
+            database = self.member.database
         self.tenants.report_to(self.sessions.forget_app, self.sessions.app_changed)
         self.dispatcher.add(self.sessions.commands())
         self._make_push()
-        denials = Denials(self.observer, self.sessions.banned_until)
-        self.denials = denials
-        ended = self.network.ended
-        members = self.channels.members
-        # else nobody hears of refusals, and nothing is called
-        if type(self.observer) is not Observer:
-            self.network.origins.report_to(denials.connection)
-            self.dispatcher.report_to(refused=denials.command)
-            ended.append(denials.ended)
-        self.consent = ChannelConsent(
-            self.back_ends, self.reviews, self.channels, self.mutes
-        )
-        self.channel_commands = ChannelCommands(
-            self.channels, self.logins, self.consent, {}, self.connection_table
-        )
-        self.dispatcher.add(self.channel_commands.commands())
-        self._questions = {
-            StoredHistory: self.channels.histories.ask,
-            StoredPushes: self.publishing.ask,
-            ChannelAnswers: self.channel_commands.ask,
-        }
+        self._make_denials()
+        self._make_channel_commands()
+
         # In this order they hear of connections that end.
+        members = self.channels.members
+        ended = self.network.ended
         ended += (members.ended, self.connection_table.ended, self.keys.ended)
         ended += (self.logins.ended, self.sessions.ended)
         self.hub.report_to(members.leave_all)
         self.draining = Draining(self)
-        self.status = NodeStatus(
-            self, None if self.member is None else self.member.database
-        )
+        self.status = NodeStatus(self, database)
         self.overview = self._make_overview()
 
     def codec(self, dialect: _Dialect) -> _Dialect:
@@ -251,25 +248,28 @@ class Core(Services):
         The same one each time: connections share frames if they have the same
         codec.
         """
-        codec: _Dialect = self._codecs.get(dialect, dialect)
-        if codec is dialect:
-            for name, wire in self._wires.items():
-                if dialect.name in wire:
-                    try:
-                        codec = codec.joined(wire[dialect.name])
-                    except StartError as error:
-                        raise StartError(f"the feature {name!r}: {error}") from None
-            self._codecs[dialect] = codec
+        codec: _Dialect | None = self._codecs.get(dialect)
+        if codec is not None:
+            return codec
+
+        codec = dialect
+        for name, wire in self._wires.items():
+            if dialect.name not in wire:
+                continue
+            try:
+                codec = codec.joined(wire[dialect.name])
+            except StartError as error:
+                raise StartError(f"the feature {name!r}: {error}") from None
+        self._codecs[dialect] = codec
         return codec
 
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
         """Apply what dialects say of origins and tokens."""
-        self.network.origins.open_dialects.update(
-            row.name for row in dialects if row.any_origin
-        )
-        self.logins.bare_dialects.update(
-            row.name for row in dialects if row.bare_tokens
-        )
+        for row in dialects:
+            if row.any_origin:
+                self.network.origins.open_dialects.add(row.name)
+            if row.bare_tokens:
+                self.logins.bare_dialects.add(row.name)
 
     def join(self, name: str, feature: Parts) -> None:
         """Add the parts of a feature. A service that answers a question of the
@@ -330,10 +330,13 @@ class Core(Services):
         store = self.store
         sessions = self.sessions
         is_stored = store.has_database and not keeps_messages
-        name = "" if keeps_messages else new_name()
+        name = ""
+        if not keeps_messages:
+            name = new_name()
         if is_stored:
             name = self.user_erasures.begin(app, user)
             sessions.unban(app, [user])
+
         # Twice: a request that was served meanwhile may have added something.
         for _ in range(2):
             for program in programs_of(self.erasures, app, user):
@@ -376,30 +379,39 @@ class Core(Services):
         self.keys = Keys(config, tenants.resolve)
         self.sender_rates = SenderRates()
         if not config.clustered:
-            # Nobody else is there: it only has the lease, for operators.
-            name = node_name(config.cluster.advertise, config.app.rpc_port)
-            started_at = self.node.started_at
-            birth = self.connection_ids.birth
-            host = socket.gethostname()
-            url = config.server.public_ws_url
-            lease = Lease(
-                name, started_at=started_at, host=host, public_ws_url=url, birth=birth
-            )
-            self.registry, self.queries = SoloRegistry(lease), NodeQueries()
-            self.temporary_values = LocalValues()
-            self.attempt = self.rpc = self.node_messages = self.others = None
+            self._make_solo_registry()
             return None
         # Imported here: Redis and zerorpc cost memory that a single node saves.
         from imserver.gateway.core.cluster import ClusterLinks
 
         links = ClusterLinks(config, secret, store, tenants)
-        self.registry = self.temporary_values = links.registry
+        self.registry = links.registry
+        self.temporary_values = links.registry
         self.attempt = links.registry.attempt
         self.queries = links.queries
         self.rpc = links.rpc
         self.node_messages = links.node_messages
         self.others = links.others
         return links
+
+    def _make_solo_registry(self) -> None:
+        """Build the registry of a node alone. Nobody else is there: it only has
+        the lease, for operators."""
+        config = self.config
+        lease = Lease(
+            node_name(config.cluster.advertise, config.app.rpc_port),
+            started_at=self.node.started_at,
+            host=socket.gethostname(),
+            public_ws_url=config.server.public_ws_url,
+            birth=self.connection_ids.birth,
+        )
+        self.registry = SoloRegistry(lease)
+        self.queries = NodeQueries()
+        self.temporary_values = LocalValues()
+        self.attempt = None
+        self.rpc = None
+        self.node_messages = None
+        self.others = None
 
     def _make_identity(self, secret: Secret) -> None:
         """Build authentication and login rules. Features answer first."""
@@ -415,13 +427,15 @@ class Core(Services):
         self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
         self.observer = observer_of(self.all_of(Observer))
         self.page_tokens = PageTokens(self.config, secret)
+
         issuers = Issuers(self.outgoing)
+        tokens = LoginTokens(
+            tenants.resolve, self.page_tokens, accounts, issuers, secret
+        )
         logins = Logins(
             tenants=tenants,
             keys=keys,
-            tokens=LoginTokens(
-                tenants.resolve, self.page_tokens, accounts, issuers, secret
-            ),
+            tokens=tokens,
             back_ends=self.back_ends,
             observer=self.observer,
             connections=network.context.connections,
@@ -462,7 +476,34 @@ class Core(Services):
             on_absent=self.observer.absent,
         )
 
+    def _make_denials(self) -> None:
+        """Tell the observer of refusals. If there is none, nothing is
+        called."""
+        denials = Denials(self.observer, self.sessions.banned_until)
+        self.denials = denials
+        if type(self.observer) is Observer:
+            return
+        self.network.origins.report_to(denials.connection)
+        self.dispatcher.report_to(refused=denials.command)
+        self.network.ended.append(denials.ended)
+
+    def _make_channel_commands(self) -> None:
+        """Build the commands of clients on channels."""
+        self.consent = ChannelConsent(
+            self.back_ends, self.reviews, self.channels, self.mutes
+        )
+        self.channel_commands = ChannelCommands(
+            self.channels, self.logins, self.consent, {}, self.connection_table
+        )
+        self.dispatcher.add(self.channel_commands.commands())
+        self._questions = {
+            StoredHistory: self.channels.histories.ask,
+            StoredPushes: self.publishing.ask,
+            ChannelAnswers: self.channel_commands.ask,
+        }
+
     def _make_overview(self) -> Overview:
+        """Build the state and metrics of this node, and of all nodes."""
         status = self.status
 
         def own_state(query: StateQuery) -> dict[str, Any]:
@@ -473,11 +514,8 @@ class Core(Services):
             # scrapes does without.
             from imserver.gateway.metric_table import render
 
-            return render(
-                self,
-                status.lease().node,
-                (row for rows in self.metric_rows for row in rows()),
-            )
+            rows = chain.from_iterable(rows_of() for rows_of in self.metric_rows)
+            return render(self, status.lease().node, rows)
 
         seconds = self.config.cluster.rpc_seconds
         overview = Overview(
@@ -489,7 +527,8 @@ class Core(Services):
 
 def _build_alone(core: Services) -> None:
     """Build what finds users, channels and connections on a node alone, as
-    :mod:`imserver.gateway.core.cluster` does on a cluster node. The histories of channels are in memory."""
+    :mod:`imserver.gateway.core.cluster` does on a cluster node. The histories
+    of channels are in memory."""
     hub = core.hub
     fanout = core.fanout
     table = core.connection_table

@@ -33,28 +33,31 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
     start."""
     server = config.server
     app = config.app
-    addresses = (app.http_url, app.websocket_url, server.public_ws_url)
-    # The address "::" needs brackets as a host name.
-    extra = (
-        *(row.host for row in server.extra_listen),
-        *(row.host for row in server.extra_hosts),
-    )
-    hosts = (server.host, *extra)
+    hosts = [server.host]
+    hosts += [row.host for row in server.extra_listen]
+    hosts += [row.host for row in server.extra_hosts]
+    addresses = [app.http_url, app.websocket_url, server.public_ws_url]
+    for host in hosts:
+        if ":" in host:
+            # An address such as "::" needs brackets as a host name.
+            addresses.append(f"[{host}]")
+        else:
+            addresses.append(host)
     return GatePolicy(
         max_connections,
         config.limits.max_connections_per_address,
         server.origin_policy == "any",
         server.origins,
         demo,
-        (*addresses, *(f"[{host}]" if ":" in host else host for host in hosts)),
+        tuple(addresses),
     )
 
 
 def build_network(
     config: Config, node: NodeState, metrics: Metrics, proxies: TrustedProxies
 ) -> NetworkServices:
-    """Build it, and set the limit of connections. Nobody hears yet of
-    connections that end.
+    """Build the sockets of a node, and set the limit of connections. Nobody
+    hears yet of connections that end.
 
     Raises StartError if a limit is above what the process may open.
     """
@@ -71,10 +74,9 @@ def build_network(
     def end(connection: Connection, code: int) -> None:
         gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
+            who = ""
             if connection.user is not None:
                 who = f" of {connection.user} in {connection.app}"
-            else:
-                who = ""
             log.debug(
                 "connection%s closed: code %d",
                 who,
@@ -107,6 +109,10 @@ def build_network(
 
 
 _CLOSES_PER_TURN: Final = 200
+"""How many clients are closed before others are served."""
+_LEAST_PAUSE_SECONDS: Final = 0.001
+_WAIT_PAUSE_SECONDS: Final = 0.01
+"""Time between two looks at a condition."""
 
 
 class Draining(Service):
@@ -133,9 +139,9 @@ class Draining(Service):
         rerouting = self.core.rerouting
         self._set_return_seconds(RETURN_SECONDS)
         self._close(lambda: True)
-        wait_while(
-            lambda: bool(connections), self.core.config.websocket.close_seconds + 1
-        )
+        # A second more than a client has for its own close frame.
+        close_seconds = self.core.config.websocket.close_seconds
+        wait_while(lambda: bool(connections), close_seconds + 1)
         for connection in tuple(connections):
             connection.lost()
         if rerouting is not None:
@@ -172,13 +178,12 @@ class Draining(Service):
 
     def _close(self, goes_on: Callable[[], bool]) -> None:
         """Begin to close all clients while ``goes_on``. Switches."""
-        clients = [
-            each for each in self.core.network.context.connections if each.is_open
-        ]
-        turns = -(-len(clients) // _CLOSES_PER_TURN)
-        pause = max(
-            self.core.config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001
-        )
+        connections = self.core.network.context.connections
+        clients = [connection for connection in connections if connection.is_open]
+        turns = -(-len(clients) // _CLOSES_PER_TURN)  # rounded up
+        pause = _LEAST_PAUSE_SECONDS
+        if turns > 1:
+            pause = max(self.core.config.drain.close_seconds / turns, pause)
         for index, connection in enumerate(clients):
             if index and index % _CLOSES_PER_TURN == 0:
                 gevent.sleep(pause)
@@ -191,4 +196,4 @@ def wait_while(condition: Callable[[], Any], seconds: float) -> None:
     """Wait until ``condition`` is false, at most ``seconds``. Switches."""
     deadline = monotonic() + seconds
     while condition() and monotonic() < deadline:
-        gevent.sleep(0.01)
+        gevent.sleep(_WAIT_PAUSE_SECONDS)

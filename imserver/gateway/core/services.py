@@ -246,7 +246,7 @@ class Services:
         """Query all other live nodes at the same time. Returns node → its
         answer, of the type ``answer``; and the nodes that did not answer in
         time. Switches."""
-        answers, missing = (
-            ({}, []) if self.others is None else self.others.query(kind, query)
-        )
+        if self.others is None:
+            return {}, []
+        answers, missing = self.others.query(kind, query)
         return read(answers, answer), missing

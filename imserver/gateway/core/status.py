@@ -60,10 +60,12 @@ class NodeStatus(Service):
             self._reason = ""
             return None
         if objection.reason != self._reason:
-            self._reason, self._since = objection.reason, int(time())
+            self._reason = objection.reason
+            self._since = int(time())
         return replace(objection, since=self._since)
 
     def _objection(self) -> Unready | None:
+        """Why this node cannot serve clients, without since when."""
         node = self.core.node
         if node.life != "serves":
             return Unready(f"it {node.life}", stage=node.stage)
@@ -72,9 +74,10 @@ class NodeStatus(Service):
         if not self.core.registry.healthy():
             return Unready("Redis is away, or the lease is lost", "redis")
         if not self.core.store.healthy():
-            no_writes = "takes no writes: its disk is full or fails, or it is read-only"
-            how = no_writes if self.core.store.answers() else "is away"
-            return Unready(f"the database {how}", "database")
+            state = "is away"
+            if self.core.store.answers():
+                state = "takes no writes: its disk is full or fails, or it is read-only"
+            return Unready(f"the database {state}", "database")
         if self.database is not None and self.database.wrong:
             return Unready("the database is not that of the cluster", "database")
         return None
@@ -92,9 +95,8 @@ class NodeStatus(Service):
     def counts(self) -> dict[str, int]:
         """App → number of its users on this node, for registered apps with
         users."""
-        return {
-            app.name: len(app.users) for app in self.core.hub.registered() if app.users
-        }
+        apps = self.core.hub.registered()
+        return {app.name: len(app.users) for app in apps if app.users}
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """The content of ``/system/state``.
@@ -105,14 +107,12 @@ class NodeStatus(Service):
         node = self.core.node
         hub = self.core.hub
         network = self.core.network
-        ids = self.core.idempotency
+        flusher = network.flusher
         connections = hub.connections()
         apps = {name: len(app.users) for name, app in hub.apps.items()}
+        written = sum(isinstance(writer, Connection) for writer in flusher.dirty)
         manager: dict[str, Any] = {
-            "chanBroadcastLen": sum(
-                isinstance(writer, Connection) for writer in network.flusher.dirty
-            )
-            + len(network.flusher.bulk),
+            "chanBroadcastLen": written + len(flusher.bulk),
             "chanLoginLen": 0,
             "chanRegisterLen": len(network.poller.ready),
             "chanUnregisterLen": len(network.context.closing),
@@ -121,37 +121,42 @@ class NodeStatus(Service):
         }
         if debug:
             manager["clients"] = [connection.peer for connection in connections]
-            manager["users"] = [
-                f"{name}_{user}" for name in apps for user in hub.user_names(name)
-            ]
-        state = {
+            users: list[str] = []
+            for name in apps:
+                users += [f"{name}_{user}" for user in hub.user_names(name)]
+            manager["users"] = users
+        state: dict[str, Any] = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
             "numGoroutine": sum(not greenlet.dead for greenlet in _greenlets),
         }
         if not detail:
             return state
+
         unready = self.unready()
-        of_features = {
-            name: value
-            for each in node.counters
-            for name, value in asdict(each).items()
-        }
-        return {
-            **state,
+        state |= {
             "apps": apps,
             "version": node.version,
             "ready": unready is None,
-            **({} if unready is None else {"unready": to_builtins(unready)}),
+        }
+        if unready is not None:
+            state["unready"] = to_builtins(unready)
+        numbers = self.core.metrics.snapshot()
+        for counters in node.counters:
+            numbers |= asdict(counters)
+        times = os.times()
+        ids = self.core.idempotency
+        state |= {
             "clustered": self.database is not None,
             "maxConnections": network.gate.limit,
             "uptimeSeconds": round(time() - node.started_at, 1),
-            "cpuSeconds": round(sum(os.times()[:2]), 3),
+            "cpuSeconds": round(times.user + times.system, 3),
             "memoryBytes": resident_bytes(),
-            "metrics": {**self.core.metrics.snapshot(), **of_features},
+            "metrics": numbers,
             "msgIDs": {
                 "kept": len(ids),
                 "repeats": ids.repeats,
                 "evicted": ids.evicted,
             },
         }
+        return state

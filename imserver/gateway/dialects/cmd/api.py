@@ -2,7 +2,7 @@
 kick."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -66,34 +66,36 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     other would tell who is online.
     """
     params = call.params
-    target = UserPush(
-        params.get("userid", ""), params.get("msgid", ""), params.get("message", "")
-    )
-    if (
-        len(target.text) + len(target.msg_id) + len(target.user)
-        > api.limits.push_characters
-    ):
+    user = params.get("userid", "")
+    msg_id = params.get("msgid", "")
+    message = params.get("message", "")
+    target = UserPush(user, msg_id, message)
+    if len(message) + len(msg_id) + len(user) > api.limits.push_characters:
         return BAD_PARAMETER
     if api.core.metrics.pushes.stops:
         api.core.metrics.pushes.require(call.app)
+
     sender = call.principal.user
     if not sender:
         outcome = api.core.pushes.from_back_end(call.app, target)
-    else:
-        api.rates.require_message(call.app, sender)
-        relations = api.core.relations
-        if not relations.may_reach(call.app, sender, target.user):
-            return _BLOCKED
-        may_know = relations.may_see_presence(call.app, sender, target.user)
-        target.text = _reviewed(api, call, target.user, target.text)
-        outcome = api.core.pushes.from_user(call.app, sender, target)
-        if outcome is Outcome.SENT:
-            _report_message(
-                api, call.app, sender, target.user, target.msg_id, target.text
-            )
-    if outcome is Outcome.NOT_SENT:
+        if outcome is Outcome.NOT_SENT:
+            _report_absent(api, call.app, [target])
+        return _ANSWERS[outcome]
+
+    api.rates.require_message(call.app, sender)
+    relations = api.core.relations
+    if not relations.may_reach(call.app, sender, user):
+        return _BLOCKED
+    may_know = relations.may_see_presence(call.app, sender, user)
+    target.text = _reviewed(api, call, user, message)
+    outcome = api.core.pushes.from_user(call.app, sender, target)
+    if outcome is Outcome.SENT:
+        _report_message(api, call.app, sender, user, msg_id, target.text)
+    elif outcome is Outcome.NOT_SENT:
         _report_absent(api, call.app, [target], sender)
-    return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
+    if not may_know:
+        return NOT_SENT
+    return _ANSWERS[outcome]
 
 
 def send_message_all(api: Api, call: Call) -> HttpResponse:
@@ -110,12 +112,11 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
         return BAD_PARAMETER
     api.core.metrics.pushes.require(call.app)
+
     by = call.principal.user
     if by:
         api.rates.require_message(call.app, by)
-    blockers = api.core.relations.blockers(
-        call.app, call.principal.user, MOST_BLOCKERS + 1
-    )
+    blockers = api.core.relations.blockers(call.app, by, MOST_BLOCKERS + 1)
     if len(blockers) > MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
@@ -123,7 +124,7 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     outcome = api.core.pushes.to_app(
         call.app, sender, msg_id, message, by_user, blockers
     )
-    if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
+    if by and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
 
@@ -131,25 +132,28 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     """The text to send, which the back end reviews if the app wants that. May
     switch. Raises RequestRefused, also for who is muted."""
-    reviews = api.core.reviews
     sender = call.principal.user
-    if sender and (mute := api.core.mutes.mute_of(call.app, sender)) is not None:
+    if not sender:
+        return text
+    mute = api.core.mutes.mute_of(call.app, sender)
+    if mute is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
-    if not sender or call.app not in reviews.apps:
+
+    reviews = api.core.reviews
+    if call.app not in reviews.apps:
         return text
     facts = {
         "kind": "message",
-        "sender": call.principal.user,
+        "sender": sender,
         "to": to,
         "type": "text",
         "text": text,
     }
     decision = reviews.decide(call.app, facts)
     if decision.action == "reject":
-        raise RequestRefused(
-            refusal(ReplyCode.UNAUTHORIZED, {"reason": decision.reason})
-        )
+        reason = {"reason": decision.reason}
+        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, reason))
     if decision.action == "undecided":
         raise RequestRefused(NOT_STORED)
     if decision.action == "replace":
@@ -170,11 +174,11 @@ def _report_absent(
     api: Api, app: str, targets: Iterable[UserPush], sender: str = ""
 ) -> None:
     """Report pushes to users who are offline. May switch."""
-    pushes = [
-        (each.user, Event("msg", sender, each.text, each.msg_id))
-        for each in targets
-        if each.user
-    ]
+    pushes = []
+    for target in targets:
+        if target.user:
+            event = Event("msg", sender, target.text, target.msg_id)
+            pushes.append((target.user, event))
     api.core.observer.absent(app, pushes)
 
 
@@ -216,9 +220,9 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     assert isinstance(batch, Batch)
     targets = batch.messages
     users = batch.userIDs
-    if (targets is None) == (users is None) or len(
-        targets or users or ()
-    ) > limits.batch_targets:
+    if (targets is None) == (users is None):
+        return BAD_PARAMETER
+    if len(targets or users or ()) > limits.batch_targets:
         return BAD_PARAMETER
     api.core.metrics.pushes.require(call.app)
     if targets is not None:
@@ -236,20 +240,19 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
             return REPEATED
         outcomes = accepted
         targets = [UserPush(user, batch.msgID, batch.message) for user in users]
+
     pairs = zip(targets, outcomes, strict=True)
-    _report_absent(
-        api,
-        call.app,
-        [target for target, outcome in pairs if outcome is Outcome.NOT_SENT],
-    )
+    absent = [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
+    _report_absent(api, call.app, absent)
+    # A batch has thousands of results: these are not looked up for each.
     sent = Outcome.SENT
     repeated = Outcome.REPEATED
-    results = [
-        SendResult(user, None, True)
-        if outcome is repeated
-        else SendResult(user, outcome is sent)
-        for user, outcome in zip(users, outcomes, strict=True)
-    ]
+    results = []
+    for user, outcome in zip(users, outcomes, strict=True):
+        if outcome is repeated:
+            results.append(SendResult(user, repeated=True))
+        else:
+            results.append(SendResult(user, outcome is sent))
     return success({"sendCount": outcomes.count(sent), "results": results})
 
 
@@ -261,6 +264,7 @@ MOST_BATCH_VALUES: Final = 500_000
 
 
 def _read_batch(api: Api, call: Call) -> None:
+    """Decode a batch, in any spelling. May switch. Raises RequestRefused."""
     has_many = len(call.body) > MOST_BATCH_OBJECTS
     if has_many and call.body.count(b"{") > MOST_BATCH_OBJECTS:
         raise RequestRefused(BAD_PARAMETER)
@@ -268,24 +272,31 @@ def _read_batch(api: Api, call: Call) -> None:
         raise RequestRefused(BAD_PARAMETER)
     if has_nul(call.body):
         raise RequestRefused(BAD_PARAMETER)
+
     try:
-        call.input = msgspec.json.decode(call.body, type=Batch)
+        batch = msgspec.json.decode(call.body, type=Batch)
     except (ValueError, RecursionError):
         if is_long_turn():
             serve_others()
-        try:  # with other keys
-            fields = _usual_spelling(parse_json(call.body))
-            if isinstance(fields.get("messages"), list):
-                if len(fields["messages"]) > api.limits.batch_targets:
-                    raise RequestRefused(BAD_PARAMETER)
-                fields["messages"] = [
-                    _usual_spelling(fold(item)) for item in fields["messages"]
-                ]
-            call.input = msgspec.convert(fields, Batch)
-        except (BadBody, msgspec.ValidationError, AttributeError, TypeError):
-            raise RequestRefused(BAD_PARAMETER) from None
-    call.cost = max(1, len(call.input.messages or ()))
-    call.app = app_from_json(api.core.tenants, call.input.appID)
+        batch = _batch_in_any_spelling(call.body, api.limits.batch_targets)
+    call.input = batch
+    call.cost = max(1, len(batch.messages or ()))
+    call.app = app_from_json(api.core.tenants, batch.appID)
+
+
+def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
+    """Decode a batch of at most so many messages, whose keys are in another
+    letter case. Raises RequestRefused."""
+    try:
+        fields = _usual_spelling(parse_json(body))
+        messages = fields.get("messages")
+        if isinstance(messages, list):
+            if len(messages) > most:
+                raise RequestRefused(BAD_PARAMETER)
+            fields["messages"] = [_usual_spelling(fold(item)) for item in messages]
+        return msgspec.convert(fields, Batch)
+    except (BadBody, msgspec.ValidationError, AttributeError, TypeError):
+        raise RequestRefused(BAD_PARAMETER) from None
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
@@ -324,6 +335,7 @@ def user_list(api: Api, call: Call) -> HttpResponse:
 def _page(
     count: int, users: list[str], more: bool, missing: Collection[str]
 ) -> dict[str, Any]:
+    """A page of users as the answer has it."""
     data: dict[str, Any] = {"userCount": count, "userList": users}
     if more:
         data["next"] = cursor_of(users[-1])
@@ -336,17 +348,22 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """The users who belong to a room: those whom the app's settings name first,
     then members of the channel, in the order of joining. Of the latter, a user
     sees those whose presence the user may see. May switch."""
+    stored: Sequence[str] = ()
     tenant = api.core.tenants.get(call.app)
-    stored = () if tenant is None else tenant.room_members.get(room, ())
+    if tenant is not None:
+        stored = tenant.room_members.get(room, ())
     page = api.channels.members.page(call.app, room, cursor, LIST_PAGE)
     users = dict.fromkeys(
         member.user for member in page.members if member.user not in stored
     )
     visible = api.core.relations.visible(call.app, call.principal.user, users)
-    names = [*(() if cursor else stored), *(user for user in users if user in visible)]
-    listed: dict[str, Any] = {
-        "userList": [{"ID": NumberedRooms.id_of(name)} for name in names]
-    }
+
+    names: list[str] = []
+    if not cursor:  # it is the first page
+        names += stored
+    names += [user for user in users if user in visible]
+    entries = [{"ID": NumberedRooms.id_of(name)} for name in names]
+    listed: dict[str, Any] = {"userList": entries}
     if page.next:
         listed["next"] = page.next
     return listed
@@ -368,13 +385,15 @@ def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
         visible = api.core.relations.visible(call.app, user, names)
         listed += [name for name in names if name in visible]
         missing |= dict.fromkeys(page.missing)
-        after = names[-1] if names else after
+        if names:
+            after = names[-1]
         serve_others()
     users = listed[:LIST_PAGE]
     return _page(len(users), users, len(listed) > LIST_PAGE, missing)
 
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
+    """The app of ``/user/list``: rooms are those of the action dialect."""
     if "groupsid" not in params:
         return app_named(api.core.tenants, params.get("appid", ""))
     tenants = api.core.tenants
@@ -382,6 +401,7 @@ def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
 
 
 def _after(cursor: str) -> str | None:
+    """The user after whom a page begins. Raises RequestRefused."""
     try:
         return read_cursor(cursor, "strict")
     except ValueError:
@@ -392,15 +412,15 @@ def user_online(api: Api, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID``
     0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = user in _seen(api, call, [user]) and api.core.presence.is_online(
-        _apps(api, call), user
-    )
+    online = False
+    if user in _seen(api, call, [user]):
+        online = api.core.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 
 def user_online_batch(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets``
-    users."""
+    """``POST /user/onlineBatch``: whether each of up to
+    ``limits.batch_targets`` users is online."""
     users = call.texts("userids")
     if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
@@ -408,22 +428,21 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     online = set[str]()
     for app in _apps(api, call):
         are_online = api.core.presence.are_online(app, missing)
-        online.update(
-            user for user, here in zip(missing, are_online, strict=True) if here
-        )
+        for user, is_online in zip(missing, are_online, strict=True):
+            if is_online:
+                online.add(user)
         missing = [user for user in missing if user not in online]
         if not missing:
             break
         serve_others()
     results = [{"online": user in online, "userID": user} for user in users]
-    return success(
-        {"onlineCount": sum(user in online for user in users), "userList": results}
-    )
+    online_count = sum(user in online for user in users)
+    return success({"onlineCount": online_count, "userList": results})
 
 
 def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
-    """The users among ``users`` whose presence the principal may see; all of them for
-    a back end. May switch."""
+    """The users among ``users`` whose presence the principal may see; all of
+    them for a back end. May switch."""
     by = call.principal
     if by.user:
         return api.core.relations.visible(by.app, by.user, users)
@@ -434,12 +453,12 @@ def _apps(api: Api, call: Call) -> list[str]:
     """The requested app, or all apps of the caller that ``appID`` can name."""
     if call.app:
         return [call.app]
-    nameable = (
-        each.name
-        for each in api.core.tenants.all()
-        if ":" not in each.name and not each.same_as
-    )
-    return [app for app in nameable if call.principal.reaches(app)]
+    apps = []
+    for tenant in api.core.tenants.all():
+        is_nameable = ":" not in tenant.name and not tenant.same_as
+        if is_nameable and call.principal.reaches(tenant.name):
+            apps.append(tenant.name)
+    return apps
 
 
 def health(_api: Api, _call: Call) -> HttpResponse:
@@ -450,12 +469,11 @@ def health(_api: Api, _call: Call) -> HttpResponse:
 def ready(api: Api, _call: Call) -> HttpResponse:
     """``GET /ready``: 200 if the node serves clients; 503, and why, while it
     does not."""
-    why = api.core.status.unready()
-    if why is not None:
-        return HttpResponse(
-            503, msgspec.json.encode({"status": "not ready", **to_builtins(why)})
-        )
-    return HttpResponse(200, b'{"status":"ready"}')
+    unready = api.core.status.unready()
+    if unready is None:
+        return HttpResponse(200, b'{"status":"ready"}')
+    document = {"status": "not ready", **to_builtins(unready)}
+    return HttpResponse(503, msgspec.json.encode(document))
 
 
 def system_state(api: Api, call: Call) -> HttpResponse:
@@ -464,10 +482,9 @@ def system_state(api: Api, call: Call) -> HttpResponse:
     ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the
     original does not have; ``cluster=true`` returns the state of all nodes.
     """
-    debug, detail, cluster = (
-        call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster")
-    )
-    if not cluster:
+    debug = call.params.get("isdebug") == "true"
+    detail = call.params.get("detail") == "true"
+    if call.params.get("cluster") != "true":
         return success(api.core.status.state(debug, detail))
     nodes, missing = api.core.overview.states(debug, detail)
     return success({"nodes": nodes, "missingNodes": missing})
@@ -486,6 +503,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
+
     closed = api.core.sessions.close(call.app, [user], None, ban_seconds)
     call.user = user
     if ban_seconds:
@@ -512,12 +530,19 @@ def metrics(api: Api, _call: Call) -> HttpResponse:
     from imserver.gateway.metric_table import merge
 
     texts, missing = api.core.overview.metrics()
-    return HttpResponse(
-        200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8"
-    )
+    body = merge(texts, missing).encode()
+    return HttpResponse(200, body, _PROMETHEUS)
 
 
-_OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": lambda _, api: api}
+_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _api_itself(_core: object, api: Api) -> Api:
+    """The service of these routes."""
+    return api
+
+
+_OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": _api_itself}
 _ROW: Final[dict[str, Any]] = {
     **_OF_NODE,
     "app": "any",
@@ -583,6 +608,6 @@ ROUTES: Final = (
         metrics,
         "all",
         style=PROBLEM,
-        service=lambda _, api: api,
+        service=_api_itself,
     ),
 )

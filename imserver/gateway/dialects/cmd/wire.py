@@ -52,28 +52,42 @@ from imserver.gateway.protocol.forgiving import (
 from imserver.gateway.protocol.publications import raw_or_none, stream_view
 from imserver.gateway.transport.connection import Connection
 
+_MAX_CHANNEL_BYTES: Final = Limit.CHANNEL_BYTES
+_MAX_EPOCH_BYTES: Final = 64
+_MAX_TOKEN_BYTES: Final = 8192
+_MAX_POSITION_BYTES: Final = 128
+"""The longest position in a list of subscribers."""
+_MILLISECOND_NS: Final = 1_000_000
+
+
 # --- channels -----------------------------------------------------------------
 
 
 def _channel(fields: Fields) -> str:
-    channel = fields.short_text("channel", 255)
+    """The channel that a command names. Raises Refused."""
+    channel = fields.short_text("channel", _MAX_CHANNEL_BYTES)
     if not channel:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return channel
 
 
 def _position(fields: Fields) -> tuple[str, int] | None:
+    """Epoch and offset; None: the client names no position. Raises Refused."""
     if "epoch" not in fields.values:
         return None
-    return fields.short_text("epoch", 64), fields.id("offset")
+    return fields.short_text("epoch", _MAX_EPOCH_BYTES), fields.id("offset")
 
 
 def _subscribe(data: bytes) -> Subscribe:
     fields = Fields.of(data)
     since = _position(fields)
     epoch, offset = since or ("", 0)
-    token = fields.short_text("token", 8192)
+    token = fields.short_text("token", _MAX_TOKEN_BYTES)
     return Subscribe(_channel(fields), token, since is not None, epoch, offset)
+
+
+def _unsubscribe(data: bytes) -> Unsubscribe:
+    return Unsubscribe(_channel(Fields.of(data)))
 
 
 def _publish(data: bytes) -> Publish:
@@ -81,6 +95,7 @@ def _publish(data: bytes) -> Publish:
     channel = _channel(fields)
     if "text" not in fields.values and "data" not in fields.values:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
+
     kind, body = fields.content()
     if "data" in fields.values:
         return Publish(channel, body, type=kind)
@@ -89,16 +104,18 @@ def _publish(data: bytes) -> Publish:
 
 def _presence(data: bytes) -> AskPresence:
     fields = Fields.of(data)
-    return AskPresence(
-        _channel(fields), fields.limit(), fields.short_text("after", 128)
-    )
+    channel = _channel(fields)
+    limit = fields.limit()
+    after = fields.short_text("after", _MAX_POSITION_BYTES)
+    return AskPresence(channel, limit, after)
 
 
 def _channel_history(data: bytes) -> AskHistory:
     fields = Fields.of(data)
-    return AskHistory(
-        _channel(fields), fields.limit(), _position(fields), fields.flag("reverse")
-    )
+    channel = _channel(fields)
+    limit = fields.limit()
+    since = _position(fields)
+    return AskHistory(channel, limit, since, fields.flag("reverse"))
 
 
 class _ChannelNotice(Struct, omit_defaults=True):
@@ -136,6 +153,8 @@ def _login(data: bytes) -> Login:
         usual = _decode_login(data)
     except (ValueError, RecursionError):
         return _login_with_anything(data)
+
+    # Of a usual login no text has to be encoded to measure it.
     user = usual.user
     if (
         user.isascii()
@@ -147,33 +166,37 @@ def _login(data: bytes) -> Login:
 
 
 def _login_with_anything(data: bytes) -> Login:
+    """A login in any spelling, also with the fields of ours. Raises Refused."""
     fields = Fields.of(data)
     user = fields.text("userid")
     token = fields.text("servicetoken")
     app = str(fields.number("appid"))
     name = fields.values.get("app")
     if isinstance(name, str) and name:
-        # names of other dialects' apps are refused like any unknown app
-        app = "" if ":" in name else name
+        app = name
+        if ":" in name:
+            # names of other dialects' apps are refused like any unknown app
+            app = ""
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.ReplyCode.BAD_USER)
+
+    device = _device(fields)
+    if "cursor" not in fields.values:
+        return Login(app, user, token, device)
+    cursor = fields.id("cursor")
+    acks = fields.values.get("acks") is True
+    return Resume(app, user, token, device, cursor, acks)
+
+
+def _device(fields: Fields) -> str:
+    """The device that a login names; ``""``: none, or one that is ignored."""
     device = fields.values.get("device", "")
-    if (
-        not isinstance(device, str)
-        or len(well_formed(device).encode()) > MAX_DEVICE_BYTES
-    ):
-        device = ""
-    device = well_formed(device) if device else ""
-    if "cursor" in fields.values:
-        return Resume(
-            app,
-            user,
-            token,
-            device,
-            fields.id("cursor"),
-            fields.values.get("acks") is True,
-        )
-    return Login(app, user, token, device)
+    if not isinstance(device, str):
+        return ""
+    device = well_formed(device)
+    if len(device.encode()) > MAX_DEVICE_BYTES:
+        return ""
+    return device
 
 
 def _heartbeat(data: bytes) -> Heartbeat:
@@ -196,7 +219,7 @@ COMMANDS: Final[Readers] = {
     "heartbeat": _heartbeat,
     "ping": _ping,
     "subscribe": _subscribe,
-    "unsubscribe": lambda data: Unsubscribe(_channel(Fields.of(data))),
+    "unsubscribe": _unsubscribe,
     "publish": _publish,
     "channelPresence": _presence,
     "channelHistory": _channel_history,
@@ -216,10 +239,9 @@ _TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
 
 
 def _response(code: int) -> bytes:
-    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (
-        code,
-        encode_json(errors.reply_text(code)),
-    )
+    """The begin of a response, to which its data are added."""
+    text = encode_json(errors.reply_text(code))
+    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, text)
 
 
 _REPLIES = {code: _response(code) for code in errors.REPLY_TEXT}
@@ -233,7 +255,8 @@ class CmdDialect(Dialect):
     readers: Readers = COMMANDS
 
     def __init__(self) -> None:
-        self._digits = count(time_ns() // 1_000_000)
+        self._digits = count(time_ns() // _MILLISECOND_NS)
+        """The ``seq`` of pushes: it goes up, also over a restart."""
         self._names = {name: encode_json(name) for name in COMMANDS}
 
     def joined(self, readers: Readers) -> Self:
@@ -248,36 +271,45 @@ class CmdDialect(Dialect):
             raise BadFrame(BadFrame.TEXT)
         try:
             frame = _decode_frame(payload)
-            seq, name, data = frame.seq or "", frame.cmd or "", bytes(frame.data)
+            seq = frame.seq or ""
+            name = frame.cmd or ""
+            data = bytes(frame.data)
         except (ValueError, RecursionError):
             try:
                 seq, name, data = Fields.frame(payload, "cmd")
             except (ValueError, RecursionError):
                 raise BadFrame(BadFrame.TEXT) from None
-        row = self.readers.get(name)
-        if row is None:
+
+        read = self.readers.get(name)
+        if read is None:
             return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
         try:
-            if row is not _ping and BACKSLASH in data and has_nul(data):
+            # Only an escape can be U+0000, and few texts have one.
+            if read is not _ping and BACKSLASH in data and has_nul(data):
                 return Request(seq, name, None, errors.ReplyCode.BAD_PARAMETER)
-            return Request(seq, name, row(data))
+            return Request(seq, name, read(data))
         except Refused as refused:
             return Request(seq, name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``cmd``, the code with its
         text, and data."""
-        seq = request.seq
         name = request.name
-        data = reply.data
+        # An empty seq and missing data are not encoded: every ping has them.
+        seq = b'""'
+        if request.seq:
+            seq = encode_json(request.seq)
+        end = b"null}}"
+        if reply.data is not None:
+            end = encode_json(reply.data) + b"}}"
         return b"".join(
             (
                 b'{"seq":',
-                encode_json(seq) if seq else b'""',
+                seq,
                 b',"cmd":',
                 self._names.get(name) or encode_json(name),
                 _REPLIES.get(reply.code) or _response(reply.code),
-                b"null}}" if data is None else encode_json(data) + b"}}",
+                end,
             )
         )
 
@@ -285,23 +317,26 @@ class CmdDialect(Dialect):
         """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal,
         under the name of its kind."""
         kind = event.kind
-        name = event.type
-        data = event.data
-        before = _TEXTS.get(kind)
-        if before is None:
+        head = _TEXTS.get(kind)
+        if head is None:
             if not isinstance(event, Signal):
                 return None
             return _PUSH % (next(self._digits), encode_json(kind), event.as_json())
-        if name != "text":
-            before = b'%b%b,"msg":' % (_PUSHES[kind], encode_json(name))
+
+        if event.type != "text":
+            head = b'%b%b,"msg":' % (_PUSHES[kind], encode_json(event.type))
+        seq = event.id
+        if not seq and kind != "msg":
+            seq = str(next(self._digits))
+        text = event.text
+        if event.data:
+            text = event.data.decode()
         return b"".join(
             (
                 b'{"seq":',
-                encode_json(
-                    event.id if event.id or kind == "msg" else str(next(self._digits))
-                ),
-                before,
-                encode_json(data.decode() if data else event.text),
+                encode_json(seq),
+                head,
+                encode_json(text),
                 b',"from":',
                 encode_json(event.sender),
                 b"}}}",
@@ -343,7 +378,8 @@ def publication_view(event: Event) -> CmdPublicationView:
     if part.tags:
         view.tags = Raw(part.tags)
     if part.stream is not None:
-        view.stream, view.incomplete = part.stream.id, part.stream.incomplete
+        view.stream = part.stream.id
+        view.incomplete = part.stream.incomplete
     if event.data:
         view.data = Raw(event.data)
     else:
@@ -363,6 +399,7 @@ class ChannelCmdDialect(CmdDialect):
         kind = event.kind
         if part is None or isinstance(event, Signal):
             return super().encode_event(event)
+
         data: Struct
         if kind == "msg":
             kind = "publication"
@@ -477,6 +514,7 @@ class CmdAnswers(ChannelAnswers):
         if command.channel not in state.channels:
             state.channels += (found.local.name,)
         connection.encoding = connection.encoding.with_dialect(self._codec)
+
         view = SubscribedView(command.channel)
         if found.position is not None:
             view.epoch = found.position.epoch
@@ -513,10 +551,8 @@ class CmdAnswers(ChannelAnswers):
             )
             for member in members
         ]
-        return Reply(
-            errors.ReplyCode.OK,
-            PresenceView(command.channel, total, subscribers, after),
-        )
+        page = PresenceView(command.channel, total, subscribers, next=after)
+        return Reply(errors.ReplyCode.OK, page)
 
     def history(
         self,
@@ -530,6 +566,6 @@ class CmdAnswers(ChannelAnswers):
             "channel": command.channel,
             "epoch": position.epoch,
             "offset": position.offset,
+            "publications": [publication_view(event) for event in publications],
         }
-        views = [publication_view(event) for event in publications]
-        return Raw(msgspec.json.encode({**page, "publications": views}))
+        return Raw(msgspec.json.encode(page))

@@ -16,9 +16,8 @@ from imserver.gateway.transport.stream import StreamPath
 def _build(core: Core) -> Parts:
     messenger = next(iter(core.all_of(StoresMessages)), None)  # type: ignore[type-abstract]
     streams = EventStreams(core, messenger)
-    return Parts(
-        streams=lambda _: {PATH: StreamPath("GET", streams.open, streams.refuse)}
-    )
+    path = StreamPath("GET", streams.open, streams.refuse)
+    return Parts(streams=lambda _: {PATH: path})
 
 
 # This row gives the dialect its name in settings. It has no WebSocket path, and

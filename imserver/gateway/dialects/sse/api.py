@@ -53,6 +53,8 @@ MIN_RETRY_MS: Final = 1000
 MAX_RETRY_MS: Final = 5000
 """Time after which a client reconnects."""
 _TEXT: Final = "text/event-stream"
+_MAX_ID_DIGITS: Final = 18
+"""Ids of stored messages have fewer digits, and longer numbers are not ours."""
 
 
 class SseDialect(Dialect):
@@ -74,26 +76,21 @@ class SseDialect(Dialect):
         """Encode a stored entry for the stream. A client that reconnects sends
         its id."""
         view = message.view()
-        own = b""
+        client_id = b""
         if view.client_msg_id:  # named as in /api/v1
-            own = b'"client_msg_id":%b,' % encode(view.client_msg_id)
+            client_id = b'"client_msg_id":%b,' % encode(view.client_msg_id)
             view.client_msg_id = ""
-        line = b'{"event":"message","app":%b,%b%b' % (
-            encode(self.app),
-            own,
-            encode(view)[1:],
-        )
+        app = encode(self.app)
+        fields = encode(view)[1:]
+        line = b'{"event":"message","app":%b,%b%b' % (app, client_id, fields)
         return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
 
     def encode_close(self, code: int, reason: str) -> bytes:
         """Encode the last event: the reason as a WebSocket close code, and
         whether to reconnect."""
         row = CLOSE.get(code)
-        data = {
-            "code": code,
-            "reason": reason,
-            "reconnect": row is None or row.reconnect,
-        }
+        reconnect = row is None or row.reconnect
+        data = {"code": code, "reason": reason, "reconnect": reconnect}
         return b"event: end\ndata: %b\n\n" % encode(data)
 
 
@@ -106,7 +103,9 @@ def ready(
     ``cursor``: stored entries after this id are delivered; None: no stored
     entries.
     """
-    position = b"" if cursor is None else b"id: %d\n" % cursor
+    position = b""
+    if cursor is not None:
+        position = b"id: %d\n" % cursor
     return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (
         retry_milliseconds,
         position,
@@ -121,34 +120,37 @@ def to_json(app: str, event: Event) -> bytes:
     or exit notice has ``user``. Signals and other notices have their payload in
     ``data``. Empty ``code``, ``note`` and ``time`` are left out.
     """
+    channel = event.channel
     if event.kind == "msg":
-        what = b'"id":%b,"sender":%b,"type":%b,%b' % (
+        if event.data:
+            body = b'"data":%b' % event.data
+        else:
+            body = b'"text":%b' % encode(event.text)
+        content = b'"id":%b,"sender":%b,"type":%b,%b' % (
             encode(event.id),
             encode(event.sender),
             encode(event.type),
-            b'"data":%b' % event.data
-            if event.data
-            else b'"text":%b' % encode(event.text),
+            body,
         )
     elif isinstance(event, Signal):
-        what = b'"data":%b' % event.as_json()
-    elif event.channel is not None and event.channel.stream is not None:
-        what = b'"data":%b' % encode(
-            stream_view(event, event.channel.stream, event.channel.name)
-        )
+        content = b'"data":%b' % event.as_json()
+    elif channel is not None and channel.stream is not None:
+        view = stream_view(event, channel.stream, channel.name)
+        content = b'"data":%b' % encode(view)
     elif event.data:
-        what = b'"data":%b' % event.data
+        content = b'"data":%b' % event.data
     else:
-        what = b'"user":%b' % encode(event.sender)
+        content = b'"user":%b' % encode(event.sender)
+
+    more = b""
     if event.code:
-        more = b',"code":%d' % event.code
-    else:
-        more = b""
+        more += b',"code":%d' % event.code
     if event.note:
         more += b',"note":%b' % encode(event.note)
     if event.time:
         more += b',"time":%d' % event.time
-    return b'{"event":%b,"app":%b,%b%b}' % (encode(event.kind), encode(app), what, more)
+    kind = encode(event.kind)
+    return b'{"event":%b,"app":%b,%b%b}' % (kind, encode(app), content, more)
 
 
 # --- requests -----------------------------------------------------------------
@@ -200,6 +202,11 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
     ) = UNSET
 
 
+def _encoding_of(app: str) -> StreamEncoding:
+    """The encoding of the streams of an app."""
+    return StreamEncoding(SseDialect(app))
+
+
 @runtime_checkable
 class StoresMessages(Protocol):
     """The messenger, which says where a stream begins that delivers stored
@@ -225,11 +232,10 @@ class EventStreams:
         self._tenants = core.tenants
         self._authority = core.authority
         self._log = core.node.request_log
-        if messenger is None:
-            self._starts = None
-        else:
+        self._starts: Any = None
+        if messenger is not None:
             self._starts = messenger.stream_starts
-        self._encoding_of = cache(lambda app: StreamEncoding(SseDialect(app)))
+        self._encoding_of = cache(_encoding_of)
 
     def open(self, stream: Stream, head: Head) -> None:
         """Begin the stream of a request, or refuse it. May switch."""
@@ -237,25 +243,24 @@ class EventStreams:
 
         def answer(user: str) -> bytes:
             by = principal.label
+            # a token in the query, which identify() did not read
             if user and principal.kind == "nobody":
                 by = Principal("session", apps=frozenset({wish.app}), user=user).label
-            return stream_head(
-                self._log, head, request.host, f"{_TEXT}; charset=utf-8", by
-            )
+            content_type = f"{_TEXT}; charset=utf-8"
+            return stream_head(self._log, head, request.host, content_type, by)
 
         def refuse(why: ApiProblem, code: int = CloseCode.POLICY) -> None:
-            stream.refuse(
-                stream_refused(self._log, head, request.host, why, PROBLEM, request.by),
-                code,
+            response = stream_refused(
+                self._log, head, request.host, why, PROBLEM, request.by
             )
+            stream.refuse(response, code)
 
         try:
             wish, channels, principal = self.wish(request)
             if principal.kind == "key":
                 self._keys.hold(principal.key, stream)
-                self._keys.uses.add(
-                    (principal.key, f"GET {PATH}", wish.app, request.host), False
-                )
+                use = (principal.key, f"GET {PATH}", wish.app, request.host)
+                self._keys.uses.add(use, refused=False)
             self.begin(stream, wish, channels, answer)
         except ApiProblem as refused:
             refuse(refused)
@@ -270,22 +275,23 @@ class EventStreams:
     def wish(
         self, request: HttpRequest
     ) -> tuple[EventsQuery, tuple[str, ...], Principal]:
-        """Read a request: what it asks for, and who makes it. May switch.
+        """Read a request: the user, the channels, and who makes it. May switch.
         Raises :class:`ApiProblem` and StorageUnavailable."""
         query = read_query(request, EventsQuery)
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
             self._logins.refused("app", app, query.user, request.host)
             raise ApiProblem(Problems.UNKNOWN_APP)
+
         principal = self._authority.identify(
             Needs.ANYONE_OR_READ, request.headers, request.host
         )
         request.by = principal.label
         if principal.kind == "key" and not principal.scopes:
             raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
-        channels = tuple(
-            dict.fromkeys(name for name in query.channels.split(",") if name)
-        )
+
+        names = filter(None, query.channels.split(","))
+        channels = tuple(dict.fromkeys(names))
         if channels and not principal.may(Needs.READ, app):
             raise ApiProblem(
                 Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
@@ -298,12 +304,14 @@ class EventStreams:
             raise ApiProblem.invalid(
                 f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
             )
+
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
-        last = request.headers.get("last-event-id", "").strip()
-        # else it is not one of ours
-        if last.isascii() and last.isdecimal() and len(last) <= 18:
-            query.cursor = int(last)
+        last_id = request.headers.get("last-event-id", "").strip()
+        # A text of another form is not one of ours, and ignored.
+        is_number = last_id.isascii() and last_id.isdecimal()
+        if is_number and len(last_id) <= _MAX_ID_DIGITS:
+            query.cursor = int(last_id)
         query.app = app
         return query, channels, principal
 
@@ -319,6 +327,7 @@ class EventStreams:
 
         May switch. Raises :class:`ApiProblem` and StorageUnavailable.
         """
+        # What may switch comes first. A kick meanwhile counts for this login.
         kicks = self._sessions.kicks.count
         decision = self._logins.check(
             request.app, request.user, request.token, NAME, stream, request.device
@@ -330,14 +339,18 @@ class EventStreams:
         start = self._start_of(request, user)
         if not stream.is_open:
             return
+
         login = Login(request.app, user, request.token, request.device)
         code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
         if code != ReplyCode.OK:
             stream.close(close_code_of(code))
             return
+
         # Nothing switches between the login and here, so no event can precede
         # the head.
-        proved_user = "" if decision.claims is None else user
+        proved_user = ""
+        if decision.claims is not None:
+            proved_user = user
         stream.begin(self._encoding_of(request.app), head(proved_user))
         try:
             for channel in channels:
@@ -346,6 +359,7 @@ class EventStreams:
             stream.close(CloseCode.NOT_ALLOWED, str(refused))
         if not stream.is_open:
             return
+
         stream.send(self._ready(stream, request, channels, start))
         if self._starts is not None and start is not None:
             self._starts.send(stream, start)
@@ -356,6 +370,7 @@ class EventStreams:
         user = request.user or named
         if user and self._sessions.takes_user(request.app, user):
             return user
+
         self._logins.refused("user", request.app, user, stream.peer)
         if not user:
             raise ApiProblem.invalid("`user`: name the user")
@@ -368,7 +383,9 @@ class EventStreams:
         switch. Raises StorageUnavailable."""
         if self._starts is None:
             return None
-        cursor = None if request.cursor is UNSET else request.cursor
+        cursor = None
+        if request.cursor is not UNSET:
+            cursor = request.cursor
         return self._starts.start(request.app, user, cursor)
 
     def _ready(
@@ -392,7 +409,9 @@ class EventStreams:
         # The time after which a client reconnects differs, so that they do not
         # all come at once.
         retry_ms = random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
-        return ready(about, retry_ms, None if start is None else start.cursor)
+        if start is None:
+            return ready(about, retry_ms)
+        return ready(about, retry_ms, start.cursor)
 
 
 routes = Resource("events", lambda _, api: api, hot=False)
