@@ -358,7 +358,7 @@ def numbers_of_server() -> tuple[GivenNumbers, ...]:
 def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
     """A function that checks the settings of an app for the core and
     ``features``. It reads files of keys."""
-    checks = [rules.objection]
+    checks: list[AppObjection] = [rules.objection]
     for feature in features:
         if feature.settings.objection is not None:
             checks.append(feature.settings.objection)

@@ -181,10 +181,10 @@ class Node:
             runs.append(core.channels.subscriptions.run)
         for feature in core.features.values():
             runs += feature.run
-        greenlets: list[gevent.Greenlet[..., None]] = []
+        greenlets: list[gevent.Greenlet[[], object]] = []
 
         def start() -> None:
-            greenlets.extend(map(gevent.spawn, runs))
+            greenlets.extend(gevent.spawn(run) for run in runs)
 
         def stop() -> None:
             # A greenlet that is killed inside a database driver may take this

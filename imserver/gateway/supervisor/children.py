@@ -48,6 +48,17 @@ from imserver.gateway.transport.bulk_permits import (
 from imserver.gateway.transport.listener import wrapped
 
 _OBSERVE_SECONDS: Final = 1.0
+"""Longest time between two checks of the children."""
+_OBSERVATIONS_PER_HANG: Final = 4
+"""As often the children are checked in ``server.hang_seconds``."""
+_STACK_SECONDS: Final = 1.0
+"""How long a hung child may write its stack before it is killed."""
+_DRAIN_SECONDS: Final = 30.0
+"""How long a node that drains may take beyond its settings. Then it is
+killed."""
+_SHORT_DRAIN_SECONDS: Final = 5.0
+"""Time limit of a drain after a second signal."""
+_SIGNALS_READ: Final = 4096
 
 # The patched versions would start a gevent loop.
 _fork: Final = monkey.get_original("os", "fork")
@@ -106,27 +117,31 @@ class Children(Service, dict=True):
 
     def next_tick_seconds(self, now: float) -> float:
         """Seconds until the next tick is due if no signal arrives."""
-        times = [
-            slot.deadline if slot.pid else slot.due
-            for slot in self.slots
-            if slot.pid or not self.ending
-        ]
-        return max(min([*times, now + self._observe_seconds]) - now, 0.0)
+        next_tick = now + self._observe_seconds
+        for slot in self.slots:
+            if slot.pid:
+                next_tick = min(next_tick, slot.deadline)
+            elif not self.ending:
+                next_tick = min(next_tick, slot.due)
+        return max(next_tick - now, 0.0)
 
     @property
     def _observe_seconds(self) -> float:
         """Longest time between two checks of the children, and between two
         heartbeats."""
-        return min(_OBSERVE_SECONDS, self.config.server.hang_seconds / 4)
+        hang_seconds = self.config.server.hang_seconds
+        return min(_OBSERVE_SECONDS, hang_seconds / _OBSERVATIONS_PER_HANG)
 
     # --- life -----------------------------------------------------------------
 
     def _start(self, slot: Slot, now: float) -> None:
+        """Fork the child of a slot."""
         slot.status.clear()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # the reader is gone
                 # otherwise the child would write its copy of the buffer too
                 stream.flush()
+
         with self.signals.blocked(), self.permits.line() as line:
             run = self._child_of(slot, line)
             try:
@@ -142,6 +157,8 @@ class Children(Service, dict=True):
     def _child_of(
         self, slot: Slot, line: _socket.socket | None
     ) -> Callable[[], NoReturn]:
+        """The function that the child of a slot runs. It is made before the
+        fork, so that the child has nothing else to do."""
         reading, writing = self._lifeline
         foreign = [other.listeners for other in self.slots if other is not slot]
 
@@ -153,18 +170,22 @@ class Children(Service, dict=True):
                 close_all(listeners)
             self.close_inherited()
 
+        def read_config() -> Config:
+            return for_child(self.read_config(), slot.number)
+
         return partial(
             run_child,
             slot,
             for_child(self.config, slot.number),
-            lambda: for_child(self.read_config(), slot.number),
-            reading,
-            line,
-            close_inherited,
-            self._observe_seconds,
+            read_config,
+            lifeline=reading,
+            line=line,
+            close_inherited=close_inherited,
+            beat_seconds=self._observe_seconds,
         )
 
     def _reap(self, now: float) -> None:
+        """Take note of all children that have ended."""
         while True:
             try:
                 pid, status = _waitpid(-1, os.WNOHANG)
@@ -172,11 +193,14 @@ class Children(Service, dict=True):
                 return
             if not pid:
                 return
+            code = os.waitstatus_to_exitcode(status)
             for slot in self.slots:
                 if slot.pid == pid:
-                    self._ended(slot, os.waitstatus_to_exitcode(status), now)
+                    self._ended(slot, code, now)
 
     def _ended(self, slot: Slot, code: int, now: float) -> None:
+        """The child of a slot has ended. ``code``: its status, or the negative
+        number of a signal."""
         if code < 0:
             how = f"ended by {signal.Signals(-code).name}"
         else:
@@ -187,6 +211,7 @@ class Children(Service, dict=True):
         if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how)
             return
+
         if code and slot.status.marks.started:
             self.bad_ends += self.ending
             self.report(
@@ -195,15 +220,16 @@ class Children(Service, dict=True):
         slot.ended(now, planned=True)
 
     def _failed(self, slot: Slot, now: float, how: str) -> None:
+        """A child has ended by itself: start it again, or end the others."""
         if not self.settled:
             # The first start succeeds for all nodes or for none: the cause is
             # usually common.
-            self.failure = StartError(
-                f"node {slot.name}: {slot.status.text(failed=True) or how}"
-            )
+            reason = slot.status.text(failed=True) or how
+            self.failure = StartError(f"node {slot.name}: {reason}")
             slot.ended(now, planned=True)
             self.drain_all()
             return
+
         name = f"node {slot.name} (pid {slot.pid})"
         lived = now - slot.since
         pause = slot.ended(now, planned=False)
@@ -215,31 +241,31 @@ class Children(Service, dict=True):
     # --- looking after them ---------------------------------------------------
 
     def _observe(self, now: float) -> None:
+        """Check the running children, and kill those that hang."""
         # If this process was paused, the children were not read meanwhile.
         missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
         self._observed_at = now
+        hang_seconds = self.config.server.hang_seconds
         for slot in self.slots:
             if not slot.pid:
                 continue
+            name = f"node {slot.name} (pid {slot.pid})"
             if slot.observe(now, missed):
-                self.report(
-                    logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving"
-                )
+                self.report(logging.INFO, f"{name} is serving")
                 for number in slot.waiting_signals:
                     os.kill(slot.pid, number)
                 slot.waiting_signals.clear()
-            if (
-                not slot.hangs
-                and slot.silent_seconds(now) >= self.config.server.hang_seconds
-            ):
+
+            silent_seconds = slot.silent_seconds(now)
+            if not slot.hangs and silent_seconds >= hang_seconds:
                 slot.hangs = True
                 self.report(
                     logging.ERROR,
-                    f"node {slot.name} (pid {slot.pid}): event loop blocked for "
-                    f"{slot.silent_seconds(now):.0f} s, killing it; the stack follows on standard error",
+                    f"{name}: event loop blocked for {silent_seconds:.0f} s, "
+                    "killing it; the stack follows on standard error",
                 )
                 os.kill(slot.pid, STACK_SIGNAL)
-                slot.deadline = min(slot.deadline, now + 1.0)  # then SIGKILL
+                slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
             if now >= slot.deadline:
                 os.kill(slot.pid, signal.SIGKILL)
                 slot.deadline = now + _OBSERVE_SECONDS
@@ -259,11 +285,8 @@ class Children(Service, dict=True):
         """Drain one child."""
         slot.state = SlotState.DRAINING
         drain = self.config.drain
-        websocket = self.config.websocket
-        # A node that drains has so long beyond its settings. Then it is killed.
-        seconds = (
-            drain.delay_seconds + drain.close_seconds + websocket.close_seconds + 30.0
-        )
+        seconds = drain.delay_seconds + drain.close_seconds
+        seconds += self.config.websocket.close_seconds + _DRAIN_SECONDS
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
         os.kill(slot.pid, signal.SIGTERM)
 
@@ -278,9 +301,10 @@ class Children(Service, dict=True):
 
     def end_at_once(self) -> None:
         """Shorten the drain of all children."""
+        latest = time.monotonic() + _SHORT_DRAIN_SECONDS
         for slot in self.slots:
             if slot.pid:
-                slot.deadline = min(slot.deadline, time.monotonic() + 5.0)
+                slot.deadline = min(slot.deadline, latest)
                 os.kill(slot.pid, signal.SIGTERM)
 
 
@@ -319,9 +343,13 @@ def run_child(
             heartbeat.started(node)
             if line is not None:
                 flusher = node.core.network.flusher
-                times = WRITE_SECONDS, HOLD_SECONDS, WAIT_SECONDS
                 flusher.permit = BulkPermit(
-                    line, gevent.get_hub().loop, flusher.schedule, *times
+                    line,
+                    gevent.get_hub().loop,
+                    flusher.schedule,
+                    WRITE_SECONDS,
+                    HOLD_SECONDS,
+                    WAIT_SECONDS,
                 )
 
         try:
@@ -357,16 +385,17 @@ class _Heartbeat:
     def _beat(self) -> None:
         node = self._node
         if node is None:
-            self._page.beat(NodeMarks(False, False, 0, 0))
+            marks = NodeMarks(started=False, ready=False, connections=0, room=0)
         else:
             connections = len(node.core.network.context.connections)
             room = max(node.core.node.max_connections - connections, 0)
-            self._page.beat(
-                NodeMarks(True, node.core.status.ready(), connections, room)
-            )
+            is_ready = node.core.status.ready()
+            marks = NodeMarks(True, is_ready, connections, room)
+        self._page.beat(marks)
 
 
 def _supervisor_gone(watcher: Any) -> None:
+    """Drain this node: nobody would restart or end it."""
     watcher.stop()
     logging.getLogger(__name__).error("the supervisor process has ended")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -385,6 +414,10 @@ _HANDLED: Final = (*DRAIN, signal.SIGHUP, *FORWARDED, ROLL, signal.SIGCHLD)
 _set_handler: Final = monkey.get_original("signal", "signal")
 
 
+def _do_nothing(*_: Any) -> None:
+    """Handle a signal, whose number the interpreter writes to the pipe."""
+
+
 class SignalQueue:
     """Signals that arrived since the last read. One per process; owner: the
     supervisor."""
@@ -394,8 +427,7 @@ class SignalQueue:
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
         for number in _HANDLED:
-            # the interpreter writes the number to the pipe
-            _set_handler(number, lambda *_: None)
+            _set_handler(number, _do_nothing)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         take_signals()
 
@@ -403,7 +435,7 @@ class SignalQueue:
         """Wait up to ``seconds`` for signals, and serve those who want permits
         meanwhile; returns the signals in order."""
         if permits.wait(self._reading, seconds):
-            return list(os.read(self._reading, 4096))
+            return list(os.read(self._reading, _SIGNALS_READ))
         return []
 
     @contextmanager
@@ -423,8 +455,11 @@ class SignalQueue:
         os.close(self._reading)
         os.close(self._writing)
         for number in _HANDLED:
-            ends = number in (*DRAIN, signal.SIGCHLD)
-            _set_handler(number, signal.SIG_DFL if ends else signal.SIG_IGN)
+            # One call for each: a signal that waits is lost if it is ignored.
+            if number in DRAIN or number == signal.SIGCHLD:
+                _set_handler(number, signal.SIG_DFL)
+            else:
+                _set_handler(number, signal.SIG_IGN)
         # A child in the background may still write to the terminal.
         _set_handler(signal.SIGTTOU, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)

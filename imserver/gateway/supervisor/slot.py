@@ -31,7 +31,8 @@ def resolve(host: str) -> str:
         raise StartError(
             f"server.host {host} cannot be resolved: {error.strerror}"
         ) from None
-    return str(addresses[0][4][0])
+    *_, socket_address = addresses[0]
+    return str(socket_address[0])
 
 
 class NodeMarks(NamedTuple):
@@ -49,6 +50,38 @@ RUSH_SECONDS: Final = 0.1
 :data:`_LONGEST_SECONDS`; between these until each has got half the mean. So
 nodes are filled evenly, however many connections come."""
 _LONGEST_SECONDS: Final = 0.5
+_COUNT_SECONDS: Final = 1.0
+"""Time over which the rate of new connections is measured."""
+_RUSH_PER_SECOND: Final = 500
+"""As many new connections are a rush."""
+_RUSH_ROOM: Final = 8192
+"""In a rush a node gets new connections if it has room for so many: twice an
+accept queue."""
+_EVEN_CONNECTIONS: Final = 512
+"""Nodes whose numbers of connections differ by less are filled evenly."""
+_SILENT_SECONDS: Final = 5.0
+"""A child gets no new clients if its loop was blocked for so long."""
+_LONG_LIFE_SECONDS: Final = 60.0
+"""The failure of a child that has lived so long counts as the first."""
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+"""The longest time until a failed child is restarted."""
+_MAX_FAILURES: Final = 16
+"""Failures are counted up to here: the pause no longer grows."""
+
+_ATTACH_REUSEPORT_CBPF: Final = 51
+"""SO_ATTACH_REUSEPORT_CBPF of Linux, which the module socket does not have."""
+# Opcodes of classic BPF (linux/bpf_common.h). A is the accumulator.
+_LOAD: Final = 0x20  # A = a word at an address
+_MODULO: Final = 0x94  # A = A mod a constant
+_JUMP_IF_AT_LEAST: Final = 0x35  # skips instructions unless A >= a constant
+_ADD: Final = 0x04  # A += a constant
+_RETURN_CONSTANT: Final = 0x06
+_RETURN_ACCUMULATOR: Final = 0x16
+_RANDOM_NUMBER: Final = 0xFFFFF000 + 56
+"""The address at which the kernel has a random number: SKF_AD_OFF +
+SKF_AD_RANDOM."""
+_NO_LISTENER: Final = 0xFFFFFFFF
+"""A number that no listener has: the kernel chooses by hash."""
 
 
 class ConnectionSteering:
@@ -68,7 +101,7 @@ class ConnectionSteering:
         self._count = len(all_listeners)
         # One program applies to all sockets of the port.
         self._firsts = [
-            each for each in all_listeners[0].values() if each.family != _socket.AF_UNIX
+            sock for sock in all_listeners[0].values() if sock.family != _socket.AF_UNIX
         ]
         self._closed: frozenset[int] = frozenset()
         self._possible = possible and sys.platform == "linux"
@@ -86,8 +119,7 @@ class ConnectionSteering:
         option = pack("@HP", size // self._INSTRUCTION.size, address)
         try:
             for sock in self._firsts:
-                # SO_ATTACH_REUSEPORT_CBPF
-                sock.setsockopt(_socket.SOL_SOCKET, 51, option)
+                sock.setsockopt(_socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, option)
         except OSError as error:
             self._possible = False
             logging.getLogger(__name__).info(
@@ -96,20 +128,24 @@ class ConnectionSteering:
             )
 
     def _program(self, closed: frozenset[int]) -> list[bytes]:
+        """The instructions that select one of the open listeners by chance."""
+        # opcode, instructions to skip if true, and if false, constant
         pack = self._INSTRUCTION.pack
         if not closed:
-            # out of range: the kernel chooses by hash
-            return [pack(0x06, 0, 0, 0xFFFFFFFF)]
+            return [pack(_RETURN_CONSTANT, 0, 0, _NO_LISTENER)]
+
+        # A number of an open listener, as if the closed ones did not count.
+        open_listeners = self._count - len(closed)
         program = [
-            pack(0x20, 0, 0, 0xFFFFF000 + 56),  # A = a random number
-            pack(0x94, 0, 0, self._count - len(closed)),  # A = A mod open listeners
+            pack(_LOAD, 0, 0, _RANDOM_NUMBER),
+            pack(_MODULO, 0, 0, open_listeners),
         ]
+        # Each closed listener up to it moves it on by one.
         for number in sorted(closed):
-            program += [
-                pack(0x35, 0, 1, number),  # if A >= number:
-                pack(0x04, 0, 0, 1),  # A += 1
-            ]
-        return [*program, pack(0x16, 0, 0, 0)]  # return A
+            program.append(pack(_JUMP_IF_AT_LEAST, 0, 1, number))
+            program.append(pack(_ADD, 0, 0, 1))
+        program.append(pack(_RETURN_ACCUMULATOR, 0, 0, 0))
+        return program
 
 
 class Rush:
@@ -135,53 +171,63 @@ class Rush:
     @property
     def active(self) -> bool:
         """Whether very many came in the last second."""
-        return self._per_second >= 500
+        return self._per_second >= _RUSH_PER_SECOND
 
     def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
         """The numbers of the nodes that get new connections, of those that
         accept clients."""
         if not self._few or not nodes:
             return frozenset(nodes)
-        if now - self._counted_at >= 1.0:
+        if now - self._counted_at >= _COUNT_SECONDS:
             self._count(nodes, now)
         if now >= self._until or not self._chosen <= nodes.keys():
-            coming = self._coming
-            counts = {
-                number: marks.connections + coming.get(number, 0.0)
-                for number, marks in nodes.items()
-            }
-            mean = sum(counts.values()) / len(counts)
-            order = sorted(
-                counts,
-                key=lambda number: (counts[number] > mean, self._last.get(number, 0.0)),
-            )
-            most = sum(count <= mean for count in counts.values())
-            # Twice an accept queue.
-            if self.active and all(
-                nodes[number].room >= 8192 for number in order[: self._few]
-            ):
-                most = self._few
-            elif max(counts.values()) - min(counts.values()) < 512:
-                most = len(order)
-            seconds = most * mean / 2 / max(self._per_second, 1.0)
-            seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
-            self._chosen = frozenset(order[:most])
-            self._until = now + seconds
-            for number in self._chosen:
-                coming[number] = (
-                    coming.get(number, 0.0) + seconds * self._per_second / most
-                )
-            self._last |= dict.fromkeys(self._chosen, now)
+            self._choose_again(nodes, now)
         return self._chosen
 
+    def _choose_again(self, nodes: dict[int, NodeMarks], now: float) -> None:
+        """Choose nodes, and until when they get new connections."""
+        coming = self._coming
+        counts = {
+            number: marks.connections + coming.get(number, 0.0)
+            for number, marks in nodes.items()
+        }
+        mean = sum(counts.values()) / len(counts)
+
+        def rank(number: int) -> tuple[bool, float]:
+            return counts[number] > mean, self._last.get(number, 0.0)
+
+        # First those with fewer connections, and among them whose turn was
+        # longest ago.
+        order = sorted(counts, key=rank)
+        few_have_room = all(
+            nodes[number].room >= _RUSH_ROOM for number in order[: self._few]
+        )
+        difference = max(counts.values()) - min(counts.values())
+        if self.active and few_have_room:
+            most = self._few
+        elif difference < _EVEN_CONNECTIONS:
+            most = len(order)
+        else:
+            most = sum(count <= mean for count in counts.values())
+
+        # until each has got half the mean
+        seconds = most * mean / 2 / max(self._per_second, 1.0)
+        seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
+        self._chosen = frozenset(order[:most])
+        self._until = now + seconds
+        share = seconds * self._per_second / most
+        for number in self._chosen:
+            coming[number] = coming.get(number, 0.0) + share
+            self._last[number] = now
+
     def _count(self, nodes: dict[int, NodeMarks], now: float) -> None:
+        """Measure how many connections come."""
         before = self._counts
         self._counts = nodes
-        came = sum(
-            max(marks.connections - before[number].connections, 0)
-            for number, marks in nodes.items()
-            if number in before
-        )
+        came = 0
+        for number, marks in nodes.items():
+            if number in before:
+                came += max(marks.connections - before[number].connections, 0)
         self._per_second = came / (now - self._counted_at)
         self._counted_at = now
         self._coming = {}
@@ -240,9 +286,10 @@ class StatusPage:
     def text(self, failed: bool) -> str:
         """The notes that the child reported for the banner, one per line, or
         why it ended; else empty."""
-        kind, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
-        text = self._memory[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
-        return text if kind == failed else ""
+        has_failed, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
+        if has_failed != failed:
+            return ""
+        return self._memory[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
 
 
 class SlotState(Enum):
@@ -314,13 +361,10 @@ class Slot:
     def accepts_clients(self, now: float) -> bool:
         """Whether new clients should be sent to this child. Not while its loop
         is blocked."""
-        _, ready, _, room = self.status.marks
-        return (
-            self.state is SlotState.SERVING
-            and ready
-            and room > 0
-            and self.silent_seconds(now) < 5.0
-        )
+        marks = self.status.marks
+        if self.state is not SlotState.SERVING or not marks.ready or marks.room <= 0:
+            return False
+        return self.silent_seconds(now) < _SILENT_SECONDS
 
     def ended(self, now: float, planned: bool) -> float:
         """The child ended; returns the seconds until the next one starts.
@@ -329,16 +373,14 @@ class Slot:
         each failure, so that children with the same fault do not restart
         together. The first failure after a minute counts as the first.
         """
-        if planned or now - self.since >= 60.0:
+        if planned or now - self.since >= _LONG_LIFE_SECONDS:
             self.failures = 0
-        if planned:
-            pause = 0.0
-        else:
-            pause = random.uniform(0.0, min(2.0**self.failures, 30.0))
-        if planned:
-            self.failures = 0
-        else:
-            self.failures = min(self.failures + 1, 16)
+        pause = 0.0
+        if not planned:
+            longest = min(2.0**self.failures, _LONGEST_PAUSE_SECONDS)
+            pause = random.uniform(0.0, longest)
+            self.failures = min(self.failures + 1, _MAX_FAILURES)
+
         self.state = SlotState.DOWN
         self.pid = 0
         self.since = now
@@ -373,27 +415,27 @@ def check_ports(config: Config) -> None:
     StartError."""
     first = config.app.rpc_port
     count = config.server.processes
-    last = first + PORTS_PER_NODE * count - 1
     if not config.clustered or (count == 1 and first == 0):
         return
-    if count > 1:
-        need = f"{count} nodes need"
-    else:
-        need = "a node needs"
     if first == 0:
         raise StartError(
             f"app.rpc_port 0: {count} nodes need fixed ports, because the port identifies a node"
         )
+
+    last = first + PORTS_PER_NODE * count - 1
+    if count > 1:
+        need = f"{count} nodes need"
+    else:
+        need = "a node needs"
     if last > LAST_PORT:
         raise StartError(f"app.rpc_port {first}: {need} the ports up to {last}")
+
     ports = {
         "app.http_port": config.app.http_port,
         "app.websocket_port": config.app.websocket_port,
     }
-    ports |= {
-        f"server.extra_listen[{n}]": row.port
-        for n, row in enumerate(config.server.extra_listen)
-    }
+    for number, row in enumerate(config.server.extra_listen):
+        ports[f"server.extra_listen[{number}]"] = row.port
     for name, port in ports.items():
         if first <= port <= last:
             raise StartError(
@@ -408,30 +450,30 @@ def resolve_addresses(config: Config) -> Config:
     Each node finds the advertised address by itself if only its database tells
     whether it is in demo mode.
     """
-    undecided = config.demo and not config.server.insecure
-    extra = [
-        msgspec.structs.replace(row, host=row.host and resolve(row.host))
-        for row in config.server.extra_listen
-    ]
+    extra = []
+    for row in config.server.extra_listen:
+        if row.host:
+            row = msgspec.structs.replace(row, host=resolve(row.host))
+        extra.append(row)
+    host = resolve(config.server.host)
+    advertise = config.cluster.advertise
+    is_undecided = config.demo and not config.server.insecure
+    if not advertise and not is_undecided:
+        advertise = own_address()
     return _replaced(
         config,
-        server={"host": resolve(config.server.host), "extra_listen": tuple(extra)},
-        cluster={
-            "advertise": config.cluster.advertise
-            or ("" if undecided else own_address())
-        },
+        server={"host": host, "extra_listen": tuple(extra)},
+        cluster={"advertise": advertise},
     )
 
 
 def for_child(config: Config, number: int) -> Config:
     """Settings of child ``number``: each has two RPC ports, the first one is
     part of its node id."""
-    return msgspec.structs.replace(
-        _replaced(
-            config, app={"rpc_port": config.app.rpc_port + PORTS_PER_NODE * number}
-        ),
-        warnings=(),  # the supervisor has logged them
-    )
+    rpc_port = config.app.rpc_port + PORTS_PER_NODE * number
+    settings = _replaced(config, app={"rpc_port": rpc_port})
+    # the supervisor has logged the warnings
+    return msgspec.structs.replace(settings, warnings=())
 
 
 def name_of(config: Config) -> str:
@@ -453,14 +495,16 @@ def apply_reload(
     for section, keys in _FIXED.items():
         old = getattr(given, section)
         new = getattr(config, section)
-        unchanged[section] = {key: getattr(getattr(used, section), key) for key in keys}
-        changed += [
-            f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)
-        ]
+        effective = getattr(used, section)
+        unchanged[section] = {key: getattr(effective, key) for key in keys}
+        for key in keys:
+            if getattr(old, key) != getattr(new, key):
+                changed.append(f"{section}.{key}")
     return _replaced(config, **unchanged), changed
 
 
 def _replaced(config: Config, **sections: dict[str, Any]) -> Config:
+    """The settings with other values of some keys: section → key → value."""
     parts = {
         name: msgspec.structs.replace(getattr(config, name), **keys)
         for name, keys in sections.items()

@@ -54,6 +54,11 @@ _log = logging.getLogger("imserver.gateway.supervisor")
 MANY_NODES: Final = 4
 """So many nodes for each processor are many: a few of them write broadcasts and
 get clients at a time."""
+_BUSY_SECONDS: Final = 0.05
+"""Time between two ticks while children start, or are replaced."""
+_STATUS_OF_SIGNAL: Final = 128
+"""The exit status of a process that a signal ends is this, and the number of
+the signal."""
 
 
 def run(
@@ -118,12 +123,13 @@ class Supervisor(Service, dict=True):
             self.logs.close()
             self.data.abandon()
 
+        few = 0
+        permits = 0
         if len(self._slots) >= MANY_NODES * cores():
             few = cores()
-        else:
-            few = 0
-        # One more: a processor does not wait while a permit changes hands.
-        self._permits = BulkPermits(few and few + 1, HOLD_SECONDS)
+            # One more: a processor does not wait while a permit changes hands.
+            permits = few + 1
+        self._permits = BulkPermits(permits, HOLD_SECONDS)
         self._rush = Rush(few)
         self._children = Children(
             self.config,
@@ -152,31 +158,31 @@ class Supervisor(Service, dict=True):
             if children.settled and not children.ending:
                 if not announced:
                     announced = True
-                    names = [slot.name for slot in self._slots]
-                    notes = self._slots[0].status.text(failed=False).splitlines()
-                    nodes = f"{len(names)}: {names[0]} to {names[-1]}"
-                    self._print(
-                        banner(self.config, self._addresses, notes, nodes=nodes)
-                    )
-                    where = ", ".join(self._addresses.values())
-                    _log.info("%d nodes serve at %s", len(names), where)
+                    self._announce_nodes()
                 self._rolling.tick(now)
                 self._steer(now)
-            busy = children.starting or self._rolling.active
-            if busy:
-                seconds = 0.05
+
+            if children.starting or self._rolling.active:
+                seconds = _BUSY_SECONDS
             else:
                 seconds = children.next_tick_seconds(now)
             if self._rush.active:
                 seconds = min(seconds, RUSH_SECONDS)
-            else:
-                seconds = seconds
             for number in self._signals.wait(seconds, self._permits):
                 self._on(signal.Signals(number))
         if children.failure is not None:
             raise children.failure
         self._report(logging.INFO, "all nodes have ended")
         return self._status or min(children.bad_ends, 1)
+
+    def _announce_nodes(self) -> None:
+        """Print the banner: all nodes serve."""
+        names = [slot.name for slot in self._slots]
+        notes = self._slots[0].status.text(failed=False).splitlines()
+        nodes = f"{len(names)}: {names[0]} to {names[-1]}"
+        self._print(banner(self.config, self._addresses, notes, nodes=nodes))
+        where = ", ".join(self._addresses.values())
+        _log.info("%d nodes serve at %s", len(names), where)
 
     def _steer(self, now: float) -> None:
         """Send new connections to the children that accept clients, in a rush
@@ -187,9 +193,8 @@ class Supervisor(Service, dict=True):
             if slot.accepts_clients(now)
         }
         chosen = self._rush.choose(accepting, now)
-        self._steering.exclude(
-            frozenset(slot.number for slot in self._slots if slot.number not in chosen)
-        )
+        numbers = frozenset(slot.number for slot in self._slots)
+        self._steering.exclude(numbers - chosen)
 
     def _drain(self, slot: Slot) -> None:
         """Drain a child. New connections go to the others before it knows."""
@@ -200,32 +205,40 @@ class Supervisor(Service, dict=True):
     # --- signals --------------------------------------------------------------
 
     def _on(self, number: signal.Signals) -> None:
+        """Handle a signal."""
         if number in DRAIN:
             self._end(number)
-        elif number == signal.SIGHUP and self._terminal_matters and not has_terminal():
-            if not self._children.ending:
-                self._end(number)
         elif number == signal.SIGHUP:
-            if self._reload():
-                self._report(logging.INFO, "SIGHUP: settings reloaded")
-                self._children.forward(number)
+            self._hang_up(number)
         elif number in FORWARDED:
             if number == signal.SIGUSR1:
                 self.logs.reopen()
             self._children.forward(number)
-        elif (
-            number == ROLL
-            and self._children.settled
-            and not self._children.ending
-            and self._reload()
-        ):
+        elif number == ROLL:
+            self._roll()
+
+    def _hang_up(self, number: signal.Signals) -> None:
+        """Read the settings again, or drain if the terminal has ended."""
+        if self._terminal_matters and not has_terminal():
+            if not self._children.ending:
+                self._end(number)
+        elif self._reload():
+            self._report(logging.INFO, "SIGHUP: settings reloaded")
+            self._children.forward(number)
+
+    def _roll(self) -> None:
+        """Begin a rolling restart, with the settings read again."""
+        if not self._children.settled or self._children.ending:
+            return
+        if self._reload():
             self._rolling.begin()
             self._children.generation = self._rolling.generation
 
     def _end(self, number: signal.Signals) -> None:
+        """Drain all nodes; end them at once if that has begun already."""
         if self._children.ending:
             self._report(logging.WARNING, f"{number.name} again: stopping at once")
-            self._status = 128 + number
+            self._status = _STATUS_OF_SIGNAL + number
             self._children.end_at_once()
         else:
             self._report(
@@ -246,12 +259,14 @@ class Supervisor(Service, dict=True):
             self._report(
                 logging.WARNING, f"a full restart is needed for {', '.join(changed)}"
             )
-        self.config = self._children.config = config
+        self.config = config
+        self._children.config = config
         return True
 
     # --- messages -------------------------------------------------------------
 
     def _report(self, level: int, text: str) -> None:
+        """Log for operators, also on the console if the log is a file."""
         _log.log(level, "%s", text)
         if self.config.app.log_file:
             self._print(f"imserver: {text}")
@@ -264,6 +279,7 @@ class Supervisor(Service, dict=True):
 
 
 _READY_SECONDS: Final = 60.0
+"""Time limit for a replaced child to become ready."""
 
 
 class RollingRestart(Service):
@@ -304,23 +320,26 @@ class RollingRestart(Service):
                 self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
 
     def _next(self) -> None:
+        """Replace the next child, or end if there is none."""
         # Children that are down start with the new settings anyway.
         old = [
             slot
             for slot in self.slots
             if slot.pid and slot.generation < self.generation
         ]
-        if old:
-            self._current = old[0]
-            self.report(
-                logging.INFO,
-                f"node {old[0].name} (pid {old[0].pid}): draining; {len(old)} to restart",
-            )
-            self.drain(old[0])
-        else:
+        if not old:
             self._end()
+            return
+        slot = old[0]
+        self._current = slot
+        self.report(
+            logging.INFO,
+            f"node {slot.name} (pid {slot.pid}): draining; {len(old)} to restart",
+        )
+        self.drain(slot)
 
     def _end(self, failure: str = "") -> None:
+        """The restart is over; ``failure``: why it was stopped."""
         self.active = False
         self._current = None
         if failure:
@@ -351,11 +370,9 @@ def preload_modules(config: Config) -> None:
         "imserver.gateway.transport.parser",
     ]
     if config.clustered:
+        names.append("imserver.gateway.core.cluster")
         if address_of(config.redis).tls:
-            tls = ["imserver.gateway.cluster.redis.tls"]
-        else:
-            tls = []
-        names += ["imserver.gateway.core.cluster", *tls]
+            names.append("imserver.gateway.cluster.redis.tls")
     if config.server.http == "wsgi":
         names.append("imserver.gateway.transport.wsgi")
     if any(tenant.jwt for tenant in config.apps.values()):
@@ -369,10 +386,11 @@ def preload_modules(config: Config) -> None:
         importlib.import_module(name)
     mimetypes.init()
     derive_key(b"", "")  # with its first digest, OpenSSL loads its algorithms
-    own = load_features(config)
-    features = with_core(own)
-    for feature in features:
+
+    features = load_features(config)
+    all_features = with_core(features)
+    for feature in all_features:
         if feature.views is not None:
             feature.views(True)
         feature.metrics()
-    servers.api_table_of(features, declarations_of(own))
+    servers.api_table_of(all_features, declarations_of(features))
