@@ -15,8 +15,12 @@ class _Description:
         return kind
 
 
+def _describe(_name: str) -> type[_Description]:
+    return _Description
+
+
 _descriptions = ModuleType("zope.interface")
-vars(_descriptions)["__getattr__"] = lambda _: _Description
+vars(_descriptions)["__getattr__"] = _describe
 sys.modules |= {"zope.interface": _descriptions, "zope.schema": None}  # type: ignore[dict-item]
 from gevent import events, monkey
 
@@ -80,6 +84,8 @@ def main() -> None:
 
 
 def _read_command_line(run: object = None) -> None:
+    """Run the command of the command line. ``run``: serves in place of
+    ``start.run``."""
     from imserver import cli  # a server never loads it
 
     # Ctrl-C while a command waits prints no trace

@@ -124,13 +124,9 @@ class _Commands(GroupOfRows):
             # click ends quietly if nobody reads
             if error.strerror is None or error.errno == EPIPE:
                 raise
-            fail(
-                ": ".join(
-                    filter(
-                        None, (error.filename and str(error.filename), error.strerror)
-                    )
-                )
-            )
+            if error.filename:
+                fail(f"{error.filename}: {error.strerror}")
+            fail(error.strerror)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The options for the server may stand in front of each part of a
@@ -141,15 +137,21 @@ class _Commands(GroupOfRows):
         rest = [*args]
         while rest and isinstance(command, click.Group):
             word = rest.pop(0)
-            if word[:2] == "-c" or word.partition("=")[0] in _FOR_THE_SERVER:
-                takes_next = "=" not in word and (word[:2] != "-c" or word == "-c")
-                moved += [word, *rest[:takes_next]]
-                del rest[:takes_next]
-            else:
-                name = [*name, word]
-                command = command.get_command(ctx, word)
-                moved = [] if word in ctx.help_option_names else moved
-        return super().parse_args(ctx, [*name, *moved, *rest] if name else args)
+            is_short = word.startswith("-c")
+            if is_short or word.partition("=")[0] in _FOR_THE_SERVER:
+                moved.append(word)
+                # -cFILE and --config=FILE have their value in them
+                has_value = "=" in word or (is_short and word != "-c")
+                if rest and not has_value:
+                    moved.append(rest.pop(0))
+                continue
+            name.append(word)
+            command = command.get_command(ctx, word)
+            if word in ctx.help_option_names:
+                moved = []
+        if not name:
+            return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [*name, *moved, *rest])
 
     def hint(self, ctx: click.Context, name: str) -> str:
         """A command may also be one of a package that is not installed."""
@@ -162,8 +164,10 @@ class _Commands(GroupOfRows):
         """Also the commands that features add below others, in two words."""
         from imserver.gateway.offline import rows_below
 
-        below = (row for parent in ("app", "key") for row in rows_below(parent))
-        return {*super().likely_names(ctx), *(row.words for row in below)}
+        names = {*super().likely_names(ctx)}
+        for parent in ("app", "key"):
+            names.update(row.words for row in rows_below(parent))
+        return names
 
 
 def _rows() -> Iterator[CommandOf]:
@@ -180,22 +184,23 @@ def _optional_packages() -> Mapping[str, str]:
     """Command → the package that brings it, for whoever lacks it."""
     text = assets.asset_path("config/packages.yaml").read_text(encoding="utf-8")
     packages: dict[str, list[str]] = read_value(text, "config/packages.yaml")
-    return {
-        command: package
-        for package, commands in packages.items()
-        for command in commands
-    }
+    package_of = {}
+    for package, commands in packages.items():
+        package_of.update(dict.fromkeys(commands, package))
+    return package_of
 
 
 def _defaults_of_client(context: click.Context) -> dict[str, Any]:
     """The address of the server for commands of the client, whose package knows
     no settings of a server."""
     command = main.get_command(context, context.invoked_subcommand or "")
+    below = getattr(command, "commands", ())
     address = {"url": _url_of_settings}
-    return {**address, **dict.fromkeys(getattr(command, "commands", ()), address)}
+    return {**address, **dict.fromkeys(below, address)}
 
 
 def _url_of_settings() -> str:
+    """The address of the server of the settings, for a command."""
     from imserver.gateway.offline import load_settings, url_of
 
     try:
@@ -219,12 +224,18 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
+_HELP_WIDTH: Final = 100
+
+
 @click.group(
     "imserver",
     cls=_Commands,
     rows=_rows,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": _HELP_WIDTH,
+    },
 )
 @_config_option
 @click.option(
@@ -241,13 +252,15 @@ def main(context: click.Context, path: str | None) -> None:
     the server."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
-    if context.invoked_subcommand in _OF_CLIENT:
-        context.default_map = {context.invoked_subcommand: _defaults_of_client(context)}
-    if context.invoked_subcommand is None:
-        if path is None:
-            click.echo(context.get_help())
-        else:
-            context.invoke(serve, path=path)
+    command = context.invoked_subcommand
+    if command in _OF_CLIENT:
+        context.default_map = {command: _defaults_of_client(context)}
+    if command is not None:
+        return
+    if path is None:
+        click.echo(context.get_help())
+    else:
+        context.invoke(serve, path=path)
 
 
 @main.command()
@@ -282,9 +295,10 @@ def main(context: click.Context, path: str | None) -> None:
 @click.pass_obj
 def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
-    given["insecure"] = given["insecure"] or None
-    if (given["processes"] or "").isdecimal():
-        given["processes"] = int(given["processes"])
+    given["insecure"] = given["insecure"] or None  # a flag cannot forbid it
+    processes = given["processes"] or ""
+    if processes.isdecimal():
+        given["processes"] = int(processes)
     overrides = {
         SETTING_OF_OPTION[name]: value
         for name, value in given.items()
@@ -294,7 +308,8 @@ def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> 
     # the node loads the transport, which no other command needs
     from imserver.gateway import start
 
-    sys.exit((run or start.run)(path, overrides))
+    serve_until_end = run or start.run
+    sys.exit(serve_until_end(path, overrides))
 
 
 @main.command("check-config")
@@ -322,10 +337,12 @@ def check_config(
     would change before strangers reach the server. API keys and apps in the
     database count, too.
     """
-    path = path if file is None else file
+    if file is not None:
+        path = file
     if defaults:
         click.echo(_manual(path), nl=False)
         return
+
     from imserver.gateway.cluster.redis.connection import address_of
     from imserver.gateway.node import feature_list, http_servers  # as for serve
     from imserver.gateway.process import plan_processes
@@ -340,13 +357,12 @@ def check_config(
         check_ports(settings)
         if settings.clustered:
             address_of(settings.redis)
-        make_engine(
-            database_address(settings.storage, settings.server.data_dir),
-            settings.storage,
-        ).dispose()
+        database = database_address(settings.storage, settings.server.data_dir)
+        make_engine(database, settings.storage).dispose()
         http_servers.refuse_open_demo(settings)
     except StartError as error:
         fail(error)
+
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     if production:
@@ -373,16 +389,19 @@ def _manual(path: str | None) -> str:
 
 
 def _check_production(path: str | None) -> None:
+    """Print insecure settings, and end with status 1 if there are any."""
     from imserver.gateway.offline import opened
     from imserver.offline import production
 
     with opened(path, None) as (settings, store, tenants):
         file = path or settings_file(os.environ) or ""
-        apps = {each.name: each for each in tenants.all()}
+        apps = {tenant.name: tenant for tenant in tenants.all()}
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         findings = production.findings(deployment)
-        lines = [f"{setting}: {what}" for setting, what in findings]
-        rows = [{"setting": setting, "finding": what} for setting, what in findings]
+        lines = [f"{setting}: {finding}" for setting, finding in findings]
+        rows = [
+            {"setting": setting, "finding": finding} for setting, finding in findings
+        ]
         # printed before the end of opened(), which fails where no server was
         CommandLine.data(rows, "\n".join(lines) or "nothing is open")
     if findings:
@@ -407,14 +426,10 @@ def codes() -> None:
         }
         CommandLine.data(tables, "")
         return
+
     click.echo("WebSocket close codes\n")
-    click.echo(
-        table(
-            "code, name, client may: reconnect, meaning",
-            CLOSE.values(),
-            reconnect=closes,
-        )
-    )
+    columns = "code, name, client may: reconnect, meaning"
+    click.echo(table(columns, CLOSE.values(), reconnect=closes))
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
     for code, text in (("code", "text"), *REPLY_TEXT.items()):
         click.echo(f"{code:<4}  {text}")

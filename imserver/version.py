@@ -46,7 +46,9 @@ def full_version(root: Path = _ROOT) -> str:
         return f"{__version__}.dev0+unknown"
     if text == release:
         return __version__
-    commit = text if text.startswith("v") else f"g{text}"
+    commit = text
+    if not text.startswith("v"):  # git found no tag
+        commit = f"g{text}"
     return f"{__version__}.dev0+{commit.replace('-', '.')}"
 
 
@@ -73,4 +75,7 @@ def _output_of(command: tuple[str, ...]) -> str:
         finally:
             posix.close(sender)
         text = output.read().decode(errors="replace").strip()
-    return "" if posix.waitpid(child, 0)[1] else text
+    _, status = posix.waitpid(child, 0)
+    if status:
+        return ""
+    return text

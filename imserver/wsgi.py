@@ -43,7 +43,14 @@ _building: Final = BoundedSemaphore()
 """Starting a node switches: meanwhile other requests may come."""
 
 
+_PIECE_BYTES: Final = 8192
+_LEAST_SECONDS: Final = 0.001
+"""Time limit of a read when no time is left: 0 would be none."""
+
+
 def _node() -> Node:
+    """The node of this process, which the first request builds. Switches
+    then."""
     if not _nodes:
         with _building:
             if not _nodes:
@@ -52,6 +59,7 @@ def _node() -> Node:
 
 
 def _built() -> Node:
+    """Build and start a node under another server. Switches."""
     settings, locations = feature_list.load_with_locations()
     feature_list.check(settings, locations)
     logs = open_logs(settings)
@@ -77,12 +85,15 @@ def application(
     from imserver.gateway.transport.wsgi import adopt_from_environ, objection_to
 
     node = _node()
-    if adopt_from_environ(environ, node.core.network.gate, node.servers.admit):
+    gate = node.core.network.gate
+    if adopt_from_environ(environ, gate, node.servers.admit):
         return []
-    objection = objection_to(environ, node.core.network.gate)
-    refusal = (
-        _refuse(objection, CORS) if objection is not None else _take_body(environ, node)
-    )
+
+    objection = objection_to(environ, gate)
+    if objection is not None:
+        refusal: HttpResponse | None = _refuse(objection, CORS)
+    else:
+        refusal = _take_body(environ, node)
     if refusal is not None:
         # Many servers would read the rest of the body without a time limit.
         headers = [
@@ -97,9 +108,8 @@ def application(
 
 
 def _refuse(problem: HttpProblem, headers: Headers = ()) -> HttpResponse:
-    return HttpResponse(
-        problem.status, problem_body(problem), headers=(_JSON, *headers)
-    )
+    body = problem_body(problem)
+    return HttpResponse(problem.status, body, headers=(_JSON, *headers))
 
 
 def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
@@ -115,15 +125,17 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     method = head.method
     path = head.path
     headers = head.headers
-    chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     length = environ.get("CONTENT_LENGTH") or "0"
-    if node.servers.is_streamed(method, path) or (length == "0" and not chunked):
+    if length == "0" and not is_chunked:
+        return None
+    if node.servers.is_streamed(method, path):
         return None
     if not (length.isascii() and length.isdecimal()):
         return _refuse(Problems.BAD_REQUEST)
-    client = node.core.network.gate.proxies.client(
-        head.host, headers.get("x-forwarded-for", "")
-    )
+
+    forwarded = headers.get("x-forwarded-for", "")
+    client = node.core.network.gate.proxies.client(head.host, forwarded)
     limit = unread_body_limit(node.servers.api, method, path, headers, client)
     stream = environ["wsgi.input"]
     try:
@@ -140,11 +152,19 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
         if body is not None:
             environ.pop("HTTP_TRANSFER_ENCODING", None)
             environ.pop("wsgi.input_terminated", None)
-            environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            environ["wsgi.input"] = BytesIO(body)
+            environ["CONTENT_LENGTH"] = str(len(body))
             return None
-        refusal = _too_large(
-            node, HttpRequest(method, path, b"", b"", headers, client, too_large=True)
+        request = HttpRequest(
+            method=method,
+            path=path,
+            query=b"",
+            body=b"",
+            headers=headers,
+            host=client,
+            too_large=True,
         )
+        refusal = _too_large(node, request)
     if hasattr(stream, "_chunked_input_error"):
         stream._chunked_input_error = True  # otherwise pywsgi reads and drops the rest
     return refusal
@@ -158,9 +178,12 @@ def _read_body(stream: Any, limit: int) -> bytes | None:
     content = bytearray()
     while True:
         now = monotonic()
-        seconds = max(body_deadline(begun, len(content), now) - now, 0.001)
+        deadline = body_deadline(begun, len(content), now)
+        seconds = max(deadline - now, _LEAST_SECONDS)
+        # One byte more than the limit shows that there is more.
+        room = limit + 1 - len(content)
         with gevent.Timeout(seconds, TimeoutError):
-            piece = stream.read(min(8192, limit + 1 - len(content)))
+            piece = stream.read(min(_PIECE_BYTES, room))
         if not piece:
             return bytes(content)
         content += piece

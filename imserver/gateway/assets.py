@@ -11,13 +11,16 @@ from typing import Final
 import imserver
 
 _PACKAGED: Final = Path(imserver.__file__).resolve().parent / "packaged"
-_ROOT: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parent.parent
+_SOURCE_TREE: Final = _PACKAGED.parent.parent
+_IS_PACKAGED: Final = _PACKAGED.is_dir()
 
 
 def asset_path(name: str) -> Path:
     """The path of a file or folder of this server that is not Python:
     ``templates/…``, ``static/…``, ``sdk/js/…``."""
-    return _ROOT / name
+    if _IS_PACKAGED:
+        return _PACKAGED / name
+    return _SOURCE_TREE / name
 
 
 DEFAULT_CONFIG: Final = asset_path("config/default.yaml")

@@ -18,6 +18,8 @@ _EITHER_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 _LAST_CHARACTERS: Final = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
 """Length of the last group → the characters that may end it. The bits that the
 content does not fill are zero in these alone."""
+_GROUP: Final = 4
+"""The characters that stand for three bytes."""
 
 
 def encode(content: bytes) -> str:
@@ -29,7 +31,7 @@ def decode(text: str) -> bytes:
     """The content of a text that :func:`encode` makes. Raises ValueError for
     every other text: with padding, with characters of another alphabet, or with
     bits that the content does not fill."""
-    last_characters = _LAST_CHARACTERS.get(len(text) % 4)
+    last_characters = _LAST_CHARACTERS.get(len(text) % _GROUP)
     if last_characters is not None and text[-1] not in last_characters:
         raise ValueError("this is no base64url: its last character has bits too many")
     return _strictly_decoded(text, _STRICT_ALPHABET)
@@ -43,7 +45,9 @@ def decode_any_form(text: str) -> bytes:
 
 
 def _strictly_decoded(text: str, alphabet: bytes) -> bytes:
-    padding = b"=" * (-len(text) % 4)
+    """Decode a text, whose characters ``alphabet`` translates to the standard
+    ones. Raises ValueError."""
+    padding = b"=" * (-len(text) % _GROUP)
     try:
         standard = text.encode("ascii").translate(alphabet)
         # Half the time of urlsafe_b64decode, which skips what is no base64.

@@ -19,6 +19,20 @@ log = logging.getLogger(__name__)
 CLOCK_SECONDS: Final = 1.0
 """Difference of the clocks of two machines above which tokens expire too early
 or too late."""
+_A_MOMENT: Final = 1e-9
+"""A pause after which the loop has looked at its sockets."""
+_LONG_TURN_SECONDS: Final = 0.005
+_MAX_DOUBLINGS: Final = 20
+"""As often a pause between attempts is doubled."""
+_GOLDEN_RATIO: Final = 0.618_033_988_749_895
+"""Multiples of it, without their whole part, are spread evenly."""
+_TOO_EARLY: Final = 0.25
+"""A tick that is due in a smaller part of its period is the one that was
+just."""
+_TURN_SECONDS: Final = 0.05
+"""Time over which nodes spread what all of them begin at once, for each of
+them."""
+_LONGEST_TURN_SECONDS: Final = 3.0
 JOBS: Final = Timings()
 """Function → how long each of its turns in :func:`every` took in this process.
 Read-only for others."""
@@ -31,10 +45,10 @@ def serve_others() -> None:
     ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after
     50 of them.
     """
-    gevent.sleep(1e-9)
+    gevent.sleep(_A_MOMENT)
 
 
-def is_long_turn(seconds: float = 0.005) -> bool:
+def is_long_turn(seconds: float = _LONG_TURN_SECONDS) -> bool:
     """Whether the loop has not looked at its sockets for 5 ms, or so many
     ``seconds``. Work that can be interrupted then calls :func:`serve_others`.
     Never switches."""
@@ -45,7 +59,9 @@ def retry_pause(failures: int, first: float, longest: float) -> float:
     """Seconds to wait after so many failures in a row: ``first``, then twice as
     long each time, up to ``longest``. They vary by half, so that what failed
     together is not tried again together."""
-    return min(first * 2.0 ** min(failures - 1, 20), longest) * uniform(0.5, 1.5)
+    doublings = min(failures - 1, _MAX_DOUBLINGS)
+    pause = min(first * 2.0**doublings, longest)
+    return pause * uniform(0.5, 1.5)
 
 
 def until_beat(seconds: float = 1.0) -> float:
@@ -58,10 +74,10 @@ def until_beat(seconds: float = 1.0) -> float:
     processes of a machine are spread over a second, so that they do not query
     each other at the same time.
     """
-    offset = os.getpid() * 0.618_033_988_749_895 % 1.0
+    offset = os.getpid() * _GOLDEN_RATIO % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
     # A timer that fired early must not fire twice.
-    if seconds_left > seconds * 0.25:
+    if seconds_left > seconds * _TOO_EARLY:
         return seconds_left
     return seconds_left + seconds
 
@@ -69,13 +85,16 @@ def until_beat(seconds: float = 1.0) -> float:
 def every(
     seconds: float, work: Callable[[], object], failure: str
 ) -> Callable[[], None]:
-    """The function of a greenlet that calls ``work`` at each tick of :func:`until_beat`, until it is killed.
-    ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only.
-    :data:`JOBS` counts how long it takes."""
+    """The function of a greenlet that calls ``work`` at each tick of
+    :func:`until_beat`, until it is killed.
+
+    ``failure``: the text of the log line if it raises; a service that does not
+    answer is worth a debug line only. :data:`JOBS` counts how long it takes.
+    """
     function = getattr(work, "func", work)
-    name = f"{function.__module__}.{function.__qualname__}".removeprefix(
-        "imserver."
-    ).partition(".<")[0]
+    path = f"{function.__module__}.{function.__qualname__}"
+    # of a function in another one, that which makes it
+    name = path.removeprefix("imserver.").partition(".<")[0]
 
     def run() -> None:
         while True:
@@ -96,4 +115,5 @@ def take_turns(nodes: int) -> None:
     """Sleep for a part of the time over which so many nodes spread what all of
     them begin at once."""
     if nodes > 1:
-        gevent.sleep(uniform(0, min(nodes * 0.05, 3.0)))
+        longest = min(nodes * _TURN_SECONDS, _LONGEST_TURN_SECONDS)
+        gevent.sleep(uniform(0, longest))

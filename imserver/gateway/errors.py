@@ -34,12 +34,17 @@ class CloseRow(msgspec.Struct, frozen=True):
     reconnect: bool
 
 
+_NORMAL_CLOSE: Final = 1000
+_STAY_AWAY: Final = 4500
+"""The first of our own codes after which clients do not reconnect."""
 #: code -> row
 CLOSE: Final[dict[int, CloseRow]] = {}
 
 
 def _close(code: int, name: str, meaning: str) -> int:
-    CLOSE[code] = CloseRow(code, name, meaning, reconnect=1000 < code < 4500)
+    """Make a row of :data:`CLOSE`."""
+    reconnect = _NORMAL_CLOSE < code < _STAY_AWAY
+    CLOSE[code] = CloseRow(code, name, meaning, reconnect=reconnect)
     return code
 
 
@@ -120,7 +125,9 @@ without a reason."""
 def close_reason(code: int) -> str:
     """The name of a close code of this server; ``""`` if the code is not one of
     them."""
-    return CLOSE[code].name if code in CLOSE else ""
+    if code not in CLOSE:
+        return ""
+    return CLOSE[code].name
 
 
 # --- reasons of refused logins ------------------------------------------------
@@ -252,10 +259,14 @@ class HttpProblem(msgspec.Struct, frozen=True):
 HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {}
 
 
+_TEMPORARY: Final = frozenset({408, 429, 500, 503})
+"""Statuses that say that the same request may succeed later."""
+
+
 def _problem(
     status: int, code: str, message: str, *, temporary: bool = False
 ) -> HttpProblem:
-    temporary = temporary or status in (408, 429, 500, 503)
+    temporary = temporary or status in _TEMPORARY
     row = HttpProblem(status, code, message, temporary)
     HTTP_PROBLEMS[code] = row
     return row
@@ -459,10 +470,14 @@ class ServiceRefused(ImserverError):
             cls.login = login
 
     def __init__(self, text: object = "", problem: HttpProblem | None = None) -> None:
-        super().__init__(text or ("" if problem is None else problem.message))
-        if problem is not None:
-            self.problem = problem
-            self.detail = "{}" if text else ""
+        if problem is None:
+            super().__init__(text or "")
+            return
+        super().__init__(text or problem.message)
+        self.problem = problem
+        self.detail = ""
+        if text:
+            self.detail = "{}"
 
     @property
     def reply_code(self) -> int:

@@ -13,6 +13,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from random import getrandbits, random
 from time import monotonic
@@ -29,7 +30,18 @@ from imserver.gateway.metrics import OTHER, SLOW_SECONDS, Timings
 
 _REQUEST_LOGGER: Final = "imserver.request"
 _SLOW_SECONDS: Final = 1.0
+"""A request that takes as long always gets a line."""
 _PIPE_BYTES: Final = 4096
+"""As many bytes a pipe accepts atomically."""
+_STANDARD_ERROR: Final = 2
+_LOG_FILE_MODE: Final = 0o640
+_MILLISECONDS: Final = 1000
+"""In a second."""
+_LINES_TOGETHER: Final = 250
+"""As many lines of requests are formatted together: that takes 0.25 ms."""
+_BY_CHARACTERS: Final = 128
+"""Limit of the name of a principal in a line."""
+_REQUEST_ID_BITS: Final = 64
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 
 _MIDDLES: Final = 256
@@ -45,7 +57,8 @@ _NOBODY: Final = "nobody"
 _IDS: Final = ("connection", "request")
 
 # Text from clients may contain anything. Characters that could fake a line or
-# control a terminal are escaped.
+# control a terminal are escaped: those of C0 and C1, line and paragraph
+# separators, and those that change the direction of text.
 _ESCAPES: Final = {
     code: repr(chr(code))[1:-1]
     for code in (
@@ -66,19 +79,19 @@ class Stamps:
 
     def __init__(self) -> None:
         self._second = -1
-        self._head = self._zone = ""
+        self._head = ""
+        self._zone = ""
 
     def __call__(self, moment: float) -> str:
         second = int(moment)
         if second != self._second:
             local = time.localtime(second)
             zone = time.strftime("%z", local)
-            self._head, self._zone = (
-                time.strftime("%Y-%m-%dT%H:%M:%S", local),
-                f"{zone[:3]}:{zone[3:]}",
-            )
+            self._head = time.strftime("%Y-%m-%dT%H:%M:%S", local)
+            self._zone = f"{zone[:3]}:{zone[3:]}"
             self._second = second
-        return f"{self._head}.{int((moment - second) * 1000):03d}{self._zone}"
+        milliseconds = int((moment - second) * _MILLISECONDS)
+        return f"{self._head}.{milliseconds:03d}{self._zone}"
 
 
 def shown(text: str) -> str:
@@ -94,17 +107,19 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self, node: str) -> None:
         super().__init__()
-        self._node = f" node={node}" if node else ""
+        self._node = ""
+        if node:
+            self._node = f" node={node}"
         self._stamp = Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage().translate(_ESCAPES) + self._node
-        ids = "".join(
-            f" {key}={str(value).translate(_ESCAPES)}"
-            for key in _IDS
-            if (value := getattr(record, key, None))
-        )
-        line = f"{self._stamp(record.created)} {record.levelname:<7} {record.name}: {message}{ids}"
+        stamp = self._stamp(record.created)
+        message = record.getMessage().translate(_ESCAPES)
+        line = f"{stamp} {record.levelname:<7} {record.name}: {message}{self._node}"
+        for key in _IDS:
+            value = getattr(record, key, None)
+            if value:
+                line += f" {key}={str(value).translate(_ESCAPES)}"
         blocks = [line, getattr(record, "detail", None)]
         if record.exc_info:
             blocks.append(self.formatException(record.exc_info))
@@ -117,7 +132,9 @@ class JsonFormatter(logging.Formatter):
 
     def __init__(self, node: str) -> None:
         super().__init__()
-        self._node = {"node": node} if node else {}
+        self._node = {}
+        if node:
+            self._node = {"node": node}
         self._stamp = Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
@@ -129,8 +146,9 @@ class JsonFormatter(logging.Formatter):
             **self._node,
         }
         for key in (*_IDS, "detail"):
-            if getattr(record, key, None):
-                line[key] = str(getattr(record, key))
+            value = getattr(record, key, None)
+            if value:
+                line[key] = str(value)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return as_json(line).decode()
@@ -141,14 +159,12 @@ def as_json(line: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(line)
     except UnicodeEncodeError:  # lone surrogates, from bytes that are not UTF-8
-        texts = {
-            k: v.encode("utf-8", "backslashreplace")
-            for k, v in line.items()
-            if isinstance(v, str)
-        }
-        return msgspec.json.encode(
-            line | {name: text.decode() for name, text in texts.items()}
-        )
+        encodable = dict(line)
+        for name, value in line.items():
+            if isinstance(value, str):
+                escaped = value.encode("utf-8", "backslashreplace")
+                encodable[name] = escaped.decode()
+        return msgspec.json.encode(encodable)
 
 
 class LineHandler(logging.Handler):
@@ -163,19 +179,22 @@ class LineHandler(logging.Handler):
         super().__init__()
         self.lost = 0
         self._path = path
-        self._descriptor = self._open() if path else 2
+        self._descriptor = _STANDARD_ERROR
+        if path:
+            self._descriptor = self._open()
 
     def _open(self) -> int:
+        """Open the file, or create it with its folder. Raises OSError."""
         folder = Path(self._path).parent
         if not folder.exists():
             folder.mkdir(parents=True)
-        return os.open(
-            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
-        )
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self._path, flags, _LOG_FILE_MODE)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+            line = self.format(record).encode("utf-8", "backslashreplace")
+            self.write(line + b"\n")
         except Exception:  # a record that cannot be formatted
             self.handleError(record)
 
@@ -198,16 +217,18 @@ class LineHandler(logging.Handler):
             self._put(f"{self.format(note)}\n".encode())
 
     def _put(self, lines: bytes) -> bool:
+        """Write bytes. False: they cannot be written."""
         try:
             while lines:
                 end = len(lines)
                 if not self._path and end > _PIPE_BYTES:
-                    # As many as a pipe accepts atomically, so that lines of
-                    # several processes do not mix.
-                    end = (
-                        lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
-                    )
-                lines = lines[os.write(self._descriptor, lines[:end]) :]
+                    # Whole lines of at most this size, so that lines of several
+                    # processes do not mix; or one longer line.
+                    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1
+                    if not end:
+                        end = lines.find(b"\n") + 1
+                written = os.write(self._descriptor, lines[:end])
+                lines = lines[written:]
         except OSError:
             return False
         return True
@@ -252,10 +273,9 @@ class RateLimitedLog:
         if self._next and now < self._next:
             self._suppressed += 1
             return
+        more = ""
         if self._suppressed:
             more = f" ({self._suppressed} more since the last one)"
-        else:
-            more = ""
         self._log.warning(self._text + "%s", *arguments, more)
         self._next = now + INTERVAL_SECONDS
         self._suppressed = 0
@@ -294,12 +314,13 @@ def request_id(given: str) -> str:
     or invalid."""
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    return f"{getrandbits(64):016x}"
+    return f"{getrandbits(_REQUEST_ID_BITS):016x}"
 
 
 class RequestLog:
-    """One line per request. The hot path only appends; lines are written after 250 lines, and by
-    :meth:`flush`, which the node calls once a second: a timer would wake it more often."""
+    """One line per request. The hot path only appends; lines are written after
+    250 lines, and by :meth:`flush`, which the node calls once a second: a timer
+    would wake it more often."""
 
     def __init__(
         self, handler: LineHandler, settings: LogSettings, node: str = ""
@@ -352,8 +373,7 @@ class RequestLog:
                 route,
             )
         )
-        # To format so many lines takes 0.25 ms.
-        if len(waiting) >= 250:
+        if len(waiting) >= _LINES_TOGETHER:
             self.flush()
 
     def flush(self) -> None:
@@ -363,20 +383,21 @@ class RequestLog:
         self._count(waiting)
         if not self.settings.requests:
             return
-        share = self.settings.request_share
-        shares = self.shares
-        if share < 1.0 or shares:
-            waiting = [
-                each
-                for each in waiting
-                if each[3] >= 500
-                or each[4] >= _SLOW_SECONDS
-                or random() < shares.get(each[9], share)
-            ]
+        if self.settings.request_share < 1.0 or self.shares:
+            waiting = [entry for entry in waiting if self._gets_line(entry)]
         if waiting:
             self._handler.write(self._lines(waiting))
 
+    def _gets_line(self, entry: _Entry) -> bool:
+        """Whether a request is written: all that failed or took long, of the
+        others a share."""
+        _, _, _, status, seconds, _, _, _, _, route = entry
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or seconds >= _SLOW_SECONDS:
+            return True
+        return random() < self.shares.get(route, self.settings.request_share)
+
     def _count(self, waiting: list[_Entry]) -> None:
+        """Count requests by route and time."""
         # Counted together: 250 requests of a route take 61 ns each, and one by
         # one 383 ns.
         fast: defaultdict[str, list[float]] = defaultdict(list)
@@ -395,10 +416,9 @@ class RequestLog:
         since = 1.0
         until = 0.0
         stamp = ""
+        node = "B"
         if self._node:
             node = f"B node={shown(self._node)}"
-        else:
-            node = "B"
         names = self._names
         for (
             moment,
@@ -414,25 +434,28 @@ class RequestLog:
         ) in waiting:
             if not since <= moment < until:  # another millisecond than the line before
                 since = moment
-                until = (int(moment * 1000) + 1) / 1000
+                until = (int(moment * _MILLISECONDS) + 1) / _MILLISECONDS
                 stamp = self._stamp(moment)
             middle = self._middles.get((peer, method, path, status))
             if middle is None:
                 middle = self._middle(peer, method, path, status)
             if request:
-                request = (
-                    f" request={request if request.isprintable() else shown(request)}"
-                )
-            if by and (name := names.get(by)) is not None:
+                if not request.isprintable():
+                    request = shown(request)
+                request = f" request={request}"
+            if by:
+                name = names.get(by)
+                if name is None:
+                    name = self._name(by)
                 by = name
-            elif by:
-                by = self._name(by)
+            milliseconds = seconds * _MILLISECONDS
             lines.append(
-                f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{request}{by}\n"
+                f"{stamp}{middle}{milliseconds:.2f}ms {size}{node}{request}{by}\n"
             )
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
+        """The part of a line that repeated requests share."""
         middle = shown(
             f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} {status} "
         )
@@ -474,7 +497,7 @@ class RequestLog:
                 "logger": _REQUEST_LOGGER,
                 "message": f"{method} {_without_token(path)}",
                 "status": status,
-                "milliseconds": round(seconds * 1000, 3),
+                "milliseconds": round(seconds * _MILLISECONDS, 3),
                 "bytes": size,
                 "peer": peer,
             }
@@ -489,8 +512,10 @@ class RequestLog:
 
 
 def _cut(by: str) -> str:
-    """The name of a principal, at most 128 characters of it."""
-    return by if len(by) <= 128 else f"{by[:127]}…"
+    """The name of a principal, at most :data:`_BY_CHARACTERS` of it."""
+    if len(by) <= _BY_CHARACTERS:
+        return by
+    return f"{by[: _BY_CHARACTERS - 1]}…"
 
 
 class Logs(Struct, eq=False):
@@ -530,9 +555,10 @@ def open_logs(config: Config, node: str = "") -> Logs:
         raise StartError(
             f"app.log_file: {path} cannot be written: {error.strerror}"
         ) from None
-    handler.setFormatter(
-        (JsonFormatter if config.log.format == "json" else TextFormatter)(node)
-    )
+    if config.log.format == "json":
+        handler.setFormatter(JsonFormatter(node))
+    else:
+        handler.setFormatter(TextFormatter(node))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)

@@ -6,7 +6,6 @@ compared with it by tests.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import accumulate
@@ -47,35 +46,40 @@ class Metric(Struct, frozen=True):
     def unit(self) -> str:
         """The unit, which is part of the name: ``"seconds"``, ``"bytes"``, or
         ``""`` for plain numbers."""
-        return next(
-            (unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), ""
-        )
+        words = self.name.split("_")
+        for unit in ("seconds", "bytes"):
+            if unit in words:
+                return unit
+        return ""
 
 
 def _metric(
     kind: Kind, name: str, help: str, read: Read | str, label: str = ""
 ) -> Metric:
-    """A row. ``read`` may be the path of an attribute of the node's services;
-    some have only a cluster."""
+    """A row. ``read`` may be the path of an attribute of the node's
+    services."""
     if not isinstance(read, str):
         return Metric(name, kind, help, read, label)
     value: Read = attrgetter(read)
-    if read.partition(".")[0] in (
-        "registry",
-        "rpc",
-        "node_messages",
-        "rerouting",
-        "connections",
-    ):
-        # Only a cluster has it.
-        return Metric(
-            name,
-            kind,
-            help,
-            lambda core: value(core) if core.member is not None else None,
-            label,
-        )
+    if read.partition(".")[0] in _OF_CLUSTER:
+        value = _in_cluster(value)
     return Metric(name, kind, help, value, label)
+
+
+_OF_CLUSTER: Final = ("registry", "rpc", "node_messages", "rerouting", "connections")
+"""Services whose counters only a node of a cluster has."""
+
+
+def _in_cluster(read: Read) -> Read:
+    """The value that ``read`` returns on a node of a cluster; None on a node
+    alone."""
+
+    def read_there(core: Any) -> Value | None:
+        if core.member is None:
+            return None
+        return read(core)
+
+    return read_there
 
 
 gauge, counter, histogram = (
@@ -92,37 +96,57 @@ def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metri
         yield counter(f"{prefix}_{name}_total", help_, f"{path}.{name}")
 
 
+def _users(core: Any) -> dict[str, int]:
+    """App → number of its users on this node."""
+    return {app.name: len(app.users) for app in core.hub.registered()}
+
+
 def _sessions(core: Any) -> dict[str, int]:
-    # Lists have to be counted only where a user may have several sessions.
-    return {
-        app.name: sum(
-            len(entry) if type(entry) is list else 1 for entry in app.users.values()
-        )
-        if app.several
-        else len(app.users)
-        for app in core.hub.registered()
-    }
+    """App → number of its sessions on this node."""
+    numbers = {}
+    for app in core.hub.registered():
+        number = len(app.users)
+        # Lists have to be counted only where a user may have several sessions.
+        if app.several:
+            for entry in app.users.values():
+                if type(entry) is list:
+                    number += len(entry) - 1
+        numbers[app.name] = number
+    return numbers
 
 
 def _denials(core: Any) -> dict[tuple[str, str], int]:
-    denials = core.metrics.denials.items()
-    return {
-        (app, reason): number
-        for reason, counts in denials
-        for app, number in counts.items()
-    }
+    """App and reason → number of refused logins."""
+    numbers = {}
+    for reason, counts in core.metrics.denials.items():
+        for app, number in counts.items():
+            numbers[app, reason] = number
+    return numbers
 
 
 def _requests(core: Any) -> dict[str, int]:
-    counted = core.metrics
+    """Server → number of its HTTP requests."""
+    metrics = core.metrics
     return {
-        "front": counted.http_fast,
-        "flask": counted.http_handed_over,
-        "nobody": counted.http_refused,
+        "front": metrics.http_fast,
+        "flask": metrics.http_handed_over,
+        "nobody": metrics.http_refused,
     }
 
 
+def _database_up(core: Any) -> int | None:
+    if not core.store.id:
+        return None
+    return int(core.store.healthy())
+
+
+def _cpu_seconds(_core: Any) -> float:
+    times = os.times()
+    return times.user + times.system
+
+
 def _disks(core: Any, field: str) -> dict[str, int]:
+    """Folder → bytes of its disk: those ``free``, or the ``total``."""
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
         folders["log"] = os.path.dirname(core.config.app.log_file) or "."
@@ -145,7 +169,7 @@ METRICS: Final = (
     gauge(
         "imserver_database_up",
         "Whether the last access and write succeeded, none refused for 30 s; absent if nothing is stored",
-        lambda core: int(core.store.healthy()) if core.store.id else None,
+        _database_up,
     ),
     gauge(
         "imserver_apps",
@@ -160,7 +184,7 @@ METRICS: Final = (
     counter(
         "process_cpu_seconds_total",
         "CPU time, user and system",
-        lambda _: sum(os.times()[:2]),
+        _cpu_seconds,
     ),
     gauge(
         "process_resident_memory_bytes",
@@ -256,7 +280,7 @@ METRICS: Final = (
     gauge(
         "imserver_users",
         "Users online on the node",
-        lambda core: {app.name: len(app.users) for app in core.hub.registered()},
+        _users,
         "app",
     ),
     gauge("imserver_sessions", "Their sessions", _sessions, "app"),
@@ -356,12 +380,12 @@ METRICS: Final = (
     gauge(
         "imserver_registry_up",
         "Whether the registry answers and the node's lease is live",
-        lambda core: int(core.registry.healthy()) if core.member is not None else None,
+        _in_cluster(lambda core: int(core.registry.healthy())),
     ),
     gauge(
         "imserver_cluster_nodes",
         "Live nodes of the cluster, as the node sees them",
-        lambda core: len(core.registry.leases()) if core.member is not None else None,
+        _in_cluster(lambda core: len(core.registry.leases())),
     ),
     histogram(
         "imserver_registry_seconds",
@@ -452,14 +476,17 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     """
     lines: list[str] = []
     apps = {app.name for app in core.hub.registered()}
+    node = _labels(node=name)
     for metric in (*METRICS, *more):
         value = metric.read(core)
-        if value is not None:
-            if isinstance(value, Mapping) and "app" in metric.label.split():
-                value = _of_apps(metric.label.split(), value, apps)
-            lines.append(f"# HELP {metric.name} {metric.help}")
-            lines.append(f"# TYPE {metric.name} {metric.kind}")
-            lines += _samples(metric, value, _labels(node=name))
+        if value is None:
+            continue
+        labels = metric.label.split()
+        if isinstance(value, Mapping) and "app" in labels:
+            value = _of_apps(labels, value, apps)
+        lines.append(f"# HELP {metric.name} {metric.help}")
+        lines.append(f"# TYPE {metric.name} {metric.kind}")
+        lines += _samples(metric, value, node)
     return "\n".join((*lines, ""))
 
 
@@ -469,16 +496,19 @@ def _of_apps(
     """The values with those of apps that are not registered added up under one
     name."""
     index = names.index("app")
-    added = Counter[Any]()
+    sums: dict[Any, float] = {}
     for key, number in values.items():
-        labels = (key,) if len(names) == 1 else key
-        if labels[index] not in apps:
-            labels = (*labels[:index], OTHER, *labels[index + 1 :])
-        added[labels[0] if len(names) == 1 else labels] += number  # type: ignore[assignment]
-    return dict(added)
+        if len(names) == 1:  # the key is the app
+            if key not in apps:
+                key = OTHER
+        elif key[index] not in apps:
+            key = (*key[:index], OTHER, *key[index + 1 :])
+        sums[key] = sums.get(key, 0) + number
+    return sums
 
 
 def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
+    """The lines with the values of a metric. ``labels``: of all of them."""
     if isinstance(value, Histogram):
         below = accumulate(value.counts)
         for bound, count in zip((*value.bounds, "+Inf"), below, strict=True):
@@ -488,20 +518,21 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
     elif isinstance(value, Mapping):
         names = metric.label.split()
         for key, number in value.items():
+            if len(names) == 1:
+                own = {metric.label: key}
+            else:
+                own = dict(zip(names, key, strict=True))
+            all_labels = f"{labels},{_labels(**own)}"
             if isinstance(number, Histogram):
-                yield from _samples(
-                    metric, number, f"{labels},{_labels(**{metric.label: key})}"
-                )
-                continue
-            own = _labels(
-                **dict(zip(names, (key,) if len(names) == 1 else key, strict=True))
-            )
-            yield f"{metric.name}{{{labels},{own}}} {number!r}"
+                yield from _samples(metric, number, all_labels)
+            else:
+                yield f"{metric.name}{{{all_labels}}} {number!r}"
     else:
         yield f"{metric.name}{{{labels}}} {value!r}"
 
 
 def _labels(**values: object) -> str:
+    """Labels in Prometheus' format."""
     return ",".join(
         f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items()
     )
@@ -519,16 +550,17 @@ def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
         samples: list[str] = []
         for line in text.splitlines():
             if line.startswith("#"):
-                _, keyword, name, _ = line.split(" ", 3)
-                described, samples = families.setdefault(name, ({}, []))
-                described.setdefault(keyword, line)
+                _, keyword, name, *_ = line.split(" ")
+                descriptions, samples = families.setdefault(name, ({}, []))
+                descriptions.setdefault(keyword, line)
             else:
                 samples.append(line)
     if _UP in families:
-        families[_UP][1].extend(f"{_UP}{{{_labels(node=name)}}} 0" for name in missing)
-    lines = (
-        line
-        for described, samples in families.values()
-        for line in (*described.values(), *samples)
-    )
+        _, samples = families[_UP]
+        samples += [f"{_UP}{{{_labels(node=name)}}} 0" for name in missing]
+
+    lines: list[str] = []
+    for descriptions, samples in families.values():
+        lines += descriptions.values()
+        lines += samples
     return "\n".join((*lines, ""))

@@ -9,6 +9,7 @@ import os
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter, time
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 20
 """Upper bounds of the buckets for numbers of items."""
 MAX_APPS: Final = 10_000
 """Apps that are counted under their names."""
+_GENERATIONS: Final = 3
+"""Of the garbage collector."""
 OTHER: Final = "other"
 """The label of all other apps."""
 
@@ -60,14 +63,18 @@ class Histogram:
 
 
 class Slow(Struct, frozen=True):
-    """What took long: when it ended, in Unix seconds, and how many seconds it
-    took. ``by``: the label of the principal, or the address of the connection.
-    ``request``: the id of it."""
+    """A thing that took long: when it ended, in Unix seconds, and how many
+    seconds it took. ``by``: the label of the principal, or the address of the
+    connection. ``request``: the id of the request."""
 
     time: float
     seconds: float
     by: str = ""
     request: str = ""
+
+
+def _unheard(_name: str, _seconds: float) -> None:
+    """Nobody hears of times."""
 
 
 class Timings(dict[str, Histogram]):
@@ -80,7 +87,7 @@ class Timings(dict[str, Histogram]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: Callable[[str, float], None] = lambda name, seconds: None
+        self.heard: Callable[[str, float], None] = _unheard
         """Called in the greenlet that has waited for a transaction. May
         change."""
         self.fast: defaultdict[type, list[float]] = defaultdict(list)
@@ -137,8 +144,9 @@ class _Stop(Struct, frozen=True):
 class CountsByApp(dict[str, int]):
     """App → a count since the start. Owner: the observer.
 
-    Without API keys strangers may choose names of apps. Beyond :data:`MAX_APPS` the last new one joins
-    :data:`OTHER` when the next one comes. A feature that limits apps says where they have to stop.
+    Without API keys strangers may choose names of apps. Beyond :data:`MAX_APPS`
+    the last new one joins :data:`OTHER` when the next one comes. A feature that
+    limits apps says where they have to stop.
     """
 
     __slots__ = ("stops",)
@@ -160,9 +168,9 @@ class CountsByApp(dict[str, int]):
     def spent(self, app: str) -> QuotaSpent | None:
         """Why the app has to stop now; None: it may go on. Never switches."""
         stop = self.stops.get(app)
-        if stop is not None and self.get(app, 0) >= stop.count and time() < stop.until:
-            return QuotaSpent(stop.text, stop.until)
-        return None
+        if stop is None or self.get(app, 0) < stop.count or time() >= stop.until:
+            return None
+        return QuotaSpent(stop.text, stop.until)
 
     def require(self, app: str) -> None:
         """Raise QuotaSpent if the app has to stop. Never switches. Hot ways
@@ -174,7 +182,7 @@ class CountsByApp(dict[str, int]):
     def __missing__(self, app: str) -> int:
         """0, for an app that is counted for the first time."""
         if len(self) >= MAX_APPS:
-            count = self.popitem()[1]
+            _, count = self.popitem()
             self[OTHER] = self.get(OTHER, 0) + count
         return 0
 
@@ -193,14 +201,14 @@ class Metrics(Struct, eq=False):
     """
 
     accepted: int = 0
-    batch_messages: Histogram = field(default_factory=lambda: Histogram(SIZES))
+    batch_messages: Histogram = field(default_factory=partial(Histogram, SIZES))
     """Number of client messages passed to the log together."""
     batch_seconds: Histogram = field(default_factory=Histogram)
     closes: dict[int, int] = field(default_factory=dict)
-    collections: list[int] = field(default_factory=lambda: [0, 0, 0])
+    collections: list[int] = field(default_factory=lambda: [0] * _GENERATIONS)
     """Garbage collections by generation."""
     collector_pause_max_seconds: float = 0.0
-    collector_seconds: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    collector_seconds: list[float] = field(default_factory=lambda: [0.0] * _GENERATIONS)
     commands: Timings = field(default_factory=Timings)
     """Command → the time until its reply."""
     deliveries: int = 0
@@ -287,14 +295,14 @@ class Metrics(Struct, eq=False):
                 began = perf_counter()
                 return
             pause = perf_counter() - began
-            self.collections[info["generation"]] += 1
-            self.collector_seconds[info["generation"]] += pause
-            self.collector_pause_max_seconds = max(
-                self.collector_pause_max_seconds, pause
-            )
+            generation = info["generation"]
+            self.collections[generation] += 1
+            self.collector_seconds[generation] += pause
+            longest = max(self.collector_pause_max_seconds, pause)
+            self.collector_pause_max_seconds = longest
 
         gc.callbacks.append(collecting)
-        return lambda: gc.callbacks.remove(collecting)
+        return partial(gc.callbacks.remove, collecting)
 
     def snapshot(self) -> dict[str, Any]:
         """All current counters by name, without distributions."""
@@ -318,6 +326,7 @@ def resident_bytes() -> int:
     """Resident memory of this process; 0 if the system does not report it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            pages = int(statm.read().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0

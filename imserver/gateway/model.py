@@ -1,8 +1,8 @@
 """Plain data shared by all layers: commands (requests of clients) and events
 (messages from the server).
 
-A dialect decodes bytes into a :class:`Request` with one of the commands, and encodes an :class:`Event` or
-:class:`Reply` into bytes.
+A dialect decodes bytes into a :class:`Request` with one of the commands, and
+encodes an :class:`Event` or :class:`Reply` into bytes.
 """
 
 from __future__ import annotations
@@ -95,18 +95,27 @@ class Limit:
     """The users who may answer a question, where they are named."""
 
 
+_ID_DIGITS: Final = len(str(Limit.ID))
+
+
 def is_of_device(device: str, name: str) -> bool:
     """Whether a session's device has this name, or is a part of that device:
     ``NAME/PART``."""
-    return device == name or (name != "" and device.rpartition("/")[0] == name)
+    if device == name:
+        return True
+    return name != "" and device.rpartition("/")[0] == name
 
 
 def id_of(text: str) -> int:
     """The number of a text of decimal digits; 0: the text is no id."""
-    if not (text.isascii() and text.isdecimal()) or len(text) > 19 or text[0] == "0":
+    if not (text.isascii() and text.isdecimal()):
+        return 0
+    if len(text) > _ID_DIGITS or text[0] == "0":
         return 0
     id = int(text)
-    return id if id <= Limit.ID else 0
+    if id > Limit.ID:
+        return 0
+    return id
 
 
 class Command(Struct, frozen=True, gc=False):
@@ -350,16 +359,19 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
             value = getattr(self, key)
             if value:
                 data[key] = value
-        if self.channel is not None and self.channel.stream is not None:
-            stream = self.channel.stream
-            data |= {"stream": stream.id, "piece": stream.piece, "text": self.text}
-            if self.type != "text":
-                data["type"] = self.type
-            if self.channel.thread:
-                data["thread"] = self.channel.thread
-            for flag in ("whole", "done"):
-                if getattr(stream, flag):
-                    data[flag] = True
+        channel = self.channel
+        if channel is None or channel.stream is None:
+            return encode_json(data)
+
+        stream = channel.stream
+        data |= {"stream": stream.id, "piece": stream.piece, "text": self.text}
+        if self.type != "text":
+            data["type"] = self.type
+        if channel.thread:
+            data["thread"] = channel.thread
+        for flag in ("whole", "done"):
+            if getattr(stream, flag):
+                data[flag] = True
         return encode_json(data)
 
 

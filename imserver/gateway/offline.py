@@ -52,9 +52,10 @@ def settings_options(command: Command) -> Command:
 
 def load_settings(path: str | None, data_dir: str | None) -> Config:
     """The settings under these options. Raises ConfigError."""
-    return load_config(
-        path, overrides={} if data_dir is None else {"server.data_dir": data_dir}
-    )
+    overrides = {}
+    if data_dir is not None:
+        overrides = {"server.data_dir": data_dir}
+    return load_config(path, overrides=overrides)
 
 
 def host_of(settings: Config) -> str:
@@ -91,15 +92,16 @@ def rows_below(parent: str) -> Iterator[CommandOf]:
 def opened(
     path: str | None, data_dir: str | None, reads: bool = False
 ) -> Iterator[Opened]:
-    """The settings, and what is stored under them. What goes wrong inside, or a
-    look where no server was, is said in one line, and ends with status 1. A
-    command that only ``reads`` does nothing there."""
+    """The settings, and the store and the apps under them. An error inside, or
+    a look where no server was, is printed in one line, and ends with status 1.
+    A command that only ``reads`` does nothing there."""
     # What a server would log is said here.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     try:
         with ExitStack() as stack:
             settings = load_settings(path, data_dir)
-            folder, features = Path(settings.server.data_dir), load_features(settings)
+            folder = Path(settings.server.data_dir)
+            features = load_features(settings)
             store = Store(
                 settings.storage,
                 str(folder),
@@ -109,10 +111,12 @@ def opened(
             stack.callback(store.close)
             tenants = _tenants_of(settings, store, features)
             store.start()
+
             is_empty = not any(folder.glob("*"))
             is_lost = is_empty and not (path or settings_file(os.environ))
             if not (reads and is_lost and not store.has_database):
                 yield settings, store, tenants
+
             if is_empty and any(folder.glob("*")):
                 click.echo(
                     f"imserver: created the data folder {folder.absolute()}", err=True
@@ -141,13 +145,8 @@ def record_act(
 
     The command is done: what goes wrong here is said, and does not end it.
     """
-    act = Act(
-        name,
-        Principal("command", ALL_SCOPES, None, key=_system_user()),
-        app,
-        user,
-        facts=facts,
-    )
+    by = Principal("command", ALL_SCOPES, apps=None, key=_system_user())
+    act = Act(name, by, app, user, facts=facts)
     with offline_parts(settings, store, Observer) as observers:
         for feature, observer in observers:
             try:
@@ -163,26 +162,38 @@ def record_act(
 def offline_parts(
     settings: Config, store: Store, kind: type[S]
 ) -> Iterator[list[tuple[str, S]]]:
-    """What features are in a command
-    (:attr:`imserver.gateway.feature.FeatureRow.offline`), of this kind: the
-    name of the feature, and the object. Raises StartError."""
+    """The objects of this kind that features have in a command
+    (:attr:`imserver.gateway.feature.FeatureRow.offline`), with the names of
+    their features. Raises StartError."""
     features = load_features(settings)
-    tenants = cache(lambda: _tenants_of(settings, store, features))
+
+    @cache
+    def tenants() -> Tenants:
+        return _tenants_of(settings, store, features)
+
     with ExitStack() as stack:
-        yield [
-            (feature.name, part)
-            for feature in features
-            if feature.offline is not None
-            for part in stack.enter_context(feature.offline(settings, store, tenants))
-            if isinstance(part, kind)
-        ]
+        parts: list[tuple[str, S]] = []
+        for feature in features:
+            if feature.offline is None:
+                continue
+            context = feature.offline(settings, store, tenants)
+            for part in stack.enter_context(context):
+                if isinstance(part, kind):
+                    parts.append((feature.name, part))
+        yield parts
 
 
 def _tenants_of(
     settings: Config, store: Store, features: tuple[FeatureRow, ...]
 ) -> Tenants:
+    """The apps of these settings and this store, without a hub."""
+    objection = objection_of(features)
     return Tenants(
-        settings, store, None, objection_of(features), declarations_of(features)
+        config=settings,
+        store=store,
+        hub=None,
+        objection=objection,
+        declared=declarations_of(features),
     )
 
 

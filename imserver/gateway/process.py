@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,28 @@ _log = logging.getLogger(__name__)
 SPARE_FILES_OF_A_CLUSTER: Final = 320
 """Open files of a node with Redis and 60 other nodes, which take three each,
 other than connections."""
+
+_SPARE_FILES: Final = 64
+"""Open files of a node without Redis other than connections: for logs,
+listeners and requests."""
+
+_FINGERPRINT_CHARACTERS: Final = 32
+_PID_BYTES: Final = 20
+"""The longest process id in a lock file."""
+_SHARED_LOCK_SECONDS: Final = 1.0
+"""How long a node waits for another one of its cluster that starts."""
+_LOCK_PAUSE_SECONDS: Final = 0.01
+_OTHERS: Final = 0o077
+"""The permissions of others than the owner."""
+_FOR_OWNER: Final = 0o700
+_FILE_FOR_OWNER: Final = 0o600
+_FOR_ALL: Final = 0o777
+"""The mode of folders above one of ours: the umask decides."""
+_DRAFT_BYTES: Final = 8
+_LISTENS: Final = "0A"
+"""The state of a listening socket in ``/proc/net/tcp``."""
+_INODE_AFTER_STATE: Final = 5
+"""The position of the inode among the fields after the state."""
 
 SECRET_BYTES: Final = 32
 RESTORING: Final = "restoring"
@@ -89,10 +112,12 @@ def connection_limit(config: Config) -> int:
             f"limits.max_connections {wanted} is above the {files} files that this process may open: "
             "raise the limit (ulimit -n) or lower the setting"
         )
-    # A node without Redis has others for logs, listeners and requests.
-    return wanted or max(
-        files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else 64), 1
-    )
+    if wanted:
+        return wanted
+    spare = _SPARE_FILES
+    if config.clustered:
+        spare = SPARE_FILES_OF_A_CLUSTER
+    return max(files - spare, 1)
 
 
 def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -114,34 +139,36 @@ def cannot_listen(host: str, port: int, error: OSError) -> StartError:
     text = f"cannot listen on {host}:{port}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:
         pid = listening_process(port)
-    else:
-        pid = None
-    return StartError(f"{text}, by the process {pid}" if pid else text)
+        if pid:
+            text += f", by the process {pid}"
+    return StartError(text)
 
 
 def listening_process(port: int) -> int | None:
     """A process that listens on a port, if this user may see it; only on
     Linux."""
-    sockets = set()
+    sockets = set[str]()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
-            rows = [
-                line.split()
-                for line in Path("/proc/net", table).read_text("ascii").splitlines()[1:]
-            ]
-            # Fields 1, 3 and 9: address and port (hexadecimal), the state (0A:
-            # it listens), the inode.
-            ours = [
-                row
-                for row in rows
-                if row[1].endswith(f":{port:04X}") and row[3] == "0A"
-            ]
-            sockets |= {f"socket:[{row[9]}]" for row in ours}
-    for file in Path("/proc").glob("[0-9]*/fd/*") if sockets else ():
+            text = Path("/proc/net", table).read_text("ascii")
+            sockets.update(_listening_sockets(text, port))
+    if not sockets:
+        return None
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             if os.readlink(file) in sockets:
                 return int(file.parts[2])
     return None
+
+
+def _listening_sockets(table: str, port: int) -> Iterator[str]:
+    """The sockets that listen on a port, as a process has them open.
+    ``table``: the text of ``/proc/net/tcp``."""
+    for line in table.splitlines()[1:]:
+        # its number, address and port (hexadecimal), those of the peer, state
+        _, address, _, state, *others = line.split()
+        if address.endswith(f":{port:04X}") and state == _LISTENS:
+            yield f"socket:[{others[_INODE_AFTER_STATE]}]"
 
 
 def plan_processes(config: Config) -> tuple[Config, str]:
@@ -156,29 +183,31 @@ def plan_processes(config: Config) -> tuple[Config, str]:
     number = cores()
     files = openable_files() - SPARE_FILES_OF_A_CLUSTER
     limits = config.limits
-    wanted = number * limits.max_connections
-    many = f"{number} core{'s' * (number > 1)}"
     if number > 1:
+        many = f"{number} cores"
         why = f"one for each of {many}"
     else:
+        many = "1 core"
         why = "this machine has one core"
+
     if not config.clustered:
         if number > 1:
             why = f"{many}, but more than one process needs redis.url"
-        else:
-            why = why
         number = 1
     elif limits.max_connections > files > 0:
-        number = -(-wanted // files)
+        wanted = number * limits.max_connections
+        number = -(-wanted // files)  # rounded up
+        openable = files + SPARE_FILES_OF_A_CLUSTER
         why = (
-            f"{many} for {wanted} connections, and one process may open {files + SPARE_FILES_OF_A_CLUSTER} "
+            f"{many} for {wanted} connections, and one process may open {openable} "
             "files; fewer processes are faster: raise the limit (LimitNOFILE=, ulimit -Hn)"
         )
-        limits = msgspec.structs.replace(limits, max_connections=-(-wanted // number))
+        share = -(-wanted // number)
+        limits = msgspec.structs.replace(limits, max_connections=share)
+
     server = msgspec.structs.replace(config.server, processes=number)
-    return msgspec.structs.replace(
-        config, server=server, limits=limits
-    ), f"processes: {number} ({why})"
+    planned = msgspec.structs.replace(config, server=server, limits=limits)
+    return planned, f"processes: {number} ({why})"
 
 
 class Secret(Struct, frozen=True):
@@ -202,8 +231,10 @@ class Secret(Struct, frozen=True):
 
 
 def fingerprint_of(secret: bytes) -> str:
-    """What nodes tell each other of a secret, which does not reveal it."""
-    return hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
+    """The text by which nodes compare their secrets. It does not reveal the
+    secret."""
+    key = derive_key(secret, "cluster fingerprint")
+    return hashlib.sha256(key).hexdigest()[:_FINGERPRINT_CHARACTERS]
 
 
 class DataDirectory:
@@ -230,6 +261,7 @@ class DataDirectory:
             raise StartError(
                 f"a restore into {self.path} was interrupted: run imserver restore again"
             )
+
         try:
             make_folder(self.path)
             lock = open_private(file)
@@ -244,17 +276,20 @@ class DataDirectory:
             raise StartError(
                 f"server.data_dir: {error.filename or file} cannot be used: {error.strerror}"
             ) from None
-        if (self._shared and not _locked(lock, fcntl.LOCK_SH, 1.0)) or not (
-            first or self._shared
-        ):
-            owner = (
-                os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            )
+
+        if self._shared:
+            # The first node shares its lock from now on, too.
+            is_ours = _locked(lock, fcntl.LOCK_SH, _SHARED_LOCK_SECONDS)
+        else:
+            is_ours = first
+        if not is_ours:
+            written = os.pread(lock, _PID_BYTES, 0).decode("ascii", "replace")
             os.close(lock)
-            raise StartError(
-                f"server.data_dir: {self.path} is in use by another server (pid {owner})"
-                + (", which is not a node of a cluster" if self._shared else "")
-            )
+            owner = written.strip() or "unknown"
+            problem = f"{self.path} is in use by another server (pid {owner})"
+            if self._shared:
+                problem += ", which is not a node of a cluster"
+            raise StartError(f"server.data_dir: {problem}")
         self._lock = lock
 
     def stop(self) -> None:
@@ -270,13 +305,15 @@ class DataDirectory:
             self._lock = -1
 
     def secrets(self, server: ServerSettings) -> Secret:
-        """The secret of a server with these settings, with the second one. Raises StartError, as
-        :meth:`secret`."""
+        """The secret of a server with these settings, with the second one.
+        Raises StartError, as :meth:`secret`."""
         first = self.secret(server.secret_file)
-        second = b""
-        if server.second_secret_file:
-            second = _read_secret(Path(server.second_secret_file))
-        return Secret(first, b"" if second == first else second)
+        if not server.second_secret_file:
+            return Secret(first)
+        second = _read_secret(Path(server.second_secret_file))
+        if second == first:
+            return Secret(first)
+        return Secret(first, second)
 
     def secret(self, secret_file: str = "") -> bytes:
         """The server's secret, from ``secret_file`` or from this directory,
@@ -299,6 +336,8 @@ class DataDirectory:
         return _read_secret(path)
 
     def _make_secret(self, path: Path) -> None:
+        """Create the secret of this directory, under its lock. Raises
+        StartError and OSError."""
         lock = DataDirectory(str(self.path))
         if self._lock < 0:  # a command
             try:
@@ -314,6 +353,7 @@ class DataDirectory:
 
 
 def _read_secret(path: Path) -> bytes:
+    """The secret in a file. Raises StartError."""
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
@@ -324,18 +364,18 @@ def _read_secret(path: Path) -> bytes:
         raise StartError(
             f"the secret {path} has {len(secret)} bytes; it needs at least {SECRET_BYTES}"
         )
-    if path.stat().st_mode & 0o077:
+    if path.stat().st_mode & _OTHERS:
         _log.warning(
             "the secret %s can be read by others than its owner; chmod 600 it", path
         )
     return secret
 
 
-def make_folder(folder: Path, mode: int = 0o700) -> None:
+def make_folder(folder: Path, mode: int = _FOR_OWNER) -> None:
     """Create a folder for its owner only, and those above it, so that they
     survive a power failure. Raises OSError."""
     if not folder.exists():
-        make_folder(folder.parent, 0o777)
+        make_folder(folder.parent, _FOR_ALL)
         folder.mkdir(mode, exist_ok=True)
         synchronise(folder.parent)
 
@@ -344,7 +384,8 @@ def write_all(descriptor: int, content: bytes) -> None:
     """Write all of it. A disk that is nearly full takes a part before it
     refuses the rest. Raises OSError."""
     while content:
-        content = content[os.write(descriptor, content) :]
+        written = os.write(descriptor, content)
+        content = content[written:]
 
 
 def open_private(path: Path, like: Path | None = None) -> int:
@@ -356,11 +397,11 @@ def open_private(path: Path, like: Path | None = None) -> int:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_EXCL, 0o600)
+        descriptor = os.open(path, flags | os.O_EXCL, _FILE_FOR_OWNER)
     except FileExistsError:
         # It keeps its owner: the user of the server could have made it a link
         # to a file of root.
-        return os.open(path, flags, 0o600)
+        return os.open(path, flags, _FILE_FOR_OWNER)
     if os.geteuid() == 0:
         with suppress(OSError):  # root of a container may lack the right
             owner = (like or path.parent).stat()
@@ -381,14 +422,15 @@ def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
                 return False
         # The patched function would start a loop in a process that must not
         # have one.
-        monkey.get_original("time", "sleep")(0.01)
+        monkey.get_original("time", "sleep")(_LOCK_PAUSE_SECONDS)
 
 
 def _write_secret(path: Path) -> None:
+    """Make a secret in this file, unless it has one. Raises OSError."""
     # Written under another name first, so that nobody reads a partial secret,
     # even after a crash. If several servers start at once in one directory, the
     # secret of the first one stays.
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(_DRAFT_BYTES)}")
     descriptor = open_private(draft)
     try:
         write_all(descriptor, secrets.token_hex(SECRET_BYTES).encode() + b"\n")

@@ -32,9 +32,7 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
 
     announce = partial(print, flush=True)
     try:
-        settings, notice = read(
-            lambda text, where: in_child(lambda give: give(read_value(text, where)))[0]
-        )
+        settings, notice = read(_parse_in_child)
         check_ports(settings)
         if notice:
             announce(notice)
@@ -53,10 +51,21 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
     return 0
 
 
+def _parse_in_child(text: str, where: str) -> Any:
+    """Parse a settings file as :func:`read_value` does. Raises ConfigError."""
+
+    def work(give: Callable[..., None]) -> None:
+        give(read_value(text, where))
+
+    (value,) = in_child(work)
+    return value
+
+
 def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
-    """What ``work`` gives, in a child process, to the function that it gets. So
-    this process never loads what only that needs: click and YAML take 2 MB of a
-    node. Raises the child's StartError.
+    """Run ``work`` in a child process, and return the values that it passes to
+    the function that it gets. So this process never loads the modules that only
+    ``work`` needs: click and YAML take 2 MB of a node. Raises the child's
+    StartError.
 
     If the child ends without that (it has printed help), this process ends with
     its status.

@@ -33,12 +33,8 @@ class CommandGroup(click.Group):
         """See click. An unknown command is an error with the names that are
         like it."""
         name = args[0]
-        is_option = name.startswith("-")
-        if (
-            not is_option
-            and not ctx.resilient_parsing
-            and self.get_command(ctx, name) is None
-        ):
+        is_name = not name.startswith("-") and not ctx.resilient_parsing
+        if is_name and self.get_command(ctx, name) is None:
             raise click.UsageError(
                 f"No such command {name!r}.{self.hint(ctx, name)}", ctx
             )
@@ -84,8 +80,10 @@ class GroupOfRows(CommandGroup):
         decorated = super().get_command(ctx, cmd_name)
         if decorated is not None:
             return decorated
-        row = next((row for row in self._rows() if row.name == cmd_name), None)
-        return None if row is None else _load(row)
+        for row in self._rows():
+            if row.name == cmd_name:
+                return _load(row)
+        return None
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -120,25 +118,33 @@ def deprecated_form(old: str, new: str) -> None:
 
 
 def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
-    """App and user in ``APP/USER``. Two words are the form of before.
+    """App and user in ``APP/USER``. Two words are the deprecated form.
     ``expected``: what the command takes, for the error. An id may have a slash,
     a name of an app has none."""
+    app = ""
+    user = ""
     if len(words) == 2:
         app, user = words
         deprecated_form("APP USER", "APP/USER")
-    else:
-        app, _, user = (words[0] if words else "").partition("/")
-    if not (app and user) or len(words) > 2:
+    elif len(words) == 1:
+        app, _, user = words[0].partition("/")
+    if not (app and user):
         raise click.UsageError(f"expected {expected}, got {' '.join(words)!r}")
     return app, user
 
 
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+
+
 class Duration(click.ParamType[int]):
     """A time span, as ``10m`` or ``90d``, in seconds. ``unit``: the seconds of
-    a number without a letter, which is the form of before; 0: there is none."""
+    a number without a letter, which is the deprecated form; 0: there is
+    none."""
 
     name = "time"
-    _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+    _SECONDS: Final = {"s": 1, "m": _MINUTE, "h": _HOUR, "d": _DAY, "w": 7 * _DAY}
 
     def __init__(self, least: int = 0, most: int | None = None, unit: int = 0) -> None:
         self._least = least
@@ -161,21 +167,27 @@ class Duration(click.ParamType[int]):
     def _read(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        given = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
-        if given is None or not (given[2] or self._unit or value == "0"):
-            self.fail(
-                f"{value}: expected a number with s, m, h, d or w, as 90d", param, ctx
-            )
-        if given[2] or value == "0":
-            return int(given[1]) * self._SECONDS[given[2] or "s"]
-        seconds = int(given[1]) * self._unit
+        """The seconds of a text. What is no time span ends the command."""
+        match = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
+        problem = f"{value}: expected a number with s, m, h, d or w, as 90d"
+        if match is None:
+            self.fail(problem, param, ctx)
+        number = int(match[1])
+        letter = match[2]
+        if letter:
+            return number * self._SECONDS[letter]
+        if value == "0":
+            return 0
+        if not self._unit:
+            self.fail(problem, param, ctx)
+        seconds = number * self._unit
         deprecated_form(f"{value} without a letter", in_words(seconds))
         return seconds
 
 
 def in_words(seconds: int) -> str:
     """A time span as :class:`Duration` reads it."""
-    for letter, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+    for letter, length in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE)):
         if seconds and seconds % length == 0:
             return f"{seconds // length}{letter}"
     return f"{seconds}s"
@@ -184,7 +196,9 @@ def in_words(seconds: int) -> str:
 def fail(error: object) -> NoReturn:
     """Print an error and exit with status 1. It may have names that somebody
     forged."""
-    click.echo("imserver: " + "\n".join(map(shown, str(error).split("\n"))), err=True)
+    lines = map(shown, str(error).split("\n"))
+    text = "\n".join(lines)
+    click.echo(f"imserver: {text}", err=True)
     sys.exit(1)
 
 
@@ -193,7 +207,9 @@ def given_once(name: str, argument: str | None, option: str | None) -> str | Non
     must agree."""
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{name} is given twice: {argument} and {option}")
-    return option if argument is None else argument
+    if argument is None:
+        return option
+    return argument
 
 
 def required_once(name: str, argument: str | None, option: str | None) -> str:
@@ -211,10 +227,10 @@ def read_text(path: str) -> str:
         if path == "-":
             return sys.stdin.read()
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
-        )
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror or 'it is not UTF-8 text'}")
+    except UnicodeDecodeError:
+        fail(f"{path} cannot be read: it is not UTF-8 text")
 
 
 def read_key(path: str | None) -> str:
@@ -235,20 +251,37 @@ def server_address(url: str) -> str:
     http. Or that of its Unix socket, as ``unix:/run/imserver/im.sock``."""
     if url.startswith("unix:/"):
         return url
-    address = url if "://" in url else f"http://{url}"
-    try:
-        parts = urlsplit(
-            address if address.isprintable() and " " not in address else ""
-        )
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return address
-    except ValueError:
-        pass  # the port, or the brackets
+    address = url
+    if "://" not in url:
+        address = f"http://{url}"
+    if _is_http_address(address):
+        return address
     fail(f"{url}: expected an http:// or https:// address")
 
 
+def _is_http_address(address: str) -> bool:
+    """Whether a client can connect to this address."""
+    if not address.isprintable() or " " in address:
+        return False
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:  # the port, or the brackets
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
+_ANSWER_SECONDS: Final = 30.0
+"""Time limit of a request of a command."""
+
+
 def request_json(
-    url: str, method: str, path: str, key: str, body: bytes = b"", seconds: float = 30
+    url: str,
+    method: str,
+    path: str,
+    key: str,
+    body: bytes = b"",
+    seconds: float = _ANSWER_SECONDS,
 ) -> tuple[int, Any]:
     """The status and the JSON of the answer of a running server. If there is
     none, the command ends."""
@@ -256,15 +289,16 @@ def request_json(
     # Imported here: a node saves the memory.
     from http import client
 
-    kind = client.HTTPSConnection if parts.scheme == "https" else client.HTTPConnection
+    kind: type[client.HTTPConnection] = client.HTTPConnection
+    if parts.scheme == "https":
+        kind = client.HTTPSConnection
     connection = kind(parts.hostname or "localhost", parts.port, timeout=seconds)
     if parts.scheme == "unix":
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(seconds)
+    headers = {}
     if key:
-        headers = {"Authorization": f"Bearer {key}"}
-    else:
-        headers = {}
+        headers["Authorization"] = f"Bearer {key}"
     if body:
         headers["Content-Type"] = "application/json"
     try:
@@ -276,12 +310,10 @@ def request_json(
         return answer.status, msgspec.json.decode(answer.read() or b"null")
     except client.HTTPException:  # its text may have bytes that a terminal obeys
         fail(f"{url} does not answer: the answer is not HTTP")
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            reason = error.strerror
-        else:
-            reason = None
-        fail(f"{url} does not answer: {reason or error}")
+    except OSError as error:
+        fail(f"{url} does not answer: {error.strerror or error}")
+    except ValueError as error:
+        fail(f"{url} does not answer: {error}")
     finally:
         connection.close()
 
@@ -291,13 +323,21 @@ def lines_of(
 ) -> list[list[str]]:
     """The head of a :func:`table`, and the texts of each row, without what
     would control a terminal."""
-    pairs = [each.rpartition(": ") for each in columns.split(", ")]
-    fields = [field.replace(" ", "_") for _, _, field in pairs]
-    lines = [
-        [shown(str(texts.get(field, str)(getattr(row, field)))) for field in fields]
-        for row in rows
-    ]
-    return [[head or field for head, _, field in pairs], *lines]
+    heads = []
+    fields = []
+    for column in columns.split(", "):
+        head, _, name = column.rpartition(": ")
+        heads.append(head or name)
+        fields.append(name.replace(" ", "_"))
+
+    lines = [heads]
+    for row in rows:
+        cells = []
+        for field in fields:
+            text_of = texts.get(field, str)
+            cells.append(shown(str(text_of(getattr(row, field)))))
+        lines.append(cells)
+    return lines
 
 
 def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> str:
@@ -309,12 +349,11 @@ def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -
     value."""
     lines = lines_of(columns, rows, **texts)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    )
+    text = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)
 
 
 _AS_JSON: Final = "imserver.json"
@@ -375,9 +414,12 @@ class CommandLine:
         for people."""
         rows = list(rows)
         fields = [
-            each.rpartition(": ")[2].replace(" ", "_") for each in columns.split(", ")
+            column.rpartition(": ")[2].replace(" ", "_")
+            for column in columns.split(", ")
         ]
-        plain = [{field: getattr(row, field) for field in fields} for row in rows]
+        plain = []
+        for row in rows:
+            plain.append({field: getattr(row, field) for field in fields})
         CommandLine.data(plain, table(columns, rows, **texts))
 
     @staticmethod
@@ -396,7 +438,9 @@ class CommandLine:
         ``field``. ``old``: the deprecated option with a number of units, which
         are so many seconds. With a ``unit`` alone, ``name`` itself took such a
         number."""
-        kind = Duration(least, most, 0 if old else unit)
+        kind = Duration(least, most, unit)
+        if old:
+            kind = Duration(least, most)
         given = f"{__name__}.{field}"
 
         def note_old(

@@ -47,6 +47,7 @@ class Threads:
         waits."""
         if not self._number:
             return function(*arguments)
+
         returned = list[T]()
         failed = list[BaseException]()
 
@@ -62,6 +63,7 @@ class Threads:
 
             self._pool = ThreadPool(self._number)
         self._pool.spawn(work).get()
+
         if failed:
             # Nothing else may refer to it: that would be a cycle with all that
             # the caller's frames hold.
