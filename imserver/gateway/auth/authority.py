@@ -193,7 +193,12 @@ class Keys:
         self._configured = {}
         for row in self.configured:
             digest = bytes.fromhex(row.digest)
-            self._configured[digest] = _Key(row.id, row.scopes, row.apps, row.expires)
+            self._configured[digest] = _Key(
+                id=row.id,
+                scopes=row.scopes,
+                apps=row.apps,
+                expires=row.expires,
+            )
         self._resolve_all()
 
     def learn(self, changes: Changes) -> bool:
@@ -207,7 +212,13 @@ class Keys:
             maker = None
             if row.maker:
                 maker = (self._resolve(row.maker_app), str(row.maker))
-            key = _Key(row.id, row.scopes, row.apps, row.expires, maker)
+            key = _Key(
+                id=row.id,
+                scopes=row.scopes,
+                apps=row.apps,
+                expires=row.expires,
+                maker=maker,
+            )
             self._stored[digest] = key
         if changes.keys:
             self._resolve_all()

@@ -653,7 +653,13 @@ class Logins(Service):
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
         has_entrance = bool(self._entrances_of(tenant))
         is_observed = self.observer.observes(tenant)
-        return Rule(tenant, keys, self.keys.demo, has_entrance, is_observed)
+        return Rule(
+            tenant,
+            keys,
+            demo=self.keys.demo,
+            has_entrance=has_entrance,
+            is_observed=is_observed,
+        )
 
     def _entrances_of(self, tenant: Tenant) -> str:
         """The other ways into an app, in words; ``""``: it has none."""

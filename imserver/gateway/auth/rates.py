@@ -66,33 +66,45 @@ class Rate(Struct, frozen=True):
 
 _MESSAGES: Final = "limits.messages_per_second, and that of the app"
 MESSAGES: Final = Rate(
-    "messages", "messages", "connection", _MESSAGES, "close code 4003"
+    name="messages",
+    counted="messages",
+    payer="connection",
+    limit=_MESSAGES,
+    above="close code 4003",
 )
-HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "user", _MESSAGES)
+HTTP_MESSAGES: Final = Rate(
+    name="http_messages",
+    counted="messages over HTTP",
+    payer="user",
+    limit=_MESSAGES,
+)
 PUBLICATIONS: Final = Rate(
-    "publications",
-    "publications to a namespace",
-    "connection",
-    "its publications_per_second",
-    "1008",
+    name="publications",
+    counted="publications to a namespace",
+    payer="connection",
+    limit="its publications_per_second",
+    above="1008",
 )
 _EIGHTH: Final = "an eighth of limits.outbox_bytes per second"
 NOTICES: Final = Rate(
-    "notices",
-    "bytes of the join and leave notices that subscriptions cause",
-    "user",
-    _EIGHTH,
-    "1008",
+    name="notices",
+    counted="bytes of the join and leave notices that subscriptions cause",
+    payer="user",
+    limit=_EIGHTH,
+    above="1008",
 )
 LOGIN_NOTICES: Final = Rate(
-    "login_notices",
-    "bytes of the notices of a connection that logs in as another user",
-    "connection",
-    _EIGHTH,
-    "1008",
+    name="login_notices",
+    counted="bytes of the notices of a connection that logs in as another user",
+    payer="connection",
+    limit=_EIGHTH,
+    above="1008",
 )
 REQUESTS: Final = Rate(
-    "requests", "requests", "key, user or address", "api.requests_per_second"
+    name="requests",
+    counted="requests",
+    payer="key, user or address",
+    limit="api.requests_per_second",
 )
 
 

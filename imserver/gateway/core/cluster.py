@@ -80,11 +80,11 @@ class ClusterLinks:
         self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
         """Of its secret, then of the second one that it accepts."""
         registry = RedisRegistry(
-            config.redis,
-            cluster,
-            tuple(config.apps),
-            config.api.dedupe_seconds,
-            tenants.created,
+            redis=config.redis,
+            cluster=cluster,
+            apps=tuple(config.apps),
+            dedupe_seconds=config.api.dedupe_seconds,
+            created=tenants.created,
         )
         self.registry = registry
         messages = NodeMessages(registry)
@@ -102,7 +102,13 @@ class ClusterLinks:
         self.database = DatabaseCheck(store, registry)
         store.ask(self.database.objection)
         store.report_to(opened=registry.report_database)
-        self.others = OtherNodes(registry, messages, rpc, queries, cluster.rpc_seconds)
+        self.others = OtherNodes(
+            registry=registry,
+            node_messages=messages,
+            rpc=rpc,
+            queries=queries,
+            seconds=cluster.rpc_seconds,
+        )
 
 
 class ClusterMember:
@@ -131,32 +137,56 @@ class ClusterMember:
         stale_seconds = ceil(cluster.renew_seconds) + 2
         self.elsewhere = UsersElsewhere(hub, fanout, messages, stale_seconds)
         self.sessions = ClusterSessions(
-            hub,
-            fanout,
-            metrics,
-            core.logins,
-            core.store,
-            others,
-            cluster.require_registry,
-            guard.logged_in,
+            hub=hub,
+            fanout=fanout,
+            metrics=metrics,
+            logins=core.logins,
+            store=core.store,
+            others=others,
+            require_registry=cluster.require_registry,
+            on_login=guard.logged_in,
         )
         core.sessions = self.sessions
         self.registrar = Registrar(registry, messages, hub)
         core.registrar = self.registrar
         here = NodeParts(
-            hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps
+            hub=hub,
+            fanout=fanout,
+            metrics=metrics,
+            table=table,
+            settings=tenants.by_name.get,
+            history_apps=tenants.history_apps,
         )
         self._members = ChannelMembers(here, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
         channels = build_channels(here, self._members, registry.history, channel_nodes)
         core.channels = channels
         connections = Connections(
-            table, channels, fanout, links.queries, registry, others
+            table=table,
+            channels=channels,
+            fanout=fanout,
+            queries=links.queries,
+            registry=registry,
+            others=others,
         )
         core.connections = connections
         core.presence = Presence(hub, table, registry, others)
-        core.reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
-        rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        core.reach = ClusterReach(
+            registry=registry,
+            node_messages=messages,
+            hub=hub,
+            fanout=fanout,
+            ids=ids,
+            reorder_guard=guard,
+            metrics=metrics,
+        )
+        rerouting = Rerouting(
+            registry=registry,
+            node_messages=messages,
+            fanout=fanout,
+            sessions=self.sessions,
+            reorder_guard=guard,
+        )
         core.rerouting = rerouting
         self._waiting_features = frozenset[str]()
         """The features of this node that another one does not have, as last

@@ -374,7 +374,13 @@ class Core(Services):
         )
         self.connection_ids = ConnectionIds(secret, new_birth())
         self.connection_table = ConnectionTable(hub, self.connection_ids)
-        tenants = Tenants(config, store, hub, self._objection, self.declared)
+        tenants = Tenants(
+            config=config,
+            store=store,
+            hub=hub,
+            objection=self._objection,
+            declared=self.declared,
+        )
         self.tenants = tenants
         self.keys = Keys(config, tenants.resolve)
         self.sender_rates = SenderRates()
@@ -430,7 +436,11 @@ class Core(Services):
 
         issuers = Issuers(self.outgoing)
         tokens = LoginTokens(
-            tenants.resolve, self.page_tokens, accounts, issuers, secret
+            resolve=tenants.resolve,
+            pages=self.page_tokens,
+            accounts=accounts,
+            issuers=issuers,
+            secret=secret,
         )
         logins = Logins(
             tenants=tenants,
@@ -449,7 +459,13 @@ class Core(Services):
         for service in (keys, logins, allowed):
             tenants.report_to(service.deleted, service.changed)
         self.mutes = MutedUsers()
-        self.authority = Authority(keys, self.page_tokens, logins, accounts, allowed)
+        self.authority = Authority(
+            keys=keys,
+            pages=self.page_tokens,
+            logins=logins,
+            accounts=accounts,
+            allowed=allowed,
+        )
 
     def _make_push(self) -> None:
         """Build what pushes to all kinds of targets, and the pending pushes."""
@@ -458,10 +474,10 @@ class Core(Services):
         to_users = UserChannels(channels, self.reach.to_user)
         self.pushes = Pushes(self.idempotency, self.reach, self.metrics, to_users)
         self.pending = PendingPushes(
-            self.reach.to_user,
-            self.presence,
-            limits.pending_pushes,
-            limits.pending_bytes,
+            to_user=self.reach.to_user,
+            presence=self.presence,
+            limit_pushes=limits.pending_pushes,
+            limit_bytes=limits.pending_bytes,
             node_messages=self.node_messages,
         )
         # After the sessions were closed: what they have not acknowledged
@@ -490,10 +506,17 @@ class Core(Services):
     def _make_channel_commands(self) -> None:
         """Build the commands of clients on channels."""
         self.consent = ChannelConsent(
-            self.back_ends, self.reviews, self.channels, self.mutes
+            back_ends=self.back_ends,
+            reviews=self.reviews,
+            channels=self.channels,
+            mutes=self.mutes,
         )
         self.channel_commands = ChannelCommands(
-            self.channels, self.logins, self.consent, {}, self.connection_table
+            channels=self.channels,
+            logins=self.logins,
+            consent=self.consent,
+            answers={},
+            table=self.connection_table,
         )
         self.dispatcher.add(self.channel_commands.commands())
         self._questions = {
@@ -519,7 +542,12 @@ class Core(Services):
 
         seconds = self.config.cluster.rpc_seconds
         overview = Overview(
-            own_state, own_metrics, status.lease, self.registry, self.rpc, seconds
+            own_state=own_state,
+            own_metrics=own_metrics,
+            own_lease=status.lease,
+            registry=self.registry,
+            rpc=self.rpc,
+            seconds=seconds,
         )
         overview.add_to(self.queries)
         return overview
@@ -534,14 +562,31 @@ def _build_alone(core: Services) -> None:
     table = core.connection_table
     metrics = core.metrics
     tenants = core.tenants
-    core.sessions = Sessions(hub, fanout, metrics, core.logins, core.store)
+    core.sessions = Sessions(
+        hub=hub,
+        fanout=fanout,
+        metrics=metrics,
+        logins=core.logins,
+        store=core.store,
+    )
     core.reach = LocalReach(core.idempotency, fanout, metrics)
     history = LocalHistory(core.limits.history_bytes, hub.member_count)
     tenants.report_to(history.forget)
     here = NodeParts(
-        hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps
+        hub=hub,
+        fanout=fanout,
+        metrics=metrics,
+        table=table,
+        settings=tenants.by_name.get,
+        history_apps=tenants.history_apps,
     )
     channels = build_channels(here, ChannelMembers(here), history)
     core.channels = channels
     core.presence = Presence(hub, table, core.registry)
-    core.connections = Connections(table, channels, fanout, core.queries, core.registry)
+    core.connections = Connections(
+        table=table,
+        channels=channels,
+        fanout=fanout,
+        queries=core.queries,
+        registry=core.registry,
+    )

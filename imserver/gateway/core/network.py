@@ -44,12 +44,12 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
         else:
             addresses.append(host)
     return GatePolicy(
-        max_connections,
-        config.limits.max_connections_per_address,
-        server.origin_policy == "any",
-        server.origins,
-        demo,
-        tuple(addresses),
+        limit=max_connections,
+        limit_per_address=config.limits.max_connections_per_address,
+        any_origin=server.origin_policy == "any",
+        origins=server.origins,
+        demo=demo,
+        hosts=tuple(addresses),
     )
 
 
@@ -89,23 +89,32 @@ def build_network(
     readers = poller.make(loop, config.hub.readers)
     budget = Budget(limits.node_outbox_bytes)
     flusher = Flusher(
-        loop,
-        readers,
-        config.hub.flush_connections,
-        limits.outbox_bytes,
-        limits.outbox_seconds,
-        budget,
+        loop=loop,
+        poller=readers,
+        most=config.hub.flush_connections,
+        outbox_bytes=limits.outbox_bytes,
+        outbox_seconds=limits.outbox_seconds,
+        budget=budget,
     )
     context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
     sweep = Sweep(
-        context,
-        metrics,
-        websocket.heartbeat_seconds,
-        limits.login_seconds,
-        websocket.ping_seconds,
-        websocket.pong_seconds,
+        context=context,
+        metrics=metrics,
+        heartbeat_seconds=websocket.heartbeat_seconds,
+        login_seconds=limits.login_seconds,
+        ping_seconds=websocket.ping_seconds,
+        pong_seconds=websocket.pong_seconds,
     )
-    return NetworkServices(origins, gate, readers, flusher, context, sweep, {}, ended)
+    return NetworkServices(
+        origins=origins,
+        gate=gate,
+        poller=readers,
+        flusher=flusher,
+        context=context,
+        sweep=sweep,
+        opened={},
+        ended=ended,
+    )
 
 
 _CLOSES_PER_TURN: Final = 200

@@ -328,7 +328,14 @@ class Resource(Generic[S]):
                 if not (isinstance(shape, type) and issubclass(shape, Struct)):
                     usual_name = f"{path.title().replace('/', '')}Query"
                     name, text = schema or (usual_name, "")
-                    shape = _shape_of(name, text, fields, function, types, base)
+                    shape = _shape_of(
+                        name=name,
+                        text=text,
+                        fields=fields,
+                        function=function,
+                        types=types,
+                        base=base,
+                    )
                     run = _spread(function, fields)
                 if method == "GET":
                     row["query"] = shape
@@ -358,7 +365,13 @@ class Resource(Generic[S]):
             problems.append(Problems.MUTED)
         row = {**self._usual, **more, "problems": tuple(dict.fromkeys(problems))}
         operation = Operation(
-            method, PREFIX + path, need, function, self._tag, text, **row
+            method=method,
+            path=PREFIX + path,
+            need=need,
+            function=function,
+            tag=self._tag,
+            text=text,
+            **row,
         )
         self.rows.append(operation)
         return operation

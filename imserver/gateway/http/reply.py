@@ -204,7 +204,12 @@ def stream_request(head: Head, host: str) -> HttpRequest:
     """The request for a stream, as routes get theirs. ``host``: address of the
     client."""
     return HttpRequest(
-        head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host
+        method=head.method,
+        path=head.path,
+        query=head.query.encode("latin-1"),
+        body=b"",
+        headers=head.headers,
+        host=host,
     )
 
 
@@ -257,5 +262,12 @@ def _log_stream(
 ) -> None:
     # The stream has not ended, so it has no duration.
     log.add(
-        request.method, request.path, status, 0.0, request.host, size, request.id, by
+        method=request.method,
+        path=request.path,
+        status=status,
+        seconds=0.0,
+        peer=request.host,
+        bytes_out=size,
+        request_id=request.id,
+        by=by,
     )

@@ -180,13 +180,13 @@ def _open_stream(
     body = request.get_data(cache=False, parse_form_data=False)
     http_request = as_request()
     full_head = Head(
-        method,
-        http_request.path,
-        "1.1",
-        request.remote_addr or "",
-        int(request.environ.get("REMOTE_PORT", 0) or 0),
-        http_request.headers,
-        http_request.query.decode("latin-1"),
+        method=method,
+        path=http_request.path,
+        version="1.1",
+        host=request.remote_addr or "",
+        port=int(request.environ.get("REMOTE_PORT", 0) or 0),
+        headers=http_request.headers,
+        query=http_request.query.decode("latin-1"),
         body=body,
     )
     ours, theirs = socket.socketpair()

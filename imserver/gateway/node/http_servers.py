@@ -267,7 +267,12 @@ class Servers:
         silent = config.websocket.client_silent_seconds
         waiting = StreamEncoding(SseDialect(""))
         self.streams = Streams(
-            network.context, network.gate, self._metrics, streams, silent, waiting
+            context=network.context,
+            gate=network.gate,
+            metrics=self._metrics,
+            paths=streams,
+            silent_seconds=silent,
+            waiting=waiting,
         )
         self.application = create_application(self)
         self._listeners: list[Listener] = []
@@ -305,7 +310,11 @@ class Servers:
 
             context = self._listener_context(name)
             server = WsgiServer(
-                sock, self.application, {LISTENER_KEY: name}, context, self._metrics
+                listener=sock,
+                application=self.application,
+                environ={LISTENER_KEY: name},
+                context=context,
+                metrics=self._metrics,
             )
             server.start()
             self._servers.append(server)
@@ -316,20 +325,20 @@ class Servers:
         context = self._listener_context(name)
         routes = routes_at(self.api, everywhere=name == "websocket", hot=True)
         hand_over = HandOver(
-            self.application,
-            self._config.limits.http_requests,
-            self._ports[name],
-            {LISTENER_KEY: name},
-            self._metrics,
+            application=self.application,
+            limit=self._config.limits.http_requests,
+            port=self._ports[name],
+            environ={LISTENER_KEY: name},
+            metrics=self._metrics,
         )
         front = FrontServer(
-            network.context,
-            context,
-            routes,
-            hand_over,
-            self._metrics,
-            self.core.node.request_log.add,
-            KnownHeads(context.mounts),
+            context=network.context,
+            listener=context,
+            fast=routes,
+            hand_over=hand_over,
+            metrics=self._metrics,
+            request_log=self.core.node.request_log.add,
+            heads=KnownHeads(context.mounts),
         )
         self._servers.append(front)
 
@@ -337,7 +346,13 @@ class Servers:
         if listeners_of(self._config)[name].proxy_protocol:
             accept = front.accept_proxied
         loop = get_hub().loop
-        listener = Listener(sock, network.poller, loop, self._metrics, accept)
+        listener = Listener(
+            sock=sock,
+            poller=network.poller,
+            loop=loop,
+            metrics=self._metrics,
+            accepted=accept,
+        )
         self._listeners.append(listener)
 
     def _listener_context(self, name: str) -> ListenerContext:

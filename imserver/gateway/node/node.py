@@ -165,10 +165,10 @@ class Node:
         settings = core.config.websocket
         sweep = core.network.sweep
         pings = Pings(
-            core.network.context,
-            core.metrics,
-            settings.client_ping_seconds,
-            settings.client_silent_seconds,
+            context=core.network.context,
+            metrics=core.metrics,
+            ping_seconds=settings.client_ping_seconds,
+            silent_seconds=settings.client_silent_seconds,
         )
         runs: list[Callable[[], object]] = [
             partial(sweep.run_sweeps, settings.sweep_seconds)

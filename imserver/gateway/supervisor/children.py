@@ -344,12 +344,12 @@ def run_child(
             if line is not None:
                 flusher = node.core.network.flusher
                 flusher.permit = BulkPermit(
-                    line,
-                    gevent.get_hub().loop,
-                    flusher.schedule,
-                    WRITE_SECONDS,
-                    HOLD_SECONDS,
-                    WAIT_SECONDS,
+                    line=line,
+                    loop=gevent.get_hub().loop,
+                    granted=flusher.schedule,
+                    write_seconds=WRITE_SECONDS,
+                    hold_seconds=HOLD_SECONDS,
+                    wait_seconds=WAIT_SECONDS,
                 )
 
         try:

@@ -89,7 +89,13 @@ def run(
         data.secrets(config.server)
         listeners = listen(config, config.server.processes)
         supervisor = Supervisor(
-            given, config, read_config, announce, logs, data, listeners
+            given=given,
+            config=config,
+            read_config=read_config,
+            announce=announce,
+            logs=logs,
+            data=data,
+            listeners=listeners,
         )
         preload_modules(config)
         gc.collect()
@@ -132,13 +138,13 @@ class Supervisor(Service, dict=True):
         self._permits = BulkPermits(permits, HOLD_SECONDS)
         self._rush = Rush(few)
         self._children = Children(
-            self.config,
-            self.read_config,
-            self._slots,
-            self._signals,
-            self._permits,
-            self._report,
-            close_inherited,
+            config=self.config,
+            read_config=self.read_config,
+            slots=self._slots,
+            signals=self._signals,
+            permits=self._permits,
+            report=self._report,
+            close_inherited=close_inherited,
         )
         self._rolling = RollingRestart(self._slots, self._drain, self._report)
         self._steering = ConnectionSteering(

@@ -330,7 +330,13 @@ def shapes_of(declared: Declarations) -> Shapes:
     ]
     shown = _extend(AppShown, *_with_old(fields))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
-    return Shapes(create, change, shown, page, frozenset(names))
+    return Shapes(
+        create=create,
+        set=change,
+        shown=shown,
+        page=page,
+        settings=frozenset(names),
+    )
 
 
 _RESOLVED: Final = (
@@ -430,7 +436,11 @@ def list_apps(
         for tenant in map(tenants.get, page)
         if tenant is not None
     ]
-    return AppsAnswer(len(names), rows, next_cursor)
+    return AppsAnswer(
+        count=len(names),
+        apps=rows,
+        next=next_cursor,
+    )
 
 
 @routes.get(
@@ -531,7 +541,11 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     shown = _shown(Tenant(**fields, name="shop"), declared)
     changed = structs.replace(shown, origins=[], max_channels=_EXAMPLE_MAX_CHANNELS)
     examples = {
-        f"{PREFIX}/apps": AppsAnswer(1, [shown], ""),
+        f"{PREFIX}/apps": AppsAnswer(
+            count=1,
+            apps=[shown],
+            next="",
+        ),
         f"{PREFIX}/apps/set": changed,
     }
     renamed = {

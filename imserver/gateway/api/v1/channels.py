@@ -205,8 +205,9 @@ def _publish(
 ) -> list[ChannelResult]:
     """Publish once to each channel for the key of a request, or its id. May
     switch."""
-    if api.core.metrics.pushes.stops:
-        api.core.metrics.pushes.require(call.app)
+    core = api.core
+    if core.metrics.pushes.stops:
+        core.metrics.pushes.require(call.app)
     event = event_of(api.limits, request)
     if len(request.except_users) > api.limits.batch_targets:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
@@ -220,7 +221,7 @@ def _publish(
         content.pop("channels", None)
         digest = digest_of(msgspec.json.encode(content))
 
-    publications = api.core.publishing.to_channels(
+    publications = core.publishing.to_channels(
         call.app,
         channels,
         event,
@@ -284,7 +285,11 @@ def history(
     if epoch and epoch != position.epoch:
         page = HistoryPage([], position)
     publications = [_shown(event) for event in page.publications]
-    return ChannelHistoryAnswer(publications, position.offset, position.epoch)
+    return ChannelHistoryAnswer(
+        publications=publications,
+        offset=position.offset,
+        epoch=position.epoch,
+    )
 
 
 def _shown(event: Event) -> PublicationShown:
@@ -315,11 +320,12 @@ def remove_history(api: Api, call: Call, request: ChannelQuery) -> Removed:
 def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its
     history."""
+    app = call.app
     channels = api.channels
     channel = request.channel
-    shown = ChannelInfo(channel, channels.members.count(call.app, channel))
-    if channels.options.of(call.app, channel).has_history:
-        position = channels.histories.read(call.app, channel).position
+    shown = ChannelInfo(channel, channels.members.count(app, channel))
+    if channels.options.of(app, channel).has_history:
+        position = channels.histories.read(app, channel).position
         shown.offset = position.offset
         shown.epoch = position.epoch
     return shown

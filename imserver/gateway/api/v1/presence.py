@@ -131,7 +131,11 @@ def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAn
         UserPresence(user, is_online)
         for user, is_online in zip(request.users, online.users, strict=True)
     ]
-    return PresenceAnswer(sum(online.users), users, list(online.missing))
+    return PresenceAnswer(
+        online_count=sum(online.users),
+        users=users,
+        missing_nodes=list(online.missing),
+    )
 
 
 def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
@@ -145,7 +149,11 @@ def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
         for user, sessions in zip(names, sessions_of_each, strict=True)
     ]
     online_count = sum(user.online for user in users)
-    return PresenceAnswer(online_count, users, list(answer.missing))
+    return PresenceAnswer(
+        online_count=online_count,
+        users=users,
+        missing_nodes=list(answer.missing),
+    )
 
 
 @routes.get(
@@ -167,7 +175,12 @@ def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
     next_cursor = ""
     if page.more:
         next_cursor = cursor_of(names[-1])
-    return UsersAnswer(page.total, names, next_cursor, list(page.missing))
+    return UsersAnswer(
+        count=page.total,
+        users=names,
+        next=next_cursor,
+        missing_nodes=list(page.missing),
+    )
 
 
 @routes.get("/counts", reach="optional")
@@ -190,10 +203,19 @@ def counts(
         names, next_cursor = page_of(own_apps, cursor, limit)
     result = api.core.presence.counts(names)
     rows = [
-        AppCounts(name, count.users, count.sessions, count.channels)
+        AppCounts(
+            app=name,
+            users=count.users,
+            sessions=count.sessions,
+            channels=count.channels,
+        )
         for name, count in result.apps.items()
     ]
-    return CountsAnswer(rows, next_cursor, list(result.missing))
+    return CountsAnswer(
+        apps=rows,
+        next=next_cursor,
+        missing_nodes=list(result.missing),
+    )
 
 
 # --- one connection -----------------------------------------------------------
@@ -337,7 +359,12 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
         outcome = api.core.connections.close(app, id, CloseCode.KICKED)
         connections.append(ConnectionClosed(id, closed=int(outcome is Outcome.SENT)))
     closed = removed.total + sum(each.closed for each in connections)
-    return DisconnectAnswer(closed, users, connections, list(removed.missing))
+    return DisconnectAnswer(
+        closed=closed,
+        users=users,
+        connections=connections,
+        missing_nodes=list(removed.missing),
+    )
 
 
 @sessions.post(
@@ -373,7 +400,12 @@ def ban(
         UserRemoved(user, count)
         for user, count in zip(users, removed.closed, strict=False)
     ]
-    return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
+    return BanAnswer(
+        closed=removed.total,
+        users=banned,
+        lasting=removed.lasting,
+        missing_nodes=list(removed.missing),
+    )
 
 
 @sessions.post(
@@ -387,11 +419,12 @@ def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     You may also name users who are not banned. The ban of a lock ends with the
     lock alone. Whoever is to be erased stays out until `users/erase/undo`.
     """
+    core = api.core
     _require_below(api, call, users)
-    if any((call.app, user) in api.core.sessions.holds for user in users):
+    if any((call.app, user) in core.sessions.holds for user in users):
         raise ApiProblem(Problems.TO_BE_ERASED)
-    users = api.core.authority.unlocked(call.app, users)
-    return UnbanAnswer(list(api.core.sessions.unban(call.app, users)))
+    users = core.authority.unlocked(call.app, users)
+    return UnbanAnswer(list(core.sessions.unban(call.app, users)))
 
 
 @sessions.get("/bans", Needs.MODERATE)
@@ -403,4 +436,8 @@ def bans(api: Api, call: Call, request: field.AppPage) -> BansAnswer:
     for user in page:
         ban = bans_by_user[user]
         rows.append(BanShown(user, ban.until, ban.reason))
-    return BansAnswer(len(bans_by_user), rows, next_cursor)
+    return BansAnswer(
+        count=len(bans_by_user),
+        bans=rows,
+        next=next_cursor,
+    )

@@ -143,7 +143,13 @@ class Publisher:
         principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
         if principal.may(Needs.PUSH):
             return self._path
-        self._count(principal, "", head.host, self.path, refused=True)
+        self._count(
+            principal,
+            app="",
+            host=head.host,
+            route=self.path,
+            refused=True,
+        )
         problem, message = refusal(principal, Needs.PUSH)
         return replace(problem, message=message or problem.message)
 
@@ -154,19 +160,25 @@ class Publisher:
         principal = self._api.authority.identify(Needs.PUSH, headers, head.host)
         if principal.kind == "key":
             self._api.keys.hold(principal.key, connection)
-        self._count(principal, "", head.host, self.path, refused=False)
+        self._count(
+            principal,
+            app="",
+            host=head.host,
+            route=self.path,
+            refused=False,
+        )
 
         id = request_id(head.headers.get("x-request-id", ""))
         # The connection has not ended, so it has no duration and no size.
         self._api.core.node.request_log.add(
-            "GET",
-            self.path,
-            _SWITCHING_PROTOCOLS,
-            0.0,
-            head.host,
-            0,
-            id,
-            principal.label,
+            method="GET",
+            path=self.path,
+            status=_SWITCHING_PROTOCOLS,
+            seconds=0.0,
+            peer=head.host,
+            bytes_out=0,
+            request_id=id,
+            by=principal.label,
         )
 
     def _count(
@@ -268,7 +280,14 @@ class Publisher:
         # The audit of keys has pushes under this name.
         route = f"{PublisherDialect.path} publish"
         for (app, refused), number in run.counts.items():
-            self._count(principal, app, host, route, refused, number)
+            self._count(
+                principal,
+                app=app,
+                host=host,
+                route=route,
+                refused=refused,
+                number=number,
+            )
 
         answers = []
         for command, result in zip(commands, run.results, strict=True):
@@ -447,29 +466,30 @@ def _send_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[PushResult | ApiProblem]:
     """Carry out pushes to one user each, all in one app. May switch."""
+    core = api.core
     app = pushes[0].app
     keys = [checked.key for checked in pushes]
     digests = [0] * len(pushes)
     claims: list[Claimed | Waiting] = [UNTRACKED] * len(pushes)
     if any(keys):  # most pushes have no id
         digests = [checked.digest for checked in pushes]
-        claims = api.core.idempotency.claim_each(app, keys, digests)
+        claims = core.idempotency.claim_each(app, keys, digests)
     mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
     outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
 
-    quota = api.core.metrics.pushes.spent(app)
+    quota = core.metrics.pushes.spent(app)
     try:
         if quota is None:
             users = [str(pushes[index].push.user) for index in mine]
             events = [pushes[index].event for index in mine]
-            outcomes = api.core.publishing.to_each(app, users, events)
+            outcomes = core.publishing.to_each(app, users, events)
     finally:
         # Also after an error: repetitions of these pushes wait for it.
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]
             if claim and isinstance(claim, int):
                 is_accepted = outcome in ACCEPTED
-                api.core.idempotency.settle(
+                core.idempotency.settle(
                     claim, is_accepted, digests[index], _RESULTS[outcome]
                 )
 

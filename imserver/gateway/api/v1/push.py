@@ -325,6 +325,7 @@ PushResult = Sent | StoredPush
 def send(api: Api, checked: CheckedPush) -> PushResult:
     """Carry out a push, once for each key. May switch. Raises
     :class:`ApiProblem`."""
+    core = api.core
     app = checked.app
     push = checked.push
     event = checked.event
@@ -336,15 +337,15 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
         return stored
 
     digest = checked.digest
-    claim = api.core.idempotency.claim(app, key, digest)
+    claim = core.idempotency.claim(app, key, digest)
     if not isinstance(claim, int):
         return repeated(push, claim)
 
-    publishing = api.core.publishing
+    publishing = core.publishing
     seconds = push.ttl_seconds
     outcomes: list[Outcome] = []
     try:
-        pushes = api.core.metrics.pushes
+        pushes = core.metrics.pushes
         if pushes.stops:
             quota = pushes.spent(app)
             if quota is not None:
@@ -365,7 +366,7 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
     finally:
         # Also after an error: repetitions of this push wait for it.
         is_accepted = not ACCEPTED.isdisjoint(outcomes)
-        api.core.idempotency.settle(claim, is_accepted, digest, bytes(outcomes))
+        core.idempotency.settle(claim, is_accepted, digest, bytes(outcomes))
     if _FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(Problems.NOT_ACCEPTED)
     return Sent(push, outcomes)

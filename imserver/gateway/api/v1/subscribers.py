@@ -160,7 +160,11 @@ def subscribe(api: Api, call: Call, request: SubscriptionChange) -> SubscribeAns
     named, ids, missing = _named(api, call.app, request)
     subscribed = api.core.connections.join_each(call.app, ids, request.channel)
     results = _results(SubscriptionResult, named, subscribed)
-    return SubscribeAnswer(subscribed.count(Joined.JOINED), results, missing)
+    return SubscribeAnswer(
+        subscribed=subscribed.count(Joined.JOINED),
+        results=results,
+        missing_nodes=missing,
+    )
 
 
 @routes.post("/channels/unsubscribe", Needs.PUSH, act="")
@@ -172,7 +176,11 @@ def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> Unsubscrib
     named, ids, missing = _named(api, call.app, request)
     unsubscribed = api.core.connections.leave_each(call.app, ids, request.channel)
     results = _results(UnsubscriptionResult, named, unsubscribed)
-    return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
+    return UnsubscribeAnswer(
+        unsubscribed=unsubscribed.count(Left.LEFT),
+        results=results,
+        missing_nodes=missing,
+    )
 
 
 def _results(
@@ -219,7 +227,12 @@ def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     if page.more:
         next_cursor = cursor_of(page.channels[-1].channel)
     rows = [ChannelShown(row.channel, row.members) for row in page.channels]
-    return ChannelsAnswer(page.total, rows, next_cursor, list(page.missing))
+    return ChannelsAnswer(
+        count=page.total,
+        channels=rows,
+        next=next_cursor,
+        missing_nodes=list(page.missing),
+    )
 
 
 @routes.get(
@@ -244,20 +257,25 @@ def presence(
     page = api.channels.members.page(call.app, channel, after, limit)
     rows = [
         SubscriberShown(
-            member.connection,
-            member.user,
-            member.device,
-            member.dialect,
-            member.joined,
-            _raw(member.info),
-            _raw(member.channel_info),
+            connection=member.connection,
+            user=member.user,
+            device=member.device,
+            dialect=member.dialect,
+            subscribed_at=member.joined,
+            info=_raw(member.info),
+            channel_info=_raw(member.channel_info),
         )
         for member in page.members
     ]
     next_cursor = ""
     if page.next:
         next_cursor = cursor_of(page.next)
-    return PresenceOfChannel(page.total, rows, next_cursor, list(page.missing))
+    return PresenceOfChannel(
+        count=page.total,
+        subscribers=rows,
+        next=next_cursor,
+        missing_nodes=list(page.missing),
+    )
 
 
 def _raw(text: str) -> Raw | UnsetType:

@@ -65,6 +65,8 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     whose presence the user may not see has the answer for an absent user: any
     other would tell who is online.
     """
+    app = call.app
+    core = api.core
     params = call.params
     user = params.get("userid", "")
     msg_id = params.get("msgid", "")
@@ -72,27 +74,27 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     target = UserPush(user, msg_id, message)
     if len(message) + len(msg_id) + len(user) > api.limits.push_characters:
         return BAD_PARAMETER
-    if api.core.metrics.pushes.stops:
-        api.core.metrics.pushes.require(call.app)
+    if core.metrics.pushes.stops:
+        core.metrics.pushes.require(app)
 
     sender = call.principal.user
     if not sender:
-        outcome = api.core.pushes.from_back_end(call.app, target)
+        outcome = core.pushes.from_back_end(app, target)
         if outcome is Outcome.NOT_SENT:
-            _report_absent(api, call.app, [target])
+            _report_absent(api, app, [target])
         return _ANSWERS[outcome]
 
-    api.rates.require_message(call.app, sender)
-    relations = api.core.relations
-    if not relations.may_reach(call.app, sender, user):
+    api.rates.require_message(app, sender)
+    relations = core.relations
+    if not relations.may_reach(app, sender, user):
         return _BLOCKED
-    may_know = relations.may_see_presence(call.app, sender, user)
+    may_know = relations.may_see_presence(app, sender, user)
     target.text = _reviewed(api, call, user, message)
-    outcome = api.core.pushes.from_user(call.app, sender, target)
+    outcome = core.pushes.from_user(app, sender, target)
     if outcome is Outcome.SENT:
-        _report_message(api, call.app, sender, user, msg_id, target.text)
+        _report_message(api, app, sender, user, msg_id, target.text)
     elif outcome is Outcome.NOT_SENT:
-        _report_absent(api, call.app, [target], sender)
+        _report_absent(api, app, [target], sender)
     if not may_know:
         return NOT_SENT
     return _ANSWERS[outcome]
@@ -105,43 +107,44 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     The message of a user does not reach those who have blocked the user.
     Somebody whom too many have blocked may not send it.
     """
+    app = call.app
+    core = api.core
     params = call.params
     sender = params.get("userid", "")
     msg_id = params.get("msgid", "")
     message = params.get("message", "")
     if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
         return BAD_PARAMETER
-    api.core.metrics.pushes.require(call.app)
+    core.metrics.pushes.require(app)
 
     by = call.principal.user
     if by:
-        api.rates.require_message(call.app, by)
-    blockers = api.core.relations.blockers(call.app, by, MOST_BLOCKERS + 1)
+        api.rates.require_message(app, by)
+    blockers = core.relations.blockers(app, by, MOST_BLOCKERS + 1)
     if len(blockers) > MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
     by_user = not call.is_back_end
-    outcome = api.core.pushes.to_app(
-        call.app, sender, msg_id, message, by_user, blockers
-    )
+    outcome = core.pushes.to_app(app, sender, msg_id, message, by_user, blockers)
     if by and outcome in (Outcome.SENT, Outcome.PARTLY):
-        _report_message(api, call.app, sender, "all", msg_id, message)
+        _report_message(api, app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
 
 
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     """The text to send, which the back end reviews if the app wants that. May
     switch. Raises RequestRefused, also for who is muted."""
+    app = call.app
     sender = call.principal.user
     if not sender:
         return text
-    mute = api.core.mutes.mute_of(call.app, sender)
+    mute = api.core.mutes.mute_of(app, sender)
     if mute is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
 
     reviews = api.core.reviews
-    if call.app not in reviews.apps:
+    if app not in reviews.apps:
         return text
     facts = {
         "kind": "message",
@@ -150,7 +153,7 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
         "type": "text",
         "text": text,
     }
-    decision = reviews.decide(call.app, facts)
+    decision = reviews.decide(app, facts)
     if decision.action == "reject":
         reason = {"reason": decision.reason}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, reason))
@@ -214,6 +217,7 @@ _SPELLING = {
 def send_message_batch(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or
     one message to as many users. Others are served in between."""
+    app = call.app
     batch = call.input
     limits = api.limits
     pushes = api.core.pushes
@@ -224,18 +228,18 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if len(targets or users or ()) > limits.batch_targets:
         return BAD_PARAMETER
-    api.core.metrics.pushes.require(call.app)
+    api.core.metrics.pushes.require(app)
     if targets is not None:
         users = [target.user for target in targets]
         for target in targets:
             if len(target.text) + len(target.msg_id) > limits.push_characters:
                 target.user = ""  # an invalid user receives nothing
-        outcomes = pushes.to_each(call.app, targets)
+        outcomes = pushes.to_each(app, targets)
     else:
         users = users or []
         if len(batch.message) + len(batch.msgID) > limits.push_characters:
             return BAD_PARAMETER
-        accepted = pushes.to_many(call.app, users, batch.msgID, batch.message)
+        accepted = pushes.to_many(app, users, batch.msgID, batch.message)
         if accepted is None:
             return REPEATED
         outcomes = accepted
@@ -243,7 +247,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
 
     pairs = zip(targets, outcomes, strict=True)
     absent = [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
-    _report_absent(api, call.app, absent)
+    _report_absent(api, app, absent)
     # A batch has thousands of results: these are not looked up for each.
     sent = Outcome.SENT
     repeated = Outcome.REPEATED
@@ -348,15 +352,16 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """The users who belong to a room: those whom the app's settings name first,
     then members of the channel, in the order of joining. Of the latter, a user
     sees those whose presence the user may see. May switch."""
+    app = call.app
     stored: Sequence[str] = ()
-    tenant = api.core.tenants.get(call.app)
+    tenant = api.core.tenants.get(app)
     if tenant is not None:
         stored = tenant.room_members.get(room, ())
-    page = api.channels.members.page(call.app, room, cursor, LIST_PAGE)
+    page = api.channels.members.page(app, room, cursor, LIST_PAGE)
     users = dict.fromkeys(
         member.user for member in page.members if member.user not in stored
     )
-    visible = api.core.relations.visible(call.app, call.principal.user, users)
+    visible = api.core.relations.visible(app, call.principal.user, users)
 
     names: list[str] = []
     if not cursor:  # it is the first page

@@ -251,7 +251,12 @@ class EventStreams:
 
         def refuse(why: ApiProblem, code: int = CloseCode.POLICY) -> None:
             response = stream_refused(
-                self._log, head, request.host, why, PROBLEM, request.by
+                log=self._log,
+                head=head,
+                host=request.host,
+                why=why,
+                style=PROBLEM,
+                by=request.by,
             )
             stream.refuse(response, code)
 
@@ -270,7 +275,13 @@ class EventStreams:
     def refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request whose stream is closed before it has begun.
         ``host``: of the client."""
-        return stream_refused(self._log, head, host, code, PROBLEM)
+        return stream_refused(
+            log=self._log,
+            head=head,
+            host=host,
+            why=code,
+            style=PROBLEM,
+        )
 
     def wish(
         self, request: HttpRequest
