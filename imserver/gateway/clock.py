@@ -21,7 +21,6 @@ CLOCK_SECONDS: Final = 1.0
 or too late."""
 _A_MOMENT: Final = 1e-9
 """A pause after which the loop has looked at its sockets."""
-_LONG_TURN_SECONDS: Final = 0.005
 _MAX_DOUBLINGS: Final = 20
 """As often a pause between attempts is doubled."""
 _GOLDEN_RATIO: Final = 0.618_033_988_749_895
@@ -48,7 +47,7 @@ def serve_others() -> None:
     gevent.sleep(_A_MOMENT)
 
 
-def is_long_turn(seconds: float = _LONG_TURN_SECONDS) -> bool:
+def is_long_turn(seconds: float = 0.005) -> bool:
     """Whether the loop has not looked at its sockets for 5 ms, or so many
     ``seconds``. Work that can be interrupted then calls :func:`serve_others`.
     Never switches."""

@@ -262,12 +262,12 @@ def _log_stream(
 ) -> None:
     # The stream has not ended, so it has no duration.
     log.add(
-        method=request.method,
-        path=request.path,
-        status=status,
-        seconds=0.0,
-        peer=request.host,
-        bytes_out=size,
-        request_id=request.id,
-        by=by,
+        request.method,
+        request.path,
+        status,
+        0.0,
+        request.host,
+        size,
+        request.id,
+        by,
     )

@@ -151,15 +151,15 @@ class _Requests:
         if not route and request.url_rule is not None:
             route = request.url_rule.rule
         self._log.add(
-            method=request.method,
-            path=request.path,
-            status=status,
-            seconds=seconds,
-            peer=g.host,
-            bytes_out=size,
-            request_id=g.request_id,
-            by=by,
-            route=route or OTHER,
+            request.method,
+            request.path,
+            status,
+            seconds,
+            g.host,
+            size,
+            g.request_id,
+            by,
+            route or OTHER,
         )
         return response
 

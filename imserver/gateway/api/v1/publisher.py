@@ -171,14 +171,14 @@ class Publisher:
         id = request_id(head.headers.get("x-request-id", ""))
         # The connection has not ended, so it has no duration and no size.
         self._api.core.node.request_log.add(
-            method="GET",
-            path=self.path,
-            status=_SWITCHING_PROTOCOLS,
-            seconds=0.0,
-            peer=head.host,
-            bytes_out=0,
-            request_id=id,
-            by=principal.label,
+            "GET",
+            self.path,
+            _SWITCHING_PROTOCOLS,
+            0.0,
+            head.host,
+            0,
+            id,
+            principal.label,
         )
 
     def _count(
