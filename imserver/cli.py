@@ -21,8 +21,8 @@ _NO_LOAD_TOOL: Final = (
     "`pip install ./imserver_client ./checker ./bench`."
 )
 _NO_CLIENT: Final = (
-    "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source "
-    "tree `pip install ./imserver_client`."
+    "the Python client is not installed. Run `pip install 'imserver[client]'`, in "
+    "a source tree `pip install ./imserver_client`."
 )
 COMMANDS: Final = (
     CommandOf(

@@ -290,7 +290,8 @@ class Problems:
     STORE_UNAVAILABLE: Final = _problem(
         400,
         "store_unavailable",
-        "System apps (system:…), and servers without the feature messages, do not store messages.",
+        "System apps (system:…), and servers without the feature messages, do not "
+        "store messages.",
     )
     NOT_AN_UPGRADE: Final = _problem(
         400, "not_an_upgrade", "This path takes WebSocket upgrades only."
@@ -431,7 +432,8 @@ class Problems:
     NOT_ACCEPTED: Final = _problem(
         503,
         "not_accepted",
-        "Nothing was accepted, because a node, Redis or the database does not answer. Repeat the request.",
+        "Nothing was accepted, because a node, Redis or the database does not "
+        "answer. Repeat the request.",
     )
     VERSION_NOT_SUPPORTED: Final = _problem(
         505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported."

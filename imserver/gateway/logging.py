@@ -457,7 +457,8 @@ class RequestLog:
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
         """The part of a line that repeated requests share."""
         middle = shown(
-            f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} {status} "
+            f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} "
+            f"{status} "
         )
         if len(middle) <= _MIDDLE_CHARACTERS:
             if len(self._middles) >= _MIDDLES:

@@ -168,7 +168,8 @@ METRICS: Final = (
     ),
     gauge(
         "imserver_database_up",
-        "Whether the last access and write succeeded, none refused for 30 s; absent if nothing is stored",
+        "Whether the last access and write succeeded, none refused for 30 s; "
+        "absent if nothing is stored",
         _database_up,
     ),
     gauge(
@@ -224,7 +225,8 @@ METRICS: Final = (
     histogram("imserver_job_seconds", "Time of a turn of a job", "metrics.jobs", "job"),
     histogram(
         "imserver_delivery_seconds",
-        "Time from the acceptance of the first message of a commit until this node has delivered it",
+        "Time from the acceptance of the first message of a commit until this node "
+        "has delivered it",
         "metrics.delivery_seconds",
     ),
     histogram(
@@ -292,7 +294,8 @@ METRICS: Final = (
     ),
     counter(
         "imserver_http_requests_total",
-        "HTTP requests, by server: the front server, Flask, or nobody (refused before either)",
+        "HTTP requests, by server: the front server, Flask, or nobody (refused "
+        "before either)",
         _requests,
         "by",
     ),
@@ -331,7 +334,8 @@ METRICS: Final = (
     ),
     gauge(
         "imserver_channel_subscribers",
-        "Subscribers of these channels; a connection with two subscriptions counts twice",
+        "Subscribers of these channels; a connection with two subscriptions counts "
+        "twice",
         "channels.members.membership.members",
     ),
     *counters(
@@ -519,10 +523,10 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
         names = metric.label.split()
         for key, number in value.items():
             if len(names) == 1:
-                own = {metric.label: key}
+                own_labels = {metric.label: key}
             else:
-                own = dict(zip(names, key, strict=True))
-            all_labels = f"{labels},{_labels(**own)}"
+                own_labels = dict(zip(names, key, strict=True))
+            all_labels = f"{labels},{_labels(**own_labels)}"
             if isinstance(number, Histogram):
                 yield from _samples(metric, number, all_labels)
             else:

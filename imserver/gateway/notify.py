@@ -43,7 +43,8 @@ class Action(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     action: Annotated[
         str,
         _about(
-            "Its name. `read` marks the conversation as read, `reply` asks for a text and sends it.",
+            "Its name. `read` marks the conversation as read, `reply` asks for a "
+            "text and sends it.",
             min_length=1,
             max_length=64,
             pattern=_LABEL,
@@ -84,13 +85,15 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     silent: Annotated[
         bool,
         _about(
-            "An application gets it and shows nothing. A browser shows it without a sound."
+            "An application gets it and shows nothing. A browser shows it without "
+            "a sound."
         ),
     ] = False
     time_sensitive: Annotated[
         bool,
         _about(
-            "Devices show it also while they let other notifications wait. Only back ends may set it."
+            "Devices show it also while they let other notifications wait. Only "
+            "back ends may set it."
         ),
     ] = False
 
@@ -113,9 +116,10 @@ Silent = Annotated[bool, Meta(extra_json_schema={"const": False})]
 NotifyField = Annotated[
     Notify | Silent,
     _about(
-        "The notification of the message; false: it has none. A push that is not stored notifies nobody "
-        "without this field, and with it the users who are offline. Its fields have at most "
-        f"{MAX_NOTIFY_BYTES} bytes of JSON together."
+        "The notification of the message; false: it has none. A push that is not "
+        "stored notifies nobody without this field, and with it the users who are "
+        f"offline. Its fields have at most {MAX_NOTIFY_BYTES} bytes of JSON "
+        "together."
     ),
 ]
 

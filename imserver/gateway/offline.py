@@ -123,7 +123,8 @@ def opened(
                 )
             elif is_lost and not store.has_database:
                 fail(
-                    f"no settings are here, and {folder.absolute()} has no database of a server"
+                    f"no settings are here, and {folder.absolute()} has no "
+                    "database of a server"
                 )
     except UnknownTenant as error:
         fail(f"app {error} does not exist")

@@ -109,8 +109,8 @@ def connection_limit(config: Config) -> int:
     files = raise_file_limit()
     if wanted > files:
         raise StartError(
-            f"limits.max_connections {wanted} is above the {files} files that this process may open: "
-            "raise the limit (ulimit -n) or lower the setting"
+            f"limits.max_connections {wanted} is above the {files} files that this "
+            "process may open: raise the limit (ulimit -n) or lower the setting"
         )
     if wanted:
         return wanted
@@ -200,7 +200,8 @@ def plan_processes(config: Config) -> tuple[Config, str]:
         openable = files + SPARE_FILES_OF_A_CLUSTER
         why = (
             f"{many} for {wanted} connections, and one process may open {openable} "
-            "files; fewer processes are faster: raise the limit (LimitNOFILE=, ulimit -Hn)"
+            "files; fewer processes are faster: raise the limit (LimitNOFILE=, "
+            "ulimit -Hn)"
         )
         share = -(-wanted // number)
         limits = msgspec.structs.replace(limits, max_connections=share)
@@ -259,7 +260,8 @@ class DataDirectory:
         lock = -1
         if not restores and (self.path / RESTORING).exists():
             raise StartError(
-                f"a restore into {self.path} was interrupted: run imserver restore again"
+                f"a restore into {self.path} was interrupted: run imserver restore "
+                "again"
             )
 
         try:
@@ -274,7 +276,8 @@ class DataDirectory:
             if lock >= 0:
                 os.close(lock)
             raise StartError(
-                f"server.data_dir: {error.filename or file} cannot be used: {error.strerror}"
+                f"server.data_dir: {error.filename or file} cannot be used: "
+                f"{error.strerror}"
             ) from None
 
         if self._shared:
@@ -362,7 +365,8 @@ def _read_secret(path: Path) -> bytes:
         ) from None
     if len(secret) < SECRET_BYTES:
         raise StartError(
-            f"the secret {path} has {len(secret)} bytes; it needs at least {SECRET_BYTES}"
+            f"the secret {path} has {len(secret)} bytes; it needs at least "
+            f"{SECRET_BYTES}"
         )
     if path.stat().st_mode & _OTHERS:
         _log.warning(

@@ -164,15 +164,16 @@ class Issuer(Service, dict=True):
         deadline = self.clock() + self.seconds
         url = self.jwks_url
         if not url:
-            where = self.url.rstrip("/") + "/.well-known/openid-configuration"
-            discovery = self._get(where, _Discovery, deadline)
+            document_url = self.url.rstrip("/") + "/.well-known/openid-configuration"
+            discovery = self._get(document_url, _Discovery, deadline)
             if discovery.issuer != self.url:
                 raise Unreachable(
-                    f"{where} is the document of another issuer, {discovery.issuer}"
+                    f"{document_url} is the document of another issuer, "
+                    f"{discovery.issuer}"
                 )
             url = discovery.jwks_uri
             if not Issuer.accepts(url):
-                raise Unreachable(f"{where} names keys without https, {url}")
+                raise Unreachable(f"{document_url} names keys without https, {url}")
         key_set = self._get(url, _KeySet, deadline)
         loaded = map(key_of_jwk, key_set.keys[:_MAX_KEYS])
         keys = tuple(key for key in loaded if key is not None)

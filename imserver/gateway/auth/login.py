@@ -393,8 +393,8 @@ class Logins(Service):
             if more_closed > 0:
                 names += f" and {more_closed} more"
             lines.append(
-                f"closed, nobody may log in: {names}; to change it set jwt, account_tokens or "
-                "webhook.authorise_url, or open: true"
+                f"closed, nobody may log in: {names}; to change it set jwt, "
+                "account_tokens or webhook.authorise_url, or open: true"
             )
         return lines
 

@@ -194,18 +194,18 @@ class Buckets:
 
         now = monotonic_ns()
         full_at = self._full_at
-        known = full_at.get(payer, 0)
-        if not known and self._before:
-            known = self._known(payer)
-        if known > now:
-            after = known + tokens * each
+        filled_at = full_at.get(payer, 0)
+        if not filled_at and self._before:
+            filled_at = self._known(payer)
+        if filled_at > now:
+            after = filled_at + tokens * each
         else:
             after = now + tokens * each
         if after > now + capacity:
             return False
 
         full_at[payer] = after
-        if known:
+        if filled_at:
             full_at.move_to_end(payer)
         else:
             self._forget_oldest(now)
@@ -290,9 +290,9 @@ class Buckets:
     def _known(self, payer: Hashable) -> int:
         """When the bucket of a payer is full again; 0: it is, or was long
         ago."""
-        known = self._full_at.get(payer, 0)
-        if known or not self._before:
-            return known
+        filled_at = self._full_at.get(payer, 0)
+        if filled_at or not self._before:
+            return filled_at
 
         counted_before = self._before.pop(self._digest(payer), 0)
         if counted_before:

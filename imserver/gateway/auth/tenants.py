@@ -148,8 +148,10 @@ class Tenants:
         """From now on call these functions, which must not switch: with the
         name of each deleted app, after nothing finds it any more, and with each
         new or changed app, after it is in effect."""
-        self._on_delete += filter(None, (deleted,))
-        self._on_change += filter(None, (changed,))
+        if deleted is not None:
+            self._on_delete.append(deleted)
+        if changed is not None:
+            self._on_change.append(changed)
 
     def reload(self, config: Config) -> None:
         """Replace the configured apps by those of ``config``. Sessions stay
@@ -163,6 +165,8 @@ class Tenants:
             )
             whole = msgspec.structs.replace(settings, of_features=of_features)
             self._configured[name] = _tenant(name, whole, configured=True)
+
+        # A stored app is hidden as long as the configuration has its name.
         names = {**before, **self._configured}
         for name in names:
             configured = self._configured.get(name)
@@ -176,6 +180,8 @@ class Tenants:
                 self.by_name[name] = effective
             else:
                 del self.by_name[name]
+
+        # Listeners may look up any app, so all are in effect first.
         for name in names:
             tenant = self.get(name)
             if tenant is None:
@@ -276,7 +282,8 @@ class Tenants:
             lambda sql: has_files(name, sql)
         ):
             raise BadTenant(
-                f"app {name}: was deleted, but some of its files are left; delete it again first"
+                f"app {name}: was deleted, but some of its files are left; delete "
+                "it again first"
             )
         return self._store.add_app(name, stored_fields(settings))
 
@@ -348,18 +355,19 @@ class Tenants:
     ) -> dict[str, Any]:
         """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the
         result is invalid."""
-        where = f"app {name}"
+        source = f"app {name}"
         try:
-            given = self.declared.given_fields(fields, Locations(where))
+            given = self.declared.given_fields(fields, Locations(source))
             settings = self.declared.app_of({**before, **given})
-            check_tenant(settings, Locations(where))
+            check_tenant(settings, Locations(source))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
         if any(marked(settings, "file")):
             # Whoever may change apps could read any file with them, and other
             # nodes may not have the file.
             raise BadTenant(
-                f"{where}: only the configuration file may name files of keys and secrets"
+                f"{source}: only the configuration file may name files of keys and "
+                "secrets"
             )
         problem = (
             self._objection(name, settings)
@@ -367,9 +375,9 @@ class Tenants:
             or self._taken(name, settings)
         )
         if problem:
-            raise BadTenant(f"{where}: {problem}")
+            raise BadTenant(f"{source}: {problem}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
-            raise BadTenant(f"{where}: more than {SETTINGS_BYTES} bytes of settings")
+            raise BadTenant(f"{source}: more than {SETTINGS_BYTES} bytes of settings")
         return given
 
     def _aliasing(self, name: str, same_as: str) -> str:

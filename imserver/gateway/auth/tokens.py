@@ -246,11 +246,13 @@ def _load_secret(row: JwtSettings, text: str) -> Key:
     """Check a secret of HMAC. Raises BadKey."""
     if "-----BEGIN" in text:
         raise BadKey(
-            f"{row.algorithm} needs a secret, and this is a PEM key: name its own algorithm"
+            f"{row.algorithm} needs a secret, and this is a PEM key: name its own "
+            "algorithm"
         )
     if is_placeholder(text):
         raise BadKey(
-            f"this secret is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+            "this secret is a placeholder of the documentation; make one with "
+            f"'{MAKE_SECRET}'"
         )
     encoded = text.encode()
     if len(encoded) < MIN_SECRET_BYTES:
@@ -274,7 +276,8 @@ def _load_key(row: JwtSettings, text: str) -> Key:
         verifier = verifier.public_key()
     if row.algorithm.startswith("RS") and verifier.key_size < MIN_RSA_BITS:
         raise BadKey(
-            f"a key of {row.algorithm} needs at least {MIN_RSA_BITS} bits, this one has {verifier.key_size}"
+            f"a key of {row.algorithm} needs at least {MIN_RSA_BITS} bits, this "
+            f"one has {verifier.key_size}"
         )
     return Key(row.algorithm, row.kid, verifier)
 

@@ -171,9 +171,10 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
         return data_dir
     if Path(data_dir, "lock").is_file() and not beside.exists():
         warnings.append(
-            f"{path}: {DATA_DIR} is relative to this file, so it is {beside.absolute()}; the folder "
-            f"{Path(data_dir).absolute()} has the data of a server, too, and is not used: if they are this "
-            "server's, stop it and move the folder there"
+            f"{path}: {DATA_DIR} is relative to this file, so it is "
+            f"{beside.absolute()}; the folder {Path(data_dir).absolute()} has the "
+            "data of a server, too, and is not used: if they are this server's, "
+            "stop it and move the folder there"
         )
     return str(beside)
 
@@ -228,7 +229,8 @@ def _parse(
     # a WrittenMapping, which has the lines of its keys
     if not isinstance(document, dict):
         raise ConfigError(
-            f"{path}: expected sections (app:, server:, …), got {type(document).__name__}"
+            f"{path}: expected sections (app:, server:, …), got "
+            f"{type(document).__name__}"
         )
     if "" not in others:
         return document, None
@@ -241,17 +243,18 @@ def _read_document(
     """The settings of a file by canonical name. Raises ConfigError."""
     values: dict[str, Any] = {}
     for written, content in document.items():
-        where = f"{locations.source}, line {document.lines[written]}"
+        location = f"{locations.source}, line {document.lines[written]}"
         section = declared.names.get(fold(written))
         if section is None:
-            raise _unknown(str(written), where, declared)
+            raise _unknown(str(written), location, declared)
         if section in declared.rows:
             locations.note(section, document, written)
             _set(values, declared, declared.rows[section], content, locations)
             continue
         if not isinstance(content, dict | None):
             raise ConfigError(
-                f"{where}: {section}: expected settings, got {type(content).__name__}"
+                f"{location}: {section}: expected settings, got "
+                f"{type(content).__name__}"
             )
 
         keys: Any = content or {}
@@ -259,20 +262,21 @@ def _read_document(
             name = f"{written}.{key}"
             row = declared.by_folded.get(fold(name))
             if row is None:
-                where = f"{locations.source}, line {keys.lines[key]}"
-                raise _unknown(name, where, declared)
+                location = f"{locations.source}, line {keys.lines[key]}"
+                raise _unknown(name, location, declared)
             locations.note(row.name, keys, key)
             locations.note_old(row.name, name)
             _set(values, declared, row, value, locations)
     return values
 
 
-def _unknown(written: str, where: str, declared: Declarations) -> ConfigError:
+def _unknown(written: str, location: str, declared: Declarations) -> ConfigError:
     """The error that nothing declares a key."""
     if declared.is_absent(written):
-        return ConfigError(f"{where}: {written}: {NO_FEATURE}")
+        return ConfigError(f"{location}: {written}: {NO_FEATURE}")
     return ConfigError(
-        f"{where}: unknown key {written!r}; the nearest known key is {declared.nearest(written)!r}"
+        f"{location}: unknown key {written!r}; the nearest known key is "
+        f"{declared.nearest(written)!r}"
     )
 
 

@@ -294,7 +294,8 @@ class WebhookSettings(Struct, frozen=True):
         float,
         Meta(ge=0, le=86400),
         about(
-            "The seconds for which a receiver of a stored message has to be offline before `absent`."
+            "The seconds for which a receiver of a stored message has to be "
+            "offline before `absent`."
         ),
     ] = 10.0
     review_url: Annotated[
@@ -355,8 +356,8 @@ class BackEndSettings(Struct, frozen=True):
     emulated_headers: Annotated[
         tuple[Text, ...],
         about(
-            "Headers set in a client's SDK of Centrifugo that requests to the back end repeat. Clients can "
-            "forge them."
+            "Headers set in a client's SDK of Centrifugo that requests to the back "
+            "end repeat. Clients can forge them."
         ),
     ] = ()
     seconds: Annotated[
@@ -375,29 +376,31 @@ class ChannelSettings(Struct, frozen=True):
     subscribe: Annotated[
         Literal["", "nobody", "token", "members", "anybody", "back_end"],
         about(
-            "Who may subscribe. Empty: holders of a token, in an open app anybody. `members`: "
-            "the members of the group whose id follows the colon of the name. `back_end`: holders of a "
-            "token, and others if the back end consents."
+            "Who may subscribe. Empty: holders of a token, in an open app anybody. "
+            "`members`: the members of the group whose id follows the colon of the "
+            "name. `back_end`: holders of a token, and others if the back end "
+            "consents."
         ),
     ] = ""
     publish: Annotated[
         Literal["", "nobody", "subscribers", "anybody", "back_end"],
         about(
-            "Which clients may publish. Empty: none. `back_end`: any, if the back end consents."
+            "Which clients may publish. Empty: none. `back_end`: any, if the back "
+            "end consents."
         ),
     ] = ""
     user_limited: Annotated[
         bool,
         about(
-            "Whether the users whose ids follow the last `#` of a name, as in `news#1,2`, may "
-            "subscribe without a token."
+            "Whether the users whose ids follow the last `#` of a name, as in "
+            "`news#1,2`, may subscribe without a token."
         ),
     ] = False
     anonymous: Annotated[
         bool,
         about(
-            "Whether clients without a user may do what `anybody` and `subscribers` may. Tokens "
-            "and the back end decide without it."
+            "Whether clients without a user may do what `anybody` and "
+            "`subscribers` may. Tokens and the back end decide without it."
         ),
     ] = True
     presence: Annotated[
@@ -414,8 +417,8 @@ class ChannelSettings(Struct, frozen=True):
     history: Annotated[
         Literal["", "log"],
         about(
-            "`log`: the message log has all publications, and `history_size` is 0. Empty: "
-            "`history_size` and `history_seconds` say it."
+            "`log`: the message log has all publications, and `history_size` is 0. "
+            "Empty: `history_size` and `history_seconds` say it."
         ),
     ] = ""
     history_size: Annotated[
@@ -429,8 +432,8 @@ class ChannelSettings(Struct, frozen=True):
     read_history: Annotated[
         Literal["nobody", "subscribers", "anybody"],
         about(
-            "Which clients may read the history. `nobody`: clients recover what they missed only "
-            "with `recovery`."
+            "Which clients may read the history. `nobody`: clients recover what "
+            "they missed only with `recovery`."
         ),
     ] = "subscribers"
     recovery: Annotated[
@@ -442,13 +445,15 @@ class ChannelSettings(Struct, frozen=True):
     recovery_mode: Annotated[
         Literal["stream", "cache"],
         about(
-            "What clients receive that come back: all that they missed, or (`cache`) the newest publication."
+            "What clients receive that come back: all that they missed, or "
+            "(`cache`) the newest publication."
         ),
     ] = "stream"
     delta: Annotated[
         bool,
         about(
-            "Whether clients that can read them receive the differences between publications (fossil)."
+            "Whether clients that can read them receive the differences between "
+            "publications (fossil)."
         ),
     ] = False
     max_subscribers: Annotated[
@@ -460,7 +465,8 @@ class ChannelSettings(Struct, frozen=True):
     publications_per_second: Annotated[
         Count,
         about(
-            "The most publications of one connection to the namespace per second; 0: no limit."
+            "The most publications of one connection to the namespace per second; "
+            "0: no limit."
         ),
     ] = 0
 
@@ -491,9 +497,10 @@ class TenantSettings(Struct, frozen=True):
     login_policy: Annotated[
         Literal["", LoginPolicy],
         about(
-            "What happens when a user logs in again. `newest`: only the latest session receives "
-            "messages for the user. `multi`: all sessions do. `single`: the older session on the same "
-            "device is closed. `refuse`: a second login on the same device is refused."
+            "What happens when a user logs in again. `newest`: only the latest "
+            "session receives messages for the user. `multi`: all sessions do. "
+            "`single`: the older session on the same device is closed. `refuse`: a "
+            "second login on the same device is refused."
         ),
     ] = ""
     same_as: Annotated[
@@ -525,8 +532,9 @@ class TenantSettings(Struct, frozen=True):
     api_allow_from: Annotated[
         tuple[Text, ...],
         about(
-            "Addresses and networks that may push and read without a key, on the routes of the original "
-            "servers (`/user/…`, and `/api/…` except `/api/v1`).",
+            "Addresses and networks that may push and read without a key, on the "
+            "routes of the original servers (`/user/…`, and `/api/…` except "
+            "`/api/v1`).",
             by_key=True,
         ),
     ] = ()
@@ -541,7 +549,8 @@ class TenantSettings(Struct, frozen=True):
     account_tokens: Annotated[
         Literal["", "required", "ignored"],
         about(
-            "Whether a login needs the token of an account of the app, or one of `jwt`.",
+            "Whether a login needs the token of an account of the app, or one of "
+            "`jwt`.",
             by_feature=True,
             by_key=True,
         ),
@@ -557,7 +566,8 @@ class TenantSettings(Struct, frozen=True):
     messages_per_second: Annotated[
         Seconds,
         about(
-            "The maximum number of messages and commands per second of a connection; 0: no limit.",
+            "The maximum number of messages and commands per second of a "
+            "connection; 0: no limit.",
             by_key=True,
             api={"le": 1_000_000},
         ),
@@ -583,8 +593,8 @@ class TenantSettings(Struct, frozen=True):
             ChannelSettings,
         ],
         about(
-            "Namespace of channels → its options; empty: of channels without a namespace; `*`: of all "
-            "channels without a row of their own."
+            "Namespace of channels → its options; empty: of channels without a "
+            "namespace; `*`: of all channels without a row of their own."
         ),
     ] = field(default_factory=dict)
     known_channels_only: Annotated[
@@ -604,7 +614,8 @@ class TenantSettings(Struct, frozen=True):
         int,
         Meta(ge=0, le=MAX_USER_BYTES),
         about(
-            "The longest user id, in bytes of UTF-8; 0: the usual limit of an app of this name.",
+            "The longest user id, in bytes of UTF-8; 0: the usual limit of an app "
+            "of this name.",
             by_key=True,
         ),
     ] = 0

@@ -132,9 +132,9 @@ class Locations(Service):
     def forget(self, name: str) -> None:
         """A setting was given elsewhere, too, and that counts."""
         self._lines = {
-            known: line
-            for known, line in self._lines.items()
-            if not _is_within(known, name)
+            setting: line
+            for setting, line in self._lines.items()
+            if not _is_within(setting, name)
         }
 
     def wrong(self, name: str, problem: str) -> ConfigError:
@@ -150,7 +150,7 @@ class Locations(Service):
     def of(self, name: str) -> str:
         """The place and the name of a setting. A setting without a line has the
         line of the section or the setting that contains it."""
-        around = [known for known in self._lines if _is_within(name, known)]
+        around = [setting for setting in self._lines if _is_within(name, setting)]
         if not around:
             return f"{self.source}: {name}"
         innermost = max(around, key=len)
@@ -240,12 +240,12 @@ class Declarations:
         for name, kind in self.sections:
             of_features.setdefault(name, []).append(kind)
         for name, hint in hints_of(Config).items():
-            described = inspect.type_info(hint)
-            if isinstance(described, inspect.StructType):
-                for kind in (described.cls, *of_features.pop(name, ())):
+            info = inspect.type_info(hint)
+            if isinstance(info, inspect.StructType):
+                for kind in (info.cls, *of_features.pop(name, ())):
                     yield from _rows_of(name, kind)
             else:
-                yield Row(name, hint, described)
+                yield Row(name, hint, info)
         for name, kinds in of_features.items():
             for kind in kinds:
                 yield from _rows_of(name, kind)
@@ -495,9 +495,10 @@ def _shape_fields(
         locations.note(inner, value, key)
         if field is None:
             closest = fields[_closest(fold(key), fields)]
-            where = locations.of(inner).removesuffix(inner)
+            location = locations.of(inner).removesuffix(inner)
             raise ConfigError(
-                f"{where}unknown key '{above}{key}'; the nearest known key is '{above}{closest}'"
+                f"{location}unknown key '{above}{key}'; the nearest known key is "
+                f"'{above}{closest}'"
             )
         if field in shaped:
             raise ConfigError(f"{locations.of(inner)} is given twice, in two spellings")
@@ -627,8 +628,8 @@ def short_sign_key(config: Config) -> str:
     if key in ("", PUBLIC_SIGN_KEY) or len(key.encode()) >= MIN_SIGN_KEY_BYTES:
         return ""
     return (
-        f"whoever has a token can guess a key of less than {MIN_SIGN_KEY_BYTES} bytes; make one with "
-        f"'{MAKE_SECRET}' (users log in again)"
+        f"whoever has a token can guess a key of less than {MIN_SIGN_KEY_BYTES} "
+        f"bytes; make one with '{MAKE_SECRET}' (users log in again)"
     )
 
 
@@ -683,7 +684,8 @@ def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
         if url and not ISSUER_URL.match(url):
             raise locations.wrong(
                 f"{setting}.{name}",
-                f"expected an https:// address (http:// only to this machine), got {url!r}",
+                "expected an https:// address (http:// only to this machine), got "
+                f"{url!r}",
             )
 
 
@@ -752,13 +754,15 @@ def check_config(config: Config, locations: Locations) -> None:
     cluster = config.cluster
     if cluster.renew_seconds * 2 > cluster.lease_seconds:
         raise ConfigError(
-            f"{locations.of('cluster.lease_seconds')} {cluster.lease_seconds:g} must be at least twice "
-            f"cluster.renew_seconds {cluster.renew_seconds:g}"
+            f"{locations.of('cluster.lease_seconds')} {cluster.lease_seconds:g} "
+            "must be at least twice cluster.renew_seconds "
+            f"{cluster.renew_seconds:g}"
         )
     if config.server.processes > 1 and not config.clustered:
         raise ConfigError(
-            f"{locations.of('server.processes')} {config.server.processes} needs a Redis that the processes "
-            "share: set redis.url, for example redis://127.0.0.1:6379"
+            f"{locations.of('server.processes')} {config.server.processes} needs a "
+            "Redis that the processes share: set redis.url, for example "
+            "redis://127.0.0.1:6379"
         )
     _check_secrets(config, locations)
 
@@ -776,7 +780,8 @@ def _check_secrets(config: Config, locations: Locations) -> None:
         if len(key) < MIN_KEY_CHARACTERS:
             raise locations.wrong(
                 name,
-                f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}",
+                f"expected at least {MIN_KEY_CHARACTERS} characters, got "
+                f"{len(key)}; {_MAKE_KEY}",
             )
 
     for number, row in enumerate(config.api.keys):
@@ -796,7 +801,8 @@ def _check_listening(config: Config, locations: Locations) -> None:
     app = config.app
     if app.http_port and app.http_port == app.websocket_port:
         raise ConfigError(
-            f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}"
+            f"{locations.of('app.http_port')} and app.websocket_port are both "
+            f"{app.http_port}"
         )
     _check_listeners(config, locations)
 
@@ -860,17 +866,19 @@ def _check_apps(config: Config, locations: Locations) -> None:
     """Check the apps, each alone and beside the others."""
     for name, tenant in config.apps.items():
         if not valid_name(name):
-            where = locations.of(f"apps.{name}").removesuffix(name)
+            location = locations.of(f"apps.{name}").removesuffix(name)
             raise ConfigError(
-                f"{where}{name[:APP_CHARACTERS]!r}: an app's name has 1 to {APP_CHARACTERS} characters, no "
-                "control characters, and no blank at an end"
+                f"{location}{name[:APP_CHARACTERS]!r}: an app's name has 1 to "
+                f"{APP_CHARACTERS} characters, no control characters, and no blank "
+                "at an end"
             )
         check_tenant(tenant, locations, f"apps.{name}.")
         target = config.apps.get(tenant.same_as)
         if tenant.same_as and (target is None or target.same_as):
             raise locations.wrong(
                 f"apps.{name}.same_as",
-                f"expected a configured app that is not an alias, got {tenant.same_as!r}",
+                "expected a configured app that is not an alias, got "
+                f"{tenant.same_as!r}",
             )
 
     owners: dict[tuple[str, Any], str] = {}
@@ -883,8 +891,8 @@ def _check_apps(config: Config, locations: Locations) -> None:
 
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(
-            f"{locations.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or "
-            "none"
+            f"{locations.of('jwt.sign_key')} is the default of GoChat, which is "
+            "public: choose another, or none"
         )
 
 
@@ -913,7 +921,8 @@ def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -
         if not re.match(r"[^\s/:?#]", host):
             raise locations.wrong(
                 setting,
-                f"expected hosts such as example.org or https://example.org, got {origin!r}",
+                "expected hosts such as example.org or https://example.org, got "
+                f"{origin!r}",
             )
 
 

@@ -29,7 +29,8 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
             raise ConfigError(f"line {line}: a key must be a plain word")
         if key in mapping:
             raise ConfigError(
-                f"line {line}: the key {key!r} was already given in line {mapping.lines[key]}"
+                f"line {line}: the key {key!r} was already given in line "
+                f"{mapping.lines[key]}"
             )
         mapping[key] = loader.construct_object(value_node, deep=True)
         mapping.lines[key] = line

@@ -149,7 +149,7 @@ class ClusterMember:
         core.sessions = self.sessions
         self.registrar = Registrar(registry, messages, hub)
         core.registrar = self.registrar
-        here = NodeParts(
+        parts = NodeParts(
             hub=hub,
             fanout=fanout,
             metrics=metrics,
@@ -157,9 +157,9 @@ class ClusterMember:
             settings=tenants.by_name.get,
             history_apps=tenants.history_apps,
         )
-        self._members = ChannelMembers(here, others, self.registrar)
+        self._members = ChannelMembers(parts, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
-        channels = build_channels(here, self._members, registry.history, channel_nodes)
+        channels = build_channels(parts, self._members, registry.history, channel_nodes)
         core.channels = channels
         connections = Connections(
             table=table,
@@ -258,7 +258,7 @@ class ClusterMember:
 
         control = rpc.control_address.rpartition(":")[2]
         data = rpc.data_address.rpartition(":")[2]
-        own = Lease(
+        own_lease = Lease(
             f"{address}:{control}",
             control=f"tcp://{address}:{control}",
             data=f"tcp://{address}:{data}",
@@ -281,7 +281,7 @@ class ClusterMember:
             replaced=self.sessions.replaced,
             leases_changed=self._leases_changed,
         )
-        lease = links.registry.start(own, events)
+        lease = links.registry.start(own_lease, events)
         self._leases_changed()
         self.database.foresee(lease)
         self.registrar.start()

@@ -177,7 +177,8 @@ class Core(Services):
         if service is None:
             names = ", ".join(self.features) or "none"
             raise LookupError(
-                f"no feature of this node has {kind.__name__} of {kind.__module__}; its features: {names}"
+                f"no feature of this node has {kind.__name__} of "
+                f"{kind.__module__}; its features: {names}"
             )
         return service
 
@@ -572,7 +573,7 @@ def _build_alone(core: Services) -> None:
     core.reach = LocalReach(core.idempotency, fanout, metrics)
     history = LocalHistory(core.limits.history_bytes, hub.member_count)
     tenants.report_to(history.forget)
-    here = NodeParts(
+    parts = NodeParts(
         hub=hub,
         fanout=fanout,
         metrics=metrics,
@@ -580,7 +581,7 @@ def _build_alone(core: Services) -> None:
         settings=tenants.by_name.get,
         history_apps=tenants.history_apps,
     )
-    channels = build_channels(here, ChannelMembers(here), history)
+    channels = build_channels(parts, ChannelMembers(parts), history)
     core.channels = channels
     core.presence = Presence(hub, table, core.registry)
     core.connections = Connections(

@@ -538,10 +538,10 @@ def _saying_refusals(
     in this way."""
 
     def run(service: Any, call: Call) -> HttpResponse:
-        finished = function(service, call)
-        if finished.body.startswith(success):
-            return finished
-        return msgspec.structs.replace(finished, refuses=True)
+        response = function(service, call)
+        if response.body.startswith(success):
+            return response
+        return msgspec.structs.replace(response, refuses=True)
 
     return run
 
@@ -670,7 +670,7 @@ def answer(
 
     filled = api.flusher.bulk_filled
     is_limited = route.limited and api.rates.per_second > 0
-    finished = _carry_out(api, endpoint, request, admitted, is_limited)
+    response = _carry_out(api, endpoint, request, admitted, is_limited)
 
     if api.flusher.bulk_filled != filled:
         # The answer to a large push comes after its delivery: its sender cannot
@@ -679,8 +679,8 @@ def answer(
         while not api.flusher.drained(filled) and monotonic() < deadline:
             gevent.sleep(_BULK_PAUSE_SECONDS)
     if is_limited:
-        return finished.with_headers(api.rates.headers(admitted, request.host))
-    return finished
+        return response.with_headers(api.rates.headers(admitted, request.host))
+    return response
 
 
 def _carry_out(
@@ -716,23 +716,23 @@ def _carry_out(
         result = None
         if route.status:
             result = route.function(endpoint.service, call, call.input)
-            finished = call.reply(result, (), route.status)
+            response = call.reply(result, (), route.status)
         else:
-            finished = route.function(endpoint.service, call)
+            response = route.function(endpoint.service, call)
 
-        if route.act and not finished.refuses and finished.status < 400:
+        if route.act and not response.refuses and response.status < 400:
             act = call.act
             if act is None:
                 act = route.act
             if act:  # else nothing has changed
                 api.acted(act, call, result)
     except Exception as error:
-        finished = refused(api, route, request, error, principal, call)
+        response = refused(api, route, request, error, principal, call)
         refuses = True
 
     if principal.kind == "key" or route.deprecated:
         api.count(endpoint, principal, call, request, refuses)
-    return finished
+    return response
 
 
 def admit(
@@ -984,10 +984,10 @@ def refused(
         error = ApiProblem(error.problem, error.detail.format(error))
     if isinstance(error, ApiProblem):
         api.report(request, error, principal, call)
-        finished = route.style.refuse(error.problem, request, error.detail)
+        response = route.style.refuse(error.problem, request, error.detail)
         if error.headers:
-            return finished.with_headers(error.headers)
-        return finished
+            return response.with_headers(error.headers)
+        return response
 
     log.error(
         "%s %s from %s failed",

@@ -17,14 +17,16 @@ AnyApp = Annotated[str, about("The app; empty: all that the key reaches.")]
 User = Annotated[
     str,
     about(
-        "A user of the app: the id they log in with. In a `system:` app that is the clientId.",
+        "A user of the app: the id they log in with. In a `system:` app that is "
+        "the clientId.",
         min_length=1,
     ),
 ]
 ChannelName = Annotated[
     str,
     about(
-        "The name of a channel: 1 to 255 bytes of UTF-8. The part before a colon is its namespace.",
+        "The name of a channel: 1 to 255 bytes of UTF-8. The part before a colon "
+        "is its namespace.",
         min_length=1,
         max_length=255,
         examples=["orders:17"],
@@ -56,7 +58,8 @@ AccountApp = Annotated[
 Behalf = Annotated[
     str,
     about(
-        "The acting user. Usually required with a key; a user's own token names its user.",
+        "The acting user. Usually required with a key; a user's own token names "
+        "its user.",
         max_length=255,
     ),
 ]

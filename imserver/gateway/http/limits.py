@@ -35,8 +35,9 @@ default settings."""
 VALUES_PER_TARGET: Final = 10
 """As many values may name a target: a user, a device, and the object around
 them have five."""
-_OUTBOX_SHARE: Final = 8
-"""A push has so small a share of ``outbox_bytes``."""
+_JSON_GROWTH: Final = 8
+"""As JSON, a message with its other fields takes at most so many times its
+bytes."""
 _BYTES_PER_VALUE: Final = 8
 """A body that may be longer may have one more value for each of so many
 bytes."""
@@ -62,7 +63,7 @@ class Limits:
         longest_message = max(
             MOST_ONE_BODY_BYTES,
             settings.outbox_bytes,
-            _OUTBOX_SHARE * settings.message_bytes,
+            _JSON_GROWTH * settings.message_bytes,
         )
         self.one_body_bytes = min(longest_message, self.body_bytes)
         """Longest body of a route that takes one message, or a few fields."""

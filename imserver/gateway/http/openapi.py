@@ -236,7 +236,7 @@ def _operation(
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     if row.reach == "all":
         description += "\n\nThe key must reach all apps."
-    described: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": operation_id(row),
         "tags": [row.tag],
         "summary": " ".join(summary.split()).rstrip("."),
@@ -246,9 +246,9 @@ def _operation(
         "responses": _responses(row, references),
     }
     if "" in row.deprecated:
-        described["deprecated"] = True
+        operation["deprecated"] = True
     if row.binary:
-        described["requestBody"] = {
+        operation["requestBody"] = {
             "required": True,
             "content": {row.binary: {"schema": {}}},
         }
@@ -257,8 +257,8 @@ def _operation(
         example = examples_of(row)[0]
         if example is not None:
             content["examples"] = {"example": {"value": example}}
-        described["requestBody"] = {"required": True, "content": {JSON: content}}
-    return described
+        operation["requestBody"] = {"required": True, "content": {JSON: content}}
+    return operation
 
 
 def examples_of(row: Operation) -> tuple[Any, Any]:
@@ -328,12 +328,12 @@ def _parameters(
     request_example, _ = examples_of(row)
     examples = request_example or {}
     parameters = []
-    for name, where, is_required, kind in fields:
+    for name, location, is_required, kind in fields:
         kind = dict(kind)
         description = kind.pop("description", "")
         parameter = {
             "name": name,
-            "in": where,
+            "in": location,
             "required": is_required,
             "schema": kind,
             "description": description,
@@ -346,19 +346,19 @@ def _parameters(
 
 def _header(header: Header, where: str = "") -> dict[str, Any]:
     """A header of an answer; with ``where``, as a parameter of a request."""
-    described: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "description": header.meaning,
         "schema": {"type": header.kind, **header.limits},
     }
     if header.example is not None:
-        described["example"] = header.example
+        fields["example"] = header.example
     if not where:
-        return described
+        return fields
     return {
         "name": header.name,
         "in": where,
         "required": header.required,
-        **described,
+        **fields,
     }
 
 
@@ -385,7 +385,7 @@ def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     if row.limited:
         headers += RATE_HEADERS
     headers.append(REQUEST_ID)
-    described: dict[str, Any] = {
+    response: dict[str, Any] = {
         "description": HTTPStatus(row.status).phrase,
         "headers": {header.name: _header(header) for header in headers},
     }
@@ -397,14 +397,14 @@ def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     if example is not None:
         content["examples"] = {"example": {"value": example}}
     if row.answer is not None or row.content_type != JSON:
-        described["content"] = {row.content_type: content}
+        response["content"] = {row.content_type: content}
 
     if row.links:
-        described["links"] = {
+        response["links"] = {
             link.name: {"operationId": link.operation, "parameters": link.parameters}
             for link in row.links
         }
-    return described
+    return response
 
 
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:

@@ -101,14 +101,16 @@ def _load_other(name: str) -> FeatureRow:
     entries = entry_points(group=GROUP, name=name)
     if fold(name) in CORE_SETTINGS.names:
         raise StartError(
-            f"there is no feature {name!r}; a section of the core's settings has this name"
+            f"there is no feature {name!r}; a section of the core's settings has "
+            "this name"
         )
     distributions = [entry.dist.name for entry in entries if entry.dist is not None]
     offers = ", ".join(sorted(distributions))
     if not entries:
         names = ", ".join(map(_name, FEATURES))
         raise StartError(
-            f"there is no feature {name!r}; there are {names}, and those that installed distributions offer"
+            f"there is no feature {name!r}; there are {names}, and those that "
+            "installed distributions offer"
         )
     if len(entries) > 1:
         raise StartError(
@@ -125,7 +127,8 @@ def _load_other(name: str) -> FeatureRow:
         ) from error
     if not isinstance(feature, FeatureRow) or feature.name != name:
         raise StartError(
-            f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of this name"
+            f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of "
+            "this name"
         )
     if feature.tables:
         _require_own_tables(feature, offers)
@@ -140,8 +143,8 @@ def _require_own_tables(feature: FeatureRow, offers: str) -> None:
     for table in feature.stored.tables:
         if table.name in names or not table.name.startswith(prefix):
             raise StartError(
-                f"the feature {feature.name!r} of {offers}: the table {table.name} must have a name of its own that "
-                f"begins with {prefix}"
+                f"the feature {feature.name!r} of {offers}: the table {table.name} "
+                f"must have a name of its own that begins with {prefix}"
             )
 
 
@@ -278,8 +281,8 @@ def build_parts(feature: FeatureRow, core: Core) -> Parts:
     for name in _node_names(core) - before:
         if not name.startswith(prefix):
             raise StartError(
-                f"the feature {feature.name!r}: the node message or query {name} must have a name that "
-                f"begins with {prefix}"
+                f"the feature {feature.name!r}: the node message or query {name} "
+                f"must have a name that begins with {prefix}"
             )
     return parts
 
@@ -294,11 +297,11 @@ def _node_names(core: Core) -> set[str]:
 
 def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
     """The tables of a node with these features."""
-    own = set(map(_name, FEATURES))
+    own_names = set(map(_name, FEATURES))
     others = (
         feature.stored
         for feature in features
-        if feature.name not in own and feature.tables
+        if feature.name not in own_names and feature.tables
     )
     return StoreTables(partial(tables_of_server, tuple(features)), tuple(others))
 

@@ -466,7 +466,8 @@ def refuse_shared(
         for subject in chain(paths, sorted(commands)):
             if subject in owners:
                 raise StartError(
-                    f"the feature {feature.name!r}: {owners[subject]} has {subject} already"
+                    f"the feature {feature.name!r}: {owners[subject]} has "
+                    f"{subject} already"
                 )
             owners[subject] = feature.name
 
@@ -518,8 +519,9 @@ def refuse_open_demo(
             hosts["cluster.advertise"] = cluster.advertise
     for name, host in _reachable(hosts):
         raise StartError(
-            f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
-            "make one (imserver key create push), set api.keys, or start with --insecure"
+            f"{name} {host} is not a loopback address and no API key exists, so "
+            "strangers could push: make one (imserver key create push), set "
+            "api.keys, or start with --insecure"
         )
 
 

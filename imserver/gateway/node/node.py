@@ -226,8 +226,8 @@ class Node:
         if listeners and self._listeners:
             self._sockets = self._listeners
         elif listeners:
-            (own,) = listen(core.config)
-            self._sockets = {name: wrapped(sock) for name, sock in own.items()}
+            (sockets,) = listen(core.config)
+            self._sockets = {name: wrapped(sock) for name, sock in sockets.items()}
         try:
             self._set_up()
             refuse_open_demo(core.config, core.keys.closed, listeners=listeners)
@@ -286,7 +286,8 @@ class Node:
         log.info("demo mode has ended: requests need a key")
         if self._only_local:
             log.warning(
-                "nodes on other machines reach this one after a restart: demo mode listens on loopback"
+                "nodes on other machines reach this one after a restart: demo mode "
+                "listens on loopback"
             )
         self._apply_limits()
 

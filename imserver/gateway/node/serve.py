@@ -220,7 +220,8 @@ class _Signals:
             _log.error("settings are unchanged: %s", error)
             return
         _log.info(
-            "settings reloaded: apps, keys, origins, limits, log; other changes need a restart"
+            "settings reloaded: apps, keys, origins, limits, log; other changes "
+            "need a restart"
         )
 
     def _dump(self) -> None:

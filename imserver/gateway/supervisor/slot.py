@@ -123,7 +123,8 @@ class ConnectionSteering:
         except OSError as error:
             self._possible = False
             logging.getLogger(__name__).info(
-                "connection steering is unavailable (%s): while a node restarts, its new connections wait",
+                "connection steering is unavailable (%s): while a node restarts, "
+                "its new connections wait",
                 error.strerror,
             )
 
@@ -419,7 +420,8 @@ def check_ports(config: Config) -> None:
         return
     if first == 0:
         raise StartError(
-            f"app.rpc_port 0: {count} nodes need fixed ports, because the port identifies a node"
+            f"app.rpc_port 0: {count} nodes need fixed ports, because the port "
+            "identifies a node"
         )
 
     last = first + PORTS_PER_NODE * count - 1
@@ -439,7 +441,8 @@ def check_ports(config: Config) -> None:
     for name, port in ports.items():
         if first <= port <= last:
             raise StartError(
-                f"app.rpc_port {first}: {need} the ports up to {last}, and {name} is {port}"
+                f"app.rpc_port {first}: {need} the ports up to {last}, and {name} "
+                f"is {port}"
             )
 
 

@@ -187,8 +187,8 @@ class Supervisor(Service, dict=True):
         notes = self._slots[0].status.text(failed=False).splitlines()
         nodes = f"{len(names)}: {names[0]} to {names[-1]}"
         self._print(banner(self.config, self._addresses, notes, nodes=nodes))
-        where = ", ".join(self._addresses.values())
-        _log.info("%d nodes serve at %s", len(names), where)
+        addresses = ", ".join(self._addresses.values())
+        _log.info("%d nodes serve at %s", len(names), addresses)
 
     def _steer(self, now: float) -> None:
         """Send new connections to the children that accept clients, in a rush

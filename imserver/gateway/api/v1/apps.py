@@ -538,12 +538,12 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
         channels=_EXAMPLE_CHANNELS,
     )
     fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    shown = _shown(Tenant(**fields, name="shop"), declared)
-    changed = structs.replace(shown, origins=[], max_channels=_EXAMPLE_MAX_CHANNELS)
+    shop = _shown(Tenant(**fields, name="shop"), declared)
+    changed = structs.replace(shop, origins=[], max_channels=_EXAMPLE_MAX_CHANNELS)
     examples = {
         f"{PREFIX}/apps": AppsAnswer(
             count=1,
-            apps=[shown],
+            apps=[shop],
             next="",
         ),
         f"{PREFIX}/apps/set": changed,
@@ -564,7 +564,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
             row = structs.replace(row, body=body, deprecated=renamed)
         if row.answer in own_shapes:
             answer = own_shapes[row.answer]
-            example = examples.get(row.path, shown)
+            example = examples.get(row.path, shop)
             row = structs.replace(row, answer=answer, answer_example=example)
         rows.append(row)
     return tuple(rows)

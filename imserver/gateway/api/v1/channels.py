@@ -25,8 +25,9 @@ from imserver.gateway.push.push import nothing_accepted
 Offset = Annotated[
     int,
     about(
-        "The number of a publication in the history of its channel. In a stored channel it is the id of its "
-        "message in the log of the app, so numbers are missing.",
+        "The number of a publication in the history of its channel. In a stored "
+        "channel it is the id of its message in the log of the app, so numbers are "
+        "missing.",
         ge=0,
     ),
 ]
@@ -40,14 +41,16 @@ Epoch = Annotated[
 Tags = Annotated[
     dict[str, str],
     about(
-        f"Words about the message, for clients that understand them: at most {MAX_TAG_BYTES} bytes of JSON.",
+        "Words about the message, for clients that understand them: at most "
+        f"{MAX_TAG_BYTES} bytes of JSON.",
         max_length=MAX_TAGS,
     ),
 ]
 WithHistory = Annotated[
     bool,
     about(
-        "False: subscribers receive the message, and it is not added to the history of the channel."
+        "False: subscribers receive the message, and it is not added to the "
+        "history of the channel."
     ),
 ]
 
@@ -86,10 +89,12 @@ class ChannelResult(HistoryPosition):
     status: Annotated[
         str,
         about(
-            "`sent`: subscribers receive it, or the history has it. `absent`: nobody is subscribed, and "
-            "there is no history. `repeated`: this id was accepted before. `partly`: a node with subscribers "
-            "does not answer. `failed`: other channels have accepted the message, and this one has not; "
-            "repeat the request with the same id. `refused`: the message is too long for this channel."
+            "`sent`: subscribers receive it, or the history has it. `absent`: "
+            "nobody is subscribed, and there is no history. `repeated`: this id "
+            "was accepted before. `partly`: a node with subscribers does not "
+            "answer. `failed`: other channels have accepted the message, and this "
+            "one has not; repeat the request with the same id. `refused`: the "
+            "message is too long for this channel."
         ),
     ]
 
@@ -259,8 +264,8 @@ def history(
     offset: Annotated[
         int,
         about(
-            "Publications after this one, or with `reverse` before it; -1: from the oldest, or with "
-            "`reverse` from the newest.",
+            "Publications after this one, or with `reverse` before it; -1: from "
+            "the oldest, or with `reverse` from the newest.",
             ge=-1,
             le=Limit.ID,
         ),
@@ -296,14 +301,16 @@ def _shown(event: Event) -> PublicationShown:
     """A publication as the answer has it."""
     part = event.channel
     assert part is not None
-    shown = PublicationShown(part.offset, event.type, sender=event.sender, id=event.id)
+    publication = PublicationShown(
+        part.offset, event.type, sender=event.sender, id=event.id
+    )
     if event.data:
-        shown.data = Raw(event.data)
+        publication.data = Raw(event.data)
     else:
-        shown.text = event.text
+        publication.text = event.text
     if part.tags:
-        shown.tags = msgspec.json.decode(part.tags)
-    return shown
+        publication.tags = msgspec.json.decode(part.tags)
+    return publication
 
 
 @routes.post("/channels/history/remove", Needs.PUSH)
@@ -323,9 +330,9 @@ def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
     app = call.app
     channels = api.channels
     channel = request.channel
-    shown = ChannelInfo(channel, channels.members.count(app, channel))
+    answer = ChannelInfo(channel, channels.members.count(app, channel))
     if channels.options.of(app, channel).has_history:
         position = channels.histories.read(app, channel).position
-        shown.offset = position.offset
-        shown.epoch = position.epoch
-    return shown
+        answer.offset = position.offset
+        answer.epoch = position.epoch
+    return answer

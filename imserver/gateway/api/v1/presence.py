@@ -82,8 +82,8 @@ class AppCounts(Struct):
     channels: Annotated[
         int,
         about(
-            "Channels with subscribers. If there are very many, one with subscribers on several nodes "
-            "counts on each."
+            "Channels with subscribers. If there are very many, one with "
+            "subscribers on several nodes counts on each."
         ),
     ]
 
@@ -294,8 +294,9 @@ class BanAnswer(Struct):
     lasting: Annotated[
         bool,
         about(
-            "False: the ban is not in the database, because the database does not answer, or the cluster "
-            "has none. Running nodes enforce the ban, but a node that starts later does not."
+            "False: the ban is not in the database, because the database does not "
+            "answer, or the cluster has none. Running nodes enforce the ban, but a "
+            "node that starts later does not."
         ),
     ]
     missing_nodes: field.Missing

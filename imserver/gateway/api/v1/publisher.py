@@ -312,14 +312,14 @@ class Publisher:
             headers={},
             host=host_of(connection.peer),
         )
-        finished = self._api.run(endpoint, principal, request)
+        response = self._api.run(endpoint, principal, request)
         serve_others()
 
         seq = encode(command.seq)
-        if finished.status >= 400:
-            refusal = msgspec.json.decode(finished.body, type=PublishRefusal)
+        if response.status >= 400:
+            refusal = msgspec.json.decode(response.body, type=PublishRefusal)
             return b'{"seq":%b,"error":%b}' % (seq, encode(refusal))
-        return b'{"seq":%b,%b' % (seq, finished.body[1:])
+        return b'{"seq":%b,%b' % (seq, response.body[1:])
 
     def _seq_of(self, payload: bytes) -> Seq | None:
         """The ``seq`` of a command that cannot be read; None: it is not known.

@@ -42,9 +42,9 @@ _decode_text: Final = msgspec.json.Decoder(str).decode
 
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",
-    "A repeated request with the same key is not executed again. The node that served the "
-    "first one repeats its answer (it remembers at least the last 50,000); any other node "
-    "answers `repeated`.",
+    "A repeated request with the same key is not executed again. The node that "
+    "served the first one repeats its answer (it remembers at least the last "
+    "50,000); any other node answers `repeated`.",
     example="order-4711",
 )
 
@@ -74,7 +74,8 @@ routes = Resource("push", service=lambda _, api: api)
     answer_headers=(
         Header(
             "Idempotent-Replayed",
-            "`true`: this request was executed before. The answer is that of the first one.",
+            "`true`: this request was executed before. The answer is that of the "
+            "first one.",
             example="true",
         ),
     ),
@@ -127,7 +128,8 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
     )
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
         raise ApiProblem.invalid(
-            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`"
+            "Give one of `targets`, `user`, `users`, `connection`, `channel`, "
+            "`group`, or `all: true`"
         )
     if push.device is not UNSET and push.user is UNSET:
         raise ApiProblem.invalid("`device` needs `user`")
@@ -163,8 +165,9 @@ def _check_stored(push: PushRequest) -> None:
             text = "`store` is only for users, on all their devices, and for groups"
             if target.channel is not UNSET:
                 text += (
-                    f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
-                    "`history: log` in `channels` of the app's settings"
+                    f". Pushes to `{target.channel}` are stored, without `store`, "
+                    "if its namespace has `history: log` in `channels` of the "
+                    "app's settings"
                 )
             raise ApiProblem.invalid(text)
 

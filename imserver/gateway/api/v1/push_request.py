@@ -76,8 +76,9 @@ class Sending(PushMessage, kw_only=True, omit_defaults=True):
     id: Annotated[
         str,
         about(
-            "The id of the message. Clients see it. A repeated request with the same id is not executed "
-            "again. The header Idempotency-Key does the same without showing the id.",
+            "The id of the message. Clients see it. A repeated request with the "
+            "same id is not executed again. The header Idempotency-Key does the "
+            "same without showing the id.",
             max_length=MAX_ID_CHARACTERS,
         ),
     ] = ""
@@ -117,9 +118,9 @@ class PushRequest(Sending, kw_only=True, omit_defaults=True):
     store: Annotated[
         bool,
         about(
-            "Store the message in the log, for users and groups. Sessions that use stored messages "
-            "receive it now or when they reconnect. `sender` is its sender; if it is empty, the message "
-            "comes from the server."
+            "Store the message in the log, for users and groups. Sessions that use "
+            "stored messages receive it now or when they reconnect. `sender` is "
+            "its sender; if it is empty, the message comes from the server."
         ),
     ] = False
     notify: NotifyField | UnsetType = UNSET
@@ -237,11 +238,13 @@ class Result(Struct, gc=False):
     status: Annotated[
         Status,
         about(
-            "`sent`: queued for a connection, or for the node that holds one. `absent`: the target is "
-            "not online. `held`: the user is not online, the push is pending. `repeated`: another node "
-            "accepted it before. `failed`: a node, Redis or the database does not answer; other targets have "
-            "accepted the push. `partly`: a node does not answer; the targets on other nodes received the "
-            "push. `stored`: the message is stored. `refused`: it cannot be stored."
+            "`sent`: queued for a connection, or for the node that holds one. "
+            "`absent`: the target is not online. `held`: the user is not online, "
+            "the push is pending. `repeated`: another node accepted it before. "
+            "`failed`: a node, Redis or the database does not answer; other "
+            "targets have accepted the push. `partly`: a node does not answer; the "
+            "targets on other nodes received the push. `stored`: the message is "
+            "stored. `refused`: it cannot be stored."
         ),
     ]
     stored: Annotated[
@@ -250,9 +253,9 @@ class Result(Struct, gc=False):
     reason: Annotated[
         Reason | UnsetType,
         about(
-            "Why the message was refused: the group or account does not exist, the sender is not a member "
-            "or is muted there, the receiver has blocked the sender, a name is too long, or the receiver "
-            "is the sender."
+            "Why the message was refused: the group or account does not exist, the "
+            "sender is not a member or is muted there, the receiver has blocked "
+            "the sender, a name is too long, or the receiver is the sender."
         ),
     ] = UNSET
 

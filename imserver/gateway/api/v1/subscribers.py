@@ -34,7 +34,8 @@ class SubscriptionChange(Struct, forbid_unknown_fields=True):
     users: Annotated[
         list[field.User],
         about(
-            "All connections that these users have now. Later connections do not follow.",
+            "All connections that these users have now. Later connections do not "
+            "follow.",
             max_length=MOST_AT_ONCE,
         ),
     ] = []
@@ -46,9 +47,10 @@ class SubscriptionResult(Struct):
     status: Annotated[
         str,
         about(
-            "`subscribed`. `exists`: it already was. `unknown`: there is no such connection, or the user has "
-            "none. `full`: it is subscribed to too many channels, or the app has too many. `failed`: its "
-            "node did not answer."
+            "`subscribed`. `exists`: it already was. `unknown`: there is no such "
+            "connection, or the user has none. `full`: it is subscribed to too "
+            "many channels, or the app has too many. `failed`: its node did not "
+            "answer."
         ),
     ]
     connection: str | UnsetType = UNSET
@@ -72,8 +74,9 @@ class UnsubscriptionResult(SubscriptionResult):
     status: Annotated[
         str,
         about(
-            "`unsubscribed`. `absent`: it was not subscribed. `unknown`: there is no such connection, or the "
-            "user has none. `failed`: its node did not answer."
+            "`unsubscribed`. `absent`: it was not subscribed. `unknown`: there is "
+            "no such connection, or the user has none. `failed`: its node did not "
+            "answer."
         ),
     ]
 
@@ -101,8 +104,8 @@ class ChannelsAnswer(Struct):
     count: Annotated[
         int,
         about(
-            "The number of channels, on all pages together. A channel with subscribers on several nodes may "
-            "count more than once."
+            "The number of channels, on all pages together. A channel with "
+            "subscribers on several nodes may count more than once."
         ),
     ]
     channels: list[ChannelShown]

@@ -75,8 +75,9 @@ class BatchRequest(Struct, forbid_unknown_fields=True):
     commands: Annotated[
         list[Annotated[dict[str, Raw], Meta(min_length=1, max_length=1)]],
         about(
-            "Each command has one key and a value. The key is the path of a POST route after "
-            "`/api/v1/`, such as `push` or `channels/publish`; the value is the body of that route.",
+            "Each command has one key and a value. The key is the path of a POST "
+            "route after `/api/v1/`, such as `push` or `channels/publish`; the "
+            "value is the body of that route.",
             min_length=1,
         ),
     ]
@@ -118,7 +119,8 @@ _batches = Resource("push", service=lambda _, api: api)
     headers=(
         Header(
             IDEMPOTENCY_KEY.name,
-            "The key of the whole batch. With the key `K` the commands have the keys `K/0`, `K/1`, …",
+            "The key of the whole batch. With the key `K` the commands have the "
+            "keys `K/0`, `K/1`, …",
             example="import-17",
         ),
     ),
@@ -150,15 +152,15 @@ def batch(api: Api, call: Call) -> HttpResponse:
         endpoint = api.commands.get(name)
         if endpoint is None:
             message = f"There is no command `{name[:_NAME_SHOWN]}`"
-            finished = PROBLEM.refuse(Problems.NOT_FOUND, alone, message)
+            response = PROBLEM.refuse(Problems.NOT_FOUND, alone, message)
         else:
-            finished = api.run(endpoint, call.principal, alone)
-        answers.add(_result(finished), too_large)
+            response = api.run(endpoint, call.principal, alone)
+        answers.add(_result(response), too_large)
     return call.reply(b'{"results":[%b]}' % b",".join(answers.parts))
 
 
-def _result(finished: HttpResponse) -> bytes:
-    return b'{"status":%d,"body":%b}' % (finished.status, finished.body)
+def _result(response: HttpResponse) -> bytes:
+    return b'{"status":%d,"body":%b}' % (response.status, response.body)
 
 
 # --- the document -------------------------------------------------------------
@@ -197,8 +199,8 @@ def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], b
         arguments = (documented, numbers, demo, root)
         # It takes 0.15 s of Python: in a thread, so that the loop serves others
         # meanwhile.
-        described = get_hub().threadpool.apply(document, arguments)
-        return msgspec.json.encode(described)
+        content = get_hub().threadpool.apply(document, arguments)
+        return msgspec.json.encode(content)
 
     return write
 

@@ -368,10 +368,10 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
         names += stored
     names += [user for user in users if user in visible]
     entries = [{"ID": NumberedRooms.id_of(name)} for name in names]
-    listed: dict[str, Any] = {"userList": entries}
+    answer: dict[str, Any] = {"userList": entries}
     if page.next:
-        listed["next"] = page.next
-    return listed
+        answer["next"] = page.next
+    return answer
 
 
 def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
@@ -380,21 +380,21 @@ def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     reads costs a request. May switch."""
     user = call.principal.user
     more = True
-    listed = list[str]()
+    visible_users = list[str]()
     missing = dict[str, None]()
-    while more and len(listed) <= LIST_PAGE:
+    while more and len(visible_users) <= LIST_PAGE:
         page = api.core.presence.page(call.app, after, LIST_PAGE)
         api.rates.charge(call.principal, call.request.host, int(page.more))
         names = sorted(page.users)
         more = page.more
         visible = api.core.relations.visible(call.app, user, names)
-        listed += [name for name in names if name in visible]
+        visible_users += [name for name in names if name in visible]
         missing |= dict.fromkeys(page.missing)
         if names:
             after = names[-1]
         serve_others()
-    users = listed[:LIST_PAGE]
-    return _page(len(users), users, len(listed) > LIST_PAGE, missing)
+    users = visible_users[:LIST_PAGE]
+    return _page(len(users), users, len(visible_users) > LIST_PAGE, missing)
 
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:

@@ -170,30 +170,32 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
     token: Annotated[
         str,
         about(
-            "The session token of the user, if the app requires one. You may send it as `Authorization: "
-            "Bearer` instead. The log does not show it."
+            "The session token of the user, if the app requires one. You may send "
+            "it as `Authorization: Bearer` instead. The log does not show it."
         ),
     ] = ""
     device: Annotated[str, about("The name of the device.", max_length=64)] = ""
     channels: Annotated[
         str,
         about(
-            "Channels to subscribe to, separated by commas. Outside demo mode this requires an API key with "
-            "the scope `read` as `Authorization: Bearer`; otherwise your back end subscribes connections."
+            "Channels to subscribe to, separated by commas. Outside demo mode this "
+            "requires an API key with the scope `read` as `Authorization: Bearer`; "
+            "otherwise your back end subscribes connections."
         ),
     ] = ""
     with_id: Annotated[
         bool,
         about(
-            "Whether `ready` has the id of the connection, so that your back end can push to it."
+            "Whether `ready` has the id of the connection, so that your back end "
+            "can push to it."
         ),
     ] = False
     cursor: (
         Annotated[
             int,
             about(
-                "The id of the last stored message that the client has. Later messages are sent first. "
-                "`Last-Event-ID` takes precedence.",
+                "The id of the last stored message that the client has. Later "
+                "messages are sent first. `Last-Event-ID` takes precedence.",
                 ge=0,
                 le=2**53,
             ),
@@ -245,7 +247,7 @@ class EventStreams:
             by = principal.label
             # a token in the query, which identify() did not read
             if user and principal.kind == "nobody":
-                by = Principal("session", apps=frozenset({wish.app}), user=user).label
+                by = Principal("session", apps=frozenset({query.app}), user=user).label
             content_type = f"{_TEXT}; charset=utf-8"
             return stream_head(self._log, head, request.host, content_type, by)
 
@@ -261,12 +263,12 @@ class EventStreams:
             stream.refuse(response, code)
 
         try:
-            wish, channels, principal = self.wish(request)
+            query, channels, principal = self.wish(request)
             if principal.kind == "key":
                 self._keys.hold(principal.key, stream)
-                use = (principal.key, f"GET {PATH}", wish.app, request.host)
+                use = (principal.key, f"GET {PATH}", query.app, request.host)
                 self._keys.uses.add(use, refused=False)
-            self.begin(stream, wish, channels, answer)
+            self.begin(stream, query, channels, answer)
         except ApiProblem as refused:
             refuse(refused)
         except Unavailable as error:
@@ -457,8 +459,8 @@ routes.elsewhere(
     headers=(
         Header(
             "Last-Event-ID",
-            "The id of the last stored message that the client received. Browsers send it "
-            "when they reconnect.",
+            "The id of the last stored message that the client received. Browsers "
+            "send it when they reconnect.",
         ),
     ),
     content_type=_TEXT,
