@@ -109,21 +109,21 @@ def _body_of(route: Route, most_bytes: int) -> bytes:
     return b""
 
 
-def to_response(result: HttpResponse) -> Response:
+def to_response(finished: HttpResponse) -> Response:
     """Convert a finished answer to a Flask response, with the headers of the
     API."""
     # From a number, werkzeug would make a reason in capitals.
-    status = f"{result.status} {phrase_of(result.status)}"
-    response = Response(result.body, status)
+    status = f"{finished.status} {phrase_of(finished.status)}"
+    response = Response(finished.body, status)
     response.headers.clear()
-    if not result.page:
+    if not finished.page:
         response.headers.extend(HEADER_LIST)
-    if result.content_type:
-        response.headers["Content-Type"] = result.content_type
-        if not result.page:
-            response.headers.extend(typed_headers(result.content_type))
-    response.headers.extend(result.headers)
-    response.content_length = len(result.body)
+    if finished.content_type:
+        response.headers["Content-Type"] = finished.content_type
+        if not finished.page:
+            response.headers.extend(typed_headers(finished.content_type))
+    response.headers.extend(finished.headers)
+    response.content_length = len(finished.body)
     return response
 
 
