@@ -57,10 +57,19 @@ def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddres
     """The database of these settings, which :mod:`imserver.gateway.config.load`
     has checked."""
     scheme, _, rest = settings.url.partition("://")
-    if scheme in ("", "sqlite"):
-        path = (Path(rest[1:]) if scheme else Path(data_dir, DEFAULT_FILE)).absolute()
-        return DatabaseAddress(
-            "sqlite", f"sqlite+pysqlite:///{path}", path, scheme != ""
-        )
+
+    if scheme == "":
+        return _sqlite_address(Path(data_dir, DEFAULT_FILE), configured=False)
+    if scheme == "sqlite":
+        # sqlite:///name is relative to the working folder, and sqlite:////name
+        # is not: one slash belongs to the scheme.
+        return _sqlite_address(Path(rest[1:]), configured=True)
+
     engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
-    return DatabaseAddress(engine, f"{_SCHEMES[scheme]}://{rest}", None, True)
+    url = f"{_SCHEMES[scheme]}://{rest}"
+    return DatabaseAddress(engine, url, configured=True)
+
+
+def _sqlite_address(file: Path, configured: bool) -> DatabaseAddress:
+    path = file.absolute()
+    return DatabaseAddress("sqlite", f"sqlite+pysqlite:///{path}", path, configured)

@@ -23,15 +23,18 @@ log = logging.getLogger(__name__)
 
 DELETED: Final = "null"
 """In place of the settings of an app: it was deleted."""
+_PART_ROWS: Final = 1000
+"""How many rows of a deleted app one transaction deletes. They are few, so that
+writers never wait for long."""
+_PART_ACCOUNTS: Final = 500
+"""The rows of how many accounts one query of an export may read."""
 
 
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
     """Whether there was an app of this name, and it was deleted. ``lock``: it
     is not created anew until the transaction ends."""
-    rows = sql.query(
-        f"SELECT settings FROM app WHERE name = %s{sql.for_update if lock else ''}",
-        (name,),
-    )
+    suffix = sql.for_update if lock else ""
+    rows = sql.query(f"SELECT settings FROM app WHERE name = %s{suffix}", (name,))
     return bool(rows) and rows[0][0] == DELETED
 
 
@@ -46,12 +49,17 @@ def contents(name: str, sql: PooledStatements) -> AppContents:
     Messages are not counted one by one, because millions would exceed the time
     limit of a query. The ids of a log have gaps only after a restore.
     """
-    entries = "SELECT coalesce(sum(last_id - floor), 0) FROM log WHERE app = %s"
     keys = sql.query("SELECT apps FROM api_key WHERE revoked = 0")
+    keys_of_app = sum(json.decode(apps) == [name] for (apps,) in keys)
+    accounts = _count(sql, name, "account", OF_APP)
+
+    entries = "SELECT coalesce(sum(last_id - floor), 0) FROM log WHERE app = %s"
+    messages = int(sql.query(entries, (name,))[0][0])
+
     return AppContents(
-        keys=sum(json.decode(apps) == [name] for (apps,) in keys),
-        accounts=_count(sql, name, "account", OF_APP),
-        messages=int(sql.query(entries, (name,))[0][0]),
+        keys=keys_of_app,
+        accounts=accounts,
+        messages=messages,
         uploads=_count(sql, name, "upload", OF_APP),
         groups=_count(sql, name, "conversation", f"{OF_LOGS} AND kind = 1"),
     )
@@ -67,12 +75,12 @@ def tables_of_others(sql: PooledStatements) -> list[Table]:
     some of them."""
     rows = sql.query("SELECT feature, tables FROM feature_schema ORDER BY feature")
     connection = sql.connection
-    return [
-        table
-        for feature, record in rows
-        for table in tables_in(text_of(feature), bytes(record))
-        if connection.dialect.has_table(connection, table.name)
-    ]
+    tables: list[Table] = []
+    for feature, record in rows:
+        for table in tables_in(text_of(feature), bytes(record)):
+            if connection.dialect.has_table(connection, table.name):
+                tables.append(table)
+    return tables
 
 
 def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> None:
@@ -80,15 +88,17 @@ def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> 
     form = form_of(table, user)
     if isinstance(table.erase_user, Reason) or not form:
         return
+
     for number, statement in enumerate(table.erase_user):
         rows = sql.execute(statement, (app, form))
-        if not number:
+        # The first statement deletes rows of the table itself.
+        if number == 0:
             _warn_of_files(table.name, rows)
 
 
 def form_of(table: Table, user: str) -> str | bytes | int:
-    """How a user stands in the rows of a table; empty or 0: they have none
-    there."""
+    """The value that stands for a user in the rows of a table; empty or 0: the
+    user has no rows there."""
     if table.user_as == "account":
         return id_of(user)
     if table.user_as == "bytes":
@@ -111,35 +121,42 @@ def _warn_of_files(table: str, rows: int) -> None:
 def delete_some(
     name: str, spared: Set[str], tables: Sequence[Table], sql: PooledStatements
 ) -> int:
-    """Delete some rows of a deleted app; how many, 0: none are left but in the
-    tables of ``spared``, or the app was created anew.
+    """Delete some rows of a deleted app, and return their number. 0: no rows
+    are left but in the tables of ``spared``, or the app was created anew.
 
     The heads of its logs and its feed stay: no id is given again if the app is
     created anew.
     """
     if not is_deleted(name, sql, lock=True):
         return 0
+
     tables = (*tables_of_others(sql), *tables)
     for table in tables:
         for statement in table.erase_app:
             sql.execute(statement, (name,))
+
     for table in tables:
         if table.name in spared or isinstance(table.of_app, Reason):
             continue
-        columns = ", ".join(table.key)
-        # Few rows in one transaction: writers never wait for long.
-        rows = sql.query(
-            f"SELECT {columns} FROM {table.name} WHERE {table.of_app} LIMIT 1000",
-            (name,),
-        )
+        rows = _delete_part(name, table, table.of_app, sql)
         if rows:
-            these = " AND ".join(f"{column} = %s" for column in table.key)
-            sql.execute_many(
-                f"DELETE FROM {table.name} WHERE {these}", [tuple(row) for row in rows]
-            )
-            _warn_of_files(table.name, len(rows))
-            return len(rows)
+            _warn_of_files(table.name, rows)
+            return rows
     return 0
+
+
+def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) -> int:
+    """Delete some rows of an app in one table, and return their number."""
+    columns = ", ".join(table.key)
+    keys = sql.query(
+        f"SELECT {columns} FROM {table.name} WHERE {of_app} LIMIT {_PART_ROWS}",
+        (name,),
+    )
+    if keys:
+        has_key = " AND ".join(f"{column} = %s" for column in table.key)
+        statement = f"DELETE FROM {table.name} WHERE {has_key}"
+        sql.execute_many(statement, [tuple(key) for key in keys])
+    return len(keys)
 
 
 # --- what an export reads -----------------------------------------------------
@@ -147,7 +164,7 @@ def delete_some(
 
 class TablePage(Struct, frozen=True):
     """Rows of one table. ``columns``: their names; bytes in UTF-8 are text.
-    ``position``: what a later call takes to go on behind this page."""
+    ``position``: given to a later call, it goes on behind this page."""
 
     table: str
     columns: tuple[str, ...]
@@ -164,76 +181,89 @@ def read_rows(
 ) -> Iterator[TablePage]:
     """The rows of a user (None: of an app), behind the position of a page.
     Switches. Raises StorageUnavailable."""
-    begin: list[Any] = []
+    # A position is a table, the values of a scope, and the key of a row there.
+    first_part: list[Any] = []
     after: Row = ()
     if position:
-        *begin, after = msgpack.decode(position, type=tuple[str, Row, Row])
+        *first_part, after = msgpack.decode(position, type=tuple[str, Row, Row])
+
     for query in _queries(read, tables, app, user):
         part = [query.table, query.scope[1]]
-        if begin and begin != part:
+        if first_part and first_part != part:
             continue
         names = tuple(column.strip('"') for column in query.columns)
         for rows, key in pages(read, query, after):
+            plain_rows = [tuple(map(_plain, row)) for row in rows]
             end = msgpack.encode((*part, key))
-            yield TablePage(
-                query.table, names, [tuple(map(_plain, row)) for row in rows], end
-            )
-        begin = []
+            yield TablePage(query.table, names, plain_rows, end)
+        first_part = []
         after = ()
 
 
 def _queries(
     read: ReadWork, tables: Sequence[Table], app: str, user: str | None
 ) -> Iterator[RowQuery]:
+    """The queries of an export of a user (None: of an app), table by table."""
     for table in (*read(tables_of_others), *tables):
-        if isinstance(table.columns, Reason):
-            continue
         of_app = table.exported
+        if isinstance(table.columns, Reason) or not of_app:
+            continue
+
         of_user = ALL
         scopes = _scopes
         if user is not None:
             form = form_of(table, user)
-            if (
-                isinstance(table.of_app, Reason)
-                or isinstance(table.of_user, Reason)
-                or not form
-            ):
+            if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason):
+                continue
+            if not form:
                 continue
             of_user = table.of_user, (form,)
         elif of_app == Table.OF_ACCOUNTS:
             scopes = _accounts
-        scan = table.scan and user is not None
-        # the same within a scope
-        fixed = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
-        order = tuple(column for column in table.key if column != fixed) or table.key
-        for scope in scopes(read, of_app, app) if of_app else ():
-            yield RowQuery(table.name, order, table.columns, scope, of_user, True, scan)
+
+        # All rows of a scope have one value in this column, so it orders none.
+        constant = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
+        order = tuple(column for column in table.key if column != constant)
+        for scope in scopes(read, of_app, app):
+            yield RowQuery(
+                table.name,
+                order=order or table.key,
+                columns=table.columns,
+                scope=scope,
+                of_user=of_user,
+                indexed=True,
+                scan=table.scan and user is not None,
+            )
 
 
 def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     """Conditions of an app's rows, each for one log: for several, some engines
     would sort all rows for each page."""
-    if of_app == OF_LOGS:
-        logs = read(
-            lambda sql: sql.query("SELECT number FROM log WHERE app = %s", (app,))
-        )
-        yield from (("log = %s", (number,)) for (number,) in logs)
-    else:
+    if of_app != OF_LOGS:
         yield of_app, (app,)
+        return
+
+    def logs_of_app(sql: PooledStatements) -> list[Row]:
+        return sql.query("SELECT number FROM log WHERE app = %s", (app,))
+
+    for (number,) in read(logs_of_app):
+        yield "log = %s", (number,)
 
 
 def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """Conditions of an app's rows, each for some accounts, for the same
-    reason."""
+    """Conditions of an app's rows, each for some accounts: for all of them,
+    some engines would sort all rows for each page."""
     last = 0
     ids = RowQuery("account", ("id",), (), (OF_APP, (app,)))
-    for _, (id,) in pages(read, ids, most=500):
+    for _, (id,) in pages(read, ids, most=_PART_ACCOUNTS):
+        # The condition ends with the bracket of its query for accounts.
         yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, id)
         last = id
 
 
 def _plain(value: Any) -> Any:
-    """A value from a driver. Drivers differ in what is text, and what bytes."""
+    """A value from a driver as text, if it may be text. Drivers differ in which
+    columns they return as bytes."""
     if isinstance(value, bytes | bytearray | memoryview):
         try:
             return bytes(value).decode()
@@ -245,14 +275,16 @@ def _plain(value: Any) -> Any:
 def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str, str]:
     """User → the name of the account, for those who are accounts of an app and
     have a name."""
-    ids = [id for user in users if (id := id_of(user))]
+    ids = [id for id in map(id_of, users) if id]
     rows = sql.query_in(
         "SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}",
         (app,),
         ids,
     )
-    return {
-        str(id): text_of(nickname or name)
-        for id, nickname, name in sorted(rows)
-        if nickname or name
-    }
+
+    names = {}
+    for id, nickname, name in sorted(rows):
+        display_name = nickname or name
+        if display_name:
+            names[str(id)] = text_of(display_name)
+    return names

@@ -56,6 +56,10 @@ class KeyRow(Struct, frozen=True):
     PREFIX: ClassVar[str] = "imk_"
     """The prefix of keys. By it people, and tools that look for leaked secrets,
     recognise a key."""
+    SECRET_BYTES: ClassVar[int] = 32
+    """How many random bytes a key has."""
+    ID_BYTES: ClassVar[int] = 6
+    """How many random bytes the id of a key has."""
 
     id: str
     digest: str
@@ -89,9 +93,10 @@ class KeyRow(Struct, frozen=True):
     ) -> tuple[KeyRow, str]:
         """A new key: its row, which is not stored yet, and the key itself,
         which nobody can read again."""
-        secret = cls.PREFIX + token_urlsafe(32)
+        secret = cls.PREFIX + token_urlsafe(cls.SECRET_BYTES)
         digest = sha256(secret.encode()).hexdigest()
-        return cls(token_hex(6), digest, scopes, apps, note, expires=expires), secret
+        id = token_hex(cls.ID_BYTES)
+        return cls(id, digest, scopes, apps, note, expires=expires), secret
 
     def has_ended(self, now: float) -> bool:
         """Whether it was revoked, or has expired at this time (Unix
@@ -165,9 +170,12 @@ class ArchivedFiles:
 
 def programs_of(erasures: Iterable[Erasure], app: str, user: str) -> list[str]:
     """The users that are deleted with this one."""
-    return [program for erasure in erasures for program in erasure.programs(app, user)]
+    programs: list[str] = []
+    for erasure in erasures:
+        programs += erasure.programs(app, user)
+    return programs
 
 
 def tables_of(erasures: Iterable[Erasure]) -> frozenset[str]:
     """The tables whose rows features erase."""
-    return frozenset(table for erasure in erasures for table in erasure.tables)
+    return frozenset[str]().union(*(erasure.tables for erasure in erasures))

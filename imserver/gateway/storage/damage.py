@@ -1,5 +1,8 @@
-"""Damage of a SQLite database: what its write-ahead log has lost without a
-word."""
+"""Damage of a SQLite database: the commits that its write-ahead log has lost
+without a word.
+
+https://sqlite.org/fileformat2.html describes both files.
+"""
 
 import fcntl
 import os
@@ -12,11 +15,28 @@ from typing import IO, Final
 from imserver.gateway.errors import StartError
 
 _HEAD: Final = struct.Struct(">IIIIIIII")
-"""Of the log: magic, version, bytes of a page, checkpoint, two salts, two sums.
-https://sqlite.org/fileformat2.html"""
+"""The head of the log: magic, version, bytes of a page, checkpoint, two salts,
+two sums."""
+_HEAD_SUMMED: Final = slice(0, 24)
+_HEAD_SALTS: Final = slice(16, 24)
+_HEAD_SUMS: Final = slice(24, 32)
 _FRAME: Final = struct.Struct(">IIIIII")
 """Before each page: its number, pages of the database after a commit (else 0),
 two salts, two sums."""
+_FRAME_SUMMED: Final = slice(0, 8)
+_FRAME_PAGES: Final = slice(4, 8)
+_FRAME_SALTS: Final = slice(8, 16)
+_FRAME_SUMS: Final = slice(16, 24)
+_FRAME_PAGE: Final = slice(24, None)
+_NO_COMMIT: Final = bytes(4)
+"""The number of pages in a frame that ends no transaction."""
+_SALTS_BYTES: Final = 8
+_FIRST_SUMS: Final = bytes(8)
+"""The sums with which those of the head begin."""
+_SUM_BITS: Final = 0xFFFFFFFF
+_PAGE_BYTES_AT: Final = 16
+"""Where the database file has the bytes of a page, in two bytes."""
+_MIN_PAGE_BYTES: Final = 512
 
 
 def lost_commits(database: Path) -> int:
@@ -43,15 +63,22 @@ def _look_for_lost(database: Path) -> int:
     with log.open("rb") as file:
         head = file.read(_HEAD.size)
         magic, _, page_bytes, *_ = _HEAD.unpack(head)
+        # The lowest bit of the magic number tells in which order the sums read
+        # the bytes.
         order = ">" if magic & 1 else "<"
-        salts = head[16:24]
-        seed = head[24:]
-        if seed != _sum(order, bytes(8), head[:24]):  # SQLite ignores the whole log
+        salts = head[_HEAD_SALTS]
+        seed = head[_HEAD_SUMS]
+
+        if seed != _sum(order, _FIRST_SUMS, head[_HEAD_SUMMED]):
+            # SQLite ignores the whole log, and nothing in the head is reliable.
             with database.open("rb") as pages:
-                page_bytes = int.from_bytes(os.pread(pages.fileno(), 2, 16))
-            salts = os.pread(file.fileno(), 8, _HEAD.size + 8)
+                page_bytes = int.from_bytes(os.pread(pages.fileno(), 2, _PAGE_BYTES_AT))
+            salts_at = _HEAD.size + _FRAME_SALTS.start
+            salts = os.pread(file.fileno(), _SALTS_BYTES, salts_at)
             seed = b""
-        return _count(file, order, _FRAME.size + max(page_bytes, 512), salts, seed)
+
+        frame_bytes = _FRAME.size + max(page_bytes, _MIN_PAGE_BYTES)
+        return _count(file, order, frame_bytes, salts, seed)
 
 
 def _count(log: IO[bytes], order: str, size: int, salts: bytes, seed: bytes) -> int:
@@ -60,26 +87,35 @@ def _count(log: IO[bytes], order: str, size: int, salts: bytes, seed: bytes) -> 
     empty: no sum is right."""
     commits = 0
     is_lost = False
-    while len(frame := log.read(size)) == size:
-        is_right = frame[8:16] == salts and frame[16:24] == _sum(
-            order, seed, frame[:8] + frame[24:]
-        )
+    while True:
+        frame = log.read(size)
+        if len(frame) != size:
+            break
+
+        is_of_log = frame[_FRAME_SALTS] == salts
+        sums = frame[_FRAME_SUMS]
+        summed = frame[_FRAME_SUMMED] + frame[_FRAME_PAGE]
+        is_right = is_of_log and sums == _sum(order, seed, summed)
         if is_lost and not is_right:
             break
+
         is_lost = is_lost or not is_right
-        if is_lost and frame[8:16] == salts:
-            commits += frame[4:8] != bytes(4)
-        seed = frame[16:24]
+        if is_lost and is_of_log and frame[_FRAME_PAGES] != _NO_COMMIT:
+            commits += 1
+        seed = sums
+
+    # The last transaction of all may be incomplete: that is no damage.
     return commits if commits > 1 else 0
 
 
 def _sum(order: str, seed: bytes, content: bytes) -> bytes:
+    """The two sums of a content, which go on from ``seed``."""
     if not seed:
         return b""
     one, two = struct.unpack(">II", seed)
     for first, second in struct.iter_unpack(f"{order}II", content):
-        one = (one + first + two) & 0xFFFFFFFF
-        two = (two + second + one) & 0xFFFFFFFF
+        one = (one + first + two) & _SUM_BITS
+        two = (two + second + one) & _SUM_BITS
     return struct.pack(">II", one, two)
 
 

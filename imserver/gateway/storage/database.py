@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -73,6 +74,9 @@ LONG_SECONDS: Final = 3600.0
 """The time limit of changes of many rows."""
 _CLOSE_SECONDS: Final = 1.0
 """Time for running work after the last caller has left."""
+_DEADLOCK_RETRIES: Final = 3
+"""How often a transaction is tried again after a deadlock, within its time
+limit."""
 REFUSED_SECONDS: Final = 30.0
 """A database that has refused a write counts as unable to write for so long:
 where a message does not fit, a smaller write may."""
@@ -162,10 +166,11 @@ class Database:
         self._settings = settings
         self._features = features
         self._engine: Engine = make_engine(address, settings)
-        is_file = threaded and address.file is not None
-        self.runner: ThreadRunner | GreenletRunner = (
-            ThreadRunner() if is_file else GreenletRunner()
-        )
+        self.runner: ThreadRunner | GreenletRunner
+        if threaded and address.file is not None:
+            self.runner = ThreadRunner()
+        else:
+            self.runner = GreenletRunner()
         self._lock = -1
 
     def open(self, check_new: Callable[[], object] = lambda: None) -> None:
@@ -180,30 +185,46 @@ class Database:
                 prepare_file(self.address.file)
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
                 refuse_damaged(self.address.file)
+
             before, recorded = self.runner.run(self._steps, self._settings.seconds)
             missing = migrations.missing_steps(before)
             if not before:
                 check_new()
             if missing or feature_steps.are_due(self._features, recorded):
                 self.runner.run(self._migrate, None)  # each statement has a limit
+
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or shown
             raise StartError(
                 f"storage: {file} cannot be used: {error.strerror}"
             ) from None
-        # also for values of other types
+        # A damaged database may also hold values of other types.
         except (SQLAlchemyError, _Late, TypeError, ValueError) as error:
             raise StartError(
                 f"storage: {shown} cannot be used: {_words(error)}"
             ) from None
+
         self.answers = True
+        self._log_opened(before, missing, recorded, laxness)
+
+    def _log_opened(
+        self,
+        before: dict[str, int],
+        missing: dict[str, int],
+        recorded: dict[str, RecordedTables],
+        laxness: str,
+    ) -> None:
+        """Tell operators in which state the database was when it was opened.
+        ``before``: its steps then. ``missing``: those that were taken now."""
+        shown = self.address.shown
         if laxness:
             log.warning(
                 "the database %s may lose confirmed data in a power failure: %s",
                 shown,
                 laxness,
             )
+
         if not before:
             log.info("the database %s was created", shown)
         elif missing:
@@ -212,19 +233,20 @@ class Database:
                 shown,
                 migrations.named(missing),
             )
+
         newer = migrations.named(migrations.newer_steps(before))
         if newer:
             log.warning(
                 "the database %s belongs to a newer release, at step %s", shown, newer
             )
-        absent = ", ".join(
-            sorted(recorded.keys() - {each.feature for each in self._features})
-        )
+
+        features_here = {tables.feature for tables in self._features}
+        absent = sorted(recorded.keys() - features_here)
         if absent:
             log.info(
                 "the database %s has tables of features that this node does not have: %s",
                 shown,
-                absent,
+                ", ".join(absent),
             )
 
     # These run in SQLite's thread and must not log: the locks of logging belong
@@ -234,38 +256,35 @@ class Database:
         # Without the lock, nodes that switch a new file to the write-ahead log
         # at once would find it locked.
         is_new = self.address.file is not None and not self.address.file.stat().st_size
-        with (
-            self.writing() if is_new else nullcontext(),
-            _connected(self._engine) as connection,
-        ):
+        lock = self.writing() if is_new else nullcontext()
+        with lock, _connected(self._engine) as connection:
             taken = migrations.taken_steps(connection)
-            return taken, {} if migrations.missing_steps(
-                taken
-            ) else feature_steps.recorded(connection)
+            if migrations.missing_steps(taken):
+                # The table with the records may not be there yet.
+                return taken, {}
+            return taken, feature_steps.recorded(connection)
 
-    def _write_long(self, work: Callable[[Connection], T]) -> T:
-        # A change of a large table may be slow.
-        patient = make_engine(
-            self.address, replace(self._settings, seconds=LONG_SECONDS)
-        )
+    def _write_long(self, work: Work[T]) -> T:
+        patient = self._patient_engine(self._settings)
         try:
             with (
                 self.writing(),
                 _connected(patient, writes=True) as connection,
                 connection.begin(),
             ):
-                return work(connection)
+                return work(PooledStatements(connection))
         finally:
             patient.dispose()
 
+    def _patient_engine(self, settings: StorageSettings) -> Engine:
+        """An engine of the caller's own for changes of large tables, which may
+        be slow."""
+        return make_engine(self.address, replace(settings, seconds=LONG_SECONDS))
+
     def _migrate(self) -> None:
-        # A change of a large table may be slow. A step uses two connections at
-        # once.
+        # A step uses two connections at once.
         pool_size = max(2, self._settings.pool_size)
-        patient = make_engine(
-            self.address,
-            replace(self._settings, seconds=LONG_SECONDS, pool_size=pool_size),
-        )
+        patient = self._patient_engine(replace(self._settings, pool_size=pool_size))
 
         @contextmanager
         def writing() -> Iterator[Connection]:
@@ -300,7 +319,7 @@ class Database:
     def read(self, work: Work[T]) -> T:
         """Run ``work``, which only reads. All its queries see the database as
         it was at the first one. Switches. Raises StorageUnavailable."""
-        return self._guarded(lambda: self._in_transaction(work), wrote=False)
+        return self._guarded(partial(self._in_transaction, work), wrote=False)
 
     def write(self, work: Work[T]) -> T:
         """Run ``work`` and commit; retry after a deadlock. Switches.
@@ -308,27 +327,19 @@ class Database:
         Nothing is changed if ``work`` raises. Raises StorageUnavailable, after
         which the change may or may not have been made.
         """
-        return self._guarded(
-            lambda: self._in_transaction(work, writes=True), wrote=True
-        )
+        transaction = partial(self._in_transaction, work, writes=True)
+        return self._guarded(transaction, wrote=True)
 
     def write_long(self, work: Work[T]) -> T:
         """As :meth:`write`, but once, and within an hour: for changes of many
         rows."""
-        return self._guarded(
-            lambda: self._write_long(
-                lambda connection: work(PooledStatements(connection))
-            ),
-            wrote=True,
-            seconds=LONG_SECONDS,
-        )
+        transaction = partial(self._write_long, work)
+        return self._guarded(transaction, wrote=True, seconds=LONG_SECONDS)
 
     def compact(self) -> None:
         """Write all tables anew, so that files have nothing of deleted rows.
         Switches. Raises StorageUnavailable."""
-        patient = make_engine(
-            self.address, replace(self._settings, seconds=LONG_SECONDS)
-        )
+        patient = self._patient_engine(self._settings)
 
         def work() -> None:
             with self.writing(), patient.connect() as connection:
@@ -383,12 +394,15 @@ class Database:
         how = refusal or "does not answer"
         if self.healthy:
             log.error("the database %s %s: %s", self.address.shown, how, words)
+
+        # A database that refuses a write has answered.
         self.answers = bool(refusal)
         self._write_failed = self._write_failed or wrote
+        error = StorageUnavailable(f"the database {how}: {words}")
+        error.detail = ""
         if refusal:
             self._refused_at = monotonic()
-        error = StorageUnavailable(f"the database {how}: {words}")
-        error.detail = f"The database {how}" if refusal else ""
+            error.detail = f"The database {how}"
         return error
 
     def close(self) -> None:
@@ -410,7 +424,8 @@ class Database:
         if not writes:
             with _connected(self._engine) as connection:
                 return work(PooledStatements(connection))
-        retries = 3  # after a deadlock, within the time limit
+
+        retries = _DEADLOCK_RETRIES
         while True:
             try:
                 with (
@@ -483,18 +498,22 @@ class WriterConnection:
         there the taker of the guard ends it.
         """
         try:
-            return self._run(lambda: self._transact(work, guard), seconds)
+            return self._run(partial(self._transact, work, guard), seconds)
         except _Late as late:
             self.sql = None
-            raise (NotStored if guard.take() else Unsure)(_words(late)) from None
+            if guard.take():
+                # Without the permission, the transaction cannot commit later.
+                raise NotStored(_words(late)) from None
+            raise Unsure(_words(late)) from None
 
     def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
         """Run ``work`` in a transaction that is rolled back. Switches. Raises
         NotStored."""
         guard = CommitGuard()
         guard.take()
+        transaction = partial(self._transact, work, guard, undo=True)
         try:
-            return self._run(lambda: self._transact(work, guard, undo=True), seconds)
+            return self._run(transaction, seconds)
         except _Late as late:
             raise NotStored(_words(late)) from None
 
@@ -519,9 +538,10 @@ class WriterConnection:
     # --- internal -------------------------------------------------------------
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
-        # SQLite's work cannot be interrupted.
-        is_file = self._database.address.file is not None
-        return self._database.runner.run(function, None if is_file else seconds)
+        if self._database.address.file is not None:
+            # SQLite's work cannot be interrupted.
+            return self._database.runner.run(function, None)
+        return self._database.runner.run(function, seconds)
 
     def _transact(
         self,
@@ -541,6 +561,8 @@ class WriterConnection:
     def _once(
         self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool
     ) -> T:
+        # True once COMMIT is sent: after an error, nobody can tell whether the
+        # database has executed it.
         committing = False
         try:
             with self._database.writing():
@@ -549,12 +571,14 @@ class WriterConnection:
                 sql = self.sql
                 sql.begin()
                 value = work(sql)
+
                 if undo:
                     sql.rollback()
                     return value
                 if not guard.take():
                     sql.rollback()
                     raise NotStored("no answer in time")
+
                 committing = True
                 sql.commit()
                 return value
@@ -565,11 +589,15 @@ class WriterConnection:
                     self.sql.rollback()
             except self._errors:
                 self._drop()
-            raise (Unsure if committing else RowRefused)(_words(error)) from None
+            if committing:
+                raise Unsure(_words(error)) from None
+            raise RowRefused(_words(error)) from None
         except self._errors as error:
             committing = committing and not self._was_refused(guard)
             self._drop()
-            raise (Unsure if committing else NotStored)(_words(error)) from error
+            if committing:
+                raise Unsure(_words(error)) from error
+            raise NotStored(_words(error)) from error
         except BaseException:
             self._drop()
             raise
@@ -591,18 +619,17 @@ class WriterConnection:
 
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:
-    return engine.connect().execution_options(**{WRITES: writes})
+    options = {WRITES: writes}
+    return engine.connect().execution_options(**options)
 
 
 def _words(error: BaseException) -> str:
     """The driver's message in one line."""
     if isinstance(error, _Late):
         return "no answer in time"
-    cause = (
-        error.orig
-        if isinstance(error, DBAPIError) and error.orig is not None
-        else error
-    )
+    cause = error
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        cause = error.orig
     return " ".join(str(cause).split()) or type(cause).__name__
 
 

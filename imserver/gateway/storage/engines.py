@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import Any, Final
 
 from gevent import monkey
@@ -16,6 +17,7 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.storage.statements import (
+    SECOND_MS,
     DirectStatements,
     MysqlStatements,
     PostgresqlStatements,
@@ -33,8 +35,18 @@ LEFT_SECONDS: Final = 10.0
 an idle transaction. Without it, a node that was cut off could hold the lock of
 a log's head, and block all writers, for hours."""
 
+_RECYCLE_SECONDS: Final = 1800
+"""The age at which a pool replaces a connection."""
+_MIN_MYSQL_IDLE_SECONDS: Final = 60
+"""MySQL's limit ends idle connections of the pool, too. So it is not as short as
+:data:`LEFT_SECONDS`."""
+_CACHED_STATEMENTS: Final = 256
+"""How many compiled statements SQLite keeps for a connection."""
+_PRIMARY_CODE: Final = 0xFF
+"""The bits of an extended error code of SQLite that are the primary code."""
+
 _ERASING: Final = "secure_delete=ON"
-"""SQLite writes zeros over what is deleted."""
+"""With it SQLite writes zeros over deleted content."""
 
 
 def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
@@ -67,12 +79,15 @@ def compact(connection: Connection) -> None:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Without a traceback: a connection that was lost may be noticed when the
-    pool takes it back."""
-    if record.exc_info and (error := record.exc_info[1]):
-        record.msg = (
-            f"{record.msg}: {' '.join(str(error).split()) or type(error).__name__}"
-        )
+    """Replace the traceback of a record by one line. The pool may notice a lost
+    connection only when it takes it back, and that is no fault of the
+    program."""
+    if not record.exc_info:
+        return True
+    error = record.exc_info[1]
+    if error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        record.msg = f"{record.msg}: {words}"
         record.exc_info = None
     return True
 
@@ -89,7 +104,7 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        # the server begins transactions, not the driver
+        # The listener for "begin" begins transactions, not the driver.
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
@@ -101,9 +116,10 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(
-            "BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN"
-        )
+        if _is_write(connection):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
 
@@ -120,17 +136,22 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     assert_cooperative()
     from psycopg import IsolationLevel  # not before the check
 
-    milliseconds = int(settings.seconds * 1000)
+    statement_ms = int(settings.seconds * SECOND_MS)
+    left_ms = _left_seconds(settings) * SECOND_MS
+    options = (
+        f"-c statement_timeout={statement_ms}",
+        # A plan cached while a table was empty would scan the whole table
+        # later.
+        "-c plan_cache_mode=force_custom_plan",
+        f"-c idle_in_transaction_session_timeout={left_ms}",
+    )
     engine = create_engine(
         address.url,
         connect_args={
             "connect_timeout": max(2, round(settings.seconds)),
             "application_name": "imserver",
-            "tcp_user_timeout": milliseconds,
-            # A plan cached while a table was empty would scan the whole table
-            # later.
-            "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan "
-            f"-c idle_in_transaction_session_timeout={_left_seconds(settings) * 1000}",
+            "tcp_user_timeout": statement_ms,
+            "options": " ".join(options),
         },
         **_pool(settings),
     )
@@ -160,18 +181,7 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
         },
         **_pool(settings),
     )
-    known = signature(engine.dialect.loaded_dbapi.connect).parameters
-    given = engine.dialect.create_connect_args(engine.url)[1]
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
-    for name in ("ssl_verify_identity", "ssl_verify_cert"):
-        # with it pymysql ignores ssl_ca, and does not check the name of the
-        # server
-        if name in given:
-            raise ValueError(
-                f"set ssl_ca instead of {name}: it checks the certificate and the name"
-            )
+    _check_mysql_parameters(engine)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
@@ -185,7 +195,8 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
                 cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
             else:
                 # MySQL has such a limit only for connections.
-                cursor.execute("SET SESSION wait_timeout = %s", (max(left, 60),))
+                idle = max(left, _MIN_MYSQL_IDLE_SECONDS)
+                cursor.execute("SET SESSION wait_timeout = %s", (idle,))
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -204,7 +215,26 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     return engine
 
 
+def _check_mysql_parameters(engine: Engine) -> None:
+    """Raise ValueError for a parameter in the address that pymysql does not
+    know, or that makes TLS weaker than it looks."""
+    parameters = signature(engine.dialect.loaded_dbapi.connect).parameters
+    given = engine.dialect.create_connect_args(engine.url)[1]
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
+
+    for name in ("ssl_verify_identity", "ssl_verify_cert"):
+        # With it, pymysql ignores ssl_ca, and does not check the name of the
+        # server.
+        if name in given:
+            raise ValueError(
+                f"set ssl_ca instead of {name}: it checks the certificate and the name"
+            )
+
+
 def _left_seconds(settings: StorageSettings) -> int:
+    """:data:`LEFT_SECONDS`, or more if a query may take longer."""
     return max(1, round(max(LEFT_SECONDS, 2 * settings.seconds)))
 
 
@@ -214,7 +244,7 @@ def _pool(settings: StorageSettings) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": settings.seconds,
         "pool_pre_ping": True,
-        "pool_recycle": 1800,
+        "pool_recycle": _RECYCLE_SECONDS,
         "pool_use_lifo": True,
     }
 
@@ -235,32 +265,38 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
     """Statements on a connection of the caller's own, for transactions that
     write: each statement sees what was committed before it."""
     if address.file is not None:
-        file = sqlite3.connect(
-            address.file,
-            timeout=_BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-        )
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            f"wal_autocheckpoint={_WAL_PAGES}",
-            _ERASING,
-        ):
-            file.execute(f"PRAGMA {pragma}")
-        return SqliteStatements(file)
+        return _sqlite_statements(address.file)
+
     connection = detached(engine)
     if address.engine == "mysql":
         statements = MysqlStatements(connection)
         statements.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         return statements
+
     from psycopg import ClientCursor
 
     connection.autocommit = True
     for setting in ("plan_cache_mode = force_custom_plan", "enable_seqscan = off"):
         connection.execute(f"SET {setting}".encode())
     return PostgresqlStatements(connection, ClientCursor(connection))
+
+
+def _sqlite_statements(path: Path) -> SqliteStatements:
+    file = sqlite3.connect(
+        path,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_CACHED_STATEMENTS,
+    )
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"wal_autocheckpoint={_WAL_PAGES}",
+        _ERASING,
+    ):
+        file.execute(f"PRAGMA {pragma}")
+    return SqliteStatements(file)
 
 
 def detached(engine: Engine) -> Any:
@@ -274,13 +310,12 @@ def detached(engine: Engine) -> Any:
 def driver_errors(
     engine: Engine,
 ) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """The errors of direct statements: those that the content of a row causes;
-    faults of the database."""
+    """The errors of direct statements: first those that the content of a row
+    causes, then faults of the database."""
     driver = engine.dialect.loaded_dbapi
-    return (
-        (driver.DataError, driver.IntegrityError, ValueError, OverflowError),
-        (driver.Error, SQLAlchemyError, OSError),
-    )
+    of_content = (driver.DataError, driver.IntegrityError, ValueError, OverflowError)
+    of_database = (driver.Error, SQLAlchemyError, OSError)
+    return of_content, of_database
 
 
 def assert_cooperative() -> None:
@@ -318,31 +353,37 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
     "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
 }
+"""Dialect → the query for its setting, and the values with which a commit is
+durable before it is confirmed."""
 
-
+# The errors of the drivers by their codes, as :func:`_code_of` writes them.
 _FULL: Final = (
     f"sqlite3 {sqlite3.SQLITE_FULL}",
     "psycopg 53100",
     "pymysql 1021",
     "pymysql 1114",
 )
+"""The disk is full."""
 _REFUSALS: Final = (
     *(f"sqlite3 {code}" for code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)),
     "psycopg 25006",
     *(f"pymysql {code}" for code in (3, 1026, 1030, 1290, 1792, 1836)),
 )
+"""The database is read-only, or its disk fails."""
 
 
 def _code_of(error: BaseException | None) -> str:
-    """The driver and its code, of PostgreSQL the state. MariaDB's states are
-    less precise than its codes."""
+    """The name of the driver and the code of its error; for PostgreSQL the
+    state. MariaDB's states are less precise than its codes."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     driver = type(cause).__module__.partition(".")[0]
+
+    sqlite_code = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    if sqlite_code:
+        return f"{driver} {sqlite_code}"
     if cause and driver == "pymysql":
-        code = next(iter(cause.args), "")
-    else:
-        code = getattr(cause, "sqlstate", None)
-    return f"{driver} {getattr(cause, 'sqlite_errorcode', 0) & 0xFF or code}"
+        return f"{driver} {next(iter(cause.args), '')}"
+    return f"{driver} {getattr(cause, 'sqlstate', None)}"
 
 
 def is_deadlock(error: DBAPIError) -> bool:

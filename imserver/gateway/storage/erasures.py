@@ -1,9 +1,10 @@
-"""Erasures of users: which are under way, and under which names what stays of
-users stands.
+"""Erasures of users: which are under way, and which names stand in place of
+erased users.
 
-The id of a user is a name, so no row keeps it after the erasure. What stays has
-a random name instead; a digest of app and user, by a key of the server, says
-whose it was. A restored database needs it: there the user is erased again.
+The id of a user is a name, so no row keeps it after the erasure. Rows that stay
+have a random name instead. A digest of app and user, by a key of the server,
+says whose they were. A restored database needs it: there the user is erased
+again.
 """
 
 import hmac
@@ -20,21 +21,32 @@ from msgspec import Struct
 
 from imserver.gateway.model import ERASED
 from imserver.gateway.process import write_all
-from imserver.gateway.storage.statements import PooledStatements, RowsOf, text_of
+from imserver.gateway.storage.statements import (
+    SECOND_MS,
+    PooledStatements,
+    RowsOf,
+    text_of,
+)
 from imserver.gateway.storage.store import Store
 from imserver.gateway.threads import synchronise
 
 PURPOSE: Final = "erasures"
-"""Of the keys that digests are made with."""
+"""The purpose of the keys with which digests are made."""
 LEASE_SECONDS: Final = 600
 """Another node goes on with an erasure that nobody has renewed for so long."""
 JOURNAL: Final = "erasures.jsonl"
 """The file in the data folder with the erasures that have ended, one JSON
 object a line."""
+_OVERLAP_MS: Final = 86_400_000
+"""How far before the last erasure of a journal others may be missing in it:
+the clocks of nodes differ by less than a day."""
+_NAME_BYTES: Final = 12
+"""How many random bytes a name in place of a user has."""
+_JOURNAL_MODE: Final = 0o600
 
 
 class ErasureRow(Struct, frozen=True):
-    """An erasure. ``name``: what stands in place of the user. ``ended``: Unix
+    """An erasure. ``name``: stands in place of the user. ``ended``: Unix
     milliseconds; 0: it is under way."""
 
     digest: str
@@ -61,37 +73,41 @@ class Erasures(Store.Rows):
         The lease is renewed: nobody else goes on with it for
         :data:`LEASE_SECONDS`.
         """
-        return self._begin(
-            ErasureRow(self.digests(app, user)[0], 0, app, new_name()), user
-        )
+        digest = self.digests(app, user)[0]
+        row = ErasureRow(digest, ended=0, app=app, name=new_name())
+        return self._begin(row, user)
 
     @Store.writing
     def _begin(self, sql: PooledStatements, row: ErasureRow, user: str) -> str:
-        until = int(time()) + LEASE_SECONDS
-        new = (*_ROWS.values(row), user, until)
-        sql.insert_new("erasure", f"{_ROWS.columns}, member, leased", [new])
+        leased = int(time()) + LEASE_SECONDS
+        values = (*_ROWS.values(row), user, leased)
+        sql.insert_new("erasure", f"{_ROWS.columns}, member, leased", [values])
         sql.execute(
             "UPDATE erasure SET leased = %s WHERE digest = %s AND ended = 0",
-            (until, row.digest),
+            (leased, row.digest),
         )
-        (name,) = sql.query(
+        # An earlier call may have stored another name, which has been used.
+        rows = sql.query(
             "SELECT name FROM erasure WHERE digest = %s AND ended = 0", (row.digest,)
-        )[0]
-        return text_of(name)
+        )
+        return text_of(rows[0][0])
 
     def repeat(self, row: ErasureRow, user: str) -> None:
         """Begin an erasure anew that ended in another copy of this database:
         the name is the same."""
-        self._begin(
-            ErasureRow(self.digests(row.app, user)[0], 0, row.app, row.name), user
-        )
+        digest = self.digests(row.app, user)[0]
+        self._begin(ErasureRow(digest, ended=0, app=row.app, name=row.name), user)
 
     def note(self, rows: Iterable[ErasureRow]) -> None:
         """Note erasures that ended in another copy of this database: they are
         not repeated again."""
-        new = [(*_ROWS.values(row), "", 0) for row in rows]
+        values = [(*_ROWS.values(row), "", 0) for row in rows]
         columns = f"{_ROWS.columns}, member, leased"
-        self._store.write_or(None, lambda sql: sql.insert_new("erasure", columns, new))
+
+        def work(sql: PooledStatements) -> None:
+            sql.insert_new("erasure", columns, values)
+
+        self._store.write_or(None, work)
 
     @Store.writing
     def end(
@@ -100,14 +116,17 @@ class Erasures(Store.Rows):
         """The user is erased. ``ended`` 0: now. None: another node has ended
         it."""
         digest = self.digests(app, user)[0]
-        now = ended or int(time() * 1000)
+        ended = ended or int(time() * SECOND_MS)
         rows = sql.query(
             "SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,)
         )
-        statement = "UPDATE erasure SET ended = %s, member = '', leased = 0 WHERE digest = %s AND ended = 0"
-        sql.execute(statement, (now, digest))
+        sql.execute(
+            "UPDATE erasure SET ended = %s, member = '', leased = 0 "
+            "WHERE digest = %s AND ended = 0",
+            (ended, digest),
+        )
         if rows:
-            return ErasureRow(digest, now, app, text_of(rows[0][0]))
+            return ErasureRow(digest, ended, app, name=text_of(rows[0][0]))
         return None
 
     def interrupted(self) -> list[tuple[str, str]]:
@@ -117,31 +136,31 @@ class Erasures(Store.Rows):
         return [(text_of(app), text_of(user)) for app, user in rows]
 
     def ended(self, after: int = 0) -> list[ErasureRow]:
-        """The erasures that ended after a time, in Unix milliseconds, the first
-        one first."""
+        """The erasures that ended after a time, in Unix milliseconds, in the
+        order of their ends."""
         return _ROWS.find(
             self._store.rows, "WHERE ended > %s ORDER BY ended, digest", after
         )
 
     def digests(self, app: str, user: str) -> list[str]:
-        """What an erasure of a user has instead of the user, by each of the
-        keys."""
-        whole = f"{app}\0{user}".encode()
-        return [hmac.digest(key, whole, "sha256").hex() for key in self._keys()]
+        """The digests of a user, by each of the keys: they name the user in the
+        row of the erasure."""
+        app_and_user = f"{app}\0{user}".encode()
+        return [hmac.digest(key, app_and_user, "sha256").hex() for key in self._keys()]
 
     # --- the journal ----------------------------------------------------------
 
     def write_journal(self, folder: Path, is_whole: bool = False) -> None:
-        """Add what has ended to a folder's journal; ``is_whole``: also of long
-        before it. Raises OSError."""
-        known = read_journal(folder / JOURNAL)
-        if is_whole:
-            last = 0
-        else:
-            last = max((row.ended for row in known), default=0)
-        names = {row.name for row in known}
-        # The clocks of nodes differ by less.
-        new = [row for row in self.ended(last - 86_400_000) if row.name not in names]
+        """Add the erasures that have ended to a folder's journal; ``is_whole``:
+        also those of long before it. Raises OSError."""
+        written = read_journal(folder / JOURNAL)
+        names = {row.name for row in written}
+        last = 0
+        if not is_whole:
+            last = max((row.ended for row in written), default=0)
+
+        ended = self.ended(last - _OVERLAP_MS)
+        new = [row for row in ended if row.name not in names]
         if new:
             add_to_journal(folder / JOURNAL, new)
 
@@ -149,8 +168,10 @@ class Erasures(Store.Rows):
 def read_journal(file: Path) -> list[ErasureRow]:
     """The erasures in a journal. A line that was cut off is left out. Raises
     OSError."""
+    if not file.exists():
+        return []
     rows = []
-    for line in file.read_bytes().splitlines() if file.exists() else ():
+    for line in file.read_bytes().splitlines():
         with suppress(msgspec.MsgspecError):
             rows.append(msgspec.json.decode(line, type=ErasureRow))
     return rows
@@ -158,10 +179,10 @@ def read_journal(file: Path) -> list[ErasureRow]:
 
 def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
     """Write erasures behind those of a journal. Raises OSError."""
+    # A line begins with its break: so it also ends one that was cut off.
     lines = b"".join(b"\n" + msgspec.json.encode(row) for row in rows)
-    descriptor = os.open(
-        file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(file, flags, _JOURNAL_MODE)
     try:
         write_all(descriptor, lines)
         os.fsync(descriptor)
@@ -172,4 +193,4 @@ def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
 
 def new_name() -> str:
     """A name in place of a user: nobody can tell from it whose it was."""
-    return ERASED + token_hex(12)
+    return ERASED + token_hex(_NAME_BYTES)

@@ -14,6 +14,9 @@ from imserver.gateway.storage.statements import Statements
 MANY: Final = 1 << 32
 """Upper bound for the numbers of one kind that are given between two copies of
 a database."""
+MAX_NUMBER: Final = (1 << 53) - 1
+"""The greatest number that JavaScript has exactly."""
+_FAR_PER_SECOND: Final = 65_536
 
 
 class GivenNumbers(Struct, frozen=True):
@@ -39,7 +42,7 @@ def far_number() -> int:
     It grows by 65,536 per second, so it is also beyond those given after an
     earlier loss.
     """
-    return int(time() * 65_536)
+    return int(time() * _FAR_PER_SECOND)
 
 
 def beyond(number: int, far: int) -> int:
@@ -53,21 +56,22 @@ def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
     for column in columns:
         _refuse_forged(table, sql.query(f"SELECT max({column}) FROM {table}")[0][0])
     raised = "{0} = CASE WHEN {0} + {1} < {2} THEN {2} ELSE {0} + {1} END"
-    sql.execute(
-        f"UPDATE {table} SET {', '.join([raised.format(each, MANY, far) for each in columns])}"
-    )
+    changes = [raised.format(column, MANY, far) for column in columns]
+    sql.execute(f"UPDATE {table} SET {', '.join(changes)}")
 
 
 def _refuse_forged(table: str, last: Any) -> None:
     """Raise StartError for a last number that no server has given: no number
     could follow it."""
-    if last is not None and (type(last) is not int or last >= 1 << 53):
+    if last is None:
+        return
+    if type(last) is not int or last > MAX_NUMBER:
         raise StartError(
             f"the database is damaged: the last number of {table} is {last!a}"
         )
 
 
-# --- those that the database gives --------------------------------------------
+# --- numbers that the database gives ------------------------------------------
 
 
 def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
@@ -80,17 +84,24 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
             (table,),
         )
         return int(rows[0][0])
+
     if sql.engine == "postgresql":
         sequence = _sequence_of(sql, table, column)
         if sequence is None:
             return None
         last, is_called = sql.query(f"SELECT last_value, is_called FROM {sequence}")[0]
-        return int(last) if is_called else int(last) - 1
+        if is_called:
+            return int(last)
+        return int(last) - 1  # a sequence that was not used yet gives it next
+
+    # MySQL says the next number behind the columns, if it is not 1.
     making = str(sql.query(f"SHOW CREATE TABLE `{table}`")[0][1])
     if "AUTO_INCREMENT" not in making:
         return None
-    following = re.search(r"\) .*\bAUTO_INCREMENT=(\d+)", making)
-    return int(following[1]) - 1 if following else 0
+    next_number = re.search(r"\) .*\bAUTO_INCREMENT=(\d+)", making)
+    if next_number is None:
+        return 0
+    return int(next_number[1]) - 1
 
 
 def give_after(sql: Statements, table: str, last: int, column: str = "id") -> None:
@@ -137,7 +148,8 @@ def move_keys_on(table: str, sql: Statements, far: int) -> None:
 
 def _sequence_of(sql: Statements, table: str, column: str) -> str | None:
     """The sequence that numbers the rows of a table of PostgreSQL."""
-    name = sql.query("SELECT pg_get_serial_sequence(%s, %s)", (f'"{table}"', column))[
-        0
-    ][0]
-    return None if name is None else str(name)
+    statement = "SELECT pg_get_serial_sequence(%s, %s)"
+    name = sql.query(statement, (f'"{table}"', column))[0][0]
+    if name is None:
+        return None
+    return str(name)

@@ -1,9 +1,9 @@
-"""The columns of a table on one engine, what kinds of values they have, and how
-a driver takes these; and the rows of an app that an import makes, from those
-that an export has read.
+"""The columns of a table on one engine, the kinds of their values, and how a
+driver takes these; and the rows of an app that an import makes, from those that
+an export has read.
 
-What is the same on all engines is a *plain* value: texts are bytes in UTF-8,
-flags are 0 or 1.
+A *plain* value is the same on all engines: texts are bytes in UTF-8, flags are
+0 or 1.
 """
 
 import re
@@ -21,20 +21,27 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from imserver.gateway.errors import ImserverError, StartError
 from imserver.gateway.storage.app_rows import tables_of_others
-from imserver.gateway.storage.numbers import give_above
+from imserver.gateway.storage.numbers import MAX_NUMBER, give_above
 from imserver.gateway.storage.row_query import RowQuery
 from imserver.gateway.storage.statements import PooledStatements, Row, marks_of
 from imserver.gateway.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 Change = Callable[[Any], Any]
 
+_BYTE_BITS: Final = 8
+_SMALL_BITS: Final = 16
+_INT_BITS: Final = 32
+_BIG_BITS: Final = 64
+_MOST_CHARACTERS: Final = 1 << 24
+"""The most characters or bytes of a column without a limit of its own."""
+
 
 class ColumnKind(Struct, frozen=True):
     """A kind of columns. ``types``: those of SQLAlchemy. ``value``: the type of
     a value in an export. ``copy``: its type for COPY in binary form, where the
-    bytes of a text are the text; ``""``: that of the column. ``plain``: what
-    makes a plain value of what a driver returns. ``stored``: engine → what
-    makes of a plain value what its driver takes."""
+    bytes of a text are the text; ``""``: that of the column. ``plain`` makes a
+    plain value of a value that a driver returns. ``stored``: engine → the
+    function that makes of a plain value one that its driver takes."""
 
     name: str
     types: tuple[type[types.TypeEngine[Any]], ...]
@@ -45,10 +52,16 @@ class ColumnKind(Struct, frozen=True):
 
 
 def _plain_decimal(value: Any) -> bytes:
-    text = format(
-        Decimal(value.decode() if isinstance(value, bytes) else str(value)), "f"
-    )
-    return (text.rstrip("0").rstrip(".") if "." in text else text).encode()
+    """A decimal number, of which engines write different zeros at the end."""
+    given = value.decode() if isinstance(value, bytes) else str(value)
+    text = format(Decimal(given), "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return text.encode()
+
+
+def _decimal(value: bytes) -> Decimal:
+    return Decimal(value.decode())
 
 
 _BYTES: Final = (
@@ -61,7 +74,7 @@ _BYTES: Final = (
 )
 _DECIMALS: Final[dict[str, Change]] = {
     "sqlite": bytes.decode,
-    "postgresql": lambda value: Decimal(value.decode()),
+    "postgresql": _decimal,
     "mysql": bytes.decode,
 }
 _KINDS: Final = (
@@ -123,35 +136,45 @@ def layout_of(
 ) -> TableLayout:
     """The layout of a table. ``only``: with these columns alone. Raises
     StartError if one of them has a type that this cannot copy."""
-    names = tuple(each.strip('"') for each in key)
+    key_names = tuple(column.strip('"') for column in key)
     columns = []
     for column in inspector.get_columns(table):
         name = column["name"]
-        of = column["type"]
-        if only and name not in only:
-            continue
-        kind = next((kind for kind in _KINDS if isinstance(of, kind.types)), None)
-        if kind is None:
-            raise StartError(
-                f"the column {name} of {table} has the type {of!r}, which is not copied"
-            )
-        copy = kind.copy
-        most = getattr(of, "length", None) or 1 << 24
-        if kind.name == "number":
-            if isinstance(of, types.SmallInteger):
-                bits = 16
-            elif isinstance(of, types.BigInteger):
-                bits = 64
-            else:
-                bits = 32
-            copy = f"int{bits // 8}"
-            # SQLite keeps numbers of any size.
-            most = (1 << (63 if name in names and bits == 32 else bits - 1)) - 1
-        elif kind.name == "real":
-            copy = "float4" if isinstance(of, types.REAL) else "float8"
-        columns.append(ColumnLayout(name, kind, copy, most))
-    columns.sort(key=lambda each: each.name)
-    return TableLayout(table, names, tuple(columns))
+        if not only or name in only:
+            is_of_key = name in key_names
+            columns.append(_column_layout(table, name, column["type"], is_of_key))
+    columns.sort(key=lambda column: column.name)
+    return TableLayout(table, key_names, tuple(columns))
+
+
+def _column_layout(
+    table: str, name: str, of: types.TypeEngine[Any], is_of_key: bool
+) -> ColumnLayout:
+    """The layout of a column with the type ``of``. Raises StartError."""
+    kind = next((kind for kind in _KINDS if isinstance(of, kind.types)), None)
+    if kind is None:
+        raise StartError(
+            f"the column {name} of {table} has the type {of!r}, which is not copied"
+        )
+
+    if kind.name == "number":
+        bits = _INT_BITS
+        if isinstance(of, types.SmallInteger):
+            bits = _SMALL_BITS
+        elif isinstance(of, types.BigInteger):
+            bits = _BIG_BITS
+        copy = f"int{bits // _BYTE_BITS}"
+        # SQLite keeps numbers of any size, and gives them to a key of this
+        # type alone.
+        if is_of_key and bits == _INT_BITS:
+            bits = _BIG_BITS
+        return ColumnLayout(name, kind, copy, most=(1 << (bits - 1)) - 1)
+
+    copy = kind.copy
+    if kind.name == "real":
+        copy = "float4" if isinstance(of, types.REAL) else "float8"
+    most = getattr(of, "length", None) or _MOST_CHARACTERS
+    return ColumnLayout(name, kind, copy, most)
 
 
 # --- imports ------------------------------------------------------------------
@@ -229,8 +252,8 @@ class ImportedRows:
         rows: Sequence[Row],
         parents: set[int],
     ) -> str:
-        """Look at rows before any is stored. ``parents``: the ids of the rows
-        of :data:`Table.PARENT`, which come first.
+        """Check rows before any is stored. ``parents``: the ids of the rows of
+        :data:`Table.PARENT`, which come first.
 
         Returns a key that a row of this server has already, whatever its app;
         ``""``: there is none. Keys that begin with the app or its log are free:
@@ -244,7 +267,9 @@ class ImportedRows:
         for row in rows:
             for value, kind in zip(row, kinds, strict=True):
                 _stored(value, kind)
-        missing = {*table.parents, *({"id"} & {*table.key})} - {*columns}
+
+        id_columns = {"id"} & {*table.key}
+        missing = {*table.parents, *id_columns} - {*columns}
         if missing:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
 
@@ -252,20 +277,21 @@ class ImportedRows:
         is_shared = (
             table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
         )
-        numbered = table.key if is_shared else {"id"} & {*table.key}
-        ids = [row[columns.index(column)] for column in numbered for row in rows]
+        ids: list[Any] = []
+        for column in table.key if is_shared else id_columns:
+            ids += _values_of(column, columns, rows)
         _check_ids(name, ids)
+
         if name == Table.PARENT:
             parents.update(ids)
         for column in table.parents:
-            _check_parents(
-                table, column, [row[columns.index(column)] for row in rows], parents
-            )
+            _check_parents(table, column, _values_of(column, columns, rows), parents)
+
         if not is_shared:
             return ""
         key = table.key[0]
-        there = sql.query_in(f"SELECT {key} FROM {name} WHERE {key} IN {{}}", (), ids)
-        return str(there[0][0]) if there else ""
+        stored = sql.query_in(f"SELECT {key} FROM {name} WHERE {key} IN {{}}", (), ids)
+        return str(stored[0][0]) if stored else ""
 
     def add(
         self,
@@ -277,41 +303,40 @@ class ImportedRows:
         """Store rows. Raises BadRows."""
         table = self._tables[name]
         assert not isinstance(table.imported, Reason)
-        fixed: dict[str, Any] = dict(table.imported)
+
+        # The columns that no archive has: all rows get these values.
+        constants: dict[str, Any] = dict(table.imported)
         if table.exported == OF_APP:
-            fixed["app"] = self._app
+            constants["app"] = self._app
         elif table.exported == OF_LOGS:
-            fixed["log"] = self._number(sql)
+            constants["log"] = self._number(sql)
+
         kinds = self._kinds(sql, name, columns)
-        names = ", ".join(f'"{column}"' for column in (*columns, *fixed))
-        statement = (
-            f"INSERT INTO {name} ({names}) VALUES {marks_of(len(columns) + len(fixed))}"
-        )
-        values = (*fixed.values(),)
+        all_columns = (*columns, *constants)
+        names = ", ".join(f'"{column}"' for column in all_columns)
+        marks = marks_of(len(all_columns))
+        statement = f"INSERT INTO {name} ({names}) VALUES {marks}"
+        values = (*constants.values(),)
         try:
-            sql.execute_many(
-                statement, [(*map(_stored, row, kinds), *values) for row in rows]
-            )
+            stored_rows = [(*map(_stored, row, kinds), *values) for row in rows]
+            sql.execute_many(statement, stored_rows)
         except (DataError, IntegrityError, ValueError, OverflowError) as error:
             raise BadRows(
                 f"the table {name} does not take such rows: {error}"
             ) from None
 
     def clear(self, sql: PooledStatements) -> None:
-        """Delete what was stored before rows were refused: the app was
-        empty."""
+        """Delete all rows of the app, after rows were refused: it was empty
+        before the import."""
         for name, table in self._tables.items():
             if not table.stays and not self.reason(name):
                 sql.execute(f"DELETE FROM {name} WHERE {table.exported}", (self._app,))
 
     def count(self, sql: PooledStatements, name: str) -> int:
         """The number of rows of the app in a table."""
-        table = self._tables[name]
-        return int(
-            sql.query(
-                f"SELECT count(*) FROM {name} WHERE {table.exported}", (self._app,)
-            )[0][0]
-        )
+        condition = self._tables[name].exported
+        statement = f"SELECT count(*) FROM {name} WHERE {condition}"
+        return int(sql.query(statement, (self._app,))[0][0])
 
     def finish(
         self, sql: PooledStatements, heads: Mapping[str, Mapping[str, Any]]
@@ -323,7 +348,9 @@ class ImportedRows:
             kinds = self._kinds(sql, name, list(fields))
             changes = ", ".join(f'"{column}" = %s' for column in fields)
             statement = f"UPDATE {name} SET {changes} WHERE {self._tables[name].stays}"
-            sql.execute(statement, (*map(_stored, fields.values(), kinds), self._app))
+            values = map(_stored, fields.values(), kinds)
+            sql.execute(statement, (*values, self._app))
+
         if sql.engine == "postgresql":
             # The other engines continue after the greatest id by themselves.
             for name, table in self._tables.items():
@@ -346,26 +373,36 @@ class ImportedRows:
         """These columns. Raises BadRows for one that an export of the table
         does not read."""
         if name not in self._columns:
-            table = self._tables[name]
-            read = {column.strip('"') for column in table.columns}  # type: ignore[union-attr]
-            ranges = {
-                column: {"least": least, "most": most}
-                for column, least, most in table.ranges
-            }
-            self._columns[name] = {
-                each.name: replace(each, **ranges.get(each.name, {}))
-                for each in layout_of(
-                    inspect(sql.connection), name, table.key, read
-                ).columns
-            }
-        known = self._columns[name]
-        unknown = [column for column in columns if column not in known]
+            self._columns[name] = self._exported_columns(sql, name)
+        exported = self._columns[name]
+        unknown = [column for column in columns if column not in exported]
         if unknown:
             raise BadRows(
                 f"no archive of this release has a column {unknown[0]} in the table {name}: it is of a newer "
                 "release, or forged"
             )
-        return [known[column] for column in columns]
+        return [exported[column] for column in columns]
+
+    def _exported_columns(
+        self, sql: PooledStatements, name: str
+    ) -> dict[str, ColumnLayout]:
+        """The columns of a table that an export reads, with the numbers that
+        an import takes."""
+        table = self._tables[name]
+        assert not isinstance(table.columns, Reason)
+        names = {column.strip('"') for column in table.columns}
+        layout = layout_of(inspect(sql.connection), name, table.key, names)
+        columns = {column.name: column for column in layout.columns}
+        for column, least, most in table.ranges:
+            if column in columns:
+                columns[column] = replace(columns[column], least=least, most=most)
+        return columns
+
+
+def _values_of(column: str, columns: Sequence[str], rows: Sequence[Row]) -> list[Any]:
+    """The values of a column in rows with these columns."""
+    index = columns.index(column)
+    return [row[index] for row in rows]
 
 
 def _is_id(value: Any) -> bool:
@@ -374,7 +411,7 @@ def _is_id(value: Any) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
     # An id above would leave none to the rows that come after it.
-    return type(value) is int and 0 < value < 1 << 53
+    return type(value) is int and 0 < value <= MAX_NUMBER
 
 
 def _stored(value: Any, column: ColumnLayout) -> Any:
@@ -386,21 +423,23 @@ def _stored(value: Any, column: ColumnLayout) -> Any:
             value = b64decode(value[BASE64], validate=True)
         except (KeyError, TypeError, ValueError):
             raise BadRows("an object stands in place of a value") from None
-        if kind is bytes:
-            value = value
-        else:
+        if kind is not bytes:
             value = value.decode(errors="replace")
     elif kind is bytes and isinstance(value, str):
         value = value.encode()
     if value is None:
         return value
+
     given: type = type(value)
     if given is not kind:
         raise BadRows(
             f"a value of the type {given.__name__} stands in place of {kind.__name__}"
         )
-    size = len(value) if kind in (str, bytes) else value
-    fits = kind not in (int, str, bytes) or column.least <= size <= column.most
+    fits = True
+    if kind is int:
+        fits = column.least <= value <= column.most
+    elif kind in (str, bytes):
+        fits = column.least <= len(value) <= column.most
     if not fits or (kind is str and "\0" in value):
         raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value

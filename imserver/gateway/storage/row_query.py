@@ -9,7 +9,7 @@ of both is the key of a row.
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -50,25 +50,35 @@ class RowQuery(Struct, frozen=True):
     def select(self, columns: Iterable[str], *conditions: Clause) -> Clause:
         """The query for columns of the rows of the scope that meet these
         conditions, and its values."""
-        given = [each for each in (self.scope, *conditions) if each[0]]
-        where = " AND ".join(f"({text})" for text, _ in given)
-        statement = f"SELECT {', '.join(columns)} FROM {self.table}{where and f' WHERE {where}'}"
-        return f"{statement} ORDER BY {', '.join(self.order)}", tuple(
-            value for _, values in given for value in values
+        texts = []
+        values: list[Any] = []
+        for text, values_of_text in (self.scope, *conditions):
+            if text:
+                texts.append(f"({text})")
+                values += values_of_text
+
+        where = f" WHERE {' AND '.join(texts)}" if texts else ""
+        order = ", ".join(self.order)
+        statement = (
+            f"SELECT {', '.join(columns)} FROM {self.table}{where} ORDER BY {order}"
         )
+        return statement, tuple(values)
 
     def behind(self, engine: str, key: Row) -> Clause:
-        """The condition of the rows behind a key; ``()``: of all. MySQL finds
-        no index for a row of values."""
+        """The condition of the rows behind a key; ``()``: of all."""
         if not key:
             return ALL
         if engine != "mysql":
             return f"({', '.join(self.order)}) > {marks_of(len(key))}", key
+
+        # MySQL finds no index for a comparison of rows of values. So the
+        # condition is written out: a > 1 OR a = 1 AND b > 2.
         choices: list[str] = []
         values: Row = ()
         for number, column in enumerate(self.order):
-            same = "".join(f"{each} = %s AND " for each in self.order[:number])
-            choices.append(f"{same}{column} > %s")
+            columns_before = self.order[:number]
+            equal = "".join(f"{name} = %s AND " for name in columns_before)
+            choices.append(f"{equal}{column} > %s")
             values += key[: number + 1]
         return " OR ".join(choices), values
 
@@ -83,13 +93,13 @@ def pages(
     width = len(query.order)
     while True:
         rows, upto = read(partial(_page, query, after, most))
+        last: Row = ()
         if rows:
             last = tuple(rows[-1][:width])
-        else:
-            last = ()
-        if rows:
             yield [row[width:] for row in rows], last
-        after = last if len(rows) == most else upto
+
+        is_full = len(rows) == most
+        after = last if is_full else upto
         if not after:
             return
 
@@ -102,15 +112,18 @@ def _page(
     behind = query.behind(sql.engine, after)
     upto = ALL
     if query.scan:
-        last, values = query.select(query.order, behind)
-        for key in sql.query(f"{last} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1)):
-            upto = f"{query.order[0]} <= %s", tuple(key)
+        scanned, values = query.select(query.order, behind)
+        last = sql.query(f"{scanned} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1))
+        if last:
+            upto = f"{query.order[0]} <= %s", tuple(last[0])
+
     if query.indexed and sql.engine == "postgresql":
         # Without statistics it takes the rest of a table for a few rows, and
         # sorts it for each page: 113 ms instead of 36 for the first pages of
         # 30,000 messages.
         sql.execute("SET LOCAL enable_sort = off")
-    statement, values = query.select(
-        (*query.order, *query.columns), behind, upto, query.of_user
-    )
-    return sql.query(f"{statement} LIMIT %s", (*values, most)), upto[1]
+
+    columns = (*query.order, *query.columns)
+    statement, values = query.select(columns, behind, upto, query.of_user)
+    rows = sql.query(f"{statement} LIMIT %s", (*values, most))
+    return rows, upto[1]

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property, lru_cache
+from itertools import chain
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -33,8 +34,12 @@ Row = tuple[Any, ...]
 """The values of a row, in the order of the columns. Texts may be bytes: see
 :func:`text_of`."""
 
+SECOND_MS: Final = 1000
+"""Milliseconds of a second."""
 _CHUNK: Final = 512
 """Number of values in one list; a power of two, see :func:`padded`."""
+_CACHED_TEXTS: Final = 1024
+"""How many texts of queries for lists of values are kept."""
 CLOCK: Final = {
     "sqlite": "((julianday('now') - 2440587.5) * 86400)",
     "postgresql": "extract(epoch FROM clock_timestamp())",
@@ -102,7 +107,8 @@ class Statements(ABC):
 
     def clock_ms(self) -> int:
         """Unix milliseconds by the database's clock."""
-        return int(float(self.query(f"SELECT {self.clock}")[0][0]) * 1000)
+        seconds = float(self.query(f"SELECT {self.clock}")[0][0])
+        return int(seconds * SECOND_MS)
 
     def on_sqlite(self, hint: str) -> str:
         """An index hint of SQLite; ``""`` on the other engines."""
@@ -117,12 +123,8 @@ class Statements(ABC):
     def spellings(text: str) -> list[str]:
         """The spellings of a text to search for, because SQL folds only ASCII.
         ASCII letters are in lower case."""
-        some = (text, text.lower(), text.upper(), text.title())
-        folded = (
-            "".join(sign.lower() if sign.isascii() else sign for sign in each)
-            for each in some
-        )
-        return list(dict.fromkeys(folded))
+        variants = (text, text.lower(), text.upper(), text.title())
+        return list(dict.fromkeys(map(_in_ascii_lower_case, variants)))
 
     @staticmethod
     def folded(text: str) -> str:
@@ -130,9 +132,9 @@ class Statements(ABC):
         other widths."""
         if text.isascii():
             return text.lower()
-        return normalize(
-            "NFC", _without_accents("", normalize("NFKD", text).casefold())
-        )
+        # NFKD takes the accents apart from their letters, so they can go.
+        letters = normalize("NFKD", text).casefold()
+        return normalize("NFC", _without_accents("", letters))
 
     @classmethod
     def words(cls, text: str) -> list[str]:
@@ -164,17 +166,16 @@ class Statements(ABC):
 
     def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
         """Insert those of the rows whose keys are not in the table."""
-        ignore, clause = (
-            (" IGNORE", "")
-            if self.engine == "mysql"
-            else ("", " ON CONFLICT DO NOTHING")
-        )
-        for some in chunks(rows):
-            marks = ", ".join([marks_of(len(row)) for row in some])
-            statement = (
-                f"INSERT{ignore} INTO {table} ({columns}) VALUES {marks}{clause}"
-            )
-            self.execute(statement, [value for row in some for value in row])
+        if self.engine == "mysql":
+            insert = "INSERT IGNORE"
+            clause = ""
+        else:
+            insert = "INSERT"
+            clause = " ON CONFLICT DO NOTHING"
+        for part in chunks(rows):
+            marks = ", ".join([marks_of(len(row)) for row in part])
+            statement = f"{insert} INTO {table} ({columns}) VALUES {marks}{clause}"
+            self.execute(statement, list(chain.from_iterable(part)))
 
     def query_in(
         self,
@@ -200,47 +201,63 @@ class Statements(ABC):
         """As :meth:`query_in`, and as :meth:`ask`."""
         if not values:
             return list
+
         engine = self.engine
         if engine == "postgresql":
-            text = _for_list(engine, statement, _ARRAYS[type(values[0])], many)
-            # The driver takes 1 ms for a list of 1000 numbers.
-            array = (
-                f"{{{','.join(map(str, values))}}}"
-                if type(values[0]) is int
-                else list(values)
-            )
+            kind = type(values[0])
+            text = _for_list(engine, statement, _ARRAYS[kind], many)
+            array: str | list[Any]
+            if kind is int:
+                # The driver would take 1 ms for a list of 1000 numbers.
+                array = f"{{{','.join(map(str, values))}}}"
+            else:
+                array = list(values)
             return self.ask(text, (array, *first))
+
         answers = []
         for chunk in chunks(values):
-            some = padded(chunk, None)  # NULL equals nothing
+            filled = padded(chunk, None)  # NULL equals nothing
+            # SQLite has the list in a WITH before the other parameters.
             if engine == "sqlite":
-                whole = (*some, *first)
+                parameters = (*filled, *first)
             else:
-                whole = (*first, *some)
-            answers.append(self.ask(_for_list(engine, statement, len(some)), whole))
+                parameters = (*first, *filled)
+            text = _for_list(engine, statement, len(filled))
+            answers.append(self.ask(text, parameters))
         if len(answers) == 1:
             return answers[0]
-        return lambda: [row for each in answers for row in each()]
+
+        def all_rows() -> list[Row]:
+            rows: list[Row] = []
+            for answer in answers:
+                rows += answer()
+            return rows
+
+        return all_rows
 
 
-@lru_cache(1024)
+def _in_ascii_lower_case(text: str) -> str:
+    return "".join(sign.lower() if sign.isascii() else sign for sign in text)
+
+
+@lru_cache(_CACHED_TEXTS)
 def _for_list(engine: str, statement: str, size: int | str, many: bool = False) -> str:
     """The text of a statement that ends with ``IN {}`` for so many values; on
     PostgreSQL for an array of this type."""
     if isinstance(size, str):
         # Without statistics PostgreSQL reads the whole table for a list of
         # values.
-        one = statement.replace("IN {}", "= w.v")
+        of_value = statement.replace("IN {}", "= w.v")
         array = f"unnest(%s::{size}[]) AS w(v)"
         limit = "" if many else " LIMIT 1"
-        return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one}{limit}) x"
+        return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({of_value}{limit}) x"
     if engine == "sqlite":
         # Without statistics SQLite scans the table for a list of values. With
         # the list to the left of a CROSS JOIN it looks up each.
-        statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace(
-            "IN {}", "= w.v"
-        )
-        return f"WITH w(v) AS (VALUES {', '.join(['(%s)'] * size)}) {statement}"
+        joined = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1)
+        of_values = joined.replace("IN {}", "= w.v")
+        marks = ", ".join(["(%s)"] * size)
+        return f"WITH w(v) AS (VALUES {marks}) {of_values}"
     return statement.replace("{}", marks_of(size))
 
 
@@ -354,7 +371,7 @@ class CommitGuard:
         return True
 
     def put_back(self) -> None:
-        """Give back what was taken: there was no COMMIT."""
+        """Give the permission back: there was no COMMIT."""
         self._open.append(None)
 
 
@@ -381,9 +398,8 @@ class SqliteStatements(DirectStatements):
         return rows
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        return int(
-            self.connection.execute(_with_question_marks(statement), values).rowcount
-        )
+        text = _with_question_marks(statement)
+        return int(self.connection.execute(text, values).rowcount)
 
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         self.connection.executemany(_with_question_marks(statement), rows)
@@ -430,8 +446,8 @@ class PostgresqlStatements(DirectStatements):
     one message to the server, with the values in their text. Many rows are
     inserted by COPY.
 
-    ``connection`` is in autocommit mode, and ``cursor`` one of it that writes
-    values into the text.
+    ``connection`` is in autocommit mode. Its ``cursor`` writes values into the
+    text of a statement.
     """
 
     engine = "postgresql"
@@ -479,7 +495,7 @@ class PostgresqlStatements(DirectStatements):
         self._waiting += [(self._cursor.mogrify(statement, row), None) for row in rows]
 
     def flush(self) -> None:
-        """Send what waits, and wait for all answers."""
+        """Send the statements that wait, and wait for all answers."""
         waiting = self._waiting
         self._waiting = []
         if not waiting:
@@ -524,7 +540,8 @@ def padded(values: Sequence[T], filler: T) -> Sequence[T]:
     """Fill the values up to a power of two, so that few different statements
     exist."""
     size = 1 << (len(values) - 1).bit_length()
-    return [*values, *[filler] * (size - len(values))]
+    fillers = [filler] * (size - len(values))
+    return [*values, *fillers]
 
 
 def marks_of(count: int) -> str:
@@ -543,7 +560,9 @@ def text_objection(text: str, most: int) -> str:
             return "not valid text"
     if size > most:
         return f"at most {most} bytes"
-    return "NUL" if "\0" in text else ""
+    if "\0" in text:
+        return "NUL"
+    return ""
 
 
 def text_of(value: Any) -> str:
@@ -558,10 +577,10 @@ class RowsOf(Generic[S]):
     begins a query for them.
 
     ``names``: field → its column or expression, if that has another name;
-    ``""``: the table does not have it. Or the values of a field whose column,
-    of the same name, has the index of one. Ids become text, too. NULL, and the
-    id 0, become an empty value. What is no text, number, bool or bytes is
-    stored as JSON.
+    ``""``: the table does not have it. Or a tuple: the values of a field whose
+    column, of the same name, has the index of one. Ids become text, too. NULL,
+    and the id 0, become an empty value. A value that is no text, number, bool
+    or bytes is stored as JSON.
     """
 
     def __init__(
@@ -569,28 +588,33 @@ class RowsOf(Generic[S]):
     ) -> None:
         self._struct = struct
         self._table = table
-        self._choices = {
-            each: value for each, value in names.items() if isinstance(value, tuple)
-        }
-        columns = {
-            each: names.get(each, each)
-            for each in struct.__struct_fields__
-            if names.get(each, each)
-        }
-        self._fields = tuple(columns)
-        self.columns = ", ".join(
-            [each if each in self._choices else str(columns[each]) for each in columns]
-        )
+        self._choices: dict[str, tuple[str, ...]] = {}
+        fields = []
+        columns = []
+        for field in struct.__struct_fields__:
+            column = names.get(field, field)
+            if not column:
+                continue
+            if isinstance(column, tuple):
+                self._choices[field] = column
+                column = field
+            fields.append(field)
+            columns.append(column)
+        self._fields = tuple(fields)
+        self.columns = ", ".join(columns)
         self.select = f"SELECT {self.columns} FROM {table}"
 
     @cached_property
     def _codecs(self) -> list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]]:
-        """Of each field: its type, and how it is read and written."""
+        """For each field: its type, and the functions that read and write
+        it."""
         kinds = get_type_hints(self._struct)  # only here: it takes the time of a start
-        return [
-            (kinds[each], *_codec(kinds[each], self._choices.get(each)))
-            for each in self._fields
-        ]
+        codecs = []
+        for field in self._fields:
+            kind = kinds[field]
+            read, write = _codec(kind, self._choices.get(field))
+            codecs.append((kind, read, write))
+        return codecs
 
     @cached_property
     def _read(self) -> Callable[..., S]:
@@ -599,16 +623,17 @@ class RowsOf(Generic[S]):
         a loop over them."""
         names: dict[str, Any] = {"struct": self._struct}
         parameters = []
-        fields = []
-        for n, (field, (kind, read, _)) in enumerate(
-            zip(self._fields, self._codecs, strict=True)
-        ):
-            names |= {f"kind_{n}": kind, f"read_{n}": read}
+        arguments = []
+        for n, field in enumerate(self._fields):
+            kind, read, _ = self._codecs[n]
+            names[f"kind_{n}"] = kind
+            names[f"read_{n}"] = read
             parameters.append(f"v_{n}")
-            fields.append(
-                f"{field}=v_{n} if type(v_{n}) is kind_{n} else read_{n}(v_{n})"
-            )
-        text = f"lambda {', '.join(parameters)}, *_, **more: struct({', '.join(fields)}, **more)"
+            value = f"v_{n} if type(v_{n}) is kind_{n} else read_{n}(v_{n})"
+            arguments.append(f"{field}={value}")
+
+        call = f"struct({', '.join(arguments)}, **more)"
+        text = f"lambda {', '.join(parameters)}, *_, **more: {call}"
         compiled: Callable[..., S] = eval(text, names)
         return compiled
 
@@ -616,9 +641,10 @@ class RowsOf(Generic[S]):
         self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> list[S]:
         """The structs of the rows that a query finds. ``query``: ``rows`` of a
-        store, or ``query`` of statements. ``rest``: what stands behind
+        store, or ``query`` of statements. ``rest``: the text behind
         ``select``."""
-        return list(map(self.read, query(f"{self.select} {rest}", values)))
+        rows = query(f"{self.select} {rest}", values)
+        return list(map(self.read, rows))
 
     def first(
         self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
@@ -631,14 +657,17 @@ class RowsOf(Generic[S]):
     def put(self, sql: Statements, struct: S, **key: Any) -> None:
         """Store the row of a struct. ``key``: the columns of its key, by which
         a stored row is changed."""
-        row = {
-            **dict(zip(self.columns.split(", "), self.values(struct), strict=True)),
-            **key,
-        }
+        columns = self.columns.split(", ")
+        row = dict(zip(columns, self.values(struct), strict=True))
+        row.update(key)
         sql.insert_new(self._table, ", ".join(row), [tuple(row.values())])
-        own = [each for each in row if each not in key]
-        statement = f"UPDATE {self._table} SET {' = %s, '.join(own)} = %s WHERE {' = %s AND '.join(key)} = %s"
-        sql.execute(statement, [row[each] for each in (*own, *key)])
+
+        # The row may have been there before.
+        changed = [column for column in row if column not in key]
+        changes = ", ".join([f"{column} = %s" for column in changed])
+        condition = " AND ".join([f"{column} = %s" for column in key])
+        values = [row[column] for column in (*changed, *key)]
+        sql.execute(f"UPDATE {self._table} SET {changes} WHERE {condition}", values)
 
     def read(self, row: Row, **more: Any) -> S:
         """The struct of a row. ``more``: the fields that rows do not have.
@@ -654,15 +683,29 @@ class RowsOf(Generic[S]):
 def _codec(
     kind: Any, choices: tuple[str, ...] | None
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The functions that read and write a field of this type. ``choices``: the
+    values of a field whose column has the index of one."""
     if choices is not None:
         return choices.__getitem__, choices.index
     if kind is str or get_origin(kind) is Literal:
-        return (
-            lambda value: (
-                str(value) if type(value) is int and value else text_of(value or "")
-            ),
-            str,
-        )
+        return _read_text, str
+
     if kind in (int, bool, bytes):
-        return lambda value: kind(value or 0), bytes if kind is bytes else int
-    return lambda value: json.decode(value, type=kind), json.encode
+
+        def read_plain(value: Any) -> Any:
+            return kind(value or 0)
+
+        write = bytes if kind is bytes else int
+        return read_plain, write
+
+    def read_json(value: Any) -> Any:
+        return json.decode(value, type=kind)
+
+    return read_json, json.encode
+
+
+def _read_text(value: Any) -> str:
+    """A text, or an id as text."""
+    if type(value) is int and value:
+        return str(value)
+    return text_of(value or "")

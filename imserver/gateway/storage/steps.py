@@ -179,11 +179,12 @@ ordered arrangement: app name500*, member name255*, conversation big*, version b
 
 def _make_directory(op: Any) -> None:
     sql = PooledStatements(op.get_bind())
+    # MySQL keeps the row of an attempt that a crash has interrupted.
     if not sql.query("SELECT 1 FROM directory"):
-        statement = (
-            "INSERT INTO directory (one, id, version, created) VALUES (1, %s, 0, %s)"
+        sql.execute(
+            "INSERT INTO directory (one, id, version, created) VALUES (1, %s, 0, %s)",
+            (uuid4().hex, int(time())),
         )
-        sql.execute(statement, (uuid4().hex, int(time())))
 
 
 _ERASURE: Final = """

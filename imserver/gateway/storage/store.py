@@ -39,6 +39,7 @@ from imserver.gateway.storage.contract import (
 )
 from imserver.gateway.storage.row_query import RowQuery, pages
 from imserver.gateway.storage.statements import (
+    SECOND_MS,
     PooledStatements,
     Row,
     RowsOf,
@@ -65,11 +66,12 @@ it was lifted."""
 
 
 class StorePart(Protocol):
-    """What uses the database in its own way, as long as a store is open."""
+    """An object that uses the database in its own way, as long as a store is
+    open."""
 
     def close(self) -> None:
-        """Store what waits. Called once, before the database is closed. May
-        switch."""
+        """Store everything that waits. Called once, before the database is
+        closed. May switch."""
 
 
 class Transaction(Protocol):
@@ -184,9 +186,8 @@ class Store:
         there is a database."""
         if self.has_database or self.address.file is None:
             return ""
-        return (
-            str(self.address.file.resolve()).encode(errors="backslashreplace").decode()
-        )
+        path = str(self.address.file.resolve())
+        return path.encode(errors="backslashreplace").decode()
 
     def healthy(self) -> bool:
         """See :attr:`imserver.gateway.storage.database.Database.healthy`; True
@@ -225,20 +226,25 @@ class Store:
             return
         note = self._folder / ID_FILE
         default = self._folder / DEFAULT_FILE
-        where = note
         is_default = self.address.file == default
-        known = ""
+
+        # The database in which nodes of this folder have stored: the noted
+        # one, or else the default file. ``source`` says which.
+        source = note
+        noted_id = ""
         with suppress(OSError):
-            known = note.read_bytes().decode("ascii", "replace")
-        if not (known or is_default) and default.exists():
-            where = default
-            known = _id_of(default)
-        if known and (is_default or known != id):
+            noted_id = note.read_bytes().decode("ascii", "replace")
+        if not (noted_id or is_default) and default.exists():
+            source = default
+            noted_id = _id_of(default)
+
+        if noted_id and (is_default or noted_id != id):
             raise StartError(
                 f"storage.url: the nodes of {self._folder} have stored in another database than "
                 f"{self.address.shown}: name that one, or let imserver move take it; to begin without it, "
-                f"move {where} away"
+                f"move {source} away"
             )
+
         if id and self._threaded and not (is_default or note.exists()):
             with suppress(OSError), open(open_private(note), "wb") as file:
                 file.write(id.encode())
@@ -272,27 +278,29 @@ class Store:
     def _open(self) -> Database:
         """Open the database and create it if needed. Raises StartError."""
         with self._opening:
-            if self._database is None:
-                # SQLAlchemy and a driver take 20 MB, which nodes without a
-                # database save.
-                from imserver.gateway.storage.database import Database
+            if self._database is not None:
+                return self._database
 
-                if not self.address.exists:
-                    self._check("")
-                database = Database(
-                    self.address, self._settings, self._threaded, self._tables.of_others
-                )
-                try:
-                    database.open(partial(self._check_history, ""))
-                    self._check(database.id)
-                    self._check_history(database.id)
-                except BaseException:
-                    database.close()
-                    raise
-                self._database = database
-                for opened in self._on_open:
-                    opened(database.id)
-            return self._database
+            # SQLAlchemy and a driver take 20 MB, which nodes without a
+            # database save.
+            from imserver.gateway.storage.database import Database
+
+            if not self.address.exists:
+                self._check("")
+            database = Database(
+                self.address, self._settings, self._threaded, self._tables.of_others
+            )
+            try:
+                database.open(partial(self._check_history, ""))
+                self._check(database.id)
+                self._check_history(database.id)
+            except BaseException:
+                database.close()
+                raise
+            self._database = database
+            for opened in self._on_open:
+                opened(database.id)
+            return database
 
     def _check(self, database: str) -> None:
         """Raise StartError if this node must not use the database with this
@@ -334,23 +342,24 @@ class Store:
     def _refresh(self) -> None:
         self._refreshes_begun += 1
         self._refresh_error = None
-        known = self._version
+        version_before = self._version
         try:
-            changes = self.read(partial(_read_changes, known))
+            changes = self.read(partial(_read_changes, version_before))
         except StorageUnavailable as error:
             self._refresh_error = error
             raise
         finally:
             self._refreshes_ended = self._refreshes_begun
-        if changes.version != known:
-            self._version = changes.version
-            for notify in self._on_changes:
-                try:
-                    notify(changes)
-                # a failing receiver must not affect the others or the next
-                # changes
-                except Exception:
-                    log.exception("changes from the database could not be applied")
+
+        if changes.version == version_before:
+            return
+        self._version = changes.version
+        for notify in self._on_changes:
+            try:
+                notify(changes)
+            # A failing receiver must not affect the others or the next changes.
+            except Exception:
+                log.exception("changes from the database could not be applied")
 
     def _write_version(self, work: Callable[[Statements, int], T]) -> T:
         """Run ``work`` with the version of its change. A true result says that
@@ -358,11 +367,11 @@ class Store:
 
         def numbered(sql: Statements) -> T:
             # Other writers wait until this transaction ends.
-            version = int(
-                sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
-            )
-            # the database may have lost the newest changes
-            version = max(version, self._version) + 1
+            rows = sql.query(f"SELECT version FROM directory{sql.for_update}")
+            last_version = int(rows[0][0])
+            # The database may have lost the newest changes, which this node
+            # has seen.
+            version = max(last_version, self._version) + 1
             value = work(sql, version)
             if value:
                 sql.execute("UPDATE directory SET version = %s", (version,))
@@ -410,9 +419,9 @@ class Store:
         try:
             return run(work)
         finally:
-            name = getattr(
-                getattr(work, "func", work), "__qualname__", "other"
-            ).partition(".<locals>")[0]
+            function = getattr(work, "func", work)  # that of a partial
+            qualified_name = getattr(function, "__qualname__", "other")
+            name = qualified_name.partition(".<locals>")[0]
             seconds = perf_counter() - began
             self.timings.took(name, seconds)
             self.timings.heard(name, seconds)
@@ -459,12 +468,12 @@ class Store:
     ) -> list[Row]:
         """The rows of one :meth:`Statements.query_in`; none without values, or
         without a database. Values may repeat. Raises StorageUnavailable."""
-        some = list(dict.fromkeys(values))
-        if some:
-            return self.read_or(
-                [], lambda sql: sql.query_in(statement, first, some, many)
-            )
-        return []
+        distinct = list(dict.fromkeys(values))
+        if not distinct:
+            return []
+        return self.read_or(
+            [], lambda sql: sql.query_in(statement, first, distinct, many)
+        )
 
     def pages(
         self, table: str, key: str, columns: str, where: str = "", values: Row = ()
@@ -483,8 +492,8 @@ class Store:
         return self.write_or(0, lambda sql: sql.execute(statement, values))
 
     def part(self, make: Callable[[Store], P]) -> P:
-        """The part that ``make`` makes of this store at the first call. Never
-        switches."""
+        """The part that ``make`` has made of this store at the first call.
+        Never switches."""
         part: P | None = self._parts.get(make)
         if part is None:
             part = make(self)
@@ -513,9 +522,10 @@ class Store:
             )
             if rows and rows[0][0] != DELETED:
                 return False
+
             created = int(time())
             if rows:
-                # nodes tell the app from the deleted one by it
+                # By its creation nodes tell the app from the deleted one.
                 created = max(created, rows[0][1] + 1)
                 statement = "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
             else:
@@ -553,9 +563,13 @@ class Store:
     ) -> T | None:
         """As :meth:`read`, of the rows of a deleted app; None if the app was
         not deleted, or was created anew."""
-        return self.read(
-            lambda sql: work(sql) if app_rows.is_deleted(name, sql) else None
-        )
+
+        def read(sql: PooledStatements) -> T | None:
+            if app_rows.is_deleted(name, sql):
+                return work(sql)
+            return None
+
+        return self.read(read)
 
     def contents(self, name: str) -> AppContents:
         """The contents that would be deleted with a stored app. Raises
@@ -574,16 +588,19 @@ class Store:
             statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s AND settings <> %s"
             if not sql.execute(statement, (DELETED, version, name, DELETED)):
                 return False
-            for id, written in sql.query("SELECT id, apps FROM api_key"):
-                apps = json.decode(written)
-                left = [each for each in apps if each != name]
+
+            for id, apps_text in sql.query("SELECT id, apps FROM api_key"):
+                apps = json.decode(apps_text)
+                if name not in apps:
+                    continue
+                left = [app for app in apps if app != name]
                 if left:
-                    if left != apps:
-                        statement = (
-                            "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
-                        )
-                        sql.execute(statement, (_text(left), version, id))
-                elif apps:
+                    statement = (
+                        "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
+                    )
+                    sql.execute(statement, (_text(left), version, id))
+                else:
+                    # A key without apps would be one for all apps.
                     statement = "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s AND revoked = 0"
                     sql.execute(statement, (int(time()), version, id))
             return True
@@ -669,9 +686,13 @@ class Store:
         None: that key was revoked, or the maker owns the app no longer, which
         this node may not know yet. Raises StorageUnavailable."""
         row = replace(row, created=int(time()))
-        return self._write_version(
-            lambda sql, version: row if _insert_key(sql, row, version, by) else None
-        )
+
+        def work(sql: Statements, version: int) -> KeyRow | None:
+            if _insert_key(sql, row, version, by):
+                return row
+            return None
+
+        return self._write_version(work)
 
     def rotate_key(
         self, old: str, new: KeyRow, grace_seconds: int, by: str = ""
@@ -698,11 +719,15 @@ class Store:
             )
             if not _insert_key(sql, row, version, by):
                 return None
-            ends = min(now + grace_seconds, before.expires or now + grace_seconds)
-            # Without a grace it is revoked, which no clock decides.
+
+            expires = now + grace_seconds
+            if before.expires:
+                expires = min(expires, before.expires)
+            # Without a grace the old key is revoked: then no clock decides.
+            revoked = 0 if grace_seconds else now
             sql.execute(
                 "UPDATE api_key SET expires = %s, revoked = %s, version = %s WHERE id = %s",
-                (ends, 0 if grace_seconds else now, version, old),
+                (expires, revoked, version, old),
             )
             return row
 
@@ -714,8 +739,10 @@ class Store:
 
         def work(sql: Statements, version: int) -> bool | None:
             rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
-            if not rows or rows[0][0]:
-                return False if rows else None
+            if not rows:
+                return None
+            if rows[0][0]:
+                return False
             sql.execute(
                 "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s",
                 (int(time()), version, key),
@@ -728,7 +755,8 @@ class Store:
     def end_keys_of(sql: Statements, account: int) -> None:
         """Revoke the keys that an account made, in the transaction in which it
         loses its role or goes. All nodes follow within two seconds."""
-        version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0] + 1
+        last_version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
+        version = last_version + 1
         statement = "UPDATE api_key SET revoked = %s, version = %s WHERE maker = %s AND revoked = 0"
         if sql.execute(statement, (int(time()), version, account)):
             sql.execute("UPDATE directory SET version = %s", (version,))
@@ -739,9 +767,11 @@ class Store:
         StorageUnavailable."""
         if self._database is None and not self.address.exists:
             return ()
-        return tuple(
-            self.read(lambda sql: _KEYS.find(sql.query, "ORDER BY created, id"))
-        )
+
+        def work(sql: PooledStatements) -> list[KeyRow]:
+            return _KEYS.find(sql.query, "ORDER BY created, id")
+
+        return tuple(self.read(work))
 
     def note_key_uses(self, uses: Iterable[tuple[str, int, str]]) -> None:
         """Store when keys were last used: their ids, Unix seconds and
@@ -765,13 +795,12 @@ class Store:
 
         def work(sql: Statements, version: int) -> bool:
             now = sql.clock_ms()
+            until = now - 1
             if seconds > 0:
-                until = now + int(seconds * 1000)
-            else:
-                until = now - 1
-            banned = {
-                name for user in users if len(name := user.encode()) <= MAX_USER_BYTES
-            }
+                until = now + int(seconds * SECOND_MS)
+
+            names = [user.encode() for user in users]
+            banned = {name for name in names if len(name) <= MAX_USER_BYTES}
             keys = [(app, user) for user in banned]
             sql.execute_many("DELETE FROM ban WHERE app = %s AND member = %s", keys)
             sql.execute_many(
@@ -796,14 +825,13 @@ def _id_of(file: Path) -> str:
     """The id of a SQLite file; ``""``: it has no data, or cannot be read."""
     import sqlite3  # only for this rare case
 
+    address = f"{file.as_uri()}?mode=rw"
     try:
-        with closing(
-            sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)
-        ) as connection:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
             has_data = any(connection.execute(query).fetchone() for query in _DATA)
-            if has_data:
-                return str(connection.execute("SELECT id FROM directory").fetchone()[0])
-            return ""
+            if not has_data:
+                return ""
+            return str(connection.execute("SELECT id FROM directory").fetchone()[0])
     except (sqlite3.Error, TypeError):
         return ""
 
@@ -816,29 +844,28 @@ _KEYS: Final = RowsOf(
 
 
 def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
+    """Store a key. False: the key ``by`` was revoked, or the maker is no owner
+    any longer."""
     if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
         return False
-    if row.maker and not sql.query(
-        "SELECT 1 FROM account WHERE id = %s AND role = 'owner'", (row.maker,)
-    ):
-        return False
-    scopes = _text(row.scopes)
-    apps = _text(row.apps)
-    expires = row.expires or None
-    maker = row.maker or None
+    if row.maker:
+        owner = "SELECT 1 FROM account WHERE id = %s AND role = 'owner'"
+        if not sql.query(owner, (row.maker,)):
+            return False
+
     sql.execute(
         "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",
         (
             row.id,
             row.digest,
-            scopes,
-            apps,
+            _text(row.scopes),
+            _text(row.apps),
             row.note,
             version,
             row.created,
-            expires,
-            maker,
+            row.expires or None,
+            row.maker or None,
         ),
     )
     return True
@@ -852,31 +879,35 @@ def _read_changes(known: int, sql: Statements) -> Changes:
         return Changes(version)
     if version < known:
         known = _NEVER
+
     # Only up to the version that was read. The next read gets later changes.
     newer = "WHERE version > %s AND version <= %s"
-    apps = sql.query(
-        f"SELECT name, settings, created FROM app {newer}", (known, version)
+    versions = (known, version)
+    stored_apps = sql.query(
+        f"SELECT name, settings, created FROM app {newer}", versions
     )
-    keys = _KEYS.find(sql.query, newer, known, version)
-    bans = sql.query(
-        f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until",
-        (known, version),
+    keys = _KEYS.find(sql.query, newer, *versions)
+    stored_bans = sql.query(
+        f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", versions
     )
-    now = sql.clock_ms() if bans else 0
-    of_apps = (
-        AppRow(text_of(name), json.decode(settings) or {}, created, settings == DELETED)
-        for name, settings, created in apps
-    )
-    of_bans = (
-        BanRow(
-            text_of(app),
-            bytes(user).decode(),
-            (until - now) / 1000,
-            text_of(reason or ""),
+    now = sql.clock_ms() if stored_bans else 0
+
+    apps = []
+    for name, settings, created in stored_apps:
+        is_deleted = settings == DELETED
+        given = json.decode(settings) or {}
+        apps.append(AppRow(text_of(name), given, created, is_deleted))
+    bans = []
+    for app, user, until, reason in stored_bans:
+        bans.append(
+            BanRow(
+                app=text_of(app),
+                user=bytes(user).decode(),
+                seconds=(until - now) / SECOND_MS,
+                reason=text_of(reason or ""),
+            )
         )
-        for app, user, until, reason in bans
-    )
-    return Changes(version, tuple(of_apps), tuple(keys), tuple(of_bans))
+    return Changes(version, tuple(apps), tuple(keys), tuple(bans))
 
 
 def _text(value: Any) -> str:

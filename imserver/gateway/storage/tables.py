@@ -45,6 +45,8 @@ class Reason(Struct, frozen=True):
 
 
 _EMPTY: Final = {"small": 0, "int": 0, "big": 0}
+"""The kind of a column → its value in rows of an import that leaves it empty;
+other kinds have an empty text."""
 _USER_AS: Final[dict[str, str]] = {"big": "account", "byt": "bytes"}
 """The first letters of the kind of a column with a user → ``user_as``; other
 kinds have the user as text."""
@@ -125,25 +127,32 @@ class Table(Struct, frozen=True, kw_only=True):
             )
 
     def _take_types(self, columns: list[list[str]]) -> None:
-        """Make of ``types`` what is not given. A column is its name, its type,
-        and words about it."""
-        user = user_kind = ""
+        """Fill the fields that are not given from ``types``. A column is its
+        name, its type, and words about it."""
+        key = []
+        exported = []
+        empty = []
+        users = []
         for name, kind, *words in columns:
+            if _is_of_key(kind):
+                key.append(name)
+            if "out" in words:
+                exported.append(name)
+            if "empty" in words:
+                empty.append((name, _EMPTY.get(kind, "")))
             if "user" in words:
-                user = name
-                user_kind = kind
-                break
-        if user and not self.of_user:
+                users.append((name, kind))
+
+        of_user = self.of_user
+        if not of_user and users:
+            # The first one is the user whose row it is.
+            user, user_kind = users[0]
             force_setattr(self, "user_as", _USER_AS.get(user_kind[:3], "text"))
-        of_user = self.of_user or (f"{user} = %s" if user else self.of_app)
+            of_user = f"{user} = %s"
+        of_user = of_user or self.of_app
+
+        # A reason against rows of users is one against the fields after it.
         reason = of_user if isinstance(of_user, Reason) else ()
-        key = [name for name, kind, *_ in columns if _is_of_key(kind)]
-        exported = [name for name, _, *words in columns if "out" in words]
-        empty = [
-            (name, _EMPTY.get(kind, ""))
-            for name, kind, *words in columns
-            if "empty" in words
-        ]
         erase = f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}"
         values = {
             "key": tuple(key),

@@ -48,6 +48,8 @@ _SHARED: Final = 40
 """The last number that all owners shared."""
 _RECORDS_STEP: Final = 41
 """The step of the core that makes the table ``owner_step``."""
+_FIRST_STEP: Final = 20
+"""The step of the core that makes all tables of version 1.0."""
 _VERSIONS: Final = "alembic_version"
 _MAKE_VERSIONS: Final = (
     f"CREATE TABLE IF NOT EXISTS {_VERSIONS} "
@@ -61,22 +63,21 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 def _modules(package: str = imserver.__file__) -> dict[str, Path]:
     """Owner → its module; the core is first, whose tables the others use.
     Releases before 1.1 have none."""
-    files = sorted(
-        Path(package).parent.rglob("steps.py"),
-        key=lambda file: (file.parent.name != "storage", file),
-    )
+    files = sorted(Path(package).parent.rglob("steps.py"))
+    files.sort(key=lambda file: file.parent.name != "storage")
     return {file.parent.name: file for file in files}
 
 
 @cache
 def newest_steps(package: str = imserver.__file__) -> dict[str, int]:
-    """Owner → the number of its newest step. They are read in the texts: a node
-    with a current database loads none of the modules. ``package``: the
-    ``__init__.py`` of another release."""
-    return {
-        owner: int(_numbers(file.read_text("utf-8"))[-1])
-        for owner, file in _modules(package).items()
-    }
+    """Owner → the number of its newest step. ``package``: the ``__init__.py``
+    of another release."""
+    newest = {}
+    for owner, file in _modules(package).items():
+        # Read in the text: a node with a current database loads no such module.
+        numbers = _numbers(file.read_text("utf-8"))
+        newest[owner] = int(numbers[-1])
+    return newest
 
 
 def steps_of(owner: str) -> Mapping[int, Migration]:
@@ -100,22 +101,23 @@ def taken_steps(connection: Connection) -> dict[str, int]:
         rows = sql.query("SELECT owner, step FROM owner_step")
         if rows:
             return {text_of(owner): int(step) for owner, step in rows}
-    if has_table(connection, _VERSIONS):
-        versions = sql.query(f"SELECT version_num FROM {_VERSIONS}")
-    else:
-        versions = []
-    shared = [text_of(version) for (version,) in versions]
-    return {
-        owner: int(step) if step.isdecimal() else 0
-        for step in shared
-        for owner in newest_steps()
-    }
+    if not has_table(connection, _VERSIONS):
+        return {}
+
+    # Release 1.0 has one number for all owners. A database of another program
+    # may have another name there.
+    taken = {}
+    for (version,) in sql.query(f"SELECT version_num FROM {_VERSIONS}"):
+        number = text_of(version)
+        step = int(number) if number.isdecimal() else 0
+        taken = dict.fromkeys(newest_steps(), step)
+    return taken
 
 
 def missing_steps(
     taken: Mapping[str, int], package: str = imserver.__file__
 ) -> dict[str, int]:
-    """Owner → its newest step, of those owners whose newest step a database
+    """Owner → its newest step, for the owners whose newest step a database
     lacks."""
     return {
         owner: step
@@ -181,13 +183,16 @@ def migrate(
         if missing:
             _refuse_foreign(connection, taken, shown)
             _begin_records(connection, taken)
+
     runner = StepRunner(transactions, shown)
     for owner in missing:
-        last_step = partial(_last_step, owner)
-        record = partial(_record, owner)
-        runner.run(
-            StepOwner(owner, steps_of(owner), last_step, record), taken.get(owner, 0)
+        steps = StepOwner(
+            name=owner,
+            steps=steps_of(owner),
+            last_step=partial(_last_step, owner),
+            record=partial(_record, owner),
         )
+        runner.run(steps, after=taken.get(owner, 0))
     feature_steps.run_each(runner, features)
 
 
@@ -215,7 +220,7 @@ def _refuse_foreign(
             f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "
             "import' takes over the users of GoChat"
         )
-    if taken and taken["storage"] < 20:
+    if taken and taken["storage"] < _FIRST_STEP:
         raise StartError(
             f"storage: the database {shown} is of a release before 1.0. Start version 1.0 with it "
             "once, then this one"
@@ -230,10 +235,12 @@ def _foreign_tables(connection: Connection) -> list[str]:
     ``directory`` exists.
     """
     tables = set(connection.dialect.get_table_names(connection))
-    if _VERSIONS in tables and ("directory" in tables or not taken_steps(connection)):
+    has_versions = _VERSIONS in tables
+    if has_versions and ("directory" in tables or not taken_steps(connection)):
         return []
     texts = "".join(file.read_text("utf-8") for file in _modules().values())
-    return sorted(tables & {_VERSIONS, *_table_names(texts)})
+    our_names = {_VERSIONS, *_table_names(texts)}
+    return sorted(tables & our_names)
 
 
 def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
@@ -241,16 +248,14 @@ def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
     sql.execute(_MAKE_VERSIONS)
     for owner in newest_steps():
         feature_steps.take(connection, owner, steps_of(owner), taken.get(owner, 0))
-    # Last: MySQL keeps a part of what a crash interrupts, and then the steps
-    # run again.
+
+    # Last: MySQL keeps a part of a transaction that a crash interrupts, and
+    # then the steps run again.
     _end_shared_line(sql)
-    _write_steps(
-        sql,
-        {
-            owner: max(step, taken.get(owner, 0))
-            for owner, step in newest_steps().items()
-        },
-    )
+    steps = {}
+    for owner, step in newest_steps().items():
+        steps[owner] = max(step, taken.get(owner, 0))
+    _write_steps(sql, steps)
 
 
 def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:

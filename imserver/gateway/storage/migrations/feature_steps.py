@@ -27,20 +27,20 @@ class RecordedTables(Struct, frozen=True):
 
 def recorded(connection: Connection) -> dict[str, RecordedTables]:
     """The records of all features, also of those that no node has."""
-    rows = PooledStatements(connection).query(
+    sql = PooledStatements(connection)
+    records = {}
+    for feature, step, tables in sql.query(
         "SELECT feature, step, tables FROM feature_schema"
-    )
-    return {
-        text_of(feature): RecordedTables(step, bytes(tables))
-        for feature, step, tables in rows
-    }
+    ):
+        records[text_of(feature)] = RecordedTables(step, bytes(tables))
+    return records
 
 
 def are_due(
     features: Sequence[FeatureTables], records: Mapping[str, RecordedTables]
 ) -> bool:
     """Whether the records are not those of these features."""
-    return any(records.get(each.feature) != _record_of(each) for each in features)
+    return any(records.get(tables.feature) != _record_of(tables) for tables in features)
 
 
 def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -> None:
@@ -62,10 +62,15 @@ def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
         with runner.transactions.locked() as connection:
             before = recorded(connection).get(feature.feature, RecordedTables())
             _refuse_newer(feature, before, runner.database)
-        last_step = partial(_last_step, feature)
-        record = partial(_record_step, feature)
-        owner = StepOwner(_name_of(feature), _numbered(feature), last_step, record)
-        runner.run(owner, before.step)
+
+        owner = StepOwner(
+            name=_name_of(feature),
+            steps=_numbered(feature),
+            last_step=partial(_last_step, feature),
+            record=partial(_record_step, feature),
+        )
+        runner.run(owner, after=before.step)
+
         with runner.transactions.locked() as connection:
             before = recorded(connection).get(feature.feature, RecordedTables())
             _write(connection, feature, _record_of(feature), before)

@@ -35,8 +35,8 @@ _LOCK_SECONDS: Final = 60.0
 """How long a node waits for another one that takes a step."""
 _LOOK_SECONDS: Final = 0.1
 _TABLE_MS: Final = 400
-"""How long a step waits for a lock on PostgreSQL: so long it may delay
-others."""
+"""How long a step waits for a lock on PostgreSQL, and how long it may delay
+others, who queue behind it."""
 _TABLE_SECONDS: Final = 1
 """How long a step waits for a lock on MySQL, which counts whole seconds."""
 _ROW_SECONDS: Final = 5
@@ -44,8 +44,8 @@ _ROW_SECONDS: Final = 5
 _PAUSE_SECONDS: Final = (0.1, 0.6)
 """The shortest and the longest pause before a step is tried again."""
 _MOST_SECONDS: Final = 3600.0
-"""How long a step is tried again. An export or a backup may use its tables that
-long."""
+"""How long a step is tried again. An export or a backup may use its tables for
+an hour."""
 _LOG_SECONDS: Final = 10.0
 
 
@@ -128,17 +128,17 @@ class StepRunner(Struct, frozen=True):
             # another node has taken it meanwhile
             if owner.last_step(connection) >= number:
                 return
+
             _wait_shortly(connection)
             # Readers and writers of large tables go on while PostgreSQL makes
             # an index outside.
-            if connection.dialect.name == "postgresql":
-                later = indexes
-            else:
-                later = None
+            is_postgresql = connection.dialect.name == "postgresql"
+            later = indexes if is_postgresql else None
             run_step(connection, owner.name, number, owner.steps[number], later)
             if not indexes:
                 owner.record(connection, number)
                 return
+
         with self.transactions.locked() as connection:
             if owner.last_step(connection) >= number:
                 return
@@ -197,18 +197,20 @@ def _make_index(connection: Connection, index: IndexText) -> None:
         "SELECT indisvalid FROM pg_index WHERE indrelid = to_regclass(:table) "
         "AND indexrelid = to_regclass(:name)"
     )
-    is_valid = connection.execute(
-        find, {"table": index.table, "name": index.name}
-    ).scalar()
+    names = {"table": index.table, "name": index.name}
+    is_valid = connection.execute(find, names).scalar()
     if is_valid:
         return
+
     operations = _operations(connection)
     if is_valid is False:
         operations.drop_index(index.name, postgresql_concurrently=True)
-    columns = list(index.columns)
-    unique = index.is_unique
     operations.create_index(
-        index.name, index.table, columns, unique=unique, postgresql_concurrently=True
+        index.name,
+        index.table,
+        list(index.columns),
+        unique=index.is_unique,
+        postgresql_concurrently=True,
     )
 
 

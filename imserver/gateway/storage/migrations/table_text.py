@@ -16,6 +16,16 @@ from imserver.gateway.storage.tables import IndexText
 _MYSQL: Final = ("mysql", "mariadb")
 
 
+_NAME_BYTES: Final = 500
+_items_of: Final = re.compile(
+    r"^(table|ordered|columns) (\w+): (.*(?:\n    .*)*)((?:\n  \w.*)*)", re.MULTILINE
+).findall
+"""The tables of a text: each has a keyword, a name, its columns, and the lines
+with its constraints and indexes."""
+_parts_of: Final = re.compile(r"  (.+): (.+)").findall
+_match_column: Final = re.compile(r"(\w+) ([a-z]+)(\d*)([*?=]?)(.*)").fullmatch
+
+
 class Columns:
     """Columns of tables and options of tables, for the steps that make them."""
 
@@ -32,7 +42,7 @@ class Columns:
     """Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
 
     @staticmethod
-    def name(length: int = 500) -> TypeEngine[str]:
+    def name(length: int = _NAME_BYTES) -> TypeEngine[str]:
         """A name of at most ``length`` bytes, compared byte by byte. MySQL's
         text collations may treat ``a`` and ``A`` as equal."""
         return String(length).with_variant(mysql.VARBINARY(length), *_MYSQL)
@@ -84,59 +94,68 @@ def make_tables(
     (``unique``) and indexes follow. ``later`` gets the missing indexes of
     tables to which columns are added: there may be many rows.
     """
-    for what, table, listed, more in re.findall(
-        r"^(table|ordered|columns) (\w+): (.*(?:\n    .*)*)((?:\n  \w.*)*)",
-        dedent(text),
-        re.MULTILINE,
-    ):
-        columns = [column_of(each) for each in re.split(r",\s+", listed)]
-        parts = [
-            (*head.rsplit(" ", 1), of.split())
-            for head, of in re.findall(r"  (.+): (.+)", more)
-        ]
-        if what == "columns":
-            there = {
-                each["name"] for each in sa.inspect(op.get_bind()).get_columns(table)
-            }
-            for column in columns:
-                if column.name not in there:
-                    op.add_column(table, column)
+    for keyword, table, columns_text, parts_text in _items_of(dedent(text)):
+        columns = [column_of(column) for column in re.split(r",\s+", columns_text)]
+        constraints: list[sa.UniqueConstraint] = []
+        indexes: list[IndexText] = []
+        for head, names_text in _parts_of(parts_text):
+            kind, name = head.rsplit(" ", 1)
+            names = names_text.split()
+            if kind == "unique":
+                constraints.append(sa.UniqueConstraint(*names, name=name))
+            else:
+                is_unique = kind == "unique index"
+                indexes.append(IndexText(name, table, tuple(names), is_unique))
+
+        if keyword == "columns":
+            _add_columns(op, table, columns)
+            if later is not None:
+                later += indexes
+                continue
         else:
+            is_ordered = keyword == "ordered"
+            options = Columns.KEY_ORDER if is_ordered else Columns.MYSQL_OPTIONS
             op.create_table(
                 table,
                 *columns,
-                *(
-                    sa.UniqueConstraint(*of, name=name)
-                    for kind, name, of in parts
-                    if kind == "unique"
-                ),
-                sqlite_autoincrement="bigserial" in listed,
+                *constraints,
+                sqlite_autoincrement="bigserial" in columns_text,
                 if_not_exists=True,
-                **(Columns.KEY_ORDER if what == "ordered" else Columns.MYSQL_OPTIONS),
+                **options,
             )
-        # An index is made after a look: no engine but PostgreSQL makes it
-        # together with its table.
-        indexes = {
-            each["name"] for each in sa.inspect(op.get_bind()).get_indexes(table)
-        }
-        for kind, name, of in parts:
-            if kind == "unique":
-                continue
-            is_unique = kind == "unique index"
-            if what == "columns" and later is not None:
-                later.append(IndexText(name, table, tuple(of), is_unique))
-            elif name not in indexes:
-                op.create_index(name, table, of, unique=is_unique)
+        _make_indexes(op, table, indexes)
+
+
+def _add_columns(op: Operations, table: str, columns: list[sa.Column[Any]]) -> None:
+    """Add the columns that a table lacks."""
+    stored = sa.inspect(op.get_bind()).get_columns(table)
+    names = {column["name"] for column in stored}
+    for column in columns:
+        if column.name not in names:
+            op.add_column(table, column)
+
+
+def _make_indexes(op: Operations, table: str, indexes: list[IndexText]) -> None:
+    """Make the indexes that a table lacks. No engine but PostgreSQL makes them
+    together with their table, so they may be missing."""
+    names = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
+    for index in indexes:
+        if index.name not in names:
+            columns = list(index.columns)
+            op.create_index(index.name, table, columns, unique=index.is_unique)
 
 
 def column_of(text: str) -> sa.Column[Any]:
     """The column that a text describes."""
-    name, kind, size, mark, default = re.fullmatch(
-        r"(\w+) ([a-z]+)(\d*)([*?=]?)(.*)", text
-    ).groups()  # type: ignore[union-attr]
+    match = _match_column(text)
+    name, kind, size, mark, default = match.groups()  # type: ignore[union-attr]
+
+    type_of_column = _KINDS[kind]
+    if size:
+        type_of_column = type_of_column(int(size))
     return sa.Column(
         name,
-        _KINDS[kind](int(size)) if size else _KINDS[kind],
+        type_of_column,
         primary_key=mark == "*" or "serial" in kind,
         autoincrement="serial" in kind,
         nullable=mark == "?",
