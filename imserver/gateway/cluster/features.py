@@ -1,5 +1,5 @@
-"""The features of the nodes of a cluster, and with which differences nodes can
-live.
+"""The features of the nodes of a cluster, and the differences with which nodes
+can live.
 
 Nodes of two releases are one cluster, and a newer release has more features. So
 a feature that the release of a node does not know is no reason to refuse it:
@@ -47,7 +47,7 @@ FIRST_RELEASE: Final = frozenset(
 )
 """The features of version 1.0."""
 _OPTIONAL: Final = frozenset(("admin", "pages", "refusals"))
-"""Those without tables and dialects."""
+"""The features of version 1.0 without tables and dialects."""
 REQUIRED_OF_FIRST_RELEASE: Final = " ".join(sorted(FIRST_RELEASE - _OPTIONAL))
 """The features of version 1.0 that all nodes have, or none. Its nodes do not
 say what they leave out."""
@@ -56,11 +56,11 @@ say what they leave out."""
 class NodeFeatures(Struct, frozen=True):
     """The features of a node, as its lease has them.
 
-    ``names``: all of them. ``left_out``: those that its release knows, that it
-    does not have, and that all nodes have, or none. ``for_older``: the list for
-    nodes of 1.0, which refuse a node with another list than their own. It lacks
-    the features that 1.0 does not know. All are sorted names with spaces
-    between.
+    ``names``: all of them. ``left_out``: features that its release knows, that
+    it does not have, and that all nodes must have, or none. ``for_older``: the
+    list for nodes of 1.0, which refuse a node with another list than their own.
+    It lacks the features that 1.0 does not know. All are sorted names with
+    spaces between.
     """
 
     names: str
@@ -77,10 +77,10 @@ def names_of(lease: Lease) -> frozenset[str]:
 def absent_features(own: Lease, others: Iterable[Lease]) -> dict[str, frozenset[str]]:
     """Node → the features of this node that it does not have. Nodes that name
     none are left out."""
-    names = names_of(own)
+    own_names = names_of(own)
     absent = {}
     for lease in others:
-        theirs = names_of(lease)
-        if theirs and not names <= theirs:
-            absent[lease.node] = names - theirs
+        names = names_of(lease)
+        if names and not own_names <= names:
+            absent[lease.node] = own_names - names
     return absent

@@ -1,5 +1,5 @@
 """The last publications of channels, in the memory of this node. Nodes with a
-Redis share those in it."""
+Redis share one history there."""
 
 import secrets
 from collections import OrderedDict, deque
@@ -22,10 +22,21 @@ PAGE_BYTES: Final = 1 << 19
 messages, unless it is a single one. A page is one frame: this is half of the
 default bound of an outbox, so that other events fit beside a page that is on
 its way."""
+EPOCH_BYTES: Final = 4
+"""How many random bytes the name of a channel's life has."""
 _PAIRS: Final = b'"\\\b\f\n\r\t'
-_PLAIN: Final = bytes(each for each in range(0x20, 0x100) if each not in _PAIRS)
+"""The characters for which JSON has two."""
+_PLAIN: Final = bytes(sign for sign in range(0x20, 0x100) if sign not in _PAIRS)
+"""The bytes that are the same in JSON."""
+_CONTROL_BYTES: Final = 6
+"""The bytes of another control character in JSON."""
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
+_MOST_PASSED_OVER: Final = 10
+"""How many channels with subscribers are passed over, to find one that can be
+forgotten."""
+_ERASURE_STEP: Final = 10_000
+"""How many publications an erasure reads before it lets others run."""
 
 
 class Position(Struct, frozen=True):
@@ -50,7 +61,10 @@ class HistoryPage(Struct, frozen=True):
         """The bytes of a text on a page: JSON has two for some characters, six
         for control characters."""
         longer = text.translate(None, _PLAIN)
-        return len(text) + len(longer) + 4 * len(longer.translate(None, _PAIRS))
+        control = longer.translate(None, _PAIRS)
+        # A pair takes one byte more than its character. All that are longer
+        # are counted as pairs first.
+        return len(text) + len(longer) + (_CONTROL_BYTES - 2) * len(control)
 
 
 class Retained(Struct, frozen=True):
@@ -67,11 +81,12 @@ class Retained(Struct, frozen=True):
 
 def count_fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
-    return sum(
-        1
-        for index, size in enumerate(accumulate(sizes))
-        if not index or size <= PAGE_BYTES
-    )
+    fitting = 0
+    for sum_of_sizes in accumulate(sizes):
+        if fitting and sum_of_sizes > PAGE_BYTES:
+            break
+        fitting += 1
+    return fitting
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:
@@ -84,13 +99,8 @@ def erased(event: Event, name: str) -> Event:
     """A publication of an erased user: its place in the history, under the
     ``name`` of a deleted user."""
     assert event.channel is not None
-    return Event(
-        event.kind,
-        name,
-        "",
-        time=event.time,
-        channel=replace(event.channel, info=b"", tags=b""),
-    )
+    place = replace(event.channel, info=b"", tags=b"")
+    return Event(event.kind, name, "", time=event.time, channel=place)
 
 
 def select(
@@ -104,25 +114,30 @@ def select(
     the offset ``top``."""
     first = top - len(publications) + 1
     if reverse:
-        if since is None:
-            last = len(publications)
-        else:
-            last = max(0, min(since.offset - first, len(publications)))
-        events = list(islice(publications, last))[::-1]
+        stop = len(publications)
+        if since is not None:
+            stop = max(0, min(since.offset - first, stop))
+        events = list(islice(publications, stop))[::-1]
     else:
-        if since is None:
-            start = 0
-        else:
+        start = 0
+        if since is not None:
             start = max(0, since.offset - first + 1)
         events = list(islice(publications, start, None))
-    return events if limit < 0 else events[:limit]
+
+    if limit < 0:
+        return events
+    return events[:limit]
+
+
+def _new_epoch() -> str:
+    return secrets.token_urlsafe(EPOCH_BYTES)
 
 
 class _Stream(Struct, eq=False):
     """The history of one channel. ``until``: monotonic time at which its
     publications expire."""
 
-    epoch: str = field(default_factory=lambda: secrets.token_urlsafe(4))
+    epoch: str = field(default_factory=_new_epoch)
     offset: int = 0
     publications: deque[Event] = field(default_factory=deque)
     until: float = 0.0
@@ -161,20 +176,24 @@ class LocalHistory:
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
         """Store publications, in this order. Returns them with their offsets.
         Never switches."""
-        return [self._append(app, each) for each in publications]
+        return [self._append(app, publication) for publication in publications]
 
-    def _append(self, app: str, what: Retained) -> Event:
-        stream = self._open(app, what.channel)
+    def _append(self, app: str, publication: Retained) -> Event:
+        stream = self._open(app, publication.channel)
         stream.offset += 1
-        event = numbered(what.event, stream.epoch, stream.offset)
+        event = numbered(publication.event, stream.epoch, stream.offset)
         stream.publications.append(event)
         self._grow(stream, _size(event))
-        while len(stream.publications) > what.size:
+        while len(stream.publications) > publication.size:
             self._grow(stream, -_size(stream.publications.popleft()))
-        stream.until = self._clock() + what.seconds
-        self._unused.pop((app, what.channel), None)
-        self._streams[app, what.channel] = stream
-        self._streams.move_to_end((app, what.channel))
+        stream.until = self._clock() + publication.seconds
+
+        # The channel is now the one with the last publication, which the
+        # search for room spares.
+        key = (app, publication.channel)
+        self._unused.pop(key, None)
+        self._streams[key] = stream
+        self._streams.move_to_end(key)
         self._make_room(0)
         while self.bytes > self._limit_bytes and stream.publications:
             self._grow(stream, -_size(stream.publications.popleft()))
@@ -200,19 +219,28 @@ class LocalHistory:
     def _make_room(self, size: int) -> None:
         """Forget channels until ``size`` bytes have room, not the one with the
         last publication. Ten with subscribers are passed over."""
-        looked_at = 0
-        while self._unused and self.bytes + size > self._limit_bytes and looked_at < 10:
+        most_bytes = self._limit_bytes - size
+        passed_over = 0
+        while (
+            self._unused and self.bytes > most_bytes and passed_over < _MOST_PASSED_OVER
+        ):
             key, stream = self._unused.popitem(last=False)
             if self._subscribers(*key):
                 self._unused[key] = stream
-                looked_at += 1
+                passed_over += 1
             else:
                 self.bytes -= stream.bytes
-        most = self._limit_bytes // 2 // _STREAM_BYTES
-        while self.bytes + size > self._limit_bytes and len(self._unused) > most:
-            self.bytes -= self._unused.popitem(last=False)[1].bytes
-        while self.bytes + size > self._limit_bytes and len(self._streams) > 1:
-            self.bytes -= self._streams.popitem(last=False)[1].bytes
+
+        # Now also channels with subscribers, but not more than half of the
+        # room for them.
+        most_unused = self._limit_bytes // 2 // _STREAM_BYTES
+        while self.bytes > most_bytes and len(self._unused) > most_unused:
+            _, stream = self._unused.popitem(last=False)
+            self.bytes -= stream.bytes
+
+        while self.bytes > most_bytes and len(self._streams) > 1:
+            _, stream = self._streams.popitem(last=False)
+            self.bytes -= stream.bytes
 
     def _drop_old(self, streams: OrderedDict[tuple[str, str], _Stream]) -> None:
         """Forget channels that nobody has used for long."""
@@ -275,7 +303,7 @@ class LocalHistory:
         :func:`erased`, and the channels that are their own go with their
         positions. Switches. May be called again."""
         for streams in (self._streams, self._unused):
-            looked_at = 0
+            read_in_step = 0
             for key in [key for key in streams if key[0] == app]:
                 stream = streams.get(key)
                 if stream is None:  # forgotten meanwhile
@@ -283,16 +311,20 @@ class LocalHistory:
                 if is_own(key[1]):
                     self.bytes -= streams.pop(key).bytes
                     continue
-                publications = stream.publications
-                for index, event in enumerate(publications):
-                    if event.sender == user:
-                        publications[index] = erased(event, name)
-                        self._grow(stream, _size(publications[index]) - _size(event))
-                looked_at += len(publications) + 1
-                if looked_at >= 10_000:
-                    looked_at = 0
+                self._erase(stream, user, name)
+                read_in_step += len(stream.publications) + 1
+                if read_in_step >= _ERASURE_STEP:
+                    read_in_step = 0
                     serve_others()
         return True
+
+    def _erase(self, stream: _Stream, user: str, name: str) -> None:
+        publications = stream.publications
+        for index, event in enumerate(publications):
+            if event.sender == user:
+                publication = erased(event, name)
+                publications[index] = publication
+                self._grow(stream, _size(publication) - _size(event))
 
     def forget(self, app: str) -> None:
         """Remove everything of a deleted app. Never switches."""

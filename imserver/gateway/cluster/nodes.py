@@ -34,6 +34,11 @@ Registry: TypeAlias = "SoloRegistry | RedisRegistry"
 
 FENCE_SECONDS: Final = 0.25
 """Longest time that a query waits for earlier messages, which may be lost."""
+_FENCE_LOOK_SECONDS: Final = 0.0005
+"""Time between two looks whether a fence has arrived."""
+_MAX_FENCES: Final = 256
+"""Above this number of epochs, the fences of epochs that are over are
+forgotten."""
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
@@ -182,7 +187,8 @@ class NodeMessages:
         """The last fence of each epoch."""
 
     def attach(self, rpc: Rpc) -> None:
-        """Set what sends. It passes on what it receives to :meth:`received`."""
+        """Set the RPC that sends. It passes the messages that it receives to
+        :meth:`received`."""
         self._rpc = rpc
 
     def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
@@ -210,10 +216,9 @@ class NodeMessages:
     def peers(self) -> list[Lease]:
         """The other nodes: the live ones, and those whose lease has run out and
         that may live (draining)."""
-        own = self.own_epoch
-        return [
-            lease for epoch, lease in self._registry.reachable().items() if epoch != own
-        ]
+        own_epoch = self.own_epoch
+        leases = self._registry.reachable()
+        return [lease for epoch, lease in leases.items() if epoch != own_epoch]
 
     # --- sending; never switches ----------------------------------------------
 
@@ -256,7 +261,7 @@ class NodeMessages:
         handled, with a time limit."""
         deadline = monotonic() + FENCE_SECONDS
         while self._passed.get(sender, 0) < number and monotonic() < deadline:
-            gevent.sleep(0.0005)
+            gevent.sleep(_FENCE_LOOK_SECONDS)
 
     # --- receiving ------------------------------------------------------------
 
@@ -271,14 +276,7 @@ class NodeMessages:
                 log.warning("node message from epoch %d is not readable", sender)
                 continue
             if isinstance(message, Fence):
-                if sender not in self._passed and len(self._passed) >= 256:
-                    known = self._registry.reachable()
-                    self._passed = {
-                        epoch: passed
-                        for epoch, passed in self._passed.items()
-                        if epoch in known
-                    }
-                self._passed[sender] = message.number
+                self._pass(sender, message)
                 continue
             try:
                 self._handlers[type(message)](message)
@@ -288,6 +286,17 @@ class NodeMessages:
                     type(message).__name__,
                     sender,
                 )
+
+    def _pass(self, sender: int, fence: Fence) -> None:
+        """Note that all messages before a fence are handled."""
+        if sender not in self._passed and len(self._passed) >= _MAX_FENCES:
+            leases = self._registry.reachable()
+            self._passed = {
+                epoch: number
+                for epoch, number in self._passed.items()
+                if epoch in leases
+            }
+        self._passed[sender] = fence.number
 
 
 # --- queries ------------------------------------------------------------------
@@ -301,8 +310,8 @@ class StateQuery(Struct, frozen=True, array_like=True):
 
 
 class FencedQuery(Struct, frozen=True, array_like=True):
-    """Another query, to be answered after what the epoch ``origin`` sent before
-    this ``fence``."""
+    """Another query, to be answered after all messages that the epoch
+    ``origin`` sent before this ``fence``."""
 
     origin: int
     fence: int
@@ -339,21 +348,22 @@ class NodeQueries(Service):
         unreadable body."""
         if kind not in self._rows:
             raise UnknownQuery(kind)
-        decoder, row = self._rows[kind]
-        return encode(row(decoder.decode(body)))
+        decoder, answer = self._rows[kind]
+        query = decoder.decode(body)
+        return encode(answer(query))
 
 
 def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
     """The decoded answers by node. An unreadable answer is logged and left
     out."""
     decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
-    found = {}
+    decoded = {}
     for node, data in answers.items():
         try:
-            found[node] = decoder.decode(data)
+            decoded[node] = decoder.decode(data)
         except (ValueError, RecursionError):
             log.warning("node query: the answer of %s is not readable", node)
-    return found
+    return decoded
 
 
 class OtherNodes(Service):
@@ -381,14 +391,14 @@ class OtherNodes(Service):
             peers = self.node_messages.peers()
         else:
             peers = list(leases)
-        if peers:
-            return self.rpc.query_all(peers, kind, encode(query), self.seconds)
-        return ({}, [])
+        if not peers:
+            return {}, []
+        return self.rpc.query_all(peers, kind, encode(query), self.seconds)
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
-        """The answers of all other nodes, without those that do not answer in
-        time. Switches."""
-        return list(read(self.query(kind, query)[0], answer).values())
+        """The answers of all other nodes that answer in time. Switches."""
+        answers, _ = self.query(kind, query)
+        return list(read(answers, answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
         """The answer of one node, after all messages sent to it before; None:
@@ -397,9 +407,10 @@ class OtherNodes(Service):
         behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
         try:
             body = self.rpc.query(lease, "behind", encode(behind), self.seconds)
-            return msgspec.msgpack.decode(
-                msgspec.msgpack.decode(body, type=bytes), type=answer
-            )
+            # The answer to the outer query is the encoded answer to the inner
+            # one.
+            data = msgspec.msgpack.decode(body, type=bytes)
+            return msgspec.msgpack.decode(data, type=answer)
         except (PeerUnavailable, ValueError, RecursionError):
             return None
 
@@ -447,17 +458,22 @@ class Overview(Struct, frozen=True):
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
+
+        def metrics(_: None) -> str:
+            return self.own_metrics()
+
         queries.add("state", StateQuery, self.own_state)
-        queries.add("metrics", NoneType, lambda _: self.own_metrics())
+        queries.add("metrics", NoneType, metrics)
 
     def leases(self) -> dict[str, Lease]:
         """The lease of every live node, this one first. If a node has two
         epochs, the later one is used."""
         own = self.own_lease()
-        leases = sorted(self.registry.leases().items())
-        return {own.node: own} | {
-            lease.node: lease for _, lease in leases if lease.node != own.node
-        }
+        leases = {own.node: own}
+        for _, lease in sorted(self.registry.leases().items()):
+            if lease.node != own.node:
+                leases[lease.node] = lease
+        return leases
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
         """The state and lease of every node, and the nodes without an answer:
@@ -465,13 +481,16 @@ class Overview(Struct, frozen=True):
         leases = self.leases()
         query = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(query))
-        states = read(answers, dict[str, Any])
-        own = next(iter(leases))
-        states[own] = dict(self.own_state(query))
+        answered = read(answers, dict[str, Any])
+        own_node = next(iter(leases))
+        answered[own_node] = dict(self.own_state(query))
+
+        states = {}
         for node, lease in leases.items():
             view = msgspec.convert(lease, LeaseView, from_attributes=True)
-            states[node] = {**states.get(node, {}), "lease": msgspec.to_builtins(view)}
-        return {node: states[node] for node in leases}, missing
+            state = answered.get(node, {})
+            states[node] = {**state, "lease": msgspec.to_builtins(view)}
+        return states, missing
 
     def metrics(self) -> tuple[list[str], list[str]]:
         """The metrics of every node of this machine, and the names of nodes

@@ -24,6 +24,10 @@ from imserver.gateway.model import Service
 
 MAX_VALUES: Final = 100_000
 """Limit of the temporary values in memory. Beyond it the oldest are dropped."""
+_LOOPBACK: Final = "127.0.0.1"
+_FAR_ADDRESS: Final = ("192.0.2.1", 9)
+"""An address for examples, which no machine has (RFC 5737), and the discard
+port."""
 
 
 class Lease(Struct, frozen=True):
@@ -70,9 +74,9 @@ class Lease(Struct, frozen=True):
     """The SQLite file that it makes at its first write; empty: it had a
     database at the start."""
     feature_names: str = ""
-    """What nodes of 1.0 compare with their own list, which must be the same:
-    that of the cluster which this node has joined, else ``core`` and those of
-    its features that 1.0 knows. Empty: older than 1.0."""
+    """The list of features that nodes of 1.0 compare with their own, which must
+    be the same: that of the cluster which this node has joined, else ``core``
+    and those of its features that 1.0 knows. Empty: older than 1.0."""
     all_features: str = ""
     """``core`` and the sorted names of its features, with spaces between;
     empty: 1.0 or older."""
@@ -226,10 +230,10 @@ def own_address() -> str:
     """
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     try:
-        sock.connect(("192.0.2.1", 9))
+        sock.connect(_FAR_ADDRESS)
         address: str = sock.getsockname()[0]
     except OSError:
-        return "127.0.0.1"
+        return _LOOPBACK
     finally:
         sock.close()
     return address
@@ -238,7 +242,9 @@ def own_address() -> str:
 def advertised_address(advertise: str, only_local: bool) -> str:
     """The address for other nodes: the setting, else one of this machine
     (loopback if ``only_local``)."""
-    return advertise or ("127.0.0.1" if only_local else own_address())
+    if advertise:
+        return advertise
+    return _LOOPBACK if only_local else own_address()
 
 
 def node_name(advertise: str, rpc_port: int) -> str:
@@ -330,7 +336,9 @@ class LocalValues(Service):
     def value(self, key: str) -> bytes | None:
         """The value of a key; None if it has none any more."""
         value, end = self._values.get(key, (None, 0.0))
-        return value if end > self.clock() else None
+        if end > self.clock():
+            return value
+        return None
 
     def remove_value(self, key: str) -> bool:
         """Delete a value. Of several callers at once, one gets True."""

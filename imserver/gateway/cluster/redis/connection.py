@@ -22,7 +22,10 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.transport.proxies import is_here
 
 INCOMPLETE: Final = object()
-"""What a reader returns if the next reply is not there yet."""
+"""A reader returns it if the next reply is not there yet."""
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+_MAX_PORT: Final = 65535
 _TEXTS: Final = frozenset(
     (
         "username",
@@ -30,17 +33,12 @@ _TEXTS: Final = frozenset(
         "client_name",
         "sentinel_username",
         "sentinel_password",
-        *(
-            f"ssl_{name}"
-            for name in (
-                "ca_certs",
-                "ca_path",
-                "ca_data",
-                "certfile",
-                "keyfile",
-                "password",
-            )
-        ),
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_ca_data",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_password",
         "ssl_cert_reqs",
         "ssl_ciphers",
     )
@@ -62,6 +60,9 @@ _WITHOUT_EFFECT: Final = frozenset(
 )
 """Options of redis-py that addresses may have: the time limit is that of
 ``cluster.redis_seconds``."""
+_CHECKS: Final = ("none", "optional", "required")
+"""The values of ``ssl_cert_reqs``."""
+_FALSE: Final = ("0", "f", "false", "n", "no", "")
 RECEIVE_BYTES: Final = 65536
 
 
@@ -85,15 +86,18 @@ class ErrorReply(Exception):
 
 def _error(reply: str) -> Exception:
     code, _, text = reply.partition(" ")
-    if (
+    refuses_password = (
         code in ("WRONGPASS", "NOAUTH")
         or text == "invalid password"
         or "any password configured" in text
-    ):
+    )
+    if refuses_password:
         return RedisUnavailable(text, refused=True)
     if code == "LOADING" or text == "max number of clients reached":
         return RedisUnavailable(text)
-    return ErrorReply(text if code == "ERR" else reply)
+    if code == "ERR":
+        return ErrorReply(text)
+    return ErrorReply(reply)
 
 
 def new_reader() -> Reader:
@@ -130,14 +134,13 @@ def address_of(settings: RedisSettings) -> RedisAddress:
     """The address in the settings. Raises :class:`StartError` with one clear
     line."""
     url = settings.url or f"redis://{settings.addr}"
-    scheme, _, rest = url.partition("://")
-    way, _, variant = scheme.partition("+")
     try:
-        address = _read(way, variant, rest)
+        address = _read(url)
     except ValueError as error:
-        raise StartError(
-            f"redis.{'url' if settings.url else 'addr'}: {error}"
-        ) from None
+        setting = "url" if settings.url else "addr"
+        raise StartError(f"redis.{setting}: {error}") from None
+
+    # The address goes before the other settings.
     defaults: dict[str, Any] = {}
     if settings.password:
         defaults["password"] = settings.password
@@ -148,44 +151,61 @@ def address_of(settings: RedisSettings) -> RedisAddress:
     return replace(address, options=defaults | address.options)
 
 
-def _read(way: str, variant: str, rest: str) -> RedisAddress:
+def _read(url: str) -> RedisAddress:
+    """The address in a URL such as
+    ``rediss+sentinel://user:password@a,b:26380/mymaster/0?ssl_ca_path=…``.
+    Raises ValueError."""
+    scheme, _, rest = url.partition("://")
+    way, _, variant = scheme.partition("+")
     before_query, mark, query = rest.partition("?")
-    authority, slash, path = before_query.partition("/")
-    credentials, at, hosts_text = authority.rpartition("@")
+    authority, slash, whole_path = before_query.partition("/")
     if way == "unix":
         options = _options(f"unix://{rest}")
-        return RedisAddress("single", (), options, text=f"unix:/{path}")
-    default_port = 26379 if variant == "sentinel" else 6379
-    hosts = tuple(_host(ref, default_port) for ref in hosts_text.split(","))
-    service, path = path.partition("/")[::2] if variant == "sentinel" else ("", path)
-    if variant == "sentinel" and not service:
-        raise ValueError(
-            "expected the name of the master behind the sentinels, as in …:26379/mymaster"
-        )
+        return RedisAddress("single", (), options, text=f"unix:/{whole_path}")
+
+    credentials, at, hosts_text = authority.rpartition("@")
+    default_port = _SENTINEL_PORT if variant == "sentinel" else _PORT
+    hosts = tuple(_host(host, default_port) for host in hosts_text.split(","))
+    service = ""
+    path = whole_path
+    if variant == "sentinel":
+        service, _, path = whole_path.partition("/")
+        if not service:
+            raise ValueError(
+                "expected the name of the master behind the sentinels, as in …:26379/mymaster"
+            )
     if not variant and len(hosts) > 1:
         raise ValueError("several servers need redis+sentinel:// or redis+cluster://")
     if path and not path.isdecimal():
         raise ValueError(f"expected the number of a database, got {path!r}")
+
+    # The hosts of sentinels and of a Redis Cluster are no URL of one server.
     options = _options(f"{way}://{credentials}{at}host/{path}{mark}{query}")
-    for_sentinels = {"sentinel_username", "sentinel_password"} & options.keys()
-    sentinel_options = {
-        name.removeprefix("sentinel_"): options.pop(name) for name in for_sentinels
-    }
-    for key in ("host", "port"):
-        options.pop(key, None)
+    sentinel_options = {}
+    for name in ("username", "password"):
+        if f"sentinel_{name}" in options:
+            sentinel_options[name] = options.pop(f"sentinel_{name}")
     if variant == "cluster" and options.pop("db", 0):
         raise ValueError("a Redis Cluster has no numbered databases")
-    text = f"{way}{'+' if variant else ''}{variant}://{hosts_text}{slash}{before_query.partition('/')[2]}"
+
+    shown_scheme = f"{way}+{variant}" if variant else way
     kind: Any = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}[variant]
     return RedisAddress(
-        kind, hosts, options, way == "rediss", service, sentinel_options, text
+        kind,
+        hosts,
+        options,
+        tls=way == "rediss",
+        service=service,
+        sentinel_options=sentinel_options,
+        text=f"{shown_scheme}://{hosts_text}{slash}{whole_path}",
     )
 
 
-def _host(written: str, default_port: int) -> tuple[str, int]:
-    match = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?", written.strip())
-    if match is None or int(match[2] or 0) > 65535:
-        raise ValueError(f"expected host:port, got {written!r}")
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    """The host and port in a part of an address. Raises ValueError."""
+    match = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?", text.strip())
+    if match is None or int(match[2] or 0) > _MAX_PORT:
+        raise ValueError(f"expected host:port, got {text!r}")
     return match[1].strip("[]"), int(match[2] or default_port)
 
 
@@ -193,28 +213,27 @@ def _options(url: str) -> dict[str, Any]:
     """The options in the URL of one server. Raises ValueError."""
     parts = urlsplit(url)
     options: dict[str, Any] = {}
+    database = parts.path.replace("/", "")
     if parts.scheme == "unix":
         options["path"] = unquote(parts.path)
-    elif (database := parts.path.replace("/", "")).isdecimal():
+    elif database.isdecimal():
         options["db"] = int(database)
+
     for name, value in parse_qsl(parts.query):
         if name in _TEXTS:
             options[name] = value
         elif name in ("db", "ssl_min_version") and value.isdecimal():
             options[name] = int(value)
         elif name == "ssl_check_hostname":
-            options[name] = value.lower() not in ("0", "f", "false", "n", "no", "")
+            options[name] = value.lower() not in _FALSE
         elif name not in _WITHOUT_EFFECT:
             raise ValueError(f"{name}={value} is no option")
     checks = options.get("ssl_cert_reqs", "none")
-    if checks not in (
-        "none",
-        "optional",
-        "required",
-    ):
+    if checks not in _CHECKS:
         raise ValueError(
             f"expected ssl_cert_reqs=required, optional or none, got {checks!r}"
         )
+
     for name, text in (("username", parts.username), ("password", parts.password)):
         if text:
             options[name] = unquote(text)
@@ -227,8 +246,8 @@ class DirectSocket(socket.socket):
 
     encrypted: Callable[[bytes], bytes] | None = None
     decrypted: Callable[[bytes], bytes] | None = None
-    """What TLS sends for bytes, and what it makes of received ones
-    (``TlsSocket``); None: there is none."""
+    """The bytes that TLS sends for bytes, and those that it makes of received
+    ones (``TlsSocket``); None: there is no TLS."""
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send all bytes. Switches if the kernel does not accept them at
@@ -242,14 +261,16 @@ def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
     """Connect to a server; port 0: by the Unix socket at the path ``host``.
     Numeric hosts skip gevent's resolver, which would start a native thread.
     Switches. Raises OSError."""
-    where = host, port, 0, socket.SOCK_STREAM
-    try:
-        unix = [(socket.AF_UNIX, 0, 0, "", host)]
-        addresses: Sequence[Any] = (
-            _socket.getaddrinfo(*where, 0, socket.AI_NUMERICHOST) if port else unix
-        )
-    except OSError:
-        addresses = socket.getaddrinfo(*where)
+    addresses: Sequence[Any]
+    if port:
+        where = host, port, 0, socket.SOCK_STREAM
+        try:
+            addresses = _socket.getaddrinfo(*where, 0, socket.AI_NUMERICHOST)
+        except OSError:
+            addresses = socket.getaddrinfo(*where)
+    else:
+        addresses = [(socket.AF_UNIX, 0, 0, "", host)]
+
     problem: OSError = OSError(f"{host} has no address")
     for family, _, _, _, address in addresses:
         sock = DirectSocket(family, socket.SOCK_STREAM)
@@ -307,14 +328,16 @@ class TrackedKeys(Struct, eq=False):
     def changed(self, report: list[object]) -> None:
         """Redis has sent a message: it names keys that have changed, or says
         that any may have."""
-        names = report[1] if report[0] == b"invalidate" else ()
+        if report[0] != b"invalidate":
+            return
+        names: Any = report[1]
         if names is None:
             self.forget()
-        else:
-            for name in names:  # type: ignore[attr-defined]
-                key = self._keys.pop(name, None)
-                if key is not None:
-                    key.unchanged = False
+            return
+        for name in names:
+            key = self._keys.pop(name, None)
+            if key is not None:
+                key.unchanged = False
 
     def forget(self) -> None:
         """Any key may have changed: the connection is new, Redis was flushed,

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.gateway.cluster.history import (
+    EPOCH_BYTES,
     EPOCH_SECONDS,
     HistoryPage,
     Position,
@@ -25,16 +26,25 @@ from imserver.gateway.cluster.redis.scripts import (
     LIFE,
     READ_HISTORY,
     REPLACE_PUBLICATIONS,
+    SECOND_MS,
 )
 from imserver.gateway.model import Event
 
 ID_SECONDS: Final = 60
+_ID_MS: Final = ID_SECONDS * SECOND_MS
+_NO_ID_MS: Final = 10_000
+"""How long a publication without an id is remembered: longer than a pipeline
+takes, which may repeat the call."""
+_EPOCH_MS: Final = int(EPOCH_SECONDS * SECOND_MS)
 _ID_BYTES: Final = 12
 _ERASED_TOGETHER: Final = 100
-"""Publications that a step of an erasure looks at."""
+"""How many publications a step of an erasure reads."""
+_SCANNED_KEYS: Final = 1000
+"""How many keys Redis visits in a step of an erasure."""
 _LIST: Final = b":list"
 _KEY: Final = re.compile(rb"(.*?)\}(|:list|:id:.{%d})" % _ID_BYTES, re.DOTALL)
-"""What follows the app in a key: the channel, and what the key has of it."""
+"""The part of a key behind the app: the channel, and which of its data the key
+has."""
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
@@ -64,34 +74,37 @@ class RedisHistory:
         """See :class:`LocalHistory`. None: some may be stored. An id that any
         node has stored in the channel less than :data:`ID_SECONDS` ago keeps
         its offset."""
-        replies = self.pipeline.execute_all(
-            [
+        commands: list[Command] = []
+        for publication in publications:
+            hash_key, list_key = self._keys(app, publication.channel)
+            if publication.id:
+                digest = _digest(publication.id)
+                id_ms = _ID_MS
+            else:
+                digest = secrets.token_bytes(_ID_BYTES)
+                id_ms = _NO_ID_MS
+            keys = (hash_key, list_key, hash_key + b":id:" + digest, *self._life)
+            commands.append(
                 (
                     "EVALSHA",
                     APPEND_HISTORY,
-                    3 + len(self._life),
-                    *(keys := self._keys(app, each.channel)),
-                    keys[0]
-                    + b":id:"
-                    + (_digest(each.id) if each.id else secrets.token_bytes(_ID_BYTES)),
-                    *self._life,
-                    secrets.token_urlsafe(4),
-                    msgspec.msgpack.encode(each.event),
-                    each.size,
-                    max(1, int(each.seconds * 1000)),
-                    int(max(EPOCH_SECONDS, each.seconds) * 1000),
-                    # Without an id: longer than a pipeline takes, which may
-                    # repeat the call.
-                    (ID_SECONDS if each.id else 10) * 1000,
+                    len(keys),
+                    *keys,
+                    secrets.token_urlsafe(EPOCH_BYTES),
+                    msgspec.msgpack.encode(publication.event),
+                    publication.size,
+                    max(1, int(publication.seconds * SECOND_MS)),
+                    max(_EPOCH_MS, int(publication.seconds * SECOND_MS)),
+                    id_ms,
                 )
-                for each in publications
-            ]
-        )
+            )
+
+        replies = self.pipeline.execute_all(commands)
         if replies is None:
             return None
         return [
-            numbered(each.event, reply[0].decode(), int(reply[1]))
-            for each, reply in zip(publications, replies, strict=True)
+            numbered(publication.event, epoch.decode(), int(offset))
+            for publication, (epoch, offset) in zip(publications, replies, strict=True)
         ]
 
     def read(
@@ -131,7 +144,7 @@ class RedisHistory:
         pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
         cursor = b""
         while cursor != b"0":
-            scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", 1000)
+            scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SCANNED_KEYS)
             replies = self.pipeline.execute_all([scan])
             if replies is None:
                 return None
@@ -149,55 +162,50 @@ class RedisHistory:
         return True
 
     def _erase(self, key: bytes, user: str, name: str) -> Any:
-        """Erase the publications of a user in a list, the newest first: what is
-        added or removed meanwhile hides none. None: Redis does not answer."""
-        number = _ERASED_TOGETHER
-        looked_at = 0
-        while number == _ERASED_TOGETHER:
-            last = -1 - looked_at
-            find = (
-                "EVALSHA",
-                FIND_PUBLICATIONS,
-                1,
-                key,
-                last - number + 1,
-                last,
-                encoded(user),
-            )
+        """Erase the publications of a user in a list, the newest first: so
+        those that are added or removed meanwhile hide none. None: Redis does
+        not answer."""
+        count = _ERASED_TOGETHER
+        already_read = 0
+        while count == _ERASED_TOGETHER:
+            # Indexes from the end: -1 is the newest.
+            last = -1 - already_read
+            first = last - count + 1
+            find = ("EVALSHA", FIND_PUBLICATIONS, 1, key, first, last, encoded(user))
             replies = self.pipeline.execute_all([find])
             if replies is None:
                 return None
-            number, publications = replies[0]
-            looked_at += number
+            count, publications = replies[0]
+            already_read += count
+
+            # The script looks for the bytes of the user, which may stand
+            # elsewhere in a publication.
             pairs: list[bytes] = []
-            for each in publications:
-                event = _decode(each)
+            for publication in publications:
+                event = _decode(publication)
                 if event.sender == user:
-                    pairs += each, msgspec.msgpack.encode(erased(event, name))
-            if (
-                pairs
-                and self.pipeline.execute_all(
-                    [("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)]
-                )
-                is None
-            ):
-                return None
+                    pairs += publication, msgspec.msgpack.encode(erased(event, name))
+            if pairs:
+                replace = ("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)
+                if self.pipeline.execute_all([replace]) is None:
+                    return None
         return True
 
     def _reading(
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool
     ) -> Command:
+        keys = (*self._keys(app, channel), *self._life)
+        after = -1 if since is None else since.offset
         return (
             "EVALSHA",
             READ_HISTORY,
-            2 + len(self._life),
-            *self._keys(app, channel),
-            *self._life,
-            secrets.token_urlsafe(4),
-            -1 if since is None else since.offset,
+            len(keys),
+            *keys,
+            secrets.token_urlsafe(EPOCH_BYTES),
+            after,
             limit,
             int(reverse),
-            int(EPOCH_SECONDS * 1000),
+            _EPOCH_MS,
         )
 
     def _keys(self, app: str, channel: str) -> tuple[bytes, bytes]:
@@ -214,17 +222,17 @@ class RedisHistory:
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
-    epoch = reply[0].decode()
-    top = int(reply[1])
-    first = int(reply[2])
-    publications = reply[3]
+    epoch, top, first, publications = reply
+    epoch = epoch.decode()
     events = [
-        numbered(_decode(each), epoch, first + index)
-        for index, each in enumerate(publications)
+        numbered(_decode(publication), epoch, offset)
+        for offset, publication in enumerate(publications, int(first))
     ]
-    return HistoryPage(events[::-1] if reverse else events, Position(epoch, top))
+    if reverse:
+        events.reverse()
+    return HistoryPage(events, Position(epoch, int(top)))
 
 
 def _digest(id: str) -> bytes:
     """The end of the key that marks a publication with this id as stored."""
-    return blake2b(id.encode("utf-8", "surrogatepass"), digest_size=_ID_BYTES).digest()
+    return blake2b(encoded(id), digest_size=_ID_BYTES).digest()

@@ -18,6 +18,7 @@ from imserver.gateway.cluster.redis.scripts import (
     JOIN,
     LEAVE,
     RENEW,
+    SECOND_MS,
     SERVERS,
     lease_keys,
 )
@@ -30,6 +31,13 @@ decode_lease: Final = msgspec.json.Decoder(Lease).decode
 _PAST_EPOCHS: Final = 16
 """How many earlier epochs each login names as dead. The data of older ones was
 cleaned up."""
+_RENEWAL_SLACK: Final = 0.99
+"""A lease is due for renewal after this share of its period: the tick that
+renews it may come a little early."""
+_LIST_SECONDS: Final = 60
+"""How often a node registers itself in the lists of the original servers."""
+_LIST_LIFE_SECONDS: Final = 7200
+"""How long these lists stay after the last registration."""
 
 
 def clock() -> float:
@@ -65,9 +73,8 @@ class LeaseTable:
         """
         if self.reachable is self.live:
             return []
-        return [
-            lease for epoch, lease in self.reachable.items() if epoch not in self.live
-        ]
+        leases = self.reachable.items()
+        return [lease for epoch, lease in leases if epoch not in self.live]
 
     def is_dead(self, epoch: int) -> bool:
         """Whether an epoch is over. One that began after the last refresh
@@ -89,36 +96,35 @@ class LeaseTable:
     ) -> bool:
         """Apply the reply of :data:`RENEW`. True if other epochs are live
         now."""
-        self.version, self.last_epoch = version, int(last_epoch)
+        self.version = version
+        self.last_epoch = int(last_epoch)
         self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
-        if not lives:
+        if not lives:  # they are those of the last refresh
             return False
+
         live = {}
         for epoch, data in zip(lives[::2], lives[1::2], strict=True):
-            live[int(epoch)] = msgspec.structs.replace(
-                decode_lease(data), epoch=int(epoch)
-            )
+            lease = decode_lease(data)
+            live[int(epoch)] = msgspec.structs.replace(lease, epoch=int(epoch))
         changed = live.keys() != self.live.keys()
-        gone = set(map(int, left))
-        self._set(
-            live,
-            {
-                epoch: lease
-                for epoch, lease in self.reachable.items()
-                if epoch not in gone
-            },
-        )
+        left_epochs = set(map(int, left))
+        before = {
+            epoch: lease
+            for epoch, lease in self.reachable.items()
+            if epoch not in left_epochs
+        }
+        self._set(live, before)
         return changed
 
     def _set(self, live: Mapping[int, Lease], before: Mapping[int, Lease]) -> None:
-        """``before``: what was reachable, and has not left. A node that has
-        joined again is in ``live``."""
-        nodes = {lease.node for lease in live.values()}
-        overdue = {
-            epoch: msgspec.structs.replace(lease, draining=True)
-            for epoch, lease in before.items()
-            if epoch not in live and lease.node not in nodes
-        }
+        """``before``: the leases of nodes that were reachable, and have not
+        left. A node that has joined again is in ``live``."""
+        live_nodes = {lease.node for lease in live.values()}
+        overdue = {}
+        for epoch, lease in before.items():
+            if epoch not in live and lease.node not in live_nodes:
+                overdue[epoch] = msgspec.structs.replace(lease, draining=True)
+
         self.live = MappingProxyType(live)
         if overdue:
             self.reachable = MappingProxyType({**overdue, **live})
@@ -135,11 +141,16 @@ class LeaseTable:
     def forget(self, epoch: int) -> None:
         """Remove an earlier epoch of this node, or an overdue one. The next
         refresh reads all leases."""
-        left = {each: lease for each, lease in self.reachable.items() if each != epoch}
-        self._set(
-            {each: lease for each, lease in left.items() if each in self.live}, left
-        )
+        reachable = dict(self.reachable)
+        reachable.pop(epoch, None)
+        live = dict(self.live)
+        live.pop(epoch, None)
+        self._set(live, reachable)
         self.version = b"-1"
+
+
+def _no_lease() -> Lease:
+    return Lease("")
 
 
 class LeaseKeeper(Service):
@@ -151,7 +162,7 @@ class LeaseKeeper(Service):
     renew_seconds: float
     on_replaced: Callable[[Sequence[bytes]], object]
     table: LeaseTable = field(default_factory=LeaseTable)
-    lease: Lease = field(default_factory=lambda: Lease(""))
+    lease: Lease = field(default_factory=_no_lease)
     past_epochs: tuple[int, ...] = ()
     """The last :data:`_PAST_EPOCHS` of this process before the current one."""
     cleans_up: bool = False
@@ -180,7 +191,7 @@ class LeaseKeeper(Service):
         """The time of Redis so long ago, as its scripts count it, as of the
         last refresh: never too early, too late by a part of a round trip at
         most."""
-        return int(self._redis_ms + (clock() - seconds_ago) * 1000)
+        return int(self._redis_ms + (clock() - seconds_ago) * SECOND_MS)
 
     def alive(self) -> bool:
         """Whether the lease is live, as far as this node knows. Never
@@ -197,20 +208,22 @@ class LeaseKeeper(Service):
         lease = msgspec.structs.replace(
             self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled
         )
-        known = max(table.last_epoch, past, *self.past_epochs, *table.live)
+        highest = max(table.last_epoch, past, *self.past_epochs, *table.live)
+
         while True:
             data = msgspec.json.encode(lease)
             began = clock()
-            reply = self._reply(self._joining(lease, data, known))
-            if reply[0] == b"ok":
+            result, text = self._reply(self._joining(lease, data, highest))
+            if result == b"ok":
                 break
-            other = reply[1].decode("utf-8", "replace")
-            if reply[0] != b"names":
-                raise StartError(_REFUSALS[reply[0]].format(other=other, lease=lease))
+            other = text.decode("utf-8", "replace")
+            if result != b"names":
+                raise StartError(_REFUSALS[result].format(other=other, lease=lease))
             # A node of an older release compares these with its own when it
             # joins again.
             lease = msgspec.structs.replace(lease, feature_names=other)
-        self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
+
+        self.lease = msgspec.structs.replace(lease, epoch=int(text))
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
         table.forget(past)
@@ -264,7 +277,7 @@ class LeaseKeeper(Service):
         :class:`LeaseLost`."""
         began = clock()
         earliest = time.time()
-        renews = began - self._renewed_at >= self.renew_seconds * 0.99
+        renews = began - self._renewed_at >= self.renew_seconds * _RENEWAL_SLACK
         reply = self._reply(self._renewal(renews), *self._listing(began))
         if reply[0] == 0:
             self._until = 0.0
@@ -272,16 +285,22 @@ class LeaseKeeper(Service):
         if renews:
             self._until = began + self.lease_seconds
             self._renewed_at = began
-        self._redis_ms = int(reply[7]) - began * 1000
-        redis_time = (EPOCH_MS + int(reply[7])) / 1000
-        # Somewhere within the round trip.
-        self.clock_seconds = max(earliest - redis_time, 0.0) + min(
-            time.time() - redis_time, 0.0
+
+        _, version, last_epoch, dead_epochs, replaced, cleans_up, lives, ms, left = (
+            reply
         )
-        changed = self.table.update(reply[1], reply[2], reply[3], reply[6], reply[8])
-        self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
-        if self._replaced_seen:
-            self.on_replaced(self._replaced_seen)
+        self._redis_ms = int(ms) - began * SECOND_MS
+        # Redis has read its clock somewhere within the round trip.
+        redis_time = (EPOCH_MS + int(ms)) / SECOND_MS
+        ahead = max(earliest - redis_time, 0.0)
+        behind = min(time.time() - redis_time, 0.0)
+        self.clock_seconds = ahead + behind
+
+        changed = self.table.update(version, last_epoch, dead_epochs, lives, left)
+        self._replaced_seen = replaced
+        self.cleans_up = bool(cleans_up)
+        if replaced:
+            self.on_replaced(replaced)
         return changed
 
     def leave(self, clean: bool) -> None:
@@ -289,68 +308,76 @@ class LeaseKeeper(Service):
         epoch = self.lease.epoch
         node = self.lease.node
         self._until = 0.0
-        written = written_key("buckets", epoch), written_key("channel-buckets", epoch)
-        if epoch:
-            self.link.exchange(
-                [
-                    ("EVALSHA", LEAVE, *lease_keys(epoch), epoch, int(clean)),
-                    ("HDEL", SERVERS, node),
-                    ("HDEL", ACTION_SERVERS, self.lease.clients),
-                    *(("DEL", key) for key in written if clean),
-                ]
-            )
+        if not epoch:
+            return
+        commands: list[Command] = [
+            ("EVALSHA", LEAVE, *lease_keys(epoch), epoch, int(clean)),
+            ("HDEL", SERVERS, node),
+            ("HDEL", ACTION_SERVERS, self.lease.clients),
+        ]
+        if clean:
+            # Otherwise the node that cleans up reads them.
+            commands.append(("DEL", written_key("buckets", epoch)))
+            commands.append(("DEL", written_key("channel-buckets", epoch)))
+        self.link.exchange(commands)
 
-    def _joining(self, lease: Lease, data: bytes, known: int) -> Command:
-        milliseconds = int(self.lease_seconds * 1000)
-        identity = (lease.node, lease.host, "")
-        arguments = (
-            *identity,
-            milliseconds,
+    def _joining(self, lease: Lease, data: bytes, highest: int) -> Command:
+        """The command that takes an epoch above ``highest``."""
+        return (
+            "EVALSHA",
+            JOIN,
+            *lease_keys(0),
+            lease.node,
+            lease.host,
+            "",
+            int(self.lease_seconds * SECOND_MS),
             data,
             lease.database,
-            known,
+            highest,
             REQUIRED_OF_FIRST_RELEASE,
         )
-        return ("EVALSHA", JOIN, *lease_keys(0), *arguments)
 
     def _renewal(self, renews: bool) -> Command:
+        """The command that reads the leases, and renews the own one."""
+        milliseconds = 0
+        data = b""
         lease = msgspec.structs.replace(self.lease, epoch=0)
         if renews:
+            milliseconds = int(self.lease_seconds * SECOND_MS)
             data = msgspec.json.encode(lease)
-        else:
-            data = b""
-        if data == self._written:
-            data = b""
-        elif data:
-            self._written = data
-        if renews:
-            milliseconds = int(self.lease_seconds * 1000)
-        else:
-            milliseconds = 0
-        own = self.lease.epoch, milliseconds, data
-        replaced = (
+            if data == self._written:
+                data = b""  # as Redis has it
+            else:
+                self._written = data
+
+        # Redis drops the entries that were seen, if they are still the first.
+        first_seen = self._replaced_seen[0] if self._replaced_seen else b""
+        return (
+            "EVALSHA",
+            RENEW,
+            *lease_keys(self.lease.epoch),
+            self.lease.epoch,
+            milliseconds,
+            data,
+            self.table.version,
             len(self._replaced_seen),
-            self._replaced_seen[0] if self._replaced_seen else b"",
+            first_seen,
+            lease.node,
+            lease.birth,
         )
-        arguments = (*own, self.table.version, *replaced, lease.node, lease.birth)
-        return ("EVALSHA", RENEW, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
         """Commands that renew the server lists of the original servers, once
         per minute."""
-        if now - self._listed_at < 60:
+        if now - self._listed_at < _LIST_SECONDS:
             return []
         self._listed_at = now
         commands: list[Command] = []
-        for key, name in (
-            (SERVERS, self.lease.node),
-            (ACTION_SERVERS, self.lease.clients),
-        ):
+        names = ((SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients))
+        for key, name in names:
             if name:
-                commands += [
-                    ("HSET", key, name, int(time.time())),
-                    ("EXPIRE", key, 7200),
-                ]
+                commands.append(("HSET", key, name, int(time.time())))
+                commands.append(("EXPIRE", key, _LIST_LIFE_SECONDS))
         return commands
 
     def _reply(self, *commands: Command) -> Any:

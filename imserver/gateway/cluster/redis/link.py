@@ -39,9 +39,14 @@ it, as for a push: hiredis packs words more slowly."""
 
 
 def _packed(commands: Sequence[Command]) -> bytes:
-    return b"".join(
-        [each if isinstance(each, bytes) else pack_command(each) for each in commands]
-    )
+    # Written out, since it runs for every exchange: most commands are packed.
+    parts = []
+    for command in commands:
+        if isinstance(command, bytes):
+            parts.append(command)
+        else:
+            parts.append(pack_command(command))
+    return b"".join(parts)
 
 
 def words_of(command: Command) -> Sequence[Any]:
@@ -54,11 +59,18 @@ def words_of(command: Command) -> Sequence[Any]:
     return [name.decode(), *more]
 
 
-#: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
 _AWAY: Final = re.compile(
     r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b"
 )
+"""A word in replies that say that the server as a whole cannot serve now.
+Scripts pass it on inside longer texts."""
+_LIFE_BYTES: Final = 8
+"""How many random bytes the name of a life has."""
 
+
+_READ: Final = 1
+_WRITE: Final = 2
+"""Events of a descriptor in gevent's loop."""
 
 Done = Callable[[list[Any] | RedisUnavailable | None], None]
 
@@ -120,26 +132,24 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
     """A logged-in socket to the server, or to the sentinels' master; each step
     takes at most ``seconds``. Switches. Raises RedisUnavailable."""
     options = address.options
-    host, port = address.hosts[0] if address.hosts else (options["path"], 0)
     if address.service:
         host, port = _master(address, seconds)
+    elif address.hosts:
+        host, port = address.hosts[0]
+    else:
+        host = options["path"]
+        port = 0
+
     try:
         sock = open_socket(host, port, seconds)
         try:
             if address.tls:
                 from imserver.gateway.cluster.redis import tls
 
-                sock = tls.TlsSocket(sock, tls.context_of(options), host)
-                secured = sock
+                secured = tls.TlsSocket(sock, tls.context_of(options), host)
+                sock = secured  # so that it is closed if the handshake fails
                 secured.shake_hands()
-            user, password = options.get("username"), options.get("password")
-            if user or password:
-                ask(sock, "AUTH", *((user,) if user else ()), password or "")
-            name = options.get("client_name")
-            if name:
-                ask(sock, "CLIENT", "SETNAME", name)
-            if options.get("db"):
-                ask(sock, "SELECT", options["db"])
+            _log_in(sock, options)
         except BaseException:
             sock.close()
             raise
@@ -152,6 +162,22 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
             f"Error {error.args[0]} connecting to {where}.{why}"
         ) from None
     return sock
+
+
+def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
+    """Tell the server the user, the name and the database of a connection.
+    Switches. Raises RedisUnavailable and OSError."""
+    user = options.get("username")
+    password = options.get("password")
+    if user:
+        ask(sock, "AUTH", user, password or "")
+    elif password:
+        ask(sock, "AUTH", password)
+    name = options.get("client_name")
+    if name:
+        ask(sock, "CLIENT", "SETNAME", name)
+    if options.get("db"):
+        ask(sock, "SELECT", options["db"])
 
 
 def ask(sock: DirectSocket, *command: Any) -> Any:
@@ -199,22 +225,21 @@ def ask_first(
 
 def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
     """The server that the sentinels name. Switches. Raises RedisUnavailable."""
-    of_tls = {
-        name: value
-        for name, value in address.options.items()
-        if name.startswith("ssl_")
-    }
-    options = of_tls | address.sentinel_options
+    options = {}
+    for name, value in address.options.items():
+        if name.startswith("ssl_"):
+            options[name] = value
+    options |= address.sentinel_options
     sentinels = [
-        replace(address, hosts=(each,), options=options, service="")
-        for each in address.hosts
+        replace(address, hosts=(host,), options=options, service="")
+        for host in address.hosts
     ]
     # One share of the time for each sentinel, one for the master.
     share = seconds / (len(sentinels) + 1)
-    _, (host, port) = ask_first(
+    _, (master, port) = ask_first(
         sentinels, share, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service
     )
-    return host.decode(), int(port)
+    return master.decode(), int(port)
 
 
 class ServerLink(RedisLink):
@@ -245,9 +270,10 @@ class ServerLink(RedisLink):
         self.connects = 0
         self.seconds = seconds
         self.counters = counters
-        self.marks = self.first_marks = (
-            tuple(marks_here()) if address.kind != "cluster" else ()
-        )
+        self.marks = ()
+        if address.kind != "cluster":
+            self.marks = tuple(marks_here())
+        self.first_marks = self.marks
         self._address = address
         self._tracked = tracked
         self._marks_here = marks_here
@@ -265,7 +291,8 @@ class ServerLink(RedisLink):
         """The socket of the connection without gevent, and without TLS."""
         self._encrypted: Callable[[bytes], bytes] | None = None
         self._decrypted: Callable[[bytes], bytes] | None = None
-        """What TLS sends for bytes, and what it makes of received ones."""
+        """The bytes that TLS sends for bytes, and those that it makes of
+        received ones."""
         self._reader: Any = None
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -310,32 +337,16 @@ class ServerLink(RedisLink):
         return bool(self._watchers)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        count = len(commands)
-        tracked = self._tracked
         try:
-            begins = self._socket is None
-            if begins:
+            opening: list[Command] = []
+            if self._socket is None:
                 self._connect()
-                if tracked is not None:
-                    tracked.enabled = False  # until the server has agreed
-                    tracked.forget()
-                # A command whose script is not loaded is sent a second time,
-                # behind those that followed it.
-                loads = [("SCRIPT", "LOAD", text) for text in TEXT_OF.values()]
-                in_cluster = self._address.kind == "cluster"
-                life = (
-                    _IDS
-                    if in_cluster
-                    else (("EVALSHA", BEGIN_LIFE, 1, LIFE, secrets.token_urlsafe(8)),)
-                )
-                marks = begin_marks(self._marks_here())
-                commands = [
-                    *(() if tracked is None else ENABLE),
-                    *loads,
-                    *marks,
-                    *life,
-                    *commands,
-                ]
+                if self._tracked is not None:
+                    self._tracked.enabled = False  # until the server has agreed
+                    self._tracked.forget()
+                opening = self._opening()
+                commands = [*opening, *commands]
+
             assert self._socket is not None
             self.counters.round_trips += 1
             self.counters.commands += len(commands)
@@ -343,14 +354,10 @@ class ServerLink(RedisLink):
             self._socket.sendall(_packed(commands))
             replies = self._read(len(commands))
             self.counters.seconds.observe(monotonic() - began)
-            first = len(replies) - count
-            if begins:
-                self.life = _life(replies[first - len(life) : first])
-                if tracked is not None:
-                    tracked.enabled = not any(
-                        isinstance(each, ErrorReply) for each in replies[: len(ENABLE)]
-                    )
-            return replies[first:]
+
+            if opening:
+                self._opened(replies[: len(opening)])
+            return replies[len(opening) :]
         except OSError as error:
             self.close()
             raise RedisUnavailable(str(error)) from None
@@ -359,18 +366,46 @@ class ServerLink(RedisLink):
             self.close()
             raise
 
+    def _opening(self) -> list[Command]:
+        """The first commands of a connection. Their replies go to
+        :meth:`_opened`."""
+        commands: list[Command] = []
+        if self._tracked is not None:
+            commands += ENABLE
+        # A command whose script is not loaded is sent a second time, behind
+        # those that followed it.
+        commands += [("SCRIPT", "LOAD", text) for text in TEXT_OF.values()]
+        commands += begin_marks(self._marks_here())
+        if self._address.kind == "cluster":
+            commands += _IDS
+        else:
+            life = secrets.token_urlsafe(_LIFE_BYTES)
+            commands.append(("EVALSHA", BEGIN_LIFE, 1, LIFE, life))
+        return commands
+
+    def _opened(self, replies: Sequence[Any]) -> None:
+        in_cluster = self._address.kind == "cluster"
+        life_replies = len(_IDS) if in_cluster else 1
+        self.life = _life(replies[-life_replies:])
+        if self._tracked is not None:
+            agreements = replies[: len(ENABLE)]
+            self._tracked.enabled = not any(
+                isinstance(reply, ErrorReply) for reply in agreements
+            )
+
     def _connect(self) -> None:
-        self._socket, self._reader = sock, _ = (
-            connect(self._address, self.seconds),
-            new_reader(),
-        )
+        sock = connect(self._address, self.seconds)
+        self._socket = sock
+        self._reader = new_reader()
         sock.settimeout(None)  # the whole exchange has a time limit
         self._encrypted = sock.encrypted
         self._decrypted = sock.decrypted
-        self._raw, loop, descriptor = sock._sock, get_hub().loop, sock.fileno()  # type: ignore[attr-defined]
+        self._raw = sock._sock  # type: ignore[attr-defined]
+        loop = get_hub().loop
+        descriptor = sock.fileno()
         self._watchers = (
-            loop.io(descriptor, 1),
-            loop.io(descriptor, 2),
+            loop.io(descriptor, _READ),
+            loop.io(descriptor, _WRITE),
             loop.timer(0.0, self.seconds),
         )
         self.connects += 1
@@ -394,8 +429,10 @@ class ServerLink(RedisLink):
                 if self._tracked is not None:
                     self._tracked.changed(reply)
                 continue
-            if isinstance(reply, Exception) and (away := _away(reply)):
-                raise away
+            if isinstance(reply, Exception):
+                away = _away(reply)
+                if away is not None:
+                    raise away
             replies.append(reply)
         return replies
 
@@ -405,7 +442,9 @@ class ServerLink(RedisLink):
         self._unsent = _packed(commands)
         if self._encrypted is not None:
             self._unsent = self._encrypted(self._unsent)
-        self._done, self._replies, self._missing = done, [], len(commands)
+        self._done = done
+        self._replies = []
+        self._missing = len(commands)
         self.counters.round_trips += 1
         self.counters.commands += self._missing
         self._began = monotonic()
@@ -450,7 +489,9 @@ class ServerLink(RedisLink):
             data = self._raw.recv(RECEIVE_BYTES)
             if not data:
                 raise RedisUnavailable("Redis closed the connection")
-            reader.feed(data if self._decrypted is None else self._decrypted(data))
+            if self._decrypted is not None:
+                data = self._decrypted(data)
+            reader.feed(data)
             while len(replies) < missing:
                 reply = gets()
                 if reply is INCOMPLETE:
@@ -510,28 +551,34 @@ class ServerLink(RedisLink):
 
 def begin_marks(keys: Collection[str]) -> list[Command]:
     """Commands whose replies are the lives of the marks."""
-    return [("EVALSHA", BEGIN_MARKS, 1, key, secrets.token_urlsafe(8)) for key in keys]
+    return [
+        ("EVALSHA", BEGIN_MARKS, 1, key, secrets.token_urlsafe(_LIFE_BYTES))
+        for key in keys
+    ]
 
 
 _IDS: Final = (("INFO", "server"), ("INFO", "replication"))
+"""The commands whose replies have the ids of a master."""
 _ID: Final = re.compile(rb"^(run_id|master_replid):(\w+)", re.MULTILINE)
 
 
 def _life(replies: Sequence[Any]) -> bytes:
-    """The life of the data: what the script returned, or the ids of a master of
-    a Redis Cluster."""
+    """The life of the data: the reply of the script, or the ids of a master of
+    a Redis Cluster. ``b""``: unknown."""
     if len(replies) == 1:
         if isinstance(replies[0], bytes):
             return replies[0]
         return b""
-    ids = [
-        match[2]
-        for reply in replies
-        if isinstance(reply, bytes) and (match := _ID.search(reply))
-    ]
-    if len(ids) == len(replies):
-        return b".".join(ids)
-    return b""
+
+    ids = []
+    for reply in replies:
+        if not isinstance(reply, bytes):
+            return b""
+        match = _ID.search(reply)
+        if match is None:
+            return b""
+        ids.append(match[2])
+    return b".".join(ids)
 
 
 def _send_loaded(
@@ -540,15 +587,19 @@ def _send_loaded(
     """Send commands, and again with its text each script that Redis has lost
     (restart, SCRIPT FLUSH)."""
     replies = send(commands)
-    missing = [
-        index
-        for index, reply in enumerate(replies)
-        if _lacks_script(reply) and words_of(commands[index])[0] == "EVALSHA"
-    ]
-    if missing:
-        calls = [words_of(commands[index]) for index in missing]
-        again = send([("EVAL", TEXT_OF[digest], *more) for _, digest, *more in calls])
-        for index, reply in zip(missing, again, strict=True):
+    indexes = []
+    calls: list[Command] = []
+    for index, reply in enumerate(replies):
+        if not _lacks_script(reply):
+            continue
+        words = words_of(commands[index])
+        if words[0] == "EVALSHA":
+            _, digest, *arguments = words
+            indexes.append(index)
+            calls.append(("EVAL", TEXT_OF[digest], *arguments))
+
+    if calls:
+        for index, reply in zip(indexes, send(calls), strict=True):
             replies[index] = reply
     return replies
 

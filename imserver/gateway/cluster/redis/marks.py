@@ -57,7 +57,7 @@ class OwnMarks:
     def begin(self) -> None:
         """All sessions are about to be registered."""
         self._are_set = False
-        self._begun = self._keeper.lease.epoch, self._recovery.generation
+        self._begun = (self._keeper.lease.epoch, self._recovery.generation)
         self._lives = self._pipeline.execute_all(begin_marks(self._link.marks))
 
     def set(self) -> bool:
@@ -67,8 +67,11 @@ class OwnMarks:
         table = self._keeper.table
         if self._begun != (epoch, self._recovery.generation):
             return True  # another round follows
-        if self._lives is None:  # a server did not answer
+        if self._lives is None:
+            # A server did not answer. Nobody expects the marks of this node
+            # before its lease says that there are some.
             return not self._keeper.lease.marks
+
         nodes = f",{','.join(map(str, table.reachable))},"
         commands: list[Command] = [
             ("EVALSHA", SET_MARK, 1, key, life, epoch, table.last_epoch, nodes)
@@ -87,9 +90,9 @@ class OwnMarks:
         epoch = self._keeper.lease.epoch
         if not self._are_set or self._begun[0] != epoch:
             return False
-        replies = self._pipeline.execute_all(
-            [("HGET", key, epoch) for key in self._link.marks]
-        )
+        reads = [("HGET", key, epoch) for key in self._link.marks]
+        replies = self._pipeline.execute_all(reads)
+        # Meanwhile another round may have begun, which sets them anew.
         return self._are_set and replies is not None and None in replies
 
 
@@ -123,18 +126,14 @@ class OtherMarks:
         leases = self._keeper.table.reachable
         if leases is not self._leases:
             self._leases = leases
-            own = self._keeper.lease.epoch
-            expected = tuple(
-                sorted(
-                    each.epoch
-                    for each in leases.values()
-                    if each.marks and each.epoch != own
-                )
-            )
+            own_epoch = self._keeper.lease.epoch
+            epochs = [lease.epoch for lease in leases.values() if lease.marks]
+            expected = tuple(sorted(epoch for epoch in epochs if epoch != own_epoch))
             if expected != self._expected:
                 self._expected = expected
                 self._forget()
-        state = self._link.connects, self._recovery.generation
+
+        state = (self._link.connects, self._recovery.generation)
         if state != self._state:
             self._state = state
             self._forget()
@@ -162,24 +161,22 @@ class OtherMarks:
     ) -> dict[str, tuple[SessionRef, ...]]:
         """The nodes without a mark by key, if there are any, from the replies
         to :func:`questions`."""
-        without: dict[str, tuple[SessionRef, ...]] = {}
+        unmarked: dict[str, tuple[SessionRef, ...]] = {}
         for key, marks in zip(keys, replies, strict=True):
             if not isinstance(marks, list):
                 continue
-            epochs = [
-                epoch
-                for epoch, mark in zip(expected, marks, strict=True)
-                if mark is None
-            ]
+            pairs = zip(expected, marks, strict=True)
+            epochs = [epoch for epoch, mark in pairs if mark is None]
             if epochs:
-                without[key] = tuple([SessionRef(epoch, 0, 0) for epoch in epochs])
+                unmarked[key] = tuple([SessionRef(epoch, 0, 0) for epoch in epochs])
                 self._proven.discard(key)
                 self.are_all_proven = False
             elif expected == self._expected:  # other nodes may have come meanwhile
                 self._proven.add(key)
+
         if keys and not self.are_all_proven:
             self.are_all_proven = self._proven.issuperset(self._link.first_marks)
-        return without
+        return unmarked
 
     def mark_of(self, command: Command) -> str:
         """The key of the marks on the server of a command; ``""``: none is

@@ -34,13 +34,23 @@ from imserver.gateway.cluster.registry import RegistryCounters
 log = logging.getLogger(__name__)
 
 _SLOTS: Final = 16_384
+_SLOT_BITS: Final = _SLOTS - 1
 _MARKS_SLOTS: Final = 256
-"""So far apart are the slots of the marks: a master with twice as many in a row
-has marks."""
+"""How far apart the slots of the marks are: a master with twice as many in a
+row has marks."""
 _ROUND_SECONDS: Final = 0.01
 """Time between two rounds of an exchange, while slots are being moved."""
 _NO_SLOT: Final = -1
-"""Of a command for all masters (the probe), or for one after the other."""
+"""The slot of a command for all masters (the probe), or for one after the
+other."""
+_LINES_BEFORE_KEY: Final = 4
+"""The lines of a packed command before its key: the number of words, the size
+and text of the name, and the size of the key."""
+_SCRIPT_KEY: Final = 3
+"""In EVALSHA: the word with the first key, behind the name, the hash of the
+script, and the number of keys."""
+_MOST_SHARES: Final = 3
+"""Into how many shares the time of a question to several masters is divided."""
 _REDIRECT: Final = re.compile(
     r"(?P<kind>MOVED|ASK|TRYAGAIN)\b(?: (?P<slot>\d+) (?P<host>.*):(?P<port>\d+))?"
 )
@@ -65,9 +75,11 @@ def open_link(
 def slot_of_key(key: bytes) -> int:
     """The slot of a key in a Redis Cluster."""
     start = key.find(b"{") + 1
-    if start and (end := key.find(b"}", start)) > start:
-        key = key[start:end]
-    return crc_hqx(key, 0) & 16_383
+    if start:
+        end = key.find(b"}", start)
+        if end > start:
+            key = key[start:end]
+    return crc_hqx(key, 0) & _SLOT_BITS
 
 
 def _keys_of_marks() -> list[str]:
@@ -84,13 +96,21 @@ def _keys_of_marks() -> list[str]:
 def slot_of(command: Command) -> int:
     """The slot of a command, which is that of its first key."""
     if isinstance(command, bytes):
-        _, _, _, size, rest = command.split(b"\r\n", 4)
+        _, _, _, size, rest = command.split(b"\r\n", _LINES_BEFORE_KEY)
         return slot_of_key(rest[: int(size[1:])])
     name = command[0]
     if name == "EXISTS" or name == "SCAN":
         return _NO_SLOT
-    key = command[3 if name == "EVALSHA" else 1]
-    return slot_of_key(key.encode() if isinstance(key, str) else key)
+    key = command[_SCRIPT_KEY] if name == "EVALSHA" else command[1]
+    if isinstance(key, str):
+        key = key.encode()
+    return slot_of_key(key)
+
+
+def _probe_key(slots: Sequence[Server | None], server: Server) -> bytes:
+    """A key in a slot of a server."""
+    keys = (b"imserver:probe:%d" % number for number in count())
+    return next(key for key in keys if slots[slot_of_key(key)] == server)
 
 
 def _redirect(reply: object) -> re.Match[str] | None:
@@ -105,7 +125,7 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
     masters comes next."""
     position = int(reply[0])
     index = int(command[1]) % masters
-    if not position:
+    if position == 0:  # this master has no more keys
         index = (index + 1) % masters
     return [b"%d" % (position * masters + index), reply[1]]
 
@@ -137,7 +157,7 @@ class _Exchange(Struct):
     """The commands of one exchange, which are sent in rounds until each has its
     reply.
 
-    ``left``: the indexes of those that the next round sends. ``failed``: the
+    ``left``: the indexes of commands that the next round sends. ``failed``: the
     masters that do not answer, and why.
     """
 
@@ -155,7 +175,7 @@ class _Exchange(Struct):
         parts: Mapping[Server, Sequence[int]],
         results: Mapping[Server, list[Any] | RedisUnavailable],
     ) -> _Redirects:
-        """Take what masters have replied to their parts of the commands, and
+        """Take the replies of masters to their parts of the commands, and
         decide which commands are left."""
         redirects = _Redirects()
         left: set[int] = set()
@@ -227,9 +247,8 @@ class ClusterLink(RedisLink):
 
     @property
     def connects(self) -> int:  # type: ignore[override]
-        return self._closed_connects + sum(
-            link.connects for link in (*self._links.values(), *self._gone)
-        )
+        links = (*self._links.values(), *self._gone)
+        return self._closed_connects + sum(link.connects for link in links)
 
     @property
     def life(self) -> bytes:  # type: ignore[override]
@@ -247,15 +266,12 @@ class ClusterLink(RedisLink):
         return [keys[0] for keys in self._marks_at.values()]
 
     def mark_of(self, command: Command) -> str:
-        if self._slots:
-            server = self._slots[slot_of(command)]
-        else:
-            server = None
-        if server is not None:
-            keys = self._marks_at.get(server)
-        else:
-            keys = None
-        return keys[0] if keys else ""
+        if not self._slots:
+            return ""
+        server = self._slots[slot_of(command)]
+        if server is None or server not in self._marks_at:
+            return ""
+        return self._marks_at[server][0]
 
     def _map_marks(self) -> None:
         """Note which marks each master has, by the map of slots."""
@@ -285,11 +301,10 @@ class ClusterLink(RedisLink):
         for server in parts:
             if not links[server].is_open and server not in absent:
                 return False
-        self._replies, self._parts, self._again = (
-            [None] * len(commands),
-            len(parts),
-            False,
-        )
+        # From here on the exchange has begun: each part is answered once.
+        self._replies = [None] * len(commands)
+        self._parts = len(parts)
+        self._again = False
         for server, part in parts.items():
             received = partial(self._received, server, part, done)
             if server in absent:
@@ -320,10 +335,13 @@ class ClusterLink(RedisLink):
         self._parts -= 1
         if self._parts:
             return
+
         if self._masters.keys() <= self._absent.keys():
             done(next(iter(self._absent.values())))
+        elif self._again:
+            done(None)
         else:
-            done(None if self._again else self._replies)
+            done(self._replies)
 
     # --- waiting --------------------------------------------------------------
 
@@ -400,7 +418,9 @@ class ClusterLink(RedisLink):
         slot = slot_of(command)
         if slot != _NO_SLOT:
             server = importing.get(slot, self._slots[slot])
-            return [server] if server is not None else []
+            if server is None:
+                return []
+            return [server]
         if command[0] == "EXISTS":
             return masters
         return [masters[int(command[1]) % len(masters)]]
@@ -444,16 +464,16 @@ class ClusterLink(RedisLink):
             results = {server: job.get() for server, job in jobs.items()}
         finally:
             gevent.killall(list(jobs.values()), block=False)
+
         for server, part in parts.items():
             result = results[server]
-            if isinstance(result, list):
-                for position, index in enumerate(part):
-                    if commands[index][0] == "SCAN" and isinstance(
-                        result[position], list
-                    ):
-                        result[position] = _next_scan(
-                            commands[index], result[position], masters
-                        )
+            if isinstance(result, RedisUnavailable):
+                continue
+            for position, index in enumerate(part):
+                command = commands[index]
+                reply = result[position]
+                if command[0] == "SCAN" and isinstance(reply, list):
+                    result[position] = _next_scan(command, reply, masters)
         return results
 
     def _learn(self, redirects: _Redirects, failed: Collection[Server]) -> None:
@@ -511,40 +531,42 @@ class ClusterLink(RedisLink):
         """Ask ``source``, or the first server that answers (``failed`` ones
         last), for the masters of all slots. Switches. Raises
         RedisUnavailable."""
-        if source is not None:
-            host = source[0]
-            (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
-        else:
-            servers = dict.fromkeys([*self._masters, *self._address.hosts])
-            addresses = [
-                self._at(server)
-                for server in sorted(servers, key=lambda server: server in failed)
-            ]
-            host, reply = ask_first(
-                addresses, self.seconds / min(len(addresses), 3), "CLUSTER", "SLOTS"
-            )
+        host, reply = self._ask_for_slots(failed, source)
         if isinstance(reply, ErrorReply) or not reply:
             raise RedisUnavailable(
                 str(reply or "no slot of the Redis Cluster has a master")
             )
+
         slots: list[Server | None] = [None] * (_SLOTS + 1)
-        masters: dict[Server, Command] = {}
         for first, last, (name, port, *_), *_ in reply:
-            server = (name.decode() if name else host), int(port)
+            # Without a name, the server means the address where it was asked.
+            server = (name.decode() if name else host, int(port))
             slots[first : last + 1] = [server] * (last + 1 - first)
-        self._gone += [
-            self._links.pop(server) for server in self._links.keys() - set(slots)
-        ]
-        for server in dict.fromkeys(each for each in slots if each is not None):
-            self._link(server)
-            keys = (b"imserver:probe:%d" % number for number in count())
-            masters[server] = (
-                "EXISTS",
-                next(key for key in keys if slots[slot_of_key(key)] == server),
-            )
+        without_slots = self._links.keys() - set(slots)
+        self._gone += [self._links.pop(server) for server in without_slots]
+
+        masters: dict[Server, Command] = {}
+        for master in dict.fromkeys(slots):
+            if master is not None:
+                self._link(master)
+                masters[master] = ("EXISTS", _probe_key(slots, master))
         self._slots = slots
         self._masters = masters
         self._map_marks()
+
+    def _ask_for_slots(
+        self, failed: Collection[Server], source: Server | None
+    ) -> tuple[str, Any]:
+        """The host of the server that replies, and its reply. Switches. Raises
+        RedisUnavailable."""
+        if source is not None:
+            (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
+            return source[0], reply
+        servers = list(dict.fromkeys([*self._masters, *self._address.hosts]))
+        servers.sort(key=lambda server: server in failed)
+        addresses = [self._at(server) for server in servers]
+        seconds = self.seconds / min(len(addresses), _MOST_SHARES)
+        return ask_first(addresses, seconds, "CLUSTER", "SLOTS")
 
     def _link(self, server: Server) -> ServerLink:
         if server not in self._links:

@@ -33,6 +33,10 @@ _PIPELINE_COMMANDS: Final = 1000
 split."""
 _AT_ONCE: Final = 64
 """Callers that are answered without a callback for each."""
+_POST_SECONDS: Final = 0.25
+"""How long posted commands wait for a pipeline that leaves anyway."""
+_MAX_POSTED: Final = 100_000
+"""Above this number of waiting commands, further ones are dropped."""
 _USUAL: Final = frozenset((bytes, int, list, type(None)))
 """Types of replies that are no errors."""
 _PROBE: Final = ("EXISTS", EPOCH)
@@ -73,10 +77,10 @@ class Pipeline:
         """The greenlet has to exchange it."""
         self._idle: Waiter[None] | None = None
         """Where the greenlet waits."""
-        # Posted commands wait so long for a pipeline that leaves anyway. Under
-        # load the next one leaves at once. A repeating timer: a fired one-shot
-        # timer would fire at once when restarted.
-        self._timer = get_hub().loop.timer(0.0, 0.25)
+        # Under load the next pipeline leaves at once, and the timer does not
+        # fire. It repeats: a fired one-shot timer would fire at once when
+        # restarted.
+        self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
         self._timer_runs = False
         self._post_due = False
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -104,7 +108,7 @@ class Pipeline:
         if not self.admits_calls:
             self._counters.unanswered += 1
             return None
-        # As _execute(): a call or two less for each push.
+        # Written out as in _execute(): a call or two less for each push.
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
         if not self._busy:
@@ -115,7 +119,7 @@ class Pipeline:
     def execute_all(self, commands: Sequence[Command]) -> list[Any] | None:
         """As :meth:`execute`; None also if one command failed."""
         replies = self.execute(commands)
-        if replies is None or any(isinstance(each, Exception) for each in replies):
+        if replies is None or any(isinstance(reply, Exception) for reply in replies):
             return None
         return replies
 
@@ -129,7 +133,7 @@ class Pipeline:
     def post(self, command: Command) -> None:
         """Send a command with a later pipeline, without waiting for its reply.
         Never switches."""
-        if self.admits_calls and len(self._posted) < 100_000:
+        if self.admits_calls and len(self._posted) < _MAX_POSTED:
             self._posted.append(command)
             if not self._timer_runs:
                 self._timer_runs = True
@@ -156,18 +160,22 @@ class Pipeline:
             get_hub().loop.run_callback(self._send)
 
     def _send(self) -> None:
-        """Send what is queued. Callback: never switches."""
+        """Send the queued commands. Callback: never switches."""
         commands = self._posted[:_PIPELINE_COMMANDS]
         self._posted = self._posted[_PIPELINE_COMMANDS:]
-        self._post_due = self._timer_runs = bool(self._posted)
+        has_more_posted = bool(self._posted)
+        self._post_due = has_more_posted
+        self._timer_runs = has_more_posted
         self._timer.stop()
+
         callers = []
         while self._requests and len(commands) < _PIPELINE_COMMANDS:
-            pending, waiter = self._requests.popleft()
-            callers.append((len(commands), len(commands) + len(pending), waiter))
-            commands += pending
+            call, waiter = self._requests.popleft()
+            callers.append((len(commands), len(commands) + len(call), waiter))
+            commands += call
         self._callers = callers
         self._commands = commands
+
         if not commands:
             self._finish([])
         elif not self._may_send():
@@ -210,11 +218,13 @@ class Pipeline:
                     log.error("Redis refused %s: %s", words_of(command)[0], reply)
             if RedisUnavailable in map(type, replies):
                 self._answer_unreached(replies)
+
+        # Before the callers run: they may queue commands for the next one.
         self._busy = False
         self._commands = []
         if replies is not None:
-            # Without a callback for each. Beyond a few, callers share the turns
-            # with the sockets.
+            # The first callers are switched to directly. Beyond a few, callers
+            # share the turns with the sockets.
             callers = self._callers[:_AT_ONCE]
             self._callers = self._callers[_AT_ONCE:]
             for first, last, waiter in callers:
@@ -224,8 +234,8 @@ class Pipeline:
             self._wake()
 
     def _answer_unreached(self, replies: Sequence[Any]) -> None:
-        """Answer the callers of whose commands one was for a server that does
-        not answer."""
+        """Answer the callers with a command for a server that does not
+        answer."""
         self._on_failure()
         others = []
         for caller in self._callers:
@@ -269,7 +279,10 @@ class Pipeline:
         callers = self._callers
         self._callers = []
         for first, last, waiter in callers:
-            self._answer(waiter, None if replies is None else replies[first:last])
+            if replies is None:
+                self._answer(waiter, None)
+            else:
+                self._answer(waiter, replies[first:last])
 
     def _answer(self, waiter: Waiter[Any], replies: list[Any] | None) -> None:
         if replies is None:

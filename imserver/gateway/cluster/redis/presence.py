@@ -33,6 +33,7 @@ from imserver.gateway.cluster.redis.scripts import (
     ENTER_CHANNEL,
     RELEASE,
     REPLACED,
+    SECOND_MS,
 )
 from imserver.gateway.cluster.registry import (
     Claim,
@@ -47,6 +48,13 @@ from imserver.gateway.model import ACTION_PREFIX, Service
 MOST_BUCKETS: Final = 1024
 """Buckets of one app that are recorded one by one."""
 CLAIM_SECONDS: Final = 10
+_RESULT_SECONDS: Final = 600
+"""How long other nodes know the result of a request, at most."""
+_REPLACED_SECONDS: Final = 60
+"""How long the list of replaced sessions stays: their node reads it every
+second."""
+_CHANNEL_BUCKETS: Final = 1024
+_CACHED_APPS: Final = 1024
 _CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
 _RESULT_PREFIX: Final = b"acc:submit:again:result:"
 _FIND_USERS: Final = 1000
@@ -90,24 +98,25 @@ class ActionRecord(Record, kw_only=True):
 _encoder: Final = msgspec.json.Encoder()
 
 
-@lru_cache(1024)
+@lru_cache(_CACHED_APPS)
 def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
     """The records of an app: their form, the prefix of their keys, and the name
     of the app in them."""
-    is_action = app.startswith(ACTION_PREFIX)
-    if is_action:
+    name = app
+    kind = Record
+    kind_prefix = b"acc:user:online:"
+    if app.startswith(ACTION_PREFIX):
         name = app.removeprefix(ACTION_PREFIX)
-    else:
-        name = app
+        kind = ActionRecord
+        kind_prefix = b"user:online:"
+
     # A "_" in the name of an app would make the key ambiguous. The originals'
     # apps are numbers.
     plain = name.replace("%", "%25").replace("_", "%5F")
-    prefix = b"%b%b_" % (
-        b"user:online:" if is_action else b"acc:user:online:",
-        encoded(plain),
-    )
-    number = int(name) if name.isascii() and name.isdecimal() else name
-    return ActionRecord if is_action else Record, prefix, number
+    prefix = b"%b%b_" % (kind_prefix, encoded(plain))
+    if name.isascii() and name.isdecimal():
+        return kind, prefix, int(name)
+    return kind, prefix, name
 
 
 def record_key(app: str, user: bytes) -> bytes:
@@ -136,11 +145,9 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
     try:
         return _encoder.encode(record)
     except UnicodeEncodeError:
-        texts = [
-            each.encode("utf-8", "replace").decode()
-            for each in (session.user, session.device)
-        ]
-        record.user_id, record.device_info = texts
+        # JSON has no lone surrogates.
+        record.user_id = session.user.encode("utf-8", "replace").decode()
+        record.device_info = session.device.encode("utf-8", "replace").decode()
         return _encoder.encode(record)
 
 
@@ -151,11 +158,9 @@ def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
     for kind in (ActionRecord, Record):
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
             record = msgspec.json.decode(data, type=kind)
-    if (
-        record is None
-        or record.is_logoff
-        or f"{record.acc_ip}:{record.acc_port}" not in nodes
-    ):
+    if record is None or record.is_logoff:
+        return None
+    if f"{record.acc_ip}:{record.acc_port}" not in nodes:
         return None
     record.is_logoff = True
     record.logout_time = int(time())
@@ -178,7 +183,7 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-@lru_cache(1024)
+@lru_cache(_CACHED_APPS)
 def _bucket_prefix(app: str) -> bytes:
     return b"imserver:users:{%b:" % encoded(app)
 
@@ -191,7 +196,7 @@ def bucket_key(app: str, number: int) -> bytes:
 
 def bucket_of(app: str, user: bytes) -> bytes:
     """The key of the bucket that holds a user."""
-    # a call or two less for each push
+    # As bucket_key, written out: a call or two less for each push.
     return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)
 
 
@@ -202,17 +207,20 @@ def channel_bucket_key(app: bytes, number: int) -> bytes:
 
 def channel_bucket_number(channel: bytes) -> int:
     """The bucket of a channel."""
-    return crc32(channel) % 1024
+    return crc32(channel) % _CHANNEL_BUCKETS
 
 
 def field_of(user: bytes) -> bytes:
     """A user's field in their bucket."""
-    return b"=" + user if user[:1] in b"#=" else user
+    # The field "#" has the last number. An empty name gets a mark, too.
+    if user[:1] in b"#=":
+        return b"=" + user
+    return user
 
 
 def user_of(field: bytes) -> bytes:
     """The user of a field."""
-    return field[1:] if field[:1] == b"=" else field
+    return field.removeprefix(b"=")
 
 
 def device_of(name: str) -> str:
@@ -221,6 +229,10 @@ def device_of(name: str) -> str:
     if name:
         return quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
     return ""
+
+
+_DOTS: Final = 3
+"""The dots between the parts of a place. The name of a device may have more."""
 
 
 def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
@@ -233,11 +245,10 @@ def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
 
 
 def _parse_ref(ref: bytes) -> SessionRef:
-    epoch, id, number, *device = ref.split(b".", 3)
+    epoch, id, number, *device = ref.split(b".", _DOTS)
+    name = ""
     if device:
         name = unquote(device[0].decode(), errors="surrogatepass")
-    else:
-        name = ""
     return SessionRef(int(epoch), int(id), int(number), name)
 
 
@@ -265,6 +276,7 @@ class WrittenBuckets:
         if self._written_for != (epoch, generation):
             self._written_for = (epoch, generation)
             self._buckets.clear()
+
         members = []
         for session in sessions:
             buckets = self._buckets.setdefault(session.app, set())
@@ -365,12 +377,11 @@ class Lookup:
         ``users``; behind them the nodes that may have more."""
         refs: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
-            part = self._find(
-                [_lookup(app, user) for user in users[first : first + _FIND_USERS]]
-            )
-            if part is None:
+            part = users[first : first + _FIND_USERS]
+            refs_of_part = self._find([_lookup(app, user) for user in part])
+            if refs_of_part is None:
                 return None
-            refs += part
+            refs += refs_of_part
         return refs
 
     def find_in_apps(
@@ -381,60 +392,65 @@ class Lookup:
         return self._find([_lookup(app, user) for app in apps])
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
-        """What look-ups find. Those without a result are repeated behind the
-        marks of their servers."""
+        """The sessions that look-ups find. Look-ups without a result are
+        repeated behind the marks of their servers."""
         marks = self._marks
         keys = marks.unproven(commands)
-        found = self._find_behind(keys, commands)
-        if found is None or all(found) or not marks.expected:
-            return found
+        results = self._find_behind(keys, commands)
+        if results is None or all(results) or not marks.expected:
+            return results
+
         missed = [
             index
-            for index, refs in enumerate(found)
+            for index, refs in enumerate(results)
             if not refs and marks.mark_of(commands[index]) not in keys
         ]
         if missed:
             again = [commands[index] for index in missed]
-            found_now = self._find_behind(marks.beside(again), again)
-            if found_now is None:
+            results_again = self._find_behind(marks.beside(again), again)
+            if results_again is None:
                 return None
-            for index, refs in zip(missed, found_now, strict=True):
-                found[index] = refs
-        return found
+            for index, refs in zip(missed, results_again, strict=True):
+                results[index] = refs
+        return results
 
     def _find_behind(
         self, keys: Sequence[str], commands: Sequence[Command]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """What look-ups find that come after these marks, and the nodes without
-        a mark there."""
+        """The sessions that look-ups behind these marks find, and the nodes
+        without a mark there."""
         if not keys:  # most look-ups
             replies = self._pipeline.execute(commands)
             if replies is None:
                 return None
             return self._live([_refs(reply) for reply in replies])
+
         expected = self._marks.expected
         replies = self._pipeline.execute([*questions(keys, expected), *commands])
         if replies is None:
             return None
-        without = self._marks.unmarked(keys, expected, replies[: len(keys)])
-        found = self._live([_refs(reply) for reply in replies[len(keys) :]])
-        if not without:
-            return found
+        unmarked = self._marks.unmarked(keys, expected, replies[: len(keys)])
+        results = self._live([_refs(reply) for reply in replies[len(keys) :]])
+        if not unmarked:
+            return results
         mark_of = self._marks.mark_of
         return [
-            refs + without.get(mark_of(command), ())
-            for refs, command in zip(found, commands, strict=True)
+            refs + unmarked.get(mark_of(command), ())
+            for refs, command in zip(results, commands, strict=True)
         ]
 
     def _live(
-        self, found: list[tuple[SessionRef, ...]]
+        self, results: list[tuple[SessionRef, ...]]
     ) -> list[tuple[SessionRef, ...]]:
         """Remove dead epochs."""
-        epochs = {ref.epoch for refs in found for ref in refs}
+        epochs = set()
+        for refs in results:
+            for ref in refs:
+                epochs.add(ref.epoch)
         live = live_leases(self._keeper.table, self._recovery, epochs)
         if epochs <= live.keys():
-            return found
-        return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
+            return results
+        return [_refs_in(live, refs) for refs in results]
 
     def find_and_claim(
         self, app: str, user: str, key: str
@@ -452,6 +468,7 @@ class Lookup:
         replies = self._pipeline.execute([*commands, _plain_claim(key, token)])
         if replies is not None and replies[-1] is None:
             replies = self._pipeline.execute([*commands, _claim_command(key, token)])
+
         refs = None
         if replies is not None and not isinstance(replies[-1], Exception):
             refs = self._looked_up(lookup, replies)
@@ -501,7 +518,7 @@ class Lookup:
                     self._known.clear()
                 self._known[lookup.app, lookup.user] = lookup.bucket, refs
         elif not lookup.bucket.unchanged:
-            # the user may have moved before Redis carried out the claim
+            # The user may have moved before Redis carried out the claim.
             refs_now = self.find(lookup.app, [lookup.user])
             if refs_now is None:
                 return None
@@ -515,8 +532,9 @@ class Lookup:
 
         marks = self._marks
         if keys:
-            without = marks.unmarked(keys, lookup.expected_marks, replies[: len(keys)])
-            return refs + without.get(keys[0], ())
+            of_marks = replies[: len(keys)]
+            unmarked = marks.unmarked(keys, lookup.expected_marks, of_marks)
+            return refs + unmarked.get(keys[0], ())
         if marks.expected and not (refs and marks.are_all_proven):
             command = _lookup(lookup.app, lookup.user)
             refs_behind = self._find_behind(marks.beside((command,)), (command,))
@@ -534,35 +552,38 @@ class Lookup:
                 self._unanswered.pop(key, token)
                 for key, token in zip(keys, tokens, strict=True)
             ]
+
         replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
-        taken = [index for index, reply in enumerate(replies or ()) if reply is None]
-        if replies is not None and taken:
-            scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
-            holders = self._pipeline.execute_all(scripts)
-            for index, holder in zip(taken, holders or (), strict=False):
-                replies[index] = holder
-            replies = None if holders is None else replies
         if replies is None:
             self._remember(keys, tokens)
             return None
+
+        # The script is needed only for ids that are taken.
+        taken = [index for index, reply in enumerate(replies) if reply is None]
+        if taken:
+            scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
+            holders = self._pipeline.execute_all(scripts)
+            if holders is None:
+                self._remember(keys, tokens)
+                return None
+            for index, holder in zip(taken, holders, strict=True):
+                replies[index] = holder
         return list(map(_claim, keys, tokens, replies))
 
     def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
         """End a claim of mine: the id is remembered if accepted, else free
         again. Never switches.
 
-        ``result``: what :meth:`results` returns on all nodes for a while
-        (``b""``: nothing).
+        ``result``: :meth:`results` returns it on all nodes for a while
+        (``b""``: there is none).
         """
         if claim.state != "mine" or not claim.token:
             return
         key = _CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")
         if accepted and result:
-            # so long other nodes know the result of a request
-            seconds = min(600, self._dedupe_seconds)
-            self._pipeline.post(
-                ("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds)
-            )
+            seconds = min(_RESULT_SECONDS, self._dedupe_seconds)
+            result_key = _RESULT_PREFIX + encoded(claim.key)
+            self._pipeline.post(("SET", result_key, result, "EX", seconds))
         if accepted:
             self._pipeline.post(
                 b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted)
@@ -606,15 +627,16 @@ def _refs(reply: Any) -> tuple[SessionRef, ...]:
     return ()
 
 
+def _refs_in(
+    leases: Collection[int], refs: tuple[SessionRef, ...]
+) -> tuple[SessionRef, ...]:
+    """The sessions on nodes with these epochs."""
+    return tuple([ref for ref in refs if ref.epoch in leases])
+
+
 def _claim_command(key: str, token: str) -> Command:
-    return (
-        "EVALSHA",
-        CLAIM,
-        1,
-        _CLAIM_PREFIX + encoded(key),
-        token,
-        CLAIM_SECONDS * 1000,
-    )
+    name = _CLAIM_PREFIX + encoded(key)
+    return ("EVALSHA", CLAIM, 1, name, token, CLAIM_SECONDS * SECOND_MS)
 
 
 _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
@@ -638,7 +660,19 @@ def _claim(key: str, token: str, reply: bytes) -> Claim:
     """The claim from the reply to either command."""
     if reply == b"OK" or reply == token.encode():
         return Claim(key, "mine", token)
-    return Claim(key, "repeat" if reply == b"1" else "pending")
+    if reply == b"1":
+        return Claim(key, "repeat")
+    return Claim(key, "pending")
+
+
+# The replies of BEGIN; others: the session is superseded.
+_ADDRESSED: Final = 1
+_REFUSED: Final = 2
+# The replies of END; others: sessions are left.
+NONE_LEFT: Final = 1
+"""The session was the last one of its user."""
+NONE_THERE: Final = 2
+"""The session was not there, and the user had no other one."""
 
 
 class SessionCommands(Service):
@@ -664,35 +698,43 @@ class SessionCommands(Service):
         user = encoded(session.user)
         lease = self._keeper.lease
         bucket = bucket_of(session.app, user)
-        field = field_of(user)
         keys: tuple[Any, ...] = (1, bucket)
         writes: tuple[Any, ...] = ("", 0, "", "")
         if self._inside:
             keys = (2, bucket, record_key(session.app, user))
+            record = record_of(lease.node, session, logout=False)
             tail = b"\0%b\0%b" % (encoded(session.app), user)
-            writes = (
-                record_of(lease.node, session, False),
-                RECORD_SECONDS,
-                REPLACED,
-                tail,
-            )
+            writes = (record, RECORD_SECONDS, REPLACED, tail)
+
+        dead_sessions = ""
+        if replacing:
+            places = [f"{ref.epoch}.{ref.id}," for ref in replacing]
+            dead_sessions = "," + "".join(places)
+
+        # A command of a session that begins now may come as late as this node
+        # waits for the answer, and gets the next number all the same.
+        if late:
+            began_ms = self._keeper.redis_ms(monotonic() - session.began)
+            begins_for_ms = 0
+        else:
+            began_ms = self._keeper.redis_ms(0.0)
+            begins_for_ms = int(self._keeper.link.seconds * SECOND_MS)
+
         return (
             "EVALSHA",
             BEGIN,
             *keys,
-            field,
+            field_of(user),
             lease.epoch,
             session.id,
             device_of(session.device),
             session.policy,
             session.number,
             self._keeper.dead_epochs(),
-            "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing])
-            if replacing
-            else "",
+            dead_sessions,
             *writes,
-            self._keeper.redis_ms(monotonic() - session.began if late else 0.0),
-            0 if late else int(self._keeper.link.seconds * 1000),
+            began_ms,
+            begins_for_ms,
         )
 
     def registration(
@@ -703,21 +745,18 @@ class SessionCommands(Service):
         if isinstance(reply, Exception):
             return None
         code = reply[0]
-        if code == 2:
+        if code == _REFUSED:
             return SessionRegistration(refused=True, others=parse_refs(reply[1]))
-        if code != 1:
+        if code != _ADDRESSED:
             return SessionRegistration(superseded=True)
+
         session.number = int(reply[1])
         session.generation = generation
         if not reply[2]:
             return SessionRegistration(session.number)
         table = self._keeper.table
-        return SessionRegistration(
-            session.number,
-            tuple(
-                [ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)]
-            ),
-        )
+        replaced = [ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)]
+        return SessionRegistration(session.number, tuple(replaced))
 
     def after_register(
         self, session: Session, registration: SessionRegistration
@@ -730,10 +769,10 @@ class SessionCommands(Service):
         commands: list[Command] = [self._record(session, False)]
         for ref in registration.replaced:
             if ref.epoch != lease.epoch:
+                key = f"{REPLACED}{ref.epoch}"
                 entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
-                commands.append(("RPUSH", f"{REPLACED}{ref.epoch}", entry))
-                # The node reads the list every second.
-                commands.append(("EXPIRE", f"{REPLACED}{ref.epoch}", 60))
+                commands.append(("RPUSH", key, entry))
+                commands.append(("EXPIRE", key, _REPLACED_SECONDS))
         return commands
 
     def unregister(self, session: Session) -> Command:
@@ -741,46 +780,32 @@ class SessionCommands(Service):
         user = encoded(session.user)
         lease = self._keeper.lease
         bucket = bucket_of(session.app, user)
-        field = field_of(user)
-        if not self._inside:
-            return (
-                "EVALSHA",
-                END,
-                1,
-                bucket,
-                field,
-                lease.epoch,
-                session.id,
-                self._keeper.dead_epochs(),
-            )
-        record = record_of(lease.node, session, True), RECORD_SECONDS
-        keys = (2, bucket, record_key(session.app, user))
+        keys: tuple[Any, ...] = (1, bucket)
+        writes: tuple[Any, ...] = ()
+        if self._inside:
+            keys = (2, bucket, record_key(session.app, user))
+            writes = (record_of(lease.node, session, logout=True), RECORD_SECONDS)
         return (
             "EVALSHA",
             END,
             *keys,
-            field,
+            field_of(user),
             lease.epoch,
             session.id,
             self._keeper.dead_epochs(),
-            *record,
+            *writes,
         )
 
     def after_unregister(self, session: Session, reply: Any) -> list[Command]:
         """Commands to send once a user has no session left."""
-        if self._inside or reply != 1:
+        if self._inside or reply != NONE_LEFT:
             return []
         return [self._record(session, True)]
 
     def _record(self, session: Session, logout: bool) -> Command:
         record = record_of(self._keeper.lease.node, session, logout)
-        return (
-            "SET",
-            record_key(session.app, encoded(session.user)),
-            record,
-            "EX",
-            RECORD_SECONDS,
-        )
+        key = record_key(session.app, encoded(session.user))
+        return ("SET", key, record, "EX", RECORD_SECONDS)
 
 
 _BATCH: Final = 500
@@ -823,33 +848,25 @@ class ChannelLookup(Service):
         for first in range(0, len(channels), _BATCH):
             commands: list[Command] = []
             buckets: dict[bytes, None] = {}
-            for each in channels[first : first + _BATCH]:
-                app = encoded(each.app)
-                channel = encoded(each.channel)
+            for report in channels[first : first + _BATCH]:
+                app = encoded(report.app)
+                channel = encoded(report.channel)
                 number = channel_bucket_number(channel)
                 buckets[b"%d:%b" % (number, app)] = None
                 key = channel_bucket_key(app, number)
-                commands.append(
-                    (
-                        "EVALSHA",
-                        ENTER_CHANNEL,
-                        1,
-                        key,
-                        channel,
-                        epoch,
-                        each.members,
-                        dead,
-                    )
-                )
-            replies = self.pipeline.execute_all(
-                [("SADD", written_key("channel-buckets", epoch), *buckets), *commands]
-            )
+                values = (channel, epoch, report.members, dead)
+                commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, *values))
+
+            # Before the channels are written: a cleanup finds them by it.
+            written = ("SADD", written_key("channel-buckets", epoch), *buckets)
+            replies = self.pipeline.execute_all([written, *commands])
             if replies is None:
                 return None
             others += map(int, replies[1:])
-        if generation == self.recovery.generation and generation:
-            return others
-        return None
+
+        if generation == 0 or generation != self.recovery.generation:
+            return None
+        return others
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
         """The nodes with members in each channel, own included: epoch →
@@ -858,42 +875,42 @@ class ChannelLookup(Service):
         name = encoded(app)
         nodes: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
-            fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
-            replies = self.pipeline.execute_all(
-                [
-                    (
-                        "HGET",
-                        channel_bucket_key(name, channel_bucket_number(field)),
-                        field,
-                    )
-                    for field in fields
-                ]
-            )
+            commands: list[Command] = []
+            for channel in channels[first : first + _BATCH]:
+                field = encoded(channel)
+                key = channel_bucket_key(name, channel_bucket_number(field))
+                commands.append(("HGET", key, field))
+            replies = self.pipeline.execute_all(commands)
             if replies is None:
                 return None
             nodes += map(_parse_nodes, replies)
-        seen = self.link.connects, self.recovery.generation
-        if seen != self._seen:
-            self._seen = seen
+
+        state = (self.link.connects, self.recovery.generation)
+        if state != self._seen:
+            self._seen = state
             self._incomplete_until = monotonic() + self.keeper.lease_seconds
         if monotonic() < self._incomplete_until:
             return None
         return self._live(nodes)
 
-    def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
+    def _live(self, members_by_epoch: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels
         yet."""
-        epochs = set().union(*found)
+        epochs = set().union(*members_by_epoch)
         live = live_leases(self.keeper.table, self.recovery, epochs)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
         unsettled |= {lease.epoch: 0 for lease in self.keeper.table.overdue()}
         if not unsettled and epochs <= live.keys():
-            return found
-        return [
-            unsettled
-            | {epoch: members for epoch, members in nodes.items() if epoch in live}
-            for nodes in found
-        ]
+            return members_by_epoch
+
+        results = []
+        for nodes in members_by_epoch:
+            result = dict(unsettled)
+            for epoch, members in nodes.items():
+                if epoch in live:
+                    result[epoch] = members
+            results.append(result)
+        return results
 
 
 def _parse_nodes(value: Any) -> dict[int, int]:

@@ -50,6 +50,10 @@ from imserver.gateway.model import Service
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 100
+"""How many users or buckets are handled together."""
+_MIN_PAUSE_SECONDS: Final = 0.001
+_SCANNED_BUCKETS: Final = 1000
+"""How many recorded buckets Redis visits in a step."""
 
 
 class Interrupted(Exception):
@@ -63,7 +67,7 @@ def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
     replies = pipeline.execute(commands)
     if replies is None:
         raise Interrupted
-    gevent.sleep(max(0.001, monotonic() - began))
+    gevent.sleep(max(_MIN_PAUSE_SECONDS, monotonic() - began))
     return replies
 
 
@@ -85,30 +89,30 @@ class DeadNodeCleanup(Service):
         leases = self.pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
         if leases is None:
             raise Interrupted
+
         nodes: dict[str, str] = {}
         """Dead node → address of its client port."""
         buckets_by_app: BucketsByApp = {}
         for epoch, data in zip(epochs, leases[0], strict=True):
+            apps = list(self.apps)
             if data and data != b"{}":
                 lease = decode_lease(data)
-            else:
-                lease = None
-            if lease is not None:
                 nodes[lease.node] = lease.clients
+                apps += lease.counts
             if not self._read_buckets(epoch, buckets_by_app):
-                buckets_by_app |= dict.fromkeys(
-                    [*self.apps, *(lease.counts if lease is not None else ())]
-                )
-        users = sum(
-            self._clean_app(app, buckets, epochs, nodes)
-            for app, buckets in buckets_by_app.items()
-        )
-        dead = [node for node in nodes if not is_live(node)]
+                buckets_by_app |= dict.fromkeys(apps)
+
+        users = 0
+        for app, buckets in buckets_by_app.items():
+            users += self._clean_app(app, buckets, epochs, nodes)
+
+        # Only now: an interrupted cleanup begins again with the epochs.
         commands: list[Command] = [
-            *(("DEL", written_key("buckets", epoch)) for epoch in epochs),
-            ("HDEL", DEAD_EPOCHS, *epochs),
-            ("DEL", CLEANER),
+            ("DEL", written_key("buckets", epoch)) for epoch in epochs
         ]
+        commands.append(("HDEL", DEAD_EPOCHS, *epochs))
+        commands.append(("DEL", CLEANER))
+        dead = [node for node in nodes if not is_live(node)]
         if dead:
             commands.append(("HDEL", SERVERS, *dead))
             commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in dead)))
@@ -123,34 +127,26 @@ class DeadNodeCleanup(Service):
     def _clean_channels(self, epochs: Collection[int]) -> None:
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
-            members = _paced(
-                self.pipeline, [("SMEMBERS", written_key("channel-buckets", epoch))]
-            )[0]
-            pairs = [
-                member.partition(b":")
-                for member in ([] if isinstance(members, Exception) else members)
-            ]
-            keys = [channel_bucket_key(app, int(number)) for number, _, app in pairs]
+            written = written_key("channel-buckets", epoch)
+            members = _paced(self.pipeline, [("SMEMBERS", written)])[0]
+            keys = []
+            if not isinstance(members, Exception):
+                for member in members:
+                    number, _, app = member.partition(b":")
+                    keys.append(channel_bucket_key(app, int(number)))
             for first in range(0, len(keys), _BATCH):
                 part = keys[first : first + _BATCH]
-                _paced(
-                    self.pipeline,
-                    [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part],
-                )
-            _paced(self.pipeline, [("DEL", written_key("channel-buckets", epoch))])
+                calls = [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part]
+                _paced(self.pipeline, calls)
+            _paced(self.pipeline, [("DEL", written)])
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the recorded buckets of a dead epoch. False: it has none."""
-        found = False
+        has_buckets = False
+        written = written_key("buckets", epoch)
         cursor = b""
         while cursor != b"0":
-            scan = (
-                "SSCAN",
-                written_key("buckets", epoch),
-                cursor or b"0",
-                "COUNT",
-                1000,
-            )
+            scan = ("SSCAN", written, cursor or b"0", "COUNT", _SCANNED_BUCKETS)
             reply = _paced(self.pipeline, [scan])[0]
             if isinstance(reply, Exception):
                 return False
@@ -163,8 +159,8 @@ class DeadNodeCleanup(Service):
                     buckets_by_app[app] = None
                 elif buckets is not None:
                     buckets.add(int(number))
-            found = found or bool(members)
-        return found
+            has_buckets = has_buckets or bool(members)
+        return has_buckets
 
     def _clean_app(
         self,
@@ -179,20 +175,14 @@ class DeadNodeCleanup(Service):
         offline = 0
         dead = f",{','.join(map(str, epochs))},"
         for first in range(0, len(numbers), _BATCH):
-            part = numbers[first : first + _BATCH]
-            replies = _paced(
-                self.pipeline,
-                [
-                    ("EVALSHA", CLEAN_BUCKET, 1, bucket_key(app, number), dead)
-                    for number in part
-                ],
-            )
-            users = [
-                user_of(field)
-                for reply in replies
-                if isinstance(reply, list)
-                for field in reply
+            keys = [
+                bucket_key(app, number) for number in numbers[first : first + _BATCH]
             ]
+            calls = [("EVALSHA", CLEAN_BUCKET, 1, key, dead) for key in keys]
+            users: list[bytes] = []
+            for reply in _paced(self.pipeline, calls):
+                if isinstance(reply, list):
+                    users += map(user_of, reply)
             for start in range(0, len(users), _BATCH):
                 self._mark_offline(app, users[start : start + _BATCH], nodes)
             offline += len(users)
@@ -205,20 +195,22 @@ class DeadNodeCleanup(Service):
         meanwhile: the record is read before the bucket. If that is still empty,
         a login writes another record, which is not overwritten."""
         keys = [record_key(app, user) for user in users]
-        fields = [("HGET", bucket_of(app, user), field_of(user)) for user in users]
-        replies = _paced(self.pipeline, [*(("GET", key) for key in keys), *fields])
-        commands: list[Command] = []
-        for key, data, refs in zip(
-            keys, replies[: len(keys)], replies[len(keys) :], strict=True
-        ):
-            if isinstance(data, bytes) and refs is None:
-                marked = marked_offline(data, nodes)
-            else:
-                marked = None
+        reads: list[Command] = [("GET", key) for key in keys]
+        for user in users:
+            reads.append(("HGET", bucket_of(app, user), field_of(user)))
+        replies = _paced(self.pipeline, reads)
+        records = replies[: len(keys)]
+        places = replies[len(keys) :]
+
+        changes: list[Command] = []
+        for key, record, refs in zip(keys, records, places, strict=True):
+            if not isinstance(record, bytes) or refs is not None:
+                continue
+            marked = marked_offline(record, nodes)
             if marked is not None:
-                commands.append(("EVALSHA", REPLACE_RECORD, 1, key, data, marked))
-        if commands:
-            _paced(self.pipeline, commands)
+                changes.append(("EVALSHA", REPLACE_RECORD, 1, key, record, marked))
+        if changes:
+            _paced(self.pipeline, changes)
         self.counters.cleaned_users += len(users)
 
 
@@ -299,10 +291,9 @@ class RegistryRecovery(Service, dict=True):
 
     def stop(self) -> None:
         """End all greenlets. Switches."""
-        greenlets = [
-            *self._jobs.values(),
-            *([self._greenlet] if self._greenlet is not None else []),
-        ]
+        greenlets = list(self._jobs.values())
+        if self._greenlet is not None:
+            greenlets.append(self._greenlet)
         gevent.killall(greenlets)
 
     def request(self, extent: Extent) -> None:
@@ -351,6 +342,7 @@ class RegistryRecovery(Service, dict=True):
                 "the lease of epoch %d was lost, taking a new epoch", keeper.lease.epoch
             )
             self._rejoin()
+
         self._check_clock()
         self._joined()
         if changed:
@@ -358,18 +350,27 @@ class RegistryRecovery(Service, dict=True):
         if not self.up:
             self.up = True
             log.info("Redis is available; this node has epoch %d", self._epoch)
+
+        if self._reaches_all_data():
+            self._recover()
+
+    def _reaches_all_data(self) -> bool:
+        """Whether all servers with data answer. Begins to connect again to
+        those that do not."""
         data_link, lease_link = self._links
         if not data_link.whole:
             self._job("masters", data_link.restore)
         # An idle connection for the data may still lead to the server before.
         is_elsewhere = data_link.is_cluster or data_link.life != lease_link.life
-        if (
-            is_elsewhere or not self.pipeline.admits_calls
-        ) and not self.pipeline.probe():
-            return
-        if not data_link.whole:
-            return
+        needs_probe = is_elsewhere or not self.pipeline.admits_calls
+        if needs_probe and not self.pipeline.probe():
+            return False
+        return data_link.whole
+
+    def _recover(self) -> None:
+        """Begin the jobs that are due, now that all servers answer."""
         self._check_restart()
+        data_link = self._links[0]
         if data_link.is_cluster and self.marks_are_lost():
             log.warning(
                 "a master of the Redis Cluster has lost data: registering all sessions again"
@@ -378,25 +379,30 @@ class RegistryRecovery(Service, dict=True):
             self.request(EVERYTHING)
         if self.pending:
             self._job("re-registration", self._run_reregistration)
-        if keeper.cleans_up:
+        if self.keeper.cleans_up:
             self._job("cleanup", self._run_cleanup)
 
     def _check_clock(self) -> None:
         """Tell the operator when the clock of this node begins or ends to
         differ from that of Redis."""
         ahead = self.keeper.clock_seconds
-        if (abs(ahead) > CLOCK_SECONDS) == self._is_clock_wrong:
+        is_wrong = abs(ahead) > CLOCK_SECONDS
+        if is_wrong == self._is_clock_wrong:
             return
-        self._is_clock_wrong = not self._is_clock_wrong
-        if self._is_clock_wrong:
-            log.warning(
-                "the clock of this node is %.1f s %s that of Redis: tokens expire too %s, and times of "
-                "messages are wrong. Let a time service set it",
-                abs(ahead),
-                *(("ahead of", "early") if ahead > 0 else ("behind", "late")),
-            )
-        else:
+        self._is_clock_wrong = is_wrong
+        if not is_wrong:
             log.info("the clock of this node agrees with that of Redis")
+            return
+
+        difference = "ahead of" if ahead > 0 else "behind"
+        expiry = "early" if ahead > 0 else "late"
+        log.warning(
+            "the clock of this node is %.1f s %s that of Redis: tokens expire too %s, and times of "
+            "messages are wrong. Let a time service set it",
+            abs(ahead),
+            difference,
+            expiry,
+        )
 
     def _rejoin(self) -> None:
         try:
@@ -452,11 +458,12 @@ class RegistryRecovery(Service, dict=True):
 
     def _run_cleanup(self) -> None:
         table = self.keeper.table
+
+        def is_live(node: str) -> bool:
+            return any(lease.node == node for lease in table.live.values())
+
         try:
-            self._cleanup.run(
-                table.dead_epochs,
-                lambda node: any(lease.node == node for lease in table.live.values()),
-            )
+            self._cleanup.run(table.dead_epochs, is_live)
         except Interrupted:
             log.info("dead-node cleanup was interrupted")
         except Exception:

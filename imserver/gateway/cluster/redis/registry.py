@@ -8,6 +8,7 @@ pipeline full of logins never delays a renewal.
 import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from time import monotonic
@@ -26,6 +27,8 @@ from imserver.gateway.cluster.redis.marks import OtherMarks, OwnMarks
 from imserver.gateway.cluster.redis.masters import open_link
 from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.presence import (
+    NONE_LEFT,
+    NONE_THERE,
     RECORD_SECONDS,
     ChannelLookup,
     Lookup,
@@ -44,7 +47,7 @@ from imserver.gateway.cluster.redis.recovery import (
     RegistryRecovery,
     extend_records,
 )
-from imserver.gateway.cluster.redis.scripts import ATTEMPT
+from imserver.gateway.cluster.redis.scripts import ATTEMPT, SECOND_MS
 from imserver.gateway.cluster.registry import (
     Lease,
     RegistryCounters,
@@ -61,6 +64,15 @@ log = logging.getLogger(__name__)
 _REREGISTER_SESSIONS: Final = 200
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
+_DEDUPE_SECONDS: Final = 43_200.0
+_FORGET_SECONDS: Final = 5.0
+"""How long an erasure waits for the end of the last session of a user."""
+_FORGET_LOOK_SECONDS: Final = 0.05
+_EXTENSIONS: Final = 4
+"""How often a record is extended in its lifetime, so that some may fail."""
+_EXTENSION_SPREAD: Final = (0.75, 1.25)
+"""The least and the greatest share of the usual pause, so that nodes do not
+extend records at once."""
 
 
 class RedisRegistry:
@@ -78,7 +90,7 @@ class RedisRegistry:
         redis: RedisSettings,
         cluster: ClusterSettings,
         apps: Collection[str],
-        dedupe_seconds: float = 43200.0,
+        dedupe_seconds: float = _DEDUPE_SECONDS,
         created: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self.counters = RegistryCounters()
@@ -93,7 +105,7 @@ class RedisRegistry:
             lease_link,
             cluster.lease_seconds,
             cluster.renew_seconds,
-            lambda entries: gevent.spawn(self._notify_replaced, entries),
+            partial(gevent.spawn, self._notify_replaced),
         )
         self.pipeline = Pipeline(
             data_link, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED)
@@ -249,40 +261,35 @@ class RedisRegistry:
         """
         registration = self._register(session, replacing)
         if registration is None and self.pipeline.admits_calls and self.recovery.up:
-            # this process stood still until its lease ended: it needs another
-            # one
+            # This process stood still until its lease ended: it needs another
+            # one.
             self.recovery.look_again()
             registration = self._register(session, replacing)
-        if registration is not None and registration.refused:
-            # Whoever asks the older sessions must know the nodes that joined
-            # just now.
-            live_leases(
-                self.keeper.table,
-                self.recovery,
-                [ref.epoch for ref in registration.others],
-            )
-            dead = [
-                ref
-                for ref in registration.others
-                if self.keeper.table.is_dead(ref.epoch)
-            ]
-            if dead:
-                # Rare: an epoch that was already cleaned up has written again.
-                registration = self._register(session, [*replacing, *dead])
+        if registration is None or not registration.refused:
+            return registration
+
+        # Whoever asks the older sessions must know the nodes that joined just
+        # now.
+        table = self.keeper.table
+        others = registration.others
+        live_leases(table, self.recovery, [ref.epoch for ref in others])
+        dead = [ref for ref in others if table.is_dead(ref.epoch)]
+        if dead:
+            # Rare: an epoch that was already cleaned up has written again.
+            return self._register(session, [*replacing, *dead])
         return registration
 
     def _register(
         self, session: Session, replacing: Collection[SessionRef]
     ) -> SessionRegistration | None:
         generation = self.recovery.generation
-        written = self._written.commands_before((session,), generation)
-        replies = self.pipeline.execute(
-            [*written, self._commands.register(session, replacing)]
-        )
-        registration = replies and self._commands.registration(
-            session, replies[-1], generation
-        )
-        if not registration:
+        commands = self._written.commands_before((session,), generation)
+        commands.append(self._commands.register(session, replacing))
+        replies = self.pipeline.execute(commands)
+        registration = None
+        if replies:
+            registration = self._commands.registration(session, replies[-1], generation)
+        if registration is None:
             self._written.forget()
             self.recovery.request(UNREGISTERED)
             return None
@@ -305,23 +312,31 @@ class RedisRegistry:
                 self._unreported_ends.clear()
                 self.recovery.rejoin = True
             return None
-        for command in self._commands.after_unregister(session, replies[0]):
+
+        reply = replies[0]
+        for command in self._commands.after_unregister(session, reply):
             self.pipeline.post(command)
-        return bool(
-            replies[0] == 1 or (replies[0] == 2 and not self.registered(session))
-        )
+        if reply == NONE_LEFT:
+            return True
+        return bool(reply == NONE_THERE and not self.registered(session))
 
     def forget_user(self, app: str, user: str) -> None:
         """Delete the readable record, when the last session has ended: its end
         writes the record. A user who is online again for five seconds keeps it.
         Raises StorageUnavailable."""
-        end = monotonic() + 5.0
-        while (refs := self.find(app, [user])) is not None and refs[0]:
+        end = monotonic() + _FORGET_SECONDS
+        while True:
+            refs = self.find(app, [user])
+            if refs is None:
+                raise StorageUnavailable("Redis does not answer")
+            if not refs[0]:
+                break
             if monotonic() > end:
                 return
-            gevent.sleep(0.05)
+            gevent.sleep(_FORGET_LOOK_SECONDS)
+
         key = record_key(app, encoded(user))
-        if refs is None or self.pipeline.execute_all([("DEL", key)]) is None:
+        if self.pipeline.execute_all([("DEL", key)]) is None:
             raise StorageUnavailable("Redis does not answer")
 
     def attempt(
@@ -335,19 +350,21 @@ class RedisRegistry:
         seconds after which they would be counted. None: the caller must count
         locally.
         """
-        # names contain phone numbers
+        # Names contain phone numbers, which nobody may read in Redis.
         key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()
+        each_ms = each_seconds * SECOND_MS
         replies = self.pipeline.execute_all(
-            [("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)]
+            [("EVALSHA", ATTEMPT, 1, key, most, each_ms, weight)]
         )
         if replies is None:
             return None
-        return int(replies[0]) / 1000
+        return int(replies[0]) / SECOND_MS
 
     # --- temporary values: as LocalValues -------------------------------------
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
+        milliseconds = max(int(seconds * SECOND_MS), 1)
+        self._value_command("SET", key, value, "PX", milliseconds)
 
     def value(self, key: str) -> bytes | None:
         value: bytes | None = self._value_command("GET", key)
@@ -391,6 +408,7 @@ class RedisRegistry:
                 self._written.forget()
                 self.recovery.request(extent)
                 return
+
             took = monotonic() - started
             for session, reply in zip(batch, replies[len(written) :], strict=True):
                 registration = self._commands.registration(session, reply, generation)
@@ -404,6 +422,7 @@ class RedisRegistry:
             # All nodes may do the same at once: the busier Redis is, the longer
             # the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
+
         if refused:
             self.recovery.request(UNREGISTERED)
         if extent == EVERYTHING and not self._marks.set():
@@ -414,12 +433,8 @@ class RedisRegistry:
         Raises Interrupted."""
         while self._unreported_ends:
             batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))
-            if (
-                self.pipeline.execute(
-                    [self._commands.unregister(session) for session in batch]
-                )
-                is None
-            ):
+            commands = [self._commands.unregister(session) for session in batch]
+            if self.pipeline.execute(commands) is None:
                 raise Interrupted
             for session in batch:
                 self._unreported_ends.pop(session.id, None)
@@ -441,7 +456,8 @@ class RedisRegistry:
     def _extend_records(self) -> None:
         """Greenlet: extend the records of sessions that outlive a record."""
         while True:
-            gevent.sleep(RECORD_SECONDS / 4 * random.uniform(0.75, 1.25))
+            spread = random.uniform(*_EXTENSION_SPREAD)
+            gevent.sleep(RECORD_SECONDS / _EXTENSIONS * spread)
             try:
                 extend_records(self.pipeline, self._events.sessions())
             except Interrupted:

@@ -75,6 +75,8 @@ Unix seconds as text."""
 TEXT_OF: Final[dict[str, str]] = {}
 """Hash of a script → its text."""
 
+SECOND_MS: Final = 1000
+"""Milliseconds of a second."""
 EPOCH_MS: Final = 1_767_225_600_000
 """The begin of 2026, in Unix milliseconds: scripts count from there."""
 
@@ -518,8 +520,7 @@ return 1
 def lease_keys(epoch: int) -> tuple[int | str, ...]:
     """The number of KEYS of the lease scripts, and these, for an epoch (0: none
     yet). All are in one slot."""
-    return (
-        9,
+    keys = (
         LEASES,
         LEASE_DATA,
         DEAD_EPOCHS,
@@ -530,6 +531,7 @@ def lease_keys(epoch: int) -> tuple[int | str, ...]:
         LIFE,
         LEFT,
     )
+    return (len(keys), *keys)
 
 
 # --- channels -----------------------------------------------------------------

@@ -2,6 +2,7 @@
 ``ssl``."""
 
 import ssl
+from errno import ECONNRESET
 from typing import Any, Final
 
 from imserver.gateway.cluster.redis.connection import DirectSocket
@@ -12,6 +13,7 @@ _CHECKS: Final = {
     "required": ssl.CERT_REQUIRED,
 }
 _RECORD_BYTES: Final = 65536
+"""How many bytes are read at once."""
 
 
 def context_of(options: dict[str, Any]) -> ssl.SSLContext:
@@ -19,18 +21,19 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
     OSError and ValueError."""
     context = ssl.create_default_context()
     checks = options.get("ssl_cert_reqs", "required")
-    context.check_hostname = checks != "none" and options.get(
-        "ssl_check_hostname", True
-    )
+    checks_name = options.get("ssl_check_hostname", True)
+    # Python refuses to check no certificate as long as it would check names.
+    context.check_hostname = checks != "none" and checks_name
     context.verify_mode = _CHECKS[checks]
+
     certificate = options.get("ssl_certfile")
     if certificate:
-        context.load_cert_chain(
-            certificate, options.get("ssl_keyfile"), options.get("ssl_password")
-        )
+        key = options.get("ssl_keyfile")
+        context.load_cert_chain(certificate, key, options.get("ssl_password"))
     authorities = [options.get(f"ssl_ca_{name}") for name in ("certs", "path", "data")]
     if any(authorities):
         context.load_verify_locations(*authorities)
+
     if "ssl_min_version" in options:
         context.minimum_version = options["ssl_min_version"]
     if "ssl_ciphers" in options:
@@ -46,7 +49,8 @@ class TlsSocket(DirectSocket):
         seconds = plain.gettimeout()
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.settimeout(seconds)
-        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._received = ssl.MemoryBIO()
+        self._to_send = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
             self._received, self._to_send, server_hostname=host
         )
@@ -61,29 +65,28 @@ class TlsSocket(DirectSocket):
             except ssl.SSLWantReadError:
                 pass
             finally:
-                # also an alert, which tells the server what was wrong
+                # Also an alert, which tells the server what was wrong.
                 super().sendall(self._to_send.read())
             data = super().recv(_RECORD_BYTES)
             if not data:
-                raise ConnectionResetError(104, "Connection closed by server")
+                raise ConnectionResetError(ECONNRESET, "Connection closed by server")
             self._received.write(data)
 
     def encrypted(self, data: bytes) -> bytes:
-        """What to send for ``data``."""
+        """The bytes to send for ``data``."""
         self._tls.write(data)
         return self._to_send.read()
 
     def decrypted(self, data: bytes) -> bytes:
-        """What was received in ``data``; ``b""``: nothing whole yet. Raises
-        OSError."""
+        """The bytes that the server has sent as ``data``; ``b""``: no whole
+        record yet. Raises OSError."""
         self._received.write(data)
         parts = []
         try:
             while part := self._tls.read(_RECORD_BYTES):
                 parts.append(part)
-        # the latter: the end of the stream follows
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass
+            pass  # the latter: the end of the stream follows
         return b"".join(parts)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
@@ -92,7 +95,9 @@ class TlsSocket(DirectSocket):
         super().sendall(self.encrypted(data), flags)
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
-        """What the server has sent; ``b""``: it has closed. Switches."""
+        """The bytes that the server has sent; ``b""``: it has closed.
+        Switches."""
+        # A part of a record decrypts to nothing.
         while data := super().recv(size):
             plain = self.decrypted(data)
             if plain:

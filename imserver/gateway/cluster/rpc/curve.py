@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from struct import unpack
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import gevent
 import zmq
@@ -23,6 +23,15 @@ from imserver.gateway.logging import RateLimitedLog
 from imserver.gateway.process import derive_key
 
 log = logging.getLogger(__name__)
+
+# A request of ZAP is a message of ZeroMQ. These are the positions of its parts.
+_ZAP_CONNECTION: Final = 0
+_ZAP_REQUEST_ID: Final = 3
+_ZAP_ADDRESS: Final = 5
+_ZAP_MECHANISM: Final = slice(7, None)
+"""The name of the mechanism, and the credentials: for CURVE one public key."""
+_ZAP_MIN_PARTS: Final = 5
+_ZAP_CURVE_PARTS: Final = 9
 
 
 class CurveKeys(NamedTuple):
@@ -76,7 +85,7 @@ class Authenticator:
         counters: RpcCounters,
     ) -> None:
         self._context = context
-        self._accepted = [[b"CURVE", each.client_public] for each in keys]
+        self._accepted = [[b"CURVE", pair.client_public] for pair in keys]
         self._counters = counters
         self._zap = ZmqSocket(context, zmq.ROUTER)
         self._zap.socket.bind("inproc://zeromq.zap.01")
@@ -93,15 +102,16 @@ class Authenticator:
         """Count connections to a bound socket that end before they are
         authenticated."""
         address = f"inproc://{name}.monitor"
-        of = zmq.Event
-        failed = (
-            of.HANDSHAKE_FAILED_NO_DETAIL
-            | of.HANDSHAKE_FAILED_PROTOCOL
-            | of.HANDSHAKE_FAILED_AUTH
+        events = (
+            zmq.Event.ACCEPTED
+            | zmq.Event.HANDSHAKE_SUCCEEDED
+            | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+            | zmq.Event.HANDSHAKE_FAILED_AUTH
+            | zmq.Event.DISCONNECTED
         )
-        socket.monitor(
-            address, of.ACCEPTED | of.HANDSHAKE_SUCCEEDED | failed | of.DISCONNECTED
-        )
+        socket.monitor(address, events)
+
         zmq_socket = ZmqSocket(self._context, zmq.PAIR)
         zmq_socket.socket.connect(address)
         self._monitors.append((socket, zmq_socket))
@@ -122,21 +132,23 @@ class Authenticator:
         while True:
             request = self._zap.receive()
             # Only ZeroMQ writes here, from its own thread.
-            if len(request) < 5:
+            if len(request) < _ZAP_MIN_PARTS:
                 continue
-            is_ours = len(request) == 9 and request[7:] in self._accepted
-            if not is_ours:
-                self._foreign_key(
-                    request[5].decode("ascii", "replace")
-                    if len(request) > 5
-                    else "a peer"
-                )
-            if is_ours:
+
+            has_curve = len(request) == _ZAP_CURVE_PARTS
+            if has_curve and request[_ZAP_MECHANISM] in self._accepted:
                 status = (b"200", b"OK")
             else:
+                address = "a peer"
+                if len(request) > _ZAP_ADDRESS:
+                    address = request[_ZAP_ADDRESS].decode("ascii", "replace")
+                self._foreign_key(address)
                 status = (b"400", b"Unknown key")
+
+            connection = request[_ZAP_CONNECTION]
+            request_id = request[_ZAP_REQUEST_ID]
             try:
-                self._zap.send([request[0], b"", b"1.0", request[3], *status, b"", b""])
+                self._zap.send([connection, b"", b"1.0", request_id, *status, b"", b""])
             except SocketFull:
                 log.error("an answer of the ZAP handler was lost")
 

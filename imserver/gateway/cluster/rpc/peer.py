@@ -45,15 +45,25 @@ from imserver.gateway.model import Service
 
 log = logging.getLogger(__name__)
 
+SECOND_MS: Final = 1000
+"""Milliseconds of a second, in which ZeroMQ counts its times."""
 ITEM_BYTES: Final = 1024 * 1024
 """Largest item. With its batch it must stay below the receiver's limit (2
 MB)."""
 BATCH_BYTES: Final = 128 * 1024
 BATCH_ITEMS: Final = 256
 """Also the number of items a receiver handles before it yields."""
+_TURN_BATCHES: Final = 8
+"""How many batches go to one peer before the next peer has its turn."""
+_LINK_FAILURES: Final = 2
+"""How many failed pings in a row open the circuit of a node."""
+_CONTROL_FAILURES: Final = 3
+"""How many failed queries in a row open the circuit of a control channel."""
+_MIN_QUERY_SECONDS: Final = 0.001
+"""The least time limit of a query that was accepted."""
 LATE_SECONDS: Final = 0.1
-"""A ping whose limit is noticed so late says nothing about the peer: its answer
-may lie here unread."""
+"""If the limit of a ping is noticed so late, the ping says nothing about the
+peer: its answer may lie here unread."""
 
 
 class SendQueue:
@@ -69,11 +79,9 @@ class SendQueue:
     def add(self, item: bytes) -> bool:
         """Append an item. False: the queue is full."""
         size = self.bytes + len(item)
-        if (
-            size > self._limit_bytes
-            or len(self.items) >= self._limit_items
-            or len(item) > ITEM_BYTES
-        ):
+        if size > self._limit_bytes or len(item) > ITEM_BYTES:
+            return False
+        if len(self.items) >= self._limit_items:
             return False
         self.items.append(item)
         self.bytes = size
@@ -88,6 +96,7 @@ class SendQueue:
             items.clear()
             self.bytes = 0
             return batch
+
         batch = [items.popleft()]
         size = len(batch[0])
         while (
@@ -129,7 +138,7 @@ class Peer:
         self.number = number
         self.queue = queue
         self.control = ControlChannel(rpc_context, lease)
-        self.link = Breaker(2)
+        self.link = Breaker(_LINK_FAILURES)
         """Circuit of the node: opened by failed pings and by a stalled send
         queue."""
         self.watcher: gevent.Greenlet[..., None] | None = None
@@ -185,7 +194,8 @@ class Peer:
             self._connect_failed(error)
             self._block()
             return False
-        for turn in range(8):
+
+        for turn in range(_TURN_BATCHES):
             if not queue.items:
                 break
             before = queue.bytes
@@ -203,6 +213,7 @@ class Peer:
             counters.sent += len(items)
             counters.batches_sent += 1
             counters.bytes_sent += before - queue.bytes
+
         self.blocked_since = 0.0
         self._unanswered_since = self._unanswered_since or monotonic()
         self._used = True
@@ -240,10 +251,7 @@ class Peer:
         self._used = True
         breaker = self.control.breaker
         admitted_calls = breaker.admits_calls
-        if slow:
-            query = self.control.query_slowly
-        else:
-            query = self.control.query
+        query = self.control.query_slowly if slow else self.control.query
         try:
             answer = query(kind, body, seconds)
         finally:
@@ -253,17 +261,17 @@ class Peer:
         return answer
 
     def renew(self, lease: Lease) -> None:
-        """Its process has taken a new epoch: number what is sent from now on
-        from 1. Never switches."""
-        self.lease = self.control.lease = lease
+        """Its process has taken a new epoch: number the items that are sent
+        from now on from 1. Never switches."""
+        self.lease = lease
+        self.control.lease = lease
         self.number = 0
 
     def _opened(self) -> None:
         self._rpc.counters.breaker_opens += 1
         # Probe soon whether it is slow or down.
-        self._unanswered_since = (
-            self._unanswered_since or monotonic() - self._rpc.seconds.silence
-        )
+        if not self._unanswered_since:
+            self._unanswered_since = monotonic() - self._rpc.seconds.silence
 
     # --- state ----------------------------------------------------------------
 
@@ -285,12 +293,12 @@ class Peer:
             self._used = False
             self._idle_since = now
         elif not self.waits and now - self._idle_since > seconds.idle:
-            self._disconnect_data(round(1000 * seconds.idle_linger))
+            self._disconnect_data(round(SECOND_MS * seconds.idle_linger))
             self.control.disconnect()
-        patient_until = max(
-            self.blocked_since + seconds.stall, self._connected_at + seconds.connect
-        )
-        stalled = bool(self.blocked_since) and now > patient_until
+
+        stall_ends = self.blocked_since + seconds.stall
+        connect_ends = self._connected_at + seconds.connect
+        stalled = bool(self.blocked_since) and now > max(stall_ends, connect_ends)
         if stalled and self._sender is not None:
             stalled = self._is_stalled()  # not if only this loop was late
         if stalled and self.link.admits_calls:
@@ -299,10 +307,11 @@ class Peer:
             log.warning(
                 "peer %s: send queue stalled, circuit open, retrying", self.lease.node
             )
-        unanswered = (
-            self._unanswered_since and now - self._unanswered_since > seconds.silence
-        )
-        return stalled or bool(unanswered) or not self.link.admits_calls
+        if stalled or not self.link.admits_calls:
+            return True
+
+        since = self._unanswered_since
+        return bool(since) and now - since > seconds.silence
 
     def probe(self, seconds: float) -> bool:
         """Ping the peer, check that its queue moves, and set the circuit
@@ -317,41 +326,43 @@ class Peer:
                 self.link.failed()  # otherwise it would wait for this probe for ever
             raise
         if code == OK and not self._is_stalled():
-            if not self.link.admits_calls:
-                log.warning("peer %s: available again", self.lease.node)
-                self.control.breaker.succeeded()
-            self.link.succeeded()
-            self._unanswered_since = 0.0
-            if self.queue.items:
-                self._wake(self)
+            self._answered_probe()
             return True
-        if self.link.admits_calls:
-            if monotonic() > limit + LATE_SECONDS:
-                return False
-            self.link.failed()
-            if not self.link.admits_calls:
-                self._opened()
-                log.warning(
-                    "peer %s: no answer to ping, circuit open, retrying",
-                    self.lease.node,
-                )
-        else:
+
+        if not self.link.admits_calls:
             self.link.failed()
             self.control.reconnect()
-            if (
-                self._is_stalled()
-                and monotonic() - self._connected_at > self._rpc.seconds.reconnect
-            ):
+            reconnect_seconds = self._rpc.seconds.reconnect
+            is_new = monotonic() - self._connected_at <= reconnect_seconds
+            if self._is_stalled() and not is_new:
                 self._disconnect_data(0)
                 self._wake(self)
+            return False
+
+        if monotonic() > limit + LATE_SECONDS:
+            return False
+        self.link.failed()
+        if not self.link.admits_calls:
+            self._opened()
+            log.warning(
+                "peer %s: no answer to ping, circuit open, retrying",
+                self.lease.node,
+            )
         return False
 
+    def _answered_probe(self) -> None:
+        if not self.link.admits_calls:
+            log.warning("peer %s: available again", self.lease.node)
+            self.control.breaker.succeeded()
+        self.link.succeeded()
+        self._unanswered_since = 0.0
+        if self.queue.items:
+            self._wake(self)
+
     def _is_stalled(self) -> bool:
-        return bool(
-            self.blocked_since
-            and self._sender
-            and not self._sender.zmq_socket.writable()
-        )
+        if not self.blocked_since or self._sender is None:
+            return False
+        return not self._sender.zmq_socket.writable()
 
     def _disconnect_data(self, linger_ms: int) -> None:
         if self._sender is not None:
@@ -371,6 +382,9 @@ class Peer:
 
 PING: Final = ""
 """The query that every node answers by itself."""
+CALLS_IN_FLIGHT: Final = 64
+"""Parallel queries to one peer: well below its high-water mark, above which it
+would drop answers."""
 SLOW_CALLS_IN_FLIGHT: Final = 32
 """Parallel queries to one peer whose answers wait for clients."""
 
@@ -390,7 +404,7 @@ class RpcSeconds(Struct, frozen=True):
     """Unused channels are closed after this time: a mesh of 60 nodes has 7,000
     of them."""
     idle_linger: float = 1.0
-    """So long ZeroMQ still sends what an unused channel has."""
+    """How long ZeroMQ still sends the items of an unused channel."""
     reconnect: float = 10.0
     """A channel that did not work for this long is opened again. TCP gives up
     earlier, so nothing is lost, and ZeroMQ never reconnects after a protocol
@@ -402,7 +416,7 @@ class RpcSeconds(Struct, frozen=True):
     stop: float = 2.0
     """A node that stops waits this long until its queues are sent."""
     stop_linger: float = 1.0
-    """So long ZeroMQ still sends what it has, after that."""
+    """How long ZeroMQ still sends its items after that."""
 
 
 SECONDS: Final = RpcSeconds()
@@ -447,16 +461,14 @@ class ControlChannel:
     peer."""
 
     def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
-        self.breaker = Breaker(3)
+        self.breaker = Breaker(_CONTROL_FAILURES)
         """Whether it answers queries in time."""
         self._rpc = rpc_context
         self.lease = lease
         self._client: ControlClient | None = None
         self._connected = Flag()
         self._connected_at = 0.0
-        self._calls = BoundedSemaphore(64)
-        """Parallel queries: well below the peer's high-water mark, above which
-        it would drop answers."""
+        self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
         self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
         self._gone = False
 
@@ -474,6 +486,8 @@ class ControlChannel:
             raise PeerUnavailable(node, "the query is too large")
         if not self.breaker.allows():
             raise PeerUnavailable(node, "its control circuit is open")
+
+        # From here on this query may be the probe, and must report.
         try:
             if not self._calls.acquire(timeout=max(0.0, seconds)):
                 raise TimeoutError
@@ -490,6 +504,7 @@ class ControlChannel:
             if isinstance(error, PeerUnavailable) or not self.breaker.admits_calls:
                 self.breaker.failed()
             raise
+
         self._rpc.counters.call_seconds.observe(monotonic() - started)
         if code == BUSY:
             self.breaker.failed()
@@ -521,25 +536,28 @@ class ControlChannel:
         return self._checked(code, answer)
 
     def _checked(self, code: int, answer: bytes) -> bytes:
-        if code != OK:
-            if 0 <= code < len(REASONS):
-                reason = REASONS[code]
-            else:
-                reason = f"code {code}"
-            raise PeerUnavailable(self.lease.node, reason)
-        return answer
+        """An answer that is OK. Raises PeerUnavailable for others."""
+        if code == OK:
+            return answer
+        reason = f"code {code}"  # of a later version
+        if 0 <= code < len(REASONS):
+            reason = REASONS[code]
+        raise PeerUnavailable(self.lease.node, reason)
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
         """Query whatever the circuit and the limits say. Raises TimeoutError or
         PeerUnavailable."""
-        # Another greenlet may disconnect meanwhile.
-        while not (client := self._client or self._connect()).zmq_socket.writable():
+        while True:
+            # Each time anew: another greenlet may disconnect meanwhile.
+            client = self._client or self._connect()
+            if client.zmq_socket.writable():
+                break
             self._connected.clear()
             if not self._connected.wait(max(0.0, deadline - monotonic())):
                 raise TimeoutError
-        left = max(0.001, deadline - monotonic())
+        seconds = max(_MIN_QUERY_SECONDS, deadline - monotonic())
         version = min(self._rpc.version, self.lease.version)
-        return client.query(version, self.lease.epoch, kind, body, left)
+        return client.query(version, self.lease.epoch, kind, body, seconds)
 
     def _connect(self) -> ControlClient:
         if self._gone:
@@ -573,6 +591,8 @@ class ControlChannel:
 
 BASE_SECONDS: Final = 0.2
 CAP_SECONDS: Final = 5.0
+_MAX_DOUBLINGS: Final = 30
+"""Keeps the power of two small, which the cap makes meaningless long before."""
 
 
 class Breaker(Service):
@@ -616,7 +636,8 @@ class Breaker(Service):
     def succeeded(self) -> None:
         """A call or the probe was answered."""
         self.admits_calls = True
-        self._failures = self._probes = 0
+        self._failures = 0
+        self._probes = 0
         self._probing = False
 
     def failed(self) -> None:
@@ -637,6 +658,7 @@ class Breaker(Service):
             self._wait()
 
     def _wait(self) -> None:
-        limit = min(CAP_SECONDS, self.base_seconds * 2 ** min(self._probes, 30))
+        doublings = min(self._probes, _MAX_DOUBLINGS)
+        limit = min(CAP_SECONDS, self.base_seconds * 2**doublings)
         self._probes += 1
         self._retry_at = self.clock() + self.uniform(0.0, limit)

@@ -37,6 +37,7 @@ from imserver.gateway.cluster.rpc.curve import Authenticator, CurveKeys
 from imserver.gateway.cluster.rpc.peer import (
     BATCH_ITEMS,
     PING,
+    SECOND_MS,
     SECONDS,
     Peer,
     RpcContext,
@@ -64,6 +65,18 @@ log = logging.getLogger(__name__)
 
 LIVES: Final = 4096
 """Epochs whose numbers are remembered."""
+_OWN_LIVES: Final = 16
+"""How many epochs of this process are remembered."""
+_QUEUE_ITEMS: Final = 100_000
+_QUEUE_BYTES: Final = 64 * 1024 * 1024
+_MAX_SOCKETS: Final = 8192
+"""How many sockets of ZeroMQ one node may have: two for each peer, and more
+while it reconnects."""
+_LOOK_SECONDS: Final = 0.01
+"""Time between two looks whether the queues of a node that stops are sent."""
+_RESTART_SECONDS: Final = 0.2
+_ENVELOPE_BYTES: Final = 64 * 1024
+"""Room for the head of a message beside an answer."""
 RPC_VERSION: Final = 1
 """The version of this node; it also understands the one before."""
 
@@ -82,14 +95,17 @@ class SequenceTracker(Struct, eq=False):
         are meant for an epoch of this node. Those lost before the first batch
         for it count as lost; late ones (after a reconnect, or for an earlier
         epoch than the ones before) are dropped, to keep the order."""
+        # Taken out and put back, so that the most recent sender is last.
         latest, expected = self._next.pop(sender, (destination, 1))
         if destination > latest:
             latest = destination
             expected = 1
+
         if destination < latest or first < expected:
             self._next[sender] = latest, expected
             self._counters.late += count
             return False
+
         if first > expected:
             self._counters.gaps += 1
             self._counters.lost += first - expected
@@ -116,23 +132,30 @@ class Rpc:
         received: Callable[[int, list[bytes]], None],
         *,
         version: int = RPC_VERSION,
-        queue_items: int = 100_000,
-        queue_bytes: int = 64 * 1024 * 1024,
+        queue_items: int = _QUEUE_ITEMS,
+        queue_bytes: int = _QUEUE_BYTES,
         seconds: RpcSeconds = SECONDS,
     ) -> None:
         self.counters = RpcCounters()
-        self.control_address = self.data_address = ""
-        """``tcp://ip:port`` where this node listens; known after
+        self.control_address = ""
+        """``tcp://ip:port`` where this node is asked; known after
+        :meth:`start`."""
+        self.data_address = ""
+        """``tcp://ip:port`` where this node gets items; known after
         :meth:`start`."""
         self._answer = answer
         self._received = received
         self._version = version
+        accepted = {}
+        for accepted_secret in secret.accepted:
+            keys = CurveKeys.derive(accepted_secret)
+            accepted[fingerprint_of(accepted_secret)] = keys
         self._rpc = RpcContext(
-            CurveKeys.derive(secret.first),
-            {fingerprint_of(each): CurveKeys.derive(each) for each in secret.accepted},
-            self.counters,
-            version,
-            seconds,
+            own_keys=CurveKeys.derive(secret.first),
+            accepted=accepted,
+            counters=self.counters,
+            version=version,
+            seconds=seconds,
         )
         self._sequences = SequenceTracker(self.counters)
         self.peers = PeerTable(self._rpc, queue_items, queue_bytes)
@@ -140,9 +163,9 @@ class Rpc:
         self._running = False
         self._turn = 0
         """Items received since the last yield."""
-        self._epochs: deque[int] = deque(maxlen=16)
-        """The last epochs of this process. What was sent to an earlier one was
-        meant for its users, too."""
+        self._epochs: deque[int] = deque(maxlen=_OWN_LIVES)
+        """The last epochs of this process. Items that were sent to an earlier
+        one were meant for its users, too."""
 
     # --- start and stop -------------------------------------------------------
 
@@ -152,7 +175,7 @@ class Rpc:
         address = private_address(host)
         context = zerorpc.Context()
         self._rpc.context = context
-        context.set(zmq.MAX_SOCKETS, 8192)
+        context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
         self._authenticator = Authenticator(
             context, self._rpc.accepted.values(), self.counters
         )
@@ -169,6 +192,7 @@ class Rpc:
             data.close()
             self._terminate()
             raise
+
         self._server = ControlServer(
             context, control, self._answer_query, self.counters
         )
@@ -198,8 +222,8 @@ class Rpc:
             return
         deadline = monotonic() + self._rpc.seconds.stop
         while monotonic() < deadline and any(peer.waits for peer in self.peers.all()):
-            gevent.sleep(0.01)
-        self._end(round(1000 * self._rpc.seconds.stop_linger))
+            gevent.sleep(_LOOK_SECONDS)
+        self._end(round(SECOND_MS * self._rpc.seconds.stop_linger))
         self._terminate().wait()
 
     def kill(self) -> None:
@@ -229,15 +253,14 @@ class Rpc:
                 log.exception("an RPC receiver failed")
             if self._running:
                 self.counters.restarts += 1
-                gevent.sleep(0.2)
+                gevent.sleep(_RESTART_SECONDS)
 
     # --- peers ----------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
         """The epoch of this node, as in its lease. Before it is set, no items
-        are accepted. What is meant for an earlier epoch of this process still
-        is."""
+        are accepted. Items for an earlier epoch of this process still are."""
         return self._rpc.epoch
 
     @epoch.setter
@@ -358,9 +381,9 @@ class Rpc:
         except Exception:
             log.exception("node query %r failed", kind)
             return FAILED, b""
-        if len(answer) <= MESSAGE_BYTES - 64 * 1024:
-            return (OK, answer)
-        return (TOO_LARGE, b"")
+        if len(answer) > MESSAGE_BYTES - _ENVELOPE_BYTES:
+            return TOO_LARGE, b""
+        return OK, answer
 
 
 class PeerTable:
@@ -411,18 +434,18 @@ class PeerTable:
         if abs(lease.version - rpc_context.version) > 1:
             self._other_version(lease.node, lease.version, rpc_context.version)
             return None
+
         peer = self._renewed(lease)
         if peer is None:
             number = self._numbers.pop(lease.epoch, 0)
-            peer = Peer(
-                rpc_context, lease, number, SendQueue(*self._limits), self._wake
-            )
+            queue = SendQueue(*self._limits)
+            peer = Peer(rpc_context, lease, number, queue, self._wake)
         self._peers[lease.epoch] = peer
         return peer
 
     def _renewed(self, lease: Lease) -> Peer | None:
-        """The peer that had an earlier epoch of the same process, with this
-        lease: what is queued goes on."""
+        """The peer that had an earlier epoch of the same process, now with this
+        lease, so that its queued items are not lost."""
         for epoch, peer in self._peers.items():
             if lease.birth and peer.lease.birth == lease.birth:
                 del self._peers[epoch]
@@ -433,8 +456,12 @@ class PeerTable:
     def retain(self, leases: Mapping[int, Lease]) -> None:
         """See :meth:`Rpc.update`."""
         for epoch, lease in leases.items():
-            if epoch not in self._peers and (peer := self._renewed(lease)) is not None:
-                self._peers[epoch] = peer
+            if epoch in self._peers:
+                continue
+            renewed = self._renewed(lease)
+            if renewed is not None:
+                self._peers[epoch] = renewed
+
         for epoch in [epoch for epoch in self._peers if epoch not in leases]:
             peer = self._peers.pop(epoch)
             if peer.number:

@@ -60,6 +60,21 @@ REASONS: Final = (
     "its answer is too large",
 )
 
+_PROTOCOL: Final = 3
+"""The version of zerorpc's messages."""
+_BATCH_PARTS: Final = 1
+"""The parts of a message of ZeroMQ with a batch: the event."""
+_QUERY_PARTS: Final = 3
+"""The parts of a message with a query: the connection, an empty one, and the
+event."""
+_ANSWER_PARTS: Final = 2
+"""The parts of a message with an answer: an empty one, and the event."""
+_TURN_MESSAGES: Final = 32
+"""How many messages a socket receives before others have their turn."""
+_REST_PARTS: Final = 1000
+"""How many surplus parts of a message are read before others have their
+turn."""
+
 Epoch = Annotated[int, Meta(ge=0)]
 Answer = tuple[int, bytes]
 
@@ -90,7 +105,8 @@ class Wire(ChannelBase):  # type: ignore[misc]
     """The socket through which zerorpc's classes send and receive events."""
 
     context: zerorpc.Context = None
-    recv_is_supported = emit_is_supported = True
+    recv_is_supported = True
+    emit_is_supported = True
 
     def __init__(
         self,
@@ -112,12 +128,8 @@ class Wire(ChannelBase):  # type: ignore[misc]
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
         """Send at once. Raises :class:`SocketFull`."""
-        self.zmq_socket.send(
-            [
-                *(event.identity or ()),
-                msgspec.msgpack.encode((event.header, event.name, event.args)),
-            ]
-        )
+        payload = msgspec.msgpack.encode((event.header, event.name, event.args))
+        self.zmq_socket.send([*(event.identity or ()), payload])
 
     def recv(self, timeout: float | None = None) -> Any:
         while True:
@@ -148,6 +160,10 @@ class _CallWire(Wire):
             self.zmq_socket.update_events()
 
 
+def _no_event(parts: list[bytes]) -> None:
+    """A sender receives nothing."""
+
+
 class DataSender(zerorpc.Pusher):  # type: ignore[misc]
     """The sending end of the data channel to one peer."""
 
@@ -156,7 +172,7 @@ class DataSender(zerorpc.Pusher):  # type: ignore[misc]
     ) -> None:
         self.zmq_socket = zmq_socket
         self._context = context
-        self._events = Wire(context, zmq_socket, lambda parts: None, counters)
+        self._events = Wire(context, zmq_socket, _no_event, counters)
 
     def send(
         self,
@@ -188,7 +204,7 @@ class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
 
 
 def _batch_event(parts: list[bytes]) -> Any:
-    if len(parts) != 1:
+    if len(parts) != _BATCH_PARTS:
         raise ValueError("another shape")
     _, name, batch = read_batch(parts[0])
     if name != "batch":
@@ -220,25 +236,28 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         """Do not expose zerorpc's introspection methods."""
 
     def _query_event(self, parts: list[bytes]) -> Any:
-        if len(parts) != 3:
+        if len(parts) != _QUERY_PARTS:
             raise ValueError("another shape")
         head, name, query = read_query(parts[2])
+        if name != "ask" or head.v != _PROTOCOL or head.response_to is not None:
+            raise ValueError("another shape")
         # A second call under the id of one that is in work would take its
         # answer, then break its end.
-        wrong = name != "ask" or head.v != 3 or head.response_to is not None
-        if wrong or not head.message_id or head.message_id in self._in_work:
+        if not head.message_id or head.message_id in self._in_work:
             raise ValueError("another shape")
-        event = zerorpc.Event(
-            name, query, None, {"message_id": head.message_id, "v": 3}
-        )
-        event.identity = parts[:1]
+
+        identity = parts[:1]
         if len(self._in_work) >= CALLS_AT_ONCE:
             self._counters.busy += 1
             answer = self._events.new_event("OK", ((BUSY, b""),))
             answer.header["response_to"] = head.message_id
-            answer.identity = event.identity
+            answer.identity = identity
             self._events.emit_event(answer)
             return None
+
+        header = {"message_id": head.message_id, "v": _PROTOCOL}
+        event = zerorpc.Event(name, query, None, header)
+        event.identity = identity
         self._in_work.add(head.message_id)
         return event
 
@@ -314,22 +333,21 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
             raise
 
     def _answer_event(self, parts: list[bytes]) -> Any:
-        if len(parts) != 2:
+        if len(parts) != _ANSWER_PARTS:
             raise ValueError("another shape")
         head, name, raw = read_answer(parts[1])
+        result: Answer = (FAILED, b"")
         if name == "OK":
             result = _read_result(raw)[0]
-        else:
-            result = (FAILED, b"")
+
         # None in flight under this id: the answer is late. A second answer
         # would stop up the client.
         call = self._multiplexer.active_channels.get(head.response_to)
         if call is None or hasattr(call, "answered"):
             return None
         call.answered = True
-        return zerorpc.Event(
-            "OK", (result,), None, {"response_to": head.response_to, "v": 3}
-        )
+        header = {"response_to": head.response_to, "v": _PROTOCOL}
+        return zerorpc.Event("OK", (result,), None, header)
 
 
 MESSAGE_BYTES: Final = 2_000_000
@@ -356,7 +374,7 @@ _BOTH: Final = (
 _CONNECT_OPTIONS: Final = (
     *_BOTH,
     (zmq.SNDHWM, 100),
-    # Take nothing while there is no connection: what waits, waits where it is
+    # Take nothing while there is no connection: items wait where they are
     # counted.
     (zmq.IMMEDIATE, 1),
     (zmq.CONNECT_TIMEOUT, 3000),
@@ -449,7 +467,7 @@ class ZmqSocket:
         ``PARTS``. A closed socket ends the greenlet: zerorpc's loops continue
         after any other exception."""
         self._turn += 1
-        if self._turn >= 32:  # others have their turn
+        if self._turn >= _TURN_MESSAGES:
             self._turn = 0
             gevent.sleep(0)
         try:
@@ -478,9 +496,11 @@ class ZmqSocket:
             count += 1
             if count <= PARTS:
                 parts.append(part)
-            elif count % 1000 == 0:
+            elif count % _REST_PARTS == 0:
                 gevent.sleep(0)
-        return parts if count <= PARTS else []
+        if count > PARTS:
+            return []
+        return parts
 
     def close(self, linger_ms: int = 0) -> None:
         """Close the socket; what was not sent within ``linger_ms`` is dropped.
@@ -497,14 +517,14 @@ def private_address(host: str) -> str:
     StartError. A numeric host skips gevent's resolver, which would start a
     native thread."""
     where = host, None, 0, socket.SOCK_STREAM, 0
+    addresses: Sequence[Any]
     try:
         try:
-            addresses: Sequence[Any] = _socket.getaddrinfo(
-                *where, socket.AI_NUMERICHOST
-            )
+            addresses = _socket.getaddrinfo(*where, socket.AI_NUMERICHOST)
         except OSError:
             addresses = socket.getaddrinfo(*where)
-        text = str(addresses[0][4][0])
+        _, _, _, _, address_and_port = addresses[0]
+        text = str(address_and_port[0])
         address = ipaddress.ip_address(text.partition("%")[0])
     except (OSError, ValueError, IndexError):
         raise StartError(
@@ -514,4 +534,6 @@ def private_address(host: str) -> str:
         raise StartError(
             f"cluster.bind: {host!r} means every address; name one address of a private network"
         )
-    return f"[{text}]" if address.version == 6 else text
+    if isinstance(address, ipaddress.IPv6Address):
+        return f"[{text}]"
+    return text
