@@ -16,7 +16,10 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
-    return Parts(configure=lambda config: additions_of(core))  # which checks the words
+    def configure(_: object) -> None:
+        additions_of(core)  # checks the words
+
+    return Parts(configure=configure)
 
 
 def _views(forks: bool) -> Callable[..., Any]:
@@ -25,7 +28,11 @@ def _views(forks: bool) -> Callable[..., Any]:
 
     if forks:
         precompile()
-    return lambda core, api: (create_pages(core, api.described),)
+
+    def make(core: Core, api: Any) -> tuple[Any, ...]:
+        return (create_pages(core, api.described),)
+
+    return make
 
 
 FEATURE = FeatureRow("pages", _build, views=_views, settings=SETTINGS)

@@ -1,4 +1,4 @@
-"""What features add to the messages page: modules, style sheets and words.
+"""The modules, style sheets and words that features add to the messages page.
 Needs no Flask."""
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ class AddsToPage(Protocol):
 
     Its folder has a module ``page.js``, a style sheet ``page.css``, those of
     menus and settings (``later.js``, ``later.css``), ``words.<language>.json``,
-    and what these load: modules, style sheets, and tables (``.json``) in
-    folders below.
+    and the files that these load: modules, style sheets, and tables (``.json``)
+    in folders below.
     """
 
     page_folder: ClassVar[Path]
@@ -37,17 +37,9 @@ class Additions:
         self._words: dict[str, dict[str, str]] = {}
         for name, folder in folders.items():
             for file in sorted(folder.glob("words.*.json")):
-                try:
-                    words = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
-                except (OSError, ValueError) as error:
-                    raise ConfigError(
-                        f"the feature {name!r}: {file}: {error}"
-                    ) from None
-                others = [key for key in words if not key.startswith(f"{name}_")]
-                if others:
-                    problem = f"the key {others[0]} does not begin with {name}_"
-                    raise ConfigError(f"the feature {name!r}: {file}: {problem}")
-                self._words.setdefault(file.stem.partition(".")[2], {}).update(words)
+                _, _, language = file.stem.partition(".")
+                words = _read_words(name, file)
+                self._words.setdefault(language, {}).update(words)
 
     def words(self, language: str) -> dict[str, str]:
         """Key → text in this language, in English where a feature has none."""
@@ -57,13 +49,15 @@ class Additions:
     def files(self) -> dict[str, Path]:
         """Address below the release → file, of the modules, style sheets and
         tables."""
-        return {
-            f"features/{name}/{path.relative_to(folder).as_posix()}": path
-            for name, folder in self.folders.items()
-            for path in sorted(folder.rglob("*"))
-            if path.suffix in (".js", ".css")
-            or (path.suffix == ".json" and path.parent != folder)
-        }
+        files = {}
+        for name, folder in self.folders.items():
+            for path in sorted(folder.rglob("*")):
+                # Other JSON files, beside the modules, are words.
+                is_table = path.suffix == ".json" and path.parent != folder
+                if is_table or path.suffix in (".js", ".css"):
+                    below = path.relative_to(folder).as_posix()
+                    files[f"features/{name}/{below}"] = path
+        return files
 
     def shown(self, release: str) -> list[dict[str, str | bool]]:
         """For the page: the addresses of the modules and style sheets of each
@@ -77,9 +71,8 @@ class Additions:
 
         rows: list[dict[str, str | bool]] = []
         for name, stem in product(self.folders, ("page", "later")):
-            module, style = (
-                address(f"features/{name}/{stem}.{kind}") for kind in ("js", "css")
-            )
+            module = address(f"features/{name}/{stem}.js")
+            style = address(f"features/{name}/{stem}.css")
             if module or style:
                 rows.append(
                     {"module": module, "style": style, "later": stem == "later"}
@@ -87,15 +80,24 @@ class Additions:
         return rows
 
 
+def _read_words(feature: str, file: Path) -> dict[str, str]:
+    """The words in a file of a feature. Raises ConfigError."""
+    try:
+        words = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the feature {feature!r}: {file}: {error}") from None
+    for key in words:
+        if not key.startswith(f"{feature}_"):
+            problem = f"the key {key} does not begin with {feature}_"
+            raise ConfigError(f"the feature {feature!r}: {file}: {problem}")
+    return words
+
+
 def additions_of(core: Core) -> Additions:
-    """What the features of a node add."""
-    services = (
-        (name, each) for name, parts in core.features.items() for each in parts.services
-    )
-    return Additions(
-        {
-            name: each.page_folder
-            for name, each in services
-            if isinstance(each, AddsToPage)
-        }
-    )
+    """The additions of the features of a node. Raises ConfigError."""
+    folders = {}
+    for name, parts in core.features.items():
+        for service in parts.services:
+            if isinstance(service, AddsToPage):
+                folders[name] = service.page_folder
+    return Additions(folders)

@@ -3,7 +3,6 @@ and for a page, with the sources in its Content-Security-Policy.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -21,6 +20,12 @@ _CONFIGURED: Final = re.compile(
 )
 _WEBSOCKET_PATH: Final = "/acc"
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_HTTP_SCHEMES: Final = {
+    "ws": "http",
+    "wss": "https",
+    "http": "http",
+    "https": "https",
+}
 
 
 class Configured(Struct, frozen=True):
@@ -38,17 +43,19 @@ def parse_configured(value: str) -> Configured | None:
     match = _CONFIGURED.fullmatch(value)
     if match is None or not is_host(match["host"]):
         return None
-    return Configured((match["scheme"] or "").lower(), match["host"], match["path"])
+    scheme = (match["scheme"] or "").lower()
+    return Configured(scheme, match["host"], match["path"])
 
 
 def check(config: Config, locations: Locations) -> None:
     """Raise ConfigError if an address in the configuration is invalid."""
     app = config.app
     url = config.server.public_ws_url
-    for setting, value in (
+    addresses = (
         ("app.websocket_url", app.websocket_url),
         ("app.http_url", app.http_url),
-    ):
+    )
+    for setting, value in addresses:
         if value and parse_configured(value) is None:
             raise locations.wrong(
                 setting,
@@ -109,40 +116,40 @@ def resolve(
     seen_host = ""
     if websocket is None:
         seen_host = host
-        path = "" if http is None else http.path
-        seen = _HOST.fullmatch(host)
-        assert seen is not None, "callers check with is_host"
-        http_port, websocket_port = ports
-        # Below a path there is a proxy, whatever its port.
-        if not path and seen["port"] == str(http_port):
-            host = f"{seen['host']}:{websocket_port}"
-        websocket = Configured("", host, path)
+        http_path = "" if http is None else http.path
+        websocket = _websocket_beside(host, ports, http_path)
     path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
     scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")
+    websocket_url = f"{_prefix(scheme)}{websocket.host}{path}"
     sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]
-    base = ""
+
+    http_url = ""
     if http is not None:
-        http_scheme = {
-            "ws": "http",
-            "wss": "https",
-            "http": "http",
-            "https": "https",
-        }.get(http.scheme, "")
-        base = f"{_prefix(http_scheme)}{http.host}{http.path}"
+        http_scheme = _HTTP_SCHEMES.get(http.scheme, "")
+        http_url = f"{_prefix(http_scheme)}{http.host}{http.path}"
         sources += _sources(http_scheme, ("http", "https"), http.host)
-    return Addresses(
-        f"{_prefix(scheme)}{websocket.host}{path}", base, seen_host, tuple(sources)
-    )
+    return Addresses(websocket_url, http_url, seen_host, tuple(sources))
+
+
+def _websocket_beside(host: str, ports: tuple[int, int], path: str) -> Configured:
+    """The WebSocket of the server whose pages are at this host and path."""
+    match = _HOST.fullmatch(host)
+    assert match is not None, "callers check with is_host"
+    http_port, websocket_port = ports
+    # Below a path there is a proxy, whatever its port.
+    if not path and match["port"] == str(http_port):
+        host = f"{match['host']}:{websocket_port}"
+    return Configured("", host, path)
 
 
 def _prefix(scheme: str) -> str:
     return f"{scheme}://" if scheme else "//"
 
 
-def _sources(scheme: str, either: tuple[str, str], host: str) -> Iterable[str]:
-    """Policy sources. The grammar of CSP has no IPv6 addresses, so for those
-    only the scheme is listed."""
+def _sources(scheme: str, either: tuple[str, str], host: str) -> list[str]:
+    """Policy sources: of one scheme, or of either."""
     schemes = (scheme,) if scheme else either
-    return (
-        f"{each}:" if host.startswith("[") else f"{each}://{host}" for each in schemes
-    )
+    if host.startswith("["):
+        # The grammar of CSP has no IPv6 addresses: only schemes are listed.
+        return [f"{name}:" for name in schemes]
+    return [f"{name}://{host}" for name in schemes]

@@ -12,7 +12,7 @@ import mimetypes
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from os.path import normpath
 from pathlib import Path
@@ -72,26 +72,33 @@ def gateway(core: Core, seen: Seen) -> Response:
     has its own that which the caller used; 503 without a node. Never blocks."""
     if request.method == "OPTIONS":
         return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
-    live = [lease for lease in core.overview.leases().values() if not lease.draining]
+    leases = core.overview.leases().values()
+    live = [lease for lease in leases if not lease.draining]
     if not live:
         abort(Problems.NOT_READY.status)
-    nodes = [
-        (lease.connections, websocket_address(lease.public_ws_url)) for lease in live
-    ]
-    url = less_loaded([node for node in nodes if node[1]]) or seen.websocket()
+
+    nodes = []
+    for lease in live:
+        address = websocket_address(lease.public_ws_url)
+        if address:
+            nodes.append((lease.connections, address))
+    url = less_loaded(nodes) or seen.websocket()
     response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
 def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
-    """The address of the one with fewer connections of two random nodes; ``""``
-    if there are none.
+    """Of two random nodes, the address of the one with fewer connections;
+    ``""`` if there are none.
 
     ``nodes``: the connections and the address of each. The numbers are seconds
     old: if all clients took the smallest one, that node would be overloaded.
     """
-    return min(random.sample(nodes, min(2, len(nodes))), default=(0, ""))[1]
+    if not nodes:
+        return ""
+    _, address = min(random.sample(nodes, min(2, len(nodes))))
+    return address
 
 
 _NOBODY: Final = "null"
@@ -101,18 +108,12 @@ _NO_ROOM: Final = "0"
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
 """Prefixes of the keys of operators' texts."""
 _NODE_FIGURES: Final = ("connections", "users", "memory", "uptime", "lag", "share")
-_MEANINGS: Final = {
-    "status": [
-        ("status", each)
-        for each in (*_NODE_FIGURES, "cpus", "tasks", "waiting", "deliveries")
-    ],
-    "cluster": [
-        *(("cluster", each) for each in ("nodes", "state", "cpu")),
-        *(("status", each) for each in _NODE_FIGURES),
-    ],
+_MEANINGS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "status": {"status": (*_NODE_FIGURES, "cpus", "tasks", "waiting", "deliveries")},
+    "cluster": {"cluster": ("nodes", "state", "cpu"), "status": _NODE_FIGURES},
 }
-"""Operators' page → the figures that it explains, each with the prefix of its
-text."""
+"""Operators' page → prefix of texts → the figures with such texts that the page
+explains."""
 _OTHER_TEXTS: Final = (
     "start_",
     "status_",
@@ -152,6 +153,26 @@ _ACTION_PREFIX: Final = "action:"
 """Prefix of the names of apps of the action dialect."""
 _GZIP: Final = 31
 """``wbits`` of zlib: the header of gzip and the widest window."""
+_FAST_LEVEL: Final = 6
+"""The level of compression of a page, which is compressed for each request."""
+_BEST_LEVEL: Final = 9
+"""The level of compression of a file, which is compressed once."""
+_FOR_GOOD: Final = "public, max-age=31536000, immutable"
+"""``Cache-Control`` of an address whose content never changes."""
+_COMPRESSIBLE: Final = (
+    "text/javascript",
+    "text/css",
+    "image/svg+xml",
+    "application/json",
+)
+_BOARD_SECONDS: Final = 3
+"""How often an operators' page reads the state."""
+_KINDS: Final = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+}
 SDK_PATH: Final = (
     "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js', 'notifications.js', "
     "'notifications-worker.js'):name>"
@@ -161,15 +182,9 @@ SDK_PATH: Final = (
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     """The blueprint of all pages of a node. ``document`` makes the OpenAPI
     document."""
-    for suffix, kind in {
-        ".js": "text/javascript",
-        ".css": "text/css",
-        ".svg": "image/svg+xml",
-        ".json": "application/json",
-    }.items():
-        # the types of the operating system may be wrong
+    for suffix, kind in _KINDS.items():
+        # The types of the operating system may be wrong.
         mimetypes.add_type(kind, suffix)
-    pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(core)
     additions = additions_of(core)
     look = Look(settings_of(core.config, ChatSettings), core.config.root)
@@ -184,52 +199,46 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 
         return Reference(document, seen)
 
+    def reference() -> AnyResponse:
+        return references().page()
+
     # Anybody may read every page. Those of an app also need an open app or a
     # token, which their views check.
-    for path, name, view in (
+    base = f"{installable.RELEASES}<release>"
+    rows: tuple[tuple[str, str, Callable[..., AnyResponse]], ...] = (
         ("/", "start", chat.start),
         ("/home/index", "home", chat.index),
         ("/home/room", "room", chat.room),
         ("/home/messages", "messages", chat.messages),
         ("/home/embed", "embedded", chat.embedded),
-        ("/home/messages.webmanifest", "manifest", lambda: installable.manifest(look)),
-        (PICTURE, "picture", lambda: chat.of_look(look.picture, "image/png")),
-        (COLOURS, "colours", lambda: chat.of_look(look.sheet.encode(), "text/css")),
+        ("/home/messages.webmanifest", "manifest", chat.manifest),
+        (PICTURE, "picture", chat.picture),
+        (COLOURS, "colours", chat.colours),
         ("/home/messages-worker.js", "worker", chat.messages_worker),
         ("/home/channels", "channels", chat.channels),
-        ("/api/v1/docs", "reference", lambda: references().page()),
-        ("/status", "status", lambda: _board("status", "/system/state?detail=true")),
-        (
-            "/cluster",
-            "cluster",
-            lambda: _board("cluster", "/system/state?cluster=true&detail=true"),
-        ),
+        ("/api/v1/docs", "reference", reference),
+        ("/status", "status", _status),
+        ("/cluster", "cluster", _cluster),
         ("/static/<path:name>", "static", chat.static),
-        ("/favicon.ico", "icon", lambda: static("favicon.svg")),
+        ("/favicon.ico", "icon", _icon),
         (SDK_PATH, "sdk", sdk),
+        (f"{base}/static/<path:name>", "released", released.file),
+        (f"{base}/{installable.SHEET}", "released_sheet", released.sheet),
+        (f"{base}{SDK_PATH}", "released_sdk", released.sdk),
         (
-            f"{installable.RELEASES}<release>/static/<path:name>",
-            "released",
-            released.file,
-        ),
-        (
-            f"{installable.RELEASES}<release>/{installable.SHEET}",
-            "released_sheet",
-            released.sheet,
-        ),
-        (f"{installable.RELEASES}<release>{SDK_PATH}", "released_sdk", released.sdk),
-        (
-            f"{installable.RELEASES}<release>/features/<feature>/<path:name>",
+            f"{base}/features/<feature>/<path:name>",
             "released_feature",
             released.of_feature,
         ),
-    ):
+    )
+    pages = Blueprint("pages", __name__, static_folder=None)
+    for path, name, view in rows:
         pages.add_url_rule(path, name, view, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule(
         "/gateway",
         "gateway",
-        lambda: gateway(core, seen),
+        partial(gateway, core, seen),
         methods=["GET", "OPTIONS"],
         provide_automatic_options=False,
     )
@@ -255,11 +264,9 @@ class _Chat:
         self._authority = core.authority
         self._seen = seen
         apps = core.config.apps
-        rooms = [name for name in apps if name.isdecimal()]
+        self._rooms = [name for name in apps if name.isdecimal()]
         if _DEFAULT_APP in apps:
-            self._rooms = [*rooms, _DEFAULT_APP]
-        else:
-            self._rooms = rooms
+            self._rooms.append(_DEFAULT_APP)
 
     def _render(
         self,
@@ -269,9 +276,10 @@ class _Chat:
         data: dict[str, Any],
         media: str = "'none'",
         around: str = "'none'",
-        **shown: Any,
+        **values: Any,
     ) -> AnyResponse:
-        """A page whose script connects to this server and has ``text``."""
+        """A page whose script connects to this server and has ``text``.
+        ``values``: for the template."""
         addresses = self._seen.addresses()
         data = {
             "websocketUrl": addresses.websocket,
@@ -280,10 +288,10 @@ class _Chat:
             "text": text,
             **data,
         }
-        answer = render(template, language, data=data, **shown)
-        answer.headers["Content-Security-Policy"] = policy(
-            " ".join(addresses.sources), media, ancestors=around
-        )
+        answer = render(template, language, data=data, **values)
+        sources = " ".join(addresses.sources)
+        rules = policy(sources, media, ancestors=around)
+        answer.headers["Content-Security-Policy"] = rules
         return answer
 
     def start(self) -> AnyResponse:
@@ -293,35 +301,30 @@ class _Chat:
         demo = self._keys.demo
         language = language_of_visitor()
         in_address = parameter("lang") or None
-        pages = [
-            ("pages.reference", "status_reference", "start_reference_hint"),
-            ("pages.status", "status_title", "start_status_hint"),
-        ]
-        if "admin" in self._features:
-            pages.append(("admin.page", "admin_title", "start_admin_hint"))
-        if self._has_channels():
-            pages.insert(0, ("pages.channels", "start_channels", "start_channels_hint"))
-        links = [
-            (url_for(page, lang=in_address), label, hint) for page, label, hint in pages
-        ]
+
+        # The app of examples, and the room of the first link.
         app = "APP"
-        if self._rooms:
-            room = self._rooms[0]
-            if demo:
-                # The default app is the last room.
-                if self._rooms[-1] == _DEFAULT_APP:
-                    app = self._rooms[-1]
-                else:
-                    app = room
-                room = app
-            if self._logins.is_open(room):
-                chat = url_for(
-                    "pages.home",
-                    appID=room if demo else None,
-                    lang=in_address or named_in_rooms(language),
-                )
-                links.insert(0, (chat, "start_room", "start_room_hint"))
+        room = self._rooms[0] if self._rooms else ""
+        apps: Sequence[str] = ()
+        if demo:
+            apps = self._tenants.names()
+            if _DEFAULT_APP in self._rooms:
+                room = _DEFAULT_APP
+            app = room or app
+
+        links = self._links_to_pages(in_address)
+        if room and self._logins.is_open(room):
+            address = url_for(
+                "pages.home",
+                appID=room if demo else None,
+                lang=in_address or named_in_rooms(language),
+            )
+            links.insert(0, (address, "start_room", "start_room_hint"))
+
+        chat = ""
         has_messages = self._has_messages()
+        if has_messages:
+            chat = url_for("pages.messages", lang=in_address)
         return render(
             "start.html",
             language,
@@ -330,33 +333,48 @@ class _Chat:
             for_people=has_messages and (self._look.has_name or not demo),
             demo=demo,
             insecure=self._config.server.insecure,
-            chat=url_for("pages.messages", lang=in_address) if has_messages else "",
+            chat=chat,
             links=links,
             app=app,
-            apps=self._tenants.names() if demo else (),
+            apps=apps,
             http=self._seen.http(),
         )
 
+    def _links_to_pages(self, in_address: str | None) -> list[tuple[str, str, str]]:
+        """The links for programmers: each has an address, and the keys of its
+        text and of its hint."""
+        pages = []
+        if self._has_channels():
+            pages.append(("pages.channels", "start_channels", "start_channels_hint"))
+        pages.append(("pages.reference", "status_reference", "start_reference_hint"))
+        pages.append(("pages.status", "status_title", "start_status_hint"))
+        if "admin" in self._features:
+            pages.append(("admin.page", "admin_title", "start_admin_hint"))
+        return [
+            (url_for(page, lang=in_address), label, hint) for page, label, hint in pages
+        ]
+
     def _has_messages(self) -> bool:
-        return self._tenants.get(GOCHAT) is not None and not self._logins.is_closed(
-            GOCHAT
-        )
+        """Whether anybody may log in on the page of messages."""
+        if self._tenants.get(GOCHAT) is None:
+            return False
+        return not self._logins.is_closed(GOCHAT)
 
     def _has_channels(self) -> bool:
         """Whether the page of channels needs no token."""
-        return any(
-            self._tenants.get(app) is not None and self._logins.is_open(app)
-            for app in self._rooms[-1:]
-        )
+        if not self._rooms:
+            return False
+        app = self._rooms[-1]
+        return self._tenants.get(app) is not None and self._logins.is_open(app)
 
     def index(self) -> AnyResponse:
         """``GET /home/index``, the page of two originals: a room, or a
         conversation with one user."""
-        if has_parameter("uid", "to_uid"):
-            return self._conversation(
-                parameter("to_uid") or _NOBODY, parameter("groups_id") or _NO_ROOM
-            )
-        return self._page_of_room()
+        if not has_parameter("uid", "to_uid"):
+            return self._page_of_room()
+        peer = parameter("to_uid") or _NOBODY
+        room = parameter("groups_id") or _NO_ROOM
+        return self._conversation(peer, room)
 
     def _page_of_room(self) -> AnyResponse:
         """``GET /home/index?appID=``: the page of an app, with a name and a
@@ -375,29 +393,35 @@ class _Chat:
             if not self._rooms:
                 abort(Problems.NOT_FOUND.status)
             room = self._rooms[0]
+
+        app: int | str
         if room.isdecimal():
+            app = int(room)
             language = requested_language()
         else:
+            app = room
             language = language_of_visitor()
         text = {
             key: text
             for key, text in TEXT[language].items()
             if not key.startswith(_OTHER_TEXTS)
         }
-        notices = self._config.hub.notice_members
         data = {
-            "app": int(room) if room.isdecimal() else room,
+            "app": app,
             **self._pass(room, language),
             "httpUrl": self._seen.addresses().http,
-            "noticeMembers": notices,
+            "noticeMembers": self._config.hub.notice_members,
         }
+        rooms = self._rooms
+        if room not in rooms:
+            rooms = [room, *rooms]
         return self._render(
             "home.html",
             language,
             text,
             data,
             app=room,
-            apps=self._rooms if room in self._rooms else [room, *self._rooms],
+            apps=rooms,
             has_messages=self._has_messages(),
             has_channels=self._has_channels(),
         )
@@ -422,20 +446,29 @@ class _Chat:
             app = "1"
         if self._logins.is_closed(f"{_ACTION_PREFIX}{app}"):
             abort(Problems.NOT_ALLOWED.status)
+
+        # The app has a room for each list of members, and the named one.
+        rooms: list[str] = []
+        is_stored = False
         tenant = tenants.get(tenants.resolve(f"{_ACTION_PREFIX}{app}"))
+        if tenant is not None:
+            rooms = list(tenant.room_members)
+            is_stored = tenant.store_conversations
+        named_room = "" if room == _NO_ROOM else room
+        if named_room and named_room not in rooms:
+            rooms.append(named_room)
+
         user = parameter("uid")
         token = parameter("token")
+        websocket = self._seen.addresses().websocket
         data = {
             "app": int(app) if app.isdecimal() else 0,
             "user": user,
             "peer": peer,
             "room": room,
             "token": token,
-            "websocketUrl": self._seen.addresses().websocket.removesuffix("/acc")
-            + "/ws",
+            "websocketUrl": websocket.removesuffix("/acc") + "/ws",
         }
-        here = "" if room == _NO_ROOM else room
-        stored = () if tenant is None else tenant.room_members
         return self._render(
             "action.html",
             language,
@@ -444,11 +477,11 @@ class _Chat:
             media="'self'",
             user=user,
             peer=peer,
-            room=here,
-            rooms=list(dict.fromkeys([*stored, here] if here else stored)),
+            room=named_room,
+            rooms=rooms,
             app=app,
             token=token,
-            stored=tenant is not None and tenant.store_conversations,
+            stored=is_stored,
         )
 
     def messages(self) -> AnyResponse:
@@ -462,55 +495,62 @@ class _Chat:
         lists no origins."""
         app = self._tenants.resolve(parameter("appid") or GOCHAT)
         tenant = self._tenants.get(app)
-        around = frame_ancestors(() if tenant is None else tenant.origins)
+        around = ""
+        if tenant is not None:
+            around = frame_ancestors(tenant.origins)
         if not around or self._logins.is_closed(app):
             abort(Problems.NOT_FOUND.status)
         return self._packed(self._messages(language_of_visitor(), app, around))
 
     def _packed(self, answer: AnyResponse) -> AnyResponse:
         answer.headers["Vary"] += ", Accept-Encoding"
-        # the page has no secret that its length could reveal
+        # The page has no secret that its length could reveal.
         if request.accept_encodings["gzip"]:
-            answer.set_data(zlib.compress(answer.get_data(), 6, _GZIP))
+            html = answer.get_data()
+            answer.set_data(zlib.compress(html, _FAST_LEVEL, _GZIP))
             answer.headers["Content-Encoding"] = "gzip"
         return answer
+
+    def manifest(self) -> AnyResponse:
+        """``GET /home/messages.webmanifest``."""
+        return installable.manifest(self._look)
 
     def messages_worker(self) -> AnyResponse:
         """``GET /home/messages-worker.js``. Its text changes with the page, in
         any language."""
-        pages = [self._messages(language) for language in LANGUAGES]
-        return installable.worker(
-            [
-                page.headers["Content-Security-Policy"].encode() + page.get_data()
-                for page in pages
-            ],
-            self._additions,
-            self._look,
-        )
+        contents = []
+        for language in LANGUAGES:
+            page = self._messages(language)
+            rules = page.headers["Content-Security-Policy"]
+            contents.append(rules.encode() + page.get_data())
+        return installable.worker(contents, self._additions, self._look)
 
     def static(self, name: str) -> AnyResponse:
         """``GET /static/…``: a file of the pages. The button for other pages
         has the colour of the chat."""
         if name != BUTTON or not self._look.colour:
             return static(name)
-        answer = Response(
-            self._look.button((assets.STATIC / BUTTON).read_bytes()),
-            mimetype="text/javascript",
-        )
+        script = self._look.button((assets.STATIC / BUTTON).read_bytes())
+        answer = Response(script, mimetype="text/javascript")
         answer.headers["Cache-Control"] = "no-cache"
         answer.add_etag()
         return answer.make_conditional(request)
 
-    def of_look(self, content: bytes, kind: str) -> AnyResponse:
-        """The picture or the colours of the chat; 404 if it has none, or those
-        of all pages."""
+    def picture(self) -> AnyResponse:
+        """The picture of the chat; 404 if it has none of its own."""
+        return self._of_look(self._look.picture, "image/png")
+
+    def colours(self) -> AnyResponse:
+        """The colours of the chat; 404 if it has none of its own."""
+        return self._of_look(self._look.sheet.encode(), "text/css")
+
+    def _of_look(self, content: bytes, kind: str) -> AnyResponse:
         if not content:
             abort(Problems.NOT_FOUND.status)
         answer = Response(content, mimetype=kind)
-        is_named = parameter("v") == self._look.version
-        answer.headers["Cache-Control"] = (
-            "public, max-age=31536000, immutable" if is_named else "no-cache"
-        )
+        answer.headers["Cache-Control"] = "no-cache"
+        if parameter("v") == self._look.version:
+            answer.headers["Cache-Control"] = _FOR_GOOD
         return answer
 
     def _messages(
@@ -521,7 +561,8 @@ class _Chat:
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
         text = _texts(language, "messages_") | self._additions.words(language)
-        base = f"{request.script_root}{installable.RELEASES}{installable.release(self._additions)}"
+        release = installable.release(self._additions)
+        base = f"{request.script_root}{installable.RELEASES}{release}"
         data = {
             "app": app,
             "isEmbedded": bool(around),
@@ -530,27 +571,24 @@ class _Chat:
             "additions": self._additions.shown(base),
             "languages": names_of_languages(),
         }
-        # Videos are measured before they are sent, from addresses of the
-        # browser.
-        media = "'self' blob:"
-        shown = {
-            "start_modules": installable.start_modules(),
-            "modules": installable.first_modules()[len(installable.start_modules()) :],
-            "login_modules": installable.more_modules(installable.LOGIN),
-            "next_modules": installable.more_modules(installable.NEXT),
-            "sheet": installable.SHEET,
-            "release": base,
-            "look": self._look,
-        }
+        start_modules = installable.start_modules()
         answer = self._render(
             "messages.html",
             language,
             text,
             data,
-            media,
-            around or "'none'",
+            # Videos are measured before they are sent, from addresses of the
+            # browser.
+            media="'self' blob:",
+            around=around or "'none'",
             embedded=bool(around),
-            **shown,
+            start_modules=start_modules,
+            modules=installable.first_modules()[len(start_modules) :],
+            login_modules=installable.more_modules(installable.LOGIN),
+            next_modules=installable.more_modules(installable.NEXT),
+            sheet=installable.SHEET,
+            release=base,
+            look=self._look,
         )
         answer.headers["Content-Security-Policy"] += (
             "; manifest-src 'self'; worker-src 'self'"
@@ -573,8 +611,9 @@ class _Chat:
             user = pick_name(language)
             token = ""
         else:
-            user = self._holder(resolved)[0]
+            user, _ = self._holder(resolved)
             token = parameter("token")
+
         data = {
             "app": app,
             "channel": parameter("channel") or "demo:lobby",
@@ -583,16 +622,17 @@ class _Chat:
             "publishUrl": f"{self._seen.http()}/api/v1/channels/publish",
             "demo": self._keys.demo,
         }
+        # The links to other languages keep the parameters.
+        query = {}
+        for name in ("appID", "channel", "token"):
+            query[name] = parameter(name.lower()) or None
         return self._render(
             "channels.html",
             language,
             _texts(language, "channels_", "self_mark", "people_more"),
             data,
             app=app,
-            query={
-                name: parameter(name.lower()) or None
-                for name in ("appID", "channel", "token")
-            },
+            query=query,
             has_messages=self._has_messages(),
             has_chat=bool(self._rooms) and self._logins.is_open(self._rooms[0]),
         )
@@ -610,11 +650,10 @@ class _Chat:
                 "tokenUrl": url_for("pages.token"),
             }
         user, expires_at = self._holder(app)
-        seconds = max(expires_at - time(), 0)
         return {
             "user": user,
             "token": parameter("token"),
-            "tokenSeconds": seconds,
+            "tokenSeconds": max(expires_at - time(), 0),
             "tokenUrl": "",
         }
 
@@ -627,9 +666,8 @@ class _Chat:
             abort(error.problem.status)
         if holder is None or holder.app != app:
             abort(Problems.TOKEN_INVALID.status)
-        as_request().by = Principal(
-            "session", apps=frozenset({app}), user=holder.user
-        ).label
+        principal = Principal("session", apps=frozenset({app}), user=holder.user)
+        as_request().by = principal.label
         return holder.user, holder.expires_at
 
     def renew_token(self) -> AnyResponse:
@@ -640,8 +678,10 @@ class _Chat:
             Needs.VISITOR, http_request.headers, http_request.host
         )
         http_request.by = visitor.label
-        wanted = self._tenants.resolve(parameter("appid")), parameter("userid")
-        if visitor.kind != "page" or (visitor.app, visitor.user) != wanted:
+        app = self._tenants.resolve(parameter("appid"))
+        user = parameter("userid")
+        is_own = (visitor.app, visitor.user) == (app, user)
+        if visitor.kind != "page" or not is_own:
             abort(Problems.UNAUTHORIZED.status)
         answer = jsonify(
             token=self._page_tokens.make(visitor.app, visitor.user),
@@ -651,14 +691,25 @@ class _Chat:
         return answer
 
 
-def _texts(language: str, *beginnings: str) -> dict[str, str]:
-    wanted = ("state_", "banner_", "refused_", *beginnings)
-    words = TEXT[language]
+def _texts(language: str, *prefixes: str) -> dict[str, str]:
+    """The texts that a conversation page needs, and those whose keys have one
+    of the prefixes."""
+    all_prefixes = ("state_", "banner_", "refused_", *prefixes)
     return {
         key: text
-        for key, text in words.items()
-        if key in _CONVERSATION_TEXTS or key.startswith(wanted)
+        for key, text in TEXT[language].items()
+        if key in _CONVERSATION_TEXTS or key.startswith(all_prefixes)
     }
+
+
+def _status() -> AnyResponse:
+    """``GET /status``."""
+    return _board("status", "/system/state?detail=true")
+
+
+def _cluster() -> AnyResponse:
+    """``GET /cluster``."""
+    return _board("cluster", "/system/state?cluster=true&detail=true")
 
 
 def _board(name: str, state_url: str) -> AnyResponse:
@@ -666,26 +717,33 @@ def _board(name: str, state_url: str) -> AnyResponse:
     with the key that the operator enters."""
     language = language_of_visitor()
     words = TEXT[language]
+    text = {
+        key: text
+        for key, text in words.items()
+        if key.startswith(_BOARD_TEXTS) and "_means_" not in key
+    }
     data = {
         "stateUrl": request.script_root + state_url,
-        "seconds": 3,
+        "seconds": _BOARD_SECONDS,
         "language": words["html_lang"],
-        "text": {
-            key: text
-            for key, text in words.items()
-            if key.startswith(_BOARD_TEXTS) and "_means_" not in key
-        },
+        "text": text,
     }
-    meanings = [
-        (words[f"{owner}_{each}"], words[f"{owner}_means_{each}"])
-        for owner, each in _MEANINGS[name]
-    ]
+    meanings = []
+    for prefix, figures in _MEANINGS[name].items():
+        for figure in figures:
+            label = words[f"{prefix}_{figure}"]
+            meanings.append((label, words[f"{prefix}_means_{figure}"]))
     return render(f"{name}.html", language, data=data, here=name, meanings=meanings)
 
 
 def static(name: str) -> AnyResponse:
     """``GET /static/…``: a file of the pages."""
     return _file(assets.STATIC, name)
+
+
+def _icon() -> AnyResponse:
+    """``GET /favicon.ico``."""
+    return static("favicon.svg")
 
 
 def sdk(name: str) -> AnyResponse:
@@ -706,27 +764,21 @@ class _Released(Service):
 
     def file(self, release: str, name: str) -> AnyResponse:
         """``GET /release/<release>/static/…``: a file of the messages page."""
-        return self._stored(
-            _file(assets.STATIC, name, installable.without_comments), release
-        )
+        answer = _file(assets.STATIC, name, installable.without_comments)
+        return self._stored(answer, release)
 
     def sheet(self, release: str) -> AnyResponse:
         """``GET /release/<release>/messages.css``."""
         answer = Response(installable.sheet(), mimetype="text/css")
         answer.headers["Cache-Control"] = "no-cache"
-        _pack(
-            answer,
-            installable.SHEET,
-            installable.release(self.additions),
-            answer.get_data,
-        )
+        version = installable.release(self.additions)
+        _pack(answer, installable.SHEET, version, answer.get_data)
         return self._stored(answer, release)
 
     def sdk(self, release: str, name: str) -> AnyResponse:
         """``GET /release/<release>/sdk/…``."""
-        return self._stored(
-            _for_all(_file(assets.SDK, name, installable.without_comments)), release
-        )
+        answer = _file(assets.SDK, name, installable.without_comments)
+        return self._stored(_for_all(answer), release)
 
     def of_feature(self, release: str, feature: str, name: str) -> AnyResponse:
         """``GET /release/<release>/features/<feature>/…``: a file that a
@@ -734,42 +786,39 @@ class _Released(Service):
         if feature not in self.additions.folders:
             abort(Problems.NOT_FOUND.status)
         folder = self.additions.folders[feature]
-        return self._stored(_file(folder, name, installable.without_comments), release)
+        answer = _file(folder, name, installable.without_comments)
+        return self._stored(answer, release)
 
     def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
         """The answer, to be stored for good. An open page may ask for a file of
         another release, which has no other content here than this one."""
-        if release == installable.release(self.additions) and answer.status_code in (
-            200,
-            304,
-        ):
-            answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        is_current = release == installable.release(self.additions)
+        has_content = answer.status_code in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
+        if is_current and has_content:
+            answer.headers["Cache-Control"] = _FOR_GOOD
         return answer
 
 
 def _file(
     folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None
 ) -> Response:
-    """A file. ``shorten`` makes what compressed modules have in place of their
-    text."""
+    """A file. ``shorten`` makes the text that compressed modules have in place
+    of their own."""
     # Browsers revalidate each time and mostly get 304, so a page never mixes
     # modules of two releases.
     answer = send_from_directory(folder, name)
     answer.headers["Cache-Control"] = "no-cache"
-    if answer.mimetype in (
-        "text/javascript",
-        "text/css",
-        "image/svg+xml",
-        "application/json",
-    ):
-        etag = answer.get_etag()[0] or ""
-        path = normpath(f"{folder}/{name}")
-        if shorten and answer.mimetype == "text/javascript":
-            _pack(answer, f"{path} short", etag, lambda: shorten(answer.get_data()))
-        else:
-            _pack(answer, path, etag, answer.get_data)
-        if "Content-Encoding" in answer.headers:
-            answer.set_etag(etag, weak=True)  # other bytes, the same content
+    if answer.mimetype not in _COMPRESSIBLE:
+        return answer
+
+    etag = answer.get_etag()[0] or ""
+    path = normpath(f"{folder}/{name}")
+    if shorten and answer.mimetype == "text/javascript":
+        _pack(answer, f"{path} short", etag, lambda: shorten(answer.get_data()))
+    else:
+        _pack(answer, path, etag, answer.get_data)
+    if "Content-Encoding" in answer.headers:
+        answer.set_etag(etag, weak=True)  # other bytes, the same content
     return answer
 
 
@@ -779,17 +828,18 @@ def _pack(
     """Compress a whole answer for a client that accepts that. Each version of a
     path is compressed once."""
     answer.headers["Vary"] = "Accept-Encoding"
-    if (
-        answer.status_code != 200
-        or not request.accept_encodings["gzip"]
-        or request.method != "GET"
-    ):
+    if answer.status_code != HTTPStatus.OK or request.method != "GET":
         return
+    if not request.accept_encodings["gzip"]:
+        return
+
     answer.direct_passthrough = False
-    if _compressed.get(path, ("",))[0] != version:
-        _compressed[path] = (version, zlib.compress(content(), 9, _GZIP))
+    stored = _compressed.get(path)
+    if stored is None or stored[0] != version:
+        stored = (version, zlib.compress(content(), _BEST_LEVEL, _GZIP))
+        _compressed[path] = stored
     answer.close()  # the file, which is not read if its compressed content is known
-    answer.set_data(_compressed[path][1])
+    answer.set_data(stored[1])
     answer.headers["Content-Encoding"] = "gzip"
 
 
@@ -808,31 +858,35 @@ def _protect(answer: Response) -> Response:
 def explain(refused: Response) -> Response:
     """A page that explains why the request was refused; the same answer if the
     client accepts no pages."""
-    accepted = request.accept_mimetypes
     problem = g.get("refusal")
-    if (
-        problem is None
-        or request.method not in ("GET", "HEAD")
-        or request.path.startswith("/api/")
-    ):
+    if problem is None or request.method not in ("GET", "HEAD"):
         return refused
+    if request.path.startswith("/api/"):
+        return refused
+    accepted = request.accept_mimetypes
     if accepted["text/html"] <= accepted["application/json"]:
         return refused  # programs accept either
-    language = language_of_visitor()
-    others = [
+
+    parameters = [
         (name, value) for name, value in request.args.items() if name.lower() != "token"
     ]
-    shown = {"problem": problem, "request_id": g.request_id, "others": others}
-    answer = render("refusal.html", language, data={}, **shown)
+    answer = render(
+        "refusal.html",
+        language_of_visitor(),
+        data={},
+        problem=problem,
+        request_id=g.request_id,
+        others=parameters,
+    )
     answer.status_code = problem.status
     for name in ("Allow", "X-Request-Id"):
         if name in refused.headers:
             answer.headers[name] = refused.headers[name]
     answer.headers["Vary"] = "Accept, Accept-Language"
+    # With another token, the form of the page asks again.
+    form = "'none'"
     if problem.status == Problems.TOKEN_INVALID.status:
         form = "'self'"
-    else:
-        form = "'none'"
     answer.headers["Content-Security-Policy"] = policy("'none'", form=form)
     answer.headers.update(HEADERS)
     return answer

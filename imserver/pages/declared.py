@@ -2,6 +2,7 @@
 chat."""
 
 import re
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,14 @@ from imserver.plugin.settings import Config, ConfigError, Locations, settings_of
 LONGEST_NAME: Final = 40
 """Characters."""
 MOST_PICTURE_BYTES: Final = 1 << 20
+_MIB_SHIFT: Final = 20
+_LEAST_PIXELS: Final = 192
+_MOST_PIXELS: Final = 1024
+"""The sides of a picture that browsers take for an application that they
+install."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+_PNG_SIZES: Final = struct.Struct(">II")
+"""The width and the height of a PNG, behind :data:`_PNG`."""
 
 
 class ChatSettings(Struct, frozen=True):
@@ -26,8 +34,9 @@ class ChatSettings(Struct, frozen=True):
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Check what types do not. Raises ConfigError."""
-    # it loads the house, whose settings every node reads
+    """Check the settings beyond their types. Raises ConfigError."""
+    # Imported here: every node reads these settings, and not every one loads
+    # the house.
     from imserver.pages import address
 
     address.check(config, locations)
@@ -48,7 +57,7 @@ def check(config: Config, locations: Locations) -> None:
 
 def is_name(text: str) -> bool:
     """Whether a chat may have this name."""
-    return len(text) <= LONGEST_NAME and (text.isprintable() and text == text.strip())
+    return len(text) <= LONGEST_NAME and text.isprintable() and text == text.strip()
 
 
 def read_picture(path: str) -> tuple[bytes, int]:
@@ -61,18 +70,25 @@ def read_picture(path: str) -> tuple[bytes, int]:
             content = file.read(MOST_PICTURE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    width, height = (
-        int.from_bytes(content[len(_PNG) :][at : at + 4], "big") for at in (0, 4)
-    )
-    least = 192
-    most = 1024  # what browsers want of an application that they install
-    if not content.startswith(_PNG) or width != height or not least <= width <= most:
+
+    side = _side_of(content)
+    if not _LEAST_PIXELS <= side <= _MOST_PIXELS:
         raise ConfigError(
-            f"expected a square PNG of {least} to {most} pixels, which {path} is not"
+            f"expected a square PNG of {_LEAST_PIXELS} to {_MOST_PIXELS} pixels, which {path} is not"
         )
     if len(content) > MOST_PICTURE_BYTES:
-        raise ConfigError(f"{path} has more than {MOST_PICTURE_BYTES >> 20} MiB")
-    return content, width
+        limit = MOST_PICTURE_BYTES >> _MIB_SHIFT
+        raise ConfigError(f"{path} has more than {limit} MiB")
+    return content, side
+
+
+def _side_of(content: bytes) -> int:
+    """The pixels of the side of a PNG; 0: it is none, or not square."""
+    sizes = content.removeprefix(_PNG)[: _PNG_SIZES.size]
+    if not content.startswith(_PNG) or len(sizes) < _PNG_SIZES.size:
+        return 0
+    width, height = _PNG_SIZES.unpack(sizes)
+    return int(width) if width == height else 0
 
 
 SETTINGS: Final = SettingsRow({"chat": ChatSettings}, check=check)

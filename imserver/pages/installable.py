@@ -1,5 +1,5 @@
-"""What makes the messages page an application that browsers install: its
-manifest, and a service worker that opens it without a network.
+"""The manifest and the service worker of the messages page: with them it is an
+application that browsers install, and open without a network.
 
 Modules and style sheets have addresses with the *release*, a name of their
 content: browsers store them for good, and a page never mixes two releases. The
@@ -22,7 +22,7 @@ from flask import Response, request, url_for
 
 from imserver.pages import assets
 from imserver.pages.additions import Additions
-from imserver.pages.look import Look
+from imserver.pages.look import VERSION_DIGITS, Look
 from imserver.pages.text import LANGUAGES, TEXT
 from imserver.pages.visitors import language_of_visitor
 
@@ -30,21 +30,23 @@ RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release:
 ``/release/<release>/static/…`` and ``…/sdk/…``."""
 _START: Final = ("static/messages/start.js",)
-"""What shows the list of the last visit, and then imports the others."""
+"""The module that shows the list of the last visit, and then imports the
+others."""
 _FIRST: Final = ("static/messages/session/connection.js", "static/messages/app.js")
-"""What the first view is made of: the list of conversations."""
+"""The modules of the first view: the list of conversations."""
 LOGIN: Final = ("static/messages/login/login.js",)
-"""What the first view of somebody without a login needs besides."""
+"""The modules that the first view of somebody without a login needs besides."""
 NEXT: Final = ("static/messages/conversation/conversation.js",)
-"""What is imported as soon as the first view is shown, and loaded after it."""
+"""The modules that are imported as soon as the first view is shown, and loaded
+after it."""
 SHEET: Final = "messages.css"
 """The style sheets of the page in one, below the release."""
 LOOK: Final = "static/messages/look.js"
 """The script that runs before the page is drawn."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
 _LATER: Final = re.compile(r'\bimport\("(\.{1,2}/[^"]+)"\)(?!\.[A-Z])')
-"""Imports when they are needed; not the types in comments, which have the name
-of a class behind them."""
+"""Imports of modules when they are needed; not the types in comments, which
+have the name of a class behind them."""
 _FOLDERS: Final = {"static": assets.STATIC, "sdk": assets.SDK}
 _ICONS: Final = (
     ("app.svg", "any", "image/svg+xml", "any"),
@@ -53,7 +55,7 @@ _ICONS: Final = (
     ("maskable-512.png", "512x512", "image/png", "maskable"),
 )
 _COLOURS: Final = {"theme_color": "#f6f3ec", "background_color": "#f3efe6"}
-"""Of theme.css and base.html."""
+"""The colours of theme.css and base.html."""
 
 
 def _source(address: str) -> Path:
@@ -70,32 +72,32 @@ def modules() -> tuple[str, ...]:
 
 @cache
 def first_modules() -> tuple[str, ...]:
-    """Those that the first view needs, in the order in which they are needed.
-    The page names them, so that browsers load all of them at once."""
-    return tuple(
-        dict.fromkeys(
-            each for entry in (*_START, *_FIRST) for each in _imported((entry,))
-        )
-    )
+    """The modules that the first view needs, in the order in which they are
+    needed. The page names them, so that browsers load all of them at once."""
+    modules: dict[str, None] = {}
+    for entry in (*_START, *_FIRST):
+        modules.update(dict.fromkeys(_imported((entry,))))
+    return tuple(modules)
 
 
 @cache
 def start_modules() -> tuple[str, ...]:
-    """Those that run before the rest of :func:`first_modules`, which begin with
-    them."""
+    """The modules that run before the rest of :func:`first_modules`, which
+    begin with them."""
     return _imported(_START)
 
 
 @cache
 def more_modules(entries: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that :data:`LOGIN` or :data:`NEXT` needs besides
+    """The modules that :data:`LOGIN` or :data:`NEXT` needs besides
     :func:`first_modules`."""
-    return tuple(sorted({*_imported(entries)}.difference(first_modules())))
+    more = set(_imported(entries)).difference(first_modules())
+    return tuple(sorted(more))
 
 
 def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
-    """Modules and what they import; ``later``: also what they import when it is
-    needed."""
+    """Modules and those that they import; ``later``: also those that they
+    import when they are needed."""
     modules: dict[str, None] = {}
     waiting = [*entries]
     while waiting:
@@ -108,10 +110,12 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
 
 
 def imports_of(address: str, later: bool = True) -> list[str]:
-    """What a module imports; ``later``: also what it imports when it is
-    needed."""
+    """The modules that a module imports; ``later``: also those that it imports
+    when they are needed."""
     text = _source(address).read_text(encoding="utf-8")
-    paths = (*_IMPORT.findall(text), *(_LATER.findall(text) if later else ()))
+    paths = _IMPORT.findall(text)
+    if later:
+        paths += _LATER.findall(text)
     return [normpath(f"{address}/../{path}") for path in paths]
 
 
@@ -120,41 +124,34 @@ def styles() -> tuple[str, ...]:
     """The style sheets of the page besides that of all pages, below
     ``/static/``, in their order."""
     folder = assets.STATIC / "messages" / "styles"
-    return "chat.css", *sorted(
-        f"messages/styles/{path.name}" for path in folder.glob("*.css")
-    )
+    names = sorted(f"messages/styles/{path.name}" for path in folder.glob("*.css"))
+    return ("chat.css", *names)
 
 
 @cache
 def _later() -> tuple[str, ...]:
     """Style sheets and tables that modules load when they are needed, as
     ``static/…``."""
-    paths = [
-        path
-        for kind in ("later/*.css", "*/*.json")
-        for path in (assets.STATIC / "messages").glob(kind)
-    ]
-    return tuple(
-        sorted(f"static/messages/{path.parent.name}/{path.name}" for path in paths)
-    )
+    folder = assets.STATIC / "messages"
+    paths = [*folder.glob("later/*.css"), *folder.glob("*/*.json")]
+    addresses = [f"static/messages/{path.parent.name}/{path.name}" for path in paths]
+    return tuple(sorted(addresses))
 
 
 @cache
 def files() -> tuple[str, ...]:
     """All files that the page needs, as ``static/…`` and ``sdk/…``, but tables
     of data."""
-    unread = sorted(
-        path.name for path in (assets.STATIC / "icons").glob("unread-*.svg")
-    )
-    pictures = [
-        "favicon.svg",
-        *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread)),
-    ]
+    icons = [name for name, *_ in _ICONS]
+    icons += [path.name for path in (assets.STATIC / "icons").glob("unread-*.svg")]
+    names = ["theme.css", *styles(), "favicon.svg"]
+    names += [f"icons/{name}" for name in icons]
+    later_styles = [address for address in _later() if address.endswith(".css")]
     return (
         *modules(),
         LOOK,
-        *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
-        *[address for address in _later() if address.endswith(".css")],
+        *(f"static/{name}" for name in sorted(names)),
+        *later_styles,
     )
 
 
@@ -167,7 +164,11 @@ _COMMENT: Final = re.compile(
 def without_comments(code: bytes) -> bytes:
     """A module with empty lines in place of its comments, which are a third of
     it."""
-    return _COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), code)
+    return _COMMENT.sub(_empty_lines, code)
+
+
+def _empty_lines(comment: re.Match[bytes]) -> bytes:
+    return b"\n" * comment[0].count(b"\n")
 
 
 def sheet() -> bytes:
@@ -180,10 +181,11 @@ def release(additions: Additions) -> str:
     """Names the content of the files of the page. Somebody who works on them
     need not restart the node."""
     paths = [*map(_source, sorted({*files(), *_later()})), *additions.files.values()]
-    states = [(path, path.stat()) for path in paths]
-    return _release(
-        tuple([(path, state.st_mtime_ns, state.st_size) for path, state in states])
-    )
+    states = []
+    for path in paths:
+        state = path.stat()
+        states.append((path, state.st_mtime_ns, state.st_size))
+    return _release(tuple(states))
 
 
 @lru_cache(1)
@@ -191,7 +193,7 @@ def _release(states: tuple[tuple[Path, int, int], ...]) -> str:
     digest = sha256()
     for path, *_ in states:
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:VERSION_DIGITS]
 
 
 _WORKER_PARTS: Final = (
@@ -207,65 +209,70 @@ def manifest(look: Look) -> Response:
     language = language_of_visitor()
     words = TEXT[language]
     page = url_for("pages.messages")
-    icons = [
-        (url_for("pages.static", name=f"icons/{name}"), *rest) for name, *rest in _ICONS
-    ]
-    if look.picture:
-        icons = [(look.picture_url, f"{look.side}x{look.side}", "image/png", "any")]
-    shown: dict[str, Any] = {
+    name = look.name
+    short_name = look.name
+    if not look.has_name:
+        name = f"{look.name} · {words['messages_title']}"
+        short_name = words["messages_title"]
+    colours = dict(_COLOURS)
+    if look.colour:
+        colours["theme_color"] = look.colour
+
+    fields: dict[str, Any] = {
         "id": page,
-        "name": look.name
-        if look.has_name
-        else f"{look.name} · {words['messages_title']}",
-        "short_name": look.name if look.has_name else words["messages_title"],
+        "name": name,
+        "short_name": short_name,
         "description": words["start_app_hint"],
         "lang": words["html_lang"],
         "start_url": f"{page}?lang={language}",
         "scope": page,
         "display": "standalone",
-        **_COLOURS,
-        **({"theme_color": look.colour} if look.colour else {}),
-        "icons": [
-            {"src": address, "sizes": sizes, "type": kind, "purpose": purpose}
-            for address, sizes, kind, purpose in icons
-        ],
+        **colours,
+        "icons": _icons_of(look),
     }
-    answer = Response(msgspec.json.encode(shown), mimetype="application/manifest+json")
+    answer = Response(msgspec.json.encode(fields), mimetype="application/manifest+json")
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["Vary"] = "Accept-Language"
     return answer
+
+
+def _icons_of(look: Look) -> list[dict[str, str]]:
+    """The icons of the application: the picture of the chat, or those of
+    imserver."""
+    icons = []
+    if look.picture:
+        size = f"{look.side}x{look.side}"
+        icons.append((look.picture_url, size, "image/png", "any"))
+    else:
+        for name, sizes, kind, purpose in _ICONS:
+            address = url_for("pages.static", name=f"icons/{name}")
+            icons.append((address, sizes, kind, purpose))
+    return [
+        {"src": address, "sizes": sizes, "type": kind, "purpose": purpose}
+        for address, sizes, kind, purpose in icons
+    ]
 
 
 def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version
     and its files. ``pages``: the page in each language, of which the worker
     stores those that are opened."""
-    now = release(additions)
-    root = request.script_root
+    current = release(additions)
+    releases = f"{request.script_root}{RELEASES}"
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
     digest = sha256(code)
-    for part in (now.encode(), *pages):
-        digest.update(part)
+    digest.update(current.encode())
+    for page in pages:
+        digest.update(page)
+
     shell = {
-        "version": digest.hexdigest()[:16],
+        "version": digest.hexdigest()[:VERSION_DIGITS],
         "page": url_for("pages.messages"),
         "manifest": url_for("pages.manifest"),
         "languages": LANGUAGES,
-        "releases": f"{root}{RELEASES}",
-        "release": f"{root}{RELEASES}{now}/",
-        "files": [
-            root
-            + (
-                f"{RELEASES}{now}/{address}"
-                if address.endswith((".js", ".css"))
-                else f"/{address}"
-            )
-            for address in (SHEET, *files(), *additions.files)
-            if not address.endswith(".json")
-            and address.removeprefix("static/") not in styles()
-        ]
-        + [url_for("pages.manifest")]
-        + [address for address in (look.colours_url, look.picture_url) if address],
+        "releases": releases,
+        "release": f"{releases}{current}/",
+        "files": _stored_files(f"{releases}{current}", additions, look),
     }
     answer = Response(
         b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code,
@@ -273,3 +280,22 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
     )
     answer.headers["Cache-Control"] = "no-cache"
     return answer
+
+
+def _stored_files(base: str, additions: Additions, look: Look) -> list[str]:
+    """The addresses of the files that the worker stores. ``base``: the address
+    of the release."""
+    stored = []
+    for address in (SHEET, *files(), *additions.files):
+        # The styles are in SHEET, and tables are stored when they are used.
+        is_in_sheet = address.removeprefix("static/") in styles()
+        if address.endswith(".json") or is_in_sheet:
+            continue
+        if address.endswith((".js", ".css")):
+            stored.append(f"{base}/{address}")
+        else:
+            stored.append(f"{request.script_root}/{address}")
+
+    stored.append(url_for("pages.manifest"))
+    stored += [url for url in (look.colours_url, look.picture_url) if url]
+    return stored

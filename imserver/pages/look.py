@@ -1,5 +1,5 @@
-"""How the chat looks: its name, its picture, and colours that are made of
-one."""
+"""How the chat looks: its name, its picture, and its colours, which are made of
+one colour."""
 
 import colorsys
 from collections.abc import Mapping
@@ -16,14 +16,46 @@ COLOURS: Final = "/home/messages.css"
 theirs."""
 _LIGHT_GROUNDS: Final = ("#f3efe6", "#fffdf8", "#ffffff", "#f0ebdf")
 _DARK_GROUNDS: Final = ("#131517", "#191c1f", "#202428", "#262b30")
-"""--paper, --surface, --raised and --hover of theme.css: what the colour is
-read on."""
+"""--paper, --surface, --raised and --hover of theme.css: the grounds on which
+the colour is read."""
 _ON_MINE: Final = ("#ffffff", "#f3fbf8", "#cfe5de", "#a8e6ff")
 """--on-mine, --on-mine-muted and --read-on-mine of theme.css."""
 _ON_LIGHT_SOFT: Final = ("#6b6558", "#b5382a")
 _ON_DARK_SOFT: Final = ("#a29d92", "#ee8573")
 """--muted and --seal of theme.css, which are read on --jade-soft, too."""
 _STEP: Final = 0.01
+"""The change of the lightness between two attempts to make a colour
+readable."""
+VERSION_DIGITS: Final = 16
+"""How many hexadecimal digits of a digest name a version."""
+
+# Lightness and saturation, from 0 to 1, of colours that are made of the chosen
+# one.
+_SOFT_LIGHTNESS: Final = 0.9
+_SOFT_SATURATION: Final = 0.6
+_DARK_SOFT_LIGHTNESS: Final = 0.15
+_DARK_SOFT_SATURATION: Final = 0.5
+_ON_DARK_LIGHTNESS: Final = 0.05
+_STRONG_SHARE: Final = 0.8
+"""The lightness of the strong colour in the light theme, as a share of that of
+the colour."""
+_STRONG_STEPS: Final = 3
+"""The strong colour of the dark theme is lighter by one of so many steps to
+white."""
+
+# https://www.w3.org/TR/WCAG22/
+_LEAST_CONTRAST: Final = 4.5
+"""The least contrast of text (AA)."""
+_FLARE: Final = 0.05
+_LINEAR_LIMIT: Final = 0.04045
+_LINEAR_DIVISOR: Final = 12.92
+_GAMMA_OFFSET: Final = 0.055
+_GAMMA: Final = 2.4
+_RED_SHARE: Final = 0.2126
+_GREEN_SHARE: Final = 0.7152
+_BLUE_SHARE: Final = 0.0722
+_MAX_PART: Final = 255
+"""The greatest value of red, green or blue."""
 
 
 class Look:
@@ -50,7 +82,7 @@ class Look:
             )
         digest = sha256(self.picture)
         digest.update(f"{self.name}\n{self.sheet}".encode())
-        self.version = digest.hexdigest()[:16]
+        self.version = digest.hexdigest()[:VERSION_DIGITS]
 
     @property
     def picture_url(self) -> str:
@@ -68,76 +100,89 @@ class Look:
 
     def button(self, script: bytes) -> bytes:
         """The text of :data:`BUTTON` with the colour of the chat."""
-        return script.replace(b"#1d6b57", palette(self.colour)[0]["mine"].encode())
+        light, _ = palette(self.colour)
+        return script.replace(b"#1d6b57", light["mine"].encode())
 
 
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
     """The variables of theme.css for a colour, in the light and in the dark
     theme. It becomes darker or lighter until texts can be read."""
-    soft = _readable(_shade(colour, 0.9, 0.6), _ON_LIGHT_SOFT, _STEP)
-    light = _readable(colour, (*_LIGHT_GROUNDS, soft), -_STEP)
     mine = _readable(colour, _ON_MINE, -_STEP)
-    dark_soft = _readable(_shade(colour, 0.15, 0.5), _ON_DARK_SOFT, -_STEP)
-    dark = _readable(colour, (*_DARK_GROUNDS, dark_soft), _STEP)
-    return {
-        "jade": light,
-        "jade-strong": _shade(light, _lightness(light) * 0.8),
+
+    soft = _shade(colour, _SOFT_LIGHTNESS, _SOFT_SATURATION)
+    soft = _readable(soft, _ON_LIGHT_SOFT, _STEP)
+    jade = _readable(colour, (*_LIGHT_GROUNDS, soft), -_STEP)
+    light = {
+        "jade": jade,
+        "jade-strong": _shade(jade, _lightness(jade) * _STRONG_SHARE),
         "jade-soft": soft,
         "on-jade": "#ffffff",
         "mine": mine,
-    }, {
-        "jade": dark,
-        "jade-strong": _shade(dark, (1 + 2 * _lightness(dark)) / 3),
+    }
+
+    dark_soft = _shade(colour, _DARK_SOFT_LIGHTNESS, _DARK_SOFT_SATURATION)
+    dark_soft = _readable(dark_soft, _ON_DARK_SOFT, -_STEP)
+    dark_jade = _readable(colour, (*_DARK_GROUNDS, dark_soft), _STEP)
+    strong_lightness = (1 + 2 * _lightness(dark_jade)) / _STRONG_STEPS
+    dark = {
+        "jade": dark_jade,
+        "jade-strong": _shade(dark_jade, strong_lightness),
         "jade-soft": dark_soft,
-        "on-jade": _shade(colour, 0.05),
+        "on-jade": _shade(colour, _ON_DARK_LIGHTNESS),
         "mine": mine,
     }
+    return light, dark
 
 
 def contrast(one: str, other: str) -> float:
     """The contrast of two colours, as WCAG defines it: 1 to 21."""
     dark, light = sorted((_luminance(one), _luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
+    return (light + _FLARE) / (dark + _FLARE)
 
 
 def _rule(variables: Mapping[str, str]) -> str:
-    return (
-        ":root { "
-        + " ".join(f"--{name}: {value};" for name, value in variables.items())
-        + " }"
-    )
+    settings = [f"--{name}: {value};" for name, value in variables.items()]
+    return f":root {{ {' '.join(settings)} }}"
 
 
 def _readable(colour: str, grounds: tuple[str, ...], step: float) -> str:
     """The colour, darker or lighter if texts in it, or on it, cannot be read
     otherwise."""
     lightness = _lightness(colour)
-    # what WCAG 2.2 (AA) wants of text
-    while min(contrast(colour, ground) for ground in grounds) < 4.5:
+    while min(contrast(colour, ground) for ground in grounds) < _LEAST_CONTRAST:
         lightness += step
         colour = _shade(colour, lightness)
     return colour
 
 
 def _lightness(colour: str) -> float:
-    return colorsys.rgb_to_hls(*_parts(colour))[1]
+    _, lightness, _ = colorsys.rgb_to_hls(*_parts(colour))
+    return lightness
 
 
 def _shade(colour: str, lightness: float, saturation: float = 1.0) -> str:
     """The colour with this lightness (0 to 1), and a part of its saturation."""
     hue, _, full = colorsys.rgb_to_hls(*_parts(colour))
-    parts = colorsys.hls_to_rgb(hue, min(max(lightness, 0.0), 1.0), full * saturation)
-    return "#" + "".join(f"{round(part * 255):02x}" for part in parts)
+    bounded = min(max(lightness, 0.0), 1.0)
+    parts = colorsys.hls_to_rgb(hue, bounded, full * saturation)
+    return "#" + "".join(f"{round(part * _MAX_PART):02x}" for part in parts)
 
 
 def _parts(colour: str) -> tuple[float, float, float]:
-    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    return red, green, blue
+    """Red, green and blue of ``#rrggbb``, from 0 to 1."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red / _MAX_PART, green / _MAX_PART, blue / _MAX_PART
 
 
 def _luminance(colour: str) -> float:
-    red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-        for part in _parts(colour)
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    """The relative luminance of a colour, from 0 to 1."""
+    red, green, blue = map(_linear, _parts(colour))
+    return _RED_SHARE * red + _GREEN_SHARE * green + _BLUE_SHARE * blue
+
+
+def _linear(part: float) -> float:
+    """Red, green or blue in proportion to its light."""
+    if part <= _LINEAR_LIMIT:
+        return part / _LINEAR_DIVISOR
+    power: float = ((part + _GAMMA_OFFSET) / (1 + _GAMMA_OFFSET)) ** _GAMMA
+    return power

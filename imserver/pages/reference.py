@@ -30,9 +30,8 @@ from imserver.plugin.runtime import Service
 def chinese() -> dict[str, str]:
     """Text of the document, paragraph by paragraph → its Chinese
     translation."""
-    texts: dict[str, str] = json.loads(
-        (assets.TEMPLATES / "reference.zh.json").read_text(encoding="utf-8")
-    )
+    file = assets.TEMPLATES / "reference.zh.json"
+    texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return texts
 
 
@@ -42,6 +41,8 @@ _QUOTED_ADDRESS: Final = "http://[address.invalid]"
 """Placeholders for the address of the server; a shell needs quotes around the
 second."""
 _CODE: Final = re.compile(r"`([^`]+)`")
+_WORDS_OF_SCRIPT: Final = ("no_answer", "bad_json", "cut")
+"""Keys of the texts that the script of the page needs."""
 
 Document = Mapping[str, Any]
 
@@ -67,122 +68,148 @@ class Reference(Service):
     seen: Seen
     _pages: dict[tuple[str, ...], bytes] = field(default_factory=dict)
     _pages_of: bytes = b""
-    """The document that they show."""
+    """The document that the pages show."""
 
     def page(self) -> Response:
         """The page in the visitor's language, with the address by which the
         visitor reaches this server."""
         language = language_of_visitor()
         address = self.seen.http()
+        placeholder = _QUOTED_ADDRESS
         if shlex.quote(address) == address:
-            shown_as = _SAFE_ADDRESS
-        else:
-            shown_as = _QUOTED_ADDRESS
-        written = self.document()
-        if written != self._pages_of:
+            placeholder = _SAFE_ADDRESS
+
+        document = self.document()
+        if document != self._pages_of:
             self._pages = {}
-            self._pages_of = written
-        pages = self._pages
-        key = (language, language_parameter(), shown_as)
+            self._pages_of = document
+        pages = self._pages  # another document may come during the rendering
+        key = (language, language_parameter(), placeholder)
+        if key not in pages:
+            # The thread needs the request of this greenlet.
+            run = copy_context().run
+            arguments = (self._render, json.loads(document), language, placeholder)
+            pages[key] = get_hub().threadpool.apply(run, arguments)
+
         answer = Response(
             headers={"Cache-Control": "no-store", "Vary": "Accept-Language"},
             mimetype="text/html",
         )
-        if key not in pages:
-            rendering = (
-                copy_context().run,
-                (self._render, json.loads(written), language, shown_as),
-            )
-            pages[key] = get_hub().threadpool.apply(*rendering)
-        answer.set_data(pages[key].replace(shown_as.encode(), escape(address).encode()))
+        html = pages[key].replace(placeholder.encode(), escape(address).encode())
+        answer.set_data(html)
         return answer
 
     def _render(self, document: Document, language: str, address: str) -> bytes:
-        other = chinese() if language == "zh" else {}
-        operations = [
-            _shown(document, address, *each) for each in operations_of(document)
-        ]
+        translations = chinese() if language == "zh" else {}
+
+        def translated(text: str) -> Markup:
+            paragraphs = text.split("\n\n")
+            return marked([translations.get(text, text) for text in paragraphs])
+
+        operations = []
+        trials = {}
+        is_demo = False
+        for path, method, operation in operations_of(document):
+            row = _row_of(document, address, path, method, operation)
+            operations.append(row)
+            if row["trial"]:
+                trials[row["id"]] = row["trial"]
+            if {} in operation["security"]:
+                is_demo = True
+
+        chapters = []
+        for tag in document["tags"]:
+            rows = [row for row in operations if row["tag"] == tag["name"]]
+            chapters.append((tag, rows))
+        shapes = []
+        for name, schema in document["components"]["schemas"].items():
+            fields = fields_of(schema, document)
+            shapes.append((name, schema.get("description", ""), fields))
+
+        words = REFERENCE[language]
+        words_of_script = {word: words[word] for word in _WORDS_OF_SCRIPT}
         page = render(
             "reference.html",
             language,
-            data={
-                "operations": {
-                    each["id"]: each["trial"] for each in operations if each["trial"]
-                },
-                "say": {
-                    word: REFERENCE[language][word]
-                    for word in ("no_answer", "bad_json", "cut")
-                },
-            },
-            say=REFERENCE[language],
-            chapters=[
-                (tag, [each for each in operations if each["tag"] == tag["name"]])
-                for tag in document["tags"]
-            ],
-            shapes=[
-                (name, schema.get("description", ""), fields_of(schema, document))
-                for name, schema in document["components"]["schemas"].items()
-            ],
+            data={"operations": trials, "say": words_of_script},
+            say=words,
+            chapters=chapters,
+            shapes=shapes,
             info=document["info"],
-            demo=any({} in each["security"] for _, _, each in operations_of(document)),
-            translated=lambda text: marked(
-                [other.get(part, part) for part in text.split("\n\n")]
-            ),
+            demo=is_demo,
+            translated=translated,
         )
         return page.get_data()
 
 
-def _shown(
+def _row_of(
     document: Document, address: str, path: str, method: str, operation: Document
 ) -> Document:
-    parameters = [
-        (
-            each["in"],
-            _field(
-                each["name"],
-                each["schema"],
-                each["required"],
-                each.get("description", ""),
-            ),
+    """The values with which the template shows an operation."""
+    query = []
+    headers = []
+    for parameter in sorted(operation["parameters"], key=_is_optional):
+        field = _field(
+            parameter["name"],
+            parameter["schema"],
+            parameter["required"],
+            parameter.get("description", ""),
         )
-        for each in sorted(
-            operation["parameters"], key=lambda each: not each["required"]
-        )
-    ]
-    body = (
-        operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    )
-    status, good = next(iter(operation["responses"].items()))
-    answered: Document = next(iter(good.get("content", {}).values()), {})
+        if parameter["in"] == "query":
+            query.append(field)
+        elif parameter["in"] == "header":
+            headers.append(field)
+
+    contents = operation.get("requestBody", {}).get("content", {})
+    body = contents.get("application/json", {}).get("schema", {})
+    # The first response is that to a request without faults.
+    status, response = next(iter(operation["responses"].items()))
+    content: Document = next(iter(response.get("content", {}).values()), {})
+    answer = content.get("schema", {})
     return {
         "id": operation["operationId"],
         "tag": operation["tags"][0],
         "method": method.upper(),
         "path": path,
-        "scope": next(
-            (scope for need in operation["security"] for scope in need.get("key", ())),
-            "",
-        ),
+        "scope": _scope_of(operation),
         "token": any("token" in need for need in operation["security"]),
         "summary": operation["summary"],
         "description": operation["description"],
-        "query": [field for where, field in parameters if where == "query"],
-        "headers": [field for where, field in parameters if where == "header"],
-        "body": fields_of(body.get("schema", {}), document),
-        "body_shape": _shape_of(body.get("schema", {})),
+        "query": query,
+        "headers": headers,
+        "body": fields_of(body, document),
+        "body_shape": _shape_of(body),
         "status": status,
-        "answer": fields_of(answered.get("schema", {}), document),
-        "answer_shape": _shape_of(answered.get("schema", {})),
+        "answer": fields_of(answer, document),
+        "answer_shape": _shape_of(answer),
         "curl": curl_of(address, method, path, operation),
-        "example": _pretty(_example(answered)),
+        "example": _pretty(_example(content)),
         "trial": _trial(method, path, operation),
-        "refusals": [
-            {"status": status, **each["value"]}
-            for status, response in operation["responses"].items()
-            if status >= "400"
-            for each in response["content"]["application/json"]["examples"].values()
-        ],
+        "refusals": _refusals_of(operation),
     }
+
+
+def _is_optional(parameter: Document) -> bool:
+    return not parameter["required"]
+
+
+def _scope_of(operation: Document) -> str:
+    """The scope that a key needs; ``""``: none."""
+    for need in operation["security"]:
+        for scope in need.get("key", ()):
+            return str(scope)
+    return ""
+
+
+def _refusals_of(operation: Document) -> list[Document]:
+    """The examples of refusals, each with its status."""
+    refusals: list[Document] = []
+    for status, response in operation["responses"].items():
+        if status >= "400":
+            examples = response["content"]["application/json"]["examples"]
+            for example in examples.values():
+                refusals.append({"status": status, **example["value"]})
+    return refusals
 
 
 def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
@@ -201,15 +228,14 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     words += _curl_of_method(method, operation)
     for parameter in operation["parameters"]:
         if parameter["in"] == "header" and parameter["required"]:
-            words.append(
-                "-H " + shlex.quote(f"{parameter['name']}: {parameter['example']}")
-            )
+            header = f"{parameter['name']}: {parameter['example']}"
+            words.append(f"-H {shlex.quote(header)}")
     words.append(shlex.quote(address + _filled(path, operation["parameters"])))
     return " ".join(words)
 
 
 def _curl_of_protocol(operation: Document) -> Iterator[str]:
-    """What a WebSocket or a stream of events needs."""
+    """The options that a WebSocket or a stream of events needs."""
     responses = operation["responses"]
     if "101" in responses:
         yield (
@@ -239,34 +265,33 @@ def _curl_of_body(operation: Document) -> Iterator[str]:
         yield "-d " + shlex.quote(example)
         return
     yield "-H " + shlex.quote(f"Content-Type: {next(iter(content))}")
-    names = (
-        parameter["example"]
-        for parameter in operation["parameters"]
-        if parameter["name"] == "name"
-    )
-    yield "--data-binary @" + shlex.quote(next(names, "file"))
+    file = "file"
+    for parameter in operation["parameters"]:
+        if parameter["name"] == "name":
+            file = parameter["example"]
+            break
+    yield "--data-binary @" + shlex.quote(file)
 
 
 def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
     """The method, where curl would not choose it: with a body it is POST, else
     GET."""
-    chosen = "post" if "requestBody" in operation else "get"
+    default = "post" if "requestBody" in operation else "get"
     if method == "head":
         yield "-I"
-    elif method not in ("get", chosen):
+    elif method not in ("get", default):
         yield f"-X {method.upper()}"
 
 
 def _filled(path: str, parameters: Sequence[Document]) -> str:
     """The path and the query, with the examples of their parameters."""
-    query = {
-        parameter["name"]: parameter["example"]
-        for parameter in parameters
-        if parameter["in"] == "query" and "example" in parameter
-    }
+    query = {}
     for parameter in parameters:
+        name = parameter["name"]
         if parameter["in"] == "path":
-            path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+            path = path.replace(f"{{{name}}}", parameter["example"])
+        elif parameter["in"] == "query" and "example" in parameter:
+            query[name] = parameter["example"]
     if query:
         return f"{path}?{urlencode(query, safe=':,')}"
     return path
@@ -275,33 +300,41 @@ def _filled(path: str, parameters: Sequence[Document]) -> str:
 def _trial(method: str, path: str, operation: Document) -> Document | None:
     """The data with which the script of the page sends this request; None: it
     needs a WebSocket, or headers."""
-    needed = any(
-        each["in"] == "header" and each["required"] for each in operation["parameters"]
-    )
-    if needed or "101" in operation["responses"]:
+    if "101" in operation["responses"]:
         return None
-    content = operation.get("requestBody", {}).get("content", {})
-    body = content.get("application/json")
+    parameters = []
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "header" and parameter["required"]:
+            return None
+        if parameter["in"] in ("path", "query"):
+            parameters.append(
+                {
+                    "name": parameter["name"],
+                    "in": parameter["in"],
+                    "value": str(parameter.get("example", "")),
+                    "required": parameter["required"],
+                }
+            )
+
+    contents = operation.get("requestBody", {}).get("content", {})
+    content = contents.get("application/json")
+    body = None
+    if content is not None:
+        body = _pretty(_example(content))
     return {
         "method": method.upper(),
         "path": path,
-        "parameters": [
-            {
-                "name": each["name"],
-                "in": each["in"],
-                "value": str(each.get("example", "")),
-                "required": each["required"],
-            }
-            for each in operation["parameters"]
-            if each["in"] in ("path", "query")
-        ],
-        "body": None if body is None else _pretty(_example(body)),
-        "file": bool(content) and body is None,
+        "parameters": parameters,
+        "body": body,
+        "file": bool(contents) and content is None,
     }
 
 
 def _example(content: Document) -> Any:
-    return next((each["value"] for each in content.get("examples", {}).values()), None)
+    """The first example; None: there is none."""
+    for example in content.get("examples", {}).values():
+        return example["value"]
+    return None
 
 
 def _pretty(example: Any) -> str:
@@ -330,21 +363,21 @@ def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
 
 
 def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
-    default = schema.get("default")
+    default = ""
+    if schema.get("default") not in (None, "", [], {}):
+        default = json.dumps(schema["default"], ensure_ascii=False)
+    bounds = []
+    for bound in REFERENCE["en"]["bounds"]:
+        if bound in schema:
+            bounds.append((bound, _short(schema[bound])))
     return Field(
-        name,
-        kind_of(schema),
-        _shape_of(schema),
-        required,
-        ""
-        if default in (None, "", [], {})
-        else json.dumps(default, ensure_ascii=False),
-        tuple(
-            (bound, _short(schema[bound]))
-            for bound in REFERENCE["en"]["bounds"]
-            if bound in schema
-        ),
-        meaning,
+        name=name,
+        kind=kind_of(schema),
+        shape=_shape_of(schema),
+        required=required,
+        default=default,
+        bounds=tuple(bounds),
+        meaning=meaning,
     )
 
 
@@ -361,21 +394,21 @@ def kind_of(schema: Document) -> str:
     if shape:
         return str(shape)
     if "anyOf" in schema:
-        kinds = (
-            kind_of(each) for each in schema["anyOf"] if each.get("type") != "null"
-        )
-        return " | ".join(dict.fromkeys(kinds))
+        kinds = dict.fromkeys(map(kind_of, _not_null(schema["anyOf"])))
+        return " | ".join(kinds)
     if "enum" in schema:
-        return " | ".join(
-            json.dumps(each, ensure_ascii=False) for each in schema["enum"]
-        )
+        texts = [json.dumps(value, ensure_ascii=False) for value in schema["enum"]]
+        return " | ".join(texts)
     if schema.get("type") == "array":
         return f"[{kind_of(schema.get('items', {}))}]"
-    if schema.get("type") == "object" and isinstance(
-        schema.get("additionalProperties"), dict
-    ):
-        return f"{{… : {kind_of(schema['additionalProperties'])}}}"
+    values = schema.get("additionalProperties")
+    if schema.get("type") == "object" and isinstance(values, dict):
+        return f"{{… : {kind_of(values)}}}"
     return str(schema.get("type", "any"))
+
+
+def _not_null(schemas: Sequence[Document]) -> list[Document]:
+    return [schema for schema in schemas if schema.get("type") != "null"]
 
 
 def _shape_of(schema: Document) -> str:
@@ -383,10 +416,10 @@ def _shape_of(schema: Document) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:
-        shapes = {
-            _shape_of(each) for each in schema["anyOf"] if each.get("type") != "null"
-        }
-        return shapes.pop() if len(shapes) == 1 else ""
+        shapes = set(map(_shape_of, _not_null(schema["anyOf"])))
+        if len(shapes) == 1:
+            return shapes.pop()
+        return ""
     if schema.get("type") == "array":
         return _shape_of(schema.get("items", {}))
     return ""
@@ -394,8 +427,8 @@ def _shape_of(schema: Document) -> str:
 
 def marked(paragraphs: Sequence[str]) -> Markup:
     """Convert texts to paragraphs; words in backticks become code."""
-    return Markup(
-        "<br>".join(
-            _CODE.sub(r"<code>\1</code>", str(escape(each))) for each in paragraphs
-        )
-    )
+    lines = []
+    for paragraph in paragraphs:
+        text = str(escape(paragraph))
+        lines.append(_CODE.sub(r"<code>\1</code>", text))
+    return Markup("<br>".join(lines))

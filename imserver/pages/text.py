@@ -21,23 +21,38 @@ if TYPE_CHECKING:
 _FIRST: Final = ("zh", "en")
 """The language of the original pages, and that of visitors whose language there
 is not."""
-LANGUAGES: Final = (
-    *_FIRST,
-    *sorted(
-        {path.stem.partition(".")[2] for path in assets.TEMPLATES.glob("words.*.json")}
-        - {*_FIRST}
-    ),
-)
 
-_WORDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
-    language: {
-        page: words
-        for name in (f"words.{language}.json", f"*/pages.{language}.json")
-        for path in sorted(assets.TEMPLATES.glob(name))
-        for page, words in msgspec.json.decode(path.read_bytes()).items()
-    }
-    for language in LANGUAGES
-}
+
+def _languages() -> tuple[str, ...]:
+    """All languages with texts, :data:`_FIRST` first."""
+    languages = set()
+    for path in assets.TEMPLATES.glob("words.*.json"):
+        _, _, language = path.stem.partition(".")
+        languages.add(language)
+    return (*_FIRST, *sorted(languages - {*_FIRST}))
+
+
+LANGUAGES: Final = _languages()
+
+
+def _words_of(language: str) -> dict[str, dict[str, Any]]:
+    """Page → key → text, of all houses."""
+    words: dict[str, dict[str, Any]] = {}
+    for name in (f"words.{language}.json", f"*/pages.{language}.json"):
+        for path in sorted(assets.TEMPLATES.glob(name)):
+            words.update(msgspec.json.decode(path.read_bytes()))
+    return words
+
+
+def _without_pages(words: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Key → text, of all pages together."""
+    texts: dict[str, str] = {}
+    for words_of_page in words.values():
+        texts.update(words_of_page)
+    return texts
+
+
+_WORDS: Final = {language: _words_of(language) for language in LANGUAGES}
 """Language → page → key → text. The forms of a text for different numbers are
 separated by ``|``."""
 
@@ -46,10 +61,7 @@ REFERENCE: Final = {
 }
 """Language → the texts of the API reference, which no other page uses."""
 
-TEXT: Final[dict[str, dict[str, str]]] = {
-    language: {key: text for page in words.values() for key, text in page.items()}
-    for language, words in _WORDS.items()
-}
+TEXT: Final = {language: _without_pages(words) for language, words in _WORDS.items()}
 """Language → key → text."""
 
 
@@ -78,11 +90,21 @@ def policy(
     play from ``media``, send forms to ``form``, and be in frames of
     ``ancestors``.
     """
-    return (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        + (f"media-src {media}; " if media != "'none'" else "")
-        + f"connect-src {connect}; base-uri 'none'; form-action {form}; frame-ancestors {ancestors}"
-    )
+    rules = [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+    ]
+    if media != "'none'":
+        rules.append(f"media-src {media}")
+    rules += [
+        f"connect-src {connect}",
+        "base-uri 'none'",
+        f"form-action {form}",
+        f"frame-ancestors {ancestors}",
+    ]
+    return "; ".join(rules)
 
 
 def frame_ancestors(origins: Iterable[str]) -> str:
@@ -90,19 +112,22 @@ def frame_ancestors(origins: Iterable[str]) -> str:
     ``""``: none can be one. Ports count in no list of origins, so each port may
     be there."""
     sources = []
-    for origin in filter(None, map(_ORIGIN.fullmatch, origins)):
-        if origin["scheme"]:
-            schemes = [origin["scheme"]]
-        else:
-            schemes = ["https", "http"]
-        sources += [f"{scheme}://{origin['host']}:*" for scheme in schemes]
+    for origin in origins:
+        match = _ORIGIN.fullmatch(origin)
+        if match is None:
+            continue
+        schemes = ["https", "http"]
+        if match["scheme"]:
+            schemes = [match["scheme"]]
+        sources += [f"{scheme}://{match['host']}:*" for scheme in schemes]
     return " ".join(sources)
 
 
 _ORIGIN: Final = re.compile(
     r"((?P<scheme>https?)://)?(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?/?", re.ASCII
 )
-"""What does not match could end the source, and begin another one."""
+"""An origin that may stand in a policy. Another text could end the source, and
+begin another one."""
 
 
 def named_in_rooms(language: str) -> str | None:
@@ -120,12 +145,15 @@ def html_of(
     (``""``: none). ``in_address``: the language in its address (``""``: none),
     which its links keep."""
     words = TEXT[language]
+    others = [
+        (other, name) for other, name in names_of_languages() if other != language
+    ]
     return _templates.get_template(template).render(
         text=words,
         root=root,
         in_rooms=named_in_rooms(language),
         page=words,
-        other_languages=[each for each in names_of_languages() if each[0] != language],
+        other_languages=others,
         in_address=in_address,
         **values,
     )

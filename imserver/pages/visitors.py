@@ -58,16 +58,20 @@ FIGURES: Final = {"zh": tuple(_FIGURES.split()), "en": tuple(_LATIN_FIGURES.spli
 the 19 bytes of a user id."""
 
 
+_ENDING_SIGNS: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+"""Letters and digits that nobody takes for another one."""
+_ENDING_LENGTH: Final = 6
+
+
 def pick_name(language: str) -> str:
     """A random name for a visitor, in Chinese or Latin letters.
 
     Two visitors get the same name only by chance (one in ten billion), because
     a visitor must not see the files of an earlier one.
     """
-    ending = "".join(
-        secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(6)
-    )
-    return f"{random.choice(FIGURES.get(language, FIGURES['en']))}-{ending}"
+    ending = "".join(secrets.choice(_ENDING_SIGNS) for _ in range(_ENDING_LENGTH))
+    figures = FIGURES.get(language, FIGURES["en"])
+    return f"{random.choice(figures)}-{ending}"
 
 
 class Seen:
@@ -77,52 +81,49 @@ class Seen:
         self._trusts = core.proxies.trusts
         self._node = core.node
         app = core.config.app
-        self._websocket, self._http = map(
-            parse_configured, (app.websocket_url, app.http_url)
-        )
+        self._websocket = parse_configured(app.websocket_url)
+        self._http = parse_configured(app.http_url)
 
     def addresses(self) -> Addresses:
         """The addresses that a page needs."""
         host = self._forwarded("Host") or request.headers.get("Host", "")
         if not is_host(host):
             abort(Problems.BAD_REQUEST.status)
-        # The pages are made before the node listens.
-        return resolve(
-            host,
-            (self._node.http_port, self._node.ws_port),
-            self._websocket,
-            self._http,
-        )
+        # Only now: the pages are made before the node listens.
+        ports = (self._node.http_port, self._node.ws_port)
+        return resolve(host, ports, self._websocket, self._http)
 
     def http(self) -> str:
         """The address of the HTTP interface, without a path."""
         configured = self.addresses().http
         if configured and not configured.startswith("//"):
             return configured
-        if self._scheme() in ("https", "wss"):
-            scheme = "https"
-        else:
-            scheme = "http"
+        scheme = "https" if self._is_secure() else "http"
+        if configured:
+            return f"{scheme}:{configured}"
         host = self._forwarded("Host") or request.headers.get("Host", "")
-        return f"{scheme}:{configured or f'//{host}'}"
+        return f"{scheme}://{host}"
 
     def websocket(self) -> str:
         """The full address of the WebSocket."""
         address = self.addresses().websocket
-        if address.startswith("//"):
-            address = (
-                f"{'wss' if self._scheme() in ('https', 'wss') else 'ws'}:{address}"
-            )
-        return address
+        if not address.startswith("//"):
+            return address
+        scheme = "wss" if self._is_secure() else "ws"
+        return f"{scheme}:{address}"
 
-    def _scheme(self) -> str:
-        return (self._forwarded("Proto") or request.scheme).lower()
+    def _is_secure(self) -> bool:
+        """Whether the visitor uses TLS."""
+        scheme = self._forwarded("Proto") or request.scheme
+        return scheme.lower() in ("https", "wss")
 
     def _forwarded(self, name: str) -> str:
         """A header that a trusted proxy adds to a forwarded request."""
         if not self._trusts(request.remote_addr or ""):
             return ""
-        return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()
+        # Each proxy adds a value: the first one is of the visitor's request.
+        first, _, _ = request.headers.get(f"X-Forwarded-{name}", "").partition(",")
+        return first.strip()
 
 
 def render(template: str, language: str, **values: Any) -> Response:
@@ -154,9 +155,10 @@ def requested_language() -> str:
 def parameter(name: str) -> str:
     """A parameter of query or form, its name in any letter case; ``""`` if it
     is missing."""
-    return next(
-        (value for key, value in request.values.items() if key.lower() == name), ""
-    )
+    for key, value in request.values.items():
+        if key.lower() == name:
+            return value
+    return ""
 
 
 def has_parameter(*names: str) -> bool:
@@ -168,4 +170,6 @@ def language_parameter() -> str:
     """The language in the address; ``""`` if there is none that the pages
     have."""
     in_address = parameter("lang")
-    return in_address if in_address in LANGUAGES else ""
+    if in_address in LANGUAGES:
+        return in_address
+    return ""
