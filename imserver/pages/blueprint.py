@@ -174,8 +174,8 @@ _KINDS: Final = {
     ".json": "application/json",
 }
 SDK_PATH: Final = (
-    "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js', 'notifications.js', "
-    "'notifications-worker.js'):name>"
+    "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', "
+    "'messenger.js', 'notifications.js', 'notifications-worker.js'):name>"
 )
 
 

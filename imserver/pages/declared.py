@@ -74,7 +74,8 @@ def read_picture(path: str) -> tuple[bytes, int]:
     side = _side_of(content)
     if not _LEAST_PIXELS <= side <= _MOST_PIXELS:
         raise ConfigError(
-            f"expected a square PNG of {_LEAST_PIXELS} to {_MOST_PIXELS} pixels, which {path} is not"
+            f"expected a square PNG of {_LEAST_PIXELS} to "
+            f"{_MOST_PIXELS} pixels, which {path} is not"
         )
     if len(content) > MOST_PICTURE_BYTES:
         limit = MOST_PICTURE_BYTES >> _MIB_SHIFT

@@ -76,7 +76,10 @@ class Look:
         self.sheet = ""
         if settings.colour:
             light, dark = map(_rule, palette(settings.colour))
-            mark = ".seal-ground { fill: var(--mine); }\n.seal-dots { stroke: var(--mine); }"
+            mark = (
+                ".seal-ground { fill: var(--mine); }\n"
+                ".seal-dots { stroke: var(--mine); }"
+            )
             self.sheet = (
                 f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
             )
@@ -162,10 +165,14 @@ def _lightness(colour: str) -> float:
 
 def _shade(colour: str, lightness: float, saturation: float = 1.0) -> str:
     """The colour with this lightness (0 to 1), and a part of its saturation."""
-    hue, _, full = colorsys.rgb_to_hls(*_parts(colour))
-    bounded = min(max(lightness, 0.0), 1.0)
-    parts = colorsys.hls_to_rgb(hue, bounded, full * saturation)
-    return "#" + "".join(f"{round(part * _MAX_PART):02x}" for part in parts)
+    hue, _, full_saturation = colorsys.rgb_to_hls(*_parts(colour))
+    lightness = min(max(lightness, 0.0), 1.0)
+    parts = colorsys.hls_to_rgb(hue, lightness, full_saturation * saturation)
+
+    digits = ""
+    for part in parts:
+        digits += f"{round(part * _MAX_PART):02x}"
+    return f"#{digits}"
 
 
 def _parts(colour: str) -> tuple[float, float, float]:

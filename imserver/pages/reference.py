@@ -239,7 +239,8 @@ def _curl_of_protocol(operation: Document) -> Iterator[str]:
     responses = operation["responses"]
     if "101" in responses:
         yield (
-            "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
+            "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' "
+            "-H 'Sec-WebSocket-Version: 13' "
             "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
         )
     elif "text/event-stream" in responses.get("200", {}).get("content", {}):

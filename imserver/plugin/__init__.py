@@ -17,46 +17,44 @@ from imserver.gateway.feature import SettingsRow as SettingsRow
 
 VERSION: Final = feature.VERSION
 SINCE: Final[Mapping[str, int]] = {
-    **dict.fromkeys(
-        (
-            "Act",
-            "Denial",
-            "KeyRow",
-            "ServerApi",
-            "record_act",
-            "on_one_line",
-        ),
-        2,
-    ),
-    **dict.fromkeys(("PushNotice", "PushResult", "PushService", "Ask"), 3),
-    **dict.fromkeys(
-        ("Holder", "LogImport", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4
-    ),
-    **dict.fromkeys(
-        ("every", "view", "ArchivedFiles", "offline_parts", "on_several_machines"), 4
-    ),
-    **dict.fromkeys(
-        (
-            "CommandLine",
-            "JsonWebToken",
-            "base64url",
-            "CommandOf",
-            "NumberedRooms",
-            "AccountLookup",
-            "BackEnds",
-            "Observer",
-            "Parts",
-            "Reviews",
-        ),
-        4,
-    ),
+    "Act": 2,
+    "Denial": 2,
+    "KeyRow": 2,
+    "ServerApi": 2,
+    "record_act": 2,
+    "on_one_line": 2,
+    "PushNotice": 3,
+    "PushResult": 3,
+    "PushService": 3,
+    "Ask": 3,
+    "Holder": 4,
+    "LogImport": 4,
+    "RowsOf": 4,
+    "Runner": 4,
+    "ServiceRefused": 4,
+    "Threads": 4,
+    "every": 4,
+    "view": 4,
+    "ArchivedFiles": 4,
+    "offline_parts": 4,
+    "on_several_machines": 4,
+    "CommandLine": 4,
+    "JsonWebToken": 4,
+    "base64url": 4,
+    "CommandOf": 4,
+    "NumberedRooms": 4,
+    "AccountLookup": 4,
+    "BackEnds": 4,
+    "Observer": 4,
+    "Parts": 4,
+    "Reviews": 4,
 }
 """Name of the face → the version since when it exists, for those that are newer
 than version 1."""
 
 
 def __getattr__(name: str) -> Any:
-    # for plug-ins that were made for an earlier version
+    # For plug-ins that were made for an earlier version.
     from imserver.plugin.deprecated import form_of
 
     return form_of(__name__, name)

@@ -58,7 +58,8 @@ class AppSecrets(Service, dict=True):
             )
         if is_placeholder(text):
             raise BadKey(
-                f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+                f"{setting}.secret: this is a placeholder of the documentation; make "
+                f"one with '{MAKE_SECRET}'"
             )
         return text.encode()
 

@@ -1,6 +1,7 @@
 """The face: commands of ``imserver``, which no node imports."""
 
 from collections.abc import Collection, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 
@@ -53,20 +54,26 @@ class ServerApi:
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
-        settings = None if url else _settings()
-        self._url = server_address(url_of(settings) if settings is not None else url)
-        given = read_key(key_file)
-        own = ""
-        # A key of the settings is for the server that they describe, and for no
-        # other machine.
-        if not given and (
-            settings is not None or is_here(urlsplit(self._url).hostname or "localhost")
-        ):
-            own = _key_of(settings or _settings())
-        self._key = given or own
+        settings = None
+        if not url:
+            settings = _settings()
+            url = url_of(settings)
+        self._url = server_address(url)
+
+        named_key = read_key(key_file)
+        self._key = named_key
+        if not named_key:
+            # A key of the settings is for the server that they describe, and
+            # for no other machine.
+            host = urlsplit(self._url).hostname or "localhost"
+            if settings is None and is_here(host):
+                settings = _settings()
+            if settings is not None:
+                self._key = _key_of(settings)
+
         if key_file:
             self._whose = "--key-file"
-        elif given:
+        elif named_key:
             self._whose = "IMSERVER_KEY"
         else:
             self._whose = "the settings"
@@ -76,22 +83,30 @@ class ServerApi:
         """A decorator: the command gets the options ``--url`` and
         ``--key-file``, and ``-c`` for the settings that say both; its function
         gets the first two."""
-        key_file = "File with an API key of the scope admin; - is standard input."
-        url = "The server's HTTP port; by default that of the settings."
-        if not any(
-            each.name == "path" for each in getattr(command, "__click_params__", ())
-        ):
-            add = click.option(
-                "-c",
-                "--config",
-                "path",
-                expose_value=False,
-                callback=_note,
-                metavar="FILE",
-            )
-            command = add(command)
-        command = click.option("--key-file", metavar="FILE", help=key_file)(command)
-        return click.option("--url", default="", metavar="URL", help=url)(command)
+        config_option = click.option(
+            "-c",
+            "--config",
+            "path",
+            expose_value=False,
+            callback=_note,
+            metavar="FILE",
+        )
+        key_option = click.option(
+            "--key-file",
+            metavar="FILE",
+            help="File with an API key of the scope admin; - is standard input.",
+        )
+        url_option = click.option(
+            "--url",
+            default="",
+            metavar="URL",
+            help="The server's HTTP port; by default that of the settings.",
+        )
+        # Some commands have an option for the settings already.
+        parameters = getattr(command, "__click_params__", ())
+        if all(parameter.name != "path" for parameter in parameters):
+            command = config_option(command)
+        return url_option(key_option(command))
 
     @staticmethod
     def person(words: Sequence[str], expected: str = "APP/USER") -> tuple[str, str]:
@@ -111,8 +126,8 @@ class ServerApi:
     ) -> Any:
         """The answer to ``GET /api/v1/{path}``, with the parameters that are
         not empty. ``absent``: the codes of problems for which it is None."""
-        parameters = urlencode({name: value for name, value in query.items() if value})
-        return self._call("GET", f"{path}?{parameters}", b"", absent)
+        parameters = {name: value for name, value in query.items() if value}
+        return self._call("GET", f"{path}?{urlencode(parameters)}", b"", absent)
 
     def whom(self, app: str, named: str) -> tuple[str, str]:
         """The id of the user whom somebody names, and how a command shows them.
@@ -125,14 +140,13 @@ class ServerApi:
             return named, f"user {named}"
         if not (named and page["accounts"]):
             fail(f"app {app} has no account {named}: nothing was done")
+
         (account,) = page["accounts"]
-        name = next(
-            (account[each] for each in ("name", "email", "phone") if account.get(each)),
-            "",
-        )
-        return account[
-            "user"
-        ], f"{name} ({account['user']})" if name else f"user {account['user']}"
+        user = account["user"]
+        for identifier in ("name", "email", "phone"):
+            if account.get(identifier):
+                return user, f"{account[identifier]} ({user})"
+        return user, f"user {user}"
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The answer to ``POST /api/v1/{path}``."""
@@ -142,23 +156,29 @@ class ServerApi:
         self, method: str, path: str, body: bytes, absent: Collection[str] = ()
     ) -> Any:
         status, answer = self.ask(method, f"/api/v1/{path}", body)
-        if status >= 400:
-            problem = answer if isinstance(answer, dict) else {}
-            code = problem.get("code", f"HTTP {status}")
-            message = problem.get("message", "")
-            if code in absent:
-                return None
-            if status == 401 and not self._key:
-                message = (
-                    "the server wants an API key: set IMSERVER_KEY, or give --key-file"
-                )
-            elif status == 401:
-                message = f"the server does not know the key of {self._whose}, or it has ended; a new one is "
-                message += "known to all nodes after two seconds"
-            elif code == "forbidden":
-                message += f" (the key of {self._whose})"
+        if status < HTTPStatus.BAD_REQUEST:
+            return answer
+
+        problem = answer if isinstance(answer, dict) else {}
+        code = problem.get("code", f"HTTP {status}")
+        if code not in absent:
+            message = self._words_of(status, code, problem.get("message", ""))
             fail(f"{code}: {message}".rstrip(": "))
-        return answer
+        return None
+
+    def _words_of(self, status: int, code: str, message: str) -> str:
+        """What the command says of a problem: also where its key comes from, if
+        that may be the cause."""
+        if status == HTTPStatus.UNAUTHORIZED and not self._key:
+            return "the server wants an API key: set IMSERVER_KEY, or give --key-file"
+        if status == HTTPStatus.UNAUTHORIZED:
+            return (
+                f"the server does not know the key of {self._whose}, or it has ended; "
+                "a new one is known to all nodes after two seconds"
+            )
+        if code == "forbidden":
+            return f"{message} (the key of {self._whose})"
+        return message
 
 
 def _note(context: click.Context, _option: click.Parameter, path: str | None) -> None:
@@ -166,8 +186,8 @@ def _note(context: click.Context, _option: click.Parameter, path: str | None) ->
 
 
 def _settings() -> Config:
-    """Those that the command names, else those of this folder. Broken ones end
-    the command: the defaults would name another server."""
+    """The settings that the command names, else those of this folder. Broken
+    ones end the command: the defaults would name another server."""
     context = click.get_current_context()
     path = context.params.get("path", context.meta.get(__name__))
     try:
@@ -179,24 +199,17 @@ def _settings() -> Config:
 def _key_of(settings: Config) -> str:
     """The first key of the settings that may do everything in all apps; ``""``:
     there is none."""
-    return next(
-        (
-            each.key
-            for each in settings.api.keys
-            if "admin" in each.scopes and not each.apps
-        ),
-        "",
-    )
+    for key in settings.api.keys:
+        if "admin" in key.scopes and not key.apps:
+            return key.key
+    return ""
 
 
 def key_for(settings: Config, purpose: str) -> bytes:
     """The key for one purpose, as the nodes of these settings derive it. Raises
     StartError."""
-    return (
-        DataDirectory(settings.server.data_dir)
-        .secrets(settings.server)
-        .keys(purpose)[0]
-    )
+    folder = DataDirectory(settings.server.data_dir)
+    return folder.secrets(settings.server).keys(purpose)[0]
 
 
 def _push_services_of(settings: Config, tenants: Any) -> tuple[PushService, ...]:
@@ -209,7 +222,8 @@ _OF_BEFORE: Final[Mapping[str, tuple[Any, str]]] = {
     "table": (_table, "use CommandLine.rows"),
     "write_yaml": (_write_yaml, "use CommandLine.yaml"),
 }
-"""Name of an earlier version, until 2.0 → what it was, and what to do."""
+"""Name of an earlier version, until 2.0 → its form, and the advice for those
+who use it."""
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@ them run as before."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -69,13 +69,18 @@ _ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "storage": ("store", "erasures=user_erasures"),
 }
-"""Room of services that the core had → what it had there, and its name in the
-core today."""
+"""Room of services that the core had → its services. ``old=new``: the core has
+the service under another name today."""
+_LAST_FACE: Final = 4
+"""The last version of the face that rows name."""
+_CALLER_OF_FACE: Final = 3
+"""The level in the stack of the plug-in: behind :func:`warn` and the module of
+the face."""
 
 
 def warn(text: str) -> None:
     """Warn once of a place in a plug-in."""
-    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    warnings.warn(text, DeprecationWarning, stacklevel=_CALLER_OF_FACE)
 
 
 class Room:
@@ -85,10 +90,10 @@ class Room:
     def __init__(self, core: Any, name: str) -> None:
         self._core = core
         self._name = name
-        self._names = {
-            old: new or old
-            for old, _, new in (each.partition("=") for each in _ROOMS[name])
-        }
+        self._names = {}
+        for service in _ROOMS[name]:
+            old, _, new = service.partition("=")
+            self._names[old] = new or old
 
     def __getattr__(self, name: str) -> Any:
         if name in self._names:
@@ -106,7 +111,8 @@ class RoomyCore:
         if name not in _ROOMS:
             return getattr(self._core, name)
         warn(
-            f"core.{name} is deprecated: its services are attributes of core (docs/reference/plugin.md)"
+            f"core.{name} is deprecated: its services are attributes of core "
+            "(docs/reference/plugin.md)"
         )
         return Room(self._core, name)
 
@@ -116,7 +122,11 @@ def _dialect_parts(
     check: Callable[[Connection], object] = lambda connection: None,
     silent_seconds: float = 0.0,
 ) -> tuple[Opened | None, Check]:
-    return opened, lambda connection: (check(connection), silent_seconds)[1]
+    def check_and_limit(connection: Connection) -> float:
+        check(connection)
+        return silent_seconds
+
+    return opened, check_and_limit
 
 
 def _parts(
@@ -133,24 +143,44 @@ def _parts(
     finish: Callable[[], object] = lambda: None,
     stop: Callable[[], object] = lambda: None,
 ) -> Parts:
-    reads: list[Callable[[Config], object]] = [lambda config: prepare()]
-    if page is None:
-        addition = None
-    else:
-        addition = SimpleNamespace(page_folder=page)
-    rows = dialects or {}
+    services: list[object] = []
+    if service is not None:
+        services.append(service)
+    if erasure is not None:
+        services.append(erasure)
+    if page is not None:
+        services.append(SimpleNamespace(page_folder=page))
+    opened = {}
+    checks = {}
+    for name, (on_open, check) in (dialects or {}).items():
+        checks[name] = check
+        if on_open is not None:
+            opened[name] = on_open
+    is_prepared = False
+
+    def configure(config: Config) -> None:
+        # The core calls it at the start, and whenever the settings change.
+        nonlocal is_prepared
+        if is_prepared:
+            reload(config)
+        else:
+            is_prepared = True
+            prepare()
+
+    def finish_and_stop() -> None:
+        finish()
+        stop()
+
     return Parts(
-        tuple(each for each in (service, erasure, addition) if each is not None),
+        tuple(services),
         commands=dict(commands or {}),
-        opened={
-            name: opened for name, (opened, _) in rows.items() if opened is not None
-        },
-        checks={name: check for name, (_, check) in rows.items()},
+        opened=opened,
+        checks=checks,
         ended=ended,
-        configure=lambda config: (reads.pop() if reads else reload)(config),
+        configure=configure,
         streams=streams,
         run=run,
-        stop=lambda: (finish(), stop()),
+        stop=finish_and_stop,
     )
 
 
@@ -161,28 +191,36 @@ def _answers(
     back_ends: object = None,
     observer: object = None,
 ) -> tuple[object, ...]:
-    kinds = {
+    service_of_kind: Mapping[type, object] = {
         AccountLookup: accounts,
         Relations: relations,
         Reviews: reviews,
         BackEnds: back_ends,
+        Observer: observer,
     }
     objects: list[object] = []
-    for kind, each in {**kinds, Observer: observer}.items():
-        # the core finds it by its class
-        if each is not None and not isinstance(each, kind):
-            own = {
-                name: getattr(each, name)
-                for name in dir(kind)
-                if not name.startswith("_")
-            }
-            own = {
-                name: staticmethod(value) if callable(value) else value
-                for name, value in own.items()
-            }
-            objects.append(type(kind.__name__, (kind,), own)())
-        objects += [] if each is None else [each]
+    for kind, service in service_of_kind.items():
+        if service is None:
+            continue
+        if not isinstance(service, kind):
+            objects.append(_as_kind(kind, service))
+        objects.append(service)
     return tuple(objects)
+
+
+def _as_kind(kind: type, service: object) -> object:
+    """An object of a class by which the core finds it, with the methods of a
+    service that has no such class."""
+    members = {}
+    for name in dir(kind):
+        if not name.startswith("_"):
+            member = getattr(service, name)
+            if callable(member):
+                member = staticmethod(member)
+            members[name] = member
+    subclass = type(kind.__name__, (kind,), members)
+    adapter: object = subclass()
+    return adapter
 
 
 def _with_rooms(function: Any) -> Any:
@@ -190,12 +228,16 @@ def _with_rooms(function: Any) -> Any:
     1.0 do."""
     if function is None:
         return None
-    return lambda core, *more: function(RoomyCore(core), *more)
+
+    def with_rooms(core: Core, *more: Any) -> Any:
+        return function(RoomyCore(core), *more)
+
+    return with_rooms
 
 
 class _Views(Struct, frozen=True):
     blueprints: Callable[[Any, Any], Iterable[Any]]
-    # a view reads the body of its POST and PATCH operations itself
+    # A view reads the body of its POST and PATCH operations itself.
     streamed: object = None
     refusal: Callable[[Any, str], Any] | None = None
     preload: Callable[[], object] = lambda: None
@@ -216,10 +258,11 @@ class _Views(Struct, frozen=True):
 
         problem = g.get("refusal")
         if problem is None or self.refusal is None:
-            page = None
-        else:
-            page = self.refusal(problem, g.request_id)
-        return response if page is None else page
+            return response
+        page = self.refusal(problem, g.request_id)
+        if page is None:
+            return response
+        return page
 
 
 def _settings(
@@ -235,9 +278,12 @@ def _settings(
             check(config, locations)
         yield from findings(config, on_several_machines(config))
 
-    keys: dict[str, type[Struct] | None] = {f"apps.*.{key}": None for key in core_keys}
-    keys |= {} if of_app is None else {"apps.*": of_app}
-    return SettingsRow({**(sections or {}), **keys}, objection, check_all)
+    keys: dict[str, type[Struct] | None] = dict(sections or {})
+    for key in core_keys:
+        keys[f"apps.*.{key}"] = None
+    if of_app is not None:
+        keys["apps.*"] = of_app
+    return SettingsRow(keys, objection, check_all)
 
 
 Named = tuple[str, str]
@@ -245,7 +291,9 @@ Named = tuple[str, str]
 
 
 def _call(named: Sequence[str], *arguments: object) -> Any:
-    return getattr(import_module(named[0]), named[1])(*arguments)
+    module, attribute = named
+    function = getattr(import_module(module), attribute)
+    return function(*arguments)
 
 
 def _rows_of_commands(
@@ -253,12 +301,14 @@ def _rows_of_commands(
     doctor: Mapping[str, tuple[str, str, str, str]],
     rows_check: Named | None,
 ) -> Iterator[CommandOf]:
-    """What a feature of 1.0 added to the command line."""
+    """The commands that a feature of 1.0 added to the command line."""
     for words, (module, attribute, text) in commands.items():
         parent, _, name = words.rpartition(" ")
-        yield CommandOf(name, f"{module}:{attribute}", text, cast("Any", parent))
+        function = f"{module}:{attribute}"
+        yield CommandOf(name, function, text, cast("Any", parent))
     for option, (module, attribute, text, metavar) in doctor.items():
-        yield CommandOf(option, f"{module}:{attribute}", text, DOCTOR, metavar)
+        function = f"{module}:{attribute}"
+        yield CommandOf(option, function, text, DOCTOR, metavar)
     if rows_check is not None:
         yield CommandOf("rows", ":".join(rows_check), parent=DOCTOR)
 
@@ -273,10 +323,13 @@ class _Files(Struct, ArchivedFiles, frozen=True):
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """See :class:`ArchivedFiles`."""
         if app and self.exports is not None:
-            for name, pieces in _call(self.exports, self.config, self.store, app, user):
+            exported = _call(self.exports, self.config, self.store, app, user)
+            for name, pieces in exported:
                 yield name, 0, iter(pieces)
         if not app and self.files is not None:
-            for name, size, pieces in _call(self.files[:2], self.config, self.store):
+            module, read, _ = self.files
+            files = _call((module, read), self.config, self.store)
+            for name, size, pieces in files:
                 yield name, size, iter(pieces)
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
@@ -286,7 +339,9 @@ class _Files(Struct, ArchivedFiles, frozen=True):
                 return bool(take(name, content.name))
         if app or self.files is None:
             return False
-        return bool(_call(self.files[::2], self.config, self.store, [(name, content)]))
+        module, _, write = self.files
+        files = [(name, content)]
+        return bool(_call((module, write), self.config, self.store, files))
 
 
 class _Acts(Observer):
@@ -324,9 +379,10 @@ def _feature(
     push_services: Callable[..., tuple[object, ...]] = lambda config, tenants: (),
     face: int = 1,
 ) -> FeatureRow:
-    if face > 4:  # rows of later versions do not say it
+    if face > _LAST_FACE:
         raise StartError(
-            f"it was made for version {face} of imserver.plugin: install a newer imserver"
+            f"it was made for version {face} of imserver.plugin: "
+            "install a newer imserver"
         )
 
     def files_of(config: Config, store: Any) -> tuple[object, ...]:
@@ -338,17 +394,17 @@ def _feature(
     def offline(
         config: Config, store: Any, tenants: Callable[[], Any]
     ) -> Iterator[tuple[object, ...]]:
-        hears = () if acts is None else (_Acts(partial(_call, acts, store)),)
-        with (
-            nullcontext(None) if erasing is None else erasing(config, store) as erasure
-        ):
-            erasures = () if erasure is None else (erasure,)
-            yield (
-                *erasures,
-                *hears,
-                *files_of(config, store),
-                *push_services(config, tenants()),
-            )
+        with ExitStack() as stack:
+            parts: list[object] = []
+            if erasing is not None:
+                erasure = stack.enter_context(erasing(config, store))
+                if erasure is not None:
+                    parts.append(erasure)
+            if acts is not None:
+                parts.append(_Acts(partial(_call, acts, store)))
+            parts += files_of(config, store)
+            parts += push_services(config, tenants())
+            yield tuple(parts)
 
     def answer(base: Core) -> tuple[object, ...]:
         services = push_services(base.config, base.tenants)
@@ -362,19 +418,20 @@ def _feature(
         for metric in metrics():
             yield replace(metric, read=_with_rooms(metric.read))
 
+    rows = []
+    for row in (*routes, *operations):
+        rows.append(replace(row, service=_with_rooms(row.service)))
+    rows_of_commands = _rows_of_commands(commands or {}, doctor or {}, rows_check)
     return FeatureRow(
         name=name,
         build=_with_rooms(build),
         dialects=dialects,
-        routes=[
-            replace(row, service=_with_rooms(row.service))
-            for row in (*routes, *operations)
-        ],
+        routes=rows,
         views=None if views is None else views.load,
         metrics=measure,
         uses=uses,
         settings=settings or SettingsRow(),
-        commands=tuple(_rows_of_commands(commands or {}, doctor or {}, rows_check)),
+        commands=tuple(rows_of_commands),
         answers=answer,
         wire=wire or {},
         tables=(*tables, *migrations),
@@ -397,7 +454,8 @@ _FORMS: Final[Mapping[str, Mapping[str, tuple[Any, str]]]] = {
         "NoObserver": (Observer, "use Observer"),
     },
 }
-"""Module → name → what it was, or what makes a row of today; and what to do."""
+"""Module → name → its form, or a function that makes a row of today; and the
+advice for those who use it."""
 
 
 def form_of(module: str, name: str) -> Any:

@@ -55,9 +55,16 @@ def __getattr__(name: str) -> Any:
     )
     if name == "Refusals":
         return Mapping[type[Exception], Callable[[Any], ApiProblem]]
-    return lambda problem, text="": (
-        lambda error: ApiProblem(problem, text.format(error))
-    )
+    return _refuse
+
+
+def _refuse(problem: Any, text: str = "") -> Callable[[object], ApiProblem]:
+    """``refuse`` of version 3: makes a problem of an error."""
+
+    def problem_of(error: object) -> ApiProblem:
+        return ApiProblem(problem, text.format(error))
+
+    return problem_of
 
 
 T = TypeVar("T")
@@ -85,12 +92,14 @@ def page_and_cursor(
     next page. ``rest``: the name after which the next page begins although this
     one is not full; ``""``: there is none. ``size_of``: bytes of a long row; as
     many are on the page as fit."""
-    page = found[: count_fitting(map(size_of, found[:limit]))]
+    fitting = count_fitting(map(size_of, found[:limit]))
+    page = found[:fitting]
+    last_name = rest
     if len(found) > len(page):
-        behind = name_of(page[-1])
-    else:
-        behind = rest
-    return page, cursor_of(behind) if behind else ""
+        last_name = name_of(page[-1])
+    if not last_name:
+        return page, ""
+    return page, cursor_of(last_name)
 
 
 def view(kind: type[V], row: object, /, **more: Any) -> V:

@@ -43,7 +43,8 @@ def __getattr__(name: str) -> Any:
     4, until 2.0."""
     if name in ("AskAnswer", "GroupState"):
         warnings.warn(
-            f"{__name__}.{name} is deprecated: nothing in its place, only the messenger makes one",
+            f"{__name__}.{name} is deprecated: "
+            "nothing in its place, only the messenger makes one",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -9,9 +9,10 @@ from typing import Final
 import click
 
 SECONDS: Final = 5.0
-"""How often it is said."""
+"""How often the progress is said."""
 _texts: Final[list[str]] = []
-"""What is under way: the last one is a part of those before."""
+"""Descriptions of the work under way: the last one is a part of those
+before."""
 
 
 @contextmanager
@@ -26,16 +27,20 @@ def long_work(what: str) -> Iterator[Callable[..., None]]:
     ended = Event()
 
     def say(text: str, done: int = 0, total: int = 0) -> None:
-        _texts[number] = f"{text} {done} of {total} rows" if total else text
+        if total:
+            text = f"{text} {done} of {total} rows"
+        _texts[number] = text
 
     _texts.append(what)
+    # The outermost work has the thread, which says the innermost text.
+    is_outermost = number == 0
     thread = Thread(target=_repeat, args=(ended,), daemon=True)
-    if not number:
+    if is_outermost:
         thread.start()
     try:
         yield say
     finally:
-        if not number:
+        if is_outermost:
             ended.set()
             thread.join()
         del _texts[number:]

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 RENEW_SECONDS: Final = 1.0
 """Least time between two renewals of a lease."""
 MAX_PAUSE_SECONDS: Final = 120.0
+_STOP_SECONDS: Final = 2.0
+"""How long a node that ends waits for its work to stop."""
 _ROW: Final = "app = %s AND id = %s"
 
 
@@ -29,14 +31,15 @@ class Runner(Store.Rows):
     time, and another one goes on with it when that node has gone. Owner of the
     rows on which this node works.
 
-    ``table`` has the columns ``app`` and ``id``, its key, ``created``, and ``leased``: the Unix seconds, by
-    the clock of the database, until which a node works on the row. ``due``: the condition of the rows that
-    ask for work; ``{now}`` stands for that clock. The work on a row ends when it is deleted or does not meet
-    the condition any more.
-    ``work(app, id)`` does all of it, from what the row says: it calls :meth:`proceed` between its steps, and
-    :meth:`end` after the last one. If it raises, it is called again after a pause, on any node. Pauses get
-    longer, up to two minutes.
-    ``look_seconds``: between two looks for rows that other nodes have left.
+    ``table`` has the columns ``app`` and ``id``, its key, ``created``, and
+    ``leased``: the Unix seconds, by the clock of the database, until which a
+    node works on the row. ``due``: the condition of the rows that ask for work;
+    ``{now}`` stands for that clock. The work on a row ends when it is deleted
+    or does not meet the condition any more. ``work(app, id)`` does all of it,
+    from what the row says: it calls :meth:`proceed` between its steps, and
+    :meth:`end` after the last one. If it raises, it is called again after a
+    pause, on any node. Pauses get longer, up to two minutes. ``look_seconds``:
+    between two looks for rows that other nodes have left.
     """
 
     class Lost(ImserverError):
@@ -92,8 +95,10 @@ class Runner(Store.Rows):
         oldest first. True: there was something to do, here or on another node.
         Switches. Raises StorageUnavailable."""
         rows = self._due()
-        for row in self._failures.keys() - {(app, id) for app, id, _, _ in rows}:
-            del self._failures[row]
+        due = {(app, id) for app, id, _, _ in rows}
+        for key in self._failures.keys() - due:
+            del self._failures[key]
+
         for app, id, leased, now in rows:
             if leased < now:
                 self._works.spawn(self._work, app, id, leased).join()
@@ -101,8 +106,12 @@ class Runner(Store.Rows):
 
     @Store.reading_or([])
     def _due(self, sql: PooledStatements) -> list[tuple[str, str, int, int]]:
+        """The rows that ask for work, the oldest first: app, id, the end of the
+        lease, and the time of the database."""
+        condition = self._due_by(sql)
         rows = sql.query(
-            f"SELECT app, id, leased, {sql.now} FROM {self._table} WHERE {self._due_by(sql)} ORDER BY created"
+            f"SELECT app, id, leased, {sql.now} "
+            f"FROM {self._table} WHERE {condition} ORDER BY created"
         )
         return [
             (text_of(app), text_of(id), leased, int(now))
@@ -121,18 +130,20 @@ class Runner(Store.Rows):
         """Work on nothing more, and give the leases back: other nodes go on at
         once. Switches."""
         self._has_ended = True
-        self._works.join(2.0)
+        self._works.join(_STOP_SECONDS)
 
     # --- one row --------------------------------------------------------------
 
     def _work(self, app: str, id: str, leased: int | None) -> None:
-        row = app, id
+        row = (app, id)
         if row in self._leases or self._has_ended:
             return
-        self._leases[row] = 0, 0.0
+
+        # Before the first switch: another greenlet may begin the same row.
+        self._leases[row] = (0, 0.0)
         pause = -1.0  # others may go on at once
         try:
-            self._leases[row] = self._lease(app, id, leased), 0.0
+            self._leases[row] = (self._lease(app, id, leased), 0.0)
             self._function(app, id)
         except Runner.Lost as error:
             log.info("the work on %s %s of %s stops: %s", self._table, id, app, error)
@@ -146,21 +157,19 @@ class Runner(Store.Rows):
             text = "the work on %s %s of %s has to wait: %s"
             log.log(level, text, self._table, id, app, error, exc_info=is_strange)
         finally:
-            until, _ = self._leases.pop(row)
+            lease_end, _ = self._leases.pop(row)
             with suppress(StorageUnavailable):
-                self._give_back(app, id, until, int(pause))
+                self._give_back(app, id, lease_end, int(pause))
 
     def proceed(self, app: str, id: str, **progress: int) -> None:
-        """Hold on to a row, and set columns that say how far it is, once a second. Switches. Raises
-        :class:`Runner.Lost` and StorageUnavailable."""
+        """Hold on to a row, and set columns that say how far it is, once a
+        second. Switches. Raises :class:`Runner.Lost` and StorageUnavailable."""
         leased, renewed = self._leases[app, id]
         if self._has_ended:
             raise Runner.Lost("this node ends")
         if monotonic() - renewed >= RENEW_SECONDS:
-            self._leases[app, id] = (
-                self._lease(app, id, leased, **progress),
-                monotonic(),
-            )
+            lease_end = self._lease(app, id, leased, **progress)
+            self._leases[app, id] = (lease_end, monotonic())
 
     @Store.writing
     def _lease(
@@ -174,46 +183,44 @@ class Runner(Store.Rows):
     ) -> int:
         """Lease a row whose lease ends at ``leased`` (None: at any time).
         Returns the new end."""
-        sets = "".join(f", {column} = %s" for column in progress)
-        statement = (
-            f"UPDATE {self._table} SET leased = %s{sets} WHERE {_ROW} AND leased = %s"
-        )
         rows = sql.query(
             f"SELECT leased, {sql.now} FROM {self._table} WHERE {_ROW}", (app, id)
         )
-        for before, now in rows:
-            # no two leases are equal
-            until: int = max(int(now) + self._lease_seconds, before + 1)
-            values = (
-                until,
-                *progress.values(),
-                app,
-                id,
-                before if leased is None else leased,
+        if rows:
+            stored_end, now = rows[0]
+            # No two leases are equal: so a node sees that its lease is lost.
+            lease_end: int = max(int(now) + self._lease_seconds, stored_end + 1)
+            expected_end = stored_end if leased is None else leased
+            changes = "".join(f", {column} = %s" for column in progress)
+            statement = (
+                f"UPDATE {self._table} SET leased = %s{changes} "
+                f"WHERE {_ROW} AND leased = %s AND {self._due_by(sql)}"
             )
-            if sql.execute(f"{statement} AND {self._due_by(sql)}", values):
-                return until
+            values = (lease_end, *progress.values(), app, id, expected_end)
+            if sql.execute(statement, values):
+                return lease_end
         raise Runner.Lost("it was cancelled, or another node does it")
 
     @Store.writing
     def _give_back(
         self, sql: PooledStatements, app: str, id: str, leased: int, pause: int
     ) -> None:
-        statement = f"UPDATE {self._table} SET leased = {sql.now} + %s WHERE {_ROW} AND leased = %s"
+        statement = (
+            f"UPDATE {self._table} SET leased = {sql.now} + %s "
+            f"WHERE {_ROW} AND leased = %s"
+        )
         sql.execute(statement, (pause, app, id, leased))
 
     @Store.writing
     def end(self, sql: PooledStatements, /, app: str, id: str, **columns: int) -> None:
-        """End the work on a row that is due: set these columns, after which it is not; without any, delete
-        it. Only one call succeeds, also if another node works on it since. Switches. Raises
-        :class:`Runner.Lost` and StorageUnavailable."""
-        sets = ", ".join(f"{column} = %s" for column in columns)
+        """End the work on a row that is due: set these columns, after which it
+        is not; without any, delete it. Only one call succeeds, also if another
+        node works on it since. Switches. Raises :class:`Runner.Lost` and
+        StorageUnavailable."""
+        change = f"DELETE FROM {self._table}"
         if columns:
-            change = f"UPDATE {self._table} SET {sets}"
-        else:
-            change = f"DELETE FROM {self._table}"
-        if not sql.execute(
-            f"{change} WHERE {_ROW} AND {self._due_by(sql)}",
-            (*columns.values(), app, id),
-        ):
+            changes = ", ".join(f"{column} = %s" for column in columns)
+            change = f"UPDATE {self._table} SET {changes}"
+        statement = f"{change} WHERE {_ROW} AND {self._due_by(sql)}"
+        if not sql.execute(statement, (*columns.values(), app, id)):
             raise Runner.Lost("it was cancelled, or has ended elsewhere")

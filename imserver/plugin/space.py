@@ -2,23 +2,30 @@
 
 import shutil
 from pathlib import Path
+from typing import Final
 
 from imserver.gateway.errors import StartError
+
+_MB_SHIFT: Final = 20
+_RESERVE_SHARE: Final = 20
+"""Which part of the size is needed besides: a twentieth."""
+_RESERVE_BYTES: Final = 64 << _MB_SHIFT
 
 
 def need_space(folder: Path, size: int) -> None:
     """Raise StartError if the disk of a folder, which may not exist yet, has no
     room for ``size`` bytes, a twentieth of them, and 64 MB."""
-    there = next(
-        each
-        for each in (folder.absolute(), *folder.absolute().parents)
-        if each.exists()
-    )
-    free = shutil.disk_usage(there).free
-    needed = size + size // 20 + (64 << 20)
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+
+    free = shutil.disk_usage(existing).free
+    needed = size + size // _RESERVE_SHARE + _RESERVE_BYTES
     if free < needed:
-        missing = (needed - free >> 20) + 1
-        needs = f"{needed >> 20} MB are needed, {free >> 20} MB are free"
+        missing_mb = (needed - free >> _MB_SHIFT) + 1
+        needed_mb = needed >> _MB_SHIFT
+        free_mb = free >> _MB_SHIFT
         raise StartError(
-            f"{folder} has too little space: {missing} MB are missing ({needs})"
+            f"{folder} has too little space: {missing_mb} MB are missing "
+            f"({needed_mb} MB are needed, {free_mb} MB are free)"
         )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -40,6 +41,32 @@ COMMAND: Final = (sys.executable, "-m", "imserver")
 START_SECONDS: Final = 240.0
 STOP_SECONDS: Final = 60.0
 REQUEST_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.01
+_STORAGE_SECONDS: Final = 60
+"""The first write makes the database, which may take long on a busy machine."""
+_NOTED_LINES: Final = 40
+"""How many lines of a log a failure shows. A traceback is among them."""
+_TIME: Final = 1_795_156_528
+"""A time of events, in Unix seconds."""
+_ID: Final = "x" * 32
+"""A name where a path has an id."""
+_UNKNOWN_CODE: Final = 7
+"""A code that no refusal has."""
+
+# Bytes and texts that nobody chose.
+_RANDOM_PAYLOADS: Final = 300
+_RANDOM_BYTES: Final = 60
+_RANDOM_TEXTS: Final = 60
+_RANDOM_CHARACTERS: Final = 40
+_LONG_TEXT: Final = "a" * 300
+_TOP_CHARACTERS: Final = (0x80, 0xD7FF, 0x10FFFF)
+"""The characters of a random text are below one of these: ASCII, or below
+surrogates, or any."""
+_DAMAGED_COPIES: Final = 100
+_MOST_DAMAGES: Final = 5
+_MOST_REPLACED: Final = 3
+_MOST_INSERTED: Final = 4
+
 _HTTP: Final = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 
@@ -57,7 +84,7 @@ def eventually(
         assert time.monotonic() < deadline, (
             f"not within {seconds} s: {what or condition}"
         )
-        time.sleep(0.01)
+        time.sleep(_LOOK_SECONDS)
 
 
 # --- a node -------------------------------------------------------------------
@@ -118,12 +145,12 @@ class NodeProcess:
             self._output = self.folder / "output.txt"
             self._stopping = False
             self._environment = environment
-            if features is None:
-                self._features = {}
-            else:
+            self._features = {}
+            if features is not None:
                 self._features = {"features": list(features)}
             self._settings = settings or {}
             self.configure(self._settings)
+
             with self._output.open("wb") as output:
                 self.process = subprocess.Popen(
                     [*command, "serve", "--config", str(self.config_file), *arguments],
@@ -146,11 +173,9 @@ class NodeProcess:
             if error is None:
                 self.check()
             else:
-                # a traceback is among them
-                last_lines = self.log_text.splitlines()[-40:]
-                error.add_note(
-                    "\n".join(["The end of the log of the node:", *last_lines])
-                )
+                last_lines = self.log_text.splitlines()[-_NOTED_LINES:]
+                lines = ["The end of the log of the node:", *last_lines]
+                error.add_note("\n".join(lines))
 
     def another(self, **settings: Any) -> NodeProcess:
         """One more node of the cluster, with the same settings and data, and
@@ -170,16 +195,13 @@ class NodeProcess:
             "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
             "server": {"data_dir": str(self.folder / "data")},
             "drain": {"close_seconds": 0},
-            # The first write makes the database, which may take long on a busy
-            # machine.
-            "storage": {"seconds": 60},
+            "storage": {"seconds": _STORAGE_SECONDS},
         }
         if "redis" in settings:
             cluster = {"app": {"rpc_port": 0}, "cluster": {"advertise": "127.0.0.1"}}
             defaults = merged(defaults, cluster)
-        self.config_file.write_text(
-            json.dumps(merged(defaults, settings)), encoding="utf-8"
-        )
+        text = json.dumps(merged(defaults, settings))
+        self.config_file.write_text(text, encoding="utf-8")
 
     # --- clients --------------------------------------------------------------
 
@@ -248,11 +270,10 @@ class NodeProcess:
     @property
     def log_text(self) -> str:
         """All whole lines of the log: the last may be under way."""
-        if self.log.exists():
-            written = self.log.read_bytes()
-        else:
-            written = b""
-        return written[: written.rfind(b"\n") + 1].decode()
+        if not self.log.exists():
+            return ""
+        data = self.log.read_bytes()
+        return data[: data.rfind(b"\n") + 1].decode()
 
     def _wait_for_banner(self) -> tuple[HostAndPort, HostAndPort]:
         def look() -> tuple[HostAndPort, HostAndPort] | None:
@@ -304,12 +325,10 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     both: dict[str, Any] = {**base}
     for name, value in over.items():
         section = both.get(name)
-        if (
-            isinstance(section, Mapping)
-            and isinstance(value, Mapping)
-            and name != "apps"
-        ):
-            both[name] = {**section, **value}
+        # Apps are no settings of one section: they are replaced as a whole.
+        is_section = isinstance(section, Mapping) and name != "apps"
+        if is_section and isinstance(value, Mapping):
+            both[name] = {**both[name], **value}
         else:
             both[name] = value
     return both
@@ -318,14 +337,16 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without any setting of imserver. The node
     imports the same imserver."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("IMSERVER_")
-    }
-    source = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH", ""))))
-    return {**environment, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
+    environment = {}
+    for name, value in os.environ.items():
+        if not name.startswith("IMSERVER_"):
+            environment[name] = value
+    folders = [str(Path(__file__).parents[2])]
+    if os.environ.get("PYTHONPATH"):
+        folders.append(os.environ["PYTHONPATH"])
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
+    environment["PYTHONUNBUFFERED"] = "1"
+    return {**environment, **more}
 
 
 def _address(match: re.Match[str]) -> HostAndPort:
@@ -363,7 +384,7 @@ class CodecContract:
     # --- for subclasses -------------------------------------------------------
 
     def decode(self, payload: bytes) -> Request | None:
-        """The request in ``payload``; None for what is none."""
+        """The request in ``payload``; None: it is none."""
         try:
             return self.dialect.decode(payload)
         except BadFrame as bad:
@@ -383,8 +404,7 @@ class CodecContract:
         return json.dumps(user, ensure_ascii=False).encode().join(halves)
 
     def check_payload(self, payload: bytes | None) -> None:
-        """What the dialect writes is bytes, and UTF-8 where its frames are
-        text."""
+        """The dialect writes bytes, and UTF-8 where its frames are text."""
         assert payload is None or type(payload) is bytes
         if payload is not None and self.dialect.text:
             payload.decode()
@@ -397,9 +417,8 @@ class CodecContract:
         assert type(request.name) is str
         assert (request.command is None) == (request.code != 0)
         assert isinstance(request.command, Command | None)
-        self.check_payload(
-            self.dialect.encode_reply(request, Reply(request.code or ReplyCode.OK))
-        )
+        reply = Reply(request.code or ReplyCode.OK)
+        self.check_payload(self.dialect.encode_reply(request, reply))
 
     # --- tests ----------------------------------------------------------------
 
@@ -411,11 +430,10 @@ class CodecContract:
 
     def test_decoding_any_bytes_raises_only_bad_frame(self) -> None:
         dice = random.Random(0)
-        for payload in (
-            b"",
-            b"\xff\x00nonsense",
-            *(dice.randbytes(dice.randrange(60)) for _ in range(300)),
-        ):
+        payloads = [b"", b"\xff\x00nonsense"]
+        for _ in range(_RANDOM_PAYLOADS):
+            payloads.append(dice.randbytes(dice.randrange(_RANDOM_BYTES)))
+        for payload in payloads:
             self.check_request(self.decode(payload))
         for text in _texts(dice):
             self.check_request(self.decode(text.encode()))
@@ -423,13 +441,13 @@ class CodecContract:
     def test_a_damaged_request_raises_only_bad_frame(self) -> None:
         dice = random.Random(0)
         for sample in self.requests:
-            for _ in range(100):
+            for _ in range(_DAMAGED_COPIES):
                 payload = bytearray(sample)
-                for _ in range(dice.randint(1, 5)):
-                    at = dice.randrange(len(payload) + 1)
-                    payload[at : at + dice.randrange(3)] = dice.randbytes(
-                        dice.randrange(4)
-                    )
+                for _ in range(dice.randint(1, _MOST_DAMAGES)):
+                    start = dice.randrange(len(payload) + 1)
+                    inserted = dice.randbytes(dice.randrange(_MOST_INSERTED))
+                    end = start + dice.randrange(_MOST_REPLACED)
+                    payload[start:end] = inserted
                 self.check_request(self.decode(bytes(payload)))
 
     def test_its_requests_become_their_commands(self) -> None:
@@ -450,44 +468,31 @@ class CodecContract:
 
     def test_any_request_can_be_answered(self) -> None:
         dice = random.Random(0)
-        codes = [*REPLY_TEXT, 7]
+        codes = [*REPLY_TEXT, _UNKNOWN_CODE]
         for text in _texts(dice):
             for data in (None, text):
                 code = dice.choice(codes)
                 request = Request(text, dice.choice([text, "ping"]), None, code)
-                self.check_payload(
-                    self.dialect.encode_reply(request, Reply(code, data))
-                )
+                reply = Reply(code, data)
+                self.check_payload(self.dialect.encode_reply(request, reply))
 
     def test_its_replies_are_those_of_the_examples(self) -> None:
         for payload, reply, expected in self.replies:
-            assert (
-                self.dialect.encode_reply(self.dialect.decode(payload), reply)
-                == expected
-            ), payload
+            request = self.dialect.decode(payload)
+            assert self.dialect.encode_reply(request, reply) == expected, payload
 
     def test_any_event_can_be_encoded(self) -> None:
         dice = random.Random(0)
         for text in _texts(dice):
             for kind in ("enter", "exit", "left", "msg", "online", "offline"):
-                self.check_payload(
-                    self.received(Event(kind, text, dice.choice(["", text]), text))
-                )
-                data = Event(
-                    kind,
-                    text,
-                    "",
-                    "7",
-                    "order",
-                    b'{"n":[1,null]}',
-                    200,
-                    "note",
-                    1795156528,
-                )
-                self.check_payload(self.received(data))
+                event = Event(kind, text, dice.choice(["", text]), text)
+                self.check_payload(self.received(event))
+                content = b'{"n":[1,null]}'
+                event = Event(kind, text, "", "7", "order", content, 200, "note", _TIME)
+                self.check_payload(self.received(event))
 
     def test_an_event_with_an_id_is_always_encoded_alike(self) -> None:
-        event = Event("msg", "ann", "hello", "7", time=1795156528)
+        event = Event("msg", "ann", "hello", "7", time=_TIME)
         assert self.received(event) == self.received(event)
 
     def test_its_events_are_those_of_the_examples(self) -> None:
@@ -510,13 +515,13 @@ def _texts(dice: random.Random) -> Iterable[str]:
         "é",
         "\u2028",
         "\U0001f600",
-        "a" * 300,
+        _LONG_TEXT,
     )
-    for _ in range(60):
-        points = (
-            dice.choice((0x80, 0xD7FF, 0x10FFFF)) for _ in range(dice.randrange(40))
-        )
-        text = "".join(chr(dice.randrange(top)) for top in points)
+    for _ in range(_RANDOM_TEXTS):
+        text = ""
+        for _ in range(dice.randrange(_RANDOM_CHARACTERS)):
+            text += chr(dice.randrange(dice.choice(_TOP_CHARACTERS)))
+        # UTF-8 has no surrogates.
         yield text.encode("utf-8", "ignore").decode()
 
 
@@ -530,51 +535,65 @@ def check_tables(
     those whose rows belong to the app alone. ``url``: an empty database, as in
     ``storage.url``; ``""``: a new file of SQLite.
     """
-    own = feature.stored
-    if own.migrations:
-        tables = StoreTables(of_others=(own,))
+    stored = feature.stored
+    if stored.migrations:
+        tables = StoreTables(of_others=(stored,))
     else:
-        tables = StoreTables(lambda: (*own.tables, *CORE_TABLES))
+        tables = StoreTables(lambda: (*stored.tables, *CORE_TABLES))
     with tempfile.TemporaryDirectory() as folder:
-        settings = StorageSettings(url or f"sqlite:///{folder}/tables.db", seconds=60)
+        address = url or f"sqlite:///{folder}/tables.db"
+        settings = StorageSettings(address, seconds=_STORAGE_SECONDS)
         store = Store(settings, folder, threaded=False, tables=tables)
         store.start()
         with closing(store):
-            _check_rows(store, own.tables, fill)
+            _check_rows(store, stored.tables, fill)
 
 
 def _check_rows(
     store: Store, tables: Sequence[Table], fill: Callable[[Store, str, str], object]
 ) -> None:
     def exported(app: str, user: str = "") -> dict[str, list[tuple[Any, ...]]]:
+        pages = store.rows_of_user(app, user) if user else store.rows_of_app(app)
         rows: dict[str, list[tuple[Any, ...]]] = {}
-        for page in store.rows_of_user(app, user) if user else store.rows_of_app(app):
+        for page in pages:
             rows.setdefault(page.table, []).extend(page.rows)
         return {table.name: rows[table.name] for table in tables if table.name in rows}
 
     store.add_app("shop", {})
     for app, user in (("shop", "ann"), ("shop", "bob"), ("tea", "ann")):
         fill(store, app, user)
-    shown = [table for table in tables if not isinstance(table.columns, Reason)]
+
+    of_user = set()
+    of_app = set()
+    stays_of_user = set()
     for table in tables:
-        columns = ", ".join(
-            table.key if isinstance(table.columns, Reason) else table.columns
-        )
-        assert store.rows(f"SELECT {columns} FROM {table.name}"), (
+        columns = table.key
+        if not isinstance(table.columns, Reason):
+            columns = table.columns
+            if not isinstance(table.of_user, Reason):
+                of_user.add(table.name)
+            if not isinstance(table.of_app, Reason):
+                of_app.add(table.name)
+        if isinstance(table.erase_user, Reason):
+            stays_of_user.add(table.name)
+        assert store.rows(f"SELECT {', '.join(columns)} FROM {table.name}"), (
             f"fill() has stored no row in {table.name}"
         )
-    of_user = {table.name for table in shown if not isinstance(table.of_user, Reason)}
+
+    # What an export reads.
     assert exported("shop", "ann").keys() == of_user
-    of_app = {table.name for table in shown if not isinstance(table.of_app, Reason)}
     assert exported("shop").keys() == of_app
+
+    # What an erasure of a user leaves.
     bob = exported("shop", "bob")
     tea = exported("tea")
     store.delete_rows_of_user("shop", "ann")
-    reasons = {table.name for table in tables if isinstance(table.erase_user, Reason)}
-    assert exported("shop", "ann").keys() <= reasons
+    assert exported("shop", "ann").keys() <= stays_of_user
     assert (exported("shop", "bob"), exported("tea")) == (bob, tea), (
         "rows of others were erased"
     )
+
+    # What the deletion of an app leaves, and whether its rows come back.
     store.delete_app("shop")
     pages = list(store.rows_of_app("shop"))
     store.delete_rows("shop")
@@ -582,11 +601,10 @@ def _check_rows(
     imported = store.importing("copy")
     for page in pages:
         if page.table in of_app and not imported.reason(page.table):
-            store.write(
-                partial(
-                    imported.add, name=page.table, columns=page.columns, rows=page.rows
-                )
+            add = partial(
+                imported.add, name=page.table, columns=page.columns, rows=page.rows
             )
+            store.write(add)
     assert exported("tea") == tea, "rows of another app were erased"
 
 
@@ -595,9 +613,8 @@ def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
     metric of it."""
     documented = node.get("/api/v1/openapi.json").json["paths"]
     for row in feature.routes:
-        answer = node.ask(
-            row.method, row.path.replace("*", "x").replace("{id}", "x" * 32)
-        )
+        path = row.path.replace("*", "x").replace("{id}", _ID)
+        answer = node.ask(row.method, path)
         assert answer.status == 404, (row.method, row.path)
         assert row.path not in documented
     metrics = node.get("/metrics").body.decode()
@@ -608,7 +625,7 @@ def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
             answer = json.loads(client.recv(REQUEST_SECONDS))
             assert answer["response"]["code"] == ReplyCode.NO_ROUTE, name
     for dialect in feature.dialects:
-        # else the path is that of other dialects, too
+        # Otherwise the path is that of other dialects, too.
         if dialect.path and not dialect.chosen_by:
             assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, (
                 dialect.name
@@ -620,6 +637,6 @@ def upgrade_status(node: NodeProcess, path: str) -> int:
     accepts it."""
     try:
         with node.connect(path):
-            return 101
+            return HTTPStatus.SWITCHING_PROTOCOLS
     except InvalidStatus as error:
         return error.response.status_code

@@ -468,10 +468,10 @@ class Overview(Struct, frozen=True):
     def leases(self) -> dict[str, Lease]:
         """The lease of every live node, this one first. If a node has two
         epochs, the later one is used."""
-        own = self.own_lease()
-        leases = {own.node: own}
+        own_lease = self.own_lease()
+        leases = {own_lease.node: own_lease}
         for _, lease in sorted(self.registry.leases().items()):
-            if lease.node != own.node:
+            if lease.node != own_lease.node:
                 leases[lease.node] = lease
         return leases
 
@@ -495,17 +495,19 @@ class Overview(Struct, frozen=True):
     def metrics(self) -> tuple[list[str], list[str]]:
         """The metrics of every node of this machine, and the names of nodes
         that did not answer. Switches."""
-        leases = self.leases()
-        own = next(iter(leases.values()))
-        here = [lease for lease in leases.values() if lease.host == own.host]
+        leases = list(self.leases().values())
+        own_host = leases[0].host
+        here = [lease for lease in leases if lease.host == own_host]
         answers, missing = self._ask(here, "metrics", encode(None))
-        return [self.own_metrics(), *read(answers, str).values()], missing
+        metrics = [self.own_metrics()]
+        metrics += read(answers, str).values()
+        return metrics, missing
 
     def _ask(
         self, leases: Collection[Lease], kind: str, body: bytes
     ) -> tuple[dict[str, bytes], list[str]]:
-        own = self.own_lease()
-        others = [lease for lease in leases if lease.node != own.node]
+        own_node = self.own_lease().node
+        others = [lease for lease in leases if lease.node != own_node]
         if self.rpc is None or not others:
             return {}, []
         return self.rpc.query_all(others, kind, body, self.seconds)

@@ -2,7 +2,8 @@
 and temporary values.
 
 :class:`SoloRegistry` serves a node without Redis,
-:class:`imserver.gateway.cluster.redis.registry.RedisRegistry` the nodes that share a Redis.
+:class:`imserver.gateway.cluster.redis.registry.RedisRegistry` the nodes that
+share a Redis.
 
 Each start of a node has its own *epoch*, a number that is never used again. The
 data of a node counts only while its *lease* is live. Data of other epochs is
@@ -313,9 +314,10 @@ class LocalValues(Service):
     """Values by key that nodes share for minutes, such as logins with a
     provider that are running. Owner of those of a node without Redis.
 
-    All methods may switch, and raise StorageUnavailable if Redis does not answer. In a cluster
-    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has the values, so any node may continue
-    what another one has begun.
+    All methods may switch, and raise StorageUnavailable if Redis does not
+    answer. In a cluster
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has the
+    values, so any node may continue what another one has begun.
     """
 
     clock: Callable[[], float] = monotonic

@@ -113,7 +113,8 @@ def _warn_of_files(table: str, rows: int) -> None:
     deleted without them."""
     if table == "upload" and rows:
         log.warning(
-            "erased the rows of %d files: this node has no uploads, so their bytes are left",
+            "erased the rows of %d files: "
+            "this node has no uploads, so their bytes are left",
             rows,
         )
 

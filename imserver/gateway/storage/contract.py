@@ -94,9 +94,15 @@ class KeyRow(Struct, frozen=True):
         """A new key: its row, which is not stored yet, and the key itself,
         which nobody can read again."""
         secret = cls.PREFIX + token_urlsafe(cls.SECRET_BYTES)
-        digest = sha256(secret.encode()).hexdigest()
-        id = token_hex(cls.ID_BYTES)
-        return cls(id, digest, scopes, apps, note, expires=expires), secret
+        row = cls(
+            id=token_hex(cls.ID_BYTES),
+            digest=sha256(secret.encode()).hexdigest(),
+            scopes=scopes,
+            apps=apps,
+            note=note,
+            expires=expires,
+        )
+        return row, secret
 
     def has_ended(self, now: float) -> bool:
         """Whether it was revoked, or has expired at this time (Unix

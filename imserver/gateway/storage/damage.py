@@ -125,8 +125,9 @@ def refuse_damaged(database: Path) -> None:
     count = lost_commits(database)
     if count:
         raise StartError(
-            f"storage: {database}-wal is damaged, and {count} commits behind the damage cannot be read: "
-            f"run imserver restore with a backup, or without one with a copy of {database.name} alone"
+            f"storage: {database}-wal is damaged, and {count} commits "
+            "behind the damage cannot be read: run imserver restore with a backup, "
+            f"or without one with a copy of {database.name} alone"
         )
 
 

@@ -244,7 +244,8 @@ class Database:
         absent = sorted(recorded.keys() - features_here)
         if absent:
             log.info(
-                "the database %s has tables of features that this node does not have: %s",
+                "the database %s has tables of features "
+                "that this node does not have: %s",
                 shown,
                 ", ".join(absent),
             )
@@ -255,7 +256,8 @@ class Database:
     def _steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
         # Without the lock, nodes that switch a new file to the write-ahead log
         # at once would find it locked.
-        is_new = self.address.file is not None and not self.address.file.stat().st_size
+        file = self.address.file
+        is_new = file is not None and file.stat().st_size == 0
         lock = self.writing() if is_new else nullcontext()
         with lock, _connected(self._engine) as connection:
             taken = migrations.taken_steps(connection)
@@ -311,7 +313,8 @@ class Database:
             ).scalar_one_or_none()
             if id is None:
                 raise StartError(
-                    f"storage: the database {self.address.shown} is the target of a move that has not ended: "
+                    f"storage: the database {self.address.shown} is the target of a "
+                    "move that has not ended: "
                     "run the same 'imserver move' or 'imserver restore' again"
                 )
             return str(id), laxness_of(connection)

@@ -219,15 +219,15 @@ def _check_mysql_parameters(engine: Engine) -> None:
     """Raise ValueError for a parameter in the address that pymysql does not
     know, or that makes TLS weaker than it looks."""
     parameters = signature(engine.dialect.loaded_dbapi.connect).parameters
-    given = engine.dialect.create_connect_args(engine.url)[1]
-    unknown = [name for name in given if name not in parameters]
-    if unknown:
-        raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    for name in arguments:
+        if name not in parameters:
+            raise ValueError(f"unknown parameter {name}; for TLS set ssl_ca")
 
     for name in ("ssl_verify_identity", "ssl_verify_cert"):
         # With it, pymysql ignores ssl_ca, and does not check the name of the
         # server.
-        if name in given:
+        if name in arguments:
             raise ValueError(
                 f"set ssl_ca instead of {name}: it checks the certificate and the name"
             )
@@ -329,7 +329,8 @@ def assert_cooperative() -> None:
     in_c = getattr(waiting, "wait_c", None)
     if monkey.is_module_patched("select") and in_c is not None and waiting.wait is in_c:
         raise StartError(
-            "psycopg was imported before gevent patched the standard library, and would block"
+            "psycopg was imported before gevent patched "
+            "the standard library, and would block"
         )
 
 
@@ -376,7 +377,7 @@ def _code_of(error: BaseException | None) -> str:
     """The name of the driver and the code of its error; for PostgreSQL the
     state. MariaDB's states are less precise than its codes."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    driver = type(cause).__module__.partition(".")[0]
+    driver, _, _ = type(cause).__module__.partition(".")
 
     sqlite_code = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE
     if sqlite_code:

@@ -54,7 +54,8 @@ def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
     """Let the numbers in these columns continue far beyond their own. Raises
     StartError."""
     for column in columns:
-        _refuse_forged(table, sql.query(f"SELECT max({column}) FROM {table}")[0][0])
+        rows = sql.query(f"SELECT max({column}) FROM {table}")
+        _refuse_forged(table, rows[0][0])
     raised = "{0} = CASE WHEN {0} + {1} < {2} THEN {2} ELSE {0} + {1} END"
     changes = [raised.format(column, MANY, far) for column in columns]
     sql.execute(f"UPDATE {table} SET {', '.join(changes)}")
@@ -78,11 +79,14 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
     """The last number that the database has given a row of a table; None: it
     gives none."""
     if sql.engine == "sqlite":
-        given = "coalesce((SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name = %s), 0)"
-        rows = sql.query(
-            f'SELECT max({given}, coalesce(max("{column}"), 0)) FROM "{table}"',
-            (table,),
+        # A row may have a number that the database has not given.
+        last_given = (
+            "coalesce((SELECT max(CAST(seq AS INTEGER)) "
+            "FROM sqlite_sequence WHERE name = %s), 0)"
         )
+        greatest = f'coalesce(max("{column}"), 0)'
+        statement = f'SELECT max({last_given}, {greatest}) FROM "{table}"'
+        rows = sql.query(statement, (table,))
         return int(rows[0][0])
 
     if sql.engine == "postgresql":
@@ -131,7 +135,8 @@ def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
     sequence = _sequence_of(sql, table, "id")
     if sequence is not None:
         sql.query(
-            f"SELECT setval('{sequence}', greatest({least}, nextval('{sequence}') + {more}))"
+            f"SELECT setval('{sequence}', greatest({least}, "
+            f"nextval('{sequence}') + {more}))"
         )
 
 

@@ -53,8 +53,8 @@ class ColumnKind(Struct, frozen=True):
 
 def _plain_decimal(value: Any) -> bytes:
     """A decimal number, of which engines write different zeros at the end."""
-    given = value.decode() if isinstance(value, bytes) else str(value)
-    text = format(Decimal(given), "f")
+    number = Decimal(value.decode() if isinstance(value, bytes) else str(value))
+    text = format(number, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return text.encode()
@@ -117,17 +117,19 @@ class TableLayout(Struct, frozen=True):
     @property
     def number(self) -> str:
         """The only column of its key, if it is a number; else ``""``."""
+        if len(self.key) != 1:
+            return ""
+        (name,) = self.key
         kinds = {column.name: column.kind.name for column in self.columns}
-        if len(self.key) == 1 and kinds[self.key[0]] == "number":
-            return self.key[0]
-        return ""
+        return name if kinds[name] == "number" else ""
 
     @property
     def query(self) -> RowQuery:
         """All its rows."""
-        names = tuple(f'"{column.name}"' for column in self.columns)
         return RowQuery(
-            f'"{self.table}"', tuple(f'"{name}"' for name in self.key), names
+            table=f'"{self.table}"',
+            order=tuple(f'"{name}"' for name in self.key),
+            columns=tuple(f'"{column.name}"' for column in self.columns),
         )
 
 
@@ -205,8 +207,8 @@ def _check_parents(
     for id in ids:
         if id not in parents and not (may_be_none and id == 0):
             raise BadRows(
-                f"the table {table.name} has rows of {Table.PARENT}s that are not in "
-                "the archive"
+                f"the table {table.name} has rows of "
+                f"{Table.PARENT}s that are not in the archive"
             )
 
 
@@ -277,8 +279,11 @@ class ImportedRows:
         is_shared = (
             table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
         )
+        numbered: Collection[str] = id_columns
+        if is_shared:
+            numbered = table.key
         ids: list[Any] = []
-        for column in table.key if is_shared else id_columns:
+        for column in numbered:
             ids += _values_of(column, columns, rows)
         _check_ids(name, ids)
 
@@ -291,7 +296,9 @@ class ImportedRows:
             return ""
         key = table.key[0]
         stored = sql.query_in(f"SELECT {key} FROM {name} WHERE {key} IN {{}}", (), ids)
-        return str(stored[0][0]) if stored else ""
+        if not stored:
+            return ""
+        return str(stored[0][0])
 
     def add(
         self,
@@ -346,10 +353,10 @@ class ImportedRows:
         for name, fields in heads.items():
             self._number(sql)
             kinds = self._kinds(sql, name, list(fields))
+            values = [*map(_stored, fields.values(), kinds), self._app]
             changes = ", ".join(f'"{column}" = %s' for column in fields)
-            statement = f"UPDATE {name} SET {changes} WHERE {self._tables[name].stays}"
-            values = map(_stored, fields.values(), kinds)
-            sql.execute(statement, (*values, self._app))
+            condition = self._tables[name].stays
+            sql.execute(f"UPDATE {name} SET {changes} WHERE {condition}", values)
 
         if sql.engine == "postgresql":
             # The other engines continue after the greatest id by themselves.
@@ -378,8 +385,8 @@ class ImportedRows:
         unknown = [column for column in columns if column not in exported]
         if unknown:
             raise BadRows(
-                f"no archive of this release has a column {unknown[0]} in the table {name}: it is of a newer "
-                "release, or forged"
+                f"no archive of this release has a column {unknown[0]} "
+                f"in the table {name}: it is of a newer release, or forged"
             )
         return [exported[column] for column in columns]
 
@@ -430,10 +437,11 @@ def _stored(value: Any, column: ColumnLayout) -> Any:
     if value is None:
         return value
 
-    given: type = type(value)
-    if given is not kind:
+    type_of_value: type = type(value)
+    if type_of_value is not kind:
         raise BadRows(
-            f"a value of the type {given.__name__} stands in place of {kind.__name__}"
+            f"a value of the type {type_of_value.__name__} "
+            f"stands in place of {kind.__name__}"
         )
     fits = True
     if kind is int:

@@ -662,12 +662,20 @@ class RowsOf(Generic[S]):
         row.update(key)
         sql.insert_new(self._table, ", ".join(row), [tuple(row.values())])
 
-        # The row may have been there before.
-        changed = [column for column in row if column not in key]
-        changes = ", ".join([f"{column} = %s" for column in changed])
-        condition = " AND ".join([f"{column} = %s" for column in key])
-        values = [row[column] for column in (*changed, *key)]
-        sql.execute(f"UPDATE {self._table} SET {changes} WHERE {condition}", values)
+        # The row may have been there before, with other values.
+        changes = []
+        values = []
+        for column, value in row.items():
+            if column not in key:
+                changes.append(f"{column} = %s")
+                values.append(value)
+        conditions = [f"{column} = %s" for column in key]
+        values += key.values()
+        sql.execute(
+            f"UPDATE {self._table} SET {', '.join(changes)} "
+            f"WHERE {' AND '.join(conditions)}",
+            values,
+        )
 
     def read(self, row: Row, **more: Any) -> S:
         """The struct of a row. ``more``: the fields that rows do not have.

@@ -240,9 +240,9 @@ class Store:
 
         if noted_id and (is_default or noted_id != id):
             raise StartError(
-                f"storage.url: the nodes of {self._folder} have stored in another database than "
-                f"{self.address.shown}: name that one, or let imserver move take it; to begin without it, "
-                f"move {source} away"
+                f"storage.url: the nodes of {self._folder} have stored in another "
+                f"database than {self.address.shown}: name that one, or let "
+                f"imserver move take it; to begin without it, move {source} away"
             )
 
         if id and self._threaded and not (is_default or note.exists()):
@@ -527,9 +527,15 @@ class Store:
             if rows:
                 # By its creation nodes tell the app from the deleted one.
                 created = max(created, rows[0][1] + 1)
-                statement = "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
+                statement = (
+                    "UPDATE app SET settings = %s, version = %s, created = %s "
+                    "WHERE name = %s"
+                )
             else:
-                statement = "INSERT INTO app (settings, version, created, name) VALUES (%s, %s, %s, %s)"
+                statement = (
+                    "INSERT INTO app (settings, version, created, name) "
+                    "VALUES (%s, %s, %s, %s)"
+                )
             sql.execute(statement, (_text(settings), version, created, name))
             return True
 
@@ -545,10 +551,12 @@ class Store:
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
             if not rows or rows[0][0] == DELETED:
                 return False
-            settings = {**json.decode(rows[0][0]), **fields}
-            left = {key: value for key, value in settings.items() if key not in unset}
+            settings = json.decode(rows[0][0])
+            settings.update(fields)
+            for key in unset:
+                settings.pop(key, None)
             statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s"
-            sql.execute(statement, (_text(left), version, name))
+            sql.execute(statement, (_text(settings), version, name))
             return True
 
         return self._write_version(work)
@@ -585,7 +593,10 @@ class Store:
         """
 
         def work(sql: Statements, version: int) -> bool:
-            statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s AND settings <> %s"
+            statement = (
+                "UPDATE app SET settings = %s, version = %s "
+                "WHERE name = %s AND settings <> %s"
+            )
             if not sql.execute(statement, (DELETED, version, name, DELETED)):
                 return False
 
@@ -601,7 +612,10 @@ class Store:
                     sql.execute(statement, (_text(left), version, id))
                 else:
                     # A key without apps would be one for all apps.
-                    statement = "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s AND revoked = 0"
+                    statement = (
+                        "UPDATE api_key SET revoked = %s, version = %s "
+                        "WHERE id = %s AND revoked = 0"
+                    )
                     sql.execute(statement, (int(time()), version, id))
             return True
 
@@ -624,10 +638,12 @@ class Store:
         ``spared``. Raises StorageUnavailable."""
         if not self.has_database:
             return
-        for table in (*self.read(app_rows.tables_of_others), *self._tables.of_server()):
-            if table.name not in spared and not isinstance(table.erase_user, Reason):
-                # One by one, so that writers wait only briefly.
-                self.write(partial(app_rows.delete_of_user, app, user, table))
+        tables_of_others = self.read(app_rows.tables_of_others)
+        for table in (*tables_of_others, *self._tables.of_server()):
+            if table.name in spared or isinstance(table.erase_user, Reason):
+                continue
+            # One by one, so that writers wait only briefly.
+            self.write(partial(app_rows.delete_of_user, app, user, table))
 
     def compact(self) -> None:
         """Write the database anew, without what was deleted from it. Takes
@@ -726,7 +742,8 @@ class Store:
             # Without a grace the old key is revoked: then no clock decides.
             revoked = 0 if grace_seconds else now
             sql.execute(
-                "UPDATE api_key SET expires = %s, revoked = %s, version = %s WHERE id = %s",
+                "UPDATE api_key SET expires = %s, revoked = %s, version = %s "
+                "WHERE id = %s",
                 (expires, revoked, version, old),
             )
             return row
@@ -757,7 +774,10 @@ class Store:
         loses its role or goes. All nodes follow within two seconds."""
         last_version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
         version = last_version + 1
-        statement = "UPDATE api_key SET revoked = %s, version = %s WHERE maker = %s AND revoked = 0"
+        statement = (
+            "UPDATE api_key SET revoked = %s, version = %s "
+            "WHERE maker = %s AND revoked = 0"
+        )
         if sql.execute(statement, (int(time()), version, account)):
             sql.execute("UPDATE directory SET version = %s", (version,))
         sql.execute("UPDATE api_key SET maker = NULL WHERE maker = %s", (account,))
@@ -779,7 +799,10 @@ class Store:
 
         Nodes do not learn of it. Keys of the settings have no row.
         """
-        statement = "UPDATE api_key SET used = %s, used_from = %s WHERE id = %s AND (used IS NULL OR used < %s)"
+        statement = (
+            "UPDATE api_key SET used = %s, used_from = %s "
+            "WHERE id = %s AND (used IS NULL OR used < %s)"
+        )
         rows = [(moment, address, key, moment) for key, moment, address in uses]
         self.write_or(None, lambda sql: sql.execute_many(statement, rows))
 
@@ -804,7 +827,8 @@ class Store:
             keys = [(app, user) for user in banned]
             sql.execute_many("DELETE FROM ban WHERE app = %s AND member = %s", keys)
             sql.execute_many(
-                "INSERT INTO ban (app, member, until, version, reason) VALUES (%s, %s, %s, %s, %s)",
+                "INSERT INTO ban (app, member, until, version, reason) "
+                "VALUES (%s, %s, %s, %s, %s)",
                 [(app, user, until, version, reason or None) for user in banned],
             )
             sql.execute("DELETE FROM ban WHERE until < %s", (now - _ENDED_BANS_MS,))
@@ -854,7 +878,8 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
             return False
 
     sql.execute(
-        "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
+        "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, "
+        "revoked, expires, maker) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",
         (
             row.id,
@@ -894,9 +919,14 @@ def _read_changes(known: int, sql: Statements) -> Changes:
 
     apps = []
     for name, settings, created in stored_apps:
-        is_deleted = settings == DELETED
-        given = json.decode(settings) or {}
-        apps.append(AppRow(text_of(name), given, created, is_deleted))
+        apps.append(
+            AppRow(
+                name=text_of(name),
+                settings=json.decode(settings) or {},
+                created=created,
+                deleted=settings == DELETED,
+            )
+        )
     bans = []
     for app, user, until, reason in stored_bans:
         bans.append(

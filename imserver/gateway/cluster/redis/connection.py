@@ -26,6 +26,9 @@ INCOMPLETE: Final = object()
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _MAX_PORT: Final = 65535
+_HOST: Final = re.compile(
+    r"(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?"
+).fullmatch
 _TEXTS: Final = frozenset(
     (
         "username",
@@ -172,7 +175,8 @@ def _read(url: str) -> RedisAddress:
         service, _, path = whole_path.partition("/")
         if not service:
             raise ValueError(
-                "expected the name of the master behind the sentinels, as in …:26379/mymaster"
+                "expected the name of the master behind the sentinels, "
+                "as in …:26379/mymaster"
             )
     if not variant and len(hosts) > 1:
         raise ValueError("several servers need redis+sentinel:// or redis+cluster://")
@@ -203,10 +207,15 @@ def _read(url: str) -> RedisAddress:
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
     """The host and port in a part of an address. Raises ValueError."""
-    match = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?", text.strip())
-    if match is None or int(match[2] or 0) > _MAX_PORT:
+    match = _HOST(text.strip())
+    if match is None:
         raise ValueError(f"expected host:port, got {text!r}")
-    return match[1].strip("[]"), int(match[2] or default_port)
+    port = default_port
+    if match["port"]:
+        port = int(match["port"])
+    if port > _MAX_PORT:
+        raise ValueError(f"expected host:port, got {text!r}")
+    return match["host"].strip("[]"), port
 
 
 def _options(url: str) -> dict[str, Any]:
@@ -263,11 +272,11 @@ def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
     Switches. Raises OSError."""
     addresses: Sequence[Any]
     if port:
-        where = host, port, 0, socket.SOCK_STREAM
+        question = (host, port, 0, socket.SOCK_STREAM)
         try:
-            addresses = _socket.getaddrinfo(*where, 0, socket.AI_NUMERICHOST)
+            addresses = _socket.getaddrinfo(*question, 0, socket.AI_NUMERICHOST)
         except OSError:
-            addresses = socket.getaddrinfo(*where)
+            addresses = socket.getaddrinfo(*question)
     else:
         addresses = [(socket.AF_UNIX, 0, 0, "", host)]
 

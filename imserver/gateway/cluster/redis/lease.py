@@ -383,12 +383,12 @@ class LeaseKeeper(Service):
     def _reply(self, *commands: Command) -> Any:
         """The reply to the first command. After a failure everything is written
         again."""
-        written = False
+        is_written = False
         try:
             reply = self.link.exchange(commands)[0]
-            written = not isinstance(reply, Exception)
+            is_written = not isinstance(reply, Exception)
         finally:
-            if not written:
+            if not is_written:
                 self._written = b""
                 self._listed_at = 0.0
                 self.table.version = b"-1"
@@ -406,13 +406,16 @@ def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
 
 
 _REFUSALS: Final = {
-    b"fingerprint": "the cluster has another secret than this node (seen at node {other}): give all nodes "
-    "the same server.secret_file, or the same server.data_dir. To change the secret, first let all nodes "
-    "accept the new one, too (server.second_secret_file)",
-    b"database": "the cluster uses another database for apps and keys than this node (its node {other} was "
-    "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir",
-    b"features": "the cluster has other features than this node (it differs from node {other}): give "
-    "all nodes the same list in the setting features",
-    b"address": "the live node {lease.node} on machine {other} has the address of this one: set "
-    "cluster.advertise to an address of this machine that the other nodes can reach, or another app.rpc_port",
+    b"fingerprint": "the cluster has another secret than this node (seen at node "
+    "{other}): give all nodes the same server.secret_file, "
+    "or the same server.data_dir. To change the secret, first let "
+    "all nodes accept the new one, too (server.second_secret_file)",
+    b"database": "the cluster uses another database for apps and keys than "
+    "this node (its node {other} was asked): give all nodes the "
+    "same storage.url, or, on one machine, the same server.data_dir",
+    b"features": "the cluster has other features than this node (it differs from "
+    "node {other}): give all nodes the same list in the setting features",
+    b"address": "the live node {lease.node} on machine {other} has the address "
+    "of this one: set cluster.advertise to an address of this "
+    "machine that the other nodes can reach, or another app.rpc_port",
 }

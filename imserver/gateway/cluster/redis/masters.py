@@ -145,11 +145,16 @@ class _Redirects(Struct):
 
     def note(self, server: Server, redirect: re.Match[str]) -> None:
         """``server`` has replied that a command must be repeated elsewhere."""
-        target = redirect["host"] or server[0], int(redirect["port"] or 0)
-        if redirect["kind"] == "ASK":
-            self.importing[int(redirect["slot"])] = target
-        elif redirect["kind"] == "MOVED":
-            self.moved[int(redirect["slot"])] = target
+        kind = redirect["kind"]
+        if kind == "TRYAGAIN":
+            return
+        slot = int(redirect["slot"])
+        host, _ = server
+        target = (redirect["host"] or host, int(redirect["port"]))
+        if kind == "ASK":
+            self.importing[slot] = target
+        else:
+            self.moved[slot] = target
             self.sources.add(server)
 
 

@@ -495,7 +495,7 @@ class Lookup:
         return _UserLookup(
             app,
             user,
-            # Redis watches the bucket from then on
+            # Redis watches the bucket from then on.
             self._tracked.key(bucket_of(app, encoded(user))),
             commands=(*questions(keys, expected), CACHING, command),
             mark_keys=keys,
@@ -610,6 +610,8 @@ class Lookup:
 
 
 def _lookup(app: str, user: str) -> Command:
+    """The command that finds a user. It is written out as Redis reads it,
+    because every push sends it."""
     name = encoded(user)
     key = bucket_of(app, name)
     field = field_of(name)
@@ -679,8 +681,9 @@ class SessionCommands(Service):
     """Commands that register and unregister sessions, and their replies.
     Stateless, no I/O.
 
-    ``inside``: all keys are on one server, so scripts also write the readable records and the lists of
-    replaced sessions. In a Redis Cluster these have other slots and are written by :meth:`after_register` and
+    ``inside``: all keys are on one server, so scripts also write the readable
+    records and the lists of replaced sessions. In a Redis Cluster these have
+    other slots and are written by :meth:`after_register` and
     :meth:`after_unregister`.
     """
 
@@ -858,8 +861,8 @@ class ChannelLookup(Service):
                 commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, *values))
 
             # Before the channels are written: a cleanup finds them by it.
-            written = ("SADD", written_key("channel-buckets", epoch), *buckets)
-            replies = self.pipeline.execute_all([written, *commands])
+            record = ("SADD", written_key("channel-buckets", epoch), *buckets)
+            replies = self.pipeline.execute_all([record, *commands])
             if replies is None:
                 return None
             others += map(int, replies[1:])
@@ -917,5 +920,8 @@ def _parse_nodes(value: Any) -> dict[int, int]:
     """Epoch → members, from the field of a channel."""
     if not isinstance(value, bytes) or not value:
         return {}
-    pairs = (part.partition(b".") for part in value.split(b","))
-    return {int(epoch): int(members) for epoch, _, members in pairs}
+    nodes = {}
+    for part in value.split(b","):
+        epoch, _, members = part.partition(b".")
+        nodes[int(epoch)] = int(members)
+    return nodes

@@ -2,10 +2,10 @@
 cleans up behind dead nodes."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import gevent
 from gevent.event import Event as Flag
@@ -71,6 +71,15 @@ def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
     return replies
 
 
+T = TypeVar("T")
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Split values into parts of at most :data:`_BATCH`."""
+    for first in range(0, len(values), _BATCH):
+        yield values[first : first + _BATCH]
+
+
 class DeadNodeCleanup(Service):
     """Removes the sessions and channels of dead epochs, paced. Switches all the
     time.
@@ -127,27 +136,26 @@ class DeadNodeCleanup(Service):
     def _clean_channels(self, epochs: Collection[int]) -> None:
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
-            written = written_key("channel-buckets", epoch)
-            members = _paced(self.pipeline, [("SMEMBERS", written)])[0]
-            keys = []
+            record = written_key("channel-buckets", epoch)
+            (members,) = _paced(self.pipeline, [("SMEMBERS", record)])
+            calls: list[Command] = []
             if not isinstance(members, Exception):
                 for member in members:
                     number, _, app = member.partition(b":")
-                    keys.append(channel_bucket_key(app, int(number)))
-            for first in range(0, len(keys), _BATCH):
-                part = keys[first : first + _BATCH]
-                calls = [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part]
-                _paced(self.pipeline, calls)
-            _paced(self.pipeline, [("DEL", written)])
+                    key = channel_bucket_key(app, int(number))
+                    calls.append(("EVALSHA", CLEAN_ROOMS, 1, key, dead))
+            for part in _parts(calls):
+                _paced(self.pipeline, part)
+            _paced(self.pipeline, [("DEL", record)])
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the recorded buckets of a dead epoch. False: it has none."""
         has_buckets = False
-        written = written_key("buckets", epoch)
+        record = written_key("buckets", epoch)
         cursor = b""
         while cursor != b"0":
-            scan = ("SSCAN", written, cursor or b"0", "COUNT", _SCANNED_BUCKETS)
-            reply = _paced(self.pipeline, [scan])[0]
+            scan = ("SSCAN", record, cursor or b"0", "COUNT", _SCANNED_BUCKETS)
+            (reply,) = _paced(self.pipeline, [scan])
             if isinstance(reply, Exception):
                 return False
             cursor, members = reply
@@ -174,17 +182,15 @@ class DeadNodeCleanup(Service):
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
         offline = 0
         dead = f",{','.join(map(str, epochs))},"
-        for first in range(0, len(numbers), _BATCH):
-            keys = [
-                bucket_key(app, number) for number in numbers[first : first + _BATCH]
-            ]
+        for part in _parts(numbers):
+            keys = [bucket_key(app, number) for number in part]
             calls = [("EVALSHA", CLEAN_BUCKET, 1, key, dead) for key in keys]
             users: list[bytes] = []
             for reply in _paced(self.pipeline, calls):
                 if isinstance(reply, list):
                     users += map(user_of, reply)
-            for start in range(0, len(users), _BATCH):
-                self._mark_offline(app, users[start : start + _BATCH], nodes)
+            for users_of_part in _parts(users):
+                self._mark_offline(app, users_of_part, nodes)
             offline += len(users)
         return offline
 
@@ -219,8 +225,11 @@ def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
     Raises :class:`Interrupted`."""
     waiting = iter(sessions)
     while batch := list(islice(waiting, _BATCH)):
-        keys = [record_key(session.app, encoded(session.user)) for session in batch]
-        _paced(pipeline, [("EXPIRE", key, RECORD_SECONDS) for key in keys])
+        commands: list[Command] = []
+        for session in batch:
+            key = record_key(session.app, encoded(session.user))
+            commands.append(("EXPIRE", key, RECORD_SECONDS))
+        _paced(pipeline, commands)
 
 
 NOTHING: Final = 0
@@ -373,7 +382,8 @@ class RegistryRecovery(Service, dict=True):
         data_link = self._links[0]
         if data_link.is_cluster and self.marks_are_lost():
             log.warning(
-                "a master of the Redis Cluster has lost data: registering all sessions again"
+                "a master of the Redis Cluster has lost data: "
+                "registering all sessions again"
             )
             self.generation += 1
             self.request(EVERYTHING)
@@ -397,8 +407,8 @@ class RegistryRecovery(Service, dict=True):
         difference = "ahead of" if ahead > 0 else "behind"
         expiry = "early" if ahead > 0 else "late"
         log.warning(
-            "the clock of this node is %.1f s %s that of Redis: tokens expire too %s, and times of "
-            "messages are wrong. Let a time service set it",
+            "the clock of this node is %.1f s %s that of Redis: tokens expire "
+            "too %s, and times of messages are wrong. Let a time service set it",
             abs(ahead),
             difference,
             expiry,

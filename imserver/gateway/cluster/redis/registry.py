@@ -150,10 +150,11 @@ class RedisRegistry:
     def start(self, lease: Lease, events: RegistryEvents) -> Lease:
         """Register this node; returns its lease with the epoch.
 
-        Epoch 0: Redis is unavailable; the node works alone and is registered when it is back. Raises
-        :class:`~imserver.gateway.errors.StartError` if this node must not join: its secret or database
-        differs from the cluster's, its address is that of a live node on another machine, or Redis rejects
-        the user or password.
+        Epoch 0: Redis is unavailable; the node works alone and is registered
+        when it is back. Raises :class:`~imserver.gateway.errors.StartError` if
+        this node must not join: its secret or database differs from the
+        cluster's, its address is that of a live node on another machine, or
+        Redis rejects the user or password.
         """
         self._events = events
         self.keeper.lease = lease
@@ -166,7 +167,8 @@ class RedisRegistry:
                 self._end_greenlets()
                 raise StartError(f"Redis at {where}: {error}") from None
             log.warning(
-                "Redis at %s is unavailable, this node works alone until it is back: %s",
+                "Redis at %s is unavailable, "
+                "this node works alone until it is back: %s",
                 where,
                 error,
             )
@@ -399,18 +401,18 @@ class RedisRegistry:
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started = monotonic()
             generation = self.recovery.generation
-            written = self._written.commands_before(batch, generation)
+            records = self._written.commands_before(batch, generation)
             registering = [
                 self._commands.register(session, late=True) for session in batch
             ]
-            replies = self.pipeline.execute([*written, *registering])
+            replies = self.pipeline.execute([*records, *registering])
             if replies is None:
                 self._written.forget()
                 self.recovery.request(extent)
                 return
 
             took = monotonic() - started
-            for session, reply in zip(batch, replies[len(written) :], strict=True):
+            for session, reply in zip(batch, replies[len(records) :], strict=True):
                 registration = self._commands.registration(session, reply, generation)
                 if registration is None:
                     refused = True

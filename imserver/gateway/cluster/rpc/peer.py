@@ -6,9 +6,10 @@ Items are opaque bytes. The items queued in one loop iteration leave in one
 RPC version, sender's epoch, destination's epoch, number of the first item,
 items
 
-Numbers count the items from one sender's epoch to one destination's epoch, from 1. So a receiver drops what
-was meant for an earlier epoch of itself, and knows how many items of a lost batch are missing. The channel is
-one-way: the sender does not learn that a batch was lost.
+Numbers count the items from one sender's epoch to one destination's epoch, from
+1. So a receiver drops what was meant for an earlier epoch of itself, and knows
+how many items of a lost batch are missing. The channel is one-way: the sender
+does not learn that a batch was lost.
 """
 
 from __future__ import annotations
@@ -599,8 +600,9 @@ class Breaker(Service):
     """Circuit breaker: closed until ``threshold`` failures in a row open it,
     half open during one probe.
 
-    After the n-th failed probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most
-    :data:`CAP_SECONDS` (full jitter: nodes that lost a peer do not all return at once). Never switches.
+    After the n-th failed probe the next one waits a random time between 0 and
+    ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS` (full jitter: nodes that
+    lost a peer do not all return at once). Never switches.
     """
 
     threshold: int
@@ -616,8 +618,9 @@ class Breaker(Service):
     _retry_at: float = 0.0
 
     def allows(self) -> bool:
-        """Whether the caller may continue. While it is open, one caller is the probe, and must report by
-        :meth:`succeeded` or :meth:`failed` in any case."""
+        """Whether the caller may continue. While it is open, one caller is the
+        probe, and must report by :meth:`succeeded` or :meth:`failed` in any
+        case."""
         if self.admits_calls:
             return True
         if self._probing or self.clock() < self._retry_at:

@@ -1,9 +1,10 @@
 """The RPC of a node: messages one way, ordered and in batches; queries with
 answers.
 
-Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of one loop iteration leave as one
-batch, and ``received`` gets them at the other node in order. *Control*: :meth:`Rpc.query` returns what
-``answer`` returns at the other node, or raises
+Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of
+one loop iteration leave as one batch, and ``received`` gets them at the other
+node in order. *Control*: :meth:`Rpc.query` returns what ``answer`` returns at
+the other node, or raises
 :class:`~imserver.gateway.cluster.rpc.counters.PeerUnavailable`.
 
 Importing this module loads ZeroMQ and zerorpc. No context or socket exists
@@ -211,8 +212,9 @@ class Rpc:
             return zmq_socket.bind(f"tcp://{address}:{port}")
         except zmq.ZMQError as error:
             raise StartError(
-                f"the RPC cannot listen on {address}:{port} ({name}): {error}. A node uses app.rpc_port and "
-                "the next port: nodes on one machine need numbers that are two apart"
+                f"the RPC cannot listen on {address}:{port} ({name}): "
+                f"{error}. A node uses app.rpc_port and the next port: "
+                "nodes on one machine need numbers that are two apart"
             ) from None
 
     def stop(self) -> None:

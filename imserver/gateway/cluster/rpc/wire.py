@@ -516,13 +516,13 @@ def private_address(host: str) -> str:
     """The one IP address to listen on, in brackets if it is IPv6. Raises
     StartError. A numeric host skips gevent's resolver, which would start a
     native thread."""
-    where = host, None, 0, socket.SOCK_STREAM, 0
+    question = (host, None, 0, socket.SOCK_STREAM, 0)
     addresses: Sequence[Any]
     try:
         try:
-            addresses = _socket.getaddrinfo(*where, socket.AI_NUMERICHOST)
+            addresses = _socket.getaddrinfo(*question, socket.AI_NUMERICHOST)
         except OSError:
-            addresses = socket.getaddrinfo(*where)
+            addresses = socket.getaddrinfo(*question)
         _, _, _, _, address_and_port = addresses[0]
         text = str(address_and_port[0])
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -532,7 +532,8 @@ def private_address(host: str) -> str:
         ) from None
     if not host or address.is_unspecified or address.is_multicast:
         raise StartError(
-            f"cluster.bind: {host!r} means every address; name one address of a private network"
+            f"cluster.bind: {host!r} means every address; "
+            "name one address of a private network"
         )
     if isinstance(address, ipaddress.IPv6Address):
         return f"[{text}]"

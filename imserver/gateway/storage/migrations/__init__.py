@@ -52,8 +52,8 @@ _FIRST_STEP: Final = 20
 """The step of the core that makes all tables of version 1.0."""
 _VERSIONS: Final = "alembic_version"
 _MAKE_VERSIONS: Final = (
-    f"CREATE TABLE IF NOT EXISTS {_VERSIONS} "
-    f"(version_num VARCHAR(32) NOT NULL, CONSTRAINT {_VERSIONS}_pkc PRIMARY KEY (version_num))"
+    f"CREATE TABLE IF NOT EXISTS {_VERSIONS} (version_num VARCHAR(32) NOT NULL, "
+    f"CONSTRAINT {_VERSIONS}_pkc PRIMARY KEY (version_num))"
 )
 _numbers: Final = re.compile(r"^    (\d+): ", re.MULTILINE).findall
 _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).findall
@@ -106,12 +106,12 @@ def taken_steps(connection: Connection) -> dict[str, int]:
 
     # Release 1.0 has one number for all owners. A database of another program
     # may have another name there.
-    taken = {}
+    steps: dict[str, int] = {}
     for (version,) in sql.query(f"SELECT version_num FROM {_VERSIONS}"):
         number = text_of(version)
         step = int(number) if number.isdecimal() else 0
-        taken = dict.fromkeys(newest_steps(), step)
-    return taken
+        steps = dict.fromkeys(newest_steps(), step)
+    return steps
 
 
 def missing_steps(
@@ -148,8 +148,9 @@ def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str
     """The step that the first node of a release takes next, for messages;
     ``""``: none."""
     for owner, file in _modules(package).items():
-        for number in map(int, _numbers(file.read_text("utf-8"))):
-            if number > taken.get(owner, 0):
+        last_step = taken.get(owner, 0)
+        for number in _numbers(file.read_text("utf-8")):
+            if int(number) > last_step:
                 return f"step {number} of {owner}"
     return ""
 
@@ -216,14 +217,14 @@ def _refuse_foreign(
     tables = _foreign_tables(connection)
     if tables:
         raise StartError(
-            f"storage: the database {shown} belongs to another program, whose tables have names of "
-            f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "
-            "import' takes over the users of GoChat"
+            f"storage: the database {shown} belongs to another program, whose tables "
+            f"have names of ours ({', '.join(tables)}). Set storage.url to an empty "
+            "database; 'imserver account import' takes over the users of GoChat"
         )
     if taken and taken["storage"] < _FIRST_STEP:
         raise StartError(
-            f"storage: the database {shown} is of a release before 1.0. Start version 1.0 with it "
-            "once, then this one"
+            f"storage: the database {shown} is of a release before 1.0. "
+            "Start version 1.0 with it once, then this one"
         )
 
 

@@ -147,7 +147,10 @@ class StepRunner(Struct, frozen=True):
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             for index in indexes:
                 # It waits for all transactions that have begun before.
-                words = "the database %s: step %d of %s makes the index %s, while others read and write"
+                words = (
+                    "the database %s: step %d of %s makes the index %s, "
+                    "while others read and write"
+                )
                 log.info(words, self.database, number, owner.name, index.name)
                 with self.transactions.outside() as free:
                     _make_index(free, index)
@@ -243,7 +246,8 @@ def locked(connection: Connection) -> Iterator[None]:
 def _wait_for_lock(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise StartError(
-            f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s"
+            "storage: another node has been migrating "
+            f"the database for {_LOCK_SECONDS:g} s"
         )
     time.sleep(_LOOK_SECONDS)
 
