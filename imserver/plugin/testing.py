@@ -44,7 +44,7 @@ REQUEST_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.01
 _STORAGE_SECONDS: Final = 60
 """The first write makes the database, which may take long on a busy machine."""
-_NOTED_LINES: Final = 40
+_LAST_LINES: Final = 40
 """How many lines of a log a failure shows. A traceback is among them."""
 _TIME: Final = 1_795_156_528
 """A time of events, in Unix seconds."""
@@ -173,7 +173,7 @@ class NodeProcess:
             if error is None:
                 self.check()
             else:
-                last_lines = self.log_text.splitlines()[-_NOTED_LINES:]
+                last_lines = self.log_text.splitlines()[-_LAST_LINES:]
                 lines = ["The end of the log of the node:", *last_lines]
                 error.add_note("\n".join(lines))
 

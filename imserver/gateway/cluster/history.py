@@ -99,8 +99,8 @@ def erased(event: Event, name: str) -> Event:
     """A publication of an erased user: its place in the history, under the
     ``name`` of a deleted user."""
     assert event.channel is not None
-    place = replace(event.channel, info=b"", tags=b"")
-    return Event(event.kind, name, "", time=event.time, channel=place)
+    channel = replace(event.channel, info=b"", tags=b"")
+    return Event(event.kind, name, "", time=event.time, channel=channel)
 
 
 def select(

@@ -231,14 +231,14 @@ class Store:
         # The database in which nodes of this folder have stored: the noted
         # one, or else the default file. ``source`` says which.
         source = note
-        noted_id = ""
+        known_id = ""
         with suppress(OSError):
-            noted_id = note.read_bytes().decode("ascii", "replace")
-        if not (noted_id or is_default) and default.exists():
+            known_id = note.read_bytes().decode("ascii", "replace")
+        if not (known_id or is_default) and default.exists():
             source = default
-            noted_id = _id_of(default)
+            known_id = _id_of(default)
 
-        if noted_id and (is_default or noted_id != id):
+        if known_id and (is_default or known_id != id):
             raise StartError(
                 f"storage.url: the nodes of {self._folder} have stored in another "
                 f"database than {self.address.shown}: name that one, or let "

@@ -711,8 +711,8 @@ class SessionCommands(Service):
 
         dead_sessions = ""
         if replacing:
-            places = [f"{ref.epoch}.{ref.id}," for ref in replacing]
-            dead_sessions = "," + "".join(places)
+            texts = [f"{ref.epoch}.{ref.id}," for ref in replacing]
+            dead_sessions = "," + "".join(texts)
 
         # A command of a session that begins now may come as late as this node
         # waits for the answer, and gets the next number all the same.

@@ -206,10 +206,10 @@ class DeadNodeCleanup(Service):
             reads.append(("HGET", bucket_of(app, user), field_of(user)))
         replies = _paced(self.pipeline, reads)
         records = replies[: len(keys)]
-        places = replies[len(keys) :]
+        refs_of_users = replies[len(keys) :]
 
         changes: list[Command] = []
-        for key, record, refs in zip(keys, records, places, strict=True):
+        for key, record, refs in zip(keys, records, refs_of_users, strict=True):
             if not isinstance(record, bytes) or refs is not None:
                 continue
             marked = marked_offline(record, nodes)
