@@ -167,8 +167,8 @@ class ServerApi:
         return None
 
     def _words_of(self, status: int, code: str, message: str) -> str:
-        """What the command says of a problem: also where its key comes from, if
-        that may be the cause."""
+        """The words for a problem: also where the key comes from, if that may
+        be the cause."""
         if status == HTTPStatus.UNAUTHORIZED and not self._key:
             return "the server wants an API key: set IMSERVER_KEY, or give --key-file"
         if status == HTTPStatus.UNAUTHORIZED:

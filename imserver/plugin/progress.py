@@ -20,8 +20,8 @@ def long_work(what: str) -> Iterator[Callable[..., None]]:
     """Say on the standard error every few seconds that work goes on, also while
     nothing else runs. Also a decorator.
 
-    What it yields says how far the work is: what is done, and how many rows of
-    how many. Cheap.
+    It yields a function that takes the progress: a text, and how many rows of
+    how many are done. Cheap.
     """
     number = len(_texts)
     ended = Event()

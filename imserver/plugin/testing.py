@@ -264,7 +264,7 @@ class NodeProcess:
 
     @property
     def output(self) -> str:
-        """What the node has printed."""
+        """The text that the node has printed."""
         return self._output.read_text(encoding="utf-8")
 
     @property

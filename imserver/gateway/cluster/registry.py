@@ -259,7 +259,7 @@ EPOCH: Final = 1
 
 
 class SoloRegistry:
-    """What every node needs of its registry. Owner of the lease of a node
+    """The registry of a node without Redis. Owner of the lease of a node
     alone. For registration, lookup and claims see
     :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
 
@@ -306,7 +306,7 @@ class SoloRegistry:
         self._leases = {EPOCH: self.lease}
 
     def forget_user(self, app: str, user: str) -> None:
-        """Remove what is left of an erased user, whose sessions end. Switches.
+        """Remove the remains of an erased user, whose sessions end. Switches.
         Raises StorageUnavailable."""
 
 

@@ -160,7 +160,7 @@ def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) ->
     return len(keys)
 
 
-# --- what an export reads -----------------------------------------------------
+# --- exports ------------------------------------------------------------------
 
 
 class TablePage(Struct, frozen=True):

@@ -133,8 +133,8 @@ class Changes(Struct, frozen=True):
 
 
 class Erasure(Struct, frozen=True):
-    """Erasure by a feature, of what is more than rows: it erases the rows of
-    ``tables`` with the rest.
+    """Erasure by a feature, of data that are more than rows: it erases the
+    rows of ``tables`` with the rest.
 
     ``user(app, user, name)`` erases what belongs to a deleted user; ``name``
     stands in place of them in what stays; ``""``: what they wrote stays under
@@ -153,8 +153,8 @@ class Erasure(Struct, frozen=True):
 
 
 class ArchivedFiles:
-    """The files of a feature in archives: what it has besides rows. This one
-    has none.
+    """The files of a feature in archives, beside its rows. This one has
+    none.
 
     They are those of a user, of a whole app (``user`` is ``""``), or of the
     server (``app`` is ``""``: ``imserver backup --everything``). The functions

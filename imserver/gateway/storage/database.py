@@ -606,8 +606,8 @@ class WriterConnection:
             raise
 
     def _was_refused(self, guard: CommitGuard) -> bool:
-        """Whether the database has refused what was sent with COMMIT. Then
-        COMMIT is still permitted."""
+        """Whether the database has refused a statement that was sent with
+        COMMIT. Then COMMIT is still permitted."""
         if self.sql is None or not self.sql.refused:
             return False
         guard.put_back()

@@ -1,5 +1,5 @@
-"""What differs between SQLite, PostgreSQL and MySQL: how connections are made,
-what they confirm, and what their errors mean."""
+"""The differences between SQLite, PostgreSQL and MySQL: how connections are
+made, when they confirm a commit, and the meaning of their errors."""
 
 import logging
 import sqlite3
@@ -62,7 +62,7 @@ def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
 
 def compact(connection: Connection) -> None:
-    """Write all tables anew, without what was deleted. The connection commits
+    """Write all tables anew, without the deleted rows. The connection commits
     by itself."""
     name = connection.dialect.name
     if name == "sqlite":

@@ -216,7 +216,7 @@ class ImportedRows:
     """Stores rows of an app. Its methods run in the transactions of their
     callers.
 
-    Owner of what it knows of the columns of tables, and of the number of the
+    Owner of the layouts of tables that it has read, and of the number of the
     log of the app.
     """
 
@@ -259,7 +259,7 @@ class ImportedRows:
 
         Returns a key that a row of this server has already, whatever its app;
         ``""``: there is none. Keys that begin with the app or its log are free:
-        the app is empty. Raises BadRows for what an export would not have read:
+        the app is empty. Raises BadRows for rows that no export could have read:
         other columns than those of the table, such as the app; values of other
         types; numbers that no server stores; and rows whose parents are not
         among these.

@@ -325,7 +325,7 @@ class Store:
     # --- changes --------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read what was stored anywhere before this call. Raises
+        """Read the changes that any node stored before this call. Raises
         StorageUnavailable.
 
         Concurrent callers share one read that begins after their calls.
@@ -646,7 +646,7 @@ class Store:
             self.write(partial(app_rows.delete_of_user, app, user, table))
 
     def compact(self) -> None:
-        """Write the database anew, without what was deleted from it. Takes
+        """Write the database anew, without the rows that were deleted. Takes
         long: no server should run. Raises StorageUnavailable."""
         if self.has_database:
             self.database().compact()
@@ -679,7 +679,7 @@ class Store:
         return self.read_or({}, partial(app_rows.names_of, app, users))
 
     def importing(self, app: str) -> ImportedRows:
-        """What imports the rows of an app. Raises StorageUnavailable."""
+        """An importer of the rows of an app. Raises StorageUnavailable."""
         from imserver.gateway.storage.row_layout import ImportedRows  # few nodes import
 
         return self.read(partial(ImportedRows, app, self._tables.of_server()))

@@ -249,7 +249,7 @@ class ServerLink(RedisLink):
 
     Each connection begins with the scripts that note the life of the data and
     of the marks. So all later commands find there whether the server may lack
-    what was written before, also those that are repeated on another server.
+    earlier writes, also commands that are repeated on another server.
     ``marks_here``: the keys of the marks on this server.
 
     :meth:`begin` needs no greenlet, and its watchers stay between two
@@ -283,7 +283,7 @@ class ServerLink(RedisLink):
         self._unsent: bytes | memoryview = b""
         self._began = 0.0
         self._watchers: tuple[Any, ...] = ()
-        """For replies, for room to send, for the time limit."""
+        """They wait for replies, for room to send, and for the time limit."""
         self._socket: DirectSocket | None = None
         """None: there is no connection."""
         self._raw: Any = None
@@ -455,7 +455,7 @@ class ServerLink(RedisLink):
         return True
 
     def _write(self) -> None:
-        """Callback: send what the kernel accepts."""
+        """Callback: send as many bytes as the kernel accepts."""
         unsent = self._unsent
         writable = self._watchers[1]
         try:

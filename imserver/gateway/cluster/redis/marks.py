@@ -33,8 +33,8 @@ class _Generation(Protocol):
 
 
 class OwnMarks:
-    """The marks of this node. Owner of what it knows of them. Methods may
-    switch."""
+    """The marks of this node. Owner of their state, as far as it is known.
+    Methods may switch."""
 
     def __init__(
         self,
@@ -97,7 +97,8 @@ class OwnMarks:
 
 
 class OtherMarks:
-    """The marks of the other nodes. Owner of what was read. Never switches.
+    """The marks of the other nodes. Owner of the last state that was
+    read. Never switches.
 
     A server is *proven* when it had the marks of all nodes, until there is
     another connection, another node or another generation. While it is not, its

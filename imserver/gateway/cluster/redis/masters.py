@@ -131,7 +131,7 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
 
 
 class _Redirects(Struct):
-    """What the replies of a round say about slots.
+    """The news about slots in the replies of a round.
 
     ``importing``: slot → the master that is taking it over, and has the keys of
     the command already (``ASK``). ``moved``: slot → its new master. ``sources``:
@@ -208,8 +208,8 @@ class ClusterLink(RedisLink):
 
     Commands go to the masters of their slots, to all of them at once. An
     exchange ends when all have replied, so commands of one slot keep their
-    order, also while it moves: what a master refers to another one (``MOVED``,
-    ``ASK``) is repeated there before the next exchange.
+    order, also while it moves: a command that a master refers to another one
+    (``MOVED``, ``ASK``) is repeated there before the next exchange.
 
     ``shared``: many callers share it. So a master that does not answer is left
     out until :meth:`restore` reaches it or a replica that has taken over. Until

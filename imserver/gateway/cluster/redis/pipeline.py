@@ -1,11 +1,12 @@
 """The pipeline to Redis: the commands of one loop iteration leave together.
 
 A pipeline is sent by a callback at the end of a turn. Another callback reads
-its replies, answers the callers and sends what was queued meanwhile. A greenlet
-does what would block: it connects, and repeats an exchange after a lost
-connection. When an exchange fails, all queued callers get None, the circuit
-opens, and until a probe succeeds every call returns None at once. If one master
-of a Redis Cluster does not answer, only callers that need it get None.
+its replies, answers the callers and sends the commands that were queued
+meanwhile. A greenlet does the work that would block: it connects, and repeats
+an exchange after a lost connection. When an exchange fails, all queued callers
+get None, the circuit opens, and until a probe succeeds every call returns None
+at once. If one master of a Redis Cluster does not answer, only callers that
+need it get None.
 
 An exchange has a time limit; after a failure its connection is dropped. What
 the greenlet exchanges after a lost connection has a time limit of its own.

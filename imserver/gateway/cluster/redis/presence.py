@@ -320,8 +320,9 @@ class _UserLookup(msgspec.Struct, frozen=True, gc=False):
     """How the sessions of one user are found.
 
     ``bucket``: says whether what this node knows of the user still holds.
-    ``refs``: what it knows. Otherwise there are ``commands``, the last of which
-    finds the user, with the questions about these marks before it.
+    ``refs``: the sessions that it knows. Otherwise there are ``commands``, the
+    last of which finds the user, with the questions about these marks before
+    it.
     """
 
     app: str

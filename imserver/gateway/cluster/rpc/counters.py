@@ -34,7 +34,7 @@ class RpcCounters(Struct, gc=False):
     batches_sent: int = 0
     batches_received: int = 0
     bytes_sent: int = 0
-    """Of the items, like :attr:`bytes_received`, without framing and
+    """The bytes of the items, like :attr:`bytes_received`, without framing and
     encryption."""
     bytes_received: int = 0
     dropped: int = 0

@@ -371,7 +371,7 @@ class Peer:
             self._sender = None
 
     def close(self, linger_ms: int = 0) -> None:
-        """Disconnect, drop queued items; ZeroMQ sends what it has within
+        """Disconnect, drop queued items; ZeroMQ sends its items within
         ``linger_ms``. Never waits."""
         self._gone = True
         if self.watcher is not None:

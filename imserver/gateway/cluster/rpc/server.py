@@ -218,8 +218,8 @@ class Rpc:
             ) from None
 
     def stop(self) -> None:
-        """Send what is queued, then end. May switch; takes about three seconds
-        at most."""
+        """Send the queued items, then end. May switch; takes about three
+        seconds at most."""
         if not self._running:
             return
         deadline = monotonic() + self._rpc.seconds.stop
@@ -294,8 +294,8 @@ class Rpc:
         """Send one item to a peer, after all earlier ones. Never switches.
 
         False: it will not arrive (circuit open, queue full, incompatible
-        version). True is no promise: what is in transit when a peer or
-        connection fails is lost.
+        version). True is no promise: items in transit are lost when a
+        peer or connection fails.
         """
         peer = self.peers.get(lease)
         return peer is not None and peer.send(item)
@@ -416,7 +416,7 @@ class PeerTable:
         self._greenlets = [gevent.spawn(self._flush), gevent.spawn(self._watch)]
 
     def close(self, linger_ms: int) -> None:
-        """Disconnect all; ZeroMQ still sends what it has within ``linger_ms``.
+        """Disconnect all; ZeroMQ still sends its items within ``linger_ms``.
         Never switches."""
         gevent.killall(self._greenlets, block=False)
         self._greenlets = []

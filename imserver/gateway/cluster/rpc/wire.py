@@ -42,8 +42,8 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
-# At level debug it writes two lines a call; what it complains about, we have
-# dropped before.
+# At level debug it writes two lines a call. A Wire drops messages before it
+# could complain of them.
 logging.getLogger("zerorpc").setLevel(logging.WARNING)
 
 CALLS_AT_ONCE: Final = 1000
@@ -383,7 +383,7 @@ _CONNECT_OPTIONS: Final = (
 )
 _LISTEN_OPTIONS: Final = (
     *_BOTH,
-    # Answers above the mark are dropped, and what was sent is written off only
+    # Answers above the mark are dropped, and sent ones are written off only
     # half a mark at a time: with 100, some of 64 answers were lost.
     (zmq.SNDHWM, 1000),
     (zmq.BACKLOG, 512),
@@ -503,7 +503,7 @@ class ZmqSocket:
         return parts
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close the socket; what was not sent within ``linger_ms`` is dropped.
+        """Close the socket; messages not sent within ``linger_ms`` are dropped.
         Never waits."""
         if not self.socket.closed:
             self._watcher.stop()

@@ -164,7 +164,7 @@ def run_step(
     step: Migration,
     later: list[IndexText] | None = None,
 ) -> None:
-    """Do what a step does, in the transaction of a connection. ``later`` gets
+    """Do the work of a step, in the transaction of a connection. ``later`` gets
     the indexes of tables that may have many rows; then they are not made here.
     Raises StartError, or the driver's error if others keep it out."""
     operations = _operations(connection)
@@ -276,7 +276,7 @@ def _released_after(connection: Connection) -> Iterator[None]:
         return
     try:
         yield
-        # whoever has the lock next sees what was recorded
+        # Whoever has the lock next sees the record.
         connection.exec_driver_sql("COMMIT")
     finally:
         connection.exec_driver_sql(f"SELECT RELEASE_LOCK({_MYSQL_LOCK})")
