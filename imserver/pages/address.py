@@ -61,6 +61,7 @@ def check(config: Config, locations: Locations) -> None:
                 setting,
                 f"expected an address such as im.example.com:8089, got {value!r}",
             )
+
     if url and not websocket_address(url):
         raise locations.wrong(
             "server.public_ws_url",

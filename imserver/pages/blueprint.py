@@ -560,6 +560,7 @@ class _Chat:
         is in none."""
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
+
         text = _texts(language, "messages_") | self._additions.words(language)
         release = installable.release(self._additions)
         base = f"{request.script_root}{installable.RELEASES}{release}"
@@ -571,6 +572,7 @@ class _Chat:
             "additions": self._additions.shown(base),
             "languages": names_of_languages(),
         }
+
         start_modules = installable.start_modules()
         answer = self._render(
             "messages.html",
@@ -678,11 +680,13 @@ class _Chat:
             Needs.VISITOR, http_request.headers, http_request.host
         )
         http_request.by = visitor.label
+
         app = self._tenants.resolve(parameter("appid"))
         user = parameter("userid")
         is_own = (visitor.app, visitor.user) == (app, user)
         if visitor.kind != "page" or not is_own:
             abort(Problems.UNAUTHORIZED.status)
+
         answer = jsonify(
             token=self._page_tokens.make(visitor.app, visitor.user),
             seconds=self._config.api.page_token_seconds,
@@ -722,12 +726,14 @@ def _board(name: str, state_url: str) -> AnyResponse:
         for key, text in words.items()
         if key.startswith(_BOARD_TEXTS) and "_means_" not in key
     }
+
     data = {
         "stateUrl": request.script_root + state_url,
         "seconds": _BOARD_SECONDS,
         "language": words["html_lang"],
         "text": text,
     }
+
     meanings = []
     for prefix, figures in _MEANINGS[name].items():
         for figure in figures:

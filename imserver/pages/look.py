@@ -73,6 +73,7 @@ class Look:
         self.name = settings.name or "imserver"
         self.colour = settings.colour
         self.picture, self.side = read_picture(settings.picture)
+
         self.sheet = ""
         if settings.colour:
             light, dark = map(_rule, palette(settings.colour))
@@ -83,6 +84,7 @@ class Look:
             self.sheet = (
                 f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
             )
+
         digest = sha256(self.picture)
         digest.update(f"{self.name}\n{self.sheet}".encode())
         self.version = digest.hexdigest()[:VERSION_DIGITS]

@@ -371,6 +371,7 @@ def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
     for bound in REFERENCE["en"]["bounds"]:
         if bound in schema:
             bounds.append((bound, _short(schema[bound])))
+
     return Field(
         name=name,
         kind=kind_of(schema),

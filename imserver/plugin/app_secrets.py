@@ -52,6 +52,7 @@ class AppSecrets(Service, dict=True):
                 text = given.secret
         except BadKey as bad:
             raise BadKey(f"{setting}: {bad}") from None
+
         if not text:
             raise BadKey(
                 f"{setting}.secret: requests are signed with it, so it must be set"

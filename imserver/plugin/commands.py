@@ -102,6 +102,7 @@ class ServerApi:
             metavar="URL",
             help="The server's HTTP port; by default that of the settings.",
         )
+
         # Some commands have an option for the settings already.
         parameters = getattr(command, "__click_params__", ())
         if all(parameter.name != "path" for parameter in parameters):

@@ -46,6 +46,7 @@ def __getattr__(name: str) -> Any:
             stacklevel=2,
         )
         return getattr(NumberedRooms, form)
+
     if name not in ("refuse", "Refusals"):
         raise AttributeError(name)
     warnings.warn(

@@ -617,13 +617,16 @@ def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
         answer = node.ask(row.method, path)
         assert answer.status == 404, (row.method, row.path)
         assert row.path not in documented
+
     metrics = node.get("/metrics").body.decode()
     assert [row.name for row in feature.metrics() if row.name in metrics] == []
+
     with node.connect("/acc") as client:
         for name in feature.wire.get("cmd", ()):
             client.send(json.dumps({"seq": "1", "cmd": name, "data": {}}))
             answer = json.loads(client.recv(REQUEST_SECONDS))
             assert answer["response"]["code"] == ReplyCode.NO_ROUTE, name
+
     for dialect in feature.dialects:
         # Otherwise the path is that of other dialects, too.
         if dialect.path and not dialect.chosen_by:

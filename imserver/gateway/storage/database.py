@@ -163,6 +163,7 @@ class Database:
         self._write_failed = False
         self._refused_at = -inf
         """Monotonic time of the last write that the database refused."""
+
         self._settings = settings
         self._features = features
         self._engine: Engine = make_engine(address, settings)

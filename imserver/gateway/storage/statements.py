@@ -589,6 +589,7 @@ class RowsOf(Generic[S]):
         self._struct = struct
         self._table = table
         self._choices: dict[str, tuple[str, ...]] = {}
+
         fields = []
         columns = []
         for field in struct.__struct_fields__:
@@ -600,6 +601,7 @@ class RowsOf(Generic[S]):
                 column = field
             fields.append(field)
             columns.append(column)
+
         self._fields = tuple(fields)
         self.columns = ", ".join(columns)
         self.select = f"SELECT {self.columns} FROM {table}"

@@ -129,13 +129,16 @@ class Store:
         self.timings = Timings()
         """Method, with its class → the time of its transactions and of waiting
         for them."""
+
         self._opening = RLock()
         self._complaint = ""
+
         self._version = _NEVER
         self._refreshing = RLock()
         self._refreshes_begun = 0
         self._refreshes_ended = 0
         self._refresh_error: StorageUnavailable | None = None
+
         self._objection: Callable[[str], str] = lambda database: ""
         self._on_open: list[Callable[[str], object]] = []
         self._tables = tables

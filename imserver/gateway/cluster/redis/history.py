@@ -142,6 +142,7 @@ class RedisHistory:
         steps."""
         start = self._key(app, "").removesuffix(b"}")
         pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
+
         cursor = b""
         while cursor != b"0":
             scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SCANNED_KEYS)

@@ -273,6 +273,7 @@ class ServerLink(RedisLink):
         if address.kind != "cluster":
             self.marks = tuple(marks_here())
         self.first_marks = self.marks
+
         self._address = address
         self._tracked = tracked
         self._marks_here = marks_here
@@ -413,9 +414,11 @@ class ServerLink(RedisLink):
         """Read ``count`` replies. Raises RedisUnavailable if the server as a
         whole cannot serve now."""
         assert self._socket is not None
+        # Local names: the loop runs for each reply.
         reader = self._reader
         receive = self._socket.recv
         replies: list[Any] = []
+
         while len(replies) < count:
             reply = reader.gets()
             if reply is INCOMPLETE:
@@ -438,6 +441,7 @@ class ServerLink(RedisLink):
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
         if not self._watchers:
             return False
+
         self._unsent = _packed(commands)
         if self._encrypted is not None:
             self._unsent = self._encrypted(self._unsent)
@@ -447,6 +451,7 @@ class ServerLink(RedisLink):
         self.counters.round_trips += 1
         self.counters.commands += self._missing
         self._began = monotonic()
+
         readable, _, limit = self._watchers
         if not readable.active:
             readable.start(self._readable)
@@ -480,6 +485,9 @@ class ServerLink(RedisLink):
             # The connection has ended, or it is used by `exchange`.
             self._watchers[0].stop()
             return
+
+        # Local names, and most replies first: this runs for each reply to a
+        # push.
         reader = self._reader
         replies = self._replies
         missing = self._missing
@@ -512,6 +520,7 @@ class ServerLink(RedisLink):
         except (OSError, RedisUnavailable, ErrorReply):
             self._end(None)
             return
+
         self.counters.seconds.observe(monotonic() - self._began)
         self._end(replies)
 

@@ -184,6 +184,7 @@ class _Exchange(Struct):
         decide which commands are left."""
         redirects = _Redirects()
         left: set[int] = set()
+
         for server, part in parts.items():
             result = results[server]
             if isinstance(result, RedisUnavailable):
@@ -229,6 +230,7 @@ class ClusterLink(RedisLink):
         self.counters = counters
         self._address = address
         self._shared = shared
+
         self._links: dict[Server, ServerLink] = {}
         self._gone: list[ServerLink] = []
         """Links to servers without slots, to be closed before the next
@@ -289,11 +291,13 @@ class ClusterLink(RedisLink):
     # --- without waiting ------------------------------------------------------
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
+        # Local names: the loop runs for each command of a push.
         slots = self._slots
         links = self._links
         absent = self._absent
         if not slots or self._gone:
             return False
+
         parts: dict[Server, list[int]] = {}
         for index, command in enumerate(commands):
             server = slots[slot_of(command)]
@@ -306,6 +310,7 @@ class ClusterLink(RedisLink):
         for server in parts:
             if not links[server].is_open and server not in absent:
                 return False
+
         # From here on the exchange has begun: each part is answered once.
         self._replies = [None] * len(commands)
         self._parts = len(parts)
@@ -498,6 +503,7 @@ class ClusterLink(RedisLink):
             self._load(self._absent)
         except RedisUnavailable:
             return
+
         for server in list(self._absent):
             if server not in self._links:
                 self._absent.pop(server, None)

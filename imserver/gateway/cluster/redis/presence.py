@@ -352,11 +352,13 @@ class Lookup:
         self._recovery = recovery
         self._tracked = tracked
         self._marks = marks
+
         self._known: dict[
             tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]
         ] = {}
         """The sessions of users who were found, as long as their bucket is
         unchanged."""
+
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         lifetime = str(self._dedupe_seconds).encode()
         self._accepted = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
@@ -488,9 +490,11 @@ class Lookup:
         bucket, refs = self._known.get((app, user), _UNKNOWN)
         if bucket.unchanged:
             return _UserLookup(app, user, bucket, refs)
+
         command = _lookup(app, user)
         if not self._tracked.enabled:
             return _UserLookup(app, user, _UNKNOWN[0], commands=(command,))
+
         keys = self._marks.beside((command,))
         expected = self._marks.expected
         return _UserLookup(
@@ -789,6 +793,7 @@ class SessionCommands(Service):
         if self._inside:
             keys = (2, bucket, record_key(session.app, user))
             writes = (record_of(lease.node, session, logout=True), RECORD_SECONDS)
+
         return (
             "EVALSHA",
             END,

@@ -152,6 +152,7 @@ class DeadNodeCleanup(Service):
         """Add the recorded buckets of a dead epoch. False: it has none."""
         has_buckets = False
         record = written_key("buckets", epoch)
+
         cursor = b""
         while cursor != b"0":
             scan = ("SSCAN", record, cursor or b"0", "COUNT", _SCANNED_BUCKETS)
@@ -266,6 +267,7 @@ class RegistryRecovery(Service, dict=True):
         self.rejoin = False
         """Take a new epoch, because it is unknown what the current one has left
         in Redis."""
+
         self._links = (self.data_link, self.keeper.link)
         self._cleanup = DeadNodeCleanup(
             self.pipeline, self.data_link.counters, self.apps

@@ -98,6 +98,7 @@ class RedisRegistry:
         address = address_of(redis)
         self._address = address
         single = address.kind != "cluster"
+
         tracked = TrackedKeys()
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
         lease_link = open_link(address, cluster.redis_seconds, self.counters)
@@ -119,9 +120,11 @@ class RedisRegistry:
             leases_changed=lambda: gevent.spawn(self._events.leases_changed),
             marks_are_lost=lambda: self._marks.are_lost(),
         )
+
         self._marks = OwnMarks(self.pipeline, self.keeper, data_link, self.recovery)
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
+
         marks = OtherMarks(self.keeper, data_link, self.recovery)
         lookup = Lookup(
             self.pipeline, self.keeper, self.recovery, tracked, marks, dedupe_seconds
@@ -132,11 +135,13 @@ class RedisRegistry:
         self.claim = lookup.claim
         self.settle = lookup.settle
         self.results = lookup.results
+
         channels = ChannelLookup(self.pipeline, self.keeper, self.recovery, data_link)
         self._channels = channels
         self.report_channels = channels.report
         self.find_channels = channels.find
         self.history = RedisHistory(self.pipeline, single, created)
+
         self._extent: Extent = EVERYTHING
         self._unreported_ends: dict[int, Session] = {}
         self._recorder: gevent.Greenlet[..., None] | None = None
@@ -159,6 +164,7 @@ class RedisRegistry:
         self._events = events
         self.keeper.lease = lease
         self.pipeline.start()
+
         where = self._address.text
         try:
             self.recovery.join()
@@ -175,6 +181,7 @@ class RedisRegistry:
         except StartError:
             self._end_greenlets()
             raise
+
         self._channels.started()
         if self.pipeline.admits_calls:
             self._marks.begin()
@@ -291,10 +298,12 @@ class RedisRegistry:
         registration = None
         if replies:
             registration = self._commands.registration(session, replies[-1], generation)
+
         if registration is None:
             self._written.forget()
             self.recovery.request(UNREGISTERED)
             return None
+
         for command in self._commands.after_register(session, registration):
             self.pipeline.post(command)
         if generation != self.recovery.generation:

@@ -144,6 +144,7 @@ class Peer:
         queue."""
         self.watcher: gevent.Greenlet[..., None] | None = None
         """Probes the peer while its state is in doubt."""
+
         self._rpc = rpc_context
         self._wake = wake
         self._sender: DataSender | None = None

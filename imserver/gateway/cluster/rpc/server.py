@@ -147,6 +147,7 @@ class Rpc:
         self._answer = answer
         self._received = received
         self._version = version
+
         accepted = {}
         for accepted_secret in secret.accepted:
             keys = CurveKeys.derive(accepted_secret)
@@ -158,6 +159,7 @@ class Rpc:
             version=version,
             seconds=seconds,
         )
+
         self._sequences = SequenceTracker(self.counters)
         self.peers = PeerTable(self._rpc, queue_items, queue_bytes)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
@@ -374,6 +376,7 @@ class Rpc:
             return STALE, b""
         if kind == PING:
             return OK, b""
+
         self.counters.answered += 1
         try:
             answer = self._answer(kind, body)
@@ -383,6 +386,7 @@ class Rpc:
         except Exception:
             log.exception("node query %r failed", kind)
             return FAILED, b""
+
         if len(answer) > MESSAGE_BYTES - _ENVELOPE_BYTES:
             return TOO_LARGE, b""
         return OK, answer

@@ -530,6 +530,7 @@ def private_address(host: str) -> str:
         raise StartError(
             f"cluster.bind: {host!r} is not an address of this machine"
         ) from None
+
     if not host or address.is_unspecified or address.is_multicast:
         raise StartError(
             f"cluster.bind: {host!r} means every address; "
