@@ -88,12 +88,12 @@ def emoji(
     one has another address.
     """
     rows = own.of(call.app)
-    now = version_of(rows)
-    if version == now:
-        return EmojiAnswer(now)
-    return EmojiAnswer(
-        now, [_shown(row, row.member if call.is_back_end else "") for row in rows]
-    )
+    current = version_of(rows)
+    if version == current:
+        return EmojiAnswer(current)
+    if call.is_back_end:
+        return EmojiAnswer(current, [_shown(row, row.member) for row in rows])
+    return EmojiAnswer(current, [_shown(row) for row in rows])
 
 
 @routes.post(
@@ -132,8 +132,10 @@ def add(
     when the account of the person is erased who has added it.
     """
     call.facts = {"name": name}
+    # with an API key, no address pays for the bytes
     address = "" if call.principal.key else call.request.host
-    return _shown(own.add(call.app, name, picture, call.principal.staff, address))
+    row = own.add(call.app, name, picture, call.principal.staff, address)
+    return _shown(row)
 
 
 @routes.post(

@@ -19,7 +19,7 @@ from imserver.media.emoji.declared import (
     MOST_PIXELS,
     TYPES,
 )
-from imserver.media.uploads.contract import Upload
+from imserver.media.uploads.contract import SECOND_MS, Upload
 from imserver.media.uploads.declared import HTTP_FILE_TOO_LARGE, HTTP_KIND_REFUSED
 from imserver.media.uploads.uploads import Offer, Uploads
 from imserver.plugin.errors import ServiceRefused, StorageUnavailable
@@ -44,13 +44,15 @@ class EmojiRow(Struct, frozen=True):
 
 
 _ROWS: Final = RowsOf(EmojiRow, "own_emoji")
+_VERSION_BYTES: Final = 12
+"""Length of the digest of a list of emoji."""
 
 
 def version_of(rows: list[EmojiRow]) -> str:
     """A digest of names and pictures: it is the same while the list is the
     same, on all nodes."""
     names = msgspec.json.encode([(row.name, row.picture) for row in rows])
-    return blake2b(names, digest_size=12).hexdigest()
+    return blake2b(names, digest_size=_VERSION_BYTES).hexdigest()
 
 
 class OwnEmoji(Store.Rows):
@@ -86,15 +88,13 @@ class OwnEmoji(Store.Rows):
         if self._find(app, name) is not None:  # before the picture is read
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
         offer = Offer(app, OWNER, name, "picture", len(content), address)
+        file = None
         if file_id:
             file = self._uploads.find(file_id)
-        else:
-            file = None
         if file is None:
             file = self._uploads.receive(offer, BytesIO(content).read, file_id)
-        row = EmojiRow(
-            name, file.id, file.width, file.height, member, int(time() * 1000)
-        )
+        created = int(time() * SECOND_MS)
+        row = EmojiRow(name, file.id, file.width, file.height, member, created)
         try:
             _check(file)
             self._add(app, row)
@@ -127,10 +127,8 @@ class OwnEmoji(Store.Rows):
 
     @Store.writing
     def _add(self, sql: PooledStatements, app: str, row: EmojiRow) -> None:
-        if (
-            sql.query("SELECT count(*) FROM own_emoji WHERE app = %s", (app,))[0][0]
-            >= MOST
-        ):
+        count = sql.query("SELECT count(*) FROM own_emoji WHERE app = %s", (app,))[0][0]
+        if count >= MOST:
             raise ServiceRefused(problem=HTTP_TOO_MANY_EMOJI)
         sql.insert_new(
             "own_emoji", f"app, {_ROWS.columns}", [(app, *_ROWS.values(row))]

@@ -7,7 +7,8 @@ process of its own reads it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from imserver.media.previews.api import routes
 from imserver.media.previews.declared import SETTINGS, TABLES, PreviewSettings
@@ -22,47 +23,58 @@ if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
 
 
+_SWEEP_SECONDS: Final = 600.0
+"""Time between two deletions of old previews."""
+_COUNTS: Final = {
+    "made": "Previews of links made",
+    "failed": "Links whose page has no preview or could not be fetched",
+    "refused": "Links that were not fetched, because there were too many",
+}
+"""Name of a count → the description of its metric."""
+
+
 def _build(core: Core) -> Parts:
     loopback = settings_of(core.config, PreviewSettings).allow_loopback
     requests = PublicRequests(loopback, pages=True)
     previews = Previews(core, core.service(Uploads), requests)
+    sweep = every(_SWEEP_SECONDS, previews.sweep, "old previews could not be deleted")
     return Parts(
-        (previews,),
-        configure=previews.configure,
-        run=(every(600.0, previews.sweep, "old previews could not be deleted"),),
-        stop=previews.stop,
+        (previews,), configure=previews.configure, run=(sweep,), stop=previews.stop
     )
 
 
+def _count_of(name: str) -> Callable[[Core], int]:
+    return lambda core: core.service(Previews).counts[name]
+
+
+def _bytes_fetched(core: Core) -> int:
+    return core.service(Previews).fetching.bytes
+
+
+def _waiting(core: Core) -> int:
+    return len(core.service(Previews).busy)
+
+
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
+    """Rows of the table of metrics. Called at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     return (
         *(
-            Metric(
-                f"imserver_previews_{name}_total",
-                "counter",
-                text,
-                lambda core, name=name: core.service(Previews).counts[name],  # type: ignore[misc]
-            )
-            for name, text in {
-                "made": "Previews of links made",
-                "failed": "Links whose page has no preview or could not be fetched",
-                "refused": "Links that were not fetched, because there were too many",
-            }.items()
+            Metric(f"imserver_previews_{name}_total", "counter", text, _count_of(name))
+            for name, text in _COUNTS.items()
         ),
         Metric(
             "imserver_preview_bytes_total",
             "counter",
             "Bytes fetched for previews",
-            lambda core: core.service(Previews).fetching.bytes,
+            _bytes_fetched,
         ),
         Metric(
             "imserver_previews_waiting",
             "gauge",
             "Links that wait or are being fetched",
-            lambda core: len(core.service(Previews).busy),
+            _waiting,
         ),
     )
 

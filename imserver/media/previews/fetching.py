@@ -8,8 +8,9 @@ so its address is checked.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -54,26 +55,65 @@ _MARKS: Final = re.compile(
     ),
     re.DOTALL,
 )
+_SITE: Final = re.compile(r"www\.[^./]+\.[^./]")
 _SAFE: Final = "%/:@!$&'()*+,;=~-._"
+_MAX_LINKS: Final = 5
+"""The links of a message that are tried until one may have a preview."""
+_SENTENCE_END: Final = ".,:;!?'\"*"
+_ANSWER_BYTES: Final = 65_536
+"""Longest answer of the process that reads pages."""
+_READ_SECONDS: Final = 10.0
+"""Time limit for reading one page, without the time in which it waits for its
+turn."""
+_TYPE_CHARACTERS: Final = 200
+_ENCODING_CHARACTERS: Final = 20
+_LOCATION_CHARACTERS: Final = 2000
+"""The beginnings of headers that are looked at."""
+_MAX_REQUESTS: Final = 5
+"""The first request for a page, and its redirections."""
+_SHORTEST_WAIT_SECONDS: Final = 0.001
+"""A time limit of 0 would be none."""
+_REDIRECTIONS: Final = frozenset(
+    (
+        HTTPStatus.MOVED_PERMANENTLY,
+        HTTPStatus.FOUND,
+        HTTPStatus.SEE_OTHER,
+        HTTPStatus.TEMPORARY_REDIRECT,
+        HTTPStatus.PERMANENT_REDIRECT,
+    )
+)
 
 
 def first_link(text: str) -> str | None:
     """The URL of the first link in a message, in ASCII letters; None: there is
     none that has a preview."""
-    links = (
-        normal(raw if match["address"] else f"https://{raw}")
-        for match in _MARKS.finditer(text[:TEXT_CHARACTERS])
-        if (raw := _without_end(match["address"] or match["site"] or ""))
-        and (not raw.startswith("www.") or re.match(r"www\.[^./]+\.[^./]", raw))
-    )
-    return next(filter(None, islice(links, 5)), None)  # tried until one has a preview
+    for url in islice(_links_in(text[:TEXT_CHARACTERS]), _MAX_LINKS):
+        link = normal(url)
+        if link:
+            return link
+    return None
+
+
+def _links_in(text: str) -> Iterator[str]:
+    """The URLs of a text, as they are written. Links in code are none."""
+    for match in _MARKS.finditer(text):
+        address = _without_end(match["address"] or match["site"] or "")
+        if not address:
+            continue
+        # "www." alone is not enough: two names must follow
+        if address.startswith("www.") and not _SITE.match(address):
+            continue
+        if match["address"]:
+            yield address
+        else:
+            yield f"https://{address}"
 
 
 def _without_end(address: str) -> str:
-    """Without the end of the sentence around it."""
-    text = address.rstrip(".,:;!?'\"*")
+    """An address without the end of the sentence around it."""
+    text = address.rstrip(_SENTENCE_END)
     if text.endswith(")") and "(" not in text:
-        return text[:-1].rstrip(".,:;!?'\"*")
+        return text[:-1].rstrip(_SENTENCE_END)
     return text
 
 
@@ -98,7 +138,9 @@ def normal(url: str) -> str | None:
     target = quote(parts.path or "/", safe=_SAFE)
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"
-    link = f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{target}"
+    if port is not None:
+        host = f"{host}:{port}"
+    link = f"{parts.scheme}://{host}{target}"
     if len(link) <= PublicRequests.URL_CHARACTERS and re.fullmatch(r"[!-~]*", link):
         return link
     return None
@@ -117,9 +159,8 @@ class Fetching:
         self._requests = requests
         self._admit = admit
         self._seconds = seconds
-        self._worker = Worker(
-            str(Path(__file__).with_name("pages.py")), answer_bytes=65_536
-        )
+        program = str(Path(__file__).with_name("pages.py"))
+        self._worker = Worker(program, _ANSWER_BYTES)
         self.bytes = 0
         """Bytes of the pages and pictures that have come."""
 
@@ -138,17 +179,20 @@ class Fetching:
             "Accept-Encoding": "gzip",
         }
         url, content, headers = self._get(url, accept, most)
-        kind = headers.get("content-type", "")
-        if kind.partition(";")[0].strip().lower() not in (
-            "text/html",
-            "application/xhtml+xml",
-        ):
+        content_type = headers.get("content-type", "")
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type not in ("text/html", "application/xhtml+xml"):
             return None
+
         task = PageTask(
-            content, kind[:200], headers.get("content-encoding", "")[:20], url
+            content,
+            type=content_type[:_TYPE_CHARACTERS],
+            encoding=headers.get("content-encoding", "")[:_ENCODING_CHARACTERS],
+            url=url,
         )
+        line = msgspec.json.encode(task)
         try:
-            answer = self._worker.run(msgspec.json.encode(task), app, sender, 10.0)
+            answer = self._worker.run(line, app, sender, _READ_SECONDS)
         except TooCostly:
             return None
         if answer:
@@ -161,8 +205,10 @@ class Fetching:
         link = normal(url)
         if link is None or not most:
             return b""
-        content = self._get(link, {"Accept": "image/*"}, most + 1)[1]
-        return content if len(content) <= most else b""
+        _, content, _ = self._get(link, {"Accept": "image/*"}, most + 1)
+        if len(content) > most:
+            return b""
+        return content
 
     def _get(
         self, url: str, accept: Mapping[str, str], most: int
@@ -171,32 +217,35 @@ class Fetching:
         the headers."""
         deadline = monotonic() + self._seconds
         headers = {**accept, "Connection": "close"}
-        for _ in range(5):
+        for _ in range(_MAX_REQUESTS):
             self._admit(urlsplit(url).hostname or "")
-            seconds = max(deadline - monotonic(), 0.001)
-            status, body, answered = self._requests.exchange(
+            seconds = max(deadline - monotonic(), _SHORTEST_WAIT_SECONDS)
+            status, body, answer_headers = self._requests.exchange(
                 "GET", url, None, headers, seconds, most
             )
             self.bytes += len(body)
-            if status not in (301, 302, 303, 307, 308):
-                if status != 200:
-                    raise Unreachable(f"the status is {status}")
-                return url, body, answered
-            following = None
-            with suppress(ValueError):
-                # Servers send UTF-8, which a header has as Latin-1.
-                location = (
-                    answered.get("location", "")[:2000]
-                    .encode("latin-1")
-                    .decode("utf-8", "replace")
-                )
-                following = normal(urljoin(url, location))
-            if following is None:
+            if status == HTTPStatus.OK:
+                return url, body, answer_headers
+            if status not in _REDIRECTIONS:
+                raise Unreachable(f"the status is {status}")
+            next_url = _redirected(url, answer_headers.get("location", ""))
+            if next_url is None:
                 break
-            url = following
+            url = next_url
         raise Unreachable("the redirections lead to no page")
 
     def close(self) -> None:
         """End the process and the connections."""
         self._worker.close()
         self._requests.close()
+
+
+def _redirected(url: str, location: str) -> str | None:
+    """The URL to which a header ``Location`` leads; None: it is none of a
+    page."""
+    beginning = location[:_LOCATION_CHARACTERS]
+    with suppress(ValueError):
+        # Servers send UTF-8, which a header has as Latin-1.
+        text = beginning.encode("latin-1").decode("utf-8", "replace")
+        return normal(urljoin(url, text))
+    return None

@@ -81,6 +81,31 @@ _CHARSETS: Final = {
 }
 """Name of an encoding on the web → its codec. Others are no encodings of
 pages."""
+_CHARSET_BYTES: Final = 4096
+"""The beginning of a page that may say its encoding."""
+_LONGEST_CHARACTER_BYTES: Final = 4
+"""The bytes of a character in UTF-8, at most."""
+_CLEANED_CHARACTERS: Final = 10_000
+"""The beginning of a text that is cleaned, before it is shortened."""
+_MAX_NAMES: Final = 1000
+"""Limit of the meta elements of a page."""
+_GZIP_OR_ZLIB: Final = 47
+"""In place of the size of the window: with the head of gzip or zlib, whichever
+is there."""
+_FIRST_OWN_DESCRIPTOR: Final = 3
+"""Descriptors below are standard input, output and error."""
+_MAX_DESCRIPTORS: Final = 1 << 16
+"""Limit of the descriptors that are closed one by one. Some systems allow a
+billion."""
+_TITLE_NAMES: Final = ("og:title", "twitter:title")
+_DESCRIPTION_NAMES: Final = ("og:description", "twitter:description", "description")
+_PICTURE_NAMES: Final = (
+    "og:image:secure_url",
+    "og:image",
+    "og:image:url",
+    "twitter:image",
+    "twitter:image:src",
+)
 _JOINERS: Final = "\u200c\u200d"
 """Formatting characters that words and emoji need."""
 
@@ -114,35 +139,26 @@ def read(task: PageTask) -> LinkedPage | None:
         head.close()
     except _Complete:
         pass
-    names = head.names
-    title = clean(
-        names.get("og:title") or names.get("twitter:title") or "".join(head.title),
-        TITLE_CHARACTERS,
-    )
+
+    title = head.first_of(_TITLE_NAMES) or "".join(head.title)
+    title = clean(title, TITLE_CHARACTERS)
     if not title:
         return None
-    described = (
-        names.get(key, "")
-        for key in ("og:description", "twitter:description", "description")
-    )
-    keys = (
-        "og:image:secure_url",
-        "og:image",
-        "og:image:url",
-        "twitter:image",
-        "twitter:image:src",
-    )
-    picture = next((names[key] for key in keys if names.get(key)), "").strip()
+
+    picture = head.first_of(_PICTURE_NAMES).strip()
     if picture:
-        picture = urljoin(urljoin(task.url, head.base.strip()), picture)
-    is_plain = len(picture) <= URL_CHARACTERS and picture.startswith(
-        ("https://", "http://")
-    )
+        base = urljoin(task.url, head.base.strip())
+        picture = urljoin(base, picture)
+    if len(picture) > URL_CHARACTERS or not picture.startswith(("https://", "http://")):
+        picture = ""
+    description = head.first_of(_DESCRIPTION_NAMES)
+    site = head.names.get("og:site_name", "")
     return LinkedPage(
-        title,
-        clean(next(filter(None, described), ""), DESCRIPTION_CHARACTERS),
-        clean(names.get("og:site_name", ""), SITE_CHARACTERS),
-        picture.encode("utf-8", "replace").decode() if is_plain else "",
+        title=title,
+        description=clean(description, DESCRIPTION_CHARACTERS),
+        site=clean(site, SITE_CHARACTERS),
+        # half of a surrogate pair would be no UTF-8
+        picture=picture.encode("utf-8", "replace").decode(),
     )
 
 
@@ -154,8 +170,7 @@ def unpacked(content: bytes, encoding: str) -> bytes:
         return content
     if name not in ("gzip", "x-gzip", "deflate"):
         raise ValueError(f"the encoding {name!r} is not known")
-    # 47: with the head of gzip or zlib
-    return zlib.decompressobj(47).decompress(content, PAGE_BYTES)
+    return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(content, PAGE_BYTES)
 
 
 def decoded(content: bytes, media_type: str) -> str:
@@ -168,38 +183,48 @@ def decoded(content: bytes, media_type: str) -> str:
     ):
         if content.startswith(mark):
             return content.removeprefix(BOM_UTF8).decode(name, "replace")
-    announced = _CHARSET_OF_TYPE.search(media_type)
-    if announced:
-        name = announced[1].lower()
-    elif own := _CHARSET.search(content[:4096]):
-        name = own[1].decode().lower()
-        # what says so in ASCII is not
-        name = "utf-8" if name.startswith("utf-16") else name
-    else:
-        name = ""
-    codec = _CHARSETS.get(name)
+
+    codec = _CHARSETS.get(_charset_of(content, media_type))
     if codec:
         return content.decode(codec, "replace")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        is_cut = error.start > len(content) - 4  # in the middle of its last character
+        # in the middle of its last character
+        is_cut = error.start > len(content) - _LONGEST_CHARACTER_BYTES
         return content.decode("utf-8" if is_cut else _LATIN, "replace")
+
+
+def _charset_of(content: bytes, media_type: str) -> str:
+    """The name of the encoding in the header, or in the page; ``""``: neither
+    says one."""
+    in_header = _CHARSET_OF_TYPE.search(media_type)
+    if in_header:
+        return in_header[1].lower()
+    in_page = _CHARSET.search(content[:_CHARSET_BYTES])
+    if not in_page:
+        return ""
+    name = in_page[1].decode().lower()
+    if name.startswith("utf-16"):  # a page that says so in ASCII is not
+        return "utf-8"
+    return name
 
 
 def clean(text: str, most: int) -> str:
     """A text in one line, without control characters and marks of direction, of
     so many characters."""
-    spaced = " ".join(text[:10_000].split())
-    letters = "".join(
-        each
-        for each in spaced
-        if each in _JOINERS or unicodedata.category(each)[0] != "C"
+    spaced = " ".join(text[:_CLEANED_CHARACTERS].split())
+    visible = "".join(
+        letter
+        for letter in spaced
+        if letter in _JOINERS or unicodedata.category(letter)[0] != "C"
     )
-    letters = unicodedata.normalize("NFC", " ".join(letters.split()).strip(_JOINERS))
-    if len(letters) <= most:
-        return letters
-    return f"{letters[: most - 1].rstrip()}…"
+    # Again: letters that were left out may have stood between spaces.
+    words = " ".join(visible.split()).strip(_JOINERS)
+    line = unicodedata.normalize("NFC", words)
+    if len(line) <= most:
+        return line
+    return f"{line[: most - 1].rstrip()}…"
 
 
 class _Complete(Exception):
@@ -217,20 +242,31 @@ class _Head(HTMLParser):
         self.base = ""
         self._in_title = False
 
+    def first_of(self, names: tuple[str, ...]) -> str:
+        """The content of the first of these meta elements that has any."""
+        for name in names:
+            content = self.names.get(name)
+            if content:
+                return content
+        return ""
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "body":
             raise _Complete
         if tag == "title":
             self._in_title = not self.title
         elif tag == "meta":
-            values = {name: value or "" for name, value in attrs}
-            name = (values.get("property") or values.get("name") or "").strip().lower()
-            if name and len(self.names) < 1000:
-                self.names.setdefault(name, values.get("content", ""))
+            self._add_meta(attrs)
         elif tag == "base" and not self.base:
-            self.base = next(
-                (value or "" for name, value in attrs if name == "href"), ""
-            )
+            addresses = (value for name, value in attrs if name == "href")
+            self.base = next(addresses, "") or ""
+
+    def _add_meta(self, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        name = values.get("property") or values.get("name") or ""
+        name = name.strip().lower()
+        if name and len(self.names) < _MAX_NAMES:
+            self.names.setdefault(name, values.get("content", ""))
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
@@ -246,7 +282,8 @@ class _Head(HTMLParser):
 def main() -> None:
     """Carry out the orders of standard input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
-    os.closerange(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     decoder = msgspec.json.Decoder(PageTask)

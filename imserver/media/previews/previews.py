@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated, Final
 
 import gevent
@@ -43,7 +42,7 @@ from imserver.media.previews.rows import (
 from imserver.media.uploads.api import FILE_PATH
 from imserver.media.uploads.contract import MediaUnavailable
 from imserver.media.uploads.transfers import TransferRefused
-from imserver.media.uploads.uploads import Uploads
+from imserver.media.uploads.uploads import Uploads, new_id
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import TooManyRequests
@@ -72,6 +71,14 @@ sender: fewer."""
 WAITING_OF_APP: Final = 50
 WAITING_OF_SENDER: Final = 3
 _SWEPT: Final = 100
+"""Old previews that are deleted together."""
+_LEASE_SECONDS: Final = 90
+"""Time for which a node has the work on a link."""
+_WORK_SECONDS: Final = 60.0
+"""Time limit for one preview: shorter than the lease."""
+_FAILURE_SECONDS: Final = 3600
+"""Time after which a link without a preview is tried again."""
+_DAY_SECONDS: Final = 86_400
 
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 
@@ -153,9 +160,8 @@ class Previews:
     def remove(self, app: str, user: str, message: int) -> None:
         """Show no preview below a message of the user. Raises ServiceRefused if
         it is not theirs."""
-        if not any(
-            entry.sender == user for entry in self._readable(app, user, [message])
-        ):
+        entries = self._readable(app, user, [message])
+        if not any(entry.sender == user for entry in entries):
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         self.rows.remove(app, user, message)
 
@@ -176,9 +182,9 @@ class Previews:
                 self._begin(app, entry.sender, url)
                 answer.pending.append(entry.id)
             elif row.state == READY:
-                answer.previews.append(
-                    view(PreviewShown, _decode(row.content), message=entry.id, url=url)
-                )
+                summary = _decode(row.content)
+                preview = view(PreviewShown, summary, message=entry.id, url=url)
+                answer.previews.append(preview)
             elif row.state != NONE:
                 answer.pending.append(entry.id)
         return answer
@@ -197,10 +203,9 @@ class Previews:
         for entry in entries:
             if is_long_turn():
                 serve_others()
-            if entry.type == "text":
-                url = first_link(entry.body.decode(errors="replace"))
-            else:
-                url = None
+            if entry.type != "text":
+                continue
+            url = first_link(entry.body.decode(errors="replace"))
             if url is not None:
                 links.append((entry, url))
         if not links:
@@ -221,14 +226,16 @@ class Previews:
         key = app, hash_of(url)
         if key in self.busy:
             return
-        payers = (app, sender), (app, "")
-        limits = zip(payers, (WAITING_OF_SENDER, WAITING_OF_APP), strict=True)
-        if len(self.busy) >= WAITING or any(
-            self._waiting[payer] >= most for payer, most in limits
+        of_sender = app, sender
+        of_app = app, ""
+        if (
+            len(self.busy) >= WAITING
+            or self._waiting[of_sender] >= WAITING_OF_SENDER
+            or self._waiting[of_app] >= WAITING_OF_APP
         ):
             self.counts["refused"] += 1
             return
-        self._waiting.update(payers)
+        self._waiting.update((of_sender, of_app))
         self.busy[key] = gevent.spawn(self._run, key, sender, url)
 
     def _run(self, key: tuple[str, str], sender: str, url: str) -> None:
@@ -253,37 +260,35 @@ class Previews:
             return
         self._of_senders.require((app, sender))
         self._of_apps.require(app)
-        picture = token_urlsafe(24)
-        before = self.rows.claim(app, link, picture, seconds=90)
-        if before is None:
+        picture = new_id()
+        former_picture = self.rows.claim(app, link, picture, _LEASE_SECONDS)
+        if former_picture is None:
             return
-        if before:
-            self._forget_picture(before)
+        if former_picture:
+            self._forget_picture(former_picture)
+
         row = PreviewRow(link, NONE, picture, b"")
-        seconds = 3600
         preview = None
         try:
-            # shorter than the lease
-            with gevent.Timeout(60.0, Unreachable("it takes too long")):
+            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
                 page = self.fetching.page(app, sender, url, self._settings.page_bytes)
-                if page is None:
-                    preview = None
-                else:
+                if page is not None:
                     preview = self._with_picture(app, page, picture)
         except Unreachable as error:
             log.debug("there is no preview of a link of %s: %s", app, error)
         except TooManyRequests as late:
+            # No node tries it before the rate allows it.
             self.rows.finish(app, row, late.seconds)
             raise
-        if preview is not None:
-            row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
-            seconds = self._settings.retention_days * 86_400
-        self.counts["failed" if preview is None else "made"] += 1
-        if (
-            not self.rows.finish(app, row, seconds)
-            and preview is not None
-            and preview.picture
-        ):
+
+        if preview is None:
+            self.counts["failed"] += 1
+            self.rows.finish(app, row, _FAILURE_SECONDS)
+            return
+        row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
+        seconds = self._settings.retention_days * _DAY_SECONDS
+        self.counts["made"] += 1
+        if not self.rows.finish(app, row, seconds) and preview.picture:
             self._forget_picture(picture)
 
     def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:

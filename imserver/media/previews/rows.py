@@ -53,10 +53,8 @@ class PreviewRows(Store.Rows):
         statement = (
             f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
         )
-        return {
-            row.link: row
-            for row in map(_LINKS.read, sql.query_in(statement, (app,), list(links)))
-        }
+        rows = map(_LINKS.read, sql.query_in(statement, (app,), list(links)))
+        return {row.link: row for row in rows}
 
     @Store.writing
     def claim(
@@ -67,22 +65,27 @@ class PreviewRows(Store.Rows):
 
         ``picture``: the id that the new one will have.
         """
+        # A new row has ended, so it is taken like an old one.
         new = (*_LINKS.values(PreviewRow(link, MAKING, "", b"")), app, 0)
         sql.insert_new("link_preview", f"{_LINKS.columns}, app, until", [new])
         query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
         rows = sql.query(query, (app, link))
-        if not rows or rows[0][0] > rows[0][2]:
+        if not rows:
             return None
-        until, before, now = rows[0]
+        until, former_picture, now = rows[0]
+        if until > now:
+            return None
+
+        # The time that was read must still be there: else another node was
+        # faster.
         change = (
             "UPDATE link_preview SET state = %s, until = %s, picture = %s "
             "WHERE app = %s AND link = %s AND until = %s"
         )
-        if not sql.execute(
-            change, (MAKING, int(now) + seconds, picture, app, link, until)
-        ):
+        values = (MAKING, int(now) + seconds, picture, app, link, until)
+        if not sql.execute(change, values):
             return None
-        return text_of(before)
+        return text_of(former_picture)
 
     @Store.writing
     def finish(
@@ -94,12 +97,8 @@ class PreviewRows(Store.Rows):
             f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
             f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
         )
-        return (
-            sql.execute(
-                change, (row.state, seconds, row.content, app, row.link, row.picture)
-            )
-            > 0
-        )
+        values = (row.state, seconds, row.content, app, row.link, row.picture)
+        return sql.execute(change, values) > 0
 
     @Store.reading_or([])
     def expired(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from imserver.media.uploads.api import OPERATIONS
 from imserver.media.uploads.archive import UploadFiles
@@ -39,9 +39,8 @@ def _build(core: Core) -> Parts:
 def _offline(
     config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[object, ...]]:
-    with closing(
-        Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
-    ) as uploads:
+    settings = settings_of(config, UploadSettings)
+    with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
         yield uploads.erasure, UploadFiles(uploads.storage, store)
 
 
@@ -51,23 +50,30 @@ def _views(_forks: bool) -> Callable[..., Any]:
     return create_views
 
 
+_METRICS: Final = {
+    "uploads": "Files uploaded",
+    "upload_bytes": "Bytes of these files",
+    "uploads_refused": "Uploads refused",
+    "downloads": "Files, thumbnails and parts of files sent",
+}
+"""Field of the counters → the description of its metric."""
+
+
+def _counter_of(name: str) -> Callable[[Core], int]:
+    def read(core: Core) -> int:
+        count: int = getattr(core.service(Uploads).counters, name)
+        return count
+
+    return read
+
+
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
+    """Rows of the table of metrics. Called at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     return tuple(
-        Metric(
-            f"imserver_{name}_total",
-            "counter",
-            text,
-            lambda core, name=name: getattr(core.service(Uploads).counters, name),  # type: ignore[misc]
-        )
-        for name, text in {
-            "uploads": "Files uploaded",
-            "upload_bytes": "Bytes of these files",
-            "uploads_refused": "Uploads refused",
-            "downloads": "Files, thumbnails and parts of files sent",
-        }.items()
+        Metric(f"imserver_{name}_total", "counter", text, _counter_of(name))
+        for name, text in _METRICS.items()
     )
 
 

@@ -157,8 +157,12 @@ class UploadDeleteAnswer(Struct):
 def shown(row: Upload) -> File:
     """A file in the shape of the answer."""
     url = f"{PATH}/{row.id}"
-    small = Thumbnail(f"{url}/thumbnail", row.thumbnail_type, row.thumbnail_bytes)
-    return view(File, row, url=url, thumbnail=small if row.thumbnail_bytes else None)
+    thumbnail = None
+    if row.thumbnail_bytes:
+        thumbnail = Thumbnail(
+            f"{url}/thumbnail", row.thumbnail_type, row.thumbnail_bytes
+        )
+    return view(File, row, url=url, thumbnail=thumbnail)
 
 
 _ID: Final = "k3wz0mM2b2rXkq6v8oQyYp5L1c9uT4aJ"
@@ -196,16 +200,20 @@ def check_after(api: Api, call: Call, token: str) -> None:
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
+
     user = call.principal.user
-    headers = call.request.headers
-    if (
-        user
-        and api.authority.identify(
-            Needs.PUSH_OR_USER, headers, call.request.host, token
-        ).user
-        != user
-    ):
+    if not user:
+        return
+    request = call.request
+    principal = api.authority.identify(
+        Needs.PUSH_OR_USER, request.headers, request.host, token
+    )
+    if principal.user != user:
         raise ApiProblem(Problems.TOKEN_INVALID)
+
+
+_MAX_TIME_DIGITS: Final = 15
+"""Digits of a time in a cursor."""
 
 
 @routes.get("/uploads", Needs.READ_OR_USER, user="required", problems=_OVER_RATE)
@@ -223,30 +231,33 @@ def list_uploads(
     """
     uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
-    before = (0, "")
-    text = read_cursor(cursor)
-    if text is not None:
-        created, _, name = text.partition(" ")
-        if not (
-            created.isascii()
-            and created.isdecimal()
-            and len(created) < 16
-            and int(created)
-        ):
-            raise ApiProblem.invalid("`cursor`: not a cursor of this list")
-        before = int(created), name
+    before = _position_in(cursor)
+    # one more than the page has, to know whether another page follows
     rows = uploads.page(call.app, call.user, before, limit + 1)
-    page, following = page_and_cursor(
+    page, next_cursor = page_and_cursor(
         rows, limit, lambda row: f"{row.created} {row.id}"
     )
     return UploadsAnswer(
-        usage.charged,
-        uploads.settings.quota_bytes,
-        usage.files,
-        {kind: uploads.limit_of(kind) for kind in uploads.settings.kinds},
-        [shown(row) for row in page],
-        following,
+        bytes=usage.charged,
+        quota=uploads.settings.quota_bytes,
+        total=usage.files,
+        limits={kind: uploads.limit_of(kind) for kind in uploads.settings.kinds},
+        files=[shown(row) for row in page],
+        next=next_cursor,
     )
+
+
+def _position_in(cursor: str) -> tuple[int, str]:
+    """The time and the id of the last file of the page before; ``(0, "")``: of
+    none. Raises ApiProblem."""
+    text = read_cursor(cursor)
+    if text is None:
+        return 0, ""
+    created, _, name = text.partition(" ")
+    is_number = created.isascii() and created.isdecimal()
+    if not is_number or len(created) > _MAX_TIME_DIGITS or not int(created):
+        raise ApiProblem.invalid("`cursor`: not a cursor of this list")
+    return int(created), name
 
 
 _delete_of: Final = msgspec.json.Decoder(UploadDelete)

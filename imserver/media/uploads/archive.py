@@ -35,80 +35,72 @@ class UploadFiles(ArchivedFiles):
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """See :class:`ArchivedFiles`."""
         for row in upload_rows.rows_of(self._store, app, user):
-            for is_thumbnail, size in parts_of(row)[: 1 if user else 2]:
-                name = name_of(row, is_thumbnail)
-                if app:
-                    if is_thumbnail:
-                        name = f"{THUMBNAILS}/{row.id}"
-                    else:
-                        name = f"{FILES}/{row.id}/{_file_name(row)}"
-                yield (
-                    name,
-                    size,
-                    self._pieces(row, is_thumbnail, size, is_whole=not app),
-                )
+            for is_thumbnail, size in parts_of(row):
+                if user and is_thumbnail:
+                    continue
+                if not app:
+                    name = name_of(row, is_thumbnail)
+                elif is_thumbnail:
+                    name = f"{THUMBNAILS}/{row.id}"
+                else:
+                    name = f"{FILES}/{row.id}/{_file_name(row)}"
+                pieces = self._pieces(row, is_thumbnail, size, of_server=not app)
+                yield name, size, pieces
 
     def _pieces(
-        self, row: Upload, is_thumbnail: bool, size: int, is_whole: bool
+        self, row: Upload, is_thumbnail: bool, size: int, of_server: bool
     ) -> Iterator[bytes]:
+        """The bytes of a file or of its thumbnail. ``of_server``: for a copy of
+        the whole server, which may miss nothing."""
         media = self._storage.of(row)
-        if (
-            not (is_whole or is_thumbnail)
-            and sha256_of(media, row.id, size) != row.sha256
-        ):
+        is_checked_first = not (of_server or is_thumbnail)
+        if is_checked_first and sha256_of(media, row.id, size) != row.sha256:
             # its disk is damaged, so no import would take it
             raise FileNotFoundError(row.id)
+
         try:
             pieces = media.get(name_of(row, is_thumbnail), 0, size - 1)
-            yield from (
-                compared(pieces, row) if is_whole and not is_thumbnail else pieces
-            )
+            if of_server and not is_thumbnail:
+                pieces = compared(pieces, row)
+            yield from pieces
         except FileNotFoundError:
-            if (
-                is_whole
-                and self._store.read(partial(upload_rows.find, name=row.id)) is not None
-            ):
+            if not of_server:
+                raise
+            # it may have been deleted since its row was read
+            if self._store.read(partial(upload_rows.find, name=row.id)) is not None:
                 raise MediaUnavailable("a file is missing") from None
             raise
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
         """Store a file, if it is what its row says. Raises MediaUnavailable,
         and in an import DamagedFile: then no file of the app is there."""
-        folder, _, rest = name.partition("/")
-        if app and folder not in (FILES, THUMBNAILS):
-            return False
         if app:
-            id = rest.partition("/")[0]
-        else:
-            id = name.removesuffix(THUMBNAIL)
-        if app:
+            folder, _, rest = name.partition("/")
+            if folder not in (FILES, THUMBNAILS):
+                return False
+            file_id = rest.partition("/")[0]
             is_thumbnail = folder == THUMBNAILS
         else:
+            file_id = name.removesuffix(THUMBNAIL)
             is_thumbnail = name.endswith(THUMBNAIL)
-        row = self._store.read_or(None, partial(upload_rows.find, name=id))
-        # it was stored after the copy of the database
-        if row is None or row.app != (app or row.app):
+        row = self._store.read_or(None, partial(upload_rows.find, name=file_id))
+        if row is None:  # it was stored after the copy of the database
             return False
+        if app and row.app != app:
+            return False
+
         try:
-            if app:  # a browser gets the file under this type
-                if is_thumbnail:
-                    media = ("picture", row.thumbnail_type)
-                else:
-                    media = (row.kind, row.type)
-                if MediaType(*media) not in (
-                    type_of(content.read(HEAD_BYTES)),
-                    UNKNOWN,
-                ):
-                    raise DamagedFile(row)
-                content.seek(0)
+            if app:
+                _check_type(row, is_thumbnail, content)
             pieces = iter(partial(content.read, PIECE_BYTES), b"")
             self._storage.copy(row, is_thumbnail, pieces, self._storage.current)
         except DamagedFile:
             if not app:
                 return False  # the others come back
-            for each in upload_rows.rows_of(self._store, app):
-                self._storage.delete(each)
+            for file in upload_rows.rows_of(self._store, app):
+                self._storage.delete(file)
             raise
+
         if row.store_name != self._storage.current:
             self._store.write(
                 partial(upload_rows.move, row=row, store_name=self._storage.current)
@@ -116,9 +108,26 @@ class UploadFiles(ArchivedFiles):
         return True
 
 
+def _check_type(row: Upload, is_thumbnail: bool, content: IO[bytes]) -> None:
+    """Refuse content of another type than that of the row, under which a
+    browser gets it. Raises DamagedFile."""
+    if is_thumbnail:
+        media = MediaType("picture", row.thumbnail_type)
+    else:
+        media = MediaType(row.kind, row.type)
+    if media not in (type_of(content.read(HEAD_BYTES)), UNKNOWN):
+        raise DamagedFile(row)
+    content.seek(0)
+
+
 def _file_name(row: Upload) -> str:
+    """The name of a file in an archive: that of its sender, or one made of its
+    type."""
     name = shown_name(row.name).lstrip(".")
-    return name or f"{row.kind}.{row.type.rpartition('/')[2].partition(';')[0].strip()}"
+    if name:
+        return name
+    subtype = row.type.rpartition("/")[2].partition(";")[0].strip()
+    return f"{row.kind}.{subtype}"
 
 
 def sha256_of(store: Media, name: str, size: int) -> str:
@@ -133,6 +142,7 @@ def sha256_of(store: Media, name: str, size: int) -> str:
 def parts_of(row: Upload) -> tuple[tuple[bool, int], ...]:
     """The file, and its thumbnail if it has one: whether it is the thumbnail,
     and its bytes."""
-    return ((False, row.bytes), (True, row.thumbnail_bytes))[
-        : 2 if row.thumbnail_bytes else 1
-    ]
+    file = (False, row.bytes)
+    if row.thumbnail_bytes:
+        return file, (True, row.thumbnail_bytes)
+    return (file,)

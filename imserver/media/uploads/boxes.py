@@ -30,6 +30,30 @@ MAX_BOXES: Final = 10_000
 hundred."""
 _PIECE_BYTES: Final = 65536
 _XMP: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+"""The user type of a box with XMP."""
+_HEAD_BYTES: Final = 8
+"""Size and kind, in front of the content of a box."""
+_KIND: Final = slice(4, 8)
+"""The kind in the head of a box."""
+_LARGE_SIZE_BYTES: Final = 8
+"""A size that does not fit into the head follows it."""
+_VERSION_BYTES: Final = 4
+"""Version and flags, in front of the content of many boxes."""
+_HANDLER: Final = slice(8, 12)
+"""What a box ``hdlr`` says about the metadata beside it."""
+_FIRST_ITEM: Final = 6
+_FIRST_ITEM_OF_LATER_VERSIONS: Final = 8
+"""The position of the first item in a box ``iinf``, behind the number of
+items."""
+_FIRST_LOCATION: Final = 6
+"""The position of the first item in a box ``iloc``, behind the sizes of its
+numbers."""
+_LOW_BITS: Final = 15
+"""The second of two numbers in one byte."""
+_HIGH_BITS_AT: Final = 4
+_WIDE_NUMBER_BYTES: Final = 4
+_PLACES_AND_DEVICES: Final = frozenset((b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci"))
+"""Boxes in videos that say where, and by what, they were made."""
 
 
 class _Box(NamedTuple):
@@ -47,7 +71,7 @@ def clear_metadata(path: Path) -> bool:
     """Overwrite the metadata of a file. Returns whether it had any. Runs in a
     thread."""
     with path.open("r+b") as file, mmap(file.fileno(), 0) as data:
-        if data[4:8] != b"ftyp":
+        if data[_KIND] != b"ftyp":
             return False
         cleaner = _Cleaner(data)
         with suppress(_Broken, TooShort, IndexError, RecursionError):
@@ -71,53 +95,67 @@ class _Cleaner:
         for box in self._boxes(start, end):
             if box.kind in {b"moov", b"trak", b"udta"}:
                 self.clean(box.start, box.end)
-            elif box.kind in (b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci") or (
-                box.kind == b"uuid"
-                and data[box.start : min(box.start + 16, box.end)] == _XMP
-            ):
+            elif box.kind in _PLACES_AND_DEVICES:
                 self._zero(box.start, box.end)
+            elif box.kind == b"uuid":
+                user_type_end = min(box.start + len(_XMP), box.end)
+                if data[box.start : user_type_end] == _XMP:
+                    self._zero(box.start, box.end)
             elif box.kind == b"meta":
                 self._clean_meta(box)
 
     def _clean_meta(self, meta: _Box) -> None:
         # The box of QuickTime has no version in front of its children.
-        if self._data[meta.start + 4 : meta.start + 8] == b"hdlr":
+        if self._bytes_at(meta.start, _KIND) == b"hdlr":
             first = meta.start
         else:
-            first = meta.start + 4
+            first = meta.start + _VERSION_BYTES
         boxes = {box.kind: box for box in self._boxes(first, meta.end)}
-        handler = boxes.get(b"hdlr")
-        if handler is None:
-            kind = b""
-        else:
-            kind = self._data[handler.start + 8 : handler.start + 12]
-        if kind == b"mdta" and b"ilst" in boxes:
+        if b"hdlr" not in boxes:
+            return
+
+        handler = self._bytes_at(boxes[b"hdlr"].start, _HANDLER)
+        if handler == b"mdta" and b"ilst" in boxes:
             self._zero(boxes[b"ilst"].start, boxes[b"ilst"].end)
-        elif kind == b"pict" and b"iinf" in boxes and b"iloc" in boxes:
+        elif handler == b"pict" and b"iinf" in boxes and b"iloc" in boxes:
             items = set(self._metadata_items(boxes[b"iinf"]))
             for item, start, end in self._extents(boxes[b"iloc"], boxes.get(b"idat")):
                 if item in items:
                     self._zero(start, end)
 
+    def _bytes_at(self, start: int, part: slice) -> bytes:
+        return self._data[start + part.start : start + part.stop]
+
     def _metadata_items(self, iinf: _Box) -> Iterator[int]:
-        first = iinf.start + (6 if self._data[iinf.start] == 0 else 8)
+        """The items of EXIF and XMP."""
+        if self._data[iinf.start] == 0:
+            first = iinf.start + _FIRST_ITEM
+        else:
+            first = iinf.start + _FIRST_ITEM_OF_LATER_VERSIONS
+
         for box in self._boxes(first, iinf.end):
             version = self._data[box.start]
-            if box.kind == b"infe" and version >= 2:
-                form = ">HH4s" if version == 2 else ">IH4s"
-                item, _, kind = unpack_from(form, self._data, box.start + 4)
-                if kind in {b"Exif", b"mime"}:
-                    yield item
+            if box.kind != b"infe" or version < 2:
+                continue
+            # the item, its protection, its type
+            form = ">HH4s" if version == 2 else ">IH4s"
+            fields_at = box.start + _VERSION_BYTES
+            item, _, kind = unpack_from(form, self._data, fields_at)
+            if kind in {b"Exif", b"mime"}:
+                yield item
 
     def _extents(self, iloc: _Box, idat: _Box | None) -> Iterator[tuple[int, int, int]]:
         """Item, start and end of each piece of an item."""
         data = self._data
-        at = iloc.start + 6
+        at = iloc.start + _FIRST_LOCATION
         version = data[iloc.start]
-        sizes = data[iloc.start + 4] >> 4, data[iloc.start + 4] & 15
-        base_size = data[iloc.start + 5] >> 4
+        # Two bytes have the sizes of four kinds of numbers.
+        sizes_at = iloc.start + _VERSION_BYTES
+        start_size = data[sizes_at] >> _HIGH_BITS_AT
+        length_size = data[sizes_at] & _LOW_BITS
+        base_size = data[sizes_at + 1] >> _HIGH_BITS_AT
         if version:
-            index_size = data[iloc.start + 5] & 15
+            index_size = data[sizes_at + 1] & _LOW_BITS
         else:
             index_size = 0
 
@@ -128,35 +166,33 @@ class _Cleaner:
             at += size
             return int.from_bytes(data[at - size : at], "big")
 
-        wide = 2 if version < 2 else 4
-        for _ in range(number(wide)):
+        item_size = 2 if version < 2 else _WIDE_NUMBER_BYTES
+        for _ in range(number(item_size)):
             self._count()  # an item without pieces, too
-            item = number(wide)
-            in_idat = bool(version) and number(2) & 15 == 1
-            number(2)
-            base = number(base_size) + (
-                idat.start if in_idat and idat is not None else 0
-            )
+            item = number(item_size)
+            in_idat = bool(version) and number(2) & _LOW_BITS == 1
+            number(2)  # the file that has the item
+            base = number(base_size)
+            limit = len(data)
             if in_idat and idat is not None:
+                base += idat.start
                 limit = idat.end
-            else:
-                limit = len(data)
             for _ in range(number(2)):
                 self._count()
                 number(index_size)
-                start = base + number(sizes[0])
-                length = number(sizes[1])
+                start = base + number(start_size)
+                length = number(length_size)
                 yield item, min(start, limit), min(start + length, limit)
 
     def _boxes(self, at: int, end: int) -> Iterator[_Box]:
-        while at + 8 <= end:
+        while at + _HEAD_BYTES <= end:
             self._count()
             size, kind = unpack_from(">I4s", self._data, at)
-            start = at + 8
+            start = at + _HEAD_BYTES
             if size == 1:
                 (size,) = unpack_from(">Q", self._data, start)
-                start += 8
-            elif size == 0:
+                start += _LARGE_SIZE_BYTES
+            elif size == 0:  # up to the end
                 size = end - at
             if not start <= at + size <= end:
                 raise _Broken

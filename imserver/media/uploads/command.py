@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -67,9 +68,8 @@ class MediaMove(Service):
         try:
             for is_thumbnail, size in parts_of(row):
                 name = name_of(row, is_thumbnail)
-                sha256 = self._storage.copy(
-                    row, is_thumbnail, source.get(name, 0, size - 1), self._to
-                )
+                pieces = source.get(name, 0, size - 1)
+                sha256 = self._storage.copy(row, is_thumbnail, pieces, self._to)
                 if not _has(target, name) or sha256_of(target, name, size) != sha256:
                     raise MediaUnavailable(f"the copy of the file {row.id} differs")
         except FileNotFoundError:
@@ -78,9 +78,9 @@ class MediaMove(Service):
         except DamagedFile:
             self.report.bad[row.id] = "its bytes are not those that were uploaded"
             return
-        if not self._store.write_or(
-            False, lambda sql: upload_rows.move(sql, row, self._to)
-        ):
+
+        change_row = partial(upload_rows.move, row=row, store_name=self._to)
+        if not self._store.write_or(False, change_row):
             self._storage.remove(moved)  # it was deleted meanwhile
             return
         self.report.files += 1
@@ -92,9 +92,9 @@ class MediaMove(Service):
     def _delete_copies(self, row: Upload) -> None:
         """Delete what an earlier run has left at the source, if the other store
         has the same bytes."""
-        source = self._storage.of(
-            before := replace(row, store_name="" if self._to else "s3")
-        )
+        source_name = "" if self._to else "s3"
+        row_before = replace(row, store_name=source_name)
+        source = self._storage.of(row_before)
         if not _has(source, row.id):
             return
         target = self._storage.of(row)
@@ -105,11 +105,12 @@ class MediaMove(Service):
             raise MediaUnavailable(
                 f"the copy of the file {row.id} differs, so the first one stays"
             )
-        self._storage.delete(before)
+        self._storage.delete(row_before)
         self.report.deleted += 1
 
 
 def _has(store: Media, name: str) -> bool:
+    """Whether a store has a file of this name."""
     try:
         for _ in store.get(name, 0, 0):
             pass
@@ -122,30 +123,25 @@ def check_files(
     config: Config, store: Store, _tenants: Tenants, app: str
 ) -> Iterator[Finding]:
     """Read all files of an app, and compare them with their checksums."""
-    count = damaged = 0
-    with closing(
-        UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)
-    ) as storage:
+    count = 0
+    has_damage = False
+    settings = settings_of(config, UploadSettings)
+    with closing(UploadStorage(settings, config.server.data_dir)) as storage:
         for row in upload_rows.rows_of(store, app):
             count += 1
-            words = _damage_of(storage, row)
-            if words:
-                damaged += 1
-                meaning = (
-                    f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
-                )
-                yield Finding(
-                    "fail",
-                    f"file {row.id}",
-                    words,
-                    meaning,
-                    "put it back from a backup",
-                )
-    if not damaged:
+            damage = _damage_of(storage, row)
+            if not damage:
+                continue
+            has_damage = True
+            meaning = f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
+            remedy = "put it back from a backup"
+            yield Finding("fail", f"file {row.id}", damage, meaning, remedy)
+    if not has_damage:
         yield Finding("ok", f"files of {app}", f"files as they were stored: {count}")
 
 
 def _damage_of(storage: UploadStorage, row: Upload) -> str:
+    """How the bytes of a file differ from its row; ``""``: they do not."""
     try:
         if sha256_of(storage.of(row), row.id, row.bytes) != row.sha256:
             return "it has other bytes than were stored"

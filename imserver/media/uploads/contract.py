@@ -7,6 +7,8 @@ from msgspec import Struct
 
 from imserver.plugin.errors import Problems, Unavailable
 
+SECOND_MS: Final = 1000
+"""A second, in the milliseconds of stored times."""
 UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
 FILE_BYTES: Final = 4096

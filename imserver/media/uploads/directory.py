@@ -28,12 +28,19 @@ STATE: Final = ".json"
 """Suffix of the file about an unfinished upload. Its time is that of the last
 request for the upload."""
 _INCOMING: Final = "incoming"
+PRIVATE_FILE: Final = 0o600
+"""The mode of a file that only this user may read and write."""
+_PRIVATE_FOLDER: Final = 0o700
+_HASH_BYTES: Final = 10
+_LOGGED_CHARACTERS: Final = 100
+"""Characters of a forged name that are logged."""
 
 
 def open_private(path: Path) -> IO[bytes]:
     """Open a file for appending, unbuffered. A new file may be read and written
     only by this user."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return open(os.open(path, flags, PRIVATE_FILE), "ab", buffering=0)
 
 
 def write_all(file: IO[bytes], piece: bytes) -> None:
@@ -49,18 +56,19 @@ def make_private(folder: Path) -> None:
     failure."""
     if not folder.is_dir():
         make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
         Threads.synchronise(folder.parent)
 
 
 def folder_of(app: str, user: str) -> str:
     """The name of the folder of a user's unfinished uploads; ``""``: a pattern
     for all of the app."""
-    return f"{_hashed(app)}-{_hashed(user) if user else '*'}"
+    user_part = _hashed(user) if user else "*"
+    return f"{_hashed(app)}-{user_part}"
 
 
 def _hashed(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES).hexdigest()
 
 
 class Directory(Service):
@@ -84,10 +92,8 @@ class Directory(Service):
         in a thread."""
         long_ago = time.time() - STALE_SECONDS
         removed = 0
-        for path in [
-            *(self.root / _INCOMING).glob("*"),
-            *(self.root / _INCOMING).glob("*/*"),
-        ]:
+        incoming = self.root / _INCOMING
+        for path in [*incoming.glob("*"), *incoming.glob("*/*")]:
             try:
                 used = path.stat().st_mtime
                 if path.is_dir():
@@ -95,7 +101,7 @@ class Directory(Service):
                         if used < long_ago:
                             path.rmdir()
                     continue
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):  # each request touches the state
                     used = max(used, path.with_suffix(STATE).stat().st_mtime)
                 if used < long_ago:
                     path.unlink()
@@ -151,9 +157,8 @@ class Directory(Service):
     ) -> Iterator[bytes]:
         with file:
             while first <= last:
-                piece = self.do(
-                    os.pread, file.fileno(), min(PIECE_BYTES, last + 1 - first), first
-                )
+                size = min(PIECE_BYTES, last + 1 - first)
+                piece = self.do(os.pread, file.fileno(), size, first)
                 if not piece:
                     log.error("the file %s is shorter than its recorded size", name)
                     raise MediaUnavailable("a file is shorter than its recorded size")
@@ -162,7 +167,11 @@ class Directory(Service):
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        self.do(lambda: self._path(name).unlink(missing_ok=True))
+
+        def unlink() -> None:
+            self._path(name).unlink(missing_ok=True)
+
+        self.do(unlink)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -171,7 +180,8 @@ class Directory(Service):
         if "/" in name or name.startswith("."):
             # Of a row that nobody here has made, such as one of a forged
             # backup.
-            raise MediaUnavailable(f"no file of ours has the name {name[:100]!r}")
+            beginning = name[:_LOGGED_CHARACTERS]
+            raise MediaUnavailable(f"no file of ours has the name {beginning!r}")
         return self.root / name[:2] / name
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:

@@ -88,6 +88,8 @@ def type_of(head: bytes) -> MediaType:
     return UNKNOWN
 
 
+_ANSWER_BYTES: Final = 4096
+"""Longest answer of the process."""
 WORK_SECONDS: Final = 60.0
 """Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU
 time."""
@@ -98,9 +100,8 @@ class PictureWorker(Worker):
     made."""
 
     def __init__(self, pixels: int) -> None:
-        super().__init__(
-            str(Path(__file__).with_name("pictures.py")), answer_bytes=4096
-        )
+        program = str(Path(__file__).with_name("pictures.py"))
+        super().__init__(program, _ANSWER_BYTES)
         self.pixels = pixels
 
     def look(

@@ -64,7 +64,21 @@ _FORMATS: Final = {
     "image/webp": "WEBP",
 }
 _ORIENTATION: Final = 0x0112
+"""The tag of EXIF that says how a picture is turned."""
 _UPRIGHT: Final = 1
+_TURNED: Final = range(2, 9)
+"""The orientations of pictures that must be turned or mirrored."""
+_SIDES_SWAPPED: Final = range(5, 9)
+"""The orientations that exchange width and height."""
+_THUMBNAIL_QUALITY: Final = 80
+_TURNED_QUALITY: Final = 90
+"""Quality of a picture that is encoded again because it must be turned."""
+_PRIVATE_FILE: Final = 0o600
+_FIRST_OWN_DESCRIPTOR: Final = 3
+"""Descriptors below are standard input, output and error."""
+_MAX_DESCRIPTORS: Final = 1 << 16
+"""Limit of the descriptors that are closed one by one. Some systems allow a
+billion."""
 
 
 class PictureTask(Struct, frozen=True):
@@ -100,12 +114,10 @@ def look(task: PictureTask) -> Picture:
         # of them.
         if form == "JPEG" or "exif" in image.info:
             orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
-            if orientation in range(2, 9):
-                orientation = orientation
-            else:
+            if orientation not in _TURNED:
                 orientation = _UPRIGHT
         width, height = image.size
-        if orientation in range(5, 9):  # width and height change places
+        if orientation in _SIDES_SWAPPED:
             width, height = height, width
         thumbnail = _thumbnail(image, form, orientation, task)
     cleaned = _cleaned(path, form, orientation)
@@ -131,44 +143,49 @@ def _check_parts(path: Path, form: str) -> None:
 def _jpeg_segments(data: mmap) -> Iterator[int]:
     """The positions of the segments and fill bytes in front of the first scan
     (ITU T.81 annex B)."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
+    at = _MARKER_BYTES
+    while at + _SEGMENT_HEAD_BYTES <= len(data) and data[at] == _MARKER:
+        marker = data[at + 1]
+        if marker == _START_OF_SCAN:
+            return
         yield at
-        is_alone = data[at + 1] in _WITHOUT_LENGTH
-        at += (
-            1
-            if data[at + 1] == 0xFF
-            else 2
-            if is_alone
-            else 2 + int.from_bytes(data[at + 2 : at + 4])
-        )
+        if marker == _MARKER:  # a fill byte
+            at += 1
+        elif marker in _WITHOUT_LENGTH:
+            at += _MARKER_BYTES
+        else:
+            length = data[at + _MARKER_BYTES : at + _SEGMENT_HEAD_BYTES]
+            at += _MARKER_BYTES + int.from_bytes(length)
 
 
 def _png_chunks(data: mmap) -> Iterator[int]:
-    at = 8
-    while at + 8 <= len(data):
+    """The positions of the chunks of a PNG."""
+    at = _PNG_SIGNATURE_BYTES
+    while at + _CHUNK_HEAD_BYTES <= len(data):
         yield at
-        at += 12 + int.from_bytes(data[at : at + 4])
+        at += _PNG_CHUNK_BYTES + int.from_bytes(data[at : at + _CHUNK_LENGTH_BYTES])
 
 
 def _created(path: str) -> IO[bytes]:
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    """A new file that only this user may read."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    return open(os.open(path, flags, _PRIVATE_FILE), "wb")
 
 
 def _turned(image: Image, orientation: int) -> Image:
     from PIL.Image import Transpose
 
-    methods = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    if orientation in methods:
-        return image.transpose(methods[orientation])
+    methods = (  # in the order of the orientations of EXIF
+        Transpose.FLIP_LEFT_RIGHT,
+        Transpose.ROTATE_180,
+        Transpose.FLIP_TOP_BOTTOM,
+        Transpose.TRANSPOSE,
+        Transpose.ROTATE_270,
+        Transpose.TRANSVERSE,
+        Transpose.ROTATE_90,
+    )
+    if orientation in _TURNED:
+        return image.transpose(methods[_TURNED.index(orientation)])
     return image
 
 
@@ -203,7 +220,9 @@ def _most_pixels(image: Image, form: str) -> int:
     if form == "JPEG":
         if _is_one_scan(image):
             return MAX_JPEG_PIXELS
-        return 0 if _has_many_scans(image) else MAX_PIXELS
+        if _has_many_scans(image):
+            return 0
+        return MAX_PIXELS
     if form == "WEBP":
         return MAX_WEBP_PIXELS
     if "transparency" in image.info:
@@ -215,12 +234,12 @@ def _is_one_scan(image: Any) -> bool:
     """Whether the first scan of a JPEG has all components, so that the decoder
     can work line by line (ITU T.81 section B.2.3). Pillow's position is after
     the header of that scan."""
-    size = 6 + 2 * image.layers
+    size = _SCAN_HEAD_BYTES + _SCAN_COMPONENT_BYTES * image.layers
     image.fp.seek(-size, SEEK_CUR)
     header: bytes = image.fp.read(size)
-    return "progressive" not in image.info and header[:3] == bytes(
-        (0, size, image.layers)
-    )
+    # its length in two bytes, then the number of its components
+    expected = bytes((0, size, image.layers))
+    return "progressive" not in image.info and header.startswith(expected)
 
 
 def _has_many_scans(image: Any) -> bool:
@@ -237,22 +256,24 @@ def _has_many_scans(image: Any) -> bool:
 
 def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
     """Write a thumbnail that contains only pixels. Return its media type."""
-    clear = image.has_transparency_data
-    wanted = "RGBA" if clear else "RGB"
+    is_transparent = image.has_transparency_data
+    wanted_mode = "RGBA" if is_transparent else "RGB"
+
     # Scaled down first, so that at most two copies of the large picture exist.
-    if image.mode in ("L", wanted):
+    if image.mode in ("L", wanted_mode):
         small = image
     else:
-        small = image.convert(wanted)
+        small = image.convert(wanted_mode)
     small.thumbnail((pixels, pixels))
-    small = _turned(small, orientation).convert(wanted)
+    small = _turned(small, orientation).convert(wanted_mode)
     small.info.clear()
+
     with _created(target) as file:
-        if clear:
+        if is_transparent:
             small.save(file, "PNG", optimize=True)
-        else:
-            small.save(file, "JPEG", quality=80)
-    return "image/png" if clear else "image/jpeg"
+            return "image/png"
+        small.save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+        return "image/jpeg"
 
 
 # --- without metadata ---------------------------------------------------------
@@ -266,20 +287,29 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
         turned = _turned_content(path, form, orientation)
         if turned is not None:
             return b"".join(_CLEANERS[form](turned))
+
     cleaned = b"".join(_CLEANERS[form](content))
     if orientation != _UPRIGHT and form == "JPEG":
         # It needs too much memory to be turned: browsers turn it, as its only
         # metadata says.
-        exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack(
-            "<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0
-        )
-        cleaned = (
-            cleaned[:2]
-            + struct.pack("!BBH", 0xFF, 0xE1, len(exif) + 2)
-            + exif
-            + cleaned[2:]
-        )
-    return None if cleaned == content else cleaned
+        start = cleaned[:_MARKER_BYTES]
+        rest = cleaned[_MARKER_BYTES:]
+        cleaned = start + _orientation_segment(orientation) + rest
+    if cleaned == content:
+        return None
+    return cleaned
+
+
+def _orientation_segment(orientation: int) -> bytes:
+    """A segment of EXIF with one entry: how browsers turn the picture."""
+    count = 1
+    entry = struct.pack(
+        "<HHIHH", _ORIENTATION, _EXIF_SHORT, count, orientation, _EXIF_PADDING
+    )
+    directory = struct.pack("<H", count) + entry + struct.pack("<I", _NO_DIRECTORY)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + directory
+    size = len(exif) + _SEGMENT_LENGTH_BYTES
+    return struct.pack("!BBH", _MARKER, _APP1, size) + exif
 
 
 def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
@@ -297,43 +327,76 @@ def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
         except Exception:
             return None
         turned.info.clear()
-        how: dict[str, Any] = {} if form == "PNG" else {"quality": 90}
+        options: dict[str, Any] = {}
+        if form != "PNG":
+            options["quality"] = _TURNED_QUALITY
         if colours:
-            how["icc_profile"] = colours
-        out = BytesIO()
-        turned.save(out, form, **how)
-        return out.getvalue()
+            options["icc_profile"] = colours
+        encoded = BytesIO()
+        turned.save(encoded, form, **options)
+        return encoded.getvalue()
 
 
+# A JPEG is a row of segments (ITU T.81 annex B): the byte 0xFF, the byte of the
+# marker, the length of the rest in two bytes that count themselves, the rest.
+_MARKER: Final = 0xFF
+_MARKER_BYTES: Final = 2
+_SEGMENT_LENGTH_BYTES: Final = 2
+_SEGMENT_HEAD_BYTES: Final = 4
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """The marker after the data of a scan."""
 _START_OF_SCAN: Final = 0xDA
+_SCAN_HEAD_BYTES: Final = 6
+"""The header of a scan without its components."""
+_SCAN_COMPONENT_BYTES: Final = 2
 _WITHOUT_LENGTH: Final = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
 """Markers that begin no segment."""
 _END_OF_IMAGE: Final = b"\xff\xd9"
+_FIRST_MARKER: Final = 0xC0
+"""Markers below begin no segment of a picture."""
+_APP0: Final = 0xE0
+"""Of JFIF. It is the first marker of segments for applications; those below
+make the pixels."""
+_APP1: Final = 0xE1
+"""Of EXIF."""
+_APP2: Final = 0xE2
+"""Of colour profiles."""
+_APP14: Final = 0xEE
+"""Of Adobe, which says how colours are encoded."""
 _JFIF_BYTES: Final = 18
+_JFIF_HEAD: Final = b"\xff\xe0\0\x10"
+_JFIF_THUMBNAIL_SIZE_BYTES: Final = 2
+_EXIF_SHORT: Final = 3
+"""The type of an entry of EXIF with a number of two bytes."""
+_EXIF_PADDING: Final = 0
+_NO_DIRECTORY: Final = 0
+"""In place of the position of the next directory of EXIF."""
 
 
 def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
     """The parts of a JPEG that make its pixels and colours (ITU T.81 annex B),
     up to its end."""
-    yield data[:2]
-    at = 2
+    yield data[:_MARKER_BYTES]
+    at = _MARKER_BYTES
     while at < len(data):
-        if data[at] != 0xFF:
+        if data[at] != _MARKER:
             raise ValueError("no marker")
-        if data[at + 1] == 0xFF:  # a fill byte
+        marker = data[at + 1]
+        if marker == _MARKER:  # a fill byte
             at += 1
             continue
-        marker = data[at + 1]
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if marker == _END_OF_IMAGE[1]:
             yield _END_OF_IMAGE
             return
-        if marker < 0xC0 or end < at + 4:
+
+        head_end = at + _SEGMENT_HEAD_BYTES
+        length_at = at + _MARKER_BYTES
+        end = length_at + int.from_bytes(data[length_at:head_end])
+        if marker < _FIRST_MARKER or end < head_end:
             raise ValueError("no segment")
         yield _cleaned_segment(marker, data[at:end])
         at = end
+
         if marker == _START_OF_SCAN:
             match = _AFTER_SCAN.search(data, at)
             end = match.start() if match else len(data)
@@ -342,16 +405,32 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
 
 
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:
-    name = segment[4:]
-    if marker == 0xE0 and name.startswith(b"JFIF\0") and len(segment) >= _JFIF_BYTES:
+    """What stays of a segment of a JPEG; empty: nothing."""
+    content = segment[_SEGMENT_HEAD_BYTES:]
+    if marker < _APP0:
+        return segment
+    if marker == _APP0 and content.startswith(b"JFIF\0"):
+        if len(segment) < _JFIF_BYTES:
+            return b""
         # without its thumbnail
-        return b"\xff\xe0\0\x10" + segment[4 : _JFIF_BYTES - 2] + b"\0\0"
-    needed = marker < 0xE0 or (marker == 0xE2 and name.startswith(b"ICC_PROFILE\0"))
-    if needed or (marker == 0xEE and name.startswith(b"Adobe")):
+        fields_end = _JFIF_BYTES - _JFIF_THUMBNAIL_SIZE_BYTES
+        no_thumbnail = bytes(_JFIF_THUMBNAIL_SIZE_BYTES)
+        return _JFIF_HEAD + segment[_SEGMENT_HEAD_BYTES:fields_end] + no_thumbnail
+    if marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
+        return segment
+    if marker == _APP14 and content.startswith(b"Adobe"):
         return segment
     return b""
 
 
+# A PNG and a WebP are rows of chunks: in a PNG the length of the content, the
+# name, the content, a checksum; in a WebP the name, the length, the content.
+_CHUNK_LENGTH_BYTES: Final = 4
+_CHUNK_HEAD_BYTES: Final = 8
+"""Length and name."""
+_PNG_CHUNK_BYTES: Final = 12
+"""Length, name and checksum: a chunk without its content."""
+_PNG_SIGNATURE_BYTES: Final = 8
 _PNG_CHUNKS: Final = frozenset(
     b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP cICP mDCV cLLI sBIT bKGD hIST pHYs sPLT acTL fcTL "
     b"fdAT".split()
@@ -361,11 +440,12 @@ _PNG_CHUNKS: Final = frozenset(
 def _cleaned_png(data: bytes) -> Iterator[bytes]:
     """The chunks of a PNG that make its pixels and colours (PNG third edition,
     section 11)."""
-    yield data[:8]
-    at = 8
+    yield data[:_PNG_SIGNATURE_BYTES]
+    at = _PNG_SIGNATURE_BYTES
     while at < len(data):
-        name = data[at + 4 : at + 8]
-        end = at + 12 + int.from_bytes(data[at : at + 4])
+        name_at = at + _CHUNK_LENGTH_BYTES
+        name = data[name_at : at + _CHUNK_HEAD_BYTES]
+        end = at + _PNG_CHUNK_BYTES + int.from_bytes(data[at:name_at])
         if name in _PNG_CHUNKS:
             yield data[at:end]
         if name == b"IEND":
@@ -373,38 +453,69 @@ def _cleaned_png(data: bytes) -> Iterator[bytes]:
         at = end
 
 
+_GIF_HEAD_BYTES: Final = 13
+_GIF_FLAGS_AT: Final = 10
+"""The position of the flags of the colour table in the head."""
+_GIF_IMAGE: Final = 0x2C
+_GIF_IMAGE_HEAD_BYTES: Final = 11
+"""The head of an image, with the first byte of its data."""
+_GIF_IMAGE_FLAGS_AT: Final = 9
+_GIF_EXTENSION: Final = 0x21
+_GIF_EXTENSION_HEAD_BYTES: Final = 2
+_GIF_GRAPHIC_CONTROL: Final = 0xF9
+_GIF_PLAIN_TEXT: Final = 0x01
+_GIF_APPLICATION: Final = 0xFF
+_GIF_APPLICATION_HEAD_BYTES: Final = 3
+"""The head of an extension of an application, with the length of its name."""
+_GIF_APPLICATION_NAME_BYTES: Final = 11
 _GIF_EXTENSIONS: Final = frozenset({b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012"})
+"""Applications whose extensions stay: repetition and colours."""
+_GIF_HAS_TABLE: Final = 0x80
+_GIF_TABLE_SIZE: Final = 7
+"""The bits of the size of a colour table, which has 2 ** (size + 1) colours."""
+_COLOUR_BYTES: Final = 3
 
 
 def _cleaned_gif(data: bytes) -> Iterator[bytes]:
     """The blocks of a GIF that make its pixels, colours and movement (GIF89a,
     appendix A)."""
-    at = 13 + _table_bytes(data[10])
+    at = _GIF_HEAD_BYTES + _table_bytes(data[_GIF_FLAGS_AT])
     yield data[:at]
     while at < len(data):
         kind = data[at]
-        needed = True
-        if kind == 0x21:
-            label = data[at + 1]
-            end = _end_of_blocks(data, at + 2)
-            needed = label in (0xF9, 0x01) or (
-                label == 0xFF and data[at + 3 : at + 14] in _GIF_EXTENSIONS
-            )
-        elif kind == 0x2C:
-            end = _end_of_blocks(data, at + 11 + _table_bytes(data[at + 9]))
+        if kind == _GIF_EXTENSION:
+            end = _end_of_blocks(data, at + _GIF_EXTENSION_HEAD_BYTES)
+            if _is_needed_extension(data, at):
+                yield data[at:end]
+        elif kind == _GIF_IMAGE:
+            table = _table_bytes(data[at + _GIF_IMAGE_FLAGS_AT])
+            end = _end_of_blocks(data, at + _GIF_IMAGE_HEAD_BYTES + table)
+            yield data[at:end]
         else:
             yield b";"
             return
-        if needed:
-            yield data[at:end]
         at = end
 
 
+def _is_needed_extension(data: bytes, at: int) -> bool:
+    label = data[at + 1]
+    if label == _GIF_APPLICATION:
+        name_at = at + _GIF_APPLICATION_HEAD_BYTES
+        name = data[name_at : name_at + _GIF_APPLICATION_NAME_BYTES]
+        return name in _GIF_EXTENSIONS
+    return label in (_GIF_GRAPHIC_CONTROL, _GIF_PLAIN_TEXT)
+
+
 def _table_bytes(flags: int) -> int:
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+    """The bytes of a colour table with these flags."""
+    if not flags & _GIF_HAS_TABLE:
+        return 0
+    return _COLOUR_BYTES << ((flags & _GIF_TABLE_SIZE) + 1)
 
 
 def _end_of_blocks(data: bytes, at: int) -> int:
+    """The end of the blocks that begin at ``at``: each has its length in front,
+    the last one is empty."""
     while at < len(data) and data[at]:
         at += 1 + data[at]
     return at + 1
@@ -414,37 +525,46 @@ _WEBP_CHUNKS: Final = frozenset(
     (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP")
 )
 _ANMF_BYTES: Final = 16
+"""The head of a frame, in front of its own chunks."""
+_WEBP_HEAD_BYTES: Final = 12
+"""``RIFF``, the length of the rest, ``WEBP``."""
+_WEBP_NAME_BYTES: Final = 4
+_WEBP_METADATA_FLAGS: Final = 0x0C
+"""The bits of VP8X that announce EXIF and XMP."""
 
 
 def _cleaned_webp(data: bytes) -> Iterator[bytes]:
     """The chunks of a WebP that make its pixels, colours and movement (RFC 9649
     section 2)."""
-    content = b"".join(_webp_chunks(data[12 : 8 + int.from_bytes(data[4:8], "little")]))
-    yield struct.pack("<4sI4s", b"RIFF", len(content) + 4, b"WEBP") + content
+    length = data[_WEBP_NAME_BYTES:_CHUNK_HEAD_BYTES]
+    end = _CHUNK_HEAD_BYTES + int.from_bytes(length, "little")
+    content = b"".join(_webp_chunks(data[_WEBP_HEAD_BYTES:end]))
+    size = len(content) + _WEBP_NAME_BYTES
+    yield struct.pack("<4sI4s", b"RIFF", size, b"WEBP") + content
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """The chunks that stay."""
     at = 0
-    while at + 8 <= len(data):
-        name = data[at : at + 4]
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        end = at + 8 + size
-        content = data[at + 8 : end]
-        at = end + size % 2
+    while at + _CHUNK_HEAD_BYTES <= len(data):
+        length_at = at + _WEBP_NAME_BYTES
+        content_at = at + _CHUNK_HEAD_BYTES
+        name = data[at:length_at]
+        size = int.from_bytes(data[length_at:content_at], "little")
+        end = content_at + size
+        content = data[content_at:end]
+        at = end + size % 2  # padded to an even length
         if name not in _WEBP_CHUNKS:
             continue
+
         if name == b"VP8X":
-            # The bits of VP8X that announce EXIF and XMP.
-            content = bytes((content[0] & ~0x0C,)) + content[1:]
+            flags = content[0] & ~_WEBP_METADATA_FLAGS
+            content = bytes((flags,)) + content[1:]
         elif name == b"ANMF":
-            content = content[:_ANMF_BYTES] + b"".join(
-                _webp_chunks(content[_ANMF_BYTES:])
-            )
-        yield (
-            struct.pack("<4sI", name, len(content))
-            + content
-            + b"\0" * (len(content) % 2)
-        )
+            chunks = b"".join(_webp_chunks(content[_ANMF_BYTES:]))
+            content = content[:_ANMF_BYTES] + chunks
+        padding = bytes(len(content) % 2)
+        yield struct.pack("<4sI", name, len(content)) + content + padding
 
 
 _COUNTED: Final = {
@@ -481,7 +601,8 @@ def prepare() -> None:
 def main() -> None:
     """Carry out the orders of standard input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
-    os.closerange(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prepare()

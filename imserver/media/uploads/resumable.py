@@ -40,6 +40,7 @@ from imserver.media.uploads.declared import (
     HTTP_UPLOAD_LOCKED,
 )
 from imserver.media.uploads.directory import (
+    PRIVATE_FILE,
     STALE_SECONDS,
     STATE,
     folder_of,
@@ -66,6 +67,9 @@ have a fixed length."""
 _NEW: Final = ".new"
 """Suffix of the state file while it is written."""
 _PIECE_BYTES: Final = 16384
+_SILENT_SECONDS: Final = 1.0
+"""Time without a byte after which a request gives way to another one for its
+upload."""
 
 
 class Checksum(Struct, frozen=True):
@@ -144,10 +148,7 @@ class ResumableUploads:
         lost.
         """
         if name in self._locked:
-            busy = self._locked[name]
-            transfer = None if busy is None else busy.transfer
-            if transfer is not None and monotonic() - transfer.moved_at > 1.0:
-                transfer.end()
+            self._end_if_silent(self._locked[name])
             raise TransferRefused(problem=HTTP_UPLOAD_LOCKED)
         if _ID.fullmatch(name) is None:  # it becomes the name of a file
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
@@ -164,6 +165,12 @@ class ResumableUploads:
                 self._uploads.files.do(os.close, part.lock)
         finally:
             del self._locked[name]
+
+    def _end_if_silent(self, part: PartialUpload | None) -> None:
+        if part is None or part.transfer is None:
+            return
+        if monotonic() - part.transfer.moved_at > _SILENT_SECONDS:
+            part.transfer.end()
 
     def _settle(self, part: PartialUpload) -> None:
         """Find out whether the upload is finished. A complete file without a
@@ -220,8 +227,12 @@ class ResumableUploads:
                     return None
                 row = self._uploads.finish(offer, part.path, part.id)
         except TransferRefused as refused:
-            if refused.problem in (HTTP_KIND_REFUSED, HTTP_FILE_TOO_LARGE) or (
-                part.offset == state.length and not refused.problem.temporary
+            # An upload that can never be accepted goes; the client may go on
+            # with any other one.
+            problem = refused.problem
+            is_complete = part.offset == state.length
+            if problem in (HTTP_KIND_REFUSED, HTTP_FILE_TOO_LARGE) or (
+                is_complete and not problem.temporary
             ):
                 self.remove(part)
             raise
@@ -269,7 +280,7 @@ class ResumableUploads:
                 part.offset,
                 length,
                 digest,
-                _PIECE_BYTES,
+                most=_PIECE_BYTES,
             )
             if checksum is not None and digest.digest() != checksum.digest:
                 raise TransferRefused(problem=HTTP_CHECKSUM_MISMATCH)
@@ -297,9 +308,8 @@ class ResumableUploads:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
-    ) as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(os.open(path, flags, PRIVATE_FILE), "wb") as file:
         file.write(content)
 
 
@@ -312,7 +322,8 @@ def _boot_id() -> str:
 
 def _write_sure(path: Path, size: int, boot: str) -> None:
     # In place: a sector is written whole or not at all.
-    descriptor = os.open(path.with_suffix(_SURE), os.O_WRONLY | os.O_CREAT, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT
+    descriptor = os.open(path.with_suffix(_SURE), flags, PRIVATE_FILE)
     try:
         os.pwrite(descriptor, f"{size:020d} {boot}".encode(), 0)
         os.fsync(descriptor)
@@ -324,15 +335,17 @@ def _drop_unsure(path: Path, boot: str = "") -> None:
     """Drop the bytes that were not synchronised, unless they are of this life
     of the machine."""
     try:
-        size, _, before = path.with_suffix(_SURE).read_text("ascii").partition(" ")
+        text = path.with_suffix(_SURE).read_text("ascii")
     except FileNotFoundError:  # begun by a release before
         return
-    if before != boot:
-        with suppress(FileNotFoundError):
-            if path.stat().st_size > int(size):
-                os.truncate(path, int(size))
-        if boot:
-            _write_sure(path, int(size), boot)
+    size, _, former_boot = text.partition(" ")
+    if former_boot == boot:
+        return
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > int(size):
+            os.truncate(path, int(size))
+    if boot:
+        _write_sure(path, int(size), boot)
 
 
 def _create(path: Path, state: bytes, boot: str) -> None:

@@ -27,6 +27,12 @@ EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 """The digest for requests without a body."""
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
+_DATE_CHARACTERS: Final = 8
+"""The date at the beginning of a moment."""
+_ATTEMPTS: Final = 3
+_MAX_POOLS: Final = 4
+"""Limit of the pools of connections, one for each host."""
+_IDLE_CONNECTIONS: Final = 32
 
 
 class Credentials(Struct, frozen=True):
@@ -59,7 +65,9 @@ def signed_headers(
     Host is not in the result: the sender of the request adds it.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    date = moment[:_DATE_CHARACTERS]
     sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
+
     lines = sorted(
         (name.lower(), " ".join(value.split()))
         for name, value in (*sent.items(), ("host", host))
@@ -67,15 +75,17 @@ def signed_headers(
     names = ";".join(name for name, _ in lines)
     canonical = "".join(f"{name}:{value}\n" for name, value in lines)
     request = "\n".join([method, path, "", canonical, names, sha256])
-    scope = f"{moment[:8]}/{credentials.region}/s3/aws4_request"
-    to_sign = "\n".join(
-        [_ALGORITHM, moment, scope, hashlib.sha256(request.encode()).hexdigest()]
-    )
+    request_digest = hashlib.sha256(request.encode()).hexdigest()
+
+    scope = f"{date}/{credentials.region}/s3/aws4_request"
+    to_sign = "\n".join([_ALGORITHM, moment, scope, request_digest])
     signature = f"AWS4{credentials.secret_key}".encode()
-    for part in (moment[:8], credentials.region, "s3", "aws4_request", to_sign):
+    for part in (date, credentials.region, "s3", "aws4_request", to_sign):
         signature = hmac.digest(signature, part.encode(), "sha256")
-    who = f"Credential={credentials.access_key}/{scope}"
-    proof = f"{_ALGORITHM} {who},SignedHeaders={names},Signature={signature.hex()}"
+    credential = f"Credential={credentials.access_key}/{scope}"
+    proof = (
+        f"{_ALGORITHM} {credential},SignedHeaders={names},Signature={signature.hex()}"
+    )
     return {**sent, "authorization": proof}
 
 
@@ -106,24 +116,27 @@ class Bucket:
         """Send a file. Raises MediaUnavailable unless the bucket confirms
         it."""
         headers = {"content-type": kind, "content-length": str(size)}
-        self._answered("PUT", name, headers, (200,), sha256, path).drain_conn()
+        wanted = (HTTPStatus.OK,)
+        self._answered("PUT", name, headers, wanted, sha256, path).drain_conn()
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
         """The bytes from ``first`` to ``last``. Raises FileNotFoundError,
         MediaUnavailable."""
         if last < first:
             return iter(())
-        answer = self._answered(
-            "GET", name, {"range": f"bytes={first}-{last}"}, (206, 404)
-        )
-        if answer.status == 404:
+        headers = {"range": f"bytes={first}-{last}"}
+        wanted = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND)
+        answer = self._answered("GET", name, headers, wanted)
+        if answer.status == HTTPStatus.NOT_FOUND:
             answer.drain_conn()
             raise FileNotFoundError(name)
         return _pieces(answer, last + 1 - first)
 
     def delete(self, name: str) -> None:
         """Delete a file. Raises MediaUnavailable."""
-        self._answered("DELETE", name, {}, (200, 204, 404)).drain_conn()
+        # one that is not there is as good as deleted
+        wanted = (HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
+        self._answered("DELETE", name, {}, wanted).drain_conn()
 
     def _answered(
         self,
@@ -143,18 +156,19 @@ class Bucket:
         if self._connections is None:
             timeout = Timeout(connect=self._seconds, read=self._seconds)
             self._connections = PoolManager(
-                4, maxsize=32, retries=False, timeout=timeout
+                _MAX_POOLS, maxsize=_IDLE_CONNECTIONS, retries=False, timeout=timeout
             )
         target = canonical_path(self._folder + name)
         failure = ""
-        for _ in range(3):  # all requests here may be repeated
+        for _ in range(_ATTEMPTS):  # all requests here may be repeated
             try:
+                signed = signed_headers(
+                    method, self._host, target, headers, sha256, self._credentials
+                )
                 answer = self._connections.request(
                     method,
                     self._origin + target,
-                    headers=signed_headers(
-                        method, self._host, target, headers, sha256, self._credentials
-                    ),
+                    headers=signed,
                     body=self._content(path) if path else None,
                     redirect=False,
                     preload_content=False,

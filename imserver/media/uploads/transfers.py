@@ -92,29 +92,40 @@ class Transfers(Service):
         settings = self.settings
         running = list(self._running)
         new = Transfer(user, address, monotonic())
-        near = [one for one in running if new.network and one.network == new.network]
-        shares = (
-            (
-                settings.at_once_per_user,
-                [one for one in running if user and one.user == user],
-            ),
-            (settings.at_once_per_address, near),
+
+        of_user: list[Transfer] = []
+        if user:
+            of_user = [transfer for transfer in running if transfer.user == user]
+        of_network: list[Transfer] = []
+        if new.network:
+            of_network = [
+                transfer for transfer in running if transfer.network == new.network
+            ]
+
+        for limit, transfers in (
+            (settings.at_once_per_user, of_user),
+            (settings.at_once_per_address, of_network),
             (settings.at_once, running),
-        )
-        for share, own in shares:
-            if len(own) >= share and not self._end_slowest(own):
+        ):
+            if len(transfers) >= limit and not self._end_slowest(transfers):
                 raise TransferRefused(
-                    f"{share} transfers are already running", Problems.BUSY
+                    f"{limit} transfers are already running", Problems.BUSY
                 )
         self._running[new] = None
         return new
 
-    def _end_slowest(self, some: list[Transfer]) -> bool:
+    def _end_slowest(self, transfers: list[Transfer]) -> bool:
+        """Whether one of them could be ended: a transfer whose rate says
+        something, because it has run for a while."""
         now = monotonic()
-        old = [one for one in some if now - one.since >= GRACE_SECONDS]
+        old = [one for one in transfers if now - one.since >= GRACE_SECONDS]
         if not old:
             return False
-        slowest = min(old, key=lambda one: one.bytes / (now - one.since))
+
+        def rate(transfer: Transfer) -> float:
+            return transfer.bytes / (now - transfer.since)
+
+        slowest = min(old, key=rate)
         self.free(slowest)
         slowest.end()
         return True

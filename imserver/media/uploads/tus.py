@@ -46,7 +46,7 @@ from imserver.plugin.services import Core
 from imserver.plugin.views import to_response
 
 MAX_METADATA: Final = 4096
-"""Longest Upload-Metadata."""
+"""Longest Upload-Metadata, in bytes."""
 _METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "GET", "DELETE")
 _MORE_HEADERS: Final = {
     "Access-Control-Allow-Headers": "X-HTTP-Method-Override, Tus-Resumable, Upload-Length, Upload-Offset, "
@@ -86,16 +86,20 @@ class _TusView:
 
     def continue_(self, id: str) -> Response:
         """``/api/v1/uploads/tus/<id>``."""
-        return self._serve(
-            tuple(PART), lambda http_request: self._continue(http_request, id)
-        )
+
+        def answer(http_request: HttpRequest) -> Response:
+            return self._continue(http_request, id)
+
+        return self._serve(tuple(PART), answer)
 
     def _serve(
         self, methods: tuple[str, ...], function: Callable[[HttpRequest], Response]
     ) -> Response:
-        if _method() == "OPTIONS":
-            return self._finished(to_response(HttpResponse(HTTPStatus.NO_CONTENT, b"")))
-        if _method() not in methods:
+        method = _method()
+        if method == "OPTIONS":
+            no_content = HttpResponse(HTTPStatus.NO_CONTENT, b"")
+            return self._finished(to_response(no_content))
+        if method not in methods:
             raise MethodNotAllowed(["OPTIONS", *methods])
         return self._finished(answered(function))
 
@@ -127,18 +131,15 @@ class _TusView:
             raise ApiProblem.invalid("`Upload-Concat`: this server joins no uploads")
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.input.name or _file_name(metadata)
-        offer = offer_of(
-            call, name, call.input.kind, _number_in(http_request, "upload-length")
-        )
+        length = _number_in(http_request, "upload-length")
+        offer = offer_of(call, name, call.input.kind, length)
+
         with self._resumable.begun(offer, metadata) as part:
             if request.content_length:
                 self._append(call, part, offer, 0)
-            if call.is_back_end:
-                owner = {"app": call.app, "user": call.user}
-            else:
-                owner = {}
             location = f"{request.script_root}{TUS_PATH}/{part.id}"
-            location += f"?{urlencode(owner)}" if owner else ""
+            if call.is_back_end:  # its key does not say whose upload it is
+                location += "?" + urlencode({"app": call.app, "user": call.user})
             headers = (("Location", location), *_progress(part))
         return _response(http_request, HTTPStatus.CREATED, headers)
 
@@ -149,33 +150,27 @@ class _TusView:
             _require_version(http_request)
         with self._resumable.opened(call.app, call.user, name) as part:
             if method == "GET":
-                if part.finished:
-                    row = self._uploads.find(part.id)
-                else:
-                    row = None
-                if row is None:
-                    raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
-                return _response(
-                    http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row))
-                )
+                return self._describe(http_request, part)
             if method == "DELETE":
                 self._resumable.remove(part)
                 if part.finished:
                     self._api.acted("uploads.delete", call, given={"id": part.id})
                 return _response(http_request, HTTPStatus.NO_CONTENT)
             if method == "HEAD":
-                about: Headers = (
-                    ("Upload-Length", str(part.state.length)),
-                    ("Cache-Control", "no-store"),
-                )
-                if part.state.metadata:
-                    about = (*about, ("Upload-Metadata", part.state.metadata))
-                return _response(
-                    http_request, HTTPStatus.OK, (*_progress(part), *about)
-                )
+                return _response(http_request, HTTPStatus.OK, _state_headers(part))
             offset = _number_in(http_request, "upload-offset")
-            self._append(call, part, offer_of(call, "", "", part.state.length), offset)
+            offer = offer_of(call, name="", kind="", length=part.state.length)
+            self._append(call, part, offer, offset)
             return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
+
+    def _describe(self, http_request: HttpRequest, part: PartialUpload) -> Response:
+        row = None
+        if part.finished:
+            row = self._uploads.find(part.id)
+        if row is None:
+            raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
+        file = msgspec.json.encode(shown(row))
+        return _response(http_request, HTTPStatus.OK, body=file)
 
     def _append(
         self, call: Call, part: PartialUpload, offer: Offer, offset: int
@@ -257,14 +252,23 @@ def _progress(part: PartialUpload) -> Headers:
     return (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
 
 
+def _state_headers(part: PartialUpload) -> Headers:
+    """How much of an upload the server has, and of how much."""
+    headers: Headers = (
+        *_progress(part),
+        ("Upload-Length", str(part.state.length)),
+        ("Cache-Control", "no-store"),
+    )
+    if part.state.metadata:
+        return (*headers, ("Upload-Metadata", part.state.metadata))
+    return headers
+
+
 def _response(
     http_request: HttpRequest,
     status: HTTPStatus,
     headers: Headers = (),
     body: bytes = b"",
 ) -> Response:
-    return to_response(
-        HttpResponse(
-            status, body, headers=(*headers, ("X-Request-Id", http_request.id))
-        )
-    )
+    all_headers = (*headers, ("X-Request-Id", http_request.id))
+    return to_response(HttpResponse(status, body, headers=all_headers))

@@ -14,6 +14,9 @@ _ROWS: Final = RowsOf(Upload, "upload", user='"user"', store_name="place")
 _INSERT: Final = f"INSERT INTO upload ({_ROWS.columns}) VALUES {marks_of(len(Upload.__struct_fields__))}"
 _USAGE: Final = 'SELECT bytes, files FROM upload_usage WHERE app = %s AND "user" = %s'
 _FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WHERE app = %s AND "user" = %s'
+"""Take a file off the usage of a user, or of the app."""
+_USAGE_OF_ALL: Final = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
+"""The sums over the users of an app, with which its total begins."""
 
 
 def add(
@@ -22,8 +25,7 @@ def add(
     """Store a row; False if it exceeds the quota of its owner, or of the app
     (0: none)."""
     if not sql.query(_USAGE, (row.app, TOTAL)):
-        sums = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
-        size, files = sql.query(sums, (row.app,))[0]
+        size, files = sql.query(_USAGE_OF_ALL, (row.app,))[0]
         _begin_usage(sql, row.app, TOTAL, int(size), int(files))
     if not _charge(sql, row, TOTAL, app_quota_bytes):
         return False
@@ -83,7 +85,9 @@ def find(sql: PooledStatements, name: str) -> Upload | None:
 def usage(sql: PooledStatements, app: str, user: str) -> Usage:
     """The usage of a user; :data:`TOTAL`: of the app."""
     rows = sql.query(_USAGE, (app, user))
-    return Usage(*rows[0]) if rows else Usage()
+    if not rows:
+        return Usage()
+    return Usage(*rows[0])
 
 
 def page(
@@ -92,11 +96,11 @@ def page(
     """A user's files, newest first, behind ``before``: time and id of one;
     ``(0, "")``: from the newest."""
     created, name = before
+    behind = ""
+    values: tuple[int | str, ...] = ()
     if created:
         behind = "AND created <= %s AND (created < %s OR id < %s) "
-    else:
-        behind = ""
-    values = (created, created, name) if created else ()
+        values = (created, created, name)
     rest = f'WHERE app = %s AND "user" = %s {behind}ORDER BY created DESC, id DESC LIMIT %s'
     return _ROWS.find(sql.query, rest, app, user, *values, limit)
 
@@ -104,11 +108,16 @@ def page(
 def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
     """The files of a user of an app (``""``: of all) in the order of their
     ids."""
-    whose = {"app = %s": app, '"user" = %s': user}
-    where = " AND ".join(text for text, value in whose.items() if value)
-    for rows in store.pages(
-        "upload", "id", _ROWS.columns, where, tuple(filter(None, whose.values()))
-    ):
+    conditions = []
+    values = []
+    if app:
+        conditions.append("app = %s")
+        values.append(app)
+    if user:
+        conditions.append('"user" = %s')
+        values.append(user)
+    where = " AND ".join(conditions)
+    for rows in store.pages("upload", "id", _ROWS.columns, where, tuple(values)):
         yield from map(_ROWS.read, rows)
 
 

@@ -26,6 +26,7 @@ from imserver.media.uploads import upload_rows
 from imserver.media.uploads.boxes import clear_metadata
 from imserver.media.uploads.contract import (
     FILE_BYTES,
+    SECOND_MS,
     UPLOAD_USER_BYTES,
     Media,
     MediaUnavailable,
@@ -78,6 +79,14 @@ log = logging.getLogger(__name__)
 THUMBNAIL: Final = ".t"
 """The end of the name of a thumbnail."""
 _CLEANED: Final = ".c"
+"""The end of the name of a picture without metadata, until it is stored."""
+_THREADS: Final = 4
+"""Threads of a node that access files."""
+_SWEEP_SECONDS: Final = 3600.0
+"""Time between two looks for files that were never finished."""
+_DAY_SECONDS: Final = 86400.0
+_SHORTEST_WAIT_SECONDS: Final = 0.001
+"""A time limit of 0 would be none."""
 
 
 class DamagedFile(ImserverError):
@@ -89,7 +98,9 @@ class DamagedFile(ImserverError):
 
 def name_of(row: Upload, thumbnail: bool) -> str:
     """The storage name of a file, or of its thumbnail."""
-    return row.id + THUMBNAIL if thumbnail else row.id
+    if thumbnail:
+        return row.id + THUMBNAIL
+    return row.id
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -112,12 +123,11 @@ class UploadStorage:
     that access files."""
 
     def __init__(
-        self, settings: UploadSettings, data_dir: str, threads: int = 4
+        self, settings: UploadSettings, data_dir: str, threads: int = _THREADS
     ) -> None:
         self.files = Threads(threads)
-        self.directory = Directory(
-            Path(settings.directory or Path(data_dir) / "uploads"), self.files
-        )
+        folder = settings.directory or Path(data_dir) / "uploads"
+        self.directory = Directory(Path(folder), self.files)
         self._by_name: dict[str, Media] = {"": self.directory}
         self.current = ""
         """Name of the place where new files go."""
@@ -167,16 +177,16 @@ class UploadStorage:
                     write_all(file, piece)
                     size += len(piece)
             sha256 = digest.hexdigest()
-            wanted, kind = (
-                (row.thumbnail_bytes, row.thumbnail_type)
-                if thumbnail
-                else (row.bytes, row.type)
-            )
-            if size != wanted or (not thumbnail and sha256 != row.sha256):
+            if thumbnail:  # no row has the checksum of a thumbnail
+                kind = row.thumbnail_type
+                is_equal = size == row.thumbnail_bytes
+            else:
+                kind = row.type
+                is_equal = size == row.bytes and sha256 == row.sha256
+            if not is_equal:
                 raise DamagedFile(row)
-            self.of(replace(row, store_name=store_name)).put(
-                name_of(row, thumbnail), str(path), size, sha256, kind
-            )
+            store = self.of(replace(row, store_name=store_name))
+            store.put(name_of(row, thumbnail), str(path), size, sha256, kind)
         finally:
             path.unlink(missing_ok=True)
         return sha256
@@ -184,8 +194,9 @@ class UploadStorage:
     def delete(self, row: Upload) -> None:
         """Delete the bytes of a file. Raises MediaUnavailable."""
         store = self.of(row)
-        for thumbnail in (False, True) if row.thumbnail_bytes else (False,):
-            store.delete(name_of(row, thumbnail))
+        store.delete(name_of(row, thumbnail=False))
+        if row.thumbnail_bytes:
+            store.delete(name_of(row, thumbnail=True))
 
     def remove(self, row: Upload) -> None:
         """Delete the bytes of a file that has no row. A failure is logged."""
@@ -202,8 +213,9 @@ class UploadStorage:
         """Delete the temporary files of an upload."""
 
         def work() -> None:
-            for each in (path, _beside(path, THUMBNAIL), _beside(path, _CLEANED)):
-                each.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            for suffix in (THUMBNAIL, _CLEANED):
+                _beside(path, suffix).unlink(missing_ok=True)
 
         try:
             self.files.do(work)
@@ -219,6 +231,9 @@ class UploadStorage:
 
 MAX_NAME_CHARACTERS: Final = 255
 ID_CHARACTERS: Final = 32
+ID_BYTES: Final = ID_CHARACTERS * 3 // 4
+"""Random bytes of an id, which base64 writes in four characters for each
+three."""
 _FORGOTTEN_AT_ONCE: Final = 100
 
 
@@ -263,15 +278,21 @@ class Uploads:
         self._core = core
         self._store = store
         self.counters = UploadCounters()
-        self.storage = UploadStorage(settings, data_dir, 0 if core is None else 4)
+        threads = 0
+        buckets: Callable[..., Buckets] = Buckets
+        if core is not None:
+            threads = _THREADS
+            buckets = core.buckets.make
+        self.storage = UploadStorage(settings, data_dir, threads)
         self.files = self.storage.files
         self._pictures = PictureWorker(settings.thumbnail_pixels)
         self._arriving = Transfers(settings)
         self._leaving = Transfers(settings)
         self._awaited = 0
         """Bytes of all files that arrive."""
-        buckets = Buckets if core is None else core.buckets.make
-        self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, 86400.0)
+        self._bytes = buckets(
+            UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS
+        )
         self._swept = float("-inf")
 
     # --- in -------------------------------------------------------------------
@@ -327,7 +348,7 @@ class Uploads:
         removed from time to time."""
         folder = self.storage.directory.incoming()
         now = monotonic()
-        if now - self._swept > 3600.0:
+        if now - self._swept > _SWEEP_SECONDS:
             self._swept = now
             gevent.spawn(self._sweep)
         return folder
@@ -338,9 +359,8 @@ class Uploads:
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
             raise TransferRefused(problem=HTTP_LENGTH_REQUIRED)
-        if not self.settings.kinds or (
-            offer.kind and offer.kind not in self.settings.kinds
-        ):
+        kinds = self.settings.kinds
+        if not kinds or (offer.kind and offer.kind not in kinds):
             raise TransferRefused(problem=HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(
@@ -361,9 +381,8 @@ class Uploads:
     def unfinished(self, offer: Offer) -> list[int]:
         """What each unfinished upload of the user in the folder of this node
         will cost of the quota."""
-        return self.on_disk(
-            _lengths, self.incoming() / folder_of(offer.app, offer.user)
-        )
+        folder = self.incoming() / folder_of(offer.app, offer.user)
+        return self.on_disk(_lengths, folder)
 
     def admit(self, offer: Offer, sizes: int) -> None:
         """Refuse a file for which there is no space, before it is sent. Count
@@ -380,19 +399,20 @@ class Uploads:
                 raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
         self.incoming()
         self.check_disk()
-        if offer.address and not self._bytes.take(
-            network_of(offer.address), offer.length + FILE_BYTES
-        ):
+
+        # last, so that a file that is refused above costs its address nothing
+        if not offer.address:
+            return
+        network = network_of(offer.address)
+        if not self._bytes.take(network, offer.length + FILE_BYTES):
             raise TransferRefused(
                 "uploads.daily_address_bytes is reached", HTTP_QUOTA_EXCEEDED
             )
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""
-        if (
-            self.storage.directory.free_bytes() - self._awaited
-            < self.settings.min_free_bytes
-        ):
+        free_bytes = self.storage.directory.free_bytes()
+        if free_bytes - self._awaited < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(problem=HTTP_DISK_FULL)
 
@@ -414,7 +434,7 @@ class Uploads:
         media = self._type_at(path)
         self._demand(media, offer)
         if media.kind != "picture" and self.on_disk(clear_metadata, path):
-            sha256 = ""
+            sha256 = ""  # of other bytes now
         row = Upload(
             id=name,
             app=offer.app,
@@ -424,7 +444,7 @@ class Uploads:
             name=shown_name(offer.name),
             bytes=offer.length,
             sha256=sha256,
-            created=int(time() * 1000),
+            created=int(time() * SECOND_MS),
             store_name=self.storage.current,
         )
         source = path
@@ -432,6 +452,8 @@ class Uploads:
             row, source = self._pictured(row, path)
         if source is not path or not sha256:
             row = replace(row, sha256=self.on_disk(_sha256_of, source))
+
+        # again: a picture that cannot be read has become a plain file
         self._demand(MediaType(row.kind, row.type), offer)
         if offer.by_user:
             self._review(row)
@@ -451,21 +473,25 @@ class Uploads:
         media = type_of(content[:HEAD_BYTES])
         if media.kind != "picture" or media.kind not in self.settings.kinds:
             return None
+
         path = self.incoming() / new_id()
         self.check_disk()
         target = _beside(path, THUMBNAIL)
+        cleaned = _beside(path, _CLEANED)
         try:
             with self.on_disk(open_private, path) as file:
                 self.on_disk(write_all, file, content)
             try:
                 picture = self._pictures.look(
-                    path, media.type, target, _beside(path, _CLEANED), app, user
+                    path, media.type, target, cleaned, app, user
                 )
             except TooCostly:
                 return None
             if picture is None or not picture.thumbnail:
                 return None
-            scale = min(1.0, self._pictures.pixels / max(picture.width, picture.height))
+
+            longer_side = max(picture.width, picture.height)
+            scale = min(1.0, self._pictures.pixels / longer_side)
             row = Upload(
                 id=name,
                 app=app,
@@ -475,7 +501,7 @@ class Uploads:
                 name="",
                 bytes=self.on_disk(target.stat).st_size,
                 sha256=self.on_disk(_sha256_of, target),
-                created=int(time() * 1000),
+                created=int(time() * SECOND_MS),
                 store_name=self.storage.current,
                 width=max(round(picture.width * scale), 1),
                 height=max(round(picture.height * scale), 1),
@@ -495,10 +521,10 @@ class Uploads:
             "sender": row.user,
             "name": row.name,
             "type": row.type,
+            "bytes": row.bytes,
+            "sha256": row.sha256,
         }
-        decision = self._core.reviews.decide(
-            row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256}
-        )
+        decision = self._core.reviews.decide(row.app, facts)
         if decision.action == "reject":
             raise TransferRefused(decision.reason, Problems.REJECTED)
         if decision.action == "undecided":
@@ -536,11 +562,9 @@ class Uploads:
                 # A client that sends single bytes slowly never meets the time
                 # limit of the socket.
                 until = min(deadline, self._arriving.deadline(transfer))
+                seconds = max(until - monotonic(), _SHORTEST_WAIT_SECONDS)
                 late = TransferRefused(problem=Problems.TIMEOUT)
-                with (
-                    gevent.Timeout(max(until - monotonic(), 0.001), late),
-                    transfer.reading(),
-                ):
+                with gevent.Timeout(seconds, late), transfer.reading():
                     piece = read(min(most, end - arrived))
                 if not piece:
                     raise TransferRefused(
@@ -549,9 +573,10 @@ class Uploads:
                     )
                 self.on_disk(add, piece)
                 transfer.move(len(piece))
-                before = arrived
-                arrived = arrived + len(piece)
-                if before < HEAD_BYTES <= arrived:
+                arrived_before = arrived
+                arrived += len(piece)
+                # As soon as the type is known, a file that is not accepted ends.
+                if arrived_before < HEAD_BYTES <= arrived:
                     self._demand(self._type_at(path), offer)
 
     def _type_at(self, path: Path) -> MediaType:
@@ -599,19 +624,21 @@ class Uploads:
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
-        quota = self.settings.quota_bytes
-        app_quota = self.settings.quota_app_bytes
+        add_row = partial(
+            upload_rows.add,
+            row=row,
+            quota_bytes=self.settings.quota_bytes,
+            app_quota_bytes=self.settings.quota_app_bytes,
+        )
         try:
             self.storage.put(row, path, thumbnail)
-            stored = self._store.write(
-                lambda sql: upload_rows.add(sql, row, quota, app_quota)
-            )
+            is_stored = self._store.write(add_row)
         except StorageUnavailable:
             raise  # the row may have been committed, so its bytes must stay
         except BaseException:
             self.storage.remove(row)
             raise
-        if not stored:
+        if not is_stored:
             self.storage.remove(row)
             raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
         self.counters.uploads += 1
@@ -623,7 +650,7 @@ class Uploads:
         """The file with this id. Raises StorageUnavailable."""
         if len(name) != ID_CHARACTERS or not name.isascii():
             return None
-        return self._store.read_or(None, lambda sql: upload_rows.find(sql, name))
+        return self._store.read_or(None, partial(upload_rows.find, name=name))
 
     def open(
         self, row: Upload, thumbnail: bool, first: int, last: int, address: str = ""
@@ -651,16 +678,17 @@ class Uploads:
     def usage(self, app: str, user: str) -> Usage:
         """Number and bytes of a user's files. Raises StorageUnavailable."""
         return self._store.read_or(
-            Usage(), lambda sql: upload_rows.usage(sql, app, user)
+            Usage(), partial(upload_rows.usage, app=app, user=user)
         )
 
     def page(
         self, app: str, user: str, before: tuple[int, str], limit: int
     ) -> list[Upload]:
         """See :func:`upload_rows.page`. Raises StorageUnavailable."""
-        return self._store.read_or(
-            [], lambda sql: upload_rows.page(sql, app, user, before, limit)
+        find_page = partial(
+            upload_rows.page, app=app, user=user, before=before, limit=limit
         )
+        return self._store.read_or([], find_page)
 
     # --- away -----------------------------------------------------------------
 
@@ -673,7 +701,7 @@ class Uploads:
         return True
 
     def _forget(self, name: str) -> Upload | None:
-        return self._store.write_or(None, lambda sql: upload_rows.remove(sql, name))
+        return self._store.write_or(None, partial(upload_rows.remove, name=name))
 
     def forget(self, app: str, user: str, _name: str = "") -> int:
         """Delete all files of a user. Return their number. Raises
@@ -722,18 +750,18 @@ def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
     that was stored. Its reader then has less than the announced length. Raises
     MediaUnavailable."""
     digest = hashlib.sha256()
-    before = b""
+    piece_before = b""
     for piece in pieces:
         digest.update(piece)
-        if before:
-            yield before
-        before = piece
+        if piece_before:
+            yield piece_before
+        piece_before = piece
     if digest.hexdigest() != row.sha256:
         log.error(
             "the file %s has other bytes than were stored: its disk is damaged", row.id
         )
         raise MediaUnavailable("a file has other bytes than were stored")
-    yield before
+    yield piece_before
 
 
 def _lengths(folder: Path) -> list[int]:
@@ -744,20 +772,19 @@ def _lengths(folder: Path) -> list[int]:
         for path in folder.glob(f"*{STATE}"):
             # It may have just ended, or be damaged by a full disk.
             with suppress(FileNotFoundError, ValueError):
-                lengths.append(
-                    msgspec.json.decode(path.read_bytes(), type=State).length
-                    + FILE_BYTES
-                )
+                state = msgspec.json.decode(path.read_bytes(), type=State)
+                lengths.append(state.length + FILE_BYTES)
     return lengths
 
 
 def new_id() -> str:
     """A random id of a file."""
-    return token_urlsafe(24)
+    return token_urlsafe(ID_BYTES)
 
 
 def shown_name(name: str) -> str:
     """A file's name for display: without folders and control characters, and
     shortened."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(each for each in last if each.isprintable())[:MAX_NAME_CHARACTERS]
+    printable = "".join(letter for letter in last if letter.isprintable())
+    return printable[:MAX_NAME_CHARACTERS]

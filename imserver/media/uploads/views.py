@@ -3,8 +3,9 @@ thumbnails."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -36,6 +37,9 @@ from imserver.plugin.http import (
     RequestRefused,
 )
 from imserver.plugin.views import as_request, to_response
+
+_TAG_CHARACTERS: Final = 32
+"""Characters of the checksum that are in the entity tag."""
 
 
 def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
@@ -83,11 +87,8 @@ class _UploadView:
         call = api.call_of(self._endpoint, http_request)
         query: UploadQuery = call.input
         require_plain(http_request)
-        if (
-            http_request.headers.get("content-type", "")
-            .lower()
-            .startswith("multipart/form-data")
-        ):
+        content_type = http_request.headers.get("content-type", "").lower()
+        if content_type.startswith("multipart/form-data"):
             raise ApiProblem.invalid(
                 "The body of the request is the file itself; do not send a form"
             )
@@ -95,6 +96,7 @@ class _UploadView:
         if length is None:
             raise ApiProblem(HTTP_LENGTH_REQUIRED)
         offer = offer_of(call, query.name, query.kind, length)
+
         # The server's own stream: it ends with the body, and reads no more than
         # requested.
         uploads = self._uploads
@@ -104,29 +106,23 @@ class _UploadView:
         except BaseException:
             uploads.delete(row.id)  # nothing else would delete the file
             raise
+
         headers = (
             ("Location", f"{request.script_root}{PATH}/{row.id}"),
             ("X-Request-Id", http_request.id),
         )
-        return to_response(
-            HttpResponse(
-                HTTPStatus.CREATED, msgspec.json.encode(shown(row)), headers=headers
-            )
-        )
+        file = msgspec.json.encode(shown(row))
+        return to_response(HttpResponse(HTTPStatus.CREATED, file, headers=headers))
 
     # --- out ------------------------------------------------------------------
 
     def download(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>``."""
-        return answered(
-            lambda http_request: self._download(http_request, id, thumbnail=False)
-        )
+        return answered(partial(self._download, name=id, thumbnail=False))
 
     def download_thumbnail(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>/thumbnail``."""
-        return answered(
-            lambda http_request: self._download(http_request, id, thumbnail=True)
-        )
+        return answered(partial(self._download, name=id, thumbnail=True))
 
     def _download(
         self, http_request: HttpRequest, name: str, thumbnail: bool
@@ -135,34 +131,41 @@ class _UploadView:
         row = uploads.find(name)
         if row is None or (thumbnail and not row.thumbnail_bytes):
             raise ApiProblem(HTTP_UNKNOWN_UPLOAD)
-        tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
+
+        version = row.sha256[:_TAG_CHARACTERS]
+        if thumbnail:
+            size = row.thumbnail_bytes
+            tag = f'"{version}-t"'
+        else:
+            size = row.bytes
+            tag = f'"{version}"'
         headers = {
             **_headers(row, thumbnail),
             "ETag": tag,
             "X-Request-Id": http_request.id,
         }
-        known = http_request.headers.get("if-none-match", "")  # RFC 9110 section 13.1.2
-        if known.strip() == "*" or tag in (
-            each.strip().removeprefix("W/") for each in known.split(",")
-        ):
+        if _is_known(tag, http_request.headers.get("if-none-match", "")):
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
-        size = row.thumbnail_bytes if thumbnail else row.bytes
+
         wanted = _range_of(http_request.headers, tag, size)
+        status = HTTPStatus.OK
         first, last = wanted or (0, size - 1)
         headers["Content-Length"] = str(last + 1 - first)
         if wanted is not None:
-            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        if wanted is None:
-            status = HTTPStatus.OK
-        else:
             status = HTTPStatus.PARTIAL_CONTENT
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         if request.method == "HEAD":
             return _response((), status, headers)
-        return _response(
-            uploads.open(row, thumbnail, first, last, http_request.host),
-            status,
-            headers,
-        )
+        pieces = uploads.open(row, thumbnail, first, last, http_request.host)
+        return _response(pieces, status, headers)
+
+
+def _is_known(tag: str, header: str) -> bool:
+    """Whether ``If-None-Match`` names the content (RFC 9110 section
+    13.1.2)."""
+    if header.strip() == "*":
+        return True
+    return tag in (text.strip().removeprefix("W/") for text in header.split(","))
 
 
 def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:
@@ -228,11 +231,12 @@ def _response(
 
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
-    content_type = row.thumbnail_type if thumbnail else row.type
+    if thumbnail:
+        content_headers = HttpResponse.content_headers(row.thumbnail_type, "")
+    else:
+        content_headers = HttpResponse.content_headers(row.type, row.name)
     return {
-        **dict(
-            HttpResponse.content_headers(content_type, "" if thumbnail else row.name)
-        ),
+        **dict(content_headers),
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=86400, immutable",
         "Cross-Origin-Resource-Policy": "cross-origin",
@@ -248,25 +252,24 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     A header that is not one range of bytes, or is meant for other content, is ignored. Raises
     :class:`ApiProblem` for a range outside the file.
     """
-    match = re.fullmatch(
-        r"bytes=([0-9]{0,18})-([0-9]{0,18})", headers.get("range", "").replace(" ", "")
-    )
-    if (
-        match is None
-        or headers.get("if-range", tag) != tag
-        or not (match[1] or match[2])
-    ):
+    header = headers.get("range", "").replace(" ", "")
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header)
+    if match is None or headers.get("if-range", tag) != tag:
         return None
-    if not match[1]:
-        first = max(size - int(match[2]), 0)
+    first_text, last_text = match.groups()
+    if not (first_text or last_text):
+        return None
+
+    if not first_text:  # so many bytes at the end
+        first = max(size - int(last_text), 0)
         last = size - 1
-        satisfiable = int(match[2]) > 0
+        is_satisfiable = int(last_text) > 0
     else:
-        first = int(match[1])
-        last = min(int(match[2] or size - 1), size - 1)
-        if match[2] and int(match[2]) < first:
+        first = int(first_text)
+        last = min(int(last_text or size - 1), size - 1)
+        if last_text and int(last_text) < first:
             return None
-        satisfiable = first < size
-    if not satisfiable:
+        is_satisfiable = first < size
+    if not is_satisfiable:
         raise ApiProblem(HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
     return first, last

@@ -8,12 +8,20 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
+from typing import Final
 
 import gevent
 from gevent import Greenlet, socket
 from gevent.event import Event as Flag
 
 from imserver.plugin.errors import ImserverError
+
+_IDLE_SECONDS: Final = 60.0
+"""A process without a task ends after this time."""
+_END_SECONDS: Final = 1.0
+"""Time in which a process must end when its socket is closed."""
+_POLL_SECONDS: Final = 0.01
+"""Time between two looks whether a process has ended."""
 
 
 class TooCostly(ImserverError):
@@ -62,6 +70,8 @@ class Turns:
             user, queue = next(iter(users.items()))
             del self._waiting[app], users[user]
             turn = queue.popleft() if queue else None
+            # Back at the end of both lines, if more of the user wait, and of
+            # the app.
             if queue:
                 users[user] = queue
             if users:
@@ -104,7 +114,7 @@ class Worker:
             try:
                 return self._run(task + b"\n", seconds)
             finally:
-                self._end_later = gevent.spawn_later(60.0, self._end)
+                self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
 
     def _run(self, task: bytes, seconds: float) -> bytes:
         for _ in range(2):  # a process that has ended meanwhile is started again
@@ -142,12 +152,10 @@ class Worker:
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
             ]
             # It finds the packages that this process has found.
-            environment = {
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            }
+            search_path = os.pathsep.join(filter(None, sys.path))
+            environment = {**os.environ, "PYTHONPATH": search_path}
             self.pid = os.posix_spawn(
-                command[0], command, environment, file_actions=actions
+                sys.executable, command, environment, file_actions=actions
             )
         except BaseException:
             ours.close()
@@ -169,12 +177,12 @@ class Worker:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        until = monotonic() + 1.0
+        deadline = monotonic() + _END_SECONDS
         while pid and not self._has_ended(pid):
-            if monotonic() > until:
+            if monotonic() > deadline:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            gevent.sleep(0.01)
+            gevent.sleep(_POLL_SECONDS)
 
     def _has_ended(self, pid: int) -> bool:
         try:
