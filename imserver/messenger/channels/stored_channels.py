@@ -29,6 +29,7 @@ from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.log.contract import (
+    SECOND_MS,
     Appended,
     AppendRequest,
     Draft,
@@ -42,6 +43,10 @@ from imserver.messenger.log.meta import PublicationMeta
 MAX_RECOVERED: Final = 1000
 """The most publications that a client receives when it comes back. One that
 missed more reads the history."""
+_EPOCH_CHARACTERS: Final = 8
+"""The beginning of the id of the database that is the epoch."""
+_DIGEST_BYTES: Final = 16
+"""Length of the digest that is the ``client_msg_id`` of a publication."""
 
 
 class ChannelLog(StoredHistory):
@@ -154,29 +159,29 @@ class ChannelLog(StoredHistory):
         stored = channels.options.is_stored(app, entry.room)
         if local is None or entry.kind != "message" or not (stored or stores):
             return 0
-        what = self.publication_of(entry)
-        event = what.event
-        part = what.event.channel
+
+        publication = self.publication_of(entry)
+        event = publication.event
+        part = event.channel
         if not stored:
             # Subscribers have no position in a room of the action dialect.
             event = replace(
                 event, id=event.id or str(entry.id), channel=ChannelPart(entry.room)
             )
-            what = replace(what, event=event)
+            publication = replace(publication, event=event)
         elif part is not None and part.stream is not None:
             channels.ordered.accept_stream(app, event)
         if stored and local.position is not None:
             local.position.offset = entry.id
-        if isinstance(what.except_connection, str):
-            what = replace(
-                what,
-                except_connection=self._connections.find(app, what.except_connection),
-            )
+        except_id = publication.except_connection
+        if isinstance(except_id, str):
+            sender = self._connections.find(app, except_id)
+            publication = replace(publication, except_connection=sender)
+
+        receivers = None  # all
         if stores:
-            some = [each for each in local.members if not follows_log_itself(each)]
-        else:
-            some = None
-        channels.ordered.to_ready(local, what, some)
+            receivers = [one for one in local.members if not follows_log_itself(one)]
+        channels.ordered.to_ready(local, publication, receivers)
         return len(local.members)
 
     def lose(self, app: str) -> None:
@@ -185,24 +190,23 @@ class ChannelLog(StoredHistory):
         switches."""
         for channel in tuple(self.channels.get(app, ())):
             local = self._hub.channel(app, channel)
-            if local is not None and self._channels.options.is_stored(app, channel):
-                for connection in tuple(local.members):
-                    self._channels.members.expel(
-                        connection, channel, INSUFFICIENT_STATE
-                    )
+            if local is None or not self._channels.options.is_stored(app, channel):
+                continue
+            for connection in tuple(local.members):
+                self._channels.members.expel(connection, channel, INSUFFICIENT_STATE)
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer.
         Never switches."""
-        for connection in [
-            each for user in users for each in self._hub.sessions_of(app, user)
-        ]:
+        connections: list[Connection] = []
+        for user in users:
+            connections += self._hub.sessions_of(app, user)
+        for connection in connections:
             for local in connection.channels:
                 name = local.name
-                if (
-                    group_in(name) == group
-                    and self._channels.options.of(app, name).subscribe == "members"
-                ):
+                if group_in(name) != group:
+                    continue
+                if self._channels.options.of(app, name).subscribe == "members":
                     self._channels.members.expel(connection, name)
 
     # --- publications ---------------------------------------------------------
@@ -211,7 +215,7 @@ class ChannelLog(StoredHistory):
     def epoch(self) -> str:
         """The epoch of all positions in the log. It changes with the database
         (``""``: there is none)."""
-        return self._store.id[:8]
+        return self._store.id[:_EPOCH_CHARACTERS]
 
     def append_each(
         self, app: str, publications: Sequence[Publication], key: str = ""
@@ -229,26 +233,27 @@ class ChannelLog(StoredHistory):
             raise ChannelRefused("rate", str(spent))
         writer = self._store.part(MessageLog).writer
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in publications]
-        for each, answer in zip(publications, waiting, strict=True):
-            writer.send(AppendRequest(app, draft_of(each, key), answer.set))
-        results = [each.get() for each in waiting]
-        appended = [each for each in results if isinstance(each, Appended)]
-        repeats = sum(each.repeated for each in appended)
+        # All are sent before the first answer is awaited, so that one commit
+        # stores them.
+        for publication, answer in zip(publications, waiting, strict=True):
+            writer.send(AppendRequest(app, draft_of(publication, key), answer.set))
+        results = [answer.get() for answer in waiting]
+
+        appended = [result for result in results if isinstance(result, Appended)]
+        repeats = sum(result.repeated for result in appended)
         self._metrics.stored[app] += len(appended) - repeats
         self._metrics.stored_repeats += repeats
         self._metrics.not_stored += len(results) - len(appended)
         if len(appended) == len(results):
-            return [
-                Published(
-                    Outcome.REPEATED if each.repeated else Outcome.SENT,
-                    Position(self.epoch, each.entry.id),
-                )
-                for each in appended
-            ]
+            return [self._published(result) for result in appended]
         for result in results:
             if isinstance(result, Rejected):
                 raise ChannelRefused("limit", result.detail or result.reason)
         raise ChannelRefused("unavailable")
+
+    def _published(self, result: Appended) -> Published:
+        outcome = Outcome.REPEATED if result.repeated else Outcome.SENT
+        return Published(outcome, Position(self.epoch, result.entry.id))
 
     def read(
         self,
@@ -268,7 +273,9 @@ class ChannelLog(StoredHistory):
             limit = MAX_RECOVERED
         else:
             limit = min(limit, MAX_RECOVERED)
-        after = None if since is None else since.offset
+        after = None
+        if since is not None:
+            after = since.offset
         try:
             self._store.database_id()
             page = self._store.part(MessageLog).entries.channel_page(
@@ -277,6 +284,8 @@ class ChannelLog(StoredHistory):
         except StorageUnavailable:
             raise ChannelRefused("unavailable") from None
         position = Position(self.epoch, page.last)
+        events = [self.publication_of(entry).event for entry in page.entries]
+        # Whether the client has all publications with this page.
         whole = (
             since is not None
             and since.epoch in ("", position.epoch)
@@ -285,31 +294,38 @@ class ChannelLog(StoredHistory):
             and not page.extent.is_lost(since.offset)
             and not page.more
         )
-        return HistoryPage(
-            [self.publication_of(each).event for each in page.entries], position, whole
-        )
+        return HistoryPage(events, position, whole)
 
     def publication_of(self, entry: Entry) -> Publication:
         """The publication that an entry of a channel has stored. Never
         switches."""
         meta = PublicationMeta.of(entry.meta)
-        body = b64encode(entry.body) if meta.base64 else entry.body
+        body = entry.body
+        if meta.base64:
+            body = b64encode(body)
+        if meta.json:
+            text = ""
+            data = body
+        else:
+            text = body.decode("utf-8", "replace")
+            data = b""
+        part = ChannelPart(
+            entry.room,
+            entry.id,
+            self.epoch,
+            _bytes_of(meta.info),
+            _bytes_of(meta.tags),
+            meta.stream,
+        )
         event = Event(
             "msg",
             entry.sender,
-            "" if meta.json else body.decode("utf-8", "replace"),
+            text,
             meta.id or meta.seq,
             meta.type or entry.type,
-            body if meta.json else b"",
-            time=entry.time_ms // 1000,
-            channel=ChannelPart(
-                entry.room,
-                entry.id,
-                self.epoch,
-                _bytes_of(meta.info),
-                _bytes_of(meta.tags),
-                meta.stream,
-            ),
+            data,
+            time=entry.time_ms // SECOND_MS,
+            channel=part,
         )
         return Publication(
             entry.room, event, meta.except_users, meta.except_connection or None
@@ -323,47 +339,63 @@ def follows_log_itself(connection: Connection) -> bool:
     return state is not None and state.channels_from_log
 
 
-def draft_of(what: Publication, key: str = "") -> Draft:
+def draft_of(publication: Publication, key: str = "") -> Draft:
     """The message that stores a publication once for each ``key``, or without
     one for its id.
 
     ``except_connection`` is the id of a connection.
     """
-    event = what.event
-    part = what.event.channel
+    event = publication.event
     kind = event.type
-    if (event.data and kind == "text") or len(
-        kind.encode("utf-8", "surrogatepass")
-    ) > Limit.TYPE_BYTES:
+    original_type = ""
+    is_long = len(kind.encode("utf-8", "surrogatepass")) > Limit.TYPE_BYTES
+    # data is no text, whatever its publisher calls it
+    if is_long or (event.data and kind == "text"):
         kind = "custom"
+        original_type = event.type
+
+    info: Raw | UnsetType = UNSET
+    tags: Raw | UnsetType = UNSET
+    stream = None
+    part = event.channel
+    if part is not None:
+        stream = part.stream
+        if part.info:
+            info = Raw(part.info)
+        if part.tags:
+            tags = Raw(part.tags)
+    except_connection = ""
+    if isinstance(publication.except_connection, str):
+        except_connection = publication.except_connection
     meta = PublicationMeta(
         json=event.data != b"",
-        type="" if kind == event.type else event.type,
+        type=original_type,
         id=event.id,
-        info=Raw(part.info) if part is not None and part.info else UNSET,
-        tags=Raw(part.tags) if part is not None and part.tags else UNSET,
-        stream=None if part is None else part.stream,
-        except_users=what.except_users,
-        except_connection=what.except_connection
-        if isinstance(what.except_connection, str)
-        else "",
+        info=info,
+        tags=tags,
+        stream=stream,
+        except_users=publication.except_users,
+        except_connection=except_connection,
     )
+
     # The same id in another channel is another publication.
     digest = ""
     id = key or event.id
     if id:
-        name = f"{what.channel}\0{id}".encode("utf-8", "surrogatepass")
-        digest = blake2b(name, digest_size=16).hexdigest()
+        name = f"{publication.channel}\0{id}".encode("utf-8", "surrogatepass")
+        digest = blake2b(name, digest_size=_DIGEST_BYTES).hexdigest()
     return Draft(
         sender=event.sender,
         type=kind,
         body=event.data or event.text.encode(),
         client_msg_id=digest,
-        time_ms=int(time() * 1000),
+        time_ms=int(time() * SECOND_MS),
         meta=meta.to_bytes(),
-        room=what.channel,
+        room=publication.channel,
     )
 
 
 def _bytes_of(value: Raw | UnsetType) -> bytes:
-    return b"" if value is UNSET else bytes(value)
+    if value is UNSET:
+        return b""
+    return bytes(value)

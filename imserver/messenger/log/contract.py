@@ -22,6 +22,9 @@ from imserver.gateway.transport.connection import Connection
 from imserver.messenger.log.meta import MessageMeta, PublicationMeta
 from imserver.messenger.log.model import EntryKind, Message
 
+SECOND_MS: Final = 1000
+"""A second, in the milliseconds of stored times."""
+
 ConversationKind = Literal["user", "group", "room"]
 Everybody = Literal["", "members", "all"]
 """Whose group it is without joining: nobody's, of all accounts but guests and

@@ -20,7 +20,7 @@ from imserver.gateway.cluster.history import count_fitting
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
 from imserver.messenger.log.commands import Search
-from imserver.messenger.log.contract import Entry, page_size
+from imserver.messenger.log.contract import SECOND_MS, Entry, page_size
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.search.limits import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messenger.search.search import EntrySearch
@@ -36,6 +36,13 @@ SEARCHES_WAITING: Final = 40
 """How many wait; further ones are refused at once. A search may take half a
 second, so more would wait in vain, and over HTTP each of them takes one of
 ``limits.http_requests``."""
+_BUDGET_SECONDS: Final = 60.0
+"""The time in which :data:`SEARCH_MILLISECONDS` come anew."""
+_MERGE_SECONDS: Final = 60.0
+"""Time between two merges of changes into the indexes."""
+_LONG_WORK_SECONDS: Final = 0.002
+_REST_SECONDS: Final = 0.004
+"""The work on an index pauses after so much work, for so long."""
 
 
 class MessageSearch:
@@ -49,7 +56,7 @@ class MessageSearch:
         self._search = store.part(EntrySearch)
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
         self._waiting = 0
-        self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
+        self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, _BUDGET_SECONDS)
 
     def search(self, app: str, user: str, wanted: Search) -> tuple[list[Entry], int]:
         """As many of the newest results as fit on a page; see
@@ -63,12 +70,17 @@ class MessageSearch:
             page, upto = self._search.find(app, user, wanted)
         finally:
             self._turns.release()
-            self._time.charge((app, user), int((monotonic() - began) * 1000))
+            seconds = monotonic() - began
+            self._time.charge((app, user), int(seconds * SECOND_MS))
+
         count = count_fitting(map(page_size, reversed(page)))
         entries = page[len(page) - count :]
-        return entries, entries[0].id if count < len(page) else upto
+        if count < len(page):  # the next page begins with those that did not fit
+            upto = entries[0].id
+        return entries, upto
 
     def _take_turn(self) -> None:
+        """Wait for a turn. Raises StorageUnavailable."""
         has_turn = self._turns.acquire(blocking=False)
         if not has_turn and self._waiting < SEARCHES_WAITING:
             self._waiting += 1
@@ -97,7 +109,7 @@ class WordIndexing:
         Switches. Raises StorageUnavailable."""
         self.look()
         # One merge of a segment serves all changes of its messages.
-        if monotonic() - self._merged_at >= 60.0:
+        if monotonic() - self._merged_at >= _MERGE_SECONDS:
             self._merged_at = monotonic()
             self.merge()
 
@@ -113,7 +125,7 @@ class WordIndexing:
             self._has_begun = True
         for app in {*self._ends, *known}:
             if known.get(app, 0) < self._ends.get(app, 0):
-                continue
+                continue  # its segment is not whole yet
             count = 0
             end, is_whole = self._words.next_end(app)
             while is_whole and self._words.fill(app, _rest):
@@ -136,6 +148,6 @@ class WordIndexing:
 
 
 def _rest() -> None:
-    if is_long_turn(0.002):
+    if is_long_turn(_LONG_WORK_SECONDS):
         # The messages of others come first.
-        gevent.sleep(0.004)
+        gevent.sleep(_REST_SECONDS)

@@ -18,13 +18,17 @@ from imserver.messenger.search.word_content import (
 )
 from imserver.messenger.search.words import TEXT_TYPE
 
+_MOST_BYTES: Final = 16 << 20
+"""Memory for the entries of all apps."""
 _PART_BYTES: Final = 600
 _NUMBER_BYTES: Final = 60
 _ROW_BYTES: Final = 300
+"""Memory of a part, of each of its entries, and of each row in it."""
 
 
 def _part_of(entries: Sequence[Entry]) -> ContentPart:
-    """The part of the index that some entries are, as the database has them."""
+    """What the index needs of some entries. The entries are as the database has
+    them."""
     conversations: list[int] = []
     ids: list[int] = []
     texts: list[bytes] = []
@@ -32,27 +36,31 @@ def _part_of(entries: Sequence[Entry]) -> ContentPart:
     changed: list[int] = []
     size = _PART_BYTES + _NUMBER_BYTES * len(entries)
     for entry in entries:
-        conversations.append(0 if entry.room else entry.conversation)
+        if entry.room:  # rooms have no members, so nobody searches them
+            conversations.append(0)
+        else:
+            conversations.append(entry.conversation)
         if entry.kind != "message":
             if entry.kind in ("edit", "recall"):
                 changed.append(entry.about)
-        elif not entry.room:
-            body = entry.body
-            if entry.type == TEXT_TYPE and len(body) <= LONG_TEXT and body.isascii():
-                ids.append(entry.id)
-                texts.append(body)
-            else:
-                shown = body if len(body) <= LONG_BODY else None
-                others.append(
-                    (
-                        entry.id,
-                        entry.conversation,
-                        NUMBERS["message"],
-                        entry.type,
-                        shown,
-                    )
-                )
-                size += _ROW_BYTES + len(shown or b"")
+            continue
+        if entry.room:
+            continue
+
+        body: bytes | None = entry.body
+        is_short = len(entry.body) <= LONG_TEXT
+        if entry.type == TEXT_TYPE and is_short and entry.body.isascii():
+            ids.append(entry.id)
+            texts.append(entry.body)
+            continue
+        size += _ROW_BYTES
+        if len(entry.body) <= LONG_BODY:
+            size += len(entry.body)
+        else:
+            body = None
+        others.append(
+            (entry.id, entry.conversation, NUMBERS["message"], entry.type, body)
+        )
     text = SEPARATOR.join(texts)
     return ContentPart(
         entries[0].id, conversations, ids, text, others, changed, size + len(text)
@@ -76,7 +84,7 @@ class RecentEntries:
 
     Owner of the entries. The methods never switch."""
 
-    def __init__(self, most_bytes: int = 16 << 20) -> None:
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._runs: dict[str, _Run] = {}
@@ -87,14 +95,17 @@ class RecentEntries:
         """This node has stored entries."""
         run = self._runs.pop(commit.app, None)
         # another node has stored some in between
-        if run is None or run.end != commit.first:
-            self._bytes -= 0 if run is None else run.bytes
+        if run is not None and run.end != commit.first:
+            self._bytes -= run.bytes
+            run = None
+        if run is None:
             run = _Run(commit.first, commit.first)
         self._runs[commit.app] = run
+
         entries = commit.entries
         begin = 0
         while begin < len(entries):
-            end = begin + SEGMENT - run.end % SEGMENT
+            end = begin + SEGMENT - run.end % SEGMENT  # no part is of two segments
             part = _part_of(entries[begin:end])
             run.parts.append(part)
             run.changed.update(part.changed)
@@ -103,7 +114,8 @@ class RecentEntries:
             self._bytes += part.size
             begin = end
         while self._bytes > self._most_bytes:
-            self._bytes -= self._runs.pop(next(iter(self._runs))).bytes
+            oldest = next(iter(self._runs))
+            self._bytes -= self._runs.pop(oldest).bytes
 
     def take(
         self, app: str, first: int, end: int
@@ -125,10 +137,9 @@ class RecentEntries:
             self._bytes -= part.size
             if is_whole and part.first >= first:
                 parts.append(part)
+        changed: set[int] = set()
         if is_whole:
             changed = {id for id in run.changed if first <= id < end}
-        else:
-            changed = set()
         run.changed = {id for id in run.changed if id >= end}
         run.first = min(end, run.end)
         return parts, changed

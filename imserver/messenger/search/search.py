@@ -55,6 +55,10 @@ _CHECKED_AT_ONCE: Final = 64
 _MANY_HITS: Final = 2048
 """Of more messages with the words, the index says in which conversations they
 are: one of its rows has those of a segment."""
+_SHORTEST_STRETCH: Final = 256
+_MOST_UNITS: Final = 8
+"""Words that a scan looks for in SQL. The texts of the hits are compared with
+all of them."""
 _LINKS: Final = ("http://", "https://", "www.")
 _LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
 
@@ -92,14 +96,10 @@ class EntrySearch(Store.Rows):
         wanted = _Wanted(user, search)
         filter = search.filter
         limit = search.limit
-        start: tuple[LogHead, int] | None = read_log(
-            self._store,
-            app,
-            lambda sql, head: (head, indexed_before(sql, head.number)),
-            None,
-        )
+        start = read_log(self._store, app, _start, None)
         if start is None or wanted.is_nothing:
             return [], 0
+
         head, indexed = start
         floor = head.floor
         upto = last_before(head, search.before)
@@ -107,18 +107,17 @@ class EntrySearch(Store.Rows):
             floor, upto = self._store.read_or(
                 (floor, upto), partial(time_window, head, upto, filter)
             )
-        scan = _Scan(
-            self._store,
-            head.number,
-            wanted,
-            indexed if search.text else 0,
-            FIRST_STRETCH,
-        )
+        scanned_from = 0
+        if search.text:  # the index has the messages before
+            scanned_from = indexed
+        scan = _Scan(self._store, head.number, wanted, scanned_from, FIRST_STRETCH)
         look_up = _LookUp(self._store, head.number, wanted, scan)
+
         newest: list[Entry] = []
         deadline = monotonic() + SEARCH_SECONDS
         while upto > floor:
             step = scan if upto >= scan.begin else look_up
+            # one more than the page has, to know whether another page follows
             entries, upto = step.take(floor, upto, limit + 1 - len(newest))
             newest = entries + newest
             if len(newest) > limit:
@@ -128,20 +127,26 @@ class EntrySearch(Store.Rows):
         return newest, 0
 
 
+def _start(sql: Statements, head: LogHead) -> tuple[LogHead, int]:
+    """The head of a log, and the id before which its messages are in the
+    index."""
+    return head, indexed_before(sql, head.number)
+
+
 class _Wanted:
     """What a user searches for: as SQL, and checked again, because engines
     compare differently."""
 
     def __init__(self, user: str, search: Search) -> None:
-        text = search.text
-        filter = search.filter
         self.user = user
         self.conversation = search.conversation
-        self.words = WordQuery(text)
-        self.is_nothing = bool(text) and not self.words.units
+        self.words = WordQuery(search.text)
+        self.is_nothing = bool(search.text) and not self.words.units
         """Whether the text has no word, so that no message has it."""
-        self._filter = filter
-        self._types = filter.types or ((TEXT_TYPE,) if text or filter.link else ())
+        self._filter = search.filter
+        self._types = search.filter.types
+        if not self._types and (search.text or search.filter.link):
+            self._types = (TEXT_TYPE,)
 
     def sql(self, engine: str, with_words: bool) -> tuple[str, list[Any]]:
         """The condition for ``m``, and its values. ``with_words``: most
@@ -152,23 +157,27 @@ class _Wanted:
         if self._filter.sender:
             parts.append("m.sender = %s")
             values.append(self._filter.sender)
-        for bound, time in (
-            ("m.time_ms >= %s", self._filter.since),
-            ("m.time_ms < %s", self._filter.until),
-        ):
-            if time:
-                parts.append(bound)
-                values.append(time)
+        if self._filter.since:
+            parts.append("m.time_ms >= %s")
+            values.append(self._filter.since)
+        if self._filter.until:
+            parts.append("m.time_ms < %s")
+            values.append(self._filter.until)
         if self._types:
             parts.append(f"m.type IN {marks_of(len(self._types))}")
             values += self._types
-        for unit in self.words.units[:8] if with_words else ():
-            # In other letters a text has many spellings, and JSON may have
-            # escapes in place of them.
-            parts.append(f"({contains} OR {is_wide})" if unit.isascii() else is_wide)
-            values += [unit] * unit.isascii()
+        if with_words:
+            for unit in self.words.units[:_MOST_UNITS]:
+                # In other letters a text has many spellings, and JSON may have
+                # escapes in place of them.
+                if unit.isascii():
+                    parts.append(f"({contains} OR {is_wide})")
+                    values.append(unit)
+                else:
+                    parts.append(is_wide)
         if self._filter.link:
-            parts.append(f"({' OR '.join([contains] * len(_LINKS))})")
+            has_link = " OR ".join([contains] * len(_LINKS))
+            parts.append(f"({has_link})")
             values += _LINKS
         return " AND ".join(parts) or "1 = 1", values
 
@@ -189,9 +198,9 @@ class _Wanted:
         if not (self.words.units or self._filter.link):
             return True
         text = searched_text(entry.type, entry.body)
-        return self.words.is_in(text) and not (
-            self._filter.link and _LINK.search(text) is None
-        )
+        if not self.words.is_in(text):
+            return False
+        return not self._filter.link or _LINK.search(text) is not None
 
 
 class _Scan(Service):
@@ -212,40 +221,37 @@ class _Scan(Service):
         entries: list[Entry] = self._store.read_or(
             [], partial(self._step, after, upto, count)
         )
-        # If the limit cut the step short, the rest of the step remains to be
-        # scanned.
-        rest = entries[0].id - 1 if len(entries) == count else after
+        rest = after
+        if len(entries) == count:  # the limit has cut the step short
+            rest = entries[0].id - 1
         hits = self._wanted.checked(entries)
-        took = monotonic() - began
-        if took < _SHORT_SECONDS:
+
+        seconds = monotonic() - began
+        if seconds < _SHORT_SECONDS:
             self._stretch *= STRETCH_GROWTH
-        elif took > STRETCH_GROWTH * _SHORT_SECONDS:
-            self._stretch = max(self._stretch // 2, 256)
+        elif seconds > STRETCH_GROWTH * _SHORT_SECONDS:
+            self._stretch = max(self._stretch // 2, _SHORTEST_STRETCH)
         return hits, rest
 
     def _step(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
         """One step: at most ``count`` entries, the newest with ``after < id <=
         upto``."""
         user = self._wanted.user
-        conversation = self._wanted.conversation
-        if conversation:
-            one = f"AND s.conversation = {int(conversation)} "
-        else:
-            one = ""
+        in_conversation = ""
+        if self._wanted.conversation:
+            number = int(self._wanted.conversation)
+            in_conversation = f"AND s.conversation = {number} "
         condition, values = self._wanted.sql(sql.engine, with_words=True)
         statement = (
-            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {one}"
+            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {in_conversation}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
             f"AND {_IS_FOUND} AND {condition} ORDER BY m.id DESC LIMIT %s"
         )
-        ids = [
-            row[0]
-            for row in sql.query(
-                statement, (self._log, user, after, upto, user, *values, count)
-            )
-        ]
-        if ids:
-            return fetch(sql, self._log, ids, user)
+        rows = sql.query(
+            statement, (self._log, user, after, upto, user, *values, count)
+        )
+        if rows:
+            return fetch(sql, self._log, [row[0] for row in rows], user)
         return []
 
 
@@ -273,58 +279,74 @@ class _LookUp:
         """At most ``count`` of the newest entries of the next ids, and the last
         id that remains."""
         if not self._rest:
-            self._terms.sort(key=self._seen.__getitem__)
-            # What one query reads: the rarest, and each next one while most
-            # segments have those before it.
-            together = [
-                term
-                for number, term in enumerate(self._terms)
-                if all(
-                    self._seen[before] >= self._looked
-                    for before in self._terms[:number]
-                )
-            ]
-            size = min(self._segments, _ROWS_AT_ONCE // len(buckets_with(together)))
+            terms = self._terms_together()
+            segments = min(self._segments, _ROWS_AT_ONCE // len(buckets_with(terms)))
             nothing: tuple[int, IndexPart | None] = (0, None)
-            work = partial(
+            read_part = partial(
                 newest_part,
                 log=self._log,
                 after=floor,
                 upto=upto,
-                most=size,
-                terms=together,
+                most=segments,
+                terms=terms,
             )
-            begin, part = self._store.read_or(nothing, work)
+            begin, part = self._store.read_or(nothing, read_part)
             if begin <= upto:  # the index is made anew
                 self._scan.begin = begin
                 return [], upto
             if part is None:
                 return [], floor
             self._segments *= _FIRST_SEGMENTS
-            mine = self._own_conversations() if part.others else ()
-            ids = {id for id, conversation in part.others if conversation in mine}
-            ids.update(self._ids_in(part, together))
+            ids = self._ids_in(part, terms)
             self._rest = sorted(id for id in ids if floor < id <= upto)
             self._after = max(part.segments[0] * SEGMENT - 1, floor)
-        some = self._rest[-_CHECKED_AT_ONCE:]
-        self._rest = self._rest[:-_CHECKED_AT_ONCE]
-        if some:
-            entries = self._wanted.checked(
-                self._store.read_or([], partial(self._readable, some))
-            )
-        else:
-            entries = []
-        return entries, some[0] - 1 if self._rest else self._after
 
-    def _ids_in(self, part: IndexPart, together: Sequence[Term]) -> Iterable[int]:
-        """The messages of these segments that have all terms, most of them in
-        conversations of the user."""
+        ids_to_check = self._rest[-_CHECKED_AT_ONCE:]
+        self._rest = self._rest[:-_CHECKED_AT_ONCE]
+        entries: list[Entry] = []
+        if ids_to_check:
+            read_entries = partial(self._readable, ids_to_check)
+            readable = self._store.read_or(list[Entry](), read_entries)
+            entries = self._wanted.checked(readable)
+        if self._rest:
+            return entries, ids_to_check[0] - 1
+        return entries, self._after
+
+    def _terms_together(self) -> list[Term]:
+        """The terms whose rows one query reads: the rarest, and each next one
+        while most segments have those before it."""
+        self._terms.sort(key=self._seen.__getitem__)
+        terms = []
+        for term in self._terms:
+            terms.append(term)
+            if self._seen[term] < self._looked:
+                break
+        return terms
+
+    def _ids_in(self, part: IndexPart, terms_read: Sequence[Term]) -> set[int]:
+        """The messages of these segments that may have all terms, most of them
+        in conversations of the user."""
+        ids: set[int] = set()
+        if part.others:
+            mine = self._own_conversations()
+            ids = {id for id, conversation in part.others if conversation in mine}
+        ids.update(self._ids_by_index(part, terms_read))
+        return ids
+
+    def _ids_by_index(
+        self, part: IndexPart, terms_read: Sequence[Term]
+    ) -> Iterable[int]:
+        """The messages of these segments that have all terms as the index says,
+        most of them in conversations of the user."""
         self._looked += len(part.segments)
         offsets_of: dict[int, set[int]] = {}
         for number, term in enumerate(self._terms):
-            is_read = term in together
-            pages = [part.rows] if is_read else self._rows_with(term, list(offsets_of))
-            offsets = _look_up(term, pages, offsets_of if number else None)
+            pages: Iterable[Sequence[Row]] = [part.rows]
+            if term not in terms_read:
+                pages = self._rows_with(term, list(offsets_of))
+            # Behind the rarest term, only segments count that have all before.
+            within = offsets_of if number else None
+            offsets = _look_up(term, pages, within)
             self._seen[term] += sum(map(len, offsets.values()))
             if number:
                 for segment in offsets:
@@ -343,11 +365,13 @@ class _LookUp:
         """Leave out the messages of others' conversations, by the rows of the
         index."""
         mine = self._own_conversations()
-        segments = list(offsets_of)
-        rows = self._store.read_or(
-            list[Row](),
-            lambda sql: rows_of(sql, self._log, [CONVERSATIONS], segments),
+        read_rows = partial(
+            rows_of,
+            log=self._log,
+            buckets=[CONVERSATIONS],
+            segments=list(offsets_of),
         )
+        rows = self._store.read_or(list[Row](), read_rows)
         for segment, _, row in rows:
             offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
             if is_long_turn():
@@ -365,13 +389,11 @@ class _LookUp:
         return [id for id, conversation in pairs if conversation in mine]
 
     def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
-        for some in chunks(segments, _ROWS_AT_ONCE // len(buckets_of(term))):
-            yield self._store.read_or(
-                [],
-                partial(
-                    rows_of, log=self._log, buckets=buckets_with([term]), segments=some
-                ),
-            )
+        """The rows of the index in which a term may be, page by page."""
+        buckets = buckets_with([term])
+        for page in chunks(segments, _ROWS_AT_ONCE // len(buckets)):
+            read_rows = partial(rows_of, log=self._log, buckets=buckets, segments=page)
+            yield self._store.read_or([], read_rows)
 
     def _own_conversations(self) -> set[int]:
         """The conversations in which a message is worth a look."""
@@ -380,8 +402,8 @@ class _LookUp:
         if self._conversations is None:
             statement = "SELECT DISTINCT conversation FROM membership WHERE log = %s AND member = %s"
             values = (self._log, self._wanted.user)
-            rows: list[Row] = self._store.read_or(
-                [], lambda sql: sql.query(statement, values)
+            rows = self._store.read_or(
+                list[Row](), lambda sql: sql.query(statement, values)
             )
             self._conversations = {row[0] for row in rows}
         return self._conversations

@@ -43,12 +43,28 @@ instead."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
 SEPARATOR: Final = b"\x80"
-_SPACED: Final = bytes(
-    byte if chr(byte).isalnum() or byte == SEPARATOR[0] else ord(" ")
-    for byte in bytes(range(129)).lower()
-).ljust(256, b" ")
-"""What stands in place of each byte, so that ``split`` finds the words of ASCII
-texts."""
+_TERMS_AT_ONCE: Final = 4096
+"""After so many terms the division into buckets lets others run."""
+_NO_CONVERSATION: Final = 0xFFFF
+"""In place of the number of a conversation: nobody searches the entry."""
+_FEWER_TERMS: Final = (16, 4, 1, 0)
+"""If a row is too large, its messages with more terms in it become long; first
+those with very many."""
+
+
+def _spaced_bytes() -> bytes:
+    """What stands in place of each byte, so that ``split`` finds the words of
+    ASCII texts: letters and digits are made small, the separator stays, all
+    others are spaces."""
+    spaced = bytearray(b" " * 256)
+    for byte in range(128):
+        if chr(byte).isalnum():
+            spaced[byte] = ord(chr(byte).lower())
+    spaced[SEPARATOR[0]] = SEPARATOR[0]
+    return bytes(spaced)
+
+
+_SPACED: Final = _spaced_bytes()
 
 ContentRow = tuple[int, int, int, str, bytes | None]
 """(id, conversation, number of the kind, type, body; None: it is too long)."""
@@ -113,17 +129,15 @@ class SegmentContent:
                 offsets.append(offset)
                 bodies.append(body)
                 characters += len(body)
+            elif body is None:
+                self.long.add(offset)
             else:
-                if body is None:
-                    text = ""
-                else:
-                    text = searched_text(type, body)
+                text = searched_text(type, body)
                 characters += len(text)
-                is_long = body is None or len(text) > LONG_TEXT
-                self._put(
-                    offset,
-                    self._admitted(offset, () if is_long else terms_of(text), is_long),
-                )
+                if len(text) > LONG_TEXT:
+                    self.long.add(offset)
+                else:
+                    self._put(offset, self._admitted(offset, terms_of(text)))
             if characters > _PAUSE_CHARACTERS:
                 self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
                 offsets = []
@@ -138,30 +152,30 @@ class SegmentContent:
         for offset, conversation in enumerate(part.conversations, begin):
             if conversation:
                 self.conversation_of[offset] = conversation
+
         lines = _spaced(part.texts)
+        # So many texts have about as many characters as fit between two pauses.
         together = _PAUSE_CHARACTERS * len(lines) // max(len(part.texts), 1) + 1
         for begin in range(0, len(part.ids), together):
             ids = part.ids[begin : begin + together]
-            some = lines[begin : begin + together]
+            ids_lines = lines[begin : begin + together]
             if gone:
-                some = [
-                    "" if id in gone else line
-                    for id, line in zip(ids, some, strict=True)
-                ]
-            self._put_lines([id - self._first for id in ids], some)
+                for number, id in enumerate(ids):
+                    if id in gone:
+                        ids_lines[number] = ""
+            self._put_lines([id - self._first for id in ids], ids_lines)
             pause()
         if part.others:
             self.add((row for row in part.others if row[0] not in gone), pause)
 
-    def _admitted(
-        self, offset: int, terms: Collection[str], is_long: bool = False
-    ) -> list[str]:
-        """The terms of a message; none if it is long."""
-        more = max(len(terms) - _OWN_TERMS, 0)
-        if is_long or len(terms) > MOST_TERMS or more > self._spare:
+    def _admitted(self, offset: int, terms: Collection[str]) -> list[str]:
+        """The terms of a message; none if it has too many, so that it is
+        long."""
+        spare = max(len(terms) - _OWN_TERMS, 0)
+        if len(terms) > MOST_TERMS or spare > self._spare:
             self.long.add(offset)
             return []
-        self._spare -= more
+        self._spare -= spare
         return list(terms)
 
     def _put_lines(self, offsets: Sequence[int], lines: Iterable[str]) -> None:
@@ -177,16 +191,18 @@ class SegmentContent:
 
     def _put(self, offset: int, words: list[str]) -> None:
         """Add the terms of a message; words are cut."""
-        known = self._terms
+        # Written for speed: this runs for each word of each message. The same
+        # object is the same offset, which is faster than to compare numbers.
+        offsets_of = self._terms
         for term in words:
             if len(term) > TERM_LENGTH:
-                words.append(term[TERM_LENGTH:])
+                words.append(term[TERM_LENGTH:])  # its rest comes later in this loop
                 term = term[:TERM_LENGTH]
-            before = known.setdefault(term, offset)
+            before = offsets_of.setdefault(term, offset)
             if before is offset:
                 continue
             if not isinstance(before, list):
-                known[term] = [before, offset]
+                offsets_of[term] = [before, offset]
             elif before[-1] is not offset:  # a word that the message has again
                 before.append(offset)
 
@@ -195,8 +211,8 @@ class SegmentContent:
         buckets: defaultdict[int, Terms] = defaultdict(dict)
         of_beginning: dict[str, Terms] = {}
         terms = iter(self._terms.items())
-        while some := list(islice(terms, 4096)):
-            for term, offsets in some:
+        while pairs := list(islice(terms, _TERMS_AT_ONCE)):
+            for term, offsets in pairs:
                 beginning = term[:2]
                 bucket = of_beginning.get(beginning)
                 if bucket is None:
@@ -212,28 +228,35 @@ class SegmentContent:
         for bucket, terms in self.buckets(pause).items():
             yield bucket, self.packed(terms)
             pause()
-        ids: dict[int, int] = {}
-        numbers = [0xFFFF] * SEGMENT  # of no conversation
+
+        # The conversations, each once, and the number of that of each entry.
+        number_of: dict[int, int] = {}
+        numbers = [_NO_CONVERSATION] * SEGMENT
         for offset, conversation in self.conversation_of.items():
-            numbers[offset] = ids.setdefault(conversation, len(ids))
-        yield (
-            CONVERSATIONS,
-            struct.pack(f"<H{len(ids)}q{SEGMENT}H", len(ids), *ids, *numbers),
-        )
+            numbers[offset] = number_of.setdefault(conversation, len(number_of))
+        count = len(number_of)
+        row = struct.pack(f"<H{count}q{SEGMENT}H", count, *number_of, *numbers)
+        yield CONVERSATIONS, row
 
     def packed(self, terms: Terms) -> bytes:
         """A row; ``b""`` without terms."""
-        row = encode_terms(terms) if terms else b""
-        # So many terms in one bucket let a message become long if the row is
-        # too large.
-        for most in (16, 4, 1, 0) if len(row) > MOST_ROW_BYTES else ():
-            counts = Counter(
-                offset for offsets in terms.values() for offset in listed(offsets)
-            )
+        row = _row_of(terms)
+        if len(row) <= MOST_ROW_BYTES:
+            return row
+        for most in _FEWER_TERMS:
+            counts: Counter[int] = Counter()
+            for offsets in terms.values():
+                counts.update(listed(offsets))
             gone = {offset for offset, count in counts.items() if count > most}
             self.long |= gone
             terms = merged_terms(terms, gone, {})
-            row = encode_terms(terms) if terms else b""
+            row = _row_of(terms)
             if len(row) <= MOST_ROW_BYTES:
                 break
         return row
+
+
+def _row_of(terms: Terms) -> bytes:
+    if not terms:
+        return b""
+    return encode_terms(terms)

@@ -50,6 +50,7 @@ from imserver.messenger.search.words import (
     CONVERSATIONS,
     LONG,
     LONG_MESSAGE,
+    Terms,
     conversation_at,
     decode_terms,
     indexed_before,
@@ -65,6 +66,14 @@ _BLOCK: Final = 1024
 """Ids whose messages one query reads: 8 MB at most. A transaction costs as much
 as 150 messages."""
 _BUCKETS_AT_ONCE: Final = 16
+_WRITTEN_BYTES: Final = 256 * 1024
+"""Bytes that one transaction writes."""
+_CHANGES_AT_ONCE: Final = 4 * SEGMENT
+"""Changes of messages that one claim brings into the index."""
+_DELETED_SEGMENTS: Final = 32
+"""Segments that one transaction deletes."""
+_SETTLE_SECONDS: Final = 0.05
+"""Time between two looks whether another node is ready."""
 _COLUMNS: Final = "log, segment, bucket, terms"
 _HAS_CHANGES: Final = (
     "(p.floor < %s OR EXISTS (SELECT 1 FROM word_change c WHERE c.log = p.log "
@@ -125,9 +134,8 @@ class WordIndex(Store.Rows):
             "SELECT l.app FROM word_position p JOIN log l ON l.number = p.log AND l.part = 0 "
             f"WHERE {_HAS_CHANGES % 'l.floor'}"
         )
-        return self._store.read_or(
-            [], lambda sql: [text_of(row[0]) for row in sql.query(statement)]
-        )
+        rows = self._store.read_or(list[Row](), lambda sql: sql.query(statement))
+        return [text_of(row[0]) for row in rows]
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
         """Add the next segment. False: it is not whole yet, or another node
@@ -139,27 +147,22 @@ class WordIndex(Store.Rows):
         end = claim.first + SEGMENT
         parts, changed = self._recent.take(app, max(claim.first, 1), end)
         if parts and claim.floor < parts[0].first:
-            # Who has changed one of these messages before this node stored the
-            # last of them was this node; who did so later has noted it.
+            # Only this node can have changed one of these messages before it
+            # stored the last of them. Whoever did so later has noted it.
             changed.update(id for id, _ in claim.changes)
             for part in parts:
                 content.add_part(part, changed, pause)
             self._read(app, sorted(changed), content, pause)
         else:
+            nothing: list[ContentRow] = []
             for first in range(claim.first, end, _BLOCK):
-                content.add(
-                    read_log(
-                        self._store, app, partial(_block, first), list[ContentRow]()
-                    ),
-                    pause,
-                )
+                rows = read_log(self._store, app, partial(_block, first), nothing)
+                content.add(rows, pause)
 
         def finish(sql: Statements) -> None:
-            _finish(
-                sql,
-                claim,
-                {offset: content.conversation_of[offset] for offset in content.long},
-            )
+            # Not before the rows were made, which may make messages long.
+            long = {offset: content.conversation_of[offset] for offset in content.long}
+            _finish(sql, claim, long)
             _set_position(sql, claim.log, "segment", claim.segment + 1)
 
         return self._write(content.rows(pause), partial(_add, claim), finish)
@@ -178,48 +181,40 @@ class WordIndex(Store.Rows):
         content = SegmentContent(claim.first)
         ids = sorted({id for id, _ in claim.changes})
         self._read(app, ids, content, pause)
-        gone = {id - claim.first for id in ids}.union(
-            range(claim.floor + 1 - claim.first)
-        )
+        gone = {id - claim.first for id in ids}
+        gone.update(range(claim.floor + 1 - claim.first))  # what has expired
         rows = self._mended(claim, content, gone, pause)
-        put = partial(_replace, claim)
-        return self._write(
-            rows, put, lambda sql: _finish_mending(sql, claim, content, gone)
-        )
+        finish = partial(_finish_mending, claim=claim, content=content, gone=gone)
+        return self._write(rows, partial(_replace, claim), finish)
 
     def settle(self, app: str, patience: float = 0.0) -> bool:
         """Merge all that was changed until now. Another node that works on the
         index is waited for so many seconds; one that has died has it for
         :data:`LEASE_SECONDS`. False: words are left. Switches."""
-        end = monotonic() + patience
+        deadline = monotonic() + patience
         while True:
             while self.merge(app):
                 pass
             if not read_log(self._store, app, _has_changes, False):
                 return True
-            if monotonic() >= end:
+            if monotonic() >= deadline:
                 return False
-            gevent.sleep(0.05)
+            gevent.sleep(_SETTLE_SECONDS)
 
     def erase(self, app: str) -> None:
         """Delete the index, so that it is filled anew."""
         while change_log(self._store, app, _erase_some, 0):
             pass
-        change_log(
-            self._store,
-            app,
-            lambda sql, head: _set_position(sql, head.number, "leased", 0),
-            None,
-        )
+        change_log(self._store, app, _end_lease, None)
 
     def _read(
         self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause
     ) -> None:
-        for some in chunks(ids, _BLOCK):
-            content.add(
-                read_log(self._store, app, partial(_some, some), list[ContentRow]()),
-                pause,
-            )
+        """Add the messages with these ids."""
+        nothing: list[ContentRow] = []
+        for block in chunks(ids, _BLOCK):
+            rows = read_log(self._store, app, partial(_rows_with, block), nothing)
+            content.add(rows, pause)
 
     def _mended(
         self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
@@ -229,17 +224,15 @@ class WordIndex(Store.Rows):
         nothing: list[Row] = []
         for begin in range(0, CONVERSATIONS, _BUCKETS_AT_ONCE):
             end = begin + _BUCKETS_AT_ONCE
-            rows: dict[int, bytes] = dict(
-                self._store.read_or(nothing, partial(_rows_of, claim, begin, end))
-            )
+            read_rows = partial(_rows_of, claim, begin, end)
+            row_of: dict[int, bytes] = dict(self._store.read_or(nothing, read_rows))
             for bucket in range(begin, end):
-                if bucket in rows:
-                    terms = decode_terms(rows[bucket])
-                else:
-                    terms = {}
-                after = merged_terms(terms, gone, added.get(bucket, {}))
-                if after != terms:
-                    yield bucket, content.packed(after)
+                terms: Terms = {}
+                if bucket in row_of:
+                    terms = decode_terms(row_of[bucket])
+                mended = merged_terms(terms, gone, added.get(bucket, {}))
+                if mended != terms:
+                    yield bucket, content.packed(mended)
                 pause()
 
     def _write(
@@ -250,19 +243,19 @@ class WordIndex(Store.Rows):
     ) -> bool:
         """Write rows of a segment, in short transactions. False: another node
         has the claim."""
-        some: list[tuple[int, bytes]] = []
+        batch: list[tuple[int, bytes]] = []
         size = 0
         for row in rows:
-            some.append(row)
+            batch.append(row)
             size += len(row[1])
-            if size > 256 * 1024:  # bytes that one transaction writes
-                if not self._store.write_or(False, partial(put, some)):
+            if size > _WRITTEN_BYTES:
+                if not self._store.write_or(False, partial(put, batch)):
                     return False
-                some = []
+                batch = []
                 size = 0
 
         def end(sql: Statements) -> bool:
-            is_ours = put(some, sql)
+            is_ours = put(batch, sql)
             if is_ours:
                 finish(sql)
             return is_ours
@@ -303,17 +296,22 @@ def _position(sql: Statements, log: int) -> _Position:
 def _claim(
     sql: Statements, head: LogHead, position: _Position, segment: int
 ) -> SegmentClaim:
-    statement = (
+    """Claim a segment. Another claim has ended then, even if its node works
+    on."""
+    number = position.number + 1
+    lease = (
         f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
     )
-    sql.execute(statement, (position.number + 1, LEASE_SECONDS, head.number))
-    statement = (
+    sql.execute(lease, (number, LEASE_SECONDS, head.number))
+    select_changes = (
         "SELECT id, entry FROM word_change WHERE log = %s AND id >= %s AND id < %s "
         "ORDER BY id, entry LIMIT %s"
     )
     first = segment * SEGMENT
-    changes = sql.query(statement, (head.number, first, first + SEGMENT, 4 * SEGMENT))
-    return SegmentClaim(head.number, position.number + 1, segment, changes, head.floor)
+    changes = sql.query(
+        select_changes, (head.number, first, first + SEGMENT, _CHANGES_AT_ONCE)
+    )
+    return SegmentClaim(head.number, number, segment, changes, head.floor)
 
 
 def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
@@ -322,35 +320,35 @@ def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
     end = _next_end(sql, head)
     if position.is_leased or end > head.last_id:
         return None
-    # What somebody has written who did not finish.
-    sql.execute(
-        "DELETE FROM word WHERE log = %s AND segment = %s",
-        (head.number, end // SEGMENT),
-    )
-    return _claim(sql, head, position, end // SEGMENT)
+    # A node that did not finish may have written some of its rows.
+    segment = end // SEGMENT
+    statement = "DELETE FROM word WHERE log = %s AND segment = %s"
+    sql.execute(statement, (head.number, segment))
+    return _claim(sql, head, position, segment)
 
 
 def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the oldest segment that has expired in part, or of which messages
     were changed."""
     log = head.number
-    position = _position(sql, head.number)
+    position = _position(sql, log)
     if position.is_leased:
         return None
+
     first = head.floor + 1
     end = position.segment * SEGMENT
-    if position.floor < head.floor and first < end and first % SEGMENT:
-        segment = first // SEGMENT
-    else:
-        _set_position(sql, log, "floor", head.floor)
-        statement = (
-            "SELECT id FROM word_change WHERE log = %s AND id < %s ORDER BY id LIMIT 1"
-        )
-        rows = sql.query(statement, (log, end))
-        if not rows:
-            return None
-        segment = rows[0][0] // SEGMENT
-    return _claim(sql, head, position, segment)
+    has_expired = position.floor < head.floor and first < end
+    if has_expired and first % SEGMENT:  # in part
+        return _claim(sql, head, position, first // SEGMENT)
+
+    _set_position(sql, log, "floor", head.floor)
+    statement = (
+        "SELECT id FROM word_change WHERE log = %s AND id < %s ORDER BY id LIMIT 1"
+    )
+    rows = sql.query(statement, (log, end))
+    if not rows:
+        return None
+    return _claim(sql, head, position, rows[0][0] // SEGMENT)
 
 
 def _set_position(
@@ -369,10 +367,11 @@ def _next_end(sql: Statements, head: LogHead) -> int:
     statement = "SELECT id FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     rows = sql.query(statement, (head.number, first))
     if rows:
-        following = rows[0][0]
+        next_id = rows[0][0]
     else:
-        following = max(first, head.last_id + 1)
-    return int(following) // SEGMENT * SEGMENT + SEGMENT - 1
+        next_id = max(first, head.last_id + 1)
+    segment = int(next_id) // SEGMENT
+    return (segment + 1) * SEGMENT - 1
 
 
 _ENTRIES: Final = (
@@ -384,28 +383,24 @@ _ENTRIES: Final = (
 def _block(first: int, sql: Statements, head: LogHead) -> list[ContentRow]:
     """The entries of a block that users may find."""
     values = (head.number, max(first, head.floor + 1), first + _BLOCK)
-    return _of_members(
-        sql, head, sql.query(f"{_ENTRIES}m.id >= %s AND m.id < %s", values)
-    )
+    rows = sql.query(f"{_ENTRIES}m.id >= %s AND m.id < %s", values)
+    return _of_members(sql, head, rows)
 
 
-def _some(ids: Sequence[int], sql: Statements, head: LogHead) -> list[ContentRow]:
-    """As :func:`_block`, of these messages."""
-    some = [id for id in ids if id > head.floor]
-    return _of_members(
-        sql, head, sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), some)
-    )
+def _rows_with(ids: Sequence[int], sql: Statements, head: LogHead) -> list[ContentRow]:
+    """Those of these entries that users may find."""
+    ids_left = [id for id in ids if id > head.floor]
+    rows = sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), ids_left)
+    return _of_members(sql, head, rows)
 
 
 def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[ContentRow]:
-    """Rooms have no members, so nobody searches them."""
+    """The entries of conversations with members. Rooms have none, so nobody
+    searches them."""
     statement = f"SELECT c.id FROM conversation c WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
-    searched = {
-        row[0]
-        for row in sql.query_in(
-            statement, (head.number,), list({row[1] for row in rows})
-        )
-    }
+    conversations = list({row[1] for row in rows})
+    with_members = sql.query_in(statement, (head.number,), conversations)
+    searched = {row[0] for row in with_members}
     return [
         (id, conversation, kind, text_of(type), body)
         for id, conversation, kind, type, body in rows
@@ -424,50 +419,51 @@ def _add(
 ) -> bool:
     """Add rows of a segment. False: another node has the claim."""
     statement = f"SELECT changes FROM word_position WHERE log = %s{sql.for_update}"
-    if sql.query(statement, (claim.log,))[0][0] != claim.number:
+    number = sql.query(statement, (claim.log,))[0][0]
+    if number != claim.number:
         return False
-    sql.insert_new(
-        "word", _COLUMNS, [(claim.log, claim.segment, *row) for row in rows if row[1]]
-    )
+    new_rows = [(claim.log, claim.segment, *row) for row in rows if row[1]]
+    sql.insert_new("word", _COLUMNS, new_rows)
     return True
 
 
 def _replace(
     claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
 ) -> bool:
-    """As :func:`_add`, in place of the rows that the segment has."""
+    """Add rows in place of those that the segment has; see :func:`_add`."""
     statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
-    sql.execute_many(
-        statement, [(claim.log, claim.segment, bucket) for bucket, _ in rows]
-    )
+    old_rows = [(claim.log, claim.segment, bucket) for bucket, _ in rows]
+    sql.execute_many(statement, old_rows)
     return _add(claim, rows, sql)
 
 
 def _finish_mending(
     sql: Statements, claim: SegmentClaim, content: SegmentContent, gone: Collection[int]
 ) -> None:
-    rows: dict[int, bytes] = dict(_rows_of(claim, CONVERSATIONS, LONG + 1, sql))
-    before = long_in(rows.get(LONG, b""))
+    row_of: dict[int, bytes] = dict(_rows_of(claim, CONVERSATIONS, LONG + 1, sql))
+    former_long = long_in(row_of.get(LONG, b""))
     long = {
-        offset: conversation for offset, conversation in before if offset not in gone
+        offset: conversation
+        for offset, conversation in former_long
+        if offset not in gone
     }
     for offset in content.long:
-        known = content.conversation_of.get(offset)
-        long[offset] = (
-            conversation_at(rows[CONVERSATIONS], offset) if known is None else known
-        )
+        conversation = content.conversation_of.get(offset)
+        # a message that was not read, but whose row has become too large
+        if conversation is None:
+            conversation = conversation_at(row_of[CONVERSATIONS], offset)
+        long[offset] = conversation
     _finish(sql, claim, long)
     _set_position(sql, claim.log, "floor", claim.floor)
 
 
 def _finish(sql: Statements, claim: SegmentClaim, long: Mapping[int, int]) -> None:
-    _replace(
-        claim,
-        [(LONG, b"".join(LONG_MESSAGE.pack(*each) for each in sorted(long.items())))],
-        sql,
-    )
+    """Write which messages are long, and end the claim. ``long``: offset →
+    conversation."""
+    row = b"".join(LONG_MESSAGE.pack(*message) for message in sorted(long.items()))
+    _replace(claim, [(LONG, row)], sql)
     statement = "DELETE FROM word_change WHERE log = %s AND id = %s AND entry = %s"
-    sql.execute_many(statement, [(claim.log, *each) for each in claim.changes])
+    sql.execute_many(statement, [(claim.log, *change) for change in claim.changes])
     _set_position(sql, claim.log, "leased", 0)
 
 
@@ -496,9 +492,8 @@ def _delete_before(sql: Statements, log: int, end: int) -> int:
     first = sql.query("SELECT min(segment) FROM word WHERE log = %s", (log,))[0][0]
     if first is None:
         return 0
-    return sql.execute(
-        "DELETE FROM word WHERE log = %s AND segment < %s", (log, min(first + 32, end))
-    )
+    statement = "DELETE FROM word WHERE log = %s AND segment < %s"
+    return sql.execute(statement, (log, min(first + _DELETED_SEGMENTS, end)))
 
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
@@ -507,3 +502,7 @@ def _erase_some(sql: Statements, head: LogHead) -> int:
     _claim(sql, head, _position(sql, head.number), 0)
     _set_position(sql, head.number, "segment", 0)
     return _delete_before(sql, head.number, Limit.ID)
+
+
+def _end_lease(sql: Statements, head: LogHead) -> None:
+    _set_position(sql, head.number, "leased", 0)

@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import add
 from typing import Any, Final
 
@@ -131,21 +132,19 @@ class WordQuery:
             if units:
                 phrases.append(units)
                 is_open = not end
-        self.units = list(dict.fromkeys(unit for units in phrases for unit in units))
+        self.units = list(dict.fromkeys(chain.from_iterable(phrases)))
         """The units, each once; the last may be the beginning of one."""
+
         self._needles: list[str] = []
         terms: dict[Term, None] = {}
         for number, units in enumerate(phrases, 1):
             ends_open = is_open and number == len(phrases)
-            begin = "" if _is_run(units[0]) else " "
-            end = "" if ends_open or _is_run(units[-1]) else " "
-            self._needles.append(f"{begin}{' '.join(units)}{end}")
+            self._needles.append(_needle_of(units, ends_open))
             for unit in units[:-1]:
                 terms.update(dict.fromkeys(_terms_of_unit(unit, False)))
             terms.update(dict.fromkeys(_terms_of_unit(units[-1], ends_open)))
-        self.terms = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))[
-            :MOST_TERMS
-        ]
+        rarest_first = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))
+        self.terms = rarest_first[:MOST_TERMS]
         """What the index is searched for: the longest first, which are the
         rarest, more or less."""
 
@@ -153,6 +152,17 @@ class WordQuery:
         """Whether a text has all that is wanted."""
         units = f" {' '.join(units_of(text))} "
         return all(needle in units for needle in self._needles)
+
+
+def _needle_of(units: list[str], ends_open: bool) -> str:
+    """What a text has that has a phrase. Words have spaces around them, unless
+    they may go on; runs may be parts of longer ones."""
+    needle = " ".join(units)
+    if not _is_run(units[0]):
+        needle = f" {needle}"
+    if not ends_open and not _is_run(units[-1]):
+        needle = f"{needle} "
+    return needle
 
 
 def _terms_of_unit(unit: str, is_open: bool) -> Iterator[Term]:
@@ -175,6 +185,10 @@ LONG: Final = CONVERSATIONS + 1
 """The bucket with the long messages of a segment, if it has any."""
 LONG_MESSAGE: Final = struct.Struct("<Hq")
 """Offset and conversation."""
+_CONVERSATION_BYTES: Final = 8
+_NUMBER_BYTES: Final = 2
+"""The bucket with the conversations has their number, the conversations, and
+for each message the number of its conversation among them."""
 decode_terms: Final = msgspec.msgpack.Decoder(dict[str, int | list[int]]).decode
 encode_terms: Final = msgspec.msgpack.Encoder().encode
 
@@ -192,8 +206,12 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
                 merged[term] = offsets
         elif gone.isdisjoint(offsets):
             merged[term] = offsets
-        elif rest := [each for each in offsets if each not in gone]:
-            merged[term] = rest if len(rest) > 1 else rest[0]
+        else:
+            rest = [offset for offset in offsets if offset not in gone]
+            if len(rest) > 1:
+                merged[term] = rest
+            elif rest:
+                merged[term] = rest[0]
     for term, offsets in more.items():
         if term in merged:
             offsets = sorted({*listed(merged[term]), *listed(offsets)})
@@ -202,6 +220,7 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
 
 
 def listed(offsets: int | list[int]) -> Sequence[int]:
+    """The offsets of a term, also if it has one alone."""
     if isinstance(offsets, int):
         return (offsets,)
     return offsets
@@ -210,16 +229,18 @@ def listed(offsets: int | list[int]) -> Sequence[int]:
 def bucket_of(term: str) -> int:
     """The bucket of a term. Those of the terms with the same first character
     follow each other."""
-    second = ord(term[1]) % _PARTS if len(term) > 1 else 0
-    return ord(term[0]) % _GROUPS * _PARTS + second
+    first_of_group = ord(term[0]) % _GROUPS * _PARTS
+    if len(term) == 1:
+        return first_of_group
+    return first_of_group + ord(term[1]) % _PARTS
 
 
 def buckets_of(term: Term) -> range:
     """The buckets in which a search finds a term."""
     first = bucket_of(term.text)
-    return range(
-        first, first + (_PARTS if term.is_prefix and len(term.text) == 1 else 1)
-    )
+    if term.is_prefix and len(term.text) == 1:  # any second character
+        return range(first, first + _PARTS)
+    return range(first, first + 1)
 
 
 def long_in(row: bytes) -> list[tuple[int, int]]:
@@ -230,8 +251,11 @@ def long_in(row: bytes) -> list[tuple[int, int]]:
 def conversation_at(row: bytes, offset: int) -> int:
     """The conversation of one of the messages of a segment."""
     (count,) = struct.unpack_from("<H", row)
-    (number,) = struct.unpack_from("<H", row, 2 + 8 * count + 2 * offset)
-    return int(struct.unpack_from("<q", row, 2 + 8 * number)[0])
+    numbers_at = _NUMBER_BYTES + _CONVERSATION_BYTES * count
+    (number,) = struct.unpack_from("<H", row, numbers_at + _NUMBER_BYTES * offset)
+    conversation_at = _NUMBER_BYTES + _CONVERSATION_BYTES * number
+    (conversation,) = struct.unpack_from("<q", row, conversation_at)
+    return int(conversation)
 
 
 # --- look-ups -----------------------------------------------------------------
@@ -258,6 +282,19 @@ def indexed_before(sql: Statements, log: int) -> int:
     return 0
 
 
+_INDEX_POSITION: Final = (
+    "SELECT p.segment, (SELECT max(w.segment) FROM word w WHERE w.log = p.log AND w.segment <= %s) "
+    "FROM word_position p WHERE p.log = %s"
+)
+"""The segment before which the index is filled, and the newest one up to a
+segment that it has."""
+_CHANGED_MESSAGES: Final = (
+    "SELECT DISTINCT id, conversation FROM word_change WHERE log = %s AND id >= %s AND id < %s "
+    "ORDER BY id DESC LIMIT %s"
+)
+"""The messages whose changes are not in the index yet, the newest first."""
+
+
 def newest_part(
     sql: Statements, log: int, after: int, upto: int, most: int, terms: Sequence[Term]
 ) -> tuple[int, IndexPart | None]:
@@ -268,26 +305,22 @@ def newest_part(
 
     What was changed is either among ``others``, or in rows that are read later.
     """
-    statement = (
-        "SELECT p.segment, (SELECT max(w.segment) FROM word w WHERE w.log = p.log AND w.segment <= %s) "
-        "FROM word_position p WHERE p.log = %s"
-    )
-    positions = sql.query(statement, (upto // SEGMENT, log))
-    indexed, newest = positions[0] if positions else (0, None)
+    positions = sql.query(_INDEX_POSITION, (upto // SEGMENT, log))
+    if not positions:
+        return 0, None
+    indexed, newest = positions[0]
     if newest is None or (newest + 1) * SEGMENT <= after:
         return indexed * SEGMENT, None
+
     begin = max(newest - most + 1, after // SEGMENT, 0)
-    statement = (
-        "SELECT DISTINCT id, conversation FROM word_change WHERE log = %s AND id >= %s AND id < %s "
-        "ORDER BY id DESC LIMIT %s"
-    )
+    end = newest + 1
     others = sql.query(
-        statement, (log, begin * SEGMENT, (newest + 1) * SEGMENT, SEGMENT + 1)
+        _CHANGED_MESSAGES, (log, begin * SEGMENT, end * SEGMENT, SEGMENT + 1)
     )
     if len(others) > SEGMENT:  # of the last one's segment there may be more
         begin = others[-1][0] // SEGMENT + 1
         others = [row for row in others if row[0] >= begin * SEGMENT]
-    segments = range(begin, newest + 1)
+    segments = range(begin, end)
     rows = []
     for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
         if row[1] == LONG:
@@ -302,7 +335,7 @@ def newest_part(
 
 def buckets_with(terms: Iterable[Term]) -> set[int]:
     """The buckets in which these terms may be."""
-    return {bucket for term in terms for bucket in buckets_of(term)}
+    return set(chain.from_iterable(map(buckets_of, terms)))
 
 
 def rows_of(
@@ -319,22 +352,37 @@ def rows_of(
 def offsets_with(terms: bytes, term: Term) -> set[int]:
     """The messages with a term in one of these rows, and perhaps some others:
     texts decide."""
-    found: set[int] = set()
+    hits: set[int] = set()
     if term.is_prefix:
         if term.text.encode() not in terms:
-            return found
+            return hits
         for text, offsets in decode_terms(terms).items():
             if text.startswith(term.text):
-                found.update(listed(offsets))
-        return found
+                hits.update(listed(offsets))
+        return hits
+
     # To decode a row takes six times as long. A longer term may end with the
     # bytes of this one.
     key = encode_terms(term.text)
     at = terms.find(key)
     while at >= 0:
-        found.update(_offsets_at(terms, at + len(key)))
+        hits.update(_offsets_at(terms, at + len(key)))
         at = terms.find(key, at + 1)
-    return found
+    return hits
+
+
+# The first bytes of the values of MessagePack in a row.
+_SHORT_LIST: Final = 0x90
+_SHORT_LIST_MASK: Final = 0xF0
+_SHORT_LIST_COUNT: Final = 0x0F
+_LIST: Final = 0xDC
+"""Two bytes with the number of items follow."""
+_LIST_HEAD_BYTES: Final = 3
+_NUMBER_IN_HEAD_END: Final = 0x80
+"""A head below is a number itself."""
+_BYTE: Final = 0xCC
+_TWO_BYTES: Final = 0xCD
+_TWO_BYTES_SIZE: Final = 3
 
 
 def _offsets_at(row: bytes, at: int) -> list[int]:
@@ -344,21 +392,22 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
     with suppress(IndexError):
         count = 1
         head = row[at]
-        if head & 0xF0 == 0x90:
-            count = head & 0x0F
-            at = at + 1
-        elif head == 0xDC:
+        if head & _SHORT_LIST_MASK == _SHORT_LIST:
+            count = head & _SHORT_LIST_COUNT
+            at += 1
+        elif head == _LIST:
             count = row[at + 1] << 8 | row[at + 2]
-            at = at + 3
+            at += _LIST_HEAD_BYTES
         while len(offsets) < count:
             head = row[at]
-            if head == 0xCD:
+            if head == _TWO_BYTES:
+                # modulo: the bytes may be of something else
                 offsets.append((row[at + 1] << 8 | row[at + 2]) % SEGMENT)
-                at += 3
-            elif head < 0x80:
+                at += _TWO_BYTES_SIZE
+            elif head < _NUMBER_IN_HEAD_END:
                 offsets.append(head)
                 at += 1
-            elif head == 0xCC:
+            elif head == _BYTE:
                 offsets.append(row[at + 1])
                 at += 2
             else:
@@ -371,16 +420,14 @@ def in_conversations(
 ) -> set[int]:
     """The messages of a segment that are in these conversations."""
     (count,) = struct.unpack_from("<H", row)
-    named = struct.unpack_from(f"<{count}q", row, 2)
+    of_segment = struct.unpack_from(f"<{count}q", row, _NUMBER_BYTES)
     wanted = {
         number
-        for number, conversation in enumerate(named)
+        for number, conversation in enumerate(of_segment)
         if conversation in conversations
     }
-    if wanted:
-        numbers = struct.unpack_from(f"<{SEGMENT}H", row, 2 + 8 * count)
-    else:
-        numbers = ()
-    if wanted:
-        return {offset for offset in offsets if numbers[offset] in wanted}
-    return set()
+    if not wanted:
+        return set()
+    numbers_at = _NUMBER_BYTES + _CONVERSATION_BYTES * count
+    numbers = struct.unpack_from(f"<{SEGMENT}H", row, numbers_at)
+    return {offset for offset in offsets if numbers[offset] in wanted}

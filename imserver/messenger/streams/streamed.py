@@ -21,6 +21,7 @@ from imserver.messenger.delivery.messaging import Messaging
 from imserver.messenger.delivery.open_streams import OpenStream, parts_of
 from imserver.messenger.delivery.receipts import Signals, ToFollowers
 from imserver.messenger.log.contract import (
+    SECOND_MS,
     Appended,
     Draft,
     Rejected,
@@ -67,15 +68,14 @@ class ConversationStreams(StreamTarget):
         try:
             if to:
                 return self._relations.may_write(stream.app, sender, to)
-            conversation = self._store.part(MessageLog).conversations.get(
-                stream.app, group
-            )
+            conversations = self._store.part(MessageLog).conversations
+            conversation = conversations.get(stream.app, group)
             role = self._role(stream.app, group, sender)
+            if conversation is None or not role:
+                return False
             part = stream.head.channel
             in_thread = part is not None and part.thread > 0
-            return bool(
-                role and conversation and conversation.may_write(role, in_thread)
-            )
+            return conversation.may_write(role, in_thread)
         except StorageUnavailable:
             return True  # until the next look
 
@@ -89,47 +89,49 @@ class ConversationStreams(StreamTarget):
 
     def _role(self, app: str, group: int, user: str) -> str:
         """The role of a member; ``""``: they are none, or muted."""
-        own = self._store.part(MessageLog).conversations.member(app, group, user)
-        if own is not None and own.muted_until <= time():
-            return own.role
-        return ""
+        member = self._store.part(MessageLog).conversations.member(app, group, user)
+        if member is None or member.muted_until > time():
+            return ""
+        return member.role
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
         for event in events:
             self._signals.send(_to_followers(app, event))
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected:
-        stored = self._messaging.store(app, _draft_of(event), by_user=False)
+        result = self._messaging.store(app, _draft_of(event), by_user=False)
         # a quota of the app is spent
-        if isinstance(stored, StorageUnavailable) and stored.until:
-            stored = Rejected(RejectReason.REJECTED, str(stored), stored.until)
-        if not isinstance(stored, Appended | Rejected):
+        if isinstance(result, StorageUnavailable) and result.until:
+            result = Rejected(RejectReason.REJECTED, str(result), result.until)
+        if not isinstance(result, Appended | Rejected):
             raise ChannelRefused("unavailable")
+
         # Clients know the end by the stored message. Without one, they drop the
         # text.
-        gone = isinstance(stored, Rejected)
+        is_rejected = isinstance(result, Rejected)
         part, stream = parts_of(event)
-        part = replace(part, stream=replace(stream, done=True, whole=gone))
+        end = replace(stream, done=True, whole=is_rejected)
+        part = replace(part, stream=end)
         self.publish(app, [_signal(replace(event, text="", channel=part))])
-        if isinstance(stored, Rejected):
-            return stored
-        return Position("", stored.entry.id)
+
+        if isinstance(result, Rejected):
+            return result
+        return Position("", result.entry.id)
 
     def deliver(self, app: str, event: Event) -> None:
         self._signals.deliver(_to_followers(app, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
-        message, (part, stream) = _to_followers(app, event), parts_of(event)
+        message = _to_followers(app, event)
+        part, stream = parts_of(event)
         readers = self._signals.readers_of(message)
         if readers and self.streams.accept(app, message.signal):
-            self._messaging.deliverer.send_stream(
-                self.streams.of(app, part.name)[stream.id], readers
-            )
+            open_stream = self.streams.of(app, part.name)[stream.id]
+            self._messaging.deliverer.send_stream(open_stream, readers)
 
     def has_receivers(self, stream: OpenStream) -> bool:
-        return bool(
-            self._signals.readers_of(_to_followers(stream.app, stream.event("")))
-        )
+        message = _to_followers(stream.app, stream.event(""))
+        return bool(self._signals.readers_of(message))
 
     def history(self, app: str, channel: str) -> str:
         return "log"
@@ -154,7 +156,7 @@ def _draft_of(end: Event) -> Draft:
         type=end.type,
         body=end.text.encode(),
         client_msg_id=stream.id,
-        time_ms=int(time() * 1000),
+        time_ms=int(time() * SECOND_MS),
         meta=meta,
         to_user=to,
         conversation=conversation,
@@ -211,16 +213,10 @@ class StreamedTexts(StreamedMessages):
         is a reply (0: none). ``stoppers``: the readers who may stop it; None:
         all of them. Raises :class:`ChannelRefused`: ``full`` or ``limit``.
         """
-        part = ChannelPart(
-            f"{_USER}{to}" if to else f"{_GROUP}{conversation}", thread=thread
-        )
-        return self.open(
-            app,
-            _signal(Event("piece", sender, "", type=type, channel=part)),
-            text,
-            owner,
-            stoppers,
-        )
+        name = f"{_USER}{to}" if to else f"{_GROUP}{conversation}"
+        part = ChannelPart(name, thread=thread)
+        head = _signal(Event("piece", sender, "", type=type, channel=part))
+        return self.open(app, head, text, owner, stoppers)
 
     def close_text(
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""
@@ -233,4 +229,6 @@ class StreamedTexts(StreamedMessages):
         (``unavailable``): its node or the log does not answer.
         """
         closed = self.close(app, stream, incomplete, sender)
-        return closed.rejected or (closed.status, closed.offset)
+        if closed.rejected:
+            return closed.rejected
+        return closed.status, closed.offset

@@ -55,6 +55,19 @@ CLOSE_ALL_SECONDS: Final = 3.0
 """How long a node that stops closes its streams."""
 MOST_OWNER_BYTES: Final = 16 * 1024 * 1024
 """Bytes of the open streams of one owner in conversations."""
+MOST_APP_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of the open streams of an app on one node."""
+JSON_GROWTH: Final = 8
+"""How many times larger than a text its event may be: in JSON a byte may take
+six, and there are other fields."""
+CLOSED_SECONDS: Final = 60.0
+"""Time for which a node answers repeated requests for a stream that is
+closed."""
+MOST_CLOSED: Final = 20_000
+"""Closed streams that a node remembers."""
+CHECKS_AT_ONCE: Final = 100
+"""Limit of the senders that one look checks, each with a query of the
+database."""
 MOST_BYTES: Final = 512 * 1024
 """Limit of the text of any message, and of the pieces in a query: they must fit
 into those between nodes."""
@@ -289,10 +302,9 @@ class ChannelStreams(StreamTarget):
         if not self.streams.by_channel:
             return
         app = connection.app or ""
-        if self.streams.of(app, channel):
-            local = self._hub.channel(app, channel)
-        else:
-            local = None
+        if not self.streams.of(app, channel):
+            return
+        local = self._hub.channel(app, channel)
         if local is None or connection not in local.members:
             return
         if len(local.members) == 1:
@@ -311,15 +323,16 @@ class ChannelStreams(StreamTarget):
         options = self._channels.options.of(stream.app, stream.channel)
         check_known(options)
         if options.history:
-            check_draft(draft_of(Publication(stream.channel, stream.end(True))))
+            end = Publication(stream.channel, stream.end(True))
+            check_draft(draft_of(end))
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
-        named = [
-            Publication(each.channel.name, each)
-            for each in events
-            if each.channel is not None
+        publications = [
+            Publication(event.channel.name, event)
+            for event in events
+            if event.channel is not None
         ]
-        self._channels.publishing.publish_each(app, named)
+        self._channels.publishing.publish_each(app, publications)
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
         return self._channels.publishing.publish_event(app, channel, event).position
@@ -332,21 +345,20 @@ class ChannelStreams(StreamTarget):
         part, stream = parts_of(event)
         local = self._hub.channel(app, part.name)
         if local is not None and self.streams.accept(app, event):
-            known = self.streams.of(app, part.name)[stream.id]
-            self.streams.late.add(
-                local.members, known, partial(self._send_so_far, app, part.name)
-            )
+            open_stream = self.streams.of(app, part.name)[stream.id]
+            send = partial(self._send_so_far, app, part.name)
+            self.streams.late.add(local.members, open_stream, send)
 
     def _send_so_far(
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
         local = self._hub.channel(app, channel)
         stream = self.streams.of(app, channel).get(id)
-        if local is None:
-            members = []
-        else:
-            members = [each for each in connections if each in local.members]
-        if local is not None and stream is not None and members:
+        if local is None or stream is None:
+            return
+        # some may have left since
+        members = [one for one in connections if one in local.members]
+        if members:
             self._channels.ordered.send(local, members, stream.so_far())
 
     def has_receivers(self, stream: OpenStream) -> bool:
@@ -354,7 +366,9 @@ class ChannelStreams(StreamTarget):
 
     def history(self, app: str, channel: str) -> str:
         options = self._channels.options.of(app, channel)
-        return options.history or ("recent" if options.has_history else "")
+        if options.history:
+            return options.history
+        return "recent" if options.has_history else ""
 
 
 def check_draft(draft: Draft) -> None:
@@ -385,8 +399,9 @@ class StreamedMessages:
         self._streams = target.streams
         self._table = table
         self._max_streams = limits.open_streams
-        # In JSON a byte of text may take six.
-        self._max_bytes = min(limits.stream_bytes, outbox_bytes // 8, MOST_BYTES)
+        self._max_bytes = min(
+            limits.stream_bytes, outbox_bytes // JSON_GROWTH, MOST_BYTES
+        )
         self._idle_seconds = limits.stream_seconds
         self._rate = Buckets(PIECES, limits.pieces_per_second)
         self._others = others
@@ -399,10 +414,10 @@ class StreamedMessages:
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app, sender and
         result. In the order of time."""
-        self._append_query, self._close_query, self._stop_query, self._state_query = (
-            f"{target.name}{query}"
-            for query in ("append pieces", "close stream", "stop stream", "stream")
-        )
+        self._append_query = f"{target.name}append pieces"
+        self._close_query = f"{target.name}close stream"
+        self._stop_query = f"{target.name}stop stream"
+        self._state_query = f"{target.name}stream"
         queries.add(self._append_query, AppendPieces, self._append_here)
         queries.add(self._close_query, CloseStream, self._close_here)
         queries.add(self._stop_query, StopStream, self._stop_here)
@@ -434,35 +449,38 @@ class StreamedMessages:
                 "full",
                 f"the app has {count} open streams on this node, which is its limit",
             )
-        limit = min(
-            self._max_bytes, self._target.limit(app, part.name) or self._max_bytes
-        )
-        begin = bytearray(text.encode())
-        size = len(begin) + len(part.tags)
+
+        limit_there = self._target.limit(app, part.name)
+        limit = min(self._max_bytes, limit_there or self._max_bytes)
+        beginning = bytearray(text.encode())
+        size = len(beginning) + len(part.tags)
         if size > limit:
             raise ChannelRefused(
                 "limit", f"a message of the channel has at most {limit} bytes"
             )
-        # Of the texts of all open streams of an app on this node.
-        sizes = [self._sizes.setdefault((app, ""), _Size(64 * 1024 * 1024))]
+
+        # The streams hold their sizes, which end with the last one of them.
+        sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
         if owner:
             sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
-        if any(each.size + len(begin) > each.most for each in sizes):
+        if any(total.size + len(beginning) > total.most for total in sizes):
             raise ChannelRefused(
                 "full", "the open streams on this node have too many bytes"
             )
+
         id = self._table.ids.id_of(self._table.ids.next_number())
         now = monotonic()
-        stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
-        if stoppers is None:
-            stream.stoppers = None
-        else:
+        stream = OpenStream(id, app, part.name, head, beginning, 0, now, owned=True)
+        if stoppers is not None:
             stream.stoppers = frozenset(stoppers)
         self._target.check(stream)
-        self._own[id] = _OwnStream(stream, sizes, limit, limit - size, now, now)
+
+        self._own[id] = _OwnStream(
+            stream, sizes, limit, left=limit - size, touched=now, checked=now
+        )
         self._counts[app] = count + 1
-        for each in sizes:
-            each.size += len(begin)
+        for total in sizes:
+            total.size += len(beginning)
         self._streams.add(stream)
         self._target.publish(app, [stream.so_far()])
         return id
@@ -480,9 +498,9 @@ class StreamedMessages:
         :class:`ChannelRefused` (``unavailable``): none of their nodes
         answers."""
         self._rate.require_one(app, len(pieces))
-        elsewhere: dict[int, list[int]] = {}
-        leases: dict[int, Lease] = {}
         here: list[int] = []
+        elsewhere: dict[int, list[int]] = {}  # by the node that owns the stream
+        leases: dict[int, Lease] = {}
         results = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
         for index, (stream, _, text) in enumerate(pieces):
             if stream in self._own:
@@ -499,26 +517,26 @@ class StreamedMessages:
 
         def ask(node_epoch: int, indexes: list[int]) -> None:
             assert self._others is not None
-            for some in _in_parts(indexes, pieces):
-                query = AppendPieces(app, [pieces[index] for index in some], sender)
+            for part in _in_parts(indexes, pieces):
+                query = AppendPieces(app, [pieces[index] for index in part], sender)
                 answers = self._others.query_behind(
                     leases[node_epoch], self._append_query, query, list[AppendedPiece]
                 )
-                for index, answer in zip(some, answers or (), strict=False):
+                for index, answer in zip(part, answers or (), strict=False):
                     results[index] = answer
 
+        # The other nodes work while this one does.
         asking = [
             gevent.spawn(ask, node_epoch, indexes)
             for node_epoch, indexes in elsewhere.items()
         ]
         if here:
-            answers = self._append_here(
-                AppendPieces(app, [pieces[index] for index in here], sender)
-            )
+            query = AppendPieces(app, [pieces[index] for index in here], sender)
+            answers = self._append_here(query)
             for index, answer in zip(here, answers, strict=True):
                 results[index] = answer
         gevent.joinall(asking)
-        if pieces and all(each.status is AppendStatus.FAILED for each in results):
+        if pieces and all(one.status is AppendStatus.FAILED for one in results):
             raise ChannelRefused("unavailable")
         return results
 
@@ -539,14 +557,12 @@ class StreamedMessages:
             for id in ids[first : first + self._target.together]:
                 own = self._find(query.app, id, query.sender)
                 if own is None:
-                    closed = self._find_closed(query.app, id, query.sender)
-                    for index in indexes[id]:
-                        results[index] = (
-                            _UNKNOWN
-                            if closed is None
-                            else AppendedPiece(AppendStatus.CLOSED)
-                        )
+                    if self._find_closed(query.app, id, query.sender) is not None:
+                        for index in indexes[id]:
+                            results[index] = AppendedPiece(AppendStatus.CLOSED)
                     continue
+
+                # The pieces of one request are one event.
                 text = ""
                 for index in indexes[id]:
                     _, number, piece = query.pieces[index]
@@ -568,19 +584,18 @@ class StreamedMessages:
         now = monotonic()
         for id in ids:
             own = self._find(app, id, sender)
-            if own is not None and not own.ended and own.checked + CHECK_SECONDS <= now:
-                own.checked = now
-                if not self._target.may_continue(own.stream):
-                    self._end(id, own, True)
+            if own is None or own.ended or own.checked + CHECK_SECONDS > now:
+                continue
+            own.checked = now
+            if not self._target.may_continue(own.stream):
+                self._end(id, own, incomplete=True)
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
         """An own stream of an app, and of a sender (``""``: of any)."""
         own = self._own.get(id)
-        if (
-            own is None
-            or own.stream.app != app
-            or (sender and own.stream.head.sender != sender)
-        ):
+        if own is None or own.stream.app != app:
+            return None
+        if sender and own.stream.head.sender != sender:
             return None
         return own
 
@@ -606,13 +621,15 @@ class StreamedMessages:
         size = len(text)
         if size > own.left:
             return AppendStatus.TOO_LONG
-        for each in own.sizes:
-            if each.size + size > each.most:
+        for total in own.sizes:
+            if total.size + size > total.most:
                 return AppendStatus.TOO_LONG
-        for each in own.sizes:
-            each.size += size
+
+        for total in own.sizes:
+            total.size += size
         own.left -= size
-        own.touched = stream.heard = now
+        own.touched = now
+        stream.heard = now
         own.piece = number
         stream.text += text
         return AppendStatus.APPENDED
@@ -625,9 +642,8 @@ class StreamedMessages:
         :class:`ChannelRefused` (``unavailable``): its node or the history does
         not answer."""
         query = CloseStream(app, stream, incomplete, sender)
-        return self._closed_by(
-            stream, self._close_query, query, partial(self._close_here, query)
-        )
+        close_here = partial(self._close_here, query)
+        return self._closed_by(stream, self._close_query, query, close_here)
 
     def stop(self, app: str, stream: str, user: str) -> ClosedStream:
         """Close a stream of any node for a reader, as one that is incomplete.
@@ -636,9 +652,8 @@ class StreamedMessages:
         :class:`ChannelRefused` (``unavailable``): its node or the history does
         not answer."""
         query = StopStream(app, stream, user)
-        return self._closed_by(
-            stream, self._stop_query, query, partial(self._stop_here, query)
-        )
+        stop_here = partial(self._stop_here, query)
+        return self._closed_by(stream, self._stop_query, query, stop_here)
 
     def _closed_by(
         self,
@@ -668,20 +683,21 @@ class StreamedMessages:
                 return ClosedStream("not_allowed")
         except StorageUnavailable:
             return ClosedStream("failed")
+
         if not own.ended:
             own.stream.stopped = query.user
-        return self._end(query.stream, own, True) or ClosedStream("failed")
+        closed = self._end(query.stream, own, incomplete=True)
+        return closed or ClosedStream("failed")
 
     def _close_here(self, query: CloseStream) -> ClosedStream:
         own = self._find(query.app, query.stream, query.sender)
         if own is not None:
-            return self._end(query.stream, own, query.incomplete) or ClosedStream(
-                "failed"
-            )
-        closed = self._find_closed(query.app, query.stream, query.sender)
-        if closed is None:
+            closed = self._end(query.stream, own, query.incomplete)
+            return closed or ClosedStream("failed")
+        former = self._find_closed(query.app, query.stream, query.sender)
+        if former is None:
             return ClosedStream("unknown")
-        return msgspec.structs.replace(closed, status="repeated")
+        return msgspec.structs.replace(former, status="repeated")
 
     def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the
@@ -695,6 +711,7 @@ class StreamedMessages:
             own.incomplete = incomplete
             # New subscribers receive the end, live or from the history.
             self._streams.remove(stream.app, stream.channel, id)
+
         own.closing = True
         try:
             position = self._publish_end(stream, own.incomplete)
@@ -704,18 +721,21 @@ class StreamedMessages:
             own.closing = False
         if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
             self._counts[stream.app] -= 1
-            for each in own.sizes:
-                each.size -= len(stream.text)
-        closed = ClosedStream("closed", stream.channel)
+            for total in own.sizes:
+                total.size -= len(stream.text)
+
         if isinstance(position, Rejected):
             closed = ClosedStream("closed", stream.channel, rejected=position)
         elif position is not None:
             closed = ClosedStream(
                 "closed", stream.channel, position.epoch, position.offset
             )
+        else:
+            closed = ClosedStream("closed", stream.channel)
         self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
-        while len(self._closed) > 20_000:
-            del self._closed[next(iter(self._closed))]
+        while len(self._closed) > MOST_CLOSED:
+            oldest = next(iter(self._closed))
+            del self._closed[oldest]
         return closed
 
     def _publish_end(
@@ -730,9 +750,9 @@ class StreamedMessages:
             except ChannelRefused as refused:
                 if refused.reason == "unavailable":
                     raise
-        self._target.publish(
-            stream.app, [msgspec.structs.replace(event, kind=stream.head.kind)]
-        )
+        # An end that is no publication, or is refused as one, is a last piece.
+        end_piece = msgspec.structs.replace(event, kind=stream.head.kind)
+        self._target.publish(stream.app, [end_piece])
         return None
 
     def close_all(self) -> None:
@@ -759,7 +779,9 @@ class StreamedMessages:
         """End a stream, unless its history is one of the ``failed`` ones; or it
         becomes one. May switch."""
         history = self._target.history(own.stream.app, own.stream.channel)
-        if history not in failed and self._end(id, own, True) is None:
+        if history in failed:
+            return
+        if self._end(id, own, incomplete=True) is None:
             failed.add(history)
 
     def forget(self, app: str) -> None:
@@ -779,12 +801,15 @@ class StreamedMessages:
         due = 0.0
         while True:
             is_idle = not (self._own or self._closed or self._streams.by_channel)
-            self._streams.news.wait(None if is_idle else max(0.0, due - monotonic()))
+            seconds = None if is_idle else max(0.0, due - monotonic())
+            self._streams.news.wait(seconds)
             self._streams.news.clear()
+
             gaps = self._streams.gaps
             self._streams.gaps = {}
             for id, (app, channel) in gaps.items():
                 gevent.spawn(self._fill, app, channel, id)
+
             if monotonic() >= due:
                 try:
                     self.look(monotonic())
@@ -795,11 +820,11 @@ class StreamedMessages:
     def look(self, now: float) -> None:
         """Look at all streams: time-outs, signs of life, copies that nobody
         needs. May switch."""
-        for id, closed in tuple(self._closed.items()):
-            # Until then a repeated request is answered.
-            if closed[0] + 60.0 > now:
+        for id, (closed_at, *_) in tuple(self._closed.items()):
+            if closed_at + CLOSED_SECONDS > now:
                 break
             del self._closed[id]
+
         quiet: dict[str, list[Event]] = {}
         failed: set[str] = set()
         for id, own in tuple(self._own.items()):
@@ -808,40 +833,46 @@ class StreamedMessages:
             if own.ended or own.touched + self._idle_seconds <= now:
                 self._end_incomplete(id, own, failed)
             elif own.stream.heard + LOOK_SECONDS <= now:
-                quiet.setdefault(own.stream.app, []).append(own.stream.event(""))
+                sign_of_life = own.stream.event("")
+                quiet.setdefault(own.stream.app, []).append(sign_of_life)
         if self._others is not None:
             for app, events in quiet.items():
                 self._target.publish(app, events)
-            for copy in [each for each in self._streams.all() if not each.owned]:
-                if not self._target.has_receivers(copy):
-                    self._streams.remove(copy.app, copy.channel, copy.id)
-                elif copy.heard + SILENT_SECONDS <= now:
-                    copy.heard = now
-                    gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
+            self._look_at_copies(now)
         if self._target.of_users:  # last, because it waits for the database
             self._check_silent(now)
+
+    def _look_at_copies(self, now: float) -> None:
+        """Drop copies that nobody needs, and ask the owners of silent
+        streams."""
+        for copy in [stream for stream in self._streams.all() if not stream.owned]:
+            if not self._target.has_receivers(copy):
+                self._streams.remove(copy.app, copy.channel, copy.id)
+            elif copy.heard + SILENT_SECONDS <= now:
+                copy.heard = now
+                gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
 
     def _check_silent(self, now: float) -> None:
         """End streams without new pieces whose senders may not go on. Those of
         one sender in one conversation share a check. May switch."""
-        may: dict[tuple[str, str, str], bool] = {}
+        may_write: dict[tuple[str, str, str], bool] = {}
         due = [
             (own.checked, id)
             for id, own in self._own.items()
             if own.checked + CHECK_SECONDS <= now
         ]
-        for _, id in sorted(due):
+        for _, id in sorted(due):  # those that have waited longest first
             own = self._own.get(id)
             if own is None or own.ended:
                 continue
             key = own.stream.app, own.stream.head.sender, own.stream.channel
-            if key not in may:
-                if len(may) >= 100:
+            if key not in may_write:
+                if len(may_write) >= CHECKS_AT_ONCE:
                     return
-                may[key] = self._target.may_continue(own.stream)
+                may_write[key] = self._target.may_continue(own.stream)
             own.checked = now
-            if not may[key]:
-                self._end(id, own, True)
+            if not may_write[key]:
+                self._end(id, own, incomplete=True)
 
     def _state_here(self, query: StreamQuery) -> StreamState:
         own = self._find(query.app, query.stream)
@@ -867,19 +898,22 @@ class StreamedMessages:
             return  # asked again after the next sign of life, or silence
         if state.so_far is not None:
             self._target.deliver_so_far(app, state.so_far)
-        elif state.over and copy is not None:
-            self._streams.remove(app, channel, id)
-            if not self._target.history(app, channel):
-                self._target.deliver(app, copy.end(True))
-            elif lease is None:  # else the owner has ended it
-                try:
-                    self._publish_end(copy, True)
-                except ChannelRefused:
-                    self._streams.add(copy)  # tried again after SILENT_SECONDS
+            return
+        if not state.over or copy is None:
+            return
+
+        self._streams.remove(app, channel, id)
+        if not self._target.history(app, channel):
+            self._target.deliver(app, copy.end(True))
+        elif lease is None:  # else the owner has ended it
+            try:
+                self._publish_end(copy, incomplete=True)
+            except ChannelRefused:
+                self._streams.add(copy)  # tried again after SILENT_SECONDS
 
 
 def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
-    """Divide the places of pieces, so that the texts of a part have at most
+    """Divide the indexes of pieces, so that the texts of a part have at most
     about :data:`MOST_BYTES`."""
     part: list[int] = []
     size = 0
