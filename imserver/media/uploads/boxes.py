@@ -52,7 +52,7 @@ _LOW_BITS: Final = 15
 """The second of two numbers in one byte."""
 _HIGH_BITS_AT: Final = 4
 _WIDE_NUMBER_BYTES: Final = 4
-_PLACES_AND_DEVICES: Final = frozenset((b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci"))
+_ORIGIN_BOXES: Final = frozenset((b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci"))
 """Boxes in videos that say where, and by what, they were made."""
 
 
@@ -95,7 +95,7 @@ class _Cleaner:
         for box in self._boxes(start, end):
             if box.kind in {b"moov", b"trak", b"udta"}:
                 self.clean(box.start, box.end)
-            elif box.kind in _PLACES_AND_DEVICES:
+            elif box.kind in _ORIGIN_BOXES:
                 self._zero(box.start, box.end)
             elif box.kind == b"uuid":
                 user_type_end = min(box.start + len(_XMP), box.end)

@@ -5,6 +5,7 @@ message's reactions are in its ``meta``, so that a page of messages needs no
 query for them. The permission checks run under the log's lock.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -42,6 +43,8 @@ MOST_USERS: Final = 10
 """Users that are named for each of them."""
 MOST_PINS: Final = 100
 """Pinned messages of one conversation."""
+_control: Final = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]").search
+"""Control characters, and ends of lines."""
 
 _MESSAGE: Final = (
     "SELECT c.id, c.kind, c.pair, c.last_seq, c.last_id, c.options, c.bots, "
@@ -53,6 +56,9 @@ _MESSAGE: Final = (
 )
 """A message, its conversation, and when a user was a member: one statement in
 place of three, of the eight for which somebody waits who answers a question."""
+_OF_MESSAGE: Final = slice(7, 11)
+_OF_MEMBERSHIP: Final = slice(11, None)
+"""The columns of the message and of the membership."""
 _REACTION: Final = (
     "FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
 )
@@ -96,9 +102,8 @@ class AnnotationWriter(WritingPart):
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
-        may_pin = (
-            target.role != MEMBER or options_of(target.state.options)["pin"] == MEMBER
-        )
+        lowest_role = options_of(target.state.options)["pin"]
+        may_pin = target.role != MEMBER or lowest_role == MEMBER
         if user and target.state.kind != USER and not may_pin:
             return Rejected(
                 RejectReason.NOT_ALLOWED,
@@ -114,12 +119,8 @@ def emoji_objection(emoji: str) -> str:
     wrong = text_objection(emoji, Limit.EMOJI_BYTES)
     if wrong:
         return f"emoji: {wrong}"
-    # Invisible signs join emoji to others: only control characters and line
-    # ends are refused.
-    if any(
-        ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign in "\u2028\u2029"
-        for sign in emoji
-    ):
+    # No other invisible signs: some join emoji to others.
+    if _control(emoji):
         return "emoji: a control character"
     return ""
 
@@ -158,15 +159,14 @@ def find_message(
     if not rows:
         return unknown
 
-    kind, about, sender, meta = rows[0][7:11]
+    kind, about, sender, meta = rows[0][_OF_MESSAGE]
     is_recalled = kind == NUMBERS["recall"] and about == message
     state = conversation_state_of(rows[0])
     if not (is_recalled or kind == NUMBERS["message"]) or state.kind == ROOM:
         return unknown
+    reader: _Reader | None = _Reader()
     if user:
         reader = _reader_of(transaction, user, message, rows)
-    else:
-        reader = _Reader()
     if reader is None:
         return unknown
 
@@ -186,7 +186,9 @@ def _reader_of(
     """The user, if they are a member now and were one when the message was
     stored. ``rows``: of :data:`_MESSAGE`, one for each membership; the last one
     is the newest."""
-    memberships = [row[11:] for row in rows if row[11] is not None]
+    joined = [row[_OF_MEMBERSHIP] for row in rows]
+    # without any membership there is one row
+    memberships = [columns for columns in joined if columns[0] is not None]
     could_read = any(
         after < message and (left is None or message <= left)
         for after, left, *_ in memberships
@@ -219,11 +221,18 @@ def change_reaction(
     row = (log, found.id, emoji, user)
     if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
         return Change(found.state.id)
-    totals = {total.emoji: total for total in take_reactions(found.meta)[1]}
+    _, all_totals = take_reactions(found.meta)
+    totals = {total.emoji: total for total in all_totals}
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
+
     before = totals.get(emoji, ReactionTotal(emoji, 0, ()))
-    count = before.count + (-1 if remove else 1)
+    if remove:
+        type = "remove"
+        count = before.count - 1
+    else:
+        type = "add"
+        count = before.count + 1
     entry = record(
         transaction,
         found.state,
@@ -231,7 +240,7 @@ def change_reaction(
         user,
         MessageMeta(count=count).to_bytes(),
         emoji.encode(),
-        type="remove" if remove else "add",
+        type=type,
         about=found.id,
         time_ms=time_ms,
         resend=resend,
@@ -243,14 +252,15 @@ def change_reaction(
             "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
             (*row, entry.id),
         )
-    users = tuple(each for each in before.users if each != user)
+
+    users = tuple(other for other in before.users if other != user)
     if not remove and len(users) < MOST_USERS:
         users = (*users, user)
     if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
+        # One that was named is gone: now there is room for all.
         statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
-        users = tuple(
-            text_of(row[0]) for row in sql.query(statement, (log, message, emoji))
-        )
+        rows = sql.query(statement, (log, message, emoji))
+        users = tuple(text_of(member) for (member,) in rows)
     totals[emoji] = ReactionTotal(emoji, count, users)
     sql.execute(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
@@ -273,19 +283,17 @@ def change_pin(
     log = transaction.log
     message = found.id
     conversation = found.state.id
-    if (
-        bool(
-            sql.query(
-                "SELECT id FROM pin WHERE log = %s AND message = %s", (log, message)
-            )
-        )
-        is not remove
-    ):
+    rows = sql.query(
+        "SELECT id FROM pin WHERE log = %s AND message = %s", (log, message)
+    )
+    if bool(rows) is not remove:
         return Change(conversation)
     if not remove:
-        count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
-        if sql.query(count, (log, conversation))[0][0] >= MOST_PINS:
+        statement = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
+        count = sql.query(statement, (log, conversation))[0][0]
+        if count >= MOST_PINS:
             return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
+
     entry = record(
         transaction,
         found.state,

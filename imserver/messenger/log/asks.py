@@ -29,6 +29,7 @@ from imserver.gateway.storage.statements import Statements, text_objection, text
 from imserver.messenger.log import polls
 from imserver.messenger.log.annotations import FoundMessage, find_message
 from imserver.messenger.log.contract import (
+    SECOND_MS,
     Change,
     Entry,
     Rejected,
@@ -55,6 +56,9 @@ from imserver.messenger.log.writer import LogWriter, WritingPart
 from imserver.plugin.storage import Store
 
 _DUE_AT_ONCE: Final = 100
+"""Questions that one look returns."""
+_CHARACTER_BYTES: Final = 4
+"""The bytes of a character in UTF-8, at most."""
 _NOT_OF_POLLS: Final = Rejected(RejectReason.INVALID, "a poll: everybody may vote")
 _CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
 
@@ -113,17 +117,18 @@ class AskLog(WritingPart):
         wrong = given.objection()
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)
-        return self._change(app, user, message, lambda question: question.answer(given))
+
+        def work(question: _Question) -> AskChange | Rejected:
+            return question.answer(given)
+
+        return self._change(app, user, message, work)
 
     def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
         """Close a question of this user without an answer, or a poll with its
         votes: it is answered."""
 
         def work(question: _Question) -> AskChange | Rejected:
-            if question.ask.poll is None:
-                state = "cancelled"
-            else:
-                state = "answered"
+            state = "cancelled" if question.ask.poll is None else "answered"
             if question.ask.state == state:
                 return question.unchanged()
             if question.ask.state:
@@ -134,37 +139,40 @@ class AskLog(WritingPart):
 
     def settle(self, due: Due, app: str, message: int) -> None:
         """Do what is :meth:`due` of a question."""
-        result = (self.expire if due == "ask_deadline" else self.tally)(app, message)
+        if due == "ask_deadline":
+            result = self.expire(app, message)
+        else:
+            result = self.tally(app, message)
+        # Else it would be due again and again.
         if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
             self.forget(app, message)
 
     def expire(self, app: str, message: int) -> AskChange | Rejected:
         """Close a question whose deadline has passed."""
-        return self._change(
-            app, "", message, lambda question: question.expiry or question.unchanged()
-        )
+
+        def work(question: _Question) -> AskChange:
+            return question.expiry or question.unchanged()
+
+        return self._change(app, "", message, work)
 
     def tally(self, app: str, message: int) -> AskChange | Rejected:
         """Count the votes of a poll anew. Nothing changes if the totals are the
         same."""
-        return self._change(app, "", message, lambda question: question.tally())
+        return self._change(app, "", message, _Question.tally)
 
     def escalate(
         self, app: str, user: str, message: int, users: Sequence[str]
     ) -> AskChange | Rejected:
         """Let these members answer a question of this user, too."""
-        for each in users:
-            wrong = text_objection(each, MAX_USER_BYTES)
+        for other in users:
+            wrong = text_objection(other, MAX_USER_BYTES)
             if wrong:
                 return Rejected(RejectReason.INVALID, f"of: {wrong}")
 
-        return self._change(
-            app,
-            user,
-            message,
-            lambda question: question.escalate(user, users),
-            by_author=True,
-        )
+        def work(question: _Question) -> AskChange | Rejected:
+            return question.escalate(user, users)
+
+        return self._change(app, user, message, work, by_author=True)
 
     def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
         """Remind those of a question of this user who have not answered."""
@@ -218,10 +226,11 @@ class AskLog(WritingPart):
     ) -> Entry | None:
         """A question that the user may read; None: there is none. A recalled
         one is none."""
+        ids: list[int] = []
         if user:
             ids = list(shown(sql, head, user, [message]))
-        else:
-            ids = [message] if message > head.floor else []
+        elif message > head.floor:
+            ids = [message]
         entries = fetch(sql, head.number, ids, user)
         if not entries or entries[0].kind != "message" or entries[0].ask is None:
             return None
@@ -233,9 +242,8 @@ class AskLog(WritingPart):
         statement = f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
 
         def work(sql: Statements, head: LogHead) -> tuple[set[int], int]:
-            rows = sql.query(
-                statement, (head.number, max(after, head.floor), head.last_id)
-            )
+            values = (head.number, max(after, head.floor), head.last_id)
+            rows = sql.query(statement, values)
             return {row[0] for row in rows}, head.last_id
 
         return read_log(self._store, app, work, (set[int](), after))
@@ -272,24 +280,27 @@ class AskLog(WritingPart):
             f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
             "ON l.number = d.log ORDER BY d.due LIMIT %s"
         )
-        rows = sql.query(statement, (_DUE_AT_ONCE,))
-        due = [(text_of(app), id) for app, id, left in rows if left <= 0]
-        left = next((float(left) / 1000 for _, _, left in rows if left > 0), None)
-        return due, 0.0 if len(due) == _DUE_AT_ONCE else left
+        due: list[tuple[str, int]] = []
+        for app, id, left_ms in sql.query(statement, (_DUE_AT_ONCE,)):
+            if left_ms > 0:  # in the order of their times: so it is the next one
+                return due, float(left_ms) / SECOND_MS
+            due.append((text_of(app), id))
+        if len(due) == _DUE_AT_ONCE:
+            return due, 0.0
+        return due, None
 
     @in_log(writes=True)
     def forget(self, sql: Statements, head: LogHead, message: int) -> None:
         """Forget that something is due of what is no open question any more."""
         for table in self.DUE:
-            sql.execute(
-                f"DELETE FROM {table} WHERE log = %s AND id = %s",
-                (head.number, message),
-            )
+            statement = f"DELETE FROM {table} WHERE log = %s AND id = %s"
+            sql.execute(statement, (head.number, message))
 
     def time_ms(self) -> int:
         """Now, in Unix milliseconds by the clock of the database: deadlines are
         compared with it."""
-        return self._store.read_or(0, Statements.clock_ms) or int(time() * 1000)
+        of_database = self._store.read_or(0, Statements.clock_ms)
+        return of_database or int(time() * SECOND_MS)
 
 
 # --- in the transaction -------------------------------------------------------
@@ -315,10 +326,12 @@ class _GivenAnswer(Struct, frozen=True):
         is_one_of_both = bool(self.value) != bool(self.text)
         if self.choices is None and (is_too_long or not is_one_of_both):
             return f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters"
-        wrong = text_objection(self.content, 4 * Limit.ANSWER_CHARACTERS)
-        if wrong:
-            return f"{'value' if self.value else 'text'}: {wrong}"
-        return ""
+        most_bytes = _CHARACTER_BYTES * Limit.ANSWER_CHARACTERS
+        wrong = text_objection(self.content, most_bytes)
+        if not wrong:
+            return ""
+        name = "value" if self.value else "text"
+        return f"{name}: {wrong}"
 
     def choices_of(self, ask: Ask) -> Sequence[int] | None:
         """The options of a poll that it chooses, by their index; None: the poll has
@@ -388,7 +401,7 @@ class _Question:
         return self._add_answer(given)
 
     def _add_answer(self, given: _GivenAnswer) -> AskChange:
-        now = int(time() * 1000)
+        now = int(time() * SECOND_MS)
         answer = AskAnswer(
             user=given.user, value=given.value, text=given.text, time=now
         )
@@ -458,7 +471,9 @@ class _Question:
 
     def tally(self) -> AskChange:
         """Count the votes that have gathered."""
-        poll = None if self.ask.state else self._counted()
+        if self.ask.state:
+            return self.unchanged()
+        poll = self._counted()
         if poll is None or self.ask.poll is None:
             return self.unchanged()
         if poll == replace(self.ask.poll, time=poll.time):
@@ -486,11 +501,13 @@ class _Question:
         """Change these fields, and add the entry about it."""
         transaction = self.transaction
         message = self.message
-        poll = self._counted() if "state" in changed else None
-        if poll is not None:
-            changed = {**changed, "poll": poll}
-            if poll.anonymous:
-                polls.forget(transaction.sql, transaction.log, [message.id])
+        if "state" in changed:
+            poll = self._counted()
+            if poll is not None:
+                changed = {**changed, "poll": poll}
+                if poll.anonymous:  # after the last count nobody may know
+                    polls.forget(transaction.sql, transaction.log, [message.id])
+
         entry = record(
             transaction,
             message.state,
@@ -503,20 +520,17 @@ class _Question:
             time_ms=time_ms,
         )
         self.acts.append(act)
+
         if changed:
             self.ask = replace(self.ask, **changed)
-            message.meta = with_keys(
-                message.meta, MessageMeta(ask=self.ask, pressed=entry.id)
-            )
+            new = MessageMeta(ask=self.ask, pressed=entry.id)
+            message.meta = with_keys(message.meta, new)
             statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
-            transaction.sql.execute(
-                statement, (message.meta, transaction.log, message.id)
-            )
+            values = (message.meta, transaction.log, message.id)
+            transaction.sql.execute(statement, values)
         if self.ask.state and self.ask.until:
-            transaction.sql.execute(
-                "DELETE FROM ask_deadline WHERE log = %s AND id = %s",
-                (transaction.log, message.id),
-            )
+            statement = "DELETE FROM ask_deadline WHERE log = %s AND id = %s"
+            transaction.sql.execute(statement, (transaction.log, message.id))
         return AskChange(message.state.id, entry, ask=self.ask)
 
 

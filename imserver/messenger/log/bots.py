@@ -36,13 +36,20 @@ MOST_BOTS: Final = 20
 EVERYBODY: Final = "all"
 """Mentions everybody in the conversation."""
 _slash: Final = re.compile(
-    r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}))?(?:\s+(.*))?", re.DOTALL
+    r"/(?P<name>[a-z0-9_]{1,32})(?:@(?P<bot>[A-Za-z][A-Za-z0-9_.-]{2,31}))?"
+    r"(?:\s+(?P<text>.*))?",
+    re.DOTALL,
 )
 """A slash command: its name, the name of its bot, and the rest."""
+_ACCOUNT_DIGITS: Final = 18
+"""Digits of the greatest id of an account."""
 
 
 class _Command(msgspec.Struct):
     name: str
+
+
+_decode_commands: Final = msgspec.json.Decoder(tuple[_Command, ...]).decode
 
 
 def with_command(
@@ -53,28 +60,26 @@ def with_command(
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
-    name = match.group(1)
-    bot = (match.group(2) or "").lower()
-    text = match.group(3) or ""
+    name = match["name"]
+    bot = (match["bot"] or "").lower()
+    text = match["text"] or ""
     users = state.bots or tuple(user for user in state.members if user != draft.sender)
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = (
         "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
         "WHERE b.app = %s AND b.id IN {}"
     )
-    if ids:
-        rows = sql.query_in(statement, (app,), ids)
-    else:
-        rows = []
-    for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
-        if bot and (own_name is None or text_of(own_name) != bot):
+    if not ids:
+        return draft
+    rows = sql.query_in(statement, (app,), ids)
+    # Without the name of a bot, the first in the list of the group has it.
+    for id, column, bot_name in sorted(rows, key=lambda row: ids.index(row[0])):
+        if bot and (bot_name is None or text_of(bot_name) != bot):
             continue
-        if any(
-            each.name == name
-            for each in msgspec.json.decode(bytes(commands), type=tuple[_Command, ...])
-        ):
-            command = SlashCommand(str(id), name, text)
-            meta = with_keys(draft.meta, MessageMeta(command=command))
+        commands = _decode_commands(bytes(column))
+        if any(command.name == name for command in commands):
+            slash_command = SlashCommand(str(id), name, text)
+            meta = with_keys(draft.meta, MessageMeta(command=slash_command))
             return replace(draft, meta=meta)
     return draft
 
@@ -96,11 +101,11 @@ def accounts_among(
     """The accounts among these users, in their order, or only the bots or the
     guests."""
     ids = {int(user): user for user in users if _may_be_account(user)}
+    if not ids:
+        return []
     statement = f"SELECT id FROM account WHERE app = %s {which} AND id IN {{}}"
-    found = (
-        {row[0] for row in sql.query_in(statement, (app,), list(ids))} if ids else ()
-    )
-    return [user for id, user in ids.items() if id in found]
+    accounts = {row[0] for row in sql.query_in(statement, (app,), list(ids))}
+    return [user for id, user in ids.items() if id in accounts]
 
 
 def are_friends(sql: Statements, user: str, other: str) -> bool:
@@ -128,13 +133,15 @@ def hooks_among(
     statement = (
         "SELECT id FROM incoming_hook WHERE app = %s AND conversation = %s AND id IN {}"
     )
-    if ids:
-        return [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)]
-    return []
+    if not ids:
+        return []
+    return [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)]
 
 
 def _may_be_account(user: str) -> bool:
-    return user.isascii() and user.isdecimal() and len(user) <= 18 and user[0] != "0"
+    """Whether an id of a user may be that of an account: a number."""
+    is_number = user.isascii() and user.isdecimal()
+    return is_number and len(user) <= _ACCOUNT_DIGITS and user[0] != "0"
 
 
 def readers_of(sql: Statements, log: int, id: int) -> list[str]:
@@ -162,14 +169,15 @@ class BotReaders(Service):
         """The draft of the next entry of a group with bots, with those in
         ``meta`` that read it."""
         readers = self._readers(state, draft)
-        self._of[self._head.last_id + 1] = readers
-        self._rows += [(bot, state.id, self._head.last_id + 1) for bot in readers]
+        next_id = self._head.last_id + 1
+        self._of[next_id] = readers
+        self._rows += [(bot, state.id, next_id) for bot in readers]
         if draft.kind == "edit":
             # A bot that the edit mentions first reads the message, too.
-            before = self._readers_of(draft.about)
-            new = [bot for bot in readers if bot not in before]
+            former_readers = self._readers_of(draft.about)
+            new = [bot for bot in readers if bot not in former_readers]
             self._rows += [(bot, state.id, draft.about) for bot in new]
-            self._of[draft.about] = [*before, *new]
+            self._of[draft.about] = [*former_readers, *new]
         if not readers:
             return draft
         return replace(draft, meta=with_bots(draft.meta, readers))
@@ -185,23 +193,22 @@ class BotReaders(Service):
             self._rows = []
 
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
-        if state.options & OPTIONS["bots"][0] or draft.kind in (
-            "join",
-            "leave",
-            "group",
-        ):
+        """The bots that read the next entry, from this draft."""
+        reads_all = state.options & OPTIONS["bots"][0] != 0
+        if reads_all or draft.kind in ("join", "leave", "group"):
             return list(state.bots)
         meta = MessageMeta.of(draft.meta)
-        named = {draft.sender, *meta.mentions}
-        if EVERYBODY in named:
+        users = {draft.sender, *meta.mentions}
+        if EVERYBODY in users:
             return list(state.bots)
+
         if draft.kind != "message":
-            named.update(self._readers_of(draft.about))
+            users.update(self._readers_of(draft.about))
         if meta.command is not None:
-            named.add(meta.command.bot)
+            users.add(meta.command.bot)
         if draft.kind == "message" and draft.about:
-            named.add(self._sender_of(state, draft.about))
-        return [bot for bot in state.bots if bot in named]
+            users.add(self._sender_of(state, draft.about))
+        return [bot for bot in state.bots if bot in users]
 
     def _readers_of(self, id: int) -> list[str]:
         """The bots that read an earlier entry."""
@@ -221,4 +228,6 @@ class BotReaders(Service):
             return ""
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
         rows = self._sql.query(statement, (self._head.number, id, state.id))
-        return text_of(rows[0][0]) if rows else ""
+        if not rows:
+            return ""
+        return text_of(rows[0][0])

@@ -21,14 +21,14 @@ def note_changes(
     segment are not in the index: it was not whole before, and who adds it later
     knows of these entries.
     """
+    indexed_before: int = Limit.ID
     if first:
-        whole = first // SEGMENT * SEGMENT
-    else:
-        whole = Limit.ID
+        segment = first // SEGMENT
+        indexed_before = segment * SEGMENT
     rows = [
         (log, id, entry, conversation)
         for id, conversation, entry in changes
-        if id < whole
+        if id < indexed_before
     ]
     if rows:
         sql.insert_new("word_change", "log, id, entry, conversation", rows)

@@ -17,17 +17,16 @@ MAX_BUTTONS: Final = 4
 def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
     """The reason why a message cannot have these rows of buttons, ``""`` if it
     can."""
-    if len(rows) > MAX_BUTTON_ROWS or any(
-        not 1 <= len(row) <= MAX_BUTTONS for row in rows
-    ):
+    has_valid_rows = all(1 <= len(row) <= MAX_BUTTONS for row in rows)
+    if len(rows) > MAX_BUTTON_ROWS or not has_valid_rows:
         return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
-    for one in chain.from_iterable(rows):
-        if not one.text.strip() or len(one.text) > Limit.BUTTON:
+    buttons = list(chain.from_iterable(rows))
+    for button in buttons:
+        if not button.text.strip() or len(button.text) > Limit.BUTTON:
             return f"a text has 1 to {Limit.BUTTON} characters"
-        if not one.value or len(one.value.encode()) > Limit.BUTTON:
+        if not button.value or len(button.value.encode()) > Limit.BUTTON:
             return f"a value has 1 to {Limit.BUTTON} bytes"
-    values = [one.value for one in chain.from_iterable(rows)]
-    if len(set(values)) < len(values):
+    if len({button.value for button in buttons}) < len(buttons):
         return "two buttons have the same value"
     return ""
 

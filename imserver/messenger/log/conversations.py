@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from imserver.gateway.cluster.history import count_fitting
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import (
+    Row,
     Statements,
     chunks,
     marks_of,
@@ -22,6 +23,7 @@ from imserver.messenger.log.contract import (
     UNREAD_ENTRIES,
     Conversation,
     ConversationSummary,
+    Entry,
     Everybody,
     Membership,
     page_size,
@@ -66,6 +68,9 @@ _USERS_AT_ONCE: Final = 32
 """Users in one query for hidden messages, who may have hidden all."""
 _SEARCHED: Final = 20_000
 """Conversations among which groups are searched: the newest."""
+_COLUMN_COUNT: Final = len(_COLUMNS.split(","))
+_LAST_ID_COLUMN: Final = -3
+"""The column of a list with the last entry that the user may read."""
 UsersOf = Mapping[int, Sequence[str]]
 """Conversation → some users."""
 
@@ -83,7 +88,7 @@ class ConversationReader(Store.Rows):
     ) -> list[Conversation]:
         """The conversations with these ids that exist, ordered by id."""
         rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
-        return sorted(map(conversation_of, rows), key=lambda one: one.id)
+        return sorted(map(conversation_of, rows), key=attrgetter("id"))
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
         """The conversation of two users, None if they have none."""
@@ -162,7 +167,9 @@ class ConversationReader(Store.Rows):
         self, sql: Statements, head: LogHead, where: str, value: Any
     ) -> Conversation | None:
         rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
-        return conversation_of(rows[0]) if rows else None
+        if not rows:
+            return None
+        return conversation_of(rows[0])
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All memberships of a user, including ended ones."""
@@ -186,8 +193,11 @@ class ConversationReader(Store.Rows):
         self, app: str, conversation: int, user: str, *, or_left: bool = False
     ) -> Membership | None:
         """The current membership of a user. ``or_left``: it may have ended."""
-        where = f"s.conversation = %s AND s.member = %s{'' if or_left else ' AND s.left_id IS NULL'}"
-        return next(iter(self._members(app, where, (conversation, user))), None)
+        where = "s.conversation = %s AND s.member = %s"
+        if not or_left:
+            where += " AND s.left_id IS NULL"
+        memberships = self._members(app, where, (conversation, user))
+        return next(iter(memberships), None)
 
     @in_log(set)
     def sharing(
@@ -203,13 +213,8 @@ class ConversationReader(Store.Rows):
     ) -> set[str]:
         """The users among ``others`` who are in a group with a user, at
         present, or have written to them."""
-        in_groups = _sharing(
-            sql,
-            head,
-            user,
-            others,
-            f"AND c.kind = {CONVERSATION_KINDS.index('group')} ",
-        )
+        is_group = f"AND c.kind = {CONVERSATION_KINDS.index('group')} "
+        in_groups = _sharing(sql, head, user, others, is_group)
         pairs = {
             pair_of(user, other): other for other in others if other not in in_groups
         }
@@ -233,6 +238,7 @@ class ConversationReader(Store.Rows):
     ) -> list[Membership]:
         """Memberships of an app. ``hint`` is the index that SQLite uses."""
         statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
+        rows = sql.query(statement, (head.number, *values))
         return [
             Membership(
                 user=text_of(user),
@@ -244,9 +250,7 @@ class ConversationReader(Store.Rows):
                 kind_of_conversation=CONVERSATION_KINDS[kind],
                 bot=bool(bot),
             )
-            for user, conversation, joined, left, role, muted_until, kind, bot in sql.query(
-                statement, (head.number, *values)
-            )
+            for user, conversation, joined, left, role, muted_until, kind, bot in rows
         ]
 
     @in_log(lambda: ([], False))
@@ -269,30 +273,19 @@ class ConversationReader(Store.Rows):
         threads = sql.query(
             "SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,)
         )
-        rows = sql.query(
-            (_LISTS if threads else _LISTS_WITHOUT_THREADS)[sql.engine], values
-        )
-        ids = [row[-3] for row in rows if row[-3] is not None]
+        lists = _LISTS if threads else _LISTS_WITHOUT_THREADS
+        rows = sql.query(lists[sql.engine], values)
+        last_ids = [row[_LAST_ID_COLUMN] for row in rows]
+        ids = [id for id in last_ids if id is not None]
         last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
-        summaries = [
-            ConversationSummary(
-                conversation_of(row),
-                last.get(last_id),
-                min(unread, MOST_UNREAD),
-                read,
-                text_of(role),
-                position,
-                min(mentions, MOST_UNREAD),
-                is_new=bool(is_new and text_of(role) != "owner")
-                and (last_id not in last or last[last_id].sender != user),
-                unread_more=unread > MOST_UNREAD,
-            )
-            for row in rows[:limit]
-            for role, read, position, is_new, last_id, unread, mentions in (row[13:],)
-        ]
-        count = count_fitting(
-            page_size(each.last) if each.last else 0 for each in summaries
-        )
+
+        summaries = []
+        sizes = []
+        for row in rows[:limit]:
+            summary = _summary_of(row, last.get(row[_LAST_ID_COLUMN]), user)
+            summaries.append(summary)
+            sizes.append(page_size(summary.last) if summary.last else 0)
+        count = count_fitting(sizes)
         return summaries[:count], len(rows) > count
 
     @in_log(dict)
@@ -303,8 +296,8 @@ class ConversationReader(Store.Rows):
         conversation → those of them whose mentions are wanted. The number of
         queries does not grow with them, up to some dozens."""
         return {
-            id: read_unread(sql, head, id, some, mentioned.get(id, ()))
-            for id, some in users.items()
+            id: read_unread(sql, head, id, names, mentioned.get(id, ()))
+            for id, names in users.items()
         }
 
     @in_log(dict)
@@ -313,11 +306,31 @@ class ConversationReader(Store.Rows):
     ) -> dict[tuple[str, int], int]:
         """(user, conversation) → read position, of these users of each
         conversation who are its members."""
-        return {
-            (user, id): read
-            for id, some in users.items()
-            for user, read in read_positions(sql, head, id, some).items()
-        }
+        positions: dict[tuple[str, int], int] = {}
+        for id, names in users.items():
+            for user, read in read_positions(sql, head, id, names).items():
+                positions[user, id] = read
+        return positions
+
+
+def _summary_of(row: Row, last: Entry | None, user: str) -> ConversationSummary:
+    """A conversation in the list of a user. ``row``: of :func:`_list`."""
+    columns = row[_COLUMN_COUNT:]
+    role, read, position, joined_later, _last_id, unread, mentions = columns
+    is_new = bool(joined_later) and text_of(role) != "owner"
+    if last is not None and last.sender == user:
+        is_new = False
+    return ConversationSummary(
+        conversation_of(row),
+        last,
+        min(unread, MOST_UNREAD),
+        read,
+        text_of(role),
+        position,
+        min(mentions, MOST_UNREAD),
+        is_new=is_new,
+        unread_more=unread > MOST_UNREAD,
+    )
 
 
 def _sharing(
@@ -489,27 +502,23 @@ class UnreadMessages:
 
     def has_older(self, user: str, mentions: bool = False) -> bool:
         """Whether there may be messages before the first of :meth:`among`."""
-        named = (
-            (self._mentions.get(each, ()) for each in (user, "")) if mentions else ()
-        )
-        return self._is_cut or any(len(each) >= MOST_MENTIONS for each in named)
+        if self._is_cut or not mentions:
+            return self._is_cut
+        of_user = self._mentions.get(user, ())
+        of_everybody = self._mentions.get("", ())
+        return max(len(of_user), len(of_everybody)) >= MOST_MENTIONS
 
     def count(self, user: str) -> int:
         """The number of messages of others that a user has not read."""
         after = self.reads[user]
-        own = self._by_sender.get(user, ())
-        count = (
-            len(self.ids)
-            - bisect_right(self.ids, after)
-            - len(own)
-            + bisect_right(own, after)
-        )
+        own_ids = self._by_sender.get(user, ())
+        behind = len(self.ids) - bisect_right(self.ids, after)
+        own_behind = len(own_ids) - bisect_right(own_ids, after)
+        count = behind - own_behind
         for id in self._replies.roots:
-            if (
-                id > after
-                and self._replies.is_silent(user, id)
-                and self.senders[self._indexes[id]] != user
-            ):
+            if id <= after or not self._replies.is_silent(user, id):
+                continue
+            if self.senders[self._indexes[id]] != user:
                 count -= 1
         return count
 
@@ -528,11 +537,15 @@ class UnreadMessages:
         mention the user or everybody."""
         first = bisect_right(self.ids, max(after, self.reads[user]))
         indexes: Sequence[int] = range(first, len(self.ids))
-        hidden = self._hidden.get(user, ())
         if mentions:
-            named = {*self._mentions.get(user, ()), *self._mentions.get("", ())}
-            indexes = sorted(index for index in named if index >= first)
-        for index in reversed(indexes) if newest_first else indexes:
+            of_user = self._mentions.get(user, ())
+            of_everybody = self._mentions.get("", ())
+            mentioning = {*of_user, *of_everybody}
+            indexes = sorted(index for index in mentioning if index >= first)
+        if newest_first:
+            indexes = indexes[::-1]
+        hidden = self._hidden.get(user, ())
+        for index in indexes:
             if self.senders[index] == user or index in hidden:
                 continue
             if not self._replies.is_silent(user, self.ids[index]):
@@ -575,10 +588,8 @@ def read_unread(
         f"SELECT m.id, m.sender, m.time_ms, m.kind FROM message m {hint} WHERE m.log = %s "
         f"AND m.conversation = %s AND m.id > %s AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
     )
-    rows = sql.query(
-        newest,
-        (head.number, conversation, max(head.floor, min(reads.values())), MOST_UNREAD),
-    )
+    after = max(head.floor, min(reads.values()))
+    rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
     message = NUMBERS["message"]
     messages = [
         (id, text_of(sender), time)
@@ -587,15 +598,18 @@ def read_unread(
     ]
     if not messages:
         return UnreadMessages(reads, ())
-    first = messages[0][0]
-    last = messages[-1][0]
+
+    ids = [id for id, _, _ in messages]
+    mentions: Sequence[tuple[str, int]] = ()
+    if mentioned:
+        mentions = _mentions(sql, head, conversation, ids[0], mentioned)
     return UnreadMessages(
         reads,
         messages,
-        _mentions(sql, head, conversation, first, mentioned) if mentioned else (),
-        _hidden(sql, head, conversation, first, last, list(reads)),
-        len(rows) == MOST_UNREAD,
-        replies_beside(sql, head, conversation, [id for id, _, _ in messages]),
+        mentions,
+        hidden=_hidden(sql, head, conversation, ids[0], ids[-1], list(reads)),
+        is_cut=len(rows) == MOST_UNREAD,
+        replies=replies_beside(sql, head, conversation, ids),
     )
 
 
@@ -615,14 +629,11 @@ def _mentions(
     else:
         numbered = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS k"
         newest = f"SELECT q.member, q.id FROM (SELECT n.member, n.id, {numbered} {mentions}) q WHERE q.k <= %s"
-        rows = [
-            row
-            for some in map(partial(padded, filler=""), chunks(names))
-            for row in sql.query(
-                newest.replace("{}", marks_of(len(some))),
-                (*which, *some, MOST_MENTIONS),
-            )
-        ]
+        rows = []
+        for chunk in chunks(names):
+            members = padded(chunk, filler="")
+            statement = newest.replace("{}", marks_of(len(members)))
+            rows += sql.query(statement, (*which, *members, MOST_MENTIONS))
     return [(text_of(user), id) for user, id in rows]
 
 
@@ -639,8 +650,7 @@ def _hidden(
         "SELECT h.member, h.id FROM hidden h CROSS JOIN message m WHERE h.log = %s AND h.id >= %s "
         "AND h.id <= %s AND m.log = h.log AND m.id = h.id AND m.conversation = %s AND h.member IN {}"
     )
-    for some in chunks(users, _USERS_AT_ONCE):
-        for user, id in sql.query_in(
-            statement, (head.number, first, last, conversation), some, many=True
-        ):
+    which = (head.number, first, last, conversation)
+    for members in chunks(users, _USERS_AT_ONCE):
+        for user, id in sql.query_in(statement, which, members, many=True):
             yield text_of(user), id

@@ -59,10 +59,9 @@ class UserEraser(WritingPart):
         self._change(app, partial(_rename_votes, user, name))
         # What others wrote about this user later is not before this id.
         last, notices = self._begin(app, name)
-        # How JSON writes the id of the user.
-        needles = list(
-            dict.fromkeys((msgspec.json.encode(user), json.dumps(user).encode()))
-        )
+        # How JSON writes the id of the user: with letters, or with escapes.
+        spellings = (msgspec.json.encode(user), json.dumps(user).encode())
+        needles = list(dict.fromkeys(spellings))
         after = 0
         while after < last:
             ids, after = self._look(app, user, notices, needles, after, last)
@@ -87,10 +86,11 @@ class UserEraser(WritingPart):
         to the user with this new name, and the user themselves; 0: there is
         none."""
         statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
-        rows = sql.query(
-            statement, (head.number, pair_of("", name), pair_of(name, name))
-        )
-        first, second, *_ = (*(row[0] for row in rows), 0, 0)
+        pairs = (pair_of("", name), pair_of(name, name))
+        rows = sql.query(statement, (head.number, *pairs))
+        ids = [row[0] for row in rows]
+        ids += [0] * (len(pairs) - len(ids))
+        first, second = ids
         return head.last_id, (first, second)
 
     @in_log()
@@ -115,7 +115,9 @@ class UserEraser(WritingPart):
             (head.number, after, upto, user, *notices, *needles, AT_ONCE),
         )
         ids = [int(id) for (id,) in rows]
-        return ids, ids[-1] if len(ids) == AT_ONCE else upto
+        if len(ids) == AT_ONCE:  # there may be more up to there
+            upto = ids[-1]
+        return ids, upto
 
 
 # --- in the transaction -------------------------------------------------------
@@ -131,7 +133,11 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
         (log, user, AT_ONCE),
     )
     for id, pair in rows:
-        one, other = (name if each == user else each for each in members_of(pair))
+        one, other = members_of(pair)
+        if one == user:
+            one = name
+        if other == user:
+            other = name
         sql.execute(
             "UPDATE conversation SET pair = %s WHERE log = %s AND id = %s",
             (pair_of(one, other), log, id),
@@ -199,12 +205,10 @@ class _OwnEntries(Service):
             # message, has no readers.
             last_id = self.transaction.head.last_id
             note_changes(sql, log, [(entry.id, entry.conversation, last_id)], 0)
-            is_press = entry.kind == NUMBERS["press"]
-            if is_press:
-                recalled = NUMBERS["press"]
-            else:
-                recalled = NUMBERS["recall"]
-            _set(sql, log, entry.id, kind=recalled, body=b"", meta=b"")
+            kind = entry.kind
+            if kind != NUMBERS["press"]:
+                kind = NUMBERS["recall"]
+            _set(sql, log, entry.id, kind=kind, body=b"", meta=b"")
         elif entry.kind == NUMBERS["group"]:
             # The names of a group are those of its members: without any,
             # nobody's.
@@ -259,7 +263,8 @@ def _erase_some(
         renamed = with_other_name(entry.meta, user, name)
         is_notice = entry.conversation in notices and entry.kind in _WITH_CONTENT
         if is_notice or entry.sender == user:
-            changed.append((name if entry.sender else "", log, entry.id))
+            sender = name if entry.sender else ""  # the server stays nameless
+            changed.append((sender, log, entry.id))
             own.erase(entry, renamed)
         elif renamed != entry.meta:
             _set(sql, log, entry.id, meta=renamed)
@@ -276,11 +281,10 @@ def _erase_some(
 def _entries(sql: Statements, log: int, ids: Sequence[int]) -> list[_Entry]:
     """Some entries, in order."""
     statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
+    rows = sorted(sql.query_in(statement, (log,), ids))
     return [
         _Entry(id, conversation, text_of(sender), kind, about, bytes(meta))
-        for id, conversation, sender, kind, about, meta in sorted(
-            sql.query_in(statement, (log,), ids)
-        )
+        for id, conversation, sender, kind, about, meta in rows
     ]
 
 
@@ -301,29 +305,32 @@ def _forget_copies(
     """Take the user out of what removed messages of others were."""
     sql = transaction.sql
     log = transaction.log
-    named = " OR ".join(
-        sql.contains(column) for column in ("meta", "annotations") for _ in needles
-    )
+    conditions = [sql.contains("meta")] * len(needles)
+    conditions += [sql.contains("annotations")] * len(needles)
+    has_user = " OR ".join(conditions)
     rows = sql.query(
         "SELECT act, id, meta, annotations FROM removed_message "
-        f"WHERE log = %s AND sender <> %s AND ({named})",
+        f"WHERE log = %s AND sender <> %s AND ({has_user})",
         (log, user, *needles, *needles),
     )
-    for act, id, meta, added in rows:
-        copies = fields_of(bytes(added))
-        if "reactions" in copies:
-            copies["reactions"] = [row for row in copies["reactions"] if row[1] != user]
+    for act, id, meta, annotations in rows:
+        renamed = _named_anew(bytes(meta), user, name)
+        left = _without_reactions_of(bytes(annotations), user)
         sql.execute(
             "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
-            (
-                _named_anew(bytes(meta), user, name),
-                msgspec.json.encode(copies) if added else b"",
-                log,
-                text_of(act),
-                id,
-            ),
+            (renamed, left, log, text_of(act), id),
         )
     return False
+
+
+def _without_reactions_of(annotations: bytes, user: str) -> bytes:
+    """The annotations of a removed message without the reactions of a user."""
+    if not annotations:
+        return b""
+    copies = fields_of(annotations)
+    if "reactions" in copies:
+        copies["reactions"] = [row for row in copies["reactions"] if row[1] != user]
+    return msgspec.json.encode(copies)
 
 
 def _named_anew(meta: bytes, user: str, name: str) -> bytes:

@@ -8,7 +8,7 @@ change.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.storage.statements import (
@@ -91,38 +91,36 @@ class GroupWriter(WritingPart):
         ``options``: those that differ from the defaults.
         """
         all_users = list(dict.fromkeys((owner, *users)))
-        wrong = _wrong(all_users) or _wrong_texts(
-            {"name": name, "description": description}
-        )
+        texts = {"name": name, "description": description}
+        wrong = _wrong(all_users) or _wrong_texts(texts)
         if wrong:
             return wrong
-        bots = accounts_among(
-            transaction.sql, transaction.app, all_users, "AND bot = 1"
-        )
+        sql = transaction.sql
+        bots = accounts_among(sql, transaction.app, all_users, "AND bot = 1")
         if len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
-        state = transaction.make_conversation(
-            GROUP, (), name, _with_options(0, options or {})
-        )
+
+        bits = _with_options(0, options or {})
+        state = transaction.make_conversation(GROUP, (), name, bits)
         transaction.admit(state, [owner], OWNER, bots=bots)
         transaction.admit(state, all_users[1:], MEMBER, bots=bots)
         if bots:
             transaction.set_bots(state, tuple(bots))
+
         rights = options_of(state.options)
         created = GroupMeta(
             change="create",
             name=name,
             users=tuple(all_users),
-            open=True if is_open else UNSET,
+            open=is_open or UNSET,
             everybody=everybody or UNSET,
-            write=UNSET if rights["write"] == MEMBER else rights["write"],
-            reply=UNSET if rights["reply"] == MEMBER else rights["reply"],
+            write=_unless_member(rights["write"]),
+            reply=_unless_member(rights["reply"]),
         )
         entry = record(transaction, state, "group", owner, created.to_bytes(), meta)
         if is_open or everybody:
-            transaction.set_group(
-                state.id, "open", OPENNESS.index((is_open and not everybody, everybody))
-            )
+            openness = OPENNESS.index((is_open and not everybody, everybody))
+            transaction.set_group(state.id, "open", openness)
         if description:
             transaction.set_group(state.id, "description", description)
         return Change(state.id, entry, tuple(all_users))
@@ -152,36 +150,42 @@ class GroupWriter(WritingPart):
         ``everybody``: they are members because the group is everybody's, and
         none of them is a bot.
         """
-        named = [*users, invited_by] if invited_by else () if everybody else users
+        checked_users: Sequence[str] = users
+        if invited_by:
+            checked_users = [*users, invited_by]
+        elif everybody:  # they are so many, and the permission is not about them
+            checked_users = ()
         state = (
             _wrong(users)
             or _wrong_role(role)
-            or _group(transaction, conversation, by, named, right)
+            or _group(transaction, conversation, by, checked_users, right)
         )
         if isinstance(state, Rejected):
             return state
-        there = transaction.members(conversation, users)
-        new = [user for user in dict.fromkeys(users) if user not in there]
+
+        sql = transaction.sql
+        members = transaction.members(conversation, users)
+        new = [user for user in dict.fromkeys(users) if user not in members]
         if not new:
             return Change(conversation)
-        count = count_members(transaction.sql, transaction.log, conversation) + len(new)
+        count = count_members(sql, transaction.log, conversation) + len(new)
         if most and count > most:
             return Rejected(RejectReason.FULL)
-        if everybody:
-            bots = []
-        else:
-            bots = accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
+        bots: list[str] = []
+        if not everybody:
+            bots = accounts_among(sql, transaction.app, new, "AND bot = 1")
         if len(state.bots) + len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
-        if condition is not None and not condition(transaction.sql):
+        if condition is not None and not condition(sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+
         _let_in(transaction, state, new, role, bots)
         joined = GroupMeta(
             users=tuple(new),
             role=role,
             members=count,
             invited_by=invited_by or UNSET,
-            everybody=True if everybody else UNSET,
+            everybody=everybody or UNSET,
         )
         entry = record(transaction, state, "join", by, joined.to_bytes())
         return Change(state.id, entry, tuple(new))
@@ -213,23 +217,22 @@ class GroupWriter(WritingPart):
         )
         if isinstance(state, Rejected):
             return state
+
+        owner_leaves = False
         if users is None:
             leaving = _first_leaving(transaction, conversation)
         else:
-            there = transaction.members(conversation, users)
-            leaving = [user for user in dict.fromkeys(users) if user in there]
+            members = transaction.members(conversation, users)
+            leaving = [user for user in dict.fromkeys(users) if user in members]
+            owner_leaves = any(members[user][1] == OWNER for user in leaving)
         if not leaving:
             return Change(conversation)
-        if (
-            heir
-            and users is not None
-            and any(there[user][1] == OWNER for user in leaving)
-        ):
+
+        if heir and owner_leaves:
             _promote_heir(transaction, state, leaving, by)
-        count = count_members(transaction.sql, transaction.log, conversation) - len(
-            leaving
-        )
-        if not count:
+        count = count_members(transaction.sql, transaction.log, conversation)
+        count -= len(leaving)
+        if not count:  # nobody is left whom it could mention
             transaction.set_group(conversation, "handle", "")
         left = GroupMeta(users=tuple(leaving), members=count)
         entry = record(transaction, state, "leave", by, left.to_bytes())
@@ -261,12 +264,13 @@ class GroupWriter(WritingPart):
             state = _wrong_handle(transaction, conversation, given["handle"]) or state
         if isinstance(state, Rejected):
             return state
+
         entry = None
         statement = f"SELECT {', '.join(TEXT_BYTES)} FROM conversation WHERE log = %s AND id = %s"
         (row,) = transaction.sql.query(statement, (transaction.log, conversation))
-        for text, before in zip(TEXT_BYTES, row, strict=True):
+        for text, column in zip(TEXT_BYTES, row, strict=True):
             value = given.get(text)
-            if value is None or value == text_of(before or ""):
+            if value is None or value == text_of(column or ""):
                 continue
             transaction.set_group(conversation, text, value)
             change = "rename" if text == "name" else text
@@ -317,7 +321,8 @@ class GroupWriter(WritingPart):
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
             return state
-        if openness_of(group_settings(transaction, conversation)[0])[1] == everybody:
+        openness, _ = group_settings(transaction, conversation)
+        if openness_of(openness)[1] == everybody:
             return Change(state.id)
         transaction.set_group(conversation, "open", OPENNESS.index((False, everybody)))
         changed = GroupMeta(change="everybody", everybody=everybody)
@@ -342,15 +347,16 @@ class GroupWriter(WritingPart):
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
             return state
-        before = group_settings(transaction, conversation)[1]
+        _, before = group_settings(transaction, conversation)
         after = _with_options(before, given)
         if after == before:
             return Change(state.id)
         transaction.set_group(conversation, "options", after)
+        changed_bits = before ^ after
         values = {
             name: value
             for name, value in options_of(after).items()
-            if OPTIONS[name][0] & (before ^ after)
+            if OPTIONS[name][0] & changed_bits
         }
         changed = GroupMeta.changing("options", values)
         entry = record(transaction, state, "group", by, changed.to_bytes())
@@ -381,25 +387,36 @@ class GroupWriter(WritingPart):
         )
         if isinstance(state, Rejected):
             return state
-        there = transaction.members(conversation, (user,))
-        if user not in there:
+        members = transaction.members(conversation, (user,))
+        if user not in members:
             return Rejected(RejectReason.NOT_MEMBER)
-        until = transaction.mutes([(user, conversation)])()[user, conversation]
-        before = there[user][1], until
-        after = role or before[0], until if muted_until is None else muted_until
-        if after == before:
+
+        _, former_role = members[user]
+        new_role = role or former_role
+        mutes = transaction.mutes([(user, conversation)])()
+        former_mute = mutes[user, conversation]
+        if muted_until is None:
+            muted_until = former_mute
+        if (new_role, muted_until) == (former_role, former_mute):
             return Change(state.id)
-        if after[0] == OWNER:
+
+        if new_role == OWNER:
             for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
                 if owner != user:
                     _set(transaction, state, owner, ADMIN, None, by)
         change = "mute" if role is None else "member"
-        return Change(
-            state.id, _set(transaction, state, user, *after, by, change), (user,)
-        )
+        entry = _set(transaction, state, user, new_role, muted_until, by, change)
+        return Change(state.id, entry, (user,))
 
 
 # --- internal -----------------------------------------------------------------
+
+
+def _unless_member(role: str) -> str | UnsetType:
+    """A role for an entry, which does not say that members have a right."""
+    if role == MEMBER:
+        return UNSET
+    return role
 
 
 def _let_in(
@@ -423,14 +440,11 @@ def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
     others. Nobody can join it by themselves any more."""
     leaving: list[str] = []
     for role in (MEMBER, ADMIN, OWNER):
-        leaving += _first_of(
-            transaction, conversation, role, MOST_LEAVING - len(leaving)
-        )
+        room_left = MOST_LEAVING - len(leaving)
+        leaving += _first_of(transaction, conversation, role, room_left)
     transaction.set_group(conversation, "open", 0)
-    transaction.sql.execute(
-        "DELETE FROM invitation WHERE app = %s AND conversation = %s",
-        (transaction.app, conversation),
-    )
+    statement = "DELETE FROM invitation WHERE app = %s AND conversation = %s"
+    transaction.sql.execute(statement, (transaction.app, conversation))
     return leaving
 
 
@@ -451,10 +465,11 @@ def _promote_heir(
     by: str,
 ) -> None:
     """Make a remaining member the owner, if a person remains."""
+    excluded = {*leaving, *state.bots}
     for role in (ADMIN, MEMBER):
-        others = {*leaving, *state.bots}
-        found = _first_of(transaction, state.id, role, len(others) + 1)
-        heir = next((user for user in found if user not in others), None)
+        # one more than may be excluded
+        users = _first_of(transaction, state.id, role, len(excluded) + 1)
+        heir = next((user for user in users if user not in excluded), None)
         if heir is not None:
             _set(transaction, state, heir, OWNER, None, by)
             return
@@ -527,41 +542,41 @@ def _group(
         return Rejected(RejectReason.UNKNOWN_CONVERSATION)
     if right is None:
         return state
-    there = transaction.members(conversation, list(dict.fromkeys((by, *users))))
-    roles = {user: role for user, (_, role) in there.items()}
+
+    members = transaction.members(conversation, list(dict.fromkeys((by, *users))))
+    roles = {user: role for user, (_, role) in members.items()}
     mutes = transaction.mutes([(user, state.id) for user in roles])()
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
     openness, options = group_settings(transaction, state.id)
     is_open, everybody = openness_of(openness)
-    return (
-        right(
-            GroupState(
-                roles, is_open, options_of(options), muted, everybody, state.bots
-            )
-        )
-        or state
+    before = GroupState(
+        roles, is_open, options_of(options), muted, everybody, state.bots
     )
+    return right(before) or state
 
 
 def _with_options(bits: int, given: Mapping[str, str]) -> int:
+    """The options of a group with other values for some."""
     for name, value in given.items():
-        bit, _, with_it = OPTIONS[name]
-        bits = bits | bit if value == with_it else bits & ~bit
+        bit, _, value_with_bit = OPTIONS[name]
+        if value == value_with_bit:
+            bits |= bit
+        else:
+            bits &= ~bit
     return bits
 
 
 def _first_of(
     transaction: AppTransaction, conversation: int, role: str, most: int
 ) -> list[str]:
+    """The first members with a role, by id."""
     sql = transaction.sql
     statement = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         "AND conversation = %s AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
     )
-    return [
-        text_of(row[0])
-        for row in sql.query(statement, (transaction.log, conversation, role, most))
-    ]
+    rows = sql.query(statement, (transaction.log, conversation, role, most))
+    return [text_of(row[0]) for row in rows]
 
 
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int, int]:
@@ -581,12 +596,12 @@ def start_of_history(
     It is the end of an earlier membership, so that no entry belongs to two
     memberships.
     """
-    if not group_settings(transaction, conversation)[1] & OPTIONS["history"][0]:
+    _, options = group_settings(transaction, conversation)
+    if not options & OPTIONS["history"][0]:
         return {}
     starts = dict.fromkeys(users, 0)
-    starts.update(
-        (user, left) for user, left, _ in _ended(transaction, conversation, users)
-    )
+    for user, left, _ in _ended(transaction, conversation, users):
+        starts[user] = left
     return starts
 
 
@@ -596,19 +611,20 @@ def _ended(
     """The memberships of these users that have ended, the last one last: (user,
     left_id, muted_until)."""
     sql = transaction.sql
-    for some in chunks(users):
-        some = padded(some, some[-1])
+    for chunk in chunks(users):
+        members = padded(chunk, chunk[-1])
         rows = sql.query(
             f"SELECT member, left_id, muted_until FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
-            f"WHERE log = %s AND conversation = %s AND member IN {marks_of(len(some))} "
+            f"WHERE log = %s AND conversation = %s AND member IN {marks_of(len(members))} "
             "AND left_id IS NOT NULL ORDER BY joined_id",
-            (transaction.log, conversation, *some),
+            (transaction.log, conversation, *members),
         )
         for user, left, muted_until in rows:
             yield text_of(user), left, muted_until
 
 
 def _wrong(users: Sequence[str]) -> Rejected | None:
+    """Why these cannot be ids of users; None: they can."""
     for user in users:
         if not user:
             return Rejected(RejectReason.INVALID, "users: an empty id")
@@ -620,7 +636,10 @@ def _wrong(users: Sequence[str]) -> Rejected | None:
 
 def _wrong_texts(given: Mapping[str, str]) -> Rejected | None:
     for text, most in TEXT_BYTES.items():
-        if text in given and (wrong := text_objection(given[text], most)):
+        if text not in given:
+            continue
+        wrong = text_objection(given[text], most)
+        if wrong:
             return Rejected(RejectReason.INVALID, f"{text}: {wrong}")
     return None
 
@@ -635,8 +654,7 @@ def _wrong_handle(
             RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles"
         )
     look = look_of(handle)
-    taken = any(look_of(text_of(row[1])) == look for row in rows)
-    if taken:
+    if any(look_of(text_of(other)) == look for _, other in rows):
         return Rejected(RejectReason.TAKEN, handle)
     return None
 

@@ -81,11 +81,11 @@ def look_of(handle: str) -> str:
     those that look like them."""
     signs = []
     for sign in normalize("NFKC", handle).lower().translate(_LOOKS_LIKE):
-        known_as = unicodedata.name(sign, "")
-        is_small_capital = known_as.startswith(_SMALL_CAPITAL)
-        signs.append(
-            known_as.removeprefix(_SMALL_CAPITAL).lower() if is_small_capital else sign
-        )
+        name = unicodedata.name(sign, "")
+        if name.startswith(_SMALL_CAPITAL):
+            signs.append(name.removeprefix(_SMALL_CAPITAL).lower())
+        else:
+            signs.append(sign)
     return "".join(signs)
 
 
@@ -98,22 +98,21 @@ def reached(
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         f"AND conversation = %s AND left_id IS NULL LIMIT {MOST_MEMBERS + 1}"
     )
-    if (
-        sql.query(f"SELECT count(*) FROM ({members}) h", (log, group))[0][0]
-        > MOST_MEMBERS
-    ):
+    count = sql.query(f"SELECT count(*) FROM ({members}) h", (log, group))[0][0]
+    if count > MOST_MEMBERS:
         return None
-    # a look-up for each: without statistics PostgreSQL would join all members
-    # of both
+
+    # A look-up for each: without statistics PostgreSQL would join all members
+    # of both.
     rows = sql.query(
         f"SELECT h.member FROM ({members}) h WHERE (SELECT 1 FROM membership s WHERE s.log = %s AND "
         "s.conversation = %s AND s.member = h.member AND s.left_id IS NULL LIMIT 1) = 1 "
         "ORDER BY h.member LIMIT %s",
         (log, group, log, conversation, Limit.MENTIONS + 1),
     )
-    if len(rows) <= Limit.MENTIONS:
-        return [text_of(row[0]) for row in rows]
-    return None
+    if len(rows) > Limit.MENTIONS:
+        return None
+    return [text_of(row[0]) for row in rows]
 
 
 def with_handles(
@@ -126,11 +125,13 @@ def with_handles(
     member. Handles that no group has stay, as users whom nobody knows do.
     """
     names = dict.fromkeys(MessageMeta.of(draft.meta).mentions)
-    handles = {
-        name: handle
-        for name in names
-        if name[:1] == "@" and is_handle(handle := spelled(name[1:]))
-    }
+    handles: dict[str, str] = {}
+    for name in names:
+        if not name.startswith("@"):
+            continue
+        handle = spelled(name[1:])
+        if is_handle(handle):
+            handles[name] = handle
     groups = _groups_of(sql, app, log, draft.sender, set(handles.values()))
     if not groups:
         return draft
@@ -138,7 +139,7 @@ def with_handles(
         return _TOO_MANY
 
     users = dict.fromkeys(name for name in names if handles.get(name) not in groups)
-    by: list[str] = []
+    mentioned_by: list[str] = []
     for handle in dict.fromkeys(handles.values()):
         if handle not in groups:
             continue
@@ -148,10 +149,11 @@ def with_handles(
         others = [user for user in members if user != draft.sender]
         if others:
             users |= dict.fromkeys(others)
-            by.append(handle)
+            mentioned_by.append(handle)
     if len(users) > Limit.MENTIONS:
         return _TOO_MANY
-    return replace(draft, meta=with_mentions(draft.meta, list(users), by))
+    meta = with_mentions(draft.meta, list(users), mentioned_by)
+    return replace(draft, meta=meta)
 
 
 def _groups_of(

@@ -3,6 +3,7 @@ transaction of a log."""
 
 from collections.abc import Callable, Container, Sequence
 from functools import partial
+from itertools import islice
 from operator import itemgetter
 
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from imserver.messenger.log.annotations import (
 )
 from imserver.messenger.log.contract import (
     OPTIONS,
+    SECOND_MS,
     Change,
     Draft,
     Entry,
@@ -98,7 +100,9 @@ class LogImport:
             "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
             (log,),
         )
-        self._stored_at: int = last[0][0] if last else 0
+        self._stored_at = 0
+        if last:
+            self._stored_at = last[0][0]
         self._reactions: list[tuple[int, int, str, str, int]] = []
         self.added = 0
 
@@ -150,23 +154,22 @@ class LogImport:
 
         first = self._transaction.head.last_id + 1
         totals = _totals(valid)
-        shown = [each for each in valid if each[2] in totals]
+        counted = [reaction for reaction in valid if reaction[2] in totals]
         reacted = MessageMeta()
-        if shown:
-            last = first + bool(edit) + len(shown)
+        if counted:
+            last = first + bool(edit) + len(counted)
             reacted = MessageMeta(reacted=last, reactions=tuple(totals.values()))
-        own_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
-        draft = replace(
-            draft, meta=with_keys(draft.meta, reacted), client_msg_id=own_id
-        )
+        client_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
+        meta = with_keys(draft.meta, reacted)
+        draft = replace(draft, meta=meta, client_msg_id=client_id)
 
         entry = self._enter(key, state, draft)
         if edit:
-            again = replace(
+            as_edit = replace(
                 draft, kind="edit", about=entry.id, client_msg_id="", thread=0
             )
-            self._enter(edit, state, again)
-        self._enter_reactions(state, entry.id, draft.time_ms, shown)
+            self._enter(edit, state, as_edit)
+        self._enter_reactions(state, entry.id, draft.time_ms, counted)
         return entry.id
 
     def _append_news(
@@ -178,14 +181,12 @@ class LogImport:
         edit: str,
     ) -> None:
         """Store what is new of a message of an earlier transaction."""
-        for own_key, user, emoji in reactions:
+        for reaction_key, user, emoji in reactions:
             change = partial(change_reaction, user=user, emoji=emoji)
-            self._annotate(own_key, message, draft.time_ms, change)
-        if (
-            edit
-            and not self.find(edit)
-            and self.content(key) != (draft.type, draft.body)
-        ):
+            self._annotate(reaction_key, message, draft.time_ms, change)
+        if not edit or self.find(edit):
+            return
+        if self.content(key) != (draft.type, draft.body):
             revise = partial(_revise, draft=replace(draft, kind="edit"))
             self._annotate(edit, message, draft.time_ms, revise)
 
@@ -199,7 +200,7 @@ class LogImport:
         """Store the reactions to a message of this transaction, whose totals
         the message has already."""
         counts: dict[str, int] = {}
-        for own_key, user, emoji in reactions:
+        for reaction_key, user, emoji in reactions:
             counts[emoji] = counts.get(emoji, 0) + 1
             reaction = Draft(
                 sender=user,
@@ -211,21 +212,18 @@ class LogImport:
                 meta=MessageMeta(count=counts[emoji]).to_bytes(),
                 conversation=state.id,
             )
-            entry = self._enter(own_key, state, reaction)
-            self._reactions.append(
-                (self._transaction.log, message, emoji, user, entry.id)
-            )
+            entry = self._enter(reaction_key, state, reaction)
+            row = (self._transaction.log, message, emoji, user, entry.id)
+            self._reactions.append(row)
 
     def content(self, key: str) -> tuple[str, bytes]:
         """The type and the body of a message of an earlier transaction, as it
         is after all edits."""
         statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
-        rows = self._transaction.sql.query(
-            statement, (self._transaction.log, self.find(key))
-        )
-        if rows:
-            return (text_of(rows[0][0]), bytes(rows[0][1]))
-        return ("", b"")
+        values = (self._transaction.log, self.find(key))
+        for type, body in self._transaction.sql.query(statement, values):
+            return text_of(type), bytes(body)
+        return "", b""
 
     def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
         """Recall the message, or end the reaction, that an earlier transaction
@@ -260,12 +258,15 @@ class LogImport:
         time_ms: int,
         annotate: Callable[..., Change | Rejected],
     ) -> bool:
+        """Do something with a message of an earlier transaction. False: nothing
+        was stored."""
         if self.find(key):
-            target = None
-        else:
-            target = find_message(self._transaction, "", message)
+            return False
+        target = find_message(self._transaction, "", message)
         if not isinstance(target, FoundMessage):
             return False
+        # The state that this import knows: it counts the entries of the
+        # conversation.
         target.state = self._states.setdefault(target.state.id, target.state)
         self._begin(time_ms)
         change = annotate(
@@ -301,21 +302,15 @@ class LogImport:
         self._begin(time_ms)
         state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
         everybody = list(dict.fromkeys((owner, *users)))
+        others = everybody[1:]
         transaction.admit(state, [owner], OWNER)
-        for role in (ADMIN, MEMBER):
-            some = [
-                user for user in everybody[1:] if (user in admins) == (role == ADMIN)
-            ]
-            transaction.admit(state, some, role)
+        transaction.admit(state, [user for user in others if user in admins], ADMIN)
+        members = [user for user in others if user not in admins]
+        transaction.admit(state, members, MEMBER)
         self._states[state.id] = state
-        self._record(
-            key,
-            state,
-            "group",
-            owner,
-            time_ms,
-            GroupMeta(change="create", name=name, users=tuple(everybody)),
-        )
+
+        created = GroupMeta(change="create", name=name, users=tuple(everybody))
+        self._record(key, state, "group", owner, time_ms, created)
         if description:
             transaction.set_group(state.id, "description", description)
         if avatar:
@@ -342,8 +337,10 @@ class LogImport:
             return
         transaction = self._transaction
         roles = self._roles(group, users, time_ms)
-        there = {user for user in roles if only_first or roles[user] != ""}
-        new = [user for user in dict.fromkeys(users) if user not in there]
+        excluded = {
+            user for user, current in roles.items() if only_first or current != ""
+        }
+        new = [user for user in dict.fromkeys(users) if user not in excluded]
         if not new:
             return
         self._begin(time_ms)
@@ -367,12 +364,11 @@ class LogImport:
         ]
         if not leaving:
             return
-        members = count_members(
-            self._transaction.sql, self._transaction.log, group
-        ) - len(leaving)
+        transaction = self._transaction
+        members = count_members(transaction.sql, transaction.log, group) - len(leaving)
         left = GroupMeta(users=tuple(leaving), members=members)
         self._record(key, state, "leave", by, time_ms, left)
-        end_members(self._transaction, state, leaving)
+        end_members(transaction, state, leaving)
 
     def describe(
         self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int
@@ -382,8 +378,8 @@ class LogImport:
         if state is None:
             return
         self._transaction.set_group(group, text, value)
-        what = "rename" if text == "name" else text
-        changed = GroupMeta.changing(what, {text: value})
+        change = "rename" if text == "name" else text
+        changed = GroupMeta.changing(change, {text: value})
         self._record(key, state, "group", by, time_ms, changed)
 
     # --- the end --------------------------------------------------------------
@@ -411,49 +407,61 @@ class LogImport:
         names = list(dict.fromkeys(users))
         rows = self._transaction.sql.query_in(statement, which, names, many=True)
         roles: dict[str, str | None] = {}
+        # in the order of their beginnings: the last membership counts
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
             if changed_ms == time_ms:
                 is_later = entry in self._ahead
             else:
                 is_later = (changed_ms or 0) > time_ms
-            roles[text_of(member)] = (
-                None if is_later else text_of(role) if left is None else ""
-            )
+            user = text_of(member)
+            if is_later:
+                roles[user] = None
+            elif left is None:
+                roles[user] = text_of(role)
+            else:
+                roles[user] = ""
         return roles
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
         """The group of a change; None: it was stored before."""
         known = self.find(key)
         self._ahead.discard(known)
-        return None if known else self._state(group)
+        if known:
+            return None
+        return self._state(group)
 
     def _state(self, key: int | bytes) -> ConversationState | None:
+        """A conversation by its id, or by the pair of its users; None: there is
+        none."""
         if key not in self._states:
             for state in self._transaction.conversations((key,))().values():
+                # one state for both keys: it counts the entries
                 self._states[key] = self._states.setdefault(state.id, state)
         return self._states.get(key)
 
     def _state_for(self, draft: Draft) -> ConversationState | None:
+        """The conversation of a draft, which is made if two users have none;
+        None: there is none in which its sender can be."""
         if draft.conversation:
             state = self._state(draft.conversation)
             if state is None or not state.members or draft.sender in state.members:
                 return state
             return None
+
         pair = pair_of(draft.sender, draft.to_user)
         state = self._state(pair)
         if state is None:
             self._begin(draft.time_ms)
-            state = self._transaction.make_conversation(
-                USER, tuple(sorted((draft.sender, draft.to_user)))
-            )
-            self._states[pair] = self._states[state.id] = state
+            users = tuple(sorted((draft.sender, draft.to_user)))
+            state = self._transaction.make_conversation(USER, users)
+            self._states[state.id] = state
+            self._states[pair] = state
         return state
 
     def _begin(self, time_ms: int) -> None:
         """Let the next entries count as stored at this time."""
-        self._stored_at = min(
-            max(self._stored_at, time_ms // 1000), self._transaction.now
-        )
+        stored_at = max(self._stored_at, time_ms // SECOND_MS)
+        self._stored_at = min(stored_at, self._transaction.now)
         self._transaction.stored_at = self._stored_at
 
     def _enter(self, key: str, state: ConversationState, draft: Draft) -> Entry:
@@ -497,18 +505,16 @@ def _revise(
     resend: bytes,
 ) -> Change | Rejected:
     """Edit or recall a message."""
-    if draft.kind == "edit" and fixed_among(
-        transaction.sql, transaction.log, [found.id]
-    ):
-        return FIXED
-    if (
-        draft.kind == "edit"
-        and count_edits(transaction.sql, transaction.log, found.id, MOST_EDITS)
-        >= MOST_EDITS
-    ):
-        return Rejected(RejectReason.FULL)
+    if draft.kind == "edit":
+        sql = transaction.sql
+        log = transaction.log
+        if fixed_among(sql, log, [found.id]):
+            return FIXED
+        if count_edits(sql, log, found.id, MOST_EDITS) >= MOST_EDITS:
+            return Rejected(RejectReason.FULL)
     draft = replace(draft, about=found.id, time_ms=time_ms, client_msg_id="", thread=0)
-    return Change(found.state.id, transaction.enter(found.state, draft, resend))
+    entry = transaction.enter(found.state, draft, resend)
+    return Change(found.state.id, entry)
 
 
 def _digest(key: str) -> bytes:
@@ -529,11 +535,10 @@ def _valid_reactions(
 
 def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, ReactionTotal]:
     """Emoji → its reactions, of the first :data:`MOST_EMOJI` emoji."""
-    users: dict[str, list[str]] = {}
+    users_of: dict[str, list[str]] = {}
     for _, user, emoji in reactions:
-        users.setdefault(emoji, []).append(user)
-    some = list(users.items())[:MOST_EMOJI]
+        users_of.setdefault(emoji, []).append(user)
     return {
-        emoji: ReactionTotal(emoji, len(own), tuple(own[:MOST_USERS]))
-        for emoji, own in some
+        emoji: ReactionTotal(emoji, len(users), tuple(users[:MOST_USERS]))
+        for emoji, users in islice(users_of.items(), MOST_EMOJI)
     }

@@ -9,12 +9,15 @@ cursor is in it has entries that the log does not have, and begins anew.
 
 from collections.abc import Mapping
 from time import time
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from imserver.gateway.storage.numbers import beyond, far_number, move_keys_on, raise_all
 from imserver.gateway.storage.statements import Statements, text_of
+
+_MOST_RANGES: Final = 20
+"""Lost ranges that a head keeps apart."""
 
 
 class EntriesLost(Exception):
@@ -35,23 +38,28 @@ def ranges_of(column: Any) -> tuple[LostRange, ...]:
     """The ranges in the column ``log.lost``, in order."""
     if not column:
         return ()
-    return tuple(
-        [LostRange(*map(int, each.split(":"))) for each in text_of(column).split(",")]
-    )
+    ranges = []
+    for text in text_of(column).split(","):
+        first, last, found = map(int, text.split(":"))
+        ranges.append(LostRange(first, last, found))
+    return tuple(ranges)
 
 
 def _column_of(ranges: list[LostRange]) -> str:
-    while len(ranges) > 20:  # the two oldest ones become one, with what is between them
+    while len(ranges) > _MOST_RANGES:
+        # the two oldest ones become one, with what is between them
         oldest, second, *rest = ranges
         ranges = [LostRange(oldest.first, second.last, second.found), *rest]
-    return ",".join([f"{each.first}:{each.last}:{each.found}" for each in ranges])
+    return ",".join([f"{lost.first}:{lost.last}:{lost.found}" for lost in ranges])
 
 
 def next_after_loss(column: Any) -> int:
     """The number from which on seqs and versions continue that may have been
     lost; 0: nothing was lost."""
     ranges = ranges_of(column)
-    return ranges[-1].last + 1 if ranges else 0
+    if not ranges:
+        return 0
+    return ranges[-1].last + 1
 
 
 def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
@@ -74,19 +82,17 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
     )
     if not any(last_id < known.get(text_of(app), 0) for app, _, last_id, _, _ in rows):
         return {}
+
     ranges: dict[str, LostRange] = {}
     for name, number, last_id, last_conversation, lost in rows:
         app = text_of(name)
         head = beyond(max(last_id, known.get(app, 0)), far)
+        conversation = beyond(last_conversation, far)
         ranges[app] = LostRange(last_id + 1, head - 1, int(time()))
+        column = _column_of([*ranges_of(lost), ranges[app]])
         sql.execute(
             "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s WHERE number = %s",
-            (
-                head,
-                beyond(last_conversation, far),
-                _column_of([*ranges_of(lost), ranges[app]]),
-                number,
-            ),
+            (head, conversation, column, number),
         )
     raise_all(sql, far, "event_feed", "last_id")
     return ranges

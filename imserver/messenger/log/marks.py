@@ -8,6 +8,7 @@ changes after its last version.
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Final
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
@@ -60,42 +61,42 @@ class MarkStore(Store.Rows):
         A read entry counts as received. Returns None if the user was never in
         this conversation.
         """
-        rows = _members(sql, head, user, conversation)
-        if rows is None:
+        access = _members(sql, head, user, conversation)
+        if access is None:
             return None
-        members, upto = rows
+        members, upto = access
         read = min(read, upto)
         received = max(min(received, upto), read)
         before = _position(sql, head, user, conversation)
         if before and read <= before[0] and received <= before[1]:
             receipt = Receipt(conversation, user, *before)
             return MarkResult(receipt, _version(sql, head, user))
+
         # Always in this order, to avoid deadlocks.
-        versions = {each: _raise(sql, head, each) for each in sorted({user, *members})}
-        before = _position(sql, head, user, conversation)
+        versions = {one: _raise(sql, head, one) for one in sorted({user, *members})}
+        version = versions[user]
         peer_version = next(
-            (version for each, version in versions.items() if each != user), 0
+            (number for name, number in versions.items() if name != user), 0
         )
-        _move(
-            sql,
-            (head.number, user, conversation),
-            (read, received, versions[user], peer_version),
-            before,
-        )
+        # Again, with the lock: another device may have moved it.
+        before = _position(sql, head, user, conversation)
+        key = (head.number, user, conversation)
+        _move(sql, key, (read, received, version, peer_version), before)
+
         old_read, old_received = before or (0, 0)
-        moved = read > old_read or received > old_received
         if read > old_read:
-            passed = (old_read, read)
+            moved = True
+            authors = _authors(sql, head, user, conversation, old_read, read)
+        elif received > old_received:
+            moved = True
+            authors = _authors(sql, head, user, conversation, old_received, received)
         else:
-            passed = (old_received, received)
-        if moved:
-            authors = _authors(sql, head, user, conversation, *passed)
-        else:
+            moved = False
             authors = ()
         receipt = Receipt(
             conversation, user, max(read, old_read), max(received, old_received)
         )
-        return MarkResult(receipt, versions[user], moved, authors)
+        return MarkResult(receipt, version, moved, authors)
 
     @in_log(writes=True)
     def advance(
@@ -103,35 +104,38 @@ class MarkStore(Store.Rows):
     ) -> None:
         """Advance the read positions of members of a group, each up to an
         entry. Nobody gets a receipt."""
-        positions = "SELECT member, read_id, received_id FROM read_position WHERE log = %s AND conversation = %s"
-        rows = sql.query_in(
-            f"{positions} AND member IN {{}}",
-            (head.number, group),
-            list(reads),
-            many=True,
+        log = head.number
+        statement = (
+            "SELECT member, read_id, received_id FROM read_position WHERE log = %s AND conversation = %s "
+            "AND member IN {}"
         )
+        rows = sql.query_in(statement, (log, group), list(reads), many=True)
         before = {text_of(user): (read, received) for user, read, received in rows}
-        users = sorted(
-            user for user, read in reads.items() if before.get(user, (-1, 0))[0] < read
-        )
+        users = []
+        for user, read in reads.items():
+            if user not in before or before[user][0] < read:
+                users.append(user)
         # Always in this order, to avoid deadlocks.
-        sql.execute_many(_raising(sql, head), [(head.number, user) for user in users])
-        found = (
+        users.sort()
+
+        sql.execute_many(_raising(sql, head), [(log, user) for user in users])
+        statement = (
             "SELECT member, version FROM mark_version WHERE log = %s AND member IN {}"
         )
-        raised = sql.query_in(found, (head.number,), users, many=True)
+        raised = sql.query_in(statement, (log,), users, many=True)
         versions = {text_of(user): version for user, version in raised}
-        rows = [
-            (reads[user], versions[user], user) for user in users if user not in before
-        ]
-        sql.execute_many(
-            _NEW_POSITION,
-            [(head.number, user, group, to, at, to, 0) for to, at, user in rows],
-        )
+
+        new_rows = []
+        for user in users:
+            if user not in before:
+                read = reads[user]
+                new_rows.append((log, user, group, read, versions[user], read, 0))
+        sql.execute_many(_NEW_POSITION, new_rows)
         for user in users:
             if user in before:
-                to = reads[user], reads[user], versions[user], 0
-                _move(sql, (head.number, user, group), to, before[user])
+                read = reads[user]
+                position = (read, read, versions[user], 0)
+                _move(sql, (log, user, group), position, before[user])
 
     @in_log(int, writes=True)
     def hide(
@@ -141,12 +145,10 @@ class MarkStore(Store.Rows):
         if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
         version = _raise(sql, head, user)
+        new_ids = shown(sql, head, user, list(dict.fromkeys(ids)))
         sql.execute_many(
             "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
-            [
-                (head.number, user, id, version)
-                for id in shown(sql, head, user, list(dict.fromkeys(ids)))
-            ],
+            [(head.number, user, id, version) for id in new_ids],
         )
         return version
 
@@ -160,12 +162,12 @@ class MarkStore(Store.Rows):
             "mention",
             "bot_entry",
             "uplink_session",
+            "thread_reader",
         )
-        for table in (*tables, "thread_reader") if user else ():
-            sql.execute(
-                f"DELETE FROM {table} WHERE log = %s AND member = %s",
-                (head.number, user),
-            )
+        if user:  # "": what belongs to everybody
+            for table in tables:
+                statement = f"DELETE FROM {table} WHERE log = %s AND member = %s"
+                sql.execute(statement, (head.number, user))
         statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
         # nodes look the sessions up again
         sql.execute(statement, (head.number, LAST_SESSION))
@@ -178,34 +180,30 @@ class MarkStore(Store.Rows):
         # next time.
         version = _version(sql, head, user)
         changed = "WHERE log = %s AND member = %s AND version > %s ORDER BY version, 1 LIMIT %s"
-        of = (head.number, user, after, MOST_MARKS + 1)
+        which = (head.number, user, after, MOST_MARKS + 1)
         reads = sql.query(
-            f"SELECT conversation, read_id, version FROM read_position {changed}", of
+            f"SELECT conversation, read_id, version FROM read_position {changed}", which
         )
-        hidden = sql.query(f"SELECT id, version FROM hidden {changed}", of)
-        # Of the other users, in conversations of two. Without the hint SQLite
-        # scans the positions of all. read_position_by_conversation
-        hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")
-        statement = (
-            "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
-            f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
-            f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} AND r.log = s.log "
-            "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s "
-            "ORDER BY r.peer_version LIMIT %s"
-        )
-        others = sql.query(statement, of)
-        rests = [
+        hidden = sql.query(f"SELECT id, version FROM hidden {changed}", which)
+        others = sql.query(_positions_of_peers(sql), which)
+
+        # Where there are too many, the answer ends before the version of the
+        # first that is left out.
+        limits = [
             rows[-1][-1] - 1
             for rows in (reads, hidden, others)
             if len(rows) > MOST_MARKS
         ]
-        upto = min(rests, default=version)
+        upto = min(limits, default=version)
+        reads = [row for row in reads if row[-1] <= upto]
+        hidden = [row for row in hidden if row[-1] <= upto]
+        others = [row for row in others if row[-1] <= upto]
         return Marks(
             upto,
-            {row[0]: row[1] for row in reads if row[-1] <= upto},
-            tuple(sorted(row[0] for row in hidden if row[-1] <= upto)),
-            tuple(map(_receipt, sorted(row for row in others if row[-1] <= upto))),
-            bool(rests),
+            {conversation: read for conversation, read, _ in reads},
+            tuple(sorted(id for id, _ in hidden)),
+            tuple(map(_receipt, sorted(others))),
+            more=bool(limits),
         )
 
     @in_log(list)
@@ -255,22 +253,36 @@ class MarkStore(Store.Rows):
         in their order. Empty if the user is not a member."""
         if not members_among(sql, head.number, conversation, [user]):
             return []
-        rows = sql.query(
-            _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP)),
-            (head.number, conversation, user),
-        )
+        statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
+        rows = sql.query(statement, (head.number, conversation, user))
         starts = _Positions((start, count) for start, _, _, count in rows)
         reads = _Positions((max(start, read), count) for start, read, _, count in rows)
         received = _Positions(
             (max(start, received), count) for start, _, received, count in rows
         )
-        return [
-            ReceiptCount(
-                id, members, members - received.below(id), members - reads.below(id)
-            )
-            for id in ids
-            for members in (starts.below(id),)
-        ]
+
+        counts = []
+        for id in ids:
+            members = starts.below(id)
+            have_received = members - received.below(id)
+            have_read = members - reads.below(id)
+            counts.append(ReceiptCount(id, members, have_received, have_read))
+        return counts
+
+
+def _positions_of_peers(sql: Statements) -> str:
+    """The statement for the changed positions of the other users in a user's
+    conversations of two."""
+    # read_position_by_conversation: without the hint SQLite scans the positions
+    # of all users
+    hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")
+    return (
+        "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
+        f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
+        f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} AND r.log = s.log "
+        "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s "
+        "ORDER BY r.peer_version LIMIT %s"
+    )
 
 
 _POSITIONS: Final = (
@@ -284,6 +296,8 @@ have read and received, and how many have all three. ``{}``: index hint."""
 
 
 class _Positions:
+    """How many members have which position."""
+
     def __init__(self, counts: Iterable[tuple[int, int]]) -> None:
         pairs = sorted(counts)
         self._positions = [position for position, _ in pairs]
@@ -313,9 +327,8 @@ def _position(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[int, int] | None:
     statement = "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
-    rows = sql.query(statement, (head.number, user, conversation))
-    if rows:
-        return (rows[0][0], rows[0][1])
+    for read, received in sql.query(statement, (head.number, user, conversation)):
+        return read, received
     return None
 
 
@@ -335,20 +348,23 @@ def _move(
     user's own marks."""
     read, received, version, peer_version = to
     if before is None:
+        if not read:
+            version = 0
+        sql.execute(_NEW_POSITION, (*key, read, version, received, peer_version))
+        return
+
+    old_read, old_received = before
+    received = max(received, old_received)
+    where = "WHERE log = %s AND member = %s AND conversation = %s"
+    if read > old_read:
         sql.execute(
-            _NEW_POSITION, (*key, read, version if read else 0, received, peer_version)
+            f"UPDATE read_position SET read_id = %s, version = %s, received_id = %s, peer_version = %s {where}",
+            (read, version, received, peer_version, *key),
         )
     else:
         sql.execute(
-            f"UPDATE read_position SET read_id = %s, {'version = %s, ' if read > before[0] else ''}"
-            "received_id = %s, peer_version = %s WHERE log = %s AND member = %s AND conversation = %s",
-            (
-                max(read, before[0]),
-                *((version,) if read > before[0] else ()),
-                max(received, before[1]),
-                peer_version,
-                *key,
-            ),
+            f"UPDATE read_position SET read_id = %s, received_id = %s, peer_version = %s {where}",
+            (old_read, received, peer_version, *key),
         )
 
 
@@ -363,36 +379,34 @@ def _authors(
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
         f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )
-    ids = [
-        row[0]
-        for row in sql.query(passed, (head.number, user, conversation, after, upto))
-    ]
+    rows = sql.query(passed, (head.number, user, conversation, after, upto))
+    ids = [row[0] for row in rows]
     # In a statement of its own: joined with the one above, an engine may scan
     # the whole log.
     written = "SELECT m.id, m.sender FROM message m WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
-    rows = sql.query_in(written, (NUMBERS["message"], head.number), ids)
-    rows.sort(key=lambda row: -row[0])
-    names = [
-        name for name in dict.fromkeys(text_of(row[1]) for row in rows) if name != user
-    ]
-    if not names:
+    messages = sql.query_in(written, (NUMBERS["message"], head.number), ids)
+    messages.sort(key=itemgetter(0), reverse=True)
+    authors = dict.fromkeys(text_of(sender) for _, sender in messages)
+    authors.pop(user, None)
+    if not authors:
         return ()
-    there = members_among(sql, head.number, conversation, [user, *names])
-    if user in there:
-        return tuple(name for name in names if name in there)
-    return ()
+    members = members_among(sql, head.number, conversation, [user, *authors])
+    if user not in members:
+        return ()
+    return tuple(author for author in authors if author in members)
 
 
 def _receipt(row: Row) -> Receipt:
-    return Receipt(row[0], text_of(row[1]), row[2], row[3])
+    conversation, user, read, received, *_ = row
+    return Receipt(conversation, text_of(user), read, received)
 
 
 def _version(sql: Statements, head: LogHead, user: str) -> int:
-    rows = sql.query(
-        "SELECT version FROM mark_version WHERE log = %s AND member = %s",
-        (head.number, user),
-    )
-    return int(rows[0][0]) if rows else 0
+    statement = "SELECT version FROM mark_version WHERE log = %s AND member = %s"
+    rows = sql.query(statement, (head.number, user))
+    if not rows:
+        return 0
+    return int(rows[0][0])
 
 
 def _raise(sql: Statements, head: LogHead, user: str) -> int:

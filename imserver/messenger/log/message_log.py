@@ -3,6 +3,7 @@ stored messages through it."""
 
 from collections.abc import Callable, Sequence
 from time import time
+from typing import Final
 
 from imserver.gateway.storage.statements import Row, Statements
 from imserver.messenger.log.annotations import AnnotationWriter
@@ -26,6 +27,25 @@ from imserver.messenger.log.threads import ThreadStore
 from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import LogWriter
 from imserver.plugin.storage import Store
+
+_FIRST_LOOK: Final = 50
+_NEXT_LOOK: Final = 5000
+"""Entries that the first and each next look for old ones read. Mostly few have
+expired since the last time."""
+_DELETED_IDS: Final = 1000
+"""Ids whose entries one transaction deletes."""
+_BY_MESSAGE: Final = (
+    ("reaction", "message"),
+    ("pin", "message"),
+    ("mention", "id"),
+    ("bot_entry", "id"),
+    ("thread_reply", "id"),
+    ("thread_reader", "root"),
+    ("ask_deadline", "id"),
+    ("ask_tally", "id"),
+    ("ask_vote", "id"),
+)
+"""Tables whose rows go with their message, and its column in them."""
 
 
 class MessageLog(Store.Rows):
@@ -124,21 +144,21 @@ class MessageLog(Store.Rows):
 
         Deletes in small transactions, so that writers wait only briefly.
         """
+        old = 0
         if older_than_seconds > 0:
             old = self._last_old(app, older_than_seconds)
-        else:
-            old = 0
         if more_than > 0:
             old = max(old, self._last_above(app, more_than))
         if upto is not None:
             old = min(old, upto)
-        found = self._raise_floor(app, old)
-        if found is None:
+
+        head = self._raise_floor(app, old)
+        if head is None:
             return 0
-        log, floor = found
+        log, floor = head
         deleted = 0
-        while (some := self._delete_some(log, floor)) is not None:
-            deleted += some
+        while (count := self._delete_some(log, floor)) is not None:
+            deleted += count
         if deleted:
             # Scans the table, so it runs once.
             self._store.execute(
@@ -155,23 +175,24 @@ class MessageLog(Store.Rows):
         """
         now = int(time())
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
-        old = after = 0
-        many = 50
+        old = 0
+        after = 0
+        limit = _FIRST_LOOK
 
-        def oldest(sql: Statements, head: LogHead) -> list[Row]:
-            return sql.query(statement, (head.number, max(after, head.floor), many))
+        def read_next(sql: Statements, head: LogHead) -> list[Row]:
+            return sql.query(statement, (head.number, max(after, head.floor), limit))
 
         while True:
-            rows = read_log(self._store, app, oldest, list[Row]())
+            rows = read_log(self._store, app, read_next, list[Row]())
             for id, stored_at in rows:
                 if stored_at < now - seconds:
                     old = id
                 elif stored_at <= now:
                     return old
-            if len(rows) < many:
+            if len(rows) < limit:
                 return old
             after = rows[-1][0]
-            many = 5000
+            limit = _NEXT_LOOK
 
     @in_log(int)
     def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:
@@ -183,14 +204,18 @@ class MessageLog(Store.Rows):
         # Counting with this index takes a sixth of the time, because it does
         # not read the bodies.
         hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-        counted = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
-        if sql.query(counted, (head.number, last))[0][0] >= most:
+        statement = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
+        count = sql.query(statement, (head.number, last))[0][0]
+        if count >= most:
             return last
+
         statement = (
             "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
         )
         rows = sql.query(statement, (head.number, most))
-        return int(rows[0][0]) if rows else 0
+        if not rows:
+            return 0
+        return int(rows[0][0])
 
     @Store.writing_or(None)
     def _raise_floor(
@@ -212,26 +237,13 @@ class MessageLog(Store.Rows):
     def _delete_some(self, sql: Statements, log: int, floor: int) -> int | None:
         """Delete some expired entries. Returns their number, None if none is
         left."""
-        first = sql.query(
-            "SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor)
-        )[0][0]
+        statement = "SELECT min(id) FROM message WHERE log = %s AND id <= %s"
+        first = sql.query(statement, (log, floor))[0][0]
         if first is None:
             return None
-        upto = min(floor, first + 999)
-        for table, column in (
-            ("reaction", "message"),
-            ("pin", "message"),
-            ("mention", "id"),
-            ("bot_entry", "id"),
-            ("thread_reply", "id"),
-            ("thread_reader", "root"),
-            ("ask_deadline", "id"),
-            ("ask_tally", "id"),
-            ("ask_vote", "id"),
-        ):
-            sql.execute(
-                f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto)
-            )
-        return sql.execute(
-            "DELETE FROM message WHERE log = %s AND id <= %s", (log, upto)
-        )
+        upto = min(floor, first + _DELETED_IDS - 1)
+        for table, column in _BY_MESSAGE:
+            statement = f"DELETE FROM {table} WHERE log = %s AND {column} <= %s"
+            sql.execute(statement, (log, upto))
+        statement = "DELETE FROM message WHERE log = %s AND id <= %s"
+        return sql.execute(statement, (log, upto))

@@ -177,7 +177,9 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
     def to_bytes(self) -> bytes:
         """As it is stored; ``b""`` without any key."""
         stored = msgspec.json.encode(self)
-        return b"" if stored == b"{}" else stored
+        if stored == b"{}":
+            return b""
+        return stored
 
     @classmethod
     def of(cls, stored: bytes) -> Self:
@@ -192,31 +194,31 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def _salvaged(cls, stored: bytes) -> Self:
+        """The keys with valid values, one by one."""
         values = fields_of(stored)
         valid: dict[str, Any] = {}
-        for known in msgspec.structs.fields(cls):
-            value = values.get(known.name)
-            if isinstance(value, list) and known.type == tuple[str, ...]:
-                value = [each for each in value if isinstance(each, str)]
+        for column in msgspec.structs.fields(cls):
+            value = values.get(column.name)
+            if isinstance(value, list) and column.type == tuple[str, ...]:
+                value = [item for item in value if isinstance(item, str)]
             if value is None:
                 continue
             try:
-                valid[known.name] = msgspec.json.decode(
-                    msgspec.json.encode(value), type=known.type
-                )
+                encoded = msgspec.json.encode(value)
+                valid[column.name] = msgspec.json.decode(encoded, type=column.type)
             except (ValueError, RecursionError):
                 continue
         return cls(**valid)
 
     def _values(self) -> dict[str, Any]:
         """The keys that are set, with their values."""
-        return {
-            name: value
-            for name, default in zip(
-                self.__struct_fields__, self.__struct_defaults__, strict=True
-            )
-            if (value := getattr(self, name)) != default
-        }
+        defaults = zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
+        values: dict[str, Any] = {}
+        for name, default in defaults:
+            value = getattr(self, name)
+            if value != default:
+                values[name] = value
+        return values
 
 
 class MessageMeta(_Stored, frozen=True, omit_defaults=True):
@@ -443,11 +445,10 @@ def bots_in(meta: bytes) -> tuple[str, ...]:
 def fields_of(meta: bytes) -> dict[str, Any]:
     """All keys of ``meta``, also those that nobody knows; none if it is no JSON
     object: one invalid draft must not fail the others of a transaction."""
+    if not meta:
+        return {}
     try:
-        if meta:
-            fields = msgspec.json.decode(meta)
-        else:
-            fields = {}
+        fields = msgspec.json.decode(meta)
     except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
@@ -532,9 +533,8 @@ def with_bots(meta: bytes, bots: Sequence[str]) -> bytes:
 def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> bytes:
     """With other totals of reactions, and the id of the last one."""
     fields = _without(fields_of(meta), ("reactions",))
-    new = MessageMeta(
-        reacted=last, reactions=tuple(total for total in totals if total.count)
-    )
+    left = tuple(total for total in totals if total.count)
+    new = MessageMeta(reacted=last, reactions=left)
     return _encoded(fields | new._values())
 
 
@@ -551,8 +551,8 @@ def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
     except ValueError:
         totals = ()
     if totals:
-        return (msgspec.json.encode(fields), totals)
-    return (meta, ())
+        return msgspec.json.encode(fields), totals
+    return meta, ()
 
 
 def with_other_text(meta: bytes, new: bytes) -> bytes:
@@ -645,15 +645,15 @@ def with_other_name(meta: bytes, user: str, name: str) -> bytes:
     fields = fields_of(meta)
     answers = changed_in_ask(meta).get("answers")
     if isinstance(answers, list):
-        left = [_without_text_of(user, each) for each in answers if _is_object(each)]
+        left = [_without_text_of(user, item) for item in answers if _is_object(item)]
         fields["ask"] = {**fields["ask"], "answers": left}
-    after = {
-        key: _renamed(value, user, name) if key in _NAMING else value
-        for key, value in fields.items()
-    }
-    if after == fields:
+
+    renamed = dict(fields)
+    for key in fields.keys() & _NAMING:
+        renamed[key] = _renamed(fields[key], user, name)
+    if renamed == fields:
         return meta
-    return msgspec.json.encode(after)
+    return msgspec.json.encode(renamed)
 
 
 def _is_object(value: Any) -> bool:
@@ -661,17 +661,20 @@ def _is_object(value: Any) -> bool:
 
 
 def _without_text_of(user: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    return _without(answer, ("text",) if answer.get("user") == user else ())
+    if answer.get("user") == user:
+        return _without(answer, ("text",))
+    return dict(answer)
 
 
 def _renamed(value: Any, user: str, name: str) -> Any:
+    """A value with another name in place of a user, at any depth."""
     if isinstance(value, str):
         return name if value == user else value
     if isinstance(value, list):
-        return [_renamed(each, user, name) for each in value]
+        return [_renamed(item, user, name) for item in value]
     if isinstance(value, dict):
-        return {
-            key: each if key in _TEXTS else _renamed(each, user, name)
-            for key, each in value.items()
-        }
+        renamed = dict(value)
+        for key in value.keys() - _TEXTS:
+            renamed[key] = _renamed(value[key], user, name)
+        return renamed
     return value

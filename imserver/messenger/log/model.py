@@ -185,10 +185,10 @@ class Message(Struct, frozen=True, gc=False):
         """Whether it is a message of this user (``""``: of anybody). A recalled
         one is too: the recall or edit may be a resend, which gets its first
         answer again."""
-        was_message = self.kind == "message" or (
-            self.kind == "recall" and self.about == self.id
-        )
-        return was_message and (not user or self.sender == user)
+        is_recalled_message = self.kind == "recall" and self.about == self.id
+        if self.kind != "message" and not is_recalled_message:
+            return False
+        return not user or self.sender == user
 
     def view(self) -> EntryView:
         """The entry for clients: a text body as ``text``, a JSON body as
@@ -266,19 +266,25 @@ class EntryView(Struct, omit_defaults=True):
             body = self.text.encode()
         elif self.data is not None:
             body = bytes(self.data)
+        members: tuple[str, ...] = ()
+        if self.to:
+            members = (self.sender, self.to)
+        meta = b""
+        if isinstance(self.meta, Raw):
+            meta = bytes(self.meta)
         return Message(
             self.id,
             self.conversation,
             self.seq,
             self.sender,
-            (self.sender, self.to) if self.to else (),
+            members,
             self.kind,
             self.type or "text",
             body,
             self.client_msg_id,
             self.time,
             self.about,
-            bytes(self.meta) if isinstance(self.meta, Raw) else b"",
+            meta,
         )
 
 
@@ -290,6 +296,9 @@ def _show_text(entry: EntryView, body: bytes) -> None:
 
 
 def _show_data(entry: EntryView, body: bytes) -> None:
+    # Most JSON has so few brackets that it cannot be nested too deeply. Other
+    # JSON is decoded with so many brackets around it that the decoder refuses
+    # what is.
     try:
         if body.count(b"[") + body.count(b"{") > NESTED:
             msgspec.json.decode(b"[" * NESTED + body + b"]" * NESTED)

@@ -28,6 +28,7 @@ _FLAG: Final = re.compile(
 """The flag of a part of a country: a black flag, its letters as tags, the
 end."""
 _JOINER: Final = "\u200d"
+_NON_JOINER: Final = "\u200c"
 _JOINED_SCRIPTS: Final = re.compile(
     "[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff]"
 )
@@ -43,11 +44,17 @@ def clean_name(text: str) -> str:
     """A text without the characters that a name may not have; ``""`` if nothing
     is left to be seen."""
     if not (text.isascii() and text.isprintable()):
-        flags = {at for flag in _FLAG.finditer(text) for at in range(*flag.span())}
+        in_flags: set[int] = set()
+        for flag in _FLAG.finditer(text):
+            in_flags.update(range(*flag.span()))
         text = "".join(
-            each for at, each in enumerate(text) if at in flags or _is_allowed(text, at)
+            letter
+            for at, letter in enumerate(text)
+            if at in in_flags or _is_allowed(text, at)
         )
-    return "" if _UNSEEN_ALONE.fullmatch(text) else text
+    if _UNSEEN_ALONE.fullmatch(text):
+        return ""
+    return text
 
 
 def is_name(text: str, least: int, most: int) -> bool:
@@ -60,20 +67,21 @@ def is_name(text: str, least: int, most: int) -> bool:
 
 
 def _is_allowed(text: str, at: int) -> bool:
+    """Whether a name may have its character at ``at``."""
     character = text[at]
-    if character in (_JOINER, "\u200c"):  # which joins, or keeps apart
-        before = text[at - 1 : at]
-        after = text[at + 1 : at + 2]
-        if _INVISIBLE.match(before) or _INVISIBLE.match(after):
-            return False
-        if _is_joined(before) and _is_joined(after):
-            return True
-        return (
-            character == _JOINER
-            and (before in _MODIFIERS or _is_emoji(before))
-            and _is_emoji(after)
-        )
-    return category(character) not in _REFUSED and _INVISIBLE.match(character) is None
+    if character not in (_JOINER, _NON_JOINER):
+        is_visible = _INVISIBLE.match(character) is None
+        return category(character) not in _REFUSED and is_visible
+
+    before = text[at - 1 : at]
+    after = text[at + 1 : at + 2]
+    if _INVISIBLE.match(before) or _INVISIBLE.match(after):
+        return False
+    if _is_joined(before) and _is_joined(after):
+        return True
+    if character != _JOINER:
+        return False
+    return (before in _MODIFIERS or _is_emoji(before)) and _is_emoji(after)
 
 
 def _is_joined(character: str) -> bool:

@@ -18,20 +18,21 @@ from typing import Final
 from msgspec.structs import replace
 
 from imserver.gateway.storage.statements import Statements, text_of
-from imserver.messenger.log.contract import Entry
+from imserver.messenger.log.contract import SECOND_MS, Entry
 from imserver.messenger.log.meta import POLL_KEY, Ask, with_own_choices
 
 MOST_USERS: Final = 3
 """Users whom the totals name for each option: those who chose it last."""
 _LOOKED_AT: Final = 200
 """Votes among which they are looked for: the last ones."""
+_LEAST_PAUSE_MS: Final = 1000
 _OF_POLL: Final = "log = %s AND id = %s"
 
 
 def pause_ms(poll: Ask.Poll) -> int:
     """The least time between two counts in milliseconds: a second, and a
     millisecond for each voter."""
-    return 1000 + poll.voters
+    return _LEAST_PAUSE_MS + poll.voters
 
 
 def choices_of(bits: int) -> tuple[int, ...]:
@@ -52,7 +53,7 @@ def look_up(sql: Statements, log: int, message: int, user: str) -> tuple[int, in
     as bits."""
     own = f"SELECT choices + secret FROM ask_vote WHERE {_OF_POLL} AND member = %s"
     now, bits = sql.query(f"SELECT {sql.clock}, ({own})", (log, message, user))[0]
-    return int(float(now) * 1000), int(bits or 0)
+    return int(float(now) * SECOND_MS), int(bits or 0)
 
 
 def put(
@@ -68,19 +69,22 @@ def put(
     sql.execute_many(
         f"DELETE FROM ask_vote WHERE {_OF_POLL} AND member = %s", [(log, message, user)]
     )
-    if bits:
-        values = (0, bits, 0) if poll.anonymous else (bits, 0, now)
-        sql.execute_many(
-            "INSERT INTO ask_vote (log, id, member, choices, secret, time) VALUES (%s, %s, %s, %s, %s, %s)",
-            [(log, message, user, *values)],
-        )
+    if not bits:
+        return
+    if poll.anonymous:  # no time, which may say who has voted
+        row = (log, message, user, 0, bits, 0)
+    else:
+        row = (log, message, user, bits, 0, now)
+    sql.execute_many(
+        "INSERT INTO ask_vote (log, id, member, choices, secret, time) VALUES (%s, %s, %s, %s, %s, %s)",
+        [row],
+    )
 
 
 def has_votes(sql: Statements, log: int, message: int) -> bool:
     """Whether there are votes, also such as are not counted yet."""
-    return bool(
-        sql.query(f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1", (log, message))
-    )
+    statement = f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1"
+    return bool(sql.query(statement, (log, message)))
 
 
 def count(
@@ -95,7 +99,10 @@ def count(
         voters += number
         for choice in choices_of(choices | secret):
             counts[choice] += number
-    users = () if poll.anonymous else _last_users(sql, log, message, len(counts))
+
+    users: tuple[tuple[str, ...], ...] = ()
+    if not poll.anonymous:
+        users = _last_users(sql, log, message, len(counts))
     return replace(poll, voters=voters, counts=tuple(counts), users=users, time=now)
 
 
@@ -131,23 +138,33 @@ def with_own_votes(
     polls: dict[int, int] = {}
     """Index of an entry → the poll that it is, or is about."""
     for index, entry in enumerate(entries):
-        ask = entry.ask if POLL_KEY in entry.meta else None
-        if ask is not None and ask.poll is not None:
-            polls[index] = entry.about if entry.kind == "press" else entry.id
+        # the bytes first: most entries need not be decoded
+        if POLL_KEY not in entry.meta:
+            continue
+        ask = entry.ask
+        if ask is None or ask.poll is None:
+            continue
+        if entry.kind == "press":
+            polls[index] = entry.about
+        else:
+            polls[index] = entry.id
     if not polls:
         return entries
+
     statement = "SELECT id, choices + secret FROM ask_vote WHERE log = %s AND member = %s AND id IN {}"
     messages = list(dict.fromkeys(polls.values()))
     votes: dict[int, int] = dict(sql.query_in(statement, (log, user), messages))
-    seen = list(entries)
+    as_read = list(entries)
     for index, poll in polls.items():
-        seen[index] = _voted(entries[index], int(votes.get(poll, 0)))
-    return seen
+        as_read[index] = _voted(entries[index], int(votes.get(poll, 0)))
+    return as_read
 
 
 def _voted(entry: Entry, bits: int) -> Entry:
+    """The entry with the choices of its reader."""
     ask = entry.ask
+    is_closed = ask is not None and ask.state != ""
     is_secret = ask is not None and ask.poll is not None and ask.poll.anonymous
-    if not bits and is_secret and ask is not None and ask.state:
-        return entry  # nobody knows any more
+    if not bits and is_secret and is_closed:
+        return entry  # its votes were deleted, so nobody knows any more
     return replace(entry, meta=with_own_choices(entry.meta, choices_of(bits)))

@@ -6,6 +6,7 @@ from an index, with a query per engine, then the entries.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from imserver.gateway.storage.statements import Row, Statements, text_of
 from imserver.messenger.log.commands import SearchFilter
 from imserver.messenger.log.contract import (
     NO_LOG,
+    SECOND_MS,
     Entry,
     LogExtent,
     PublicationPage,
@@ -47,6 +49,14 @@ _STEP: Final = 5000
 """Entries that one look of :meth:`stored_before` reads."""
 _CLOCKS_SECONDS: Final = 600
 """The clocks of the nodes, and the clock of a sender, may differ by so much."""
+_READ_AT_ONCE: Final = 500
+"""Entries that one query reads for :meth:`EntryReader.readers`."""
+_SQLITE_WINDOW: Final = 5000
+_SQLITE_WINDOW_GROWTH: Final = 16
+"""Ids among which SQLite looks for the next page first, and how many times more
+in each next look."""
+_MOST_UNIONS: Final = 500
+"""With more conversations in one statement, MySQL scans the log."""
 _SIZE: Final = "length(m.body) + length(m.meta)"
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
@@ -76,9 +86,8 @@ class EntryReader(Store.Rows):
         statement = (
             "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
         )
-        return self._store.read_or(
-            [], lambda sql: [text_of(row[0]) for row in sql.query(statement)]
-        )
+        rows = self._store.read_or(list[Row](), lambda sql: sql.query(statement))
+        return [text_of(row[0]) for row in rows]
 
     @in_log(int)
     def head(self, sql: Statements, head: LogHead) -> int:
@@ -88,8 +97,8 @@ class EntryReader(Store.Rows):
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
         """App → the id of its newest entry, for the apps that have entries."""
         statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
-        rows: list[Row] = self._store.read_or(
-            [], lambda sql: sql.query_in(statement, (), apps)
+        rows = self._store.read_or(
+            list[Row](), lambda sql: sql.query_in(statement, (), apps)
         )
         return {text_of(app): last_id for app, last_id in rows}
 
@@ -113,7 +122,10 @@ class EntryReader(Store.Rows):
         after an id, up to ``last``. Of those in groups, only bots and users
         whose membership changes."""
         names: set[str] = set()
-        while after < last and (page := self.read(app, after, 500)):
+        while after < last:
+            page = self.read(app, after, _READ_AT_ONCE)
+            if not page:
+                break
             for entry in page:
                 names.update(entry.members or entry.bots)
                 if entry.kind in ("join", "leave"):
@@ -135,10 +147,11 @@ class EntryReader(Store.Rows):
         self, sql: Statements, head: LogHead, sender: str, client_msg_id: str
     ) -> Entry | None:
         """The entry that a user has sent with this ``client_msg_id``."""
-        rows = sql.query(
-            f"{_ENTRIES} m.resend = %s", (head.number, resend_of(sender, client_msg_id))
-        )
-        return entry_of(rows[0]) if rows else None
+        resend = resend_of(sender, client_msg_id)
+        rows = sql.query(f"{_ENTRIES} m.resend = %s", (head.number, resend))
+        if not rows:
+            return None
+        return entry_of(rows[0])
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
         """The first entries after an id that the user may read, as many as fit
@@ -155,7 +168,8 @@ class EntryReader(Store.Rows):
         limit: int,
         rooms: Mapping[str, int],
     ) -> EntryPage:
-        """As :meth:`sync`, with the messages of rooms.
+        """The first entries after an id that the user may read, with the
+        messages of rooms, as many as fit on a page.
 
         ``rooms``: room → id after which its messages are wanted; ``""`` → the
         id for everything else.
@@ -164,8 +178,9 @@ class EntryReader(Store.Rows):
             return [], False
         first = max(after, head.floor)
         count = limit + 1
+        sizes_of_user = _SIZES[sql.engine]
         sizes: dict[int, int] = dict(
-            _SIZES[sql.engine](sql, head, user, max(first, rooms[""]), count)
+            sizes_of_user(sql, head, user, max(first, rooms[""]), count)
         )
         for conversation, behind in _rooms(sql, head, rooms, first):
             sizes.update(_of_room(sql, head, conversation, behind, head.last_id, count))
@@ -198,17 +213,20 @@ class EntryReader(Store.Rows):
         Reactions are not among them: the messages have them. Nor are presses of
         buttons.
         """
+        if after is None:
+            first = head.floor
+            order = "DESC"
+        else:
+            first = max(after, head.floor)
+            order = "ASC"
+        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
         statement = (
-            f"SELECT m.id, {_SIZE} FROM membership s, message m {{hint}} "
+            f"SELECT m.id, {_SIZE} FROM membership s, message m {hint} "
             f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} "
             f"AND m.id > %s AND m.id <= %s AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
             "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
-            f"ORDER BY m.id {'DESC' if after is None else 'ASC'} LIMIT %s"
+            f"ORDER BY m.id {order} LIMIT %s"
         )
-        if after is None:
-            first = head.floor
-        else:
-            first = max(after, head.floor)
         values = (
             head.number,
             user,
@@ -218,11 +236,11 @@ class EntryReader(Store.Rows):
             user,
             limit + 1,
         )
-        rows = sql.query(
-            statement.format(hint=sql.on_sqlite(SQLITE_BY_CONVERSATION)), values
-        )
+        rows = sql.query(statement, values)
         entries, more = page_of(sql, head, rows, limit, user)
-        return entries if after is not None else entries[::-1], more
+        if after is None:
+            entries.reverse()
+        return entries, more
 
     @in_log(list)
     def readable(
@@ -252,7 +270,9 @@ class EntryReader(Store.Rows):
         sizes = shown(sql, head, user, list(pins))
         rows = [(id, sizes[id]) for id in pins if id in sizes]
         page, more = page_of(sql, head, rows, len(rows), user)
-        return page, pins[page[-1].id] if more else 0
+        if not more:
+            return page, 0
+        return page, pins[page[-1].id]
 
     @in_log(lambda: PublicationPage([], False, 0, NO_LOG))
     def channel_page(
@@ -280,14 +300,14 @@ class EntryReader(Store.Rows):
             upto = min(upto, since - 1)
         elif since is not None:
             after = max(after, since)
-        where = conversation, after, upto, limit + 1, reverse, revisions
+
+        ids: Sequence[Row] = ()
         if limit and after < min(upto, last):
-            found = _of_room(sql, head, *where)
-        else:
-            found = ()
-        return PublicationPage(
-            *page_of(sql, head, found, limit), last, _extent_of(head)
-        )
+            ids = _of_room(
+                sql, head, conversation, after, upto, limit + 1, reverse, revisions
+            )
+        entries, more = page_of(sql, head, ids, limit)
+        return PublicationPage(entries, more, last, _extent_of(head))
 
     @in_log(int)
     def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
@@ -324,9 +344,8 @@ def fetch(
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
     if not reader:
         return entries
-    entries = with_own_votes(
-        sql, log, reader, _without_later(sql, log, reader, entries)
-    )
+    entries = _without_later(sql, log, reader, entries)
+    entries = with_own_votes(sql, log, reader, entries)
     return _with_own_reactions(sql, log, reader, entries)
 
 
@@ -337,15 +356,14 @@ def page_of(
     far as they fit on a page; and whether there are more rows. What cannot fit
     is not fetched: 500 entries may have 500 MB."""
     count = count_fitting(size for _, size in rows[:limit])
-    found = {
-        entry.id: entry
-        for entry in fetch(sql, head.number, [id for id, _ in rows[:count]], reader)
-    }
+    ids = [id for id, _ in rows[:count]]
+    by_id = {entry.id: entry for entry in fetch(sql, head.number, ids, reader)}
     # some may have expired meanwhile
-    entries = [found[id] for id, _ in rows[:count] if id in found]
+    entries = [by_id[id] for id in ids if id in by_id]
     # on the page they are rather longer
     fitting = count_fitting(map(page_size, entries))
-    return entries[:fitting], fitting < len(entries) or count < len(rows)
+    has_more = fitting < len(entries) or count < len(rows)
+    return entries[:fitting], has_more
 
 
 def _without_later(
@@ -354,17 +372,10 @@ def _without_later(
     """The entries without what came after the user had left their group: an
     edited one is as a recalled one, others lose reactions, answers and totals
     of threads. Queries only for what has such in groups."""
-    groups = {
-        each.conversation
-        for each in entries
-        if not (each.members or each.room)
-        and (
-            each.kind == "edit"
-            or (each.kind == "message" and any(key in each.meta for key in LATER_KEYS))
-        )
-    }
+    groups = {entry.conversation for entry in entries if _may_have_later(entry)}
     if not groups:
         return entries
+
     statement = (
         f"SELECT conversation, max(coalesce(left_id, {Limit.ID})) FROM membership "
         "WHERE log = %s AND member = %s AND conversation IN {} GROUP BY conversation"
@@ -373,21 +384,31 @@ def _without_later(
     left = {conversation: last for conversation, last in rows if last < Limit.ID}
     if not left:
         return entries
+
     edits = [
-        each.about
-        for each in entries
-        if each.kind == "edit" and each.conversation in left
+        entry.about
+        for entry in entries
+        if entry.kind == "edit" and entry.conversation in left
     ]
     metas = sql.query_in(
         "SELECT id, meta FROM message WHERE log = %s AND id IN {}", (log,), edits
     )
     edited = {id: MessageMeta.of(bytes(meta)).edited for id, meta in metas}
-    return [
-        _as_left(each, left[each.conversation], edited)
-        if each.conversation in left
-        else each
-        for each in entries
-    ]
+    as_left = list(entries)
+    for index, entry in enumerate(entries):
+        last = left.get(entry.conversation)
+        if last is not None:
+            as_left[index] = _as_left(entry, last, edited)
+    return as_left
+
+
+def _may_have_later(entry: Entry) -> bool:
+    """Whether an entry of a group may show what happened to it later."""
+    if entry.members or entry.room:
+        return False
+    if entry.kind == "message":
+        return any(key in entry.meta for key in LATER_KEYS)
+    return entry.kind == "edit"
 
 
 def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
@@ -396,11 +417,21 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
     if entry.kind not in ("message", "edit"):
         return entry
     meta = entry.message_meta()
-    is_edit = entry.kind == "edit"
-    if (edited.get(entry.about, 0) if is_edit else meta.edited) > last:
-        about = entry.about if is_edit else entry.id
+    if entry.kind == "edit":
+        message = entry.about
+        last_edit = edited.get(message, 0)
+    else:
+        message = entry.id
+        last_edit = meta.edited
+    if last_edit > last:
         return replace(
-            entry, kind="recall", type="", body=b"", meta=b"", about=about, reactions=()
+            entry,
+            kind="recall",
+            type="",
+            body=b"",
+            meta=b"",
+            about=message,
+            reactions=(),
         )
     if meta.reacted > last:
         entry = replace(entry, reactions=())
@@ -416,9 +447,8 @@ def _with_own_reactions(
     if not reacted:
         return entries
     own: set[tuple[int, str]] = set()
-    if any(
-        each.count > len(each.users) for entry in reacted for each in entry.reactions
-    ):
+    all_reactions = chain.from_iterable(entry.reactions for entry in reacted)
+    if any(reaction.count > len(reaction.users) for reaction in all_reactions):
         statement = (
             "SELECT message, emoji FROM reaction "
             "WHERE log = %s AND member = %s AND message >= %s AND message <= %s"
@@ -426,14 +456,14 @@ def _with_own_reactions(
         rows = sql.query(statement, (log, user, reacted[0].id, reacted[-1].id))
         own = {(row[0], text_of(row[1])) for row in rows}
     for index, entry in enumerate(entries):
-        if entry.reactions:
-            reactions = [
-                replace(each, mine=True)
-                if user in each.users or (entry.id, each.emoji) in own
-                else each
-                for each in entry.reactions
-            ]
-            entries[index] = replace(entry, reactions=tuple(reactions))
+        if not entry.reactions:
+            continue
+        reactions = []
+        for reaction in entry.reactions:
+            if user in reaction.users or (entry.id, reaction.emoji) in own:
+                reaction = replace(reaction, mine=True)
+            reactions.append(reaction)
+        entries[index] = replace(entry, reactions=tuple(reactions))
     return entries
 
 
@@ -461,11 +491,12 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
     """The id up to which one query looks, at most ``last``: ``many`` ids from
     the next entry on. After a restore the ids have a gap that is wider than all
     entries."""
-    following = sql.query(
-        "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1",
-        (log, after),
-    )
-    return min(following[0][0] + many - 1, last) if following else last
+    next_entry = "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1"
+    rows = sql.query(next_entry, (log, after))
+    if not rows:
+        return last
+    first: int = rows[0][0]
+    return min(first + many - 1, last)
 
 
 def time_window(
@@ -475,11 +506,11 @@ def time_window(
     with the ids, but for the differences of clocks."""
     after = head.floor
     if filter.since:
-        after = _first_since(sql, head, filter.since // 1000 - _CLOCKS_SECONDS) - 1
+        earliest = filter.since // SECOND_MS - _CLOCKS_SECONDS
+        after = _first_since(sql, head, earliest) - 1
     if filter.until:
-        upto = min(
-            upto, _first_since(sql, head, filter.until // 1000 + _CLOCKS_SECONDS) - 1
-        )
+        latest = filter.until // SECOND_MS + _CLOCKS_SECONDS
+        upto = min(upto, _first_since(sql, head, latest) - 1)
     return after, upto
 
 
@@ -521,10 +552,9 @@ def _rooms(
     hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_conversation_2")
     statement = f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
     pairs = [pair_of_room(room) for room in after_by_room if room]
+    rows = sql.query_in(statement, (head.number, after), pairs)
     rooms = []
-    for conversation, pair, last_id in sql.query_in(
-        statement, (head.number, after), pairs
-    ):
+    for conversation, pair, last_id in rows:
         behind = max(after, after_by_room[room_of(pair)])
         if behind < last_id:
             rooms.append((conversation, behind))
@@ -543,17 +573,16 @@ def _of_room(
 ) -> Sequence[Row]:
     """Id and size of the first entries of a room with ``after < id <= upto``,
     of the last if ``reverse``."""
+    index = ""
     if sql.engine == "mysql":
         index = "FORCE INDEX (message_by_conversation) "
-    else:
-        index = ""
-    if revisions:
-        kinds = ""
-    else:
+    kinds = ""
+    if not revisions:
         kinds = f"AND kind = {NUMBERS['message']} "
+    order = "DESC" if reverse else "ASC"
     statement = (
         f"SELECT m.id, {_SIZE} FROM message m {index}WHERE log = %s AND conversation = %s {kinds}"
-        f"AND id > %s AND id <= %s ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
+        f"AND id > %s AND id <= %s ORDER BY id {order} LIMIT %s"
     )
     return sql.query(statement, (head.number, conversation, after, upto, count))
 
@@ -580,14 +609,14 @@ def _sqlite(
         f"AND m.id <= min(ifnull(s.left_id, %s), %s) AND {reads('s')} ORDER BY m.id LIMIT %s"
     )
     # without it, SQLite sorts everything after an old cursor for each page
-    window = 5000
+    window = _SQLITE_WINDOW
     while True:
         upto = min(head.last_id, after + window)
         values = (head.number, user, after, after, Limit.ID, upto, count)
         rows = _sizes(sql, head, statement, values)
         if len(rows) >= count or upto == head.last_id:
             return rows
-        window *= 16
+        window *= _SQLITE_WINDOW_GROWTH
 
 
 def _postgresql(
@@ -613,9 +642,10 @@ def _mysql(
     )
     if not active:
         return []
-    if len(active) > 500:  # with more UNIONs MySQL scans the log
+    if len(active) > _MOST_UNIONS:
         return _walk(sql, head, user, after, count)
-    one = (
+
+    of_conversation = (
         "(SELECT id FROM message FORCE INDEX (message_by_conversation) WHERE log = %s AND conversation = %s "
         "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
     )
@@ -623,15 +653,19 @@ def _mysql(
         "(SELECT id FROM bot_entry WHERE log = %s AND member = %s AND conversation = %s "
         "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
     )
+    parts: list[str] = []
     values: list[Any] = []
-    for conversation, joined, left, bot in active:
-        if left is None:
-            last = head.last_id
+    for conversation, joined, left, is_bot in active:
+        last = head.last_id
+        if left is not None:
+            last = min(left, last)
+        values.append(head.number)
+        if is_bot:
+            parts.append(of_bot)
+            values.append(user)
         else:
-            last = min(left, head.last_id)
-        member = (user,) if bot else ()
-        values += (head.number, *member, conversation, max(joined, after), last, count)
-    parts = [of_bot if bot else one for *_, bot in active]
+            parts.append(of_conversation)
+        values += (conversation, max(joined, after), last, count)
     statement = f"{' UNION ALL '.join(parts)} ORDER BY id LIMIT %s"
     return _sizes(sql, head, statement, (*values, count))
 
@@ -658,5 +692,5 @@ _SIZES: Final[
 
 
 def _extent_of(head: LogHead) -> LogExtent:
-    lost = tuple((each.first, each.last) for each in ranges_of(head.lost))
+    lost = tuple((lost.first, lost.last) for lost in ranges_of(head.lost))
     return LogExtent(head.floor, head.last_id, lost)

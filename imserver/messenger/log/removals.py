@@ -7,8 +7,8 @@ come back. ``meta`` of the recall, of the removed message and of the edit say so
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -38,6 +38,12 @@ MOST_AT_ONCE: Final = 50
 _LOOK: Final = 20_000
 """Ids among which one query looks for the messages of a sender."""
 _COPIES: Final = "removed_message"
+_ENOUGH_BYTES: Final = 4 * 1024 * 1024
+"""Copies of this size end a transaction."""
+_ERASED_AT_ONCE: Final = 1000
+"""Copies that one transaction erases."""
+_FOREVER_MS: Final = 2**62
+"""A time after all messages."""
 
 
 class RemovalWriter(WritingPart):
@@ -60,13 +66,13 @@ class RemovalWriter(WritingPart):
             if condition is not None and not condition(transaction.sql):
                 return None
             size = 0
-            done = list[int]()
+            removed: list[int] = []
             for message in sorted(messages)[:MOST_AT_ONCE]:
-                if size > 4 * 1024 * 1024:
+                if size > _ENOUGH_BYTES:
                     break
                 size += _remove(transaction, act, message)
-                done.append(message)
-            return done
+                removed.append(message)
+            return removed
 
         return self._writer.run(app, work)
 
@@ -83,16 +89,16 @@ class RemovalWriter(WritingPart):
             messages = [row[0] for row in transaction.sql.query(statement, values)]
             if not messages:
                 return 0
+
             # One query has all copies: no index leads to those of one message.
-            copies: dict[int, list[Row]] = {}
             values = (transaction.log, act, messages[-1])
-            of_these = f"FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s"
+            where = f"FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s"
             columns = "message, id, recall, kind, type, about, meta, body, annotations"
-            for message, *row in transaction.sql.query(
-                f"SELECT {columns} {of_these}", values
-            ):
-                copies.setdefault(message, []).append(tuple(row))
-            transaction.sql.execute(f"DELETE {of_these}", values)
+            rows = transaction.sql.query(f"SELECT {columns} {where}", values)
+            copies: dict[int, list[Row]] = {}
+            for message, *copy in rows:
+                copies.setdefault(message, []).append(tuple(copy))
+            transaction.sql.execute(f"DELETE {where}", values)
             for message in messages:
                 _restore(transaction, message, copies[message])
             return len(messages)
@@ -103,13 +109,15 @@ class RemovalWriter(WritingPart):
     def finish(self, sql: Statements, head: LogHead, act: str) -> int:
         """Erase some copies of a removal: what they were is gone. Returns their
         number; 0: none is left."""
-        ids = f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s ORDER BY id LIMIT 1000"
-        rows = sql.query(ids, (head.number, act))
+        select = (
+            f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s "
+            f"ORDER BY id LIMIT {_ERASED_AT_ONCE}"
+        )
+        rows = sql.query(select, (head.number, act))
         if rows:
-            statement = (
-                f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
-            )
-            sql.execute(statement, (head.number, act, rows[-1][0]))
+            last = rows[-1][0]
+            delete = f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
+            sql.execute(delete, (head.number, act, last))
         return len(rows)
 
     @in_log(int, writes=True)
@@ -119,10 +127,10 @@ class RemovalWriter(WritingPart):
         """Let copies of earlier removals belong to this one. Returns the number
         of messages."""
         statement = f"UPDATE {_COPIES} SET act = %s WHERE log = %s AND message = %s AND act <> %s"
-        return sum(
-            bool(sql.execute(statement, (act, head.number, each, act)))
-            for each in messages
-        )
+        count = 0
+        for message in messages:
+            count += bool(sql.execute(statement, (act, head.number, message, act)))
+        return count
 
     @in_log()
     def copy(self, sql: Statements, head: LogHead, message: int) -> Entry | None:
@@ -133,9 +141,8 @@ class RemovalWriter(WritingPart):
             "JOIN message m ON m.log = c.log AND m.id = c.id "
             f"WHERE c.log = %s AND c.id = %s AND c.message = %s AND m.kind = {NUMBERS['recall']}"
         )
-        for id, conversation, seq, sender, type, body, time in sql.query(
-            statement, (head.number, message, message)
-        ):
+        rows = sql.query(statement, (head.number, message, message))
+        for id, conversation, seq, sender, type, body, time in rows:
             return Entry(
                 id,
                 conversation,
@@ -155,9 +162,8 @@ class RemovalWriter(WritingPart):
     ) -> tuple[int, int]:
         """The ids (after, last) between which the messages of a time are, in
         Unix milliseconds; 0: no limit."""
-        return time_window(
-            head, head.last_id, SearchFilter(since=since, until=until), sql
-        )
+        filter = SearchFilter(since=since, until=until)
+        return time_window(head, head.last_id, filter, sql)
 
     def size(self, app: str, since: int, until: int) -> int:
         """How many ids the messages of a time have, without the gaps that
@@ -173,9 +179,8 @@ class RemovalWriter(WritingPart):
                 # After a restore no id is nearer than this; without one, no
                 # entry is so far from another.
                 first = rows[0][0]
-                reached = sql.query(
-                    end, (head.number, min(beyond(first, 0) - 1, last))
-                )[0][0]
+                upto = min(beyond(first, 0) - 1, last)
+                reached = sql.query(end, (head.number, upto))[0][0]
                 size += reached - first + 1
             return size
 
@@ -193,20 +198,15 @@ class RemovalWriter(WritingPart):
 
         def work(sql: Statements, head: LogHead) -> tuple[list[tuple[int, int]], int]:
             upto = end_of_look(sql, head.number, after, last, _LOOK)
-            values = (
-                head.number,
-                after,
-                upto,
-                user,
-                since,
-                until or 2**62,
-                MOST_AT_ONCE,
-            )
-            rows = [
+            times = (since, until or _FOREVER_MS)
+            values = (head.number, after, upto, user, *times, MOST_AT_ONCE)
+            messages = [
                 (int(id), int(conversation))
                 for id, conversation in sql.query(statement, values)
             ]
-            return rows, rows[-1][0] if len(rows) == MOST_AT_ONCE else upto
+            if len(messages) == MOST_AT_ONCE:  # there may be more up to there
+                upto, _ = messages[-1]
+            return messages, upto
 
         return read_log(self._store, app, work, (list[tuple[int, int]](), last))
 
@@ -223,9 +223,9 @@ class RemovalWriter(WritingPart):
 
         def work(sql: Statements, head: LogHead) -> tuple[list[Row], int]:
             upto = end_of_look(sql, head.number, after, last, _LOOK)
-            return sql.query(
-                statement, (head.number, after, upto, user, since, until or 2**62)
-            ), upto
+            times = (since, until or _FOREVER_MS)
+            rows = sql.query(statement, (head.number, after, upto, user, *times))
+            return rows, upto
 
         nothing: list[Row] = []
         while after < last:
@@ -256,53 +256,32 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     """Remove a message. Returns the size of its copies."""
     sql = transaction.sql
     log = transaction.log
-    columns = "id, conversation, sender, kind, type, about, meta, body"
-    one = f"SELECT {columns} FROM message WHERE log = %s AND id = %s AND kind = {NUMBERS['message']}"
-    rows = sql.query(one, (log, message))
+    rows = sql.query(_MESSAGE, (log, message))
     if not rows:
         return 0
     conversation = rows[0][1]
     state = transaction.conversations((conversation,))().get(conversation)
     if state is None:
         return 0
-    edits = (
-        f"SELECT {columns.replace('id,', 'm.id,', 1)} FROM hidden h JOIN message m ON m.log = h.log "
-        f"AND m.id = h.id WHERE h.log = %s AND h.member = '' AND h.version = %s "
-        f"AND m.kind = {NUMBERS['edit']}"
+
+    rows += sql.query(_EDITS, (log, message))
+    annotations = _annotations_of(sql, log, message)
+    draft = Draft(
+        sender="",
+        kind="recall",
+        type="",
+        about=message,
+        meta=REMOVED,
+        conversation=conversation,
     )
-    rows += sql.query(edits, (log, message))
-    reactions = sql.query(
-        "SELECT emoji, member, id FROM reaction WHERE log = %s AND message = %s",
-        (log, message),
-    )
-    pins = sql.query(
-        "SELECT conversation, id FROM pin WHERE log = %s AND message = %s",
-        (log, message),
-    )
-    annotations = msgspec.json.encode(
-        {
-            "reactions": [
-                (text_of(emoji), text_of(member), id) for emoji, member, id in reactions
-            ],
-            "pins": [tuple(row) for row in pins],
-        }
-    )
-    recall = transaction.enter(
-        state,
-        Draft(
-            sender="",
-            kind="recall",
-            type="",
-            about=message,
-            meta=REMOVED,
-            conversation=conversation,
-        ),
-    )
+    recall = transaction.enter(state, draft)
     transaction.settle()
-    sql.execute_many(
-        f"INSERT INTO {_COPIES} (log, act, id, message, recall, sender, kind, type, about, meta, body, "
-        "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        [
+
+    size = len(annotations)
+    copies = []
+    for id, _, sender, kind, type, about, meta, body in rows:
+        size += len(body) + len(meta)
+        copies.append(
             (
                 log,
                 act,
@@ -317,42 +296,99 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
                 bytes(body),
                 annotations if id == message else b"",
             )
-            for id, _, sender, kind, type, about, meta, body in rows
-        ],
+        )
+    sql.execute_many(
+        f"INSERT INTO {_COPIES} (log, act, id, message, recall, sender, kind, type, about, meta, body, "
+        "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        copies,
     )
-    return sum(len(row[-1]) + len(row[-2]) for row in rows) + len(annotations)
+    return size
 
 
-def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> None:
-    """Bring a removed message back, unless its author has recalled it since.
-    ``rows``: its copies."""
+_COPIED: Final = (
+    "m.id, m.conversation, m.sender, m.kind, m.type, m.about, m.meta, m.body"
+)
+_MESSAGE: Final = (
+    f"SELECT {_COPIED} FROM message m "
+    f"WHERE m.log = %s AND m.id = %s AND m.kind = {NUMBERS['message']}"
+)
+_EDITS: Final = (
+    f"SELECT {_COPIED} FROM hidden h JOIN message m ON m.log = h.log "
+    "AND m.id = h.id WHERE h.log = %s AND h.member = '' AND h.version = %s "
+    f"AND m.kind = {NUMBERS['edit']}"
+)
+"""The edits of a message, which are hidden from everybody."""
+
+
+def _annotations_of(sql: Statements, log: int, message: int) -> bytes:
+    """The reactions to a message, and its pins, as JSON."""
+    reactions = sql.query(
+        "SELECT emoji, member, id FROM reaction WHERE log = %s AND message = %s",
+        (log, message),
+    )
+    pins = sql.query(
+        "SELECT conversation, id FROM pin WHERE log = %s AND message = %s",
+        (log, message),
+    )
+    annotations = {
+        "reactions": [
+            (text_of(emoji), text_of(member), id) for emoji, member, id in reactions
+        ],
+        "pins": [tuple(row) for row in pins],
+    }
+    return msgspec.json.encode(annotations)
+
+
+def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -> None:
+    """Bring a removed message back, unless its author has recalled it since."""
     sql = transaction.sql
     log = transaction.log
-    now = sql.query(
+    rows = sql.query(
         "SELECT conversation, meta FROM message WHERE log = %s AND id = %s",
         (log, message),
     )
-    if not now or MessageMeta.of(bytes(now[0][1])).recalled:
+    if not rows:
         return
-    original = next(row for row in rows if row[0] == message)
-    recalled = (
+    conversation, recall_meta = rows[0]
+    if MessageMeta.of(bytes(recall_meta)).recalled:
+        return
+
+    bring_back = (
         "UPDATE message SET kind = %s, type = %s, about = %s, meta = %s, body = %s "
         f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
     )
-    for id, _, kind, type, about, meta, body, _ in rows:
-        changed = sql.execute(
-            recalled, (kind, text_of(type), about, bytes(meta), bytes(body), log, id)
-        )
+    for id, _, kind, type, about, meta, body, _ in copies:
+        values = (kind, text_of(type), about, bytes(meta), bytes(body), log, id)
+        changed = sql.execute(bring_back, values)
         if id == message and not changed:
             return  # it has expired
-    conversation = now[0][0]
+
     state = transaction.conversations((conversation,))()[conversation]
     sql.execute(
         "DELETE FROM hidden WHERE log = %s AND member = '' AND id = %s", (log, message)
     )
-    # The recall becomes an edit: who reads the log from an older position finds
-    # nothing of the removal.
+    original = next(copy for copy in copies if copy[0] == message)
     _, recall, _, type, about, meta, body, annotations = original
+    _turn_into_edit(sql, log, message, recall)
+    _restore_annotations(sql, log, message, fields_of(bytes(annotations)))
+
+    restored = MessageMeta(restored=int(about))
+    edit = Draft(
+        sender="",
+        kind="edit",
+        type=text_of(type),
+        body=bytes(body),
+        about=message,
+        meta=with_keys(without_reactions(bytes(meta)), restored),
+        conversation=conversation,
+    )
+    transaction.enter(state, edit)
+    transaction.settle()
+
+
+def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> None:
+    """Turn the recall of a message into an edit: who reads the log from an
+    older position finds nothing of the removal."""
     as_edit = (
         f"UPDATE message SET kind = {NUMBERS['edit']} "
         f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
@@ -362,28 +398,16 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
             "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
             (log, message, recall),
         )
-    annotated = fields_of(bytes(annotations))
+
+
+def _restore_annotations(
+    sql: Statements, log: int, message: int, annotations: Mapping[str, Any]
+) -> None:
     sql.execute_many(
         "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
-        [(log, message, *row) for row in annotated.get("reactions", ())],
+        [(log, message, *row) for row in annotations.get("reactions", ())],
     )
     sql.execute_many(
         "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
-        [(log, message, *row) for row in annotated.get("pins", ())],
+        [(log, message, *row) for row in annotations.get("pins", ())],
     )
-    restored = with_keys(
-        without_reactions(bytes(meta)), MessageMeta(restored=int(about))
-    )
-    transaction.enter(
-        state,
-        Draft(
-            sender="",
-            kind="edit",
-            type=text_of(type),
-            body=bytes(body),
-            about=message,
-            meta=restored,
-            conversation=conversation,
-        ),
-    )
-    transaction.settle()

@@ -54,6 +54,7 @@ SQLITE_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_message_2"
 SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
 """SQLite's name of ``membership_by_conversation``, the second constraint of the
 table. Without it SQLite scans the members of all groups."""
+_RESEND_BYTES: Final = 16
 _NUL: Final = "\0"
 _ROOM: Final = b"\0\0"
 
@@ -102,7 +103,8 @@ class ConversationState(Struct):
 def resend_of(sender: str, client_msg_id: str) -> bytes:
     """Digest of sender and ``client_msg_id``: 16 bytes, short enough to look up
     a whole batch at once."""
-    return blake2b(f"{sender}{_NUL}{client_msg_id}".encode(), digest_size=16).digest()
+    named = f"{sender}{_NUL}{client_msg_id}".encode()
+    return blake2b(named, digest_size=_RESEND_BYTES).digest()
 
 
 def pair_of(one: str, other: str) -> bytes:
@@ -120,43 +122,68 @@ def pair_of_room(room: str) -> bytes:
 
 def members_of(pair: Any) -> tuple[str, ...]:
     """The two users of a pair; ``()`` for a group (NULL) and for a room."""
-    if pair is None or (named := bytes(pair)).startswith(_ROOM):
+    if pair is None:
         return ()
-    return tuple(named.decode().split(_NUL))
+    key = bytes(pair)
+    if key.startswith(_ROOM):
+        return ()
+    return tuple(key.decode().split(_NUL))
 
 
 def room_of(pair: Any) -> str:
     """The name of a room; ``""`` for everything else."""
-    if pair is None or not (named := bytes(pair)).startswith(_ROOM):
+    if pair is None:
         return ""
-    return named.removeprefix(_ROOM).decode()
+    key = bytes(pair)
+    if not key.startswith(_ROOM):
+        return ""
+    return key.removeprefix(_ROOM).decode()
 
 
 def entry_of(row: Any) -> Entry:
     """An entry from :data:`ENTRY_COLUMNS`."""
+    (
+        id,
+        conversation,
+        seq,
+        sender,
+        kind,
+        type,
+        body,
+        client_msg_id,
+        time_ms,
+        about,
+        meta,
+        conversation_kind,
+        pair,
+    ) = row
+    room = ""
+    if conversation_kind == ROOM:
+        room = room_of(pair)
     entry = Entry(
-        id=row[0],
-        conversation=row[1],
-        seq=row[2],
-        sender=text_of(row[3]),
-        kind=KINDS[row[4]],
-        type=text_of(row[5]),
-        body=bytes(row[6]),
-        client_msg_id=text_of(row[7]),
-        time_ms=row[8],
-        about=row[9],
-        meta=bytes(row[10]),
-        members=members_of(row[12]),
-        room=room_of(row[12]) if row[11] == ROOM else "",
+        id=id,
+        conversation=conversation,
+        seq=seq,
+        sender=text_of(sender),
+        kind=KINDS[kind],
+        type=text_of(type),
+        body=bytes(body),
+        client_msg_id=text_of(client_msg_id),
+        time_ms=time_ms,
+        about=about,
+        meta=bytes(meta),
+        members=members_of(pair),
+        room=room,
     )
     if entry.kind != "message" or REACTIONS_KEY not in entry.meta:
         return entry
-    # in the database they are a part of it, and whose they are is not stored
-    meta, totals = take_reactions(entry.meta)
+    # In the database the totals are a part of it. It does not say which of them
+    # are the reader's.
+    meta_without, totals = take_reactions(entry.meta)
     reactions = tuple(
         Reaction(total.emoji, total.count, total.users, mine=False) for total in totals
     )
-    return replace(entry, meta=meta, reactions=reactions)
+    return replace(entry, meta=meta_without, reactions=reactions)
 
 
 def users_of(entry: Entry) -> list[str]:
@@ -166,37 +193,51 @@ def users_of(entry: Entry) -> list[str]:
 
 def conversation_state_of(row: Any) -> ConversationState:
     """A conversation from the columns of :data:`SELECT_STATE`."""
-    room = room_of(row[2]) if row[1] == ROOM else ""
+    id, kind, pair, last_seq, last_id, options, bots, *_ = row
+    room = ""
+    if kind == ROOM:
+        room = room_of(pair)
     return ConversationState(
-        row[0],
-        row[1],
-        members_of(row[2]),
-        row[3],
-        row[4],
-        room,
-        row[5],
-        bots_from(row[6]),
+        id, kind, members_of(pair), last_seq, last_id, room, options, bots_from(bots)
     )
 
 
 def conversation_of(row: Any) -> Conversation:
     """A conversation from ``id, kind, name, pair, last_id, last_seq, created,
-    open, options, bots, avatar, description, handle``."""
+    open, options, bots, avatar, description, handle``. Other columns may
+    follow."""
+    (
+        id,
+        kind,
+        name,
+        pair,
+        last_id,
+        last_seq,
+        created,
+        openness,
+        options,
+        bots,
+        avatar,
+        description,
+        handle,
+        *_,
+    ) = row
+    is_open, everybody = openness_of(openness)
     return Conversation(
-        id=row[0],
-        kind=CONVERSATION_KINDS[row[1]],
-        name=text_of(row[2]),
-        members=members_of(row[3]),
-        last_id=row[4],
-        last_seq=row[5],
-        created=row[6],
-        open=openness_of(row[7])[0],
-        everybody=openness_of(row[7])[1],
-        options=row[8],
-        bots=bots_from(row[9]),
-        avatar=text_of(row[10] or ""),
-        description=text_of(row[11] or ""),
-        handle=text_of(row[12] or ""),
+        id=id,
+        kind=CONVERSATION_KINDS[kind],
+        name=text_of(name),
+        members=members_of(pair),
+        last_id=last_id,
+        last_seq=last_seq,
+        created=created,
+        open=is_open,
+        everybody=everybody,
+        options=options,
+        bots=bots_from(bots),
+        avatar=text_of(avatar or ""),
+        description=text_of(description or ""),
+        handle=text_of(handle or ""),
     )
 
 
@@ -255,8 +296,12 @@ def objection(draft: Draft) -> str:
             ("type", draft.type, _MAX_TYPE_BYTES),
             ("client_msg_id", draft.client_msg_id, Limit.CLIENT_MSG_ID_BYTES),
         ):
-            if text and (wrong := text_objection(text, most)):
+            if not text:
+                continue
+            wrong = text_objection(text, most)
+            if wrong:
                 return f"{name}: {wrong}"
+
     if draft.kind not in _SENT:
         return "kind: a draft is a message, recall, edit or press; other entries have methods of the log"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
@@ -286,9 +331,19 @@ def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
 def ask_head(
     sql: Statements, app: str, lock: bool = False
 ) -> Callable[[], LogHead | None]:
-    """As :func:`head_of`. What is asked after it has the lock."""
-    rows = sql.ask(SELECT_HEAD + sql.for_update if lock else SELECT_HEAD, (app,))
-    return lambda: LogHead(*rows()[0]) if rows() else None
+    """Ask for the head of an app's log; the function that is returned reads the
+    answer. Statements that are asked later run with the lock."""
+    statement = SELECT_HEAD
+    if lock:
+        statement += sql.for_update
+    rows = sql.ask(statement, (app,))
+
+    def read_answer() -> LogHead | None:
+        if not rows():
+            return None
+        return LogHead(*rows()[0])
+
+    return read_answer
 
 
 def read_log(
@@ -312,7 +367,9 @@ def _with_head(
     app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements
 ) -> T:
     head = head_of(sql, app)
-    return nothing if head is None else work(sql, head)
+    if head is None:
+        return nothing
+    return work(sql, head)
 
 
 def in_log(
@@ -331,13 +388,11 @@ def in_log(
     ) -> Callable[Concatenate[Part, str, P], T]:
         @wraps(work)
         def method(part: Part, app: str, /, *args: P.args, **values: P.kwargs) -> T:
+            def in_transaction(sql: Statements, head: LogHead) -> T:
+                return work(part, sql, head, *args, **values)
+
             default: T = nothing()
-            return run(
-                part._store,
-                app,
-                lambda sql, head: work(part, sql, head, *args, **values),
-                default,
-            )
+            return run(part._store, app, in_transaction, default)
 
         return method
 

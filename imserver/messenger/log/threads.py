@@ -53,6 +53,22 @@ MOST_ON_PAGE: Final = 50
 """Threads on one page: the unread replies of each are counted."""
 
 _READER_COLUMNS: Final = "log, member, root, conversation, read_id, follows"
+_READERS: Final = (
+    f"SELECT {_READER_COLUMNS} FROM thread_reader "
+    "WHERE log = %s AND member = %s ORDER BY root DESC LIMIT %s"
+)
+_LAST_REPLY: Final = (
+    "SELECT max(t.id) FROM thread_reply t WHERE t.log = r.log AND t.root = r.root"
+)
+_THREADS_OF_USER: Final = (
+    "SELECT q.root, q.conversation, q.read_id, q.last FROM (SELECT r.root, r.conversation, "
+    f"r.read_id, ({_LAST_REPLY}) AS last FROM ({_READERS}) r JOIN membership s ON s.log = r.log "
+    "AND s.member = r.member AND s.conversation = r.conversation AND s.left_id IS NULL "
+    "WHERE r.follows = 1) q "
+    "WHERE q.last < %s AND q.last > %s ORDER BY q.last DESC LIMIT %s"
+)
+"""The threads that a user follows in conversations of which they are a member,
+among those that began last; those with the newest replies first."""
 
 
 def beside(log: str, conversation: str, id: str) -> str:
@@ -130,12 +146,10 @@ class ThreadWriter(Service):
         )
         if root is None or not is_reader:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
-        return replace(
-            draft,
-            thread=root,
-            about=draft.about or root,
-            meta=with_keys(draft.meta, MessageMeta(thread=root, also=draft.also)),
-        )
+
+        in_thread = MessageMeta(thread=root, also=draft.also)
+        meta = with_keys(draft.meta, in_thread)
+        return replace(draft, thread=root, about=draft.about or root, meta=meta)
 
     def add(self, root: int, reply: Entry) -> None:
         """A reply was added to the transaction."""
@@ -145,52 +159,52 @@ class ThreadWriter(Service):
         """Write the rows of the replies, the totals, and who follows from now
         on."""
         log = self._head.number
+        rows = []
+        for root, replies in self._replies.items():
+            for reply in replies:
+                also = int(not reply.is_beside)
+                rows.append((log, reply.conversation, reply.id, root, also))
         self._sql.execute_many(
             "INSERT INTO thread_reply (log, conversation, id, root, also) VALUES (%s, %s, %s, %s, %s)",
-            [
-                (log, reply.conversation, reply.id, root, int(not reply.is_beside))
-                for root, replies in self._replies.items()
-                for reply in replies
-            ],
+            rows,
         )
+
         statement = "SELECT id, sender, meta FROM message WHERE log = %s AND id IN {}"
-        for root, sender, column in self._sql.query_in(
-            statement, (log,), list(self._replies)
-        ):
+        roots = self._sql.query_in(statement, (log,), list(self._replies))
+        for root, sender, column in roots:
             replies = self._replies[root]
-            before = bytes(column)
-            meta = MessageMeta.of(before)
+            stored = bytes(column)
+            meta = MessageMeta.of(stored)
             self._follow(root, replies, text_of(sender), mentions_in(meta))
-            totals = _totals(meta.replies, replies)
+            totals = MessageMeta(replies=_totals(meta.replies, replies))
             self._sql.execute(
                 "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-                (with_keys(before, MessageMeta(replies=totals)), log, root),
+                (with_keys(stored, totals), log, root),
             )
         self._replies = {}
 
     def _root_of(self, state: ConversationState, id: int) -> int | None:
         """The first message of the thread of a message in a conversation."""
         index = id - self._before - 1
-        if 0 <= index < len(self._entries):
+        if 0 <= index < len(self._entries):  # of this transaction
             entry = self._entries[index]
             conversation = entry.conversation
             kind = NUMBERS[entry.kind]
             about = entry.about
             meta = entry.meta
+        elif id <= self._head.floor:
+            return None
         else:
             statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
-            rows = (
-                self._sql.query(statement, (self._head.number, id))
-                if id > self._head.floor
-                else ()
-            )
+            rows = self._sql.query(statement, (self._head.number, id))
             if not rows:
                 return None
             conversation, kind, about, meta = rows[0]
-        is_message = kind == NUMBERS["message"] or (
-            kind == NUMBERS["recall"] and about == id
-        )
-        if conversation != state.id or not is_message:
+
+        is_recalled = kind == NUMBERS["recall"] and about == id
+        if conversation != state.id:
+            return None
+        if kind != NUMBERS["message"] and not is_recalled:
             return None
         root = thread_in(bytes(meta))
         if root and root <= self._head.floor:
@@ -198,39 +212,49 @@ class ThreadWriter(Service):
         return root or id
 
     def _follow(
-        self, root: int, replies: Sequence[Entry], author: str, named: Iterable[str]
+        self, root: int, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> None:
         """Who wrote or is mentioned follows from then on, unless they follow or
-        have muted the thread."""
-        first = replies[0].id
-        last = replies[-1].id
+        have muted the thread. ``mentioned``: by the first message."""
+        log = self._head.number
         group = replies[0].conversation
+        last = replies[-1].id
         if self._is_past:
-            reads = dict.fromkeys(self._past_followers(replies, author, named), last)
+            users = self._past_followers(replies, author, mentioned)
+            reads = dict.fromkeys(users, last)
         else:
-            mentioned = dict.fromkeys(named, first - 1)
-            writers = {author: first - 1}
-            for reply in replies:
-                writers.setdefault(reply.sender, reply.id)
-                for user in mentions_in(reply.message_meta()):
-                    mentioned.setdefault(user, reply.id - 1)
-            following = {**mentioned, **writers}
-            there = members_among(self._sql, self._head.number, group, list(following))
-            reads = {user: read for user, read in following.items() if user in there}
+            reads = self._new_followers(replies, author, mentioned)
         readers = [
-            (self._head.number, user, root, group, read, 1)
-            for user, read in sorted(reads.items())
+            (log, user, root, group, read, 1) for user, read in sorted(reads.items())
         ]
         if readers:
             self._sql.insert_new("thread_reader", _READER_COLUMNS, readers)
         if self._is_past:
             self._sql.execute(
                 "UPDATE thread_reader SET read_id = %s WHERE log = %s AND root = %s",
-                (last, self._head.number, root),
+                (last, log, root),
             )
 
+    def _new_followers(
+        self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
+    ) -> dict[str, int]:
+        """Member → how far they have read the thread: all before the first
+        reply that they wrote, or that mentions them."""
+        first = replies[0].id
+        reads_of_mentioned = dict.fromkeys(mentioned, first - 1)
+        reads_of_writers = {author: first - 1}
+        for reply in replies:
+            reads_of_writers.setdefault(reply.sender, reply.id)
+            for user in mentions_in(reply.message_meta()):
+                reads_of_mentioned.setdefault(user, reply.id - 1)
+        # who wrote has read their own reply, also if it mentions them
+        reads = {**reads_of_mentioned, **reads_of_writers}
+        group = replies[0].conversation
+        members = members_among(self._sql, self._head.number, group, list(reads))
+        return {user: read for user, read in reads.items() if user in members}
+
     def _past_followers(
-        self, replies: Sequence[Entry], author: str, named: Iterable[str]
+        self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> set[str]:
         """Who was a member when they wrote or were mentioned; the author and
         whom the first message mentions count with each reply.
@@ -239,26 +263,24 @@ class ThreadWriter(Service):
         another transaction. So the members at the end of the transaction say
         nothing.
         """
-        of_root = {author, *named}
+        of_root = {author, *mentioned}
         moments: dict[str, list[int]] = {}
         for reply in replies:
-            mentioned = mentions_in(reply.message_meta())
-            for user in {*of_root, reply.sender, *mentioned}:
+            of_reply = {reply.sender, *mentions_in(reply.message_meta())}
+            for user in of_root | of_reply:
                 moments.setdefault(user, []).append(reply.id)
+
         statement = (
             "SELECT member, joined_id, left_id FROM membership "
             "WHERE log = %s AND conversation = %s AND member IN {}"
         )
         which = self._head.number, replies[0].conversation
+        memberships = self._sql.query_in(statement, which, list(moments), many=True)
         followers = set()
-        for member, joined, left in self._sql.query_in(
-            statement, which, list(moments), many=True
-        ):
+        for member, joined, left in memberships:
             user = text_of(member)
-            if any(
-                joined < id and (left is None or id <= left)
-                for id in moments.get(user, ())
-            ):
+            until = Limit.ID if left is None else left
+            if any(joined < id <= until for id in moments.get(user, ())):
                 followers.add(user)
         return followers
 
@@ -266,22 +288,25 @@ class ThreadWriter(Service):
 def thread_in(meta: bytes) -> int:
     """The first message of the thread of a reply with this ``meta``; 0: it is
     no reply of a thread."""
-    if THREAD_KEY in meta:
-        root = MessageMeta.of(meta).thread
-    else:
-        root = 0
-    return root if 0 < root <= Limit.ID else 0
+    if THREAD_KEY not in meta:
+        return 0
+    root = MessageMeta.of(meta).thread
+    if 0 < root <= Limit.ID:
+        return root
+    return 0
 
 
 def _totals(before: ThreadTotals | None, replies: Sequence[Entry]) -> ThreadTotals:
     """The totals of a thread with new replies."""
     writers = [reply.sender for reply in reversed(replies)]
+    count = len(replies)
     if before is not None:
         writers += before.users
+        count += before.count
     users = [user for user in dict.fromkeys(writers) if user]
     last = replies[-1]
     return ThreadTotals(
-        count=len(replies) + (0 if before is None else before.count),
+        count=count,
         last=last.id,
         time=last.time_ms,
         users=tuple(users[:MOST_FACES]),
@@ -331,11 +356,14 @@ class ThreadStore(Store.Rows):
         values = (head.number, root, head.floor, last_before(head, before), limit + 1)
         ids = [row[0] for row in sql.query(statement, values)]
         sizes = shown(sql, head, user, ids[:limit])
-        entries, is_cut = page_of(
-            sql, head, sorted(sizes.items(), reverse=True), limit, user
-        )
-        older = ids[limit - 1] if len(ids) > limit else 0
-        return entries[::-1], entries[-1].id if is_cut else older
+        newest_first = sorted(sizes.items(), reverse=True)
+        entries, is_cut = page_of(sql, head, newest_first, limit, user)
+        page_begin = 0
+        if is_cut:
+            page_begin = entries[-1].id
+        elif len(ids) > limit:
+            page_begin = ids[limit - 1]
+        return entries[::-1], page_begin
 
     @in_log(lambda: ([], False))
     def of_user(
@@ -347,18 +375,6 @@ class ThreadStore(Store.Rows):
         the user follows or has muted, the last :data:`MOST_LISTED` that began
         are looked at."""
         limit = min(limit, MOST_ON_PAGE)
-        own = (
-            "SELECT log, member, root, conversation, read_id, follows FROM thread_reader "
-            "WHERE log = %s AND member = %s ORDER BY root DESC LIMIT %s"
-        )
-        last = "SELECT max(t.id) FROM thread_reply t WHERE t.log = r.log AND t.root = r.root"
-        statement = (
-            "SELECT q.root, q.conversation, q.read_id, q.last FROM (SELECT r.root, r.conversation, "
-            f"r.read_id, ({last}) AS last FROM ({own}) r JOIN membership s ON s.log = r.log "
-            "AND s.member = r.member AND s.conversation = r.conversation AND s.left_id IS NULL "
-            "WHERE r.follows = 1) q "
-            "WHERE q.last < %s AND q.last > %s ORDER BY q.last DESC LIMIT %s"
-        )
         values = (
             head.number,
             user,
@@ -367,17 +383,16 @@ class ThreadStore(Store.Rows):
             head.floor,
             limit + 1,
         )
-        rows = sql.query(statement, values)
+        rows = sql.query(_THREADS_OF_USER, values)
+
+        # What cannot fit on the page is not fetched.
         roots = [row[0] for row in rows[:limit]]
         sizes = shown(sql, head, user, roots)
         roots = roots[: count_fitting(sizes.get(root, 0) for root in roots)]
-        messages = {
-            entry.id: entry
-            for entry in fetch(sql, head.number, sizes.keys() & roots, user)
-        }
-        count = count_fitting(
-            page_size(messages[root]) if root in messages else 0 for root in roots
-        )
+        entries = fetch(sql, head.number, sizes.keys() & roots, user)
+        messages = {entry.id: entry for entry in entries}
+        size_of = {entry.id: page_size(entry) for entry in entries}
+        count = count_fitting(size_of.get(root, 0) for root in roots)
         threads = [
             Thread(
                 thread=root,
@@ -400,14 +415,8 @@ class ThreadStore(Store.Rows):
         conversation = _conversation_of(sql, head, user, root)
         if conversation is None:
             return None
-        row = (
-            head.number,
-            user,
-            root,
-            conversation,
-            _last(sql, head, root),
-            int(follows),
-        )
+        last = _last(sql, head, root)
+        row = (head.number, user, root, conversation, last, int(follows))
         sql.insert_new("thread_reader", _READER_COLUMNS, [row])
         sql.execute(
             "UPDATE thread_reader SET follows = %s WHERE log = %s AND member = %s AND root = %s",
@@ -438,17 +447,22 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
     if conversation is None:
         return None
     statement = "SELECT read_id, follows FROM thread_reader WHERE log = %s AND member = %s AND root = %s"
-    rows = sql.query(statement, (head.number, user, root))
-    read, follows = rows[0] if rows else (0, 0)
+    read = 0
+    follows = 0
+    for row in sql.query(statement, (head.number, user, root)):  # at most one
+        read, follows = row
+    messages = fetch(sql, head.number, shown(sql, head, user, [root]), user)
+    last = _last(sql, head, root)
+    unread = 0
+    if follows:
+        unread = _count_unread(sql, head, user, root, read)
     return Thread(
         thread=root,
         conversation=conversation,
-        message=next(
-            iter(fetch(sql, head.number, shown(sql, head, user, [root]), user)), None
-        ),
-        last=_last(sql, head, root),
+        message=next(iter(messages), None),
+        last=last,
         read=read,
-        unread=_count_unread(sql, head, user, root, read) if follows else 0,
+        unread=unread,
         follows=bool(follows),
     )
 
@@ -471,23 +485,25 @@ def _last(sql: Statements, head: LogHead, root: int) -> int:
     """The id of the last reply of a thread; 0: it has none."""
     statement = "SELECT id FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
     rows = sql.query(statement, (head.number, root))
-    return int(rows[0][0]) if rows else 0
+    if not rows:
+        return 0
+    return int(rows[0][0])
 
 
 def _count_unread(
     sql: Statements, head: LogHead, user: str, root: int, read: int
 ) -> int:
+    """The number of replies of others that a user has not read, among the
+    newest ones."""
     newest = "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s ORDER BY id DESC LIMIT %s"
-    rows = sql.query(
-        newest, (head.number, root, max(read, head.floor), MOST_UNREAD_REPLIES)
-    )
+    after = max(read, head.floor)
+    rows = sql.query(newest, (head.number, root, after, MOST_UNREAD_REPLIES))
+    ids = [row[0] for row in rows]
     statement = "SELECT m.sender, m.kind FROM message m WHERE m.log = %s AND m.id IN {}"
-    counts = sql.query_in(statement, (head.number,), [row[0] for row in rows])
-    return sum(
-        1
-        for sender, kind in counts
-        if kind == NUMBERS["message"] and text_of(sender) != user
-    )
+    count = 0
+    for sender, kind in sql.query_in(statement, (head.number,), ids):
+        count += kind == NUMBERS["message"] and text_of(sender) != user
+    return count
 
 
 class Replies(Struct, frozen=True):
@@ -523,13 +539,12 @@ def replies_beside(
     rows = sql.query(statement, (head.number, conversation, ids[0], ids[-1]))
     if not rows:
         return NO_REPLIES
-    among = set(ids)
-    roots = {id: root for id, root in rows if id in among}
-    followers: dict[int, dict[str, int]] = {}
+    messages = set(ids)
+    roots = {id: root for id, root in rows if id in messages}
     statement = "SELECT root, member, read_id FROM thread_reader WHERE log = %s AND follows = 1 AND root IN {}"
     threads = list(dict.fromkeys(roots.values()))
-    for root, member, read in sql.query_in(
-        statement, (head.number,), threads, many=True
-    ):
+    readers = sql.query_in(statement, (head.number,), threads, many=True)
+    followers: dict[int, dict[str, int]] = {}
+    for root, member, read in readers:
         followers.setdefault(root, {})[text_of(member)] = read
     return Replies(roots, followers)
