@@ -41,7 +41,7 @@ _EDITS: Final = "SELECT id FROM hidden WHERE log = %s AND member = '' AND versio
 
 
 def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
-    """Those of these messages that were recalled."""
+    """The messages among these that were recalled."""
     statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
     return {row[0] for row in sql.query_in(statement, (log,), list(ids))}
 
@@ -59,8 +59,8 @@ def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
         ask = ask_in(bytes(meta))
         if ask is None:
             continue
-        counts_later = ask.poll is not None and not ask.state
-        if counts_later:
+        is_open_poll = ask.poll is not None and not ask.state
+        if is_open_poll:  # its last votes may not be counted yet
             is_answered = polls.has_votes(sql, log, id)
         else:
             is_answered = ask.count > 0
@@ -167,12 +167,14 @@ def _recalled_rows(
 
 
 def _mark(recall: Entry) -> bytes:
-    """What a recalled message still says: that others than its author have
-    removed it, or that its author was erased."""
+    """The ``meta`` of a recalled message. It says that others than the author
+    have removed the message, or that the author was erased, or nothing."""
     meta = MessageMeta.of(recall.meta)
     if meta.erased:
         return ERASED
-    return REMOVED if meta.removed else b""
+    if meta.removed:
+        return REMOVED
+    return b""
 
 
 def _forget_beside(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
@@ -248,6 +250,7 @@ def _note_mentions(
             "DELETE FROM mention WHERE log = %s AND id = %s",
             [(log, message) for message in last],
         )
+
     contents = {
         entry.id: entry
         for entry in entries
@@ -258,11 +261,12 @@ def _note_mentions(
         for message, entry in last.items()
         if entry.kind == "edit" and not entry.room
     }
+
     rows: list[_MentionRow] = []
     for message, entry in contents.items():
         for user in mentions_in(entry.message_meta()):
-            named = "" if user == EVERYBODY else user
-            rows.append(_MentionRow(named, entry.conversation, message))
+            member = "" if user == EVERYBODY else user
+            rows.append(_MentionRow(member, entry.conversation, message))
     if rows:
         sql.execute_many(
             "INSERT INTO mention (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
@@ -284,11 +288,13 @@ def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None
         ask = ask_in(entry.meta)
         if ask is None or ask.state:
             continue
+
         message = entry.about if has_come_back else entry.id
         if ask.until:
             deadlines.append((log, message, ask.until))
         if ask.poll is not None and has_come_back:
             counts.append((log, message, 0))
+
     if deadlines:
         sql.insert_new("ask_deadline", "log, id, due", deadlines)
     if counts:
@@ -300,5 +306,6 @@ def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None
 
 def count_edits(sql: Statements, log: int, message: int, most: int) -> int:
     """The number of edits of a message, at most ``most``."""
-    counted = f"SELECT count(*) FROM ({_EDITS} LIMIT %s) e"
-    return int(sql.query(counted, (log, message, most))[0][0])
+    statement = f"SELECT count(*) FROM ({_EDITS} LIMIT %s) e"
+    count = sql.query(statement, (log, message, most))[0][0]
+    return int(count)

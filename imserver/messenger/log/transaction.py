@@ -32,6 +32,7 @@ from imserver.messenger.log.bots import (
 )
 from imserver.messenger.log.contract import (
     OPTIONS,
+    SECOND_MS,
     Appended,
     AppendRequest,
     Change,
@@ -115,8 +116,17 @@ than one statement for all pairs of users and conversations. On SQLite a
 statement is very cheap."""
 _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
 _FEW_ROWS: Final = 8
-"""So many messages travel with the other statements. COPY takes two round trips
-more, and 8 µs a row in place of 21; from 5 rows on it takes less CPU."""
+"""Up to this number, messages travel with the other statements. COPY takes two
+round trips more, and 8 µs a row in place of 21; from 5 rows on it takes less
+CPU."""
+_MUTES_AT_ONCE: Final = 64
+"""Mutes that one statement asks for, where each is a query of its own in it."""
+_ACCOUNTS_END: Final = 2**63
+"""The id of an account has 63 bits."""
+_BATCH_BITS: Final = 62
+"""Size of the random number of a transaction."""
+_MOST_REMEMBERED: Final = 10_000
+"""Limit of the users whose uplink sessions a writer remembers."""
 _INSERT_MESSAGE: Final = (
     f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(_MESSAGE_TYPES))}"
 )
@@ -210,16 +220,23 @@ class AppTransaction:
         self._memory = memory
         self.log = memory.logs.get(app, 0)
         """The number of the log."""
+
+        # What is asked for the number that is remembered travels with the
+        # question for the head. It counts only if the log has that number
+        # still.
         head = ask_head(sql, app, lock=True)
-        lookups = self._ask(drafts) if self.log and drafts else None
+        lookups: _Lookups | None = None
+        if self.log and drafts:
+            lookups = self._ask(drafts)
         self.head = head() or _new_head(sql, app)
-        if self.log == self.head.number:
-            self._lookups = lookups
-        else:
-            self._lookups = None
-        self.log = memory.logs[app] = self.head.number
+        if self.log != self.head.number:
+            lookups = None
+        self._lookups = lookups
+        self.log = self.head.number
+        memory.logs[app] = self.log
         self.before = self.head.last_id
         """The last id before this transaction."""
+
         self.entries: list[Entry] = []
         self.is_unseen = False
         """Something was stored without an entry. Whoever wanted it may want it
@@ -228,24 +245,26 @@ class AppTransaction:
         self._moved: dict[int, ConversationState] = {}
         self._created: list[tuple[ConversationState, bytes | None, str, int, int]] = []
         self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
+
         self._bots: BotReaders | None = None
         """Of the entries of groups with bots, if there are any."""
         self._threads: ThreadWriter | None = None
         """Of the replies in threads, if there are any."""
         self._regrouped: dict[int, ConversationState] = {}
         """Groups whose bots have changed."""
+
         self._recalled: set[int] = set()
         """Recalled messages among those that drafts edit."""
         self._fixed: set[int] = set()
         """Questions that keep their text among those."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
-        if self.head.lost:
-            self._after_loss = next_after_loss(self.head.lost)
-        else:
-            self._after_loss = 0
+        self._after_loss = 0
         """The first seq of a conversation that had entries before the database
         lost some; 0: none were lost."""
+        if self.head.lost:
+            self._after_loss = next_after_loss(self.head.lost)
+
         self._revises = False
         """Whether an entry recalls, edits or mentions."""
 
@@ -260,26 +279,29 @@ class AppTransaction:
         ``options``: those of a group.
         """
         self.head.last_conversation += 1
-        state = ConversationState(
-            self.head.last_conversation,
-            kind,
-            members,
-            0,
-            0,
-            name if kind == ROOM else "",
-            options,
-        )
+        room = ""
         if kind == USER:
             pair = pair_of(*members)
         elif kind == ROOM:
             pair = pair_of_room(name)
+            room = name
         else:
             pair = None
+        state = ConversationState(
+            self.head.last_conversation,
+            kind,
+            members,
+            last_seq=0,
+            last_id=0,
+            room=room,
+            options=options,
+        )
+
         self._created.append((state, pair, name, self.stored_at, options))
         if kind == USER:
-            self.admit(
-                state, [user for user in dict.fromkeys(members) if user], "member"
-            )
+            # one user alone has a conversation, too; the server is no member
+            users = [user for user in dict.fromkeys(members) if user]
+            self.admit(state, users, "member")
         return state
 
     def admit(
@@ -335,11 +357,13 @@ class AppTransaction:
             if self._bots is None:
                 self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
             draft = self._bots.name(state, draft)
+
         self.head.last_id += 1
         if state.last_id < self._after_loss and state.last_seq:
             state.last_seq = beyond(state.last_seq, self._after_loss)
         state.last_seq += 1
         state.last_id = self.head.last_id
+
         entry = Entry(
             id=state.last_id,
             conversation=state.id,
@@ -349,12 +373,13 @@ class AppTransaction:
             type=draft.type,
             body=draft.body,
             client_msg_id=draft.client_msg_id,
-            time_ms=draft.time_ms or self.now * 1000,
+            time_ms=draft.time_ms or self.now * SECOND_MS,
             about=draft.about,
             meta=draft.meta,
             members=state.members,
             room=state.room,
         )
+
         self._moved[state.id] = state
         self._revises = (
             self._revises or draft.meta != b"" or draft.kind in ("edit", "recall")
@@ -379,6 +404,7 @@ class AppTransaction:
                 entry.body,
             )
         )
+
         self.entries.append(entry)
         if draft.thread:
             self._thread_writer().add(draft.thread, entry)
@@ -423,6 +449,7 @@ class AppTransaction:
             for state, *_ in self._created:
                 self._moved.pop(state.id, None)
             self._created = []
+
         if self._joined:
             sql.execute_many(
                 "INSERT INTO membership "
@@ -431,9 +458,11 @@ class AppTransaction:
                 [(log, *row) for row in self._joined],
             )
             self._joined = []
+
         if self._moved:
             _move_conversations(sql, log, list(self._moved.values()))
             self._moved = {}
+
         for state in self._regrouped.values():
             self.set_group(state.id, "bots", ",".join(state.bots) or None)
         self._regrouped.clear()
@@ -444,6 +473,7 @@ class AppTransaction:
         sql = self.sql
         log = self.log
         head = self.head
+
         if self._rows:
             if len(self._rows) <= _FEW_ROWS:
                 sql.execute_many(_INSERT_MESSAGE, self._rows)
@@ -458,19 +488,20 @@ class AppTransaction:
             sql.execute_many(
                 UPDATE_HEAD, [(head.last_id, head.last_conversation, head.number)]
             )
+
         if self.uplink_sessions:
             # And which one was the last of the log.
-            sessions = {
-                **self.uplink_sessions,
-                LAST_SESSION: list(self.uplink_sessions.values())[-1],
-            }
-            mysql = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
-            others = (
-                "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
-            )
+            newest = list(self.uplink_sessions.values())[-1]
+            sessions = {**self.uplink_sessions, LAST_SESSION: newest}
+            if sql.engine == "mysql":
+                conflict = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
+            else:
+                conflict = (
+                    "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+                )
             sql.execute_many(
                 "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
-                + (mysql if sql.engine == "mysql" else others),
+                + conflict,
                 [(log, user, session) for user, session in sessions.items()],
             )
 
@@ -481,10 +512,13 @@ class AppTransaction:
     ) -> Callable[[], dict[Key, ConversationState]]:
         """Ask for the existing conversations with these keys: ids, pairs, and
         rooms. One that has two of the keys is the same state under both."""
-        ids = list[int]()
-        pairs = list[bytes]()
+        ids: list[int] = []
+        pairs: list[bytes] = []
         for key in keys:
-            (ids if type(key) is int else pairs).append(key)  # type: ignore[arg-type]
+            if isinstance(key, int):
+                ids.append(key)
+            else:
+                pairs.append(key)
         by_id = self.sql.ask_in(f"{SELECT_STATE}id IN {{}}", (self.log,), ids)
         by_pair = self.sql.ask_in(f"{SELECT_STATE}pair IN {{}}", (self.log,), pairs)
 
@@ -514,16 +548,24 @@ class AppTransaction:
                 "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
             )
             answers = [
-                self.sql.ask_in(statement, (self.log, conversation), some)
-                for conversation, some in users.items()
+                self.sql.ask_in(statement, (self.log, conversation), members)
+                for conversation, members in users.items()
             ]
-        return lambda: {
-            (text_of(row[0]), row[1]): row[2] for answer in answers for row in answer()
-        }
+
+        def read_answers() -> dict[tuple[str, int], int]:
+            mutes: dict[tuple[str, int], int] = {}
+            for answer in answers:
+                for user, conversation, until in answer():
+                    mutes[text_of(user), conversation] = until
+            return mutes
+
+        return read_answers
 
     def _mutes_of_each(
         self, wanted: Sequence[tuple[str, int]]
     ) -> list[Callable[[], list[Row]]]:
+        """Ask for the mutes of these (user, conversation), a look-up for
+        each."""
         if self.sql.engine == "postgresql":
             users = [user for user, _ in wanted]
             conversations = [conversation for _, conversation in wanted]
@@ -534,19 +576,19 @@ class AppTransaction:
                 "AND s.left_id IS NULL LIMIT 1) x"
             )
             return [self.sql.ask(statement, (users, conversations, self.log))]
+
         answers = []
-        one = (
+        select_one = (
             "SELECT member, conversation, muted_until FROM membership "
             "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL"
         )
-        for some in chunks(wanted, 64):
-            some = padded(some, some[-1])
-            values = [
-                value
-                for user, conversation in some
-                for value in (self.log, user, conversation)
-            ]
-            answers.append(self.sql.ask(" UNION ALL ".join([one] * len(some)), values))
+        for chunk in chunks(wanted, _MUTES_AT_ONCE):
+            members = padded(chunk, chunk[-1])
+            values: list[Any] = []
+            for user, conversation in members:
+                values += (self.log, user, conversation)
+            statement = " UNION ALL ".join([select_one] * len(members))
+            answers.append(self.sql.ask(statement, values))
         return answers
 
     def blocks(
@@ -563,30 +605,36 @@ class AppTransaction:
             and other.isascii()
         ]
         answers = []
-        wanted = [pair for pair in wanted if max(pair) < 2**63]
-        for some in chunks(wanted):
-            some = padded(some, some[-1])
+        wanted = [pair for pair in wanted if max(pair) < _ACCOUNTS_END]
+        for chunk in chunks(wanted):
+            accounts = padded(chunk, chunk[-1])
             if self.sql.engine == "sqlite":
                 # With two lists SQLite looks up each user of the one with each
                 # of the other.
-                marks = ", ".join(["(%s, %s)"] * len(some))
+                marks = ", ".join(["(%s, %s)"] * len(accounts))
                 statement = _BLOCKS_ON_SQLITE.format(marks)
-                values = (*chain.from_iterable(some), self.app)
+                values = (*chain.from_iterable(accounts), self.app)
             else:
-                marks = marks_of(len(some))
+                marks = marks_of(len(accounts))
                 statement = (
                     "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account WHERE "
                     f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}"
                 )
                 values = (
                     self.app,
-                    *(one for one, _ in some),
-                    *(other for _, other in some),
+                    *(one for one, _ in accounts),
+                    *(other for _, other in accounts),
                 )
             answers.append(self.sql.ask(statement, values))
-        return lambda: {
-            (str(one), str(other)) for answer in answers for one, other in answer()
-        }
+
+        def read_answers() -> set[tuple[str, str]]:
+            blocks: set[tuple[str, str]] = set()
+            for answer in answers:
+                for one, other in answer():
+                    blocks.add((str(one), str(other)))
+            return blocks
+
+        return read_answers
 
     def members(
         self, conversation: int, users: Sequence[str]
@@ -601,42 +649,40 @@ class AppTransaction:
         lookups = self._lookups or self._ask(ready)
         self._lookups = None
         outcomes: dict[bytes, Appended | Rejected] = {
-            bytes(row[0]): Appended(entry_of(row[1:]), True)
+            bytes(row[0]): Appended(entry_of(row[1:]), repeated=True)
             for row in lookups.repeats()
         }
-        keys = [_key_of(one.draft) for one in ready]
+        keys = [_key_of(request.draft) for request in ready]
         fresh = [
-            (one, key)
-            for one, key in zip(ready, keys, strict=True)
-            if one.resend not in outcomes
+            (request, key)
+            for request, key in zip(ready, keys, strict=True)
+            if request.resend not in outcomes
         ]
         facts = self._look_up(lookups, fresh)
+
         answers: list[Appended | Rejected] = []
-        for one, key in zip(ready, keys, strict=True):
-            if one.resend is not None:
-                answer = outcomes.get(one.resend)
-            else:
-                answer = None
-            session = one.draft.uplink_session
+        for request, key in zip(ready, keys, strict=True):
+            answer = None
+            if request.resend is not None:
+                answer = outcomes.get(request.resend)
+            session = request.draft.uplink_session
             if answer is None and session and session not in facts.sessions:
                 # Not the outcome of a repeat by the newest session.
                 answer = Rejected(RejectReason.SUPERSEDED)
             elif answer is None:
-                answer = self._outcome(one, key, facts)
-                if one.resend is not None:
-                    again = (
-                        Appended(answer.entry, True)
-                        if isinstance(answer, Appended)
-                        else answer
-                    )
-                    outcomes[one.resend] = again
+                answer = self._outcome(request, key, facts)
+                if request.resend is not None:  # for repeats in this transaction
+                    repeat = answer
+                    if isinstance(answer, Appended):
+                        repeat = Appended(answer.entry, repeated=True)
+                    outcomes[request.resend] = repeat
             answers.append(answer)
         return answers
 
     def _ask(self, ready: Sequence[AppendRequest]) -> _Lookups:
         """Ask what decides about drafts, each table once for all of them, so
         far as they say it themselves."""
-        drafts = [one.draft for one in ready]
+        drafts = [request.draft for request in ready]
         senders = {draft.sender for draft in drafts if draft.uplink_session}
         pairs = {
             (draft.to_user, draft.sender)
@@ -644,7 +690,8 @@ class AppTransaction:
             if draft.to_user and draft.kind in _SAYING
         }
         grouped = [draft for draft in drafts if draft.conversation and draft.sender]
-        resends = {one.resend for one in ready if one.resend is not None}
+        resends = {request.resend for request in ready if request.resend is not None}
+
         return _Lookups(
             self.sql.ask_in(_REPEATS, (self.log,), list(resends)),
             self.conversations({_key_of(draft) for draft in drafts}),
@@ -658,33 +705,39 @@ class AppTransaction:
     def _look_up(
         self, lookups: _Lookups, fresh: Sequence[tuple[AppendRequest, int | bytes]]
     ) -> _Facts:
-        """What decides about these drafts: the answers, and what depends on
-        them."""
+        """The facts that decide about these drafts: the answers to the
+        look-ups, and what depends on them."""
         states = lookups.states()
         blocks = lookups.blocks()
-        pairs = set[tuple[str, str]]()
-        first = set[tuple[str, str]]()
-        strangers = set[str]()
-        edited = set[int]()
-        limited = dict[int, list[str]]()
-        for one, key in fresh:
-            draft = one.draft
+
+        pairs: set[tuple[str, str]] = set()
+        """(receiver, sender) where the draft names the conversation alone."""
+        first: set[tuple[str, str]] = set()
+        """(receiver, sender) of first messages."""
+        strangers: set[str] = set()
+        edited: set[int] = set()
+        limited: dict[int, list[str]] = {}
+        """Group in which not all members write → senders."""
+
+        for request, key in fresh:
+            draft = request.draft
             state = states.get(key)
             if state is None:
                 if draft.to_user:
                     first.add((draft.to_user, draft.sender))
-                    if one.to_account:
+                    if request.to_account:
                         strangers.add(draft.to_user)
-            elif (
-                draft.conversation
-                and draft.kind in _SAYING
-                and (peer := _peer(state, draft.sender))
-            ):
-                pairs.add((peer, draft.sender))
-            elif state.options & OPTIONS["write"][0] and draft.kind in _SAYING:
-                limited.setdefault(state.id, []).append(draft.sender)
+            elif draft.kind in _SAYING:
+                peer = ""
+                if draft.conversation:
+                    peer = _peer(state, draft.sender)
+                if peer:
+                    pairs.add((peer, draft.sender))
+                elif state.options & OPTIONS["write"][0]:
+                    limited.setdefault(state.id, []).append(draft.sender)
             if draft.kind == "edit":
                 edited.add(draft.about)
+
         if edited:
             self._recalled = recalled_among(self.sql, self.log, edited)
             self._fixed = fixed_among(self.sql, self.log, edited)
@@ -692,34 +745,36 @@ class AppTransaction:
                 about: count_edits(self.sql, self.log, about, MOST_EDITS)
                 for about in edited
             }
-        return _Facts(
-            states,
-            lookups.mutes(),
-            blocks | self.blocks(pairs)() if pairs else blocks,
-            strangers.difference(accounts_among(self.sql, self.app, strangers))
-            if strangers
-            else strangers,
-            self._unwelcome(first) if first else first,
-            lookups.sessions(),
-            {
-                group: self._roles(states[group], senders)
-                for group, senders in limited.items()
-            },
-        )
+
+        mutes = lookups.mutes()
+        if pairs:
+            blocks = blocks | self.blocks(pairs)()
+        if strangers:
+            accounts = accounts_among(self.sql, self.app, strangers)
+            strangers = strangers.difference(accounts)
+        unwelcome = first
+        if first:
+            unwelcome = self._unwelcome(first)
+        sessions = lookups.sessions()
+        roles = {
+            group: self._roles(states[group], senders)
+            for group, senders in limited.items()
+        }
+        return _Facts(states, mutes, blocks, strangers, unwelcome, sessions, roles)
 
     def _outcome(
-        self, one: AppendRequest, key: int | bytes, facts: _Facts
+        self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> Appended | Rejected:
         """Check a draft and store it. The order of the checks is the order of
         the reasons that a sender learns."""
-        draft = one.draft
+        draft = request.draft
         refused = self._edit_refused(draft)
         if refused is None:
             refused = self._sender_refused(draft, facts)
         if refused is not None:
             return refused
 
-        state = self._conversation_of(one, key, facts)
+        state = self._conversation_of(request, key, facts)
         if isinstance(state, Rejected):
             return state
         refused = self._member_refused(state, draft, facts)
@@ -734,7 +789,7 @@ class AppTransaction:
             self._recalled.add(complete.about)
         elif complete.kind == "edit":
             self._edits[complete.about] += 1
-        return Appended(self.enter(state, complete, one.resend))
+        return Appended(self.enter(state, complete, request.resend))
 
     def _edit_refused(self, draft: Draft) -> Rejected | None:
         """Why a message may not be edited; None also for other drafts."""
@@ -767,11 +822,11 @@ class AppTransaction:
         return None
 
     def _conversation_of(
-        self, one: AppendRequest, key: int | bytes, facts: _Facts
+        self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> ConversationState | Rejected:
-        """Where a draft goes. The first one to a room or a user makes the
-        conversation."""
-        draft = one.draft
+        """The conversation of a draft. The first one to a room or a user makes
+        it."""
+        draft = request.draft
         state = facts.states.get(key)
         if state is not None:
             if draft.group and state.kind != GROUP:
@@ -782,7 +837,7 @@ class AppTransaction:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if draft.room:
             state = self.make_conversation(ROOM, (), draft.room)
-        elif one.to_account and draft.to_user in facts.strangers:
+        elif request.to_account and draft.to_user in facts.strangers:
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         elif (draft.to_user, draft.sender) in facts.unwelcome:
             return _BLOCKED
@@ -806,12 +861,13 @@ class AppTransaction:
             return Rejected(RejectReason.NOT_MEMBER)
         if until > self.now and draft.kind in _SAYING:
             return Rejected(RejectReason.MUTED)
-        if state.id in facts.roles and not self._may_say(
-            state, draft, facts.roles[state.id]
-        ):
-            return Rejected(
-                RejectReason.READ_ONLY, "only the owner and admins write in this group"
-            )
+        if state.id in facts.roles:
+            roles = facts.roles[state.id]
+            if not self._may_say(state, draft, roles):
+                return Rejected(
+                    RejectReason.READ_ONLY,
+                    "only the owner and admins write in this group",
+                )
         return None
 
     def _completed(self, state: ConversationState, draft: Draft) -> Draft | Rejected:
@@ -841,15 +897,10 @@ class AppTransaction:
     ) -> dict[str, str]:
         """Sender → role in a group. Incoming webhooks write as those do who
         have made them: admins."""
-        roles = {
-            user: role
-            for user, (_, role) in self.members(
-                state.id, list(dict.fromkeys(senders))
-            ).items()
-        }
-        return roles | dict.fromkeys(
-            hooks_among(self.sql, self.app, state, roles), "admin"
-        )
+        members = self.members(state.id, list(dict.fromkeys(senders)))
+        roles = {user: role for user, (_, role) in members.items()}
+        hooks = hooks_among(self.sql, self.app, state, roles)
+        return roles | dict.fromkeys(hooks, "admin")
 
     def _may_say(
         self, state: ConversationState, draft: Draft, roles: Mapping[str, str]
@@ -865,9 +916,9 @@ class AppTransaction:
         return may_write(state.options, role, in_thread)
 
     def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those (receiver, sender) of first messages where the sender is a
-        guest who is no friend, or a bot whose owner the receiver has
-        blocked."""
+        """The pairs (receiver, sender) of first messages that the receiver does
+        not want: the sender is a guest who is no friend, or a bot whose owner
+        the receiver has blocked."""
         senders = {sender for _, sender in first}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
         unwelcome = {
@@ -878,12 +929,12 @@ class AppTransaction:
             and not are_friends(self.sql, user, guest)
         }
         owners = owners_among(self.sql, self.app, senders)
-        blocks = self.blocks(
-            {(user, owners[bot]) for user, bot in first if bot in owners}
-        )()
-        return unwelcome | {
-            (user, bot) for user, bot in first if (user, owners.get(bot)) in blocks
-        }
+        pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
+        blocks = self.blocks(pairs)()
+        for user, bot in first:
+            if (user, owners.get(bot)) in blocks:
+                unwelcome.add((user, bot))
+        return unwelcome
 
 
 def _key_of(draft: Draft) -> int | bytes:
@@ -897,7 +948,9 @@ def _key_of(draft: Draft) -> int | bytes:
 
 
 def _pair_of(draft: Draft) -> tuple[str, str]:
-    return draft.to_user if draft.saved else draft.sender, draft.to_user
+    if draft.saved:
+        return draft.to_user, draft.to_user
+    return draft.sender, draft.to_user
 
 
 def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
@@ -933,7 +986,9 @@ def batch_of(sql: Statements, log: int, id: int) -> int | None:
     """The number of the transaction that stored an entry; None if the entry
     does not exist."""
     rows = sql.query("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
-    return int(rows[0][0]) if rows else None
+    if not rows:
+        return None
+    return int(rows[0][0])
 
 
 def _move_conversations(
@@ -942,11 +997,12 @@ def _move_conversations(
     if sql.engine == "postgresql":
         ids = [state.id for state in states]
         seqs = [state.last_seq for state in states]
+        last_ids = [state.last_id for state in states]
         sql.execute_many(
             "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
             "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
             "WHERE c.log = %s AND c.id = w.id",
-            [(ids, seqs, [state.last_id for state in states], log)],
+            [(ids, seqs, last_ids, log)],
         )
     elif sql.engine == "mysql":
         # The rows exist. An upsert is the only statement of MySQL that can set
@@ -981,14 +1037,14 @@ class WriteTransaction:
         memory: WriterMemory,
         known: Mapping[str, int],
     ) -> None:
-        self.batch = randbits(62) + 1
+        self.batch = randbits(_BATCH_BITS) + 1
         self.guard = CommitGuard()
         self.given_up = False
         """True if its requests were answered early. It will not be
         committed."""
         self.apps = {app: apps[app] for app in sorted(apps)}
         """Sorted by name, so that two writers never deadlock."""
-        self.requests = [request for some in self.apps.values() for request in some]
+        self.requests = list(chain.from_iterable(self.apps.values()))
         self.commits: dict[str, Commit] = {}
         """App → what was stored there, for apps with new entries."""
         self.is_unseen = False
@@ -1007,20 +1063,25 @@ class WriteTransaction:
     def __call__(self, sql: DirectStatements) -> None:
         self.commits = {}
         for app, requests in self.apps.items():
-            changes = [each for each in requests if isinstance(each, ChangeRequest)]
+            changes = [one for one in requests if isinstance(one, ChangeRequest)]
             drafts = [
-                each
-                for each in requests
-                if isinstance(each, AppendRequest) and each.rejected is None
+                one
+                for one in requests
+                if isinstance(one, AppendRequest) and one.rejected is None
             ]
-            sources = [
-                (each, each.source) for each in drafts if each.source is not None
-            ]
-            first = () if changes else drafts
-            part = AppTransaction(sql, app, self.batch, self._now, self._memory, first)
+            sources = [(one, one.source) for one in drafts if one.source is not None]
+            # A change may alter what decides about drafts, so that is asked
+            # after it.
+            asked_first: Sequence[AppendRequest] = drafts
+            if changes:
+                asked_first = ()
+            part = AppTransaction(
+                sql, app, self.batch, self._now, self._memory, asked_first
+            )
             # also what was learned since this was begun
             if part.before < self._known.get(app, 0):
                 raise EntriesLost(app)
+
             for change in changes:
                 change.outcome = change.apply(part)
             for request, source in sources:
@@ -1032,6 +1093,7 @@ class WriteTransaction:
             for request, source in sources:
                 if isinstance(request.outcome, Appended):
                     source.stored(sql, request.outcome.entry)
+
             part.write()
             self.is_unseen |= part.is_unseen or bool(part.uplink_sessions)
             if part.entries:
@@ -1068,22 +1130,24 @@ class WriterMemory:
         if not users:
             return frozenset
         if begun:
-            return lambda: stored_sessions(sql, log, list(users - begun.keys())).union(
-                begun.values()
-            )
+
+            def with_begun() -> set[int]:
+                others = list(users - begun.keys())
+                return stored_sessions(sql, log, others).union(begun.values())
+
+            return with_begun
         last = sql.ask(_SESSIONS.format("(%s)"), (log, LAST_SESSION))
         unknown = users - self._users
         new = _ask_sessions(sql, log, list(unknown))
 
         def answer() -> frozenset[int]:
-            known = (log, last())
+            current = (log, last())
             sessions = new()
-            if not last() or known != self._known or len(self._users) > 10_000:
-                self._known, self._users, self._sessions = (
-                    known,
-                    frozenset(),
-                    frozenset(),
-                )
+            is_full = len(self._users) > _MOST_REMEMBERED
+            if not last() or current != self._known or is_full:
+                self._known = current
+                self._users = frozenset()
+                self._sessions = frozenset()
                 sessions |= stored_sessions(sql, log, list(users - unknown))
             if sessions or unknown:
                 self._sessions |= sessions
@@ -1096,6 +1160,7 @@ class WriterMemory:
 def _ask_sessions(
     sql: Statements, log: int, users: Sequence[str]
 ) -> Callable[[], set[int]]:
+    """Ask for the newest uplink sessions of these users."""
     rows = sql.ask_in(_SESSIONS, (log,), users)
     return lambda: {row[0] for row in rows()}
 
