@@ -87,12 +87,14 @@ class OwnEmoji(Store.Rows):
         """
         if self._find(app, name) is not None:  # before the picture is read
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
+
         offer = Offer(app, OWNER, name, "picture", len(content), address)
         file = None
         if file_id:
             file = self._uploads.find(file_id)
         if file is None:
             file = self._uploads.receive(offer, BytesIO(content).read, file_id)
+
         created = int(time() * SECOND_MS)
         row = EmojiRow(name, file.id, file.width, file.height, member, created)
         try:

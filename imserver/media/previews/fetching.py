@@ -1,5 +1,5 @@
-"""From the text of a message to what a page says about itself: which link is
-meant, and how it is fetched.
+"""Finds the first link in a message, and fetches the page and the picture
+behind it.
 
 Each step of a redirection is a request of its own to :class:`PublicRequests`,
 so its address is checked.
@@ -123,6 +123,7 @@ def normal(url: str) -> str | None:
     url = url.partition("#")[0]
     if len(url) > PublicRequests.URL_CHARACTERS:
         return None
+
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -133,8 +134,10 @@ def normal(url: str) -> str | None:
             host = PublicRequests.ascii_host(host)
     except (ValueError, BadUrl):
         return None
+
     if parts.scheme not in ("http", "https") or "@" in parts.netloc or not host:
         return None
+
     target = quote(parts.path or "/", safe=_SAFE)
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"
@@ -165,7 +168,8 @@ class Fetching:
         """Bytes of the pages and pictures that have come."""
 
     def page(self, app: str, sender: str, url: str, most: int) -> LinkedPage | None:
-        """What the page of a URL says about itself; None: nothing. ``most``:
+        """Fetch the page of a URL, and return its title and texts; None: it has
+        none. ``most``:
         bytes that are read. ``app``, ``sender``: whose link it is; the pages of
         many are read in turn.
 

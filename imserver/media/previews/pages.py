@@ -131,8 +131,8 @@ class LinkedPage(Struct, frozen=True):
 
 
 def read(task: PageTask) -> LinkedPage | None:
-    """What a page says about itself; None: it has no title. May raise any
-    exception."""
+    """The title of a page, and what else it says about itself; None: it has no
+    title. May raise any exception."""
     head = _Head()
     try:
         head.feed(decoded(unpacked(task.content, task.encoding), task.type))
@@ -163,8 +163,8 @@ def read(task: PageTask) -> LinkedPage | None:
 
 
 def unpacked(content: bytes, encoding: str) -> bytes:
-    """At most :data:`PAGE_BYTES` of what was packed. Raises ValueError and
-    zlib.error."""
+    """The content without its encoding, at most :data:`PAGE_BYTES`. Raises
+    ValueError and zlib.error."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return content
@@ -174,8 +174,8 @@ def unpacked(content: bytes, encoding: str) -> bytes:
 
 
 def decoded(content: bytes, media_type: str) -> str:
-    """The text of a page: its mark of order counts first, then its header, then
-    what it says."""
+    """The text of a page. The mark at its beginning says its encoding, else its
+    header does, else its text."""
     for mark, name in (
         (BOM_UTF8, "utf-8"),
         (BOM_UTF16_LE, "utf-16"),

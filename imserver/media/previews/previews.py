@@ -135,6 +135,7 @@ class Previews:
         self._settings = settings_of(core.config, PreviewSettings)
         self.fetching = Fetching(requests, hosts.require, self._settings.seconds)
         self._slots = Semaphore(self._settings.at_once)
+
         self.busy: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
         """App and link → who fetches it, or waits for a slot."""
         self._waiting: Counter[tuple[str, str]] = Counter()
@@ -154,7 +155,7 @@ class Previews:
         return is_on(self._core.tenants.get(app))
 
     def wishes(self, app: str, user: str) -> PersonWishes:
-        """What a user wants. Raises StorageUnavailable."""
+        """The wishes of a user. Raises StorageUnavailable."""
         return self.rows.wishes(app, [user]).get(user, PersonWishes())
 
     def remove(self, app: str, user: str, message: int) -> None:
@@ -173,8 +174,10 @@ class Previews:
         links = self._links(app, self._readable(app, user, messages))
         if not links:
             return PreviewsAnswer([], [])
+
         hashes = {url: hash_of(url) for _, url in links}
         rows = self.rows.current(app, set(hashes.values()))
+
         answer = PreviewsAnswer([], [])
         for entry, url in links:
             row = rows.get(hashes[url])
@@ -208,6 +211,7 @@ class Previews:
             url = first_link(entry.body.decode(errors="replace"))
             if url is not None:
                 links.append((entry, url))
+
         if not links:
             return links
         removed = self.rows.removed(app, [entry.id for entry, _ in links])
@@ -297,6 +301,7 @@ class Previews:
         )
         if not page.picture:
             return preview
+
         try:
             content = self.fetching.picture(page.picture, self._settings.picture_bytes)
             row = self._uploads.store_small(app, OWNER, name, content)
@@ -341,5 +346,6 @@ class Previews:
 
 
 def hash_of(url: str) -> str:
-    """What is stored of a URL, which may have secrets in it."""
+    """The digest of a URL. It is stored in place of the URL, which may have
+    secrets in it."""
     return hashlib.sha256(url.encode()).hexdigest()

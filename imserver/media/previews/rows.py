@@ -60,10 +60,11 @@ class PreviewRows(Store.Rows):
     def claim(
         self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int
     ) -> str | None:
-        """Take the work on a link for so many seconds: the id of a former
-        picture, or ``""``. None: another node has it, or it was done meanwhile.
+        """Take the work on a link for a time. Returns the id of a former
+        picture; ``""``: there was none. None: another node has the work, or has
+        done it meanwhile.
 
-        ``picture``: the id that the new one will have.
+        ``picture``: the id that the new picture will have.
         """
         # A new row has ended, so it is taken like an old one.
         new = (*_LINKS.values(PreviewRow(link, MAKING, "", b"")), app, 0)
@@ -91,8 +92,8 @@ class PreviewRows(Store.Rows):
     def finish(
         self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int
     ) -> bool:
-        """Store a preview for so many seconds; False: another node has taken
-        the work over."""
+        """Store a preview for a time; False: another node has taken the work
+        over."""
         change = (
             f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
             f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"

@@ -72,8 +72,9 @@ class UploadFiles(ArchivedFiles):
             raise
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store a file, if it is what its row says. Raises MediaUnavailable,
-        and in an import DamagedFile: then no file of the app is there."""
+        """Store a file, if its bytes are those of its row. Raises
+        MediaUnavailable, and in an import DamagedFile: then no file of the app
+        is there."""
         if app:
             folder, _, rest = name.partition("/")
             if folder not in (FILES, THUMBNAILS):

@@ -40,7 +40,7 @@ _LARGE_SIZE_BYTES: Final = 8
 _VERSION_BYTES: Final = 4
 """Version and flags, in front of the content of many boxes."""
 _HANDLER: Final = slice(8, 12)
-"""What a box ``hdlr`` says about the metadata beside it."""
+"""The kind of the metadata beside a box ``hdlr``, in its content."""
 _FIRST_ITEM: Final = 6
 _FIRST_ITEM_OF_LATER_VERSIONS: Final = 8
 """The position of the first item in a box ``iinf``, behind the number of

@@ -27,7 +27,7 @@ _NAMES: Final = {"directory": "", "s3": "s3"}
 
 
 class MoveReport(Struct):
-    """What a run has done. ``bad``: id of a file that stays → why. ``deleted``:
+    """The results of a run. ``bad``: id of a file that stays → why. ``deleted``:
     copies at the source."""
 
     files: int = 0
@@ -183,6 +183,7 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
             fail(
                 "the settings name no bucket: set uploads.s3_url and uploads.s3_bucket"
             )
+
         with closing(UploadStorage(settings, config.server.data_dir)) as storage:
             moving = MediaMove(store, storage, _NAMES[to], delete_source)
             report = moving.report
@@ -204,6 +205,7 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
                     deleted=report.deleted,
                 )
             folder = storage.directory.root
+
     if to == "s3":
         where = f"the bucket {settings.s3_bucket}"
     else:

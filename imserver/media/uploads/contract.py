@@ -12,8 +12,8 @@ SECOND_MS: Final = 1000
 UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
 FILE_BYTES: Final = 4096
-"""What a file costs of a quota besides its bytes: its block on a disk, its row,
-its name in a folder."""
+"""Bytes of a quota that a file costs besides its content: for its block on a
+disk, its row, and its name in a folder."""
 
 
 class MediaUnavailable(Unavailable, problem=Problems.MEDIA_UNAVAILABLE):
@@ -73,7 +73,7 @@ class Usage(Struct, frozen=True):
 
     @property
     def charged(self) -> int:
-        """What they cost of the quota."""
+        """The bytes of the quota that they cost."""
         return self.bytes + self.files * FILE_BYTES
 
 

@@ -73,6 +73,7 @@ def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
     ):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
         raise locations.lacks("uploads.s3_url", needed)
+
     if not uploads.quota_bytes:
         yield "uploads.quota_bytes", "0 means no limit; set one"
     if not (uploads.directory or uploads.s3_url) and on_several_machines(config):

@@ -93,6 +93,7 @@ class Directory(Service):
         long_ago = time.time() - STALE_SECONDS
         removed = 0
         incoming = self.root / _INCOMING
+
         for path in [*incoming.glob("*"), *incoming.glob("*/*")]:
             try:
                 used = path.stat().st_mtime

@@ -108,6 +108,7 @@ def look(task: PictureTask) -> Picture:
     path = Path(task.path)
     form = _FORMATS[task.type]
     _check_parts(path, form)
+
     with _opened(path, form) as image:
         orientation = _UPRIGHT
         # Of a PNG without EXIF in front of the pixels, Pillow would decode all
@@ -120,6 +121,7 @@ def look(task: PictureTask) -> Picture:
         if orientation in _SIDES_SWAPPED:
             width, height = height, width
         thumbnail = _thumbnail(image, form, orientation, task)
+
     cleaned = _cleaned(path, form, orientation)
     if cleaned is None:
         return Picture(width, height, thumbnail)
@@ -355,14 +357,14 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 _FIRST_MARKER: Final = 0xC0
 """Markers below begin no segment of a picture."""
 _APP0: Final = 0xE0
-"""Of JFIF. It is the first marker of segments for applications; those below
-make the pixels."""
+"""The segment of JFIF. It has the first marker of segments for applications;
+segments with lower markers make the pixels."""
 _APP1: Final = 0xE1
-"""Of EXIF."""
+"""The segment of EXIF."""
 _APP2: Final = 0xE2
-"""Of colour profiles."""
+"""The segment of a colour profile."""
 _APP14: Final = 0xEE
-"""Of Adobe, which says how colours are encoded."""
+"""The segment of Adobe, which says how colours are encoded."""
 _JFIF_BYTES: Final = 18
 _JFIF_HEAD: Final = b"\xff\xe0\0\x10"
 _JFIF_THUMBNAIL_SIZE_BYTES: Final = 2
@@ -405,7 +407,7 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
 
 
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:
-    """What stays of a segment of a JPEG; empty: nothing."""
+    """The part of a segment of a JPEG that stays; empty: nothing."""
     content = segment[_SEGMENT_HEAD_BYTES:]
     if marker < _APP0:
         return segment

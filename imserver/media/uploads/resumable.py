@@ -115,6 +115,7 @@ class ResumableUploads:
         state = msgspec.json.encode(
             State(offer.length, offer.name, offer.kind, metadata)
         )
+
         too_many = f"The user has {MAX_UNFINISHED} unfinished uploads"
         try:
             self._uploads.on_disk(_create, path, state, self._boot)
@@ -201,6 +202,7 @@ class ResumableUploads:
         """
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
+
         if offset != part.offset:
             raise TransferRefused(
                 f"The upload has {part.offset} bytes", HTTP_OFFSET_MISMATCH
@@ -211,6 +213,7 @@ class ResumableUploads:
             )
         if not length:
             return None
+
         try:
             with self._uploads.arriving(offer, length) as transfer:
                 part.transfer = transfer
@@ -238,6 +241,7 @@ class ResumableUploads:
             raise
         finally:
             part.transfer = None
+
         self._uploads.storage.discard(part.path)
         self._uploads.on_disk(_rename, part.path)
         part.finished = True
@@ -271,6 +275,7 @@ class ResumableUploads:
             self._uploads.on_disk(
                 _write, part.path.with_suffix(_CHECKED), b"%d" % part.offset
             )
+
         try:
             self._uploads.write(
                 offer,

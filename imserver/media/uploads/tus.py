@@ -54,7 +54,7 @@ _MORE_HEADERS: Final = {
     "Access-Control-Expose-Headers": "Location, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
     "Tus-Checksum-Algorithm, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Expires",
 }
-"""What the headers of the API list besides, for pages of other origins."""
+"""Further items for headers of the API, for pages of other origins."""
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -181,6 +181,7 @@ class _TusView:
                 HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}"
             )
         require_plain(http_request)
+
         # The server's own stream: it ends with the body, and reads no more than
         # requested.
         row = self._resumable.append(
@@ -221,9 +222,14 @@ def _file_name(metadata: str) -> str:
     :class:`ApiProblem`."""
     if len(metadata) > MAX_METADATA:
         raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
-    pairs = (pair.strip().partition(" ") for pair in metadata.split(",") if pair)
-    values = {key: _base64(value, "Upload-Metadata") for key, _, value in pairs}
-    return values.get("filename", b"").decode(errors="replace")
+    values: dict[str, bytes] = {}
+    for pair in metadata.split(","):
+        if not pair:
+            continue
+        key, _, value = pair.strip().partition(" ")
+        values[key] = _base64(value, "Upload-Metadata")
+    name = values.get("filename", b"")
+    return name.decode(errors="replace")
 
 
 def _checksum(http_request: HttpRequest) -> Checksum | None:

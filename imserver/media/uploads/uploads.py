@@ -104,7 +104,8 @@ def name_of(row: Upload, thumbnail: bool) -> str:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    """The temporary path of what is made of a file that has just arrived."""
+    """The temporary path of a file that is made from one that has just
+    arrived."""
     return path.with_name(path.name + suffix)
 
 
@@ -176,6 +177,7 @@ class UploadStorage:
                     digest.update(piece)
                     write_all(file, piece)
                     size += len(piece)
+
             sha256 = digest.hexdigest()
             if thumbnail:  # no row has the checksum of a thumbnail
                 kind = row.thumbnail_type
@@ -285,6 +287,7 @@ class Uploads:
             buckets = core.buckets.make
         self.storage = UploadStorage(settings, data_dir, threads)
         self.files = self.storage.files
+
         self._pictures = PictureWorker(settings.thumbnail_pixels)
         self._arriving = Transfers(settings)
         self._leaving = Transfers(settings)
@@ -379,8 +382,8 @@ class Uploads:
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
     def unfinished(self, offer: Offer) -> list[int]:
-        """What each unfinished upload of the user in the folder of this node
-        will cost of the quota."""
+        """The bytes of the quota that each unfinished upload of the user will
+        cost. Uploads in the folder of this node count."""
         folder = self.incoming() / folder_of(offer.app, offer.user)
         return self.on_disk(_lengths, folder)
 
@@ -615,10 +618,12 @@ class Uploads:
             raise TransferRefused(text, HTTP_KIND_REFUSED) from None
         if picture is None:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
+
         row = replace(row, width=picture.width, height=picture.height)
         if picture.thumbnail:
             size = self.on_disk(target.stat).st_size
             row = replace(row, thumbnail_bytes=size, thumbnail_type=picture.thumbnail)
+
         if not picture.cleaned:
             return row, path
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
@@ -630,6 +635,7 @@ class Uploads:
             quota_bytes=self.settings.quota_bytes,
             app_quota_bytes=self.settings.quota_app_bytes,
         )
+
         try:
             self.storage.put(row, path, thumbnail)
             is_stored = self._store.write(add_row)
@@ -638,6 +644,7 @@ class Uploads:
         except BaseException:
             self.storage.remove(row)
             raise
+
         if not is_stored:
             self.storage.remove(row)
             raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
@@ -719,11 +726,11 @@ class Uploads:
     def forget_app(self, app: str) -> int:
         """Delete all files of a deleted app, until it is created anew; see
         :meth:`forget`."""
-        some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
+        find_some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
         if self._store.is_deleted(app):
             self.storage.directory.forget_unfinished(app)
         removed = 0
-        while rows := self._store.read_of_deleted(app, some):
+        while rows := self._store.read_of_deleted(app, find_some):
             removed += self._forget_all(rows)
         return removed
 
@@ -765,8 +772,8 @@ def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
 
 
 def _lengths(folder: Path) -> list[int]:
-    """What the unfinished uploads in the folder of a user will cost of the
-    quota. Runs in a thread."""
+    """The bytes of the quota that each unfinished upload in the folder of a user
+    will cost. Runs in a thread."""
     lengths = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):

@@ -107,9 +107,12 @@ class ChannelLog(StoredHistory):
         is_stored = options.history or self._channels.options.stores_conversations(app)
         # the log says who leaves
         of_group = options.subscribe == "members" and group_in(channel) > 0
-        if (is_stored or of_group) and not all(map(follows_log_itself, members)):
-            self.follow(app)
-            self.channels.setdefault(app, set()).add(channel)
+        if not (is_stored or of_group):
+            return
+        if all(map(follows_log_itself, members)):
+            return  # they receive its entries with those of their users
+        self.follow(app)
+        self.channels.setdefault(app, set()).add(channel)
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
         app = local.app.name
@@ -283,6 +286,7 @@ class ChannelLog(StoredHistory):
             )
         except StorageUnavailable:
             raise ChannelRefused("unavailable") from None
+
         position = Position(self.epoch, page.last)
         events = [self.publication_of(entry).event for entry in page.entries]
         # Whether the client has all publications with this page.
@@ -309,6 +313,7 @@ class ChannelLog(StoredHistory):
         else:
             text = body.decode("utf-8", "replace")
             data = b""
+
         part = ChannelPart(
             entry.room,
             entry.id,

@@ -307,7 +307,7 @@ class AskLog(WritingPart):
 
 
 class _GivenAnswer(Struct, frozen=True):
-    """What a user answers: the value of an option, a free text, or the indexes of
+    """The answer of a user: the value of an option, a free text, or the indexes of
     the options that they choose in a poll."""
 
     user: str
@@ -317,7 +317,7 @@ class _GivenAnswer(Struct, frozen=True):
 
     @property
     def content(self) -> str:
-        """What its entry has as body."""
+        """The body of its entry."""
         return self.value or self.text
 
     def objection(self) -> str:
@@ -364,7 +364,7 @@ class _Question:
         self.message = message
         self.ask = ask
         self.acts: list[AskAct] = []
-        """What was done with it."""
+        """The acts on it in this transaction."""
         self.expiry: AskChange | None = None
         """A deadline that has passed closes the question, also before anybody
         has looked for it."""
@@ -455,16 +455,23 @@ class _Question:
             return self._voted(self.unchanged(), bits)
         if self.ask.state:
             return self.refused()
+
         polls.put(sql, log, message, user, bits, poll, now)
         self.transaction.is_unseen = True
         self.acts.append("vote")
+        return self._voted(self._count_when_due(poll, now), bits)
 
+    def _count_when_due(self, poll: Ask.Poll, now: int) -> AskChange:
+        """Count the votes, or note when they are to be counted."""
+        sql = self.transaction.sql
+        log = self.transaction.log
+        message = self.message.id
         due = min(poll.time, now) + polls.pause_ms(poll)
         if due <= now:
             counted = polls.count(sql, log, message, self.ask, poll, now)
-            return self._voted(self.change("tally", "", {"poll": counted}), bits)
+            return self.change("tally", "", {"poll": counted})
         sql.insert_new("ask_tally", "log, id, due", [(log, message, due)])
-        return self._voted(self.unchanged(), bits)
+        return self.unchanged()
 
     def _voted(self, change: AskChange, bits: int) -> AskChange:
         return replace(change, ask=replace(change.ask, mine=polls.choices_of(bits)))

@@ -60,6 +60,7 @@ def with_command(
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
+
     name = match["name"]
     bot = (match["bot"] or "").lower()
     text = match["text"] or ""
@@ -69,6 +70,7 @@ def with_command(
         "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
         "WHERE b.app = %s AND b.id IN {}"
     )
+
     if not ids:
         return draft
     rows = sql.query_in(statement, (app,), ids)

@@ -159,7 +159,7 @@ class ConversationReader(Store.Rows):
     def members_among(
         self, sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
     ) -> set[str]:
-        """Those of these users who are members."""
+        """The users among these who are members."""
         return set(members_among(sql, head.number, conversation, users))
 
     @in_log()
@@ -292,7 +292,8 @@ class ConversationReader(Store.Rows):
     def unread(
         self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
     ) -> dict[int, UnreadMessages]:
-        """What these users of each conversation have not read. ``mentioned``:
+        """The messages of each conversation that these users have not read.
+        ``mentioned``:
         conversation → those of them whose mentions are wanted. The number of
         queries does not grow with them, up to some dozens."""
         return {
@@ -480,6 +481,7 @@ class UnreadMessages:
         for id, sender, _ in messages:
             self._by_sender.setdefault(sender, []).append(id)
         self._indexes = {id: index for index, id in enumerate(self.ids)}
+
         self._hidden: dict[str, set[int]] = {}
         """User → indexes of the messages that they have hidden."""
         for user, id in hidden:
@@ -621,6 +623,7 @@ def _mentions(
     mentions = "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s AND n.member IN {}"
     names = ["", *dict.fromkeys(users)]
     which = (head.number, conversation, first)
+
     if sql.engine == "postgresql":  # it has a limit for each user
         newest = (
             f"SELECT n.member, n.id {mentions} ORDER BY n.id DESC LIMIT {MOST_MENTIONS}"
@@ -634,6 +637,7 @@ def _mentions(
             members = padded(chunk, filler="")
             statement = newest.replace("{}", marks_of(len(members)))
             rows += sql.query(statement, (*which, *members, MOST_MENTIONS))
+
     return [(text_of(user), id) for user, id in rows]
 
 

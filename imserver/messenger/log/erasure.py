@@ -57,11 +57,13 @@ class UserEraser(WritingPart):
         self._change(app, partial(_rename_pairs, user, name))
         self._change(app, partial(_withdraw_some, user))
         self._change(app, partial(_rename_votes, user, name))
+
         # What others wrote about this user later is not before this id.
         last, notices = self._begin(app, name)
         # How JSON writes the id of the user: with letters, or with escapes.
         spellings = (msgspec.json.encode(user), json.dumps(user).encode())
         needles = list(dict.fromkeys(spellings))
+
         after = 0
         while after < last:
             ids, after = self._look(app, user, notices, needles, after, last)
@@ -69,6 +71,7 @@ class UserEraser(WritingPart):
                 self._change(app, partial(_erase_some, user, name, notices, ids))
             if is_long_turn():
                 serve_others()
+
         self._change(app, partial(_forget_copies, user, name, needles))
         self._change(app, partial(_forget_memberships, user))
 
@@ -132,6 +135,7 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
         f"AND c.id = s.conversation WHERE s.log = %s AND s.member = %s AND c.kind = {USER} LIMIT %s",
         (log, user, AT_ONCE),
     )
+
     for id, pair in rows:
         one, other = members_of(pair)
         if one == user:
@@ -170,7 +174,7 @@ def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
 
 
 class _Entry(Struct):
-    """What an erasure looks at in an entry."""
+    """The fields of an entry that an erasure looks at."""
 
     id: int
     conversation: int
@@ -185,7 +189,7 @@ class _OwnEntries(Service):
 
     transaction: AppTransaction
     name: str
-    """What stands in place of the user."""
+    """The name that replaces the user."""
     messages: Collection[int]
     """The messages among them that have readers."""
     states: Mapping[int | bytes, ConversationState]
@@ -256,7 +260,7 @@ def _erase_some(
         and entry.conversation not in notices
     }
     states = transaction.conversations({entry.conversation for entry in entries})()
-    own = _OwnEntries(transaction, name, messages, states, empty)
+    own_entries = _OwnEntries(transaction, name, messages, states, empty)
 
     changed: list[Row] = []
     for entry in entries:
@@ -265,7 +269,7 @@ def _erase_some(
         if is_notice or entry.sender == user:
             sender = name if entry.sender else ""  # the server stays nameless
             changed.append((sender, log, entry.id))
-            own.erase(entry, renamed)
+            own_entries.erase(entry, renamed)
         elif renamed != entry.meta:
             _set(sql, log, entry.id, meta=renamed)
     statement = "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL WHERE log = %s AND id = %s"
@@ -313,6 +317,7 @@ def _forget_copies(
         f"WHERE log = %s AND sender <> %s AND ({has_user})",
         (log, user, *needles, *needles),
     )
+
     for act, id, meta, annotations in rows:
         renamed = _named_anew(bytes(meta), user, name)
         left = _without_reactions_of(bytes(annotations), user)

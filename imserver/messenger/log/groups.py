@@ -347,10 +347,12 @@ class GroupWriter(WritingPart):
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
             return state
+
         _, before = group_settings(transaction, conversation)
         after = _with_options(before, given)
         if after == before:
             return Change(state.id)
+
         transaction.set_group(conversation, "options", after)
         changed_bits = before ^ after
         values = {

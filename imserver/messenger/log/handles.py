@@ -77,8 +77,8 @@ def has_one_alphabet(handle: str) -> bool:
 
 
 def look_of(handle: str) -> str:
-    """What handles have in common that look alike: Latin letters in place of
-    those that look like them."""
+    """A text that is equal for handles that look alike: it has Latin letters in
+    place of those that look like them."""
     signs = []
     for sign in normalize("NFKC", handle).lower().translate(_LOOKS_LIKE):
         name = unicodedata.name(sign, "")

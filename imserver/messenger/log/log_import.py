@@ -1,5 +1,5 @@
-"""What has happened on another server, with the times when it happened, in one
-transaction of a log."""
+"""Stores what has happened on another server, with the times when it happened,
+in one transaction of a log."""
 
 from collections.abc import Callable, Container, Sequence
 from functools import partial
@@ -86,6 +86,7 @@ class LogImport:
         self._states: dict[int | bytes, ConversationState] = {}
         self._ids: dict[bytes, tuple[int, int]] = {}
         """Digest of a key → the id of its entry, and the conversation."""
+
         sql = transaction.sql
         log = transaction.log
         statement = "SELECT resend, id, conversation FROM message WHERE log = %s AND resend IN {}"
@@ -96,6 +97,7 @@ class LogImport:
         self._ahead = {id for id, _ in self._ids.values()}
         """The entries of earlier imports whose methods were not called yet in
         this transaction."""
+
         last = sql.query(
             "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
             (log,),
@@ -138,10 +140,10 @@ class LogImport:
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)
         valid = _valid_reactions(reactions)
-        known = self.find(key)
-        if known:
-            self._append_news(key, known, draft, valid, edit)
-            return known
+        entry_id = self.find(key)
+        if entry_id:
+            self._append_news(key, entry_id, draft, valid, edit)
+            return entry_id
 
         state = self._state_for(draft)
         if state is None:
@@ -294,10 +296,10 @@ class LogImport:
     ) -> int:
         """Create a group whose new members read its whole history, and return
         its id. ``admins``: among the users. ``is_open``: anybody may join."""
-        known = self.conversation_of(key)
-        if known:
+        group_id = self.conversation_of(key)
+        if group_id:
             self._ahead.discard(self.find(key))
-            return known
+            return group_id
         transaction = self._transaction
         self._begin(time_ms)
         state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
@@ -406,6 +408,7 @@ class LogImport:
         which = (self._transaction.log, group)
         names = list(dict.fromkeys(users))
         rows = self._transaction.sql.query_in(statement, which, names, many=True)
+
         roles: dict[str, str | None] = {}
         # in the order of their beginnings: the last membership counts
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
@@ -424,9 +427,9 @@ class LogImport:
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
         """The group of a change; None: it was stored before."""
-        known = self.find(key)
-        self._ahead.discard(known)
-        if known:
+        entry_id = self.find(key)
+        self._ahead.discard(entry_id)
+        if entry_id:
             return None
         return self._state(group)
 
@@ -527,9 +530,11 @@ def _valid_reactions(
     """The reactions (key, user, emoji) that this log can have, each once."""
     once: dict[tuple[str, str], tuple[str, str, str]] = {}
     for key, user, emoji in reactions:
-        wrong = emoji_objection(emoji) or text_objection(user, MAX_USER_BYTES)
-        if user and not wrong:
-            once[user, emoji] = (key, user, emoji)
+        if not user or text_objection(user, MAX_USER_BYTES):
+            continue
+        if emoji_objection(emoji):
+            continue
+        once[user, emoji] = (key, user, emoji)
     return list(once.values())
 
 

@@ -381,6 +381,7 @@ def _authors(
     )
     rows = sql.query(passed, (head.number, user, conversation, after, upto))
     ids = [row[0] for row in rows]
+
     # In a statement of its own: joined with the one above, an engine may scan
     # the whole log.
     written = "SELECT m.id, m.sender FROM message m WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
@@ -390,6 +391,7 @@ def _authors(
     authors.pop(user, None)
     if not authors:
         return ()
+
     members = members_among(sql, head.number, conversation, [user, *authors])
     if user not in members:
         return ()

@@ -107,7 +107,7 @@ class Ask(Struct, frozen=True, omit_defaults=True):
 
     def answer_of(self, user: str) -> AskAnswer | None:
         """The answer of a user, if it counts."""
-        return next((each for each in self.answers if each.user == user), None)
+        return next((answer for answer in self.answers if answer.user == user), None)
 
     def may_answer(self, user: str) -> bool:
         """Whether a receiver of the message may answer it now."""
@@ -175,7 +175,7 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
     the fields is that of new keys."""
 
     def to_bytes(self) -> bytes:
-        """As it is stored; ``b""`` without any key."""
+        """The bytes that are stored; ``b""`` without any key."""
         stored = msgspec.json.encode(self)
         if stored == b"{}":
             return b""
@@ -183,8 +183,9 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, stored: bytes) -> Self:
-        """What is stored. Keys whose values make no sense are as if they were not
-        there: plug-ins, imports and older releases may have written anything."""
+        """Decode the bytes that are stored. Keys whose values make no sense are
+        left out: plug-ins, imports and older releases may have written
+        anything."""
         if not stored:
             return cls()
         try:
@@ -389,11 +390,12 @@ NOTIFY_KEY: Final = b'"notify":'
 REMINDER_KEY: Final = b'"reminder":'
 STOPPED_KEY: Final = b'"stopped":'
 POLL_KEY: Final = b'"poll":'
-"""Of a question that is a poll."""
+"""Only a question that is a poll has this key."""
 HANDLE_SIGN: Final = b'"@'
-"""What a draft that mentions groups contains."""
+"""A draft that mentions groups contains these bytes."""
 LATER_KEYS: Final = (EDITED_KEY, b'"reacted":', b'"replies":', ASK_KEY)
-"""What a message has to which something has happened since it was sent."""
+"""A message to which something has happened since it was sent has one of these
+keys."""
 
 
 def ask_in(meta: bytes) -> Ask | None:
@@ -466,9 +468,9 @@ _OF_REACTIONS: Final = ("reacted", "reactions")
 _OF_THREAD: Final = ("thread", "also", "replies")
 _OF_QUESTION: Final = ("ask", "pressed", "buttons")
 _OF_TEXT: Final = ("mentions", "forwarded")
-"""What another text, which the user writes, does not keep."""
+"""Keys that end when the user writes another text."""
 _NAMES_NOBODY: Final = ("change", "users", "role", "members")
-"""What a change of a group still says without its texts."""
+"""Keys of a change of a group that have no texts."""
 _NAMING: Final = frozenset(
     (
         "users",
@@ -488,7 +490,7 @@ _NAMING: Final = frozenset(
 )
 """The keys under which the server or a client names users."""
 _TEXTS: Final = frozenset(("emoji", "value", "text", "state"))
-"""What is in objects of these keys and names nobody."""
+"""Keys in their objects whose values name nobody."""
 _BEGINNING_OF_ASK: Final = ("options", "text", "need", "until", "fixed")
 _KIND_OF_POLL: Final = ("many", "anonymous")
 
@@ -508,30 +510,32 @@ def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 
 def with_keys(meta: bytes, new: _Stored) -> bytes:
-    """With these keys: in their places those that it has, the others at the end."""
+    """``meta`` with these keys: those that it has keep their places, the others
+    come at the end."""
     return _encoded(fields_of(meta) | new._values())
 
 
 def with_more(meta: bytes, more: Mapping[str, Any]) -> bytes:
-    """With further keys, which a feature gives."""
+    """``meta`` with the keys that a feature adds."""
     return _encoded({**fields_of(meta), **more})
 
 
 def with_mentions(meta: bytes, users: Sequence[str], handles: Sequence[str]) -> bytes:
-    """With other mentioned users, and the handles by which they are mentioned."""
+    """``meta`` with other mentioned users, and the handles by which they are
+    mentioned."""
     fields = _without(fields_of(meta), ("mentions",))
     new = MessageMeta(mentions=tuple(users), handles=tuple(handles))
     return _encoded(fields | new._values())
 
 
 def with_bots(meta: bytes, bots: Sequence[str]) -> bytes:
-    """With the bots that read the entry."""
+    """``meta`` with the bots that read the entry."""
     fields = _without(fields_of(meta), ("bots",))
     return _encoded(fields | MessageMeta(bots=tuple(bots))._values())
 
 
 def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> bytes:
-    """With other totals of reactions, and the id of the last one."""
+    """``meta`` with other totals of reactions, and the id of the last one."""
     fields = _without(fields_of(meta), ("reactions",))
     left = tuple(total for total in totals if total.count)
     new = MessageMeta(reacted=last, reactions=left)
@@ -539,7 +543,7 @@ def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> b
 
 
 def without_reactions(meta: bytes) -> bytes:
-    """Without reactions, and without the id of the last one."""
+    """``meta`` without reactions, and without the id of the last one."""
     return _encoded(_without(fields_of(meta), _OF_REACTIONS))
 
 
@@ -556,15 +560,15 @@ def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
 
 
 def with_other_text(meta: bytes, new: bytes) -> bytes:
-    """Of a scheduled message whose author has written another text, which has
-    the ``meta`` ``new``."""
+    """The ``meta`` of a scheduled message whose author has written another text,
+    which has the ``meta`` ``new``."""
     return _encoded(_without(fields_of(meta), _OF_TEXT) | fields_of(new))
 
 
 def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
-    """Of an edited message: that of the edit, its id, and what has happened to the
-    message. It is not forwarded any more: its content is that of the editor. A
-    question stays one, with its options."""
+    """The ``meta`` of an edited message: that of the edit, the id of the edit, and
+    what has happened to the message. It is not forwarded any more: its content is
+    that of the editor. A question stays one, with its options."""
     new = _without(fields_of(edit), ("ask",))
     old = fields_of(message)
     remaining = _some(old, _OF_REACTIONS)
@@ -575,21 +579,21 @@ def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
 
 
 def with_recall(message: bytes, mark: bytes) -> bytes:
-    """Of a recalled message: what the recall says (``mark``). It keeps its place in
-    a thread, and the totals of its own."""
+    """The ``meta`` of a recalled message: what the recall says (``mark``). The
+    message keeps its place in a thread, and the totals of its own thread."""
     thread = _some(fields_of(message), _OF_THREAD)
     return _encoded(fields_of(mark) | thread)
 
 
 def without_later(meta: bytes, last: int) -> bytes:
-    """Without what came after the entry ``last``: reactions, replies, and answers
-    to the question."""
+    """``meta`` without what came after the entry ``last``: reactions, replies, and
+    answers to the question."""
     fields = fields_of(meta)
-    known = MessageMeta.of(meta)
+    message = MessageMeta.of(meta)
     later: list[str] = []
-    if known.reacted > last:
+    if message.reacted > last:
         later.append("reacted")
-    if known.replies is not None and known.replies.last > last:
+    if message.replies is not None and message.replies.last > last:
         later.append("replies")
     ask = fields.get("ask")
     # without the id of a press, nobody knows when something happened to it
@@ -610,7 +614,8 @@ def _as_begun(ask: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
-    """Of a poll, for a reader who has chosen these options, by their index."""
+    """The ``meta`` of a poll, for a reader who has chosen these options, by their
+    index."""
     fields = fields_of(meta)
     return _encoded({**fields, "ask": {**fields["ask"], "mine": choices}})
 
@@ -635,13 +640,15 @@ def press_meta(changes: Mapping[str, Any]) -> bytes:
 
 
 def without_group_texts(meta: bytes) -> bytes:
-    """Of a change of a group whose names and texts nobody may read any more."""
+    """The ``meta`` of a change of a group whose names and texts nobody may read any
+    more."""
     return msgspec.json.encode(_some(fields_of(meta), _NAMES_NOBODY))
 
 
 def with_other_name(meta: bytes, user: str, name: str) -> bytes:
-    """With another name in place of a user, wherever it names users, and without
-    the texts that they answered. The same bytes if it does not name them."""
+    """``meta`` with another name in place of a user, wherever it names users, and
+    without the texts that they answered. The bytes are unchanged if it does not
+    name them."""
     fields = fields_of(meta)
     answers = changed_in_ask(meta).get("answers")
     if isinstance(answers, list):

@@ -154,22 +154,23 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def notify(self) -> Raw | None:
-        """What its notification shows, as JSON; None: it does not say."""
+        """The content of its notification, as JSON; None: it does not say."""
         if NOTIFY_KEY not in self.meta:
             return None
         notify = self.message_meta().notify
         return None if notify is UNSET else notify
 
     def message_meta(self) -> MessageMeta:
-        """What ``meta`` says, of a message or what is done with it."""
+        """The decoded ``meta`` of a message, an edit, a recall, a reaction or a
+        press."""
         return MessageMeta.of(self.meta)
 
     def publication_meta(self) -> PublicationMeta:
-        """What ``meta`` says, of a message to a channel or a room."""
+        """The decoded ``meta`` of a message to a channel or a room."""
         return PublicationMeta.of(self.meta)
 
     def group_meta(self) -> GroupMeta:
-        """What ``meta`` says, of a join, a leave or a change of a group."""
+        """The decoded ``meta`` of a join, a leave or a change of a group."""
         return GroupMeta.of(self.meta)
 
     def details(self) -> dict[str, Any]:
@@ -202,6 +203,7 @@ class Message(Struct, frozen=True, gc=False):
             to = members[0]
         else:
             to = members[1]
+
         entry = EntryView(
             self.id,
             self.conversation,
@@ -213,6 +215,7 @@ class Message(Struct, frozen=True, gc=False):
             about=self.about,
             time=self.time_ms,
         )
+
         if self.meta:
             entry.meta = Raw(self.meta)
         if self.kind in ("message", "edit"):
@@ -266,12 +269,14 @@ class EntryView(Struct, omit_defaults=True):
             body = self.text.encode()
         elif self.data is not None:
             body = bytes(self.data)
+
         members: tuple[str, ...] = ()
         if self.to:
             members = (self.sender, self.to)
         meta = b""
         if isinstance(self.meta, Raw):
             meta = bytes(self.meta)
+
         return Message(
             self.id,
             self.conversation,

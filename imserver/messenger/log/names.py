@@ -21,7 +21,7 @@ _INVISIBLE: Final = re.compile(
 Default_Ignorable_Code_Point, but the variation selectors of emoji and
 symbols."""
 _UNSEEN_ALONE: Final = re.compile("[\\s\u2800\ufe00-\ufe0f]*")
-"""What a name may contain, but not consist of."""
+"""Characters that a name may contain, but not consist of."""
 _FLAG: Final = re.compile(
     "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f"
 )
@@ -37,7 +37,7 @@ joiners change letters."""
 _MODIFIERS: Final = frozenset(
     "\ufe0f\u20e3\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 )
-"""What may follow an emoji, as a part of it."""
+"""Characters that may follow an emoji, as a part of it."""
 
 
 def clean_name(text: str) -> str:

@@ -51,8 +51,12 @@ def bits_of(choices: Sequence[int]) -> int:
 def look_up(sql: Statements, log: int, message: int, user: str) -> tuple[int, int]:
     """The time of the database in Unix milliseconds, and the choices of a user
     as bits."""
-    own = f"SELECT choices + secret FROM ask_vote WHERE {_OF_POLL} AND member = %s"
-    now, bits = sql.query(f"SELECT {sql.clock}, ({own})", (log, message, user))[0]
+    own_choices = (
+        f"SELECT choices + secret FROM ask_vote WHERE {_OF_POLL} AND member = %s"
+    )
+    now, bits = sql.query(f"SELECT {sql.clock}, ({own_choices})", (log, message, user))[
+        0
+    ]
     return int(float(now) * SECOND_MS), int(bits or 0)
 
 

@@ -219,6 +219,7 @@ class EntryReader(Store.Rows):
         else:
             first = max(after, head.floor)
             order = "ASC"
+
         hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
         statement = (
             f"SELECT m.id, {_SIZE} FROM membership s, message m {hint} "
@@ -236,6 +237,7 @@ class EntryReader(Store.Rows):
             user,
             limit + 1,
         )
+
         rows = sql.query(statement, values)
         entries, more = page_of(sql, head, rows, limit, user)
         if after is None:
@@ -423,6 +425,7 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
     else:
         message = entry.id
         last_edit = meta.edited
+
     if last_edit > last:
         return replace(
             entry,
@@ -433,6 +436,7 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
             about=message,
             reactions=(),
         )
+
     if meta.reacted > last:
         entry = replace(entry, reactions=())
     return replace(entry, meta=without_later(entry.meta, last))
@@ -446,7 +450,8 @@ def _with_own_reactions(
     reacted = [entry for entry in entries if entry.reactions]
     if not reacted:
         return entries
-    own: set[tuple[int, str]] = set()
+
+    own_reactions: set[tuple[int, str]] = set()
     all_reactions = chain.from_iterable(entry.reactions for entry in reacted)
     if any(reaction.count > len(reaction.users) for reaction in all_reactions):
         statement = (
@@ -454,13 +459,14 @@ def _with_own_reactions(
             "WHERE log = %s AND member = %s AND message >= %s AND message <= %s"
         )
         rows = sql.query(statement, (log, user, reacted[0].id, reacted[-1].id))
-        own = {(row[0], text_of(row[1])) for row in rows}
+        own_reactions = {(row[0], text_of(row[1])) for row in rows}
+
     for index, entry in enumerate(entries):
         if not entry.reactions:
             continue
         reactions = []
         for reaction in entry.reactions:
-            if user in reaction.users or (entry.id, reaction.emoji) in own:
+            if user in reaction.users or (entry.id, reaction.emoji) in own_reactions:
                 reaction = replace(reaction, mine=True)
             reactions.append(reaction)
         entries[index] = replace(entry, reactions=tuple(reactions))

@@ -157,6 +157,7 @@ def entry_of(row: Any) -> Entry:
         conversation_kind,
         pair,
     ) = row
+
     room = ""
     if conversation_kind == ROOM:
         room = room_of(pair)
@@ -175,6 +176,7 @@ def entry_of(row: Any) -> Entry:
         members=members_of(pair),
         room=room,
     )
+
     if entry.kind != "message" or REACTIONS_KEY not in entry.meta:
         return entry
     # In the database the totals are a part of it. It does not say which of them
@@ -359,7 +361,8 @@ def read_log(
 def change_log(
     store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T
 ) -> T:
-    """As :func:`read_log`, for work that writes. The head is not locked."""
+    """Run ``work`` with the head of an app's log, in a transaction that writes.
+    The head is not locked. Otherwise like :func:`read_log`."""
     return store.write_or(nothing, partial(_with_head, app, work, nothing))
 
 

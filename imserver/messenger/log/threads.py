@@ -45,7 +45,7 @@ from imserver.plugin.storage import Store
 MOST_FACES: Final = 5
 """Users that the totals of a thread name: those who replied last."""
 MOST_UNREAD_REPLIES: Final = 100
-"""So many unread replies of a thread are counted; there may be more."""
+"""Limit up to which the unread replies of a thread are counted."""
 MOST_LISTED: Final = 1000
 """Threads of a user among which a list chooses: those that began last. Each of
 them costs a look-up."""
@@ -224,6 +224,7 @@ class ThreadWriter(Service):
             reads = dict.fromkeys(users, last)
         else:
             reads = self._new_followers(replies, author, mentioned)
+
         readers = [
             (log, user, root, group, read, 1) for user, read in sorted(reads.items())
         ]
@@ -353,11 +354,13 @@ class ThreadStore(Store.Rows):
         )
         if _conversation_of(sql, head, user, root) is None:
             return None
+
         values = (head.number, root, head.floor, last_before(head, before), limit + 1)
         ids = [row[0] for row in sql.query(statement, values)]
         sizes = shown(sql, head, user, ids[:limit])
         newest_first = sorted(sizes.items(), reverse=True)
         entries, is_cut = page_of(sql, head, newest_first, limit, user)
+
         page_begin = 0
         if is_cut:
             page_begin = entries[-1].id
@@ -446,16 +449,19 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
     conversation = _conversation_of(sql, head, user, root)
     if conversation is None:
         return None
+
     statement = "SELECT read_id, follows FROM thread_reader WHERE log = %s AND member = %s AND root = %s"
     read = 0
     follows = 0
     for row in sql.query(statement, (head.number, user, root)):  # at most one
         read, follows = row
+
     messages = fetch(sql, head.number, shown(sql, head, user, [root]), user)
     last = _last(sql, head, root)
     unread = 0
     if follows:
         unread = _count_unread(sql, head, user, root, read)
+
     return Thread(
         thread=root,
         conversation=conversation,

@@ -119,12 +119,13 @@ class WordIndexing:
         if not self._store.has_database:
             return
         stored = self._store.part(MessageLog)
-        known = stored.writer.known
+        known_ids = stored.writer.known
         if not self._has_begun:  # messages of a release before, or of another node
             self._ends = dict.fromkeys(stored.entries.apps(), 0)
             self._has_begun = True
-        for app in {*self._ends, *known}:
-            if known.get(app, 0) < self._ends.get(app, 0):
+
+        for app in {*self._ends, *known_ids}:
+            if known_ids.get(app, 0) < self._ends.get(app, 0):
                 continue  # its segment is not whole yet
             count = 0
             end, is_whole = self._words.next_end(app)

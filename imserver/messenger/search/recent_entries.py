@@ -27,8 +27,8 @@ _ROW_BYTES: Final = 300
 
 
 def _part_of(entries: Sequence[Entry]) -> ContentPart:
-    """What the index needs of some entries. The entries are as the database has
-    them."""
+    """The facts that the index needs of some entries, which follow each
+    other."""
     conversations: list[int] = []
     ids: list[int] = []
     texts: list[bytes] = []
@@ -129,6 +129,7 @@ class RecentEntries:
         run = self._runs.get(app)
         if run is None or run.first >= end:
             return [], set()
+
         is_whole = run.first <= first and end <= run.end
         parts: list[ContentPart] = []
         while run.parts and run.parts[0].first < end:
@@ -137,6 +138,7 @@ class RecentEntries:
             self._bytes -= part.size
             if is_whole and part.first >= first:
                 parts.append(part)
+
         changed: set[int] = set()
         if is_whole:
             changed = {id for id in run.changed if first <= id < end}

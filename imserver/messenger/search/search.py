@@ -53,8 +53,8 @@ _ROWS_AT_ONCE: Final = 256
 _CHECKED_AT_ONCE: Final = 64
 """Messages with the words that one query reads."""
 _MANY_HITS: Final = 2048
-"""Of more messages with the words, the index says in which conversations they
-are: one of its rows has those of a segment."""
+"""If more messages have the words, the index says in which conversations they
+are: one of its rows has the conversations of a segment."""
 _SHORTEST_STRETCH: Final = 256
 _MOST_UNITS: Final = 8
 """Words that a scan looks for in SQL. The texts of the hits are compared with
@@ -157,6 +157,7 @@ class _Wanted:
         if self._filter.sender:
             parts.append("m.sender = %s")
             values.append(self._filter.sender)
+
         if self._filter.since:
             parts.append("m.time_ms >= %s")
             values.append(self._filter.since)
@@ -166,6 +167,7 @@ class _Wanted:
         if self._types:
             parts.append(f"m.type IN {marks_of(len(self._types))}")
             values += self._types
+
         if with_words:
             for unit in self.words.units[:_MOST_UNITS]:
                 # In other letters a text has many spellings, and JSON may have
@@ -241,12 +243,14 @@ class _Scan(Service):
         if self._wanted.conversation:
             number = int(self._wanted.conversation)
             in_conversation = f"AND s.conversation = {number} "
+
         condition, values = self._wanted.sql(sql.engine, with_words=True)
         statement = (
             f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {in_conversation}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
             f"AND {_IS_FOUND} AND {condition} ORDER BY m.id DESC LIMIT %s"
         )
+
         rows = sql.query(
             statement, (self._log, user, after, upto, user, *values, count)
         )
@@ -378,7 +382,7 @@ class _LookUp:
                 serve_others()
 
     def _own_among(self, ids: Sequence[int]) -> list[int]:
-        """Those of these messages that are in conversations of the user."""
+        """The messages among these that are in conversations of the user."""
         mine = self._own_conversations()
         statement = (
             "SELECT m.id, m.conversation FROM message m WHERE m.log = %s AND m.id IN {}"
@@ -409,7 +413,7 @@ class _LookUp:
         return self._conversations
 
     def _readable(self, ids: Sequence[int], sql: Statements) -> list[Entry]:
-        """Those of these messages that the user may read and the filter lets
+        """The messages among these that the user may read and the filter lets
         through."""
         user = self._wanted.user
         condition, values = self._wanted.sql(sql.engine, with_words=False)

@@ -1,6 +1,7 @@
 """The terms of the messages of a segment, as they are collected for the index
 of words."""
 
+import string
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -34,9 +35,9 @@ _OWN_TERMS: Final = 16
 """Each message has room for so many terms in its segment. More are taken from
 :data:`_SPARE_TERMS`."""
 _SPARE_TERMS: Final = 65_536
-"""What the messages of a segment may have above :data:`_OWN_TERMS`, all
-together; who comes later is long. So collecting a segment takes 25 MB at most,
-and nobody's long messages keep the others out of the index."""
+"""Limit of the terms above :data:`_OWN_TERMS` of all messages of a segment
+together; messages that come later are long. So collecting a segment takes 25 MB
+at most, and nobody's long messages keep the others out of the index."""
 MOST_ROW_BYTES: Final = 65_536
 """A row is no larger. Messages with many terms in one bucket become long
 instead."""
@@ -45,6 +46,8 @@ _PAUSE_CHARACTERS: Final = 2048
 SEPARATOR: Final = b"\x80"
 _TERMS_AT_ONCE: Final = 4096
 """After so many terms the division into buckets lets others run."""
+_BYTES: Final = 256
+"""The number of different bytes."""
 _NO_CONVERSATION: Final = 0xFFFF
 """In place of the number of a conversation: nobody searches the entry."""
 _FEWER_TERMS: Final = (16, 4, 1, 0)
@@ -53,15 +56,14 @@ those with very many."""
 
 
 def _spaced_bytes() -> bytes:
-    """What stands in place of each byte, so that ``split`` finds the words of
-    ASCII texts: letters and digits are made small, the separator stays, all
-    others are spaces."""
-    spaced = bytearray(b" " * 256)
-    for byte in range(128):
-        if chr(byte).isalnum():
-            spaced[byte] = ord(chr(byte).lower())
-    spaced[SEPARATOR[0]] = SEPARATOR[0]
-    return bytes(spaced)
+    """A table for ``bytes.translate``, so that ``split`` finds the words of
+    ASCII texts: letters become small, digits and the separator stay, all others
+    become spaces."""
+    table = bytearray(b" " * _BYTES)
+    for letter in string.ascii_letters + string.digits:
+        table[ord(letter)] = ord(letter.lower())
+    table[SEPARATOR[0]] = SEPARATOR[0]
+    return bytes(table)
 
 
 _SPACED: Final = _spaced_bytes()
@@ -79,7 +81,8 @@ def _spaced(texts: bytes) -> list[str]:
 
 
 class ContentPart(Struct, frozen=True):
-    """What the index needs of entries of a segment that follow each other."""
+    """The facts that the index needs of entries of a segment that follow each
+    other."""
 
     first: int
     """The id of the first one."""
@@ -92,7 +95,7 @@ class ContentPart(Struct, frozen=True):
     others: list[ContentRow]
     """The other messages."""
     changed: list[int]
-    """What the entries edit or recall."""
+    """The messages that the entries edit or recall."""
     size: int
     """Bytes of memory, approximately."""
 
@@ -138,12 +141,14 @@ class SegmentContent:
                     self.long.add(offset)
                 else:
                     self._put(offset, self._admitted(offset, terms_of(text)))
+
             if characters > _PAUSE_CHARACTERS:
                 self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
                 offsets = []
                 bodies = []
                 characters = 0
                 pause()
+
         self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:

@@ -119,7 +119,8 @@ class WordIndex(Store.Rows):
         store.part(MessageLog).writer.report_commits_to(self._recent.add)
 
     def close(self) -> None:
-        """What is not in the index yet is in the log."""
+        """Nothing is lost: messages that are not in the index are in the
+        log."""
 
     @in_log(lambda: (0, False))
     def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
@@ -388,7 +389,7 @@ def _block(first: int, sql: Statements, head: LogHead) -> list[ContentRow]:
 
 
 def _rows_with(ids: Sequence[int], sql: Statements, head: LogHead) -> list[ContentRow]:
-    """Those of these entries that users may find."""
+    """The entries among these that users may find."""
     ids_left = [id for id in ids if id > head.floor]
     rows = sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), ids_left)
     return _of_members(sql, head, rows)

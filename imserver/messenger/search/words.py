@@ -33,8 +33,8 @@ term."""
 SEARCHED: Final = 32_768
 """Characters of a text in which words are found."""
 MOST_TERMS: Final = 8
-"""Terms that one search looks up. The text of what is found says whether it has
-the others."""
+"""Limit of the terms that one search looks up. The texts of the hits are
+compared with all others."""
 
 _OF_RUNS: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
@@ -88,11 +88,13 @@ hold the loop."""
 
 
 def searched_text(type: str, body: bytes) -> str:
-    """What a search finds in a message: what a reader sees."""
+    """The text of a message in which a search looks: the text that a reader
+    sees."""
     if type == TEXT_TYPE:
         return body.decode(errors="replace")
     if body.count(b",") > MOST_SEARCHED_COMMAS:
         return ""
+
     texts: list[str] = []
     waiting: list[tuple[str, Any]] = []
     with suppress(ValueError, RecursionError):
@@ -102,22 +104,23 @@ def searched_text(type: str, body: bytes) -> str:
         if isinstance(value, dict):
             waiting += value.items()
         elif isinstance(value, list):
-            waiting += ((name, each) for each in value)
+            waiting += ((name, item) for item in value)
         elif isinstance(value, str) and name in WORD_FIELDS:
             texts.append(value)
     return "\n".join(texts)
 
 
 class Term(Struct, frozen=True):
-    """What a search looks up: a term, or all terms with this beginning."""
+    """A term that a search looks up, or the beginning of all terms that it looks
+    up."""
 
     text: str
     is_prefix: bool = False
 
 
 class WordQuery:
-    """What is wanted of a text: words in any order, the last one perhaps
-    unfinished, and phrases in quotes.
+    """The words and phrases that a text must have: words in any order, the last
+    one perhaps unfinished, and phrases in quotes.
 
     A part without spaces that has several units, such as an address, is a
     phrase, too.
@@ -145,8 +148,8 @@ class WordQuery:
             terms.update(dict.fromkeys(_terms_of_unit(units[-1], ends_open)))
         rarest_first = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))
         self.terms = rarest_first[:MOST_TERMS]
-        """What the index is searched for: the longest first, which are the
-        rarest, more or less."""
+        """The terms that the index is searched for: the longest first, which
+        are the rarest, more or less."""
 
     def is_in(self, text: str) -> bool:
         """Whether a text has all that is wanted."""
@@ -155,8 +158,9 @@ class WordQuery:
 
 
 def _needle_of(units: list[str], ends_open: bool) -> str:
-    """What a text has that has a phrase. Words have spaces around them, unless
-    they may go on; runs may be parts of longer ones."""
+    """The text that the units of a text contain if it has a phrase. Words have
+    spaces around them, unless they may go on; runs may be parts of longer
+    ones."""
     needle = " ".join(units)
     if not _is_run(units[0]):
         needle = f" {needle}"

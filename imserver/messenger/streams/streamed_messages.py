@@ -44,11 +44,11 @@ from imserver.messenger.streams.limits import PIECES, StreamLimits
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
-"""How often the streams are looked at. The owner of a stream without a new
+"""Time between two looks at the streams. The owner of a stream without a new
 piece sends a sign of life."""
 CHECK_SECONDS: Final = 5.0
-"""How often the sender of a stream is checked. The stream of a sender who was
-removed or blocked ends then."""
+"""Time between two checks of the sender of a stream. The stream of a sender who
+was removed or blocked ends then."""
 SILENT_SECONDS: Final = 10.0
 """Time without a sign of life after which a node asks the owner of a stream."""
 CLOSE_ALL_SECONDS: Final = 3.0
@@ -414,6 +414,7 @@ class StreamedMessages:
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app, sender and
         result. In the order of time."""
+
         self._append_query = f"{target.name}append pieces"
         self._close_query = f"{target.name}close stream"
         self._stop_query = f"{target.name}stop stream"
@@ -555,8 +556,8 @@ class StreamedMessages:
             events = []
             now = monotonic()
             for id in ids[first : first + self._target.together]:
-                own = self._find(query.app, id, query.sender)
-                if own is None:
+                record = self._find(query.app, id, query.sender)
+                if record is None:
                     if self._find_closed(query.app, id, query.sender) is not None:
                         for index in indexes[id]:
                             results[index] = AppendedPiece(AppendStatus.CLOSED)
@@ -566,13 +567,13 @@ class StreamedMessages:
                 text = ""
                 for index in indexes[id]:
                     _, number, piece = query.pieces[index]
-                    status = self._take(own, number, piece, now)
-                    results[index] = AppendedPiece(status, own.piece)
+                    status = self._take(record, number, piece, now)
+                    results[index] = AppendedPiece(status, record.piece)
                     if status is AppendStatus.APPENDED:
                         text += piece
                 if text:
-                    own.stream.piece += 1
-                    events.append(own.stream.event(text))
+                    record.stream.piece += 1
+                    events.append(record.stream.event(text))
             if events:
                 self._target.publish(query.app, events)
             if is_long_turn():
@@ -580,24 +581,25 @@ class StreamedMessages:
         return results
 
     def _check(self, app: str, ids: Iterable[str], sender: str) -> None:
-        """End those of these streams whose sender may not go on. May switch."""
+        """Check the senders of these streams, and end the streams of those who
+        may not go on. May switch."""
         now = monotonic()
         for id in ids:
-            own = self._find(app, id, sender)
-            if own is None or own.ended or own.checked + CHECK_SECONDS > now:
+            record = self._find(app, id, sender)
+            if record is None or record.ended or record.checked + CHECK_SECONDS > now:
                 continue
-            own.checked = now
-            if not self._target.may_continue(own.stream):
-                self._end(id, own, incomplete=True)
+            record.checked = now
+            if not self._target.may_continue(record.stream):
+                self._end(id, record, incomplete=True)
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
         """An own stream of an app, and of a sender (``""``: of any)."""
-        own = self._own.get(id)
-        if own is None or own.stream.app != app:
+        record = self._own.get(id)
+        if record is None or record.stream.app != app:
             return None
-        if sender and own.stream.head.sender != sender:
+        if sender and record.stream.head.sender != sender:
             return None
-        return own
+        return record
 
     def _find_closed(self, app: str, id: str, sender: str) -> ClosedStream | None:
         """The result of a stream that was closed lately; app and sender as for
@@ -608,29 +610,29 @@ class StreamedMessages:
         return None
 
     def _take(
-        self, own: _OwnStream, number: int, piece: str, now: float
+        self, record: _OwnStream, number: int, piece: str, now: float
     ) -> AppendStatus:
-        stream = own.stream
-        if own.ended:
+        stream = record.stream
+        if record.ended:
             return AppendStatus.CLOSED
-        if number <= own.piece:
+        if number <= record.piece:
             return AppendStatus.REPEATED
-        if number > own.piece + 1:
+        if number > record.piece + 1:
             return AppendStatus.GAP
         text = piece.encode()
         size = len(text)
-        if size > own.left:
+        if size > record.left:
             return AppendStatus.TOO_LONG
-        for total in own.sizes:
+        for total in record.sizes:
             if total.size + size > total.most:
                 return AppendStatus.TOO_LONG
 
-        for total in own.sizes:
+        for total in record.sizes:
             total.size += size
-        own.left -= size
-        own.touched = now
+        record.left -= size
+        record.touched = now
         stream.heard = now
-        own.piece = number
+        record.piece = number
         stream.text += text
         return AppendStatus.APPENDED
 
@@ -674,54 +676,56 @@ class StreamedMessages:
         return closed
 
     def _stop_here(self, query: StopStream) -> ClosedStream:
-        own = self._find(query.app, query.stream)
-        if own is None:
+        record = self._find(query.app, query.stream)
+        if record is None:
             is_closed = self._find_closed(query.app, query.stream, "") is not None
             return ClosedStream("repeated" if is_closed else "unknown")
         try:
-            if not self._target.may_stop(own.stream, query.user):
+            if not self._target.may_stop(record.stream, query.user):
                 return ClosedStream("not_allowed")
         except StorageUnavailable:
             return ClosedStream("failed")
 
-        if not own.ended:
-            own.stream.stopped = query.user
-        closed = self._end(query.stream, own, incomplete=True)
+        if not record.ended:
+            record.stream.stopped = query.user
+        closed = self._end(query.stream, record, incomplete=True)
         return closed or ClosedStream("failed")
 
     def _close_here(self, query: CloseStream) -> ClosedStream:
-        own = self._find(query.app, query.stream, query.sender)
-        if own is not None:
-            closed = self._end(query.stream, own, query.incomplete)
+        record = self._find(query.app, query.stream, query.sender)
+        if record is not None:
+            closed = self._end(query.stream, record, query.incomplete)
             return closed or ClosedStream("failed")
         former = self._find_closed(query.app, query.stream, query.sender)
         if former is None:
             return ClosedStream("unknown")
         return msgspec.structs.replace(former, status="repeated")
 
-    def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
+    def _end(
+        self, id: str, record: _OwnStream, incomplete: bool
+    ) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the
         history does not answer, or another greenlet is doing it or has done it.
         """
-        if own.closing or id not in self._own:
+        if record.closing or id not in self._own:
             return None
-        stream = own.stream
-        if not own.ended:
-            own.ended = True
-            own.incomplete = incomplete
+        stream = record.stream
+        if not record.ended:
+            record.ended = True
+            record.incomplete = incomplete
             # New subscribers receive the end, live or from the history.
             self._streams.remove(stream.app, stream.channel, id)
 
-        own.closing = True
+        record.closing = True
         try:
-            position = self._publish_end(stream, own.incomplete)
+            position = self._publish_end(stream, record.incomplete)
         except ChannelRefused:
             return None
         finally:
-            own.closing = False
+            record.closing = False
         if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
             self._counts[stream.app] -= 1
-            for total in own.sizes:
+            for total in record.sizes:
                 total.size -= len(stream.text)
 
         if isinstance(position, Rejected):
@@ -763,25 +767,25 @@ class StreamedMessages:
         """
         deadline = monotonic() + CLOSE_ALL_SECONDS
         failed: set[str] = set()
-        for id, own in tuple(self._own.items()):
-            if own.closing or id not in self._own:
+        for id, record in tuple(self._own.items()):
+            if record.closing or id not in self._own:
                 continue  # another greenlet does it, or has done it
             if monotonic() > deadline:
                 break
-            self._end_incomplete(id, own, failed)
-        lost = sum(not own.closing for own in self._own.values())
+            self._end_incomplete(id, record, failed)
+        lost = sum(not record.closing for record in self._own.values())
         if lost:
             log.warning(
                 "%d open streams are lost: the history does not answer in time", lost
             )
 
-    def _end_incomplete(self, id: str, own: _OwnStream, failed: set[str]) -> None:
+    def _end_incomplete(self, id: str, record: _OwnStream, failed: set[str]) -> None:
         """End a stream, unless its history is one of the ``failed`` ones; or it
         becomes one. May switch."""
-        history = self._target.history(own.stream.app, own.stream.channel)
+        history = self._target.history(record.stream.app, record.stream.channel)
         if history in failed:
             return
-        if self._end(id, own, incomplete=True) is None:
+        if self._end(id, record, incomplete=True) is None:
             failed.add(history)
 
     def forget(self, app: str) -> None:
@@ -789,7 +793,7 @@ class StreamedMessages:
         for stream in self._streams.all():
             if stream.app == app:
                 self._streams.remove(app, stream.channel, stream.id)
-        for id in [id for id, own in self._own.items() if own.stream.app == app]:
+        for id in [id for id, record in self._own.items() if record.stream.app == app]:
             del self._own[id]
         self._counts.pop(app, None)
 
@@ -827,14 +831,14 @@ class StreamedMessages:
 
         quiet: dict[str, list[Event]] = {}
         failed: set[str] = set()
-        for id, own in tuple(self._own.items()):
-            if own.closing or id not in self._own:
+        for id, record in tuple(self._own.items()):
+            if record.closing or id not in self._own:
                 continue  # another greenlet does it, or has done it
-            if own.ended or own.touched + self._idle_seconds <= now:
-                self._end_incomplete(id, own, failed)
-            elif own.stream.heard + LOOK_SECONDS <= now:
-                sign_of_life = own.stream.event("")
-                quiet.setdefault(own.stream.app, []).append(sign_of_life)
+            if record.ended or record.touched + self._idle_seconds <= now:
+                self._end_incomplete(id, record, failed)
+            elif record.stream.heard + LOOK_SECONDS <= now:
+                sign_of_life = record.stream.event("")
+                quiet.setdefault(record.stream.app, []).append(sign_of_life)
         if self._others is not None:
             for app, events in quiet.items():
                 self._target.publish(app, events)
@@ -857,30 +861,30 @@ class StreamedMessages:
         one sender in one conversation share a check. May switch."""
         may_write: dict[tuple[str, str, str], bool] = {}
         due = [
-            (own.checked, id)
-            for id, own in self._own.items()
-            if own.checked + CHECK_SECONDS <= now
+            (record.checked, id)
+            for id, record in self._own.items()
+            if record.checked + CHECK_SECONDS <= now
         ]
         for _, id in sorted(due):  # those that have waited longest first
-            own = self._own.get(id)
-            if own is None or own.ended:
+            record = self._own.get(id)
+            if record is None or record.ended:
                 continue
-            key = own.stream.app, own.stream.head.sender, own.stream.channel
+            key = record.stream.app, record.stream.head.sender, record.stream.channel
             if key not in may_write:
                 if len(may_write) >= CHECKS_AT_ONCE:
                     return
-                may_write[key] = self._target.may_continue(own.stream)
-            own.checked = now
+                may_write[key] = self._target.may_continue(record.stream)
+            record.checked = now
             if not may_write[key]:
-                self._end(id, own, incomplete=True)
+                self._end(id, record, incomplete=True)
 
     def _state_here(self, query: StreamQuery) -> StreamState:
-        own = self._find(query.app, query.stream)
-        if own is None:
+        record = self._find(query.app, query.stream)
+        if record is None:
             return StreamState(over=True)
-        if own.ended:
+        if record.ended:
             return StreamState()
-        return StreamState(own.stream.so_far())
+        return StreamState(record.stream.so_far())
 
     def _fill(self, app: str, channel: str, id: str) -> None:
         """Read the text of a stream from its owner. If there is none any more,
