@@ -98,6 +98,7 @@ class UploadFiles(ArchivedFiles):
         except DamagedFile:
             if not app:
                 return False  # the others come back
+            # An import is refused as a whole, so none of its files may stay.
             for file in upload_rows.rows_of(self._store, app):
                 self._storage.delete(file)
             raise

@@ -134,6 +134,8 @@ class Directory(Service):
         target = self._path(name)
 
         def work() -> None:
+            # First the bytes, then their name: after a power failure a file
+            # that is there is whole.
             Threads.synchronise(source)
             make_private(target.parent)
             source.replace(target)

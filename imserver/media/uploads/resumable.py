@@ -221,6 +221,7 @@ class ResumableUploads:
                 try:
                     self._receive(part, offer, length, read, checksum)
                 except BaseException:
+                    # The client goes on after what has arrived.
                     with suppress(MediaUnavailable):
                         self._synchronise(part)
                     raise

@@ -68,6 +68,7 @@ class Transfer:
         """End the transfer in favour of another one: interrupt its greenlet.
         Never switches."""
         self.ended = True
+        # By the hub: to throw an error into a greenlet switches to it.
         gevent.get_hub().loop.run_callback(self._interrupt)
 
     def _interrupt(self) -> None:

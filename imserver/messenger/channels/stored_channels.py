@@ -131,6 +131,8 @@ class ChannelLog(StoredHistory):
         if names is None:
             return False
         hub_app = self._hub.apps.get(app)
+        # One channel with subscribers is enough. Those without are forgotten on
+        # the way.
         while names:
             name = next(iter(names))
             if hub_app is not None and name in hub_app.channels:

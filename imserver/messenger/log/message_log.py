@@ -124,6 +124,7 @@ class MessageLog(Store.Rows):
         It may be called again after an error. The index of words has the words
         of the user until it is settled; ``Core.erase_user`` sees to both.
         """
+        # First they leave: the entries about that are renamed with all others.
         for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
                 self.groups.leave(app, row.conversation, [user], user, heir=True)

@@ -264,6 +264,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     if state is None:
         return 0
 
+    # The recall takes away the content of the edits, too.
     rows += sql.query(_EDITS, (log, message))
     annotations = _annotations_of(sql, log, message)
     draft = Draft(

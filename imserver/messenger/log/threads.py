@@ -478,6 +478,8 @@ def _conversation_of(
 ) -> int | None:
     """The conversation of a thread whose first message or replies the user may
     read."""
+    # By the last reply if the first message has expired, or the user came after
+    # it.
     by_reply = "SELECT id, conversation FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
     by_root = "SELECT id, conversation FROM message WHERE log = %s AND id = %s"
     for statement in (by_root, by_reply):
