@@ -128,7 +128,7 @@ def emoji_objection(emoji: str) -> str:
 # --- in the transaction -------------------------------------------------------
 
 
-class FoundMessage(Struct):
+class TargetMessage(Struct):
     """A message that the user can read, and the user's role (``""`` for a back
     end)."""
 
@@ -149,7 +149,7 @@ class _Reader(Struct, frozen=True):
 
 def find_message(
     transaction: AppTransaction, user: str, message: int
-) -> FoundMessage | Rejected:
+) -> TargetMessage | Rejected:
     """The message, or the reason of a refusal. ``user`` ``""`` may read
     everything."""
     unknown = Rejected(RejectReason.UNKNOWN_MESSAGE)
@@ -177,7 +177,7 @@ def find_message(
     pairs = {(member, user) for member in state.members if member != user}
     if user and state.kind == USER and transaction.blocks(pairs)():
         return Rejected(RejectReason.BLOCKED)
-    return FoundMessage(message, state, reader.role, text_of(sender), bytes(meta))
+    return TargetMessage(message, state, reader.role, text_of(sender), bytes(meta))
 
 
 def _reader_of(
@@ -206,7 +206,7 @@ def _reader_of(
 
 def change_reaction(
     transaction: AppTransaction,
-    found: FoundMessage,
+    target: TargetMessage,
     user: str,
     emoji: str,
     *,
@@ -217,11 +217,11 @@ def change_reaction(
     """Add the reaction of a user to a message, or remove it."""
     sql = transaction.sql
     log = transaction.log
-    message = found.id
-    row = (log, found.id, emoji, user)
+    message = target.id
+    row = (log, target.id, emoji, user)
     if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
-        return Change(found.state.id)
-    _, all_totals = take_reactions(found.meta)
+        return Change(target.state.id)
+    _, all_totals = take_reactions(target.meta)
     totals = {total.emoji: total for total in all_totals}
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
@@ -235,13 +235,13 @@ def change_reaction(
         count = before.count + 1
     entry = record(
         transaction,
-        found.state,
+        target.state,
         "reaction",
         user,
         MessageMeta(count=count).to_bytes(),
         emoji.encode(),
         type=type,
-        about=found.id,
+        about=target.id,
         time_ms=time_ms,
         resend=resend,
     )
@@ -264,14 +264,14 @@ def change_reaction(
     totals[emoji] = ReactionTotal(emoji, count, users)
     sql.execute(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-        (with_reactions(found.meta, entry.id, totals.values()), log, message),
+        (with_reactions(target.meta, entry.id, totals.values()), log, message),
     )
-    return Change(found.state.id, entry)
+    return Change(target.state.id, entry)
 
 
 def change_pin(
     transaction: AppTransaction,
-    found: FoundMessage,
+    target: TargetMessage,
     user: str,
     *,
     remove: bool = False,
@@ -281,8 +281,8 @@ def change_pin(
     """Pin a message in its conversation, or remove its pin."""
     sql = transaction.sql
     log = transaction.log
-    message = found.id
-    conversation = found.state.id
+    message = target.id
+    conversation = target.state.id
     rows = sql.query(
         "SELECT id FROM pin WHERE log = %s AND message = %s", (log, message)
     )
@@ -296,11 +296,11 @@ def change_pin(
 
     entry = record(
         transaction,
-        found.state,
+        target.state,
         "pin",
         user,
         type="remove" if remove else "add",
-        about=found.id,
+        about=target.id,
         time_ms=time_ms,
         resend=resend,
     )

@@ -27,7 +27,7 @@ from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_objection, text_of
 from imserver.messenger.log import polls
-from imserver.messenger.log.annotations import FoundMessage, find_message
+from imserver.messenger.log.annotations import TargetMessage, find_message
 from imserver.messenger.log.contract import (
     SECOND_MS,
     Change,
@@ -358,7 +358,7 @@ class _Question:
     """A question in a transaction that changes it."""
 
     def __init__(
-        self, transaction: AppTransaction, message: FoundMessage, ask: Ask
+        self, transaction: AppTransaction, message: TargetMessage, ask: Ask
     ) -> None:
         self.transaction = transaction
         self.message = message

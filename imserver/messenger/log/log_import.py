@@ -14,7 +14,7 @@ from imserver.gateway.storage.statements import text_objection, text_of
 from imserver.messenger.log.annotations import (
     MOST_EMOJI,
     MOST_USERS,
-    FoundMessage,
+    TargetMessage,
     change_pin,
     change_reaction,
     emoji_objection,
@@ -265,7 +265,7 @@ class LogImport:
         if self.find(key):
             return False
         target = find_message(self._transaction, "", message)
-        if not isinstance(target, FoundMessage):
+        if not isinstance(target, TargetMessage):
             return False
         # The state that this import knows: it counts the entries of the
         # conversation.
@@ -501,7 +501,7 @@ class LogImport:
 
 def _revise(
     transaction: AppTransaction,
-    found: FoundMessage,
+    target: TargetMessage,
     *,
     draft: Draft,
     time_ms: int,
@@ -511,13 +511,13 @@ def _revise(
     if draft.kind == "edit":
         sql = transaction.sql
         log = transaction.log
-        if fixed_among(sql, log, [found.id]):
+        if fixed_among(sql, log, [target.id]):
             return FIXED
-        if count_edits(sql, log, found.id, MOST_EDITS) >= MOST_EDITS:
+        if count_edits(sql, log, target.id, MOST_EDITS) >= MOST_EDITS:
             return Rejected(RejectReason.FULL)
-    draft = replace(draft, about=found.id, time_ms=time_ms, client_msg_id="", thread=0)
-    entry = transaction.enter(found.state, draft, resend)
-    return Change(found.state.id, entry)
+    draft = replace(draft, about=target.id, time_ms=time_ms, client_msg_id="", thread=0)
+    entry = transaction.enter(target.state, draft, resend)
+    return Change(target.state.id, entry)
 
 
 def _digest(key: str) -> bytes:

@@ -374,12 +374,12 @@ def _authors(
     """The other authors of the entries between two positions, if they and the
     user are still members."""
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-    passed = (
+    statement = (
         f"SELECT m.id FROM membership s, message m {hint} WHERE s.log = %s AND s.member = %s "
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
         f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )
-    rows = sql.query(passed, (head.number, user, conversation, after, upto))
+    rows = sql.query(statement, (head.number, user, conversation, after, upto))
     ids = [row[0] for row in rows]
 
     # In a statement of its own: joined with the one above, an engine may scan
