@@ -201,27 +201,33 @@ class Unacked:
             if self.state is not FULL:
                 self._tracker.full.append((connection, self))
             self.state = ACK_TRANSITIONS[self.state][OVERFLOW]
-        if self.state is not FULL:
-            self.waiting.append(
-                (message.id if isinstance(message, Message) else message, frame)
-            )
-            self._count(len(frame))
+        if self.state is FULL:
+            return
+        if isinstance(message, Message):
+            # The log has the rest of a stored message.
+            self.waiting.append((message.id, frame))
+        else:
+            self.waiting.append((message, frame))
+        self._count(len(frame))
 
     def ack(self, connection: Connection, number: int) -> int:
         """The client has the messages up to a number. Return the id of the last
-        stored one of these (0: none was stored)."""
+        stored message among them (0: none was stored)."""
         acked = self.waiting[: max(number - self.acked, 0)]
         if not acked:
             return 0
+
         del self.waiting[: len(acked)]
         self._count(-sum([len(frame) for _, frame in acked]))
         self.acked += len(acked)
         self.state = ACK_TRANSITIONS[self.state][ACK]
         if self.waiting:
             self._tracker.wait_whole(connection, self)
-        return next(
-            (message for message, _ in reversed(acked) if isinstance(message, int)), 0
-        )
+
+        for message, _ in reversed(acked):
+            if isinstance(message, int):
+                return message
+        return 0
 
     def clear(self) -> list[Event]:
         """Forget all messages: the session ends. Return those that are not
@@ -262,8 +268,8 @@ class AckTracker:
         self._slots: list[list[tuple[Connection, Acks, int]]] = [
             [] for _ in range(_SLOTS)
         ]
-        """The last member is the number up to which the client must acknowledge
-        in time."""
+        """Second → its connections. The last member of a row is the number up
+        to which the client must acknowledge in time."""
         self._now = 0
         self.bytes = 0
         """Bytes of the frames of all unacknowledged messages."""
@@ -292,14 +298,13 @@ class AckTracker:
         that it asked for. It can have nothing behind ``position``, up to which
         the log of its app was delivered."""
         log_subscription = connection.log_subscription
-        if (
-            isinstance(log_subscription, AckingLogSubscription)
-            and log_subscription.acked < id
-        ):
-            log_subscription.acked = min(
-                id, max(log_subscription.delivered, log_subscription.acked, position)
-            )
-            log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
+        if not isinstance(log_subscription, AckingLogSubscription):
+            return
+        if log_subscription.acked >= id:
+            return
+        sent = max(log_subscription.delivered, log_subscription.acked, position)
+        log_subscription.acked = min(id, sent)
+        log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
 
     def wait(self, connection: Connection, acks: Acks, seconds: int) -> None:
         """Give a client so many seconds, of which this one is the first, for
@@ -327,6 +332,7 @@ class AckTracker:
         self._now += 1
         due = self._slots[self._now % _SLOTS]
         self._slots[self._now % _SLOTS] = []
+
         late: list[Connection] = []
         unpinged: list[tuple[Connection, Acks, int]] = []
         pings = 0
@@ -337,11 +343,13 @@ class AckTracker:
                 not isinstance(acks, Unacked)
                 and connection.log_subscription is not acks
             ):
+                # The session has ended, or the connection has logged in again.
                 continue
             if acks.due > self._now:  # its time has begun anew
                 self._enter(connection, acks, acks.due - self._now)
                 continue
             acks.due = 0
+
             if isinstance(acks, PongLogSubscription):
                 if pings == PINGS:
                     acks.due = self._now + 1
@@ -349,43 +357,52 @@ class AckTracker:
                 else:
                     pings += 1
                     connection.probe(acks.ping())
-            elif acks.acked >= number:
+                continue
+            if acks.acked >= number:
                 if acks.acked < acks.delivered:
                     self.wait(connection, acks, ACK_SECONDS)
+                continue
+
+            acks.state = ACK_TRANSITIONS[acks.state][LATE]
+            if acks.state is EXPIRED:
+                connection.close(CloseCode.ACK_TIMEOUT)
+            elif isinstance(acks, Unacked):
+                self._resend(connection, acks)
             else:
-                acks.state = ACK_TRANSITIONS[acks.state][LATE]
-                if acks.state is EXPIRED:
-                    connection.close(CloseCode.ACK_TIMEOUT)
-                elif isinstance(acks, Unacked):
-                    self._resend(connection, acks)
-                else:
-                    late.append(connection)
-        # Before those of the next second.
+                late.append(connection)
+
+        # They come before the connections that are due in the next second, so
+        # that nobody waits for a ping forever.
         self._slots[(self._now + 1) % _SLOTS][:0] = unpinged
         self._close_full()
         return late
 
     def _resend(self, connection: Connection, unacked: Unacked) -> None:
         self.wait(connection, unacked, ACK_SECONDS << unacked.state)
-        if connection.outbox is None:  # else its client does not read
-            self._metrics.resent_entries += len(unacked.waiting)
-            for _, frame in unacked.waiting:
-                connection.send_frame(frame)
+        if connection.outbox is not None:
+            return  # its client does not read: more frames would only wait
+        self._metrics.resent_entries += len(unacked.waiting)
+        for _, frame in unacked.waiting:
+            connection.send_frame(frame)
 
     def _close_full(self) -> None:
+        """Close the connections whose messages found no space, and then the
+        connections with the most bytes until all are within the limit."""
         full = self.full
         self.full = []
         for connection, unacked in full:
             if unacked.state is FULL:
                 connection.close(CloseCode.ACK_TIMEOUT)
-        if self.bytes > self._limit_bytes:
-            rows = [row for slot in self._slots for row in slot]
-            sizes = {
-                connection: acks.bytes
-                for connection, acks, _ in rows
-                if isinstance(acks, Unacked)
-            }
-            for connection in sorted(sizes, key=lambda each: sizes[each], reverse=True):
-                connection.close(CloseCode.ACK_TIMEOUT)
-                if self.bytes <= self._limit_bytes:
-                    break
+        if self.bytes <= self._limit_bytes:
+            return
+
+        sizes: dict[Connection, int] = {}
+        for slot in self._slots:
+            for connection, acks, _ in slot:
+                if isinstance(acks, Unacked):
+                    sizes[connection] = acks.bytes
+        largest_first = sorted(sizes, key=lambda each: sizes[each], reverse=True)
+        for connection in largest_first:
+            connection.close(CloseCode.ACK_TIMEOUT)
+            if self.bytes <= self._limit_bytes:
+                break

@@ -3,7 +3,7 @@ before anything new."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count, takewhile
+from itertools import count
 from typing import Final
 
 import gevent
@@ -110,7 +110,9 @@ class CatchUp(Service, dict=True):
         subscription = PongLogSubscription(
             number=next(self._numbers), positions=positions, pinged=pinged
         )
-        subscription.acked = subscription.delivered = min(positions.values())
+        position = min(positions.values())
+        subscription.acked = position
+        subscription.delivered = position
         self.subscribe(connection, subscription)
         return subscription
 
@@ -130,6 +132,8 @@ class CatchUp(Service, dict=True):
         log_subscriptions = self.log_subscriptions
         assert app is not None
         assert user is not None
+
+        # Counted before the first switch: the follower keeps following the app.
         log_subscriptions.add(app)
         try:
             self.follower.follow(app)
@@ -140,6 +144,9 @@ class CatchUp(Service, dict=True):
             self._remove(app)
             raise
         position = self.follower.position(app)
+
+        # The session may have ended during the reads. From here on nothing
+        # switches: the groups are those at the position.
         same = connection.user == user and connection.dialect_state is state
         if not same or not self._may_subscribe(connection):
             self._remove(app)
@@ -147,8 +154,10 @@ class CatchUp(Service, dict=True):
         if connection.log_subscription is not None:  # a pending one
             log_subscription.backlog = connection.log_subscription.backlog
             self.forget(connection)
+
         connection.log_subscription = log_subscription
-        log_subscriptions.acking += isinstance(log_subscription, AckingLogSubscription)
+        if isinstance(log_subscription, AckingLogSubscription):
+            log_subscriptions.acking += 1
         for conversation, bot in groups_at(rows, position):
             log_subscriptions.followers.enter(app, connection, conversation, bot)
 
@@ -178,14 +187,14 @@ class CatchUp(Service, dict=True):
         switches."""
         log_subscription = connection.log_subscription
         app = connection.app
-        if log_subscription is not None and app is not None:
-            self.log_subscriptions.followers.leave_all(app, connection)
-            self.log_subscriptions.has_caught_up(app, connection)
-            connection.log_subscription = None
-            self.log_subscriptions.acking -= isinstance(
-                log_subscription, AckingLogSubscription
-            )
-            self._remove(app)
+        if log_subscription is None or app is None:
+            return
+        self.log_subscriptions.followers.leave_all(app, connection)
+        self.log_subscriptions.has_caught_up(app, connection)
+        connection.log_subscription = None
+        if isinstance(log_subscription, AckingLogSubscription):
+            self.log_subscriptions.acking -= 1
+        self._remove(app)
 
     def _remove(self, app: str) -> None:
         if self.log_subscriptions.remove(app):
@@ -225,13 +234,16 @@ class CatchUp(Service, dict=True):
                 connection, log_subscription, after, limit, checks
             )
         except BaseException:
-            # else a later sync owns it, or it was answered
+            # If it is another one, a later sync owns it, or it was answered.
             if log_subscription.backlog is backlog:
                 if was_live:
                     self.release(connection)
                 else:
                     log_subscription.backlog = acks_in(backlog)
             raise
+
+        # Another sync may have begun, or the session may have ended, during
+        # the reads.
         if yields and log_subscription.backlog is not backlog:
             return
         if connection.log_subscription is not log_subscription:
@@ -246,9 +258,10 @@ class CatchUp(Service, dict=True):
             # last page.
             log_subscription.backlog = acks_in(log_subscription.backlog or ())
             return
+
         covered = entries[-1].id if entries else after
-        # Received from another node or in this page, and still to be delivered
-        # by this node to others.
+        # The client has these entries from another node or in this page, and
+        # this node has still to deliver them to others.
         if missed.is_stored:
             ahead = max(covered, missed.received)
         else:
@@ -270,10 +283,10 @@ class CatchUp(Service, dict=True):
         rooms: Mapping[str, int] | None = None
         if isinstance(log_subscription, PongLogSubscription):
             rooms = log_subscription.positions
+
+        received = after
         if rooms:
             received = max(after, *rooms.values())
-        else:
-            received = after
         is_stored = (
             self.follower.position(app) >= received
             or self._log.entries.head(app) >= received
@@ -299,11 +312,10 @@ class CatchUp(Service, dict=True):
         ):
             return entries
         position = self.follower.position(app)
-        return list(
-            takewhile(
-                lambda entry: entry.id <= position or entry.sender != user, entries
-            )
-        )
+        for index, entry in enumerate(entries):
+            if entry.id > position and entry.sender == user:
+                return entries[:index]
+        return entries
 
     def send_missed(
         self,
@@ -325,7 +337,8 @@ class CatchUp(Service, dict=True):
             nonlocal position, goes_on
             self.deliverer.send(connection, messages)
             goes_on = more and bool(messages)
-            position = messages[-1].id if messages else position
+            if messages:
+                position = messages[-1].id
             return not goes_on
 
         while goes_on and connection.log_subscription is log_subscription:
@@ -343,9 +356,12 @@ class CatchUp(Service, dict=True):
     def _go_live(
         self, connection: Connection, log_subscription: LogSubscription, covered: int
     ) -> None:
-        """Send what was held; of entries those after ``covered``."""
+        """Send what was held: all acknowledgements, and the entries after
+        ``covered``."""
         backlog = log_subscription.backlog or ()
         log_subscription.backlog = None
+
+        # An acknowledgement keeps its place: the entries before it go first.
         messages: list[Message] = []
         for each in backlog:
             if not isinstance(each, Message):
@@ -399,16 +415,19 @@ class CatchUp(Service, dict=True):
         has synced. May switch. Raises StorageUnavailable; then ``resumed`` was
         not called.
         """
-        backlog: Backlog = [] if collects else ()
-        log_subscription = (
-            AckingLogSubscription(backlog) if acks else LogSubscription(backlog)
-        )
+        backlog: Backlog = ()
+        if collects:
+            backlog = []
+        log_subscription = LogSubscription(backlog)
+        if acks:
+            log_subscription = AckingLogSubscription(backlog)
         self.subscribe(connection, log_subscription)
         if connection.log_subscription is not log_subscription:
             resumed(False, False)
             return
         if isinstance(log_subscription, AckingLogSubscription):
-            log_subscription.acked = log_subscription.delivered = cursor
+            log_subscription.acked = cursor
+            log_subscription.delivered = cursor
 
         def recover(messages: list[Message], more: bool, anew: bool) -> bool:
             whole = (
@@ -460,12 +479,12 @@ class CatchUp(Service, dict=True):
         except BaseException as error:
             if self._extents.get(app) is shared:
                 del self._extents[app]
-            # An exception that ends this greenlet must not end those that share
-            # its query.
-            ours = isinstance(error, Exception)
-            shared.set_exception(
-                error if ours else StorageUnavailable("the log was not read")
-            )
+            if isinstance(error, Exception):
+                shared.set_exception(error)
+            else:
+                # An exception that ends this greenlet must not end those that
+                # share its query.
+                shared.set_exception(StorageUnavailable("the log was not read"))
             raise
         shared.set(extent)
         return extent
@@ -482,14 +501,15 @@ class CatchUp(Service, dict=True):
         """Everything up to an id has arrived at a client without a cursor.
         Never switches."""
         log_subscription = connection.log_subscription
-        if (
-            isinstance(log_subscription, PongLogSubscription)
-            and id > log_subscription.acked
-        ):
-            log_subscription.acked = id
-            present = {"", *[room.name for room in connection.channels]}
-            rooms = [room for room in log_subscription.positions if room in present]
-            self.positions.prove(*app_and_user(connection), rooms, id)
+        if not isinstance(log_subscription, PongLogSubscription):
+            return
+        if id <= log_subscription.acked:
+            return
+        log_subscription.acked = id
+        app, user = app_and_user(connection)
+        present = {"", *[room.name for room in connection.channels]}
+        rooms = [room for room in log_subscription.positions if room in present]
+        self.positions.prove(app, user, rooms, id)
 
     def check_acks(self) -> None:
         """A second has passed: start a greenlet if entries have to be sent
@@ -503,10 +523,11 @@ class CatchUp(Service, dict=True):
         many."""
         for connection in late:
             log_subscription = connection.log_subscription
-            if not connection.is_open or not isinstance(
-                log_subscription, AckingLogSubscription
-            ):
+            if not connection.is_open:
                 continue
+            if not isinstance(log_subscription, AckingLogSubscription):
+                continue
+
             try:
                 if self.resend(connection, log_subscription.acked, RESEND_LIMIT):
                     continue
@@ -577,13 +598,13 @@ class StreamStarts(Service):
                 return StreamStart(extent.head, False)
             if extent.continues(cursor):
                 first, more = self.catch_up.page(app, user, cursor, PAGE)
-                more = (
-                    more
-                    and entries.count_missed(app, user, cursor, RESUMED + 1) > RESUMED
-                )
+                too_many = False
+                if more:
+                    missed = entries.count_missed(app, user, cursor, RESUMED + 1)
+                    too_many = missed > RESUMED
                 # The page may lack what expires while it is read, so the extent
                 # is read again.
-                if not more and entries.extent(app).continues(cursor):
+                if not too_many and entries.extent(app).continues(cursor):
                     return StreamStart(cursor, True, first)
             return StreamStart(extent.head, False)
         except StorageUnavailable:
@@ -602,13 +623,15 @@ class StreamStarts(Service):
         first = start.first
         if cursor is None:
             return
+        position = cursor
         if first:
             self.catch_up.deliverer.send(stream, first)
+            position = first[-1].id
         try:
             self.catch_up.subscribe(stream, LogSubscription())
             if first:
                 stream.wait_until_sent()
-            self.catch_up.send_missed(stream, first[-1].id if first else cursor)
+            self.catch_up.send_missed(stream, position)
         except StorageUnavailable:
             # The client reconnects with the last id that it has.
             stream.close(CloseCode.INTERNAL_ERROR)

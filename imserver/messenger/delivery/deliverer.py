@@ -70,12 +70,22 @@ QUIET_SECONDS: Final = 1.0
 """After so long without news an app's position is compared with the end of its
 log."""
 RETRY_SECONDS: Final = 0.5
+"""Pause after a read of the log that failed."""
 PAGE: Final = 500
+"""Most entries that are read together."""
 MAX_WAITING: Final = 256
 """Batches of an app that wait for a gap to be filled; more are dropped, and
 read from the log later."""
 _CLOSED_AT_ONCE: Final = 1000
 """Connections that are closed in one turn of the loop."""
+_MAX_HELD_ACKS: Final = 1000
+"""Most acknowledgements that wait until a connection has caught up. With more
+of them its client does not read: the connection is closed."""
+_MAX_WINDOW: Final = 250
+"""Most entries that are delivered together."""
+_IMPORTED_SECONDS: Final = 3600
+"""Entries that are older than this were imported. Their age says nothing about
+the time of a delivery."""
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
 
@@ -100,19 +110,25 @@ class MessageRun(Service):
         if each is None:
             each = [None] * len(self.messages)
             self._each[encoding] = each
-        some: list[FrameSource] = []
+
+        sources: list[FrameSource] = []
         for index in indexes:
             source = each[index]
             if source is None:
                 source = self._encode(encoding, self.messages[index], batches)
                 each[index] = source
-            some.append(source)
-        if batches or all(type(one) is bytes for one in some):
-            joined = b"".join(some)  # type: ignore[arg-type]
+            sources.append(source)
+
+        if batches or all(type(source) is bytes for source in sources):
+            joined = b"".join(sources)  # type: ignore[arg-type]
             if batches and joined:
                 return encoding.frame(joined)
             return joined
-        return lambda connection: b"".join([frame_for(one, connection) for one in some])
+
+        def frames_for(connection: Connection) -> bytes:
+            return b"".join([frame_for(source, connection) for source in sources])
+
+        return frames_for
 
     def _encode(
         self, encoding: Encoding, message: Message, batches: bool
@@ -133,12 +149,16 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     if halves is None:
         return b""
     named_frame = named(encoding, message, *halves)
-    sender = message.sender
     if message.room:
         return named_frame
-    return lambda connection: (
-        b"" if connection.user == sender else named_frame(connection)
-    )
+    sender = message.sender
+
+    def frame_for_others(connection: Connection) -> bytes:
+        if connection.user == sender:
+            return b""
+        return named_frame(connection)
+
+    return frame_for_others
 
 
 class Deliverer(Service):
@@ -160,9 +180,8 @@ class Deliverer(Service):
     def settle_in_order(self, request: AppendRequest, result: Appended) -> None:
         """Pass on the result of a draft when its entry is delivered."""
         request.outcome = result
-        self.results.setdefault(request.app, {}).setdefault(result.entry.id, []).append(
-            request
-        )
+        results = self.results.setdefault(request.app, {})
+        results.setdefault(result.entry.id, []).append(request)
 
     def is_wanted(self, app: str) -> bool:
         """Whether the entries of an app are to be delivered here: there are
@@ -192,15 +211,9 @@ class Deliverer(Service):
             and isinstance(result, Appended)
         ):
             assert connection is not None
-            log_subscription.backlog = hold_ack(
-                log_subscription.backlog, lambda: done(result)
-            )
-            # Acknowledgements wait until a connection has caught up. Whose
-            # client does not read is closed.
-            if (
-                type(log_subscription.backlog) is tuple
-                and len(log_subscription.backlog) > 1000
-            ):
+            backlog = hold_ack(log_subscription.backlog, partial(done, result))
+            log_subscription.backlog = backlog
+            if type(backlog) is tuple and len(backlog) > _MAX_HELD_ACKS:
                 connection.abandon(CloseCode.SLOW_READER)
             return
         try:
@@ -217,21 +230,28 @@ class Deliverer(Service):
         subscribed = app in self.log_subscriptions.by_app
         if app in self.channel_log.channels:
             self._deliver_to_channels(app, entries)
+
         while begin < len(entries):
             end = _end_of_window(entries, begin)
             window = entries[begin:end]
             begin = end
-            mine = [results.pop(entry.id, ()) if results else () for entry in window]
-            if subscribed:
-                self._deliver_window(app, window, mine)
+            requests: list[Sequence[AppendRequest]]
+            if results:
+                requests = [results.pop(entry.id, ()) for entry in window]
             else:
-                self._settle_all(mine)
+                requests = [()] * len(window)
+            if subscribed:
+                self._deliver_window(app, window, requests)
+            else:
+                self._settle_all(requests)
+
         if results:
-            self._settle_all(
-                [results.pop(id) for id in sorted(results) if id <= position]
-            )
+            # Entries that this node does not deliver have results, too.
+            ids = [id for id in sorted(results) if id <= position]
+            self._settle_all([results.pop(id) for id in ids])
         if not results:
             self.results.pop(app, None)
+
         ahead = self.log_subscriptions.ahead.get(app)
         if ahead:
             for connection in [each for each, id in ahead.items() if id <= position]:
@@ -239,10 +259,10 @@ class Deliverer(Service):
 
     def owes(self, app: str, connection: Connection) -> bool:
         """Whether a result of this connection waits for its place."""
-        waiting = self.results.get(app, {}).values()
-        return any(
-            request.connection is connection for each in waiting for request in each
-        )
+        for requests in self.results.get(app, {}).values():
+            if any(request.connection is connection for request in requests):
+                return True
+        return False
 
     def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -259,9 +279,9 @@ class Deliverer(Service):
                     "entry %d of %s could not be delivered to channels", entry.id, app
                 )
 
-    def _settle_all(self, waiting: Iterable[Sequence[AppendRequest]]) -> None:
-        for each in waiting:
-            for request in each:
+    def _settle_all(self, requests: Iterable[Sequence[AppendRequest]]) -> None:
+        for requests_of_entry in requests:
+            for request in requests_of_entry:
                 self._settle(request)
 
     def _settle(self, request: AppendRequest) -> None:
@@ -269,15 +289,22 @@ class Deliverer(Service):
         self.settle(request, request.outcome)
 
     def _deliver_window(
-        self, app: str, entries: list[Entry], mine: Sequence[Sequence[AppendRequest]]
+        self,
+        app: str,
+        entries: list[Entry],
+        requests: Sequence[Sequence[AppendRequest]],
     ) -> None:
         """Deliver entries between which no membership changes: to the receivers
-        of each conversation together. Senders of some of them, bots, and
-        receivers of several of these conversations, get them one by one, in
-        order."""
+        of each conversation together. Some receivers get them one by one, in
+        order: senders of these entries, bots, and receivers of several of these
+        conversations.
+
+        ``requests``: for each entry, the drafts whose results wait for it.
+        """
         first = entries[0]
         if first.kind in ("join", "group"):
             self._joined(app, first)
+
         receivers: Receivers = {}
         indexes: dict[int, list[int]] = {}
         messages: list[Message] = []
@@ -290,31 +317,32 @@ class Deliverer(Service):
             if connections:
                 indexes.setdefault(number, []).append(len(messages))
                 messages.append(entry)
+
         if messages:
-            run = MessageRun(messages)
-            special = {
-                each.connection
-                for own in mine
-                for each in own
-                if each.connection is not None
-            }
-            if self.log_subscriptions.followers.bots:
-                special.update(
-                    *[
-                        self.log_subscriptions.followers.bots.get((app, number), ())
-                        for number in indexes
-                    ]
-                )
+            special: set[Connection] = set()
+            for requests_of_entry in requests:
+                for request in requests_of_entry:
+                    if request.connection is not None:
+                        special.add(request.connection)
+            bots = self.log_subscriptions.followers.bots
+            if bots:
+                for number in indexes:
+                    special.update(bots.get((app, number), ()))
             if len(indexes) > 1:
                 special |= _receivers_of_several(
                     [receivers[number] for number in indexes]
                 )
             special.update(self.log_subscriptions.ahead.get(app, ()))
-            for number, some in indexes.items():
-                self._deliver_to_others(app, receivers[number], special, run, some)
-            self._deliver_in_order(app, entries, mine, _only(special, receivers), run)
+
+            run = MessageRun(messages)
+            for number, places in indexes.items():
+                self._deliver_to_others(app, receivers[number], special, run, places)
+            in_order = _only(special, receivers)
+            self._deliver_in_order(app, entries, requests, in_order, run)
         else:
-            self._settle_all(mine)
+            self._settle_all(requests)
+
+        # Who leaves still receives the entry that says so.
         if first.kind == "leave":
             for user in users_of(first):
                 self.log_subscriptions.memberships_changed(app, user)
@@ -376,37 +404,41 @@ class Deliverer(Service):
         self,
         app: str,
         entries: Sequence[Entry],
-        mine: Sequence[Sequence[AppendRequest]],
+        requests: Sequence[Sequence[AppendRequest]],
         receivers: Receivers,
         run: MessageRun,
     ) -> None:
         """Deliver to each of these receivers, and results to senders in the
-        places of their entries."""
+        places of their entries. ``requests``: see :meth:`_deliver_window`."""
         waiting: dict[Connection, list[int]] = {}
-        some_bots = self.log_subscriptions.followers.bots
+        bots_of_groups = self.log_subscriptions.followers.bots
         index = 0
-        for entry, own in zip(entries, mine, strict=True):
+        for entry, requests_of_entry in zip(entries, requests, strict=True):
             special = receivers.get(entry.conversation)
             if special is not None:
                 # In a room the sender receives its own message.
-                senders = () if entry.room else [request.connection for request in own]
-                if some_bots:
-                    bots = some_bots.get((app, entry.conversation), ())
-                else:
-                    bots = ()
+                senders: Sequence[Connection | None] = ()
+                if not entry.room:
+                    senders = [request.connection for request in requests_of_entry]
+                bots: Collection[Connection] = ()
+                if bots_of_groups:
+                    bots = bots_of_groups.get((app, entry.conversation), ())
                 for each in special:
-                    if each not in senders and (
-                        each not in bots or each.user in entry.bots
-                    ):
+                    if each in senders:
+                        continue
+                    if each not in bots or each.user in entry.bots:
                         waiting.setdefault(each, []).append(index)
                 index += 1
-            for request in own:
+
+            # A client's cursor is the greatest id that it has seen, so what is
+            # before its own entry goes before the result.
+            for request in requests_of_entry:
                 connection = request.connection
                 if connection in waiting:
                     self._deliver_to(app, connection, run, waiting.pop(connection))
                 self._settle(request)
-        for connection, some in waiting.items():
-            self._deliver_to(app, connection, run, some)
+        for connection, indexes in waiting.items():
+            self._deliver_to(app, connection, run, indexes)
 
     def _deliver_to(
         self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]
@@ -414,9 +446,9 @@ class Deliverer(Service):
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
-        has = self.log_subscriptions.ahead.get(app, {}).get(connection)
-        if has:
-            indexes = [index for index in indexes if run.messages[index].id > has]
+        received = self.log_subscriptions.ahead.get(app, {}).get(connection)
+        if received:
+            indexes = [index for index in indexes if run.messages[index].id > received]
             if not indexes:
                 return
         if log_subscription.backlog is None:
@@ -440,11 +472,10 @@ class Deliverer(Service):
         self.channel_log.lose(app)
         hub_app = self.hub.apps.get(app)
         if hub_app is None:
-            sessions = []
-        else:
-            sessions = [
-                each for user in hub_app.users for each in hub_app.sessions_of(user)
-            ]
+            return
+        sessions: list[Connection] = []
+        for user in hub_app.users:
+            sessions += hub_app.sessions_of(user)
         for index, connection in enumerate(sessions):
             if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
                 gevent.sleep(0)
@@ -478,11 +509,11 @@ class Deliverer(Service):
         log_subscription = connection.log_subscription
         streams = dict(self.streams.of_sender(app, user))
         streams.update(self.streams.of(app, f"user:{user}"))
-        for group in () if log_subscription is None else log_subscription.groups:
-            if connection not in self.log_subscriptions.followers.bots.get(
-                (app, group), ()
-            ):
-                streams.update(self.streams.of(app, f"group:{group}"))
+        if log_subscription is not None:
+            bots_of_groups = self.log_subscriptions.followers.bots
+            for group in log_subscription.groups:
+                if connection not in bots_of_groups.get((app, group), ()):
+                    streams.update(self.streams.of(app, f"group:{group}"))
         for stream in streams.values():
             self.send_stream(stream, (connection,))
 
@@ -499,21 +530,28 @@ class Deliverer(Service):
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
         stream = self.streams.of(app, channel).get(id)
-        known = self.hub.apps.get(app)
-        if stream is None or known is None:
+        hub_app = self.hub.apps.get(app)
+        if stream is None or hub_app is None:
             return
         kind, _, name = channel.partition(":")
         users = (stream.head.sender, name)
-        group = int(name) if kind == "group" else 0
-        receivers = [
-            each
-            for each in connections
-            if each.app == app
-            and each.log_subscription is not None
-            and each.log_subscription.live
-            and (group in each.log_subscription.groups if group else each.user in users)
-        ]
-        self.fanout.to_some(known, receivers, stream.so_far())
+        group = 0
+        if kind == "group":
+            group = int(name)
+
+        # They have waited: a session may have ended, or left the group.
+        receivers = []
+        for each in connections:
+            log_subscription = each.log_subscription
+            if each.app != app or log_subscription is None or not log_subscription.live:
+                continue
+            if group:
+                receives = group in log_subscription.groups
+            else:
+                receives = each.user in users
+            if receives:
+                receivers.append(each)
+        self.fanout.to_some(hub_app, receivers, stream.so_far())
 
     def _push(
         self,
@@ -522,8 +560,11 @@ class Deliverer(Service):
         run: MessageRun,
         indexes: Sequence[int],
     ) -> None:
-        for some in _frames(run.messages, indexes) if len(indexes) > 1 else (indexes,):
-            self.fanout.messages(self.hub.apps[app], connections, Part(run, some))
+        parts: Iterable[Sequence[int]] = (indexes,)
+        if len(indexes) > 1:
+            parts = _frames(run.messages, indexes)
+        for places in parts:
+            self.fanout.messages(self.hub.apps[app], connections, Part(run, places))
         if self.log_subscriptions.acking:
             for each in connections:
                 log_subscription = each.log_subscription
@@ -537,10 +578,11 @@ def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
     """The end of the window that begins at ``begin``: the receivers change, or
     it is full."""
     end = begin + 1
-    most = min(len(entries), begin + 250)
-    if entries[begin].kind not in _OF_MEMBERS:
-        while end < most and entries[end].kind not in _OF_MEMBERS:
-            end += 1
+    if entries[begin].kind in _OF_MEMBERS:
+        return end
+    most = min(len(entries), begin + _MAX_WINDOW)
+    while end < most and entries[end].kind not in _OF_MEMBERS:
+        end += 1
     return end
 
 
@@ -552,7 +594,10 @@ def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Conne
     several: set[Connection] = set()
     for group in smaller:
         for each in group:
-            (several if each in seen else seen).add(each)
+            if each in seen:
+                several.add(each)
+            else:
+                seen.add(each)
     several.update([each for each in seen if each in largest])
     return several
 
@@ -560,12 +605,16 @@ def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Conne
 def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
     """The special ones among the receivers of each conversation that has
     any."""
-    found: Receivers = {}
-    for number, some in receivers.items():
-        if some:
-            few, many = (special, some) if len(special) < len(some) else (some, special)
-            found[number] = [each for each in few if each in many]
-    return found
+    selected: Receivers = {}
+    for number, connections in receivers.items():
+        if not connections:
+            continue
+        # The shorter collection is walked through.
+        if len(special) < len(connections):
+            selected[number] = [each for each in special if each in connections]
+        else:
+            selected[number] = [each for each in connections if each in special]
+    return selected
 
 
 def _frames(
@@ -629,6 +678,7 @@ class LogFollower:
             followed = _Followed()
             self.apps[app] = followed
             self.follows_any.set()
+            # Callers that come during the read wait for ``known``.
             try:
                 followed.position = self._log.entries.head(app)
                 self._log.writer.learn(app, followed.position)
@@ -691,7 +741,7 @@ class LogFollower:
         if followed is None:
             return
         if commit.last <= followed.position:
-            return  # nothing is known by it of the end of the log
+            return  # it says nothing about the end of the log
         followed.heard_at = monotonic()
         if len(followed.waiting) < MAX_WAITING:
             heappush(followed.waiting, (commit.first, next(self._numbers), commit))
@@ -719,6 +769,7 @@ class LogFollower:
             if last <= position:
                 continue
             followed.position = last
+
             new = entries
             if entries and entries[0].id <= position:
                 new = [entry for entry in entries if entry.id > position]
@@ -726,9 +777,10 @@ class LogFollower:
                 self._deliverer.deliver(app, new, last)
             except Exception:
                 log.exception("entries of %s could not be delivered", app)
-            # older ones are imported
-            if new and (seconds := time() - new[0].time_ms / 1000) < 3600:
-                self._metrics.delivery_seconds.observe(max(0.0, seconds))
+            if new:
+                seconds = time() - new[0].time_ms / 1000
+                if seconds < _IMPORTED_SECONDS:
+                    self._metrics.delivery_seconds.observe(max(0.0, seconds))
         if waiting and not followed.filling:
             self._fill(app, followed, GAP_SECONDS)
 
@@ -769,27 +821,29 @@ class LogFollower:
             followed.waiting.clear()  # lost, or read later
             return False  # the database has lost entries: check() finds it
         self._log.writer.learn(app, head)
-        # Of senders whose drafts are being stored here nothing is delivered
-        # yet: results may belong to it.
+
+        # Nothing is delivered yet from senders whose drafts are being stored
+        # here: results may belong to it.
         senders = self._log.writer.senders(app)
         ready = list(takewhile(lambda entry: entry.sender not in senders, entries))
         whole = len(entries) < PAGE and len(ready) == len(entries)
-        # Expired entries leave holes at the beginning of the log, so its end is
-        # asked for.
-        if whole:
-            last = max(head, ready[-1].id if ready else 0)
-        elif ready:
+
+        last = after
+        if ready:
             last = ready[-1].id
-        else:
-            last = after
-        if (ready[0].id if ready else last) > after + 1 and not self._continues(
-            app, after
-        ):
+        if whole:
+            # Expired entries leave holes at the beginning of the log, so its
+            # end was asked for.
+            last = max(head, last)
+
+        first = last
+        if ready:
+            first = ready[0].id
+        if first > after + 1 and not self._continues(app, after):
             return True
-        heappush(
-            followed.waiting,
-            (after + 1, next(self._numbers), Commit(app, after + 1, last, ready)),
-        )
+
+        commit = Commit(app, after + 1, last, ready)
+        heappush(followed.waiting, (after + 1, next(self._numbers), commit))
         self._advance(app, followed)
         if len(ready) < len(entries):
             gevent.sleep(GAP_SECONDS)

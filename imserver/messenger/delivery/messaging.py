@@ -58,6 +58,8 @@ _GATHER_SECONDS: Final = 0.000_1
 _MAX_GATHER_SECONDS: Final = 0.1
 
 _PIECE_BYTES: Final = 256 * 1024
+"""Most bytes of the entries in one message to other nodes, if they are
+several."""
 _ENTRY_BYTES: Final = 1024
 """Upper bound of an entry's size without its body."""
 
@@ -105,9 +107,10 @@ class RefusedView(Struct, omit_defaults=True):
     @staticmethod
     def of(result: Rejected) -> RefusedView:
         """The answer to what was rejected."""
-        view = RefusedView(
-            result.reason, result.detail if result.until else "", result.until
-        )
+        view = RefusedView(result.reason)
+        if result.until:
+            view.reason = result.detail
+            view.until = result.until
         if isinstance(result, AskRefused):
             view.ask = result.ask
         return view
@@ -169,7 +172,10 @@ class Messaging:
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        queries.add(_KNOWN_IDS, KnownIds, lambda _: dict(self._log.writer.known))
+        queries.add(_KNOWN_IDS, KnownIds, self._known_ids)
+
+    def _known_ids(self, _query: KnownIds) -> dict[str, int]:
+        return dict(self._log.writer.known)
 
     def learn(self, others: OtherNodes) -> None:
         """Learn from the other nodes which ids are stored, so that none is
@@ -195,26 +201,22 @@ class Messaging:
         switch."""
         app, user = app_and_user(connection)
         if command.kind == "press":
+            # The button belongs to a question, or to a message of a bot, which
+            # gets a draft.
             change = self.answer(app, user, command.about, command.body.decode())
-            if isinstance(change, Rejected):
-                return Reply(change.reply_code, RefusedView.of(change), change.reason)
             if change is not None:
-                if change.entry:
-                    at = (change.entry.id, change.entry.seq)
-                else:
-                    at = (0, 0)
-                view = StoredView(
-                    at[0], change.conversation, at[1], repeated=change.entry is None
-                )
-                return Reply(ReplyCode.OK, view)
+                return _reply_to_press(change)
+
         draft = self.draft_of(app, user, command)
         if draft is None:
             if command.kind not in ("forward", "press"):
                 return Reply(ReplyCode.UNAUTHORIZED)
             return Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
-        self.send_of_user(
-            app, draft, lambda result: answer(_reply_to(command, result)), connection
-        )
+
+        def settled(result: Stored) -> None:
+            answer(_reply_to(command, result))
+
+        self.send_of_user(app, draft, settled, connection)
         return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
@@ -225,16 +227,17 @@ class Messaging:
         ``user`` ``""`` is a back end, which may revise any message. Switches
         unless it is a plain message; then raises StorageUnavailable.
         """
-        sent = (
-            command
-            if command.kind == "message"
-            else _completed(self._log, app, user, command)
-        )
+        sent: Send | None = command
+        if command.kind != "message":
+            sent = _completed(self._log, app, user, command)
         if sent is None:
             return None
+        kind = sent.kind
+        if kind == "forward":
+            kind = "message"
         return Draft(
             sender=user,
-            kind="message" if sent.kind == "forward" else sent.kind,
+            kind=kind,
             type=sent.type,
             body=sent.body,
             client_msg_id=sent.id,
@@ -252,14 +255,15 @@ class Messaging:
     ) -> AskChange | Rejected | None:
         """Answer a question with the value of a button; None: the message is
         none that the user may read. Switches. Raises StorageUnavailable."""
-        if (
-            not self._store.has_database
-            or self._log.asks.get(app, user, message) is None
-        ):
+        if not self._store.has_database:
             return None
-        return self.mute_of(app, user) or self._log.asks.answer(
-            app, user, message, value=value
-        )
+        asks = self._log.asks
+        if asks.get(app, user, message) is None:
+            return None
+        mute = self.mute_of(app, user)
+        if mute is not None:
+            return mute
+        return asks.answer(app, user, message, value=value)
 
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
         """The draft of a message in JSON, as clients of ``cmd`` send it. See
@@ -291,13 +295,11 @@ class Messaging:
     def _send(self, request: AppendRequest) -> None:
         draft = request.draft
         stored = self._metrics.stored
-        if (
-            stored.stops
-            and draft.kind == "message"
-            and (spent := stored.spent(request.app)) is not None
-        ):
-            self.stored(request, spent)
-            return
+        if stored.stops and draft.kind == "message":
+            spent = stored.spent(request.app)
+            if spent is not None:
+                self.stored(request, spent)
+                return
         request.to_account = draft.to_user != "" and (
             request.to_account
             or (request.app in self._account_apps and not draft.to_anybody)
@@ -307,10 +309,9 @@ class Messaging:
     def mute_of(self, app: str, user: str) -> Rejected | None:
         """The refusal of what a user does who is muted in the app; None: they
         are not. Never switches."""
-        if self._mutes.all:
-            mute = self._mutes.mute_of(app, user)
-        else:
-            mute = None
+        if not self._mutes.all:
+            return None
+        mute = self._mutes.mute_of(app, user)
         if mute is None:
             return None
         return Rejected(RejectReason.MUTED, mute.text, mute.until)
@@ -333,22 +334,24 @@ class Messaging:
         receiver of a first message must be an account.
         """
         request = AppendRequest(app, draft, done, self, connection, to_account, source)
-        if (
-            draft.kind not in ("recall", "press")
-            and (mute := self.mute_of(app, draft.sender)) is not None
-        ):
-            self.stored(request, mute)
-            return
+        has_content = draft.kind not in ("recall", "press")
+        if has_content:
+            mute = self.mute_of(app, draft.sender)
+            if mute is not None:
+                self.stored(request, mute)
+                return
         if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
             self.stored(request, TooManyMessages("the user has sent too many messages"))
             return
         if app not in self._reviews.apps:
             self._send(request)
             return
+
         then = partial(self._reviewed, request)
-        if draft.kind not in ("recall", "press"):
+        if has_content:
             self._reviews.review(app, facts_of(draft), then, connection)
         elif connection is not None:
+            # It waits for the reviews of the connection's earlier drafts.
             self._reviews.pass_by(then, connection)
         else:
             self._send(request)
@@ -356,16 +359,16 @@ class Messaging:
     def _reviewed(self, request: AppendRequest, decision: ReviewDecision) -> None:
         if decision.action == "reject":
             self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
-        elif decision.action == "undecided":
-            self.stored(
-                request, ReviewUnavailable("the back end has not reviewed it in time")
+            return
+        if decision.action == "undecided":
+            error = ReviewUnavailable("the back end has not reviewed it in time")
+            self.stored(request, error)
+            return
+        if decision.action == "replace":
+            request.draft = replace(
+                request.draft, type=decision.type, body=decision.body
             )
-        else:
-            if decision.action == "replace":
-                request.draft = replace(
-                    request.draft, type=decision.type, body=decision.body
-                )
-            self._send(request)
+        self._send(request)
 
     def store(
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
@@ -391,6 +394,7 @@ class Messaging:
     def stored(self, request: AppendRequest, result: Stored) -> None:
         """See :class:`imserver.messenger.log.contract.DraftOwner`."""
         if request.unsure is not None:
+            # The sender was told that the result is not known.
             request.done = request.unsure.on_known
         if isinstance(result, Appended):
             if result.repeated:
@@ -435,10 +439,8 @@ def _reply_to(command: Send, result: Stored) -> Reply:
     if isinstance(result, Appended):
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
-        if entry.kind == command.kind and (entry.body, entry.type) != (
-            command.body,
-            command.type,
-        ):
+        is_same = entry.body == command.body and entry.type == command.type
+        if entry.kind == command.kind and not is_same:
             stored = entry.view()
             view.replaced = ReplacedView(
                 stored.type, stored.text, stored.data, stored.base64
@@ -450,11 +452,21 @@ def _reply_to(command: Send, result: Stored) -> Reply:
         return Reply(result.reply_code, RefusedView.of(result), result.reason)
     if result.until:
         return Reply(ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
-    return Reply(
-        ReplyCode.NOT_STORED,
-        None,
-        "rate" if isinstance(result, TooManyMessages) else "",
-    )
+    if isinstance(result, TooManyMessages):
+        return Reply(ReplyCode.NOT_STORED, None, "rate")
+    return Reply(ReplyCode.NOT_STORED)
+
+
+def _reply_to_press(change: AskChange | Rejected) -> Reply:
+    if isinstance(change, Rejected):
+        return Reply(change.reply_code, RefusedView.of(change), change.reason)
+    entry = change.entry
+    if entry is None:
+        # The user has given this answer before.
+        view = StoredView(0, change.conversation, 0, repeated=True)
+    else:
+        view = StoredView(entry.id, change.conversation, entry.seq)
+    return Reply(ReplyCode.OK, view)
 
 
 def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
@@ -510,26 +522,29 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
     goes to the bot that has sent the message."""
     ids = [command.about]
     kind = command.kind
-    reads = kind == "press" or (kind == "forward" and user)
-    if reads:
+    # A back end may forward each message of its app.
+    if kind == "press" or (kind == "forward" and user):
         entries = stored.entries.readable(app, user, ids)
     else:
         entries = stored.entries.find(app, ids)
     if not entries:
         return None
     (entry,) = entries
+
     if kind not in ("forward", "press"):
         if entry.may_be_revised(user):
             return replace(command, conversation=entry.conversation)
         return None
     if entry.kind != "message":
         return None
+
     if kind == "press":
-        if entry.sender in ("", user) or command.body.decode() not in values_of(
-            entry.meta
-        ):
+        if entry.sender in ("", user):
+            return None
+        if command.body.decode() not in values_of(entry.meta):
             return None
         return replace(command, to=entry.sender, conversation=0, meta=b"")
+
     if entry.room:
         return None
     meta = forwarded_from(entry.meta, entry.sender, entry.id)
