@@ -7,6 +7,7 @@ the proved positions.
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 import gevent
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 Positions = dict[str, int]
 """Room → the position up to which a user has everything of it; ``""``: all that
 is not in a room."""
+_ROWS_PER_STATEMENT: Final = 200
 Row = tuple[str, str, str, int]
 """(app, user, room, id); room ``""``: everything except messages in rooms."""
 
@@ -67,10 +69,12 @@ class ActionPositions(Store.Rows):
         return positions
 
     def stored(self, app: str, user: str, rooms: Collection[str]) -> Positions:
-        """The stored ones among the positions of a user."""
-        return self._store.read_or(
-            {"": 0}, lambda sql: _get(sql, app, user, list(rooms))
-        )
+        """The stored positions of a user."""
+
+        def work(sql: Statements) -> Positions:
+            return _get(sql, app, user, list(rooms))
+
+        return self._store.read_or({"": 0}, work)
 
     def prove(self, app: str, user: str, rooms: Iterable[str], id: int) -> None:
         """A user has received everything up to an id, in these rooms. It is
@@ -134,15 +138,13 @@ class ActionPositions(Store.Rows):
                 sql, "room_position", ("app", "member", "room"), [(app, user, room, id)]
             )
             of_user = "FROM room_position WHERE app = %s AND member = %s"
-            beyond = (
-                int(sql.query(f"SELECT COUNT(*) {of_user}", (app, user))[0][0]) - most
-            )
-            if beyond > 0:
-                oldest = (
-                    f"SELECT room {of_user} AND room <> %s ORDER BY id, room LIMIT %s"
-                )
-                for (name,) in sql.query(oldest, (app, user, room, beyond)):
-                    sql.execute(f"DELETE {of_user} AND room = %s", (app, user, name))
+            count = sql.query(f"SELECT COUNT(*) {of_user}", (app, user))[0][0]
+            beyond = int(count) - most
+            if beyond <= 0:
+                return
+            oldest = f"SELECT room {of_user} AND room <> %s ORDER BY id, room LIMIT %s"
+            for (name,) in sql.query(oldest, (app, user, room, beyond)):
+                sql.execute(f"DELETE {of_user} AND room = %s", (app, user, name))
 
         self._store.write(work)
 
@@ -160,15 +162,13 @@ class ActionPositions(Store.Rows):
         for table in ("talk_position", "room_position"):
             of_app = f"FROM {table} WHERE app = %s"
             deleted += sql.execute(f"DELETE {of_app} AND id < %s", (app, floor))
-            beyond = int(sql.query(f"SELECT COUNT(*) {of_app}", (app,))[0][0]) - most
-            if beyond > 0:
-                last = sql.query(
-                    f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s",
-                    (app, beyond - 1),
-                )
-                deleted += sql.execute(
-                    f"DELETE {of_app} AND id <= %s", (app, last[0][0])
-                )
+            count = sql.query(f"SELECT COUNT(*) {of_app}", (app,))[0][0]
+            beyond = int(count) - most
+            if beyond <= 0:
+                continue
+            nth_oldest = f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s"
+            last = sql.query(nth_oldest, (app, beyond - 1))[0][0]
+            deleted += sql.execute(f"DELETE {of_app} AND id <= %s", (app, last))
         return deleted
 
     def forget(self, app: str, user: str) -> None:
@@ -187,13 +187,16 @@ class ActionPositions(Store.Rows):
 
 
 def _get(sql: Statements, app: str, user: str, rooms: Sequence[str]) -> dict[str, int]:
-    pairs = sql.query(
+    positions = {"": 0}
+    outside_rooms = sql.query(
         "SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user)
     )
-    found = {"": int(pairs[0][0]) if pairs else 0}
+    if outside_rooms:
+        positions[""] = int(outside_rooms[0][0])
     statement = "SELECT room, id FROM room_position WHERE app = %s AND member = %s AND room IN {}"
-    rows = sql.query_in(statement, (app, user), rooms)
-    return found | {text_of(room): int(id) for room, id in rows}
+    for room, id in sql.query_in(statement, (app, user), rooms):
+        positions[text_of(room)] = int(id)
+    return positions
 
 
 def _raise(
@@ -203,9 +206,9 @@ def _raise(
         clause = f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id WHERE {table}.id < excluded.id"
     else:
         clause = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
-    for some in chunks(rows, 200):
-        values = ", ".join([marks_of(len(key) + 1)] * len(some))
+    for chunk in chunks(rows, _ROWS_PER_STATEMENT):
+        values = ", ".join([marks_of(len(key) + 1)] * len(chunk))
         statement = (
             f"INSERT INTO {table} ({', '.join(key)}, id) VALUES {values} {clause}"
         )
-        sql.execute(statement, [value for row in some for value in row])
+        sql.execute(statement, list(chain.from_iterable(chunk)))

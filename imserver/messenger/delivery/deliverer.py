@@ -78,7 +78,7 @@ MAX_WAITING: Final = 256
 read from the log later."""
 _CLOSED_AT_ONCE: Final = 1000
 """Connections that are closed in one turn of the loop."""
-_MAX_HELD_ACKS: Final = 1000
+_MAX_WAITING_ACKS: Final = 1000
 """Most acknowledgements that wait until a connection has caught up. With more
 of them its client does not read: the connection is closed."""
 _MAX_WINDOW: Final = 250
@@ -213,7 +213,7 @@ class Deliverer(Service):
             assert connection is not None
             backlog = hold_ack(log_subscription.backlog, partial(done, result))
             log_subscription.backlog = backlog
-            if type(backlog) is tuple and len(backlog) > _MAX_HELD_ACKS:
+            if type(backlog) is tuple and len(backlog) > _MAX_WAITING_ACKS:
                 connection.abandon(CloseCode.SLOW_READER)
             return
         try:
@@ -335,8 +335,10 @@ class Deliverer(Service):
             special.update(self.log_subscriptions.ahead.get(app, ()))
 
             run = MessageRun(messages)
-            for number, places in indexes.items():
-                self._deliver_to_others(app, receivers[number], special, run, places)
+            for number, run_indexes in indexes.items():
+                self._deliver_to_others(
+                    app, receivers[number], special, run, run_indexes
+                )
             in_order = _only(special, receivers)
             self._deliver_in_order(app, entries, requests, in_order, run)
         else:
@@ -563,8 +565,10 @@ class Deliverer(Service):
         parts: Iterable[Sequence[int]] = (indexes,)
         if len(indexes) > 1:
             parts = _frames(run.messages, indexes)
-        for places in parts:
-            self.fanout.messages(self.hub.apps[app], connections, Part(run, places))
+        for part_indexes in parts:
+            self.fanout.messages(
+                self.hub.apps[app], connections, Part(run, part_indexes)
+            )
         if self.log_subscriptions.acking:
             for each in connections:
                 log_subscription = each.log_subscription

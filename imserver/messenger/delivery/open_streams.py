@@ -16,6 +16,19 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.outbox import Backlog
 from imserver.plugin.runtime import Service
 
+_PAUSE_SECONDS: Final = 0.05
+"""Pause before outboxes that were not empty are looked at again."""
+_FEW_FRAMES: Final = 32
+"""An outbox with more frames is not little, whatever their sizes: they are not
+counted."""
+_MOST_ENDED: Final = 10_000
+"""Streams that have ended and are remembered; beyond it the oldest are
+forgotten."""
+
+
+def _now_ms() -> int:
+    return int(time() * 1000)
+
 
 class OpenStream(Struct):
     """A streamed message that is open. ``head``: an event with its sender,
@@ -40,7 +53,7 @@ class OpenStream(Struct):
     owned: bool = False
     stopped: str = ""
     stoppers: frozenset[str] | None = None
-    begun: int = field(default_factory=lambda: int(time() * 1000))
+    begun: int = field(default_factory=_now_ms)
 
     def event(
         self,
@@ -105,10 +118,9 @@ class LateReceivers(Service):
     ) -> None:
         """Send a stream to these connections, now or later. Never switches."""
         soon = []
+        size = len(stream.text)
         for connection in connections:
-            if connection not in self._waiting and _is_little(
-                connection.outbox, len(stream.text)
-            ):
+            if connection not in self._waiting and _is_little(connection.outbox, size):
                 soon.append(connection)
             else:
                 self._waiting.setdefault(connection, {})[stream.id] = send
@@ -125,7 +137,7 @@ class LateReceivers(Service):
             if sent:
                 serve_others()  # the loop writes the outboxes
             else:
-                gevent.sleep(0.05)
+                gevent.sleep(_PAUSE_SECONDS)
             sent = self._send_to_ready()
         self._running = False
 
@@ -135,13 +147,18 @@ class LateReceivers(Service):
         May switch."""
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
-            if connection.is_open:
-                if connection.outbox is not None:
-                    continue
-                id = next(iter(streams))
-                ready.setdefault(id, (streams.pop(id), []))[1].append(connection)
-            if not connection.is_open or not streams:
+            if not connection.is_open:
                 del self._waiting[connection]
+                continue
+            if connection.outbox is not None:
+                continue
+            id = next(iter(streams))
+            send = streams.pop(id)
+            _, connections = ready.setdefault(id, (send, []))
+            connections.append(connection)
+            if not streams:
+                del self._waiting[connection]
+
         for id, (send, connections) in ready.items():
             try:
                 send(id, connections)
@@ -157,7 +174,7 @@ class LateReceivers(Service):
 def _is_little(outbox: list[bytes] | Backlog | None, more: int) -> bool:
     if outbox is None:
         return more <= SOON_BYTES
-    if type(outbox) is not list or len(outbox) > 32:
+    if type(outbox) is not list or len(outbox) > _FEW_FRAMES:
         return False
     return sum(map(len, outbox)) + more <= SOON_BYTES
 
@@ -187,11 +204,10 @@ class OpenStreams(Service):
 
     def all(self) -> list[OpenStream]:
         """All of them."""
-        return [
-            stream
-            for streams in self.by_channel.values()
-            for stream in streams.values()
-        ]
+        all_streams: list[OpenStream] = []
+        for streams in self.by_channel.values():
+            all_streams += streams.values()
+        return all_streams
 
     def of(self, app: str, channel: str) -> Mapping[str, OpenStream]:
         """The open streams of a channel by their ids, the oldest first."""
@@ -205,23 +221,25 @@ class OpenStreams(Service):
         """Add a stream, or replace a copy of it."""
         if not self.by_channel:
             self.news.set()
-        self._senders.setdefault((stream.app, stream.head.sender), {})[stream.id] = (
-            stream
-        )
-        self.by_channel.setdefault((stream.app, stream.channel), {})[stream.id] = stream
+        of_sender = self._senders.setdefault((stream.app, stream.head.sender), {})
+        of_sender[stream.id] = stream
+        of_channel = self.by_channel.setdefault((stream.app, stream.channel), {})
+        of_channel[stream.id] = stream
 
     def remove(self, app: str, channel: str, id: str) -> None:
         """Forget a stream, if it is here."""
-        streams = self.by_channel.get((app, channel))
-        stream = None if streams is None else streams.pop(id, None)
-        if streams is None or stream is None:
+        of_channel = self.by_channel.get((app, channel))
+        if of_channel is None:
             return
-        if not streams:
+        stream = of_channel.pop(id, None)
+        if stream is None:
+            return
+        if not of_channel:
             del self.by_channel[app, channel]
-        sender = app, stream.head.sender
-        own = self._senders[sender]
-        del own[id]
-        if not own:
+        sender = (app, stream.head.sender)
+        of_sender = self._senders[sender]
+        del of_sender[id]
+        if not of_sender:
             del self._senders[sender]
 
     def drop_copies(self, app: str, channel: str) -> None:
@@ -241,25 +259,26 @@ class OpenStreams(Service):
         if stream.done:
             self.remove(app, part.name, stream.id)
             self._over[stream.id] = None
-            if len(self._over) > 10_000:
+            if len(self._over) > _MOST_ENDED:
                 del self._over[next(iter(self._over))]
             return True
         if stream.id in self._over:
             return False
         if known is not None and known.owned:
             return stream.whole or event.text != ""
+
         if stream.whole:
-            if known is None or known.piece < stream.piece:
-                head = replace(event, text="", channel=replace(part, stream=None))
-                text = bytearray(event.text.encode())
-                self.add(
-                    OpenStream(
-                        stream.id, app, part.name, head, text, stream.piece, monotonic()
-                    )
-                )
-                return True
-            return False
-        # a sign of life has none
+            if known is not None and known.piece >= stream.piece:
+                return False
+            head = replace(event, text="", channel=replace(part, stream=None))
+            text = bytearray(event.text.encode())
+            copy = OpenStream(
+                stream.id, app, part.name, head, text, stream.piece, monotonic()
+            )
+            self.add(copy)
+            return True
+
+        # A sign of life has the number of the last piece, not the next one.
         if known is None or stream.piece > known.piece + bool(event.text):
             self.gaps[stream.id] = app, part.name
             self.news.set()

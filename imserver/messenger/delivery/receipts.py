@@ -8,6 +8,7 @@ marks they can ask for.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from itertools import chain
 from time import monotonic
 from typing import Annotated, Final
 
@@ -97,25 +98,25 @@ class Signals(Service, dict=True):
         if hub_app is None:
             return
         typing = signal.kind == "typing"
-        receivers = [
-            each
-            for each in self._followers_of(hub_app, message)
-            if each is not besides
-            and each.log_subscription is not None
+        receivers = []
+        for each in self._followers_of(hub_app, message):
+            log_subscription = each.log_subscription
+            if each is besides or log_subscription is None:
+                continue
             # A client that has not caught up would show a typing notice ahead
             # of earlier messages.
-            and not (
-                typing
-                and (each.user == signal.sender or not each.log_subscription.live)
-            )
-        ]
+            if typing and (each.user == signal.sender or not log_subscription.live):
+                continue
+            receivers.append(each)
         if receivers:
             self._fanout.to_some(hub_app, receivers, signal)
 
-    def _followers_of(self, known: App, message: ToFollowers) -> Collection[Connection]:
+    def _followers_of(
+        self, hub_app: App, message: ToFollowers
+    ) -> Collection[Connection]:
         if message.group:
             return self._followers.members(message.app, message.group)
-        return [each for user in message.users for each in known.sessions_of(user)]
+        return list(chain.from_iterable(map(hub_app.sessions_of, message.users)))
 
     def _deliver_piece(self, message: ToFollowers) -> None:
         """Deliver a piece of a streamed answer, as its stored message will be.
@@ -124,24 +125,25 @@ class Signals(Service, dict=True):
         receivers = self.readers_of(message)
         if not (receivers or stream.done):
             return  # whoever comes receives the text so far
+        # Also without receivers: the end of a stream must be remembered.
         accepted = self._streams.accept(message.app, message.signal)
-        if receivers and accepted and not (stream.done and not stream.whole):
+        message_follows = stream.done and not stream.whole
+        if receivers and accepted and not message_follows:
             self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
 
     def readers_of(self, message: ToFollowers) -> list[Connection]:
         """The connections of this node that receive the pieces of a streamed
         answer. Never switches."""
-        known = self._hub.apps.get(message.app)
-        sender = message.signal.sender
-        if known is None:
+        hub_app = self._hub.apps.get(message.app)
+        if hub_app is None:
             return []
+        sender = message.signal.sender
+        bots: Collection[Connection] = ()
         if message.group:
             bots = self._followers.bots.get((message.app, message.group), ())
-        else:
-            bots = ()
         return [
             each
-            for each in self._followers_of(known, message)
+            for each in self._followers_of(hub_app, message)
             if each.log_subscription is not None
             and each.log_subscription.live
             and (each not in bots or each.user == sender)
@@ -160,32 +162,29 @@ class Signals(Service, dict=True):
             return Reply.OK
         group = command.conversation
         log_subscription = connection.log_subscription
+        # The groups of a subscription save the queries.
         if log_subscription is None or group not in log_subscription.groups:
             conversations = self._log.conversations
-            is_member = conversations.member(app, group, user) is not None
-            if is_member:
-                conversation = conversations.get(app, group)
-            else:
-                conversation = None
+            if conversations.member(app, group, user) is None:
+                return Reply(ReplyCode.UNAUTHORIZED)
+            conversation = conversations.get(app, group)
             if conversation is None:
                 return Reply(ReplyCode.UNAUTHORIZED)
             if conversation.members:
                 self._typing_to(app, user, conversation.peer(user), group)
                 return Reply.OK
-        if self._may(app, user, group, TYPING_SECONDS) and self._may(
-            app, "", group, GROUP_SECONDS
-        ):
-            self.send(
-                ToFollowers(
-                    app, (), group, Signal("typing", user, "", conversation=group)
-                )
-            )
+
+        if not self._may(app, user, group, TYPING_SECONDS):
+            return Reply.OK
+        if self._may(app, "", group, GROUP_SECONDS):
+            signal = Signal("typing", user, "", conversation=group)
+            self.send(ToFollowers(app, (), group, signal))
         return Reply.OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        if self._may(app, user, to, TYPING_SECONDS) and self.core.relations.may_write(
-            app, user, to
-        ):
+        if not self._may(app, user, to, TYPING_SECONDS):
+            return
+        if self.core.relations.may_write(app, user, to):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
 
@@ -293,31 +292,42 @@ class Receipts:
         result = self._log.marks.note(
             app, user, conversation, read=read, received=received
         )
-        if result is not None and result.moved:
-            at = result.receipt
-            positions = (at.read, 0) if read else (0, at.received)
+        if result is None or not result.moved:
+            return result
+
+        at = result.receipt
+        if read:
             signal = Signal(
-                "receipt",
-                user,
-                "",
-                conversation=conversation,
-                read=positions[0],
-                received=positions[1],
+                "receipt", user, "", conversation=conversation, read=at.read
             )
-            self._signals.send(
-                ToFollowers(app, (*result.authors, user), 0, signal), besides
+        else:
+            signal = Signal(
+                "receipt", user, "", conversation=conversation, received=at.received
             )
-            if read:
-                for notify in self._on_read:
-                    notify(app, user, conversation)
+        self._signals.send(
+            ToFollowers(app, (*result.authors, user), 0, signal), besides
+        )
+        if read:
+            for notify in self._on_read:
+                notify(app, user, conversation)
         return result
 
     def _note(self, connection: Connection, command: Read | Received) -> Reply:
-        where = *app_and_user(connection), command.conversation
-        read, received = (
-            (command.id, 0) if isinstance(command, Read) else (0, command.id)
+        app, user = app_and_user(connection)
+        read = 0
+        received = 0
+        if isinstance(command, Read):
+            read = command.id
+        else:
+            received = command.id
+        result = self.note(
+            app,
+            user,
+            command.conversation,
+            read=read,
+            received=received,
+            besides=connection,
         )
-        result = self.note(*where, read=read, received=received, besides=connection)
         if result is None:
             return Reply(ReplyCode.NO_DATA)
         return Reply.OK
@@ -340,9 +350,8 @@ class Receipts:
         StorageUnavailable.
         """
         version = self._log.marks.hide(app, user, ids)
-        self._signals.send(
-            ToFollowers(app, (user,), 0, Signal("hidden", user, "", ids=ids)), besides
-        )
+        signal = Signal("hidden", user, "", ids=ids)
+        self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return version
 
     # --- queries --------------------------------------------------------------
@@ -350,10 +359,11 @@ class Receipts:
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
         """How far the other members of a conversation have read and received.
         Switches."""
-        where = (*app_and_user(connection), command.conversation)
+        app, user = app_and_user(connection)
         limit = command.limit
+        # One row more says whether there are more.
         rows = self._log.marks.receipts(
-            *where, command.after, limit + 1, command.message
+            app, user, command.conversation, command.after, limit + 1, command.message
         )
         receipts = [
             ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]
@@ -371,9 +381,8 @@ class Receipts:
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """The marks of the user from all devices. Switches."""
-        return Reply(
-            ReplyCode.OK, self.marks(*app_and_user(connection), command.version)
-        )
+        app, user = app_and_user(connection)
+        return Reply(ReplyCode.OK, self.marks(app, user, command.version))
 
     def marks(self, app: str, user: str, after: int) -> MarksAnswer:
         """A user's marks that are newer than a version. Switches; raises

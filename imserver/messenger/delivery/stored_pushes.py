@@ -7,6 +7,7 @@ is made of the key, and the log remembers it as long as the messages.
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from time import perf_counter, time
+from typing import Final
 
 from gevent.event import Event as Flag
 from msgspec import UNSET, Raw, field
@@ -34,6 +35,10 @@ from imserver.messenger.log.contract import (
 from imserver.messenger.log.meta import MessageMeta
 from imserver.plugin.runtime import Service
 
+_DIGEST_BYTES: Final = 24
+"""Of the names that replace keys: written in hexadecimal they are short enough
+for a ``client_msg_id``."""
+
 
 class LogPushes(StoredPushes):
     """Stores pushes in the log."""
@@ -47,6 +52,7 @@ class LogPushes(StoredPushes):
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
         if app.startswith(SYSTEM_PREFIX):
             return [Problems.STORE_UNAVAILABLE for _ in pushes]
+
         claims = self._claims(app, pushes)
         outcomes: list[list[Stored]] = [[] for _ in pushes]
         waiting = _Drafts(self._messaging, app)
@@ -56,12 +62,14 @@ class LogPushes(StoredPushes):
                     waiting.send_all(push, results)
             waiting.wait()
         finally:
+            # A claim that is not settled would make a repetition wait.
             for push, claim, results in zip(pushes, claims, outcomes, strict=True):
                 if isinstance(claim, int):
                     stored = any(isinstance(result, Appended) for result in results)
                     self._ids.settle(
                         claim, stored, push.digest, bytes([Outcome.STORED])
                     )
+
         return [
             self._finished(app, push, claim, results)
             for push, claim, results in zip(pushes, claims, outcomes, strict=True)
@@ -81,23 +89,21 @@ class LogPushes(StoredPushes):
         app: str,
         push: PushToStore,
         claim: Claimed | Waiting,
-        done: Sequence[Stored],
+        outcomes: Sequence[Stored],
     ) -> StoreResult | HttpProblem | StorageUnavailable:
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
         if isinstance(claim, Waiting):
+            # Alone it may wait for the request that holds the claim.
             return self.store_each(app, [push])[0]
-        results = [_result(each) for each in done]
-        if nothing_accepted([each.outcome for each in results]):
-            errors = [
-                each
-                for each in done
-                if isinstance(each, StorageUnavailable) and each.detail
-            ]
-            if errors:
-                return errors[0]
-            return Problems.STORAGE_UNAVAILABLE
-        return StoreResult(results, not isinstance(claim, int))
+
+        results = [_result(outcome) for outcome in outcomes]
+        if not nothing_accepted([result.outcome for result in results]):
+            return StoreResult(results, not isinstance(claim, int))
+        for outcome in outcomes:
+            if isinstance(outcome, StorageUnavailable) and outcome.detail:
+                return outcome
+        return Problems.STORAGE_UNAVAILABLE
 
 
 class _Drafts(Service):
@@ -152,7 +158,12 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
         meta = MessageMeta(notify=Raw(event.notify)).to_bytes()
     alone = len(push.targets) == 1
     for number, target in enumerate(map(addressed, push.targets)):
-        group = 0 if target.group is UNSET else int(target.group)
+        group = 0
+        if target.group is not UNSET:
+            group = int(target.group)
+        user = ""
+        if target.user is not UNSET:
+            user = target.user
         yield Draft(
             sender=event.sender,
             type=kind,
@@ -160,7 +171,7 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
             client_msg_id=_name(push.key, number, alone),
             time_ms=now,
             meta=meta,
-            to_user="" if target.user is UNSET else target.user,
+            to_user=user,
             conversation=group,
             group=group != 0,
         )
@@ -169,11 +180,13 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
 def _name(key: str, number: int, alone: bool) -> str:
     """The ``client_msg_id`` of the message for one target: the key itself, if
     it is short enough."""
-    if not key or (
-        alone and len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
-    ):
+    if not key:
+        return ""
+    fits = len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
+    if alone and fits:
         return key
-    return blake2b(f"{number} {key}".encode(), digest_size=24).hexdigest()
+    name = f"{number} {key}".encode()
+    return blake2b(name, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _result(done: Stored) -> TargetResult:

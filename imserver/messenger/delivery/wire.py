@@ -58,9 +58,11 @@ def _content(fields: Fields) -> tuple[str, bytes]:
 def _meta(fields: Fields, is_new: bool = False) -> bytes:
     """``meta`` from the fields of a message. ``is_new``: it may be a
     question."""
-    mentions = fields.values.get("mentions")
+    buttons: tuple[tuple[Button, ...], ...] = ()
     rows = fields.values.get("buttons")
-    buttons = _buttons(rows) if rows else ()
+    if rows:
+        buttons = _buttons(rows)
+
     ask = None
     if is_new and fields.flag("exclusive"):
         options = tuple(
@@ -70,10 +72,12 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
         if exclusive_objection(len(options)):
             raise Refused(ReplyCode.BAD_PARAMETER)
         ask = Ask(options)
-    meta = MessageMeta(
-        mentions=_mentions(mentions) if mentions else (), buttons=buttons, ask=ask
-    )
-    return meta.to_bytes()
+
+    mentions: tuple[str, ...] = ()
+    users = fields.values.get("mentions")
+    if users:
+        mentions = _mentions(users)
+    return MessageMeta(mentions=mentions, buttons=buttons, ask=ask).to_bytes()
 
 
 def _mentions(mentions: Any) -> tuple[str, ...]:
@@ -84,9 +88,9 @@ def _mentions(mentions: Any) -> tuple[str, ...]:
     ):
         raise Refused(ReplyCode.BAD_PARAMETER)
     users = tuple(well_formed(user) for user in mentions)
-    if any(len(user.encode()) > MAX_USER_BYTES for user in users) or mentions_objection(
-        users
-    ):
+    if any(len(user.encode()) > MAX_USER_BYTES for user in users):
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    if mentions_objection(users):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return users
 
@@ -94,16 +98,10 @@ def _mentions(mentions: Any) -> tuple[str, ...]:
 def _buttons(rows: Any) -> tuple[tuple[Button, ...], ...]:
     """The rows of buttons of a message. Raises :class:`Refused` 1001."""
     try:
-        given = msgspec.convert(rows, tuple[tuple[_Button, ...], ...])
+        raw_rows = msgspec.convert(rows, tuple[tuple[_Button, ...], ...])
     except (ValueError, RecursionError):
         raise Refused(ReplyCode.BAD_PARAMETER) from None
-    buttons = tuple(
-        tuple(
-            Button(text=well_formed(one.text), value=well_formed(one.value))
-            for one in row
-        )
-        for row in given
-    )
+    buttons = tuple(tuple(map(_well_formed_button, row)) for row in raw_rows)
     if buttons_objection(buttons):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return buttons
@@ -112,6 +110,10 @@ def _buttons(rows: Any) -> tuple[tuple[Button, ...], ...]:
 class _Button(msgspec.Struct, forbid_unknown_fields=True):
     text: str
     value: str
+
+
+def _well_formed_button(button: _Button) -> Button:
+    return Button(text=well_formed(button.text), value=well_formed(button.value))
 
 
 class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -126,6 +128,14 @@ class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
+_MOST_BYTES_OF_CHARACTER: Final = 4
+_SURE_USER_CHARACTERS: Final = MAX_USER_BYTES // _MOST_BYTES_OF_CHARACTER
+"""A user id of so many characters is within its limit of bytes, whatever they
+are."""
+_SURE_ID_CHARACTERS: Final = Limit.CLIENT_MSG_ID_BYTES // _MOST_BYTES_OF_CHARACTER
+"""A client's id of so many characters is within its limit of bytes."""
+
+
 def _send_text(data: bytes) -> Send | None:
     """Decode a plain message. None: the general path must decode it."""
     try:
@@ -137,8 +147,8 @@ def _send_text(data: bytes) -> Send | None:
     plain = (
         bool(request.text)
         and bool(to) != bool(request.conversation)
-        and len(to) <= MAX_USER_BYTES // 4
-        and len(client_id) <= Limit.CLIENT_MSG_ID_BYTES // 4
+        and len(to) <= _SURE_USER_CHARACTERS
+        and len(client_id) <= _SURE_ID_CHARACTERS
         and 0 <= request.conversation <= Limit.ID
         and "\0" not in to
         and "\0" not in client_id
@@ -158,23 +168,13 @@ def _send_anything(data: bytes) -> Send:
     to, conversation = fields.receiver()
     client_id = _client_id(fields)
     if "forward" in fields.values:
-        copied = (
-            "text",
-            "data",
-            "type",
-            "replyto",
-            "mentions",
-            "buttons",
-            "exclusive",
-            "thread",
-            "also",
-        )
-        if any(name in fields.values for name in copied):
+        if any(name in fields.values for name in _NOT_FORWARDED):
             raise Refused(ReplyCode.BAD_PARAMETER)
         return Send(
             to, conversation, "forward", id=client_id, about=fields.needed_id("forward")
         )
-    kind, body = _content(fields)
+
+    type, body = _content(fields)
     about = fields.id("replyto")
     thread = fields.id("thread")
     also = fields.flag("also")
@@ -183,15 +183,29 @@ def _send_anything(data: bytes) -> Send:
     return Send(
         to,
         conversation,
-        "message",
-        kind,
-        body,
-        client_id,
-        about,
-        _meta(fields, True),
-        thread,
-        also,
+        kind="message",
+        type=type,
+        body=body,
+        id=client_id,
+        about=about,
+        meta=_meta(fields, is_new=True),
+        thread=thread,
+        also=also,
     )
+
+
+_NOT_FORWARDED: Final = (
+    "text",
+    "data",
+    "type",
+    "replyto",
+    "mentions",
+    "buttons",
+    "exclusive",
+    "thread",
+    "also",
+)
+"""Fields of a new message. A forwarded one has those of its original."""
 
 
 def _client_id(fields: Fields) -> str:
@@ -223,9 +237,10 @@ def _answer(fields: Fields) -> AnswerAsk:
     text = fields.text("text")
     _client_id(fields)  # the user and the answer say that it repeats
     choices = fields.values.get("choices")
-    if [bool(value), bool(text), choices is not None].count(True) != 1 or len(
-        text
-    ) > Limit.ANSWER_CHARACTERS:
+    kinds_of_answer = [bool(value), bool(text), choices is not None]
+    if kinds_of_answer.count(True) != 1:
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    if len(text) > Limit.ANSWER_CHARACTERS:
         raise Refused(ReplyCode.BAD_PARAMETER)
     try:
         chosen = msgspec.convert(choices, tuple[_Choice, ...] | None)
@@ -286,11 +301,93 @@ def _search(fields: Fields) -> Search:
         fields.id("since"),
         fields.id("until"),
     )
+    # Without words a search needs a filter. Spaces alone are no words.
     if not text.strip() and (text or filter == NO_FILTER):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return Search(
         text, fields.id("conversation"), fields.id("before"), fields.limit(), filter
     )
+
+
+def _conversations(fields: Fields) -> Conversations:
+    return Conversations(fields.id("before"), fields.limit())
+
+
+def _read(fields: Fields) -> Read:
+    return Read(fields.needed_id("conversation"), fields.needed_id("id"))
+
+
+def _hide(fields: Fields) -> Hide:
+    return Hide(_ids(fields, Limit.HIDDEN))
+
+
+def _ack(fields: Fields) -> Ack:
+    return Ack(fields.needed_id("id"))
+
+
+def _received(fields: Fields) -> Received:
+    return Received(fields.needed_id("conversation"), fields.needed_id("id"))
+
+
+def _receipts(fields: Fields) -> AskReceipts:
+    conversation = fields.needed_id("conversation")
+    after = fields.short_text("after", MAX_USER_BYTES)
+    return AskReceipts(conversation, after, fields.limit(), fields.id("message"))
+
+
+def _marks(fields: Fields) -> AskMarks:
+    return AskMarks(fields.id("version"))
+
+
+def _typing(fields: Fields) -> Typing:
+    to, conversation = fields.receiver()
+    return Typing(to, conversation)
+
+
+def _recall(fields: Fields) -> Send:
+    client_id = _client_id(fields)
+    return Send(kind="recall", id=client_id, about=fields.needed_id("id"))
+
+
+def _sync(fields: Fields) -> Sync:
+    cursor = fields.id("cursor")
+    return Sync(cursor, fields.limit(), _id_or_none(fields, "version"))
+
+
+def _react(fields: Fields) -> React:
+    id = fields.needed_id("id")
+    emoji = fields.short_text("emoji", Limit.EMOJI_BYTES)
+    return React(id, emoji, fields.flag("remove"))
+
+
+def _pin(fields: Fields) -> Pin:
+    return Pin(fields.needed_id("id"), fields.flag("remove"))
+
+
+def _pins(fields: Fields) -> AskPins:
+    return AskPins(fields.needed_id("conversation"), fields.id("before"))
+
+
+def _receipt_counts(fields: Fields) -> CountReceipts:
+    conversation = fields.needed_id("conversation")
+    return CountReceipts(conversation, _ids(fields, Limit.PAGE))
+
+
+def _thread(fields: Fields) -> AskThread:
+    thread = fields.needed_id("thread")
+    return AskThread(thread, fields.id("before"), fields.limit())
+
+
+def _threads(fields: Fields) -> AskThreads:
+    return AskThreads(fields.id("before"), fields.limit())
+
+
+def _follow_thread(fields: Fields) -> FollowThread:
+    return FollowThread(fields.needed_id("thread"), fields.flag("remove"))
+
+
+def _read_thread(fields: Fields) -> ReadThread:
+    return ReadThread(fields.needed_id("thread"), fields.needed_id("id"))
 
 
 def _from_json(make: Callable[[Fields], Command], data: bytes) -> Command:
@@ -299,59 +396,32 @@ def _from_json(make: Callable[[Fields], Command], data: bytes) -> Command:
 
 FIELDS_OF_COMMANDS: Final[Mapping[str, Callable[[Fields], Command]]] = {
     "history": _history,
-    "conversations": lambda fields: Conversations(fields.id("before"), fields.limit()),
-    "read": lambda fields: Read(
-        fields.needed_id("conversation"), fields.needed_id("id")
-    ),
-    "hide": lambda fields: Hide(_ids(fields, Limit.HIDDEN)),
-    "ack": lambda fields: Ack(fields.needed_id("id")),
-    "received": lambda fields: Received(
-        fields.needed_id("conversation"), fields.needed_id("id")
-    ),
-    "receipts": lambda fields: AskReceipts(
-        fields.needed_id("conversation"),
-        fields.short_text("after", MAX_USER_BYTES),
-        fields.limit(),
-        fields.id("message"),
-    ),
-    "marks": lambda fields: AskMarks(fields.id("version")),
-    "typing": lambda fields: Typing(*fields.receiver()),
+    "conversations": _conversations,
+    "read": _read,
+    "hide": _hide,
+    "ack": _ack,
+    "received": _received,
+    "receipts": _receipts,
+    "marks": _marks,
+    "typing": _typing,
     "search": _search,
 }
 """The commands on stored messages that other codecs have, too: name → the
 function that makes one from its fields, which raises :class:`Refused`."""
 _OF_JSON: Final[Mapping[str, Callable[[Fields], Command]]] = {
     **FIELDS_OF_COMMANDS,
-    "recall": lambda fields: Send(
-        kind="recall", id=_client_id(fields), about=fields.needed_id("id")
-    ),
+    "recall": _recall,
     "press": _press,
     "answer": _answer,
-    "sync": lambda fields: Sync(
-        fields.id("cursor"), fields.limit(), _id_or_none(fields, "version")
-    ),
-    "react": lambda fields: React(
-        fields.needed_id("id"),
-        fields.short_text("emoji", Limit.EMOJI_BYTES),
-        fields.flag("remove"),
-    ),
-    "pin": lambda fields: Pin(fields.needed_id("id"), fields.flag("remove")),
-    "pins": lambda fields: AskPins(
-        fields.needed_id("conversation"), fields.id("before")
-    ),
-    "receiptCounts": lambda fields: CountReceipts(
-        fields.needed_id("conversation"), _ids(fields, Limit.PAGE)
-    ),
-    "thread": lambda fields: AskThread(
-        fields.needed_id("thread"), fields.id("before"), fields.limit()
-    ),
-    "threads": lambda fields: AskThreads(fields.id("before"), fields.limit()),
-    "followThread": lambda fields: FollowThread(
-        fields.needed_id("thread"), fields.flag("remove")
-    ),
-    "readThread": lambda fields: ReadThread(
-        fields.needed_id("thread"), fields.needed_id("id")
-    ),
+    "sync": _sync,
+    "react": _react,
+    "pin": _pin,
+    "pins": _pins,
+    "receiptCounts": _receipt_counts,
+    "thread": _thread,
+    "threads": _threads,
+    "followThread": _follow_thread,
+    "readThread": _read_thread,
 }
 MESSAGE_COMMANDS: Final[Readers] = {
     "send": read_send,
