@@ -8,7 +8,8 @@ waits for answers, and closes questions at their deadlines.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from imserver.messenger.ask import api
 from imserver.messenger.ask.parts import AskParts, build
@@ -17,11 +18,13 @@ from imserver.plugin.messages import MessageLog
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
+    from imserver.plugin.services import Core
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
-    from imserver.plugin.metrics import Metric  # most nodes start without it
+    """The metrics of questions, at the first scrape."""
+    # Most nodes start without scrapes: the table is not imported before one.
+    from imserver.plugin.metrics import Metric
 
     events = (
         "ask",
@@ -34,22 +37,27 @@ def metrics() -> tuple[Metric, ...]:
         "remind",
         "tally",
     )
+
+    def counts(core: Core) -> dict[str, int]:
+        counts: Mapping[Any, int] = core.store.part(MessageLog).asks.counts
+        return {event: counts[event] for event in events}
+
+    def waits(core: Core) -> int:
+        return core.service(AskParts).waits.count
+
     return (
         Metric(
             "imserver_asks_total",
             "counter",
             "Questions asked over HTTP, and what happened to questions. refuse: an answer came too late",
-            lambda core: {
-                event: core.store.part(MessageLog).asks.counts[event]
-                for event in events
-            },
+            counts,
             label="event",
         ),
         Metric(
             "imserver_ask_waits",
             "gauge",
             "Requests that wait for an answer to a question",
-            lambda core: core.service(AskParts).waits.count,
+            waits,
         ),
     )
 

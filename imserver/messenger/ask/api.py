@@ -8,7 +8,7 @@ from imserver.messenger.ask.declared import HTTP_QUESTION_CLOSED, MOST_WAIT_SECO
 from imserver.messenger.ask.parts import AskParts
 from imserver.messenger.log.meta import AskAnswer, new_question
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
+from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import (
     Ask,
@@ -220,24 +220,28 @@ class AskApi(Struct, frozen=True):
 
 
 def _shown(entry: Entry | None) -> AskShown:
-    ask = None if entry is None else entry.ask
-    if entry is None or ask is None:
+    if entry is None or entry.ask is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
-    return AskShown(
+    ask = entry.ask
+    shown = AskShown(
         id=entry.id,
         conversation=entry.conversation,
         user=entry.sender,
         text=entry.body.decode("utf-8", "replace"),
         options=[OptionShape(one.text, one.value) for one in ask.options],
         free_text=ask.text,
-        of=UNSET if ask.of is None else list(ask.of),
         need=ask.need,
         until=ask.until,
         state=ask.state or "open",
         answers=ask.answers,
-        poll=UNSET if ask.poll is None else ask.poll,
-        mine=UNSET if ask.mine is None else ask.mine,
     )
+    if ask.of is not None:
+        shown.of = list(ask.of)
+    if ask.poll is not None:
+        shown.poll = ask.poll
+    if ask.mine is not None:
+        shown.mine = ask.mine
+    return shown
 
 
 _ANSWERING: Final = (
@@ -249,14 +253,24 @@ _ANSWERING: Final = (
     Problems.REVIEW_UNAVAILABLE,
 )
 
-routes = Resource(
-    "asks",
-    service=lambda core, api: AskApi(
+_SECOND_MS: Final = 1000
+_VOTERS_PER_REQUEST: Final = 1000
+"""A list of voters counts as one more request for each of so many, because all
+of them are read."""
+
+
+def _services(core: Core, api: Api) -> AskApi:
+    return AskApi(
         core,
         core.service(AskParts),
         MessageApi.of(core, api),
         core.service(MessageServices),
-    ),
+    )
+
+
+routes = Resource(
+    "asks",
+    service=_services,
     base=Acting,
     chapter="Questions to people: answered exactly once, with a deadline.",
     hot=True,
@@ -287,20 +301,18 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     wrong = _objection(call, request)
     if wrong:
         raise ApiProblem.invalid(wrong)
-    ask = _question_of(api, call, request)
-    sent = api.messages.send(
-        call,
-        SendRequest(
-            to=request.to,
-            conversation=request.conversation,
-            text=request.text,
-            thread=request.thread,
-            also=request.also,
-            client_msg_id=request.client_msg_id,
-        ),
-        new_question(ask),
+    question = new_question(_question_of(api, call, request))
+    message = SendRequest(
+        to=request.to,
+        conversation=request.conversation,
+        text=request.text,
+        thread=request.thread,
+        also=request.also,
+        client_msg_id=request.client_msg_id,
     )
-    api.log.asks.counts["ask"] += not sent.repeated
+    sent = api.messages.send(call, message, question)
+    if not sent.repeated:
+        api.log.asks.counts["ask"] += 1
     if request.seconds:
         api.log.asks.news.set()
     return api.show(call.app, call.user, sent.id)
@@ -325,7 +337,9 @@ def _objection(call: Call, request: AskRequest) -> str:
 def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]:
     """What the ``meta`` of a message says of its question. Raises ApiProblem if
     somebody may not answer who shall."""
-    ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
+    ask: dict[str, Any] = {}
+    if request.need > 1:
+        ask["need"] = request.need
     if request.options:
         ask["options"] = [
             {"text": option.text, "value": option.value} for option in request.options
@@ -335,12 +349,17 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
     if request.of is not UNSET:
         ask["of"] = _answerers(api, call, request, request.of)
     if request.poll:
-        kind = {"many": request.many, "anonymous": request.anonymous}
-        ask |= {"of": [], "poll": {key: True for key in kind if kind[key]}}
+        poll: dict[str, bool] = {}
+        if request.many:
+            poll["many"] = True
+        if request.anonymous:
+            poll["anonymous"] = True
+        ask["of"] = []
+        ask["poll"] = poll
     if request.fixed:
         ask["fixed"] = True
     if request.seconds:
-        ask["until"] = api.log.asks.time_ms() + request.seconds * 1000
+        ask["until"] = api.log.asks.time_ms() + request.seconds * _SECOND_MS
     return ask
 
 
@@ -406,19 +425,17 @@ def get(
     any question.
     """
     principal = call.principal
-    headers = call.request.headers
-    asks_again = wait > 0 and call.credential != ""
-    if asks_again:
-        proof = api.core.authority.proof(principal, headers)
-    else:
-        proof = ""
+    proof = ""
+    if wait > 0 and call.credential != "":
+        proof = api.core.authority.proof(principal, call.request.headers)
     entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
-    if proof and not api.core.still_holds(
-        principal.app or call.app, principal.user, proof
-    ):
-        raise ApiProblem(
-            Problems.TOKEN_INVALID if principal.user else Problems.UNAUTHORIZED
-        )
+
+    # The credential may have ended during the wait.
+    app = principal.app or call.app
+    if proof and not api.core.still_holds(app, principal.user, proof):
+        if principal.user:
+            raise ApiProblem(Problems.TOKEN_INVALID)
+        raise ApiProblem(Problems.UNAUTHORIZED)
     return _shown(entry)
 
 
@@ -463,6 +480,9 @@ def answer(
         api.messages.rates.require_message(call.app, call.user)
     if [value, text, choices].count(UNSET) != 2:
         raise ApiProblem.invalid("Give one of `value`, `text` and `choices`")
+    votes: list[int] | None = None
+    if choices is not UNSET:
+        votes = choices
     result = api.services.asks.answer(
         call.app,
         call.user,
@@ -470,13 +490,12 @@ def answer(
         value or "",
         text or "",
         by_user=not call.is_back_end,
-        choices=None if choices is UNSET else choices,
+        choices=votes,
     )
+    is_accepted = not isinstance(result, Rejected)
     if isinstance(result, Rejected) and result.reason != RejectReason.ANSWERED:
         raise ApiProblem(result.problem, result.explanation)
-    return AnswerResult(
-        not isinstance(result, Rejected), api.show(call.app, call.user, id)
-    )
+    return AnswerResult(is_accepted, api.show(call.app, call.user, id))
 
 
 @routes.post(
@@ -506,12 +525,12 @@ def voters(
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     if poll.anonymous:
         raise ApiProblem(Problems.NOT_ALLOWED, "the poll is anonymous")
-    api.messages.rates.charge(call.principal, call.request.host, poll.voters // 1000)
-    has_votes = choice < len(poll.counts)  # who has left the group sees none
-    if has_votes:
+    more_requests = poll.voters // _VOTERS_PER_REQUEST
+    api.messages.rates.charge(call.principal, call.request.host, more_requests)
+    users: list[str] = []
+    # Who has left the group sees no counts, and no voters.
+    if choice < len(poll.counts):
         users = api.log.asks.voters(call.app, id, choice, after, limit + 1)
-    else:
-        users = []
     return VotersShown(users[:limit], len(users) > limit)
 
 
@@ -525,9 +544,8 @@ def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
     Nobody can answer it any more. A poll is `answered` then.
     """
-    return _changed(
-        api, call, request.id, api.log.asks.cancel(call.app, call.user, request.id)
-    )
+    result = api.log.asks.cancel(call.app, call.user, request.id)
+    return _changed(api, call, request.id, result)
 
 
 @routes.post(
@@ -545,9 +563,8 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     if entry is None or (call.user and entry.sender != call.user):
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     api.parts.reminders.require((call.app, str(request.id)))
-    return _changed(
-        api, call, request.id, api.log.asks.remind(call.app, call.user, request.id)
-    )
+    result = api.log.asks.remind(call.app, call.user, request.id)
+    return _changed(api, call, request.id, result)
 
 
 @routes.post(
@@ -571,7 +588,8 @@ def escalate(
     They are members of its conversation, and are notified. A question that
     everybody may answer stays as it is.
     """
-    return _changed(api, call, id, api.log.asks.escalate(call.app, call.user, id, of))
+    result = api.log.asks.escalate(call.app, call.user, id, of)
+    return _changed(api, call, id, result)
 
 
 def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:

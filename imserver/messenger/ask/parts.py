@@ -37,6 +37,9 @@ MOST_WAITS: Final = 10_000
 MOST_OF_ONE: Final = 200
 """Limit of the waits of one principal."""
 _RETRY_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 1.0
+"""How often the log is read while somebody waits: another node may have stored
+an answer."""
 
 Watch = Callable[[Flag, Collection[str]], None]
 """Sets the signal when a node has stored entries of one of these apps."""
@@ -77,23 +80,25 @@ class Waits:
         app was deleted. ``payer``: who makes the request. Switches. Raises
         StorageUnavailable."""
         deadline = monotonic() + seconds
-        if (
-            seconds <= 0
-            or self.count >= MOST_WAITS
-            or self._payers[payer] >= MOST_OF_ONE
-        ):
+        is_full = self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
+        if seconds <= 0 or is_full:
             return self._log.asks.get(app, user, message)
+
         signal = self._add(app, message, payer)
         try:
             if app not in self._positions:
-                self._positions.setdefault(app, self._log.entries.head(app))
+                # Another request may have read it meanwhile.
+                head = self._log.entries.head(app)
+                self._positions.setdefault(app, head)
             while True:
+                # Cleared before the read: an answer during the read wakes it.
                 signal.clear()
                 entry = self._log.asks.get(app, user, message)
                 left = deadline - monotonic()
-                if signal.is_over or entry is None or (ask := entry.ask) is None:
+                if signal.is_over or entry is None or entry.ask is None:
                     return None
-                if ask.state or ask.count > seen or left <= 0 or self._is_draining():
+                has_changed = entry.ask.state or entry.ask.count > seen
+                if has_changed or left <= 0 or self._is_draining():
                     return entry
                 signal.wait(left)
         finally:
@@ -101,8 +106,10 @@ class Waits:
 
     def forget(self, app: str) -> None:
         """End all waits of an app, which was deleted. Never switches."""
-        for (of, _), signals in self._signals.items():
-            for signal in signals if of == app else ():
+        for (app_of_wait, _), signals in self._signals.items():
+            if app_of_wait != app:
+                continue
+            for signal in signals:
                 signal.is_over = True
                 signal.set()
 
@@ -135,8 +142,10 @@ class Waits:
         """Greenlet: wake those whose questions have changed, until it is
         killed."""
         while True:
-            # Another node may have the news.
-            self._news.wait(1.0 if self.count else None)
+            if self.count:
+                self._news.wait(_LOOK_SECONDS)
+            else:
+                self._news.wait()
             self._news.clear()
             try:
                 self._look()
@@ -163,8 +172,10 @@ class Waits:
 
 
 _DEADLINE_SECONDS: Final = 10.0
-"""How often it is looked for deadlines of questions that other nodes have
+"""How often a node looks for deadlines of questions that other nodes have
 stored."""
+_GATHER_SECONDS: Final = 0.2
+"""Pause after news, so that one look counts many votes."""
 
 
 class Deadlines:
@@ -186,10 +197,11 @@ class Deadlines:
                 log.debug("questions could not be closed: %s", error)
             except Exception:
                 log.exception("questions could not be closed")
-            if news.wait(
-                _DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS)
-            ):
-                gevent.sleep(0.2)  # one look for many votes
+            seconds = _DEADLINE_SECONDS
+            if left is not None:
+                seconds = min(left, seconds)
+            if news.wait(seconds):
+                gevent.sleep(_GATHER_SECONDS)
 
     def look(self) -> float | None:
         """Close and count what is due. Returns the seconds until something is
@@ -197,13 +209,14 @@ class Deadlines:
         if not self._store.has_database:
             return None
         asks = self._log.asks
-        lefts = list[float]()
+        first: float | None = None
         for what in asks.DUE:
             due, left = asks.due(what)
-            lefts += [] if left is None else [left]
+            if left is not None and (first is None or left < first):
+                first = left
             for app, message in due:
                 asks.settle(what, app, message)
-        return min(lefts, default=None)
+        return first
 
 
 class AskParts(Struct, frozen=True):
@@ -217,15 +230,14 @@ class AskParts(Struct, frozen=True):
 
 def build(core: Core) -> Parts:
     """Build them."""
-    store = core.store
-    waits = Waits(
-        store,
-        core.service(MessageServices).messaging.follower.watch,
-        lambda: core.node.draining,
-    )
+
+    def is_draining() -> bool:
+        return core.node.draining
+
+    follower = core.service(MessageServices).messaging.follower
+    waits = Waits(core.store, follower.watch, is_draining)
     core.tenants.report_to(waits.forget)
-    deadlines = Deadlines(store)
+    deadlines = Deadlines(core.store)
     reminders = core.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.attempt)
-    return Parts(
-        (AskParts(waits, deadlines, reminders),), run=(waits.run, deadlines.run)
-    )
+    parts = AskParts(waits, deadlines, reminders)
+    return Parts((parts,), run=(waits.run, deadlines.run))

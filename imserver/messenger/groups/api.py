@@ -302,10 +302,10 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     """
     tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
-        # A back end may name anybody as the user who asks.
-        wanted = dict.fromkeys(
-            [*users, call.user] if call.is_back_end and call.user else users
-        )
+        wanted = dict.fromkeys(users)
+        if call.is_back_end and call.user:
+            # A back end may name anybody as the user who asks.
+            wanted[call.user] = None
         accounts = groups.accounts_among(call.app, list(wanted))
         unknown = [
             user
@@ -315,13 +315,14 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
         if unknown:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if (
-        call.user
-        and users
-        and (blocked := groups.relations.blocked_by(call.app, call.user, users))
-    ):
-        named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
-        raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
+
+    if call.user and users:
+        blocked = groups.relations.blocked_by(call.app, call.user, users)
+        if blocked:
+            named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
+            raise ApiProblem(
+                Problems.NOT_ALLOWED, f"`members`: not allowed for {named}"
+            )
     if call.is_back_end:
         return set()
     return groups.strangers_among(call.app, call.user, users)
@@ -403,16 +404,15 @@ def open_groups(
     what it has, and `next` continues it. The time that the searches of a user
     take is limited.
     """
-    rows, rest = groups.open_groups(
-        call.app, call.user, text, id_of(read_cursor(cursor) or ""), limit
-    )
+    below = id_of(read_cursor(cursor) or "")
+    rows, rest = groups.open_groups(call.app, call.user, text, below, limit)
     page, following = page_and_cursor(
         rows, limit, lambda each: str(each.group.id), str(rest or "")
     )
-    return OpenGroupsAnswer(
-        [view(GroupDetail, _shown(each.group), members=each.members) for each in page],
-        following,
-    )
+    details = [
+        view(GroupDetail, _shown(each.group), members=each.members) for each in page
+    ]
+    return OpenGroupsAnswer(details, following)
 
 
 @routes.get("/groups/mentions", problems=(*_UNKNOWN,))
@@ -435,7 +435,8 @@ def mentioned(
     only groups of which they are members. The time that the searches of a user
     take is limited.
     """
-    return MentionedGroups(*groups.mentioned(call.app, id_of(group), call.user, text))
+    rows, more = groups.mentioned(call.app, id_of(group), call.user, text)
+    return MentionedGroups(rows, more)
 
 
 @routes.get("/groups/show", problems=_UNKNOWN)
@@ -522,9 +523,8 @@ def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
     For the owner. Links to the group end. Former members keep what they could
     read, as if they had left. After an error, repeat it.
     """
-    return DeletedGroup(
-        request.group, groups.delete(call.app, id_of(request.group), call.user)
-    )
+    count = groups.delete(call.app, id_of(request.group), call.user)
+    return DeletedGroup(request.group, count)
 
 
 @routes.post(
@@ -551,11 +551,11 @@ def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
     members; the handle for the owner and admins alone. Upload the picture
     first. Members see each change as an entry of the kind `group`.
     """
-    fields: dict[str, str] = {
-        text: value
-        for text in TEXT_CHARACTERS
-        if (value := getattr(request, text)) is not UNSET
-    }
+    fields: dict[str, str] = {}
+    for text in TEXT_CHARACTERS:
+        value = getattr(request, text)
+        if value is not UNSET:
+            fields[text] = value
     return _shown(groups.describe(call.app, id_of(request.group), call.user, fields))
 
 
@@ -592,12 +592,11 @@ def mute(
 
 
 def _shown(group: Group) -> GroupShown:
+    muted_until = 0
     if group.muted_until > time():
-        muted = group.muted_until
-    else:
-        muted = 0
+        muted_until = group.muted_until
     return view(
-        GroupShown, group, group=str(group.id), muted_until=muted, **group.options
+        GroupShown, group, group=str(group.id), muted_until=muted_until, **group.options
     )
 
 
@@ -642,14 +641,13 @@ def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown
 
     For the owner and admins.
     """
-    options = {
-        name: value
-        for name in OPTIONS
-        if (value := getattr(request, name)) is not UNSET
-    }
-    return _shown(
-        groups.set_options(call.app, id_of(request.group), call.user, options)
-    )
+    options: dict[str, str] = {}
+    for name in OPTIONS:
+        value = getattr(request, name)
+        if value is not UNSET:
+            options[name] = value
+    group = groups.set_options(call.app, id_of(request.group), call.user, options)
+    return _shown(group)
 
 
 @routes.post(
@@ -663,8 +661,7 @@ def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
     A group that is not open is reported as unknown.
     """
     _check_members(groups, call, ())
-    return _shown(
-        groups.join(
-            call.app, id_of(request.group), call.user, by_user=not call.is_back_end
-        )
+    group = groups.join(
+        call.app, id_of(request.group), call.user, by_user=not call.is_back_end
     )
+    return _shown(group)

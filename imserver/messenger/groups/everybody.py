@@ -17,6 +17,11 @@ ids, came from another server, or were guests, too."""
 MOST_JOINING: Final = 200
 """Accounts that join in one transaction. Its entry names them, and all members
 who are online get it."""
+_ID_STEP: Final = 20_000
+"""Ids of accounts that one query looks at: those of an app may be few among
+them."""
+_PAUSE_SECONDS: Final = 0.05
+"""Pause after accounts have joined. Messages are stored meanwhile."""
 _OF: Final[dict[Everybody, str]] = {
     "members": "AND bot = 0 AND guest = 0",
     "all": "AND bot = 0",
@@ -47,21 +52,25 @@ class EverybodysGroups(Store.Rows):
     def look(self) -> int:
         """Let accounts join their groups. Returns how many have. Switches.
         Raises StorageUnavailable."""
-        if self._store.has_database:
-            groups = self._log.conversations.of_everybody()
-        else:
-            groups = []
+        if not self._store.has_database:
+            return 0
+        groups = self._log.conversations.of_everybody()
         if not groups:
             return 0
+
         if monotonic() >= self._whole_at:
             counts = {key: self._count(*key) for key in groups}
             same = {key for key in groups if self._counts.get(key) == counts[key]}
             self._positions = {
                 key: last for key, last in self._positions.items() if key in same
             }
-            self._counts, self._whole_at = counts, monotonic() + self._whole_seconds
-        newest = "SELECT max(id) FROM account"
-        last = self._store.read_or(0, lambda sql: int(sql.query(newest)[0][0] or 0))
+            self._counts = counts
+            self._whole_at = monotonic() + self._whole_seconds
+
+        def newest(sql: Statements) -> int:
+            return int(sql.query("SELECT max(id) FROM account")[0][0] or 0)
+
+        last = self._store.read_or(0, newest)
         return sum(self._admit(app, group, whose, last) for app, group, whose in groups)
 
     def _admit(self, app: str, group: int, whose: Everybody, last: int) -> int:
@@ -70,20 +79,26 @@ class EverybodysGroups(Store.Rows):
         count = 0
         after = self._positions.get(key, 0)
         while after < last:
-            users, after = self._accounts(app, whose, after, min(after + 20_000, last))
-            if users:
-                here = self._log.conversations.members_among(app, group, users)
-            else:
-                here = set()
-            new = [user for user in users if user not in here]
-            if new:
-                others = self._removals.among(app, group, new) | self._leaving(app)
-                new = [user for user in new if user not in others]
+            end = min(after + _ID_STEP, last)
+            users, after = self._accounts(app, whose, after, end)
+            new = self._missing(app, group, users)
             if new:
                 count += self._join(app, group, whose, new)
-                gevent.sleep(0.05)  # messages are stored meanwhile
+                gevent.sleep(_PAUSE_SECONDS)
         self._positions[key] = after
         return count
+
+    def _missing(self, app: str, group: int, users: list[str]) -> list[str]:
+        """The users who are not in a group, and neither were removed from it
+        nor are being erased."""
+        if not users:
+            return []
+        members = self._log.conversations.members_among(app, group, users)
+        new = [user for user in users if user not in members]
+        if not new:
+            return []
+        others = self._removals.among(app, group, new) | self._leaving(app)
+        return [user for user in new if user not in others]
 
     def _join(self, app: str, group: int, whose: Everybody, users: list[str]) -> int:
         def right(state: GroupState) -> Rejected | None:
@@ -121,4 +136,6 @@ class EverybodysGroups(Store.Rows):
             return [row[0] for row in rows]
 
         ids = self._store.read(read)
-        return list(map(str, ids)), ids[-1] if len(ids) == MOST_JOINING else last
+        if len(ids) == MOST_JOINING:
+            last = ids[-1]
+        return list(map(str, ids)), last

@@ -26,7 +26,8 @@ from imserver.messenger.groups.wire import (
     LeaveGroup,
     UpdateGroup,
 )
-from imserver.messenger.log.contract import Everybody, GroupState
+from imserver.messenger.log.contract import Everybody, GroupState, Membership
+from imserver.messenger.log.conversations import ConversationReader
 from imserver.messenger.log.handles import has_one_alphabet, is_handle, spelled
 from imserver.plugin.errors import (
     HttpProblem,
@@ -85,6 +86,9 @@ SEARCH_SECONDS: Final = 0.3
 
 MOST_OPEN: Final = 50
 """Open groups on one page: the members of each are counted."""
+_HIGHEST_ID: Final = 2**63 - 1
+_MOST_SEARCHED_APPS: Final = 20
+"""Apps in which one search of the administration looks for groups."""
 _OPEN_STEP: Final = 200
 """Open groups that one query reads."""
 _SEARCH_STEP: Final = 1000
@@ -237,23 +241,29 @@ class RemovedMembers(Store.Rows):
 
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
         """They may come back, if they were removed before this Unix second."""
-        self._store.write(lambda sql: _forget(sql, app, group, users, before))
+
+        def work(sql: Statements) -> None:
+            _forget(sql, app, group, users, before)
+
+        self._store.write(work)
 
     def among(self, app: str, group: int, users: Sequence[str]) -> set[str]:
-        """Those of these users who were removed."""
-        return self._store.read(lambda sql: removed_among(sql, app, group, users))
+        """The users among ``users`` who were removed."""
+
+        def work(sql: Statements) -> set[str]:
+            return removed_among(sql, app, group, users)
+
+        return self._store.read(work)
 
 
 def removed_among(
     sql: Statements, app: str, group: int, users: Sequence[str]
 ) -> set[str]:
-    """Those of these users who were removed from a group, in the caller's
+    """The users among ``users`` who were removed from a group, in the caller's
     transaction."""
     statement = "SELECT member FROM removed_member WHERE app = %s AND conversation = %s AND member IN {}"
-    return {
-        text_of(row[0])
-        for row in sql.query_in(statement, (app, group), list(dict.fromkeys(users)))
-    }
+    rows = sql.query_in(statement, (app, group), list(dict.fromkeys(users)))
+    return {text_of(row[0]) for row in rows}
 
 
 def _forget(
@@ -308,22 +318,19 @@ class Groups(Service, dict=True):
         """The number of groups of a user, and a page of them in the order of
         their ids, after ``after``. ``member``: only those of which this user is
         a member, too; ``""``: all."""
-        log = self.store.part(MessageLog)
-        own, *others = (
-            {
-                row.conversation: row
-                for row in log.conversations.memberships(app, each)
-                if row.left_id is None and row.kind_of_conversation == "group"
+        conversations = self.store.part(MessageLog).conversations
+        memberships = _memberships_in_groups(conversations, app, user)
+        if member:
+            groups_of_member = _memberships_in_groups(conversations, app, member)
+            memberships = {
+                id: row for id, row in memberships.items() if id in groups_of_member
             }
-            for each in ((user, member) if member else (user,))
-        )
-        own = {id: row for id, row in own.items() if all(id in each for each in others)}
-        groups = log.conversations.find(
-            app, sorted(id for id in own if id > after)[:limit]
-        )
-        return len(own), [
-            _group(each, own[each.id].role, own[each.id].muted_until) for each in groups
-        ]
+        ids = sorted(id for id in memberships if id > after)[:limit]
+        groups = []
+        for conversation in conversations.find(app, ids):
+            row = memberships[conversation.id]
+            groups.append(_group(conversation, row.role, row.muted_until))
+        return len(memberships), groups
 
     def find(
         self, by: Principal, text: str, apps: Sequence[str], limit: int
@@ -332,23 +339,19 @@ class Groups(Service, dict=True):
         find open ones alone."""
         conversations = self.store.part(MessageLog).conversations
         id = id_of(text.lstrip("0"))
-        for app in apps[:20]:
+        for app in apps[:_MOST_SEARCHED_APPS]:
+            groups: list[Conversation] = []
             if id:
                 exact = conversations.get(app, id)
-            else:
-                exact = None
-            for group in (exact, *conversations.groups_named(app, text, limit)):
-                if (
-                    group is not None
-                    and group.kind == "group"
-                    and (group.open or by.may(Needs.OPERATE))
-                ):
-                    yield (
-                        str(group.id),
-                        app,
-                        group.name or str(group.id),
-                        f"group:{group.id}",
-                    )
+                if exact is not None:
+                    groups.append(exact)
+            groups += conversations.groups_named(app, text, limit)
+            for group in groups:
+                if group.kind != "group":
+                    continue
+                if group.open or by.may(Needs.OPERATE):
+                    number = str(group.id)
+                    yield number, app, group.name or number, f"group:{number}"
 
     def open_groups(
         self, app: str, by: str, text: str, below: int, limit: int
@@ -366,13 +369,14 @@ class Groups(Service, dict=True):
             return [], 0
         log = self.store.part(MessageLog).conversations
         words = Statements.words(text)
-        payer = (app, by) if by else None
         limit = min(limit, MOST_OPEN)
+        payer = _payer(app, by)
         self.searches.require(payer)
         began = monotonic()
+
         rows: list[Conversation] = []
         while len(rows) <= limit and monotonic() - began < SEARCH_SECONDS:
-            page = log.open_groups(app, below or 2**63 - 1, _OPEN_STEP)
+            page = log.open_groups(app, below or _HIGHEST_ID, _OPEN_STEP)
             rows += [
                 each for each in page if _has_words(words, each.name, each.description)
             ]
@@ -381,25 +385,21 @@ class Groups(Service, dict=True):
                 break
             below = page[-1].id
         if len(rows) > limit:
-            rows, below = rows[:limit], rows[limit - 1].id
+            rows = rows[:limit]
+            below = rows[-1].id
         sizes = log.sizes(app, [each.id for each in rows])
-        if payer:
-            self.searches.charge(payer, int((monotonic() - began) * 1000))
+        self._charge_search(payer, began)
+
+        roles: dict[int, str] = {}
         if by:
-            own = {
-                row.conversation: row
-                for row in log.memberships(app, by)
-                if row.left_id is None
-            }
-        else:
-            own = {}
-        return [
-            OpenGroup(
-                _group(each, own[each.id].role if each.id in own else ""),
-                sizes[each.id],
-            )
+            for row in log.memberships(app, by):
+                if row.left_id is None:
+                    roles[row.conversation] = row.role
+        groups = [
+            OpenGroup(_group(each, roles.get(each.id, "")), sizes[each.id])
             for each in rows
-        ], below
+        ]
+        return groups, below
 
     def mentioned(
         self, app: str, group: int, by: str, text: str
@@ -415,42 +415,46 @@ class Groups(Service, dict=True):
         self._seen(app, group, by)
         log = self.store.part(MessageLog).conversations
         words = Statements.words(text)
-        payer = (app, by) if by else None
+        payer = _payer(app, by)
         self.searches.require(payer)
         began = monotonic()
+
         groups = [
             each
             for each in log.with_handles(app)
             if _has_words(words, each.handle, each.name)
         ]
         if by and not self.relations.may_gather(app, by):
-            own = {
+            # Guests mention only their own groups.
+            ids = {
                 row.conversation
                 for row in log.memberships(app, by)
                 if row.left_id is None
             }
-            groups = [each for each in groups if each.id in own]
-        rows = list[MentionedGroup]()
+            groups = [each for each in groups if each.id in ids]
+
+        mentions: list[MentionedGroup] = []
         more = False
         for each in groups:
-            more = len(rows) == MOST_MENTIONED or monotonic() - began > SEARCH_SECONDS
+            is_full = len(mentions) == MOST_MENTIONED
+            more = is_full or monotonic() - began > SEARCH_SECONDS
             if more:
                 break
-            count = len({*(log.reached(app, each.id, group) or ())} - {by})
+            reached = set(log.reached(app, each.id, group) or ())
+            count = len(reached - {by})
             if count:
-                rows.append(
+                mentions.append(
                     MentionedGroup(
                         str(each.id), each.handle, each.name, each.avatar, count
                     )
                 )
-        if payer:
-            self.searches.charge(payer, int((monotonic() - began) * 1000))
-        return rows, more
+        self._charge_search(payer, began)
+        return mentions, more
 
     def accounts_among(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
     ) -> set[str]:
-        """Those of these users of an app who have accounts, whose names contain
+        """The users among ``users`` who have accounts, and whose names contain
         all ``words``."""
         return {account.user for account in self.accounts.those_of(app, users, words)}
 
@@ -475,35 +479,37 @@ class Groups(Service, dict=True):
         words = Statements.words(text)
         if not words:
             return [], ""
-        payer = (app, by) if by else None
+        payer = _payer(app, by)
         self.searches.require(payer)
         began = monotonic()
+
         members: list[GroupMemberShown] = []
         try:
             while len(members) < limit and monotonic() - began < SEARCH_SECONDS:
                 page = self._page(app, group, after, _SEARCH_STEP)
                 users = [each.user for each in page]
                 named = self.accounts_among(app, users, words)
-                own = {
-                    user: " ".join(Statements.words(user))
-                    for user in users
-                    if not user.isdecimal()
-                }
-                named.update(
-                    user
-                    for user, text in own.items()
-                    if all(word in text for word in words)
-                )
+                for user in users:
+                    # Numbers are ids that the server has chosen.
+                    if not user.isdecimal() and _has_words(words, user):
+                        named.add(user)
                 members += [each for each in page if each.user in named]
                 if len(members) <= limit and len(page) < _SEARCH_STEP:
                     return members, ""
                 after = page[-1].user
         finally:
-            if payer:
-                self.searches.charge(payer, int((monotonic() - began) * 1000))
+            self._charge_search(payer, began)
+
         if len(members) >= limit:
-            members, after = members[:limit], members[limit - 1].user
+            members = members[:limit]
+            after = members[-1].user
         return members, after
+
+    def _charge_search(self, payer: tuple[str, str] | None, began: float) -> None:
+        """A user has searched since this monotonic time. Searches of back ends
+        (None) are free."""
+        if payer is not None:
+            self.searches.charge(payer, int((monotonic() - began) * 1000))
 
     def _page(
         self, app: str, group: int, after: str, limit: int
@@ -512,14 +518,13 @@ class Groups(Service, dict=True):
             app, group, after, limit
         )
         now = time()
-        return [
-            GroupMemberShown(
-                row.user,
-                row.role,  # type: ignore[arg-type]
-                row.muted_until if row.muted_until > now else 0,
-            )
-            for row in rows
-        ]
+        members = []
+        for row in rows:
+            member = GroupMemberShown(row.user, row.role, 0)  # type: ignore[arg-type]
+            if row.muted_until > now:
+                member.muted_until = row.muted_until
+            members.append(member)
+        return members
 
     # --- changing -------------------------------------------------------------
 
@@ -541,7 +546,8 @@ class Groups(Service, dict=True):
         """
         _check_texts({"name": name, "description": kind.description})
         if kind.everybody:
-            self._check_everybody(app, owner if by_user else "")
+            by = owner if by_user else ""
+            self._check_everybody(app, by)
         self._check_gathering(app, owner)
         others = [
             user
@@ -552,22 +558,21 @@ class Groups(Service, dict=True):
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
             self.creations.require((app, owner))
-        change = _done(
-            self.store.part(MessageLog).groups.create(
-                app,
-                owner,
-                name,
-                others,
-                options=kind.options,
-                description=kind.description,
-                is_open=kind.open,
-                everybody=kind.everybody,
-            )
+
+        change = self.store.part(MessageLog).groups.create(
+            app,
+            owner,
+            name,
+            others,
+            options=kind.options,
+            description=kind.description,
+            is_open=kind.open,
+            everybody=kind.everybody,
         )
-        group = self.show(app, change.conversation, owner)
-        return group, Added(
-            others, self._invite_strangers(app, group.id, owner, users, strangers)
-        )
+        group = self.show(app, _done(change).conversation, owner)
+        # Last: a stranger who accepts at once finds the group.
+        invited = self._invite_strangers(app, group.id, owner, users, strangers)
+        return group, Added(others, invited)
 
     def invite(
         self, app: str, group: int, by: str, users: Sequence[str]
@@ -581,12 +586,11 @@ class Groups(Service, dict=True):
         again = self._removals.among(app, group, users)
         if again and not self._is_led_by(app, group, by):
             raise NotAllowed("only the owner and admins add somebody who was removed")
-        new = _done(
-            log.groups.join(app, group, users, by, most=self.limit, right=right)
-        ).users
+        joined = log.groups.join(app, group, users, by, most=self.limit, right=right)
+        new_members = _done(joined).users
         if again:
             self._removals.forget(app, group, list(again), int(time()))
-        return new
+        return new_members
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
         """The users among ``users`` whom a user only invites. Raises
@@ -608,12 +612,12 @@ class Groups(Service, dict=True):
     ) -> Added:
         """As :meth:`invite`; those of the users who are ``strangers`` are
         invited."""
-        known = [user for user in users if user not in strangers]
-        if known or not strangers:
-            new = self.invite(app, group, by, known)
-        else:
-            new = ()
-        return Added(new, self._invite_strangers(app, group, by, users, strangers))
+        acquaintances = [user for user in users if user not in strangers]
+        new_members: tuple[str, ...] = ()
+        if acquaintances or not strangers:
+            new_members = self.invite(app, group, by, acquaintances)
+        invited = self._invite_strangers(app, group, by, users, strangers)
+        return Added(new_members, invited)
 
     def _invite_strangers(
         self,
@@ -625,18 +629,21 @@ class Groups(Service, dict=True):
     ) -> Sequence[str]:
         if self._send_invitations is None or not strangers:
             return ()
-        some = [user for user in dict.fromkeys(users) if user in strangers]
-        return self._send_invitations(app, group, by, some)
+        invited = [user for user in dict.fromkeys(users) if user in strangers]
+        return self._send_invitations(app, group, by, invited)
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises
         UnknownGroup and NotAllowed."""
         view = self._seen(app, group, by)
         self._check_gathering(app, by)
-        muted = {by} if view.muted_until > time() else ()
-        state = GroupState(
-            {by: view.role} if by else {}, view.open, view.options, muted
-        )
+        muted: set[str] = set()
+        if view.muted_until > time():
+            muted.add(by)
+        roles: dict[str, str] = {}
+        if by:
+            roles[by] = view.role
+        state = GroupState(roles, view.open, view.options, muted)
         refusal = _permitted(by, "invite", _INVITING)(state)
         if refusal is not None:
             raise NotAllowed(refusal.detail)
@@ -676,13 +683,13 @@ class Groups(Service, dict=True):
         Raises NotAllowed, TooManyRequests and TooManyMembers."""
         if by_user:
             self._check_gathering(app, user)
-        self._enter(
-            app,
-            group,
-            user,
-            lambda state: None if state.open or user in state.roles else _OUTSIDER,
-            by_user,
-        )
+
+        def right(state: GroupState) -> Rejected | None:
+            if state.open or user in state.roles:
+                return None
+            return _OUTSIDER
+
+        self._enter(app, group, user, right, by_user)
         return self.show(app, group, user)
 
     def _enter(
@@ -702,9 +709,9 @@ class Groups(Service, dict=True):
             self.creations.require((app, user))
 
         def may_enter(sql: Statements) -> bool:
-            return not removed_among(sql, app, group, [user]) and (
-                condition is None or condition(sql)
-            )
+            if removed_among(sql, app, group, [user]):
+                return False
+            return condition is None or condition(sql)
 
         is_new = False
         try:
@@ -727,12 +734,10 @@ class Groups(Service, dict=True):
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Let anybody join a group, or nobody by themselves. Raises NotAllowed,
         also if it is everybody's."""
-        right = _not_everybodys(
-            _ranked(by, ADMIN, "only the owner and admins open and close a group")
-        )
-        _done(
-            self._log_with(group).groups.set_open(app, group, is_open, by, right=right)
-        )
+        words = "only the owner and admins open and close a group"
+        right = _not_everybodys(_ranked(by, ADMIN, words))
+        groups = self._log_with(group).groups
+        _done(groups.set_open(app, group, is_open, by, right=right))
         return self.show(app, group, by)
 
     def set_everybody(
@@ -743,11 +748,8 @@ class Groups(Service, dict=True):
         without accounts."""
         self._check_everybody(app, by)
         right = _ranked(by, ADMIN, "only the owner and admins say whose group it is")
-        _done(
-            self._log_with(group).groups.set_everybody(
-                app, group, everybody, by, right=right
-            )
-        )
+        groups = self._log_with(group).groups
+        _done(groups.set_everybody(app, group, everybody, by, right=right))
         return self.show(app, group, by)
 
     def set_options(
@@ -755,9 +757,8 @@ class Groups(Service, dict=True):
     ) -> Group:
         """Change options. Raises NotAllowed."""
         right = _ranked(by, ADMIN, "only the owner and admins change options")
-        _done(
-            self._log_with(group).groups.set_options(app, group, given, by, right=right)
-        )
+        groups = self._log_with(group).groups
+        _done(groups.set_options(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
@@ -774,22 +775,23 @@ class Groups(Service, dict=True):
         brings them back, by adding or inviting them. Raises BadGroup and
         NotAllowed."""
         log = self._log_with(group)
+        right = _above(by, users)
         if by:
-            right = _not_everybodys(_above(by, users), users)
-        else:
-            right = _above(by, users)
+            right = _not_everybodys(right, users)
 
         def note(transaction: Any, gone: Sequence[str]) -> None:
             now = int(time())
+            # The rows of earlier removals give way to the new ones.
             _forget(transaction.sql, app, group, gone, now)
             rows = [(app, group, user, now) for user in gone]
             transaction.sql.insert_new(
                 "removed_member", "app, conversation, member, created", rows
             )
 
-        return _done(
-            log.groups.leave(app, group, users, by, heir=True, right=right, note=note)
-        ).users
+        left = log.groups.leave(
+            app, group, users, by, heir=True, right=right, note=note
+        )
+        return _done(left).users
 
     def _is_led_by(self, app: str, group: int, user: str) -> bool:
         """Whether a user is the owner or an admin. A back end (``""``) counts
@@ -798,7 +800,7 @@ class Groups(Service, dict=True):
 
     def delete(self, app: str, group: int, by: str) -> int:
         """Close the group, delete its invitations and remove all members.
-        Return the number of those.
+        Return their number.
 
         After an error, the owner or a back end may call it again. Raises
         NotAllowed.
@@ -806,11 +808,12 @@ class Groups(Service, dict=True):
         log = self._log_with(group)
         right = _ranked(by, OWNER, "only the owner deletes the group")
         count = 0
-        while gone := _done(log.groups.leave(app, group, None, by, right=right)).users:
+        while True:
+            gone = _done(log.groups.leave(app, group, None, by, right=right)).users
             count += len(gone)
-            if by in gone:  # the owner leaves last, and has no right to ask again
-                break
-        return count
+            # The owner leaves last, and has no right to go on.
+            if not gone or by in gone:
+                return count
 
     def describe(
         self, app: str, group: int, by: str, given: Mapping[str, str]
@@ -825,18 +828,16 @@ class Groups(Service, dict=True):
         _check_texts(given)
         words = "only the owner and admins change name, picture, description and handle"
         right = _permitted(by, "rename", words, least)
-        _done(self._log_with(group).groups.describe(app, group, given, by, right=right))
+        groups = self._log_with(group).groups
+        _done(groups.describe(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
         """Change the role of a member. An owner who makes another member the
         owner becomes an admin. Raises NotAllowed and NoMember."""
         right = _gives_roles(by, user, role)
-        _done(
-            self._log_with(group).groups.set_member(
-                app, group, user, role=role, by=by, right=right
-            )
-        )
+        groups = self._log_with(group).groups
+        _done(groups.set_member(app, group, user, role=role, by=by, right=right))
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
         """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed
@@ -859,29 +860,28 @@ class Groups(Service, dict=True):
         tenant = self.tenants.get(app)
         if tenant is None or not tenant.wants_accounts(app):
             raise BadGroup("everybody: the app has no accounts")
-        if by and not any(
-            each.role == "owner" for each in self.accounts.those_of(app, [by])
-        ):
+        if not by:
+            return
+        roles = [account.role for account in self.accounts.those_of(app, [by])]
+        if "owner" not in roles:
             raise NotAllowed("only an owner of the app makes groups of everybody")
 
     def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
         """A group as a member or a back end sees it; ``or_open``: an open one
         also as anybody does. Raises UnknownGroup."""
-        log = self._log_with(group)
+        conversations = self._log_with(group).conversations
+        membership = None
         if by:
-            own = log.conversations.member(app, group, by)
-        else:
-            own = None
-        conversation = log.conversations.get(app, group)
-        if (
-            conversation is None
-            or conversation.kind != "group"
-            or (by and own is None and not (or_open and conversation.open))
-        ):
+            membership = conversations.member(app, group, by)
+        conversation = conversations.get(app, group)
+        if conversation is None or conversation.kind != "group":
             raise UnknownGroup(str(group))
-        if own is None:
-            return _group(conversation)
-        return _group(conversation, own.role, own.muted_until)
+
+        if membership is not None:
+            return _group(conversation, membership.role, membership.muted_until)
+        if by and not (or_open and conversation.open):
+            raise UnknownGroup(str(group))
+        return _group(conversation)
 
     def _log_with(self, group: int) -> MessageLog:
         """The message log. Raises UnknownGroup if there are no groups."""
@@ -890,17 +890,38 @@ class Groups(Service, dict=True):
         return self.store.part(MessageLog)
 
 
+def _payer(app: str, by: str) -> tuple[str, str] | None:
+    """Whose searches are limited; None: a back end's are not."""
+    if by:
+        return (app, by)
+    return None
+
+
+def _memberships_in_groups(
+    conversations: ConversationReader, app: str, user: str
+) -> dict[int, Membership]:
+    """The current memberships of a user, by the ids of the groups."""
+    return {
+        row.conversation: row
+        for row in conversations.memberships(app, user)
+        if row.left_id is None and row.kind_of_conversation == "group"
+    }
+
+
 def _has_words(words: Sequence[str], *texts: str) -> bool:
-    if words:
-        folded = " ".join(Statements.words(" ".join(texts)))
-    else:
-        folded = ""
+    if not words:
+        return True
+    folded = " ".join(Statements.words(" ".join(texts)))
     return all(word in folded for word in words)
 
 
-def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:
+def _group(conversation: Conversation, role: str = "", muted_until: int = 0) -> Group:
     return view(
-        Group, found, role=role, muted_until=muted_until, options=found.option_values()
+        Group,
+        conversation,
+        role=role,
+        muted_until=muted_until,
+        options=conversation.option_values(),
     )
 
 
@@ -941,11 +962,12 @@ def _not_everybodys(rest: Right, users: Sequence[str] | None = None) -> Right:
     and the rest."""
 
     def right(state: GroupState) -> Rejected | None:
-        if state.everybody and not (
-            users and all(user in state.bots for user in users)
-        ):
-            return rest(state) or _EVERYBODYS
-        return rest(state)
+        refusal = rest(state)
+        if refusal is not None or not state.everybody:
+            return refusal
+        if users and all(user in state.bots for user in users):
+            return None
+        return _EVERYBODYS
 
     return right
 
@@ -959,8 +981,9 @@ def _above(by: str, users: Sequence[str]) -> Right:
             return None
         if by not in state.roles:
             return _OUTSIDER
-        own = _RANK[state.roles[by]]
-        if all(_RANK[state.roles[user]] < own for user in users if user in state.roles):
+        rank = _RANK[state.roles[by]]
+        members = [user for user in users if user in state.roles]
+        if all(_RANK[state.roles[user]] < rank for user in members):
             return None
         return Rejected(
             RejectReason.NOT_ALLOWED,
@@ -976,11 +999,14 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
     is_owner = _ranked(by, OWNER, "only the owner gives roles")
 
     def right(state: GroupState) -> Rejected | None:
-        if state.roles.get(user) == OWNER != role:
-            return is_owner(state) or Rejected(
+        refusal = is_owner(state)
+        if refusal is not None:
+            return refusal
+        if state.roles.get(user) == OWNER and role != OWNER:
+            return Rejected(
                 RejectReason.NOT_ALLOWED, "a group has an owner: make another the owner"
             )
-        return is_owner(state)
+        return None
 
     return right
 
@@ -988,11 +1014,10 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
 def _check_texts(given: Mapping[str, str]) -> None:
     for text, value in given.items():
         least, most = TEXT_CHARACTERS[text]
+        # A description alone may have several lines.
         if text == "description":
-            line = value.replace("\n", " ")
-        else:
-            line = value
-        if not is_name(line, least, most):
+            value = value.replace("\n", " ")
+        if not is_name(value, least, most):
             raise BadGroup(
                 f"{text}: expected {least} to {most} characters that are seen; no controls of direction"
             )
@@ -1129,23 +1154,21 @@ class GroupCommands(Struct, frozen=True):
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
         """Change name, picture and description of one of the user's groups."""
         app, user = self._with_voice(connection)
-        texts: dict[str, str] = {
-            text: value
-            for text in TEXT_CHARACTERS
-            if (value := getattr(command, text, None)) is not None
-        }
-        return Reply(
-            ReplyCode.OK, _view(self.groups.describe(app, command.group, user, texts))
-        )
+        texts: dict[str, str] = {}
+        for text in TEXT_CHARACTERS:
+            value = getattr(command, text, None)
+            if value is not None:
+                texts[text] = value
+        group = self.groups.describe(app, command.group, user, texts)
+        return Reply(ReplyCode.OK, _view(group))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = app_and_user(connection)
         strangers = self._check(app, user, command.members)
         added = self.groups.add(app, command.group, user, command.members, strangers)
-        return Reply(
-            ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited)
-        )
+        view = ChangedMembersView(command.group, added.users, added.invited)
+        return Reply(ReplyCode.OK, view)
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""

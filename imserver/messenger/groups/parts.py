@@ -1,5 +1,7 @@
 """The parts of groups on one node."""
 
+from typing import Final
+
 from imserver.messenger.groups.declared import (
     NEW_GROUPS,
     SEARCH_MILLISECONDS,
@@ -12,6 +14,9 @@ from imserver.plugin import Parts
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
+
+_SEARCH_SECONDS: Final = 60.0
+"""The period in which a user may search for so many milliseconds."""
 
 
 def groups_of(core: Core) -> Groups:
@@ -27,17 +32,13 @@ def build(core: Core) -> Parts:
     creations = core.buckets.make(
         NEW_GROUPS, limits.groups_per_user, seconds, core.attempt
     )
-    searches = core.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
+    searches = core.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, _SEARCH_SECONDS)
     questions = core.accounts, core.relations, core.tenants
     groups = Groups(core.store, limits.group_members, creations, searches, *questions)
-    look = EverybodysGroups(groups).look
-    run = (
-        every(
-            EverybodysGroups.LOOK_SECONDS,
-            look,
-            "accounts could not join the groups of everybody",
-        ),
+    admit = every(
+        EverybodysGroups.LOOK_SECONDS,
+        EverybodysGroups(groups).look,
+        "accounts could not join the groups of everybody",
     )
-    return Parts(
-        (groups,), GroupCommands(groups, core.mutes.mute_of).commands(), run=run
-    )
+    commands = GroupCommands(groups, core.mutes.mute_of).commands()
+    return Parts((groups,), commands, run=(admit,))

@@ -73,9 +73,39 @@ def _members(fields: Fields) -> tuple[str, ...]:
 
 
 def _update_group(fields: Fields) -> UpdateGroup:
-    texts = ("name", "avatar", "description")
-    given = (fields.text(each) if each in fields.values else None for each in texts)
-    return UpdateGroup(fields.needed_id("group"), *given)
+    group = fields.needed_id("group")
+    texts = {
+        name: fields.text(name)
+        for name in ("name", "avatar", "description")
+        if name in fields.values
+    }
+    return UpdateGroup(group, **texts)
+
+
+def _create_group(fields: Fields) -> CreateGroup:
+    return CreateGroup(fields.text("name"), _members(fields))
+
+
+def _ask_groups(fields: Fields) -> AskGroups:
+    return AskGroups(fields.id("after"), fields.limit())
+
+
+def _ask_members(fields: Fields) -> AskGroupMembers:
+    group = fields.needed_id("group")
+    after = fields.short_text("after", MAX_USER_BYTES)
+    return AskGroupMembers(group, after, fields.limit())
+
+
+def _invite(fields: Fields) -> InviteToGroup:
+    return InviteToGroup(fields.needed_id("group"), _members(fields))
+
+
+def _join(fields: Fields) -> JoinGroup:
+    return JoinGroup(fields.needed_id("group"))
+
+
+def _leave(fields: Fields) -> LeaveGroup:
+    return LeaveGroup(fields.needed_id("group"))
 
 
 def _read(make: Callable[[Fields], Command], data: bytes) -> Command:
@@ -83,18 +113,12 @@ def _read(make: Callable[[Fields], Command], data: bytes) -> Command:
 
 
 _MAKERS: Final[Mapping[str, Callable[[Fields], Command]]] = {
-    "createGroup": lambda fields: CreateGroup(fields.text("name"), _members(fields)),
-    "groups": lambda fields: AskGroups(fields.id("after"), fields.limit()),
-    "groupMembers": lambda fields: AskGroupMembers(
-        fields.needed_id("group"),
-        fields.short_text("after", MAX_USER_BYTES),
-        fields.limit(),
-    ),
+    "createGroup": _create_group,
+    "groups": _ask_groups,
+    "groupMembers": _ask_members,
     "updateGroup": _update_group,
-    "inviteToGroup": lambda fields: InviteToGroup(
-        fields.needed_id("group"), _members(fields)
-    ),
-    "joinGroup": lambda fields: JoinGroup(fields.needed_id("group")),
-    "leaveGroup": lambda fields: LeaveGroup(fields.needed_id("group")),
+    "inviteToGroup": _invite,
+    "joinGroup": _join,
+    "leaveGroup": _leave,
 }
 METHODS: Final[Readers] = {name: partial(_read, make) for name, make in _MAKERS.items()}

@@ -1,6 +1,6 @@
 """The inbox of a user: what they keep about their conversations."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -104,12 +104,12 @@ def inbox(
     marked, and in no folder, and has no draft.
     """
     page = inbox.since(call.app, call.user, version, limit)
-    return InboxAnswer(
-        list(map(_shown, page.arrangements)),
-        page.version,
-        page.has_more,
-        UNSET if page.folders is None else _shown_folders(page.folders),
+    answer = InboxAnswer(
+        [_shown(each) for each in page.arrangements], page.version, page.has_more
     )
+    if page.folders is not None:
+        answer.folders = _shown_folders(page.folders)
+    return answer
 
 
 @routes.post(
@@ -141,17 +141,19 @@ def arrange(
     All sessions of the user get the change. To archive ends a pin, and to pin
     brings a conversation back.
     """
-    change = Arrange(
-        conversation,
-        None if pinned is UNSET else pinned,
-        None if archived is UNSET else archived,
-        None if marked is UNSET else marked,
-        None if draft is UNSET else _unsent(draft),
-        None if folders is UNSET else tuple(folders),
-    )
-    return _shown(
-        inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end)
-    )
+    changes: dict[str, Any] = {
+        "pinned": pinned,
+        "archived": archived,
+        "marked": marked,
+    }
+    if draft is not UNSET:
+        changes["draft"] = _unsent(draft)
+    if folders is not UNSET:
+        changes["folders"] = tuple(folders)
+    wanted = {name: value for name, value in changes.items() if value is not UNSET}
+    change = Arrange(conversation, **wanted)
+    after = inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end)
+    return _shown(after)
 
 
 @routes.post(
@@ -165,30 +167,35 @@ def set_folders(inbox: Inbox, call: Call, folders: FolderShapes) -> FoldersShown
     """
     if has_twice(folders):
         raise ApiProblem.invalid("`folders`: two have the same id")
-    return _shown_folders(
-        inbox.set_folders(
-            call.app, call.user, tuple(folders), by_user=not call.is_back_end
-        )
+    after = inbox.set_folders(
+        call.app, call.user, tuple(folders), by_user=not call.is_back_end
     )
+    return _shown_folders(after)
 
 
-def _shown_folders(each: FolderList) -> FoldersShown:
-    return FoldersShown(each.version, list(each.folders))
+def _shown_folders(folders: FolderList) -> FoldersShown:
+    return FoldersShown(folders.version, list(folders.folders))
 
 
-def _unsent(given: DraftShape) -> UnsentText:
-    """Raises ApiProblem."""
-    draft = UnsentText(given.text, given.reply_to, tuple(given.mentions))
+def _unsent(shape: DraftShape) -> UnsentText:
+    """A draft. Raises ApiProblem if it is too long."""
+    draft = UnsentText(shape.text, shape.reply_to, tuple(shape.mentions))
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
         raise ApiProblem.invalid(f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
     return draft
 
 
-def _shown(each: Arrangement) -> ArrangementShown:
+def _shown(arrangement: Arrangement) -> ArrangementShown:
     draft: DraftShape | UnsetType = UNSET
-    if each.draft:
-        draft = DraftShape(
-            each.draft.text, each.draft.reply_to, list(each.draft.mentions)
-        )
-    marks = each.conversation, each.version, each.pinned, each.archived, each.marked
-    return ArrangementShown(*marks, draft, each.folders)
+    if arrangement.draft:
+        unsent = arrangement.draft
+        draft = DraftShape(unsent.text, unsent.reply_to, list(unsent.mentions))
+    return ArrangementShown(
+        arrangement.conversation,
+        arrangement.version,
+        arrangement.pinned,
+        arrangement.archived,
+        arrangement.marked,
+        draft,
+        arrangement.folders,
+    )

@@ -81,16 +81,14 @@ class Inbox(Struct, frozen=True):
         """
         if by_user:
             self.changes.require((app, user))
-        store = self.store
-        conversation = change.conversation
-        if (
-            not store.has_database  # a change would create it
-            or store.part(MessageLog).conversations.member(
-                app, conversation, user, or_left=True
-            )
-            is None
-        ):
+        if not self.store.has_database:
+            # A change would create the database.
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
+        conversation = change.conversation
+        conversations = self.store.part(MessageLog).conversations
+        if conversations.member(app, conversation, user, or_left=True) is None:
+            raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
+
         after, has_changed = self.stored.change(app, user, change, self.limits)
         if has_changed:
             self._send(app, user, "arrangement", after, besides, conversation)
@@ -144,17 +142,14 @@ class Inbox(Struct, frozen=True):
         return Reply(ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
-        return Reply(
-            ReplyCode.OK,
-            self.since(*app_and_user(connection), command.version, command.limit),
-        )
+        app, user = app_and_user(connection)
+        page = self.since(app, user, command.version, command.limit)
+        return Reply(ReplyCode.OK, page)
 
     def _set_folders(self, connection: Connection, command: SetFolders) -> Reply:
         app, user = app_and_user(connection)
-        return Reply(
-            ReplyCode.OK,
-            self.set_folders(app, user, command.folders, besides=connection),
-        )
+        folders = self.set_folders(app, user, command.folders, besides=connection)
+        return Reply(ReplyCode.OK, folders)
 
 
 def build(core: Core) -> Parts:

@@ -114,51 +114,42 @@ class ArrangementRows(Store.Rows):
     ) -> tuple[Arrangement, bool]:
         """Change one arrangement; returns it, and whether it is another one
         now. Raises ArrangementRefused."""
-        key = app, user
+        key = (app, user)
+        # First, because it locks the user's rows.
         version = _raise_version(sql, app, user)
         rows = sql.query(
             f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s",
             (*key, change.conversation),
         )
+        before = Arrangement(change.conversation, 0, 0, 0, 0)
         if rows:
             before = _arrangement(rows[0])
-        else:
-            before = Arrangement(change.conversation, 0, 0, 0, 0)
         after = _changed(before, change)
         if after == before:
             return before, False
-        if (
-            after.pinned
-            and not before.pinned
-            and _count(sql, key, "pinned > 0") >= limits.pins
-        ):
+
+        pins = after.pinned and not before.pinned
+        if pins and _count(sql, key, "pinned > 0") >= limits.pins:
             raise ArrangementRefused(problem=HTTP_TOO_MANY_PINS)
-        if (
-            after.draft
-            and not before.draft
-            and _count(sql, key, "draft <> %s", b"") >= limits.drafts
-        ):
+        drafts = after.draft and not before.draft
+        if drafts and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
             raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
+
         after = replace(after, version=version)
+        draft = b""
         if after.draft:
             draft = msgspec.json.encode(after.draft)
-        else:
-            draft = b""
+        folders = None
         if after.folders:
             folders = msgspec.json.encode(after.folders)
-        else:
-            folders = None
-        values = version, after.pinned, after.archived, after.marked, draft, folders
+        values = (version, after.pinned, after.archived, after.marked, draft, folders)
         if rows:
             sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, folders = %s"
             statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
             sql.execute(statement, (*values, *key, change.conversation))
         else:
-            sql.insert_new(
-                "arrangement",
-                f"app, member, {_COLUMNS}",
-                [(*key, change.conversation, *values)],
-            )
+            row = (*key, change.conversation, *values)
+            sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [row])
         return after, True
 
     @Store.writing
@@ -182,28 +173,26 @@ class ArrangementRows(Store.Rows):
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
         """What was changed after a version, in the order of the versions: as
         much as fits on a page."""
+        # The row of conversation 0 has the folders. It is read together with
+        # the others, so that no change comes between.
         statement = (
             f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s AND (conversation = 0 OR "
             "version > %s) ORDER BY CASE WHEN conversation = 0 THEN 0 ELSE 1 END, version LIMIT %s"
         )
         rows = self._store.rows(statement, (app, user, version, limit + 2))
         folders = FolderList()
-        # of one moment with the others: no change comes between
         if rows and rows[0][0] == 0:
             folders = _folder_list(rows.pop(0)[-1])
-        count = count_fitting(
-            len(row[-2]) + len(row[-1] or b"") for row in rows[:limit]
-        )
-        page = ArrangementPage(
-            list(map(_arrangement, rows[:count])), version, len(rows) > count
-        )
+
+        sizes = [len(row[-2]) + len(row[-1] or b"") for row in rows[:limit]]
+        count = count_fitting(sizes)
+        arrangements = [_arrangement(row) for row in rows[:count]]
+        page = ArrangementPage(arrangements, version, has_more=len(rows) > count)
         if count:
-            page.version = page.arrangements[-1].version
+            page.version = arrangements[-1].version
         if folders.version > version:
             page.folders = folders
-            if page.has_more:
-                page.version = page.version
-            else:
+            if not page.has_more:
                 page.version = max(page.version, folders.version)
         return page
 
@@ -220,9 +209,8 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
         f"ON {conflict} version = arrangement.version + 1",
         (app, user, b""),
     )
-    return int(
-        sql.query(f"SELECT version FROM arrangement {_OF_USER} = 0", (app, user))[0][0]
-    )
+    statement = f"SELECT version FROM arrangement {_OF_USER} = 0"
+    return int(sql.query(statement, (app, user))[0][0])
 
 
 def _count(
@@ -236,34 +224,34 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
     """An arrangement after a change. An archived conversation is not pinned."""
     after = before
     if change.pinned is not None:
-        after = replace(
-            after, pinned=change.pinned, archived=0 if change.pinned else after.archived
-        )
+        after = replace(after, pinned=change.pinned)
+        if change.pinned:
+            after = replace(after, archived=0)
     if change.archived is not None:
-        after = replace(
-            after,
-            archived=change.archived,
-            pinned=0 if change.archived else after.pinned,
-        )
+        after = replace(after, archived=change.archived)
+        if change.archived:
+            after = replace(after, pinned=0)
     if change.marked is not None:
         after = replace(after, marked=change.marked)
-    if change.draft is not None:
-        after = replace(
-            after, draft=UNSET if change.draft == NO_DRAFT else change.draft
-        )
+    if change.draft == NO_DRAFT:
+        after = replace(after, draft=UNSET)
+    elif change.draft is not None:
+        after = replace(after, draft=change.draft)
     if change.folders is not None:
-        after = replace(after, folders=sorted({*change.folders}) or UNSET)
+        after = replace(after, folders=sorted(set(change.folders)) or UNSET)
     return after
 
 
 def _arrangement(row: Row) -> Arrangement:
-    draft = bytes(row[-2])
-    folders = row[-1]
-    return _ROWS.read(
-        row,
-        draft=msgspec.json.decode(draft, type=UnsentText) if draft else UNSET,
-        folders=msgspec.json.decode(folders, type=list[int]) if folders else UNSET,
-    )
+    stored_draft = bytes(row[-2])
+    stored_folders = row[-1]
+    draft: UnsentText | UnsetType = UNSET
+    if stored_draft:
+        draft = msgspec.json.decode(stored_draft, type=UnsentText)
+    folders: list[int] | UnsetType = UNSET
+    if stored_folders:
+        folders = msgspec.json.decode(stored_folders, type=list[int])
+    return _ROWS.read(row, draft=draft, folders=folders)
 
 
 def _folder_list(stored: Any) -> FolderList:

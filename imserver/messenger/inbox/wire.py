@@ -107,24 +107,18 @@ class _Draft(Struct, forbid_unknown_fields=True):
 
 def _arrange(data: bytes) -> Arrange:
     fields = Fields.of(data)
-    pinned, archived, marked = (
-        fields.id(key) if key in fields.values else None
-        for key in ("pinned", "archived", "marked")
-    )
-    if "draft" in fields.values:
-        draft = _unsent(fields.values["draft"])
-    else:
-        draft = None
-    if "folders" in fields.values:
-        folders = _listed(fields.values["folders"], FolderIds)
-    else:
-        folders = None
-    change = Arrange(
-        fields.needed_id("conversation"), pinned, archived, marked, draft, folders
-    )
-    if change == Arrange(change.conversation):
+    values = fields.values
+    changes: dict[str, Any] = {
+        key: fields.id(key) for key in ("pinned", "archived", "marked") if key in values
+    }
+    if "draft" in values:
+        changes["draft"] = _unsent(values["draft"])
+    if "folders" in values:
+        changes["folders"] = _listed(values["folders"], FolderIds)
+    conversation = fields.needed_id("conversation")
+    if not changes:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return change
+    return Arrange(conversation, **changes)
 
 
 def _unsent(value: Any) -> UnsentText:

@@ -16,21 +16,29 @@ from imserver.plugin import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
+    from imserver.plugin.services import Core
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
-    from imserver.plugin.metrics import Metric  # most nodes start without it
+    """The metrics of scheduled messages, at the first scrape."""
+    # Most nodes start without scrapes: the table is not imported before one.
+    from imserver.plugin.metrics import Metric
 
-    events = ("schedule", "send", "refuse", "cancel")
+    def counts(core: Core) -> dict[str, int]:
+        counts = core.service(ScheduledMessages).counts
+        return {
+            "schedule": counts["schedule"],
+            "send": counts["send"],
+            "refuse": counts["refuse"],
+            "cancel": counts["cancel"],
+        }
+
     return (
         Metric(
             "imserver_scheduled_total",
             "counter",
             "Messages that were scheduled, and what became of them. refuse: they could not be sent when due",
-            lambda core: {
-                event: core.service(ScheduledMessages).counts[event] for event in events
-            },
+            counts,
             label="event",
         ),
     )

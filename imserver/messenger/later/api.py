@@ -16,8 +16,8 @@ from imserver.messenger.later.declared import (
 from imserver.messenger.later.rows import ScheduledMessage, When, content_of
 from imserver.messenger.later.service import ScheduledMessages
 from imserver.messenger.log.meta import MessageMeta, with_other_text
-from imserver.plugin.errors import HttpProblem, Problems
-from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, view
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import Message, MessageApi, MessageLog, SendRequest
 from imserver.plugin.services import Core
@@ -135,26 +135,38 @@ class LaterApi(Struct, frozen=True):
 
 def _show(row: ScheduledMessage) -> ScheduledShown:
     mentions = list(MessageMeta.of(row.meta).mentions)
-    seen = Message(0, 0, 0, row.member, type=row.type, body=row.body).view()
+    content = Message(0, 0, 0, row.member, type=row.type, body=row.body).view()
+    text: str | UnsetType = UNSET
+    if content.text is not None:
+        text = content.text
+    data: Raw | UnsetType = UNSET
+    if content.data is not None:
+        data = content.data
     return view(
         ScheduledShown,
         row,
         to=row.to_user,
         mentions=mentions,
         reply_to=row.about,
-        text=UNSET if seen.text is None else seen.text,
-        data=UNSET if seen.data is None else seen.data,
+        text=text,
+        data=data,
     )
 
 
 _CHANGING: Final = (Problems.INVALID_REQUEST, Problems.TOO_MANY_REQUESTS)
 _OF_ONE: Final = (HTTP_UNKNOWN_SCHEDULED, HTTP_ALREADY_SENT)
 
+_ID_BYTES: Final = 16
+"""Of the ids that the server chooses."""
+
+
+def _services(core: Core, api: Api) -> LaterApi:
+    return LaterApi(core, MessageApi.of(core, api), core.service(ScheduledMessages))
+
+
 routes = Resource(
     "scheduled",
-    service=lambda core, api: LaterApi(
-        core, MessageApi.of(core, api), core.service(ScheduledMessages)
-    ),
+    service=_services,
     base=Acting,
     chapter="Messages that are sent later, and reminders.",
     hot=False,
@@ -199,13 +211,12 @@ def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShow
     when = _when(request.at, request.seconds, request.awaits)
     if when is None:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")
-    conversations = api.core.store.part(MessageLog).conversations
-    if (
-        draft.conversation
-        and conversations.member(call.app, draft.conversation, call.user) is None
-    ):
-        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-    id = draft.client_msg_id or token_hex(16)
+    if draft.conversation:
+        conversations = api.core.store.part(MessageLog).conversations
+        member = conversations.member(call.app, draft.conversation, call.user)
+        if member is None:
+            raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    id = draft.client_msg_id or token_hex(_ID_BYTES)
     row = ScheduledMessage(app=call.app, member=call.user, id=id, **content_of(draft))
     return _add(api, call, row, when)
 
@@ -238,16 +249,17 @@ def remind(
     if when is None:
         raise ApiProblem.invalid("Give one of `at` and `seconds`")
     _readable(api, call, message)
-    draft = api.messages.draft(
-        call, SendRequest(to=call.user, text=" ", client_msg_id=client_msg_id)
-    )
+    # The draft checks the fields, and whether the user may write to themselves.
+    request = SendRequest(to=call.user, text=" ", client_msg_id=client_msg_id)
+    draft = api.messages.draft(call, request)
     row = ScheduledMessage(
         app=call.app,
         member=call.user,
-        id=client_msg_id or token_hex(16),
+        id=client_msg_id or token_hex(_ID_BYTES),
+        to_user=draft.to_user,
         reminds=message,
     )
-    return _add(api, call, replace(row, to_user=draft.to_user), when)
+    return _add(api, call, row, when)
 
 
 @routes.post(
@@ -264,6 +276,8 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
     if when is None and request.text is UNSET:
         raise ApiProblem.invalid("Give `text`, or one of `at`, `seconds` and `awaits`")
     _pay(api, call)
+    # Again if another request changes the message between the read and the
+    # write.
     while True:
         before = api.later.rows.get(call.app, call.user, request.id)
         if before is None:
@@ -272,23 +286,32 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
             _require_presence(api, call, before)
         after = before
         if request.text is not UNSET:
-            if before.type != "text" or before.reminds:
-                raise ApiProblem.invalid("`text`: the message has none")
-            new = SendRequest(
-                to=before.to_user,
-                conversation=before.conversation,
-                text=request.text,
-                mentions=request.mentions,
-            )
-            draft = api.messages.draft(call, new)
-            # with another text, it is the user's own
-            meta = with_other_text(before.meta, draft.meta)
-            after = replace(before, body=draft.body, meta=meta)
+            after = _with_text(api, call, before, request.text, request.mentions)
         row = api.later.rows.change(before, after, when)
         if row is not None:
             break
     api.later.changed(row)
     return _show(row)
+
+
+def _with_text(
+    api: LaterApi,
+    call: Call,
+    row: ScheduledMessage,
+    text: str,
+    mentions: list[str],
+) -> ScheduledMessage:
+    """The message with another text, checked as a new one. Raises
+    ApiProblem."""
+    if row.type != "text" or row.reminds:
+        raise ApiProblem.invalid("`text`: the message has none")
+    request = SendRequest(
+        to=row.to_user, conversation=row.conversation, text=text, mentions=mentions
+    )
+    draft = api.messages.draft(call, request)
+    # With another text it is the user's own, no forwarded message any more.
+    meta = with_other_text(row.meta, draft.meta)
+    return replace(row, body=draft.body, meta=meta)
 
 
 @routes.post(
@@ -314,9 +337,11 @@ def _add(
         _require_presence(api, call, row)
     _pay(api, call)
     row = api.later.add(row, when)
-    is_there = row.awaits and api.core.presence.is_online([call.app], row.to_user)
-    for came in api.later.rows.come([row]) if is_there else ():
-        api.later.changed(row := came)
+    if row.awaits and api.core.presence.is_online([call.app], row.to_user):
+        # Empty if the message has changed or gone meanwhile.
+        for due_row in api.later.rows.come([row]):
+            row = due_row
+            api.later.changed(row)
     return _show(row)
 
 
@@ -334,9 +359,8 @@ def _require_presence(api: LaterApi, call: Call, row: ScheduledMessage) -> None:
 def _readable(api: LaterApi, call: Call, message: int) -> None:
     entries: Sequence[Any] = ()
     if api.core.store.has_database:
-        entries = api.core.store.part(MessageLog).entries.readable(
-            call.app, call.user, [message]
-        )
+        log = api.core.store.part(MessageLog)
+        entries = log.entries.readable(call.app, call.user, [message])
     if not entries or entries[0].kind != "message":
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
 
@@ -347,16 +371,16 @@ def _pay(api: LaterApi, call: Call) -> None:
 
 
 def _gone(api: LaterApi, call: Call, id: str) -> ApiProblem:
-    was_sent = api.later.was_sent(call.app, call.user, id)
-    problem: HttpProblem = HTTP_ALREADY_SENT if was_sent else HTTP_UNKNOWN_SCHEDULED
-    return ApiProblem(problem)
+    if api.later.was_sent(call.app, call.user, id):
+        return ApiProblem(HTTP_ALREADY_SENT)
+    return ApiProblem(HTTP_UNKNOWN_SCHEDULED)
 
 
 def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When | None:
     """The time that a request names; None: it names none. Raises ApiProblem."""
-    given = (at is not UNSET) + (seconds is not UNSET) + awaits
-    if given > 1:
+    count = [at is not UNSET, seconds is not UNSET, awaits].count(True)
+    if count > 1:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")
-    if given:
-        return When(at or 0, seconds or 0, awaits)
-    return None
+    if count == 0:
+        return None
+    return When(at or 0, seconds or 0, awaits)

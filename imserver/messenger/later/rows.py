@@ -18,7 +18,13 @@ from imserver.plugin.messages import Draft, Entry
 from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, text_of
 
 AT_ONCE: Final = 100
-"""So many messages a node sends together."""
+"""How many messages a node sends together."""
+_MOST_AWAITED: Final = 1000
+"""Users whose presence one look checks."""
+_LEASE_MS: Final = 15_000
+"""After this time nodes look at a message again: the node that sends it has
+ended, or the message had to wait."""
+_SECOND_MS: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND id = %s"
 WAITS = 0
 REFUSED = 1
@@ -87,10 +93,10 @@ class When(Struct, frozen=True):
     def due(self, now: int) -> int:
         """The time, or the latest one."""
         if self.awaits:
-            return now + MOST_SECONDS * 1000
+            return now + MOST_SECONDS * _SECOND_MS
         if self.at:
             return max(self.at, now)
-        return now + self.seconds * 1000
+        return now + self.seconds * _SECOND_MS
 
 
 class SourceRow(Struct, frozen=True):
@@ -140,11 +146,11 @@ class ScheduledRows(Store.Rows):
     ) -> ScheduledMessage | None:
         """Change one, unless it has changed or gone since it was read (None).
         It waits again."""
-        if when is None:
-            due = before.due
-        else:
+        due = before.due
+        awaits = before.awaits
+        if when is not None:
             due = when.due(sql.clock_ms())
-        awaits = before.awaits if when is None else when.awaits
+            awaits = when.awaits
         row = replace(
             after,
             due=due,
@@ -156,18 +162,17 @@ class ScheduledRows(Store.Rows):
         columns = _ROWS.columns.split(", ")
         sets = ", ".join(f"{column} = %s" for column in (*columns, "look"))
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        done = sql.execute(
-            statement, (*_ROWS.values(row), due, *before.key, before.version)
-        )
-        return row if done else None
+        values = (*_ROWS.values(row), due, *before.key, before.version)
+        if sql.execute(statement, values):
+            return row
+        return None
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, user: str, id: str) -> bool:
         """Delete one. False: it is not there (any more), so it was sent, or
         never will be."""
-        return bool(
-            sql.execute(f"DELETE FROM scheduled_message WHERE {_KEY}", (app, user, id))
-        )
+        statement = f"DELETE FROM scheduled_message WHERE {_KEY}"
+        return bool(sql.execute(statement, (app, user, id)))
 
     @Store.reading_or(None)
     def get(
@@ -180,8 +185,8 @@ class ScheduledRows(Store.Rows):
     def of_user(
         self, sql: PooledStatements, app: str, user: str
     ) -> tuple[Sequence[ScheduledMessage], int]:
-        """All of a user, in the order in which they are due, and the time
-        now."""
+        """All messages of a user, in the order in which they are due, and the
+        time now."""
         rows = _ROWS.find(
             sql.query, "WHERE app = %s AND member = %s ORDER BY due, id", app, user
         )
@@ -198,8 +203,10 @@ class ScheduledRows(Store.Rows):
         contents are read."""
         statement = f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message WHERE state = %s"
         ((first, now),) = sql.query(statement, (WAITS,))
-        if first is None or first > now:
-            return [], None if first is None else (float(first) - float(now)) / 1000
+        if first is None:
+            return [], None
+        if first > now:
+            return [], (float(first) - float(now)) / _SECOND_MS
         statement = f"SELECT {_ROWS.columns}, look FROM scheduled_message WHERE state = %s AND look <= %s "
         rows = sql.query(
             f"{statement}ORDER BY look LIMIT %s", (WAITS, int(now), AT_ONCE)
@@ -210,17 +217,15 @@ class ScheduledRows(Store.Rows):
     def lease(
         self, sql: PooledStatements, due: Sequence[tuple[ScheduledMessage, int]]
     ) -> list[ScheduledMessage]:
-        """Those at which no other node looks meanwhile: this one looks at them
-        now."""
+        """Reserve messages for this node. Returns those that no other node has
+        reserved meanwhile."""
         statement = f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s AND look = %s"
-        # Then nodes look again: the node of the message has gone, or it has to
-        # wait.
-        until = sql.clock_ms() + 15_000
-        return [
-            row
-            for row, look in due
-            if sql.execute(statement, (until, *row.key, row.version, look))
-        ]
+        until = sql.clock_ms() + _LEASE_MS
+        leased = []
+        for row, look in due:
+            if sql.execute(statement, (until, *row.key, row.version, look)):
+                leased.append(row)
+        return leased
 
     @Store.writing
     def refuse(
@@ -228,11 +233,13 @@ class ScheduledRows(Store.Rows):
     ) -> ScheduledMessage | None:
         """It will not be sent, for this reason, or only after ``again``
         milliseconds; None: it has changed or gone since."""
-        state = WAITS if again else REFUSED
+        state = REFUSED
+        if again:
+            state = WAITS
         after = replace(row, version=row.version + 1, state=state, reason=reason)
         sets = "version = %s, state = %s, reason = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        values = after.version, state, reason, sql.clock_ms() + again
+        values = (after.version, state, reason, sql.clock_ms() + again)
         if sql.execute(statement, (*values, *row.key, row.version)):
             return after
         return None
@@ -241,14 +248,14 @@ class ScheduledRows(Store.Rows):
     def awaited(
         self, sql: PooledStatements, after: tuple[str, str]
     ) -> Sequence[tuple[str, str]]:
-        """Users (with their apps) whose coming messages await, after one of
-        them, in order."""
+        """The users for whose presence messages wait, with their apps: a page
+        in order, after one of them."""
         app, user = after
         statement = (
             "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s AND awaits = 1 "
             "AND (app > %s OR (app = %s AND to_user > %s)) ORDER BY app, to_user LIMIT %s"
         )
-        rows = sql.query(statement, (WAITS, app, app, user, 1000))
+        rows = sql.query(statement, (WAITS, app, app, user, _MOST_AWAITED))
         return [(text_of(app), text_of(user)) for app, user in rows]
 
     @Store.reading_or(())
@@ -276,14 +283,13 @@ class ScheduledRows(Store.Rows):
         now = sql.clock_ms()
         sets = "version = version + 1, awaits = 0, due = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        done = [
-            row
-            for row in rows
-            if sql.execute(statement, (now, now, *row.key, row.version))
-        ]
-        return [
-            replace(row, version=row.version + 1, awaits=False, due=now) for row in done
-        ]
+        changed = []
+        for row in rows:
+            if sql.execute(statement, (now, now, *row.key, row.version)):
+                changed.append(
+                    replace(row, version=row.version + 1, awaits=False, due=now)
+                )
+        return changed
 
 
 def _row(

@@ -47,6 +47,14 @@ LOOK_SECONDS: Final = 10.0
 AGAIN_MS: Final = 600_000
 """After this time a message is sent again whose app has used up its quota,
 which may be raised."""
+_PRESENCE_SECONDS: Final = 2.0
+"""How often a node looks while messages await somebody: only the node to which
+a user comes knows it."""
+_MOST_SENDING: Final = 200
+"""Messages without a result yet. With so many a node takes no more."""
+_RESULT_SECONDS: Final = 60.0
+"""How long a result is waited for. Reviews of back ends take a while."""
+_REMINDER_ID_BYTES: Final = 16
 BANNED = "banned"
 QUOTA = "quota"
 
@@ -70,12 +78,12 @@ class ScheduledMessages:
         self._signals = services.signals
         self._news = Flag()
         self._awaited: tuple[str, str] = ("", "")
-        """The last user whose coming was looked at."""
+        """The user whose presence was checked last."""
         self._sending: dict[ScheduledMessage, float] = {}
-        """Those whose results have not come → until when they are waited
-        for."""
+        """Messages without a result yet → until when the result is waited for,
+        in monotonic seconds."""
         self._results: deque[tuple[ScheduledMessage, Any]] = deque()
-        """Those that have come."""
+        """Results that the next look settles."""
 
     # --- the author -----------------------------------------------------------
 
@@ -94,17 +102,17 @@ class ScheduledMessages:
             return False
         self.counts["cancel"] += 1
         self._signal(app, user, {"id": id, "gone": True})
-        # a request that was repeated late may have made the row
+        # A request that was repeated late may have scheduled a message again
+        # that was sent before.
         return not self.was_sent(app, user, id)
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
         """Whether the log has a message of the user, or a reminder for them,
         with this id. Switches. Raises StorageUnavailable."""
-        ids = (user, id), ("", _reminder_id(user, id))
-        return any(
-            self._log.entries.sent(app, sender, own_id) is not None
-            for sender, own_id in ids
-        )
+        entries = self._log.entries
+        if entries.sent(app, user, id) is not None:
+            return True
+        return entries.sent(app, "", _reminder_id(user, id)) is not None
 
     def changed(self, row: ScheduledMessage) -> None:
         """A row was written here: look at it in time, and tell the devices of
@@ -136,58 +144,75 @@ class ScheduledMessages:
         Switches. Raises StorageUnavailable."""
         if not self.core.store.has_database:
             return LOOK_SECONDS
+        # The results first: they end leases, and change what is due.
         while self._results:
-            self._settle(*self._results.popleft())
+            row, result = self._results.popleft()
+            self._settle(row, result)
         is_awaiting = self._look_for_awaited()
         due, left = self.rows.due()
+
         self._sending = {
             row: until for row, until in self._sending.items() if until > monotonic()
         }
-        if len(self._sending) >= 200:  # then a node takes no more
+        if len(self._sending) >= _MOST_SENDING:
             return LOOK_SECONDS
-        for row in self.rows.lease(due) if due else ():
-            if row not in self._sending:
-                self._send(row)
-        # A node knows who comes to it alone.
-        most = 2.0 if is_awaiting else LOOK_SECONDS
-        return most if left is None else min(left, most)
+        if due:
+            for row in self.rows.lease(due):
+                if row not in self._sending:
+                    self._send(row)
+
+        most = LOOK_SECONDS
+        if is_awaiting:
+            most = _PRESENCE_SECONDS
+        if left is None:
+            return most
+        return min(left, most)
 
     def _look_for_awaited(self) -> bool:
         """Let messages be due whose receivers are online here. Returns whether
         any await somebody."""
-        after = self._awaited
+        app_before, _ = self._awaited
         users = self.rows.awaited(self._awaited)
-        self._awaited = users[-1] if users else ("", "")
+        if users:
+            self._awaited = users[-1]
+        else:
+            # After the last page the next look begins anew.
+            self._awaited = ("", "")
         apps = self.core.hub.apps
         for app, user in users:
             if app in apps and apps[app].sessions_of(user):
                 self.receiver_came(app, user)
-        return bool(users or after[0])
+        return bool(users or app_before)
 
     def receiver_came(self, app: str, user: str) -> None:
         """Let the messages be due that await a user, as far as their authors
         may know that the user is online. Switches. Raises
         StorageUnavailable."""
-        after = "", ""
-        while rows := self.rows.awaiting(app, user, after):
-            after = rows[-1].member, rows[-1].id
-            seen = [
-                row
-                for row in rows
-                if self.core.relations.may_see_presence(app, row.member, user)
+        relations = self.core.relations
+        rows = self.rows.awaiting(app, user)
+        while rows:
+            visible = [
+                row for row in rows if relations.may_see_presence(app, row.member, user)
             ]
-            for row in self.rows.come(seen):
+            for row in self.rows.come(visible):
                 self.changed(row)
+            last = rows[-1]
+            rows = self.rows.awaiting(app, user, (last.member, last.id))
 
     def _send(self, row: ScheduledMessage) -> None:
         """Send one. The next look settles it."""
         if self.core.sessions.is_banned(row.app, row.member):
             self._settle(row, Rejected(BANNED))
             return
-        draft = self._reminder(row) if row.reminds else _draft(row)
+        draft: Draft | None
+        if row.reminds:
+            draft = self._reminder(row)
+        else:
+            draft = _draft(row)
         if draft is None:
             self._settle(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
             return
+
         # In demo mode, who has no account writes to anybody.
         by_account = self.core.keys.demo and bool(
             self.core.accounts.those_of(row.app, [row.member])
@@ -199,13 +224,12 @@ class ScheduledMessages:
             self._results.append((row, result))
             self._news.set()
 
-        self._sending[row] = monotonic() + 60.0  # reviews take a while
+        self._sending[row] = monotonic() + _RESULT_SECONDS
+        source = SourceRow(row)
         if row.reminds:
-            self._messaging.send(row.app, draft, done, source=SourceRow(row))
+            self._messaging.send(row.app, draft, done, source=source)
         else:
-            self._messaging.send_of_user(
-                row.app, draft, done, None, to_account, SourceRow(row)
-            )
+            self._messaging.send_of_user(row.app, draft, done, None, to_account, source)
 
     def _reminder(self, row: ScheduledMessage) -> Draft | None:
         """A copy of the message in the conversation of its author with
@@ -252,7 +276,8 @@ def _draft(row: ScheduledMessage) -> Draft:
 def _reminder_id(user: str, id: str) -> str:
     """The ``client_msg_id`` of a reminder: the sender is the server, whose ids
     are those of all users."""
-    return blake2b(f"{user}\0{id}".encode(), digest_size=16).hexdigest()
+    name = f"{user}\0{id}".encode()
+    return blake2b(name, digest_size=_REMINDER_ID_BYTES).hexdigest()
 
 
 def build(core: Core) -> Parts:

@@ -3,7 +3,7 @@ keeps histories of channels in memory or in Redis."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imserver.messenger.delivery.wire import MESSAGE_COMMANDS
 from imserver.messenger.log.message_log import MessageLog
@@ -13,13 +13,20 @@ from imserver.messenger.messages.parts import build, offline
 from imserver.plugin import CommandOf, FeatureRow
 
 if TYPE_CHECKING:
+    from imserver.gateway.core.core import Core
     from imserver.gateway.metric_table import Metric
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
-    # most nodes start without it
+    """The metrics of stored messages, at the first scrape."""
+    # Most nodes start without scrapes: the table is not imported before one.
     from imserver.gateway.metric_table import Metric, counters, histogram
+
+    def stored(core: Core) -> Any:
+        return core.metrics.stored
+
+    def losses(core: Core) -> int:
+        return core.store.part(MessageLog).writer.losses
 
     return (
         histogram(
@@ -36,7 +43,7 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_stored_total",
             "counter",
             "Messages of clients stored",
-            lambda core: core.metrics.stored,
+            stored,
             "app",
         ),
         *counters(
@@ -54,7 +61,7 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_log_losses_total",
             "counter",
             "Times that this node found that the database had lost entries of the log",
-            lambda core: core.store.part(MessageLog).writer.losses,
+            losses,
         ),
     )
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from time import gmtime, strftime, time
+from typing import Final
 
 import click
 
@@ -12,6 +13,9 @@ from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.search.word_index import WordIndex
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
 from imserver.plugin.progress import long_work
+
+_NAMED_SECONDS: Final = 30 * 86_400
+"""How long ``doctor`` names a loss of entries."""
 
 
 @click.group()
@@ -34,7 +38,9 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
         apps = store.part(MessageLog).entries.apps()
         if app is not None and app not in apps:
             fail(f"app {app} has no messages")
-        for name in apps if app is None else [app]:
+        if app is not None:
+            apps = [app]
+        for name in apps:
             words.erase(name)
             segments = 0
             while words.fill(name):
@@ -47,8 +53,7 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Tell that nodes have found a loss."""
     rows = sql.query("SELECT app, lost FROM log WHERE lost IS NOT NULL")
     losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
-    # For a month a loss of entries is named.
-    lost = sorted(app for app, at in losses.items() if at > time() - 30 * 86_400)
+    lost = sorted(app for app, at in losses.items() if at > time() - _NAMED_SECONDS)
     if lost:
         when = strftime("%Y-%m-%d %H:%M", gmtime(max(losses[app] for app in lost)))
         yield Finding(

@@ -152,7 +152,8 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     view.everybody = row.everybody
     if row.options:
         options = row.option_values()
-        view.write, view.reply = options["write"], options["reply"]
+        view.write = options["write"]
+        view.reply = options["reply"]
     return view
 
 
@@ -216,19 +217,22 @@ class MessageCommands(Service, dict=True):
         """A page of missed entries; after the last one new entries are
         delivered. May switch."""
         app, user = app_and_user(connection)
-        now = connection.log_subscription
-        if isinstance(now, PendingLogSubscription) and now.acks:
+        log_subscription = connection.log_subscription
+        if isinstance(log_subscription, PendingLogSubscription) and (
+            log_subscription.acks
+        ):
             acking = AckingLogSubscription(acked=command.after, delivered=command.after)
             self._catch_up.subscribe(connection, acking)
-        elif now is None or isinstance(now, PendingLogSubscription):
+        elif log_subscription is None or isinstance(
+            log_subscription, PendingLogSubscription
+        ):
             self._catch_up.subscribe(connection, LogSubscription())
+
         # The subscription delivers changes of marks from here on, so none is
         # missed.
-        marks = (
-            UNSET
-            if command.version < 0
-            else self.receipts.marks(app, user, command.version)
-        )
+        marks: MarksAnswer | UnsetType = UNSET
+        if command.version >= 0:
+            marks = self.receipts.marks(app, user, command.version)
         if connection.log_subscription is None:
             # Another session of the user is addressed, so nothing will be
             # pushed here.
@@ -236,11 +240,13 @@ class MessageCommands(Service, dict=True):
             anew = self._catch_up.must_begin_anew(connection, command.after)
             return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
 
-        def give(messages: list[Message], more: bool, anew: bool) -> bool:
+        def answer_page(messages: list[Message], more: bool, anew: bool) -> bool:
             answer(Reply(ReplyCode.OK, _page(messages, more, anew, marks)))
             return not more
 
-        self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
+        self._catch_up.sync(
+            connection, command.after, command.limit, answer_page, checks=True
+        )
         return None
 
     # --- queries --------------------------------------------------------------
@@ -252,11 +258,14 @@ class MessageCommands(Service, dict=True):
         before = command.before
         limit = command.limit
         if command.types:
-            wanted = Search(
-                "", conversation, before, limit, SearchFilter(types=command.types)
-            )
-            return _search_page(*self.searches.search(app, user, wanted))
-        after = command.after if command.after >= 0 else None
+            filter = SearchFilter(types=command.types)
+            wanted = Search("", conversation, before, limit, filter)
+            entries, following = self.searches.search(app, user, wanted)
+            return _search_page(entries, following)
+
+        after = None
+        if command.after >= 0:
+            after = command.after
         entries, more = self._log.entries.history(
             app, user, conversation, before, limit, after
         )
@@ -268,16 +277,14 @@ class MessageCommands(Service, dict=True):
         summaries, more = self._log.conversations.page(
             app, user, command.before, command.limit
         )
-        return Reply(
-            ReplyCode.OK,
-            ConversationPage(
-                [conversation_view(each, user) for each in summaries], more
-            ),
-        )
+        views = [conversation_view(each, user) for each in summaries]
+        return Reply(ReplyCode.OK, ConversationPage(views, more))
 
     def search(self, connection: Connection, command: Search) -> Reply:
         """Search in what the user may read. Switches."""
-        return _search_page(*self.searches.search(*app_and_user(connection), command))
+        app, user = app_and_user(connection)
+        entries, before = self.searches.search(app, user, command)
+        return _search_page(entries, before)
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """The client has everything up to an id. Never switches."""
@@ -295,22 +302,27 @@ class MessageCommands(Service, dict=True):
     def react(self, connection: Connection, command: React) -> Reply:
         """React to a message, or remove the reaction. Switches."""
         app, user = app_and_user(connection)
-        return self._change(
-            None if command.remove else self.messaging.mute_of(app, user),
-            lambda log: log.annotations.react(
+        # Somebody who is muted may take back their reactions.
+        mute = None
+        if not command.remove:
+            mute = self.messaging.mute_of(app, user)
+
+        def change(log: MessageLog) -> Change | Rejected:
+            return log.annotations.react(
                 app, user, command.id, command.emoji, remove=command.remove
-            ),
-        )
+            )
+
+        return self._change(mute, change)
 
     def pin(self, connection: Connection, command: Pin) -> Reply:
         """Pin a message, or remove its pin. Switches."""
         app, user = app_and_user(connection)
-        return self._change(
-            self.messaging.mute_of(app, user),
-            lambda log: log.annotations.pin(
-                app, user, command.id, remove=command.remove
-            ),
-        )
+        mute = self.messaging.mute_of(app, user)
+
+        def change(log: MessageLog) -> Change | Rejected:
+            return log.annotations.pin(app, user, command.id, remove=command.remove)
+
+        return self._change(mute, change)
 
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
@@ -318,27 +330,33 @@ class MessageCommands(Service, dict=True):
         entries, before = self._log.entries.pins(
             app, user, command.conversation, command.before
         )
-        return Reply(
-            ReplyCode.OK, PinsView([entry.view() for entry in entries], before)
-        )
+        views = [entry.view() for entry in entries]
+        return Reply(ReplyCode.OK, PinsView(views, before))
 
     def _change(
         self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]
     ) -> Reply:
-        result: Change | Rejected = mute or Rejected(RejectReason.UNKNOWN_MESSAGE)
-        if mute is None and self.store.has_database:  # a change would create it
+        result: Change | Rejected
+        if mute is not None:
+            result = mute
+        elif self.store.has_database:
             result = change(self._log)
+        else:
+            # A change would create the database.
+            result = Rejected(RejectReason.UNKNOWN_MESSAGE)
         if isinstance(result, Rejected):
             return Reply(result.reply_code, RefusedView.of(result), result.reason)
-        position = (result.entry.id, result.entry.seq) if result.entry else ()
-        return Reply(ReplyCode.OK, AnnotatedView(result.conversation, *position))
+
+        view = AnnotatedView(result.conversation)
+        if result.entry is not None:
+            view.id = result.entry.id
+            view.seq = result.entry.seq
+        return Reply(ReplyCode.OK, view)
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
-    return Reply(
-        ReplyCode.OK,
-        SearchPage([entry.view() for entry in entries], before > 0, before),
-    )
+    views = [entry.view() for entry in entries]
+    return Reply(ReplyCode.OK, SearchPage(views, has_more=before > 0, before=before))
 
 
 def _page(
@@ -347,9 +365,10 @@ def _page(
     anew: bool,
     marks: MarksAnswer | UnsetType = UNSET,
 ) -> EntryPage:
-    return EntryPage(
-        [message.view() for message in messages], more, True if anew else UNSET, marks
-    )
+    page = EntryPage([message.view() for message in messages], more, marks=marks)
+    if anew:
+        page.begin_anew = True
+    return page
 
 
 class AnnotatedView(Struct, omit_defaults=True):
@@ -392,8 +411,10 @@ class AskCommands(Service):
 
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
         """Answer a question. Switches."""
+        app, user = app_and_user(connection)
         result = self.answer(
-            *app_and_user(connection),
+            app,
+            user,
             command.id,
             command.value,
             command.text,
@@ -402,10 +423,12 @@ class AskCommands(Service):
         )
         if isinstance(result, Rejected):
             return Reply(result.reply_code, RefusedView.of(result), result.reason)
-        position = (result.entry.id, result.entry.seq) if result.entry else ()
-        return Reply(
-            ReplyCode.OK, AnsweredView(result.conversation, result.ask, *position)
-        )
+
+        view = AnsweredView(result.conversation, result.ask)
+        if result.entry is not None:
+            view.id = result.entry.id
+            view.seq = result.entry.seq
+        return Reply(ReplyCode.OK, view)
 
     def answer(
         self,
@@ -435,20 +458,11 @@ class AskCommands(Service):
             if not self.core.sender_rates.take(app, user):
                 raise TooManyMessages("the user has sent too many messages")
             if text and app in self.core.reviews.apps:
-                draft = Draft(
-                    sender=user,
-                    kind="press",
-                    type="text",
-                    body=text.encode(),
-                    about=message,
-                )
-                decision = self.core.reviews.decide(app, facts_of(draft))
-                if decision.action == "reject":
-                    return Rejected(RejectReason.REJECTED, decision.reason)
-                if decision.action == "undecided":
-                    raise ReviewUnavailable("the back end has not reviewed it in time")
-                if decision.action == "replace":
-                    text = decision.body.decode("utf-8", "replace")
+                reviewed = self._reviewed(app, user, message, text)
+                if isinstance(reviewed, Rejected):
+                    return reviewed
+                text = reviewed
+
         asks = self.core.store.part(MessageLog).asks
         result = asks.answer(
             app, user, message, value=value, text=text, choices=choices
@@ -461,6 +475,21 @@ class AskCommands(Service):
             self.signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return result
 
+    def _reviewed(self, app: str, user: str, message: int, text: str) -> str | Rejected:
+        """The text after its review by the back end. Switches. Raises
+        ReviewUnavailable."""
+        draft = Draft(
+            sender=user, kind="press", type="text", body=text.encode(), about=message
+        )
+        decision = self.core.reviews.decide(app, facts_of(draft))
+        if decision.action == "reject":
+            return Rejected(RejectReason.REJECTED, decision.reason)
+        if decision.action == "undecided":
+            raise ReviewUnavailable("the back end has not reviewed it in time")
+        if decision.action == "replace":
+            return decision.body.decode("utf-8", "replace")
+        return text
+
 
 class ThreadView(ThreadState, frozen=True, kw_only=True):
     """A thread as a user sees it: without ``message`` if they may not read
@@ -471,7 +500,9 @@ class ThreadView(ThreadState, frozen=True, kw_only=True):
     @staticmethod
     def of(thread: Thread) -> ThreadView:
         """How clients see a thread."""
-        message = msgspec.UNSET if thread.message is None else thread.message.view()
+        message: EntryView | msgspec.UnsetType = msgspec.UNSET
+        if thread.message is not None:
+            message = thread.message.view()
         return view(ThreadView, thread, message=message)
 
 
@@ -537,60 +568,59 @@ class ThreadCommands:
     ) -> Thread | None:
         """Follow a thread, or mute it. The user's connections except
         ``besides`` hear of it. Switches; raises StorageUnavailable."""
-        return self._notify(
-            app, user, self._log.threads.follow(app, user, root, follows), besides
-        )
+        thread = self._log.threads.follow(app, user, root, follows)
+        return self._notify(app, user, thread, besides)
 
     def read(
         self, app: str, user: str, root: int, id: int, besides: Connection | None = None
     ) -> Thread | None:
         """A user has read a thread up to a reply. The user's connections except
         ``besides`` hear of it. Switches; raises StorageUnavailable."""
-        return self._notify(
-            app, user, self._log.threads.read(app, user, root, id), besides
-        )
+        thread = self._log.threads.read(app, user, root, id)
+        return self._notify(app, user, thread, besides)
 
     def _notify(
         self, app: str, user: str, thread: Thread | None, besides: Connection | None
     ) -> Thread | None:
-        if thread is not None:
-            data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
-            signal = Signal(
-                "threadMark", user, "", conversation=thread.conversation, data=data
-            )
-            self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        if thread is None:
+            return None
+        data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
+        signal = Signal(
+            "threadMark", user, "", conversation=thread.conversation, data=data
+        )
+        self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return thread
 
     def _ask(self, connection: Connection, command: AskThread) -> Reply:
-        page = self.page(
-            *app_and_user(connection), command.thread, command.before, command.limit
-        )
+        app, user = app_and_user(connection)
+        page = self.page(app, user, command.thread, command.before, command.limit)
         if page is None:
             return _UNKNOWN
         thread, entries, before = page
-        messages = [entry.view() for entry in entries]
-        return Reply(
-            ReplyCode.OK,
-            ThreadPageView(ThreadView.of(thread), messages, before > 0, before),
+        view = ThreadPageView(
+            ThreadView.of(thread),
+            [entry.view() for entry in entries],
+            has_more=before > 0,
+            before=before,
         )
+        return Reply(ReplyCode.OK, view)
 
     def _list(self, connection: Connection, command: AskThreads) -> Reply:
-        threads, more = self.list(
-            *app_and_user(connection), command.before, command.limit
-        )
-        return Reply(
-            ReplyCode.OK, ThreadList([ThreadView.of(each) for each in threads], more)
-        )
+        app, user = app_and_user(connection)
+        threads, more = self.list(app, user, command.before, command.limit)
+        views = [ThreadView.of(thread) for thread in threads]
+        return Reply(ReplyCode.OK, ThreadList(views, more))
 
     def _follow(self, connection: Connection, command: FollowThread) -> Reply:
         app, user = app_and_user(connection)
-        return _answer(
-            self.follow(app, user, command.thread, not command.remove, connection)
-        )
+        follows = not command.remove
+        thread = self.follow(app, user, command.thread, follows, connection)
+        return _answer(thread)
 
     def _read(self, connection: Connection, command: ReadThread) -> Reply:
         app, user = app_and_user(connection)
-        return _answer(self.read(app, user, command.thread, command.id, connection))
+        thread = self.read(app, user, command.thread, command.id, connection)
+        return _answer(thread)
 
 
 def _answer(thread: Thread | None) -> Reply:

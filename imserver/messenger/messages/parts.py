@@ -10,7 +10,7 @@ from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.contract import Erasure
 from imserver.gateway.storage.store import Store
-from imserver.gateway.transport.dispatch import CommandTable
+from imserver.gateway.transport.dispatch import CommandRow, CommandTable
 from imserver.messenger.channels.stored_channels import ChannelLog
 from imserver.messenger.delivery.acks import AckTracker
 from imserver.messenger.delivery.action_positions import ActionPositions
@@ -37,6 +37,9 @@ from imserver.messenger.streams.streamed_messages import (
     StreamedMessages,
 )
 
+_INDEX_SECONDS: Final = 1.0
+_ACK_CHECK_SECONDS: Final = 1.0
+"""The timer wheel of acknowledgements counts in seconds."""
 ERASURE_PATIENCE_SECONDS: Final = 20.0
 """How long an erasure waits for another node that works on the index of words.
 After that it fails, because the index still has words of the user; whoever asked
@@ -57,6 +60,22 @@ def build(core: Core) -> Parts:
     for streams in (services.streams, services.channel_streams):
         core.draining.report_to(streams.close_all)
         core.tenants.report_to(streams.forget)
+
+    expire = every(
+        storage.expire_seconds,
+        services.retention.expire,
+        "entries could not be expired",
+    )
+    index_words = every(
+        _INDEX_SECONDS,
+        WordIndexing(core.store).work,
+        "words could not be added to the index",
+    )
+    check_acks = every(
+        _ACK_CHECK_SECONDS,
+        catch_up.check_acks,
+        "acknowledgements could not be checked",
+    )
     return Parts(
         (services, *answers, _erasure(core.store, positions)),
         commands,
@@ -64,19 +83,11 @@ def build(core: Core) -> Parts:
         run=(
             messaging.follower.run,
             positions.run,
-            every(
-                storage.expire_seconds,
-                services.retention.expire,
-                "entries could not be expired",
-            ),
-            every(
-                1.0,
-                WordIndexing(core.store).work,
-                "words could not be added to the index",
-            ),
+            expire,
+            index_words,
             services.channel_streams.run,
             services.streams.run,
-            every(1.0, catch_up.check_acks, "acknowledgements could not be checked"),
+            check_acks,
         ),
         # Clients acknowledge until their connections end.
         stop=positions.store_proved,
@@ -103,7 +114,10 @@ def _erasure(store: Store, positions: ActionPositions) -> Erasure:
             raise StorageUnavailable("another node works on the index of words")
         positions.forget(app, user)
 
-    return Erasure(frozenset(), erase_user, lambda _: None)
+    def erase_app(_app: str) -> None:
+        """Nothing is left: the store deletes the rows of the tables."""
+
+    return Erasure(frozenset(), erase_user, erase_app)
 
 
 def _make_services(
@@ -163,7 +177,7 @@ def _make_services(
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up),
     )
-    rows = {
-        command: row for each in runners for command, row in each.commands().items()
-    }
+    rows: dict[type, CommandRow] = {}
+    for runner in runners:
+        rows.update(runner.commands())
     return services, (channel_log, LogPushes(messaging, core.idempotency)), rows

@@ -45,19 +45,19 @@ class Retention(Struct, frozen=True):
         deleted = 0
         for app in stored.entries.apps():
             seconds, most = self.limits_of(app)
-            if seconds or most:
-                positions = (each.undelivered(app) for each in self.observers)
-                upto = min(
-                    (each for each in positions if each is not None), default=None
-                )
-                count = stored.expire(
-                    app, older_than_seconds=seconds, more_than=most, upto=upto
-                )
-                if count:
-                    log.info("%d entries of app %s have expired", count, app)
-                    self.metrics.expired += count
-                    deleted += count
-                    words.settle(app)
+            if not (seconds or most):
+                continue
+            positions = [observer.undelivered(app) for observer in self.observers]
+            upto = min((id for id in positions if id is not None), default=None)
+            count = stored.expire(
+                app, older_than_seconds=seconds, more_than=most, upto=upto
+            )
+            if count:
+                log.info("%d entries of app %s have expired", count, app)
+                self.metrics.expired += count
+                deleted += count
+                words.settle(app)
+
         for app in sorted(self.positions.written):
             self.positions.expire(app, stored.entries.extent(app).floor)
         return deleted
@@ -66,11 +66,9 @@ class Retention(Struct, frozen=True):
         """For how many seconds, and how many of its newest entries, an app
         retains; 0: for ever, all."""
         tenant = self.settings_of(app)
-        if tenant is None:
-            own = AppRetention()
-        else:
-            own = app_settings_of(tenant, AppRetention)
-        return (
-            own.retention_seconds or self.settings.retention_seconds,
-            own.retention_messages or self.settings.retention_messages,
-        )
+        of_app = AppRetention()
+        if tenant is not None:
+            of_app = app_settings_of(tenant, AppRetention)
+        seconds = of_app.retention_seconds or self.settings.retention_seconds
+        most = of_app.retention_messages or self.settings.retention_messages
+        return seconds, most

@@ -1,7 +1,7 @@
 """Reading stored messages: conversations, history, sync, search, receipts,
 marks."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -19,12 +19,14 @@ from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import Limit
 from imserver.messenger.delivery.receipts import MarksAnswer, ReceiptShown
 from imserver.messenger.log.commands import NO_FILTER, Search, SearchFilter
-from imserver.messenger.log.contract import Entry
+from imserver.messenger.log.contract import ConversationSummary, Entry
 from imserver.messenger.log.model import EntryView, Reaction
 from imserver.messenger.log.threads import Thread, ThreadState
 from imserver.messenger.messages.message_commands import ThreadCommands
 from imserver.messenger.messages.services import MessageServices
 from imserver.plugin.http import page_and_cursor, view
+
+T = TypeVar("T")
 
 ConversationId = Annotated[
     int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)
@@ -252,15 +254,22 @@ def shown_entry(entry: Entry) -> MessageShown:
         entry.sender,
         view.to,
         view.type,
-        UNSET if view.text is None else view.text,
-        UNSET if view.data is None else view.data,
-        UNSET if view.base64 is None else view.base64,
+        _or_unset(view.text),
+        _or_unset(view.data),
+        _or_unset(view.base64),
         entry.client_msg_id,
         entry.about,
-        UNSET if view.meta is None else view.meta,
+        _or_unset(view.meta),
         entry.time_ms,
         view.reactions or UNSET,
     )
+
+
+def _or_unset(value: T | None) -> T | UnsetType:
+    """A field that is left out of the answer if it is None."""
+    if value is None:
+        return UNSET
+    return value
 
 
 routes = Resource(
@@ -278,30 +287,41 @@ def conversations(
 ) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
     summaries, more = api.log.conversations.page(call.app, call.user, before, limit)
-    listed = [
-        ConversationShown(
-            row.id,
-            "user" if row.members else "group",
-            row.peer(call.user),
-            row.name,
-            each.role,
-            each.unread,
-            each.mentions,
-            each.read,
-            None if each.last is None else shown_entry(each.last),
-            row.avatar,
-            each.is_new,
-            row.open,
-            row.everybody,
-            options["write"],
-            options["reply"],
-            each.unread_more,
-        )
-        for each in summaries
-        for row in (each.conversation,)
-        for options in (row.option_values(),)
-    ]
-    return ConversationsAnswer(listed, summaries[-1].position if more else 0)
+    conversations = [_shown_conversation(each, call.user) for each in summaries]
+    following = 0
+    if more:
+        following = summaries[-1].position
+    return ConversationsAnswer(conversations, following)
+
+
+def _shown_conversation(summary: ConversationSummary, user: str) -> ConversationShown:
+    """A conversation of a user in the shape of the answer."""
+    row = summary.conversation
+    options = row.option_values()
+    kind: Literal["user", "group"] = "group"
+    if row.members:
+        kind = "user"
+    last = None
+    if summary.last is not None:
+        last = shown_entry(summary.last)
+    return ConversationShown(
+        row.id,
+        kind,
+        row.peer(user),
+        row.name,
+        summary.role,
+        summary.unread,
+        summary.mentions,
+        summary.read,
+        last,
+        row.avatar,
+        summary.is_new,
+        row.open,
+        row.everybody,
+        options["write"],
+        options["reply"],
+        summary.unread_more,
+    )
 
 
 @routes.get("/messages")
@@ -332,22 +352,22 @@ def history(
         wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
         entries, following = api.search.search(call.app, call.user, wanted)
         return MessagesAnswer([shown_entry(entry) for entry in entries], following)
-    where = (
-        call.app,
-        call.user,
-        conversation,
-        before,
-        limit,
-        None if after is UNSET else after,
-    )
-    entries, more = api.log.entries.history(*where)
-    behind = (0, 0)
+
+    if after is UNSET:
+        entries, more = api.log.entries.history(
+            call.app, call.user, conversation, before, limit, None
+        )
+    else:
+        entries, more = api.log.entries.history(
+            call.app, call.user, conversation, before, limit, after
+        )
+    answer = MessagesAnswer([shown_entry(entry) for entry in entries], 0, 0)
     if more and entries:
         if after is UNSET:
-            behind = (entries[0].id, 0)
+            answer.before = entries[0].id
         else:
-            behind = (0, entries[-1].id)
-    return MessagesAnswer([shown_entry(entry) for entry in entries], *behind)
+            answer.after = entries[-1].id
+    return answer
 
 
 @routes.get("/conversations/pins")
@@ -380,9 +400,9 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
     filter = SearchFilter(
         request.sender, types, request.link, request.since, request.until
     )
-    if (
-        not text.strip() and (text or filter == NO_FILTER)
-    ) or "\0" in text + request.sender:
+    # Spaces alone are no words, also with a filter.
+    lacks_words = not text.strip() and (text or filter == NO_FILTER)
+    if lacks_words or "\0" in text + request.sender:
         raise ApiProblem.invalid(
             "`text`: empty without a filter, or it contains U+0000"
         )
@@ -412,9 +432,8 @@ def receipts(
     most = limit + 1
     receipts = api.log.marks.receipts(call.app, call.user, conversation, behind, most)
     rows, following = page_and_cursor(receipts, limit, lambda row: row.user)
-    return ReceiptsAnswer(
-        [ReceiptShown(row.user, row.read, row.received) for row in rows], following
-    )
+    page = [ReceiptShown(row.user, row.read, row.received) for row in rows]
+    return ReceiptsAnswer(page, following)
 
 
 @routes.get("/messages/sync")
@@ -494,11 +513,10 @@ def _shown(thread: Thread | None) -> ThreadShown:
     none."""
     if thread is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
-    return view(
-        ThreadShown,
-        thread,
-        message=None if thread.message is None else shown_entry(thread.message),
-    )
+    message = None
+    if thread.message is not None:
+        message = shown_entry(thread.message)
+    return view(ThreadShown, thread, message=message)
 
 
 thread_routes = Resource(
@@ -523,7 +541,10 @@ def list_threads(
     first.
     """
     page, more = threads.list(call.app, call.user, before, limit)
-    return ThreadsAnswer([_shown(each) for each in page], page[-1].last if more else 0)
+    following = 0
+    if more:
+        following = page[-1].last
+    return ThreadsAnswer([_shown(each) for each in page], following)
 
 
 @thread_routes.get("/threads/get")
@@ -539,15 +560,12 @@ def get_thread(
     The replies are messages of the conversation, whose history has them, too.
     Any message can begin a thread.
     """
-    shown, entries, older = threads.page(
-        call.app, call.user, thread, before, limit
-    ) or (None, [], 0)
-    return view(
-        ThreadAnswer,
-        _shown(shown),
-        messages=list(map(shown_entry, entries)),
-        before=older,
-    )
+    page = threads.page(call.app, call.user, thread, before, limit)
+    if page is None:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    row, entries, older = page
+    messages = [shown_entry(entry) for entry in entries]
+    return view(ThreadAnswer, _shown(row), messages=messages, before=older)
 
 
 @thread_routes.post("/threads/follow", schema=("FollowRequest", "A thread to follow."))

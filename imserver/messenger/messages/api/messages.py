@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
@@ -276,35 +277,20 @@ class MessageApi(Struct, frozen=True):
         if bool(request.to) == bool(request.conversation):
             raise ApiProblem.invalid("Give one of `to` and `conversation`")
         if request.notify is not UNSET and not call.is_back_end:
-            if call.principal.kind != "bot":
-                raise ApiProblem(
-                    Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it"
-                )
-            if isinstance(request.notify, Notify) and not _leads_nowhere_else(
-                request.notify
-            ):
-                raise ApiProblem(
-                    Problems.NOT_ALLOWED,
-                    "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
-                    "path of your page",
-                )
+            _check_notify(call, request.notify)
         if request.forward is not UNSET:
             return _forward(request, request.forward)
         if request.also and not request.thread:
             raise ApiProblem.invalid("`also`: only a reply in a `thread` has it")
+
         kind, body = _content(self, call, request)
         ask = None
-        if request.exclusive:  # the buttons are the answers
-            options = tuple(
-                AskOption(one.text, one.value) for row in request.buttons for one in row
-            )
-            wrong = exclusive_objection(len(options))
-            if wrong:
-                raise ApiProblem.invalid(f"`exclusive`: {wrong}")
-            ask = Ask(options)
+        if request.exclusive:
+            ask = _question(request)
         notify: Raw | UnsetType = UNSET
         if request.notify is not UNSET:
             notify = Raw(notify_bytes(request.notify))
+        meta = _meta(request, MessageMeta(ask=ask, notify=notify), more)
         return Send(
             to=request.to,
             conversation=request.conversation,
@@ -312,10 +298,35 @@ class MessageApi(Struct, frozen=True):
             body=body,
             id=request.client_msg_id,
             about=request.reply_to,
-            meta=_meta(request, MessageMeta(ask=ask, notify=notify), more),
+            meta=meta,
             thread=request.thread,
             also=request.also,
         )
+
+
+def _check_notify(call: Call, notify: NotifyField) -> None:
+    """Raise ApiProblem unless a user may set this notification."""
+    if call.principal.kind != "bot":
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it"
+        )
+    if isinstance(notify, Notify) and not _leads_nowhere_else(notify):
+        raise ApiProblem(
+            Problems.NOT_ALLOWED,
+            "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
+            "path of your page",
+        )
+
+
+def _question(request: SendRequest) -> Ask:
+    """The question whose answers are the buttons of a message. Raises
+    ApiProblem."""
+    buttons = chain.from_iterable(request.buttons)
+    options = tuple(AskOption(button.text, button.value) for button in buttons)
+    wrong = exclusive_objection(len(options))
+    if wrong:
+        raise ApiProblem.invalid(f"`exclusive`: {wrong}")
+    return Ask(options)
 
 
 routes = Resource(
@@ -365,19 +376,25 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
 
 
 def _forward(request: SendRequest, id: int) -> Send:
-    content = (
+    has_content = request.text is not UNSET or request.data is not UNSET
+    has_more = (
         request.type
         or request.reply_to
         or request.mentions
         or request.buttons
         or request.exclusive
+        or request.notify is not UNSET
+        or request.thread
     )
-    content = content or request.notify is not UNSET or request.thread
-    if request.text is not UNSET or request.data is not UNSET or content:
+    if has_content or has_more:
         raise ApiProblem.invalid("`forward`: the server copies the content")
-    to = request.to
-    conversation = request.conversation
-    return Send(to, conversation, "forward", id=request.client_msg_id, about=id)
+    return Send(
+        request.to,
+        request.conversation,
+        "forward",
+        id=request.client_msg_id,
+        about=id,
+    )
 
 
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
@@ -398,7 +415,8 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         try:
             body = msgspec.json.format(data, indent=-1)
             if len(body) <= most_bytes:
-                # it was skipped over so far; clients must get valid JSON
+                # The decoder of the request has skipped over it, and clients
+                # must get valid JSON.
                 call.check_json(body)
         except (ValueError, RecursionError) as error:
             raise ApiProblem.invalid(f"{error} - at `$.data`") from None
@@ -418,22 +436,27 @@ def _meta(
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """``of_new``: what an edit has not. ``more``: further keys."""
-    if request.mentions and (wrong := mentions_objection(request.mentions)):
-        raise ApiProblem.invalid(f"`mentions`: {wrong}")
-    buttons = tuple(
-        tuple(Button(text=one.text, value=one.value) for one in row)
-        for row in request.buttons
-    )
+    if request.mentions:
+        wrong = mentions_objection(request.mentions)
+        if wrong:
+            raise ApiProblem.invalid(f"`mentions`: {wrong}")
+
+    buttons = tuple(tuple(map(_stored_button, row)) for row in request.buttons)
     if buttons:
         _bytes("buttons", msgspec.json.encode, buttons)
         wrong = buttons_objection(buttons)
         if wrong:
             raise ApiProblem.invalid(f"`buttons`: {wrong}")
+
     meta = replace(of_new, mentions=tuple(request.mentions), buttons=buttons)
     stored = _bytes("mentions", MessageMeta.to_bytes, meta)
     if not more:
         return stored
     return _bytes("mentions", partial(with_more, stored), more)
+
+
+def _stored_button(button: ButtonShape) -> Button:
+    return Button(text=button.text, value=button.value)
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
@@ -517,20 +540,20 @@ def press(
     """
     body = _bytes("value", str.encode, value)
     pressed = api.messaging.answer(call.app, call.user, id, value)
-    if pressed is not None:
-        _require_may_write(api, call)
-        if isinstance(pressed, Rejected):
-            raise ApiProblem(pressed.problem, pressed.explanation)
-        if pressed.entry is None:
-            stored = (0, 0)
-        else:
-            stored = (pressed.entry.id, pressed.entry.seq)
-        return StoredAnswer(
-            stored[0], pressed.conversation, stored[1], pressed.entry is None
+    if pressed is None:
+        # The button does not belong to a question: its bot gets an entry.
+        entry_for_bot = Send(
+            kind="press", type="", body=body, id=client_msg_id, about=id
         )
-    return _store(
-        api, call, Send(kind="press", type="", body=body, id=client_msg_id, about=id)
-    )
+        return _store(api, call, entry_for_bot)
+
+    _require_may_write(api, call)
+    if isinstance(pressed, Rejected):
+        raise ApiProblem(pressed.problem, pressed.explanation)
+    entry = pressed.entry
+    if entry is None:
+        return StoredAnswer(0, pressed.conversation, 0, True)
+    return StoredAnswer(entry.id, pressed.conversation, entry.seq, False)
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
@@ -595,13 +618,11 @@ def react(
     wrong = emoji_objection(emoji)
     if wrong:
         raise ApiProblem.invalid(f"`{wrong.replace(':', '`:', 1)}")
-    return _annotated(
-        api,
-        call,
-        lambda log: log.annotations.react(
-            call.app, call.user, id, emoji, remove=remove
-        ),
-    )
+
+    def change(log: MessageLog) -> Change | Rejected:
+        return log.annotations.react(call.app, call.user, id, emoji, remove=remove)
+
+    return _annotated(api, call, change)
 
 
 @routes.post(
@@ -630,28 +651,29 @@ def pin(
     """
     if call.user:
         call.act = ""
-    return _annotated(
-        api,
-        call,
-        lambda log: log.annotations.pin(call.app, call.user, id, remove=remove),
-    )
+
+    def change(log: MessageLog) -> Change | Rejected:
+        return log.annotations.pin(call.app, call.user, id, remove=remove)
+
+    return _annotated(api, call, change)
 
 
 def _annotated(
-    api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]
+    api: MessageApi, call: Call, change: Callable[[MessageLog], Change | Rejected]
 ) -> AnnotatedAnswer:
     """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
     _require_may_write(api, call)
-    store = api.store  # a change would create the database
-    if store.has_database:
-        result = change(store.part(MessageLog))
-    else:
-        result = Rejected(RejectReason.UNKNOWN_MESSAGE)
+    if not api.store.has_database:
+        # A change would create the database.
+        refusal = Rejected(RejectReason.UNKNOWN_MESSAGE)
+        raise ApiProblem(refusal.problem, refusal.explanation)
+    result = change(api.store.part(MessageLog))
     if isinstance(result, Rejected):
         raise ApiProblem(result.problem, result.explanation)
-    return AnnotatedAnswer(
-        result.conversation, 0 if result.entry is None else result.entry.id
-    )
+    id = 0
+    if result.entry is not None:
+        id = result.entry.id
+    return AnnotatedAnswer(result.conversation, id)
 
 
 @routes.post("/messages/read")
@@ -679,9 +701,8 @@ def mark_received(
 
     The position never moves back. The senders of the messages are notified.
     """
-    return ReceivedAnswer(
-        conversation, _mark(api, call, conversation, received=id).receipt.received
-    )
+    result = _mark(api, call, conversation, received=id)
+    return ReceivedAnswer(conversation, result.receipt.received)
 
 
 def _mark(
@@ -718,7 +739,8 @@ def _leads_nowhere_else(notify: Notify) -> bool:
     """Whether a notification names no sender of its own, leads to no other
     site, and waits where others wait: then nobody is misled or disturbed by who
     asks for it."""
-    addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
     if notify.title or notify.time_sensitive:
         return False
+    addresses = [notify.url, notify.icon]
+    addresses += [action.url for action in notify.actions]
     return all(not address or notify.is_path(address) for address in addresses)

@@ -256,7 +256,10 @@ def messages(
         call.app, channel, before or None, limit, reverse=True, revisions=True
     )
     rows = [shown_entry(each) for each in reversed(page.entries)]
-    return MessagesAnswer(rows, rows[0].id if page.more else 0)
+    following = 0
+    if page.more:
+        following = rows[0].id
+    return MessagesAnswer(rows, following)
 
 
 ROWS: Final = (*_stored.rows, *routes.rows)
