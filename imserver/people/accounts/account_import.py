@@ -40,6 +40,14 @@ _FIELDS: Final = frozenset(
 )
 
 
+_HASH: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
+"""A hash of a password, of GoChat or argon2id."""
+_DIGITS: Final = re.compile("[0-9]{1,19}")
+"""A number that may be an id."""
+_END_OF_TIME: Final = 2**40
+"""No Unix second that a file means: 34,000 years from now."""
+
+
 class BadImport(ImserverError):
     """Rows cannot be imported; the text has a line for each of the first
     invalid ones."""
@@ -52,13 +60,10 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
         if text.lstrip()[:1] == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
         if text.lstrip()[:1] == "{":
-            # a text in JSON may have other line breaks in it, such as U+2028
-            lines = text.split("\n")
-            return [
-                msgspec.json.decode(line, type=dict[str, Any])
-                for line in lines
-                if line.strip()
-            ]
+            # No splitlines(): a text in JSON may have other line breaks in it,
+            # such as U+2028.
+            lines = [line for line in text.split("\n") if line.strip()]
+            return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
         return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (ValueError, csv.Error, RecursionError) as error:
         raise BadImport(f"this is neither JSON nor CSV: {error}") from None
@@ -71,12 +76,12 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     seen: set[object] = set()
     for number, row in enumerate(rows, 1):
         try:
-            one = _account(row, app)
-            own = {one.account.id, *_identifiers(one.account)}
-            if own & seen:
+            imported = _account(row, app)
+            keys = {imported.account.id, *_identifiers(imported.account)}
+            if keys & seen:
                 raise BadField("the id or an identifier is that of a row before")
-            seen |= own
-            accounts.append(one)
+            seen |= keys
+            accounts.append(imported)
         except BadField as bad:
             errors.append(f"row {number}: {bad}")
     _require_none(errors)
@@ -98,24 +103,23 @@ def store(
     new: list[Imported] = []
     errors: list[str] = []
     for chunk in chunks(some, AT_ONCE):
-        there = {account.id: account for account in accounts.there(app, chunk)}
-        known = {
-            identifier: account
-            for account in there.values()
-            if account.app == app
-            for identifier in _identifiers(account)
-        }
-        for one in chunk:
-            mine = one.account
-            same = there.get(one.account.id)
-            owners = {known.get(identifier) for identifier in _identifiers(mine)}
+        existing = {account.id: account for account in accounts.there(app, chunk)}
+        owner_of: dict[tuple[Identifier, str], Account] = {}
+        for account in existing.values():
+            if account.app == app:
+                owner_of |= dict.fromkeys(_identifiers(account), account)
+        for imported in chunk:
+            account = imported.account
+            same = existing.get(account.id)
+            owners = {owner_of.get(each) for each in _identifiers(account)}
             if same is None and owners == {None}:
-                new.append(one)
+                new.append(imported)
             elif owners - {None} != {same}:
                 errors.append(
-                    f"account {mine.id}: the id or an identifier is that of another account"
+                    f"account {account.id}: the id or an identifier is that of another account"
                 )
     _require_none(errors)
+
     count = 0
     for chunk in chunks(new, AT_ONCE):
         try:
@@ -129,18 +133,17 @@ def store(
 
 
 def _identifiers(account: Account) -> list[tuple[Identifier, str]]:
-    return [(kind, text) for kind in IDENTIFIERS if (text := getattr(account, kind))]
+    identifiers = [(kind, getattr(account, kind)) for kind in IDENTIFIERS]
+    return [(kind, text) for kind, text in identifiers if text]
 
 
 def _require_none(errors: list[str]) -> None:
-    if errors:
-        if len(errors) > MOST_ERRORS:
-            more = [f"and {len(errors) - MOST_ERRORS} more"]
-        else:
-            more = []
-        raise BadImport(
-            "\n".join(["nothing was imported:", *errors[:MOST_ERRORS], *more])
-        )
+    if not errors:
+        return
+    lines = ["nothing was imported:", *errors[:MOST_ERRORS]]
+    if len(errors) > MOST_ERRORS:
+        lines.append(f"and {len(errors) - MOST_ERRORS} more")
+    raise BadImport("\n".join(lines))
 
 
 def _account(row: Mapping[str, Any], app: str) -> Imported:
@@ -148,31 +151,36 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
     unknown = fields.keys() - _FIELDS - {"update_time"}
     if unknown:
-        raise BadField(
-            f"unknown columns: {', '.join(map(str, sorted(map(str, unknown))))}"
-        )
+        names = ", ".join(sorted(map(str, unknown)))
+        raise BadField(f"unknown columns: {names}")
     password = _text(fields, "password")
-    if (
-        re.fullmatch(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", password, re.ASCII)
-        is None
-    ):
+    if not _HASH.fullmatch(password):
         raise BadField(
             "password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id"
         )
+
     identifiers = {kind: _text(fields, kind) for kind in IDENTIFIERS}
     if not any(identifiers.values()):
         raise BadField("phone, email or name: expected at least one")
-    phone, email, name = (
-        checked(kind, text) if text else "" for kind, text in identifiers.items()
-    )
+    for kind, text in identifiers.items():
+        if text:
+            identifiers[kind] = checked(kind, text)
     nickname = clean_name(_text(fields, "nickname"))
     avatar = _text(fields, "avatar")
     check_shown(nickname, avatar)
     id = _id(fields.get("id"))
     created = _time(fields.get("created"))
-    return Imported(
-        Account(id, app, phone, nickname, avatar, 0, created, email, name), password
+    account = Account(
+        id,
+        app,
+        phone=identifiers["phone"],
+        nickname=nickname,
+        avatar=avatar,
+        created=created,
+        email=identifiers["email"],
+        name=identifiers["name"],
     )
+    return Imported(account, password)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
@@ -185,34 +193,29 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _id(value: Any) -> int:
-    text = str(value) if type(value) is int else value
-    digits = (
-        isinstance(text, str)
-        and text.isascii()
-        and text.isdecimal()
-        and len(text) <= 19
-    )
-    if not digits or not 0 < int(text) <= Limit.ID:
+    if type(value) is int:
+        value = str(value)
+    if not isinstance(value, str) or not _DIGITS.fullmatch(value):
         raise BadField("id: expected a number above 0")
-    return int(text)
+    id = int(value)
+    if not 0 < id <= Limit.ID:
+        raise BadField("id: expected a number above 0")
+    return id
 
 
 def _time(value: Any) -> int:
     """Unix seconds, or a date in UTC as databases write it; 0 if empty."""
     if value in (None, ""):
         return 0
-    if (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and 0 <= value < 2**40
-    ):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 0 <= value < _END_OF_TIME:
         return int(value)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{9,12}", value):
         return int(value)
     try:
         when = datetime.fromisoformat(value)
-        return max(
-            0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
-        )
+        if not when.tzinfo:
+            when = when.replace(tzinfo=UTC)
+        return max(0, int(when.timestamp()))
     except (TypeError, ValueError, OverflowError):
         raise BadField("created: expected Unix seconds or a date") from None

@@ -61,6 +61,12 @@ from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import RecordEvent
 from imserver.plugin.wire import id_of
 
+_DEVICE_CHARACTERS: Final = 64
+_HOUR_SECONDS: Final = 3600
+_LOGIN_ID_BITS: Final = 53
+"""Of the ids of logins: so many bits are exact in the JSON of every
+language."""
+
 
 def check_shown(nickname: str, avatar: str) -> None:
     """Raise BadField for an invalid nickname or avatar."""
@@ -76,7 +82,7 @@ def check_password(password: str) -> None:
 
 def check_device(device: str) -> None:
     """Raise BadField for an invalid name of a device."""
-    _check(device, "device", 0, 64)
+    _check(device, "device", 0, _DEVICE_CHARACTERS)
 
 
 def may_be_login(login: str, password: str) -> bool:
@@ -146,18 +152,15 @@ class AccountLocked(
     proved the login gets it."""
 
     def __init__(self, account: Account) -> None:
-        until = account.locked_until
-        if until == FOR_GOOD:
-            end = ""
-        else:
-            end = f" until {strftime('%Y-%m-%d %H:%M', gmtime(until))} UTC"
-        if account.lock_reason:
-            reason = f": {account.lock_reason}"
-        else:
-            reason = ""
-        super().__init__(f"The account is locked{end}{reason}")
-        self.until = 0 if until == FOR_GOOD else until
         self.user = account.user
+        self.until = 0
+        text = "The account is locked"
+        if account.locked_until != FOR_GOOD:
+            self.until = account.locked_until
+            text += f" until {strftime('%Y-%m-%d %H:%M', gmtime(self.until))} UTC"
+        if account.lock_reason:
+            text += f": {account.lock_reason}"
+        super().__init__(text)
 
 
 class UserBanned(AccountLocked, problem=Problems.BANNED, detail="{}", login="banned"):
@@ -185,6 +188,13 @@ def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
     return app, device.account, device.login
 
 
+def _own_device(device: KnownDevice | None, account: Account) -> KnownDevice | None:
+    """The device that a token has proved, if it is one of this account."""
+    if device is not None and device.account == account.id:
+        return device
+    return None
+
+
 class Accounts(Service, dict=True):
     """Registers accounts and checks logins. Every method may switch and raise
     StorageUnavailable.
@@ -210,10 +220,14 @@ class Accounts(Service, dict=True):
 
     def __post_init__(self) -> None:
         config = self.config
-        settings = settings_of(self.config, AccountSettings)
-        buckets = self.buckets
+        settings = settings_of(config, AccountSettings)
         self._on_logout: list[Callable[[str, str, int | None], object]] = []
         self._devices = settings.devices
+        self._registration = settings.registration
+        self._seconds = int(config.jwt.expire_time * _HOUR_SECONDS)
+        self.passwords = Passwords(config.app.salt)
+
+        buckets = self.buckets
         rate = config.accounts.rate_seconds
         failing = settings.failure_seconds
         self._registrations = buckets(
@@ -223,8 +237,6 @@ class Accounts(Service, dict=True):
         self._provider_logins = buckets(
             PROVIDER_LOGINS, settings.logins_per_address, rate
         )
-        self._registration = settings.registration
-        self.passwords = Passwords(config.app.salt)
         self._by_pair = buckets(FAILURES, settings.failures, failing)
         self._by_account = buckets(
             FAILURES_OF_ACCOUNT, settings.failures_per_account, failing
@@ -233,7 +245,6 @@ class Accounts(Service, dict=True):
             FAILURES_OF_ADDRESS, settings.failures_per_address, failing
         )
         self._by_device = buckets(FAILURES_OF_DEVICE, settings.failures, failing)
-        self._seconds = int(config.jwt.expire_time * 3600)
 
     @property
     def registration_is_open(self) -> bool:
@@ -278,20 +289,18 @@ class Accounts(Service, dict=True):
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
         check_shown(nickname, avatar)
-        given, hashed = self.checked_registration(
-            app, wanted, password, "" if invited else address
-        )
-        phone, email, name = (given.get(kind, "") for kind in IDENTIFIERS)
+        if invited:
+            # Registrations by back ends count for no address.
+            address = ""
+        identifiers, hashed = self.checked_registration(app, wanted, password, address)
         new = Account(
-            0,
-            app,
-            phone,
-            nickname,
-            avatar,
-            0,
-            0,
-            email,
-            name,
+            id=0,
+            app=app,
+            phone=identifiers.get("phone", ""),
+            nickname=nickname,
+            avatar=avatar,
+            email=identifiers.get("email", ""),
+            name=identifiers.get("name", ""),
             email_confirmed=email_confirmed,
         )
         return self.rows.add(new, hashed, self.recorder(app))
@@ -334,19 +343,22 @@ class Accounts(Service, dict=True):
     ) -> dict[Identifier, str]:
         """Identifiers as they are stored; ``""``: none. Raises BadField."""
         wanted = self.rules_of(app).identifiers
-        unwanted = next(
-            (kind for kind, text in given.items() if text and kind not in wanted), ""
-        )
-        if unwanted:
-            raise BadField(f"{unwanted}: accounts of this app have none")
-        return {
-            kind: checked(kind, text) if text else "" for kind, text in given.items()
-        }
+        for kind, text in given.items():
+            if text and kind not in wanted:
+                raise BadField(f"{kind}: accounts of this app have none")
+        identifiers: dict[Identifier, str] = {}
+        for kind, text in given.items():
+            if text:
+                text = checked(kind, text)
+            identifiers[kind] = text
+        return identifiers
 
     def require_free(self, app: str, given: dict[Identifier, str], own_id: int) -> None:
-        """Raise Taken if another account than ``own`` could log in with one of
-        these identifiers."""
-        for text in filter(None, given.values()):
+        """Raise Taken if another account than ``own_id`` could log in with one
+        of these identifiers."""
+        for text in given.values():
+            if not text:
+                continue
             row = self.rows.by_login(app, *candidates(text))
             if row is not None and row[0].id != own_id:
                 raise Taken("identifier")
@@ -374,14 +386,11 @@ class Accounts(Service, dict=True):
                 raise WrongLogin
             names = candidates(login)
             row = self.rows.by_login(app, *names)
-            attempt.account = "" if row is None else row[0].user
+            if row is not None:
+                attempt.account = row[0].user
             account = self._verified(app, row, names[0][1], password, address, device)
             self._require_welcome(account)
-            if device is not None and device.account == account.id:
-                known = device
-            else:
-                known = None
-            self.factors.require(account, code, known)
+            self.factors.require(account, code, _own_device(device, account))
             return account
 
     @contextmanager
@@ -397,10 +406,12 @@ class Accounts(Service, dict=True):
             limit = ""
             until = 0.0
             if isinstance(error, TooManyRequests):
-                limit, until = error.limit, time() + error.seconds
+                limit = error.limit
+                until = time() + error.seconds
             elif isinstance(error, AccountLocked):
-                limit = "" if isinstance(error, UserBanned) else "lock"
                 until = error.until
+                if not isinstance(error, UserBanned):
+                    limit = "lock"
             self.refused(
                 error.login,
                 app,
@@ -417,9 +428,10 @@ class Accounts(Service, dict=True):
         proves, else for ``address``. Returns the device, which may be one of
         another account."""
         device = self.tokens.device_of(earlier)
-        self._logins.require(
-            by_address(app, address) if device is None else _payer(app, device)
-        )
+        if device is None:
+            self._logins.require(by_address(app, address))
+        else:
+            self._logins.require(_payer(app, device))
         return device
 
     def _verified(
@@ -439,47 +451,50 @@ class Accounts(Service, dict=True):
         of another account the login counts for its address, too. ``login``
         stands for an account that was not found.
         """
-        login_limit: tuple[Buckets, Hashable]
-        if device is not None and (
-            account_row is None or account_row[0].id != device.account
-        ):
+        account_key: str | int = login
+        hashed = ""
+        if account_row is not None:
+            account_key = account_row[0].id
+            hashed = account_row[1]
+        if device is not None and device.account != account_key:
             device = None
             self._logins.require(by_address(app, address))
+
+        login_limit: tuple[Buckets, Hashable]
         if device is not None:
             login_limit = (self._by_device, _payer(app, device))
             counts: list[tuple[Buckets, Hashable]] = [login_limit]
         else:
             network = network_of(address)
-            who: tuple[str, str | int] = (
-                app,
-                login if account_row is None else account_row[0].id,
-            )
-            login_limit = (self._by_pair, (*who, network))
+            login_limit = (self._by_pair, (app, account_key, network))
             counts = [
                 (self._by_address, (app, network)),
                 login_limit,
-                (self._by_account, who),
+                (self._by_account, (app, account_key)),
             ]
-        taken: list[tuple[Buckets, Hashable]] = []
+
+        charged: list[tuple[Buckets, Hashable]] = []
         try:
             # Counted before the check, so that parallel attempts cannot exceed
             # the limit.
             for buckets, payer in counts:
                 buckets.require(payer)
-                taken.append((buckets, payer))
-            is_right = self.passwords.matches(
-                "" if account_row is None else account_row[1], password
-            )
+                charged.append((buckets, payer))
+            # Without an account a hash is computed, too: the time must not say
+            # whether there is one.
+            is_right = self.passwords.matches(hashed, password)
         except (TooManyRequests, Overloaded):  # the password was not checked
-            for buckets, payer in taken:
+            for buckets, payer in charged:
                 buckets.give_back(payer)
             raise
         if not is_right or account_row is None:
             raise WrongLogin
+
         for buckets, payer in counts:
             buckets.give_back(payer)
-        login_limit[0].forget(login_limit[1])
-        account, hashed = account_row
+        buckets, payer = login_limit
+        buckets.forget(payer)
+        account, _ = account_row
         if self.passwords.is_weak(hashed):
             self.rows.set_password(account.id, hashed, self.passwords.hash(password))
         return account
@@ -510,8 +525,9 @@ class Accounts(Service, dict=True):
     def _new_login(self, device: str, seconds: int = 0) -> Device:
         check_device(device)
         now = int(time())
-        # So many bits are exact in the JSON of every language.
-        return Device(randbits(53) | 1, device, now, now + (seconds or self._seconds))
+        expires_at = now + (seconds or self._seconds)
+        # 0 is no id.
+        return Device(randbits(_LOGIN_ID_BITS) | 1, device, now, expires_at)
 
     def _session(self, account: Account, login: Device) -> FullSession:
         token = self.tokens.make(
@@ -538,8 +554,9 @@ class Accounts(Service, dict=True):
         row = self.rows.log_in_linked(app, providers, subjects, login, self._devices)
         if row is None:
             return None
-        self._require_welcome(row[0])
-        return self._session(row[0], login), row[1]
+        account, provider = row
+        self._require_welcome(account)
+        return self._session(account, login), provider
 
     def confirmed(
         self, app: str, user: str, password: str, address: str, token: str
@@ -551,10 +568,10 @@ class Accounts(Service, dict=True):
         UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
         """
         device = self._charge(app, address, token)
-        known = self._known(app, user)
-        if known[1] and self.rules_of(app).passwords:
-            self._verified(app, known, "", password, address, device)
-        return known[0]
+        account, hashed = self._known(app, user)
+        if hashed and self.rules_of(app).passwords:
+            self._verified(app, (account, hashed), "", password, address, device)
+        return account
 
     def proved(
         self, app: str, user: str, password: str, code: str, address: str, token: str
@@ -572,10 +589,8 @@ class Accounts(Service, dict=True):
         ``token``: of the request. Raises UnknownAccount, FactorRequired,
         WrongCode and TooManyRequests."""
         account = self.known(app, user)
-        device = self.tokens.device_of(token)
-        self.factors.require(
-            account, code, device if device and device.account == account.id else None
-        )
+        device = _own_device(self.tokens.device_of(token), account)
+        self.factors.require(account, code, device)
         return account
 
     # --- asking ---------------------------------------------------------------
@@ -583,7 +598,9 @@ class Accounts(Service, dict=True):
     def get(self, app: str, user: str) -> Account | None:
         """The account of a user."""
         row = self._found(app, user)
-        return None if row is None else row[0]
+        if row is None:
+            return None
+        return row[0]
 
     def known(self, app: str, user: str) -> Account:
         """The account of a user. Raises NoAccounts and UnknownAccount."""
@@ -603,10 +620,10 @@ class Accounts(Service, dict=True):
         _check(fields.get("title", ""), "title", 0, TITLE_CHARACTERS)
         if {"status", "away"} & fields.keys():
             fields = {"status_until": 0, **fields}
-        changed = self.rows.change(app, id_of(user), fields, self.recorder(app))
-        if changed is None:
+        account = self.rows.change(app, id_of(user), fields, self.recorder(app))
+        if account is None:
             raise self.unknown(app, user)
-        return changed
+        return account
 
     def change_identifiers(
         self,
@@ -667,9 +684,10 @@ class Accounts(Service, dict=True):
             device = self._charge(app, address, token)
             if before or account.email:
                 self._verified(app, (account, before), "", old, address, device)
-            # the login has replaced the hash
             if before and self.passwords.is_weak(before):
-                before = self._known(app, user)[1]
+                # The check has replaced the hash.
+                _, before = self._known(app, user)
+
         hashed = self.passwords.hash(new)
         while not self.rows.set_password(
             account.id, before, hashed, ends_sessions=True, record=self.recorder(app)
@@ -692,11 +710,12 @@ class Accounts(Service, dict=True):
     def named(self, app: str, text: str) -> Account | None:
         """The account with this id or identifier, for operators: no answer to
         others says whether it exists."""
-        if self.tokens.wanted_in(app):
-            row = self.rows.by_id_or_login(app, text)
-        else:
-            row = None
-        return None if row is None else row[0]
+        if not self.tokens.wanted_in(app):
+            return None
+        row = self.rows.by_id_or_login(app, text)
+        if row is None:
+            return None
+        return row[0]
 
     def resets(self, app: str, code: str, address: str) -> Account | None:
         """The account whose password the code of a mail replaces now. Counts as
@@ -716,9 +735,10 @@ class Accounts(Service, dict=True):
         if account is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self.passwords.hash(password)
-        if not self.rows.use_reset(
+        is_used = self.rows.use_reset(
             app, secret_hash(code), int(time()), hashed, self.recorder(app)
-        ):
+        )
+        if not is_used:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         self.logged_out(app, account.user)
         return account.user
@@ -753,11 +773,15 @@ class Accounts(Service, dict=True):
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
         """A login has ended; None: all."""
-        self.sessions.close(
-            app, [user], login.name if login is not None and login.name else None
-        )
+        device: str | None = None
+        login_id: int | None = None
+        if login is not None:
+            # Sessions of a login without a name cannot be told apart.
+            device = login.name or None
+            login_id = login.id
+        self.sessions.close(app, [user], device)
         for end in self._on_logout:
-            end(app, user, None if login is None else login.id)
+            end(app, user, login_id)
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first.

@@ -436,12 +436,11 @@ def rules(api: AccountParts, call: Call, app: AccountApp = GOCHAT) -> RulesAnswe
     of_app = api.accounts.rules_of(call.app)
     is_open = api.accounts.registration_is_open
     has_resets = api.resets.offered_in(call.app)
-    identifiers = list(of_app.identifiers)
     return view(
         RulesAnswer,
         of_app,
         registration=is_open,
-        identifiers=identifiers,
+        identifiers=list(of_app.identifiers),
         reset=has_resets,
     )
 
@@ -464,32 +463,40 @@ def show(
     account = api.accounts.get(call.app, of or call.user)
     if account is None:
         raise ApiProblem(Problems.UNKNOWN_ACCOUNT)
-    return _shown(account, call.is_back_end or account.user == call.user)
+    is_whole = call.is_back_end or account.user == call.user
+    return _shown(account, is_whole)
+
+
+_PROFILE: Final = (
+    "nickname",
+    "avatar",
+    "findable",
+    "show_presence",
+    "status",
+    "away",
+    "status_until",
+    "title",
+)
+
+
+def _says_something(request: AccountSet) -> bool:
+    """Whether a change shows others something that the user has written."""
+    return any((request.nickname, request.avatar, request.status, request.title))
 
 
 @routes.post(
     "/accounts/set",
     Needs.ADMIN_OR_PERSON,
-    voice=lambda request: any(
-        (request.nickname, request.avatar, request.status, request.title)
-    ),
+    voice=_says_something,
     problems=_UNKNOWN,
 )
 def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
-    names = (
-        "nickname",
-        "avatar",
-        "findable",
-        "show_presence",
-        "status",
-        "away",
-        "status_until",
-        "title",
-    )
-    fields = {
-        name: value for name in names if (value := getattr(request, name)) is not UNSET
-    }
+    fields: dict[str, Any] = {}
+    for name in _PROFILE:
+        value = getattr(request, name)
+        if value is not UNSET:
+            fields[name] = value
     return _shown(api.accounts.change(call.app, call.user, fields), True)
 
 
@@ -507,8 +514,10 @@ def set_identifiers(
     One has to remain. A user's requests count as registrations and logins of
     their address.
     """
-    password = None if call.is_back_end else request.password
-    changed = api.accounts.change_identifiers(
+    password: str | None = request.password
+    if call.is_back_end:
+        password = None
+    account = api.accounts.change_identifiers(
         call.app,
         call.user,
         _given_identifiers(request),
@@ -517,7 +526,7 @@ def set_identifiers(
         call.credential,
         _confirmed(request.email_confirmed, call.is_back_end),
     )
-    return _shown(changed, True)
+    return _shown(account, True)
 
 
 @routes.post(
@@ -539,7 +548,9 @@ def set_password(
     This ends all sessions of the account. An account that has neither a
     password nor an e-mail address sets its first one without `old_password`.
     """
-    old = None if call.is_back_end else old_password
+    old: str | None = old_password
+    if call.is_back_end:
+        old = None
     api.accounts.change_password(
         call.app, call.user, old, password, call.request.host, call.credential
     )
@@ -582,7 +593,8 @@ def delete(
         api.accounts.proved(
             call.app, call.user, password, code, call.request.host, call.credential
         )
-        call.request.by = ""  # its line in the log comes after the erasure
+        # The line of this request in the log comes after the erasure.
+        call.request.by = ""
     api.accounts.remove(call.app, call.user)
     call.gone = True
     return AccountDone(call.user)
@@ -611,44 +623,47 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
     if request.login is not UNSET:
         kind, text = split(request.login)
         identifiers.setdefault(kind, text)
-    address = "" if call.is_back_end else call.request.host
-    return session_answer(
-        guests.promote(
-            call.app, call.user, identifiers, request.password, request.device, address
-        )
+    address = call.request.host
+    if call.is_back_end:
+        address = ""
+    session = guests.promote(
+        call.app, call.user, identifiers, request.password, request.device, address
     )
+    return session_answer(session)
 
 
 def _given_identifiers(request: Any) -> dict[Identifier, str]:
     """The identifiers that a request names. ``request``: a struct with the
     fields of identifiers."""
-    return {
-        kind: value
-        for kind in IDENTIFIERS
-        if (value := getattr(request, kind)) is not UNSET
-    }
+    identifiers: dict[Identifier, str] = {}
+    for kind in IDENTIFIERS:
+        value = getattr(request, kind)
+        if value is not UNSET:
+            identifiers[kind] = value
+    return identifiers
 
 
 def _shown(account: Account, whole: bool) -> AccountShown:
     if not whole:
-        shown = account.user, account.nickname, account.avatar
         return AccountShown(
-            *shown,
+            account.user,
+            account.nickname,
+            account.avatar,
             phone="",
             email="",
             name="",
             created=account.created,
             guest=account.guest,
         )
-    status = dict(
-        zip(("status", "away", "status_until"), account.status_at(time()), strict=True)
-    )
+    status, away, status_until = account.status_at(time())
     return view(
         AccountShown,
         account,
         role=name_of(account.role),
         second_factor=account.factor,
-        **status,
+        status=status,
+        away=away,
+        status_until=status_until,
     )
 
 
@@ -663,9 +678,8 @@ def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
 
 def session_answer(session: FullSession) -> SessionAnswer:
     """The answer to a login."""
-    return SessionAnswer(
-        session.token, session.expires_at, _shown(session.account, True)
-    )
+    account = _shown(session.account, True)
+    return SessionAnswer(session.token, session.expires_at, account)
 
 
 @routes.get("/accounts/devices", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
@@ -676,20 +690,22 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
     by GoChat are not listed.
     """
     devices = api.accounts.devices(call.app, call.user)
-    if devices:
-        sessions = api.people.presence.sessions(call.app, [call.user]).sessions[0]
-    else:
-        sessions = []
-    rows = [
-        view(
+    if not devices:
+        return DevicesAnswer([])
+    presence = api.people.presence.sessions(call.app, [call.user])
+    sessions = presence.sessions[0]
+
+    rows = []
+    for device in devices:
+        is_online = any(session.is_on(device.name) for session in sessions)
+        row = view(
             DeviceShown,
-            each,
-            device=str(each.id),
-            current=each.id == call.principal.device,
-            online=any(session.is_on(each.name) for session in sessions),
+            device,
+            device=str(device.id),
+            current=device.id == call.principal.device,
+            online=is_online,
         )
-        for each in devices
-    ]
+        rows.append(row)
     return DevicesAnswer(rows)
 
 

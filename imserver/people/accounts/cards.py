@@ -22,7 +22,12 @@ from imserver.people.accounts.declared import (
 from imserver.people.accounts.friends import BLOCKED, STRANGERS, Relation, relation_of
 from imserver.people.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.people.accounts.relations import AccountRelations
-from imserver.people.accounts.rows import AccountStore, States
+from imserver.people.accounts.rows import (
+    SHORT_STEP_SECONDS,
+    STEP_GROWTH,
+    AccountStore,
+    States,
+)
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import Service, until_beat
@@ -41,6 +46,10 @@ SEARCH_SECONDS: Final = 0.3
 """Time after which a search begins no further step."""
 FIRST_STEP: Final = 16384
 """Ids that the first step of a search looks at, in one transaction."""
+_MOST_ONLINE: Final = 500
+"""Users who are online and are looked at: some of them hide it."""
+_MOST_STORED: Final = 1000
+"""Times that one transaction stores."""
 MOST_LISTED: Final = 200
 """The most accounts on a page of the directory, and the most of those that are
 online."""
@@ -117,14 +126,15 @@ class Cards(Service, dict=True):
                 raise NoFinding(app)
             self.addresses.require(by_address(app, address))
             self._by_account.require((app, viewer))
+
+        row = None
         if fits(text, 1, LOGIN_CHARACTERS):
             row = self.rows.by_login(app, *candidates(text))
-        else:
-            row = None
-        account = None if row is None else row[0]
-        if account is None or (
-            viewer not in ("", account.user) and not account.findable
-        ):
+        if row is None:
+            raise UnknownAccount(text)
+        account, _ = row
+        # Somebody who hides finds themselves, and back ends find everybody.
+        if viewer not in ("", account.user) and not account.findable:
             raise UnknownAccount(text)
         if not self.relations.may_reach(app, viewer, account.user):
             raise UnknownAccount(text)
@@ -148,19 +158,24 @@ class Cards(Service, dict=True):
         words = Statements.words(text)
         if not words:
             return [], ""
-        part, upto = map(int, after.split(".")) if after else (0, self.rows.last_id())
+        # Part 0: names with words that begin with the words. Part 1: the rest.
+        if after:
+            part, upto = map(int, after.split("."))
+        else:
+            part = 0
+            upto = self.rows.last_id()
+        accounts: list[Account] = []
         if rules.find and not after:
             accounts = self._bot_named(app, viewer, text)
-        else:
-            accounts = []
+
         began = monotonic()
         while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
+            missing = MOST_FOUND - len(accounts)
             named, upto = self._named(
-                app, viewer, words, part == 0, upto, MOST_FOUND - len(accounts), began
+                app, viewer, words, part == 0, upto, missing, began
             )
-            accounts += sorted(
-                named, key=lambda each: (each.nickname.casefold(), each.id)
-            )
+            named.sort(key=lambda each: (each.nickname.casefold(), each.id))
+            accounts += named
             if upto:
                 continue
             if part:
@@ -187,22 +202,20 @@ class Cards(Service, dict=True):
         online, in the order of their names; of an app with very many users
         online, some. Counts and raises as :meth:`directory`."""
         self._search(app, viewer)
-        accounts = self.accounts.tokens.those_of(
-            app, self.presence.page(app, None, 500).users
-        )
+        users = self.presence.page(app, None, _MOST_ONLINE).users
+        accounts = self.accounts.tokens.those_of(app, users)
         listed = [
             each for each in accounts if each.findable and not (each.bot or each.guest)
         ]
+        findable = self._findable(viewer, listed)
+        # Who hides their presence has a card that is not online.
         cards = [
             card
-            for card in self._cards(
-                app, viewer, self._findable(viewer, listed), found=True
-            )
+            for card in self._cards(app, viewer, findable, found=True)
             if card.online
         ]
-        return sorted(cards, key=lambda card: card.account.nickname.casefold())[
-            :MOST_LISTED
-        ]
+        cards.sort(key=lambda card: card.account.nickname.casefold())
+        return cards[:MOST_LISTED]
 
     def _search(self, app: str, viewer: str) -> AppAccountSettings:
         """The rules of an app that lets ``viewer`` search now. Raises NoAccounts,
@@ -215,8 +228,8 @@ class Cards(Service, dict=True):
         return rules
 
     def _findable(self, viewer: str, accounts: Sequence[Account]) -> list[Account]:
-        """Those of these accounts that are others, with no block between them
-        and ``viewer``."""
+        """The accounts without that of ``viewer``, and without those with a
+        block between them and ``viewer``."""
         others = [each for each in accounts if each.user != viewer]
         states = self.relations.states(viewer, others)
         return [
@@ -226,18 +239,16 @@ class Cards(Service, dict=True):
     def _bot_named(self, app: str, viewer: str, text: str) -> list[Account]:
         """The findable bot with exactly this user name, that ``viewer`` may
         reach."""
-        row = self.rows.by_login(
-            app, *(each for each in candidates(text) if each[0] == "name")
-        )
-        is_found = (
-            row is not None
-            and row[0].bot
-            and row[0].findable
-            and not row[0].is_locked(time())
-        )
-        if row and is_found and self.relations.may_reach(app, viewer, row[0].user):
-            return [row[0]]
-        return []
+        names = [each for each in candidates(text) if each[0] == "name"]
+        row = self.rows.by_login(app, *names)
+        if row is None:
+            return []
+        account, _ = row
+        if not (account.bot and account.findable) or account.is_locked(time()):
+            return []
+        if not self.relations.may_reach(app, viewer, account.user):
+            return []
+        return [account]
 
     def _named(
         self,
@@ -254,21 +265,18 @@ class Cards(Service, dict=True):
         as that is fast, until :data:`SEARCH_SECONDS` have passed."""
         accounts: list[Account] = []
         step = FIRST_STEP
-        while (
-            upto > 0
-            and len(accounts) < limit
-            and (step_began := monotonic()) - began < SEARCH_SECONDS
-        ):
+        while upto > 0 and len(accounts) < limit:
+            step_began = monotonic()
+            if step_began - began >= SEARCH_SECONDS:
+                break
             end = max(upto - step, 0)
             missing = limit - len(accounts)
             named, upto = self.rows.named(
                 app, words, begin, end, upto, missing, int(time())
             )
             accounts += self._findable(viewer, named)
-            # Four times as many after a short step, so that none takes much
-            # longer than 40 ms.
-            if monotonic() - step_began < 0.01:
-                step *= 4
+            if monotonic() - step_began < SHORT_STEP_SECONDS:
+                step *= STEP_GROWTH
         return accounts, upto
 
     def show(self, app: str, viewer: str, users: Sequence[str]) -> list[Card]:
@@ -288,8 +296,10 @@ class Cards(Service, dict=True):
         states = self.relations.states(viewer, others)
         known = self.relations.known(app, viewer, others, states)
         myself = {account.user for account in accounts if account.id == mine}
-        # A back end sees of everybody what they see themselves.
-        own = myself if viewer else known
+        own: Collection[str] = myself
+        if not viewer:
+            # A back end sees of everybody what they see themselves.
+            own = known
         named = {
             account.user
             for account in accounts
@@ -346,17 +356,20 @@ class _View(Struct, frozen=True):
         user = account.user
         is_own = user in self.own
         is_named = user in self.named
-        shows_status = is_own or user in self.known
-        shows_email = self.shows_emails and account.email_confirmed and is_named
+
+        name = ""
+        if account.bot or is_own or is_named:
+            name = account.name
         relation = relation_of(self.states.get(account.id, STRANGERS))
-        return Card(
-            account,
-            account.name if account.bot or is_own or is_named else "",
-            "self" if account.id == self.mine else relation,
-            self.online.get(user),
-            account.status_at(self.now) if shows_status else ("", False, 0),
-            account.email if shows_email else "",
-        )
+        if account.id == self.mine:
+            relation = "self"
+        status = ("", False, 0)
+        if is_own or user in self.known:
+            status = account.status_at(self.now)
+        email = ""
+        if self.shows_emails and account.email_confirmed and is_named:
+            email = account.email
+        return Card(account, name, relation, self.online.get(user), status, email)
 
 
 class LastSeen(Service):
@@ -396,7 +409,7 @@ class LastSeen(Service):
         """Store what was collected. May switch. What cannot be stored is
         lost."""
         while self._seen:
-            last_seen = list(self._seen.items())[:1000]
+            last_seen = list(self._seen.items())[:_MOST_STORED]
             for key, _ in last_seen:
                 del self._seen[key]
             try:

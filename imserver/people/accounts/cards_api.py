@@ -18,7 +18,7 @@ from imserver.people.accounts.api import (
     UserId,
 )
 from imserver.people.accounts.cards import CARDS, MOST_LISTED, Card, Cards
-from imserver.people.accounts.contract import NICKNAME_CHARACTERS, name_of
+from imserver.people.accounts.contract import NICKNAME_CHARACTERS, RoleName, name_of
 from imserver.people.accounts.friends import Relation
 from imserver.people.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
@@ -173,8 +173,8 @@ def search(
     has to switch this on (`accounts.search`). Guests may not search. Requests
     count by account.
     """
-    found, following = cards.search(call.app, call.user, text, after)
-    return PeopleAnswer(list(map(_card, found)), following != "", following)
+    people, following = cards.search(call.app, call.user, text, after)
+    return PeopleAnswer([_card(each) for each in people], following != "", following)
 
 
 @routes.get("/accounts/directory")
@@ -199,13 +199,17 @@ def directory(
     (`accounts.search`). Guests may not list people. Requests count as searches.
     """
     if online:
-        return DirectoryAnswer(list(map(_card, cards.online(call.app, call.user))), "")
+        people = cards.online(call.app, call.user)
+        return DirectoryAnswer([_card(each) for each in people], "")
+
     name, _, id = (read_cursor(cursor) or "").rpartition("\n")
-    found, rest = cards.directory(call.app, call.user, (name, id_of(id)), limit)
-    page, following = page_and_cursor(
-        found, limit, str, f"{rest[0]}\n{rest[1]}" if rest else ""
-    )
-    return DirectoryAnswer(list(map(_card, page)), following)
+    people, rest = cards.directory(call.app, call.user, (name, id_of(id)), limit)
+    behind = ""
+    if rest is not None:
+        last_name, last_id = rest
+        behind = f"{last_name}\n{last_id}"
+    page, following = page_and_cursor(people, limit, str, behind)
+    return DirectoryAnswer([_card(each) for each in page], following)
 
 
 @routes.post(
@@ -227,17 +231,30 @@ def cards(
     the user name sees the confirmed e-mail address, too, but guests do not. A
     back end that names no `user` sees all.
     """
-    return CardsAnswer(list(map(_card, cards.show(call.app, call.user, users))))
+    people = cards.show(call.app, call.user, users)
+    return CardsAnswer([_card(each) for each in people])
 
 
 def _card(card: Card) -> CardShown:
     account = card.account
-    shown = account.user, account.nickname, account.avatar, card.name
-    seen = _PRESENCE[card.online], card.last_seen
-    role = name_of(account.role) if card.relation == "self" else UNSET
-    status, away, until = card.status
-    kind = (account.bot, account.guest)
-    more = (account.title, card.email)
+    role: RoleName | UnsetType = UNSET
+    if card.relation == "self":
+        role = name_of(account.role)
+    status, away, status_until = card.status
     return CardShown(
-        *shown, card.relation, *seen, *kind, status, away, until, role, *more
+        account.user,
+        account.nickname,
+        account.avatar,
+        card.name,
+        card.relation,
+        _PRESENCE[card.online],
+        card.last_seen,
+        account.bot,
+        account.guest,
+        status,
+        away,
+        status_until,
+        role,
+        account.title,
+        card.email,
     )

@@ -51,6 +51,14 @@ from imserver.plugin.storage import Store
 
 _ROLE: Final = click.Choice(["owner", "moderator", "member"])
 _LEAST_PASSWORD: Final = 8
+_MOST_LISTED: Final = 10_000
+_LISTED: Final = 100
+_MOST_SEQ: Final = 2**52
+"""JavaScript's numbers are exact up to twice this."""
+_PASSWORD_BAN_SECONDS: Final = 10
+"""Nodes that read the ban end the sessions. Nobody logs in meanwhile."""
+_NAME_CHARACTERS: Final = 14
+"""Width of the column of names."""
 
 
 @click.group(short_help="List, lock and import accounts.")
@@ -148,7 +156,12 @@ class _Row(Struct):
 )
 @click.option("--role", type=_ROLE, help="Only accounts with this role.")
 @click.option("--locked", is_flag=True, help="Only accounts that are locked.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, _MOST_LISTED),
+    default=_LISTED,
+    show_default=True,
+)
 def list_accounts(
     path: str | None,
     data_dir: str | None,
@@ -162,8 +175,12 @@ def list_accounts(
     with opened(path, data_dir) as (_, database, tenants):
         name = _existing(tenants, app)
         now = int(time())
-        stored = None if role is None else role_named(role)
-        wanted = PeopleFilter(name, text, True, stored, None, locked or None)
+        stored_role = None
+        if role is not None:
+            stored_role = role_named(role)
+        wanted = PeopleFilter(
+            name, text, contacts=True, role=stored_role, locked=locked or None
+        )
         page = PeopleStore(database).page(wanted, 0, FOR_GOOD, limit, now)
         rows = [_row_of(each, now) for each in page]
     CommandLine.rows("id: user, login: name, nickname, role, locked", rows)
@@ -185,35 +202,40 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
     with _named(path, data_dir, target) as named:
         one = named.account
         now = time()
+        email = "-"
         if one.email_confirmed:
-            confirmed = "confirmed"
-        else:
-            confirmed = "not confirmed"
+            email = f"{one.email} (confirmed)"
+        elif one.email:
+            email = f"{one.email} (not confirmed)"
         devices = AccountStore(named.store).devices(one.id, int(now))
-        fields = (
+        fields = [
             ("id", one.user),
             ("app", one.app),
             ("kind", _kind_of(one)),
             ("user name", one.name or "-"),
             ("nickname", one.nickname or "-"),
-            ("e-mail", f"{one.email} ({confirmed})" if one.email else "-"),
+            ("e-mail", email),
             ("phone", one.phone or "-"),
             ("role", name_of(one.role)),
-            ("password", "yes" if named.password else "no"),
-            ("second factor", "yes" if one.factor else "no"),
+            ("password", _yes_or_no(bool(named.password))),
+            ("second factor", _yes_or_no(one.factor)),
             ("locked", _lock_of(one, now)),
             ("created", _time(one.created)),
             ("last seen", _time(one.last_seen)),
-        )
+        ]
         names = [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
-    lines = [
-        f"{name:14} {value}"
-        for name, value in (*fields, *(("device", name) for name in names))
-    ]
-    document = {
+
+    document: dict[str, Any] = {
         name.replace(" ", "_").replace("-", ""): value for name, value in fields
     }
-    CommandLine.data({**document, "devices": names}, "\n".join(lines))
+    document["devices"] = names
+    rows = fields + [("device", name) for name in names]
+    lines = [f"{name:{_NAME_CHARACTERS}} {value}" for name, value in rows]
+    CommandLine.data(document, "\n".join(lines))
+
+
+def _yes_or_no(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 @account.command()
@@ -239,12 +261,14 @@ def lock(
     if len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
         fail(f"--reason: expected one line of at most {REASON_CHARACTERS} characters")
     with _named(path, data_dir, target) as named:
-        until = int(time()) + seconds if seconds else FOR_GOOD
+        until = FOR_GOOD
+        end = ""
+        if seconds:
+            until = int(time()) + seconds
+            end = f" until {_time(until)}"
         _store_lock(named, until, reason, seconds or CENTURY)
         _record(named, "accounts.lock", seconds=seconds or 0, reason=reason)
-        click.echo(
-            f"{named.shown} is locked{'' if until == FOR_GOOD else f' until {_time(until)}'}"
-        )
+        click.echo(f"{named.shown} is locked{end}")
 
 
 @account.command()
@@ -268,13 +292,18 @@ def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> Non
     """Lock an account and its bots, and ban them; until 0: unlock them."""
     people = PeopleStore(named.store)
     one = named.account
-    change = people.lock(one.app, one.id, until, reason, lambda _: True, None)
+    change = people.lock(one.app, one.id, until, reason, _any_account, None)
     if change is None:
         fail(f"{named.shown} was deleted")
+    # Bans that end later are not by a lock, and stay.
     others = people.banned_after(one.app, change.users, change.bans_end(time()))
-    named.store.ban(
-        one.app, [user for user in change.users if user not in others], ban_seconds
-    )
+    users = [user for user in change.users if user not in others]
+    named.store.ban(one.app, users, ban_seconds)
+
+
+def _any_account(_account: Account) -> bool:
+    """Operators act on accounts of all roles."""
+    return True
 
 
 @account.command()
@@ -287,14 +316,15 @@ def role(path: str | None, data_dir: str | None, target: str, role: RoleName) ->
         one = named.account
         try:
             changed = PeopleStore(named.store).set_role(
-                one.app, one.id, role_named(role), lambda _: True, None
+                one.app, one.id, role_named(role), _any_account, None
             )
         except NoRole:
             fail(f"{named.shown} is a {_kind_of(one)}, which has no role")
         if changed is None:
             fail(f"{named.shown} was deleted")
         _record(named, "accounts.role", role=role)
-        click.echo(f"{named.shown} is {'an' if role == 'owner' else 'a'} {role}")
+        article = "an" if role == "owner" else "a"
+        click.echo(f"{named.shown} is {article} {role}")
 
 
 @account.command("remove-factor")
@@ -337,14 +367,15 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
         one = named.account
         with closing(Passwords(named.config.app.salt)) as passwords:
             hashed = passwords.hash(new)
-        if not AccountStore(named.store).set_password(
+        is_set = AccountStore(named.store).set_password(
             one.id, named.password, hashed, ends_sessions=True
-        ):
+        )
+        if not is_set:
             fail("the password was changed meanwhile; nothing was done")
-        if not PeopleStore(named.store).banned_after(one.app, [one.user], int(time())):
-            # Nodes that read this ban end the sessions. The user cannot log in
-            # meanwhile.
-            named.store.ban(one.app, [one.user], 10)
+        people = PeopleStore(named.store)
+        is_banned = people.banned_after(one.app, [one.user], int(time()))
+        if not is_banned:
+            named.store.ban(one.app, [one.user], _PASSWORD_BAN_SECONDS)
         _record(named, "accounts.password")
         click.echo(f"{named.shown} has a new password")
 
@@ -357,7 +388,7 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Check the file only.")
 @click.option(
     "--last-seq",
-    type=click.IntRange(0, 2**52),  # JavaScript's numbers are exact up to twice this
+    type=click.IntRange(0, _MOST_SEQ),
     default=0,
     metavar="N",
     help="The greatest seq of GoChat's messages. New messages get greater ones: its clients ask for these.",
@@ -389,15 +420,15 @@ def import_accounts(
             long_work("importing") as say,
         ):
             name = _existing(tenants, app)
-            if name != app:  # which stands for the other
+            if name != app:
+                # The app was named by another name of it.
                 accounts = accounts_of(rows, name)
             total = len(accounts)
-            count = store(
-                AccountStore(database),
-                name,
-                accounts,
-                lambda done: say("importing", done, total),
-            )
+
+            def report(done: int) -> None:
+                say("importing", done, total)
+
+            count = store(AccountStore(database), name, accounts, report)
             if last_seq:
                 database.part(MessageLog).continue_after(name, last_seq)
             record_act(settings, database, "accounts.import", name, count=count)

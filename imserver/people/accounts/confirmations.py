@@ -30,7 +30,9 @@ LINK_SECONDS: Final = 86_400
 _LAYOUT: Final = Layout(">QQ16s16s")
 """Id of the account, end in Unix seconds, hash of the address, signature of the
 others."""
+_DIGEST_BYTES: Final = 16
 _SIGNATURE_BYTES: Final = 16
+_HOUR_SECONDS: Final = 3600
 
 _TEXT: Final = """\
 An account at {site} names this e-mail address. If the account is yours, open this address within {hours} \
@@ -94,24 +96,29 @@ class Confirmations(Struct, frozen=True):
     def _send(self, account: Account) -> None:
         self.of_account.require((account.app, account.id))
         self.mails.charge(account.app, account.email)
+
         end = int(time()) + LINK_SECONDS
-        content = _LAYOUT.pack(account.id, end, _digest(account), b"")[
-            :-_SIGNATURE_BYTES
-        ]
+        packed = _LAYOUT.pack(account.id, end, _digest(account), b"")
+        content = packed[:-_SIGNATURE_BYTES]
         token = base64url.encode(content + _signature(content, self.keys[0]))
         link = f"{self.server}/api/v1/accounts/email/confirm?token={token}"
-        text = _TEXT.format(link=link, site=self.site, hours=LINK_SECONDS // 3600)
-        self.mails.start(
-            lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text)
-        )
+        hours = LINK_SECONDS // _HOUR_SECONDS
+        text = _TEXT.format(link=link, site=self.site, hours=hours)
+
+        def make() -> tuple[Account, str, str]:
+            return account, "Confirm your e-mail address · 确认您的邮箱", text
+
+        self.mails.start(make)
 
     def confirm(self, token: str) -> Account:
         """The owner of a mailbox has confirmed. Returns the account. Switches.
         Raises UnknownConfirmation and StorageUnavailable."""
         id, digest = self.read(token)
-        account = self.rows.confirm_email(
-            id, lambda one: hmac.compare_digest(digest, _digest(one))
-        )
+
+        def is_meant(account: Account) -> bool:
+            return hmac.compare_digest(digest, _digest(account))
+
+        account = self.rows.confirm_email(id, is_meant)
         if account is None:
             raise UnknownConfirmation("the account has another address now")
         return account
@@ -125,9 +132,10 @@ class Confirmations(Struct, frozen=True):
             content = b""
         signed = content[:-_SIGNATURE_BYTES]
         signature = content[-_SIGNATURE_BYTES:]
-        if len(content) != _LAYOUT.size or not any(
+        is_signed = any(
             hmac.compare_digest(signature, _signature(signed, key)) for key in self.keys
-        ):
+        )
+        if len(content) != _LAYOUT.size or not is_signed:
             raise UnknownConfirmation("this is no token of this server")
         id, end, digest, _ = _LAYOUT.unpack(content)
         if end <= time():
@@ -140,4 +148,5 @@ def _signature(content: bytes, key: bytes) -> bytes:
 
 
 def _digest(account: Account) -> bytes:
-    return sha256(f"{account.app}\0{account.email}".encode()).digest()[:16]
+    address = f"{account.app}\0{account.email}".encode()
+    return sha256(address).digest()[:_DIGEST_BYTES]

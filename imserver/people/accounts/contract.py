@@ -24,7 +24,9 @@ RoleName = Literal["owner", "moderator", "member"]
 
 def role_named(name: RoleName) -> StoredRole:
     """The role with this name."""
-    return "" if name == "member" else name
+    if name == "member":
+        return ""
+    return name
 
 
 def name_of(role: StoredRole) -> RoleName:

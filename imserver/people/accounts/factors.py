@@ -34,6 +34,15 @@ CODES: Final = 10
 """How many recovery codes an account gets."""
 CODE_CHARACTERS: Final = 40
 """The longest code that is looked at."""
+_MOST_WRONG: Final = 20
+"""Wrong codes of an account or device in :data:`_WRONG_SECONDS`."""
+_WRONG_SECONDS: Final = 86_400
+_TOTP_DIGITS: Final = 6
+_SECRET_BYTES: Final = 20
+"""As many as a hash of SHA-1 has (RFC 4226)."""
+_RECOVERY_CODE_BYTES: Final = 10
+_GROUP_CHARACTERS: Final = 4
+"""Recovery codes are shown in groups of so many."""
 
 
 class FactorRequired(
@@ -112,7 +121,9 @@ class FactorStore(Store.Rows):
         rows = self._store.rows(
             "SELECT secret FROM account_factor WHERE account = %s", (id,)
         )
-        return text_of(rows[0][0]) if rows else ""
+        if rows:
+            return text_of(rows[0][0])
+        return ""
 
     @Store.writing
     def confirm(
@@ -130,29 +141,28 @@ class FactorStore(Store.Rows):
         statement = (
             "UPDATE account_factor SET step = %s WHERE account = %s AND secret = %s"
         )
-        if (
-            not _is(sql, id, "factor_since = 0")
-            or sql.execute(statement, (step, id, secret)) != 1
-        ):
+        if not _is(sql, id, "factor_since = 0"):
+            return False
+        if sql.execute(statement, (step, id, secret)) != 1:
             return False
         sql.execute("UPDATE account SET factor_since = %s WHERE id = %s", (now, id))
         _replace_codes(sql, id, codes)
         return True
 
-    def use_step(self, id: int, step: int) -> bool:
+    @Store.writing
+    def use_step(self, sql: PooledStatements, id: int, step: int) -> bool:
         """Note that the code of a half minute is used. False: it was used
         before, or a later one was."""
         statement = (
             "UPDATE account_factor SET step = %s WHERE account = %s AND step < %s"
         )
-        return self._store.write(
-            lambda sql: sql.execute(statement, (step, id, step)) == 1
-        )
+        return sql.execute(statement, (step, id, step)) == 1
 
-    def use_code(self, id: int, code: str) -> bool:
+    @Store.writing
+    def use_code(self, sql: PooledStatements, id: int, code: str) -> bool:
         """Delete the recovery code with this hash. False: there is none."""
         statement = "DELETE FROM recovery_code WHERE account = %s AND code = %s"
-        return self._store.write(lambda sql: sql.execute(statement, (id, code)) == 1)
+        return sql.execute(statement, (id, code)) == 1
 
     @Store.writing
     def replace_codes(
@@ -178,12 +188,8 @@ class FactorStore(Store.Rows):
 
 def _is(sql: PooledStatements, id: int, condition: str) -> bool:
     """Whether an account meets a condition. Its row is locked."""
-    return bool(
-        sql.query(
-            f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}",
-            (id,),
-        )
-    )
+    statement = f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}"
+    return bool(sql.query(statement, (id,)))
 
 
 def _replace_codes(sql: PooledStatements, id: int, codes: Sequence[str]) -> None:
@@ -207,7 +213,7 @@ class Factors:
     ) -> None:
         self._rows = rows
         self._issuer = issuer
-        self._wrong = buckets(FACTOR_CODES, 20, 86400)
+        self._wrong = buckets(FACTOR_CODES, _MOST_WRONG, _WRONG_SECONDS)
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
         """Use up a code of an account that has a factor. ``device``: has logged
@@ -230,7 +236,8 @@ class Factors:
     def _use(self, id: int, code: str) -> bool:
         """Use up a code. False: it is wrong, or was used before."""
         plain = code.replace(" ", "").replace("-", "")
-        if len(plain) == 6 and plain.isascii() and plain.isdecimal():
+        is_number = plain.isascii() and plain.isdecimal()
+        if len(plain) == _TOTP_DIGITS and is_number:
             step = _step_of(self._rows.secret(id), plain)
             return step > 0 and self._rows.use_step(id, step)
         return self._rows.use_code(id, secret_hash(plain.lower()))
@@ -238,13 +245,12 @@ class Factors:
     def begin(self, account: Account) -> FactorStarted:
         """Make the secret of a factor. It counts when a code of it confirms it.
         Raises FactorOn."""
-        secret = b32encode(token_bytes(20)).decode()
+        secret = b32encode(token_bytes(_SECRET_BYTES)).decode()
         if not self._rows.begin(account.id, secret):
             raise FactorOn(account.user)
         name = account.name or account.email or account.phone or account.user
-        return FactorStarted(
-            secret, _totp(secret).provisioning_uri(name=name, issuer_name=self._issuer)
-        )
+        address = _totp(secret).provisioning_uri(name=name, issuer_name=self._issuer)
+        return FactorStarted(secret, address)
 
     def confirm(self, account: Account, code: str) -> list[str]:
         """Turn on the factor that was begun; returns the recovery codes. Raises
@@ -254,26 +260,30 @@ class Factors:
         secret = self._rows.secret(account.id)
         if not secret:
             raise FactorOff(account.user)
+
         payer = (account.app, account.id)
+        # Counted before the check, as at a login.
         self._wrong.require(payer)
         step = _step_of(secret, code.replace(" ", ""))
         if not step:
             raise WrongCode(account.user)
         self._wrong.give_back(payer)
+
         codes = _new_codes()
-        if not self._rows.confirm(
-            account.id, secret, step, list(map(secret_hash, codes)), int(time())
-        ):
+        hashes = [secret_hash(each) for each in codes]
+        is_on = self._rows.confirm(account.id, secret, step, hashes, int(time()))
+        if not is_on:
             raise FactorOn(account.user)
-        return list(map(_shown, codes))
+        return [_shown(each) for each in codes]
 
     def renew_codes(self, account: Account) -> list[str]:
         """New recovery codes, in place of all earlier ones. Raises
         FactorOff."""
         codes = _new_codes()
-        if not self._rows.replace_codes(account.id, list(map(secret_hash, codes))):
+        hashes = [secret_hash(code) for code in codes]
+        if not self._rows.replace_codes(account.id, hashes):
             raise FactorOff(account.user)
-        return list(map(_shown, codes))
+        return [_shown(code) for code in codes]
 
     def remove(self, account: Account) -> None:
         """Turn off the factor of an account. Raises FactorOff."""
@@ -293,18 +303,25 @@ def _step_of(secret: str, code: str) -> int:
     if not secret:
         return 0
     totp = _totp(secret)
-    step = int(time()) // STEP_SECONDS
-    right = [
-        step + drift
-        for drift in (0, -1, 1)  # this half minute, and one before and after it
-        if hmac.compare_digest(totp.generate_otp(step + drift).encode(), code.encode())
-    ]
-    return right[0] if right else 0
+    now = int(time()) // STEP_SECONDS
+    matching = 0
+    # All three are compared, so that the time says nothing. This half minute is
+    # the last one, so that it counts if several match.
+    for step in (now + 1, now - 1, now):
+        right_code = totp.generate_otp(step)
+        if hmac.compare_digest(right_code.encode(), code.encode()):
+            matching = step
+    return matching
 
 
 def _new_codes() -> list[str]:
-    return [b32encode(token_bytes(10)).decode().lower() for _ in range(CODES)]
+    return [_new_code() for _ in range(CODES)]
+
+
+def _new_code() -> str:
+    return b32encode(token_bytes(_RECOVERY_CODE_BYTES)).decode().lower()
 
 
 def _shown(code: str) -> str:
-    return "-".join(code[at : at + 4] for at in range(0, len(code), 4))
+    starts = range(0, len(code), _GROUP_CHARACTERS)
+    return "-".join(code[start : start + _GROUP_CHARACTERS] for start in starts)

@@ -80,9 +80,8 @@ def confirm(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryC
     From now on, logins with the password take a code. The answer has ten
     recovery codes for the day when the authenticator app is lost.
     """
-    return RecoveryCodes(
-        accounts.factors.confirm(accounts.known(call.app, call.user), request.code)
-    )
+    account = accounts.known(call.app, call.user)
+    return RecoveryCodes(accounts.factors.confirm(account, request.code))
 
 
 @routes.post(

@@ -195,7 +195,9 @@ def block(before: States) -> tuple[States, str]:
     mine, theirs = before
     if mine == BLOCKED:
         return before, FriendResult.ALREADY
-    return (BLOCKED, theirs if theirs == BLOCKED else ""), FriendResult.DONE
+    if theirs == BLOCKED:
+        return (BLOCKED, BLOCKED), FriendResult.DONE
+    return (BLOCKED, ""), FriendResult.DONE
 
 
 def unblock(before: States) -> tuple[States, str]:

@@ -89,13 +89,13 @@ def friends(
     """List friends and friend requests, page by page."""
     api.accounts.known(call.app, call.user)
     behind = read_cursor(cursor) or ""
-    # A cursor that is not the id of an account begins at the first page.
-    behind = behind if id_of(behind) else ""
+    if not id_of(behind):
+        # A cursor that is not the id of an account begins at the first page.
+        behind = ""
     total, rows = api.friends.listed(list, call.user, behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda contact: str(contact.id))
-    return FriendsAnswer(
-        total, [view(FriendShown, each, user=str(each.id)) for each in page], following
-    )
+    shown = [view(FriendShown, each, user=str(each.id)) for each in page]
+    return FriendsAnswer(total, shown, following)
 
 
 @routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
@@ -145,6 +145,5 @@ def _change(
     api: AccountParts, call: Call, request: FriendChange, becoming: Relating
 ) -> FriendAnswer:
     api.accounts.rules_of(call.app)  # says so if the app has no accounts
-    return FriendAnswer(
-        api.friends.change(call.app, call.user, request.friend, becoming).value
-    )
+    result = api.friends.change(call.app, call.user, request.friend, becoming)
+    return FriendAnswer(result.value)

@@ -48,6 +48,12 @@ with the current one left empty.
 """
 
 
+_DAY_SECONDS: Final = 86_400
+_LOGIN_SECONDS: Final = 366 * _DAY_SECONDS
+"""How long the login of a guest is valid. A guest cannot log in again, so it
+ends with the account, and at the latest after a year."""
+
+
 class MemberGreeting(Struct, frozen=True):
     """Tells guests who were let in as members how to log in."""
 
@@ -89,7 +95,7 @@ class Guests(Service, dict=True):
     def __post_init__(self) -> None:
         settings = settings_of(self.config, AccountSettings)
         seconds = self.config.accounts.rate_seconds
-        self.unused_seconds = settings.guest_days * 86400
+        self.unused_seconds = settings.guest_days * _DAY_SECONDS
         """After so many a guest is deleted; 0: never."""
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
 
@@ -112,12 +118,9 @@ class Guests(Service, dict=True):
         check_shown(nickname, "")
         check_device(device)
         self._by_address.require(by_address(app, address))
-        account = self.rows.add(
-            Account(0, app, "", nickname, guest=True), "", self.accounts.recorder(app)
-        )
-        # It cannot be repeated. So it ends with the account, and at the latest
-        # after a year.
-        return self.accounts.token(account, device, 366 * 86400)
+        new = Account(0, app, "", nickname, guest=True)
+        account = self.rows.add(new, "", self.accounts.recorder(app))
+        return self.accounts.token(account, device, _LOGIN_SECONDS)
 
     def promote(
         self,
@@ -189,6 +192,7 @@ class Guests(Service, dict=True):
         for guests in self.rows.unused_guests(int(now - self.unused_seconds)):
             for guest in guests:
                 online = self.presence.online(guest.app, [guest.user])
+                # A node that did not answer may have the guest.
                 if not (online.users[0] or online.missing):
                     with suppress(UnknownAccount):  # another node was faster
                         self.accounts.remove(guest.app, guest.user, keeps_messages=True)

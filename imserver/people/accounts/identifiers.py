@@ -16,6 +16,8 @@ Identifier = Literal["phone", "email", "name"]
 name."""
 IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
 PHONE_CHARACTERS: Final = 20
+_LEAST_EMAIL: Final = 3
+"""Characters of the shortest e-mail address: ``a@b``."""
 EMAIL_BYTES: Final = 254
 NAME_CHARACTERS: Final = 32
 LOGIN_CHARACTERS: Final = EMAIL_BYTES
@@ -49,27 +51,29 @@ def checked(kind: Identifier, text: str) -> str:
     """The form in which an identifier is stored. Raises BadField."""
     if kind == "email":
         text = text.strip().lower()
-        if not (
-            fits(text, 3, EMAIL_BYTES)
-            and _email.fullmatch(text)
-            and len(text.encode()) <= EMAIL_BYTES
-        ):
+        is_address = fits(text, _LEAST_EMAIL, EMAIL_BYTES) and _email.fullmatch(text)
+        if not is_address or len(text.encode()) > EMAIL_BYTES:
             raise BadField(
                 f"email: expected an e-mail address of at most {EMAIL_BYTES} bytes"
             )
-    elif kind == "name":
+        return text
+
+    if kind == "name":
         text = text.strip().lower()
         if not _name.fullmatch(text):
             raise BadField(
                 f"name: expected a letter and 2 to {NAME_CHARACTERS - 1} letters, digits, `_`, `.` or `-`"
             )
-    else:
-        if not fits(text, 1, PHONE_CHARACTERS):
-            raise BadField(
-                f"phone: expected 1 to {PHONE_CHARACTERS} characters that can be shown"
-            )
-        plain = text.translate(SEPARATORS)
-        text = plain if _phone.fullmatch(plain) else text
+        return text
+
+    if not fits(text, 1, PHONE_CHARACTERS):
+        raise BadField(
+            f"phone: expected 1 to {PHONE_CHARACTERS} characters that can be shown"
+        )
+    plain = text.translate(SEPARATORS)
+    if _phone.fullmatch(plain):
+        return plain
+    # The originals' clients use any text as a phone number.
     return text
 
 

@@ -24,6 +24,17 @@ MAILS: Final = 3
 ``accounts.rate_seconds``."""
 
 
+_AT_ONCE: Final = 4
+"""Connections to the mail server."""
+_MOST_WAITING: Final = 1000
+"""Mails that are being made or sent. Beyond it requests have no effect."""
+_TRY_SECONDS: Final = 600.0
+"""How long a mail is repeated."""
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+"""Seconds between two attempts."""
+
+
 class LinkMails:
     """Owner of the mails that are being sent, and of the count of those to one
     address."""
@@ -35,7 +46,7 @@ class LinkMails:
         self._rate_seconds = rate_seconds
         self._buckets = buckets
         self._to_address = self.buckets(ADDRESS_MAILS)
-        self._turns = BoundedSemaphore(4)
+        self._turns = BoundedSemaphore(_AT_ONCE)
         self._sending = Group()
         self._full = RateLimitedLog(
             log, "%d mails wait for the mail server: further requests have no effect"
@@ -62,7 +73,7 @@ class LinkMails:
     def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Call ``make`` in the background, and send what it returns: to whom,
         subject and text."""
-        if self.waiting >= 1000:  # beyond it, requests have no effect
+        if self.waiting >= _MOST_WAITING:
             self._full(self.waiting)
         else:
             self._sending.start(gevent.Greenlet(self._deliver, make))
@@ -79,7 +90,7 @@ class LinkMails:
             return
         account, subject, text = content
         mail = Mail(account.email, subject, text)
-        deadline = monotonic() + 600.0
+        deadline = monotonic() + _TRY_SECONDS
         for failures in count(1):
             try:
                 with self._turns:
@@ -104,4 +115,4 @@ class LinkMails:
                     "app %s: the account %d was sent a mail", account.app, account.id
                 )
                 return
-            gevent.sleep(retry_pause(failures, 1.0, 60.0))
+            gevent.sleep(retry_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))

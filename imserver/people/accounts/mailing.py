@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TRY_SECONDS: Final = 30.0
 """How long one attempt may take."""
+_PERMANENT: Final = 500
+"""From this reply code on a mail server refuses for good (RFC 5321)."""
 _PAGE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     (
@@ -103,7 +105,8 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
         message = _message(settings.sender, mail)
     except ValueError as error:
         raise NotSent(error, is_temporary=False, is_of_mail=True) from error
-    is_ready = is_sent = False
+    is_ready = False
+    is_sent = False
     try:
         with (
             gevent.Timeout(TRY_SECONDS, TimeoutError("no answer in time")),
@@ -118,16 +121,15 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
             is_sent = True
     except (OSError, ValueError) as error:  # smtplib.SMTPException is an OSError
         if is_sent:
-            return  # it has not said goodbye
+            return  # only the end of the conversation has failed
         refusals = (
             smtplib.SMTPRecipientsRefused,
             smtplib.SMTPDataError,
             smtplib.SMTPNotSupportedError,
             ValueError,
         )
-        raise NotSent(
-            error, _is_temporary(error), is_ready and isinstance(error, refusals)
-        ) from error
+        is_of_mail = is_ready and isinstance(error, refusals)
+        raise NotSent(error, _is_temporary(error), is_of_mail) from error
 
 
 @lru_cache(1)
@@ -184,14 +186,15 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
         raise ValueError(f"{mail.to!r} is not an address: {error}") from error
     message["Date"] = formatdate()
     domain = sender.rpartition("@")[2]
-    message["Message-ID"] = (
-        f"<{mail.id}@{domain}>" if mail.id else make_msgid(domain=domain)
-    )
+    if mail.id:
+        message["Message-ID"] = f"<{mail.id}@{domain}>"
+    else:
+        message["Message-ID"] = make_msgid(domain=domain)
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.text)
     if mail.html:
         message.add_alternative(mail.html, subtype="html")
-    # last: an alternative takes those of the content along
+    # Last, because an alternative takes headers of the content along.
     for name, value in mail.headers.items():
         message[name] = value
     return message
@@ -202,7 +205,8 @@ def _is_temporary(error: Exception) -> bool:
     import smtplib
 
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return all(code < 500 for code, _ in error.recipients.values())
+        codes = [code for code, _ in error.recipients.values()]
+        return all(code < _PERMANENT for code in codes)
     if isinstance(error, smtplib.SMTPResponseException):
-        return error.smtp_code < 500
+        return error.smtp_code < _PERMANENT
     return not isinstance(error, ValueError | smtplib.SMTPNotSupportedError)

@@ -97,8 +97,9 @@ def show_reset(
     login of its address.
     """
     account = resets.accounts.resets(call.app, code, call.request.host)
-    login = account and (account.name or account.email or account.phone)
-    return ResetShown(account is not None, login or "")
+    if account is None:
+        return ResetShown(False, "")
+    return ResetShown(True, account.name or account.email or account.phone)
 
 
 @reset_routes.post(
@@ -175,9 +176,8 @@ def ask(
     """
     if not confirmations.mails.has_server:
         raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
-    return ConfirmationRequested(
-        not confirmations.request(call.app, call.user), LINK_SECONDS
-    )
+    is_sent = confirmations.request(call.app, call.user)
+    return ConfirmationRequested(not is_sent, LINK_SECONDS)
 
 
 @routes.get(
@@ -196,7 +196,7 @@ def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     try:
         confirmations.read(call.input.token)
     except UnknownConfirmation:
-        return _page(call, "gone", 404)
+        return _page(call, "gone", status=404)
     return _page(call, "question")
 
 
@@ -219,7 +219,7 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
     except UnknownConfirmation:
         if not wants_page:
             raise
-        return _page(call, "gone", 404)
+        return _page(call, "gone", status=404)
     call.app = account.app
     call.user = account.user
     if wants_page:
@@ -234,10 +234,9 @@ def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
 
     words = all_words[language]
     text = words[f"confirm_{content}"]
+    button = ""
     if content == "question":
         button = words["confirm_button"]
-    else:
-        button = ""
     page = button_page(language, words["confirm_title"], text, button)
     return page_reply(call, page, status)
 

@@ -1,6 +1,6 @@
 """The parts of accounts on one node."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from time import time
@@ -88,7 +88,11 @@ def offline(
     def erase_user(app: str, user: str, _name: str) -> None:
         rows.remove(app, id_of(user))
 
-    yield (Erasure(frozenset(), erase_user, lambda _: None, rows.programs_of),)
+    yield (Erasure(frozenset(), erase_user, _erase_app, rows.programs_of),)
+
+
+def _erase_app(_app: str) -> None:
+    """Nothing is left: the store deletes the rows of the tables."""
 
 
 def build(core: Core) -> Parts:
@@ -132,16 +136,19 @@ def build(core: Core) -> Parts:
         mails.stop()
         accounts.close()
 
-    erasure = Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)
-    expire_guests = every(
-        EXPIRE_SECONDS,
-        lambda: guests.expire(int(time())),
-        "unused guests could not be deleted",
-    )
+    def expire_guests() -> None:
+        guests.expire(int(time()))
+
+    run: list[Callable[[], None]] = []
+    if guests.unused_seconds:
+        run.append(
+            every(EXPIRE_SECONDS, expire_guests, "unused guests could not be deleted")
+        )
+    erasure = Erasure(frozenset(), accounts.erase, _erase_app, rows.programs_of)
     return Parts(
         (parts, parts.people, erasure),
         ended=(parts.last_seen.ended,),
-        run=(expire_guests,) if guests.unused_seconds else (),
+        run=tuple(run),
         stop=stop,
     )
 
@@ -150,6 +157,10 @@ def _make_accounts(
     core: Core, rows: AccountStore, tokens: AccountTokens, buckets: MakeBuckets
 ) -> Accounts:
     """Build what registers accounts and checks logins."""
+
+    def is_demo() -> bool:
+        return core.keys.demo
+
     app = core.config.app
     host = urlsplit(app.http_url).hostname or "imserver"
     return Accounts(
@@ -157,7 +168,7 @@ def _make_accounts(
         tokens=tokens,
         rows=rows,
         sessions=core.sessions,
-        is_demo=lambda: core.keys.demo,
+        is_demo=is_demo,
         buckets=buckets,
         erase_user=core.erase_user,
         recorder_of=core.observer.recorder,

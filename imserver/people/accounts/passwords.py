@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from imserver.plugin.errors import Problems, ServiceRefused
@@ -26,6 +27,8 @@ MAX_WAITING: Final = 1000
 """Limit of the passwords that wait: about ten seconds of work for both
 threads."""
 MAX_PASSWORD_BYTES: Final = 1024
+_MEMORY_KIB: Final = 19 * 1024
+"""Memory of a hash. With it and ``time_cost`` 2, OWASP recommends argon2id."""
 
 _md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
 
@@ -46,8 +49,7 @@ class Passwords:
 
     def hash(self, password: str) -> str:
         """A new hash. Switches. Raises Overloaded."""
-        hasher = self._library()
-        return self._aside(lambda: hasher.hash(password))
+        return self._aside(partial(self._library().hash, password))
 
     def matches(self, hashed: str, password: str) -> bool:
         """Whether a password has this hash; ``""``: that of no account. A
@@ -55,19 +57,19 @@ class Passwords:
         Overloaded."""
         hasher = self._library()
         if _md5.fullmatch(hashed):
-            digest = hashlib.md5(
-                (password + self._salt).encode(), usedforsecurity=False
-            ).hexdigest()
-            return hmac.compare_digest(digest, hashed.lower()) or self._aside(
-                lambda: self._verified(hasher, "", password)
-            )
-        return self._aside(lambda: self._verified(hasher, hashed, password))
+            salted = (password + self._salt).encode()
+            digest = hashlib.md5(salted, usedforsecurity=False).hexdigest()
+            if hmac.compare_digest(digest, hashed.lower()):
+                return True
+            # So that a mismatch takes as long as that of a new hash.
+            return self._aside(partial(self._verified, hasher, "", password))
+        return self._aside(partial(self._verified, hasher, hashed, password))
 
     def is_weak(self, hashed: str) -> bool:
         """Whether a hash is weaker than new ones."""
-        return bool(_md5.fullmatch(hashed)) or self._library().check_needs_rehash(
-            hashed
-        )
+        if _md5.fullmatch(hashed):
+            return True
+        return self._library().check_needs_rehash(hashed)
 
     def close(self) -> None:
         """Stop the threads. Call nothing afterwards."""
@@ -80,7 +82,7 @@ class Passwords:
             from argon2 import PasswordHasher
 
             self._hasher = PasswordHasher(
-                time_cost=2, memory_cost=19 * 1024, parallelism=1
+                time_cost=2, memory_cost=_MEMORY_KIB, parallelism=1
             )
         return self._hasher
 

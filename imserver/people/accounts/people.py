@@ -19,6 +19,8 @@ from imserver.people.accounts.contract import FOR_GOOD, Account, StoredRole
 from imserver.people.accounts.identifiers import SEPARATORS, candidates
 from imserver.people.accounts.rows import (
     IS_NO_GUEST,
+    SHORT_STEP_SECONDS,
+    STEP_GROWTH,
     AccountStore,
     accounts_where,
     reported,
@@ -34,6 +36,15 @@ SEARCH_SECONDS: Final = 0.12
 """Time after which a search begins no further step. Its next page continues."""
 _SEARCHED: Final = 50_000
 """Accounts of an app whose names :meth:`People.find` searches: the newest."""
+_FIRST_STEP: Final = 4096
+"""Ids that the first step of a page looks at."""
+_MOST_SEARCHED_APPS: Final = 20
+"""Apps in which one search of the administration looks for accounts."""
+_CLOCKS_SECONDS: Final = 5
+"""By how much the clocks of a node and its database may differ."""
+_ABOVE_NO_PHONE: Final = "\x02"
+"""An account without a phone number has a random text there, which begins with
+U+0001 and so comes before this one."""
 CENTURY: Final = 36525 * 86400
 """The ban of a lock that does not end by itself, in seconds."""
 
@@ -89,8 +100,7 @@ class LockChange(Struct, frozen=True):
 
     def bans_end(self, now: float) -> int:
         """When bans by its locks have ended at the latest, in Unix seconds."""
-        # the clocks of a node and its database may differ
-        return min(self.end, int(now) + CENTURY) + 5
+        return min(self.end, int(now) + CENTURY) + _CLOCKS_SECONDS
 
 
 def end_of(account: Account) -> int:
@@ -173,30 +183,27 @@ class PeopleStore(Store.Rows):
         before = _permitted(sql, app, id, may)
         if before is None:
             return None
-        ids = [
-            id,
-            *(
-                row[0]
-                for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,))
-            ),
-        ]
+        bots = sql.query("SELECT id FROM bot WHERE owner = %s", (id,))
+        ids = [id, *[row[0] for row in bots]]
         sql.execute_many(
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
             [(until, reason or None, each) for each in ids],
         )
-        account = reported(sql, record, "locked" if until else "unlocked", app, id)
+        act = "locked" if until else "unlocked"
+        account = reported(sql, record, act, app, id)
         if account is None:
             return None
-        return LockChange(account, list(map(str, ids)), max(before.locked_until, until))
+        users = [str(each) for each in ids]
+        return LockChange(account, users, max(before.locked_until, until))
 
     def banned_after(self, app: str, users: Sequence[str], until: int) -> set[str]:
-        """The ones of these users whose ban ends after this Unix second."""
+        """The users among ``users`` whose ban ends after this Unix second."""
         statement = (
             "SELECT member FROM ban WHERE app = %s AND until > %s AND member IN {}"
         )
-        rows = self._store.rows_in(
-            statement, (app, until * 1000), [user.encode() for user in users]
-        )
+        until_ms = until * 1000
+        names = [user.encode() for user in users]
+        rows = self._store.rows_in(statement, (app, until_ms), names)
         return {bytes(row[0]).decode() for row in rows}
 
 
@@ -205,12 +212,14 @@ def _permitted(
 ) -> Account | None:
     """The account, whose row is locked. None: it does not exist. Raises
     NotBelow."""
-    rows = accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
-    if not rows:
+    condition = f"id = %s AND app = %s{sql.for_update}"
+    accounts = accounts_where(sql, condition, (id, app))
+    if not accounts:
         return None
-    if not may(rows[0]):
-        raise NotBelow(rows[0].role)
-    return rows[0]
+    (account,) = accounts
+    if not may(account):
+        raise NotBelow(account.role)
+    return account
 
 
 def _conditions(
@@ -223,37 +232,49 @@ def _conditions(
         conditions.append("role = %s")
         values.append(wanted.role)
     if wanted.kind is not None:
-        conditions.append(
-            _OF_KIND[wanted.kind].format(is_no_guest=IS_NO_GUEST[sql.engine])
-        )
+        condition = _OF_KIND[wanted.kind]
+        conditions.append(condition.format(is_no_guest=IS_NO_GUEST[sql.engine]))
     if wanted.locked is not None:
-        conditions.append(
-            "locked_until > %s" if wanted.locked else "locked_until <= %s"
-        )
+        if wanted.locked:
+            conditions.append("locked_until > %s")
+        else:
+            conditions.append("locked_until <= %s")
         values.append(now)
     text = wanted.text.strip()
     if text:
-        contains = sql.contains
-        either = [contains("lower(nickname)")] * len(
-            words := Statements.spellings(text)
-        )
-        columns = ("name", "email") if wanted.contacts else ("name",)
-        either += map(contains, columns)
-        values += [*words, *[text.lower()] * len(columns)]
-        folded = Statements.words(text)
-        if folded:
-            either.append(f"({' AND '.join([contains('folded')] * len(folded))})")
-            values += folded
-        if wanted.contacts:
-            # An account without a phone number has a random text there, which
-            # begins with U+0001.
-            either.append(f"(phone > %s AND {contains('phone')})")
-            values += ["\x02", text.translate(SEPARATORS) or text]
-        id = id_of(text)
-        if id:
-            either.append("id = %s")
-            values.append(id)
+        either, values_of_text = _conditions_of_text(text, wanted.contacts, sql)
         conditions.append(f"({' OR '.join(either)})")
+        values += values_of_text
+    return conditions, values
+
+
+def _conditions_of_text(
+    text: str, contacts: bool, sql: Statements
+) -> tuple[list[str], list[object]]:
+    """The conditions of which an account with this text meets one, and their
+    values. ``contacts``: also by the e-mail address and the phone number."""
+    contains = sql.contains
+    spellings = Statements.spellings(text)
+    conditions = [contains("lower(nickname)")] * len(spellings)
+    values: list[object] = [*spellings]
+    conditions.append(contains("name"))
+    values.append(text.lower())
+    if contacts:
+        conditions.append(contains("email"))
+        values.append(text.lower())
+    words = Statements.words(text)
+    if words:
+        has_all = " AND ".join([contains("folded")] * len(words))
+        conditions.append(f"({has_all})")
+        values += words
+    if contacts:
+        conditions.append(f"(phone > %s AND {contains('phone')})")
+        values.append(_ABOVE_NO_PHONE)
+        values.append(text.translate(SEPARATORS) or text)
+    id = id_of(text)
+    if id:
+        conditions.append("id = %s")
+        values.append(id)
     return conditions, values
 
 
@@ -283,17 +304,23 @@ class People(Struct, frozen=True):
         accounts = self.all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
         last = self.all_rows.last_id()
         now = int(time())
-        for app, begin in product(apps[:20], (True, False)):
+        # First the accounts in whose names words begin with the words.
+        for app, begin in product(apps[:_MOST_SEARCHED_APPS], (True, False)):
             if words and len(accounts) < limit:
-                accounts += self.all_rows.named(
+                named, _ = self.all_rows.named(
                     app, words, begin, last - _SEARCHED, last, limit, now
-                )[0]
+                )
+                accounts += named
+
         for account in accounts:
-            contacts = (account.email, account.phone) if sees_contacts else ()
-            names = [each for each in (account.name, *contacts) if each]
+            texts = [account.name]
+            if sees_contacts:
+                texts += [account.email, account.phone]
+            names = [text for text in texts if text]
             label = account.nickname or next(iter(names), account.user)
-            role = [account.role] if account.role else []
-            yield account.user, account.app, label, " · ".join([*names, *role])
+            if account.role:
+                names.append(account.role)
+            yield account.user, account.app, label, " · ".join(names)
 
     def named(self, app: str, text: str) -> Account | None:
         """The account with this id or identifier. Raises NoAccounts."""
@@ -312,7 +339,7 @@ class People(Struct, frozen=True):
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
         upto = before or self.all_rows.last_id() + 1
-        step = 4096
+        step = _FIRST_STEP
         began = monotonic()
         now = int(time())
         while upto > 1 and len(accounts) < limit:
@@ -321,27 +348,32 @@ class People(Struct, frozen=True):
             if step_began - began > SEARCH_SECONDS:
                 break
             missing = limit - len(accounts)
-            some = self.rows.page(wanted, after, upto, missing, now)
-            accounts += some
-            upto = some[-1].id if len(some) == missing else after + 1
-            # Four times as many after a short step, so that none takes much
-            # longer than 40 ms.
-            if monotonic() - step_began < 0.01:
-                step *= 4
-        return accounts, upto if upto > 1 else 0
+            page = self.rows.page(wanted, after, upto, missing, now)
+            accounts += page
+            if len(page) == missing:
+                upto = page[-1].id
+            else:
+                upto = after + 1
+            if monotonic() - step_began < SHORT_STEP_SECONDS:
+                step *= STEP_GROWTH
+        if upto <= 1:
+            return accounts, 0
+        return accounts, upto
 
     def set_role(
         self, principal: Principal, app: str, user: str, role: StoredRole
     ) -> Account:
         """Give an account a role. All nodes follow at once. Raises NoAccounts,
         UnknownAccount, NotBelow and NoRole."""
+
+        def may(account: Account) -> bool:
+            return principal.may_act_on(account.role)
+
         record = self.accounts.recorder(app)
-        changed = self.rows.set_role(
-            app, id_of(user), role, lambda each: principal.may_act_on(each.role), record
-        )
-        if changed is None:
+        account = self.rows.set_role(app, id_of(user), role, may, record)
+        if account is None:
             raise self.accounts.unknown(app, user)
-        return changed
+        return account
 
     def lock(
         self, principal: Principal, app: str, user: str, seconds: int, reason: str
@@ -349,10 +381,15 @@ class People(Struct, frozen=True):
         """Lock an account for ``seconds``; 0: for good. Returns it, and the
         nodes that did not answer: they end its sessions a little later. Raises
         NoAccounts, UnknownAccount and NotBelow."""
-        change = self._store_lock(
-            principal, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason
-        )
-        left, end = self._bans(app), change.bans_end(now := time()) - now
+        until = FOR_GOOD
+        if seconds:
+            until = int(time()) + seconds
+        change = self._store_lock(principal, app, user, until, reason)
+
+        # Bans that end later are not by a lock, and stay.
+        left = self._bans(app)
+        now = time()
+        end = change.bans_end(now) - now
         users = [each for each in change.users if left.get(each, 0) <= end]
         closed = self.sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
@@ -364,9 +401,15 @@ class People(Struct, frozen=True):
         Returns it, and the nodes that did not answer: they follow a little
         later. Raises NoAccounts, UnknownAccount and NotBelow."""
         change = self._store_lock(principal, app, user, 0, "")
-        left, end = self._bans(app), change.bans_end(now := time()) - now
+
+        # Bans that end later are not by a lock, and stay.
+        left = self._bans(app)
+        now = time()
+        end = change.bans_end(now) - now
         users = [each for each in change.users if 0 < left.get(each, 0) <= end]
-        return change.account, list(self.sessions.unban(app, users)) if users else []
+        if not users:
+            return change.account, []
+        return change.account, list(self.sessions.unban(app, users))
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
         """Until when an account is locked, in Unix seconds (0: not by itself),

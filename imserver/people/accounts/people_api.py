@@ -1,7 +1,7 @@
 """Accounts for those who answer for an app: list, roles, locks."""
 
 from time import time
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -166,16 +166,22 @@ guest_routes = Resource(
 
 
 def _shown(account: Account, principal: Principal) -> PersonShown:
-    contacts = ("phone", "email", "email_confirmed")
+    kind: Kind = "person"
+    if account.kind != "account":
+        kind = account.kind
+    others: dict[str, Any] = {}
+    if not principal.may(Needs.OPERATE):
+        # Moderators see no contacts.
+        others = dict.fromkeys(("phone", "email", "email_confirmed"), UNSET)
     return view(
         PersonShown,
         account,
-        kind="person" if account.kind == "account" else account.kind,
+        kind=kind,
         role=name_of(account.role),
         second_factor=account.factor,
         locked=account.is_locked(time()),
         locked_until=end_of(account),
-        **({} if principal.may(Needs.OPERATE) else dict.fromkeys(contacts, UNSET)),
+        **others,
     )
 
 
@@ -194,21 +200,22 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
                 Problems.FORBIDDEN, "`login`: your role searches by `text`"
             )
         account = people.named(call.app, request.login)
-        return PeoplePage([] if account is None else [_shown(account, by)], "")
+        if account is None:
+            return PeoplePage([], "")
+        return PeoplePage([_shown(account, by)], "")
+
+    conditions: dict[str, Any] = {"kind": request.kind, "locked": request.locked}
+    if request.role is not UNSET:
+        conditions["role"] = role_named(request.role)
+    given = {name: value for name, value in conditions.items() if value is not UNSET}
     wanted = PeopleFilter(
-        call.app,
-        request.text,
-        by.may(Needs.OPERATE),
-        None if request.role is UNSET else role_named(request.role),
-        None if request.kind is UNSET else request.kind,
-        None if request.locked is UNSET else request.locked,
+        call.app, request.text, contacts=by.may(Needs.OPERATE), **given
     )
-    accounts, behind = people.page(
-        wanted, id_of(request.after) if request.after else 0, request.limit
-    )
-    return PeoplePage(
-        [_shown(each, by) for each in accounts], str(behind) if behind else ""
-    )
+    accounts, behind = people.page(wanted, id_of(request.after), request.limit)
+    following = ""
+    if behind:
+        following = str(behind)
+    return PeoplePage([_shown(each, by) for each in accounts], following)
 
 
 @routes.post(
@@ -225,10 +232,8 @@ def set_role(
     An owner makes moderators and owners. The role of an owner is changed by an
     API key or by `imserver account role`. All nodes follow at once.
     """
-    return _shown(
-        people.set_role(call.principal, call.app, user, role_named(role)),
-        call.principal,
-    )
+    account = people.set_role(call.principal, call.app, user, role_named(role))
+    return _shown(account, call.principal)
 
 
 @routes.post(
@@ -255,8 +260,8 @@ def lock(
     with the right password the user is told until when, and why. Owners lock
     moderators and members. A later lock replaces an earlier one.
     """
-    locked, missing = people.lock(call.principal, call.app, user, seconds, reason)
-    return LockAnswer(_shown(locked, call.principal), missing)
+    account, missing = people.lock(call.principal, call.app, user, seconds, reason)
+    return LockAnswer(_shown(account, call.principal), missing)
 
 
 @routes.post(
@@ -273,8 +278,8 @@ def unlock(
     Its password and its tokens work again. A ban of the user that ends later
     than the lock stays.
     """
-    unlocked, missing = people.unlock(call.principal, call.app, user)
-    return LockAnswer(_shown(unlocked, call.principal), missing)
+    account, missing = people.unlock(call.principal, call.app, user)
+    return LockAnswer(_shown(account, call.principal), missing)
 
 
 @guest_routes.post(
@@ -291,7 +296,8 @@ def admit(
     the server has their user name, and says how they choose a password for
     other devices (`accounts/password`).
     """
-    return _shown(guests.admit(call.app, user, name), call.principal)
+    member = guests.admit(call.app, user, name)
+    return _shown(member, call.principal)
 
 
 @guest_routes.post(

@@ -56,30 +56,32 @@ class AccountRelations(Struct, Relations, frozen=True):
         ids = {id_of(user) for user in users} - {0}
         if not (id and ids):
             return []
-        return [
-            str(each)
-            for each in sorted(self.rows.blocked_by(app, id, sorted(ids), with_owner))
-        ]
+        blockers = self.rows.blocked_by(app, id, sorted(ids), with_owner)
+        return [str(blocker) for blocker in sorted(blockers)]
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
         if self.blocked_by(app, by, (user,)):
             return False
-        return (
-            user == by or not self._is_guest(app, by) or self._may_begin(app, by, user)
-        )
+        if user == by or not self._is_guest(app, by):
+            return True
+        return self._may_begin(app, by, user)
 
     def _may_begin(self, app: str, guest: str, user: str) -> bool:
+        """Whether a guest may begin a conversation with a user."""
         id = id_of(user)
-        if id and self.rows.relations(id, [id_of(guest)])[id_of(guest)][0] == FRIEND:
-            return True
+        guest_id = id_of(guest)
+        if id:
+            state, _ = self.rows.relations(id, [guest_id])[guest_id]
+            if state == FRIEND:
+                return True
         return self._have_written(app, guest, user)
 
     def may_write(self, app: str, by: str, user: str) -> bool:
         if self.may_reach(app, by, user):
             return True
-        return not self._blocked_by(app, by, (user,), False) and self._have_written(
-            app, by, user
-        )
+        if self._blocked_by(app, by, (user,), False):
+            return False
+        return self._have_written(app, by, user)
 
     def may_gather(self, app: str, by: str) -> bool:
         return not self._is_guest(app, by)
@@ -90,41 +92,39 @@ class AccountRelations(Struct, Relations, frozen=True):
         asked."""
         if not (self.limits(app, by) and self.tokens.rules_of(app).ask_strangers):
             return set()
-        strangers, ids = (
-            set[str](),
-            sorted({id for user in users if user != by and (id := id_of(user))}),
-        )
-        for some in chunks(ids, _AT_ONCE):
-            people = [
-                account for account in self.rows.by_ids(app, some) if not account.bot
-            ]
+        strangers: set[str] = set()
+        for chunk in chunks(_ids_of_others(by, users), _AT_ONCE):
+            accounts = self.rows.by_ids(app, chunk)
+            people = [account for account in accounts if not account.bot]
             states = self.states(by, people)
-            rest = {
-                each.user
-                for each in people
-                if states.get(each.id, STRANGERS)[0] != FRIEND
-            }
+            rest: set[str] = set()
+            for account in people:
+                state, _ = states.get(account.id, STRANGERS)
+                if state != FRIEND:
+                    rest.add(account.user)
             if rest:
                 conversations = self.store.part(MessageLog).conversations
                 strangers |= rest - conversations.acquainted(app, by, sorted(rest))
         return strangers
 
     def _is_guest(self, app: str, by: str) -> bool:
-        id = id_of(by) if self.limits(app, by) else 0
-        return bool(id) and self.rows.is_guest(app, id)
+        if not self.limits(app, by):
+            return False
+        id = id_of(by)
+        return id != 0 and self.rows.is_guest(app, id)
 
     def _have_written(self, app: str, one: str, other: str) -> bool:
-        return (
-            self.store.part(MessageLog).conversations.between(app, one, other)
-            is not None
-        )
+        conversations = self.store.part(MessageLog).conversations
+        return conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Also of the owner of ``by``."""
-        id = id_of(by) if self.limits(app, by) else 0
-        if id:
-            return tuple(map(str, self.rows.blockers(app, id, limit)))
-        return ()
+        if not self.limits(app, by):
+            return ()
+        id = id_of(by)
+        if not id:
+            return ()
+        return tuple(map(str, self.rows.blockers(app, id, limit)))
 
     # --- presence -------------------------------------------------------------
 
@@ -136,14 +136,11 @@ class AccountRelations(Struct, Relations, frozen=True):
         visible = set(users)
         if not self.limits(app, by):
             return visible
-        for some in chunks(
-            sorted({id for user in visible if user != by and (id := id_of(user))}),
-            _AT_ONCE,
-        ):
-            accounts = self.rows.by_ids(app, some)
-            shown = [account for account in accounts if account.show_presence]
+        for chunk in chunks(_ids_of_others(by, visible), _AT_ONCE):
+            accounts = self.rows.by_ids(app, chunk)
+            showing = [account for account in accounts if account.show_presence]
             visible -= {account.user for account in accounts}
-            visible |= self.known(app, by, shown, self.states(by, shown))
+            visible |= self.known(app, by, showing, self.states(by, showing))
         return visible
 
     def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
@@ -172,8 +169,12 @@ class AccountRelations(Struct, Relations, frozen=True):
                 friends.add(account.user)
             else:
                 rest.append(account.user)
-        if rest:
-            return friends | self.store.part(MessageLog).conversations.sharing(
-                app, by, rest
-            )
-        return friends
+        if not rest:
+            return friends
+        conversations = self.store.part(MessageLog).conversations
+        return friends | conversations.sharing(app, by, rest)
+
+
+def _ids_of_others(by: str, users: Collection[str]) -> list[int]:
+    """The ids of the users who may have accounts, without that of ``by``."""
+    return sorted({id_of(user) for user in users if user != by} - {0})

@@ -8,6 +8,7 @@ repeated while the mail server does not take them.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from secrets import token_urlsafe
 from time import time
 from typing import Final
@@ -27,6 +28,7 @@ log: Final = logging.getLogger(__name__)
 
 CODE_SECONDS: Final = 1800
 """For how long a code is valid."""
+_CODE_BYTES: Final = 32
 
 _TEXT: Final = """\
 Somebody has asked to reset the password of your account. If it was you, open this address within {minutes} \
@@ -78,7 +80,7 @@ class Resets(Struct, frozen=True):
                 Problems.NOT_IMPLEMENTED,
             )
         if may_be_login(login, ""):
-            self.mails.start(lambda: self._mail(app, login))
+            self.mails.start(partial(self._mail, app, login))
 
     # --- in the background ----------------------------------------------------
 
@@ -87,10 +89,12 @@ class Resets(Struct, frozen=True):
         sent."""
         try:
             row = self.rows.by_login(app, *candidates(login))
-            # without a password there is none to reset
-            if row is None or not row[1] or not row[0].email:
+            if row is None:
                 return None
-            account = row[0]
+            account, hashed = row
+            # Without a password there is none to reset.
+            if not hashed or not account.email:
+                return None
             try:
                 self.of_account.require((app, account.id))
                 self.mails.charge(app, account.email)
@@ -101,14 +105,17 @@ class Resets(Struct, frozen=True):
                     account.id,
                 )
                 return None
-            code, now = token_urlsafe(32), int(time())
-            if not self.rows.add_reset(
+            code = token_urlsafe(_CODE_BYTES)
+            now = int(time())
+            is_added = self.rows.add_reset(
                 account.id, account.email, secret_hash(code), now, now + CODE_SECONDS
-            ):
+            )
+            if not is_added:
                 return None  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return None
         page = self.accounts.rules_of(app).reset_url or self.own_page()
-        text = _TEXT.format(link=f"{page}#reset={code}", minutes=CODE_SECONDS // 60)
+        minutes = CODE_SECONDS // 60
+        text = _TEXT.format(link=f"{page}#reset={code}", minutes=minutes)
         return account, "Reset your password · 重置密码", text

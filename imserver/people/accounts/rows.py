@@ -41,10 +41,15 @@ Relating = Callable[[States], tuple[States, str]]
 _NO_PHONE: Final = "\x01"
 """First character of ``phone`` in the row of an account without a phone number.
 The column is unique and not NULL; a random text follows."""
+_NO_PHONE_BYTES: Final = 8
+_NICKNAME_CHARACTERS: Final = 200
+"""Most characters of a folded nickname. Few nicknames become longer when they
+are folded."""
 _STORED: Final = (
     "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email, "
     "folded"
 )
+_STORED_COLUMNS: Final = len(_STORED.split(", "))
 _ROWS: Final = RowsOf(
     Account,
     "account",
@@ -70,6 +75,11 @@ IS_NO_GUEST: Final = {
 }
 """Engine → condition: not the account of a guest. MySQL would read nearly all
 accounts by the index of guests, however few ids are wanted."""
+SHORT_STEP_SECONDS: Final = 0.01
+"""After a step of a search that was shorter, the next one looks at more ids."""
+STEP_GROWTH: Final = 4
+"""How many times as many ids the next step looks at: so none takes much longer
+than 40 ms."""
 _IN_DIRECTORY: Final = "app = %s AND guest = 0 AND bot = 0 AND findable = 1"
 """Whom a directory has: the first columns of its index, so that guests, of whom
 an app may have very many, cost a page nothing."""
@@ -79,6 +89,18 @@ _NO_BLOCK: Final = (
     "AND NOT EXISTS (SELECT 1 FROM relation r "
     "WHERE r.account = %s AND r.other = account.id AND r.state = 'blocked')"
 )
+_CHANGEABLE: Final = (
+    "nickname",
+    "avatar",
+    "findable",
+    "show_presence",
+    "status",
+    "away",
+    "status_until",
+    "title",
+    *IDENTIFIERS,
+)
+"""The columns that :meth:`AccountStore.change` sets."""
 _LOGINS: Final = RowsOf(Device, "account_device")
 _RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
@@ -130,15 +152,18 @@ class AccountStore(Store.Rows):
         add_link(sql, added.app, added.id, provider, subject, added.created)
         return added
 
+    @Store.reading_or(None)
     def linked(
-        self, app: str, providers: Sequence[str], subjects: Sequence[str]
+        self,
+        sql: PooledStatements,
+        app: str,
+        providers: Sequence[str],
+        subjects: Sequence[str],
     ) -> tuple[Account, str] | None:
         """The account that is linked with one of these identities, and the
         provider of the link. The first provider and the first subject count
         more."""
-        return self._store.read_or(
-            None, lambda sql: _linked(sql, app, providers, subjects)
-        )
+        return _linked(sql, app, providers, subjects)
 
     @Store.reading_or(None)
     def by_login(
@@ -147,13 +172,10 @@ class AccountStore(Store.Rows):
         """The account with the first of these identifiers that exists, and its
         password hash. All are looked up, so the time does not reveal which
         exists."""
-        rows = [
-            row
-            for kind, text in logins
-            for row in sql.query(
-                f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s", (app, text)
-            )
-        ]
+        rows: list[Row] = []
+        for kind, text in logins:
+            statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s"
+            rows += sql.query(statement, (app, text))
         return _found(rows)
 
     def by_id_or_login(self, app: str, text: str) -> tuple[Account, str] | None:
@@ -171,27 +193,32 @@ class AccountStore(Store.Rows):
     ) -> list[Account]:
         """The accounts of these apps with this id (0: none), or with one of
         these identifiers."""
+        rows: list[Row] = []
         if id:
-            rows = sql.query_in(
-                f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps
-            )
-        else:
-            rows = []
+            statement = f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}"
+            rows += sql.query_in(statement, (id,), apps)
         for kind, text in logins:
-            rows += sql.query_in(
-                f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}", (text,), apps
-            )
-        return list({account.id: account for account in map(_account, rows)}.values())
+            statement = f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}"
+            rows += sql.query_in(statement, (text,), apps)
+        accounts = {account.id: account for account in map(_account, rows)}
+        return list(accounts.values())
 
-    def by_id(self, app: str, id: int) -> tuple[Account, str] | None:
+    @Store.reading_or(None)
+    def by_id(
+        self, sql: PooledStatements, app: str, id: int
+    ) -> tuple[Account, str] | None:
         """The account with this id, and its password hash."""
-        return self._store.read_or(None, lambda sql: _by_id(sql, app, id))
+        return _by_id(sql, app, id)
 
     def by_ids(self, app: str, ids: Sequence[int]) -> list[Account]:
         """The existing accounts with these ids, ordered by id."""
-        if ids:
-            return self._store.read_or([], lambda sql: accounts_in(sql, app, ids))
-        return []
+        if not ids:
+            return []
+
+        def work(sql: PooledStatements) -> list[Account]:
+            return accounts_in(sql, app, ids)
+
+        return self._store.read_or([], work)
 
     def by_ids_named(
         self, app: str, ids: Sequence[int], words: Sequence[str]
@@ -208,19 +235,20 @@ class AccountStore(Store.Rows):
             statement = f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) AND id IN {{}}"
             return sql.query_in(statement, (app, *words), ids)
 
+        matching = []
         rows: list[Row] = self._store.read_or([], work)
-        shown = (
-            (each, each if each.findable else replace(each, name=""))
-            for each in map(_account, rows)
-        )
-        matching = [each for each, seen in shown if _contains_all(seen, words)]
+        for account in map(_account, rows):
+            visible = account
+            if not account.findable:
+                visible = replace(account, name="")
+            if _contains_all(visible, words):
+                matching.append(account)
         return sorted(matching, key=lambda account: account.id)
 
-    def last_id(self) -> int:
+    @Store.reading_or(0)
+    def last_id(self, sql: PooledStatements) -> int:
         """The id of the newest account of any app; 0: there is none."""
-        return self._store.read_or(
-            0, lambda sql: sql.query("SELECT max(id) FROM account")[0][0] or 0
-        )
+        return sql.query("SELECT max(id) FROM account")[0][0] or 0
 
     def named(
         self,
@@ -258,16 +286,21 @@ class AccountStore(Store.Rows):
             )
             return sql.query(statement, (app, after, upto, now, *needles, limit))
 
+        def fold(sql: PooledStatements) -> None:
+            _fold(sql, unfolded)
+
         rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
         unfolded = [
             each for row, each in zip(rows, accounts, strict=True) if row[-2] is None
         ]
         if unfolded:
-            self._store.write_or(None, lambda sql: _fold(sql, unfolded))
+            self._store.write_or(None, fold)
             left_out = {each.id for each in unfolded if not _contains_all(each, words)}
             accounts = [each for each in accounts if each.id not in left_out]
-        return accounts, rows[-1][0] - 1 if len(rows) == limit else after
+        if len(rows) < limit:
+            return accounts, after
+        return accounts, rows[-1][0] - 1
 
     def listed(
         self, app: str, after: tuple[str, int], limit: int, now: int, by: int = 0
@@ -284,11 +317,10 @@ class AccountStore(Store.Rows):
         """
 
         def work(sql: PooledStatements) -> list[Row]:
-            # MySQL would sort all accounts of the app otherwise.
+            index = ""
             if sql.engine == "mysql":
+                # Otherwise it would sort all accounts of the app.
                 index = "FORCE INDEX (account_by_folded)"
-            else:
-                index = ""
             statement = (
                 f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s AND (folded > %s OR id > %s) "
                 f"AND locked_until <= %s AND id <> %s {_NO_BLOCK} ORDER BY folded, id LIMIT %s"
@@ -299,19 +331,25 @@ class AccountStore(Store.Rows):
             self._fold_rest(app)
         rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
-        return accounts, (text_of(rows[-1][-2]), rows[-1][0]) if len(
-            rows
-        ) == limit else None
+        if len(rows) < limit:
+            return accounts, None
+        last = rows[-1]
+        return accounts, (text_of(last[-2]), last[0])
 
     def _fold_rest(self, app: str) -> None:
         """Fold the names of accounts that nodes of the release before, and
         imports of apps, have made."""
         condition = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
-        unfolded: list[Account] = self._store.read_or(
-            [], lambda sql: accounts_where(sql, condition, (app,))
-        )
+
+        def read(sql: PooledStatements) -> list[Account]:
+            return accounts_where(sql, condition, (app,))
+
+        def fold(sql: PooledStatements) -> None:
+            _fold(sql, unfolded)
+
+        unfolded: list[Account] = self._store.read_or([], read)
         if unfolded:
-            self._store.write_or(None, lambda sql: _fold(sql, unfolded))
+            self._store.write_or(None, fold)
 
     @Store.writing_or(None)
     def change(
@@ -324,28 +362,18 @@ class AccountStore(Store.Rows):
     ) -> Account | None:
         """Change the given fields of an account; None if it does not exist. An
         identifier ``""`` is removed. Raises Taken."""
-        for name in (
-            "nickname",
-            "avatar",
-            "findable",
-            "show_presence",
-            "status",
-            "away",
-            "status_until",
-            "title",
-            *IDENTIFIERS,
-        ):
-            if name in fields:
-                value = fields[name]
-                if name in IDENTIFIERS:
-                    value = _identifier(name, value)
-                elif isinstance(value, bool):
-                    value = int(value)
-                with _taken():
-                    sql.execute(
-                        f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s",
-                        (value, id, app),
-                    )
+        for name in _CHANGEABLE:
+            if name not in fields:
+                continue
+            value = fields[name]
+            if name in IDENTIFIERS:
+                value = _identifier(name, value)
+            elif isinstance(value, bool):
+                value = int(value)
+            statement = f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s"
+            with _taken():
+                sql.execute(statement, (value, id, app))
+
         if "nickname" in fields or "name" in fields:
             _fold(sql, accounts_in(sql, app, (id,)))
         if fields.get("email_confirmed"):
@@ -353,8 +381,8 @@ class AccountStore(Store.Rows):
                 "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s",
                 (id, app),
             )
-        # a code in the mailbox of the old address is worth nothing
         if "email" in fields:
+            # A code in the mailbox of the old address is worth nothing.
             forget(sql, id, "password_reset")
         return reported(sql, record, "changed", app, id)
 
@@ -375,14 +403,13 @@ class AccountStore(Store.Rows):
             "UPDATE account SET password = %s, guest = 0, version = version + %s "
             "WHERE id = %s AND password = %s"
         )
-        changed = (
-            sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
-        )
-        if changed and ends_sessions:
+        count = sql.execute(statement, (password, int(ends_sessions), id, before))
+        if count != 1:
+            return False
+        if ends_sessions:
             forget(sql, id, "account_device", "password_reset")
-        if changed:
-            reported(sql, record, "password", None, id)
-        return changed
+        reported(sql, record, "password", None, id)
+        return True
 
     @Store.writing
     def add_reset(
@@ -415,7 +442,10 @@ class AccountStore(Store.Rows):
     def reset_of(self, app: str, code: str, now: int) -> Account | None:
         """The account whose password the code with this hash may reset now."""
         rows = self._store.rows(_RESET, (code, now, app))
-        return next(iter(self.by_ids(app, [row[0] for row in rows])), None)
+        accounts = self.by_ids(app, [row[0] for row in rows])
+        if accounts:
+            return accounts[0]
+        return None
 
     @Store.writing_or(False)
     def use_reset(
@@ -430,11 +460,11 @@ class AccountStore(Store.Rows):
         """Replace the password hash of the account of a code, and invalidate
         its tokens and codes. False: there is no such code now."""
         rows = sql.query(_RESET, (code, now, app))
+        if not rows:
+            return False
         # Of two requests at once, one deletes the row.
-        if (
-            not rows
-            or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1
-        ):
+        deleted = sql.execute("DELETE FROM password_reset WHERE code = %s", (code,))
+        if deleted != 1:
             return False
         id = rows[0][0]
         # The code was in a mail to this address, or the operator has made it.
@@ -455,18 +485,20 @@ class AccountStore(Store.Rows):
         the account as it was; None: it does not exist, or ``is_meant`` denies
         that it is this address."""
         row = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
-        if row is None or not row[0].email or not is_meant(row[0]):
+        if row is None:
+            return None
+        account, _ = row
+        if not account.email or not is_meant(account):
             return None
         sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s", (id,))
-        return row[0]
+        return account
 
-    def note_question(self, id: int) -> bool:
+    @Store.writing_or(False)
+    def note_question(self, sql: PooledStatements, id: int) -> bool:
         """Note that an account is asked by itself to confirm its e-mail
         address; False: it was before."""
         statement = "UPDATE account SET confirmed_email = '' WHERE id = %s AND confirmed_email IS NULL"
-        return self._store.write_or(
-            False, lambda sql: sql.execute(statement, (id,)) == 1
-        )
+        return sql.execute(statement, (id,)) == 1
 
     @Store.writing_or(False)
     def end_sessions(
@@ -502,13 +534,11 @@ class AccountStore(Store.Rows):
         id: int,
         record: RecordEvent | None = None,
     ) -> bool:
-        # it has no name any more
         if record is not None and _by_id(sql, app, id) is not None:
+            # The event does not contain the names of the erased account.
             _report(sql, record, "removed", Account(id, app, ""))
-        if (
-            sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app))
-            != 1
-        ):
+        statement = "DELETE FROM account WHERE id = %s AND app = %s"
+        if sql.execute(statement, (id, app)) != 1:
             return False
         Store.end_keys_of(sql, id)
         sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
@@ -527,20 +557,21 @@ class AccountStore(Store.Rows):
     def programs_of(self, app: str, *users: str) -> list[str]:
         """The bots that belong to the accounts of users."""
         statement = "SELECT id FROM bot WHERE app = %s AND owner IN {}"
-        rows = self._store.rows_in(
-            statement, (app,), filter(None, map(id_of, users)), many=True
-        )
-        return list(map(str, sorted(row[0] for row in rows)))
+        owners = [id for id in map(id_of, users) if id]
+        rows = self._store.rows_in(statement, (app,), owners, many=True)
+        return [str(id) for id in sorted(row[0] for row in rows)]
 
     def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
         """Store when accounts were last seen: (app, id, Unix seconds)."""
         # In the order of the ids, so that two nodes never deadlock.
-        values = [
-            (seen, id, app, seen)
-            for app, id, seen in sorted(rows, key=lambda row: row[1])
-        ]
+        ordered = sorted(rows, key=lambda row: row[1])
+        values = [(seen, id, app, seen) for app, id, seen in ordered]
         statement = "UPDATE account SET last_seen = %s WHERE id = %s AND app = %s AND last_seen < %s"
-        self._store.write_or(None, lambda sql: sql.execute_many(statement, values))
+
+        def work(sql: PooledStatements) -> None:
+            sql.execute_many(statement, values)
+
+        self._store.write_or(None, work)
 
     # --- guests ---------------------------------------------------------------
 
@@ -565,13 +596,12 @@ class AccountStore(Store.Rows):
         fields: dict[str, Any] = {
             kind: _identifier(kind, text) for kind, text in identifiers.items()
         }
-        fields |= {"password": password, "guest": 0}
+        fields["password"] = password
+        fields["guest"] = 0
         changes = ", ".join(f"{name} = %s" for name in fields)
+        statement = f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s"
         with _taken():
-            sql.execute(
-                f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s",
-                (*fields.values(), id),
-            )
+            sql.execute(statement, (*fields.values(), id))
         forget(sql, id, "account_device")
         _fold(sql, accounts_in(sql, app, (id,)))
         return reported(sql, record, "changed", app, id)
@@ -645,10 +675,13 @@ class AccountStore(Store.Rows):
     ) -> tuple[Account, str] | None:
         """As :meth:`linked`, and store a login of the account that was found,
         as :meth:`add_device` does, unless it is locked."""
-        account_row = _linked(sql, app, providers, subjects, sql.for_update)
-        if account_row is not None and not account_row[0].is_locked(new.since):
-            _add_device(sql, account_row[0].id, new, most)
-        return account_row
+        row = _linked(sql, app, providers, subjects, sql.for_update)
+        if row is None:
+            return None
+        account, _ = row
+        if not account.is_locked(new.since):
+            _add_device(sql, account.id, new, most)
+        return row
 
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, newest first."""
@@ -660,11 +693,11 @@ class AccountStore(Store.Rows):
         self, sql: PooledStatements, id: int, device: int
     ) -> Device | None:
         """End a login and return it; None if it does not exist."""
-        found = _device(sql, id, device)
+        login = _device(sql, id, device)
         sql.execute(
             "DELETE FROM account_device WHERE account = %s AND id = %s", (id, device)
         )
-        return found
+        return login
 
     # --- import ---------------------------------------------------------------
 
@@ -673,30 +706,26 @@ class AccountStore(Store.Rows):
         self, sql: PooledStatements, app: str, imported: Sequence[Imported]
     ) -> list[Account]:
         """The accounts that have the id, or in the app an identifier, of one of
-        ``some``."""
-        rows = sql.query_in(
-            f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in imported]
-        )
+        ``imported``."""
+        ids = [each.account.id for each in imported]
+        rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), ids)
         for kind in IDENTIFIERS:
-            given = [text for each in imported if (text := getattr(each.account, kind))]
-            rows += sql.query_in(
-                f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given
-            )
+            texts = [getattr(each.account, kind) for each in imported]
+            statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}"
+            rows += sql.query_in(statement, (app,), [text for text in texts if text])
         return list({row[0]: _account(row) for row in rows}.values())
 
     @Store.writing
     def put(self, sql: PooledStatements, imported: Sequence[Imported]) -> None:
         """Store accounts with given ids. New accounts get ids above them.
         Raises Taken."""
-        statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(14)}"
+        marks = marks_of(1 + _STORED_COLUMNS)
+        statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks}"
+        rows = [
+            (each.account.id, *_row(each.account, each.password)) for each in imported
+        ]
         with _taken():
-            sql.execute_many(
-                statement,
-                [
-                    (each.account.id, *_row(each.account, each.password))
-                    for each in imported
-                ],
-            )
+            sql.execute_many(statement, rows)
         if sql.engine == "postgresql":
             # The other engines continue after the greatest id by themselves.
             sequence = "pg_get_serial_sequence('account', 'id')"
@@ -731,22 +760,23 @@ class AccountStore(Store.Rows):
         both = f"SELECT id FROM account WHERE id IN (%s, %s) AND app = %s ORDER BY id{sql.for_update}"
         if len(sql.query(both, (one, two, app))) != 2:
             return "unknown"
-        before = _state(sql, one, two), _state(sql, two, one)
+        before = (_state(sql, one, two), _state(sql, two, one))
         after, word = becoming(before)
         pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
         count = "SELECT count(*) FROM relation WHERE account = %s"
-        if any(
-            new and not old and sql.query(count, (mine,))[0][0] >= limit
-            for mine, _, old, new in pairs
-        ):
-            return "full"
+        for mine, _, old, new in pairs:
+            is_more = new and not old
+            if is_more and sql.query(count, (mine,))[0][0] >= limit:
+                return "full"
         if after != before and condition is not None and not condition(sql):
             return "unknown"
         now = int(time())
         for mine, other, old, new in pairs:
-            if old and old != new:
+            if old == new:
+                continue
+            if old:
                 sql.execute(f"DELETE FROM relation {_PAIR}", (mine, other))
-            if new and old != new:
+            if new:
                 statement = "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, %s, %s)"
                 sql.execute(statement, (mine, other, new, now))
         return word
@@ -757,18 +787,15 @@ class AccountStore(Store.Rows):
         """The ids in ``others`` of accounts that have blocked an account;
         ``with_owner``: or, if it is a bot, its owner."""
         statement = f"{_BLOCKERS} AND r.account IN {{}}"
-        rows = self._store.rows_in(
-            statement, (app, one, one if with_owner else 0), others
-        )
+        bot = one if with_owner else 0
+        rows = self._store.rows_in(statement, (app, one, bot), others)
         return {row[0] for row in rows}
 
     def blockers(self, app: str, one: int, limit: int) -> list[int]:
         """Ids of accounts that have blocked an account or, if it is a bot, its
         owner; at most ``limit``."""
-        return [
-            row[0]
-            for row in self._store.rows(f"{_BLOCKERS} LIMIT %s", (app, one, one, limit))
-        ]
+        rows = self._store.rows(f"{_BLOCKERS} LIMIT %s", (app, one, one, limit))
+        return [row[0] for row in rows]
 
     @Store.reading_or({})
     def relations(
@@ -782,13 +809,14 @@ class AccountStore(Store.Rows):
         theirs = (
             "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
         )
-        to = {row[0]: row[1] for row in sql.query_in(mine, (one,), ids)}
-        back = {row[0]: row[1] for row in sql.query_in(theirs, (one,), ids)}
+        states: dict[int, str] = dict(sql.query_in(mine, (one,), ids))
+        states_back: dict[int, str] = dict(sql.query_in(theirs, (one,), ids))
         owner = sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,))
         if owner:
-            to_owner = sql.query_in(theirs, (owner[0][0],), ids)
-            back |= {row[0]: row[1] for row in to_owner if row[1] == "blocked"}
-        return {id: (to.get(id, ""), back.get(id, "")) for id in ids}
+            for other, state in sql.query_in(theirs, (owner[0][0],), ids):
+                if state == "blocked":
+                    states_back[other] = state
+        return {id: (states.get(id, ""), states_back.get(id, "")) for id in ids}
 
     @Store.reading_or((0, []))
     def contacts(
@@ -798,16 +826,15 @@ class AccountStore(Store.Rows):
         ``after``."""
         listed = _LISTED[name]
         whose = "r.account" if name == "incoming" else "r.other"
+        ((count,),) = sql.query(
+            f"SELECT count(*) FROM relation r WHERE {listed}", (one,)
+        )
         statement = (
             f"SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a ON a.id = {whose} "
             f"WHERE {listed} AND {whose} > %s ORDER BY {whose} LIMIT %s"
         )
-        count = sql.query(f"SELECT count(*) FROM relation r WHERE {listed}", (one,))[0][
-            0
-        ]
-        return count, [
-            Contact(*row) for row in sql.query(statement, (one, after, limit))
-        ]
+        rows = sql.query(statement, (one, after, limit))
+        return count, [Contact(*row) for row in rows]
 
 
 def add_account(
@@ -815,11 +842,9 @@ def add_account(
 ) -> Account:
     """Store an account, and return it with its id. Raises Taken."""
     new = replace(new, created=int(time()))
+    statement = f"INSERT INTO account ({_STORED}) VALUES {marks_of(_STORED_COLUMNS)}"
     with _taken():
-        id = sql.insert(
-            f"INSERT INTO account ({_STORED}) VALUES {marks_of(13)}",
-            _row(new, password),
-        )
+        id = sql.insert(statement, _row(new, password))
     added = replace(new, id=id)
     _report(sql, record, "registered", added)
     return added
@@ -827,9 +852,8 @@ def add_account(
 
 def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Account]:
     """The existing accounts with these ids, ordered by id."""
-    rows = sql.query_in(
-        f"{_ACCOUNTS} WHERE app = %s AND id IN {{}}", (app,), list(dict.fromkeys(ids))
-    )
+    statement = f"{_ACCOUNTS} WHERE app = %s AND id IN {{}}"
+    rows = sql.query_in(statement, (app,), list(dict.fromkeys(ids)))
     return sorted(map(_account, rows), key=lambda account: account.id)
 
 
@@ -849,7 +873,11 @@ def _account(row: Row) -> Account:
 
 def _identifier(kind: str, text: str) -> str | None:
     """An identifier as it is stored; ``""``: none."""
-    return text or (_NO_PHONE + token_hex(8) if kind == "phone" else None)
+    if text:
+        return text
+    if kind == "phone":
+        return _NO_PHONE + token_hex(_NO_PHONE_BYTES)
+    return None
 
 
 def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
@@ -913,18 +941,24 @@ def reported(
 
 
 def _row(new: Account, password: str) -> Row:
-    identifiers = [_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS]
-    shown = new.nickname, new.avatar, password, new.version, new.created
-    kinds = int(new.bot), int(new.guest)
-    confirmed = identifiers[1] if new.email_confirmed else None
+    """The values of :data:`_STORED`."""
+    phone, email, name = (_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS)
+    confirmed_email = None
+    if new.email_confirmed:
+        confirmed_email = email
     return (
         new.app,
-        identifiers[0],
-        *shown,
-        identifiers[1],
-        identifiers[2],
-        *kinds,
-        confirmed,
+        phone,
+        new.nickname,
+        new.avatar,
+        password,
+        new.version,
+        new.created,
+        email,
+        name,
+        int(new.bot),
+        int(new.guest),
+        confirmed_email,
         _folded(new),
     )
 
@@ -932,12 +966,10 @@ def _row(new: Account, password: str) -> Row:
 def _folded(account: Account) -> str:
     """The names of an account as a search compares them: each word has a space
     before it."""
-    nickname, name = (
-        " ".join(Statements.words(text)) for text in (account.nickname, account.name)
-    )
-    # Few nicknames become longer when they are folded.
+    nickname = " ".join(Statements.words(account.nickname))
+    name = " ".join(Statements.words(account.name))
     if nickname:
-        return f" {nickname[:200]} {name}"
+        return f" {nickname[:_NICKNAME_CHARACTERS]} {name}"
     return f" {name}"
 
 
@@ -947,7 +979,8 @@ def _fold(sql: PooledStatements, accounts: Sequence[Account]) -> None:
 
 
 def _contains_all(account: Account, words: Sequence[str]) -> bool:
-    return all(word in _folded(account) for word in words)
+    folded = _folded(account)
+    return all(word in folded for word in words)
 
 
 @contextmanager
@@ -988,7 +1021,9 @@ def forget(sql: PooledStatements, account: int, *tables: str) -> None:
 def _state(sql: PooledStatements, one: int, two: int) -> str:
     """The state of the first account towards the second; ``""``: none."""
     rows = sql.query(f"SELECT state FROM relation {_PAIR}", (one, two))
-    return str(rows[0][0]) if rows else ""
+    if rows:
+        return str(rows[0][0])
+    return ""
 
 
 def add_link(

@@ -4,26 +4,28 @@ from typing import Any, Final
 
 from imserver.plugin.storage import PooledStatements, Row, text_of
 
+_NICKNAME_CHARACTERS: Final = 200
+"""Most characters of a folded nickname. Few nicknames become longer when they
+are folded."""
+
 
 def _fold_names(op: Any) -> None:
     sql = PooledStatements(op.get_bind())
-    after = 0
-    some = "SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT 1000"
-    while rows := sql.query(some, (after,)):
+    page = "SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT 1000"
+    rows = sql.query(page, (0,))
+    while rows:
         sql.execute_many(
             "UPDATE account SET folded = %s WHERE id = %s",
             [_folded(row) for row in rows],
         )
-        after = rows[-1][0]
+        rows = sql.query(page, (rows[-1][0],))
 
 
 def _folded(account: Row) -> Row:
     id, nickname, name = account
-    words = (
-        PooledStatements.words(text_of(nickname)),
-        PooledStatements.words(text_of(name or "")),
-    )
-    return f" {' '.join(words[0])[:200]} {' '.join(words[1])}", id
+    nickname_words = " ".join(PooledStatements.words(text_of(nickname)))
+    name_words = " ".join(PooledStatements.words(text_of(name or "")))
+    return f" {nickname_words[:_NICKNAME_CHARACTERS]} {name_words}", id
 
 
 def _fold_anew(op: Any) -> None:

@@ -67,6 +67,10 @@ class _Header(Struct):
 
 
 _HEADER: Final = {"alg": "HS256", "typ": "JWT"}
+_SECRET_BYTES: Final = 32
+_SECRET_CHARACTERS: Final = 43
+"""Of a secret of a bot, in base64 without padding."""
+_MOST_ID_DIGITS: Final = 19
 
 
 def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
@@ -103,7 +107,11 @@ def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
 
 def make_bot_secret() -> str:
     """The secret part of a new token of a bot."""
-    return token_urlsafe(32)
+    return token_urlsafe(_SECRET_BYTES)
+
+
+def _no_bot(_id: int, _hash: str) -> None:
+    """The holder of a token of a bot where there are none."""
 
 
 def bot_token(id: int, secret: str) -> str:
@@ -127,14 +135,15 @@ class AccountTokens(AccountLookup):
 
     def __init__(self, base: Core, accounts: AccountStore) -> None:
         self._accounts = accounts
-        self._rates, limits = base.sender_rates, settings_of(base.config, SenderLimits)
+        self._rates = base.sender_rates
+        limits = settings_of(base.config, SenderLimits)
         self.bot_messages = base.buckets.make(BOT_MESSAGES, limits.bot_rate)
         self._guest_messages = base.buckets.make(GUEST_MESSAGES, limits.guest_rate)
         self._tenants = base.tenants
         self._keys = base.keys
         self.settings = base.config.jwt
         self._derived_keys = base.node.keys_for("account tokens")
-        self._bots: Callable[[int, str], Account | None] = lambda _id, _hash: None
+        self._bots: Callable[[int, str], Account | None] = _no_bot
 
     def ask(self, bots: Callable[[int, str], Account | None]) -> None:
         """From now on ask this, and nothing else, for the holder of a token of a
@@ -165,9 +174,10 @@ class AccountTokens(AccountLookup):
     def device_of(self, token: str) -> KnownDevice | None:
         """The device of the login that an account token, expired or not, was
         made for. None: the token proves nothing. Never switches."""
-        # anybody could have signed it
-        if not token or (self.settings.is_public and self._keys.demo):
+        if not token:
             return None
+        if self.settings.is_public and self._keys.demo:
+            return None  # anybody could have signed it
         try:
             claims = read(token, self._keys_of_tokens(), 0)
         except BadToken:
@@ -191,19 +201,21 @@ class AccountTokens(AccountLookup):
             raise BadToken("this is not a token") from None
         if text.startswith(FullSession.bot_prefix):
             return self._bot(text)
+
         now = time()
         claims = read(text, self._keys_of_tokens(), now)
         if claims.device:
-            known = self._accounts.by_device(claims.user_id, claims.device)
-            if known is None:
+            login_row = self._accounts.by_device(claims.user_id, claims.device)
+            if login_row is None:
                 raise BadToken("the account does not exist, or the login has ended")
-            account = known[0]
-            name = known[1].name
+            account, login = login_row
+            name = login.name
         else:
-            found = self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)
-            if found is None:
+            gochat = self._tenants.resolve(GOCHAT)
+            account_row = self._accounts.by_id(gochat, claims.user_id)
+            if account_row is None:
                 raise BadToken("the account does not exist")
-            account = found[0]
+            account, _ = account_row
             name = ""
         if account.version != claims.version:
             raise BadToken("the account has ended its sessions")
@@ -211,10 +223,12 @@ class AccountTokens(AccountLookup):
             raise BadToken("the account is locked")
         if not self.wanted_in(account.app):
             raise BadToken("the app has no accounts")
+
         app = self._tenants.resolve(account.app)
         if account.guest:
             self._rates.limit(app, account.user, self._guest_messages)
         elif self._rates.known:
+            # A guest may have become a member.
             self._rates.lift(app, account.user, self._guest_messages)
         session = FullSession(account, text, int(claims.exp), name, claims.device)
         if (
@@ -231,27 +245,33 @@ class AccountTokens(AccountLookup):
         :class:`imserver.gateway.auth.questions.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:
-            return secret_hash(token.removeprefix(session.bot_prefix).partition("_")[2])
+            _, _, secret = token.removeprefix(session.bot_prefix).partition("_")
+            return secret_hash(secret)
         return f"{session.account.version}.{session.device_id}.{session.expires_at}"
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        id, now, (version, _, rest) = id_of(user), time(), proof.partition(".")
-        account: Account | None
-        if not rest:
-            account = self._bots(id, proof)
-        else:
+        id = id_of(user)
+        now = time()
+        version, _, rest = proof.partition(".")
+        row: tuple[Account, object] | None
+        if rest:
             device, expires_at = map(int, rest.split("."))
-            known = (
-                self._accounts.by_device(id, device)
-                if device
-                else self._accounts.by_id(app, id)
-            )
-            account = known[0] if known and now < expires_at else None
-            if account is not None and str(account.version) != version:
+            if device:
+                row = self._accounts.by_device(id, device)
+            else:
+                row = self._accounts.by_id(app, id)
+            if row is None or now >= expires_at:
                 return False
+            account, _ = row
+            if str(account.version) != version:
+                return False
+        else:
+            bot = self._bots(id, proof)
+            if bot is None:
+                return False
+            account = bot
         return (
-            account is not None
-            and self._tenants.resolve(account.app) == app
+            self._tenants.resolve(account.app) == app
             and not account.is_locked(now)
             and self.wanted_in(account.app)
         )
@@ -259,7 +279,7 @@ class AccountTokens(AccountLookup):
     def those_of(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
     ) -> list[Account]:
-        ids = sorted({id for user in users if (id := id_of(user))})
+        ids = sorted({id_of(user) for user in users} - {0})
         if words:
             return self._accounts.by_ids_named(app, ids, words)
         return self._accounts.by_ids(app, ids)
@@ -271,7 +291,9 @@ class AccountTokens(AccountLookup):
         """The bot that a token belongs to. May switch. Raises BadToken and
         StorageUnavailable."""
         id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
-        if not (id.isdecimal() and len(id) <= 19 and len(secret) == 43):
+        if not id.isdecimal() or len(id) > _MOST_ID_DIGITS:
+            raise BadToken("this is not a token of a bot")
+        if len(secret) != _SECRET_CHARACTERS:
             raise BadToken("this is not a token of a bot")
         account = self._bots(min(int(id), Limit.ID), secret_hash(secret))
         if account is None or not self.wanted_in(account.app):

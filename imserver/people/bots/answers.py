@@ -32,6 +32,8 @@ from imserver.plugin.wire import (
 
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
+_MOST_OWNERS: Final = 10_000
+"""Bots whose owners are remembered; beyond it the oldest are forgotten."""
 
 
 class StreamedAnswers(Service, dict=True):
@@ -71,12 +73,10 @@ class StreamedAnswers(Service, dict=True):
         if not owner:
             return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
 
-        if is_back_end:
-            refusal = None
-        else:
+        if not is_back_end:
             refusal = self._refuses_sender(app, user)
-        if refusal is not None:
-            return refusal
+            if refusal is not None:
+                return refusal
         peer: str | Rejected = to
         if conversation:
             peer = self._peer(app, user, conversation, command.thread > 0)
@@ -138,14 +138,12 @@ class StreamedAnswers(Service, dict=True):
         """Who pays for the streams of a bot (``""``: it is no bot). It never
         changes, and is remembered."""
         rows = self.bots.get(app, [id_of(bot)])
+        owner = ""
         if rows:
+            owner = bot
             if rows[0].owner:
                 owner = str(rows[0].owner)
-            else:
-                owner = bot
-        else:
-            owner = ""
-        if len(self._owners) >= 10_000:
+        if len(self._owners) >= _MOST_OWNERS:
             del self._owners[next(iter(self._owners))]
         self._owners[app, bot] = owner
         return owner
@@ -154,16 +152,19 @@ class StreamedAnswers(Service, dict=True):
         self, app: str, user: str, conversation: int, in_thread: bool
     ) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
-        stored = self.core.store.part(MessageLog).conversations
-        found = stored.get(app, conversation)
-        own = stored.member(app, conversation, user)
-        if found is None or own is None:
+        conversations = self.core.store.part(MessageLog).conversations
+        row = conversations.get(app, conversation)
+        membership = conversations.member(app, conversation, user)
+        if row is None or membership is None:
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
-        if own.muted_until > time():
+        if membership.muted_until > time():
             return Rejected(RejectReason.MUTED)
-        if not found.may_write(own.role, in_thread):
+        if not row.may_write(membership.role, in_thread):
             return Rejected(RejectReason.READ_ONLY)
-        return next((each for each in found.members if each != user), "")
+        for member in row.members:
+            if member != user:
+                return member
+        return ""
 
     def append(
         self,
@@ -182,8 +183,6 @@ class StreamedAnswers(Service, dict=True):
             owner = self._owners.get((app, user))
             if owner is None:
                 owner = self._owner_of(app, user)
-            else:
-                owner = owner
             self._pieces.require_one((app, owner or user), len(pieces))
         return self.texts.append(app, pieces, user)
 
@@ -228,12 +227,10 @@ def _refusing(
         try:
             return run(connection, command)
         except ChannelRefused as refused:
-            is_temporary = refused.reason in ("full", "unavailable")
-            if is_temporary:
-                code = ReplyCode.NOT_STORED
-            else:
-                code = ReplyCode.BAD_PARAMETER
-            return Reply(code, RefusedView(refused.reason))
+            view = RefusedView(refused.reason)
+            if refused.reason in ("full", "unavailable"):
+                return Reply(ReplyCode.NOT_STORED, view)
+            return Reply(ReplyCode.BAD_PARAMETER, view)
 
     return answer
 
@@ -255,16 +252,21 @@ class AnswerCommands(Service):
 
     def open(self, connection: Connection, command: OpenAnswer) -> Reply:
         """Open a stream."""
-        stream = self.answers.open(*app_and_user(connection), command)
+        app, user = app_and_user(connection)
+        stream = self.answers.open(app, user, command)
         if isinstance(stream, Rejected):
             return Reply(stream.reply_code, RefusedView.of(stream))
         return Reply(ReplyCode.OK, OpenedView(stream))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
         """Append pieces."""
-        results = self.answers.append(*app_and_user(connection), command.pieces)
-        pairs = zip(command.pieces, results, strict=True)
-        views = [PieceView(piece[0], last, status) for piece, (status, last) in pairs]
+        app, user = app_and_user(connection)
+        results = self.answers.append(app, user, command.pieces)
+        views = []
+        for piece, result in zip(command.pieces, results, strict=True):
+            stream, _, _ = piece
+            status, last = result
+            views.append(PieceView(stream, last, status))
         return Reply(ReplyCode.OK, PiecesView(views))
 
     def close(self, connection: Connection, command: CloseAnswer) -> Reply:
@@ -275,7 +277,8 @@ class AnswerCommands(Service):
         )
         if isinstance(closed, Rejected):
             return Reply(closed.reply_code, RefusedView.of(closed))
-        return Reply(ReplyCode.OK, ClosedView(command.stream, *closed))
+        status, id = closed
+        return Reply(ReplyCode.OK, ClosedView(command.stream, status, id))
 
     def stop(self, connection: Connection, command: StopAnswer) -> Reply:
         """Stop a stream."""

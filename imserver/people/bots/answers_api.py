@@ -1,6 +1,7 @@
 """Streamed answers: a bot opens a message in a conversation, appends pieces to
 it, closes it."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -130,14 +131,10 @@ def open_stream(
     the id of the stream. Without a new piece for `limits.stream_seconds` the
     server closes the stream, and `meta` of the message has `incomplete`.
     """
-    command = OpenAnswer(
-        to,
-        conversation,
-        text,
-        type,
-        thread,
-        None if stoppers is UNSET else tuple(stoppers),
-    )
+    users: tuple[str, ...] | None = None
+    if stoppers is not UNSET:
+        users = tuple(stoppers)
+    command = OpenAnswer(to, conversation, text, type, thread, users)
     stream = answers.open(call.app, call.user, command, call.is_back_end)
     if isinstance(stream, Rejected):
         if stream.reason == RejectReason.NOT_BOT:
@@ -162,9 +159,13 @@ def append(
     A request may have many pieces, of many streams. A piece with a number that
     the stream has already is ignored, so you may repeat a request.
     """
-    return StreamAppended.to(
-        pieces, lambda part: answers.append(call.app, call.user, part, call.is_back_end)
-    )
+
+    def append_part(
+        part: Sequence[tuple[str, int, str]],
+    ) -> Sequence[tuple[str, int]]:
+        return answers.append(call.app, call.user, part, call.is_back_end)
+
+    return StreamAppended.to(pieces, append_part)
 
 
 @routes.post(

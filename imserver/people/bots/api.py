@@ -1,5 +1,6 @@
 """Bots: make, list, change, rotate the token, delete; their slash commands."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -229,13 +230,12 @@ def create(
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all
     bots of the app."""
-    page = bots.page(
-        call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1
+    behind = read_cursor(request.cursor) or ""
+    rows = bots.page(call.app, call.user, behind, request.limit + 1)
+    page, following = page_and_cursor(
+        rows, request.limit, lambda bot: bot.account.user, size_of=_size_of
     )
-    rows, following = page_and_cursor(
-        page, request.limit, lambda bot: bot.account.user, size_of=_size_of
-    )
-    return BotsAnswer(list(map(_shown, rows)), following)
+    return BotsAnswer([_shown(bot) for bot in page], following)
 
 
 @routes.post(
@@ -252,10 +252,11 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     """
     if request.hook_url is not UNSET:
         bots.check_hook(request.hook_url)
-    names = ("nickname", "avatar", "description", "listed")
-    fields: dict[str, Any] = {
-        name: value for name in names if (value := getattr(request, name)) is not UNSET
-    }
+    fields: dict[str, Any] = {}
+    for name in ("nickname", "avatar", "description", "listed"):
+        value = getattr(request, name)
+        if value is not UNSET:
+            fields[name] = value
     if request.commands is not UNSET:
         fields["commands"] = _commands(request.commands)
     shown = _shown(bots.change(call.app, call.user, request.bot, fields))
@@ -277,15 +278,13 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     Owners list their bots with `listed` of `/bots/update`. Bots whose owners
     have blocked the acting user are left out. Guests see none.
     """
-    found = bots.listed(
-        call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1
-    )
+    behind = read_cursor(request.cursor) or ""
+    rows = bots.listed(call.app, call.user, behind, request.limit + 1)
     page, following = page_and_cursor(
-        found, request.limit, lambda bot: bot.account.user, size_of=_size_of
+        rows, request.limit, lambda bot: bot.account.user, size_of=_size_of
     )
-    return ListedBots(
-        list(map(_card, bots.unblocked(call.app, call.user, page))), following
-    )
+    unblocked = bots.unblocked(call.app, call.user, page)
+    return ListedBots([_card(bot) for bot in unblocked], following)
 
 
 @routes.get("/bots/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
@@ -301,7 +300,8 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
     The old token becomes invalid, and the connections of the bot are closed
     with 4502.
     """
-    return BotTokenAnswer(request.bot, bots.rotate(call.app, call.user, request.bot))
+    token = bots.rotate(call.app, call.user, request.bot)
+    return BotTokenAnswer(request.bot, token)
 
 
 @routes.post(
@@ -352,32 +352,46 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):
         raise ApiProblem.invalid("Give one of `conversation` and `bot`")
+    rows: Sequence[Bot]
     if conversation is UNSET:
-        found = bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
+        named = bots.named(call.app, [request.bot])
+        rows = bots.unblocked(call.app, call.user, named)
     else:
-        found = bots.in_conversation(call.app, call.user, conversation)
-    return CommandsAnswer(commands_in(found))
+        rows = bots.in_conversation(call.app, call.user, conversation)
+    return CommandsAnswer(commands_in(rows))
 
 
 def _commands(given: list[CommandShape]) -> list[BotCommand]:
     return msgspec.convert(given, list[BotCommand], from_attributes=True)
 
 
+_BOT_BYTES: Final = 2000
+"""Upper bound of a bot in JSON without its commands."""
+_COMMAND_BYTES: Final = 80
+"""Upper bound of a command in JSON without its description."""
+
+
 def _size_of(bot: Bot) -> int:
-    return 2000 + sum(80 + len(each.description.encode()) for each in bot.commands)
+    """About how many bytes a bot has in an answer."""
+    sizes = [_COMMAND_BYTES + len(each.description.encode()) for each in bot.commands]
+    return _BOT_BYTES + sum(sizes)
 
 
 def _shown(bot: Bot) -> BotShown:
     account = bot.account
-    owner = str(bot.owner) if bot.owner else ""
-    named = {
-        "id": account.user,
-        "name": account.name,
-        "nickname": account.nickname,
-        "avatar": account.avatar,
-    }
+    owner = ""
+    if bot.owner:
+        owner = str(bot.owner)
     return view(
-        BotShown, bot, **named, owner=owner, created=account.created, hook_secret=""
+        BotShown,
+        bot,
+        id=account.user,
+        name=account.name,
+        nickname=account.nickname,
+        avatar=account.avatar,
+        owner=owner,
+        created=account.created,
+        hook_secret="",
     )
 
 

@@ -105,34 +105,37 @@ class Bots(Struct, frozen=True):
         Taken, UnknownAccount (a person has to own it), and ServiceRefused for
         too many bots."""
         self.accounts.rules_of(app)  # says so if the app has no accounts
-        name = checked("name", name) if name else ""
+        if name:
+            name = checked("name", name)
         check_shown(nickname, avatar)
+        owner_id = 0
         if acting_user:
             owner = self.accounts.known(app, acting_user)
-        else:
-            owner = None
-        if owner is not None and owner.bot:
-            raise UnknownAccount(acting_user)
+            if owner.bot:
+                raise UnknownAccount(acting_user)
+            owner_id = owner.id
         if name:
             self.accounts.require_free(app, {"name": name}, 0)
+
         secret = make_bot_secret()
         record = self.accounts.recorder(app)
         account = Account(0, app, "", nickname, avatar, name=name)
-        owner_id = 0 if owner is None else owner.id
         bot = self.stored.add(
             account, owner_id, secret_hash(secret), self.limits.bots, record
         )
         if bot is None:
             if acting_user:
+                # It raises if the owner was deleted meanwhile.
                 self.accounts.known(app, acting_user)
             raise ServiceRefused(problem=HTTP_TOO_MANY_BOTS)
         return bot, bot_token(bot.account.id, secret)
 
     def page(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id."""
-        return self.stored.page(
-            app, id_of(acting_user) if acting_user else None, id_of(after), limit
-        )
+        owner: int | None = None
+        if acting_user:
+            owner = id_of(acting_user)
+        return self.stored.page(app, owner, id_of(after), limit)
 
     def get(self, app: str, acting_user: str, bot: str) -> Bot:
         """One bot. Raises UnknownBot."""
@@ -147,17 +150,18 @@ class Bots(Struct, frozen=True):
         """Change the given ones of ``nickname``, ``avatar``, ``commands``,
         ``description`` and ``listed``. Raises BadField (also above
         :data:`MOST_LISTED`) and UnknownBot."""
-        commands, about, listed = (
-            fields.pop(name, None) for name in ("commands", "description", "listed")
-        )
+        commands = fields.pop("commands", None)
+        about = fields.pop("description", None)
+        listed = fields.pop("listed", None)
         if commands is not None:
             check_commands(commands)
-        if about is not None and not is_name(
-            about.replace("\n", " "), 0, ABOUT_CHARACTERS
-        ):
-            raise BadField(
-                f"description: at most {ABOUT_CHARACTERS} characters that can be shown"
-            )
+        if about is not None:
+            line = about.replace("\n", " ")
+            if not is_name(line, 0, ABOUT_CHARACTERS):
+                raise BadField(
+                    f"description: at most {ABOUT_CHARACTERS} characters that can be shown"
+                )
+
         id = self.get(app, acting_user, bot).account.id
         if listed and not self.stored.set_listed(app, id, MOST_LISTED):
             raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
@@ -189,16 +193,13 @@ class Bots(Struct, frozen=True):
     def unblocked(
         self, app: str, acting_user: str, bots: Sequence[Bot]
     ) -> Sequence[Bot]:
-        """Those of these bots that have not blocked the user ``acting_user``, and whose
+        """The bots that have not blocked the user ``acting_user``, and whose
         owners have not."""
         if not acting_user:
             return bots
-        owners = {str(bot.owner) for bot in bots if bot.owner}
-        blockers = set(
-            self.relations.blocked_by(
-                app, acting_user, owners.union(bot.account.user for bot in bots)
-            )
-        )
+        users = {bot.account.user for bot in bots}
+        users |= {str(bot.owner) for bot in bots if bot.owner}
+        blockers = set(self.relations.blocked_by(app, acting_user, users))
         return [
             bot
             for bot in bots
@@ -207,23 +208,22 @@ class Bots(Struct, frozen=True):
 
     def check_hook(self, url: str) -> None:
         """Raise BadField if this cannot be the webhook of a bot."""
-        if url:
-            try:
-                self.requests.check(url)
-            except BadUrl as problem:
-                raise BadField(f"hook_url: {problem}") from None
+        if not url:
+            return
+        try:
+            self.requests.check(url)
+        except BadUrl as problem:
+            raise BadField(f"hook_url: {problem}") from None
 
     def set_hook(self, app: str, acting_user: str, bot: str, url: str) -> str:
         """Set the webhook of a bot. Returns the new secret that signs its
         requests. Raises BadField and UnknownBot."""
         self.check_hook(url)
+        secret = ""
         if url:
             secret = token_urlsafe(_HOOK_SECRET_BYTES)
-        else:
-            secret = ""
-        if not self.hooks.set_url(
-            app, self.get(app, acting_user, bot).account.id, url, secret
-        ):
+        id = self.get(app, acting_user, bot).account.id
+        if not self.hooks.set_url(app, id, url, secret):
             raise UnknownBot(bot)
         self.hook_changed()
         return secret
@@ -247,9 +247,8 @@ class Bots(Struct, frozen=True):
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace the commands of a bot. Raises BadField and UnknownBot."""
         check_commands(commands)
-        if not self.stored.set(
-            app, id_of(bot), "commands", msgspec.json.encode(commands)
-        ):
+        stored = msgspec.json.encode(commands)
+        if not self.stored.set(app, id_of(bot), "commands", stored):
             raise UnknownBot(bot)
 
     def in_conversation(
@@ -257,18 +256,20 @@ class Bots(Struct, frozen=True):
     ) -> list[Bot]:
         """The bots of a conversation of a user, ordered by id. Raises
         UnknownConversation."""
-        log = self.store.part(MessageLog)
-        state = log.conversations.get(app, conversation)
-        if state is None or (
-            acting_user
-            and log.conversations.member(app, conversation, acting_user) is None
-        ):
+        conversations = self.store.part(MessageLog).conversations
+        row = conversations.get(app, conversation)
+        if row is None:
             raise UnknownConversation(str(conversation))
-        return self.named(app, state.members or state.bots)
+        if acting_user:
+            member = conversations.member(app, conversation, acting_user)
+            if member is None:
+                raise UnknownConversation(str(conversation))
+        return self.named(app, row.members or row.bots)
 
     def named(self, app: str, users: Collection[str]) -> list[Bot]:
         """The bots among these users, ordered by id."""
-        return self.stored.get(app, [id for user in users if (id := id_of(user))])
+        ids = [id for id in map(id_of, users) if id]
+        return self.stored.get(app, ids)
 
     def commands(self) -> CommandTable:
         """The commands that this service runs."""
@@ -327,11 +328,9 @@ class IncomingHooks(Struct, frozen=True):
         ordered by id."""
         self._require_role(app, acting_user, group)
         hooks = self.rows.incoming_to(app, group)
-        those_of = self.accounts.tokens.those_of
-        accounts = {
-            each.id: each for each in those_of(app, [str(each.id) for each in hooks])
-        }
-        return [(each, accounts[each.id]) for each in hooks if each.id in accounts]
+        bots = self.accounts.tokens.those_of(app, [str(hook.id) for hook in hooks])
+        accounts = {bot.id: bot for bot in bots}
+        return [(hook, accounts[hook.id]) for hook in hooks if hook.id in accounts]
 
     def revoke(self, app: str, acting_user: str, hook: int) -> None:
         """Delete an incoming webhook and its bot. Raises UnknownHook, also
@@ -348,7 +347,8 @@ class IncomingHooks(Struct, frozen=True):
     def with_token(self, token: str, address: str) -> IncomingHook:
         """The incoming webhook with this token. Raises UnknownHook and
         TooManyRequests (by address)."""
-        self.addresses.require(by_address("", address))  # only the token says which app
+        # By address alone: only the token says which app it is.
+        self.addresses.require(by_address("", address))
         row = self.rows.incoming_with(secret_hash(token))
         if row is None:
             raise UnknownHook("")
@@ -399,17 +399,20 @@ class CommandsView(Struct):
 
 def commands_in(bots: Sequence[Bot]) -> list[CommandShown]:
     """The commands of these bots."""
-    return [
-        CommandShown(
-            bot.account.user,
-            bot.account.name,
-            bot.account.nickname,
-            each.name,
-            each.description,
-        )
-        for bot in bots
-        for each in bot.commands
-    ]
+    commands = []
+    for bot in bots:
+        account = bot.account
+        commands += [
+            CommandShown(
+                account.user,
+                account.name,
+                account.nickname,
+                command.name,
+                command.description,
+            )
+            for command in bot.commands
+        ]
+    return commands
 
 
 def check_commands(commands: Sequence[BotCommand]) -> None:

@@ -36,6 +36,10 @@ TRY_SECONDS: Final = 86400.0
 """How long an event is tried; then it is dropped, and the next one follows."""
 MAX_ANSWERS: Final = 10
 """Most messages in one answer; more are ignored."""
+_RETRY_SECONDS: Final = 0.5
+"""Pause before a message that could not be stored is stored again."""
+_SERVER_FIELDS: Final = frozenset({"to", "conversation", "clientmsgid", "forward"})
+"""The fields of a message that a URL does not choose."""
 
 
 class _Answer(Struct):
@@ -113,14 +117,17 @@ class BotHooks(Service, dict=True):
                 is_final = 400 <= status < 500 and status not in MISCONFIGURED
         except Unreachable as error:
             problem = str(error)
+
         if not problem:
             tally.delivered[hook.app] += 1
             if not self._send_answer(hook, entry, answer):
                 return Failure("the lease has ended")
             sender.window.take(entry.id)
             return None
+
         tally.failures[hook.app] += 1
         if is_final or monotonic() - sender.consumer.since > TRY_SECONDS:
+            # The next event follows, or none would ever come.
             tally.dropped[hook.app] += 1
             self._warn(hook.user, f"an event was dropped: {problem}")
             sender.window.take(entry.id)
@@ -141,19 +148,19 @@ class BotHooks(Service, dict=True):
             if draft is None:
                 self._warn(hook.user, "a message of its answer is not valid")
                 continue
-            while isinstance(
-                result := self.messaging.store(hook.app, draft, by_user=True),
-                StorageUnavailable,
-            ):
-                # the app has used up its quota of the day: all that it sends is
-                # refused
+            while True:
+                result = self.messaging.store(hook.app, draft, by_user=True)
+                if not isinstance(result, StorageUnavailable):
+                    break
                 if result.until:
+                    # The app has used up its quota of the day: all that it
+                    # sends is refused.
                     self._warn(hook.user, f"an answer was dropped: {result}")
                     return True
                 if not self.log.lease.is_owned:
                     return False
                 # For example because the bot has sent too many.
-                gevent.sleep(0.5)
+                gevent.sleep(_RETRY_SECONDS)
         return True
 
     def _draft_of(
@@ -161,9 +168,10 @@ class BotHooks(Service, dict=True):
     ) -> Draft | None:
         """The draft of one message of an answer to an entry; None: it is not
         valid."""
-        own = {"to", "conversation", "clientmsgid", "forward"}
         fields = {
-            name: value for name, value in message.items() if name.casefold() not in own
+            name: value
+            for name, value in message.items()
+            if name.casefold() not in _SERVER_FIELDS
         }
         peer = entry.peer(hook.user)
         if peer:
@@ -171,7 +179,8 @@ class BotHooks(Service, dict=True):
         else:
             fields["conversation"] = entry.conversation
         if entry.thread and "thread" not in fields:
-            # a bot of a group may not read the first message
+            # Not the first message of the thread, which a bot of a group may
+            # not be able to read.
             fields["thread"] = entry.id
         fields["clientMsgID"] = f"hook-{entry.id}-{number}"
         try:

@@ -3,6 +3,7 @@
 Alertmanager, GitLab, slack_sdk)."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -20,6 +21,7 @@ from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     PROBLEM,
     Acting,
+    Api,
     ApiProblem,
     Call,
     HttpResponse,
@@ -75,18 +77,26 @@ _MARKS: Final = {
 def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     """The text of a message of Slack in our Markdown, and whether it mentions
     everybody. With blocks, the text is only what notifications show."""
+    parts = [_of_block(given.get("blocks"), 0) or _string(given.get("text"))]
     attachments = given.get("attachments")
-    parts = [
-        _of_block(given.get("blocks"), 0) or _string(given.get("text")),
-        *map(_of_attachment, attachments if isinstance(attachments, list) else ()),
-    ]
-    raw = "\n".join(filter(None, parts))
+    if isinstance(attachments, list):
+        parts += map(_of_attachment, attachments)
+    raw = _lines(parts)
     text = _TAG.sub(_of_tag, raw)
+    # The ampersand comes last: `&amp;lt;` means `&lt;`.
     for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         text = text.replace(escape, sign)
-    return text, any(
-        tag[2] == "!" and tag[3] in _EVERYBODY for tag in _TAG.finditer(raw)
-    )
+    mentions_all = False
+    for tag in _TAG.finditer(raw):
+        _, kind, name, _ = tag.groups("")
+        if kind == "!" and name in _EVERYBODY:
+            mentions_all = True
+    return text, mentions_all
+
+
+def _lines(parts: Iterable[str]) -> str:
+    """The parts that are not empty, each in a line of its own."""
+    return "\n".join(part for part in parts if part)
 
 
 def _of_tag(tag: re.Match[str]) -> str:
@@ -108,7 +118,9 @@ def _of_tag(tag: re.Match[str]) -> str:
 
 
 def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    if isinstance(value, str):
+        return value
+    return ""
 
 
 def _link(url: Any, label: str) -> str:
@@ -121,23 +133,23 @@ def _link(url: Any, label: str) -> str:
 def _of_attachment(given: Any) -> str:
     if not isinstance(given, dict):
         return ""
-    fields = given.get("fields")
-    if isinstance(fields, list):
-        rows = [each for each in fields if isinstance(each, dict)]
-    else:
-        rows = []
     parts = [
         _string(given.get("pretext")),
         _link(given.get("title_link"), _string(given.get("title"))),
         _string(given.get("text")),
-        *(
-            f"{_string(each.get('title'))}: {_string(each.get('value'))}".strip(": ")
-            for each in rows
-        ),
-        _of_block(given.get("blocks"), 0),
-        *([f"<{given['image_url']}>"] if _string(given.get("image_url")) else ()),
     ]
-    return "\n".join(filter(None, parts)) or _string(given.get("fallback"))
+    fields = given.get("fields")
+    if isinstance(fields, list):
+        for field in fields:
+            if isinstance(field, dict):
+                title = _string(field.get("title"))
+                value = _string(field.get("value"))
+                parts.append(f"{title}: {value}".strip(": "))
+    parts.append(_of_block(given.get("blocks"), 0))
+    image = _string(given.get("image_url"))
+    if image:
+        parts.append(f"<{image}>")
+    return _lines(parts) or _string(given.get("fallback"))
 
 
 def _of_block(value: Any, depth: int) -> str:
@@ -145,9 +157,10 @@ def _of_block(value: Any, depth: int) -> str:
     if depth > MOST_DEPTH:
         return ""
     if isinstance(value, list):
-        return "\n".join(filter(None, [_of_block(each, depth + 1) for each in value]))
+        return _lines([_of_block(each, depth + 1) for each in value])
     if not isinstance(value, dict):
         return ""
+
     kind = _string(value.get("type"))
     text = value.get("text")
     if kind in ("mrkdwn", "plain_text", "text"):
@@ -163,11 +176,13 @@ def _of_block(value: Any, depth: int) -> str:
         )
         url = _string(value.get("url") or value.get("image_url"))
         return _link(url, label or url)
+
     parts = [_of_block(value.get(name), depth + 1) for name in ("text", "fields")]
-    if isinstance(elements := value.get("elements"), list):
+    elements = value.get("elements")
+    if isinstance(elements, list):
         inner = [_of_block(each, depth + 1) for each in elements]
         parts.append(_APART.get(kind, "\n").join(filter(None, inner)))
-    return "\n".join(filter(None, parts))
+    return _lines(parts)
 
 
 # --- the route ----------------------------------------------------------------
@@ -181,46 +196,57 @@ class HookApi(Struct, frozen=True):
 
 
 def _read(api: HookApi, call: Call) -> None:
-    """Find the webhook of a request: its bot acts."""
+    """Find the webhook of a request, and read its message: its bot acts."""
     request = call.request
-    hook = bots_of(api.core).incoming.with_token(
-        request.path.removeprefix(PATH), request.host
-    )
+    token = request.path.removeprefix(PATH)
+    hook = bots_of(api.core).incoming.with_token(token, request.host)
+
+    fields = call.decode_json(_fields, _json_of(call))
+    message: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
+    if not ("type" in fields or "data" in fields):
+        names = [name for name in ("text", "blocks", "attachments") if name in fields]
+        of_slack: dict[str, Any] = {
+            name: call.decode_json(_anything, bytes(fields[name])) for name in names
+        }
+        text, mentions_all = text_of(of_slack)
+        if text:
+            message["text"] = text
+        if mentions_all:
+            message.setdefault("mentions", ["all"])
+    call.input = call.decode_json(_message, msgspec.json.encode(message))
+    call.input.conversation = hook.group
+
+    call.app = api.core.tenants.resolve(hook.app)
+    call.user = str(hook.id)
+    accounts_of(api.core).tokens.know_bot(call.app, call.user)
+    call.act_as(Principal("bot", apps=frozenset({call.app}), user=call.user))
+
+
+def _json_of(call: Call) -> bytes:
+    """The JSON of a request, which may be in a form. Raises ApiProblem."""
     body = call.body
-    kind = request.headers.get("content-type", "")
+    kind = call.request.headers.get("content-type", "")
+    is_form = kind.startswith("application/x-www-form-urlencoded")
     # curl calls JSON a form, too.
-    if kind.startswith(
-        "application/x-www-form-urlencoded"
-    ) and not body.lstrip().startswith(b"{"):
+    if is_form and not body.lstrip().startswith(b"{"):
         body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
         raise ApiProblem.invalid(
             "Send a JSON object, or a form with the JSON in the field payload"
         )
-    fields = call.decode_json(_fields, body)
-    taken: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
-    if not ("type" in fields or "data" in fields):
-        names = [name for name in ("text", "blocks", "attachments") if name in fields]
-        text, mentions_all = text_of(
-            {name: call.decode_json(_anything, bytes(fields[name])) for name in names}
-        )
-        if text:
-            taken["text"] = text
-        if mentions_all:
-            taken.setdefault("mentions", ["all"])
-    call.input = call.decode_json(_message, msgspec.json.encode(taken))
-    call.input.conversation = hook.group
-    call.app, call.user = api.core.tenants.resolve(hook.app), str(hook.id)
-    accounts_of(api.core).tokens.know_bot(call.app, call.user)
-    call.act_as(Principal("bot", apps=frozenset({call.app}), user=call.user))
+    return body
 
 
 def post(api: HookApi, call: Call) -> HttpResponse:
     """``POST /hooks/<token>``: post a message. ``ok``: what Grafana and
     Alertmanager look for."""
-    return call.reply(
-        {**msgspec.structs.asdict(api.messages.send(call, call.input)), "ok": True}
-    )
+    answer = msgspec.structs.asdict(api.messages.send(call, call.input))
+    answer["ok"] = True
+    return call.reply(answer)
+
+
+def _services(core: Core, api: Api) -> HookApi:
+    return HookApi(core, MessageApi.of(core, api))
 
 
 ROUTES: Final = (
@@ -233,7 +259,7 @@ ROUTES: Final = (
         hot=True,
         read=_read,
         style=PROBLEM,
-        service=lambda core, api: HookApi(core, MessageApi.of(core, api)),
+        service=_services,
     ),
 )
 
@@ -338,17 +364,18 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
 
     For the owner and admins.
     """
-    rows = [
+    rows = incoming.of_group(call.app, call.user, id_of(began.group))
+    hooks = [
         HookShown(
             account.user,
-            str(each.group),
+            str(hook.group),
             account.nickname,
             account.avatar,
-            each.created,
+            hook.created,
         )
-        for each, account in incoming.of_group(call.app, call.user, id_of(began.group))
+        for hook, account in rows
     ]
-    return HooksAnswer(rows)
+    return HooksAnswer(hooks)
 
 
 @routes.post(

@@ -45,6 +45,10 @@ def build(core: Core) -> Parts:
     rows = BotStore(core.store)
     hook_rows = HookStore(core.store)
     requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
+
+    def node_name() -> str:
+        return core.node_name
+
     hooks = BotHooks(
         store=store,
         rows=hook_rows,
@@ -53,7 +57,7 @@ def build(core: Core) -> Parts:
         messaging=messages.messaging,
         know_bot=people.tokens.know_bot,
         is_banned=core.sessions.is_banned,
-        node=lambda: core.node_name,
+        node=node_name,
         tally=webhooks.tally,
     )
     bots = Bots(
@@ -73,9 +77,10 @@ def build(core: Core) -> Parts:
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows, messages)
     people.tokens.ask(rows.holder)
+    commands = {**AnswerCommands(answers).commands(), **bots.commands()}
     return Parts(
         (BotParts(bots, incoming, hooks, answers),),
-        {**AnswerCommands(answers).commands(), **bots.commands()},
+        commands,
         run=(hooks.log.work.run,),
         stop=hooks.stop,
     )

@@ -99,18 +99,18 @@ class BotStore(Store.Rows):
         row = replace(new, bot=True)
         if owner:
             # After the deletion of its owner nobody would delete the bot.
-            if not sql.query(
-                f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)
-            ):
+            account_row = f"SELECT id FROM account WHERE id = %s{sql.for_update}"
+            if not sql.query(account_row, (owner,)):
                 return None
             count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
             if sql.query(count, (row.app, owner))[0][0] >= most:
                 return None
         account = add_account(sql, row, "", record)  # no password has this hash
+        values = (account.id, account.app, owner, token_hash, b"[]", "", "")
         sql.execute(
             "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
-            f"VALUES {marks_of(7)}",
-            (account.id, account.app, owner, token_hash, b"[]", "", ""),
+            f"VALUES {marks_of(len(values))}",
+            values,
         )
         return Bot(account, owner)
 
@@ -120,18 +120,18 @@ class BotStore(Store.Rows):
         rows = sql.query(
             "SELECT app FROM bot WHERE id = %s AND token_hash = %s", (id, token_hash)
         )
-        if rows:
-            found = accounts_in(sql, text_of(rows[0][0]), [id])
-        else:
-            found = []
-        return found[0] if found else None
+        if not rows:
+            return None
+        accounts = accounts_in(sql, text_of(rows[0][0]), [id])
+        if accounts:
+            return accounts[0]
+        return None
 
     @Store.reading_or([])
     def get(self, sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Bot]:
         """The bots among these accounts, ordered by id."""
-        return _bots(
-            sql, app, sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids)
-        )
+        rows = sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids)
+        return _bots(sql, app, rows)
 
     @Store.reading_or([])
     def page(
@@ -139,9 +139,15 @@ class BotStore(Store.Rows):
     ) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id. ``owner`` None: of
         all owners."""
-        whose, owners = ("", ()) if owner is None else ("AND owner = %s ", (owner,))
-        statement = f"{_BOTS} app = %s AND id > %s {whose}ORDER BY id LIMIT %s"
-        return _bots(sql, app, sql.query(statement, (app, after, *owners, limit)))
+        if owner is None:
+            statement = f"{_BOTS} app = %s AND id > %s ORDER BY id LIMIT %s"
+            rows = sql.query(statement, (app, after, limit))
+        else:
+            statement = (
+                f"{_BOTS} app = %s AND id > %s AND owner = %s ORDER BY id LIMIT %s"
+            )
+            rows = sql.query(statement, (app, after, owner, limit))
+        return _bots(sql, app, rows)
 
     @Store.reading_or([])
     def listed(
@@ -179,14 +185,15 @@ class BotStore(Store.Rows):
         value: Any,
     ) -> bool:
         """Change a bot; False if it does not exist."""
-        # MySQL counts only rows that have changed.
-        there = sql.query(
+        # MySQL counts only rows that have changed, so the update does not say
+        # whether the bot exists.
+        rows = sql.query(
             f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (id, app)
         )
         sql.execute(
             f"UPDATE bot SET {column} = %s WHERE id = %s AND app = %s", (value, id, app)
         )
-        return bool(there)
+        return bool(rows)
 
 
 class HookStore(Store.Rows):
@@ -194,12 +201,15 @@ class HookStore(Store.Rows):
 
     # --- incoming -------------------------------------------------------------
 
-    def add_incoming(self, new: IncomingHook, token_hash: str) -> None:
+    @Store.writing
+    def add_incoming(
+        self, sql: PooledStatements, new: IncomingHook, token_hash: str
+    ) -> None:
         """Store an incoming webhook."""
-        statement = f"INSERT INTO incoming_hook ({_HOOK_ROWS.columns}, token_hash) VALUES {marks_of(5)}"
-        self._store.write(
-            lambda sql: sql.execute(statement, (*_HOOK_ROWS.values(new), token_hash))
-        )
+        values = (*_HOOK_ROWS.values(new), token_hash)
+        marks = marks_of(len(values))
+        statement = f"INSERT INTO incoming_hook ({_HOOK_ROWS.columns}, token_hash) VALUES {marks}"
+        sql.execute(statement, values)
 
     def incoming_with(self, token_hash: str) -> IncomingHook | None:
         """The incoming webhook with this token."""
@@ -222,14 +232,16 @@ class HookStore(Store.Rows):
     ) -> bool:
         """Set the webhook of a bot (``""``: none). It begins with the next
         entry of the log. False: the app has no such bot."""
-        if not sql.query(
-            f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (bot, app)
-        ):
+        row = f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}"
+        if not sql.query(row, (bot, app)):
             return False
+        last_entry = 0
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
+        if rows:
+            last_entry = rows[0][0]
         sql.execute(
             "UPDATE bot SET hook_url = %s, hook_secret = %s, hook_entry = %s WHERE id = %s",
-            (url, secret, rows[0][0] if rows else 0, bot),
+            (url, secret, last_entry, bot),
         )
         return True
 
@@ -245,9 +257,8 @@ class HookStore(Store.Rows):
 
 def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
     """Bots from rows of :data:`_BOTS`, ordered by id."""
+    if not rows:
+        return []
     of_id = {row[-1]: row for row in rows}
-    if rows:
-        accounts = accounts_in(sql, app, list(of_id))
-    else:
-        accounts = []
-    return [_ROWS.read(of_id[each.id], account=each) for each in accounts]
+    accounts = accounts_in(sql, app, list(of_id))
+    return [_ROWS.read(of_id[account.id], account=account) for account in accounts]

@@ -12,6 +12,10 @@ from imserver.plugin.wire import Command, Fields, Limit, Readers, Refused, well_
 MAX_STOPPERS: Final = 100
 """Limit of the users whom a bot lets stop its stream."""
 _MAX_STREAM_BYTES: Final = 64
+_MAX_PIECES: Final = 1000
+"""Limit of the pieces in one command."""
+_END_OF_NUMBERS: Final = 2**53
+"""From here on JavaScript's numbers are not exact."""
 
 
 class OpenAnswer(Command, frozen=True, gc=False):
@@ -61,16 +65,13 @@ class _Piece(msgspec.Struct, forbid_unknown_fields=True):
 def _open_answer(data: bytes) -> OpenAnswer:
     fields = Fields.of(data)
     to, conversation = fields.receiver()
-    kind = fields.short_text("type", Limit.TYPE_BYTES) or "text"
-    stoppers = fields.values.get("stoppers")
-    return OpenAnswer(
-        to,
-        conversation,
-        fields.text("text"),
-        kind,
-        fields.id("thread"),
-        None if stoppers is None else _users(stoppers),
-    )
+    type = fields.short_text("type", Limit.TYPE_BYTES) or "text"
+    text = fields.text("text")
+    thread = fields.id("thread")
+    users = fields.values.get("stoppers")
+    if users is None:
+        return OpenAnswer(to, conversation, text, type, thread)
+    return OpenAnswer(to, conversation, text, type, thread, _users(users))
 
 
 def _users(users: Any) -> tuple[str, ...]:
@@ -86,14 +87,16 @@ def _append_answer(data: bytes) -> AppendAnswer:
         pieces = msgspec.convert(Fields.of(data).values.get("pieces"), list[_Piece])
     except ValueError:
         raise Refused(ReplyCode.BAD_PARAMETER) from None
-    if not 0 < len(pieces) <= 1000 or not all(
-        0 < each.piece < 2**53 and each.text and len(each.stream) <= _MAX_STREAM_BYTES
-        for each in pieces
-    ):
+    if not 0 < len(pieces) <= _MAX_PIECES or not all(map(_is_valid, pieces)):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return AppendAnswer(
         tuple([(each.stream, each.piece, well_formed(each.text)) for each in pieces])
     )
+
+
+def _is_valid(piece: _Piece) -> bool:
+    is_number = 0 < piece.piece < _END_OF_NUMBERS
+    return is_number and piece.text != "" and len(piece.stream) <= _MAX_STREAM_BYTES
 
 
 def _stream_of(fields: Fields) -> str:
@@ -103,14 +106,23 @@ def _stream_of(fields: Fields) -> str:
     return stream
 
 
+def _close_answer(data: bytes) -> CloseAnswer:
+    fields = Fields.of(data)
+    return CloseAnswer(_stream_of(fields), fields.flag("incomplete"))
+
+
+def _stop_answer(data: bytes) -> StopAnswer:
+    return StopAnswer(_stream_of(Fields.of(data)))
+
+
+def _bot_commands(data: bytes) -> AskBotCommands:
+    return AskBotCommands(Fields.of(data).needed_id("conversation"))
+
+
 COMMANDS: Final[Readers] = {
     "streamOpen": _open_answer,
     "streamAppend": _append_answer,
-    "streamClose": lambda data: CloseAnswer(
-        _stream_of(fields := Fields.of(data)), fields.flag("incomplete")
-    ),
-    "streamStop": lambda data: StopAnswer(_stream_of(Fields.of(data))),
-    "botCommands": lambda data: AskBotCommands(
-        Fields.of(data).needed_id("conversation")
-    ),
+    "streamClose": _close_answer,
+    "streamStop": _stop_answer,
+    "botCommands": _bot_commands,
 }
