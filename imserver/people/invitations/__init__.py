@@ -2,6 +2,7 @@
 of its maker."""
 
 from time import time
+from typing import Final
 
 from imserver.messenger.groups.parts import groups_of
 from imserver.people.accounts.parts import accounts_of
@@ -14,6 +15,9 @@ from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 
+_FORGET_SECONDS: Final = 3600.0
+"""How often old addresses are looked for."""
+
 
 def _build(core: Core) -> Parts:
     mails = InvitationMails(core)
@@ -21,14 +25,14 @@ def _build(core: Core) -> Parts:
     messaging = core.service(MessageServices).messaging
     invitations = Invitations(core, accounts_of(core), groups, messaging)
     groups.ask(invitations.send)
+
+    def forget() -> None:
+        mails.forget(int(time()))
+
+    forget_old = every(_FORGET_SECONDS, forget, "old addresses could not go")
     return Parts(
         (invitations, mails),
-        run=(
-            *mails.run,
-            every(
-                3600.0, lambda: mails.forget(int(time())), "old addresses could not go"
-            ),
-        ),
+        run=(*mails.run, forget_old),
         stop=mails.runner.stop,
     )
 

@@ -162,9 +162,8 @@ def invitations(
     """
     if not (group or call.user):
         raise ApiProblem.invalid("`user` or `group`: name one")
-    rows = invitations.page(
-        call.app, call.user, id_of(group), read_cursor(cursor) or "", limit + 1
-    )
+    behind = read_cursor(cursor) or ""
+    rows = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
     return InvitationsAnswer(list(page), following)
 
@@ -273,7 +272,8 @@ def links(
     """
     rows = invitations.links(call.app, read_cursor(cursor) or "", limit + 1)
     page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
-    return AllInvitations(list(page), following, *invitations.names(call.app, page))
+    makers, groups = invitations.names(call.app, page)
+    return AllInvitations(list(page), following, makers, groups)
 
 
 @staff_routes.post(
@@ -364,9 +364,10 @@ def mail(
         raise ApiProblem(
             Problems.NOT_ALLOWED, f"Your account lacks {call.principal.lacks}"
         )
-    return InvitationsMailed(
-        *mails.create(call.app, call.user, id_of(group), emails, guests, language)
+    count, refused = mails.create(
+        call.app, call.user, id_of(group), emails, guests, language
     )
+    return InvitationsMailed(count, refused)
 
 
 @mail_routes.get(
@@ -384,7 +385,8 @@ def mailed(
     is deleted after 30 days.
     """
     number = id_of(group)
-    rows = mails.page(call.app, call.user, number, read_cursor(cursor) or "", limit + 1)
+    behind = read_cursor(cursor) or ""
+    rows = mails.page(call.app, call.user, number, behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda row: row.code)
     counts = mails.counts(call.app, call.user, number)
     refusal = mails.refusal(call.app, call.user)

@@ -27,6 +27,9 @@ _DAY: Final = 86400
 _WEEK: Final = 7 * _DAY
 _OWNER: Final = "owner"
 _MOST: Final = 1_000_000
+_BLACK: Final = "\x1b[40;97m"
+"""White letters on black, for a terminal."""
+_PLAIN: Final = "\x1b[0m"
 
 _FOR_OWNER: Final = """\
 For the owner. The link works once, until {until} UTC:
@@ -73,16 +76,20 @@ def chat(
     if it is missing. The owner is its account with the user name and the role
     "owner", and owns a first group. Servers may run meanwhile.
     """
+    settings: dict[str, Any] = {}
+    if previews:
+        settings["previews"] = True
     with opened(path, data_dir) as (config, store, tenants):
-        takes_guests = _take_guests(tenants, {"previews": True} if previews else {})
+        takes_guests = _take_guests(tenants, settings)
         if HTTP_URL.match(config.address):
             url = config.address
         else:
             url = f"http://127.0.0.1:{config.app.http_port}"
-        now = int(time())
         page = f"{url}/home/messages"
+        now = int(time())
         account, password = _owner(store)
         group_id = _group_of(store, account, group)
+
         if owner or not password:
             code = token_urlsafe(CODE_BYTES)
             AccountStore(store).add_reset(
@@ -92,6 +99,7 @@ def chat(
             click.echo(_FOR_OWNER.format(until=_time(now + _DAY), link=link))
             if sys.stdout.isatty():
                 click.echo(_qr_code(link))
+
         invitation = _invitation(store, account, group_id, takes_guests, now)
         record_act(
             config,
@@ -107,12 +115,14 @@ def chat(
         else:
             how = "logs in and is in"
         link = f"{page}#invite={invitation.code}"
-        click.echo(
-            _FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how)
-        )
+        until = _time(invitation.expires_at)
+        click.echo(_FOR_OTHERS.format(until=until, link=link, how=how))
         if not takes_guests:
             click.echo(_NO_GUESTS)
-        click.echo(_FOR_MORE_OWNERS.format(where=f" -c {path}" if path else ""))
+        where = ""
+        if path:
+            where = f" -c {path}"
+        click.echo(_FOR_MORE_OWNERS.format(where=where))
 
 
 def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
@@ -142,9 +152,12 @@ def _owner(store: Store) -> tuple[Account, str]:
     if row is not None:
         return row
     added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
-    return PeopleStore(store).set_role(
-        GOCHAT, added.id, "owner", lambda _: True, None
-    ) or added, ""
+
+    def may(_account: Account) -> bool:
+        return True
+
+    owner = PeopleStore(store).set_role(GOCHAT, added.id, "owner", may, None)
+    return owner or added, ""
 
 
 def _group_of(store: Store, owner: Account, name: str) -> int:
@@ -169,22 +182,22 @@ def _invitation(
     day."""
     rows = InvitationStore(store)
     page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
-    present = [
-        each
-        for each in page
-        if each.guests == guests and each.expires_at and not each.max_uses
+    valid = [
+        row
+        for row in page
+        if row.guests == guests and row.expires_at and not row.max_uses
     ]
-    if present:
-        return max(present, key=lambda each: each.expires_at)
+    if valid:
+        return max(valid, key=lambda row: row.expires_at)
     new = InvitationShown(
-        token_urlsafe(CODE_BYTES),
-        str(group),
-        owner.user,
-        now,
-        now + _WEEK,
-        0,
-        0,
-        guests,
+        code=token_urlsafe(CODE_BYTES),
+        group=str(group),
+        user=owner.user,
+        created=now,
+        expires_at=now + _WEEK,
+        uses=0,
+        max_uses=0,
+        guests=guests,
     )
     rows.add(GOCHAT, new, _MOST)
     return new
@@ -205,6 +218,5 @@ def _qr_code(text: str) -> str:
     code.add_data(text)
     drawn = StringIO()
     code.print_ascii(drawn, invert=True)
-    return "\n".join(
-        [f"\x1b[40;97m{line}\x1b[0m" for line in drawn.getvalue().splitlines()]
-    )
+    lines = drawn.getvalue().splitlines()
+    return "\n".join(f"{_BLACK}{line}{_PLAIN}" for line in lines)

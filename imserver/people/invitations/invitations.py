@@ -36,7 +36,14 @@ from imserver.people.invitations.rows import (
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import by_address
-from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Messaging
+from imserver.plugin.messages import (
+    Appended,
+    Conversation,
+    Draft,
+    Entry,
+    MessageLog,
+    Messaging,
+)
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Condition
@@ -181,7 +188,9 @@ class Invitations:
             self._people.accounts.known(app, inviter)
         now = int(time())
         code = token_urlsafe(CODE_BYTES)
-        expires_at = now + seconds if seconds else 0
+        expires_at = 0
+        if seconds:
+            expires_at = now + seconds
         invitation = InvitationShown(
             code, str(group or ""), inviter, now, expires_at, 0, uses, guests
         )
@@ -202,20 +211,20 @@ class Invitations:
         invited: list[str] = []
         for user in users:
             try:
-                new = self.create(app, inviter, group, SECONDS, 1)
+                new = self.create(app, inviter, group, SECONDS, uses=1)
             except TooManyInvitations:
                 break
+            content = InvitationContent(str(group), name, new.code, new.expires_at)
             draft = Draft(
                 sender=inviter,
                 type=MESSAGE_TYPE,
-                body=msgspec.json.encode(
-                    InvitationContent(str(group), name, new.code, new.expires_at)
-                ),
+                body=msgspec.json.encode(content),
                 client_msg_id=new.code,
                 time_ms=int(time() * 1000),
                 to_user=user,
             )
-            if isinstance(self._messaging.store(app, draft, by_user=True), Appended):
+            result = self._messaging.store(app, draft, by_user=True)
+            if isinstance(result, Appended):
                 invited.append(user)
             else:
                 self._rows.remove(app, new.code)
@@ -226,12 +235,9 @@ class Invitations:
     ) -> list[InvitationShown]:
         """Invitations of a user. With ``group`` those to it; the owner, admins
         and back ends see all of it. Raises UnknownGroup."""
-        user = (
-            inviter
-            if not group
-            or self._groups.role(app, group, inviter) not in (OWNER, ADMIN, "")
-            else None
-        )
+        user: str | None = inviter
+        if group and self._groups.role(app, group, inviter) in (OWNER, ADMIN, ""):
+            user = None
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, inviter: str, code: str) -> None:
@@ -243,19 +249,23 @@ class Invitations:
         message = self._message(app, row)
         is_own = inviter in ("", row.user)
         is_sent = not is_own and message is not None and inviter in message.members
-        if not (is_own or is_sent):
-            group = id_of(row.group)
-            try:
-                may_end = group > 0 and self._groups.role(app, group, inviter) in (
-                    OWNER,
-                    ADMIN,
-                )
-            except UnknownGroup:
-                may_end = False
-            if not may_end:
-                raise UnknownInvitation(code)
+        may_end = is_own or is_sent or self._leads(app, id_of(row.group), inviter)
+        if not may_end:
+            raise UnknownInvitation(code)
         self._rows.remove(app, code)
-        self._settle(app, row, message, "declined" if is_sent else "revoked")
+        if is_sent:
+            self._settle(app, row, message, "declined")
+        else:
+            self._settle(app, row, message, "revoked")
+
+    def _leads(self, app: str, group: int, user: str) -> bool:
+        """Whether a user is the owner or an admin of a group (0: none)."""
+        if not group:
+            return False
+        try:
+            return self._groups.role(app, group, user) in (OWNER, ADMIN)
+        except UnknownGroup:
+            return False
 
     def links(self, app: str, after: str, limit: int) -> list[InvitationShown]:
         """The invitations of an app that have not ended, behind a code."""
@@ -266,14 +276,12 @@ class Invitations:
     ) -> tuple[dict[str, str], dict[str, str]]:
         """The names of those who made invitations, and of the groups to which
         they are."""
-        groups = list({id_of(each.group) for each in rows} - {0})
-        named = (
-            self._store.part(MessageLog).conversations.find(app, groups)
-            if groups
-            else []
-        )
-        makers = self._store.names_of(app, list({each.user for each in rows} - {""}))
-        return makers, {str(each.id): each.name for each in named}
+        ids = list({id_of(row.group) for row in rows} - {0})
+        groups: list[Conversation] = []
+        if ids:
+            groups = self._store.part(MessageLog).conversations.find(app, ids)
+        makers = self._store.names_of(app, list({row.user for row in rows} - {""}))
+        return makers, {str(group.id): group.name for group in groups}
 
     def end(self, app: str, code: str) -> dict[str, Any]:
         """End the invitation of anybody. Returns what the audit log keeps of
@@ -282,11 +290,10 @@ class Invitations:
         if row is None:
             raise UnknownInvitation(code)
         self.revoke(app, "", code)
-        return (
-            {"group": row.group, "users": [row.user]}
-            if row.user
-            else {"group": row.group}
-        )
+        facts: dict[str, Any] = {"group": row.group}
+        if row.user:
+            facts["users"] = [row.user]
+        return facts
 
     def preview(self, app: str, code: str, address: str) -> InvitationPreview:
         """The target of an invitation. Raises UnknownInvitation, UsedInvitation
@@ -297,27 +304,22 @@ class Invitations:
             raise UsedInvitation(code)
         row = self._valid(app, code)
         maker = self._people.accounts.get(app, row.user)
-        name = avatar = description = ""
-        members = 0
+        preview = view(
+            InvitationPreview, row, name="", members=0, nickname="", avatar=""
+        )
+        if maker is not None:
+            preview.nickname = maker.nickname
+            preview.avatar = maker.avatar
         if row.group:
             try:
                 group = self._groups.check_inviting(app, id_of(row.group), row.user)
             except (UnknownGroup, NotAllowed):
                 raise UnknownInvitation(code) from None
-            name = group.name
-            avatar = group.avatar
-            description = group.description
-            members = self._groups.count(app, group.id)
-        return view(
-            InvitationPreview,
-            row,
-            name=name,
-            members=members,
-            nickname="" if maker is None else maker.nickname,
-            avatar="" if maker is None else maker.avatar,
-            group_avatar=avatar,
-            description=description,
-        )
+            preview.name = group.name
+            preview.group_avatar = group.avatar
+            preview.description = group.description
+            preview.members = self._groups.count(app, group.id)
+        return preview
 
     def accept(
         self, app: str, user: str, code: str, by_user: bool = True
@@ -332,20 +334,24 @@ class Invitations:
         self._people.accounts.known(app, user)
         invitation = self._valid(app, code)
         message = self._message(app, invitation)
-        if message is not None and (
-            user not in message.members or user == invitation.user
-        ):
-            raise UnknownInvitation(code)
+        if message is not None:
+            is_receiver = user in message.members and user != invitation.user
+            if not is_receiver:
+                raise UnknownInvitation(code)
         if self._relations.blocked_by(app, user, (invitation.user,)):
             raise UnknownInvitation(code)
         if by_user and not (invitation.group or self._relations.may_gather(app, user)):
             raise Blocked(invitation.user)
+
+        # The condition of the transaction that lets the user in.
         is_used = partial(use, app=app, code=code, now=int(time()))
+        sent = 0
+        if message is not None:
+            sent = invitation.created
         try:
             if not invitation.group:
                 status = self._befriend(app, user, invitation, is_used)
                 return InvitationAccepted(status, "", invitation.user)
-            sent = invitation.created if message is not None else 0
             is_new = self._groups.accept(
                 app,
                 id_of(invitation.group),
@@ -358,9 +364,9 @@ class Invitations:
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
         self._settle(app, invitation, message, "accepted")
-        return InvitationAccepted(
-            "joined" if is_new else "already", invitation.group, invitation.user
-        )
+        if is_new:
+            return InvitationAccepted("joined", invitation.group, invitation.user)
+        return InvitationAccepted("already", invitation.group, invitation.user)
 
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
@@ -385,37 +391,46 @@ class Invitations:
             raise
 
     def _befriend(
-        self, app: str, user: str, found: InvitationShown, condition: Condition
+        self, app: str, user: str, invitation: InvitationShown, condition: Condition
     ) -> Literal["friends", "already"]:
         try:
             result = self._people.friends.change(
-                app, user, found.user, changes.add, condition
+                app, user, invitation.user, changes.add, condition
             )
         except Oneself:
             return "already"
         if result is FriendResult.AWAY:
-            raise Blocked(found.user)
-        return "friends" if result is FriendResult.FRIENDS else "already"
+            raise Blocked(invitation.user)
+        if result is FriendResult.FRIENDS:
+            return "friends"
+        return "already"
 
     def _valid(self, app: str, code: str) -> InvitationShown:
         """An invitation that has not ended. Raises UnknownInvitation."""
         row = self._rows.get(app, code)
-        if row is None or 0 < row.expires_at <= time() or 0 < row.max_uses <= row.uses:
+        if row is None:
+            raise UnknownInvitation(code)
+        has_expired = 0 < row.expires_at <= time()
+        is_used_up = 0 < row.max_uses <= row.uses
+        if has_expired or is_used_up:
             raise UnknownInvitation(code)
         return row
 
-    def _message(self, app: str, found: InvitationShown) -> Entry | None:
+    def _message(self, app: str, invitation: InvitationShown) -> Entry | None:
         """The message with which an invitation was sent to one user; None: it
         was not sent."""
-        if found.max_uses != 1:
+        if invitation.max_uses != 1:
             return None
-        message = self._store.part(MessageLog).entries.sent(app, found.user, found.code)
-        return message if message is not None and message.type == MESSAGE_TYPE else None
+        entries = self._store.part(MessageLog).entries
+        message = entries.sent(app, invitation.user, invitation.code)
+        if message is None or message.type != MESSAGE_TYPE:
+            return None
+        return message
 
     def _settle(
         self,
         app: str,
-        found: InvitationShown,
+        invitation: InvitationShown,
         message: Entry | None,
         status: Literal["accepted", "declined", "revoked"],
     ) -> None:
@@ -423,18 +438,18 @@ class Invitations:
         message."""
         if message is None:
             return
-        group = id_of(found.group)
+        group = id_of(invitation.group)
         try:
             name = self._groups.show(app, group, "").name
         except UnknownGroup:
             name = ""
+        # Without the code, which means nothing any more.
+        content = InvitationContent(str(group), name, status=status)
         draft = Draft(
             sender="",
             kind="edit",
             type=MESSAGE_TYPE,
-            body=msgspec.json.encode(
-                InvitationContent(str(group), name, status=status)
-            ),
+            body=msgspec.json.encode(content),
             time_ms=int(time() * 1000),
             about=message.id,
             conversation=message.conversation,

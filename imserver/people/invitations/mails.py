@@ -64,6 +64,19 @@ class RefusedAddress(Struct, frozen=True):
     ]
 
 
+_LEASE_SECONDS: Final = 45
+"""How long a node reserves a mail."""
+_PAUSE_SECONDS: Final = 60.0
+_AWAY_SECONDS: Final = 20.0
+"""How long no mail is tried after the mail server did not answer."""
+_PROCEED_SECONDS: Final = 1.0
+"""How often a mail that waits is reserved again."""
+_TRY_SECONDS: Final = 86_400
+"""How long a mail is tried."""
+_REASON_CHARACTERS: Final = 200
+_ID_BYTES: Final = 16
+
+
 class InvitationMails:
     """Makes invitations by e-mail, and sends them. Methods may switch, and
     raise StorageUnavailable.
@@ -89,13 +102,20 @@ class InvitationMails:
         """Until then no mail is tried, because the mail server has not answered
         (monotonic)."""
         self.runner = Runner(
-            core.store, "invitation_mail", "state = 0", self._work, 45, 60.0
+            core.store,
+            "invitation_mail",
+            "state = 0",
+            self._work,
+            _LEASE_SECONDS,
+            _PAUSE_SECONDS,
         )
 
     @property
     def run(self) -> tuple[Callable[[], None], ...]:
         """The greenlets of a node that sends mail."""
-        return (self.runner.run,) if self._smtp.host else ()
+        if self._smtp.host:
+            return (self.runner.run,)
+        return ()
 
     def refusal(self, app: str, inviter: str) -> Refusal:
         """Why a user (``""``: a back end) does not invite by e-mail; ``""``:
@@ -133,6 +153,7 @@ class InvitationMails:
         if guests:
             self._people.guests.require_guests(app)
         self._groups.check_inviting(app, group, inviter)
+
         refused: list[RefusedAddress] = []
         wanted: dict[str, str] = {}
         for given in emails:
@@ -143,6 +164,8 @@ class InvitationMails:
         now = int(time())
         for email in self._rows.invited_among(app, group, wanted, now):
             refused.append(RefusedAddress(wanted.pop(email), "invited"))
+
+        # Before the addresses are charged: without it nobody is invited.
         self._of_app.require(app, len(wanted))
         new: list[InvitationMail] = []
         for email, given in wanted.items():
@@ -150,22 +173,19 @@ class InvitationMails:
                 self._people.resets.mails.charge(app, email)
             except TooManyRequests:
                 refused.append(RefusedAddress(given, "often"))
-            else:
-                code = token_urlsafe(CODE_BYTES)
-                ends = now + SECONDS
-                new.append(
-                    InvitationMail(
-                        code,
-                        str(group),
-                        inviter,
-                        email,
-                        "waiting",
-                        "",
-                        now,
-                        ends,
-                        language or "en",
-                    )
-                )
+                continue
+            mail = InvitationMail(
+                code=token_urlsafe(CODE_BYTES),
+                group=str(group),
+                user=inviter,
+                email=email,
+                state="waiting",
+                reason="",
+                created=now,
+                expires_at=now + SECONDS,
+                language=language or "en",
+            )
+            new.append(mail)
         if new:
             self._rows.add_mails(app, new, guests)
             self.runner.wake()
@@ -192,9 +212,7 @@ class InvitationMails:
     def _work(self, app: str, code: str) -> None:
         """Send one mail. Raises ConnectionError if the mail server does not
         take it for now."""
-        while (seconds := self._away_until - monotonic()) > 0:
-            self.runner.proceed(app, code)
-            gevent.sleep(min(seconds, 1.0))
+        self._wait_for_server(app, code)
         mail = self._rows.mail(app, code)
         link = self._rows.get(app, code)
         if mail is None or link is None or 0 < link.expires_at <= time():
@@ -205,23 +223,17 @@ class InvitationMails:
         except (UnknownGroup, NotAllowed):
             self.runner.end(app, code)
             return
+        name = ""
         if mail.user:
             maker = self._people.accounts.get(app, mail.user)
-        else:
-            maker = None
-        # the right to invite by e-mail has ended meanwhile
-        if mail.user and not (maker and maker.role):
-            self._rows.remove(app, code)
-            return
-        name = maker.nickname if maker is not None else ""
-        content = _content(
-            mail,
-            f"{self._page()}#invite={code}",
-            self._site,
-            name,
-            group.name,
-            link.guests,
-        )
+            if maker is None or not maker.role:
+                # The right to invite by e-mail has ended meanwhile.
+                self._rows.remove(app, code)
+                return
+            name = maker.nickname
+
+        address = f"{self._page()}#invite={code}"
+        content = _content(mail, address, self._site, name, group.name, link.guests)
         self.runner.proceed(app, code)
         try:
             send(self._smtp, content)
@@ -229,28 +241,39 @@ class InvitationMails:
             reason = _reason(error)
             self._rows.note_mail(app, code, reason)
             if not error.is_of_mail:
-                self._away_until = monotonic() + 20.0
-            if (
-                error.is_temporary or not error.is_of_mail
-            ) and time() < mail.created + 86400:
+                self._away_until = monotonic() + _AWAY_SECONDS
+            may_be_taken = error.is_temporary or not error.is_of_mail
+            if may_be_taken and time() < mail.created + _TRY_SECONDS:
                 raise ConnectionError(reason) from error
             self.runner.end(app, code, state=MAIL_STATES.index("refused"))
-        else:
-            if mail.reason:
-                self._rows.note_mail(app, code, "")
-            self.runner.end(app, code, state=MAIL_STATES.index("sent"))
+            return
+        if mail.reason:
+            self._rows.note_mail(app, code, "")
+        self.runner.end(app, code, state=MAIL_STATES.index("sent"))
+
+    def _wait_for_server(self, app: str, code: str) -> None:
+        """Wait while no mail is tried, and go on reserving this one."""
+        seconds = self._away_until - monotonic()
+        while seconds > 0:
+            self.runner.proceed(app, code)
+            gevent.sleep(min(seconds, _PROCEED_SECONDS))
+            seconds = self._away_until - monotonic()
 
 
 def _reason(error: NotSent) -> str:
-    cause: Any = error.__cause__  # of smtplib, which is loaded when there is a mail
-    answer = getattr(cause, "smtp_code", ""), getattr(cause, "smtp_error", str(cause))
-    code, words = next(iter(getattr(cause, "recipients", {"": answer}).values()))
-    if isinstance(words, bytes):
-        text = words.decode("utf-8", "replace")
+    """What the mail server has answered, in one line."""
+    # Its types are those of smtplib, which is loaded when there is a mail.
+    cause: Any = error.__cause__
+    recipients = getattr(cause, "recipients", None)
+    if recipients is not None:
+        code, words = next(iter(recipients.values()))
     else:
-        text = words
-    line = " ".join(f"{code} {text}".split())
-    return "".join(filter(str.isprintable, line))[:200]
+        code = getattr(cause, "smtp_code", "")
+        words = getattr(cause, "smtp_error", str(cause))
+    if isinstance(words, bytes):
+        words = words.decode("utf-8", "replace")
+    line = " ".join(f"{code} {words}".split())
+    return "".join(filter(str.isprintable, line))[:_REASON_CHARACTERS]
 
 
 def _chat_name(core: Core) -> str:
@@ -277,14 +300,19 @@ def _content(
     words = _words(mail.language)
     blanks = {"site": site, "name": name or site, "group": group}
     texts = {key: text.format(**blanks) for key, text in words.items()}
-    texts["how"] = texts["how_guests" if guests else "how_members"]
-    html, text = (
-        page_template(f"people/invitation.{kind}").render(
-            words=texts, language=mail.language, link=link
-        )
-        for kind in ("html", "txt")
-    )
+    if guests:
+        texts["how"] = texts["how_guests"]
+    else:
+        texts["how"] = texts["how_members"]
+
+    def rendered(kind: str) -> str:
+        template = page_template(f"people/invitation.{kind}")
+        return template.render(words=texts, language=mail.language, link=link)
+
+    html = rendered("html")
+    text = rendered("txt")
     # A node that ends, or hears no answer, does not know whether the mail
-    # server has taken the mail. the code lets people in
-    id = blake2b(mail.code.encode(), digest_size=16).hexdigest()
+    # server has taken the mail, so one may be sent twice, with one id. It is a
+    # hash, because the code itself lets people in.
+    id = blake2b(mail.code.encode(), digest_size=_ID_BYTES).hexdigest()
     return Mail(mail.email, texts["subject"], text, html, id=id)

@@ -2,7 +2,7 @@
 raises StorageUnavailable."""
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Struct
 
@@ -141,10 +141,12 @@ class InvitationStore(Store.Rows):
         count = f"SELECT count(*) FROM invitation WHERE {whose} AND {_BY_LINK}"
         if sql.query(count, values)[0][0] >= most:
             return False
-        sql.execute(
-            f"INSERT INTO invitation ({_ROWS.columns}, app) VALUES {marks_of(9)}",
-            _row(app, new),
+
+        row = _row(app, new)
+        statement = (
+            f"INSERT INTO invitation ({_ROWS.columns}, app) VALUES {marks_of(len(row))}"
         )
+        sql.execute(statement, row)
         return True
 
     @Store.writing
@@ -157,24 +159,22 @@ class InvitationStore(Store.Rows):
     ) -> None:
         """Store invitations to a group, each for one person, which are to be
         mailed."""
-        links = [
-            InvitationShown(
-                each.code,
-                each.group,
-                each.user,
-                each.created,
-                each.expires_at,
-                0,
-                1,
-                guests,
+        links = []
+        for mail in new:
+            link = InvitationShown(
+                code=mail.code,
+                group=mail.group,
+                user=mail.user,
+                created=mail.created,
+                expires_at=mail.expires_at,
+                uses=0,
+                max_uses=1,
+                guests=guests,
             )
-            for each in new
-        ]
-        sql.insert_new(
-            "invitation", f"{_ROWS.columns}, app", [_row(app, each) for each in links]
-        )
-        rows = [(*_MAILS.values(each), app, 0) for each in new]
-        sql.insert_new("invitation_mail", f"{_MAILS.columns}, app, leased", rows)
+            links.append(_row(app, link))
+        sql.insert_new("invitation", f"{_ROWS.columns}, app", links)
+        mails = [(*_MAILS.values(mail), app, 0) for mail in new]
+        sql.insert_new("invitation_mail", f"{_MAILS.columns}, app, leased", mails)
 
     def get(self, app: str, code: str) -> InvitationShown | None:
         """The invitation with this code, ended or not."""
@@ -196,8 +196,8 @@ class InvitationStore(Store.Rows):
         values = [app, now, after]
         for column, value in (("member", user), ("conversation", group)):
             if value is not None:
-                condition = f"{condition} AND {column} = %s"
-                values = [*values, value]
+                condition += f" AND {column} = %s"
+                values.append(value)
         rest = f"WHERE app = %s AND {condition} ORDER BY code LIMIT %s"
         return _ROWS.find(self._store.rows, rest, *values, limit)
 
@@ -222,29 +222,28 @@ class InvitationStore(Store.Rows):
         """Invitations by e-mail to a group, ordered by code, after the code
         ``after``. ``user``: their maker; ``""``: of all."""
         condition = "app = %s AND conversation = %s AND id > %s"
-        values = [app, group, after]
+        values: list[Any] = [app, group, after]
         if user:
-            condition = f"{condition} AND member = %s"
-            values = [*values, user]
-        return _MAILS.find(
-            self._store.rows, f"WHERE {condition} ORDER BY id LIMIT %s", *values, limit
-        )
+            condition += " AND member = %s"
+            values.append(user)
+        rest = f"WHERE {condition} ORDER BY id LIMIT %s"
+        return _MAILS.find(self._store.rows, rest, *values, limit)
 
     @Store.reading_or(MailCounts())
     def count_mails(
         self, sql: PooledStatements, app: str, user: str, group: int
     ) -> MailCounts:
-        """How many those of :meth:`mails` are."""
+        """How many invitations :meth:`mails` lists."""
         condition = "app = %s AND conversation = %s"
-        values = [app, group]
+        values: list[Any] = [app, group]
         if user:
-            condition = f"{condition} AND member = %s"
-            values = [*values, user]
-        rows = sql.query(
-            f"SELECT state, count(*) FROM invitation_mail WHERE {condition} GROUP BY state",
-            tuple(values),
-        )
-        return MailCounts(**{MAIL_STATES[state]: number for state, number in rows})
+            condition += " AND member = %s"
+            values.append(user)
+        statement = f"SELECT state, count(*) FROM invitation_mail WHERE {condition} GROUP BY state"
+        counts = {
+            MAIL_STATES[state]: count for state, count in sql.query(statement, values)
+        }
+        return MailCounts(**counts)
 
     @Store.reading_or(frozenset())
     def invited_among(
@@ -255,8 +254,7 @@ class InvitationStore(Store.Rows):
         emails: Collection[str],
         now: int,
     ) -> Collection[str]:
-        """Those of these addresses to which an invitation to a group is
-        valid."""
+        """The addresses among ``emails`` with a valid invitation to a group."""
         statement = (
             "SELECT email FROM invitation_mail WHERE app = %s AND conversation = %s AND expires_at > %s "
             "AND state IN (0, 1) AND email IN {}"
@@ -282,8 +280,8 @@ class InvitationStore(Store.Rows):
 
 
 def _row(app: str, new: InvitationShown) -> Row:
-    code, group, *row = _ROWS.values(new)
-    return code, id_of(group), *row, app
+    code, group, *others = _ROWS.values(new)
+    return code, id_of(group), *others, app
 
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:

@@ -1,7 +1,8 @@
 """Logging in with a provider: routes of ``/api/v1``."""
 
+from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import unquote
 
 from msgspec import UNSET, Struct, UnsetType
@@ -38,6 +39,7 @@ from imserver.plugin.http import (
     PROBLEM,
     AccountApp,
     Acting,
+    Api,
     ApiProblem,
     Call,
     HttpResponse,
@@ -46,6 +48,7 @@ from imserver.plugin.http import (
     about,
 )
 from imserver.plugin.identity import GOCHAT, Needs
+from imserver.plugin.services import Core
 
 Provider = Annotated[
     str, about("The name of a provider of the app.", min_length=1, max_length=32)
@@ -135,12 +138,11 @@ routes = Resource(
 def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAnswer:
     """List the providers with which accounts of an app log in."""
     settings = oauth.settings_of(call.app)
-    return ProvidersAnswer(
-        [
-            ProviderShown(name, row.kind, row.title or name, row.register)
-            for name, row in settings.items()
-        ]
-    )
+    providers = [
+        ProviderShown(name, row.kind, row.title or name, row.register)
+        for name, row in settings.items()
+    ]
+    return ProvidersAnswer(providers)
 
 
 @routes.post(
@@ -191,9 +193,11 @@ def start(
     Each request counts as a login of its address. With `link` the account of
     the token is linked with the provider. That needs its password.
     """
-    user = call.principal.user if link else None
+    user: str | None = None
+    if link:
+        user = call.principal.user
     try:
-        started = oauth.start(
+        url, login, short_code = oauth.start(
             call.app,
             provider,
             call.request.host,
@@ -205,7 +209,7 @@ def start(
         )
     except UnknownAccount:
         raise ApiProblem(Problems.TOKEN_INVALID) from None
-    return LoginStarted(*started, POLL_SECONDS, LOGIN_SECONDS)
+    return LoginStarted(url, login, short_code, POLL_SECONDS, LOGIN_SECONDS)
 
 
 @routes.post(
@@ -270,12 +274,11 @@ def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     settings = oauth.settings_of(call.app)
     rows = oauth.links(call.app, call.user)
     titles = {name: row.title for name, row in settings.items()}
-    return LinksAnswer(
-        [
-            LinkShown(row.provider, titles.get(row.provider) or row.provider, row.since)
-            for row in rows
-        ]
-    )
+    links = []
+    for row in rows:
+        title = titles.get(row.provider) or row.provider
+        links.append(LinkShown(row.provider, title, row.since))
+    return LinksAnswer(links)
 
 
 @routes.post(
@@ -312,14 +315,14 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
             params.get("iss", ""),
         )
     except UnknownLogin:
-        return _page(oauth, call, "unknown", 404)
+        return _page(oauth, call, "unknown", status=404)
     except (LoginRefused, NoAccounts):
-        return _page(oauth, call, "refused", 403)
+        return _page(oauth, call, "refused", status=403)
     except (ProviderUnavailable, StorageUnavailable):
-        return _page(oauth, call, "unavailable", 503)
+        return _page(oauth, call, "unavailable", status=503)
     if question.address:
         return _answered(303, "", ("Location", question.address))
-    return _page(oauth, call, "question", 200, question)
+    return _page(oauth, call, "question", question=question)
 
 
 def agree(oauth: OAuth, call: Call) -> HttpResponse:
@@ -329,17 +332,19 @@ def agree(oauth: OAuth, call: Call) -> HttpResponse:
     try:
         oauth.agree(call.params.get("code", ""), agreed)
     except UnknownLogin:
-        return _page(oauth, call, "unknown", 404)
+        return _page(oauth, call, "unknown", status=404)
     except StorageUnavailable:
-        return _page(oauth, call, "unavailable", 503)
-    return _page(oauth, call, "done" if agreed else "refused", 200)
+        return _page(oauth, call, "unavailable", status=503)
+    if agreed:
+        return _page(oauth, call, "done")
+    return _page(oauth, call, "refused")
 
 
 def _page(
     oauth: OAuth,
     call: Call,
     outcome: str,
-    status: int,
+    status: int = 200,
     question: Question | None = None,
 ) -> HttpResponse:
     # Imported at the first page: most nodes never need the templates, and they
@@ -398,13 +403,20 @@ def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse
     )
 
 
-_ROW: Final[dict[str, Any]] = {
-    "style": PROBLEM,
-    "hot": True,
-    "service": lambda core, _: core.service(OAuth),
-}
+def _service(core: Core, _api: Api) -> OAuth:
+    return core.service(OAuth)
 
-ROUTES: Final = tuple(
-    Route(method, f"{CALLBACK}*", Needs.ANYONE, function, **_ROW)
-    for method, function in (("GET", returned), ("POST", agree))
-)
+
+def _route(method: str, handler: Callable[[OAuth, Call], HttpResponse]) -> Route:
+    return Route(
+        method,
+        f"{CALLBACK}*",
+        Needs.ANYONE,
+        handler,
+        style=PROBLEM,
+        hot=True,
+        service=_service,
+    )
+
+
+ROUTES: Final = (_route("GET", returned), _route("POST", agree))

@@ -152,6 +152,14 @@ class _Running(Struct):
     found: Identity | None = None
 
 
+_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
+_HALF_CODE: Final = 4
+"""Letters in each half of the code that the user compares."""
+_SECRET_BYTES: Final = 32
+_VERIFIER_BYTES: Final = 48
+"""As a code verifier of RFC 7636, at least 43 characters."""
+_OWN_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}")
+"""A path of this server, without a fragment."""
 _LOGIN: Final = "oauth:login:"
 _STATE: Final = "oauth:state:"
 _QUESTION: Final = "oauth:question:"
@@ -212,15 +220,16 @@ class LinkStore(Store.Rows):
         """Delete a link. ``last``: the account could not log in without it.
         ``with_password``: whether its password, if it has one, counts."""
         # Of two requests at once, the second sees what the first has deleted.
-        own = sql.query(
+        account_rows = sql.query(
             f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,)
         )
-        rows = sql.query(
+        links = sql.query(
             "SELECT provider FROM oauth_link WHERE account = %s", (account,)
         )
-        if provider not in {text_of(row[0]) for row in rows}:
+        if provider not in {text_of(row[0]) for row in links}:
             return "absent"
-        if len(rows) == 1 and not (with_password and own and own[0][0]):
+        has_password = with_password and account_rows and account_rows[0][0]
+        if len(links) == 1 and not has_password:
             return "last"
         sql.execute(
             "DELETE FROM oauth_link WHERE account = %s AND provider = %s",
@@ -237,7 +246,9 @@ class OAuth:
         self.root = core.config.root
         """The path below which a proxy serves this server."""
         self._tenants = core.tenants
-        self._accounts, self._rows = accounts_of(core).accounts, accounts_of(core).rows
+        people = accounts_of(core)
+        self._accounts = people.accounts
+        self._rows = people.rows
         self.link_store = LinkStore(core.store)
         self._values = core.temporary_values
         self._outgoing = core.outgoing
@@ -266,14 +277,11 @@ class OAuth:
         settings = self.settings_of(app).get(name)
         if settings is None:
             raise UnknownProvider(name)
-        known = self._providers.get((app, name))
-        if known is None or known[0] != settings:
-            known = (
-                settings,
-                KINDS[settings.kind](settings, self._outgoing),
-            )
-            self._providers[app, name] = known
-        return known
+        entry = self._providers.get((app, name))
+        if entry is None or entry[0] != settings:
+            entry = (settings, KINDS[settings.kind](settings, self._outgoing))
+            self._providers[app, name] = entry
+        return entry
 
     @contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
@@ -282,10 +290,9 @@ class OAuth:
         turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
         if not turns.acquire(blocking=False):
             raise ProviderUnavailable(f"{AT_ONCE} logins wait for it already")
+        timeout = ProviderUnavailable(f"no answer within {SECONDS:g} s")
         try:
-            with gevent.Timeout(
-                SECONDS + 1, ProviderUnavailable(f"no answer within {SECONDS:g} s")
-            ):
+            with gevent.Timeout(SECONDS + 1, timeout):
                 yield
         except ProviderUnavailable as error:
             self._problem(app, name, error)
@@ -318,9 +325,7 @@ class OAuth:
         UnknownAccount, WrongLogin and Overloaded.
         """
         check_device(device)
-        if return_to and not re.fullmatch(
-            r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}", return_to
-        ):
+        if return_to and not _OWN_PATH.fullmatch(return_to):
             raise BadField(
                 "return_to: expected a path of this server, without a fragment"
             )
@@ -330,37 +335,36 @@ class OAuth:
                 "app.http_url is not set, or does not begin with http:// or https://",
                 Problems.NOT_IMPLEMENTED,
             )
-        account = 0
+
+        account_id = 0
         version = 0
         if user is None:
             self._accounts.charge_provider_login(app, address)
         else:
-            linked = self._accounts.confirmed(app, user, password, address, token)
-            account = linked.id
-            version = linked.version
-        # Without vowels: no code is a word.
-        login = token_urlsafe(32)
-        short = "".join(choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8))
+            account = self._accounts.confirmed(app, user, password, address, token)
+            account_id = account.id
+            version = account.version
+        login = token_urlsafe(_SECRET_BYTES)
         row = _Running(
             app=app,
             provider=name,
-            account=account,
+            account=account_id,
             version=version,
             device=device,
             return_to=return_to,
-            shown=f"{short[:4]}-{short[4:]}",
-            state=token_urlsafe(32),
-            nonce=token_urlsafe(32),
-            verifier=token_urlsafe(48),
+            shown=_short_code(),
+            state=token_urlsafe(_SECRET_BYTES),
+            nonce=token_urlsafe(_SECRET_BYTES),
+            verifier=token_urlsafe(_VERIFIER_BYTES),
             expires_at=int(time()) + LOGIN_SECONDS,
         )
+
         with self._turn(app, name):
             url = provider.address(self._request(row))
         key = secret_hash(login)
         self._put(key, row)
-        self._values.put_value(
-            _STATE + secret_hash(row.state), key.encode(), LOGIN_SECONDS
-        )
+        state_key = _STATE + secret_hash(row.state)
+        self._values.put_value(state_key, key.encode(), LOGIN_SECONDS)
         return url, login, row.shown
 
     def _request(self, row: _Running) -> AuthorizationRequest:
@@ -406,7 +410,8 @@ class OAuth:
             if (row.app, row.provider) != (app, name):
                 raise ProviderRefused("the browser came back to another provider")
             row.found = self._identified(row, code, problem, issuer)
-            title = self._provider(app, name)[0].title or name
+            settings, _ = self._provider(app, name)
+            title = settings.title or name
         except ImserverError as error:
             if isinstance(error, ProviderRefused):
                 self._problem(app, name, error)
@@ -417,24 +422,28 @@ class OAuth:
             if isinstance(error, ProviderRefused | UnknownProvider):
                 raise LoginRefused from None
             raise
-        secret = token_urlsafe(32)
+
+        secret = token_urlsafe(_SECRET_BYTES)
         if row.return_to:
-            row.step, row.code = "done", secret_hash(secret)
+            # Our own page has begun the login: the user is not asked.
+            row.step = "done"
+            row.code = secret_hash(secret)
             self._put(key, row)
             return Question(f"{self._base}{row.return_to}#oauth={secret}")
+
         self._put(key, row)
-        self._values.put_value(
-            _QUESTION + secret_hash(secret), key.encode(), LOGIN_SECONDS
-        )
+        question_key = _QUESTION + secret_hash(secret)
+        self._values.put_value(question_key, key.encode(), LOGIN_SECONDS)
+        nickname = ""
         if row.account:
-            linked = self._accounts.get(app, str(row.account))
-        else:
-            linked = None
+            account = self._accounts.get(app, str(row.account))
+            if account is not None:
+                nickname = account.nickname or account.user
         return Question(
             title=title,
             shown=row.shown,
             device=row.device,
-            nickname="" if linked is None else linked.nickname or linked.user,
+            nickname=nickname,
             code=secret,
         )
 
@@ -448,18 +457,21 @@ class OAuth:
             raise ProviderRefused(problem or "it sent no code")
         if issuer and settings.kind == "oidc" and issuer != settings.issuer:
             raise ProviderRefused(f"the answer is from another issuer, {issuer!r}")
+
+        def is_linked(subjects: tuple[str, ...]) -> bool:
+            return self._linked(app, name, subjects) is not None
+
         with self._turn(app, name):
-            return provider.identify(
-                self._request(row),
-                code,
-                lambda subjects: self._linked(app, name, subjects) is not None,
-            )
+            return provider.identify(self._request(row), code, is_linked)
 
     def agree(self, code: str, agreed: bool) -> None:
         """Take the answer of the user to a :class:`Question`. Raises
         UnknownLogin if it was answered."""
         key, row = self._claimed(_QUESTION + secret_hash(code))
-        row.step = "done" if agreed else "failed"
+        if agreed:
+            row.step = "done"
+        else:
+            row.step = "failed"
         self._put(key, row)
 
     def finish(
@@ -486,24 +498,26 @@ class OAuth:
                 raise UnknownLogin
             if row.step not in ("done", "failed"):
                 return None
+
             is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
-            if (
-                row.found is not None
-                and row.step == "done"
-                and is_right
-                and not row.account
-            ):
-                linked = self._linked(app, row.provider, row.found.subjects)
+            identity = row.found
+            if row.step == "failed" or not is_right:
+                identity = None
+            # Before the handle is used up, which stays without a right code.
+            if identity is not None and not row.account:
+                linked = self._linked(app, row.provider, identity.subjects)
                 if linked is not None:
-                    self._accounts.factors.require(linked[0], factor, None)
+                    account, _ = linked
+                    self._accounts.factors.require(account, factor, None)
             if not self._values.remove_value(_LOGIN + key):
                 raise UnknownLogin
-            if row.found is None or row.step == "failed" or not is_right:
+
+            if identity is None:
                 raise LoginRefused
             if row.account:
-                self._link(row, row.found)
+                self._link(row, identity)
                 return row.provider
-            return self._log_in(row, row.found)
+            return self._log_in(row, identity)
 
     # --- accounts -------------------------------------------------------------
 
@@ -515,61 +529,57 @@ class OAuth:
     def _sharing(self, app: str, name: str) -> list[str]:
         """A provider and those with the same identities: WeChat's users have
         one ``unionid`` in all providers of WeChat."""
-        if not self._provider(app, name)[0].kind.startswith("wechat"):
+        settings, _ = self._provider(app, name)
+        if not settings.kind.startswith("wechat"):
             return [name]
-        others = [
-            each
-            for each, row in self.settings_of(app).items()
-            if row.kind.startswith("wechat")
-        ]
-        return list(dict.fromkeys([name, *others]))
+        names = [name]
+        for other_name, other in self.settings_of(app).items():
+            if other.kind.startswith("wechat") and other_name != name:
+                names.append(other_name)
+        return names
 
-    def _log_in(self, row: _Running, found: Identity) -> FullSession:
+    def _log_in(self, row: _Running, identity: Identity) -> FullSession:
         """A session of the account of an identity, which is made if the
         provider may do so."""
         app = row.app
         name = row.provider
         settings, _ = self._provider(app, name)
+        subject = identity.subjects[0]
         for _ in range(2):
             linked = self._accounts.log_in_linked(
-                app, self._sharing(app, name), found.subjects, row.device
+                app, self._sharing(app, name), identity.subjects, row.device
             )
             if linked is not None:
-                session, by = linked
-                if by != name:
-                    # the account has another identity at this provider
+                session, linked_name = linked
+                if linked_name != name:
+                    # Taken: the account has another identity at this provider.
+                    account_id = session.account.id
                     with suppress(Taken):
-                        self.link_store.add(
-                            app,
-                            session.account.id,
-                            name,
-                            found.subjects[0],
-                            int(time()),
-                        )
+                        self.link_store.add(app, account_id, name, subject, int(time()))
                 return session
             if not settings.register:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
-            new = Account(0, app, "", found.nickname, found.avatar)
+            new = Account(0, app, "", identity.nickname, identity.avatar)
             try:
                 account = self._rows.add_linked(
-                    new, name, found.subjects[0], self._accounts.recorder(app)
+                    new, name, subject, self._accounts.recorder(app)
                 )
             except Taken:  # another login of this identity was faster
                 continue
             return self._accounts.token(account, row.device)
         raise UnknownLogin
 
-    def _link(self, row: _Running, found: Identity) -> None:
+    def _link(self, row: _Running, identity: Identity) -> None:
         account = self._accounts.get(row.app, str(row.account))
+        # The account was deleted meanwhile, or has ended its sessions.
         if account is None or account.version != row.version:
             raise LoginRefused
-        linked = self._linked(row.app, row.provider, found.subjects)
+        linked = self._linked(row.app, row.provider, identity.subjects)
         if linked is not None and linked[0].id != account.id:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN)
+        subject = identity.subjects[0]
         try:
-            self.link_store.add(
-                row.app, account.id, row.provider, found.subjects[0], int(time())
-            )
+            self.link_store.add(row.app, account.id, row.provider, subject, int(time()))
         except Taken:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN) from None
 
@@ -581,10 +591,15 @@ class OAuth:
         """Delete a link of an account. Raises UnknownAccount, UnknownProvider,
         and ServiceRefused for the last way to log in."""
         account = self._accounts.known(app, user)
-        done = self.link_store.remove(
-            account.id, name, self._accounts.rules_of(app).passwords
-        )
-        if done == "absent":
+        with_password = self._accounts.rules_of(app).passwords
+        result = self.link_store.remove(account.id, name, with_password)
+        if result == "absent":
             raise UnknownProvider(name)
-        if done == "last":
+        if result == "last":
             raise ServiceRefused(problem=HTTP_LAST_LOGIN)
+
+
+def _short_code() -> str:
+    """A code that the user compares. Without vowels no code is a word."""
+    letters = "".join(choice(_LETTERS) for _ in range(2 * _HALF_CODE))
+    return f"{letters[:_HALF_CODE]}-{letters[_HALF_CODE:]}"

@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 import gevent
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from imserver.people.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
 from imserver.people.oauth.declared import ProviderSettings
@@ -56,6 +56,18 @@ class ProviderUnavailable(
 class ProviderRefused(ImserverError):
     """The provider, or the check of its answer, refuses this login. The text is
     for the log."""
+
+
+_SUBJECT_BYTES: Final = 255
+"""Limit of an id of a user at a provider."""
+_ADDRESS: Final = re.compile(r"https?://[!-~]+")
+_LEAST_SECONDS: Final = 0.001
+"""A request without time left fails at once, and not by a timeout of 0, which
+would be none."""
+_FETCH_SECONDS: Final = 3600.0
+"""How old a discovery document becomes."""
+_CLOCKS_SECONDS: Final = 60
+"""By how much the clock of a provider may differ."""
 
 
 class Identity(Struct, frozen=True):
@@ -103,23 +115,29 @@ def identity(
 ) -> Identity:
     """An identity from the values that a provider has sent. Raises
     ProviderRefused."""
-    names = tuple(
+    ids = tuple(
         str(each) for each in subjects if isinstance(each, str | int) and str(each)
     )
-    if not names or any(
-        len(name.encode()) > 255 or not name.isprintable() for name in names
-    ):
+    if not ids or not all(map(_is_storable, ids)):
         raise ProviderRefused("it sent no id of the user")
+    shown = ""
     if isinstance(nickname, str):
+        # Again after the cut, which may end in the middle of a character.
         shown = clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS])
-    else:
-        shown = ""
-    is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
-    return Identity(
-        names,
-        shown,
-        str(avatar) if is_address and len(str(avatar)) <= AVATAR_CHARACTERS else "",
-    )
+    return Identity(ids, shown, _picture(avatar))
+
+
+def _picture(avatar: object) -> str:
+    """The address of a picture; ``""``: it is none, or too long."""
+    if not isinstance(avatar, str) or len(avatar) > AVATAR_CHARACTERS:
+        return ""
+    if not _ADDRESS.fullmatch(avatar):
+        return ""
+    return avatar
+
+
+def _is_storable(subject: str) -> bool:
+    return len(subject.encode()) <= _SUBJECT_BYTES and subject.isprintable()
 
 
 class _Http:
@@ -131,15 +149,14 @@ class _Http:
         self._deadline = monotonic() + SECONDS
 
     def _left(self) -> float:
-        return max(self._deadline - monotonic(), 0.001)
+        return max(self._deadline - monotonic(), _LEAST_SECONDS)
 
     def get(self, url: str, token: str = "") -> dict[str, Any]:
         """Read a JSON object. Raises ProviderUnavailable, and ProviderRefused
         for a status below 500."""
+        headers: dict[str, str] = {}
         if token:
-            headers = {"Authorization": f"Bearer {token}"}
-        else:
-            headers = {}
+            headers["Authorization"] = f"Bearer {token}"
         try:
             status, body = self._outgoing.get(url, self._left(), headers)
         except Unreachable as error:
@@ -267,7 +284,7 @@ class Oidc(Service):
     outgoing: Outgoing
     _endpoints: _Endpoints | None = None
     _keys: Issuer | None = None
-    _next_fetch: float = field(default_factory=lambda: float("-inf"))
+    _next_fetch: float = float("-inf")
 
     def address(self, request: AuthorizationRequest) -> str:
         http = _Http(self.outgoing)
@@ -283,39 +300,34 @@ class Oidc(Service):
         access = tokens["access_token"]
         claims = self._verified(tokens.get("id_token"), access, request.nonce)
         subject = claims["sub"]
-        if (
-            endpoints.userinfo_endpoint
-            and "name" not in claims
-            and not known((subject,))
-        ):
+        has_profile = endpoints.userinfo_endpoint and "name" not in claims
+        if has_profile and not known((subject,)):
             profile = http.get(endpoints.userinfo_endpoint, access)
             if profile.get("sub") != subject:
                 raise ProviderRefused("its userinfo is about somebody else")
             claims = {**profile, **claims}
-        names = (
-            claims.get(each) for each in ("name", "nickname", "preferred_username")
+        name = (
+            claims.get("name")
+            or claims.get("nickname")
+            or claims.get("preferred_username")
+            or ""
         )
-        return identity(
-            (subject,), next(filter(None, names), ""), claims.get("picture")
-        )
+        return identity((subject,), name, claims.get("picture"))
 
     def _code(self, http: _Http, request: AuthorizationRequest) -> _Code:
         settings = self.settings
         endpoints = self._endpoints
         assert endpoints is not None
-        method = "none"
-        if settings.client_secret:
-            basic = (
-                "client_secret_basic" in endpoints.token_endpoint_auth_methods_supported
-            )
-            if basic:
-                method = "client_secret_basic"
-            else:
-                method = "client_secret_post"
+        methods = endpoints.token_endpoint_auth_methods_supported
+        if not settings.client_secret:
+            method = "none"
+        elif "client_secret_basic" in methods:
+            method = "client_secret_basic"
+        else:
+            method = "client_secret_post"
         scopes = settings.scopes or ("openid", "profile")
-        return _Code(
-            msgspec.structs.replace(settings, scopes=scopes), http, request, method
-        )
+        with_scopes = msgspec.structs.replace(settings, scopes=scopes)
+        return _Code(with_scopes, http, request, method)
 
     def _discovered(self, http: _Http) -> _Endpoints:
         """The discovery document, at most an hour old if the provider answers.
@@ -337,7 +349,7 @@ class Oidc(Service):
             raise
 
     def _refresh(self) -> None:
-        # the known document is used, and the next login tries again
+        # The earlier document stays in use, and the next login tries again.
         with suppress(ProviderUnavailable):
             self._fetch(_Http(self.outgoing))
 
@@ -363,16 +375,13 @@ class Oidc(Service):
                 raise ProviderUnavailable(
                     f"{url} names an address without https, {endpoint!r}"
                 )
-        if (
-            self._keys is None
-            or self._endpoints is None
-            or self._endpoints.jwks_uri != endpoints.jwks_uri
-        ):
+        before = self._endpoints
+        if before is None or before.jwks_uri != endpoints.jwks_uri:
             self._keys = Issuer(
                 issuer, endpoints.jwks_uri, self.outgoing, seconds=SECONDS
             )
         self._endpoints = endpoints
-        self._next_fetch = monotonic() + 3600.0
+        self._next_fetch = monotonic() + _FETCH_SECONDS
         return endpoints
 
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
@@ -387,21 +396,17 @@ class Oidc(Service):
         settings = self.settings
         try:
             header, payload = self._keys.read(token)
-            # There is no rule for the hash of EdDSA.
-            if header.get("alg") == "EdDSA":
-                hashed = {}
-            else:
-                hashed = {"access_token": access}
-            claims = CodeIDToken(
-                payload,
-                header,
-                {
-                    "iss": {"essential": True, "value": settings.issuer},
-                    "aud": {"essential": True, "value": settings.client_id},
-                },
-                {"nonce": nonce, "client_id": settings.client_id, **hashed},
-            )
-            claims.validate(int(time()), 60)  # the clock of a provider may differ
+            options = {
+                "iss": {"essential": True, "value": settings.issuer},
+                "aud": {"essential": True, "value": settings.client_id},
+            }
+            params = {"nonce": nonce, "client_id": settings.client_id}
+            # The ID token may have a hash of the access token. There is no rule
+            # for the hash of EdDSA.
+            if header.get("alg") != "EdDSA":
+                params["access_token"] = access
+            claims = CodeIDToken(payload, header, options, params)
+            claims.validate(int(time()), _CLOCKS_SECONDS)
         except Unavailable as error:
             raise ProviderUnavailable(str(error)) from None
         except (BadToken, JoseError, ValueError, TypeError) as error:
@@ -417,12 +422,12 @@ class GitHub:
     def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
         self._settings = settings
         self._outgoing = outgoing
-        base = settings.issuer.rstrip("/")
-        self._web = base or "https://github.com"
-        if base:
-            self._api = f"{base}/api/v3"
-        else:
-            self._api = "https://api.github.com"
+        self._web = "https://github.com"
+        self._api = "https://api.github.com"
+        enterprise_server = settings.issuer.rstrip("/")
+        if enterprise_server:
+            self._web = enterprise_server
+            self._api = f"{enterprise_server}/api/v3"
 
     def address(self, request: AuthorizationRequest) -> str:
         code = _Code(self._settings, _Http(self._outgoing), request)
@@ -433,15 +438,10 @@ class GitHub:
     ) -> Identity:
         http = _Http(self._outgoing)
         grant = _Code(self._settings, http, request, "client_secret_post")
-        token = grant.token(f"{self._web}/login/oauth/access_token", code)[
-            "access_token"
-        ]
-        user = http.get(f"{self._api}/user", token)
-        return identity(
-            (user.get("id"),),
-            user.get("name") or user.get("login"),
-            user.get("avatar_url"),
-        )
+        tokens = grant.token(f"{self._web}/login/oauth/access_token", code)
+        user = http.get(f"{self._api}/user", tokens["access_token"])
+        name = user.get("name") or user.get("login")
+        return identity((user.get("id"),), name, user.get("avatar_url"))
 
 
 class WeChat:
@@ -460,12 +460,11 @@ class WeChat:
         self._api = base or "https://api.weixin.qq.com"
 
     def address(self, request: AuthorizationRequest) -> str:
-        official = self._settings.kind == "wechat_official"
-        path, scope = (
-            ("oauth2/authorize", "snsapi_userinfo")
-            if official
-            else ("qrconnect", "snsapi_login")
-        )
+        path = "qrconnect"
+        scope = "snsapi_login"
+        if self._settings.kind == "wechat_official":
+            path = "oauth2/authorize"
+            scope = "snsapi_userinfo"
         # WeChat demands this order.
         query = {
             "appid": self._settings.client_id,
@@ -487,23 +486,22 @@ class WeChat:
             "code": code,
             "grant_type": "authorization_code",
         }
-        token = self._checked(
-            http.get(f"{self._api}/sns/oauth2/access_token?{urlencode(query)}")
-        )
+        url = f"{self._api}/sns/oauth2/access_token?{urlencode(query)}"
+        token = self._checked(http.get(url))
         openid = token.get("openid")
         access = token.get("access_token")
+        unionid = token.get("unionid")
         if not (isinstance(openid, str) and isinstance(access, str)):
             raise ProviderRefused("it sent no access token")
-        subjects = tuple(filter(None, (token.get("unionid"), openid)))
-        if known(identity(subjects, "", "").subjects):
-            return identity(subjects, "", "")
+        without_profile = identity(_subjects(unionid, openid), "", "")
+        if known(without_profile.subjects):
+            return without_profile
+
         query = {"access_token": access, "openid": openid, "lang": "zh_CN"}
         user = self._checked(http.get(f"{self._api}/sns/userinfo?{urlencode(query)}"))
         if user.get("openid") != openid:
             raise ProviderRefused("its user information is about somebody else")
-        subjects = tuple(
-            filter(None, (user.get("unionid") or token.get("unionid"), openid))
-        )
+        subjects = _subjects(user.get("unionid") or unionid, openid)
         return identity(subjects, user.get("nickname"), user.get("headimgurl"))
 
     @staticmethod
@@ -514,6 +512,12 @@ class WeChat:
                 f"it answered with the error {answer['errcode']}: {answer.get('errmsg')}"
             )
         return answer
+
+
+def _subjects(unionid: object, openid: str) -> tuple[object, ...]:
+    """The ids of a user of WeChat: ``unionid``, if there is one, counts
+    more."""
+    return tuple(id for id in (unionid, openid) if id)
 
 
 KINDS: Final[Mapping[str, Callable[[ProviderSettings, Outgoing], Provider]]] = {
