@@ -49,7 +49,8 @@ def metrics() -> tuple[Metric, ...]:
         Metric(
             "imserver_asks_total",
             "counter",
-            "Questions asked over HTTP, and what happened to questions. refuse: an answer came too late",
+            "Questions asked over HTTP, and what happened to questions. refuse: an "
+            "answer came too late",
             counts,
             label="event",
         ),

@@ -73,15 +73,17 @@ class AskRequest(Acting, kw_only=True):
     options: Annotated[
         list[OptionShape],
         about(
-            "The answers to choose from, each with another value: at most 8, in a poll 2 to 12.",
+            "The answers to choose from, each with another value: at most 8, in a "
+            "poll 2 to 12.",
             max_length=Ask.Poll.MOST_OPTIONS,
         ),
     ] = field(default_factory=list)
     poll: Annotated[
         bool,
         about(
-            "Whether it is a poll: everybody who reads it may vote for an option, and may change the vote "
-            "until it is closed. Without `free_text`, `of` and `need`."
+            "Whether it is a poll: everybody who reads it may vote for an option, and "
+            "may change the vote until it is closed. Without `free_text`, `of` and "
+            "`need`."
         ),
     ] = False
     many: Annotated[
@@ -97,7 +99,8 @@ class AskRequest(Acting, kw_only=True):
         Annotated[
             Users,
             about(
-                "Members of the group who may answer. Without it: everybody who reads it but the author."
+                "Members of the group who may answer. Without it: everybody who reads "
+                "it but the author."
             ),
         ]
         | UnsetType
@@ -136,8 +139,8 @@ class AskRequest(Acting, kw_only=True):
     client_msg_id: Annotated[
         str,
         about(
-            "Your own id of the message. A repeated request of the user with the same id is not stored "
-            "again.",
+            "Your own id of the message. A repeated request of the user with the same "
+            "id is not stored again.",
             max_length=Limit.CLIENT_MSG_ID_BYTES,
         ),
     ] = ""
@@ -408,7 +411,8 @@ def get(
     wait: Annotated[
         int,
         about(
-            "So many seconds the server waits until the question is closed, or has more answers than `seen`.",
+            "So many seconds the server waits until the question is closed, or has "
+            "more answers than `seen`.",
             ge=0,
             le=MOST_WAIT_SECONDS,
         ),
@@ -461,8 +465,8 @@ def answer(
         Annotated[
             list[Choice],
             about(
-                "Options of a poll, by their index from 0. They replace those before; an empty list "
-                "withdraws the vote.",
+                "Options of a poll, by their index from 0. They replace those before; "
+                "an empty list withdraws the vote.",
                 max_length=Ask.Poll.MOST_OPTIONS,
             ),
         ]
@@ -571,7 +575,8 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     "/asks/escalate",
     schema=(
         "EscalateRequest",
-        "A question, and who may answer it, too. A back end that names no `user` may change any.",
+        "A question, and who may answer it, too. A back end that names no `user` may "
+        "change any.",
     ),
     problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
     voice=True,

@@ -124,8 +124,8 @@ ACK_TRANSITIONS: Final = {
     state: Transitions(state, row) for state, row in _ROWS.items()
 }
 """State → event → the next state. The only way to change a state:
-``acks.state = ACK_TRANSITIONS[acks.state][event]``. Whether a time runs is no state: see ``due`` of
-:data:`Acks`."""
+``acks.state = ACK_TRANSITIONS[acks.state][event]``. Whether a time runs is no
+state: see ``due`` of :data:`Acks`."""
 
 
 class AckingLogSubscription(LogSubscription, gc=False):

@@ -193,7 +193,10 @@ def _get(sql: Statements, app: str, user: str, rooms: Sequence[str]) -> dict[str
     )
     if outside_rooms:
         positions[""] = int(outside_rooms[0][0])
-    statement = "SELECT room, id FROM room_position WHERE app = %s AND member = %s AND room IN {}"
+    statement = (
+        "SELECT room, id FROM room_position WHERE app = %s AND member = %s "
+        "AND room IN {}"
+    )
     for room, id in sql.query_in(statement, (app, user), rooms):
         positions[text_of(room)] = int(id)
     return positions
@@ -203,7 +206,10 @@ def _raise(
     sql: Statements, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]
 ) -> None:
     if sql.engine != "mysql":
-        clause = f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id WHERE {table}.id < excluded.id"
+        clause = (
+            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id "
+            f"WHERE {table}.id < excluded.id"
+        )
     else:
         clause = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
     for chunk in chunks(rows, _ROWS_PER_STATEMENT):

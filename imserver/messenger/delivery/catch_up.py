@@ -441,9 +441,9 @@ class CatchUp(Service, dict=True):
         self.sync(connection, cursor, RECOVERED, recover, checks=True)
 
     def follow(self, connection: Connection) -> None:
-        """Let a session that has just begun follow the log from now on; entries are held until
-        :meth:`release`. May switch. Raises StorageUnavailable, at once if the last access to the database has
-        failed.
+        """Let a session that has just begun follow the log from now on. Entries
+        are held until :meth:`release`. May switch. Raises StorageUnavailable,
+        at once if the last access to the database has failed.
         """
         if not self.answers():
             raise StorageUnavailable("the database does not answer")

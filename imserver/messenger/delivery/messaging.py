@@ -373,7 +373,8 @@ class Messaging:
     def store(
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
     ) -> Stored:
-        """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`. Switches. Returns :class:`Appended`,
+        """Store a draft and wait for the result: by :meth:`send_of_user` or, if
+        not ``by_user``, by :meth:`send`. Switches. Returns :class:`Appended`,
         :class:`Rejected` or StorageUnavailable; raises nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
         began = perf_counter()

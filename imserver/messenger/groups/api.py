@@ -71,8 +71,9 @@ GroupDescription = Annotated[
 GroupHandle = Annotated[
     str,
     about(
-        "Behind an `@`, it mentions the members of the group, in messages to any group; empty: none. "
-        "Letters, digits, `_`, `.` and `-`, at least 2; capital letters become small.",
+        "Behind an `@`, it mentions the members of the group, in messages to any "
+        "group; empty: none. Letters, digits, `_`, `.` and `-`, at least 2; capital "
+        "letters become small.",
         max_length=32,
         pattern=_ONE_LINE,
     ),
@@ -86,29 +87,32 @@ MemberIds = Annotated[
 Invited = Annotated[
     list[MemberId],
     about(
-        "Users who were sent an invitation: strangers, where the app has `accounts.ask_strangers`."
+        "Users who were sent an invitation: strangers, where the app has "
+        "`accounts.ask_strangers`."
     ),
 ]
 LowestRole = Literal["member", "admin"]
 History = Annotated[
     Literal["since_joining", "all"],
     about(
-        "What users who join from then on may read: messages since they joined, or all messages of the group."
+        "What users who join from then on may read: messages since they joined, or all "
+        "messages of the group."
     ),
 ]
 Invite = Annotated[LowestRole, about("The lowest role that may invite users.")]
 Rename = Annotated[
     LowestRole,
     about(
-        "The lowest role that may change the name, picture and description of the group."
+        "The lowest role that may change the name, picture and description of the "
+        "group."
     ),
 ]
 Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
 Bots = Annotated[
     Literal["mentions", "all"],
     about(
-        "What bots of the group receive from then on: messages that mention them, reply to theirs or have "
-        "one of their commands; or all messages."
+        "What bots of the group receive from then on: messages that mention them, "
+        "reply to theirs or have one of their commands; or all messages."
     ),
 ]
 Write = Annotated[
@@ -124,8 +128,9 @@ Reply = Annotated[
 WhoseGroup = Annotated[
     Literal["", "members", "all"],
     about(
-        "Whose group it is without joining: of all accounts of the app but guests (`members`), or also of "
-        "guests (`all`); empty: of whoever was added or has joined."
+        "Whose group it is without joining: of all accounts of the app but guests "
+        "(`members`), or also of guests (`all`); empty: of whoever was added or has "
+        "joined."
     ),
 ]
 Until = Annotated[
@@ -297,8 +302,8 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     """Check that users may become members of a group. Returns those whom the
     user only invites.
 
-    In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
-    :class:`ApiProblem` and ServiceRefused.
+    In an app with accounts they have to exist. They must not have blocked the
+    user who asks. Raises :class:`ApiProblem` and ServiceRefused.
     """
     tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
@@ -392,8 +397,8 @@ def open_groups(
     text: Annotated[
         str,
         about(
-            "Only groups whose names and descriptions contain all words of this text, in any order, without "
-            "accents; empty: all.",
+            "Only groups whose names and descriptions contain all words of this text, "
+            "in any order, without accents; empty: all.",
             max_length=64,
         ),
     ] = "",
@@ -423,8 +428,8 @@ def mentioned(
     text: Annotated[
         str,
         about(
-            "Only groups whose handles and names contain all words of this text, in any order, without "
-            "accents; empty: all.",
+            "Only groups whose handles and names contain all words of this text, in "
+            "any order, without accents; empty: all.",
             max_length=64,
         ),
     ] = "",
@@ -456,8 +461,8 @@ def members(
     text: Annotated[
         str,
         about(
-            "Only members whose names contain all words of this text, in any order, without accents; empty: "
-            "all members.",
+            "Only members whose names contain all words of this text, in any order, "
+            "without accents; empty: all members.",
             max_length=64,
         ),
     ] = "",

@@ -41,7 +41,10 @@ SETTINGS: Final = SettingsRow({"accounts": GroupLimits})
 TABLES: Final = (
     Table(
         name="removed_member",
-        types="app name500*, conversation big* out, member name255* out user, created big out",
+        types=(
+            "app name500*, conversation big* out, member name255* out user, "
+            "created big out"
+        ),
         scan=True,
     ),
 )

@@ -129,7 +129,10 @@ class EverybodysGroups(Store.Rows):
         :data:`MOST_JOINING`; and the id up to which they are all."""
 
         def read(sql: Statements) -> list[int]:
-            where = f"WHERE id > %s AND id <= %s AND app = %s {_OF[whose]} ORDER BY id LIMIT %s"
+            where = (
+                f"WHERE id > %s AND id <= %s AND app = %s {_OF[whose]} ORDER BY id "
+                "LIMIT %s"
+            )
             rows = sql.query(
                 f"SELECT id FROM account {where}", (after, last, app, MOST_JOINING)
             )

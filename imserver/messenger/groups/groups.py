@@ -261,7 +261,10 @@ def removed_among(
 ) -> set[str]:
     """The users among ``users`` who were removed from a group, in the caller's
     transaction."""
-    statement = "SELECT member FROM removed_member WHERE app = %s AND conversation = %s AND member IN {}"
+    statement = (
+        "SELECT member FROM removed_member WHERE app = %s AND conversation = %s "
+        "AND member IN {}"
+    )
     rows = sql.query_in(statement, (app, group), list(dict.fromkeys(users)))
     return {text_of(row[0]) for row in rows}
 
@@ -269,7 +272,10 @@ def removed_among(
 def _forget(
     sql: Statements, app: str, group: int, users: Sequence[str], before: int
 ) -> None:
-    statement = "DELETE FROM removed_member WHERE app = %s AND conversation = %s AND member = %s AND created <= %s"
+    statement = (
+        "DELETE FROM removed_member WHERE app = %s AND conversation = %s "
+        "AND member = %s AND created <= %s"
+    )
     sql.execute_many(statement, [(app, group, user, before) for user in users])
 
 
@@ -1019,12 +1025,14 @@ def _check_texts(given: Mapping[str, str]) -> None:
             value = value.replace("\n", " ")
         if not is_name(value, least, most):
             raise BadGroup(
-                f"{text}: expected {least} to {most} characters that are seen; no controls of direction"
+                f"{text}: expected {least} to {most} characters that are seen; no "
+                "controls of direction"
             )
     handle = given.get("handle")
     if handle and (not is_handle(handle) or handle in ("all", "everyone", "here")):
         raise BadGroup(
-            "handle: expected letters, digits, `_`, `.` and `-`, and no word that means everybody"
+            "handle: expected letters, digits, `_`, `.` and `-`, and no word that "
+            "means everybody"
         )
     if handle and not has_one_alphabet(handle):
         raise BadGroup("handle: expected letters of one alphabet")

@@ -76,7 +76,10 @@ routes = Resource(
     "inbox",
     service=lambda core, _: core.service(Inbox),
     base=Acting,
-    chapter="What a user keeps about conversations, on all devices: pins, archived ones, folders, drafts.",
+    chapter=(
+        "What a user keeps about conversations, on all devices: pins, archived ones, "
+        "folders, drafts."
+    ),
     hot=False,
     need=Needs.ADMIN_OR_USER,
     act="",
@@ -116,7 +119,8 @@ def inbox(
     "/inbox",
     schema=(
         "ArrangeRequest",
-        "Changes to what a user keeps about a conversation. Fields that you leave out do not change.",
+        "Changes to what a user keeps about a conversation. Fields that you leave out "
+        "do not change.",
     ),
     problems=(Problems.UNKNOWN_CONVERSATION, HTTP_TOO_MANY_PINS, HTTP_TOO_MANY_DRAFTS),
 )
@@ -130,7 +134,8 @@ def arrange(
     draft: Annotated[
         DraftShape | UnsetType,
         about(
-            f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."
+            f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object "
+            "removes it."
         ),
     ] = UNSET,
     folders: FolderIds | UnsetType = UNSET,

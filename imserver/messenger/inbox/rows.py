@@ -39,8 +39,8 @@ Pinned = Annotated[
 Archived = Annotated[
     int,
     about(
-        "The newest entry when the conversation was archived; 0: not archived. It comes back with a newer "
-        "entry, unless it is muted.",
+        "The newest entry when the conversation was archived; 0: not archived. It "
+        "comes back with a newer entry, unless it is muted.",
         ge=0,
         le=Limit.ID,
     ),
@@ -48,8 +48,8 @@ Archived = Annotated[
 Marked = Annotated[
     int,
     about(
-        "The newest entry when the conversation was marked as unread; 0: no mark. It ends when the user "
-        "reads a newer entry.",
+        "The newest entry when the conversation was marked as unread; 0: no mark. It "
+        "ends when the user reads a newer entry.",
         ge=0,
         le=Limit.ID,
     ),
@@ -144,7 +144,10 @@ class ArrangementRows(Store.Rows):
             folders = msgspec.json.encode(after.folders)
         values = (version, after.pinned, after.archived, after.marked, draft, folders)
         if rows:
-            sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, folders = %s"
+            sets = (
+                "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, "
+                "folders = %s"
+            )
             statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
             sql.execute(statement, (*values, *key, change.conversation))
         else:
@@ -176,8 +179,9 @@ class ArrangementRows(Store.Rows):
         # The row of conversation 0 has the folders. It is read together with
         # the others, so that no change comes between.
         statement = (
-            f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s AND (conversation = 0 OR "
-            "version > %s) ORDER BY CASE WHEN conversation = 0 THEN 0 ELSE 1 END, version LIMIT %s"
+            f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s "
+            "AND (conversation = 0 OR version > %s) "
+            "ORDER BY CASE WHEN conversation = 0 THEN 0 ELSE 1 END, version LIMIT %s"
         )
         rows = self._store.rows(statement, (app, user, version, limit + 2))
         folders = FolderList()
@@ -205,8 +209,8 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
     else:
         conflict = "CONFLICT (app, member, conversation) DO UPDATE SET"
     sql.execute(
-        f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, 0, 0, %s, NULL) "
-        f"ON {conflict} version = arrangement.version + 1",
+        f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, "
+        f"0, 0, %s, NULL) ON {conflict} version = arrangement.version + 1",
         (app, user, b""),
     )
     statement = f"SELECT version FROM arrangement {_OF_USER} = 0"

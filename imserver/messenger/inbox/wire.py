@@ -67,9 +67,11 @@ class Arrange(Command, frozen=True, gc=False):
     """Change what a user keeps about a conversation, for themselves on all
     devices. None: no change.
 
-    ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
-    entry at the time when the conversation was archived, or marked as unread. 0 ends each of them, and
-    :data:`NO_DRAFT` removes the draft. ``folders``: the ids of those in which the conversation is.
+    ``pinned``: the conversation with the greatest number comes first.
+    ``archived``, ``marked``: the newest entry at the time when the conversation
+    was archived, or marked as unread. 0 ends each of them, and :data:`NO_DRAFT`
+    removes the draft. ``folders``: the ids of the folders in which the
+    conversation is.
     """
 
     conversation: int

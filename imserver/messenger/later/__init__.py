@@ -37,7 +37,8 @@ def metrics() -> tuple[Metric, ...]:
         Metric(
             "imserver_scheduled_total",
             "counter",
-            "Messages that were scheduled, and what became of them. refuse: they could not be sent when due",
+            "Messages that were scheduled, and what became of them. refuse: they "
+            "could not be sent when due",
             counts,
             label="event",
         ),

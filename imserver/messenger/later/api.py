@@ -50,7 +50,8 @@ Seconds = Annotated[
 Awaits = Annotated[
     bool,
     about(
-        "When `to` comes online, at the latest in a year. Only if the user may know whether they are."
+        "When `to` comes online, at the latest in a year. Only if the user may know "
+        "whether they are."
     ),
 ]
 
@@ -94,8 +95,9 @@ class ScheduledShown(Struct, kw_only=True, omit_defaults=True):
     reason: Annotated[
         str,
         about(
-            "Why it was refused when it was due, as `not_member` or `blocked`. It waits again once changed. "
-            "`quota`: it waits because the app has used up its messages of today."
+            "Why it was refused when it was due, as `not_member` or `blocked`. It "
+            "waits again once changed. `quota`: it waits because the app has used up "
+            "its messages of today."
         ),
     ] = ""
     to: Annotated[str, about("The receiver.")] = ""

@@ -43,8 +43,9 @@ TABLES: Final = (
             about big out, thread big out, also small out, reason name64 out""",
         erase_user=(
             "DELETE FROM scheduled_message WHERE app = %s AND member = %s",
-            "UPDATE scheduled_message SET to_user = '', awaits = 0, state = 1, version = version + 1, "
-            "reason = 'unknown_account' WHERE awaits IN (0, 1) AND app = %s AND to_user = %s",
+            "UPDATE scheduled_message SET to_user = '', awaits = 0, state = 1, "
+            "version = version + 1, reason = 'unknown_account' WHERE awaits IN (0, 1) "
+            "AND app = %s AND to_user = %s",
         ),
         imported=Reason("what another server was to send, that server sends"),
     ),

@@ -105,7 +105,10 @@ class SourceRow(Struct, frozen=True):
     row: ScheduledMessage
 
     def holds(self, sql: Statements) -> bool:
-        statement = f"SELECT 1 FROM scheduled_message WHERE {_KEY} AND version = %s{sql.for_update}"
+        statement = (
+            f"SELECT 1 FROM scheduled_message WHERE {_KEY} "
+            f"AND version = %s{sql.for_update}"
+        )
         return bool(sql.query(statement, (*self.row.key, self.row.version)))
 
     def stored(self, sql: Statements, _entry: Entry) -> None:
@@ -201,13 +204,19 @@ class ScheduledRows(Store.Rows):
         """Some messages that are due, each with when it was to be looked at,
         and the seconds until more are; None: none waits. While none is due, no
         contents are read."""
-        statement = f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message WHERE state = %s"
+        statement = (
+            f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message "
+            "WHERE state = %s"
+        )
         ((first, now),) = sql.query(statement, (WAITS,))
         if first is None:
             return [], None
         if first > now:
             return [], (float(first) - float(now)) / _SECOND_MS
-        statement = f"SELECT {_ROWS.columns}, look FROM scheduled_message WHERE state = %s AND look <= %s "
+        statement = (
+            f"SELECT {_ROWS.columns}, look FROM scheduled_message WHERE state = %s "
+            "AND look <= %s "
+        )
         rows = sql.query(
             f"{statement}ORDER BY look LIMIT %s", (WAITS, int(now), AT_ONCE)
         )
@@ -219,7 +228,10 @@ class ScheduledRows(Store.Rows):
     ) -> list[ScheduledMessage]:
         """Reserve messages for this node. Returns those that no other node has
         reserved meanwhile."""
-        statement = f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s AND look = %s"
+        statement = (
+            f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s "
+            "AND look = %s"
+        )
         until = sql.clock_ms() + _LEASE_MS
         leased = []
         for row, look in due:
@@ -252,8 +264,9 @@ class ScheduledRows(Store.Rows):
         in order, after one of them."""
         app, user = after
         statement = (
-            "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s AND awaits = 1 "
-            "AND (app > %s OR (app = %s AND to_user > %s)) ORDER BY app, to_user LIMIT %s"
+            "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s "
+            "AND awaits = 1 AND (app > %s OR (app = %s AND to_user > %s)) "
+            "ORDER BY app, to_user LIMIT %s"
         )
         rows = sql.query(statement, (WAITS, app, app, user, _MOST_AWAITED))
         return [(text_of(app), text_of(user)) for app, user in rows]
@@ -269,7 +282,10 @@ class ScheduledRows(Store.Rows):
         """Some messages that await a user, after one by its author and id, in
         order."""
         where = "WHERE awaits = 1 AND app = %s AND to_user = %s AND state = %s"
-        rest = "AND (member > %s OR (member = %s AND id > %s)) ORDER BY member, id LIMIT %s"
+        rest = (
+            "AND (member > %s OR (member = %s AND id > %s)) ORDER BY member, id "
+            "LIMIT %s"
+        )
         return _ROWS.find(
             sql.query, f"{where} {rest}", app, user, WAITS, after[0], *after, AT_ONCE
         )

@@ -59,9 +59,10 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
         yield Finding(
             "warn",
             "lost entries",
-            f"at {when} UTC the database had lost its newest commits: {', '.join(lost)}",
-            "a replica that was behind took the place of its primary, or a crash took commits; messages that "
-            "were acknowledged are gone",
-            "replicate synchronously (docs/operations.md, Replication), and set the database to flush each "
-            "commit",
+            f"at {when} UTC the database had lost its newest commits: "
+            f"{', '.join(lost)}",
+            "a replica that was behind took the place of its primary, or a crash took "
+            "commits; messages that were acknowledged are gone",
+            "replicate synchronously (docs/operations.md, Replication), and set the "
+            "database to flush each commit",
         )

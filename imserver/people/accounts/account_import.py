@@ -116,7 +116,8 @@ def store(
                 new.append(imported)
             elif owners - {None} != {same}:
                 errors.append(
-                    f"account {account.id}: the id or an identifier is that of another account"
+                    f"account {account.id}: the id or an identifier is that of another "
+                    "account"
                 )
     _require_none(errors)
 
@@ -125,7 +126,10 @@ def store(
         try:
             accounts.put(chunk)
         except Taken:
-            problem = "accounts were imported; somebody has registered one meanwhile: import them again"
+            problem = (
+                "accounts were imported; somebody has registered one meanwhile: import "
+                "them again"
+            )
             raise BadImport(f"{count} {problem}") from None
         count += len(chunk)
         done(count)

@@ -96,7 +96,8 @@ def may_be_login(login: str, password: str) -> bool:
 def _check(text: str, name: str, least: int, most: int) -> None:
     if not is_name(text, least, most):
         raise BadField(
-            f"{name}: expected {least} to {most} characters that are seen; no controls of direction"
+            f"{name}: expected {least} to {most} characters that are seen; no controls "
+            "of direction"
         )
 
 

@@ -60,7 +60,8 @@ Phone = Annotated[
 Email = Annotated[
     str,
     about(
-        "The e-mail address. Messages are mailed to it when its owner has confirmed it.",
+        "The e-mail address. Messages are mailed to it when its owner has confirmed "
+        "it.",
         max_length=EMAIL_BYTES,
         pattern=r"^[^\s\x00-\x1f\x7f-\x9f@]{1,64}@[^\s\x00-\x1f\x7f-\x9f@]+$",
     ),
@@ -68,7 +69,8 @@ Email = Annotated[
 UserName = Annotated[
     str,
     about(
-        "The user name: a letter and 2 to 31 letters, digits, `_`, `.` or `-`. The case does not matter.",
+        "The user name: a letter and 2 to 31 letters, digits, `_`, `.` or `-`. The "
+        "case does not matter.",
         pattern=f"^{NAME_PATTERN}$",
     ),
 ]
@@ -85,7 +87,8 @@ Password = Annotated[str, about("The password.", min_length=1, max_length=250)]
 CurrentPassword = Annotated[
     str,
     about(
-        "The current password. A back end, and an account without a password, may leave it out.",
+        "The current password. A back end, and an account without a password, may "
+        "leave it out.",
         max_length=250,
     ),
 ]
@@ -105,7 +108,8 @@ UserId = Annotated[str, about("The id of the account, which is the id of the use
 EmailConfirmed = Annotated[
     bool,
     about(
-        "Whether the e-mail address is confirmed: the user does it by a mail, or a back end has done it."
+        "Whether the e-mail address is confirmed: the user does it by a mail, or a "
+        "back end has done it."
     ),
 ]
 IsGuest = Annotated[
@@ -129,7 +133,8 @@ Away = Annotated[bool, about("Whether the user is away, as they say.")]
 StatusUntil = Annotated[
     int,
     about(
-        "When `status` and `away` end, in Unix seconds; 0: they do not end by themselves.",
+        "When `status` and `away` end, in Unix seconds; 0: they do not end by "
+        "themselves.",
         ge=0,
         le=9_999_999_999,
     ),
@@ -137,7 +142,8 @@ StatusUntil = Annotated[
 Title = Annotated[
     str,
     about(
-        "What the user does in the organisation, such as `Designer`, as they say; empty: nothing.",
+        "What the user does in the organisation, such as `Designer`, as they say; "
+        "empty: nothing.",
         max_length=TITLE_CHARACTERS,
         pattern=_SHOWN,
     ),
@@ -150,7 +156,8 @@ SecondFactor = Annotated[bool, about("Whether its logins take a second factor.")
 FactorCode = Annotated[
     str,
     about(
-        "A code of the second factor: six digits of the authenticator app, or a recovery code.",
+        "A code of the second factor: six digits of the authenticator app, or a "
+        "recovery code.",
         max_length=CODE_CHARACTERS,
     ),
 ]
@@ -282,7 +289,8 @@ class SessionAnswer(Struct):
     token: Annotated[
         str,
         about(
-            "The token. Send it as `Authorization: Bearer`, and in the login of a connection."
+            "The token. Send it as `Authorization: Bearer`, and in the login of a "
+            "connection."
         ),
     ]
     expires_at: Annotated[int, about("When the token expires, in Unix seconds.")]
@@ -321,8 +329,8 @@ _IDENTIFIED: Final = {
 """At least one identifier is given."""
 
 CHAPTER: Final = (
-    "Users who register with an identifier and a password. Use the account's own token, or an API key with "
-    "the scope `admin`."
+    "Users who register with an identifier and a password. Use the account's own "
+    "token, or an API key with the scope `admin`."
 )
 routes = Resource(
     "accounts",

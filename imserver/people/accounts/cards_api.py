@@ -48,8 +48,9 @@ class CardShown(Struct):
     relation: Annotated[
         Relation,
         about(
-            "To the acting user. `incoming`: the account has asked to be a friend. `outgoing`: the acting "
-            "user has asked. `blocked`: the acting user has blocked the account."
+            "To the acting user. `incoming`: the account has asked to be a friend. "
+            "`outgoing`: the acting user has asked. `blocked`: the acting user has "
+            "blocked the account."
         ),
     ]
     presence: Annotated[
@@ -58,7 +59,8 @@ class CardShown(Struct):
     last_seen: Annotated[
         int,
         about(
-            "When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."
+            "When the last connection ended, in Unix seconds; 0: unknown, online, or "
+            "not shown."
         ),
     ]
     bot: Annotated[bool, about("Whether a program writes, not a person.")]
@@ -71,7 +73,8 @@ class CardShown(Struct):
     email: Annotated[
         str,
         about(
-            "The confirmed e-mail address; empty: none, or not shown to the acting user."
+            "The confirmed e-mail address; empty: none, or not shown to the acting "
+            "user."
         ),
     ] = ""
 
@@ -91,7 +94,8 @@ class PeopleAnswer(Struct):
     next: Annotated[
         str,
         about(
-            "`after` of the next page; empty on the last page. A page may have fewer than 20 people."
+            "`after` of the next page; empty on the last page. A page may have fewer "
+            "than 20 people."
         ),
     ] = ""
 
@@ -152,7 +156,8 @@ def search(
     text: Annotated[
         str,
         about(
-            "Words, or the beginnings or other parts of words, of a nickname and a user name, in any order.",
+            "Words, or the beginnings or other parts of words, of a nickname and a "
+            "user name, in any order.",
             min_length=1,
             max_length=NICKNAME_CHARACTERS,
         ),

@@ -391,7 +391,10 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
     type=click.IntRange(0, _MOST_SEQ),
     default=0,
     metavar="N",
-    help="The greatest seq of GoChat's messages. New messages get greater ones: its clients ask for these.",
+    help=(
+        "The greatest seq of GoChat's messages. New messages get greater ones: its "
+        "clients ask for these."
+    ),
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def import_accounts(

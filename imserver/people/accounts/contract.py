@@ -39,7 +39,8 @@ class Taken(
     problem=HttpProblem(
         409,
         "login_taken",
-        "An account with this phone number, e-mail address or user name already exists.",
+        "An account with this phone number, e-mail address or user name already "
+        "exists.",
     ),
 ):
     """An account with this phone number, e-mail address or user name exists."""

@@ -180,7 +180,8 @@ class AppAccountSettings(Struct, frozen=True):
     show_emails: Annotated[
         bool,
         about(
-            "Whether accounts see the confirmed e-mail address where they see the user name."
+            "Whether accounts see the confirmed e-mail address where they see the user "
+            "name."
         ),
     ] = False
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
@@ -197,15 +198,15 @@ class AppAccountSettings(Struct, frozen=True):
     ask_strangers: Annotated[
         bool,
         about(
-            "Whether users add only friends, members of common groups, and people who have written to them, "
-            "to groups. All others join by an invitation."
+            "Whether users add only friends, members of common groups, and people who "
+            "have written to them, to groups. All others join by an invitation."
         ),
     ] = False
     reset_url: Annotated[
         str,
         about(
-            "The page that the mail for a forgotten password links to. Empty: no page; in `gochat` the "
-            "messages page.",
+            "The page that the mail for a forgotten password links to. Empty: no "
+            "page; in `gochat` the messages page.",
             api={"pattern": "^(https?://.+)?$", "max_length": 1000},
         ),
     ] = ""
@@ -294,11 +295,15 @@ _FACTOR: Final = Reason("secrets of a second factor")
 TABLES: Final = (
     Table(
         name="account_device",
-        types="account big* out user, id big* out, name name255 out, since big out, expires_at big out",
+        types=(
+            "account big* out user, id big* out, name name255 out, since big out, "
+            "expires_at big out"
+        ),
         of_app=Table.OF_ACCOUNTS,
         erase_user=_WITH_ACCOUNT,
         imported=Reason(
-            "a device logs in again: its token is signed by the server that it came from"
+            "a device logs in again: its token is signed by the server that it came "
+            "from"
         ),
     ),
     Table(

@@ -93,7 +93,8 @@ class FactorStarted(Struct, frozen=True):
     address: Annotated[
         str,
         about(
-            "The same as an `otpauth://` address: it opens such an app, and its QR code is read by one."
+            "The same as an `otpauth://` address: it opens such an app, and its QR "
+            "code is read by one."
         ),
     ]
 

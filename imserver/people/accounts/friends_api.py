@@ -39,9 +39,9 @@ class FriendAnswer(Struct):
     status: Annotated[
         Literal["friends", "asked", "done", "already", "absent", "away"],
         about(
-            "`friends`: the two are friends now. `asked`: the request was sent. `done`: the change was "
-            "made. `already`: nothing changed. `absent`: there was nothing to change. `away`: you have "
-            "blocked the other user."
+            "`friends`: the two are friends now. `asked`: the request was sent. "
+            "`done`: the change was made. `already`: nothing changed. `absent`: there "
+            "was nothing to change. `away`: you have blocked the other user."
         ),
     ]
 

@@ -1,8 +1,8 @@
 """Guests: people who came by an invitation with a name only. They have an
 account without a password.
 
-What a guest may do is decided where others are asked, too: routes by the kind of the principal
-(:mod:`imserver.gateway.auth.principal`), people and groups by
+What a guest may do is decided where it is for others, too: routes by the kind
+of the principal (:mod:`imserver.gateway.auth.principal`), people and groups by
 :class:`imserver.gateway.auth.questions.Relations`, messages by
 :class:`imserver.gateway.auth.rates.SenderRates`.
 """

@@ -62,7 +62,8 @@ def checked(kind: Identifier, text: str) -> str:
         text = text.strip().lower()
         if not _name.fullmatch(text):
             raise BadField(
-                f"name: expected a letter and 2 to {NAME_CHARACTERS - 1} letters, digits, `_`, `.` or `-`"
+                f"name: expected a letter and 2 to {NAME_CHARACTERS - 1} letters, "
+                "digits, `_`, `.` or `-`"
             )
         return text
 

@@ -59,7 +59,10 @@ _OF_KIND: Final[dict[Kind, str]] = {
 class NotBelow(
     ServiceRefused,
     problem=Problems.NOT_ALLOWED,
-    detail="Your role acts on accounts with fewer rights only: use an API key or `imserver account`",
+    detail=(
+        "Your role acts on accounts with fewer rights only: use an API key or "
+        "`imserver account`"
+    ),
 ):
     """The role of who asks does not permit to act on this account."""
 
@@ -333,8 +336,9 @@ class People(Struct, frozen=True):
         """The newest of these accounts with an id below ``before`` (0: all),
         and the id below which the next page begins; 0: there is none.
 
-        A search looks at more and more ids at a time, as long as that is fast, for about
-        :data:`SEARCH_SECONDS`. A page may so have few accounts, or none. Raises NoAccounts.
+        A search looks at more and more ids at a time, as long as that is fast,
+        for about :data:`SEARCH_SECONDS`. So a page may have few accounts, or
+        none. Raises NoAccounts.
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []

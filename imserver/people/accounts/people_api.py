@@ -59,16 +59,17 @@ class PeopleQuery(Struct, forbid_unknown_fields=True):
     text: Annotated[
         str,
         about(
-            "An id, or a part of the nickname or the user name. Who may operate the app finds accounts by a "
-            "part of the e-mail address or the phone number, too.",
+            "An id, or a part of the nickname or the user name. Who may operate the "
+            "app finds accounts by a part of the e-mail address or the phone number, "
+            "too.",
             max_length=254,
         ),
     ] = ""
     login: Annotated[
         str,
         about(
-            "Only the account with this id, or that logs in with this phone number, e-mail address or user "
-            "name. Who may operate the app gives it.",
+            "Only the account with this id, or that logs in with this phone number, "
+            "e-mail address or user name. Who may operate the app gives it.",
             max_length=255,
         ),
     ] = ""
@@ -120,7 +121,8 @@ class PersonShown(Struct, kw_only=True):
     locked_until: Annotated[
         int,
         about(
-            "When the lock ends or has ended, in Unix seconds; 0: not by itself, or it has none."
+            "When the lock ends or has ended, in Unix seconds; 0: not by itself, or it "
+            "has none."
         ),
     ]
     lock_reason: LockReason
@@ -133,7 +135,8 @@ class PeoplePage(Struct):
     next: Annotated[
         str,
         about(
-            "`after` of the next page; empty on the last page. A page may have fewer accounts than `limit`."
+            "`after` of the next page; empty on the last page. A page may have fewer "
+            "accounts than `limit`."
         ),
     ]
 
@@ -145,7 +148,8 @@ class LockAnswer(Struct):
     missing_nodes: Annotated[
         list[str],
         about(
-            "Nodes that did not answer in time. They follow within `storage.look_seconds`."
+            "Nodes that did not answer in time. They follow within "
+            "`storage.look_seconds`."
         ),
     ]
 

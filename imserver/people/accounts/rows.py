@@ -46,8 +46,8 @@ _NICKNAME_CHARACTERS: Final = 200
 """Most characters of a folded nickname. Few nicknames become longer when they
 are folded."""
 _STORED: Final = (
-    "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email, "
-    "folded"
+    "app, phone, nickname, avatar, password, version, created, email, name, bot, "
+    "guest, confirmed_email, folded"
 )
 _STORED_COLUMNS: Final = len(_STORED.split(", "))
 _ROWS: Final = RowsOf(
@@ -60,12 +60,13 @@ _ROWS: Final = RowsOf(
 )
 _ACCOUNTS: Final = f"SELECT {_ROWS.columns}, folded, password FROM account"
 _LINKED: Final = (
-    f"{_ACCOUNTS} WHERE id = "
-    "(SELECT account FROM oauth_link WHERE app = %s AND provider = %s AND subject = %s) AND app = %s"
+    f"{_ACCOUNTS} WHERE id = (SELECT account FROM oauth_link WHERE app = %s "
+    "AND provider = %s AND subject = %s) AND app = %s"
 )
 _BLOCKERS: Final = (
-    "SELECT r.account FROM relation r JOIN account a ON a.id = r.account WHERE a.app = %s "
-    "AND r.state = 'blocked' AND r.other IN (%s, coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
+    "SELECT r.account FROM relation r JOIN account a ON a.id = r.account "
+    "WHERE a.app = %s AND r.state = 'blocked' AND r.other IN (%s, "
+    "coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
 """Accounts that have blocked an account or its owner."""
 IS_NO_GUEST: Final = {
@@ -232,7 +233,10 @@ class AccountStore(Store.Rows):
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             # Nodes of the release before, and imports of apps, do not fold
             # names.
-            statement = f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) AND id IN {{}}"
+            statement = (
+                f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) "
+                f"AND id IN {{}}"
+            )
             return sql.query_in(statement, (app, *words), ids)
 
         matching = []
@@ -280,9 +284,9 @@ class AccountStore(Store.Rows):
                 condition = f"(folded IS NULL OR ({has_all} AND NOT ({has_all})))"
                 needles = [*words, *needles]
             statement = (
-                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 AND bot = 0 "
-                f"AND {IS_NO_GUEST[sql.engine]} AND locked_until <= %s AND {condition} "
-                "ORDER BY id DESC LIMIT %s"
+                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 "
+                f"AND bot = 0 AND {IS_NO_GUEST[sql.engine]} AND locked_until <= %s "
+                f"AND {condition} ORDER BY id DESC LIMIT %s"
             )
             return sql.query(statement, (app, after, upto, now, *needles, limit))
 
@@ -322,8 +326,9 @@ class AccountStore(Store.Rows):
                 # Otherwise it would sort all accounts of the app.
                 index = "FORCE INDEX (account_by_folded)"
             statement = (
-                f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s AND (folded > %s OR id > %s) "
-                f"AND locked_until <= %s AND id <> %s {_NO_BLOCK} ORDER BY folded, id LIMIT %s"
+                f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s "
+                "AND (folded > %s OR id > %s) AND locked_until <= %s "
+                f"AND id <> %s {_NO_BLOCK} ORDER BY folded, id LIMIT %s"
             )
             return sql.query(statement, (app, after[0], *after, now, by, by, by, limit))
 
@@ -434,7 +439,8 @@ class AccountStore(Store.Rows):
             (id, now),
         )
         sql.execute(
-            "INSERT INTO password_reset (code, account, expires_at) VALUES (%s, %s, %s)",
+            "INSERT INTO password_reset (code, account, expires_at) VALUES (%s, %s, "
+            "%s)",
             (code, id, expires_at),
         )
         return True
@@ -469,8 +475,8 @@ class AccountStore(Store.Rows):
         id = rows[0][0]
         # The code was in a mail to this address, or the operator has made it.
         sql.execute(
-            "UPDATE account SET password = %s, guest = 0, version = version + 1, confirmed_email = email "
-            "WHERE id = %s",
+            "UPDATE account SET password = %s, guest = 0, version = version + 1, "
+            "confirmed_email = email WHERE id = %s",
             (password, id),
         )
         forget(sql, id, "account_device", "password_reset")
@@ -497,7 +503,10 @@ class AccountStore(Store.Rows):
     def note_question(self, sql: PooledStatements, id: int) -> bool:
         """Note that an account is asked by itself to confirm its e-mail
         address; False: it was before."""
-        statement = "UPDATE account SET confirmed_email = '' WHERE id = %s AND confirmed_email IS NULL"
+        statement = (
+            "UPDATE account SET confirmed_email = '' WHERE id = %s "
+            "AND confirmed_email IS NULL"
+        )
         return sql.execute(statement, (id,)) == 1
 
     @Store.writing_or(False)
@@ -566,7 +575,10 @@ class AccountStore(Store.Rows):
         # In the order of the ids, so that two nodes never deadlock.
         ordered = sorted(rows, key=lambda row: row[1])
         values = [(seen, id, app, seen) for app, id, seen in ordered]
-        statement = "UPDATE account SET last_seen = %s WHERE id = %s AND app = %s AND last_seen < %s"
+        statement = (
+            "UPDATE account SET last_seen = %s WHERE id = %s AND app = %s "
+            "AND last_seen < %s"
+        )
 
         def work(sql: PooledStatements) -> None:
             sql.execute_many(statement, values)
@@ -730,7 +742,8 @@ class AccountStore(Store.Rows):
             # The other engines continue after the greatest id by themselves.
             sequence = "pg_get_serial_sequence('account', 'id')"
             sql.query(
-                f"SELECT setval({sequence}, GREATEST((SELECT max(id) FROM account), nextval({sequence})))"
+                f"SELECT setval({sequence}, GREATEST((SELECT max(id) FROM account), "
+                f"nextval({sequence})))"
             )
 
     # --- relations ------------------------------------------------------------
@@ -757,7 +770,10 @@ class AccountStore(Store.Rows):
         """
         # Both rows are locked, in this order, so that concurrent requests run
         # one after the other.
-        both = f"SELECT id FROM account WHERE id IN (%s, %s) AND app = %s ORDER BY id{sql.for_update}"
+        both = (
+            "SELECT id FROM account WHERE id IN (%s, %s) AND app = %s "
+            f"ORDER BY id{sql.for_update}"
+        )
         if len(sql.query(both, (one, two, app))) != 2:
             return "unknown"
         before = (_state(sql, one, two), _state(sql, two, one))
@@ -777,7 +793,10 @@ class AccountStore(Store.Rows):
             if old:
                 sql.execute(f"DELETE FROM relation {_PAIR}", (mine, other))
             if new:
-                statement = "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, %s, %s)"
+                statement = (
+                    "INSERT INTO relation (account, other, state, since) VALUES (%s, "
+                    "%s, %s, %s)"
+                )
                 sql.execute(statement, (mine, other, new, now))
         return word
 
@@ -830,8 +849,9 @@ class AccountStore(Store.Rows):
             f"SELECT count(*) FROM relation r WHERE {listed}", (one,)
         )
         statement = (
-            f"SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a ON a.id = {whose} "
-            f"WHERE {listed} AND {whose} > %s ORDER BY {whose} LIMIT %s"
+            "SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a "
+            f"ON a.id = {whose} WHERE {listed} AND {whose} > %s ORDER BY {whose} "
+            "LIMIT %s"
         )
         rows = sql.query(statement, (one, after, limit))
         return count, [Contact(*row) for row in rows]
@@ -1031,6 +1051,9 @@ def add_link(
 ) -> None:
     """Link an account in a transaction. Raises Taken if the identity is
     linked."""
-    statement = f"INSERT INTO oauth_link (app, provider, subject, account, since) VALUES {marks_of(5)}"
+    statement = (
+        "INSERT INTO oauth_link (app, provider, subject, account, since) "
+        f"VALUES {marks_of(5)}"
+    )
     with _taken("link"):
         sql.execute(statement, (app, provider, subject, account, now))

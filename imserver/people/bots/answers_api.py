@@ -35,8 +35,8 @@ class AnswerStopped(Struct):
     status: Annotated[
         str,
         about(
-            "`closed`. `repeated`: it was closed before. `unknown`: there is no such stream, or its node has "
-            "ended."
+            "`closed`. `repeated`: it was closed before. `unknown`: there is no such "
+            "stream, or its node has ended."
         ),
     ]
 
@@ -48,8 +48,8 @@ class AnswerClosed(Struct):
     status: Annotated[
         str,
         about(
-            "`closed`. `repeated`: it was closed before. `unknown`: the bot has no such stream, or its node "
-            "has ended."
+            "`closed`. `repeated`: it was closed before. `unknown`: the bot has no "
+            "such stream, or its node has ended."
         ),
     ]
     id: Annotated[int, about("The id of the stored message.")] | UnsetType = UNSET

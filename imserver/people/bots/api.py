@@ -47,16 +47,16 @@ BotId = Annotated[
 BotToken = Annotated[
     str,
     about(
-        "The token of the bot, which is shown only here. The bot sends it as `Authorization: Bearer`, and in "
-        "the login of a connection."
+        "The token of the bot, which is shown only here. The bot sends it as "
+        "`Authorization: Bearer`, and in the login of a connection."
     ),
 ]
 Owner = Annotated[str, about("The account that manages the bot; empty: the back end.")]
 HookUrl = Annotated[
     str,
     about(
-        "The webhook of the bot: what it may read is posted to this URL. It begins with `https://` and has a "
-        "public address. Empty: none.",
+        "The webhook of the bot: what it may read is posted to this URL. It begins "
+        "with `https://` and has a public address. Empty: none.",
         max_length=PublicRequests.URL_CHARACTERS,
     ),
 ]
@@ -80,7 +80,8 @@ About = Annotated[
 Listed = Annotated[
     bool,
     about(
-        f"Whether the app offers the bot to all its accounts. An account lists at most {MOST_LISTED}."
+        "Whether the app offers the bot to all its accounts. An account lists at most "
+        f"{MOST_LISTED}."
     ),
 ]
 Commands = Annotated[
@@ -146,7 +147,8 @@ class BotShown(Struct):
     hook_secret: Annotated[
         str,
         about(
-            "The secret that signs the requests. It is shown only when `hook_url` is set."
+            "The secret that signs the requests. It is shown only when `hook_url` is "
+            "set."
         ),
     ] = ""
 

@@ -80,8 +80,8 @@ class UnknownHook(
 
 class Bots(Struct, frozen=True):
     """Makes, changes and deletes bots. Every method may switch and raise
-    StorageUnavailable. ``acting_user``: the owner of the bots, ``""``: a back end, which
-    manages those of everybody."""
+    StorageUnavailable. ``acting_user``: the owner of the bots, ``""``: a back
+    end, which manages the bots of everybody."""
 
     limits: BotLimits
     stored: BotStore
@@ -159,7 +159,8 @@ class Bots(Struct, frozen=True):
             line = about.replace("\n", " ")
             if not is_name(line, 0, ABOUT_CHARACTERS):
                 raise BadField(
-                    f"description: at most {ABOUT_CHARACTERS} characters that can be shown"
+                    f"description: at most {ABOUT_CHARACTERS} characters that can be "
+                    "shown"
                 )
 
         id = self.get(app, acting_user, bot).account.id
@@ -428,5 +429,6 @@ def check_commands(commands: Sequence[BotCommand]) -> None:
             )
         if not is_name(each.description, 0, DESCRIPTION_CHARACTERS):
             raise BadField(
-                f"commands: a description has at most {DESCRIPTION_CHARACTERS} characters that can be shown"
+                f"commands: a description has at most {DESCRIPTION_CHARACTERS} "
+                "characters that can be shown"
             )

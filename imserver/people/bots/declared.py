@@ -62,7 +62,10 @@ _WITH_ACCOUNT: Final = Reason(
 TABLES: Final = (
     Table(
         name="incoming_hook",
-        types="id big* out user, app name500, conversation big out, token_hash name64, created big out",
+        types=(
+            "id big* out user, app name500, conversation big out, token_hash name64, "
+            "created big out"
+        ),
         erase_user=_WITH_ACCOUNT,
         imported=Reason(
             "the address of a webhook is its secret: its owner makes a new one"

@@ -283,7 +283,8 @@ class HookCreated(Struct):
     url: Annotated[
         str,
         about(
-            "Its URL on this server, relative to the server's address. It is shown only here, so save it."
+            "Its URL on this server, relative to the server's address. It is shown "
+            "only here, so save it."
         ),
     ]
 

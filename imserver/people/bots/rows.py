@@ -108,8 +108,8 @@ class BotStore(Store.Rows):
         account = add_account(sql, row, "", record)  # no password has this hash
         values = (account.id, account.app, owner, token_hash, b"[]", "", "")
         sql.execute(
-            "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
-            f"VALUES {marks_of(len(values))}",
+            "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, "
+            f"hook_secret) VALUES {marks_of(len(values))}",
             values,
         )
         return Bot(account, owner)
@@ -169,7 +169,10 @@ class BotStore(Store.Rows):
         if owner:
             # One of two at once waits for the other.
             sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,))
-            count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s AND listed = 1 AND id <> %s"
+            count = (
+                "SELECT count(*) FROM bot WHERE app = %s AND owner = %s AND listed = 1 "
+                "AND id <> %s"
+            )
             if sql.query(count, (app, owner, id))[0][0] >= most:
                 return False
         sql.execute("UPDATE bot SET listed = 1 WHERE id = %s AND app = %s", (id, app))
@@ -208,7 +211,10 @@ class HookStore(Store.Rows):
         """Store an incoming webhook."""
         values = (*_HOOK_ROWS.values(new), token_hash)
         marks = marks_of(len(values))
-        statement = f"INSERT INTO incoming_hook ({_HOOK_ROWS.columns}, token_hash) VALUES {marks}"
+        statement = (
+            f"INSERT INTO incoming_hook ({_HOOK_ROWS.columns}, token_hash) "
+            f"VALUES {marks}"
+        )
         sql.execute(statement, values)
 
     def incoming_with(self, token_hash: str) -> IncomingHook | None:
@@ -240,7 +246,8 @@ class HookStore(Store.Rows):
         if rows:
             last_entry = rows[0][0]
         sql.execute(
-            "UPDATE bot SET hook_url = %s, hook_secret = %s, hook_entry = %s WHERE id = %s",
+            "UPDATE bot SET hook_url = %s, hook_secret = %s, hook_entry = %s "
+            "WHERE id = %s",
             (url, secret, last_entry, bot),
         )
         return True

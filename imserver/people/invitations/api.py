@@ -108,7 +108,8 @@ staff_routes = Resource(
     "/invitations/create",
     schema=(
         "InvitationCreate",
-        "A new invitation: to a group or to be a friend, its lifetime and number of uses.",
+        "A new invitation: to a group or to be a friend, its lifetime and number of "
+        "uses.",
     ),
     base=Acting,
     status=201,
@@ -312,8 +313,9 @@ class MailedInvitations(Struct, kw_only=True):
     refusal: Annotated[
         Refusal,
         about(
-            "Why the user cannot invite by e-mail: `no_mail`: this server sends none. `role`: the user is "
-            "neither owner nor moderator of the app. Empty: the user can."
+            "Why the user cannot invite by e-mail: `no_mail`: this server sends none. "
+            "`role`: the user is neither owner nor moderator of the app. Empty: the "
+            "user can."
         ),
     ]
     counts: Annotated[MailCounts, about("How many there are in each state.")]

@@ -47,8 +47,9 @@ The owner governs the chat. To make another account an owner or a moderator:
   imserver account role gochat/NAME owner{where}
 """
 _NO_GUESTS: Final = (
-    "The settings define the app gochat without guests: others need an account. To let them in with a "
-    "name only, set apps.gochat.accounts.guests to true, and call this again."
+    "The settings define the app gochat without guests: others need an account. To let "
+    "them in with a name only, set apps.gochat.accounts.guests to true, and call this "
+    "again."
 )
 
 

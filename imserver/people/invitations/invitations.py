@@ -123,8 +123,8 @@ class InvitationAccepted(Struct):
     status: Annotated[
         Literal["joined", "friends", "already"],
         about(
-            "`joined`: the user is a member of the group now. `friends`: the two are friends now. `already`: "
-            "nothing changed."
+            "`joined`: the user is a member of the group now. `friends`: the two are "
+            "friends now. `already`: nothing changed."
         ),
     ]
     group: OfGroup
@@ -305,7 +305,14 @@ class Invitations:
         row = self._valid(app, code)
         maker = self._people.accounts.get(app, row.user)
         preview = view(
-            InvitationPreview, row, name="", members=0, nickname="", avatar=""
+            InvitationPreview,
+            row,
+            name="",
+            members=0,
+            nickname="",
+            avatar="",
+            group_avatar="",
+            description="",
         )
         if maker is not None:
             preview.nickname = maker.nickname

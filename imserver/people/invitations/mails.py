@@ -58,8 +58,9 @@ class RefusedAddress(Struct, frozen=True):
     reason: Annotated[
         Objection,
         about(
-            "`no_address`: it is no e-mail address. `invited`: it has a valid invitation to this group. "
-            "`often`: it has got as many mails as an address gets."
+            "`no_address`: it is no e-mail address. `invited`: it has a valid "
+            "invitation to this group. `often`: it has got as many mails as an address "
+            "gets."
         ),
     ]
 

@@ -21,7 +21,10 @@ from imserver.plugin.wire import id_of
 _ENDED: Final = (
     "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
 )
-_BY_LINK: Final = "NOT EXISTS (SELECT 1 FROM invitation_mail m WHERE m.app = invitation.app AND m.id = invitation.code)"
+_BY_LINK: Final = (
+    "NOT EXISTS (SELECT 1 FROM invitation_mail m WHERE m.app = invitation.app "
+    "AND m.id = invitation.code)"
+)
 """It is no invitation by e-mail: those are listed and limited by themselves."""
 
 Code = Annotated[
@@ -82,8 +85,8 @@ class InvitationMail(Struct, frozen=True):
     state: Annotated[
         MailState,
         about(
-            "`waiting`: it was not sent yet. `sent`: the mail server has taken it. `refused`: it cannot be "
-            "sent. `joined`: somebody has come in by it."
+            "`waiting`: it was not sent yet. `sent`: the mail server has taken it. "
+            "`refused`: it cannot be sent. `joined`: somebody has come in by it."
         ),
     ]
     reason: Annotated[
@@ -239,7 +242,10 @@ class InvitationStore(Store.Rows):
         if user:
             condition += " AND member = %s"
             values.append(user)
-        statement = f"SELECT state, count(*) FROM invitation_mail WHERE {condition} GROUP BY state"
+        statement = (
+            f"SELECT state, count(*) FROM invitation_mail WHERE {condition} "
+            "GROUP BY state"
+        )
         counts = {
             MAIL_STATES[state]: count for state, count in sql.query(statement, values)
         }
@@ -256,8 +262,8 @@ class InvitationStore(Store.Rows):
     ) -> Collection[str]:
         """The addresses among ``emails`` with a valid invitation to a group."""
         statement = (
-            "SELECT email FROM invitation_mail WHERE app = %s AND conversation = %s AND expires_at > %s "
-            "AND state IN (0, 1) AND email IN {}"
+            "SELECT email FROM invitation_mail WHERE app = %s AND conversation = %s "
+            "AND expires_at > %s AND state IN (0, 1) AND email IN {}"
         )
         rows = sql.query_in(statement, (app, group, now), list(emails), many=True)
         return {text_of(row[0]) for row in rows}
@@ -286,7 +292,10 @@ def _row(app: str, new: InvitationShown) -> Row:
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:
     """Count one use; False if the invitation does not exist or has ended."""
-    statement = f"UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s AND NOT {_ENDED}"
+    statement = (
+        "UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s "
+        f"AND NOT {_ENDED}"
+    )
     if sql.execute(statement, (app, code, now)) != 1:
         return False
     joined = MAIL_STATES.index("joined")

@@ -84,7 +84,8 @@ class LoginStarted(Struct):
     shown: Annotated[
         str,
         about(
-            "Show this code to the user: the browser asks whether their device shows it."
+            "Show this code to the user: the browser asks whether their device shows "
+            "it."
         ),
     ]
     interval: Annotated[
@@ -168,21 +169,24 @@ def start(
     return_to: Annotated[
         str,
         about(
-            "For pages of this server: the path to which the browser comes back. The fragment of the address "
-            "is then `#oauth=` and the `code` that finishes the login, or `#oauth=refused`.",
+            "For pages of this server: the path to which the browser comes back. The "
+            "fragment of the address is then `#oauth=` and the `code` that finishes "
+            "the login, or `#oauth=refused`.",
             max_length=500,
         ),
     ] = "",
     link: Annotated[
         bool,
         about(
-            "Whether to link the account whose token the request has, instead of logging in."
+            "Whether to link the account whose token the request has, instead of "
+            "logging in."
         ),
     ] = False,
     password: Annotated[
         str,
         about(
-            "For `link`: the current password. An account without a password may leave it out.",
+            "For `link`: the current password. An account without a password may "
+            "leave it out.",
             max_length=250,
         ),
     ] = "",

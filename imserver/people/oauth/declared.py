@@ -33,8 +33,8 @@ class ProviderSettings(Struct, frozen=True):
     kind: Annotated[
         Literal["oidc", "github", "wechat", "wechat_official"],
         about(
-            "`oidc`: any OpenID Connect provider. `wechat`: the QR code for websites. `wechat_official`: the "
-            "page of an official account."
+            "`oidc`: any OpenID Connect provider. `wechat`: the QR code for websites. "
+            "`wechat_official`: the page of an official account."
         ),
     ]
     client_id: Annotated[Text, about("The id that the provider has given to the app.")]
@@ -80,7 +80,10 @@ def objection(_name: str, settings: TenantSettings) -> str:
     for name, row in providers_of(settings).items():
         setting = f"oauth.{name}"
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
-            return f"{setting}: expected a name of 1 to 32 lower-case letters, digits, _ or -"
+            return (
+                f"{setting}: expected a name of 1 to 32 lower-case letters, digits, _ "
+                "or -"
+            )
         if row.kind == "oidc" and not row.issuer:
             return f"{setting}: kind oidc needs an issuer"
         if row.kind != "oidc" and not row.client_secret:
@@ -101,7 +104,10 @@ def check(config: Config, locations: Locations) -> None:
         if not tenant.wants_accounts(name):
             raise locations.lacks(setting, "account_tokens: required")
         if not HTTP_URL.match(config.app.http_url):
-            needs = "app.http_url with http:// or https://: providers send browsers back to it"
+            needs = (
+                "app.http_url with http:// or https://: providers send browsers back "
+                "to it"
+            )
             raise locations.lacks(setting, needs)
 
 
@@ -110,7 +116,8 @@ SETTINGS: Final = SettingsRow({"apps.*": OAuthOfApp}, objection, check)
 HTTP_LINK_TAKEN: Final = HttpProblem(
     409,
     "link_taken",
-    "This identity is linked with another account, or the account with another identity of this provider.",
+    "This identity is linked with another account, or the account with another "
+    "identity of this provider.",
 )
 HTTP_LAST_LOGIN: Final = HttpProblem(
     409, "last_login", "Without this link nobody could log in to the account any more."
@@ -119,7 +126,10 @@ HTTP_LAST_LOGIN: Final = HttpProblem(
 TABLES: Final = (
     Table(
         name="oauth_link",
-        types="app name500*, provider name32* out, subject name255* out, account big out user, since big out",
+        types=(
+            "app name500*, provider name32* out, subject name255* out, "
+            "account big out user, since big out"
+        ),
         erase_user=Reason("the deletion of the account erases it, in one transaction"),
         parents=("account",),
     ),

@@ -106,7 +106,10 @@ class LoginRefused(
 class NotLinked(
     ServiceRefused,
     problem=Closed.problem,
-    detail="No account is linked with this identity, and the provider makes none (register)",
+    detail=(
+        "No account is linked with this identity, and the provider makes none "
+        "(register)"
+    ),
     login="closed",
 ):
     """The identity has no account, and gets none."""

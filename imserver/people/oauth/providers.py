@@ -509,7 +509,8 @@ class WeChat:
         """An answer without an error. WeChat's errors have the status 200."""
         if answer.get("errcode"):
             raise ProviderRefused(
-                f"it answered with the error {answer['errcode']}: {answer.get('errmsg')}"
+                f"it answered with the error {answer['errcode']}: "
+                f"{answer.get('errmsg')}"
             )
         return answer
 

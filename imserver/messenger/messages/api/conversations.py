@@ -83,8 +83,8 @@ class SearchQuery(Acting, kw_only=True):
     types: Annotated[
         str,
         about(
-            "Find only messages of these types, separated by commas. Default: `text` if `text` or `link` is "
-            "given, else all."
+            "Find only messages of these types, separated by commas. Default: `text` "
+            "if `text` or `link` is given, else all."
         ),
     ] = ""
     link: Annotated[bool, about("Find only messages with a link.")] = False
@@ -99,7 +99,8 @@ class SearchQuery(Acting, kw_only=True):
     until: Annotated[
         int,
         about(
-            "Find only messages sent before this time, in Unix milliseconds; 0: up to now.",
+            "Find only messages sent before this time, in Unix milliseconds; 0: up to "
+            "now.",
             ge=0,
             le=Limit.ID,
         ),
@@ -122,11 +123,13 @@ class MessageShown(EntryView, omit_defaults=True):
     meta: Annotated[
         Any,
         about(
-            "Users who are mentioned, joined or left; `edited`, `reacted`: the last edit of the message, and "
-            "reaction; `forwarded`: `from` and `id` of the original; `count`: of a reaction, how many users "
-            "react with its emoji from then on; `thread`: the message with which the thread of this reply "
-            "begins; `also`: the conversation shows the reply, too; `replies`: `count`, `last` (id), `time` "
-            "and `users` of the replies in the thread of this message."
+            "Users who are mentioned, joined or left; `edited`, `reacted`: the last "
+            "edit of the message, and reaction; `forwarded`: `from` and `id` of the "
+            "original; `count`: of a reaction, how many users react with its emoji "
+            "from then on; `thread`: the message with which the thread of this reply "
+            "begins; `also`: the conversation shows the reply, too; `replies`: "
+            "`count`, `last` (id), `time` and `users` of the replies in the thread of "
+            "this message."
         ),
     ] = UNSET
     reactions: Annotated[
@@ -149,14 +152,15 @@ class MessagesAnswer(Struct):
     before: Annotated[
         int,
         about(
-            "`before` of the next page of older entries; 0: there are none. A page of a search, or of some "
-            "types, may be empty and still have a next one."
+            "`before` of the next page of older entries; 0: there are none. A page of "
+            "a search, or of some types, may be empty and still have a next one."
         ),
     ]
     after: Annotated[
         int | UnsetType,
         about(
-            "If the request had `after`: that of the next page of newer entries; 0: there are none."
+            "If the request had `after`: that of the next page of newer entries; 0: "
+            "there are none."
         ),
     ] = UNSET
 
@@ -171,8 +175,8 @@ class SyncAnswer(Struct):
     begin_anew: Annotated[
         bool,
         about(
-            "True if entries after this position have expired, or if the position is not one of this "
-            "log. Discard what you have and start with 0."
+            "True if entries after this position have expired, or if the position is "
+            "not one of this log. Discard what you have and start with 0."
         ),
     ]
 
@@ -206,7 +210,8 @@ class ConversationShown(Struct):
     added: Annotated[
         bool,
         about(
-            "Whether the user has become a member of the group after all that they have read."
+            "Whether the user has become a member of the group after all that they "
+            "have read."
         ),
     ] = False
     open: Annotated[
@@ -215,7 +220,8 @@ class ConversationShown(Struct):
     everybody: Annotated[
         Literal["", "members", "all"],
         about(
-            "Of a group: whose it is without joining; empty: of whoever was added or has joined."
+            "Of a group: whose it is without joining; empty: of whoever was added or "
+            "has joined."
         ),
     ] = ""
     write: Annotated[str, about("Of a group: the lowest role that may write.")] = (
@@ -334,7 +340,8 @@ def history(
     types: Annotated[
         str,
         about(
-            "List only messages of these types, separated by commas. Not together with `after`."
+            "List only messages of these types, separated by commas. Not together with "
+            "`after`."
         ),
     ] = "",
     limit: PageLimit = 50,
@@ -443,7 +450,8 @@ def sync(
     after: Annotated[
         int,
         about(
-            "The position from which to continue: `after` of the previous page; 0: from the first entry.",
+            "The position from which to continue: `after` of the previous page; 0: "
+            "from the first entry.",
             ge=0,
             le=Limit.ID,
         ),

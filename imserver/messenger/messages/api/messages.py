@@ -62,7 +62,8 @@ from imserver.messenger.messages.services import MessageServices
 OwnId = Annotated[
     str,
     about(
-        "Your own id of the message. A repeated request of the user with the same id is not stored again.",
+        "Your own id of the message. A repeated request of the user with the same id "
+        "is not stored again.",
         max_length=Limit.CLIENT_MSG_ID_BYTES,
     ),
 ]
@@ -103,8 +104,9 @@ class Content(Acting, kw_only=True):
     type: Annotated[
         str,
         about(
-            "The type of the content: `picture`, `voice`, `video`, `file`, `location`, `custom` or your "
-            "own word. The default is `text`, with `data` it is `custom`.",
+            "The type of the content: `picture`, `voice`, `video`, `file`, "
+            "`location`, `custom` or your own word. The default is `text`, with "
+            "`data` it is `custom`.",
             max_length=Limit.TYPE_BYTES,
         ),
     ] = ""
@@ -114,8 +116,8 @@ class Content(Acting, kw_only=True):
     mentions: Annotated[
         list[Annotated[str, Meta(max_length=MAX_USER_BYTES)]],
         about(
-            "Mentioned users, and handles of groups behind an `@`; or only `all`: everybody in the "
-            "conversation.",
+            "Mentioned users, and handles of groups behind an `@`; or only `all`: "
+            "everybody in the conversation.",
             max_length=Limit.MENTIONS,
         ),
     ] = field(default_factory=list)
@@ -154,8 +156,8 @@ class SendRequest(Content, kw_only=True):
     exclusive: Annotated[
         bool,
         about(
-            f"The message is a question, and its buttons (at most {Limit.OPTIONS}) are the answers: the "
-            "first one counts. An edit does not change this."
+            f"The message is a question, and its buttons (at most {Limit.OPTIONS}) are "
+            "the answers: the first one counts. An edit does not change this."
         ),
     ] = False
     forward: Forwarded | UnsetType = UNSET
@@ -183,7 +185,8 @@ class StoredAnswer(StoredAt):
     repeated: Annotated[
         bool,
         about(
-            "True if the message had been stored before. Then this is the position of the first one."
+            "True if the message had been stored before. Then this is the position of "
+            "the first one."
         ),
     ]
 
@@ -258,8 +261,8 @@ class MessageApi(Struct, frozen=True):
         return _store(self, call, self._command_of(call, request, more))
 
     def draft(self, call: Call, request: SendRequest) -> Draft:
-        """The draft of a message that is sent later, checked as one that is sent. Switches. Raises
-        :class:`ApiProblem`."""
+        """The draft of a message that is sent later, checked as one that is
+        sent. Switches. Raises :class:`ApiProblem`."""
         draft = _draft_of(self, call, self._command_of(call, request))
         wrong = objection(draft)
         if wrong:
@@ -313,8 +316,8 @@ def _check_notify(call: Call, notify: NotifyField) -> None:
     if isinstance(notify, Notify) and not _leads_nowhere_else(notify):
         raise ApiProblem(
             Problems.NOT_ALLOWED,
-            "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
-            "path of your page",
+            "`notify`: only back ends may set a `title`, `time_sensitive`, and "
+            "addresses that are no path of your page",
         )
 
 
@@ -471,7 +474,8 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
     "/messages/recall",
     schema=(
         "RecallRequest",
-        "The message to recall. A back end that names no `user` may recall any message.",
+        "The message to recall. A back end that names no `user` may recall any "
+        "message.",
     ),
     problems=_NOT_CHANGED,
     user="optional",

@@ -80,18 +80,20 @@ class PieceResult(Struct):
     piece: Annotated[
         int,
         about(
-            "The number of the last piece of the stream; 0: it has none, or is unknown.",
+            "The number of the last piece of the stream; 0: it has none, or is "
+            "unknown.",
             ge=0,
         ),
     ]
     status: Annotated[
         str,
         about(
-            "`appended`. `repeated`: the stream has this piece already. `gap`: pieces before it are "
-            "missing; append those after `piece` first. `too_long`: the message would be too long; close it. "
-            "`closed`: the stream is closed. `unknown`: there is no such stream, or its node has ended. "
-            "`failed`: its node does not answer, that of another piece does; append it again with the same "
-            "number."
+            "`appended`. `repeated`: the stream has this piece already. `gap`: pieces "
+            "before it are missing; append those after `piece` first. `too_long`: the "
+            "message would be too long; close it. `closed`: the stream is closed. "
+            "`unknown`: there is no such stream, or its node has ended. `failed`: its "
+            "node does not answer, that of another piece does; append it again with "
+            "the same number."
         ),
     ]
 
@@ -144,8 +146,8 @@ class StreamClosed(HistoryPosition):
     status: Annotated[
         str,
         about(
-            "`closed`. `repeated`: it was closed before. `unknown`: there is no such stream, or its node "
-            "has ended."
+            "`closed`. `repeated`: it was closed before. `unknown`: there is no such "
+            "stream, or its node has ended."
         ),
     ]
     channel: str | UnsetType = UNSET
