@@ -33,9 +33,9 @@ from imserver.plugin.storage import Store
 log = logging.getLogger(__name__)
 
 MOST_WAITS: Final = 10_000
-"""Limit of those who wait on a node. Others get the question as it is."""
+"""How many requests wait on a node. Others get the question as it is."""
 MOST_OF_ONE: Final = 200
-"""Limit of the waits of one principal."""
+"""How many requests of one principal wait on a node."""
 _RETRY_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 1.0
 """How often the log is read while somebody waits: another node may have stored
@@ -229,7 +229,7 @@ class AskParts(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build them."""
+    """Build the parts of questions, and join them to the core."""
 
     def is_draining() -> bool:
         return core.node.draining

@@ -67,7 +67,7 @@ class AckState(IntEnum):
 
 
 class AckEvent(IntEnum):
-    """What changes the state of the deliveries to one connection."""
+    """An event that changes the state of the deliveries to one connection."""
 
     ACK = 0
     """The client acknowledges."""

@@ -62,7 +62,8 @@ Must not switch."""
 
 
 class _Missed(Struct, frozen=True):
-    """What a client has missed, as :meth:`CatchUp.sync` has read it."""
+    """The entries that a client has missed, as :meth:`CatchUp.sync` has read
+    them."""
 
     entries: list[Entry]
     more: bool
@@ -93,7 +94,7 @@ class CatchUp(Service, dict=True):
         share the result."""
         self._turns: dict[str, Lock] = {}
         self._numbers = count()
-        """Of the subscriptions whose clients have no cursor."""
+        """Numbers of the subscriptions whose clients have no cursor."""
 
     # --- log subscriptions ----------------------------------------------------
 

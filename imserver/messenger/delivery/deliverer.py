@@ -103,7 +103,7 @@ class MessageRun(Service):
     not encoded yet."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
-        """The messages at these places, as one frame if the dialect supports
+        """The messages at these indexes, as one frame if the dialect supports
         it."""
         batches = encoding.dialect.batches
         each = self._each.get(encoding)
@@ -607,8 +607,8 @@ def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Conne
 
 
 def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
-    """The special ones among the receivers of each conversation that has
-    any."""
+    """The receivers of each conversation who are in ``special``. Conversations
+    without receivers are left out."""
     selected: Receivers = {}
     for number, connections in receivers.items():
         if not connections:
@@ -624,7 +624,7 @@ def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
 def _frames(
     messages: Sequence[Message], indexes: Sequence[int]
 ) -> Iterable[Sequence[int]]:
-    """These places in parts, each for one frame."""
+    """Indexes of messages in parts, each for one frame."""
     begin = 0
     while begin < len(indexes):
         end = begin + 1
@@ -663,7 +663,7 @@ class LogFollower:
         self._log = log
         self._deliverer = deliverer
         self.apps: dict[str, _Followed] = {}
-        """Those that are followed. Read-only for others."""
+        """The apps that are followed, by name. Read-only for others."""
         self.follows_any = Flag()
         self._numbers = count()
         self._metrics = metrics

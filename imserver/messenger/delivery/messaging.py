@@ -148,7 +148,7 @@ class Messaging:
         self.positions = positions
         self.ack_tracker = ack_tracker
         self.streams = OpenStreams()
-        """Of streamed answers, which a feature opens."""
+        """Streams of answers, which a feature opens."""
         self.deliverer = Deliverer(
             core.hub,
             core.fanout,

@@ -203,7 +203,7 @@ class OpenStreams(Service):
     _senders: dict[tuple[str, str], dict[str, OpenStream]] = field(default_factory=dict)
 
     def all(self) -> list[OpenStream]:
-        """All of them."""
+        """All open streams on this node."""
         all_streams: list[OpenStream] = []
         for streams in self.by_channel.values():
             all_streams += streams.values()

@@ -36,8 +36,8 @@ from imserver.messenger.log.meta import MessageMeta
 from imserver.plugin.runtime import Service
 
 _DIGEST_BYTES: Final = 24
-"""Of the names that replace keys: written in hexadecimal they are short enough
-for a ``client_msg_id``."""
+"""Length of the names that replace keys. Written in hexadecimal they are short
+enough for a ``client_msg_id``."""
 
 
 class LogPushes(StoredPushes):

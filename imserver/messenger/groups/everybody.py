@@ -125,8 +125,9 @@ class EverybodysGroups(Store.Rows):
     def _accounts(
         self, app: str, whose: Everybody, after: int, last: int
     ) -> tuple[list[str], int]:
-        """Users of an app with ids after one, up to ``last``, at most
-        :data:`MOST_JOINING`; and the id up to which they are all."""
+        """The next users of an app, at most :data:`MOST_JOINING`: their ids are
+        after ``after``, and at most ``last``. Also the id up to which these are
+        all users."""
 
         def read(sql: Statements) -> list[int]:
             where = (

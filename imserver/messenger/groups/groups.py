@@ -170,8 +170,8 @@ class Group(Struct, frozen=True):
     """URL of the picture."""
     description: str = ""
     handle: str = ""
-    """By which messages to any group mention its members; ``""``: it has
-    none."""
+    """The name by which messages to any group mention its members; ``""``: it
+    has none."""
 
 
 class NewGroup(Struct, frozen=True):
@@ -616,8 +616,8 @@ class Groups(Service, dict=True):
         users: Sequence[str],
         strangers: Collection[str],
     ) -> Added:
-        """As :meth:`invite`; those of the users who are ``strangers`` are
-        invited."""
+        """Add members as :meth:`invite` does, and invite the users who are
+        ``strangers``."""
         acquaintances = [user for user in users if user not in strangers]
         new_members: tuple[str, ...] = ()
         if acquaintances or not strangers:

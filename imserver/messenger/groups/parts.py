@@ -25,7 +25,7 @@ def groups_of(core: Core) -> Groups:
 
 
 def build(core: Core) -> Parts:
-    """Build them."""
+    """Build the parts of groups."""
     config = core.config
     limits = settings_of(config, GroupLimits)
     seconds = config.accounts.rate_seconds

@@ -153,7 +153,7 @@ class Inbox(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build them."""
+    """Build the inboxes of a node."""
     inbox = Inbox(
         core.store,
         ArrangementRows(core.store),

@@ -10,7 +10,7 @@ MOST_WAITING: Final = 200
 """Limit of the messages of a user that wait, or were refused and are still in
 the list."""
 MOST_SECONDS: Final = 366 * 86_400
-"""So far ahead a message may be scheduled."""
+"""How far in the future a message may be scheduled."""
 CHANGES: Final = 60
 CHANGE_SECONDS: Final = 60.0
 SCHEDULE_CHANGES: Final = Rate(

@@ -60,7 +60,7 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Of its row."""
+        """The key of its row."""
         return self.app, self.member, self.id
 
 
@@ -91,7 +91,7 @@ class When(Struct, frozen=True):
     awaits: bool = False
 
     def due(self, now: int) -> int:
-        """The time, or the latest one."""
+        """The time at which the message is sent, at the latest."""
         if self.awaits:
             return now + MOST_SECONDS * _SECOND_MS
         if self.at:

@@ -72,7 +72,7 @@ class ScheduledMessages:
         self.counts: Counter[Literal["schedule", "send", "refuse", "cancel"]] = (
             Counter()
         )
-        """What this node has done, since its start."""
+        """How often this node has done which of them, since its start."""
         self._log = services.log
         self._messaging = services.messaging
         self._signals = services.signals
@@ -281,7 +281,7 @@ def _reminder_id(user: str, id: str) -> str:
 
 
 def build(core: Core) -> Parts:
-    """Build them."""
+    """Build the service of scheduled messages."""
     changes = core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS)
     messages = ScheduledMessages(core, core.service(MessageServices), changes)
     return Parts((messages,), run=(messages.run,))

@@ -47,7 +47,8 @@ for it repeats it."""
 
 
 def build(core: Core) -> Parts:
-    """Build them, with their commands and the handlers of node messages."""
+    """Build the services of stored messages, their commands, and the handlers
+    of node messages."""
     services, answers, commands = _make_services(core)
     messaging = services.messaging
     positions = services.messaging.positions
@@ -103,7 +104,8 @@ def offline(
 
 
 def _erasure(store: Store, positions: ActionPositions) -> Erasure:
-    """What the log, the index of words and the positions have of a user."""
+    """The erasure of a user from the log, the index of words and the
+    positions."""
 
     def erase_user(app: str, user: str, name: str) -> None:
         if not store.has_database:

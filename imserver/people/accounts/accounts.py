@@ -64,7 +64,7 @@ from imserver.plugin.wire import id_of
 _DEVICE_CHARACTERS: Final = 64
 _HOUR_SECONDS: Final = 3600
 _LOGIN_ID_BITS: Final = 53
-"""Of the ids of logins: so many bits are exact in the JSON of every
+"""Length of the ids of logins. So many bits are exact in the JSON of every
 language."""
 
 
@@ -190,7 +190,7 @@ def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
 
 
 def _own_device(device: KnownDevice | None, account: Account) -> KnownDevice | None:
-    """The device that a token has proved, if it is one of this account."""
+    """The device that a token has proved, if it belongs to this account."""
     if device is not None and device.account == account.id:
         return device
     return None

@@ -336,7 +336,7 @@ class Cards(Service, dict=True):
 
 
 class _View(Struct, frozen=True):
-    """What one account, or a back end, may see of some accounts.
+    """The details of accounts that one account, or a back end, may see.
 
     ``own``, ``known`` and ``named``: ids of users of whom it sees everything,
     whom it knows, and whose names it sees.

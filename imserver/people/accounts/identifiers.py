@@ -27,9 +27,9 @@ NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_.-]{2,31}"
 UNSHOWABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and surrogates."""
 _SIGN: Final = r"[^\s@<>()\[\]\\,;:\"]"
-"""What stands for itself in an e-mail address (RFC 5321). The others quote,
-comment or list addresses: with them one mailbox would have many addresses, and
-limits count addresses."""
+"""A character that stands for itself in an e-mail address (RFC 5321). The others
+quote, comment or list addresses: with them one mailbox would have many
+addresses, and limits count addresses."""
 _LABEL: Final = rf"(?:(?!\.){_SIGN})+"
 _email: Final = re.compile(rf"{_SIGN}{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
 _name: Final = re.compile(NAME_PATTERN, re.ASCII)

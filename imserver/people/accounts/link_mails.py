@@ -63,7 +63,7 @@ class LinkMails:
         return len(self._sending)
 
     def buckets(self, rate: Rate) -> Buckets:
-        """What counts the mails of one kind."""
+        """The counters of the mails of one kind."""
         return self._buckets(rate, MAILS, self._rate_seconds)
 
     def charge(self, app: str, email: str) -> None:

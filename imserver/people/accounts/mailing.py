@@ -134,8 +134,8 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
 
 @lru_cache(1)
 def _tls(_certificates: str) -> SSLContext:
-    """What checks the certificate of the mail server, made once: to read those
-    of all authorities takes 20 ms or more. ``_certificates``: the file that has
+    """The context that checks the certificate of the mail server. It is made
+    once: to read the certificates of all authorities takes 20 ms or more. ``_certificates``: the file that has
     them; ``""``: that of the operating system."""
     import ssl
 

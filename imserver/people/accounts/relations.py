@@ -44,7 +44,8 @@ class AccountRelations(Struct, Relations, frozen=True):
     # --- reaching -------------------------------------------------------------
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """Also those who have blocked its owner, in the order of their ids."""
+        """The users who have blocked ``by``, or its owner, in the order of their
+        ids."""
         if self.limits(app, by):
             return self._blocked_by(app, by, users, True)
         return []
@@ -118,7 +119,7 @@ class AccountRelations(Struct, Relations, frozen=True):
         return conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
-        """Also of the owner of ``by``."""
+        """The users who have blocked ``by`` or its owner."""
         if not self.limits(app, by):
             return ()
         id = id_of(by)

@@ -69,7 +69,7 @@ class _Header(Struct):
 _HEADER: Final = {"alg": "HS256", "typ": "JWT"}
 _SECRET_BYTES: Final = 32
 _SECRET_CHARACTERS: Final = 43
-"""Of a secret of a bot, in base64 without padding."""
+"""Length of a secret of a bot, in base64 without padding."""
 _MOST_ID_DIGITS: Final = 19
 
 
@@ -240,8 +240,8 @@ class AccountTokens(AccountLookup):
         return session
 
     def proof_of(self, token: str) -> str:
-        """Of a bot the hash of its secret, else the version of the account, the
-        login, and the end of the token. See
+        """The proof of a token: of a bot the hash of its secret, else the version
+        of the account, the login, and the end of the token. See
         :class:`imserver.gateway.auth.questions.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:

@@ -48,9 +48,9 @@ from imserver.plugin.wire import (
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
 DESCRIPTION_CHARACTERS: Final = 128
-"""Of a command."""
+"""Limit of the description of a command."""
 ABOUT_CHARACTERS: Final = 500
-"""Of the description of a bot."""
+"""Limit of the description of a bot."""
 MOST_LISTED: Final = 10
 """The most bots that an account lists for all accounts of its app."""
 ADDRESS_REQUESTS: Final = 600

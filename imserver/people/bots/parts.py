@@ -37,7 +37,7 @@ def bots_of(core: Core) -> BotParts:
 
 
 def build(core: Core) -> Parts:
-    """Build them, and join them to the core."""
+    """Build the parts of bots, and join them to the core."""
     people = accounts_of(core)
     webhooks = webhooks_of(core)
     messages = core.service(MessageServices)

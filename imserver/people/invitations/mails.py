@@ -201,7 +201,7 @@ class InvitationMails:
         return self._rows.mails(app, inviter, group, after, limit)
 
     def counts(self, app: str, inviter: str, group: int) -> MailCounts:
-        """How many those of :meth:`page` are."""
+        """How many invitations :meth:`page` lists, by their states."""
         return self._rows.count_mails(app, inviter, group)
 
     def forget(self, now: int) -> None:
@@ -262,7 +262,7 @@ class InvitationMails:
 
 
 def _reason(error: NotSent) -> str:
-    """What the mail server has answered, in one line."""
+    """The answer of the mail server, in one line."""
     # Its types are those of smtplib, which is loaded when there is a mail.
     cause: Any = error.__cause__
     recipients = getattr(cause, "recipients", None)
