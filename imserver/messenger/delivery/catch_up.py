@@ -470,6 +470,7 @@ class CatchUp(Service, dict=True):
             extent = shared.get()
             assert extent is not None
             return extent
+
         shared = AsyncResult()
         self._extents[app] = shared
         try:

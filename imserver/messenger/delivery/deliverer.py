@@ -204,6 +204,7 @@ class Deliverer(Service):
             log_subscription = None
         else:
             log_subscription = connection.log_subscription
+
         if (
             log_subscription is not None
             and log_subscription.backlog is not None
@@ -216,6 +217,7 @@ class Deliverer(Service):
             if type(backlog) is tuple and len(backlog) > _MAX_WAITING_ACKS:
                 connection.abandon(CloseCode.SLOW_READER)
             return
+
         try:
             done(result)
         except Exception:
@@ -359,6 +361,7 @@ class Deliverer(Service):
         hub_app = self.hub.apps.get(app)
         if hub_app is None:
             return []
+
         if entry.members:
             connections: list[Connection] = []
             # As App.sessions_of(), without a call and a tuple for each user.
@@ -371,6 +374,9 @@ class Deliverer(Service):
                 elif sessions is not None and sessions.log_subscription is not None:  # type: ignore[union-attr]
                     connections.append(sessions)  # type: ignore[arg-type]
             return connections
+
+        # Clients without a cursor get the messages of a room by their
+        # subscription. Other subscribers: see _deliver_to_channels.
         room = hub_app.channels.get(entry.room)
         if room is None:
             return []
@@ -894,6 +900,7 @@ class LogFollower:
         quiet = [app for app in quiet if app in self.apps]
         if not quiet:
             return
+
         positions = {app: self.apps[app].position for app in quiet}
         try:
             heads = self._log.entries.heads(quiet)
@@ -906,6 +913,7 @@ class LogFollower:
         except Exception:
             log.exception("the ends of the logs could not be read")
             return
+
         for app, head in heads.items():
             known = self.apps.get(app)
             if known is not None and head > known.position and _is_quiet(known, before):

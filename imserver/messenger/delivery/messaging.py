@@ -144,6 +144,7 @@ class Messaging:
         self._node_messages = core.node_messages
         self.observers: list[LogObserver] = []
         """They hear of stored entries."""
+
         self.log_subscriptions = LogSubscriptions()
         self.positions = positions
         self.ack_tracker = ack_tracker

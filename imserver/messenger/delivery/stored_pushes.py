@@ -146,16 +146,18 @@ class _Drafts(Service):
 
 
 def _drafts(push: PushToStore) -> Iterator[Draft]:
+    """The messages of a push, one for each target."""
     event = push.event
     now = int(time() * 1000)
-    if event.data and event.type == "text":
-        kind = "custom"
-    else:
-        kind = event.type
+    type = event.type
+    if event.data and type == "text":
+        # Data is no text.
+        type = "custom"
     body = event.data or event.text.encode()
     meta = b""
     if event.notify:
         meta = MessageMeta(notify=Raw(event.notify)).to_bytes()
+
     alone = len(push.targets) == 1
     for number, target in enumerate(map(addressed, push.targets)):
         group = 0
@@ -166,7 +168,7 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
             user = target.user
         yield Draft(
             sender=event.sender,
-            type=kind,
+            type=type,
             body=body,
             client_msg_id=_name(push.key, number, alone),
             time_ms=now,
