@@ -351,6 +351,7 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
         ask["text"] = True
     if request.of is not UNSET:
         ask["of"] = _answerers(api, call, request, request.of)
+
     if request.poll:
         poll: dict[str, bool] = {}
         if request.many:
@@ -359,6 +360,7 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
             poll["anonymous"] = True
         ask["of"] = []
         ask["poll"] = poll
+
     if request.fixed:
         ask["fixed"] = True
     if request.seconds:

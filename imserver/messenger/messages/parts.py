@@ -58,6 +58,7 @@ def build(core: Core) -> Parts:
     core.hub.report_to(catch_up.forget)
     if core.member is not None:
         core.member.report_to(messaging.learn)
+    # Streams end when the node drains, and when their app is deleted.
     for streams in (services.streams, services.channel_streams):
         core.draining.report_to(streams.close_all)
         core.tenants.report_to(streams.forget)
@@ -140,18 +141,19 @@ def _make_services(
     channel_log.attach(messaging.follower.follow)
     store.part(MessageLog).writer.report_to(messaging)
     messaging.add_to(core.queries)
-    node_messages = core.node_messages
     signals = Signals(core, messaging)
-    if node_messages is not None:
-        node_messages.handle(
+    if core.node_messages is not None:
+        core.node_messages.handle(
             {Commit: messaging.follower.committed, ToFollowers: signals.deliver}
         )
+
     threads = ThreadCommands(signals, store)
     receipts = Receipts(signals, store)
     search = MessageSearch(store, core.buckets.make)
     asks = AskCommands(core, messaging, signals)
     commands = MessageCommands(core.sessions, messaging, receipts, search, store)
-    runners = (commands, asks, receipts, threads, signals)
+
+    # Both kinds of streams need these.
     table = core.connection_table
     limits = settings_of(core.config, StreamLimits)
     others = (table, core.queries, limits, core.limits.outbox_bytes, core.others)
@@ -179,7 +181,8 @@ def _make_services(
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up),
     )
+
     rows: dict[type, CommandRow] = {}
-    for runner in runners:
+    for runner in (commands, asks, receipts, threads, signals):
         rows.update(runner.commands())
     return services, (channel_log, LogPushes(messaging, core.idempotency)), rows

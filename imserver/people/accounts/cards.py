@@ -295,6 +295,7 @@ class Cards(Service, dict=True):
         others = [account for account in accounts if account.id != mine]
         states = self.relations.states(viewer, others)
         known = self.relations.known(app, viewer, others, states)
+
         myself = {account.user for account in accounts if account.id == mine}
         own: Collection[str] = myself
         if not viewer:
@@ -305,6 +306,7 @@ class Cards(Service, dict=True):
             for account in accounts
             if account.findable and (found or account.user in known)
         }
+
         shows_emails = self.accounts.rules_of(app).show_emails
         view = _View(
             mine=mine,

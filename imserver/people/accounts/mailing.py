@@ -105,6 +105,8 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
         message = _message(settings.sender, mail)
     except ValueError as error:
         raise NotSent(error, is_temporary=False, is_of_mail=True) from error
+
+    # How far it has come decides what an error means.
     is_ready = False
     is_sent = False
     try:
@@ -122,6 +124,7 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
     except (OSError, ValueError) as error:  # smtplib.SMTPException is an OSError
         if is_sent:
             return  # only the end of the conversation has failed
+
         refusals = (
             smtplib.SMTPRecipientsRefused,
             smtplib.SMTPDataError,

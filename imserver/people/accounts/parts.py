@@ -103,6 +103,7 @@ def build(core: Core) -> Parts:
     relations = core.service(AccountRelations)
     messages = core.service(MessageServices)
     buckets = partial(core.buckets.make, shared=core.attempt)
+
     accounts = _make_accounts(core, rows, tokens, buckets)
     guests = _make_guests(core, accounts, messages)
     mails = LinkMails(

@@ -95,6 +95,7 @@ class Resets(Struct, frozen=True):
             # Without a password there is none to reset.
             if not hashed or not account.email:
                 return None
+
             try:
                 self.of_account.require((app, account.id))
                 self.mails.charge(app, account.email)
@@ -105,6 +106,7 @@ class Resets(Struct, frozen=True):
                     account.id,
                 )
                 return None
+
             code = token_urlsafe(_CODE_BYTES)
             now = int(time())
             is_added = self.rows.add_reset(
@@ -115,6 +117,7 @@ class Resets(Struct, frozen=True):
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return None
+
         page = self.accounts.rules_of(app).reset_url or self.own_page()
         minutes = CODE_SECONDS // 60
         text = _TEXT.format(link=f"{page}#reset={code}", minutes=minutes)

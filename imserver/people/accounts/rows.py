@@ -776,6 +776,7 @@ class AccountStore(Store.Rows):
         )
         if len(sql.query(both, (one, two, app))) != 2:
             return "unknown"
+
         before = (_state(sql, one, two), _state(sql, two, one))
         after, word = becoming(before)
         pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
@@ -784,6 +785,7 @@ class AccountStore(Store.Rows):
             is_more = new and not old
             if is_more and sql.query(count, (mine,))[0][0] >= limit:
                 return "full"
+
         if after != before and condition is not None and not condition(sql):
             return "unknown"
         now = int(time())

@@ -270,6 +270,7 @@ class AccountTokens(AccountLookup):
             if bot is None:
                 return False
             account = bot
+
         return (
             self._tenants.resolve(account.app) == app
             and not account.is_locked(now)

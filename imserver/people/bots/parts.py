@@ -60,6 +60,7 @@ def build(core: Core) -> Parts:
         node=node_name,
         tally=webhooks.tally,
     )
+
     bots = Bots(
         limits=settings_of(core.config, BotLimits),
         stored=rows,
@@ -76,6 +77,8 @@ def build(core: Core) -> Parts:
     )
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows, messages)
+
+    # From here on tokens of bots are accepted.
     people.tokens.ask(rows.holder)
     commands = {**AnswerCommands(answers).commands(), **bots.commands()}
     return Parts(

@@ -303,6 +303,7 @@ class Invitations:
         if mail is not None and mail.state == "joined":
             raise UsedInvitation(code)
         row = self._valid(app, code)
+
         maker = self._people.accounts.get(app, row.user)
         preview = view(
             InvitationPreview,
@@ -318,6 +319,7 @@ class Invitations:
             preview.nickname = maker.nickname
             preview.avatar = maker.avatar
         if row.group:
+            # It ends when its maker may no longer invite.
             try:
                 group = self._groups.check_inviting(app, id_of(row.group), row.user)
             except (UnknownGroup, NotAllowed):

@@ -560,6 +560,7 @@ class OAuth:
                     with suppress(Taken):
                         self.link_store.add(app, account_id, name, subject, int(time()))
                 return session
+
             if not settings.register:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
             new = Account(0, app, "", identity.nickname, identity.avatar)

@@ -354,6 +354,8 @@ class Oidc(Service):
             self._fetch(_Http(self.outgoing))
 
     def _fetch(self, http: _Http) -> _Endpoints:
+        """Read the discovery document, and keep it. Raises
+        ProviderUnavailable."""
         issuer = self.settings.issuer
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
@@ -375,6 +377,7 @@ class Oidc(Service):
                 raise ProviderUnavailable(
                     f"{url} names an address without https, {endpoint!r}"
                 )
+
         before = self._endpoints
         if before is None or before.jwks_uri != endpoints.jwks_uri:
             self._keys = Issuer(
@@ -394,6 +397,7 @@ class Oidc(Service):
             raise ProviderRefused("it sent no ID token")
         assert self._keys is not None
         settings = self.settings
+
         try:
             header, payload = self._keys.read(token)
             options = {

@@ -403,10 +403,12 @@ def _forward(request: SendRequest, id: int) -> Send:
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
     if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem.invalid("Give one of `text` and `data`")
+
     if call.is_back_end:
         most_bytes = api.limits.push_characters
     else:
         most_bytes = api.limits.message_bytes
+
     if request.text is not UNSET:
         kind = request.type or "text"
         body = _bytes("text", str.encode, request.text)
