@@ -133,7 +133,6 @@ routes = Resource(
     problems=(
         HTTP_NOTIFICATIONS_OFF,
         Problems.UNKNOWN_CONVERSATION,
-        Problems.STORAGE_UNAVAILABLE,
     ),
 )
 def add_audience(

@@ -182,7 +182,7 @@ routes = Resource(
     chapter=CHAPTER,
     need=Needs.ANYONE,
     act="",
-    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
+    problems=(HTTP_UNKNOWN_NOTIFICATION,),
 )
 
 

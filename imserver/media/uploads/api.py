@@ -216,7 +216,7 @@ _MAX_TIME_DIGITS: Final = 15
 """Digits of a time in a cursor."""
 
 
-@routes.get("/uploads", Needs.READ_OR_USER, user="required", problems=_OVER_RATE)
+@routes.get("/uploads", Needs.READ_OR_USER, user="required")
 def list_uploads(
     api: UploadApi,
     call: Call,
@@ -284,7 +284,6 @@ def _read_delete(api: UploadApi, call: Call) -> None:
     reach="optional",
     user="optional",
     read=_read_delete,
-    problems=_OVER_RATE,
 )
 def delete_upload(
     api: UploadApi, call: Call, request: UploadDelete

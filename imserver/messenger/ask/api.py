@@ -250,8 +250,6 @@ def _shown(entry: Entry | None) -> AskShown:
 _ANSWERING: Final = (
     Problems.UNKNOWN_MESSAGE,
     Problems.MUTED,
-    Problems.NOT_ALLOWED,
-    Problems.TOO_MANY_REQUESTS,
     Problems.REJECTED,
     Problems.REVIEW_UNAVAILABLE,
 )
@@ -508,7 +506,7 @@ def answer(
     "/asks/voters",
     schema=("VotersQuery", "An option of a poll, and which page of its voters."),
     act="",
-    problems=(Problems.UNKNOWN_MESSAGE, Problems.NOT_ALLOWED),
+    problems=(Problems.UNKNOWN_MESSAGE,),
     user="optional",
 )
 def voters(
@@ -580,7 +578,7 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
         "A question, and who may answer it, too. A back end that names no `user` may "
         "change any.",
     ),
-    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED),
     voice=True,
     user="optional",
 )

@@ -280,7 +280,6 @@ class DeletedGroup(Struct):
 _NOT_CREATED: Final = (
     TooManyMembers.problem,
     Problems.UNKNOWN_ACCOUNT,
-    Problems.NOT_ALLOWED,
 )
 _UNKNOWN: Final = (UnknownGroup.problem,)
 _NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
@@ -337,7 +336,7 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     "/groups/create",
     voice=True,
     status=201,
-    problems=(*_NOT_CREATED,),
+    problems=_NOT_CREATED,
     user="required",
 )
 def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
@@ -420,7 +419,7 @@ def open_groups(
     return OpenGroupsAnswer(details, following)
 
 
-@routes.get("/groups/mentions", problems=(*_UNKNOWN,))
+@routes.get("/groups/mentions", problems=_UNKNOWN)
 def mentioned(
     groups: Groups,
     call: Call,
@@ -451,7 +450,7 @@ def show(groups: Groups, call: Call, request: GroupChange) -> GroupDetail:
     return view(GroupDetail, _shown(group), members=groups.count(call.app, group.id))
 
 
-@routes.get("/groups/members", base=ActingPage, problems=(*_UNKNOWN,))
+@routes.get("/groups/members", base=ActingPage, problems=_UNKNOWN)
 def members(
     groups: Groups,
     call: Call,
@@ -626,7 +625,7 @@ def set_open(
 @routes.post(
     "/groups/everybody",
     schema=("GroupEverybody", "A group, and whose it is without joining."),
-    problems=(*_NOT_PERMITTED, Problems.INVALID_REQUEST),
+    problems=_NOT_PERMITTED,
 )
 def set_everybody(
     groups: Groups, call: Call, group: GroupId, everybody: WhoseGroup

@@ -155,7 +155,6 @@ def _show(row: ScheduledMessage) -> ScheduledShown:
     )
 
 
-_CHANGING: Final = (Problems.INVALID_REQUEST, Problems.TOO_MANY_REQUESTS)
 _OF_ONE: Final = (HTTP_UNKNOWN_SCHEDULED, HTTP_ALREADY_SENT)
 
 _ID_BYTES: Final = 16
@@ -195,10 +194,8 @@ def scheduled(api: LaterApi, call: Call) -> ScheduledAnswer:
     problems=(
         Problems.UNKNOWN_CONVERSATION,
         Problems.UNKNOWN_MESSAGE,
-        Problems.NOT_ALLOWED,
         Problems.STORE_UNAVAILABLE,
         HTTP_TOO_MANY_SCHEDULED,
-        *_CHANGING,
     ),
 )
 def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShown:
@@ -229,7 +226,7 @@ def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShow
         "RemindRequest",
         "A message that the user can read, and one of `at` and `seconds`.",
     ),
-    problems=(Problems.UNKNOWN_MESSAGE, HTTP_TOO_MANY_SCHEDULED, *_CHANGING),
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_TOO_MANY_SCHEDULED),
 )
 def remind(
     api: LaterApi,
@@ -267,7 +264,7 @@ def remind(
 @routes.post(
     "/scheduled/change",
     voice=True,
-    problems=(Problems.NOT_ALLOWED, Problems.UNKNOWN_MESSAGE, *_OF_ONE, *_CHANGING),
+    problems=(Problems.UNKNOWN_MESSAGE, *_OF_ONE),
 )
 def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledShown:
     """Change a scheduled message: its text, its time, or both.
@@ -319,7 +316,7 @@ def _with_text(
 @routes.post(
     "/scheduled/cancel",
     schema=("CancelScheduledRequest", "A scheduled message."),
-    problems=(*_OF_ONE,),
+    problems=_OF_ONE,
 )
 def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
     """Cancel a scheduled message or reminder.

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from imserver.operate.audit.chain import ActShown, shown
 from imserver.operate.audit.rows import AuditQuery, page_of
-from imserver.plugin.errors import Problems
 from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.storage import Store
@@ -70,7 +69,6 @@ routes = Resource(
     query=AuditQuery,
     answer=AuditAnswer,
     reach="optional",
-    problems=(Problems.INVALID_REQUEST,),
 )
 def audit(service: AuditApi, call: Call) -> HttpResponse:
     """Search the audit log.

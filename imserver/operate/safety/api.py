@@ -507,7 +507,7 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     "/moderation/clear",
     schema=("ClearRequest", "A user, a time, and why the messages go."),
     base=CountQuery,
-    problems=(*_PROTECTED,),
+    problems=_PROTECTED,
 )
 def clear(
     parts: SafetyParts,

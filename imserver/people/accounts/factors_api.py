@@ -68,7 +68,6 @@ def begin(
     Needs.ACCOUNT,
     problems=(
         Problems.UNKNOWN_ACCOUNT,
-        Problems.TOO_MANY_REQUESTS,
         WrongCode.problem,
         FactorOn.problem,
         FactorOff.problem,
@@ -109,7 +108,6 @@ def renew_codes(
     ),
     problems=(
         Problems.UNKNOWN_ACCOUNT,
-        Problems.TOO_MANY_REQUESTS,
         WrongLogin.problem,
         WrongCode.problem,
         FactorOff.problem,

@@ -63,7 +63,7 @@ reset_routes = Resource(
     service=lambda core, _: accounts_of(core).resets,
     hot=True,
     chapter=CHAPTER,
-    problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ALLOWED,),
     need=Needs.ANYONE,
 )
 

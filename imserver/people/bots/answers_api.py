@@ -59,7 +59,6 @@ _NOT_STORED: Final = (
     Problems.UNKNOWN_ACCOUNT,
     Problems.UNKNOWN_CONVERSATION,
     Problems.MUTED,
-    Problems.NOT_ALLOWED,
 )
 
 
@@ -199,7 +198,7 @@ def close(
     "/messages/stream/stop",
     Needs.ADMIN_OR_USER,
     schema=("AnswerStopRequest", "A message that a reader stops."),
-    problems=(Problems.NOT_ACCEPTED, Problems.NOT_ALLOWED),
+    problems=(Problems.NOT_ACCEPTED,),
 )
 def stop(answers: StreamedAnswers, call: Call, stream: StreamId) -> AnswerStopped:
     """Stop a streamed answer that the user reads.

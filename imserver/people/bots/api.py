@@ -271,7 +271,6 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
 @routes.get(
     "/bots/listed",
     Needs.ADMIN_OR_MEMBER,
-    problems=(Problems.NOT_ALLOWED,),
     user="optional",
 )
 def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:

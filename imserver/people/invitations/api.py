@@ -340,7 +340,6 @@ mail_routes = Resource(
         Problems.UNKNOWN_ACCOUNT,
         UnknownGroup.problem,
         Problems.ROLE_TOO_LOW,
-        Problems.NOT_ALLOWED,
         Problems.NOT_IMPLEMENTED,
     ),
     user="optional",

@@ -131,7 +131,7 @@ routes = Resource(
     base=Acting,
     chapter="Log in with a provider, and link an account with one.",
     hot=True,
-    problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ALLOWED,),
 )
 
 

@@ -223,10 +223,8 @@ class HiddenAnswer(Struct):
 _ANNOTATING: Final = (
     Problems.UNKNOWN_MESSAGE,
     Problems.MUTED,
-    Problems.NOT_ALLOWED,
-    Problems.TOO_MANY_REQUESTS,
 )
-_NOT_CHANGED: Final = (Problems.UNKNOWN_MESSAGE, Problems.TOO_MANY_REQUESTS)
+_NOT_CHANGED: Final = (Problems.UNKNOWN_MESSAGE,)
 _NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
 
 
@@ -362,7 +360,6 @@ routes = Resource(
     problems=(
         Problems.STORE_UNAVAILABLE,
         Problems.MUTED,
-        Problems.NOT_ALLOWED,
         Problems.UNKNOWN_MESSAGE,
         Problems.UNKNOWN_ACCOUNT,
         *_NOT_REVIEWED,
@@ -499,7 +496,7 @@ def recall(
 @routes.post(
     "/messages/edit",
     rules=one_of("text", "data"),
-    problems=(Problems.MUTED, Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
+    problems=(Problems.MUTED, *_NOT_CHANGED, *_NOT_REVIEWED),
     user="optional",
     act=None,
 )
