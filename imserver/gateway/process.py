@@ -413,6 +413,18 @@ def open_private(path: Path, like: Path | None = None) -> int:
     return descriptor
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file for its owner only. Its content survives a power failure once
+    this returns; its name does once the folder is synchronised. Raises OSError."""
+    descriptor = open_private(path)
+    try:
+        os.ftruncate(descriptor, 0)
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
     """Try to take a lock within ``seconds``. Sharers briefly hold it
     exclusively at their start."""
@@ -435,12 +447,7 @@ def _write_secret(path: Path) -> None:
     # even after a crash. If several servers start at once in one directory, the
     # secret of the first one stays.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(_DRAFT_BYTES)}")
-    descriptor = open_private(draft)
-    try:
-        write_all(descriptor, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_private(draft, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
     try:
         path.hardlink_to(draft)
     except FileExistsError:

@@ -22,7 +22,7 @@ from msgspec import Struct, json
 
 from imserver.gateway.errors import ImserverError, StartError
 from imserver.gateway.process import SECRET_BYTES
-from imserver.gateway.threads import synchronise
+from imserver.offline.copies.files import whole_or_absent
 from imserver.plugin.progress import long_work
 
 _HEAD: Final = "imserver.json"
@@ -36,6 +36,8 @@ _FILES: Final = "files/"
 _FORMAT: Final = 1
 _BLOCK: Final = 512
 _PIECE_BYTES: Final = 1 << 20
+_MOST_ABSENT: Final = 10_000
+"""How many names of files that could not be read whole an archive has."""
 
 
 class BackupHead(Struct, frozen=True):
@@ -84,6 +86,31 @@ def _title(member: tarfile.TarInfo) -> bytes:
     return f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape")
 
 
+class _Members:
+    """The members of an archive that is written, and their checksum so far."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+        self.digest = sha256()
+
+    def add(self, name: str, size: int, pieces: Iterable[bytes]) -> bool:
+        """Write a member. Returns whether its content could be read whole."""
+        member = tarfile.TarInfo(name)
+        member.size = size
+        member.mode = 0o600
+        member.mtime = int(time())
+        self.digest.update(_title(member))
+        content = _Pieces(pieces, self.digest)
+        self._tar.addfile(member, content)  # type: ignore[arg-type]
+        # The list of a million members would take 0.4 GB.
+        self._tar.members.clear()  # type: ignore[attr-defined]
+        return content.is_whole
+
+    def add_bytes(self, name: str, content: bytes) -> None:
+        """Write a small member."""
+        self.add(name, len(content), (content,))
+
+
 @long_work("writing the archive")
 def write(
     path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]
@@ -93,49 +120,46 @@ def write(
     StartError."""
     if path.exists():
         raise StartError(f"{path} exists already")
-    unfinished = path.with_name(f"{path.name}.part")
-    count = 0
-    absent = list[str]()
+
     try:
-        with os.fdopen(
-            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
-        ) as out:
-            with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                digest = sha256()
+        with (
+            whole_or_absent(path) as unfinished,
+            unfinished.open("wb") as out,
+            tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            members = _Members(tar)
+            head = json.encode(BackupHead(_FORMAT, int(time()), secrets))
+            members.add_bytes(_HEAD, head)
+            with database.open("rb") as file:
+                pieces = iter(partial(file.read, _PIECE_BYTES), b"")
+                members.add(_DATABASE, database.stat().st_size, pieces)
+            count, absent = _write_files(members, files)
 
-                def add(name: str, size: int, pieces: Iterable[bytes]) -> bool:
-                    member = tarfile.TarInfo(name)
-                    member.size, member.mode, member.mtime = size, 0o600, int(time())
-                    digest.update(_title(member))
-                    content = _Pieces(pieces, digest)
-                    tar.addfile(member, content)  # type: ignore[arg-type]
-                    tar.members.clear()  # type: ignore[attr-defined]  # a million take 0.4 GB
-                    return content.is_whole
-
-                head = json.encode(BackupHead(_FORMAT, int(time()), secrets))
-                add(_HEAD, len(head), (head,))
-                with database.open("rb") as file:
-                    pieces = iter(partial(file.read, _PIECE_BYTES), b"")
-                    add(_DATABASE, database.stat().st_size, pieces)
-                for each in files:
-                    name = f"{each.feature}/{each.name}"
-                    count += (is_there := each.size >= 0)
-                    if not (is_there and add(f"{_FILES}{name}", each.size, each.read)):
-                        absent.append(name)
-                names = json.encode(absent[:10_000])
-                add(_ABSENT, len(names), (names,))
-                for name, text in ((_CHECKSUM, digest.hexdigest()), (_END, f"{count}")):
-                    add(name, len(text), (text.encode(),))
-            out.flush()
-            os.fsync(out.fileno())
-        unfinished.rename(path)
-        synchronise(path.parent)
+            members.add_bytes(_ABSENT, json.encode(absent[:_MOST_ABSENT]))
+            members.add_bytes(_CHECKSUM, members.digest.hexdigest().encode())
+            members.add_bytes(_END, f"{count}".encode())
     except OSError as error:
         raise StartError(
             f"{path} cannot be written: {error.strerror or error}"
         ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+    return count, absent
+
+
+def _write_files(
+    members: _Members, files: Iterable[FeatureFile]
+) -> tuple[int, list[str]]:
+    """Write the files of features. Returns their number, and the names of those
+    that could not be read whole."""
+    count = 0
+    absent: list[str] = []
+    for file in files:
+        name = f"{file.feature}/{file.name}"
+        is_whole = False
+        if file.size >= 0:
+            count += 1
+            is_whole = members.add(f"{_FILES}{name}", file.size, file.read)
+        if not is_whole:
+            absent.append(name)
     return count, absent
 
 

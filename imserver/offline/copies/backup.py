@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
-from imserver.gateway.process import RESTORING, open_private, write_all
+from imserver.gateway.process import RESTORING, open_private
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.storage.damage import lost_commits
 from imserver.gateway.storage.database import Database
@@ -34,6 +34,7 @@ from imserver.gateway.storage.statements import (
     Statements,
 )
 from imserver.gateway.threads import synchronise
+from imserver.offline.copies.files import free_name, whole_or_absent, write_whole
 from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
@@ -57,25 +58,19 @@ def backup(database: Path, copy: Path) -> None:
     if copy.exists():
         raise StartError(f"{copy} exists already")
     need_space(copy.parent, database.stat().st_size)
-    unfinished = copy.with_name(f"{copy.name}.part")
     try:
-        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-        with (
-            closing(_connect(database)) as source,
-            closing(sqlite3.connect(unfinished)) as target,
-        ):
-            source.backup(target)
-            target.execute("PRAGMA journal_mode=DELETE")
-        check(unfinished, is_own=True)
-        synchronise(unfinished)
-        unfinished.rename(copy)
-        synchronise(copy.parent)
+        with whole_or_absent(copy) as unfinished:
+            with (
+                closing(_connect(database)) as source,
+                closing(sqlite3.connect(unfinished)) as target,
+            ):
+                source.backup(target)
+                target.execute("PRAGMA journal_mode=DELETE")
+            check(unfinished, is_own=True)
     except OSError as error:
         raise StartError(f"{copy} cannot be written: {error.strerror}") from None
     except sqlite3.Error as error:
         raise StartError(f"{database} cannot be copied: {error}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @long_work("replacing the database")
@@ -143,7 +138,7 @@ def begin(folder: Path, before: str = "") -> None:
     ``before``: the new name of the database. Raises StartError."""
     mark = folder / RESTORING
     try:
-        write_private(mark, before.encode())
+        write_whole(mark, before.encode())
     except OSError as error:
         raise StartError(f"{mark} cannot be written: {error.strerror}") from None
 
@@ -153,19 +148,6 @@ def end(folder: Path) -> None:
     again. Raises OSError."""
     (folder / RESTORING).unlink(missing_ok=True)
     synchronise(folder)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner only, so that it survives a power failure.
-    Raises OSError."""
-    descriptor = open_private(path)
-    try:
-        os.ftruncate(descriptor, 0)
-        write_all(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    synchronise(path.parent)
 
 
 def _before(folder: Path, database: Path) -> Path:
@@ -359,16 +341,6 @@ _OWN: Final = (
 )
 """The numbers of accounts and events, which also continue when a log has lost
 entries."""
-
-
-def free_name(path: Path) -> Path:
-    """A name that is not in use, so that no earlier copy is overwritten."""
-    number = 1
-    found = path
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.name}.{number}")
-    return found
 
 
 def _connect(path: Path) -> sqlite3.Connection:

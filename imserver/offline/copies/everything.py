@@ -26,6 +26,7 @@ from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import StoreTables
 from imserver.offline.copies import backup as copies
 from imserver.offline.copies.archive import BackupArchive, FeatureFile, lack_of, write
+from imserver.offline.copies.files import free_name, write_whole
 from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
@@ -264,10 +265,10 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
             if path.exists():
                 if path.read_bytes().decode("latin-1").strip() == content.strip():
                     continue
-                before = copies.free_name(path.with_name(f"{path.name}.before"))
+                before = free_name(path.with_name(f"{path.name}.before"))
                 path.rename(before)
                 done.append(f"the previous {name} is {before}")
-            copies.write_private(path, content.encode("latin-1"))
+            write_whole(path, content.encode("latin-1"))
         except OSError as error:
             raise StartError(
                 f"the secret {path} cannot be written: {error.strerror}"

@@ -17,6 +17,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from time import gmtime, monotonic, time
@@ -46,7 +47,7 @@ _UTF8: Final = 0x800
 _DEFLATE: Final = 8
 _ALL: Final = 0xFFFFFFFF
 """In place of a size or an offset: it stands in the extra field."""
-_PIECE: Final = 1 << 16
+_PIECE_BYTES: Final = 1 << 16
 
 
 class EntryChecksum(Struct, frozen=True):
@@ -170,9 +171,8 @@ class ArchiveWriter:
         archive, which is whole."""
         self._files[2].flush()
         self.begin(CHECKSUMS)
-        with (self.folder / CHECKSUMS).open("rb") as lines:
-            for piece in iter(lambda: lines.read(_PIECE), b""):
-                self.write(piece)
+        for piece in self._pieces(CHECKSUMS):
+            self.write(piece)
         self.end()
         self.begin(MANIFEST)
         self.write(manifest)
@@ -180,9 +180,8 @@ class ArchiveWriter:
         archive, directory, _ = self._files
         start = _length_of(archive)
         directory.flush()
-        with (self.folder / _DIRECTORY).open("rb") as source:
-            while piece := source.read(_PIECE):
-                archive.write(piece)
+        for piece in self._pieces(_DIRECTORY):
+            archive.write(piece)
         entries = self.state.entries
         end = _length_of(archive)
         size = end - start
@@ -202,6 +201,11 @@ class ArchiveWriter:
         for name in (_DIRECTORY, CHECKSUMS, _STATE):
             (self.folder / name).unlink(missing_ok=True)
         return self.folder / NAME
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file beside the archive."""
+        with (self.folder / name).open("rb") as file:
+            yield from iter(partial(file.read, _PIECE_BYTES), b"")
 
     def close(self) -> None:
         """Close the files, and leave what was saved."""

@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zipfile import BadZipFile, ZipFile
 
 import msgspec
@@ -31,9 +31,12 @@ from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import Service
 from imserver.plugin.storage import ArchivedFiles, PooledStatements, Row, Store
 
+T = TypeVar("T")
+
 AT_ONCE: Final = 1000
 """Rows of one transaction."""
-_MOST_LINE: Final = 64 << 20
+_MOST_LINE_BYTES: Final = 64 << 20
+"""The longest manifest, and the longest line of an entry, that is read."""
 _ROWS: Final = "rows/"
 
 
@@ -63,7 +66,7 @@ class Archive:
         try:
             self._zip = ZipFile(path)
             with self._zip.open(MANIFEST) as file:
-                written = file.read(_MOST_LINE)
+                written = file.read(_MOST_LINE_BYTES)
             self.manifest = msgspec.json.decode(written, type=Manifest)
         except _DAMAGED as error:
             raise BadArchive(
@@ -81,9 +84,7 @@ class Archive:
 
     def entries(self) -> Iterator[EntryChecksum]:
         """The entries, in their order."""
-        with self._zip.open(CHECKSUMS) as lines:
-            while line := lines.readline(_MOST_LINE):
-                yield msgspec.json.decode(line, type=EntryChecksum)
+        return self._decoded(CHECKSUMS, EntryChecksum)
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of an entry."""
@@ -92,9 +93,13 @@ class Archive:
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
         """The rows of an entry."""
+        return self._decoded(name, dict[str, Any])
+
+    def _decoded(self, name: str, kind: type[T]) -> Iterator[T]:
+        """The lines of an entry, which are JSON of this type."""
         with self._zip.open(name) as file:
-            while line := file.readline(_MOST_LINE):
-                yield msgspec.json.decode(line, type=dict[str, Any])
+            while line := file.readline(_MOST_LINE_BYTES):
+                yield msgspec.json.decode(line, type=kind)
 
     def verify(self) -> None:
         """Compare all checksums and counts with the manifest."""

@@ -1,0 +1,43 @@
+"""How the commands about copies write files: whole or not at all, and for their
+owner only."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imserver.gateway.process import write_private
+from imserver.gateway.threads import synchronise
+
+
+@contextmanager
+def whole_or_absent(path: Path) -> Iterator[Path]:
+    """An empty file beside ``path``, which gets that name when the block has ended
+    without an error, and is deleted otherwise. Then the file survives a power
+    failure. Raises OSError."""
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        yield unfinished
+        synchronise(unfinished)
+        unfinished.rename(path)
+        synchronise(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file for its owner only, so that it survives a power failure.
+    Raises OSError."""
+    write_private(path, content)
+    synchronise(path.parent)
+
+
+def free_name(path: Path) -> Path:
+    """A name that is not in use, so that no earlier copy is overwritten."""
+    name = path
+    number = 1
+    while name.exists():
+        number += 1
+        name = path.with_name(f"{path.name}.{number}")
+    return name
