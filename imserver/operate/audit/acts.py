@@ -15,31 +15,53 @@ PEOPLE: Final = frozenset({"users", "members", "member", "user", "friend", "bot"
 """Fields with ids of users. Their values are the ``users`` of an act."""
 _VALUES: Final = frozenset(
     {
-        *(
-            "id",
-            "act",
-            "group",
-            "conversation",
-            "channel",
-            "connection",
-            "connections",
-            "device",
-        ),
-        *("key", "hook", "provider", "report", "node", "address", "handle"),
-        *("until", "seconds", "since", "grace_seconds", "expires_at", "uses", "count"),
-        *("role", "scopes", "apps", "reason", "state", "level", "kind"),
-        *(
-            "open",
-            "history",
-            "invite",
-            "rename",
-            "pin",
-            "bots",
-            "write",
-            "reply",
-            "everybody",
-        ),
-        *("guests", "listed", "enabled", "unset"),
+        # What it is about.
+        "id",
+        "act",
+        "group",
+        "conversation",
+        "channel",
+        "connection",
+        "connections",
+        "device",
+        "key",
+        "hook",
+        "provider",
+        "report",
+        "node",
+        "address",
+        "handle",
+        # How long, and how often.
+        "until",
+        "seconds",
+        "since",
+        "grace_seconds",
+        "expires_at",
+        "uses",
+        "count",
+        # With which rights, and why.
+        "role",
+        "scopes",
+        "apps",
+        "reason",
+        "state",
+        "level",
+        "kind",
+        # The options of groups.
+        "open",
+        "history",
+        "invite",
+        "rename",
+        "pin",
+        "bots",
+        "write",
+        "reply",
+        "everybody",
+        # Those of others.
+        "guests",
+        "listed",
+        "enabled",
+        "unset",
     }
 )
 """Fields whose values an act has, too."""
@@ -55,10 +77,14 @@ _ABOUT: Final = {
     "key": "key",
 }
 """Facts by which acts are found → what they are the ids of."""
+_OF_ID: Final = {"messages": "message", "keys": "key"}
+"""Subject of an act → what the fact ``id`` is the id of."""
 MOST_USERS: Final = 1000
 """The most users that one act names."""
 _MOST_VALUES: Final = 20
 _MOST_CHARACTERS: Final = 200
+_NAME_BYTES: Final = 100
+_SALT_BYTES: Final = 16
 _APP_BYTES: Final = 500
 _MEMBER_BYTES: Final = 255
 _FACTS_BYTES: Final = 1 << 20
@@ -79,18 +105,21 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
     fields: list[str] = []
     for field, value in _given(given):
         name = _SAME.get(field, field)
-        if name in PEOPLE:
-            users += [value] if isinstance(value, str) else map(str, value)
+        if name in PEOPLE and isinstance(value, str):
+            users.append(value)
+        elif name in PEOPLE:
+            users += map(str, value)
         elif name in _VALUES:
             facts[name] = _short(value)
         elif name == "settings" and isinstance(value, Struct):
             facts[name] = [each for each, _ in _given(value)]
         elif name not in _UNNAMED:
             fields.append(name)
-    # What was given counts: the answer to a recall has the id of its own entry.
-    facts = {
+    answered = {
         name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER
-    } | facts
+    }
+    # What was given counts: the answer to a recall has the id of its own entry.
+    facts = answered | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
     named = [each for each in users if each not in ("", user)]
@@ -137,7 +166,7 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
     names = tuple(_names(act))
     commitments = msgspec.json.encode({each.part: each.commitment for each in names})
     entry = Entry(
-        _clean(act.name, 100),
+        _clean(act.name, _NAME_BYTES),
         act.by.kind,
         _clean(act.app, _APP_BYTES),
         act.request,
@@ -162,19 +191,22 @@ def _names(act: Act) -> Iterator[Name]:
     if target is not None:
         yield _name("user", *target)
     if act.address:
-        # The address of a login is that of the one who logs in.
-        is_login = act.by.kind == "nobody"
-        near = by or (target if is_login else None) or _NOBODY
-        yield _name("address", *near, act.address)
+        person = by
+        if person is None and act.by.kind == "nobody":
+            # The address of a login is that of the one who logs in.
+            person = target
+        yield _name("address", *(person or _NOBODY), act.address)
 
     facts = _facts_in(act)
     users = facts.pop("users", ())
     if facts:
         text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
-        # Why somebody was deleted is said by whoever did it, and stays with
-        # them.
-        near = (None if act.gone else target) or by or _NOBODY
-        yield _name("facts", *near, text)
+        person = target or by
+        if act.gone:
+            # Why somebody was deleted is said by whoever did it, and stays with
+            # them.
+            person = by
+        yield _name("facts", *(person or _NOBODY), text)
     for number, thing in enumerate(_things(act.name, facts)):
         yield _name(f"about/{number}", "", _clean(thing, _MEMBER_BYTES))
     for number, user in enumerate(users):
@@ -193,7 +225,9 @@ def _maker_of(act: Act) -> tuple[str, str] | None:
 def _target_of(act: Act, app: str) -> tuple[str, str] | None:
     """App and id of the user to whom it was done; None: to nobody."""
     user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
-    return (app, user) if user else None
+    if not user:
+        return None
+    return app, user
 
 
 def _facts_in(act: Act) -> dict[str, Any]:
@@ -206,29 +240,28 @@ def _facts_in(act: Act) -> dict[str, Any]:
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
     """What else an act is about, as ``message:7``, ``key:1f2e``,
     ``group:12``."""
-    about = {
-        **_ABOUT,
-        "id": {"messages": "message", "keys": "key"}.get(name.partition(".")[0], ""),
-    }
+    kinds = dict(_ABOUT)
+    subject = name.partition(".")[0]
+    if subject in _OF_ID:
+        kinds["id"] = _OF_ID[subject]
+
     things: dict[str, None] = {}
-    for fact, kind in about.items():
-        given = facts.get(fact, ()) if kind else ()
-        ids = given if isinstance(given, list | tuple) else (given,)
+    for fact, kind in kinds.items():
+        ids = facts.get(fact, ())
+        if not isinstance(ids, list | tuple):
+            ids = (ids,)
         things |= dict.fromkeys(f"{kind}:{id}" for id in ids if id)
     return things
 
 
 def _name(part: str, app: str, member: str, text: str = "") -> Name:
-    return Name(part, app, member, text, secrets.token_bytes(16))
+    return Name(part, app, member, text, secrets.token_bytes(_SALT_BYTES))
 
 
 def _clean(text: str, most: int) -> str:
     """A text that every database stores, cut to so many bytes."""
-    return (
-        text.replace("\0", "")
-        .encode("utf-8", "replace")[:most]
-        .decode("utf-8", "ignore")
-    )
+    content = text.replace("\0", "").encode("utf-8", "replace")
+    return content[:most].decode("utf-8", "ignore")
 
 
 def line_of(act: Act) -> bytes:

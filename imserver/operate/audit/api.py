@@ -94,32 +94,31 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
         (app,) = apps
     if request.user and not app:
         raise ApiProblem.invalid("`app`: name the app of the user")
+
     wanted = msgspec.structs.replace(request, app=app, check=False)
     has_lines = NDJSON in call.request.headers.get("accept", "")
+    check = None
     if request.check and store.has_database and not has_lines:
         check = _check(service, call)
-    else:
-        check = None
     acts, following = page_of(store, wanted)
     rows = [shown(row, names) for row, names in acts]
-    if not has_lines:
-        return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
+    if has_lines:
+        return _lines(call, wanted, rows, following)
+    return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
+
+
+def _lines(
+    call: Call, wanted: AuditQuery, rows: list[ActShown], following: int
+) -> HttpResponse:
+    """Answer with one act a line, and a link to the next ones."""
     headers = [("X-Request-Id", call.request.id)]
     if following:
-        given = {
-            name: value
-            for name, value in msgspec.structs.asdict(wanted).items()
-            if value
-        }
-        headers.append(
-            (
-                "Link",
-                f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"',
-            )
-        )
-    return HttpResponse(
-        200, msgspec.json.Encoder().encode_lines(rows), NDJSON, tuple(headers)
-    )
+        fields = msgspec.structs.asdict(wanted)
+        query = {name: value for name, value in fields.items() if value}
+        query["after"] = following
+        headers.append(("Link", f'</api/v1/audit?{urlencode(query)}>; rel="next"'))
+    content = msgspec.json.Encoder().encode_lines(rows)
+    return HttpResponse(200, content, NDJSON, tuple(headers))
 
 
 def _check(service: AuditApi, call: Call) -> AuditCheck:
@@ -131,15 +130,19 @@ def _check(service: AuditApi, call: Call) -> AuditCheck:
     result = verify(service.store.read, newest=NEWEST)
     # gives back what there was not
     rates.charge(*payer, (result.rows - NEWEST) // ACTS_PER_REQUEST)
-    if call.principal.apps is not None:
-        return AuditCheck(wrong=["the chain is broken"] if result.wrong else [])
-    return AuditCheck(
-        result.rows,
-        result.since,
-        result.until,
-        ":".join(map(str, result.head)),
-        result.wrong,
-    )
+    if call.principal.apps is None:
+        number, digest = result.head
+        return AuditCheck(
+            acts=result.rows,
+            since=result.since,
+            until=result.until,
+            head=f"{number}:{digest}",
+            wrong=result.wrong,
+        )
+    # Which rows are broken says something of other apps.
+    if result.wrong:
+        return AuditCheck(wrong=["the chain is broken"])
+    return AuditCheck()
 
 
 def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
@@ -149,12 +152,13 @@ def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
         if act.by.app and act.by.id:
             users.setdefault(act.by.app, set()).add(act.by.id)
         others = (act.facts or {}).get("users", ())
-        users.setdefault(act.app, set()).update(
-            each for each in (act.user, *others) if each
-        )
-    found = {
-        app: store.names_of(app, sorted(some))
-        for app, some in users.items()
-        if app and some
-    }
-    return {app: names for app, names in found.items() if names}
+        concerned = [user for user in (act.user, *others) if user]
+        users.setdefault(act.app, set()).update(concerned)
+
+    names_by_app = {}
+    for app, ids in users.items():
+        if app and ids:
+            names = store.names_of(app, sorted(ids))
+            if names:
+                names_by_app[app] = names
+    return names_by_app

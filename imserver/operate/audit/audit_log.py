@@ -45,6 +45,12 @@ answered, and the act stays in the queue."""
 LAST_SECONDS: Final = 5.0
 """Time limit for the acts that wait when the node ends."""
 MOST_WAITING: Final = 10_000
+_DAY_MS: Final = 86_400_000
+_BATCH_ACTS: Final = 200
+_MIN_PAUSE_SECONDS: Final = 0.25
+_MAX_PAUSE_SECONDS: Final = 5.0
+_EXPIRY_SECONDS: Final = 600.0
+"""How often old acts are removed."""
 
 
 class _Waiting(Struct):
@@ -88,9 +94,10 @@ class AuditLog(Observer, ArchivedFiles):
             self._queue.append(waiting)
             if self._writer is None:
                 self._writer = gevent.spawn(self._write)
-            if self._fails or (
-                act.by.kind != "node" and not waiting.stored.wait(WAIT_SECONDS)
-            ):
+            is_late = self._fails
+            if not is_late and act.by.kind != "node":
+                is_late = not waiting.stored.wait(WAIT_SECONDS)
+            if is_late:
                 self._log_once(waiting)
         except Exception:
             log.exception("the act %s is missing in the audit log", act.name)
@@ -120,16 +127,20 @@ class AuditLog(Observer, ArchivedFiles):
         Switches. Raises StorageUnavailable."""
         query = AuditQuery(app=app, name=name, about=about, limit=1)
         acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
-        return acts[0] if acts else None
+        if not acts:
+            return None
+        return acts[0]
 
     # --- greenlets ------------------------------------------------------------
 
     def _write(self) -> None:
         try:
             while self._queue:
-                some = list(islice(self._queue, 200))
-                self._store_some(some)
-                for waiting in some:
+                batch = list(islice(self._queue, _BATCH_ACTS))
+                self._store_some(batch)
+                # They leave the queue once they are stored, so that `stop` finds
+                # those that are not.
+                for waiting in batch:
                     self._queue.popleft()
                     waiting.stored.set()
         finally:
@@ -151,7 +162,9 @@ class AuditLog(Observer, ArchivedFiles):
                 for each in some:
                     self._log_once(each)
                 failures += 1
-                gevent.sleep(retry_pause(failures, 0.25, 5.0))
+                gevent.sleep(
+                    retry_pause(failures, _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
+                )
             except Exception:
                 if len(some) == 1:
                     log.exception(
@@ -165,21 +178,24 @@ class AuditLog(Observer, ArchivedFiles):
 
     def expire(self) -> None:
         """Remove acts that are too old. Switches. Raises StorageUnavailable."""
-        while self._days and self._store.write_or(
-            0, partial(remove_before, self._days * 86_400_000)
-        ):
+        if not self._days:
+            return
+        remove = partial(remove_before, self._days * _DAY_MS)
+        while self._store.write_or(0, remove):
             pass
 
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
         """The acts of the request with this id."""
-        if principal.may(Needs.OPERATE):
-            query = AuditQuery(request=text, limit=limit)
-            acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
-            for row, _ in acts:
-                if principal.apps is None or row.entry.app in apps:
-                    yield text, row.entry.app, text, row.entry.name
+        if not principal.may(Needs.OPERATE):
+            return
+        query = AuditQuery(request=text, limit=limit)
+        acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
+        for row, _ in acts:
+            app = row.entry.app
+            if principal.apps is None or app in apps:
+                yield text, app, text, row.entry.name
 
     def stop(self) -> None:
         """Store what waits, for a short time."""
@@ -224,6 +240,6 @@ def build(core: Core) -> Parts:
             "there is no database yet: acts are written to the log only, as imserver.audit"
         )
     return Parts(
-        run=(every(600.0, audit.expire, "old acts could not be removed"),),
+        run=(every(_EXPIRY_SECONDS, audit.expire, "old acts could not be removed"),),
         stop=audit.stop,
     )

@@ -125,13 +125,13 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     parts: Mapping[str, str] = _decode(entry.names)
 
     def left(part: str, field: str = "member") -> Any:
+        """A field of a name; None: the name was erased; ``""``: the act has none."""
         if part not in parts:
             return ""
         if part in rest:
             return getattr(rest[part], field)
         return None
 
-    by = rest.get("by")
     written = left("facts", "text")
     if written is None:
         facts = None
@@ -140,12 +140,22 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     users = [left(part) for part in parts if part.startswith("users/")]
     if users:
         facts = {**(facts or {}), "users": users}
-    if by is not None:
-        by_app = by.app
+
+    maker = rest.get("by")
+    if maker is not None:
+        maker_app = maker.app
     elif "by" in parts:
-        by_app = entry.app
+        maker_app = entry.app
     else:
-        by_app = ""
-    actor = ActMaker(entry.kind, left("by"), by_app)
-    who = entry.app, left("user"), left("address", "text"), entry.request
-    return ActShown(row.number, row.time, entry.name, actor, *who, facts)
+        maker_app = ""
+    return ActShown(
+        number=row.number,
+        time=row.time,
+        name=entry.name,
+        by=ActMaker(entry.kind, left("by"), maker_app),
+        app=entry.app,
+        user=left("user"),
+        address=left("address", "text"),
+        request=entry.request,
+        facts=facts,
+    )

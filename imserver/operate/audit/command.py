@@ -1,7 +1,7 @@
 """``imserver audit``: who has changed what."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -11,7 +11,7 @@ import msgspec
 
 from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
 from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, page_of
-from imserver.operate.audit.verification import verify
+from imserver.operate.audit.verification import Verification, verify
 from imserver.plugin.commands import (
     CommandLine,
     ServerApi,
@@ -23,7 +23,11 @@ from imserver.plugin.identity import Tenants
 from imserver.plugin.progress import long_work
 from imserver.plugin.storage import Store
 
-_PAGE: Final = 500
+_PAGE_ACTS: Final = 500
+"""How many acts are read from the database at once."""
+_SECOND_MS: Final = 1000
+_is_head: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
+"""Number and hash of a head."""
 
 
 @click.group(short_help="List, verify and export the audit log.")
@@ -39,7 +43,7 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        if isinstance(value, int):
+        if isinstance(value, int):  # the default
             return value
         try:
             moment = datetime.fromisoformat(value)
@@ -49,9 +53,10 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
                 param,
                 ctx,
             )
-        return int(
-            (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
-        )
+
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * _SECOND_MS)
 
 
 @audit.command("list")
@@ -136,8 +141,8 @@ def list_acts(
 
 
 def _persons(whom: str, app: str, user: str) -> dict[str, str]:
-    """Whose acts are wanted: ``whom`` as ``APP/USER``, or both by the options
-    of before."""
+    """Whose acts are wanted: ``whom`` is ``APP/USER``; ``app`` and ``user`` are
+    older options for the same."""
     if whom and (app or user):
         raise click.UsageError("APP/USER takes the place of --app and --user")
     if whom:
@@ -157,8 +162,10 @@ def _user_of(store: Store, tenants: Tenants, app: str, named: str) -> str:
     from imserver.people.accounts import AccountStore
 
     row = AccountStore(store).by_id_or_login(app, named)
-    # Without a row it may be the id of an account that is gone.
-    return named if row is None else row[0].user
+    if row is None:
+        return named  # It may be the id of an account that is gone.
+    account, *_ = row
+    return account.user
 
 
 def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActShown]:
@@ -166,7 +173,7 @@ def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActS
     acts: list[ActShown] = []
     position: int | None = None
     while len(acts) < limit and position != 0:
-        size = min(_PAGE, limit - len(acts))
+        size = min(_PAGE_ACTS, limit - len(acts))
         query = AuditQuery(**wanted, after=position or 0, limit=size)
         rows, position = page_of(store, query)
         acts += [shown(row, names) for row, names in rows]
@@ -174,7 +181,7 @@ def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActS
 
 
 def _second_of(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    moment = datetime.fromtimestamp(milliseconds / _SECOND_MS, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -187,7 +194,9 @@ def _facts_as_text(facts: Any) -> str:
 
 
 def _left(text: Any) -> Any:
-    return "(erased)" if text is None else text
+    if text is None:
+        return "(erased)"
+    return text
 
 
 def _who(by: ActMaker) -> str:
@@ -222,12 +231,26 @@ def show(path: str | None, data_dir: str | None, number: int) -> None:
 def export(path: str | None, data_dir: str | None, app: str, hashes: bool) -> None:
     """Print all acts as JSON lines, the oldest first, with their hashes."""
     with opened(path, data_dir) as (_, store, _):
-        number = -1
-        while page := store.read_or(NO_ACTS, partial(after, number, _PAGE)):
-            for row, names in page:
-                if app in ("", row.entry.app):
-                    click.echo(row.hashed() if hashes else _line(row, names))
-            number = page[-1][0].number
+        for row, names in _all_acts(store):
+            if app not in ("", row.entry.app):
+                continue
+            if hashes:
+                line = row.hashed()
+            else:
+                line = _line(row, names)
+            click.echo(line)
+
+
+def _all_acts(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
+    """All acts with their names, the oldest first, page by page."""
+    number = -1
+    while True:
+        page = store.read_or(NO_ACTS, partial(after, number, _PAGE_ACTS))
+        if not page:
+            return
+        yield from page
+        last, _ = page[-1]
+        number = last.number
 
 
 def _line(row: AuditRow, names: list[Name]) -> bytes:
@@ -240,10 +263,11 @@ def _line(row: AuditRow, names: list[Name]) -> bytes:
 @CommandLine.prints_data
 @click.option(
     "--head",
+    "noted",
     metavar="NUMBER:HASH",
     help="A head that was printed earlier: it must still be there.",
 )
-def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> None:
+def verify_chain(path: str | None, data_dir: str | None, noted: str | None) -> None:
     """Verify the chain of hashes, and print its head.
 
     A row that was changed, removed or put in is named, and the status is 1.
@@ -251,38 +275,46 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     --head a later run finds out whether the rows up to it were rewritten.
     """
     wanted = None
-    if head is not None:
-        match = re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{64})", head)
+    if noted is not None:
+        match = _is_head(noted)
         if match is None:
-            fail(f"--head {head}: expected NUMBER:HASH, as this command prints it")
+            fail(f"--head {noted}: expected NUMBER:HASH, as this command prints it")
         wanted = (int(match[1]), match[2])
+
     with opened(path, data_dir) as (_, store, _):
         if not store.has_database:
             fail("there is no database, so there is no audit log")
         with long_work("verifying") as say:
             result = verify(store.read, wanted, say)
+
     for text in result.wrong:
         click.echo(text, err=True)
     if result.more:
         click.echo(f"… and {result.more} more", err=True)
-    head = f"{result.head[0]}:{result.head[1]}"
-    if result.anchor[0]:
-        lines = [f"acts removed for their age: {result.anchor[0]}"]
-    else:
-        lines = []
+    _print_result(result)
+    if result.wrong:
+        fail("the audit log was changed by somebody else than the server")
+
+
+def _print_result(result: Verification) -> None:
+    """Print how many rows there are, and the head of the chain."""
+    number, digest = result.head
+    head = f"{number}:{digest}"
+    removed = result.anchor[0]
+    lines = []
+    if removed:
+        lines.append(f"acts removed for their age: {removed}")
     lines.append(f"acts {result.rows}, names {result.names}, erased {result.erased}")
     if not result.wrong:
         lines.append("ok: nothing was changed, removed or put in")
     lines.append(f"head {head}")  # scripts take the last word
-    counts = {
+    answer = {
+        "ok": not result.wrong,
         "acts": result.rows,
         "names": result.names,
         "erased": result.erased,
-        "removed": result.anchor[0],
+        "removed": removed,
+        "head": head,
+        "wrong": result.wrong,
     }
-    CommandLine.data(
-        {"ok": not result.wrong, **counts, "head": head, "wrong": result.wrong},
-        "\n".join(lines),
-    )
-    if result.wrong:
-        fail("the audit log was changed by somebody else than the server")
+    CommandLine.data(answer, "\n".join(lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
@@ -39,6 +39,12 @@ _OF_ACTS: Final = RowsOf(Entry, "audit")
 _IN_CHAIN: Final = RowsOf(AuditRow, "audit", entry="")
 _COLUMNS: Final = f"{_IN_CHAIN.columns}, {_OF_ACTS.columns}"
 _OF_NAMES: Final = RowsOf(Name, "audit_name", text="")
+_SECOND_MS: Final = 1000
+_YEAR_10000_MS: Final = 253_402_300_800_000
+_MOST_REMOVED: Final = 1000
+"""How many old acts one transaction removes."""
+_EXPORTED_ACTS: Final = 500
+"""How many acts an export reads at once."""
 
 
 class NewAct(Struct, frozen=True):
@@ -77,11 +83,14 @@ def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
     """The head of the chain. None: somebody has removed it, or it cannot be
     read."""
     columns = _readable(sql, _HEADS.columns)
-    rows = sql.query(
-        f"SELECT {columns} FROM audit_head WHERE one = 1{sql.for_update if lock else ''}"
-    )
+    statement = f"SELECT {columns} FROM audit_head WHERE one = 1"
+    if lock:
+        statement += sql.for_update
+    rows = sql.query(statement)
+    if not rows:
+        return None
     try:
-        return _HEADS.read(rows[0]) if rows else None
+        return _HEADS.read(rows[0])
     except _NOT_READ:
         return None
 
@@ -94,10 +103,9 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
         raise ImserverError("audit_head has no row that can be read")
     if batch.number:
         stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,))
-    else:
-        stored = []
-    if stored and text_of(stored[0][0]) == batch.hash:
-        return
+        if stored and text_of(stored[0][0]) == batch.hash:
+            return
+
     now = sql.clock_ms()
     read_at = monotonic()
     number = end.number
@@ -107,22 +115,27 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     names: list[Row] = []
     for act in batch.acts:
         number += 1
-        time = max(time, now - int((read_at - act.at) * 1000))
+        waited_ms = int((read_at - act.at) * _SECOND_MS)
+        time = max(time, now - waited_ms)
         entry = act.entry
         digest = hash_of(number, time, entry, previous)
         if not rows:
             batch.number = number
             batch.hash = digest
         rows.append((number, time, previous, digest, *_OF_ACTS.values(entry)))
-        names += [
-            (*_OF_NAMES.values(name), name.text.encode(), number) for name in act.names
-        ]
+        for name in act.names:
+            names.append((*_OF_NAMES.values(name), name.text.encode(), number))
         previous = digest
-    sql.execute_many(f"INSERT INTO audit ({_COLUMNS}) VALUES {marks_of(9)}", rows)
-    columns = f"{_OF_NAMES.columns}, text, number"
-    sql.execute_many(f"INSERT INTO audit_name ({columns}) VALUES {marks_of(6)}", names)
+
+    sql.execute_many(_insert("audit", _COLUMNS), rows)
+    sql.execute_many(_insert("audit_name", f"{_OF_NAMES.columns}, text, number"), names)
     statement = "UPDATE audit_head SET number = %s, time = %s, hash = %s WHERE one = 1"
     sql.execute(statement, (number, time, previous))
+
+
+def _insert(table: str, columns: str) -> str:
+    """The statement that inserts rows with these columns."""
+    return f"INSERT INTO {table} ({columns}) VALUES {marks_of(columns.count(',') + 1)}"
 
 
 def store_act(store: Store, act: Act) -> None:
@@ -133,18 +146,22 @@ def store_act(store: Store, act: Act) -> None:
 
 def remove_before(age_ms: int, sql: PooledStatements) -> int:
     """Remove the oldest acts if they are older; the last of them becomes the
-    anchor. How many were removed: with 1,000 there may be more."""
+    anchor. Returns how many were removed: with :data:`_MOST_REMOVED` there may
+    be more."""
     end = head(sql, lock=True)
     if end is None:
         return 0
+
     limit = sql.clock_ms() - age_ms
     columns = _readable(sql, "number, time, hash")
     statement = (
         f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
     )
-    old = [row for row in sql.query(statement, (end.anchor, 1000)) if row[1] < limit]
+    oldest = sql.query(statement, (end.anchor, _MOST_REMOVED))
+    old = [row for row in oldest if row[1] < limit]
     if not old:
         return 0
+
     last, _, digest = old[-1]
     sql.execute("DELETE FROM audit_name WHERE number <= %s", (last,))
     sql.execute("DELETE FROM audit WHERE number <= %s", (last,))
@@ -180,9 +197,8 @@ def one(number: int, sql: PooledStatements) -> Acts:
 
 
 def _find(sql: PooledStatements, where: str, *values: int) -> Acts:
-    rows = sql.query(
-        f"SELECT {_readable(sql, _COLUMNS)} FROM audit WHERE {where}", values
-    )
+    columns = _readable(sql, _COLUMNS)
+    rows = sql.query(f"SELECT {columns} FROM audit WHERE {where}", values)
     return _with_names(sql, list(map(_row, rows)))
 
 
@@ -222,22 +238,15 @@ def _row(row: Row) -> AuditRow:
     """One that cannot be read has a content to which its hash does not
     belong."""
     try:
-        act = _IN_CHAIN.read(
-            row, entry=_OF_ACTS.read((*row[4:8], memoryview(row[8]).tobytes()))
-        )
+        content = memoryview(row[8]).tobytes()
+        act = _IN_CHAIN.read(row, entry=_OF_ACTS.read((*row[4:8], content)))
         msgspec.json.decode(act.entry.names, type=dict[str, str])
-        # Before the year 10000.
-        if 0 <= act.time < 253_402_300_800_000:
+        if 0 <= act.time < _YEAR_10000_MS:
             return act
     except _NOT_READ:
         pass
-    return AuditRow(
-        row[0],
-        0,
-        Entry(_UNREADABLE, "", "", "", b"{}"),
-        _as_text(row[2]),
-        _as_text(row[3]),
-    )
+    unreadable = Entry(_UNREADABLE, "", "", "", b"{}")
+    return AuditRow(row[0], 0, unreadable, _as_text(row[2]), _as_text(row[3]))
 
 
 def _name(row: Row) -> Name:
@@ -261,6 +270,12 @@ _CLEAR: Final = "moderation.clear"
 MOST_LOOKED: Final = 10_000
 """Through so many acts a search looks. Then it returns what it has, and where
 to go on."""
+_STEP_GROWTH: Final = 4
+"""Each step of a search looks through so many times the acts of the one before."""
+_BEYOND_ALL: Final = 2**62
+"""A number above those of all acts."""
+_ID_DIGITS: Final = 18
+"""A longer id is none of a message, and no database would take it as a number."""
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
 _NAMES_ONE: Final = " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
 # Each engine goes through the numbers in falling order, and looks each row up:
@@ -324,54 +339,51 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     not name it. Switches. Raises StorageUnavailable."""
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     kind, _, id = query.about.partition(":")
-    if (
-        kind != "message"
-        or not id.isdecimal()
-        or len(id) > 18
-        or query.name not in ("", _CLEAR)
-    ):
+    is_message = kind == "message" and id.isdecimal() and len(id) <= _ID_DIGITS
+    if not is_message or query.name not in ("", _CLEAR):
         return acts, following
     # Imported here: few ask for a message.
     from imserver.plugin.messages import MessageLog
 
     entries = store.part(MessageLog).entries
-    more = list[tuple[AuditRow, list[Name]]]()
-    for app in [query.app] if query.app else entries.apps():
+    if query.app:
+        apps: Iterable[str] = [query.app]
+    else:
+        apps = entries.apps()
+    clearing: Acts = []
+    for app in apps:
         for entry in entries.find(app, [int(id)]):
             # The clocks of a database and of nodes may differ by a second.
-            since = max(query.since, entry.time_ms - 1000)
-            fields = {
-                "app": app,
-                "user": entry.sender,
-                "about": "",
-                "name": _CLEAR,
-                "since": since,
-            }
-            found, last = store.read_or(
-                (NO_ACTS, 0), partial(search, replace(query, **fields))
+            since = max(query.since, entry.time_ms - _SECOND_MS)
+            of_sender = replace(
+                query, app=app, user=entry.sender, about="", name=_CLEAR, since=since
             )
+            removals, last = store.read_or((NO_ACTS, 0), partial(search, of_sender))
             following = max(following, last)
-            more += (
-                each for each in found if _has_cleared(each, entry.time_ms, query.user)
-            )
-    all_acts = sorted((*acts, *more), key=lambda each: -each[0].number)
-    rest = [each for each in all_acts if each[0].number >= following]
+            for removal in removals:
+                if _has_cleared(removal, entry.time_ms, query.user):
+                    clearing.append(removal)
+
+    all_acts = sorted((*acts, *clearing), key=lambda act: -act[0].number)
+    rest = [act for act in all_acts if act[0].number >= following]
     if len(rest) > query.limit:
         del rest[query.limit :]
         following = rest[-1][0].number
     return rest, following
 
 
-def _has_cleared(found: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
+def _has_cleared(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
     """Whether an act has removed what was sent at a time, and is of this user,
     or concerns them."""
-    row, names = found
+    row, names = act
+    if user and not any(
+        (name.app, name.member) == (row.entry.app, user) for name in names
+    ):
+        return False
     facts = shown(row, names).facts or {}
-    first, end = (facts.get(name, 0) * 1000 for name in ("since", "until"))
-    is_of_user = not user or any(
-        (each.app, each.member) == (row.entry.app, user) for each in names
-    )
-    return is_of_user and first <= time_ms < (end or inf)
+    first_ms = facts.get("since", 0) * _SECOND_MS
+    end_ms = facts.get("until", 0) * _SECOND_MS
+    return bool(first_ms <= time_ms < (end_ms or inf))
 
 
 def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
@@ -389,24 +401,21 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
     statement = _JOIN[sql.engine].format(
         span=span, wanted=wanted, columns=_readable(sql, _LOOKED_UP)
     )
-    below = f"SELECT{span} 1 OFFSET %s"
+    last_looked = f"SELECT{span} 1 OFFSET %s"
+
     acts: list[AuditRow] = []
     left = MOST_LOOKED
     step = query.limit + 1
     following = 0
     while True:
         between = (*values, low, high)
-        acts += map(
-            _row,
-            sql.query(
-                statement, (*between, step, *sought, query.limit + 1 - len(acts))
-            ),
-        )
+        missing = query.limit + 1 - len(acts)
+        acts += map(_row, sql.query(statement, (*between, step, *sought, missing)))
         if len(acts) > query.limit:
             del acts[query.limit :]
             following = acts[-1].number
             break
-        last = sql.query(below, (*between, step - 1))
+        last = sql.query(last_looked, (*between, step - 1))
         if not last:
             break
         high = last[0][0]
@@ -414,22 +423,36 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
         if left <= 0:
             following = high
             break
-        step = min(4 * step, left)
+        step = min(_STEP_GROWTH * step, left)
     return _with_names(sql, acts), following
 
 
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
     """The numbers of the acts lie above the first, and below the second. Times
     never go back."""
-    first = "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
     low = 0
-    high = query.after or 2**62
+    high = query.after or _BEYOND_ALL
     if query.since:
-        rows = sql.query(first, (query.since,))
-        low = rows[0][0] - 1 if rows else high
-    if query.until and (rows := sql.query(first, (query.until + 1,))):
-        high = min(high, rows[0][0])
+        first = _first_since(query.since, sql)
+        if first is None:
+            low = high  # All are older.
+        else:
+            low = first - 1
+    if query.until:
+        first = _first_since(query.until + 1, sql)
+        if first is not None:
+            high = min(high, first)
     return low, high
+
+
+def _first_since(time_ms: int, sql: PooledStatements) -> int | None:
+    """The number of the first act that was not done before this time."""
+    statement = (
+        "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
+    )
+    for (number,) in sql.query(statement, (time_ms,)):
+        return int(number)
+    return None
 
 
 Label = tuple[str, str, str]
@@ -447,32 +470,20 @@ def _label(by: str) -> Label:
 
 def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     """The start of a query for the numbers of acts: the conditions of one
-    index, and their values."""
+    index, and their values. Those that lead to the fewest acts come first."""
     _, app, member = by
+    of_names = " number FROM audit_name WHERE app = %s AND member = %s AND"
     if query.request:
         return " number FROM audit WHERE request = %s AND", (query.request,)
     if query.about:
-        return " number FROM audit_name WHERE app = %s AND member = %s AND", (
-            "",
-            query.about,
-        )
+        return of_names, ("", query.about)
     if query.user:
-        who = query.app, query.user
-        return (
-            " DISTINCT number FROM audit_name WHERE app = %s AND member = %s AND",
-            who,
-        )
+        return f" DISTINCT{of_names}", (query.app, query.user)
     if member:
-        who = app, member
-        return (
-            " number FROM audit_name WHERE app = %s AND member = %s AND part = 'by' AND",
-            who,
-        )
+        return f"{of_names} part = 'by' AND", (app, member)
     if query.app and query.name:
-        return " number FROM audit WHERE app = %s AND name = %s AND", (
-            query.app,
-            query.name,
-        )
+        names = (query.app, query.name)
+        return " number FROM audit WHERE app = %s AND name = %s AND", names
     if query.app:
         return " number FROM audit WHERE app = %s AND", (query.app,)
     if query.name:
@@ -489,64 +500,67 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
         "request": query.request,
         "kind": kind,
     }
-    text = "".join(
-        f" AND a.{column} = %s" for column, value in columns.items() if value
-    )
-    values = tuple(filter(None, columns.values()))
+    given = {column: value for column, value in columns.items() if value}
+    text = "".join(f" AND a.{column} = %s" for column in given)
+    values = tuple(given.values())
+
+    # What the index of :func:`_source` does not lead by is a condition.
     is_led = bool(query.request or query.about)
     if query.request and query.about:
-        text = text + _NAMES_ONE.format("")
-        values = (*values, "", query.about)
+        text += _NAMES_ONE.format("")
+        values += ("", query.about)
     if query.user and is_led:
-        text = text + _NAMES_ONE.format("")
-        values = (*values, query.app, query.user)
+        text += _NAMES_ONE.format("")
+        values += (query.app, query.user)
     if member and (query.user or is_led):
-        text = text + _NAMES_ONE.format(" AND m.part = 'by'")
-        values = (*values, app, member)
+        text += _NAMES_ONE.format(" AND m.part = 'by'")
+        values += (app, member)
     return text, values
+
+
+_LAST_ACTS: Final = 5
+"""How many acts :func:`last_maker` looks at: the user may have done the last ones
+to others."""
 
 
 def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
     """Who was the last to do one of these things to a user, as ``key:1f2e`` or
     ``staff:shop/7``. ``""``: it is too long ago, or was done by somebody who is
     erased. Switches. Raises StorageUnavailable."""
-    last = ActMaker("", "", "")
+    maker = ActMaker("", "", "")
     number = 0
     for name in names:
-        # The user may have done the last ones to others.
-        query = AuditQuery(app=app, user=user, name=name, limit=5)
-        for found in store.read_or((NO_ACTS, 0), partial(search, query))[0]:
-            act = shown(*found)
-            if act.number > number and user in (
-                act.user,
-                *(act.facts or {}).get("users", ()),
-            ):
+        query = AuditQuery(app=app, user=user, name=name, limit=_LAST_ACTS)
+        acts, _ = store.read_or((NO_ACTS, 0), partial(search, query))
+        for row, others in acts:
+            act = shown(row, others)
+            concerned = (act.user, *(act.facts or {}).get("users", ()))
+            if act.number > number and user in concerned:
                 number = act.number
-                last = act.by
-    id = f"{last.app}/{last.id}" if last.id and last.app else last.id
-    if id:
-        return f"{last.kind}:{id}"
-    if id == "":
-        return last.kind
-    return ""
+                maker = act.by
+    if maker.id is None:
+        return ""
+    if not maker.id:
+        return maker.kind
+    if maker.app:
+        return f"{maker.kind}:{maker.app}/{maker.id}"
+    return f"{maker.kind}:{maker.id}"
 
 
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
     """Acts as lines, the newest first: those in an app, or those that a user
     has done or that concern the user, who does not learn who else has done
     something, from where, and to whom besides."""
-    wanted = AuditQuery(app=app, user=user, limit=500)
+    wanted = AuditQuery(app=app, user=user, limit=_EXPORTED_ACTS)
     last = -1
     while last:
-        acts, last = store.read_or(
-            (NO_ACTS, 0), partial(search, replace(wanted, after=max(last, 0)))
-        )
+        query = replace(wanted, after=max(last, 0))
+        acts, last = store.read_or((NO_ACTS, 0), partial(search, query))
         for row, names in acts:
             act = shown(row, names)
-            yield (
-                msgspec.json.encode(_for_user(act, wanted.user) if wanted.user else act)
-                + b"\n"
-            )
+            if user:
+                act = _for_user(act, user)
+            yield msgspec.json.encode(act) + b"\n"
 
 
 def _for_user(act: ActShown, user: str) -> ActShown:

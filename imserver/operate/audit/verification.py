@@ -20,6 +20,8 @@ Read = Callable[[Callable[[PooledStatements], Any]], Any]
 _PAGE: Final = 100
 """Rows after which the loop does other work: they take 10 ms."""
 NEWEST: Final = 1000
+"""How many acts a check of the newest ones looks at."""
+_MOST_WRONG: Final = 100
 
 
 class Verification(Struct):
@@ -40,10 +42,14 @@ class Verification(Struct):
     anchor: tuple[int, str] = (0, "")
 
 
+def _note_nothing(what: str, done: int, total: int) -> None:
+    """Nobody waits for the result."""
+
+
 def verify(
     read: Read,
     wanted: tuple[int, str] | None = None,
-    note: Note = lambda what, done, total: None,
+    note: Note = _note_nothing,
     newest: int = 0,
 ) -> Verification:
     """Verify the whole chain, or so many of its ``newest`` rows. ``read``: that
@@ -61,6 +67,7 @@ def verify(
         end, page = read(partial(_next, chain.number))
     else:
         chain.begin(end)
+
     while page:
         for row, names in page:
             chain.add(row, names)
@@ -97,14 +104,28 @@ class ChainCheck(Service):
     def add(self, row: AuditRow, names: list[Name]) -> None:
         """Check the next row."""
         number = row.number
-        self.result.rows += 1
-        self.result.since = self.result.since or row.time
-        self.result.until = row.time or self.result.until
+        result = self.result
+        result.rows += 1
+        result.since = result.since or row.time
+        result.until = row.time or result.until
         if number <= self.number:
             self.complain(
                 f"row {number} was put in: the chain begins after row {self.number}"
             )
             return
+
+        self._check_link(row)
+        if row.expected != row.hash:
+            self.complain(f"row {number} was changed")
+        else:
+            self._check_names(row, names)
+        self._compare(number, row.hash)
+        self.number = number
+        self._hash = row.hash
+
+    def _check_link(self, row: AuditRow) -> None:
+        """Check that the next row follows the last one."""
+        number = row.number
         missing = number - self.number - 1
         if missing == 1:
             self.complain(f"row {number - 1} is missing")
@@ -112,18 +133,16 @@ class ChainCheck(Service):
             self.complain(f"rows {self.number + 1} to {number - 1} are missing")
         elif self._hash and row.previous != self._hash:
             self.complain(f"the link between rows {self.number} and {number} is broken")
-        if row.expected != row.hash:
-            self.complain(f"row {number} was changed")
-        else:
-            parts = msgspec.json.decode(row.entry.names, type=dict[str, str])
-            for name in names:
-                if parts.get(name.part) != name.commitment:
-                    self.complain(f"{name.part} of row {number} was changed")
-            self.result.names += len(names)
-            self.result.erased += len(parts.keys() - {name.part for name in names})
-        self._compare(number, row.hash)
-        self.number = number
-        self._hash = row.hash
+
+    def _check_names(self, row: AuditRow, names: list[Name]) -> None:
+        """Compare the names of a row with its commitments to them."""
+        commitments = msgspec.json.decode(row.entry.names, type=dict[str, str])
+        for name in names:
+            if commitments.get(name.part) != name.commitment:
+                self.complain(f"{name.part} of row {row.number} was changed")
+        erased = commitments.keys() - {name.part for name in names}
+        self.result.names += len(names)
+        self.result.erased += len(erased)
 
     def end(self, end: ChainHead) -> None:
         """Compare the last row with the head."""
@@ -136,28 +155,31 @@ class ChainCheck(Service):
         elif end.hash != self._hash:
             self.complain(f"the head has another hash than row {end.number}")
         self.result.head = (end.number, end.hash)
-        if self._wanted is not None:
-            number = self._wanted[0]
-            if number < self.result.anchor[0]:
-                self.complain(
-                    f"row {number} was removed for its age: its hash cannot be compared"
-                )
-            elif number > self.number:
-                self.complain(f"row {number}, the given head, is missing")
+
+        if self._wanted is None:
+            return
+        number, _ = self._wanted
+        anchor, _ = self.result.anchor
+        if number < anchor:
+            self.complain(
+                f"row {number} was removed for its age: its hash cannot be compared"
+            )
+        elif number > self.number:
+            self.complain(f"row {number}, the given head, is missing")
 
     def _compare(self, number: int, digest: str) -> None:
-        if (
-            self._wanted is not None
-            and self._wanted[0] == number
-            and self._wanted[1] != digest
-        ):
+        """Compare a row with the given head, if it is that."""
+        if self._wanted is None:
+            return
+        wanted, wanted_hash = self._wanted
+        if wanted == number and wanted_hash != digest:
             self.complain(
                 f"row {number} has another hash than the given head: rows up to it were rewritten"
             )
 
     def complain(self, text: str) -> None:
         """Add a problem."""
-        if len(self.result.wrong) < 100:
+        if len(self.result.wrong) < _MOST_WRONG:
             self.result.wrong.append(text)
         else:
             self.result.more += 1
@@ -165,10 +187,14 @@ class ChainCheck(Service):
 
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Verify the newest acts, for ``imserver doctor``."""
+
+    def read(work: Callable[[PooledStatements], Any]) -> Any:
+        return work(sql)
+
+    result = verify(read, newest=NEWEST)
+    if not result.wrong:
+        return
+    found = f"{result.wrong[0]} (of the last {result.rows} rows)"
+    meaning = "it does not prove any more what was done"
     mend = "run imserver audit verify, and find out who writes to the database besides the server"
-    result = verify(lambda work: work(sql), newest=NEWEST)
-    if result.wrong:
-        text = f"{result.wrong[0]} (of the last {result.rows} rows)"
-        yield Finding(
-            "fail", "audit log", text, "it does not prove any more what was done", mend
-        )
+    yield Finding("fail", "audit log", found, meaning, mend)

@@ -4,7 +4,7 @@ app's archive."""
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from imserver.operate.exports import api
 from imserver.operate.exports.declared import (
@@ -21,6 +21,8 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import ArchivedFiles, Erasure, Store
 
+_SWEEP_SECONDS: Final = 600.0
+
 
 def _build(core: Core) -> Parts:
     per_day = settings_of(core.config, ExportSettings).per_day
@@ -31,7 +33,7 @@ def _build(core: Core) -> Parts:
         (exports, exports.erasure),
         run=(
             *(runner.run for runner in exports.runners),
-            every(600.0, exports.sweep, "old archives could not be removed"),
+            every(_SWEEP_SECONDS, exports.sweep, "old archives could not be removed"),
         ),
         stop=exports.stop,
     )

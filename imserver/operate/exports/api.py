@@ -127,8 +127,11 @@ def start(
     """
     if user and not any(True for _ in api.store.rows_of_user(call.app, user)):
         raise ServiceRefused("nothing is stored of this user", Problems.UNKNOWN_ACCOUNT)
-    settings, left_out = ({}, []) if user else api.tenants.described(call.app)
-    return shown(api.exports.start(Subject(call.app, user, settings, left_out)))
+    if user:
+        subject = Subject(call.app, user)
+    else:
+        subject = Subject(call.app, "", *api.tenants.described(call.app))
+    return shown(api.exports.start(subject))
 
 
 @routes.get("/exports/show", Needs.ADMIN, problems=(UnknownExport.problem,))

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from time import gmtime, monotonic, time
+from time import gmtime, monotonic, struct_time, time
 from typing import IO, Any, Final
 
 import msgspec
@@ -47,6 +47,21 @@ _UTF8: Final = 0x800
 _DEFLATE: Final = 8
 _ALL: Final = 0xFFFFFFFF
 """In place of a size or an offset: it stands in the extra field."""
+_MOST_16_BITS: Final = 0xFFFF
+"""In place of the number of entries: it stands in the record of ZIP64."""
+_END64_REST_BYTES: Final = 44
+"""The bytes of the record ``_END64`` behind its first two fields."""
+_ZIP64_FIELD: Final = 1
+"""The number of the extra field with the sizes of ZIP64."""
+_SIZES_BYTES: Final = 16
+_EXTRA_BYTES: Final = 24
+"""Bytes of the content of that field beside an entry, and in the directory."""
+_UNIX: Final = 3 << 8
+"""The maker of an entry, whose mode stands in the upper half of the attributes."""
+_OWNER_ONLY: Final = 0o100600 << 16
+"""The attributes of a plain file that only its owner reads and writes."""
+_DOS_EPOCH_YEAR: Final = 1980
+_OWN_MODE: Final = 0o600
 _PIECE_BYTES: Final = 1 << 16
 
 
@@ -98,15 +113,18 @@ class ArchiveWriter:
         write into the archive of the next one."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (NAME, _DIRECTORY, CHECKSUMS):
-            descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+            flags = os.O_RDWR | os.O_CREAT
+            descriptor = os.open(self.folder / name, flags, _OWN_MODE)
             self._files.append(os.fdopen(descriptor, "r+b"))
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
         try:
             self.state = msgspec.msgpack.decode(
                 (self.folder / _STATE).read_bytes(), type=ArchiveState
             )
         except (FileNotFoundError, msgspec.MsgspecError):
             self.state = ArchiveState(begun=int(time()))
+        # What was written behind the last save is cut off.
         for file, length in zip(self._files, self.state.lengths, strict=True):
             file.truncate(length)
             file.seek(length)
@@ -150,15 +168,17 @@ class ArchiveWriter:
         Returns whether it did."""
         if not at_once and monotonic() - self._saved < SAVE_SECONDS:
             return False
+
+        # The files first: the state must never say more than they have.
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
         self.state.lengths = tuple(map(_length_of, self._files))  # type: ignore[assignment]
+
         target = self.folder / _STATE
         fresh = target.with_suffix(".new")
-        with open(
-            os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
-        ) as file:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWN_MODE)
+        with open(descriptor, "wb") as file:
             file.write(msgspec.msgpack.encode(self.state))
             file.flush()
             os.fsync(file.fileno())
@@ -169,7 +189,8 @@ class ArchiveWriter:
     def finish(self, manifest: bytes) -> Path:
         """Write checksums, manifest and directory. Returns the path of the
         archive, which is whole."""
-        self._files[2].flush()
+        archive, directory, checksums = self._files
+        checksums.flush()
         self.begin(CHECKSUMS)
         for piece in self._pieces(CHECKSUMS):
             self.write(piece)
@@ -177,30 +198,37 @@ class ArchiveWriter:
         self.begin(MANIFEST)
         self.write(manifest)
         self.end()
-        archive, directory, _ = self._files
+
         start = _length_of(archive)
         directory.flush()
         for piece in self._pieces(_DIRECTORY):
             archive.write(piece)
-        entries = self.state.entries
-        end = _length_of(archive)
-        size = end - start
-        few = min(entries, 0xFFFF)
-        archive.write(
-            _END64.pack(
-                b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, entries, entries, size, start
-            )
-        )
-        archive.write(_LOCATOR.pack(b"PK\6\7", 0, end, 1))
-        archive.write(
-            _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _ALL), min(start, _ALL), 0)
-        )
+        self._write_end(archive, start)
         archive.flush()
         os.fsync(archive.fileno())
         self.close()
         for name in (_DIRECTORY, CHECKSUMS, _STATE):
             (self.folder / name).unlink(missing_ok=True)
         return self.folder / NAME
+
+    def _write_end(self, archive: IO[bytes], start: int) -> None:
+        """Write the records behind the directory, which begins at ``start``."""
+        entries = self.state.entries
+        end = _length_of(archive)
+        size = end - start
+        versions = (_VERSION, _VERSION)
+        counts = (entries, entries)
+        archive.write(
+            _END64.pack(
+                b"PK\6\6", _END64_REST_BYTES, *versions, 0, 0, *counts, size, start
+            )
+        )
+        archive.write(_LOCATOR.pack(b"PK\6\7", 0, end, 1))
+
+        # The record of before ZIP64, whose fields are too small.
+        few = min(entries, _MOST_16_BITS)
+        places = (min(size, _ALL), min(start, _ALL))
+        archive.write(_END.pack(b"PK\5\6", 0, 0, few, few, *places, 0))
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a file beside the archive."""
@@ -214,6 +242,10 @@ class ArchiveWriter:
         self._files.clear()
 
 
+_LEVEL: Final = 6
+"""How hard zlib tries; 9: the most."""
+
+
 class _Entry:
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
@@ -223,10 +255,8 @@ class _Entry:
         self._start = _length_of(file)
         self._packed = 0
         self._crc = 0
-        self._packer = zlib.compressobj(6, zlib.DEFLATED, -15)
-        now = gmtime()
-        clock = now.tm_hour << 11 | now.tm_min << 5 | now.tm_sec // 2
-        self._time = clock, (now.tm_year - 1980) << 9 | now.tm_mon << 5 | now.tm_mday
+        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._time = _dos_time(gmtime())
         file.write(self._head())
 
     def write(self, piece: bytes) -> None:
@@ -246,47 +276,50 @@ class _Entry:
         self._file.seek(self._start)
         self._file.write(self._head())
         self._file.seek(end)
+
         name = self.name.encode()
-        # Unix, whose modes stand in the upper half of the attributes
-        writer = _VERSION | 3 << 8
         head = _CENTRAL.pack(
             b"PK\1\2",
-            writer,
-            _VERSION,
-            _UTF8,
-            _DEFLATE,
-            *self._time,
-            self._crc,
-            _ALL,
-            _ALL,
-            len(name),
-            _EXTRA.size,
-            0,
-            0,
-            0,
-            0o100600 << 16,
-            _ALL,
+            _VERSION | _UNIX,
+            *self._fields(len(name), _EXTRA.size),
+            0,  # the length of a comment
+            0,  # the number of a disk
+            0,  # attributes of the content
+            _OWNER_ONLY,
+            _ALL,  # where the entry begins
         )
-        return head + name + _EXTRA.pack(1, 24, self.size, self._packed, self._start)
+        places = (self.size, self._packed, self._start)
+        return head + name + _EXTRA.pack(_ZIP64_FIELD, _EXTRA_BYTES, *places)
 
     def _head(self) -> bytes:
         name = self.name.encode()
-        fields = (
+        head = _LOCAL.pack(b"PK\3\4", *self._fields(len(name), _SIZES.size))
+        sizes = _SIZES.pack(_ZIP64_FIELD, _SIZES_BYTES, self.size, self._packed)
+        return head + name + sizes
+
+    def _fields(self, name_bytes: int, extra_bytes: int) -> tuple[int, ...]:
+        """The fields that the head of an entry and its record in the directory
+        share."""
+        return (
             _VERSION,
             _UTF8,
             _DEFLATE,
             *self._time,
             self._crc,
-            _ALL,
-            _ALL,
-            len(name),
-            _SIZES.size,
+            _ALL,  # the compressed size
+            _ALL,  # the size
+            name_bytes,
+            extra_bytes,
         )
-        return (
-            _LOCAL.pack(b"PK\3\4", *fields)
-            + name
-            + _SIZES.pack(1, 16, self.size, self._packed)
-        )
+
+
+def _dos_time(now: struct_time) -> tuple[int, int]:
+    """A moment as the clock and the day of MS-DOS, which counts every second
+    second."""
+    clock = now.tm_hour << 11 | now.tm_min << 5 | now.tm_sec // 2
+    years = now.tm_year - _DOS_EPOCH_YEAR
+    day = years << 9 | now.tm_mon << 5 | now.tm_mday
+    return clock, day
 
 
 def _length_of(file: IO[bytes]) -> int:
@@ -299,5 +332,8 @@ def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
     …}``."""
     names = list(columns)
     for row in rows:
-        values = ({"base64": each} if isinstance(each, bytes) else each for each in row)
-        yield msgspec.json.encode(dict(zip(names, values, strict=True))) + b"\n"
+        line = dict(zip(names, row, strict=True))
+        for name, value in line.items():
+            if isinstance(value, bytes):
+                line[name] = {"base64": value}
+        yield msgspec.json.encode(line) + b"\n"

@@ -2,12 +2,14 @@
 
 import shutil
 from contextlib import closing
+from functools import partial
 from operator import call
 from pathlib import Path
 
 import click
 
 from imserver import __version__
+from imserver.operate.exports.archive import ArchiveState
 from imserver.operate.exports.contents import ArchiveMaker
 from imserver.operate.exports.importing import Archive, BadArchive, Import
 from imserver.operate.exports.rows import Subject
@@ -35,7 +37,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
     What was written before an interruption stands in FILE.part: the same
     command goes on there.
     """
-    app, _, user = target.partition("/")
+    app, _, named = target.partition("/")
     if file.exists():
         fail(f"{file} exists already")
     with (
@@ -43,36 +45,38 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         offline_parts(config, store, ArchivedFiles) as parts,
     ):
         settings, left_out = tenants.described(app)
-        user, shown = (
-            _whom(store, tenants, tenants.resolve(app), user)
-            if user
-            else ("", f"app {app}")
-        )
-        subject = Subject(
-            tenants.resolve(app), user, *(({}, []) if user else (settings, left_out))
-        )
+        id = tenants.resolve(app)
+        if named:
+            user, whose = _whom(store, tenants, id, named)
+            subject = Subject(id, user)
+        else:
+            whose = f"app {app}"
+            subject = Subject(id, "", settings, left_out)
+
         folder = file.with_name(f"{file.name}.part")
-        maker = ArchiveMaker(
-            [each for _, each in parts], store, subject, folder, call, __version__
-        )
-        try:
-            with long_work("exporting") as say:
-                whole = maker.make(
-                    lambda at: say(
-                        f"rows {at.rows}, files {at.entries}, bytes {at.size}"
-                    )
-                )
-        except (OSError, ImserverError) as error:
-            why = getattr(error, "strerror", None) or error
-            fail(
-                f"the export to {file} is not finished; the same command goes on: {why}"
-            )
+        archived = [part for _, part in parts]
+        maker = ArchiveMaker(archived, store, subject, folder, call, __version__)
+        whole = _make(maker, file)
         whole.replace(file)
         shutil.rmtree(folder)
-        record_act(config, store, "exports.start", subject.app, user)
+        record_act(config, store, "exports.start", subject.app, subject.user)
     rows = sum(maker.writer.state.counts.values())
     size = file.stat().st_size
-    click.echo(f"{shown} is written to {file}: rows {rows}, bytes {size}")
+    click.echo(f"{whose} is written to {file}: rows {rows}, bytes {size}")
+
+
+def _make(maker: ArchiveMaker, file: Path) -> Path:
+    """Make the archive, and say how far it is. Returns its path."""
+    try:
+        with long_work("exporting") as say:
+
+            def proceed(state: ArchiveState) -> None:
+                say(f"rows {state.rows}, files {state.entries}, bytes {state.size}")
+
+            return maker.make(proceed)
+    except (OSError, ImserverError) as error:
+        why = getattr(error, "strerror", None) or error
+        fail(f"the export to {file} is not finished; the same command goes on: {why}")
 
 
 def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
@@ -91,7 +95,9 @@ def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, st
         account, _ = row
         user = account.user
         name = account.name or account.email or account.phone
-        shown = f"{name} ({user})" if name else f"user {user}"
+        shown = f"user {user}"
+        if name:
+            shown = f"{name} ({user})"
     if not any(True for _ in store.rows_of_user(app, user)):
         fail(f"the database has nothing of {shown}: nothing was exported")
     return user, shown
@@ -125,14 +131,8 @@ def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> 
         store.database_id()  # makes a database if there is none
         name = tenants.resolve(app or archive.manifest.app)
         archived = [each for _, each in parts]
-        job = Import(
-            archived,
-            store,
-            tenants,
-            archive,
-            name,
-            lambda text: click.echo(text, err=True),
-        )
+        report = partial(click.echo, err=True)
+        job = Import(archived, store, tenants, archive, name, report)
         try:
             job.run()
         except ImserverError as error:

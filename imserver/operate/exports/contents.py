@@ -40,6 +40,12 @@ FORMAT: Final = "imserver archive"
 VERSION: Final = 1
 """Of the format. An import refuses a newer one."""
 _PAGE: Final = 200
+"""How many conversations, or messages, one query reads."""
+_PART_ROWS: Final = 5000
+"""Rows after which the next ones go into another entry."""
+_MOST_NAMES: Final = 10_000
+"""How many names of accounts are kept."""
+_TURN_BYTES: Final = 1 << 15
 
 Run = Callable[..., Any]
 """Runs a function with these arguments where it may block, and returns its
@@ -71,6 +77,10 @@ class Manifest(Struct, kw_only=True):
     checksums: str
 
 
+def _go_on(state: ArchiveState) -> None:
+    """Nothing stops the work."""
+
+
 class ArchiveMaker(Service, dict=True):
     """Makes one archive. ``run``: see :data:`Run`. ``release``: that of the
     server."""
@@ -87,7 +97,7 @@ class ArchiveMaker(Service, dict=True):
         self._there: set[str] = set()
         self._names: dict[str, str] = {}
         self._files_by_id: dict[str, str] = {}
-        self._proceed: Proceed = lambda _state: None
+        self._proceed: Proceed = _go_on
 
     def make(self, proceed: Proceed) -> Path:
         """Make the archive, or go on with it; returns its path. Raises OSError,
@@ -95,33 +105,38 @@ class ArchiveMaker(Service, dict=True):
         Raises StartError if the files of features alone would fill the disk."""
         self._proceed = proceed
         writer = self.writer
-        subject = self.subject
         if not self.folder.exists():
-            files = chain.from_iterable(
-                each.read(subject.app, subject.user) for each in self.archived
-            )
-            self.run(need_space, self.folder.parent, sum(size for _, size, _ in files))
+            self.run(need_space, self.folder.parent, self._size_of_files())
         try:
             self.run(writer.open)
             self._there = self.run(writer.names)
             stages = [self._rows, self._files]
-            if subject.user:
+            if self.subject.user:
                 stages += [self._conversations, self._page]
             for number, stage in enumerate(stages):
-                if number >= writer.state.stage:
-                    stage()
-                    state = writer.state
-                    state.stage = number + 1
-                    state.position = b""
-                    self.run(writer.save, True)
+                if number < writer.state.stage:
+                    continue  # An earlier attempt has done it.
+                stage()
+                state = writer.state
+                state.stage = number + 1
+                state.position = b""
+                self.run(writer.save, True)
             return self.run(writer.finish, self._manifest())  # type: ignore[no-any-return]
         finally:
             self.run(writer.close)
 
+    def _size_of_files(self) -> int:
+        """The bytes of the files of features."""
+        total = 0
+        for each in self.archived:
+            for _, size, _ in each.read(self.subject.app, self.subject.user):
+                total += size
+        return total
+
     def _manifest(self) -> bytes:
         state = self.writer.state
         subject = self.subject
-        digest = self.run(lambda: sha256_of(self.writer.folder / CHECKSUMS))
+        digest = self.run(sha256_of, self.writer.folder / CHECKSUMS)
         manifest = Manifest(
             server=self.release,
             app=subject.app,
@@ -148,12 +163,13 @@ class ArchiveMaker(Service, dict=True):
             pages = store.rows_of_user(subject.app, subject.user, state.position)
         else:
             pages = store.rows_of_app(subject.app, state.position)
+
         table = ""
         rows = 0
         position = b""
         for page in pages:
             # An entry that was ended stays after a kill.
-            if table and (page.table != table or rows >= 5000):
+            if table and (page.table != table or rows >= _PART_ROWS):
                 self._end_part(table, rows, position)
                 table = ""
             if not table:
@@ -254,11 +270,11 @@ class ArchiveMaker(Service, dict=True):
     def _lines(self, one: Conversation) -> Iterator[bytes]:
         for entry, names in self._entries(one):
             name = names.get(entry.sender)
-            if not name:
-                head = b"{"
-            else:
-                head = b'{"name":%b,' % encode(name)
-            yield head + encode(entry.view())[1:] + b"\n"
+            view = encode(entry.view())
+            if name:
+                # The name stands first in the object.
+                view = b'{"name":%b,%b' % (encode(name), view[1:])
+            yield view + b"\n"
 
     def _page_of(self, one: Conversation) -> Iterator[bytes]:
         yield offline_page.conversation_head(self._title(one))
@@ -274,22 +290,21 @@ class ArchiveMaker(Service, dict=True):
         return self._files_by_id
 
     def _title(self, one: Conversation) -> str:
-        if one.kind == "user":
-            (peer,) = [each for each in one.members if each != self.subject.user] or [
-                self.subject.user
-            ]
-            return self._names_of({peer}).get(peer, peer)
-        return one.name or f"#{one.id}"
+        if one.kind != "user":
+            return one.name or f"#{one.id}"
+        others = [member for member in one.members if member != self.subject.user]
+        (peer,) = others or [self.subject.user]
+        return self._names_of({peer}).get(peer, peer)
 
     def _names_of(self, users: set[str]) -> dict[str, str]:
         """User → name of the account, of these users at least."""
         unknown = [user for user in users if user not in self._names]
         if unknown:
-            if len(self._names) > 10_000:
+            if len(self._names) > _MOST_NAMES:
                 self._names.clear()
                 unknown = list(users)
-            found = self.store.names_of(self.subject.app, unknown)
-            self._names |= {user: found.get(user, "") for user in unknown}
+            names = self.store.names_of(self.subject.app, unknown)
+            self._names |= {user: names.get(user, "") for user in unknown}
         return {user: name for user, name in self._names.items() if name}
 
     # --- the page -------------------------------------------------------------
@@ -313,48 +328,41 @@ class ArchiveMaker(Service, dict=True):
         )
 
     def _list(self) -> Iterator[bytes]:
-        app = self.subject.app
-        user = self.subject.user
-        spans: dict[int, list[Any]] = {}
-        for each in self._log.conversations.memberships(app, user):
+        """The conversations as lines, with the times when the user was a member."""
+        memberships: dict[int, list[Any]] = {}
+        rows = self._log.conversations.memberships(self.subject.app, self.subject.user)
+        for row in rows:
             span = {
-                "joined_id": each.joined_id,
-                "left_id": each.left_id,
-                "role": each.role,
+                "joined_id": row.joined_id,
+                "left_id": row.left_id,
+                "role": row.role,
             }
-            spans.setdefault(each.conversation, []).append(span)
+            memberships.setdefault(row.conversation, []).append(span)
         for one in self._of_user():
             line = {
                 "id": one.id,
                 "kind": one.kind,
                 "name": self._title(one),
                 "members": one.members,
+                "created": one.created,
+                "memberships": memberships.get(one.id, []),
             }
-            yield (
-                encode(
-                    {
-                        **line,
-                        "created": one.created,
-                        "memberships": spans.get(one.id, []),
-                    }
-                )
-                + b"\n"
-            )
+            yield encode(line) + b"\n"
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Small pieces as larger ones: each costs a turn of a thread."""
-    some: list[bytes] = []
+    waiting: list[bytes] = []
     size = 0
     for piece in pieces:
-        some.append(piece)
+        waiting.append(piece)
         size += len(piece)
-        if size >= 1 << 15:
-            yield b"".join(some)
-            some = []
+        if size >= _TURN_BYTES:
+            yield b"".join(waiting)
+            waiting = []
             size = 0
-    if some:
-        yield b"".join(some)
+    if waiting:
+        yield b"".join(waiting)
 
 
 def sha256_of(path: Path) -> str:

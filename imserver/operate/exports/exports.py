@@ -8,6 +8,7 @@ with it, and one that has not begins it again.
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -25,6 +26,12 @@ from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import ArchivedFiles, Erasure, Runner, Store
 
 log = logging.getLogger(__name__)
+
+_LEASE_SECONDS: Final = 15
+_LOOK_SECONDS: Final = 60.0
+_ID_BYTES: Final = 16
+_MOST_SHOWN: Final = 100
+_PIECE_BYTES: Final = 1 << 16
 
 
 class UnknownExport(
@@ -60,18 +67,20 @@ class Exports:
         self._buckets = buckets
         self._release = release
         self._threads = Threads(2)
-        self.runners = tuple(
-            Runner(
-                store,
-                "export_job",
-                f"(state = {UNDER_WAY} OR ends < {{now}}) AND member {whose} ''",
-                self._work,
-                lease_seconds=15,
-                look_seconds=60.0,
-            )
-            for whose in ("<>", "=")
-        )
+        self.runners = (self._runner("<> ''"), self._runner("= ''"))
         """Of users, and of apps: those take long, and nobody waits for them."""
+
+    def _runner(self, member: str) -> Runner:
+        """What works on the exports whose user meets this condition."""
+        due = f"state = {UNDER_WAY} OR ends < {{now}}"
+        return Runner(
+            self._store,
+            "export_job",
+            f"({due}) AND member {member}",
+            self._work,
+            lease_seconds=_LEASE_SECONDS,
+            look_seconds=_LOOK_SECONDS,
+        )
 
     # --- requests -------------------------------------------------------------
 
@@ -83,21 +92,26 @@ class Exports:
             return newest
         if self._buckets is not None:
             self._buckets.require((subject.app, subject.user))
+
         now = int(time())
-        ends = now + int(self._settings.retention_seconds)
-        packed = msgspec.json.encode(subject)
         job = Job(
-            subject.app,
-            token_hex(16),
-            subject.user,
-            UNDER_WAY,
-            now,
-            ends,
-            subject=packed,
+            app=subject.app,
+            id=token_hex(_ID_BYTES),
+            user=subject.user,
+            state=UNDER_WAY,
+            created=now,
+            ends=now + int(self._settings.retention_seconds),
+            subject=msgspec.json.encode(subject),
         )
         self._rows.add(job)
-        self.runners[not subject.user].wake()
+        self._runner_of(job).wake()
         return job
+
+    def _runner_of(self, job: Job) -> Runner:
+        of_users, of_apps = self.runners
+        if job.user:
+            return of_users
+        return of_apps
 
     def show(self, app: str, id: str, user: str | None = None) -> Job:
         """An export (without an ``id`` the newest one) that is of ``user``.
@@ -106,14 +120,18 @@ class Exports:
             job = self._rows.get(app, id)
         else:
             job = self._rows.newest(app, user or "")
-        if job is None or (user is not None and job.user != user) or job.ends < time():
+        if job is None or job.ends < time():
+            raise UnknownExport(id)
+        if user is not None and job.user != user:
             raise UnknownExport(id)
         return job
 
     def of(self, app: str, user: str | None) -> list[Job]:
         """The exports of a user (None: of the app) whose time is not over, the
         newest first."""
-        return [job for job in self._rows.of(app, user, most=100) if job.ends >= time()]
+        now = time()
+        jobs = self._rows.of(app, user, most=_MOST_SHOWN)
+        return [job for job in jobs if job.ends >= now]
 
     def delete(self, job: Job) -> None:
         """Delete an export, also one that is being made: that stops."""
@@ -134,8 +152,8 @@ class Exports:
 
     def _pieces(self, file: Any) -> Iterator[bytes]:
         with file:
-            while piece := self._threads.do(file.read, 1 << 16):
-                yield piece
+            read = partial(self._threads.do, file.read, _PIECE_BYTES)
+            yield from iter(read, b"")
 
     # --- work -----------------------------------------------------------------
 
@@ -144,7 +162,7 @@ class Exports:
         job = self._rows.get(app, id)
         if job is None:
             return
-        runner = self.runners[not job.user]
+        runner = self._runner_of(job)
         try:
             if job.state != UNDER_WAY or job.ends < time():
                 runner.end(app, id)
@@ -169,6 +187,9 @@ class Exports:
         # on first use: its page takes 0.5 MB
         from imserver.operate.exports.contents import ArchiveMaker
 
+        def proceed(state: ArchiveState) -> None:
+            runner.proceed(job.app, job.id, **_progress(state, state.size))
+
         maker = ArchiveMaker(
             self._archived(),
             self._store,
@@ -177,11 +198,7 @@ class Exports:
             self._threads.do,
             self._release,
         )
-        path = maker.make(
-            lambda state: runner.proceed(
-                job.app, job.id, **_progress(state, state.size)
-            )
-        )
+        path = maker.make(proceed)
         return _progress(maker.writer.state, path.stat().st_size)
 
     # --- away -----------------------------------------------------------------
@@ -189,12 +206,14 @@ class Exports:
     def _remove(self, id: str) -> None:
         import shutil  # on first use: it loads compressors, 0.2 MB
 
-        self._threads.do(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
+        self._threads.do(partial(shutil.rmtree, self._root / id, ignore_errors=True))
 
     def sweep(self) -> None:
         """Remove archives whose rows another node has deleted. Switches. Raises
         StorageUnavailable."""
-        ids: list[str] = self._threads.do(self._old) if self._store.has_database else []
+        if not self._store.has_database:
+            return
+        ids: list[str] = self._threads.do(self._old)
         for id in set(ids) - self._rows.known(ids):
             self._remove(id)
 

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 1000
 """Rows of one transaction."""
+_AT_ONCE_BYTES: Final = 4 << 20
+_PIECE_BYTES: Final = 1 << 16
 _MOST_LINE_BYTES: Final = 64 << 20
 """The longest manifest, and the longest line of an entry, that is read."""
 _ROWS: Final = "rows/"
@@ -89,7 +91,7 @@ class Archive:
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of an entry."""
         with self._zip.open(name) as file:
-            yield from iter(partial(file.read, 1 << 16), b"")
+            yield from iter(partial(file.read, _PIECE_BYTES), b"")
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
         """The rows of an entry."""
@@ -103,13 +105,14 @@ class Archive:
 
     def verify(self) -> None:
         """Compare all checksums and counts with the manifest."""
+        tables: dict[str, int] = {}
         try:
             whole = sha256()
             for piece in self.pieces(CHECKSUMS):
                 whole.update(piece)
             if whole.hexdigest() != self.manifest.checksums:
                 raise BadArchive(f"the entry {CHECKSUMS} was changed")
-            tables: dict[str, int] = {}
+
             for entry in self.entries():
                 digest = sha256()
                 size = 0
@@ -156,26 +159,27 @@ class Import(Service, dict=True):
     def run(self) -> None:
         """Import it, or go on with it. Raises BadArchive, BadRows and
         Unavailable."""
-        there = self.store.read(partial(progress_of, self.app))
-        if there is not None and there.digest != self.archive.digest:
+        begun = self.store.read(partial(progress_of, self.app))
+        if begun is not None and begun.digest != self.archive.digest:
             raise BadArchive(
                 f"the import of another archive into the app {self.app} was begun"
             )
-        if there is not None and there.finished:
+        if begun is not None and begun.finished:
             self.report(f"the app {self.app} has this archive already")
             return
         self.archive.verify()
         self.report("the archive is whole")
-        if there is None:
+        if begun is None:
             # no other app and no setting helps where these are taken
             self._require_free_keys()
         self._require_settings()
-        if there is None:
+        if begun is None:
             self._require_empty()
             self.store.write(partial(begin_import, self.app, self.archive.digest))
         else:
-            self.report(f"goes on; entries that are there: {there.entry}")
-            self._progress = there
+            self.report(f"goes on; entries that are there: {begun.entry}")
+            self._progress = begun
+
         try:
             for number, entry in enumerate(self.archive.entries()):
                 if entry.name.startswith(_ROWS):
@@ -186,14 +190,13 @@ class Import(Service, dict=True):
         except Unavailable:
             raise  # the same command goes on
         except ImserverError:
-
-            def discard(sql: PooledStatements) -> None:
-                # unless another process imports it
-                if give_up(self.app, self._progress, sql):
-                    self._rows.clear(sql)
-
-            self.store.write(discard)
+            self.store.write(self._discard)
             raise
+
+    def _discard(self, sql: PooledStatements) -> None:
+        """Delete what was imported, unless another process imports it."""
+        if give_up(self.app, self._progress, sql):
+            self._rows.clear(sql)
 
     # --- before anything is stored --------------------------------------------
 
@@ -226,37 +229,40 @@ class Import(Service, dict=True):
                 f"an app {self.app} was deleted: name another one with --app"
             )
         for page in self.store.rows_of_app(self.app):
-            if not self._rows.reason(page.table) and not (
-                self._rows.stays(page.table)
-                and dict(zip(page.columns, page.rows[0], strict=True))["last_id"] == 0
-            ):
-                raise BadArchive(
-                    f"the app {self.app} is not empty, it has rows of the table {page.table}: name a new "
-                    "app with --app"
-                )
+            if self._rows.reason(page.table):
+                continue  # Rows of this table are not imported.
+            first = dict(zip(page.columns, page.rows[0], strict=True))
+            # The row that stays is there before the app has messages.
+            if self._rows.stays(page.table) and first["last_id"] == 0:
+                continue
+            raise BadArchive(
+                f"the app {self.app} is not empty, it has rows of the table {page.table}: name a new "
+                "app with --app"
+            )
 
     def _require_free_keys(self) -> None:
         """The rows are such as an export reads, with keys that are free."""
-        accounts: set[int] = set()
         entries = [
             entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
         ]
-        for entry in sorted(
-            entries, key=lambda entry: table_of(entry.name) != "account"
-        ):
-            if self._rows.reason(table := table_of(entry.name)):
+        # Accounts come first: rows of other tables name them.
+        entries.sort(key=lambda entry: table_of(entry.name) != "account")
+        accounts: set[int] = set()
+        for entry in entries:
+            table = table_of(entry.name)
+            if self._rows.reason(table):
                 continue
             count = 0
             for columns, rows in self._batches(entry, 0):
                 count += len(rows)
-                work = partial(
+                check = partial(
                     self._rows.check,
                     name=table,
                     columns=columns,
                     rows=rows,
                     parents=accounts,
                 )
-                key = self.store.read(work)
+                key = self.store.read(check)
                 if key:
                     raise BadArchive(
                         f"{table} {key} exists on this server already: import into a server without it; "
@@ -280,9 +286,8 @@ class Import(Service, dict=True):
         for number, line in enumerate(self.archive.lines(entry.name)):
             if number < done:
                 continue
-            if rows and (
-                list(line) != columns or len(rows) >= AT_ONCE or size >= (4 << 20)
-            ):
+            is_full = len(rows) >= AT_ONCE or size >= _AT_ONCE_BYTES
+            if rows and (is_full or list(line) != columns):
                 yield columns, rows
                 rows = []
                 size = 0
@@ -303,16 +308,15 @@ class Import(Service, dict=True):
             return
         if number < self._progress.entry:
             return
+
+        done = 0
         if number == self._progress.entry:
             done = self._progress.done
-        else:
-            done = 0
         for columns, rows in self._batches(entry, done):
             done += len(rows)
-            last = done == entry.rows
-            after = ImportProgress(
-                self.archive.digest, number + 1 if last else number, 0 if last else done
-            )
+            after = ImportProgress(self.archive.digest, number, done)
+            if done == entry.rows:
+                after = ImportProgress(self.archive.digest, number + 1)
             self.store.write(partial(self._store_rows, table, columns, rows, after))
             self._progress = after
         self.report(f"{entry.name}: rows {entry.rows}")
@@ -346,14 +350,16 @@ class Import(Service, dict=True):
     def _finish(self) -> None:
         """Compare the counts, and open the app."""
         for table, count in self._counts.items():
-            if not self._rows.stays(table):
-                there = self.store.read(partial(self._rows.count, name=table))
-                if there != count:
-                    raise BadArchive(
-                        f"the table {table} has {there} rows of the app in place of {count}"
-                    )
+            if self._rows.stays(table):
+                continue
+            stored = self.store.read(partial(self._rows.count, name=table))
+            if stored != count:
+                raise BadArchive(
+                    f"the table {table} has {stored} rows of the app in place of {count}"
+                )
+
         self.store.finish_import(
-            self.app, lambda sql: self._rows.finish(sql, self._heads)
+            self.app, partial(self._rows.finish, heads=self._heads)
         )
         if self.tenants.get(self.app) is None:
             self.tenants.register(self.app, **self.archive.manifest.settings)
@@ -363,8 +369,7 @@ class Import(Service, dict=True):
     @property
     def left_out(self) -> dict[str, str]:
         """Table → why none of its rows were imported."""
-        return {
-            name: why
-            for name in self.archive.manifest.tables
-            if (why := self._rows.reason(name))
+        reasons = {
+            name: self._rows.reason(name) for name in self.archive.manifest.tables
         }
+        return {name: why for name, why in reasons.items() if why}

@@ -51,6 +51,12 @@ _WORDS: Final = {
 _OFFLINE: Final = Path(__file__).parent / "offline"
 _STYLE: Final = (_OFFLINE / "page.css").read_text("utf-8")
 _SCRIPT: Final = (_OFFLINE / "page.js").read_text("utf-8")
+_SECOND_MS: Final = 1000
+_SHORT_CHARACTERS: Final = 300
+_NOTES: Final = {"join": "joined", "leave": "left", "group": "changed"}
+"""Kind of an entry that is a line of its own → the word for it."""
+_upload: Final = re.compile(rb"/api/v1/uploads/([A-Za-z0-9_-]{16,64})").search
+"""Finds the address of an upload."""
 _PICTURES: Final = ("png", "jpg", "jpeg", "gif", "webp", "avif", "svg", "bmp")
 
 
@@ -70,7 +76,7 @@ def _head(title: str, kind: str) -> str:
 
 def _time(milliseconds: int) -> str:
     try:
-        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+        moment = datetime.fromtimestamp(milliseconds / _SECOND_MS, UTC)
     except (ValueError, OverflowError, OSError):  # the time is that of the sender
         return ""
     return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
@@ -95,56 +101,53 @@ def shown(
 ) -> bytes:
     """One entry. ``names``: user → name. ``files``: id of an upload → its name
     in the archive."""
-    if entry.kind in ("join", "leave", "group"):
-        word = {"join": "joined", "leave": "left", "group": "changed"}[entry.kind]
-        return f'<div class="note">{_words(word)} · {_time(entry.time_ms)}</div>\n'.encode()
+    time = _time(entry.time_ms)
+    if entry.kind in _NOTES:
+        word = _words(_NOTES[entry.kind])
+        return f'<div class="note">{word} · {time}</div>\n'.encode()
     if entry.kind == "recall" and entry.about == entry.id:
         content = f'<p class="soft">{_words("recalled")}</p>'
     elif entry.kind == "message":
         content = _content(entry, files)
     else:  # what it changes is shown where it stands
         return b""
-    own = ' class="own"' if entry.sender == user else ""
-    name = escape(names.get(entry.sender) or entry.sender)
+
+    own = ""
+    if entry.sender == user:
+        own = ' class="own"'
+    head = f"{escape(names.get(entry.sender) or entry.sender)} · {time}"
     if entry.is_edited:
-        edited = f" · {_words('edited')}"
-    else:
-        edited = ""
-    reactions = " ".join(
-        f"{escape(each.emoji)} {each.count}" for each in entry.reactions
-    )
-    if reactions:
-        foot = f"<div><small>{reactions}</small></div>"
-    else:
-        foot = ""
+        head += f" · {_words('edited')}"
     if entry.thread:
-        thread = f' · <a href="#m{entry.thread}">{_words("thread")}</a>'
-    else:
-        thread = ""
-    head = f"<small>{name} · {_time(entry.time_ms)}{edited}{thread}</small>"
-    return f'<article id="m{entry.id}"{own}>{head}{content}{foot}</article>\n'.encode(
-        errors="replace"
-    )
+        head += f' · <a href="#m{entry.thread}">{_words("thread")}</a>'
+    foot = ""
+    reactions = [f"{escape(each.emoji)} {each.count}" for each in entry.reactions]
+    if reactions:
+        foot = f"<div><small>{' '.join(reactions)}</small></div>"
+    return (
+        f'<article id="m{entry.id}"{own}><small>{head}</small>{content}{foot}</article>\n'
+    ).encode(errors="replace")
 
 
 def _content(entry: Message, files: Mapping[str, str]) -> str:
     text = entry.body.decode(errors="replace")
     if entry.type == "text":
         return f"<p>{escape(text)}</p>"
-    link = re.search(rb"/api/v1/uploads/([A-Za-z0-9_-]{16,64})", entry.body)
+    name = ""
+    link = _upload(entry.body)
     if link:
         name = files.get(link[1].decode(), "")
-    else:
-        name = ""
-    if name:
-        address = escape(f"../{quote(name)}")
-        last = name.rpartition("/")[2]
-        if last.rpartition(".")[2].lower() in _PICTURES or entry.type == "picture":
-            return f'<a href="{address}"><img src="{address}" alt="{escape(last)}" loading="lazy"></a>'
-        return f'<p><a href="{address}">{escape(last)}</a></p>'
-    return (
-        f'<p class="soft">{escape(entry.type)}: {escape(_short(entry.body, text))}</p>'
-    )
+    if not name:
+        words = _short(entry.body, text)
+        return f'<p class="soft">{escape(entry.type)}: {escape(words)}</p>'
+
+    address = escape(f"../{quote(name)}")
+    last = name.rpartition("/")[2]
+    title = escape(last)
+    ending = last.rpartition(".")[2].lower()
+    if ending in _PICTURES or entry.type == "picture":
+        return f'<a href="{address}"><img src="{address}" alt="{title}" loading="lazy"></a>'
+    return f'<p><a href="{address}">{title}</a></p>'
 
 
 def _short(body: bytes, text: str) -> str:
@@ -152,12 +155,13 @@ def _short(body: bytes, text: str) -> str:
     try:
         data = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return text[:300]
+        data = None
     if isinstance(data, dict):
         for key in ("text", "title", "name", "url"):
-            if isinstance(data.get(key), str) and data[key]:
-                return str(data[key])[:300]
-    return text[:300]
+            value = data.get(key)
+            if isinstance(value, str) and value:
+                return value[:_SHORT_CHARACTERS]
+    return text[:_SHORT_CHARACTERS]
 
 
 # --- the list -----------------------------------------------------------------
@@ -171,27 +175,24 @@ def index(
     begun: int,
 ) -> Iterator[bytes]:
     """The first page. ``conversations``: id, title and kind. ``tables``: name →
-    rows."""
+    rows. ``begun``: Unix seconds."""
     name = str(profile.get("nickname") or profile.get("name") or profile["user"])
+    app = profile["app"]
+    made = f"{_words('made')} {_time(begun * _SECOND_MS)}"
     yield (
-        _head(f"{name} · {profile['app']}", "index")
-        + f"<nav><h1>{escape(name)}</h1><small>{escape(profile['app'])} · "
-        f"{_words('made')} {_time(begun * 1000)}</small><h2>{_words('conversations')}</h2><ul>\n"
+        f"{_head(f'{name} · {app}', 'index')}<nav><h1>{escape(name)}</h1>"
+        f"<small>{escape(app)} · {made}</small><h2>{_words('conversations')}</h2><ul>\n"
     ).encode()
-    count = 0
-    for id, title, _ in conversations:
-        count += 1
-        yield f'<li><a target="view" href="conversations/{id}.html">{escape(title)}</a></li>\n'.encode()
-    if not count:
-        yield f'<li class="soft">{_words("none")}</li>'.encode()
+    links = (
+        (f"conversations/{id}.html", escape(title)) for id, title, _ in conversations
+    )
+    yield from _items(links)
+
     yield f"</ul><h2>{_words('files')}</h2><ul>\n".encode()
-    count = 0
-    for file in files:
-        count += 1
-        last = file.rpartition("/")[2]
-        yield f'<li><a target="view" href="{escape(quote(file))}">{escape(last)}</a></li>\n'.encode()
-    if not count:
-        yield f'<li class="soft">{_words("none")}</li>'.encode()
+    yield from _items(
+        (escape(quote(file)), escape(file.rpartition("/")[2])) for file in files
+    )
+
     yield (
         f"</ul><h2>{_words('about')}</h2><ul>"
         f'<li><a target="view" href="profile.json">{_words("profile")}</a></li>'
@@ -200,6 +201,17 @@ def index(
     ).encode()
     for table, rows in sorted(tables.items()):
         yield f"<li>rows/{escape(table)}: {rows} {_words('records')}</li>\n".encode()
+
     start = f'{_head(name, "")}<p class="start">{_words("choose")}</p></body></html>'
     frame = f'<iframe name="view" title="" srcdoc="{escape(start)}"></iframe>'
     yield f"</ul></nav>{frame}</body></html>\n".encode()
+
+
+def _items(links: Iterable[tuple[str, str]]) -> Iterator[bytes]:
+    """The items of a list of links: address and title, as HTML."""
+    is_empty = True
+    for address, title in links:
+        is_empty = False
+        yield f'<li><a target="view" href="{address}">{title}</a></li>\n'.encode()
+    if is_empty:
+        yield f'<li class="soft">{_words("none")}</li>'.encode()

@@ -48,9 +48,8 @@ class JobRows(Store.Rows):
     def add(self, job: Job) -> None:
         """Store a new export."""
         row = (*_ROWS.values(job), 0)
-        self._store.write(
-            lambda sql: sql.insert_new("export_job", f"{_ROWS.columns}, leased", [row])
-        )
+        columns = f"{_ROWS.columns}, leased"
+        self._store.write(lambda sql: sql.insert_new("export_job", columns, [row]))
 
     def get(self, app: str, id: str) -> Job | None:
         """An export; None: there is no such one."""
@@ -68,15 +67,15 @@ class JobRows(Store.Rows):
     def of(self, app: str, user: str | None, most: int = 0) -> list[Job]:
         """The exports of a user (None: of an app), the newest first; ``most``
         0: all."""
-        where, values = (
-            ("", [app]) if user is None else (" AND member = %s", [app, user])
-        )
-        limit = f" LIMIT {most}" if most else ""
-        return _ROWS.find(
-            self._store.rows,
-            f"WHERE app = %s{where} ORDER BY created DESC, id{limit}",
-            *values,
-        )
+        where = "WHERE app = %s"
+        values = [app]
+        if user is not None:
+            where += " AND member = %s"
+            values.append(user)
+        rest = f"{where} ORDER BY created DESC, id"
+        if most:
+            rest += f" LIMIT {most}"
+        return _ROWS.find(self._store.rows, rest, *values)
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these ids are those of exports."""

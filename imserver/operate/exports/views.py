@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 
 from imserver.operate.exports.api import FILE, OWN_FILE
 from imserver.operate.exports.exports import Exports
+from imserver.operate.exports.rows import Job
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.http import (
     PROBLEM,
@@ -43,7 +44,10 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
         http_request = as_request()
         try:
             call = api.call_of(endpoint, http_request)
-            job = exports.show(call.app, call.input.id, call.user if own else None)
+            owner = None
+            if own:
+                owner = call.user
+            job = exports.show(call.app, call.input.id, owner)
             proof = core.authority.proof(call.principal, http_request.headers)
             size, pieces = exports.open(job)
         except RequestRefused as refused:
@@ -58,19 +62,17 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
             )
             answer.headers.extend(problem.headers)
             return answer
+
         still_holds = partial(core.still_holds, call.app, call.principal.user, proof)
         response = Response(
             while_it_holds(pieces, still_holds), HTTPStatus.OK, direct_passthrough=True
         )
-        name = "".join(
-            each if each.isalnum() else "-" for each in f"{job.app}-{job.user}"
-        ).strip("-")
         response.headers.clear()
         response.headers.extend(
             {
                 **dict(HttpResponse.content_headers("application/zip")),
                 "Content-Length": str(size),
-                "Content-Disposition": f'attachment; filename="{name if name.isascii() else "export"}.zip"',
+                "Content-Disposition": f'attachment; filename="{_name_of(job)}.zip"',
                 "Cache-Control": "no-store",
                 "X-Request-Id": http_request.id,
             }
@@ -78,6 +80,17 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
         return response
 
     return view
+
+
+def _name_of(job: Job) -> str:
+    """The name of the file for a browser, without its ending."""
+    letters = [
+        letter if letter.isalnum() else "-" for letter in f"{job.app}-{job.user}"
+    ]
+    name = "".join(letters).strip("-")
+    if name.isascii():
+        return name
+    return "export"
 
 
 def while_it_holds(
