@@ -103,6 +103,10 @@ class AppSettingsAnswer(Struct):
     ]
 
 
+_HITS: Final = 8
+_PAGE_USERS: Final = 50
+
+
 class AdminApi(Struct, frozen=True):
     """The services that the routes use."""
 
@@ -124,17 +128,20 @@ routes = Resource(
 def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
     """Show who asks, and which routes they may use."""
     principal = call.principal
-    routes = [
-        f"{method} {path.removeprefix('/api/v1/')}"
-        for (method, path), endpoint in api.api.endpoints.items()
-        if path.startswith("/api/v1/")
-        and principal.may(endpoint.route.need)
-        and (principal.apps is None or endpoint.route.app != "all")
-    ]
+    apps = None
+    if principal.apps is not None:
+        apps = sorted(principal.apps)
+    routes = []
+    for (method, path), endpoint in api.api.endpoints.items():
+        route = endpoint.route
+        if not path.startswith("/api/v1/") or not principal.may(route.need):
+            continue
+        if principal.apps is None or route.app != "all":
+            routes.append(f"{method} {path.removeprefix('/api/v1/')}")
     return RightsAnswer(
         principal.kind,
         principal.staff or principal.key,
-        None if principal.apps is None else sorted(principal.apps),
+        apps,
         sorted(principal.rights),
         routes,
         api.core.node.version,
@@ -157,7 +164,7 @@ def find(
     app: Annotated[str, about("The app; empty: all that the principal reaches.")] = "",
     limit: Annotated[
         int, about("The maximum number of results of each type.", ge=1, le=50)
-    ] = 8,
+    ] = _HITS,
 ) -> FindAnswer:
     """Find what a text may name.
 
@@ -173,9 +180,8 @@ def find(
     else:
         names = [each.name for each in api.core.tenants.all() if not each.same_as]
     apps = [name for name in names if principal.reaches(name)]
-    return FindAnswer(
-        api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit)
-    )
+    finder = api.parts.finder
+    return FindAnswer(finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
 
 
 # --- apps ---------------------------------------------------------------------
@@ -224,18 +230,19 @@ def settings_of_app(
     usual = api.core.declared.app_of({})
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
-    kinds = zip((tenant, *tenant.of_features), (usual, *usual.of_features), strict=True)
-    given = [name for mine, theirs in kinds for name in _differing(mine, theirs)]
-    return AppSettingsAnswer(
-        _schemas(api.api.described(), language == "zh"), given, _NEW_LOGINS
-    )
+    given = list(_differing(tenant, usual))
+    for own, default in zip(tenant.of_features, usual.of_features, strict=True):
+        given += _differing(own, default)
+    schemas = _schemas(api.api.described(), language == "zh")
+    return AppSettingsAnswer(schemas, given, _NEW_LOGINS)
 
 
 def _differing(mine: Struct, theirs: Struct) -> Iterator[str]:
     """The settings that differ; those of a group as `quotas.pushes_per_day`."""
-    for name in (
-        TenantSettings if isinstance(theirs, TenantSettings) else type(theirs)
-    ).__struct_fields__:
+    fields = theirs.__struct_fields__
+    if isinstance(theirs, TenantSettings):
+        fields = TenantSettings.__struct_fields__  # A tenant has more than settings.
+    for name in fields:
         own = getattr(mine, name)
         usual = getattr(theirs, name)
         if isinstance(usual, Struct):
@@ -259,29 +266,32 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
     from imserver.pages.reference import chinese
 
     written = json.decode(document, type=_Document).components.schemas
-    texts: Mapping[str, str] = chinese() if translated else {}
-    found: dict[str, Any] = {}
+    texts: Mapping[str, str] = {}
+    if translated:
+        texts = chinese()
+    schemas: dict[str, Any] = {}
 
     def read(value: Any) -> Any:
+        """Translate the texts in a part of a schema, and add what it names."""
         if isinstance(value, list):
             return [read(each) for each in value]
         if not isinstance(value, dict):
             return value
         if "$ref" in value:
             add(value["$ref"].rpartition("/")[2])
-        if isinstance(text := value.get("description"), str):
-            value["description"] = "\n\n".join(
-                texts.get(part, part) for part in text.split("\n\n")
-            )
+        text = value.get("description")
+        if isinstance(text, str):
+            parts = [texts.get(part, part) for part in text.split("\n\n")]
+            value["description"] = "\n\n".join(parts)
         return {key: read(each) for key, each in value.items()}
 
     def add(name: str) -> None:
-        if name not in found:
-            found[name] = {}
-            found[name] = read(json.decode(written[name]))
+        if name not in schemas:
+            schemas[name] = {}  # a schema may name itself
+            schemas[name] = read(json.decode(written[name]))
 
     add("AppSettingsGiven")
-    return found
+    return schemas
 
 
 # --- connections --------------------------------------------------------------
@@ -298,7 +308,7 @@ def list_connections(
     cursor: PageCursor = "",
     limit: Annotated[
         int, about("The maximum number of users on this page.", ge=1, le=200)
-    ] = 50,
+    ] = _PAGE_USERS,
 ) -> ConnectionsAnswer:
     """List live connections, page by page.
 

@@ -5,7 +5,8 @@ Services of features find their own things (:class:`Finds`); those of the core
 are found here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import (
     Annotated,
     ClassVar,
@@ -106,17 +107,16 @@ class LiveConnections:
     def _sessions(
         self, app: str, users: list[str]
     ) -> tuple[list[ListedConnection], list[str]]:
-        found = self._core.presence.sessions(app, users)
-        ids = [
-            session.connection for sessions in found.sessions for session in sessions
-        ][:1000]
-        infos = self._core.connections.about(app, ids)
+        answer = self._core.presence.sessions(app, users)
+        sessions = chain.from_iterable(answer.sessions)
+        ids = [session.connection for session in sessions]
+        infos = self._core.connections.about(app, ids[:_MOST_CONNECTIONS])
         listed = [
-            view(ListedConnection, each, channels=len(each.channels))
-            for each in infos
-            if each
+            view(ListedConnection, info, channels=len(info.channels))
+            for info in infos
+            if info
         ]
-        return listed, list(found.missing)
+        return listed, list(answer.missing)
 
 
 Kind = Literal[
@@ -125,7 +125,11 @@ Kind = Literal[
 """In the order of the answer."""
 MOST_APPS: Final = 1000
 """Apps that are searched."""
+_MOST_CONNECTIONS: Final = 1000
+_MOST_CHANNEL_APPS: Final = 20
+"""Apps whose channels are searched."""
 _Hit = tuple[str, str, str, str]
+_Find = Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]
 
 
 @runtime_checkable
@@ -163,9 +167,7 @@ class Finder:
     def __init__(self, core: Core, live: LiveConnections) -> None:
         self._core = core
         self._live = live
-        self._finds: Mapping[
-            str, Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]
-        ] = {
+        self._finds: Mapping[str, _Find] = {
             "app": self._apps,
             "user": self._users,
             "connection": self._connections,
@@ -179,23 +181,14 @@ class Finder:
         """What the text may name: at most ``limit`` of each kind that each
         feature has, exact ids first. ``apps``: resolved names that the
         principal reaches."""
-        hits: list[HitShown] = []
         services = [(each.finds, each.find) for each in self._core.all_of(Finds)]  # type: ignore[type-abstract]
-        finds = (*self._finds.items(), *reversed(services))
-        for kind, find in (
-            (kind, find)
-            for kind in get_args(Kind)
-            for each, find in finds
-            if each == kind
-        ):
-            hits_of_kind: dict[tuple[str, str], HitShown] = {}
-            for id, app, label, detail in find(principal, text, apps, limit):
-                hits_of_kind.setdefault(
-                    (id, app), HitShown(kind, id, app, label, detail)
-                )
-                if len(hits_of_kind) == limit:
-                    break
-            hits += hits_of_kind.values()
+        finds: list[tuple[str, _Find]] = [*self._finds.items(), *reversed(services)]
+        hits: list[HitShown] = []
+        for kind in get_args(Kind):
+            for kind_of_find, find in finds:
+                if kind_of_find == kind:
+                    hits += _first_hits(kind, find(principal, text, apps, limit), limit)
+        # A user who has an account stands there as that.
         accounts = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
         return [
             hit
@@ -211,13 +204,19 @@ class Finder:
         if not principal.may(Needs.OPERATE):
             return
         resolve = self._core.tenants.resolve
-        names_of_apps = [
-            name for name in self._core.tenants.names() if text.lower() in name.lower()
+        wanted = text.lower()
+        names = [
+            name
+            for name in self._core.tenants.names()
+            if wanted in name.lower() and resolve(name) in apps
         ]
-        names = [name for name in names_of_apps if resolve(name) in apps]
-        for name in sorted(names, key=lambda name: (name != text, name)):
+        names.sort(key=lambda name: (name != text, name))
+        for name in names:
             target = resolve(name)
-            yield name, name, name, "" if target == name else f"→ {target}"
+            detail = ""
+            if target != name:
+                detail = f"→ {target}"
+            yield name, name, name, detail
 
     def _users(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
@@ -225,15 +224,12 @@ class Finder:
         """Users who are online, or banned."""
         online = [app for app in apps if self._core.hub.is_online(app, text)]
         others = self._core.others
-        if (
-            others is not None
-            and (nodes := others.registry.find_in_apps(apps, text)) is not None
-        ):
-            online += [
-                app
-                for app, refs in zip(apps, nodes, strict=True)
-                if any(ref.id for ref in refs)
-            ]
+        if others is not None:
+            nodes = others.registry.find_in_apps(apps, text)
+            if nodes is not None:
+                for app, refs in zip(apps, nodes, strict=True):
+                    if any(ref.id for ref in refs):
+                        online.append(app)
         sessions = self._core.sessions
         for app in dict.fromkeys(online):
             yield text, app, text, "online"
@@ -244,10 +240,11 @@ class Finder:
     def _connections(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        if principal.may(Needs.OPERATE):
-            info = self._live.find(text)
-            if info is not None and info.app in apps:
-                yield text, info.app, info.user or text, f"{info.dialect} · {info.node}"
+        if not principal.may(Needs.OPERATE):
+            return
+        info = self._live.find(text)
+        if info is not None and info.app in apps:
+            yield text, info.app, info.user or text, f"{info.dialect} · {info.node}"
 
     def _channels(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
@@ -256,13 +253,15 @@ class Finder:
         if not principal.may(Needs.OPERATE):
             return
         members = self._core.channels.members
-        before = text[:-1] + (
-            chr(ord(text[-1]) - 1) + "\U0010ffff" if ord(text[-1]) else ""
-        )
-        for app in apps[:20]:
-            for each in members.channels(app, before, limit).channels:
-                if each.channel.startswith(text):
-                    yield each.channel, app, each.channel, str(each.members)
+        # The last name before all that begin with the text: pages begin behind one.
+        before = text[:-1]
+        last = ord(text[-1])
+        if last:
+            before += chr(last - 1) + "\U0010ffff"
+        for app in apps[:_MOST_CHANNEL_APPS]:
+            for row in members.channels(app, before, limit).channels:
+                if row.channel.startswith(text):
+                    yield row.channel, app, row.channel, str(row.members)
 
     def _keys(
         self, principal: Principal, text: str, _apps: Sequence[str], _limit: int
@@ -273,16 +272,20 @@ class Finder:
         text = text.lower()
         resolve = self._core.tenants.resolve
         for row in (*self._core.keys.configured, *self._core.store.keys()):
+            if not (row.id.lower().startswith(text) or text in row.note.lower()):
+                continue
             key_apps = set(map(resolve, row.apps))
-            is_reached = principal.apps is None or (
-                key_apps and key_apps <= principal.apps
-            )
-            if is_reached and (
-                row.id.lower().startswith(text) or text in row.note.lower()
-            ):
-                yield (
-                    row.id,
-                    ",".join(row.apps),
-                    row.note or row.id,
-                    " ".join(row.scopes),
-                )
+            if principal.apps is None or (key_apps and key_apps <= principal.apps):
+                apps = ",".join(row.apps)
+                scopes = " ".join(row.scopes)
+                yield row.id, apps, row.note or row.id, scopes
+
+
+def _first_hits(kind: Kind, hits: Iterable[_Hit], limit: int) -> list[HitShown]:
+    """The first ``limit`` different things of a kind."""
+    shown: dict[tuple[str, str], HitShown] = {}
+    for id, app, label, detail in hits:
+        shown.setdefault((id, app), HitShown(kind, id, app, label, detail))
+        if len(shown) == limit:
+            break
+    return list(shown.values())

@@ -30,9 +30,11 @@ def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
     """The blueprint of the page."""
     blueprint = Blueprint("admin", __name__)
     look = Look(settings_of(core.config, ChatSettings), core.config.root)
-    blueprint.add_url_rule(
-        "/admin", "page", lambda: _page(core.keys.demo, look), methods=["GET"]
-    )
+
+    def page() -> Response:
+        return _page(core.keys.demo, look)
+
+    blueprint.add_url_rule("/admin", "page", page, methods=["GET"])
     return (blueprint,)
 
 
@@ -42,16 +44,16 @@ def _page(demo: bool, look: Look) -> Response:
     login."""
     language = language_of_visitor()
     words = TEXT[language]
+    prefixes = ("admin_", "unit_")
+    meanings = {}
+    if language == "zh":
+        meanings = chinese_meanings()
     data = {
         "language": words["html_lang"],
-        "text": {
-            key: text
-            for key, text in words.items()
-            if key.startswith(("admin_", "unit_"))
-        },
+        "text": {key: text for key, text in words.items() if key.startswith(prefixes)},
         "accountsApp": GOCHAT,
         "demo": demo,
-        "meanings": chinese_meanings() if language == "zh" else {},
+        "meanings": meanings,
     }
     answer = render(
         "operate/admin.html", language, data=data, modules=_modules(), look=look
@@ -63,15 +65,13 @@ def _page(demo: bool, look: Look) -> Response:
 @cache
 def chinese_meanings() -> dict[str, str]:
     """What refusals mean: English, as the API says it → Chinese."""
-    meanings: dict[str, str] = json.loads(
-        (TEMPLATES / "operate/refusals.zh.json").read_bytes()
-    )
-    problems = [
-        each.message
-        for each in vars(Problems).values()
-        if isinstance(each, HttpProblem)
-    ]
-    return meanings | {text: chinese()[text] for text in problems if text in chinese()}
+    written = (TEMPLATES / "operate/refusals.zh.json").read_bytes()
+    meanings: dict[str, str] = json.loads(written)
+    translated = chinese()
+    for problem in vars(Problems).values():
+        if isinstance(problem, HttpProblem) and problem.message in translated:
+            meanings[problem.message] = translated[problem.message]
+    return meanings
 
 
 @cache

@@ -84,7 +84,7 @@ class Nodes:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        core.queries.add("admin.facts", NoneType, lambda _: self._facts())
+        core.queries.add("admin.facts", NoneType, self._facts)
         core.queries.add("admin.drain", Drain, self._drain_here)
 
     def all(self) -> list[NodeShown]:
@@ -92,27 +92,29 @@ class Nodes:
         core = self._core
         leases = core.overview.leases()
         own = next(iter(leases))
-        facts = {
-            own: self._facts(),
-            **core.ask_others("admin.facts", None, NodeFacts)[0],
-        }
+        own_facts = self._facts()
+        others, _ = core.ask_others("admin.facts", None, NodeFacts)
+        facts = {own: own_facts, **others}
         nodes = []
         for node, lease in sorted(leases.items()):
-            its = facts.get(node, _SILENT)
-            nodes.append(
-                view(
-                    NodeShown,
-                    its,
-                    node=node,
-                    host=lease.host,
-                    url=lease.public_ws_url,
-                    own=node == own,
-                    answers=node in facts,
-                    ready=node in facts and not its.reason,
-                    draining=lease.draining or its.drained,
-                    connections=its.connections if node in facts else lease.connections,
-                )
+            answers = node in facts
+            of_node = facts.get(node, _SILENT)
+            connections = of_node.connections
+            if not answers:
+                connections = lease.connections
+            shown = view(
+                NodeShown,
+                of_node,
+                node=node,
+                host=lease.host,
+                url=lease.public_ws_url,
+                own=node == own,
+                answers=answers,
+                ready=answers and not of_node.reason,
+                draining=lease.draining or of_node.drained,
+                connections=connections,
             )
+            nodes.append(shown)
         return nodes
 
     def drain(self, node: str, drained: bool) -> bool:
@@ -124,7 +126,8 @@ class Nodes:
             return self._drain_here(Drain(drained))
         if node not in leases or others is None:
             return False
-        return node in others.query("admin.drain", Drain(drained), [leases[node]])[0]
+        done, _ = others.query("admin.drain", Drain(drained), [leases[node]])
+        return node in done
 
     def _drain_here(self, query: Drain) -> bool:
         draining = self._core.draining
@@ -134,23 +137,27 @@ class Nodes:
             draining.undrain()
         return True
 
-    def _facts(self) -> NodeFacts:
+    def _facts(self, _query: None = None) -> NodeFacts:
         from shutil import disk_usage  # on first use: it loads compressors, 0.2 MB
 
         core = self._core
         state: Mapping[str, Any] = core.status.state(False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]
         server = core.config.server
+        folder = "."
         if os.path.isdir(server.data_dir):
             folder = server.data_dir
-        else:
-            folder = "."
         disk = disk_usage(folder)
+        reason = ""
+        since = 0
         unready = core.status.unready()
+        if unready is not None:
+            reason = unready.reason
+            since = unready.since
         return NodeFacts(
             version=state["version"],
             started=int(time() - state["uptimeSeconds"]),
-            reason="" if unready is None else unready.reason,
+            reason=reason,
             drained=core.node.drained,
             connections=state["managerInfo"]["clientsLen"],
             users=state["managerInfo"]["usersLen"],
@@ -159,7 +166,7 @@ class Nodes:
             cpus=os.cpu_count() or 1,
             lag=metrics["loop_lag_seconds"],
             most=state["maxConnections"],
-            since=0 if unready is None else unready.since,
+            since=since,
             messages_in=metrics["messages_in"],
             deliveries=metrics["deliveries"],
             disk=disk.total,

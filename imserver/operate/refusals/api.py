@@ -12,6 +12,7 @@ from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import network_of
+from imserver.plugin.storage import Store
 
 _Missing = Annotated[
     list[str], about("Nodes that did not answer in time. The answer lacks their part.")
@@ -100,33 +101,41 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     for keys that reach all apps. They are in the memory of the nodes: a restart
     forgets them.
     """
+    app = call.app
     reach = call.principal.apps
-    user = request.user or request.account
-    apps = frozenset({call.app}) if call.app else reach
-    names = refusals.names_of(call.app, user)
-    rows, missing = refusals.select(
-        Wanted(apps, names, network_of(request.address), request.request)
-    )
-    where = call.app, names, request.address, reach is None, rows
-    holds, more = (
-        refusals.holds(*where) if call.app and (names or request.address) else ([], [])
-    )
-    missing = sorted({*missing, *more})
+    apps = reach
+    if app:
+        apps = frozenset({app})
+    names = refusals.names_of(app, request.user or request.account)
+    wanted = Wanted(apps, names, network_of(request.address), request.request)
+    rows, missing = refusals.select(wanted)
+
+    holds: list[Hold] = []
+    if app and (names or request.address):
+        holds, more = refusals.holds(app, names, request.address, reach is None, rows)
+        missing = [*missing, *more]
     shown = [_shown(row) for row in rows[: request.limit]]
-    users = {
-        (row.app, user)
-        for row in shown
-        for user in (row.user, row.account)
-        if row.app and user
-    }
-    read = refusals.core.store.names_of
-    known = {
-        app: read(app, [user for at, user in users if at == app])
-        for app in {app for app, _ in users}
-    }
     return RefusalsAnswer(
-        shown, list(map(_shown_hold, holds)), sorted(names), missing, known
+        refusals=shown,
+        holds=list(map(_shown_hold, holds)),
+        users=sorted(names),
+        missing_nodes=sorted(set(missing)),
+        names=_names_in(shown, refusals.core.store),
     )
+
+
+def _names_in(rows: list[RefusalShown], store: Store) -> dict[str, dict[str, str]]:
+    """The names of the users in some refusals, by app."""
+    users: dict[str, set[str]] = {}
+    for row in rows:
+        if row.app:
+            users.setdefault(row.app, set()).update((row.user, row.account))
+    names = {}
+    for app, ids in users.items():
+        ids.discard("")
+        if ids:
+            names[app] = store.names_of(app, list(ids))
+    return names
 
 
 @routes.post(
@@ -135,8 +144,8 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     problems=(Problems.UNKNOWN_ACCOUNT,),
     rules={
         "anyOf": [
-            {"required": [x], "properties": {x: {"minLength": 1}}}
-            for x in ("user", "address")
+            {"required": [field], "properties": {field: {"minLength": 1}}}
+            for field in ("user", "address")
         ]
     },
 )
@@ -164,15 +173,13 @@ def lift(
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
         )
+    rows: list[RefusalRow] = []
     if names:
-        rows = refusals.select(Wanted(frozenset({call.app}), names))[0]
-    else:
-        rows = []
+        rows, _ = refusals.select(Wanted(frozenset({call.app}), names))
     lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
-    call.facts = {
-        "lifted": list(map(_words_of, lifted)),
-        **({"address": address} if address else {}),
-    }
+    call.facts = {"lifted": list(map(_words_of, lifted))}
+    if address:
+        call.facts["address"] = address
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)
 
 
@@ -181,11 +188,13 @@ def _words_of(hold: Hold) -> str:
     spam``, ``rate pair``."""
     if hold.kind == "rate":
         return f"rate {hold.name}"
+    words: str = hold.kind
     if hold.until:
-        ends = f" until {datetime.fromtimestamp(hold.until, UTC):%Y-%m-%dT%H:%MZ}"
-    else:
-        ends = ""
-    return f"{hold.kind}{ends}{hold.detail and f': {hold.detail}'}"
+        end = datetime.fromtimestamp(hold.until, UTC)
+        words += f" until {end:%Y-%m-%dT%H:%MZ}"
+    if hold.detail:
+        words += f": {hold.detail}"
+    return words
 
 
 def _shown(row: RefusalRow) -> RefusalShown:

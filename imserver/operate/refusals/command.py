@@ -123,50 +123,47 @@ def _way_to_lift(
     ]
     if not liftable:
         return
-    if len(liftable) == len(holds):
-        what = "all of it"
-    else:
+    what = "all of it"
+    if len(liftable) < len(holds):
         what = "the rest"
+    more = ""
     if address:
         more = f" --address {address}"
-    else:
-        more = ""
     yield f"  To lift {what}: imserver why {whom}{more} --lift"
 
 
 def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
     """Print lines. They have texts of strangers, of which a terminal must obey
     none."""
-    safe = [
-        "".join(
-            each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line
-        )
-        for line in lines
-    ]
-    CommandLine.data(answer, "\n".join(safe))
+    CommandLine.data(answer, "\n".join(map(_safe, lines)))
     missing = answer["missing_nodes"]
     if missing:
         fail(f"these nodes did not answer: {', '.join(missing)}")
 
 
+def _safe(line: str) -> str:
+    """A line without what would control a terminal."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for letter in line
+    )
+
+
 def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for hold in holds:
-        if hold["until"] or hold["kind"] == "erasure":
+        kind = hold["kind"]
+        detail = hold["detail"]
+        until = " for good"
+        if hold["until"] or kind == "erasure":
             until = _until(hold["until"])
-        else:
-            until = " for good"
-        lines.append(
-            f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{until}"
-        )
-        if hold["kind"] == "rate":
-            lines.append(f"        {hold['name']}: {hold['detail']}")
+        lines.append(f"  {_KINDS.get(kind, kind)}  {hold['who']}{until}")
+        if kind == "rate":
+            lines.append(f"        {hold['name']}: {detail}")
         elif _is_of_group(hold):
-            lines.append(
-                f"        in group {hold['detail']}: its owner or an admin lifts it"
-            )
-        elif hold["detail"]:
-            lines.append(f"        {hold['detail']}")
+            lines.append(f"        in group {detail}: its owner or an admin lifts it")
+        elif detail:
+            lines.append(f"        {detail}")
     return lines
 
 
@@ -189,31 +186,40 @@ def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
 def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:
     """A refusal in a few lines: when, who, why, how to lift it. ``holds``:
     whether anything refuses now."""
-    if whom:
-        who = []
-    else:
-        who = [f"app {row['app'] or '(none)'}"]
-    who += [f"user {row['user']}"] if row["user"] else []
-    who += [f"account {row['account']}"] if row["account"] else []
-    who += [f"from {row['address']}"] if row["address"] else []
-    if row["count"] == 1:
-        times = "once"
-    else:
+    times = "once"
+    span = _clock(row["last"])
+    if row["count"] != 1:
         times = f"{row['count']} times"
-    if row["count"] == 1:
-        since = ""
-    else:
-        since = f"{_clock(row['first'])} to "
-    yield f"  {since}{_clock(row['last'])}  {times}  {row['kind']} refused: {row['reason']}  {', '.join(who)}"
+        span = f"{_clock(row['first'])} to {span}"
+    who = ", ".join(_who(row, bool(whom)))
+    yield f"  {span}  {times}  {row['kind']} refused: {row['reason']}  {who}"
     yield f"    {row['meaning']}"
     if row["limit"]:
-        yield f"    Limit: {row['limit']}{_until(row['until']) if holds else ''}"
+        until = ""
+        if holds:
+            until = _until(row["until"])
+        yield f"    Limit: {row['limit']}{until}"
     if row["detail"]:
         yield f"    Detail: {row['detail']}"
     if row["lift"]:
-        yield f"    {row['lift'].replace('APP/USER', whom) if '/' in whom else row['lift']}"
+        lift = row["lift"]
+        if "/" in whom:
+            lift = lift.replace("APP/USER", whom)
+        yield f"    {lift}"
     if row["request"]:
         yield f"    In the log: {row['request']}"
+
+
+def _who(row: Mapping[str, Any], is_app_known: bool) -> Iterator[str]:
+    """Who was refused: only what the row says of them."""
+    if not is_app_known:
+        yield f"app {row['app'] or '(none)'}"
+    if row["user"]:
+        yield f"user {row['user']}"
+    if row["account"]:
+        yield f"account {row['account']}"
+    if row["address"]:
+        yield f"from {row['address']}"
 
 
 def _clock(seconds: float) -> str:
@@ -225,12 +231,13 @@ def _until(seconds: float) -> str:
     seconds_left = seconds - time()
     if seconds_left <= 0:
         return ""
+    if seconds_left > _YEAR:
+        return " for good"
     if seconds_left < 2 * _MINUTE:
         words = f"{seconds_left:.0f} s"
-    elif seconds_left > _YEAR:
-        return " for good"
     elif seconds_left < 2 * _HOUR:
         words = f"{seconds_left / _MINUTE:.0f} min"
     else:
         words = f"{seconds_left / _HOUR:.0f} h"
-    return f" until {datetime.fromtimestamp(seconds, UTC).strftime('%Y-%m-%d %H:%M:%S')} UTC (in {words})"
+    end = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f" until {end} UTC (in {words})"

@@ -21,6 +21,8 @@ from imserver.plugin.storage import Erasure
 _LIST: Final = "refusals.list"
 _RATES: Final = "refusals.rates"
 _FORGET: Final = "refusals.forget"
+_LONG_NUMBER: Final = 20
+"""Digits of a number that is no id any more."""
 
 
 class Hold(Struct, array_like=True):
@@ -60,6 +62,18 @@ class Hold(Struct, array_like=True):
     ]
 
 
+def _find_nobody(app: str, login: str) -> str:
+    return ""
+
+
+def _is_not_locked(app: str, user: str) -> tuple[float, str] | None:
+    return None
+
+
+def _unlock_nobody(by: Principal, app: str, user: str) -> bool:
+    return False
+
+
 class PeopleHooks(Struct, frozen=True):
     """What accounts say: the defaults are those of a node without them. All may
     switch.
@@ -70,9 +84,9 @@ class PeopleHooks(Struct, frozen=True):
     may not.
     """
 
-    find: Callable[[str, str], str] = lambda app, login: ""
-    locked: Callable[[str, str], tuple[float, str] | None] = lambda app, user: None
-    unlock: Callable[[Principal, str, str], bool] = lambda by, app, user: False
+    find: Callable[[str, str], str] = _find_nobody
+    locked: Callable[[str, str], tuple[float, str] | None] = _is_not_locked
+    unlock: Callable[[Principal, str, str], bool] = _unlock_nobody
 
 
 class RatesQuery(Struct, frozen=True, array_like=True):
@@ -111,25 +125,23 @@ class Refusals(Service, dict=True):
     def names_of(self, app: str, user: str) -> frozenset[str]:
         """The ids under which somebody is known: what an operator has typed,
         and the id of its account."""
-        if not user:
-            return frozenset()
-        return frozenset(
-            filter(None, (user, self.people.find(app, user) if app else ""))
-        )
+        names = {user}
+        if app and user:
+            names.add(self.people.find(app, user))
+        return frozenset(names - {""})
 
     def user_of(self, app: str, user: str) -> str:
         """The id of whom an operator has typed. Raises ServiceRefused if all
         users of the app are accounts, and none is meant."""
-        if "accounts" in self.core.features:
-            tenant = self.core.tenants.get(app)
-        else:
-            tenant = None
-        if not user or tenant is None or not tenant.wants_accounts(app):
+        if not user or "accounts" not in self.core.features:
             return user
-        user = self.people.find(app, user)
-        if not user:
+        tenant = self.core.tenants.get(app)
+        if tenant is None or not tenant.wants_accounts(app):
+            return user
+        id = self.people.find(app, user)
+        if not id:
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
-        return user
+        return id
 
     def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
         """The refusals of all nodes, the latest first, and the nodes that are
@@ -141,13 +153,14 @@ class Refusals(Service, dict=True):
         self, principal: Principal, text: str, apps: Collection[str], _limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
         """The refused requests with this id."""
-        if principal.may(Needs.OPERATE):
-            for row in self.select(
-                Wanted(
-                    None if principal.apps is None else frozenset(apps), request=text
-                )
-            )[0]:
-                yield text, row.app, text, row.reason
+        if not principal.may(Needs.OPERATE):
+            return
+        reached = None
+        if principal.apps is not None:
+            reached = frozenset(apps)
+        rows, _ = self.select(Wanted(reached, request=text))
+        for row in rows:
+            yield text, row.app, text, row.reason
 
     def holds(
         self,
@@ -177,11 +190,8 @@ class Refusals(Service, dict=True):
         holds = self._holds_of(app, names)
         # A lock has made the ban of its account: who may not end the one leaves
         # the other.
-        stay = {
-            hold.who
-            for hold in holds
-            if hold.kind == "lock" and not self.people.unlock(principal, app, hold.who)
-        }
+        locked = [hold.who for hold in holds if hold.kind == "lock"]
+        stay = {who for who in locked if not self.people.unlock(principal, app, who)}
         lifted = [
             hold
             for hold in holds
@@ -225,16 +235,15 @@ class Refusals(Service, dict=True):
         return holds
 
     def _mutes_in_groups(self, app: str, user: str) -> Iterator[Hold]:
-        if "groups" in self.core.features:
-            from imserver.plugin.messages import MessageLog  # a node may have none
+        if "groups" not in self.core.features:
+            return
+        from imserver.plugin.messages import MessageLog  # a node may have none
 
-            for own in self.core.store.part(MessageLog).conversations.memberships(
-                app, user
-            ):
-                if own.muted_until > time() and own.left_id is None:
-                    yield Hold(
-                        "mute", "group", user, own.muted_until, str(own.conversation)
-                    )
+        conversations = self.core.store.part(MessageLog).conversations
+        for row in conversations.memberships(app, user):
+            if row.muted_until > time() and row.left_id is None:
+                group = str(row.conversation)
+                yield Hold("mute", "group", user, row.muted_until, group)
 
     def _query(
         self,
@@ -244,21 +253,16 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> RatesQuery:
-        numbers = (
-            int(name)
-            for name in names
-            if name.isascii() and name.isdecimal() and len(name) < 20
-        )
-        networks = {
-            network_of(row.address)
-            for row in rows
-            if names and row.limit and row.address
-        }
+        numbers = [int(name) for name in names if _is_number(name)]
+        networks = set()
+        if names:
+            networks = {
+                network_of(row.address) for row in rows if row.limit and row.address
+            }
         if address:
             networks.add(network_of(address))
-        return RatesQuery(
-            app, (*sorted(names), *numbers), tuple(sorted(networks)), everywhere
-        )
+        payers: tuple[str | int, ...] = (*sorted(names), *numbers)
+        return RatesQuery(app, payers, tuple(sorted(networks)), everywhere)
 
     def _rates(self, query: RatesQuery) -> tuple[list[Hold], list[str]]:
         """The rates that refuse somebody, on all nodes. Each node fills the
@@ -274,7 +278,6 @@ class Refusals(Service, dict=True):
         return list(holds.values()), missing
 
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
-        holds = []
         now = time()
         rows = self.core.buckets.find(
             query.app,
@@ -283,26 +286,35 @@ class Refusals(Service, dict=True):
             everywhere=query.everywhere,
             likely=likely,
         )
+        holds = []
         for buckets, payer in list(rows):
             seconds = buckets.wait(payer)
             if query.lift:
                 buckets.forget(payer)
-            if seconds:
-                rate = buckets.rate
-                text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
-                # without the app
-                who = payer[1:] if isinstance(payer, tuple) else (payer,)
-                holds.append(
-                    Hold(
-                        "rate", rate.name, ", ".join(map(str, who)), now + seconds, text
-                    )
-                )
+            if not seconds:
+                continue
+            rate = buckets.rate
+            text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
+            who = str(payer)
+            if isinstance(payer, tuple):
+                _app, *others = payer
+                who = ", ".join(map(str, others))
+            holds.append(Hold("rate", rate.name, who, now + seconds, text))
         return holds
+
+
+def _is_number(name: str) -> bool:
+    """Whether a name is the id of an account, which rates know as a number."""
+    return name.isascii() and name.isdecimal() and len(name) < _LONG_NUMBER
 
 
 def answers(base: Core) -> tuple[object, ...]:
     """Build what hears of refusals."""
-    return (RefusalLog(lambda app: app != "" and base.tenants.get(app) is not None),)
+
+    def is_app(name: str) -> bool:
+        return name != "" and base.tenants.get(name) is not None
+
+    return (RefusalLog(is_app),)
 
 
 def build(core: Core) -> Parts:
@@ -327,7 +339,9 @@ def _people(core: Core) -> PeopleHooks:
 
     def find(app: str, login: str) -> str:
         account = accounts.named(app, login)
-        return "" if account is None else account.user
+        if account is None:
+            return ""
+        return account.user
 
     def unlock(principal: Principal, app: str, user: str) -> bool:
         try:

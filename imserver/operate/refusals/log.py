@@ -9,6 +9,7 @@ refused again and again pushes out no rows but those of the own network.
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
+from itertools import chain
 from time import time
 from typing import Annotated, Final, Literal
 
@@ -25,6 +26,10 @@ ROWS_OF_CAUSE: Final = 2_000
 MAX_ROWS: Final = 10_000
 """Limits of the rows of a node. A row takes less than 1 KB."""
 _NAME: Final = 64
+_DETAIL_CHARACTERS: Final = 200
+_REQUEST_CHARACTERS: Final = 128
+_PRUNE_SECONDS: Final = 60
+"""How often rows that are too old are looked for."""
 
 _network: Final = lru_cache(4096)(network_of)
 
@@ -90,16 +95,13 @@ class Wanted(Struct, frozen=True, array_like=True):
 
     def has(self, row: RefusalRow) -> bool:
         """Whether a row is wanted."""
-        return (
-            (self.apps is None or row.app in self.apps)
-            and (not self.names or row.user in self.names or row.account in self.names)
-            and (
-                not self.address
-                or _network(row.address) == self.address
-                or row.address == self.address
-            )
-            and (not self.request or row.request == self.request)
-        )
+        if self.apps is not None and row.app not in self.apps:
+            return False
+        if self.names and not (row.user in self.names or row.account in self.names):
+            return False
+        if self.address and self.address not in (_network(row.address), row.address):
+            return False
+        return not self.request or row.request == self.request
 
 
 _Rows = OrderedDict[tuple[str, str, str], RefusalRow]
@@ -139,29 +141,32 @@ class RefusalLog(Observer):
     def refused(self, refusal: Denial) -> None:
         """Count a refusal."""
         now = self._clock()
-        if now - self._pruned > 60:
+        if now - self._pruned > _PRUNE_SECONDS:
             self._prune(now)
-        key = (
-            refusal.kind,
-            refusal.reason,
-            refusal.app if self._is_app(refusal.app) else "",
-        )
+
+        app = ""
+        if self._is_app(refusal.app):
+            app = refusal.app
+        key = (refusal.kind, refusal.reason, app)
         cause = self._causes.get(key)
         if cause is None:
             cause = _Cause()
             self._causes[key] = cause
+
         user = refusal.user[:_NAME]
         account = refusal.account
         address = refusal.address[:_NAME]
-        payer = (
-            account or (user if refusal.kind == "command" else "") or _network(address)
-        )
+        payer = account
+        if not payer and refusal.kind == "command":
+            payer = user  # A session has proved it; a login only claims it.
+        payer = payer or _network(address)
         rows = cause.payers.get(payer)
         if rows is None:
             rows = OrderedDict()
             cause.payers[payer] = rows
         else:
             cause.payers.move_to_end(payer)
+
         who = user, account, address
         row = rows.get(who)
         if row is None:
@@ -176,33 +181,34 @@ class RefusalLog(Observer):
         row.last = now
         row.limit = refusal.limit
         row.until = refusal.until
-        row.detail, row.request = refusal.detail[:200], refusal.request[:128]
+        row.detail = refusal.detail[:_DETAIL_CHARACTERS]
+        row.request = refusal.request[:_REQUEST_CHARACTERS]
 
     def select(self, wanted: Wanted) -> list[RefusalRow]:
         """The rows that are wanted, in no order."""
         self._prune(self._clock())
         wanted = replace(wanted, names=_cut(wanted.names))
-        return [
-            row
-            for cause in self._causes.values()
-            for rows in cause.payers.values()
-            for row in rows.values()
-            if wanted.has(row)
-        ]
+        selected = []
+        for cause in self._causes.values():
+            for rows in cause.payers.values():
+                selected += [row for row in rows.values() if wanted.has(row)]
+        return selected
 
     def forget(self, app: str, names: Collection[str] = ()) -> None:
         """Remove the rows of users and accounts with these ids, or all of an
         app."""
         names = _cut(names)
+
+        def is_meant(who: tuple[str, str, str]) -> bool:
+            user, account, _ = who
+            return not names or user in names or account in names
+
         for key, cause in list(self._causes.items()):
-            if key[2] != app:
+            _, _, app_of_cause = key
+            if app_of_cause != app:
                 continue
             for payer, rows in list(cause.payers.items()):
-                gone = [
-                    who
-                    for who in rows
-                    if not names or who[0] in names or who[1] in names
-                ]
+                gone = [who for who in rows if is_meant(who)]
                 for who in gone:
                     del rows[who]
                 self._shrunk(cause, payer, len(gone))
@@ -257,12 +263,14 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
     """The rows of several nodes, those with an equal key joined, the latest
     first."""
     rows: dict[tuple[str, ...], RefusalRow] = {}
-    for row in (row for each in lists for row in each):
+    for row in chain.from_iterable(lists):
         before = rows.get(row.key)
         if before is None:
             rows[row.key] = row
             continue
-        newer = row if row.last > before.last else before
+        newer = before
+        if row.last > before.last:
+            newer = row
         # A node's own rows are those of its log: what they are is not changed
         # here.
         count = row.count + before.count

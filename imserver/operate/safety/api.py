@@ -8,7 +8,6 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver.operate.safety import house_rules
 from imserver.operate.safety.declared import (
-    APPEAL,
     HTTP_APPEAL_OPEN,
     HTTP_NOT_BANNED,
     HTTP_TOO_MANY_REPORTS,
@@ -259,6 +258,10 @@ class RulesOfHouse(Struct):
     text: HouseRulesText
 
 
+_PAGE_ROWS: Final = 50
+_MOST_COUNTS: Final = 1000
+"""How many conversations a count shows."""
+_SECOND_MS: Final = 1000
 _PROTECTED: Final = (Problems.ROLE_TOO_LOW,)
 _OF_USER: Final = (*_PROTECTED, Problems.UNKNOWN_ACCOUNT)
 
@@ -322,15 +325,12 @@ def send(
 def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
     """List the reasons for which users report, and say whether the user is a
     moderator."""
+    choices = parts.reports.reasons_of(call.app)
     moderates = bool(call.user) and parts.moderation.is_moderator(call.app, call.user)
-    reasons = [
-        each for each in parts.reports.rules_of(call.app).reasons if each != APPEAL
-    ]
-    return ReasonsAnswer(
-        reasons,
-        moderates,
-        parts.reports.count_for(call.app, call.user) if moderates else 0,
-    )
+    count = 0
+    if moderates:
+        count = parts.reports.count_for(call.app, call.user)
+    return ReasonsAnswer(choices, moderates, count)
 
 
 @reports.post(
@@ -394,24 +394,20 @@ def queue(
     cursor: PageCursor = "",
     limit: Annotated[
         int, about("The maximum number of entries on this page.", ge=1, le=200)
-    ] = 50,
+    ] = _PAGE_ROWS,
 ) -> ReportsAnswer:
     """List reports, page by page."""
-    behind = (read_cursor(cursor) or "").split(" ")
-    if len(behind) == 2 and behind[0].isdecimal():
-        before = (int(behind[0]), behind[1])
-    else:
-        before = None
-    found = parts.reports.page(call.app, state, before, limit + 1)
+    before = None
+    place = (read_cursor(cursor) or "").split(" ")
+    if len(place) == 2 and place[0].isdecimal():
+        before = (int(place[0]), place[1])
+    rows = parts.reports.page(call.app, state, before, limit + 1)
     page, following = page_and_cursor(
-        found, limit, lambda row: f"{row.changed} {row.id}"
+        rows, limit, lambda row: f"{row.changed} {row.id}"
     )
-    return ReportsAnswer(
-        list(page),
-        following,
-        parts.reports.names(call.app, [row.user for row in page]),
-        parts.reports.groups(call.app, [row.conversation for row in page]),
-    )
+    names = parts.reports.names(call.app, [row.user for row in page])
+    groups = parts.reports.groups(call.app, [row.conversation for row in page])
+    return ReportsAnswer(list(page), following, names, groups)
 
 
 @reports.get(
@@ -425,19 +421,17 @@ def show(
     Messages of private conversations are shown nowhere else.
     """
     shown = parts.reports.show(call.app, id)
-    messages = [
-        _message(shown.copies[each.id], True)
-        if each.id in shown.copies
-        else _message(each)
-        for each in shown.messages
-    ]
     report = shown.report
-    holds = parts.moderation.holds(call.app, [shown.report.user])
-    users = [
-        report.user,
-        report.closed_by.rpartition("/")[2],
-        *(each.user for each in shown.reporters),
-    ]
+    messages = []
+    for entry in shown.messages:
+        copy = shown.copies.get(entry.id)
+        if copy is None:
+            messages.append(_message(entry))
+        else:
+            messages.append(_message(copy, removed=True))
+    holds = parts.moderation.holds(call.app, [report.user])
+    users = [report.user, report.closed_by.rpartition("/")[2]]
+    users += (each.user for each in shown.reporters)
     users += (each.sender for each in messages)
     return view(
         ReportDetail,
@@ -498,9 +492,15 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     """Count the messages of a user in a time, by conversation, without
     texts."""
-    span = request.since * 1000, request.until * 1000
-    counts = parts.moderation.count(call.principal, call.app, request.user, *span)
-    return CountAnswer(sum(each.messages for each in counts), counts[:1000])
+    counts = parts.moderation.count(
+        call.principal,
+        call.app,
+        request.user,
+        since=request.since * _SECOND_MS,
+        until=request.until * _SECOND_MS,
+    )
+    total = sum(each.messages for each in counts)
+    return CountAnswer(total, counts[:_MOST_COUNTS])
 
 
 @moderation.post(
@@ -522,12 +522,17 @@ def clear(
     They disappear at once. Within a minute the removal can be undone; then
     their content is erased.
     """
-    span = since * 1000, until * 1000
-    removal = parts.moderation.clear(call.principal, call.app, user, *span, reason)
-    done = parts.removals.wait(removal, WAIT_SECONDS)
-    return RemovalAnswer(
-        removal.id, parts.removals.count(call.app, removal.id), done, removal.ends
+    removal = parts.moderation.clear(
+        call.principal,
+        call.app,
+        user,
+        since=since * _SECOND_MS,
+        until=until * _SECOND_MS,
+        reason=reason,
     )
+    done = parts.removals.wait(removal, WAIT_SECONDS)
+    count = parts.removals.count(call.app, removal.id)
+    return RemovalAnswer(removal.id, count, done, removal.ends)
 
 
 @moderation.post(
@@ -581,9 +586,8 @@ def mute(
     What they send is refused, in every dialect, with the end and the reason. A
     later mute replaces an earlier one.
     """
-    return MuteAnswer(
-        user, parts.moderation.mute(call.principal, call.app, user, seconds, reason)
-    )
+    until = parts.moderation.mute(call.principal, call.app, user, seconds, reason)
+    return MuteAnswer(user, until)
 
 
 @moderation.post("/moderation/unmute", problems=_PROTECTED)
@@ -634,7 +638,10 @@ def ban(
     The close reason says until when and why.
     """
     closed = parts.moderation.ban(call.principal, call.app, user, seconds, reason)
-    return BanUserAnswer(user, int(time()) + seconds if seconds else None, closed)
+    until = None
+    if seconds:
+        until = int(time()) + seconds
+    return BanUserAnswer(user, until, closed)
 
 
 @moderation.post("/moderation/unban", problems=(*_PROTECTED, Problems.TO_BE_ERASED))
@@ -659,7 +666,7 @@ def holds(
     cursor: PageCursor = "",
     limit: Annotated[
         int, about("The maximum number of users on this page.", ge=1, le=200)
-    ] = 50,
+    ] = _PAGE_ROWS,
 ) -> HoldsAnswer:
     """List who is banned or muted now in the whole app, until when, why and by
     whom.
@@ -668,13 +675,13 @@ def holds(
     ban.
     """
     after = read_cursor(cursor) or ""
-    if users:  # the id of a user may have a comma
-        found = sorted(each for each in {users, *users.split(",")} if each > after)[
-            : limit + 1
-        ]
+    if users:
+        # The id of a user may have a comma.
+        named = {users, *users.split(",")}
+        ids = sorted(user for user in named if user > after)[: limit + 1]
     else:
-        found = parts.moderation.users_with_holds(call.app, after, limit + 1)
-    page, following = page_and_cursor(found, limit, lambda user: user)
+        ids = parts.moderation.users_with_holds(call.app, after, limit + 1)
+    page, following = page_and_cursor(ids, limit, str)
     holds = parts.moderation.holds(call.app, page)
     return HoldsAnswer(holds, following, _names_of(parts, call.app, page, holds))
 
@@ -706,16 +713,17 @@ def set_rules(
 def _removed(
     parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool
 ) -> RemovalAnswer:
-    ids = request.messages
-    reason = request.reason
     removal = parts.moderation.remove_messages(
-        call.principal, call.app, ids, reason, undecided
+        call.principal, call.app, request.messages, request.reason, undecided
     )
     call.user = removal.user
-    call.facts = {"act": removal.id, "messages": ids, "reason": reason}
-    return RemovalAnswer(
-        removal.id, parts.removals.count(call.app, removal.id), True, removal.ends
-    )
+    call.facts = {
+        "act": removal.id,
+        "messages": request.messages,
+        "reason": request.reason,
+    }
+    count = parts.removals.count(call.app, removal.id)
+    return RemovalAnswer(removal.id, count, True, removal.ends)
 
 
 def _names_of(
@@ -723,20 +731,24 @@ def _names_of(
 ) -> dict[str, str]:
     """The names of users, and of the accounts that have banned or muted
     somebody."""
-    return parts.reports.names(
-        app, [*users, *(each.by.rpartition("/")[2] for each in holds)]
-    )
+    makers = [hold.by.rpartition("/")[2] for hold in holds]
+    return parts.reports.names(app, [*users, *makers])
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
-    view = entry.view()
-    is_message = entry.kind == "message"
-    return ReportedMessage(
+    shown = ReportedMessage(
         id=entry.id,
         sender=entry.sender,
         time=entry.time_ms,
-        type=view.type if is_message else "",
-        text=view.text if is_message and view.text is not None else UNSET,
-        data=view.data if is_message and isinstance(view.data, Raw) else UNSET,
+        type="",
         removed=removed or entry.kind == "recall",
     )
+    if entry.kind != "message":
+        return shown
+    view = entry.view()
+    shown.type = view.type
+    if view.text is not None:
+        shown.text = view.text
+    if isinstance(view.data, Raw):
+        shown.data = view.data
+    return shown

@@ -13,8 +13,13 @@ from msgspec import Struct, convert
 from imserver.operate.safety.declared import Outcome
 from imserver.plugin.commands import CommandLine, ServerApi, fail
 
+_MINUTE: Final = 60
 _HOUR: Final = 3600
-_YEAR: Final = 366 * 24 * _HOUR
+_DAY: Final = 24 * _HOUR
+_YEAR: Final = 366 * _DAY
+_SECOND_MS: Final = 1000
+_SHOWN_CHARACTERS: Final = 60
+"""How much of a reported text a list shows."""
 _reason: Final = click.option("--reason", default="", help="Why. The user sees it.")
 _app: Final = click.argument("app")
 _person: Final = click.argument("person", nargs=-1, metavar="APP/USER")
@@ -46,9 +51,8 @@ def _server() -> ServerApi:
 
 
 def _ask(path: str, **fields: object) -> Any:
-    return _server().post(
-        path, {name: each for name, each in fields.items() if each != ""}
-    )
+    given = {name: value for name, value in fields.items() if value != ""}
+    return _server().post(path, given)
 
 
 def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]:
@@ -100,15 +104,18 @@ def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None
     app, user = ServerApi.person(person)
     since = int(time()) - seconds
     if count:
-        user, shown = _server().whom(app, user)
-        wanted = {"app": app, "user": user, "since": str(since)}
-        answer = _server().get("moderation/count", wanted)
-        CommandLine.data(answer, f"messages of {shown}: {answer['count']}")
-    else:
-        answer, shown = _ask_of(
-            "moderation/clear", app, user, since=since, reason=reason
-        )
-        _say_removal(answer, f"{shown} has no message since then", f" of {shown}")
+        _count(app, user, since)
+        return
+    answer, shown = _ask_of("moderation/clear", app, user, since=since, reason=reason)
+    _say_removal(answer, f"{shown} has no message since then", f" of {shown}")
+
+
+def _count(app: str, named: str, since: int) -> None:
+    """Say how many messages of a user there are since a Unix second."""
+    user, shown = _server().whom(app, named)
+    wanted = {"app": app, "user": user, "since": str(since)}
+    answer = _server().get("moderation/count", wanted)
+    CommandLine.data(answer, f"messages of {shown}: {answer['count']}")
 
 
 @_verb
@@ -117,7 +124,10 @@ def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None
 def undo(app: str, act: str) -> None:
     """Bring deleted or hidden messages back."""
     answer = _ask("moderation/undo", app=app, act=act)
-    click.echo("the messages are back" if answer["done"] else "the messages come back")
+    if answer["done"]:
+        click.echo("the messages are back")
+    else:
+        click.echo("the messages come back")
 
 
 # --- users --------------------------------------------------------------------
@@ -165,8 +175,12 @@ def remove(words: Sequence[str], reason: str) -> None:
     expected = "APP/USER GROUP"
     if len(words) < 2:
         raise click.UsageError(f"expected {expected}, got {' '.join(words)!r}")
-    # APP GROUP USER is the form of before.
-    *person, group = words if len(words) == 2 else (words[0], *words[2:], words[1])
+    if len(words) == 2:
+        person, group = words[:1], words[1]
+    else:
+        # APP GROUP USER is an older form.
+        app, group, *users = words
+        person = (app, *users)
     app, user = ServerApi.person(person, expected)
     _, shown = _ask_of("moderation/remove", app, user, group=group, reason=reason)
     click.echo(f"{shown} is no member of group {group} any more")
@@ -217,9 +231,8 @@ def holds(app: str) -> None:
     names: dict[str, str] = {}
     cursor: str | None = None
     while cursor != "":
-        answer = _server().get(
-            "moderation/holds", {"app": app, "limit": "200", "cursor": cursor or ""}
-        )
+        wanted = {"app": app, "limit": "200", "cursor": cursor or ""}
+        answer = _server().get("moderation/holds", wanted)
         rows += convert(answer["holds"], list[UserHold])
         names |= answer["names"]
         cursor = answer["next"]
@@ -238,9 +251,8 @@ def holds(app: str) -> None:
             return "for good"
         return _when(seconds)
 
-    CommandLine.rows(
-        "user, kind, until, by, reason", rows, user=user, by=by, until=until
-    )
+    columns = "user, kind, until, by, reason"
+    CommandLine.rows(columns, rows, user=user, by=by, until=until)
 
 
 # --- reports ------------------------------------------------------------------
@@ -282,34 +294,39 @@ def report(app: str, report: str) -> None:
         CommandLine.data(row, "")
         return
     names = row["names"]
-    line = _report_line(row, row["names"])
+    line = _report_line(row, names)
     _say(f"{line.id}: {line.kind} of {line.about}, {line.age} old")
     if row["ban"]:
         _say(row["ban"])
     for hold in row["holds"]:
         if hold["kind"] == "mute":
+            reason = hold["reason"]
             _say(
-                f"muted until {_when(hold['until'])}{hold['reason'] and ': '}{hold['reason']}"
+                ": ".join(filter(None, (f"muted until {_when(hold['until'])}", reason)))
             )
-    for each in row["people"]:
-        _say(f"{_when(each['time'])}  {_named(each['user'], names)}: {each['reason']}")
-        _say(*each["text"].splitlines(), indent="  ")
+
+    for reporter in row["people"]:
+        who = _named(reporter["user"], names)
+        _say(f"{_when(reporter['time'])}  {who}: {reporter['reason']}")
+        _say(*reporter["text"].splitlines(), indent="  ")
     if row["evidence"]:
         _say("the message said:")
         _say(*row["evidence"].splitlines(), indent="  ")
-    for each in row["messages"]:
-        if each.get("removed"):
-            mark = "removed"
-        else:
-            mark = each.get("text", "")
-        _say(
-            f"{each['id']}  {_when(each['time'] // 1000)}  {_named(each['sender'], names)}: {mark}"
-        )
+    for message in row["messages"]:
+        _say_message(message, names)
     if row["closed"]:
-        _say(
-            f"closed {_when(row['closed'])} by {row['closed_by']}: {row['outcome']}",
-            row["note"],
-        )
+        closed = f"closed {_when(row['closed'])} by {row['closed_by']}"
+        _say(f"{closed}: {row['outcome']}", row["note"])
+
+
+def _say_message(message: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Print one of the messages around a reported one."""
+    if message.get("removed"):
+        text = "removed"
+    else:
+        text = message.get("text", "")
+    when = _when(message["time"] // _SECOND_MS)
+    _say(f"{message['id']}  {when}  {_named(message['sender'], names)}: {text}")
 
 
 @_verb
@@ -331,47 +348,50 @@ def close(app: str, report: str, outcome: str, note: str) -> None:
 def _say_removal(
     answer: Mapping[str, Any], none: str = "none of these is there", of: str = ""
 ) -> None:
+    """Print what a removal did. ``none``: the reason to fail if it removed nothing.
+    ``of``: whose messages they are."""
     if not answer["messages"] and answer["done"]:
         fail(none)
+    more = ""
+    if not answer["done"]:
+        more = " so far; the server goes on"
+    end = ""
     if answer["until"]:
         end = f" until {_when(answer['until'])}"
-    else:
-        end = ""
-    if answer["done"]:
-        more = ""
-    else:
-        more = " so far; the server goes on"
     click.echo(
         f"removed messages{of}: {answer['messages']}{more}; to undo it{end}: {answer['act']}"
     )
 
 
 def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:
-    if row["appeal"]:
-        kind = "appeal"
-    elif row["message"]:
+    if row["message"]:
         kind = f"message {row['message']}"
     else:
         kind = "person"
+    count = row["reporters"]
+    by = f"{count} user" if count == 1 else f"{count} users"
+    reasons = ", ".join(row["reasons"])
     if row["appeal"]:
+        kind = "appeal"
         by = "themselves"
-    else:
-        by = f"{row['reporters']} user{'s' * (row['reporters'] != 1)}"
-    first = next(iter(row["evidence"].splitlines()), "")
-    if row["appeal"]:
         reasons = ""
-    else:
-        reasons = ", ".join(row["reasons"])
-    about = _named(row["user"], names)
-    age = _age(time() - row["opened"])
-    return _ReportLine(row["id"], kind, about, reasons, by, age, first[:60])
+    first = next(iter(row["evidence"].splitlines()), "")
+    return _ReportLine(
+        id=row["id"],
+        kind=kind,
+        about=_named(row["user"], names),
+        reasons=reasons,
+        by=by,
+        age=_age(time() - row["opened"]),
+        text=first[:_SHOWN_CHARACTERS],
+    )
 
 
 def _age(seconds: float) -> str:
-    for unit, length in (("d", 24 * _HOUR), ("h", _HOUR)):
+    for unit, length in (("d", _DAY), ("h", _HOUR)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
-    return f"{max(seconds, 0) // 60:.0f} min"
+    return f"{max(seconds, 0) // _MINUTE:.0f} min"
 
 
 def _named(user: str, names: Mapping[str, str]) -> str:
@@ -384,13 +404,11 @@ def _say(*lines: str, indent: str = "") -> None:
     """Print the lines that are not empty, without what would control a
     terminal."""
     for line in filter(None, lines):
-        click.echo(
-            indent
-            + "".join(
-                each if each.isprintable() else "\N{REPLACEMENT CHARACTER}"
-                for each in line
-            )
+        shown = "".join(
+            letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
+            for letter in line
         )
+        click.echo(indent + shown)
 
 
 def _when(seconds: int) -> str:

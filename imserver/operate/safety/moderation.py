@@ -16,7 +16,7 @@ from imserver.operate.safety.removals import Removal, Removals
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Principal
-from imserver.plugin.messages import Draft, MessageLog
+from imserver.plugin.messages import Draft, Entry, MessageLog
 from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 
@@ -24,6 +24,7 @@ MOST_MESSAGES: Final = 100
 """Messages that one request removes."""
 WAIT_SECONDS: Final = 5.0
 """How long a request waits for many messages. The work goes on behind it."""
+_SECOND_MS: Final = 1000
 _BANS: Final = ("moderation.ban", "ban")
 _MUTES: Final = ("moderation.mute",)
 
@@ -86,29 +87,33 @@ class Moderation(Service, dict=True):
         """Remove messages for everybody. ``undecided``: until somebody decides;
         else it is final after a minute. Raises ServiceRefused if there are
         none."""
-        log = self.core.store.part(MessageLog)
-        if self.core.store.has_database:
-            found = log.entries.find(app, list(messages))
-        else:
-            found = []
-        found = [
-            each
-            for each in found
-            if each.kind == "message" or log.removals.copy(app, each.id)
-        ]
-        if not found:
+        entries = self._removable(app, messages)
+        if not entries:
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
-        senders = list(dict.fromkeys(each.sender for each in found))
+        senders = list(dict.fromkeys(entry.sender for entry in entries))
         self.check(principal, app, *senders)
-        user = senders[0] if len(senders) == 1 else ""
-        removal = self.removals.remove(
-            app, user, [each.id for each in found], undecided
-        )
+
+        user = ""
+        if len(senders) == 1:
+            (user,) = senders
+        all_ids = [entry.id for entry in entries]
+        removal = self.removals.remove(app, user, all_ids, undecided)
         act = "hide" if undecided else "delete"
         for sender in senders:
-            ids = [each.id for each in found if each.sender == sender]
+            ids = [entry.id for entry in entries if entry.sender == sender]
             self._announce(principal, app, sender, act, reason, messages=ids)
         return removal
+
+    def _removable(self, app: str, messages: Sequence[int]) -> list[Entry]:
+        """Messages, also those that are removed and may come back."""
+        if not self.core.store.has_database:
+            return []
+        log = self.core.store.part(MessageLog)
+        return [
+            entry
+            for entry in log.entries.find(app, list(messages))
+            if entry.kind == "message" or log.removals.copy(app, entry.id)
+        ]
 
     def count(
         self, principal: Principal, app: str, user: str, since: int, until: int
@@ -118,10 +123,9 @@ class Moderation(Service, dict=True):
         if not self.core.store.has_database:
             return []
         self._pay(principal, app, since, until)
-        counts = self.core.store.part(MessageLog).removals.count(
-            app, user, since, until
-        )
-        return [ConversationCount(*each) for each in counts.most_common()]
+        removals = self.core.store.part(MessageLog).removals
+        counts = removals.count(app, user, since, until)
+        return [ConversationCount(*row) for row in counts.most_common()]
 
     def clear(
         self,
@@ -183,14 +187,10 @@ class Moderation(Service, dict=True):
         closed = self.core.sessions.close(
             app, everybody, None, seconds or inf, reason
         ).total
-        self._record(
-            principal,
-            app,
-            user,
-            "ban",
-            reason,
-            until=int(time() + seconds) if seconds else None,
-        )
+        until = None
+        if seconds:
+            until = int(time() + seconds)
+        self._record(principal, app, user, "ban", reason, until=until)
         return closed
 
     def unban(self, principal: Principal, app: str, user: str) -> None:
@@ -223,32 +223,25 @@ class Moderation(Service, dict=True):
         """What holds now for these users. The ban of a lock is none: it ends
         with the lock alone."""
         unlocked = set(self.core.authority.unlocked(app, users))
-        holds = list[UserHold]()
         bans = self.core.sessions.bans(app)
+        holds = list[UserHold]()
         for user in users:
-            if user in unlocked and (ban := bans.get(user)) is not None:
-                holds.append(
-                    UserHold(
-                        user, "ban", ban.until, ban.reason, self.maker(app, user, _BANS)
-                    )
-                )
+            ban = bans.get(user)
+            if ban is not None and user in unlocked:
+                by = self.maker(app, user, _BANS)
+                holds.append(UserHold(user, "ban", ban.until, ban.reason, by))
             mute = self.core.mutes.mute_of(app, user)
             if mute is not None:
-                holds.append(
-                    UserHold(
-                        user,
-                        "mute",
-                        mute.until,
-                        mute.reason,
-                        self.maker(app, user, _MUTES),
-                    )
-                )
+                by = self.maker(app, user, _MUTES)
+                holds.append(UserHold(user, "mute", mute.until, mute.reason, by))
         return holds
 
     def ban_of(self, app: str, user: str) -> str:
         """Until when a user is banned, and why; ``""``: they are not."""
         ban = self.core.sessions.ban_of(app, user)
-        return "" if ban is None else ban.text
+        if ban is None:
+            return ""
+        return ban.text
 
     def check(self, principal: Principal, app: str, *users: str) -> None:
         """Raise ServiceRefused if whoever acts may not act on these users."""
@@ -261,12 +254,12 @@ class Moderation(Service, dict=True):
         """As :meth:`check`, and raise it if all users of the app are accounts,
         and this is none. Users of other apps may come later."""
         self.check(principal, app, user)
-        if "accounts" in self.core.features:
-            tenant = self.core.tenants.get(app)
-        else:
-            tenant = None
-        has_only_accounts = tenant is not None and tenant.wants_accounts(app)
-        if has_only_accounts and not self.core.accounts.those_of(app, [user]):
+        if "accounts" not in self.core.features:
+            return
+        tenant = self.core.tenants.get(app)
+        if tenant is None or not tenant.wants_accounts(app):
+            return
+        if not self.core.accounts.those_of(app, [user]):
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
 
     # --- parts ----------------------------------------------------------------
@@ -275,10 +268,10 @@ class Moderation(Service, dict=True):
         """Let who asks pay for the messages of a time, of whoever they are:
         each of them is looked at."""
         payer = app, principal.label
+        # First, so that whoever owes something does not cost another look.
         self._looks.require(payer)
-        self._looks.charge(
-            payer, self.core.store.part(MessageLog).removals.size(app, since, until)
-        )
+        removals = self.core.store.part(MessageLog).removals
+        self._looks.charge(payer, removals.size(app, since, until))
 
     def _announce(
         self,
@@ -294,22 +287,24 @@ class Moderation(Service, dict=True):
         """Send a user a message of the server about what was done, with its
         reason, and store the event. Without a reason only who is muted hears of
         it."""
-        end = {"until": until} if until else {}
-        if user and (reason or until):
-            if until:
-                words = f"Muted until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
-            else:
-                words = ""
-            what = Draft.Meta.Moderation(act, until=until)
+        words = []
+        if until:
+            facts = {"until": until, **facts}
+            end = datetime.fromtimestamp(until, UTC)
+            words.append(f"Muted until {end:%Y-%m-%d %H:%M UTC}")
+        if reason:
+            words.append(reason)
+        if user and words:
+            moderation = Draft.Meta.Moderation(act, until=until)
             draft = Draft(
                 sender="",
-                body=": ".join(filter(None, (words, reason))).encode(),
-                time_ms=int(time() * 1000),
-                meta=Draft.Meta(moderation=what).to_bytes(),
+                body=": ".join(words).encode(),
+                time_ms=int(time() * _SECOND_MS),
+                meta=Draft.Meta(moderation=moderation).to_bytes(),
                 to_user=user,
             )
             self.store_message(app, draft, by_user=False)
-        self._record(principal, app, user, act, reason, **end, **facts)
+        self._record(principal, app, user, act, reason, **facts)
 
     def _record(
         self,
@@ -320,13 +315,15 @@ class Moderation(Service, dict=True):
         reason: str,
         **facts: Any,
     ) -> None:
+        """Store the event of an act, if somebody wants to hear of it."""
         record = self.core.observer.recorder(app, "moderation")
-        if record is not None:
-            body = {
-                "user": user,
-                "act": act,
-                "by": principal.label,
-                "reason": reason,
-                **facts,
-            }
-            self.core.store.write(lambda sql: record(sql, app, user, body))
+        if record is None:
+            return
+        body = {
+            "user": user,
+            "act": act,
+            "by": principal.label,
+            "reason": reason,
+            **facts,
+        }
+        self.core.store.write(lambda sql: record(sql, app, user, body))

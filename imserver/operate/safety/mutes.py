@@ -19,6 +19,10 @@ class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
 
 
 _ROWS: Final = RowsOf(Muted, "mute", user="member")
+_KEPT_SECONDS: Final = 86_400
+"""How long a mute that has ended stays."""
+_COMMIT_SECONDS: Final = 60
+"""How late a transaction may be committed."""
 
 
 class MuteRows(Store.Rows):
@@ -33,11 +37,14 @@ class MuteRows(Store.Rows):
         """Store a mute in place of an earlier one; 0 seconds: one that has
         ended."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
-        mute = Muted(app, user, now + seconds if seconds > 0 else now - 1, reason)
+        if seconds > 0:
+            until = now + seconds
+        else:
+            until = now - 1
+        mute = Muted(app, user, until, reason)
         sql.execute("DELETE FROM mute WHERE app = %s AND member = %s", (app, user))
-        sql.insert_new(
-            "mute", f"{_ROWS.columns}, changed", [(*_ROWS.values(mute), now)]
-        )
+        row = (*_ROWS.values(mute), now)
+        sql.insert_new("mute", f"{_ROWS.columns}, changed", [row])
         return mute
 
     @Store.reading_or(([], 0))
@@ -48,7 +55,7 @@ class MuteRows(Store.Rows):
         return _ROWS.find(sql.query, "WHERE changed >= %s", since), now
 
     @Store.writing_or(0)
-    def forget(self, sql: PooledStatements, seconds: int = 86_400) -> int:
+    def forget(self, sql: PooledStatements, seconds: int = _KEPT_SECONDS) -> int:
         """Delete mutes that ended so many seconds ago."""
         return sql.execute(f"DELETE FROM mute WHERE until < {sql.now} - %s", (seconds,))
 
@@ -83,4 +90,4 @@ class Mutes:
         rows, now = self.rows.changed(self._known)
         for row in rows:
             self._learn(row)
-        self._known = max(now - 60, 0)  # a transaction may be committed so late
+        self._known = max(now - _COMMIT_SECONDS, 0)

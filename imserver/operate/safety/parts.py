@@ -1,6 +1,7 @@
 """The parts of safety on one node."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import ClassVar, Final
@@ -22,6 +23,9 @@ from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
 
 _MOST_OF_ROLE: Final = 20
+_LOAD_SECONDS: Final = 5.0
+_DAY_SECONDS: Final = 86_400.0
+_HOUR_SECONDS: Final = 3600.0
 Remove = Callable[[str, int, str], None]
 """App, group and user: removes a member. Raises ServiceRefused for no
 member."""
@@ -62,24 +66,34 @@ def build(core: Core) -> Parts:
     removals = Removals(core.store)
     messages = core.service(MessageServices)
     reports = Reports(core, _staff_of(core), messages)
-    moderation = Moderation(
-        core, mutes, removals, _maker(core), messages.messaging.store
+
+    def exists(app: str) -> bool:
+        return core.tenants.get(app) is not None
+
+    def load(_config: object) -> None:
+        mutes.load()
+
+    def expire() -> None:
+        reports.expire(int(time()))
+
+    parts = SafetyParts(
+        moderation=Moderation(
+            core, mutes, removals, _maker(core), messages.messaging.store
+        ),
+        removals=removals,
+        reports=reports,
+        remove=_remover(core),
+        banned=_banned(core),
+        house_rules=HouseRules(core.store, exists),
     )
-    rules = HouseRules(core.store, lambda app: core.tenants.get(app) is not None)
-    others = _remover(core), _banned(core), rules
-    parts = SafetyParts(moderation, removals, reports, *others)
     return Parts(
         (parts,),
         commands_of(reports),
-        configure=lambda config: mutes.load(),
+        configure=load,
         run=(
-            every(5.0, mutes.load, "mutes could not be read"),
-            every(86_400.0, mutes.rows.forget, "old mutes could not be deleted"),
-            every(
-                3600.0,
-                lambda: reports.expire(int(time())),
-                "reports could not be expired",
-            ),
+            every(_LOAD_SECONDS, mutes.load, "mutes could not be read"),
+            every(_DAY_SECONDS, mutes.rows.forget, "old mutes could not be deleted"),
+            every(_HOUR_SECONDS, expire, "reports could not be expired"),
             removals.runner.run,
         ),
         stop=removals.runner.stop,
@@ -89,14 +103,20 @@ def build(core: Core) -> Parts:
 def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
     """What finds the accounts of an app with a role."""
     if "accounts" not in core.features:
-        return lambda app, role: []
+        return _nobody
     from imserver.people.accounts.people import PeopleFilter, PeopleStore
 
     store = PeopleStore(core.store)
-    every = (0, Limit.ID, _MOST_OF_ROLE, 0)
-    return lambda app, role: [
-        each.user for each in store.page(PeopleFilter(app, role=role), *every)
-    ]
+
+    def staff(app: str, role: StaffRole) -> list[str]:
+        wanted = PeopleFilter(app, role=role)
+        return [each.user for each in store.page(wanted, 0, Limit.ID, _MOST_OF_ROLE, 0)]
+
+    return staff
+
+
+def _nobody(app: str, role: StaffRole) -> list[str]:
+    return []
 
 
 def _banned(core: Core) -> Banned | None:
@@ -107,6 +127,15 @@ def _banned(core: Core) -> Banned | None:
     from imserver.people.accounts.parts import accounts_of
 
     accounts = accounts_of(core).accounts
+
+    def locked_by_token(app: str, token: str) -> str:
+        """The user whose account is locked, and whose device had the token."""
+        device = accounts.tokens.device_of(token)
+        if device is not None:
+            account = accounts.get(app, str(device.account))
+            if account is not None and account.is_locked(time()):
+                return account.user
+        raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
 
     def banned(app: str, proof: Proof) -> str:
         try:
@@ -119,18 +148,9 @@ def _banned(core: Core) -> Banned | None:
         except AccountLocked as refused:
             return refused.user
         except BadToken:  # that of an account that is locked is not valid either
-            device = accounts.tokens.device_of(proof.token)
-            if device is None:
-                locked = None
-            else:
-                locked = accounts.get(app, str(device.account))
-            if locked is not None and locked.is_locked(time()):
-                return locked.user
-            raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
-        if (
-            core.tenants.resolve(account.app) != app
-            or core.sessions.ban_of(app, account.user) is None
-        ):
+            return locked_by_token(app, proof.token)
+        is_of_app = core.tenants.resolve(account.app) == app
+        if not is_of_app or core.sessions.ban_of(app, account.user) is None:
             raise ServiceRefused(problem=HTTP_NOT_BANNED)
         return account.user
 
@@ -159,8 +179,12 @@ def _remover(core: Core) -> Remove | None:
 
 def _maker(core: Core) -> Maker:
     if "audit" not in core.features:
-        return lambda app, user, names: ""
+        return _unknown
     # Imported here: a node may do without it.
     from imserver.operate.audit.rows import last_maker
 
-    return lambda app, user, names: last_maker(core.store, app, user, names)
+    return partial(last_maker, core.store)
+
+
+def _unknown(app: str, user: str, names: Sequence[str]) -> str:
+    return ""

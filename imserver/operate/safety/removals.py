@@ -30,6 +30,9 @@ ENDING: Final = 3
 UNDO_SECONDS: Final = 60
 """How long a removal may be undone."""
 _ID_BYTES: Final = 8
+_LEASE_SECONDS: Final = 10
+_LOOK_SECONDS: Final = 5.0
+_WAIT_STEP_SECONDS: Final = 0.05
 
 
 class Removal(Struct, frozen=True):
@@ -62,7 +65,12 @@ class Removals(Store.Rows):
         super().__init__(store)
         due = f"state <> {DONE} OR (ends > 0 AND ends <= {{now}})"
         self.runner = Runner(
-            store, "removal", due, self._work, lease_seconds=10, look_seconds=5.0
+            store,
+            "removal",
+            due,
+            self._work,
+            lease_seconds=_LEASE_SECONDS,
+            look_seconds=_LOOK_SECONDS,
         )
 
     @property
@@ -74,14 +82,12 @@ class Removals(Store.Rows):
         """Store a new removal, which is final after so many seconds; 0: when
         somebody decides."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
-        removal = replace(
-            new, created=now, ends=now + undo_seconds if undo_seconds else 0
-        )
-        sql.insert_new(
-            "removal",
-            f"{_ROWS.columns}, leased, messages",
-            [(*_ROWS.values(removal), now, 0)],
-        )
+        ends = 0
+        if undo_seconds:
+            ends = now + undo_seconds
+        removal = replace(new, created=now, ends=ends)
+        row = (*_ROWS.values(removal), now, 0)
+        sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [row])
         return removal
 
     def get(self, app: str, id: str) -> Removal | None:
@@ -95,10 +101,11 @@ class Removals(Store.Rows):
         """Set the state of a removal that has one of these; False: it has
         another. A removal that is to be undone must not have ended, one whose
         end begins must have."""
-        in_time = {
-            UNDOING: f" AND (ends = 0 OR ends > {sql.now})",
-            ENDING: f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))",
-        }.get(to, "")
+        in_time = ""
+        if to == UNDOING:
+            in_time = f" AND (ends = 0 OR ends > {sql.now})"
+        elif to == ENDING:
+            in_time = f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))"
         states = f"state IN ({', '.join(map(str, among))})"
         statement = f"UPDATE removal SET state = %s WHERE app = %s AND id = %s AND {states}{in_time}"
         return sql.execute(statement, (to, removal.app, removal.id)) > 0
@@ -120,7 +127,11 @@ class Removals(Store.Rows):
         """Remove some messages at once. ``undecided``: until somebody
         decides."""
         new = Removal(app, token_hex(_ID_BYTES), user, DONE, 0, 0, 0, 0)
-        removal = self.add(new, 0 if undecided else UNDO_SECONDS)
+        if undecided:
+            removal = self.add(new, 0)
+        else:
+            removal = self.add(new, UNDO_SECONDS)
+        # Those of an earlier removal are this one's from now on.
         self._log.removals.move(app, messages, removal.id)
         left = sorted(set(messages))
         while left:
@@ -156,19 +167,23 @@ class Removals(Store.Rows):
         """Wait until nothing is to be done for a removal; False: it takes
         longer."""
         deadline = monotonic() + seconds
-        while (
-            found := self.get(removal.app, removal.id)
-        ) is not None and found.state != DONE:
+        while True:
+            row = self.get(removal.app, removal.id)
+            if row is None or row.state == DONE:
+                return True
             if monotonic() > deadline:
                 return False
-            gevent.sleep(0.05)
-        return True
+            gevent.sleep(_WAIT_STEP_SECONDS)
 
     # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, act: str) -> None:
         """Do all that there is to do for a removal now."""
-        while (removal := self.get(app, act)) is not None:
+        while True:
+            # Anew at each step: somebody may undo it meanwhile.
+            removal = self.get(app, act)
+            if removal is None:
+                return
             if removal.state == UNDER_WAY:
                 self._remove(removal)
             elif removal.state == UNDOING:
@@ -180,22 +195,24 @@ class Removals(Store.Rows):
                     self.runner.proceed(app, act)
                 self.runner.end(app, act)
             else:
-                break
+                return
 
     def _remove(self, removal: Removal) -> None:
         """Remove messages until none is left, or the removal is to be
         undone."""
         app = removal.app
         act = removal.id
+
+        def goes_on(sql: Statements) -> bool:
+            return _is_under_way(sql, app, act)
+
         reached = removal.reached
         while reached < removal.last:
             span = (removal.since, removal.until, reached, removal.last)
-            found, upto = self._log.removals.sent(app, removal.user, *span)
-            ids = [id for id, _ in found]
+            messages, upto = self._log.removals.sent(app, removal.user, *span)
+            ids = [id for id, _ in messages]
             if ids:
-                done = self._log.removals.remove(
-                    app, act, ids, lambda sql: _is_under_way(sql, app, act)
-                )
+                done = self._log.removals.remove(app, act, ids, goes_on)
                 if done is None:
                     return
                 if len(done) < len(ids):

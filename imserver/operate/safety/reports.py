@@ -9,6 +9,7 @@ appeal of somebody who is banned is a report of them about themselves.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence, Set
+from functools import partial
 from secrets import token_hex
 from time import monotonic, time
 from typing import Annotated, Final, Literal
@@ -71,6 +72,17 @@ MOST_OPEN: Final = 10_000
 AROUND: Final = 5
 """Messages before and after a reported one that moderators see."""
 _LOOK: Final = 20
+"""Entries before and after it among which they are looked for."""
+_EVIDENCE_CHARACTERS: Final = 1000
+_ID_BYTES: Final = 8
+_NOTICE_SECONDS: Final = 600
+"""Owners hear of the first report in each such span of the clock."""
+_MOST_REPORTERS: Final = 50
+"""Further ones are counted only."""
+_STAFF_SECONDS: Final = 30.0
+"""How long a node knows who moderates an app."""
+_DAY_SECONDS: Final = 86_400
+_SECOND_MS: Final = 1000
 State = Literal["open", "closed"]
 StaffRole = Literal["owner", "moderator"]
 User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
@@ -173,23 +185,25 @@ class Reports(Store.Rows):
         )
         self._staff_of = staff_of
         self._moderators: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._messages = messages
         url = core.config.address
+        self._page = ""
+        """The address of the admin page; ``""``: there is none."""
         if url and "admin" in core.features:
             self._page = f"{url}/admin"
-        else:
-            self._page = ""
-        """The address of the admin page; ``""``: there is none."""
-        if url and "pages" in core.features:
-            self._chat = f"{url}/home/messages"
-        else:
-            self._chat = ""
+        self._chat = ""
         """The address of the messages page, which is for one app; ``""``: there is
         none."""
-        self._messages = messages
+        if url and "pages" in core.features:
+            self._chat = f"{url}/home/messages"
 
     def rules_of(self, app: str) -> SafetySettings:
         """The rules of an app."""
         return rules_of(self._tenants.get(app))
+
+    def reasons_of(self, app: str) -> list[str]:
+        """The reasons among which users of an app choose."""
+        return [reason for reason in self.rules_of(app).reasons if reason != APPEAL]
 
     # --- users ----------------------------------------------------------------
 
@@ -199,7 +213,7 @@ class Reports(Store.Rows):
         """Report a message or a user; returns the id of the report.
         ``by_user``: it counts for the user. Raises ServiceRefused and
         TooManyRequests."""
-        reasons = [each for each in self.rules_of(app).reasons if each != APPEAL]
+        reasons = self.reasons_of(app)
         if report.reason not in reasons:
             raise ServiceRefused(
                 f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST
@@ -210,13 +224,21 @@ class Reports(Store.Rows):
             )
         if by_user:
             self._rates.require((app, reporter))
+
         if not report.message:
             self._check_person(app, reporter, report.user)
-            return self._take(app, reporter, report, report.user, f"user {report.user}")
+            subject = f"user {report.user}"
+            return self._take(app, reporter, report, report.user, subject)
         entry = self._message(app, reporter, report.message)
-        evidence = (entry.view().text or "")[:1000]
-        where = f"message {report.message}", entry.conversation, evidence
-        return self._take(app, reporter, report, entry.sender, *where)
+        return self._take(
+            app,
+            reporter,
+            report,
+            user=entry.sender,
+            subject=f"message {report.message}",
+            conversation=entry.conversation,
+            evidence=(entry.view().text or "")[:_EVIDENCE_CHARACTERS],
+        )
 
     def check_appeals(self, app: str, address: str) -> None:
         """Count the appeal of somebody who has proved nothing yet. Raises
@@ -228,18 +250,17 @@ class Reports(Store.Rows):
         its report. Raises ServiceRefused (they have not answered the last one)
         and TooManyRequests."""
         subject = f"appeal {user}"
-        if self._store.rows(
-            "SELECT 1 FROM report WHERE app = %s AND subject = %s", (app, subject)
-        ):
+        statement = "SELECT 1 FROM report WHERE app = %s AND subject = %s"
+        if self._store.rows(statement, (app, subject)):
             raise ServiceRefused(problem=HTTP_APPEAL_OPEN)
         self._appeals.require((app, user))
         return self._take(
             app,
-            user,
-            Report(0, user, APPEAL, text),
-            user,
-            subject,
-            evidence=text[:1000],
+            reporter=user,
+            report=Report(0, user, APPEAL, text),
+            user=user,
+            subject=subject,
+            evidence=text[:_EVIDENCE_CHARACTERS],
         )
 
     def _take(
@@ -256,40 +277,41 @@ class Reports(Store.Rows):
         while it is open."""
         record = self._observer.recorder(app, "report")
         now = int(time())
-        new = token_hex(8)
+        new = token_hex(_ID_BYTES)
         recent: set[str] = set()
 
         def work(sql: PooledStatements) -> str | None:
+            """Store it. Returns the id of the open report of the subject; None: there
+            are too many."""
             nonlocal recent
             id = _open_report(sql, app, subject)
             if id is None:
-                count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
-                if sql.query(count, (app,))[0][0] >= MOST_OPEN:
+                if _count_open(sql, app) >= MOST_OPEN:
                     return None
-                others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened >= %s"
-                # Owners hear of the first report in each such span of the
-                # clock.
-                rows = sql.query(f"{others} LIMIT 2", (app, now - now % 600))
-                recent = {text_of(member) for (member,) in rows}
-                what = user, report.message, conversation
-                row = (app, subject, new, *what, 0, now, now, 0, "", "", "", evidence)
+                recent = _recent_subjects(sql, app, now - now % _NOTICE_SECONDS)
+                shown = ReportShown(
+                    id=new,
+                    user=user,
+                    message=report.message,
+                    conversation=conversation,
+                    reporters=0,
+                    reasons={},
+                    opened=now,
+                    changed=now,
+                    closed=0,
+                    closed_by="",
+                    outcome="",
+                    note="",
+                    evidence=evidence,
+                )
+                row = (app, subject, *_REPORTS.values(shown))
                 sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
+                # Another node may have stored one at the same time.
                 id = _open_report(sql, app, subject)
             assert id is not None
-            statement = (
-                "SELECT 1 FROM reporter WHERE app = %s AND report = %s AND member = %s"
-            )
-            if sql.query(statement, (app, id, reporter)):
+            if not _add_reporter(sql, app, id, reporter, now, report):
                 return id
-            count_reporters = (
-                "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
-            )
-            # further ones are counted
-            if sql.query(count_reporters, (app, id))[0][0] < 50:
-                values = (app, id, reporter, now, report.reason, report.text)
-                sql.insert_new(
-                    "reporter", f"app, report, {_REPORTERS.columns}", [values]
-                )
+
             change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
             sql.execute(change, (now, app, id))
             if record is not None:
@@ -314,27 +336,26 @@ class Reports(Store.Rows):
     def count_for(self, app: str, moderator: str) -> int:
         """How many reports of an app are open. From now on the moderator hears
         of changes here."""
-        if moderator not in self._moderators.get(app, (0.0, ()))[1]:
+        _, users = self._moderators.get(app, (0.0, ()))
+        if moderator not in users:
             self._moderators.pop(app, None)
         return self._count(app)
 
     def _count(self, app: str) -> int:
-        statement = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
-        if self._store.has_database:
-            return int(self._store.rows(statement, (app,))[0][0])
-        return 0
+        return self._store.read_or(0, partial(_count_open, app=app))
 
     def _signal_moderators(self, app: str) -> None:
         """Tell those who moderate an app, on all their devices, how many
         reports are open."""
         known_at, users = self._moderators.get(app, (0.0, ()))
-        if not known_at or monotonic() - known_at > 30.0:  # so long a node knows them
+        if not known_at or monotonic() - known_at > _STAFF_SECONDS:
             users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
             self._moderators[app] = monotonic(), users
-        if users:
-            data = msgspec.json.encode(OpenReports(self._count(app)))
-            signal = Signal("safety.reports", "", "", data=data)
-            self._messages.signals.send(ToFollowers(app, users, 0, signal))
+        if not users:
+            return
+        data = msgspec.json.encode(OpenReports(self._count(app)))
+        signal = Signal("safety.reports", "", "", data=data)
+        self._messages.signals.send(ToFollowers(app, users, 0, signal))
 
     def _notify_owners(
         self,
@@ -349,30 +370,34 @@ class Reports(Store.Rows):
         of whom they were."""
         who = self.names(app, [user]).get(user, user)
         groups = self.groups(app, [conversation])
-        what = f"A message of {who}" if report.message else who
+        if report.message:
+            what = f"A message of {who}"
+        else:
+            what = who
         if report.reason == APPEAL:
             happened = "asks to lift a ban"
         else:
             happened = "was reported"
         in_group = "".join(f' in "{name}"' for name in groups.values())
-        if self._page:
+        if self._chat and app == GOCHAT:
+            page = f" {self._chat}#manage={id}"
+        elif self._page:
             page = f" {self._page}#report/{quote(app, safe='')}/{id}"
         else:
             page = ""
-        if self._chat and app == GOCHAT:
-            page = f" {self._chat}#manage={id}"
-        act = Draft.Meta.Moderation("report", report=id)
+
+        moderation = Draft.Meta.Moderation("report", report=id)
         draft = Draft(
             sender="",
             body=f"{what} {happened}{in_group} ({report.reason}).{page}".encode(),
-            time_ms=int(time() * 1000),
-            meta=Draft.Meta(moderation=act).to_bytes(),
+            time_ms=int(time() * _SECOND_MS),
+            meta=Draft.Meta(moderation=moderation).to_bytes(),
         )
+        store = self._messages.messaging.store
         for owner in self._staff_of(app, "owner"):
+            # An owner does not hear of a report of themselves.
             if owner != user and recent <= {owner}:
-                self._messages.messaging.store(
-                    app, replace(draft, to_user=owner), by_user=False
-                )
+                store(app, replace(draft, to_user=owner), by_user=False)
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
         """User → nickname or else user name, of those with an account."""
@@ -380,33 +405,28 @@ class Reports(Store.Rows):
 
     def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
         """Conversation → the name of the group, of those that are groups."""
-        found = self._store.part(MessageLog).conversations.find(
-            app, list({*conversations} - {0})
-        )
-        return {str(each.id): each.name for each in found if each.kind == "group"}
+        ids = list({*conversations} - {0})
+        rows = self._store.part(MessageLog).conversations.find(app, ids)
+        return {str(row.id): row.name for row in rows if row.kind == "group"}
 
     def _message(self, app: str, reporter: str, message: int) -> Entry:
         """A message that the reporter can read and somebody else has sent."""
-        entries = self._store.part(MessageLog).entries
+        entries: Sequence[Entry] = ()
         if self._store.has_database:
-            found = entries.readable(app, reporter, [message])
-        else:
-            found = []
-        if (
-            not found
-            or found[0].kind != "message"
-            or found[0].sender in ("", reporter)
-            or found[0].room
-        ):
-            raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
-        return found[0]
+            reader = self._store.part(MessageLog).entries
+            entries = reader.readable(app, reporter, [message])
+        for entry in entries:
+            is_of_others = entry.sender not in ("", reporter)
+            if entry.kind == "message" and is_of_others and not entry.room:
+                return entry
+        raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
 
     def _check_person(self, app: str, reporter: str, user: str) -> None:
+        is_known = True
         tenant = self._tenants.get(app)
-        needs_account = tenant is not None and tenant.wants_accounts(app)
-        if user == reporter or (
-            needs_account and not self._accounts.those_of(app, [user])
-        ):
+        if user != reporter and tenant is not None and tenant.wants_accounts(app):
+            is_known = bool(self._accounts.those_of(app, [user]))
+        if user == reporter or not is_known:
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
 
     # --- moderators -----------------------------------------------------------
@@ -426,12 +446,13 @@ class Reports(Store.Rows):
             condition = "closed = 0"
         else:
             condition = "closed > 0"
-        behind: tuple[object, ...] = ()
+        values: tuple[object, ...] = (app,)
         if before is not None:
+            changed, id = before
             condition += " AND (changed < %s OR (changed = %s AND id < %s))"
-            behind = (before[0], *before)
+            values = (app, changed, changed, id)
         statement = f"{_REPORTS.select} WHERE app = %s AND {condition} ORDER BY changed DESC, id DESC LIMIT %s"
-        return _with_reasons(sql, app, sql.query(statement, (app, *behind, limit)))
+        return _with_reasons(sql, app, sql.query(statement, (*values, limit)))
 
     def show(self, app: str, id: str) -> ReportInContext:
         """A report, and what its reporters can read around the message. Raises
@@ -442,12 +463,15 @@ class Reports(Store.Rows):
         report = rows[0]
         if not report.message:
             return ReportInContext(report, reporters, [], {})
+
         messages = self._around(app, report, reporters)
         removals = self._store.part(MessageLog).removals
-        recalled = (each.id for each in messages if each.kind == "recall")
-        copies = {
-            id: copy for id in recalled if (copy := removals.copy(app, id)) is not None
-        }
+        copies = {}
+        for entry in messages:
+            if entry.kind == "recall":
+                copy = removals.copy(app, entry.id)
+                if copy is not None:
+                    copies[entry.id] = copy
         return ReportInContext(report, reporters, messages, copies)
 
     @Store.reading_or(([], []))
@@ -465,13 +489,15 @@ class Reports(Store.Rows):
         """The reported message and those around it, as the first reporter who
         can read it does."""
         entries = self._store.part(MessageLog).entries
+        message = report.message
         for reporter in reporters:
-            if entries.readable(app, reporter.user, [report.message]):
-                key = app, reporter.user, report.conversation
-                before = entries.history(*key, report.message, _LOOK)[0]
-                after = entries.history(*key, 0, _LOOK, after=report.message)[0]
-                this = entries.find(app, [report.message])
-                return [*_messages(before)[-AROUND:], *this, *_messages(after)[:AROUND]]
+            if not entries.readable(app, reporter.user, [message]):
+                continue
+            key = app, reporter.user, report.conversation
+            older, _ = entries.history(*key, message, _LOOK)
+            newer, _ = entries.history(*key, 0, _LOOK, after=message)
+            reported = entries.find(app, [message])
+            return [*_messages(older)[-AROUND:], *reported, *_messages(newer)[:AROUND]]
         return []
 
     def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
@@ -490,23 +516,18 @@ class Reports(Store.Rows):
 
     def expire(self, now: int) -> None:
         """Delete closed reports for which the app's time is over."""
-        for app in {
-            text_of(row[0])
-            for row in self._store.rows("SELECT DISTINCT app FROM report")
-        }:
-            before = now - self.rules_of(app).retention_days * 86400
-            old = "app = %s AND closed > 0 AND closed < %s"
+        rows = self._store.rows("SELECT DISTINCT app FROM report")
+        for app in {text_of(name) for (name,) in rows}:
+            before = now - self.rules_of(app).retention_days * _DAY_SECONDS
+            self._delete_closed(app, before)
 
-            def work(
-                sql: PooledStatements,
-                key: tuple[str, int] = (app, before),
-                old: str = old,
-            ) -> None:
-                of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {old})"
-                sql.execute(f"DELETE FROM reporter WHERE {of_old}", (key[0], *key))
-                sql.execute(f"DELETE FROM report WHERE {old}", key)
-
-            self._store.write(work)
+    @Store.writing
+    def _delete_closed(self, sql: PooledStatements, app: str, before: int) -> None:
+        """Delete the reports of an app that were closed earlier."""
+        old = "app = %s AND closed > 0 AND closed < %s"
+        of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {old})"
+        sql.execute(f"DELETE FROM reporter WHERE {of_old}", (app, app, before))
+        sql.execute(f"DELETE FROM report WHERE {old}", (app, before))
 
 
 def _messages(entries: Sequence[Entry]) -> list[Entry]:
@@ -519,22 +540,53 @@ def _open_report(sql: Statements, app: str, subject: str) -> str | None:
         f"SELECT id FROM report WHERE app = %s AND subject = %s{sql.for_update}",
         (app, subject),
     )
-    return text_of(rows[0][0]) if rows else None
+    if not rows:
+        return None
+    return text_of(rows[0][0])
+
+
+def _count_open(sql: Statements, app: str) -> int:
+    """How many reports of an app are open."""
+    statement = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
+    return int(sql.query(statement, (app,))[0][0])
+
+
+def _recent_subjects(sql: Statements, app: str, since: int) -> set[str]:
+    """Of whom there are open reports since then, at most two of them."""
+    statement = (
+        "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 "
+        "AND opened >= %s LIMIT 2"
+    )
+    return {text_of(member) for (member,) in sql.query(statement, (app, since))}
+
+
+def _add_reporter(
+    sql: Statements, app: str, id: str, reporter: str, now: int, report: Report
+) -> bool:
+    """Store who has reported it, and why; False: the user has already."""
+    of_report = "FROM reporter WHERE app = %s AND report = %s"
+    if sql.query(f"SELECT 1 {of_report} AND member = %s", (app, id, reporter)):
+        return False
+    count = sql.query(f"SELECT count(*) {of_report}", (app, id))[0][0]
+    if count < _MOST_REPORTERS:
+        row = (app, id, reporter, now, report.reason, report.text)
+        sql.insert_new("reporter", f"app, report, {_REPORTERS.columns}", [row])
+    return True
 
 
 def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[ReportShown]:
+    if not rows:
+        return []
     ids = [text_of(row[0]) for row in rows]
     reasons: dict[str, dict[str, int]] = {id: {} for id in ids}
     statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
-    for report, reason in (
-        sql.query_in(statement, (app,), ids, many=True) if ids else ()
-    ):
+    for report, reason in sql.query_in(statement, (app,), ids, many=True):
         counts = reasons[text_of(report)]
-        counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
-    rows_with_reasons = ((row, reasons[text_of(row[0])]) for row in rows)
+        name = text_of(reason)
+        counts[name] = counts.get(name, 0) + 1
     return [
-        _REPORTS.read(row, reasons=each, appeal=APPEAL in each)
-        for row, each in rows_with_reasons
+        _REPORTS.read(row, reasons=reasons[id], appeal=APPEAL in reasons[id])
+        for id, row in zip(ids, rows, strict=True)
     ]
 
 
@@ -551,8 +603,7 @@ def commands_of(reports: Reports) -> CommandTable:
     """The commands that reports run."""
 
     def report(connection: Connection, command: Report) -> Reply:
-        return Reply(
-            ReplyCode.OK, ReportView(reports.send(*app_and_user(connection), command))
-        )
+        id = reports.send(*app_and_user(connection), command)
+        return Reply(ReplyCode.OK, ReportView(id))
 
     return {Report: CommandRow(report, act="reports.send")}

@@ -1,6 +1,6 @@
 """``/api/v1/nodes/timings`` and ``/api/v1/nodes/log``."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -8,6 +8,7 @@ from imserver.operate.watch.slow import Level, LogState, LogWish, Order, Timing,
 from imserver.plugin.http import ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
 
+_LOG_SECONDS: Final = 600
 _Missing = Annotated[list[str], about("Nodes that did not answer in time.")]
 
 
@@ -90,7 +91,7 @@ def log(
     seconds: Annotated[
         int,
         about("For how long; 0: end it, so that the settings apply.", ge=0, le=86_400),
-    ] = 600,
+    ] = _LOG_SECONDS,
     name: Annotated[
         str,
         about(
@@ -108,12 +109,8 @@ def log(
 
     A later call replaces it; so does a reload of the settings.
     """
-    if part and (nearest := watch.nearest(part)) != [part]:
-        if nearest:
-            near = f"the nearest: {', '.join(nearest)}"
-        else:
-            near = "they are named as `gateway.cluster`"
-        raise ApiProblem.invalid(f"`part`: there is no {part}; {near}")
+    if part:
+        _require_part(watch, part)
     if seconds and level is None and share is None and trace is None:
         raise ApiProblem.invalid("it names neither `level` nor `share` nor `trace`")
     if trace is not None and watch.trace is None:
@@ -122,6 +119,17 @@ def log(
         )
     if name and not watch.calls.has(name):
         raise ApiProblem.invalid("`name`: there is no such route or command")
-    return LogDone(
-        seconds, watch.log(LogWish(level, part, share, seconds, name, trace))
-    )
+    missing = watch.log(LogWish(level, part, share, seconds, name, trace))
+    return LogDone(seconds, missing)
+
+
+def _require_part(watch: Watch, part: str) -> None:
+    """Refuse the name of a part that the server does not have."""
+    nearest = watch.nearest(part)
+    if nearest == [part]:
+        return
+    if nearest:
+        near = f"the nearest: {', '.join(nearest)}"
+    else:
+        near = "they are named as `gateway.cluster`"
+    raise ApiProblem.invalid(f"`part`: there is no {part}; {near}")

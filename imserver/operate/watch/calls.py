@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from random import random
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("imserver.command")
 log.setLevel(logging.INFO)  # as lines of requests, whatever the level
 
+_SECOND_MS: Final = 1000
 OWN_LEVEL: Final[ContextVar[bool]] = ContextVar("own_level", default=False)
 """Whether this greenlet runs a call that logs from a level of its own on."""
 
@@ -55,33 +56,52 @@ class Calls:
 
     def has(self, name: str) -> bool:
         """Whether a route has this path, or a command of clients this name."""
-        paths = {path for _, path in self.api.endpoints} if self.api is not None else ()
-        return name in paths or any(command.__name__ == name for command in self._table)
+        if self.api is not None and any(path == name for _, path in self.api.endpoints):
+            return True
+        return any(command.__name__ == name for command in self._table)
 
     def apply(self, name: str, rule: CallRule, others: CallRule) -> None:
         """Apply a rule to calls with this name (``""``: all), and ``others`` to
         the rest. Never switches."""
+
+        def rule_of(call_name: str) -> CallRule:
+            if name in ("", call_name):
+                return rule
+            return others
+
         if self._tracer is not None:
-            self._tracer.share = (others if name else rule).trace or 0.0
-        endpoints = {} if self.api is None else self.api.endpoints
+            # Requests to the outside that no call waits for have no name.
+            self._tracer.share = rule_of("").trace or 0.0
+        self._apply_to_routes(rule_of)
+        self._apply_to_commands(rule_of)
+
+    def _apply_to_routes(self, rule_of: Callable[[str], CallRule]) -> None:
+        """Let the routes be as they were, then put something around their
+        functions where a rule says so."""
+        if self.api is None:
+            return
+        endpoints = self.api.endpoints
         for key, route in self._routes.items():
             endpoints[key].route = route
-        self._table.update(self._rows)
         self._routes = {}
-        self._rows = {}
         for key, endpoint in endpoints.items():
-            its = rule if name in ("", key[1]) else others
+            _, path = key
+            rule = rule_of(path)
             route = endpoint.route
-            if its.own_level or its.trace is not None:
+            if rule.own_level or rule.trace is not None:
                 self._routes[key] = route
-                endpoint.route = replace(
-                    route, function=partial(self._answer, its, route)
-                )
+                function = partial(self._answer, rule, route)
+                endpoint.route = replace(route, function=function)
+
+    def _apply_to_commands(self, rule_of: Callable[[str], CallRule]) -> None:
+        """As :meth:`_apply_to_routes`, for commands."""
+        self._table.update(self._rows)
+        self._rows = {}
         for command, row in tuple(self._table.items()):
-            its = rule if name in ("", command.__name__) else others
-            if its.own_level or its.lines or its.trace:
+            rule = rule_of(command.__name__)
+            if rule.own_level or rule.lines or rule.trace:
                 self._rows[command] = row
-                self._table[command] = replace(row, run=partial(self._run, its, row))
+                self._table[command] = replace(row, run=partial(self._run, rule, row))
 
     def _answer(
         self, rule: CallRule, route: Route, service: object, call: Call, *read: object
@@ -112,17 +132,20 @@ class Calls:
         began = perf_counter()
         has_line = random() < rule.lines
         tracer = self._tracer
+        span = None
+        within: AbstractContextManager[object] = nullcontext()
         if tracer is not None and random() < (rule.trace or 0.0):
             span = tracer.begin(name)
-        else:
-            span = None
+            within = tracer.within(span)
 
         def finish(code: int) -> None:
             if has_line:
-                what = connection.peer, name, code, (perf_counter() - began) * 1000
                 log.info(
                     "%s %s %d %.2fms app=%s user=%r",
-                    *what,
+                    connection.peer,
+                    name,
+                    code,
+                    (perf_counter() - began) * _SECOND_MS,
                     connection.app,
                     connection.user,
                 )
@@ -133,26 +156,25 @@ class Calls:
             finish(reply.code)
             answers[0](reply)
 
+        more: tuple[Callable[[Reply], None], ...] = ()
+        if answers:
+            more = (reply_later,)
         token = OWN_LEVEL.set(rule.own_level)
         try:
-            with (
-                nullcontext() if tracer is None or span is None else tracer.within(span)
-            ):
-                reply = row.run(
-                    connection, command, *([reply_later] if answers else ())
-                )
+            with within:
+                reply = row.run(connection, command, *more)
+        except StorageUnavailable:
+            finish(ReplyCode.NOT_STORED)
+            raise
         except Exception as error:
-            is_stored = not isinstance(error, StorageUnavailable)
-            finish(
-                (row.code_of(error) or ReplyCode.SYSTEM)
-                if is_stored
-                else ReplyCode.NOT_STORED
-            )
+            finish(row.code_of(error) or ReplyCode.SYSTEM)
             raise
         finally:
             OWN_LEVEL.reset(token)
-        if reply is not None or not answers:
-            finish(ReplyCode.OK if reply is None else reply.code)
+        if reply is not None:
+            finish(reply.code)
+        elif not answers:
+            finish(ReplyCode.OK)
         return reply
 
 
@@ -167,9 +189,10 @@ class LevelFilter(logging.Filter):
         self._others = others
 
     def filter(self, record: logging.LogRecord) -> bool:
-        least = self._level if OWN_LEVEL.get() else self._others
-        return (
-            record.levelno >= least
-            or record.name == log.name
-            or not record.name.startswith(self._part)
-        )
+        if OWN_LEVEL.get():
+            least = self._level
+        else:
+            least = self._others
+        if record.levelno >= least or record.name == log.name:
+            return True
+        return not record.name.startswith(self._part)

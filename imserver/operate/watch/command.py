@@ -20,15 +20,26 @@ _WORDS: Final = {
 """Names that say less than what happens."""
 _MINUTE: Final = 60
 _DAY: Final = 24 * 60 * _MINUTE
-_TIMES: Final[dict[str, Any]] = {
-    "slowest": lambda seconds: f"{seconds * 1000:.0f} ms" if seconds else "-",
-    "seconds": lambda seconds: f"{seconds:.3f}",
-    "time": lambda seconds: (
-        datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S") if seconds else "-"
-    ),
-    "by": lambda text: text or "-",
-    "request": lambda text: text or "-",
-}
+_SECOND_MS: Final = 1000
+_MOST_LINES: Final = 1000
+_USUAL_LINES: Final = 25
+_NONE: Final = "-"
+
+
+def _milliseconds(seconds: float) -> str:
+    if not seconds:
+        return _NONE
+    return f"{seconds * _SECOND_MS:.0f} ms"
+
+
+def _clock(seconds: float) -> str:
+    if not seconds:
+        return _NONE
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
+
+
+def _text(text: str) -> str:
+    return text or _NONE
 
 
 @click.command(short_help="Show what took longest, on all nodes.")
@@ -44,8 +55,8 @@ _TIMES: Final[dict[str, Any]] = {
 )
 @click.option(
     "--most",
-    type=click.IntRange(1, 1000),
-    default=25,
+    type=click.IntRange(1, _MOST_LINES),
+    default=_USUAL_LINES,
     show_default=True,
     help="The most lines.",
 )
@@ -63,7 +74,15 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     timings = convert(answer["timings"], list[Timing])
     if not CommandLine.wants_json():
         timings = [replace(each, name=_in_words(each)) for each in timings]
-    CommandLine.rows(columns, timings, **_TIMES)
+    CommandLine.rows(
+        columns,
+        timings,
+        slowest=_milliseconds,
+        seconds="{:.3f}".format,
+        time=_clock,
+        by=_text,
+        request=_text,
+    )
     _end(answer)
 
 
@@ -105,22 +124,29 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
     """
     server = ServerApi(url, key_file)
     end = f"for {seconds // _MINUTE} min"
-    if all(value in (None, "") for value in wish.values()):
+    if not _given(wish):
         answer = server.get("nodes/timings", {"limit": "1"})
         wish = answer["log"] or {}
         if wish:
-            end = f"until {_TIMES['time'](wish.pop('until'))}"
-        else:
-            end = ""
+            end = f"until {_clock(wish.pop('until'))}"
+    elif wish["level"] == "default":
+        wish = {}
+        answer = server.post("nodes/log", {"seconds": 0})
     else:
-        if wish["level"] == "default":
-            wish = {}
-            seconds = 0
         answer = server.post("nodes/log", {**wish, "seconds": seconds})
-    given = {key: value for key, value in wish.items() if value not in (None, "")}
-    wishes = ", ".join(f"{key} {value}" for key, value in given.items())
-    CommandLine.data(given, f"{wishes}, {end}" if wishes else "as the settings say")
+
+    given = _given(wish)
+    text = "as the settings say"
+    if given:
+        wishes = [f"{key} {value}" for key, value in given.items()]
+        text = ", ".join([*wishes, end])
+    CommandLine.data(given, text)
     _end(answer)
+
+
+def _given(wish: dict[str, Any]) -> dict[str, Any]:
+    """What was wished for."""
+    return {key: value for key, value in wish.items() if value not in (None, "")}
 
 
 def _in_words(timing: Timing) -> str:
@@ -128,13 +154,15 @@ def _in_words(timing: Timing) -> str:
     know."""
     if timing.kind not in ("transactions", "jobs"):
         return timing.name
-    *_, owner, work = ["", *timing.name.split(".")]
+    before, _, work = timing.name.rpartition(".")
+    owner = before.rpartition(".")[2]
     known = _WORDS.get(f"{owner}.{work}".strip("."))
     if known:
         return known
-    return " ".join(
-        filter(None, (_words_of(owner) and f"{_words_of(owner)}:", _words_of(work)))
-    )
+    words = [_words_of(work)]
+    if _words_of(owner):
+        words.insert(0, f"{_words_of(owner)}:")
+    return " ".join(filter(None, words))
 
 
 def _words_of(name: str) -> str:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _all: Final = logging.getLogger("imserver")
 SLOW_FOR: Final = 3600.0
 """For how many seconds the slowest is remembered."""
+_LOOK_SECONDS: Final = 5.0
+_LIKENESS: Final = 0.6
+"""How near the name of a part is to a wrong one, from 0 to 1."""
 
 Kind = Literal["requests", "commands", "transactions", "jobs"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -94,22 +97,22 @@ class Watch:
         self._logger = _all
         self._filter = logging.Filter()
         self.calls = Calls(core, tracer)
-        if tracer is None:
-            self.trace = None
-        else:
-            self.trace = settings_of(core.config, TracingSettings).share
+        self.trace: float | None = None
         """The share of calls with a trace, as the settings say; None: there are
         no traces."""
-        core.queries.add("watch.timings", NoneType, lambda _: self._timings())
+        if tracer is not None:
+            self.trace = settings_of(core.config, TracingSettings).share
+        core.queries.add("watch.timings", NoneType, self._timings_here)
         core.queries.add("watch.log", LogWish, self._log_here)
         core.queries.add("watch.forget", str, self._forget_here)
 
     def timings(self) -> tuple[list[Timing], list[str]]:
         """How long everything took, and the nodes that did not answer."""
         others, missing = self._core.ask_others("watch.timings", None, list[Timing])
-        return [
-            each for rows in (self._timings(), *others.values()) for each in rows
-        ], missing
+        rows = self._timings_here()
+        for rows_of_node in others.values():
+            rows += rows_of_node
+        return rows, missing
 
     def nearest(self, part: str) -> list[str]:
         """The parts of the server whose names are nearest to this one; it alone
@@ -119,13 +122,14 @@ class Watch:
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
         if part in parts:
             return [part]
-        return get_close_matches(part, parts, cutoff=0.6)
+        return get_close_matches(part, parts, cutoff=_LIKENESS)
 
     def log(self, wish: LogWish) -> list[str]:
         """Let all nodes log by this wish. Returns the nodes that did not
         answer."""
         self._log_here(wish)
-        return self._core.ask_others("watch.log", wish, bool)[1]
+        _, missing = self._core.ask_others("watch.log", wish, bool)
+        return missing
 
     def look(self) -> None:
         """Forget what was slow long ago, and log as before when a wish has
@@ -139,7 +143,8 @@ class Watch:
     def forget(self, app: str, user: str, _name: str) -> None:
         """Forget who made the slowest, if the user was deleted, on all nodes
         that answer."""
-        self._forget_here(whose := f"{app}/{user}")
+        whose = f"{app}/{user}"
+        self._forget_here(whose)
         self._core.ask_others("watch.forget", whose, bool)
 
     def _forget_here(self, whose: str) -> bool:
@@ -148,28 +153,31 @@ class Watch:
             timings.forget(lambda slow: slow.by.partition(":")[2] == whose)
         return True
 
-    def _timings(self) -> list[Timing]:
+    def _timings_here(self, _query: None = None) -> list[Timing]:
         self._request_log.flush()
         self._core.metrics.commands.fold()
         node = self._core.node_name
         rows = []
         for kind, timings in self._core.metrics.timings.items():
             for name, histogram in timings.items():
+                row = Timing(
+                    node=node,
+                    kind=kind,  # type: ignore[arg-type]
+                    name=name,
+                    count=sum(histogram.counts),
+                    seconds=histogram.total,
+                    slowest=0.0,
+                    time=0.0,
+                    by="",
+                    request="",
+                )
                 slow = timings.slowest.get(name)
                 if slow:
-                    last = (slow.seconds, slow.time, slow.by, slow.request)
-                else:
-                    last = (0.0, 0.0, "", "")
-                rows.append(
-                    Timing(
-                        node,
-                        kind,  # type: ignore[arg-type]
-                        name,
-                        sum(histogram.counts),
-                        histogram.total,
-                        *last,
-                    )
-                )
+                    row.slowest = slow.seconds
+                    row.time = slow.time
+                    row.by = slow.by
+                    row.request = slow.request
+                rows.append(row)
         return rows
 
     def _log_here(self, wish: LogWish) -> bool:
@@ -181,34 +189,45 @@ class Watch:
             wish.level, wish.part, wish.name, wish.share, wish.trace, until
         )
         if wish.level is not None:
-            if wish.part:
-                self._logger = _all.getChild(wish.part)
-            else:
-                self._logger = _all
-            before = self._logger.getEffectiveLevel()
-            level = logging.getLevelNamesMapping()[wish.level.upper()]
-            self._logger.setLevel(min(level, before) if wish.name else level)
-            if wish.name:
-                self._filter = LevelFilter(self._logger.name, level, before)
-                for handler in logging.getLogger().handlers:
-                    handler.addFilter(self._filter)
+            self._set_level(wish.level, wish)
         if wish.share is not None:
-            log = self._core.node.request_log
-            share = wish.share
-            if wish.name:
-                log.shares = {wish.name: share}
-                if self._settings.requests:
-                    share = self._settings.request_share
-                else:
-                    share = 0.0
-            log.settings = replace(self._settings, requests=True, request_share=share)
-        trace = self.trace if wish.trace is None else wish.trace
+            self._set_share(wish.share, wish)
+        trace = self.trace
+        if wish.trace is not None:
+            trace = wish.trace
         if wish.name:
             rule = CallRule(wish.level is not None, wish.share or 0.0, trace)
             self.calls.apply(wish.name, rule, CallRule(trace=self.trace))
         else:
             self.calls.apply("", CallRule(trace=trace), CallRule())
         return True
+
+    def _set_level(self, name: Level, wish: LogWish) -> None:
+        """Log from this level on, where the wish says so."""
+        self._logger = _all
+        if wish.part:
+            self._logger = _all.getChild(wish.part)
+        before = self._logger.getEffectiveLevel()
+        level = logging.getLevelNamesMapping()[name.upper()]
+        if not wish.name:
+            self._logger.setLevel(level)
+            return
+        # The logger lets through what either of them needs, and the handlers tell
+        # the calls apart.
+        self._logger.setLevel(min(level, before))
+        self._filter = LevelFilter(self._logger.name, level, before)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(self._filter)
+
+    def _set_share(self, share: float, wish: LogWish) -> None:
+        """Write a line for this share of requests, where the wish says so."""
+        log = self._request_log
+        if wish.name:
+            log.shares = {wish.name: share}
+            share = 0.0
+            if self._settings.requests:
+                share = self._settings.request_share
+        log.settings = replace(self._settings, requests=True, request_share=share)
 
     def serve(self, api: Api) -> Watch:
         """There are routes now: watch them, too."""
@@ -230,9 +249,8 @@ class Watch:
             _all.setLevel(self._settings.level.upper())
             for handler in logging.getLogger().handlers:
                 handler.removeFilter(self._filter)
-            log = self._core.node.request_log
-            log.settings = self._settings
-            log.shares = {}
+            self._request_log.settings = self._settings
+            self._request_log.shares = {}
             self.log_state = None
         self.calls.apply("", CallRule(trace=self.trace), CallRule())
 
@@ -240,13 +258,22 @@ class Watch:
 def build(core: Core) -> Parts:
     """Build it."""
     tracer = None
+    stop = Parts().stop
     endpoint = settings_of(core.config, TracingSettings).endpoint
     if endpoint:
         from imserver.operate.watch.tracing import Tracer  # most nodes start without it
 
         tracer = Tracer(core, endpoint)
+        stop = tracer.stop
     watch = Watch(core, tracer)
-    stop = Parts().stop if tracer is None else tracer.stop
-    services = watch, Erasure(frozenset(), watch.forget, lambda _: None)
-    run = watch.follow_settings, every(5.0, watch.look, "the log stays as it is")
-    return Parts(services, run=run, configure=watch.configure, stop=stop)
+    look = every(_LOOK_SECONDS, watch.look, "the log stays as it is")
+    return Parts(
+        (watch, Erasure(frozenset(), watch.forget, _keep)),
+        run=(watch.follow_settings, look),
+        configure=watch.configure,
+        stop=stop,
+    )
+
+
+def _keep(_app: str) -> None:
+    """The slowest of an app that was deleted stay, for an hour."""

@@ -50,6 +50,11 @@ AT_ONCE: Final = 100
 """Spans of one request to the collector: more of them would hold the loop while
 they are encoded."""
 STOP_SECONDS: Final = 2.0
+_SEND_MS: Final = 1000
+_SECOND_NS: Final = 1e9
+_SERVER_ERROR: Final = 500
+_BACK_ENDS: Final = frozenset({"key", "address", "signature", "demo"})
+"""Kinds of principals whose requests may belong to a trace of theirs."""
 _W3C: Final = TraceContextTextMapPropagator()
 _Send = Callable[..., tuple[int, bytes, Mapping[str, str]]]
 
@@ -68,25 +73,25 @@ class Tracer:
         self._system = storage.url.partition(":")[0] or "sqlite"
         # else each attempt has a line
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
-        timings = core.store.timings
-        outgoing = core.outgoing
-        timings.heard, outgoing.request = self._waited, self._tracing(outgoing.request)
+        core.store.timings.heard = self._waited
+        core.outgoing.request = self._tracing(core.outgoing.request)
 
     @cached_property
     def _provider(self) -> TracerProvider:
         core = self._core  # a node has its name once it serves
-        about = {
+        attributes = {
+            "service.name": "imserver",
             "service.version": core.node.version,
             "service.instance.id": core.node_name,
         }
-        resource = Resource.create({"service.name": "imserver", **about})
+        resource = Resource.create(attributes)
         provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(self._endpoint)
-        provider.add_span_processor(
-            BatchSpanProcessor(
-                exporter, schedule_delay_millis=1000, max_export_batch_size=AT_ONCE
-            )
+        processor = BatchSpanProcessor(
+            OTLPSpanExporter(self._endpoint),
+            schedule_delay_millis=_SEND_MS,
+            max_export_batch_size=AT_ONCE,
         )
+        provider.add_span_processor(processor)
         return provider
 
     @cached_property
@@ -110,23 +115,17 @@ class Tracer:
         has_span = random() < share
         context = None
         headers = call.request.headers
-        # Whoever else could choose what is traced.
-        if "traceparent" in headers and call.principal.kind in (
-            "key",
-            "address",
-            "signature",
-            "demo",
-        ):
+        # Users do not choose what is traced.
+        if "traceparent" in headers and call.principal.kind in _BACK_ENDS:
             context = _W3C.extract(headers, Context())
             caller = get_current_span(context).get_span_context()
             if caller.is_valid:
                 has_span = caller.trace_flags.sampled
-            else:
-                has_span = has_span
         if not has_span:
             return run()
+
         span = self.begin(f"{route.method} {route.path}", context)
-        status = 500
+        status = _SERVER_ERROR
         try:
             with self.within(span):
                 answer = run()
@@ -134,7 +133,9 @@ class Tracer:
             return answer
         except Exception as error:
             refusal = route.refusals.get(type(error))
-            problem = error if refusal is None else refusal(error)
+            problem = error
+            if refusal is not None:
+                problem = refusal(error)
             if isinstance(problem, ApiProblem | ServiceRefused):
                 status = problem.problem.status
             raise
@@ -142,7 +143,7 @@ class Tracer:
             span.set_attribute("http.request.method", route.method)
             span.set_attribute("http.route", route.path)
             span.set_attribute("request.id", call.request.id)
-            self._answered(span, status, status >= 500)
+            self._answered(span, status, status >= _SERVER_ERROR)
 
     def replied(self, span: Span, connection: Connection, code: int) -> None:
         """A command has its reply. Never switches."""
@@ -161,14 +162,17 @@ class Tracer:
 
     def _waited(self, name: str, seconds: float) -> None:
         """This greenlet has waited for a transaction."""
-        if get_current_span().is_recording():
-            end = time_ns()
-            attributes = {"db.system.name": self._system, "db.operation.name": name}
-            begin = end - int(seconds * 1e9)
-            span = self._tracer.start_span(
-                name, None, SpanKind.CLIENT, attributes, start_time=begin
-            )
-            span.end(end)
+        if not get_current_span().is_recording():
+            return
+        end = time_ns()
+        span = self._tracer.start_span(
+            name,
+            None,
+            SpanKind.CLIENT,
+            {"db.system.name": self._system, "db.operation.name": name},
+            start_time=end - int(seconds * _SECOND_NS),
+        )
+        span.end(end)
 
     def _tracing(self, request: _Send) -> _Send:
         def send(
