@@ -43,12 +43,20 @@ _AFTER: Final = CommandLine.duration(
 )
 
 
+_USUAL_SECONDS: Final = 60
+_MOST_WAIT_SECONDS: Final = 120
+_SAY_SECONDS: Final = 15
+"""How often somebody who waits hears of it."""
+_LOOK_SECONDS: Final = 0.5
+
+
 def _seconds(after: int | None) -> int:
-    if after is None:
-        if sys.stdin.isatty():
-            return 60
-        return 0
-    return after
+    """After how many seconds it begins. Whoever types may have mistyped."""
+    if after is not None:
+        return after
+    if sys.stdin.isatty():
+        return _USUAL_SECONDS
+    return 0
 
 
 @click.command(short_help="Erase a user, or compact the database.")
@@ -88,16 +96,9 @@ def erase(
     if compacts:
         if target is not None:
             raise click.UsageError("--compact names no user")
-        with (
-            opened(path, data_dir) as (settings, store, _),
-            long_work("writing the database anew"),
-        ):
-            if not store.has_database:
-                fail(f"{store.address.shown}: there is no such database")
-            store.compact()
-            record_act(settings, store, "database.compact")
-            click.echo(f"{store.address.shown} has nothing of what was deleted")
+        _compact(path, data_dir)
         return
+
     app, _, user = (target or "").partition("/")
     if not (app and user):
         raise click.UsageError("expected APP/USER, or --compact")
@@ -110,42 +111,57 @@ def erase(
         return
     is_stored = server.get("users/erase/show", whom).get("stored", True)
     seconds = _seconds(after)
-    more = {"seconds": seconds, "reason": reason}
-    answer = server.post(
-        "users/erase", {**whom, **{name: each for name, each in more.items() if each}}
-    )
+    wish: dict[str, object] = {**whom}
+    if seconds:
+        wish["seconds"] = seconds
+    if reason:
+        wish["reason"] = reason
+    answer = server.post("users/erase", wish)
     if not answer["erased"]:
-        later = (
-            f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
-        )
-        goes_on = f"something does not answer; the erasure of {shown} has begun, and goes on by itself"
-        _wait(server, whom, later if "ends" in answer else goes_on)
+        if "ends" in answer:
+            text = f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
+        else:
+            text = f"something does not answer; the erasure of {shown} has begun, and goes on by itself"
+        _wait(server, whom, text)
     if not is_stored:  # a node may have had something in its memory
         fail(f"the database had nothing of {shown}: look whether app and id are right")
     click.echo(f"{shown} is erased")
 
 
+def _compact(path: str | None, data_dir: str | None) -> None:
+    """Write the files of the database anew."""
+    with (
+        opened(path, data_dir) as (settings, store, _),
+        long_work("writing the database anew"),
+    ):
+        if not store.has_database:
+            fail(f"{store.address.shown}: there is no such database")
+        store.compact()
+        record_act(settings, store, "database.compact")
+        click.echo(f"{store.address.shown} has nothing of what was deleted")
+
+
 def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
     """Say this, and wait until a user is erased, or it takes too long. Ctrl-C
     takes it back."""
-    began = last = 0.0
+    began = 0.0
+    last_said = 0.0
     with _ctrl_c() as pressed:
         click.echo(text, err=True)
-        while (state := server.get("users/erase/show", whom)["state"]) in (
-            "waiting",
-            "under way",
-        ):
+        while True:
+            state = server.get("users/erase/show", whom)["state"]
+            if state not in ("waiting", "under way"):
+                break
             if state == "under way":
                 began = began or monotonic()
                 seconds = monotonic() - began
-                if seconds > 120:
-                    fail(f"not erased after {seconds:.0f} s: {_GOES_ON}")
-                if seconds > last + 15:
-                    last = seconds
-                    click.echo(
-                        f"not erased after {seconds:.0f} s; {_GOES_ON}", err=True
-                    )
-            if pressed.wait(0.5):
+                words = f"not erased after {seconds:.0f} s"
+                if seconds > _MOST_WAIT_SECONDS:
+                    fail(f"{words}: {_GOES_ON}")
+                if seconds > last_said + _SAY_SECONDS:
+                    last_said = seconds
+                    click.echo(f"{words}; {_GOES_ON}", err=True)
+            if pressed.wait(_LOOK_SECONDS):
                 server.post("users/erase/undo", whom)
     if state == "none":
         fail(
@@ -205,11 +221,9 @@ def delete_app(
                 _undo(deletion, record, name)
                 click.echo(_UNDONE)
                 return
-            goes = ", ".join(
-                f"{number} {what}"
-                for what, number in asdict(deletion.contents(name)).items()
-            )
-            click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
+            counts = asdict(deletion.contents(name))
+            contents = ", ".join(f"{number} {what}" for what, number in counts.items())
+            click.echo(f"Deleting the app {name} also deletes {contents}.", err=True)
             if not yes:
                 _confirm(name)
             with offline_parts(settings, store, Erasure) as parts:
@@ -242,14 +256,13 @@ def _delete_later(
     problems: list[Unavailable] = []
 
     def begin(app: str, _: str) -> None:
+        facts: dict[str, str] = {}
         due = deletion.waiting.get(app)
+        if due is not None:
+            facts = facts_of(due.reason)
         try:
             if deletion.begin(app, erasures):
-                record(
-                    "apps.delete.end",
-                    app,
-                    **facts_of("" if due is None else due.reason),
-                )
+                record("apps.delete.end", app, **facts)
         except Unavailable as error:
             problems.append(error)
             raise
@@ -266,7 +279,7 @@ def _delete_later(
             runner.look()
             if problems:
                 raise problems[0]
-            if pressed.wait(0.5) and deletion.waiting.get(name) is not None:
+            if pressed.wait(_LOOK_SECONDS) and deletion.waiting.get(name) is not None:
                 _undo(deletion, record, name)
     if not store.is_deleted(name):
         fail(f"the deletion was taken back: {_UNDONE}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from time import sleep, time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -24,6 +24,10 @@ from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, Store
 
 log = logging.getLogger(__name__)
+
+
+_LOOKS: Final = 1.5
+"""After so many times ``storage.look_seconds`` every node has looked."""
 
 
 class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
@@ -46,7 +50,9 @@ class AppDeletion:
     def contents(self, app: str) -> Any:
         """The contents that would be deleted with an app. Raises ServiceRefused
         if it may not be deleted."""
-        if not (self._tenants.find(app) is None and self._store.is_deleted(app)):
+        # One that was deleted and still has rows may be deleted again.
+        is_deleted = self._tenants.find(app) is None and self._store.is_deleted(app)
+        if not is_deleted:
             self._tenants.check_deletable(app)
         return self._store.contents(app)
 
@@ -79,18 +85,18 @@ class AppDeletion:
         self, app: str, tenant: Any, erasures: Sequence[Erasure], has_sessions: bool
     ) -> None:
         if has_sessions:
-            webhook = None if tenant is None else tenant.webhook
-            if webhook is not None and webhook.review_url:
-                reviewing = webhook.review_seconds
-            else:
-                reviewing = 0.0
+            reviewing = 0.0
+            if tenant is not None and tenant.webhook is not None:
+                webhook = tenant.webhook
+                if webhook.review_url:
+                    reviewing = webhook.review_seconds
             # Then all nodes have closed the sessions.
-            sleep(self._look_seconds * 1.5 + reviewing)
+            sleep(self._look_seconds * _LOOKS + reviewing)
+        spared: set[str] = set()
         for erasure in erasures:
             erasure.app(app)
-        self._store.delete_rows(
-            app, frozenset(table for each in erasures for table in each.tables)
-        )
+            spared |= erasure.tables
+        self._store.delete_rows(app, spared)
         self.waiting.drop(app)
 
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
@@ -104,10 +110,11 @@ class AppDeletion:
         return self.waiting.added(app)
 
     def begin(self, app: str, erasures: Sequence[Erasure]) -> bool:
-        """Delete an app whose time has come. False: it is another app of this name, and stays. Raises what
-        :meth:`delete` raises."""
+        """Delete an app whose time has come. False: it is another app of this name,
+        and stays. Raises what :meth:`delete` raises."""
         self._store.refresh()
         tenant = self._tenants.get(app)
+        # An app that was created anew meanwhile is not locked.
         is_same = tenant is None or tenant.locked
         if is_same:
             self.delete(app, erasures)
@@ -119,11 +126,10 @@ class AppDeletion:
         """Take back a deletion that has not begun. Raises NotWaiting if there
         is none."""
         tenant = self._tenants.find(app)
-        is_locked = tenant is not None and tenant.locked
-        # Locked without a row: somebody was interrupted between the two steps.
-        may_unlock = self.waiting.take_back(app) or (
-            is_locked and self.waiting.get(app) is None
-        )
+        may_unlock = self.waiting.take_back(app)
+        if not may_unlock and tenant is not None and tenant.locked:
+            # Locked without a row: somebody was interrupted between the two steps.
+            may_unlock = self.waiting.get(app) is None
         if not (may_unlock and self._tenants.unlock(app)):
             raise NotWaiting
 
@@ -171,7 +177,9 @@ class ErasureShown(Struct):
     @staticmethod
     def of(due: PlannedErasure) -> ErasureShown:
         """How far an erasure is that is to begin, or has begun."""
-        return ErasureShown("waiting" if due.ends > time() else "under way", due.ends)
+        if due.ends > time():
+            return ErasureShown("waiting", due.ends)
+        return ErasureShown("under way", due.ends)
 
 
 class DeletionApi(Struct, frozen=True):
@@ -226,12 +234,8 @@ def delete_app(
         raise ApiProblem(Problems.APP_CONFIGURED)
     if seconds:
         contents = api.deletion.contents(app)
-        return view(
-            AppDeleted,
-            contents,
-            app=app,
-            ends=api.deletion.plan(app, seconds, reason).ends,
-        )
+        planned = api.deletion.plan(app, seconds, reason)
+        return view(AppDeleted, contents, app=app, ends=planned.ends)
     try:
         contents = api.deletion.delete(app, api.core.erasures, reason)
     except DeletionGoesOn as error:
@@ -262,4 +266,6 @@ def show(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
     due = api.deletion.waiting.get(app)
     if due is not None:
         return ErasureShown.of(due)
-    return ErasureShown("ended" if api.core.store.is_deleted(app) else "none", 0)
+    if api.core.store.is_deleted(app):
+        return ErasureShown("ended", 0)
+    return ErasureShown("none", 0)

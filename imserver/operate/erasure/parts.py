@@ -37,6 +37,8 @@ and has proved nothing."""
 
 
 _LOAD: Final = "erasure.load"
+_LOOK_SECONDS: Final = 60.0
+_SECOND_MS: Final = 1000
 
 
 class UserErasure:
@@ -77,11 +79,10 @@ class UserErasure:
         """Lock out on this node whoever is to be erased, with their bots, and
         nobody else."""
         with self._loading:  # what was read last counts
-            users = {
-                (due.app, each): due.ends
-                for due in self.waiting.of_users()
-                for each in self._core.authority.with_programs(due.app, [due.id])
-            }
+            users: dict[tuple[str, str], int] = {}
+            for due in self.waiting.of_users():
+                for user in self._core.authority.with_programs(due.app, [due.id]):
+                    users[due.app, user] = due.ends
             self._core.sessions.hold(users, "to be erased")
         return True
 
@@ -92,8 +93,10 @@ class UserErasure:
     def _begin(self, app: str, user: str) -> None:
         """Erase a user or an app whose time has come: the row goes with all
         others."""
+        reason = ""
         due = self.waiting.get(app, user)
-        reason = "" if due is None else due.reason
+        if due is not None:
+            reason = due.reason
         if user:
             self.erase(app, user, reason)
         elif self.deletion.begin(app, self._core.erasures):
@@ -101,22 +104,21 @@ class UserErasure:
 
     def _record(self, name: str, app: str, user: str, reason: str) -> None:
         by = Principal("node", key=self._core.node_name)
-        self._core.observer.acted(
-            Act(name, by, app, user, facts=facts_of(reason), gone=bool(user))
-        )
+        act = Act(name, by, app, user, facts=facts_of(reason), gone=bool(user))
+        self._core.observer.acted(act)
 
     def ended(self, app: str, user: str) -> int | None:
         """When the newest erasure of a user ended, in Unix seconds; 0: it is
         under way. None: there was none. Raises Unavailable."""
+        digests = self._core.user_erasures.digests(app, user)
         statement = "SELECT ended FROM erasure WHERE digest IN {}"
-        rows = self._core.store.rows_in(
-            statement, (), self._core.user_erasures.digests(app, user)
-        )
-        times = [ended for (ended,) in rows]
+        rows = self._core.store.rows_in(statement, (), digests)
+        times = [int(ended) for (ended,) in rows]
         if not times:
             return None
-        is_under_way = 0 in times
-        return 0 if is_under_way else int(max(times)) // 1000
+        if 0 in times:
+            return 0
+        return max(times) // _SECOND_MS
 
     def has_rows(self, app: str, user: str) -> bool:
         """Whether the database has rows of a user. Switches. Raises
@@ -128,16 +130,18 @@ class UserErasure:
     ) -> ErasedAnswer:
         """Erase a user at once, for whoever asks. The audit log has the ``act``
         before: this node may die."""
+        core = self._core
         who = call.principal, call.app, user, call.request.host, call.request.id
-        self._core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
+        core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
         call.act = ""  # it was told
-        if self._core.store.has_database:
+
+        if core.store.has_database:
             # from here on it goes on by itself
-            self._core.user_erasures.begin(call.app, user)
+            core.user_erasures.begin(call.app, user)
         try:
             self.erase(call.app, user, reason)
         except Unavailable as error:
-            if not self._core.store.has_database:
+            if not core.store.has_database:
                 raise
             log.warning("an erasure in %s goes on later: %s", call.app, error)
             return ErasedAnswer(False)
@@ -170,24 +174,31 @@ class UserErasure:
 def build(core: Core) -> Parts:
     """Build them."""
     erasure = UserErasure(core)
-    storage = core.config.storage
-    look = every(60.0, erasure.look, "erasures could not go on")
+
+    def configure(_config: object) -> None:
+        erasure.load()
+
+    look = every(_LOOK_SECONDS, erasure.look, "erasures could not go on")
     load = every(
-        storage.look_seconds,
+        core.config.storage.look_seconds,
         erasure.load,
         "the erasures that wait could not be read",
     )
     return Parts(
         (erasure, erasure.deletion),
-        configure=lambda config: erasure.load(),
+        configure=configure,
         run=(look, load, erasure.runner.run),
         stop=erasure.runner.stop,
     )
 
 
+def _needs_no_proof(call: Call, password: str, code: str) -> None:
+    """The token of a user is the proof."""
+
+
 def _proof_of(core: Core) -> Proof:
     if "accounts" not in core.features:
-        return lambda call, password, code: None
+        return _needs_no_proof
     # Imported here: a node may have no accounts.
     from imserver.people.accounts.accounts import AccountLocked, WrongLogin
     from imserver.people.accounts.factors import FactorRequired, WrongCode
@@ -278,7 +289,8 @@ def erase(
     """
     _check(erasure, call, user)
     if seconds:
-        return ErasedAnswer(False, erasure.plan(call.app, user, seconds, reason).ends)
+        planned = erasure.plan(call.app, user, seconds, reason)
+        return ErasedAnswer(False, planned.ends)
     return erasure.erase_for(call, "users.erase", user, reason)
 
 
@@ -308,11 +320,10 @@ def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShow
     ended = erasure.ended(call.app, request.user)
     if ended == 0:
         return ErasureShown("under way", 0)
-    return ErasureShown(
-        "ended" if ended else "none",
-        ended or 0,
-        erasure.has_rows(call.app, request.user),
-    )
+    is_stored = erasure.has_rows(call.app, request.user)
+    if ended is None:
+        return ErasureShown("none", 0, is_stored)
+    return ErasureShown("ended", ended, is_stored)
 
 
 def _check(erasure: UserErasure, call: Call, user: str) -> None:

@@ -11,6 +11,7 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Runner, Store
 
 LEASE_SECONDS: Final = 600
 """Another node goes on with an erasure that nobody has renewed for so long."""
+_LOOK_SECONDS: Final = 5.0
 DUE: Final = "ends <= {now}"
 """The condition of the rows whose time has come."""
 
@@ -57,13 +58,12 @@ class DueErasures(Store.Rows):
         already. ``is_begun``: the caller carries it out; a node goes on with it
         if the caller does not end it in time."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
+        leased = now
+        if is_begun:
+            leased = now + LEASE_SECONDS
         new = PlannedErasure(app, user, now, now + seconds, reason)
-        leased = now + LEASE_SECONDS if is_begun else now
-        sql.insert_new(
-            "erasure_due",
-            f"{_ROWS.columns}, banned, leased",
-            [(*_ROWS.values(new), 0, leased)],
-        )
+        row = (*_ROWS.values(new), 0, leased)
+        sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [row])
 
     def added(self, app: str, user: str = "") -> PlannedErasure:
         """The erasure that was added. Raises NotWaiting if somebody has taken
@@ -76,11 +76,8 @@ class DueErasures(Store.Rows):
     @Store.writing
     def take_back(self, sql: PooledStatements, app: str, user: str = "") -> bool:
         """Take back an erasure. False: there is none, or it has begun."""
-        return bool(
-            sql.execute(
-                f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}", (app, user)
-            )
-        )
+        statement = f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}"
+        return sql.execute(statement, (app, user)) > 0
 
     def drop(self, app: str, user: str = "") -> None:
         """Nothing more is to be erased."""
@@ -91,13 +88,20 @@ def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Ru
     """What runs the erasures whose time has come. ``due``: the condition of
     their rows."""
     return Runner(
-        store, "erasure_due", due, work, lease_seconds=LEASE_SECONDS, look_seconds=5.0
+        store,
+        "erasure_due",
+        due,
+        work,
+        lease_seconds=LEASE_SECONDS,
+        look_seconds=_LOOK_SECONDS,
     )
 
 
 def facts_of(reason: str) -> dict[str, str]:
     """What the audit log keeps of an erasure with this reason."""
-    return {"reason": reason} if reason else {}
+    if not reason:
+        return {}
+    return {"reason": reason}
 
 
 AppName = Annotated[str, about("The app.", min_length=1, max_length=191)]

@@ -1,6 +1,6 @@
 """API keys: list, create, rotate, revoke, and what each of them did."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from time import time
 from typing import Annotated, Final, Literal, get_args
 
@@ -35,6 +35,10 @@ from imserver.plugin.wire import id_of
 
 _DAY: Final = 86_400
 MOST_SECONDS: Final = 3650 * _DAY
+_PAGE_USES: Final = 100
+_MINUTE_DIGITS: Final = 11
+_NUMBER_DIGITS: Final = 7
+"""The most digits of the two numbers of a cursor."""
 
 HTTP_UNKNOWN_KEY: Final = HttpProblem(404, "unknown_key", "There is no such API key.")
 
@@ -173,9 +177,9 @@ class KeysApi(Struct, frozen=True):
     def sees(self, principal: Principal, row: KeyRow) -> bool:
         """Whether a principal may see and end a key: it reaches all apps, or
         all that the key reaches."""
-        return principal.apps is None or (
-            bool(row.apps) and self.apps_of(row) <= principal.apps
-        )
+        if principal.apps is None:
+            return True
+        return bool(row.apps) and self.apps_of(row) <= principal.apps
 
     def apps_of(self, row: KeyRow) -> frozenset[str]:
         """The apps of a key, without aliases; empty: all."""
@@ -202,7 +206,9 @@ class KeysApi(Struct, frozen=True):
     def end_of(self, principal: Principal, seconds: int) -> int:
         """When a key ends that a principal makes now, in Unix seconds; 0:
         never. Raises ApiProblem if it would outlive the key that makes it."""
-        expires = int(time()) + seconds if seconds else 0
+        expires = 0
+        if seconds:
+            expires = int(time()) + seconds
         if principal.kind == "key":
             own = self.find(principal, principal.key).expires
             if own and not 0 < expires <= own:
@@ -214,15 +220,21 @@ class KeysApi(Struct, frozen=True):
 
     def maker_of(self, principal: Principal) -> int:
         """The account for which a principal makes keys; 0: none."""
-        return id_of(principal.staff) or (
-            self.find(principal, principal.key).maker if principal.kind == "key" else 0
-        )
+        account = id_of(principal.staff)
+        if not account and principal.kind == "key":
+            account = self.find(principal, principal.key).maker
+        return account
 
 
 def _shown(row: KeyRow) -> KeyShown:
     state: Literal["valid", "expired", "revoked"] = "valid"
     if row.has_ended(time()):
-        state = "revoked" if row.revoked else "expired"
+        state = "expired"
+        if row.revoked:
+            state = "revoked"
+    maker = ""
+    if row.maker:
+        maker = str(row.maker)
     scopes: list[KeyScope] = [each for each in get_args(KeyScope) if each in row.scopes]
     return view(
         KeyShown,
@@ -232,14 +244,16 @@ def _shown(row: KeyRow) -> KeyShown:
         configured=not row.created,
         last_used=row.used,
         last_used_from=row.used_from,
-        maker=str(row.maker) if row.maker else "",
+        maker=maker,
     )
 
 
 def _name_act(call: Call, row: KeyRow) -> None:
     """Say what an observer hears of. A change of a key of one app is one in
     this app."""
-    call.app = row.apps[0] if len(row.apps) == 1 else ""
+    call.app = ""
+    if len(row.apps) == 1:
+        (call.app,) = row.apps
     call.facts = {"id": row.id, "scopes": row.scopes, "apps": row.apps}
     if row.expires:
         call.facts["expires_at"] = row.expires
@@ -274,12 +288,12 @@ def keys(
     now = time()
     rows = []
     for row in api.all():
+        if not api.sees(call.principal, row):
+            continue
+        if row.has_ended(now) and not ended:
+            continue
         reached = api.apps_of(row)
-        if (
-            api.sees(call.principal, row)
-            and (ended or not row.has_ended(now))
-            and (not call.app or not reached or call.app in reached)
-        ):
+        if not call.app or not reached or call.app in reached:
             rows.append(_shown(row))
     return KeysAnswer(rows, list(get_args(KeyScope)))
 
@@ -310,12 +324,10 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
             "`apps`: name apps that you reach; your key is for them only",
         )
     expires = api.end_of(principal, request.expires_seconds)
-    row, secret = KeyRow.make(
-        tuple(dict.fromkeys(request.scopes)), apps, request.note, expires
-    )
-    stored = api.core.store.add_key(
-        replace(row, maker=api.maker_of(principal)), principal.key
-    )
+    scopes = tuple(dict.fromkeys(request.scopes))
+    row, secret = KeyRow.make(scopes, apps, request.note, expires)
+    row = replace(row, maker=api.maker_of(principal))
+    stored = api.core.store.add_key(row, principal.key)
     if stored is None:
         raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
     _name_act(call, stored)
@@ -386,7 +398,7 @@ def usage(
     cursor: PageCursor = "",
     limit: Annotated[
         int, about("The maximum number of entries on this page.", ge=1, le=1000)
-    ] = 100,
+    ] = _PAGE_USES,
 ) -> UsageAnswer:
     """List what an API key did.
 
@@ -395,29 +407,32 @@ def usage(
     batch or of a publisher connection counts as a request.
     """
     row = api.find(call.principal, id)
+    start = -(-since // MINUTE)  # the first whole minute
     end = (until or int(time())) // MINUTE
     skip = 0
     if cursor:
-        minute, _, number = (read_cursor(cursor) or "").partition(".")
-        if not (
-            minute.isdecimal()
-            and number.isdecimal()
-            and len(minute) < 12
-            and len(number) < 8
-        ):
-            raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
-        end = int(minute)
-        skip = int(number)
-    rows = uses_of(api.core.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
-    first = [each.time for each in rows[:limit]]
+        end, skip = _place(cursor)
+    rows = uses_of(api.core.store, row.id, start, end, skip, limit + 1)
+    times = [use.time for use in rows[:limit]]
 
     def continuation(last: KeyUse) -> str:
         """The minute of the last row, and how many rows of it were listed."""
-        listed = first.count(last.time) + (skip if last.time == end * MINUTE else 0)
+        listed = times.count(last.time)
+        if last.time == end * MINUTE:
+            listed += skip  # on earlier pages
         return f"{last.time // MINUTE}.{listed}"
 
     page, after = page_and_cursor(rows, limit, continuation)
     return UsageAnswer(list(page), after)
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    """Where a page begins: the minute, and how many rows of it were listed."""
+    minute, _, number = (read_cursor(cursor) or "").partition(".")
+    is_place = minute.isdecimal() and number.isdecimal()
+    if not is_place or len(minute) > _MINUTE_DIGITS or len(number) > _NUMBER_DIGITS:
+        raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
+    return int(minute), int(number)
 
 
 @routes.get("/keys/deprecated", reach="optional")
@@ -435,27 +450,25 @@ def deprecated(
     before, other nodes once a minute. They are kept for `keys.usage_days`. A
     key or account that reaches only some apps sees the uses in these apps.
     """
-    rows = {
-        f"{endpoint.name} {form}".rstrip(): instead
-        for endpoint in api.api.endpoints.values()
-        for form, instead in endpoint.route.deprecated.items()
-    }
-    api.usage.store(rows)
-    since, uses = uses_of_routes(api.core.store, tuple(rows)) if rows else (0, {})
+    replacements: dict[str, str] = {}
+    for endpoint in api.api.endpoints.values():
+        for form, instead in endpoint.route.deprecated.items():
+            replacements[f"{endpoint.name} {form}".rstrip()] = instead
+    api.usage.store(replacements)
+    since = 0
+    uses: Mapping[str, Sequence[DeprecatedUse]] = {}
+    if replacements:
+        since, uses = uses_of_routes(api.core.store, tuple(replacements))
+
     reached = call.principal.apps
-    return DeprecatedAnswer(
-        since,
-        [
-            Deprecated(
-                name,
-                instead,
-                [
-                    use
-                    for use in uses.get(name, ())
-                    if (reached is None or use.app in reached)
-                    and call.app in ("", use.app)
-                ],
-            )
-            for name, instead in rows.items()
-        ],
-    )
+
+    def is_seen(use: DeprecatedUse) -> bool:
+        if reached is not None and use.app not in reached:
+            return False
+        return call.app in ("", use.app)
+
+    rows = []
+    for name, instead in replacements.items():
+        seen = list(filter(is_seen, uses.get(name, ())))
+        rows.append(Deprecated(name, instead, seen))
+    return DeprecatedAnswer(since, rows)

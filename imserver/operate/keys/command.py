@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from msgspec import convert
 
-from imserver.operate.keys.usage import DeprecatedUse, uses_of
+from imserver.operate.keys.usage import MINUTE, DeprecatedUse, uses_of
 from imserver.plugin.commands import (
     CommandLine,
     ServerApi,
@@ -19,15 +19,23 @@ from imserver.plugin.commands import (
 )
 
 _HOUR: Final = 3600
+_MOST_LINES: Final = 1000
 
 
 def _minute(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
+def _text(text: str) -> str:
+    return text or "-"
+
+
 _TEXTS: Final[dict[str, Any]] = {
-    **dict.fromkeys(("time", "first", "last"), _minute),
-    **dict.fromkeys(("address", "app"), lambda text: text or "-"),
+    "time": _minute,
+    "first": _minute,
+    "last": _minute,
+    "address": _text,
+    "app": _text,
 }
 
 
@@ -51,18 +59,18 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
     server stores 1000 rows at most, and the rest as the route "other". It lists
     1000 rows.
     """
-    now = int(time()) // 60
+    now = int(time()) // MINUTE
     with opened(path, data_dir) as (_, store, _):
         stored = store.keys()
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
-        rows = uses_of(store, name, now - seconds // 60, now, 0, 1000)
+        since = now - seconds // MINUTE
+        rows = uses_of(store, name, since, now, 0, _MOST_LINES)
     if not rows:
         CommandLine.data([], "nothing is recorded; uses are recorded once a minute")
         return
-    CommandLine.rows(
-        "minute: time, address, route, app, answered, refused", rows, **_TEXTS
-    )
+    columns = "minute: time, address, route, app, answered, refused"
+    CommandLine.rows(columns, rows, **_TEXTS)
 
 
 class _Row(DeprecatedUse, frozen=True):
@@ -83,16 +91,14 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
     Settings of the file are not among them: check-config names those.
     """
     answer = ServerApi(url, key_file).get("keys/deprecated", {"app": app})
-    rows = [
-        convert({**use, "name": each["name"], "instead": each["instead"]}, _Row)
-        for each in answer["deprecated"]
-        for use in each["uses"]
-    ]
+    rows = []
+    for each in answer["deprecated"]:
+        form = {"name": each["name"], "instead": each["instead"]}
+        rows += [convert({**use, **form}, _Row) for use in each["uses"]]
     if rows:
         columns = "name, use: instead, key, app, from: address, first, last, answered, refused"
-        CommandLine.rows(
-            columns, sorted(rows, key=attrgetter("last"), reverse=True), **_TEXTS
-        )
+        rows.sort(key=attrgetter("last"), reverse=True)
+        CommandLine.rows(columns, rows, **_TEXTS)
         fail("2.0 will refuse these requests")
     names = ", ".join(each["name"] for each in answer["deprecated"])
     if not answer["since"]:

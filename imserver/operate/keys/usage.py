@@ -16,7 +16,7 @@ from imserver.plugin.errors import Unavailable
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import RateLimitedLog, Service
-from imserver.plugin.storage import Row, RowsOf, Statements, Store
+from imserver.plugin.storage import Row, RowsOf, Statements, Store, marks_of
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,11 @@ _DAY_MINUTES: Final = 24 * 60
 MOST_SPANS: Final = 1000
 _AT_ONCE: Final = 1000
 """Rows that one transaction deletes."""
+_ADDRESS_CHARACTERS: Final = 64
+_MOST_ROWS: Final = 10_000
+"""Rows that wait while the database does not answer."""
+_CLEAN_MINUTES: Final = 60
+"""How often old rows are deleted."""
 
 
 class KeyUse(Struct, frozen=True):
@@ -117,23 +122,24 @@ def uses_of_routes(
     if not stored or stored[0][0] is None:
         return 0, {}
     first, last = stored[0]
-    where = f"WHERE minute > %s AND minute <= %s AND route IN ({', '.join(['%s'] * len(routes))})"
-    group = f"GROUP BY route, key_id, app, address ORDER BY max(minute) DESC LIMIT {MOST_SPANS}"
+    rest = (
+        f"WHERE minute > %s AND minute <= %s AND route IN {marks_of(len(routes))} "
+        f"GROUP BY route, key_id, app, address ORDER BY max(minute) DESC LIMIT {MOST_SPANS}"
+    )
     spans: dict[tuple[str, str, str, str], _UseOfRoute] = {}
     for end in range(last, first - 1, -_DAY_MINUTES):
-        for row in _SPANS.find(
-            store.rows, f"{where} {group}", end - _DAY_MINUTES, end, *routes
-        ):
-            which = row.route, row.key, row.app, row.address
-            later = spans.get(which)
+        for row in _SPANS.find(store.rows, rest, end - _DAY_MINUTES, end, *routes):
+            who = row.route, row.key, row.app, row.address
+            later = spans.get(who)
             if later:
                 answered = later.answered + row.answered
                 refused = later.refused + row.refused
-                spans[which] = replace(
+                spans[who] = replace(
                     row, last=later.last, answered=answered, refused=refused
                 )
             elif len(spans) < MOST_SPANS:
-                spans[which] = row
+                spans[who] = row
+
     uses: dict[str, list[DeprecatedUse]] = {}
     for row in spans.values():
         uses.setdefault(row.route, []).append(view(DeprecatedUse, row))
@@ -142,19 +148,16 @@ def uses_of_routes(
 
 def delete_before(store: Store, minute: int) -> None:
     """Delete what is older than this minute. Switches."""
+    find = (
+        f"SELECT minute, node, number FROM key_use WHERE minute < %s LIMIT {_AT_ONCE}"
+    )
+    delete = "DELETE FROM key_use WHERE minute = %s AND node = %s AND number = %s"
 
     def work(sql: Statements) -> int:
-        rows = sql.query(
-            f"SELECT minute, node, number FROM key_use WHERE minute < %s LIMIT {_AT_ONCE}",
-            (minute,),
-        )
-        if rows:
-            keys = [tuple(row) for row in rows]
-            sql.execute_many(
-                "DELETE FROM key_use WHERE minute = %s AND node = %s AND number = %s",
-                keys,
-            )
-        return len(rows)
+        keys = [tuple(row) for row in sql.query(find, (minute,))]
+        if keys:
+            sql.execute_many(delete, keys)
+        return len(keys)
 
     while store.write_or(0, work) == _AT_ONCE:
         pass
@@ -218,50 +221,63 @@ class KeyUsage(Service, dict=True):
         """Store what keys did since the last call; with ``routes``, only if one
         of them is among it. May switch."""
         with self._turn:
-            minute = self._minute
-            self._minute = int(self.clock()) // MINUTE
-            for (key, route, app, address), (answered, refused) in self.take().items():
-                address = address[:64]
-                if address:
-                    self._last[key] = LastUse(minute * MINUTE, address)
-                    self._unwritten.add(key)
-                if self.days:
-                    app = app if self.tenants.get(app) is not None else ""
-                    row = (
-                        minute,
-                        self.node,
-                        self._number(),
-                        key,
-                        route,
-                        app,
-                        address,
-                        answered,
-                        refused,
-                    )
-                    self._rows.append(row)
-            del self._rows[:-10_000]  # while the database is away, the oldest are lost
+            self._take_all()
             if routes is not None and not any(row[4] in routes for row in self._rows):
                 return
             try:
-                if self._rows:
-                    rows = tuple(self._rows)  # an attempt before may have stored them
-                    self.database.write_or(
-                        None, lambda sql: sql.insert_new("key_use", _STORED, rows)
-                    )
-                    del self._rows[: len(rows)]
-                if self._unwritten:
-                    keys = tuple(self._unwritten)
-                    self.database.note_key_uses(
-                        [
-                            (key, (last := self._last[key]).time, last.address)
-                            for key in keys
-                        ]
-                    )
-                    self._unwritten.difference_update(keys)
-                if self._minute - self._cleaned >= 60:
-                    delete_before(
-                        self.database, self._minute - self.days * _DAY_MINUTES
-                    )
+                self._store_rows()
+                self._store_last_uses()
+                if self._minute - self._cleaned >= _CLEAN_MINUTES:
+                    before = self._minute - self.days * _DAY_MINUTES
+                    delete_before(self.database, before)
                     self._cleaned = self._minute
             except Unavailable as error:
                 self._failed(error)
+
+    def _take_all(self) -> None:
+        """Make rows of what keys did since the last call."""
+        minute = self._minute
+        self._minute = int(self.clock()) // MINUTE
+        for (key, route, app, address), (answered, refused) in self.take().items():
+            address = address[:_ADDRESS_CHARACTERS]
+            if address:
+                self._last[key] = LastUse(minute * MINUTE, address)
+                self._unwritten.add(key)
+            if not self.days:
+                continue
+            if self.tenants.get(app) is None:
+                app = ""
+            row = (
+                minute,
+                self.node,
+                self._number(),
+                key,
+                route,
+                app,
+                address,
+                answered,
+                refused,
+            )
+            self._rows.append(row)
+        # While the database does not answer, the oldest are lost.
+        del self._rows[:-_MOST_ROWS]
+
+    def _store_rows(self) -> None:
+        if not self._rows:
+            return
+        # More may come meanwhile. What an earlier attempt has stored is left out.
+        rows = tuple(self._rows)
+        self.database.write_or(
+            None, lambda sql: sql.insert_new("key_use", _STORED, rows)
+        )
+        del self._rows[: len(rows)]
+
+    def _store_last_uses(self) -> None:
+        if not self._unwritten:
+            return
+        uses = []
+        for key in tuple(self._unwritten):
+            last = self._last[key]
+            uses.append((key, last.time, last.address))
+        self.database.note_key_uses(uses)
+        self._unwritten.difference_update(key for key, _, _ in uses)

@@ -1,11 +1,11 @@
 """``imserver app usage``: what an app has used of its quotas."""
 
-from time import gmtime, strftime, time
+from time import time
 
 import click
 
 from imserver.operate.quotas.declared import quotas_of
-from imserver.operate.quotas.quotas import DAY, STORED_DAYS, UsageRows
+from imserver.operate.quotas.quotas import DAY, STORED_DAYS, UsageRows, day_of
 from imserver.plugin.commands import CommandLine, fail, opened, settings_options
 
 
@@ -33,24 +33,13 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
         tenant = tenants.get(name)
         if tenant is None:
             fail(f"app {name} does not exist")
-        name = tenants.resolve(name)
+        rows = []
         if store.has_database:
-            rows = UsageRows(store).days(name, (int(time()) - seconds) // DAY + 1)
-        else:
-            rows = []
-    quotas = quotas_of(tenant)
-    limits = (
-        ("pushes", quotas.pushes_per_day),
-        ("stored messages", quotas.messages_per_day),
-    )
+            since = (int(time()) - seconds) // DAY + 1
+            rows = UsageRows(store).days(tenants.resolve(name), since)
     if not CommandLine.wants_json():
-        click.echo(
-            ", ".join(
-                f"{what} of a day: {limit or 'any number'}" for what, limit in limits
-            )
-        )
-    CommandLine.rows(
-        "day, pushes, messages",
-        rows,
-        day=lambda day: strftime("%Y-%m-%d", gmtime(day * DAY)),
-    )
+        quotas = quotas_of(tenant)
+        pushes = quotas.pushes_per_day or "any number"
+        messages = quotas.messages_per_day or "any number"
+        click.echo(f"pushes of a day: {pushes}, stored messages of a day: {messages}")
+    CommandLine.rows("day, pushes, messages", rows, day=day_of)

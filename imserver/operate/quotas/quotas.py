@@ -28,6 +28,7 @@ from imserver.plugin.settings import Config
 from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 
 STORED_DAYS: Final = 35
+_SHOWN_DAYS: Final = 7
 
 
 class Used(Struct, frozen=True):
@@ -47,6 +48,7 @@ class UsageRows(Store.Rows):
     @Store.writing
     def add(self, sql: PooledStatements, day: int, more: Mapping[str, Used]) -> None:
         """Add what this node has counted on a day (app → what)."""
+        # Sorted, so that two nodes lock the rows in one order.
         for app, used in sorted(more.items()):
             sql.insert_new("app_usage", f"{_USED.columns}, app", [(day, 0, 0, app)])
             sql.execute(
@@ -54,29 +56,21 @@ class UsageRows(Store.Rows):
                 "WHERE app = %s AND day = %s",
                 (used.pushes, used.messages, app, day),
             )
-            sql.execute(
-                "DELETE FROM app_usage WHERE app = %s AND day < %s",
-                (app, day - STORED_DAYS),
-            )
+            old = "DELETE FROM app_usage WHERE app = %s AND day < %s"
+            sql.execute(old, (app, day - STORED_DAYS))
 
     def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """What all nodes have counted on a day (app → what)."""
         statement = (
             f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
         )
-        return {
-            text_of(row[-1]): _USED.read(row)
-            for row in self._store.rows_in(statement, (day,), apps)
-        }
+        rows = self._store.rows_in(statement, (day,), apps)
+        return {text_of(row[-1]): _USED.read(row) for row in rows}
 
     def days(self, app: str, since: int) -> list[Used]:
         """What an app has used since a day, the last day first."""
-        return _USED.find(
-            self._store.rows,
-            "WHERE app = %s AND day >= %s ORDER BY day DESC",
-            app,
-            since,
-        )
+        rest = "WHERE app = %s AND day >= %s ORDER BY day DESC"
+        return _USED.find(self._store.rows, rest, app, since)
 
 
 log = logging.getLogger(__name__)
@@ -141,58 +135,52 @@ class Quotas:
             except Exception:
                 log.exception("the usage of apps could not be counted")
             self._changed.clear()
-            self._changed.wait(until_beat(LOOK_SECONDS) if self._quotas else None)
+            pause = None
+            if self._quotas:
+                pause = until_beat(LOOK_SECONDS)
+            self._changed.wait(pause)
 
     def look(self) -> None:
         """Add what was counted here, and set where apps stop. Switches. Raises
         StorageUnavailable."""
         with self._turn:
             counted = {app: self._counted(app) for app in self._quotas}
-            more = {
-                app: Used(
-                    self._day,
-                    now.pushes - before.pushes,
-                    now.messages - before.messages,
-                )
-                for app, now in counted.items()
-                if now != (before := self._stored[app])
-            }
+            more = {}
+            for app, now in counted.items():
+                before = self._stored[app]
+                if now != before:
+                    pushes = now.pushes - before.pushes
+                    messages = now.messages - before.messages
+                    more[app] = Used(self._day, pushes, messages)
             if more:
                 self.rows.add(self._day, more)
-                self._stored.update(
-                    (app, counted[app]) for app in more if app in self._quotas
-                )
+                # Meanwhile an app may have lost its quotas.
+                for app in more:
+                    if app in self._quotas:
+                        self._stored[app] = counted[app]
             self._day = _today()
             if counted:
                 self._set_stops(self.rows.read(self._day, list(counted)))
 
     def _set_stops(self, used: Mapping[str, Used]) -> None:
         """Let apps stop when this node has counted what is left of their
-        quotas."""
+        quotas. ``used``: app → what all nodes have counted."""
         until = (self._day + 1) * DAY
-        end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
         for app, quotas in self._quotas.items():
             whole = used.get(app, Used(self._day))
             here = self._stored[app]
-            for counts, what, quota, left in (
-                (
-                    self._pushes,
-                    "pushes",
-                    quotas.pushes_per_day,
-                    here.pushes - whole.pushes,
-                ),
-                (
-                    self._messages,
-                    "stored messages",
-                    quotas.messages_per_day,
-                    here.messages - whole.messages,
-                ),
-            ):
-                if quota:
-                    text = f"The app has used its {quota} {what} of today; the next day begins at {end}"
-                    counts.stop_at(app, quota + left, until, text)
-                else:
-                    counts.go_on(app)
+            if quotas.pushes_per_day:
+                count = quotas.pushes_per_day + here.pushes - whole.pushes
+                text = _spent(quotas.pushes_per_day, "pushes", until)
+                self._pushes.stop_at(app, count, until, text)
+            else:
+                self._pushes.go_on(app)
+            if quotas.messages_per_day:
+                count = quotas.messages_per_day + here.messages - whole.messages
+                text = _spent(quotas.messages_per_day, "stored messages", until)
+                self._messages.stop_at(app, count, until, text)
+            else:
+                self._messages.go_on(app)
 
     def _counted(self, app: str) -> Used:
         return Used(0, self._pushes.get(app, 0), self._messages.get(app, 0))
@@ -208,8 +196,19 @@ class Quotas:
             )
 
 
+def _spent(quota: int, what: str, until: int) -> str:
+    """Why an app stops."""
+    end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
+    return f"The app has used its {quota} {what} of today; the next day begins at {end}"
+
+
 def _today() -> int:
     return int(time()) // DAY
+
+
+def day_of(day: int) -> str:
+    """A day since 1970 as ``2026-11-26``."""
+    return strftime("%Y-%m-%d", gmtime(day * DAY))
 
 
 def build(core: Core) -> Parts:
@@ -273,7 +272,7 @@ def usage(
     app: Annotated[str, about("The app.", min_length=1, max_length=191)],
     days: Annotated[
         int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)
-    ] = 7,
+    ] = _SHOWN_DAYS,
     stored: Annotated[
         bool, about("Whether to count what the app has stored, too.")
     ] = False,
@@ -286,17 +285,18 @@ def usage(
     own = quotas.of(call.app)
     today = int(time()) // DAY
     used = [
-        AppUsageOfDay(
-            strftime("%Y-%m-%d", gmtime(each.day * DAY)), each.pushes, each.messages
-        )
-        for each in quotas.days(call.app, today - days + 1)
+        AppUsageOfDay(day_of(row.day), row.pushes, row.messages)
+        for row in quotas.days(call.app, today - days + 1)
     ]
+    contents = {}
     if stored:
         contents = asdict(quotas.store.contents(call.app))
-    else:
-        contents = {}
-    contents.pop("keys", None)  # a route of their own has them
-    ends = (today + 1) * DAY
+        contents.pop("keys", None)  # a route of their own has them
     return AppUsageAnswer(
-        call.app, own.pushes_per_day, own.messages_per_day, ends, used, contents
+        app=call.app,
+        pushes_per_day=own.pushes_per_day,
+        messages_per_day=own.messages_per_day,
+        ends=(today + 1) * DAY,
+        days=used,
+        stored=contents,
     )
