@@ -100,20 +100,18 @@ def change(
     that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
+        given = {}
         before = tenants.get(name)
-        if before is None:
-            given = {}
-        else:
+        if before is not None:
             given = plain(before)
         whole = [each for each in unset if "." not in each]
         fields = _fields(settings, given, tenants.declared.app_hints, unset)
         tenant = tenants.change(name, fields, whole)
         record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
-    everything = read_value(dump(tenant, tenants.declared), name)
     changed = {fold(each) for each in (*fields, *whole)}
+    everything = read_value(dump(tenant, tenants.declared), name)
     shown = {each: value for each, value in everything.items() if fold(each) in changed}
-    shown = msgspec.to_builtins(shown)  # without the lines of the text
-    CommandLine.yaml(shown)
+    CommandLine.yaml(msgspec.to_builtins(shown))  # without the lines of the text
 
 
 Hints = Mapping[str, Any]
@@ -157,12 +155,19 @@ def _path(setting: str, hints: Hints) -> list[str]:
     hint = hints.get(name)
     if get_origin(bare(hint)) is not dict:
         return [name, *inner.split(".")]
-    row = struct_in(hint)
-    options = {} if row is None else hints_of(row)
+    options = _options_of(hint)
     own, _, option = inner.rpartition(".")
     if own and _spelled(option, options) in options:
         return [name, own, option]
     return [name, inner]
+
+
+def _options_of(hint: Any) -> Hints:
+    """The settings in the struct of a type; none: it has no struct."""
+    kind = struct_in(hint)
+    if kind is None:
+        return {}
+    return hints_of(kind)
 
 
 def _whole(
@@ -172,8 +177,10 @@ def _whole(
     is taken from ``before``."""
     for name in above:
         inner = fields.get(name, before.get(name))
-        fields[name] = inner if isinstance(inner, dict) else {}
-        fields = fields[name]
+        if not isinstance(inner, dict):
+            inner = {}
+        fields[name] = inner
+        fields = inner
         before = {}
     return fields
 
@@ -200,11 +207,9 @@ def _value(setting: str, written: str, hints: Hints) -> Any:
 def _is_secret(setting: str, hints: Hints) -> bool:
     """Whether a setting with dots is one secret."""
     *above, name = _path(setting, hints)
-    if above:
-        row = struct_in(hints.get(above[0]))
-    else:
-        row = None
-    options = {} if row is None else hints_of(row)
+    if not above:
+        return False
+    options = _options_of(hints.get(above[0]))
     return bool(marks_of(options.get(_spelled(name, options))).get("secret"))
 
 
@@ -213,28 +218,29 @@ def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
     HMAC is a public one."""
     if _is_secret(setting, hints):
         return bool(value)
-    kind = struct_in(hints.get(_spelled(_path(setting, hints)[0], hints)))
-    if kind is not JwtSettings:
-        own = hints_of(kind).items() if kind else ()
-        return _names_secret(
-            value, {fold(name) for name, hint in own if marks_of(hint).get("secret")}
-        )
-    rows = value if isinstance(value, list) else []
-    folded = [
-        {fold(key): each for key, each in row.items()}
-        for row in rows
-        if isinstance(row, dict)
-    ]
-    return any(
-        "key" in row and str(row.get("algorithm", "HS")).startswith("HS")
-        for row in folded
-    )
+    name = _spelled(_path(setting, hints)[0], hints)
+    hint = hints.get(name)
+    if struct_in(hint) is JwtSettings:
+        return isinstance(value, list) and any(map(_is_shared_key, value))
+    secrets = set()
+    for option, mark in _options_of(hint).items():
+        if marks_of(mark).get("secret"):
+            secrets.add(fold(option))
+    return _names_secret(value, secrets)
+
+
+def _is_shared_key(row: Any) -> bool:
+    """Whether an entry of ``jwt`` has a secret."""
+    if not isinstance(row, dict):
+        return False
+    fields = {fold(name): value for name, value in row.items()}
+    return "key" in fields and str(fields.get("algorithm", "HS")).startswith("HS")
 
 
 def _names_secret(value: Any, secrets: Set[str]) -> bool:
     """Whether a field in a value, at any depth, is a secret."""
-    fields = value.items() if isinstance(value, dict) else ()
-    return any(
-        (fold(key) in secrets and bool(each)) or _names_secret(each, secrets)
-        for key, each in fields
-    )
+    if not isinstance(value, dict):
+        return False
+    if any(inner for name, inner in value.items() if fold(name) in secrets):
+        return True
+    return any(_names_secret(inner, secrets) for inner in value.values())

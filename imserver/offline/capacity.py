@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from math import isfinite
+from collections.abc import Iterator, Sequence
+from math import inf, isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -45,6 +45,16 @@ ENOUGH_USERS: Final = 1000
 TYPICAL_KERNEL_BYTES: Final = 4000
 """What Linux takes for a connection, where it could not be measured: a TCP
 socket with its inode, its file and its entry in epoll."""
+_MB: Final = 1e6
+_GB: Final = 1e9
+_KIB: Final = 1024
+_SECOND_US: Final = 1e6
+_SECOND_MS: Final = 1000
+_HOUR_SECONDS: Final = 3600
+_MOST_CONNECTIONS: Final = 12_000
+"""How many connections the measured server gets."""
+_COMMIT_TRIES: Final = 25
+_LEAST_PRIORITY: Final = 19
 _STORING: Final = {"messages", "accounts", "protobuf"}
 _SECTIONS: Final = ("limits", "websocket", "hub", "log")
 """Settings of the node that the measured server has, too. They name no person,
@@ -131,72 +141,94 @@ def check(costs: Costs) -> Costs:
 
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
     """What limits the number of connected users, the smallest number first."""
+    logins = _working(resources) * _SECOND_US / costs.login_cpu_us
+    rows = [
+        _memory_limit(costs, resources),
+        _files_limit(resources),
+        _processor_limit(costs, user, resources),
+        UserLimit(
+            int(user.restart_seconds * logins),
+            "a restart",
+            f"{logins:,.0f} logins a second",
+            _more_work(resources),
+        ),
+    ]
+    if costs.stored_per_second and user.messages:
+        rows.append(_storing_limit(costs, user, resources))
+    return sorted(rows, key=lambda row: row.users)
+
+
+def _working(resources: Resources) -> int:
+    """How many processes work at the same time."""
+    return min(resources.processes, resources.cores)
+
+
+def _more_work(resources: Resources) -> str:
+    """What lets a node do more work."""
+    if resources.processes < resources.cores:
+        return "server.processes: auto, which needs redis.url"
+    return "more cores, or another machine"
+
+
+def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
     own = costs.rss_connection_bytes
+    if resources.users >= ENOUGH_USERS:
+        own = max(own, resources.users_bytes / resources.users)
     kernel = costs.kernel_connection_bytes
     of_kernel = "of the kernel"
     if kernel is None:
         kernel = TYPICAL_KERNEL_BYTES
         of_kernel += " (usual: not measured, as other programs changed it)"
-    if resources.users >= ENOUGH_USERS:
-        own = max(own, resources.users_bytes / resources.users)
-    free = max(
-        resources.free_bytes
-        - (not resources.users) * resources.processes * costs.rss_empty_mb * 1e6,
-        0,
-    )
-    working = min(resources.processes, resources.cores)
+    free = resources.free_bytes
+    if not resources.users:
+        # The processes do not run yet.
+        free -= resources.processes * costs.rss_empty_mb * _MB
+    free = max(free, 0)
+    found = f"{free / _GB:,.1f} GB for {own:,.0f} bytes with three channels"
+    found += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} {of_kernel}"
+    users = int(free / (own + kernel)) + resources.users
+    return UserLimit(users, "memory", found, "more memory")
+
+
+def _files_limit(resources: Resources) -> UserLimit:
+    users = resources.connections * resources.processes
+    found = f"{resources.connections:,} for each of {resources.processes}"
+    if not resources.files:
+        name = "limits.max_connections"
+        return UserLimit(users, name, found, "a higher limits.max_connections")
+    found += f", by the limit of {resources.files}"
+    mend = "LimitNOFILE=1048576 in the unit, or ulimit -Hn"
+    return UserLimit(users, "open files", found, mend)
+
+
+def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
     sent = costs.stored_cpu_us or costs.push_cpu_us
     sent += costs.delivery_cpu_us * max(user.receivers - 1, 0)
-    # In µs of a core for a second of a user, who logs in once an hour.
-    busy = (
-        user.messages * sent + user.pushes * costs.push_cpu_us + costs.login_cpu_us
-    ) / 3600
-    busy += costs.beat_cpu_us / HEARTBEAT_SECONDS
-    logins = working * 1e6 / costs.login_cpu_us
+    # In µs of a core for an hour of a user, who logs in once in it.
+    hour = user.messages * sent + user.pushes * costs.push_cpu_us + costs.login_cpu_us
+    second = hour / _HOUR_SECONDS + costs.beat_cpu_us / HEARTBEAT_SECONDS
+    working = _working(resources)
+    return UserLimit(
+        int(working * SHARE * _SECOND_US / second),
+        "processor",
+        f"{SHARE:.0%} of {working} for {second:.2f} µs a second",
+        _more_work(resources),
+    )
+
+
+def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
     rate = costs.stored_per_second
     takes = ""
     seconds = resources.commit_seconds
     if seconds:
         rate = COMMITTED_TOGETHER / seconds
-        takes = f": a commit takes {seconds * 1000:.1f} ms"
-    alone = resources.processes < resources.cores
-    if alone:
-        more = "server.processes: auto, which needs redis.url"
-    else:
-        more = "more cores, or another machine"
-    files = "LimitNOFILE=1048576 in the unit, or ulimit -Hn"
-    each = f"{resources.connections:,} for each of {resources.processes}"
-    memory = f"{free / 1e9:,.1f} GB for {own:,.0f} bytes with three channels"
-    memory += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} {of_kernel}"
-    share = f"{SHARE:.0%} of {working} for {busy:.2f} µs a second"
-    rows = [
-        UserLimit(
-            int(free / (own + kernel)) + resources.users,
-            "memory",
-            memory,
-            "more memory",
-        ),
-        UserLimit(
-            resources.connections * resources.processes,
-            "open files" if resources.files else "limits.max_connections",
-            f"{each}, by the limit of {resources.files}" if resources.files else each,
-            files if resources.files else "a higher limits.max_connections",
-        ),
-        UserLimit(int(working * SHARE * 1e6 / busy), "processor", share, more),
-        UserLimit(
-            int(user.restart_seconds * logins),
-            "a restart",
-            f"{logins:,.0f} logins a second",
-            more,
-        ),
-    ]
-    if costs.stored_per_second and user.messages:
-        share = f"{SHARE:.0%} of {rate:,.0f} a second{takes}"
-        holds = int(rate * SHARE * 3600 / user.messages)
-        rows.append(
-            UserLimit(holds, "stored messages", share, "a faster disk for the database")
-        )
-    return sorted(rows, key=lambda row: row.users)
+        takes = f": a commit takes {seconds * _SECOND_MS:.1f} ms"
+    return UserLimit(
+        int(rate * SHARE * _HOUR_SECONDS / user.messages),
+        "stored messages",
+        f"{SHARE:.0%} of {rate:,.0f} a second{takes}",
+        "a faster disk for the database",
+    )
 
 
 def free_memory(
@@ -204,45 +236,48 @@ def free_memory(
 ) -> float:
     """The bytes that a process may still take, of the machine and of the
     control groups in which it is."""
-    lines = Path(processes, "meminfo").read_text("ascii").splitlines()
-    free = (
-        float(
-            next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-        )
-        * 1024
-    )
+    free = 0.0
+    for line in Path(processes, "meminfo").read_text("ascii").splitlines():
+        if line.startswith("MemAvailable"):
+            free = float(line.split()[1]) * _KIB
     for line in Path(processes, str(process), "cgroup").read_text("utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        if controllers:
-            names = ("limit_in_bytes", "usage_in_bytes")
-        else:
-            names = ("max", "current")
+        names = ["max", "current", "stat"]
+        if controllers:  # version 1
+            names = ["limit_in_bytes", "usage_in_bytes", "stat"]
         group = Path(groups, controllers, path.strip("/"))
         for folder in (group, *group.parents):
-            try:
-                limit, used, stat = (
-                    folder.joinpath(f"memory.{name}").read_text()
-                    for name in (*names, "stat")
-                )
-            except OSError:  # no group, or one of another container
-                continue
-            if limit.strip() != "max":
-                files = dict(row.split() for row in stat.splitlines()).get(
-                    "inactive_file", 0
-                )
-                free = min(free, int(limit) - int(used) + int(files))
+            free = min(free, _free_in_group(folder, names))
     return free
+
+
+def _free_in_group(folder: Path, names: Sequence[str]) -> float:
+    """The bytes that a control group may still take. ``names``: of the files
+    with its limit, what it takes, and of what kind that is."""
+    try:
+        limit, used, kinds = (
+            folder.joinpath(f"memory.{name}").read_text() for name in names
+        )
+    except OSError:  # no group, or one of another container
+        return inf
+    if limit.strip() == "max":
+        return inf
+    size_of = dict(row.split() for row in kinds.splitlines())
+    # The kernel takes back the pages of files when memory is needed.
+    return int(limit) - int(used) + int(size_of.get("inactive_file", 0))
 
 
 def files_of_server(process: int) -> tuple[int, str]:
     """How many files a process of the server may open, and who has this limit:
     the process that runs, or else the unit of systemd, or else this shell."""
+    hard = ""
+    whose = ""
     if process:
-        limit = Path(_PROC, str(process), "limits").read_text("ascii")
+        limits = Path(_PROC, str(process), "limits").read_text("ascii")
         whose = f"the process {process}"
-        hard = limit.partition("Max open files")[2].split()[1]
+        hard = limits.partition("Max open files")[2].split()[1]
     elif shutil.which("systemctl"):
         command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
         shown = subprocess.run(
@@ -252,13 +287,9 @@ def files_of_server(process: int) -> tuple[int, str]:
         whose = "the unit imserver"
         if unit.get("LoadState") == "loaded":
             hard = unit["LimitNOFILE"]
-        else:
-            hard = ""
-    else:
-        hard = ""
     if hard.isdecimal():
-        return (int(hard), whose)
-    return (openable_files(), "this shell")
+        return int(hard), whose
+    return openable_files(), "this shell"
 
 
 def has_redis(config: Config) -> bool:
@@ -271,44 +302,25 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
     """What users cost a server of our own, whose data are in ``folder`` until
     it ends. ``running``: the node runs on this machine, so the server gets what
     is left of one core. Raises RuntimeError and OSError."""
-    settings: dict[str, Any] = {
-        name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
-    }
-    settings["limits"] |= {
-        "max_connections": 0,
-        "max_connections_per_address": 0,
-        "messages_per_second": 0,
-    }
-    settings["server"] = {"http": config.server.http}
-    if config.features is not None:
-        settings["features"] = config.features
-    number = min(12_000, openable_files() - SPARE_FILES_OF_A_CLUSTER)
-    words = ["--connections", str(number), *["--redis"] * has_redis(config)]
-    words += ["--stored"] * (
-        {feature.name for feature in load_features(config)} >= _STORING
-    )
+    number = min(_MOST_CONNECTIONS, openable_files() - SPARE_FILES_OF_A_CLUSTER)
+    words = ["--connections", str(number)]
+    if has_redis(config):
+        words.append("--redis")
+    if {feature.name for feature in load_features(config)} >= _STORING:
+        words.append("--stored")
 
     def bounded() -> None:
         if running:
-            os.nice(19)
+            os.nice(_LEAST_PRIORITY)
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
     with TemporaryDirectory(
         prefix="capacity-", dir=folder, ignore_cleanup_errors=True
     ) as own:
         file = Path(own, "settings.yaml")
-        file.write_text(json.dumps(settings), "utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "imserver",
-            "bench",
-            "capacity",
-            *words,
-            "--config",
-            str(file),
-            "--json",
-        ]
+        file.write_text(json.dumps(_settings_of_measured(config)), "utf-8")
+        program = [sys.executable, "-m", "imserver", "bench", "capacity"]
+        command = [*program, *words, "--config", str(file), "--json"]
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # A session of its own: the interrupt of a terminal is for this process,
         # which lets it clean up.
@@ -339,6 +351,23 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
         raise RuntimeError("the measurement failed") from None
 
 
+def _settings_of_measured(config: Config) -> dict[str, Any]:
+    """The settings of the measured server: those of the node, without what
+    would keep the measurement out."""
+    settings: dict[str, Any] = {
+        name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
+    }
+    settings["limits"] |= {
+        "max_connections": 0,
+        "max_connections_per_address": 0,
+        "messages_per_second": 0,
+    }
+    settings["server"] = {"http": config.server.http}
+    if config.features is not None:
+        settings["features"] = config.features
+    return settings
+
+
 def show(
     config: Config,
     user: Behaviour,
@@ -349,43 +378,27 @@ def show(
     """Measure, and print how many users the node of these settings holds.
     ``process``: the one that runs now, or 0; ``state``: its answer to
     ``/system/state``, or nothing. Switches."""
-    planned, _ = plan_processes(config)
     address = database_address(config.storage, config.server.data_dir)
-    processes = planned.server.processes
     folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
     folder = next(each for each in (folder, *folder.parents) if each.is_dir())
     click.echo(
         f"A server with data of its own in {folder} is measured: a minute, longer on a busy machine.",
         err=True,
     )
+    users = state.get("managerInfo", {}).get("usersLen", 0)
+    now_bytes = state.get("memoryBytes", 0)
     try:
         costs = measure(config, folder, process > 0)
-        files, whose = files_of_server(process)
-        users, now_bytes = (
-            state.get("managerInfo", {}).get("usersLen", 0),
-            state.get("memoryBytes", 0),
-        )
-        resources = Resources(
-            free_memory(process or "self")
-            - processes * config.limits.node_outbox_bytes,
-            planned.limits.max_connections or files - SPARE_FILES_OF_A_CLUSTER,
-            "" if planned.limits.max_connections else whose,
-            processes,
-            cores(),
-            users * processes,
-            max(now_bytes - costs.rss_empty_mb * 1e6, 0) * processes,
-            0.0 if address.file else commit_seconds(address, config.storage, 25),
-        )
+        users_bytes = max(now_bytes - costs.rss_empty_mb * _MB, 0)
+        resources = _resources_of(config, process, users, users_bytes)
     except Exception as error:  # of a driver, too
         fail(error)
-    first, *_ = rows = limits(costs, user, resources)
+
+    rows = limits(costs, user, resources)
+    first = rows[0]
     everybody = _rounded(first.users * 100 / user.online)
-    seconds = (
-        first.users
-        * costs.login_cpu_us
-        / 1e6
-        / min(resources.processes, resources.cores)
-    )
+    logins = first.users * costs.login_cpu_us / _SECOND_US
+    seconds = logins / _working(resources)
     lines = [
         table(
             "connected users: users, what ends: limit, found", rows, users="{:,}".format
@@ -398,12 +411,11 @@ def show(
         f"After a restart, all of them are back after {seconds:.0f} s at the earliest.",
     ]
     if state:
+        each = ""
         if users >= ENOUGH_USERS:
             each = f": {resources.users_bytes / resources.users:,.0f} bytes each"
-        else:
-            each = ""
         lines.append(
-            f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}."
+            f"Now {users:,} users are on the node that answers, in {now_bytes / _MB:,.0f} MB{each}."
         )
     sentences = list(notes)
     document = {
@@ -414,6 +426,36 @@ def show(
         "notes": sentences,
     }
     CommandLine.data(document, "\n".join([*lines, *sentences]))
+
+
+def _resources_of(
+    config: Config, process: int, users: int, users_bytes: float
+) -> Resources:
+    """What there is for the node of these settings. ``process``: the one that
+    runs now, or 0. ``users``, ``users_bytes``: of one process. Raises OSError,
+    and the driver's errors."""
+    planned, _ = plan_processes(config)
+    processes = planned.server.processes
+    files, whose = files_of_server(process)
+    connections = files - SPARE_FILES_OF_A_CLUSTER
+    if planned.limits.max_connections:
+        connections = planned.limits.max_connections
+        whose = ""
+    free = free_memory(process or "self")
+    address = database_address(config.storage, config.server.data_dir)
+    seconds = 0.0
+    if not address.file:
+        seconds = commit_seconds(address, config.storage, _COMMIT_TRIES)
+    return Resources(
+        free_bytes=free - processes * config.limits.node_outbox_bytes,
+        connections=connections,
+        files=whose,
+        processes=processes,
+        cores=cores(),
+        users=users * processes,
+        users_bytes=users_bytes * processes,
+        commit_seconds=seconds,
+    )
 
 
 def _rounded(number: float) -> str:

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, time
+from typing import Final
 
 from msgspec import Struct
 from sqlalchemy import text
@@ -16,6 +17,9 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.storage.engines import WRITES, laxness_of, make_engine
 from imserver.gateway.storage.statements import CLOCK, PooledStatements
+
+_STEPS: Final = 10_000
+"""After so many of its steps SQLite looks at the clock."""
 
 
 class DatabaseState(Struct, frozen=True):
@@ -55,16 +59,13 @@ def probe(
                     text(f"SELECT {CLOCK[address.engine]}")
                 ).scalar_one()
                 difference = float(clock) - time()
-            version = ".".join(
-                str(part) for part in engine.dialect.server_version_info or ()
-            )
+            version = ".".join(map(str, engine.dialect.server_version_info or ()))
             laxness = laxness_of(connection)
             for look in looks:
                 with suppress(DBAPIError):
                     look(PooledStatements(connection))
-            return DatabaseState(
-                engine.dialect.name, version, median(times), laxness, difference
-            )
+            name = engine.dialect.name
+            return DatabaseState(name, version, median(times), laxness, difference)
     finally:
         engine.dispose()
 
@@ -98,13 +99,16 @@ def damage_of(database: Path, seconds: float) -> str | None:
     None: nothing, but it did not read all of them in this time. Raises
     sqlite3.Error."""
     deadline = monotonic() + seconds
+
+    def is_late() -> int:
+        return int(monotonic() > deadline)
+
     # A connection that may write would write the log into the database at its
     # end, and remove the log.
     with closing(
         sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
     ) as connection:
-        # SQLite looks at the clock after so many of its steps.
-        connection.set_progress_handler(lambda: int(monotonic() > deadline), 10_000)
+        connection.set_progress_handler(is_late, _STEPS)
         try:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError as error:

@@ -63,7 +63,17 @@ slow."""
 MIN_REDIS: Final = (6, 2)
 BYTES_PER_PAGE: Final = 4096
 _DAY_SECONDS: Final = 86_400
+_SECOND_MS: Final = 1000
+_MICROSECOND: Final = 1e-6
 _TRIES: Final = 9
+_MOST_QUEUE: Final = 65_535
+_GIB: Final = 1 << 30
+_TIMEX_BYTES: Final = 512
+"""Room for the kernel's struct timex, which has 208 bytes on 64-bit Linux."""
+_TIME_ERROR: Final = 5
+"""What adjtimex returns for a clock that nothing steers (STA_UNSYNC)."""
+_RENEWAL_DAYS: Final = 14
+_HTTPS_PORT: Final = 443
 
 
 Findings = Iterator[Finding]
@@ -74,9 +84,11 @@ def finding_of(
 ) -> Finding:
     """A warning or failure with its meaning and remedy if it is bad, else
     ``ok``."""
-    if bad:
-        return Finding("fail" if fails else "warn", name, found, meaning, mend)
-    return Finding("ok", name, found)
+    if not bad:
+        return Finding("ok", name, found)
+    if fails:
+        return Finding("fail", name, found, meaning, mend)
+    return Finding("warn", name, found, meaning, mend)
 
 
 def findings(config: Config) -> Findings:
@@ -105,46 +117,46 @@ def _sysctl(name: str, value: object) -> str:
 
 def _files(config: Config) -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = config.limits
-    if limits.max_connections:
-        wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER
-    else:
-        wanted = WANTED_FILES
+    wanted = WANTED_FILES
+    if config.limits.max_connections:
+        wanted = config.limits.max_connections + SPARE_FILES_OF_A_CLUSTER
+    served = max(hard - SPARE_FILES_OF_A_CLUSTER, 0)
     yield finding_of(
         hard != resource.RLIM_INFINITY and hard < wanted,
         "open files",
         f"{hard} (the server raises its limit of {soft} to that)",
-        f"each connection needs one: this node serves about {max(hard - SPARE_FILES_OF_A_CLUSTER, 0)}, "
+        f"each connection needs one: this node serves about {served}, "
         f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
         f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
     )
+
     machine = kernel("fs.file-max")
-    if machine:
-        need = max(hard, wanted) * plan_processes(config)[0].server.processes
-        meaning = (
-            f"all processes of the machine share it, and this server may open {need}"
-        )
-        yield finding_of(
-            int(machine) < need,
-            "fs.file-max",
-            machine,
-            meaning,
-            _sysctl("fs.file-max", 4 * need),
-        )
+    if not machine:
+        return
+    planned, _ = plan_processes(config)
+    need = max(hard, wanted) * planned.server.processes
+    yield finding_of(
+        int(machine) < need,
+        "fs.file-max",
+        machine,
+        f"all processes of the machine share it, and this server may open {need}",
+        _sysctl("fs.file-max", 4 * need),
+    )
 
 
 def _processes(config: Config) -> Findings:
     planned, why = plan_processes(config)
     number = planned.server.processes
     available = cores()
-    result = (
-        why.removeprefix("processes: ")
-        or f"{number} on {available} core{'s' * (available > 1)}"
-    )
+    plan = why.removeprefix("processes: ")
+    if not plan and available > 1:
+        plan = f"{number} on {available} cores"
+    elif not plan:
+        plan = f"{number} on {available} core"
     yield finding_of(
         number > available,
         "processes",
-        result,
+        plan,
         "with more processes than cores, less work is done together: with 8 for each core a login takes "
         "nearly twice the CPU",
         f"LimitNOFILE={2 * WANTED_FILES} in the unit, and server.processes: auto",
@@ -152,23 +164,30 @@ def _processes(config: Config) -> Findings:
 
 
 def _listen_queues(config: Config) -> Findings:
+    backlog = config.server.backlog
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
         value = kernel(name)
         if value:
-            backlog = config.server.backlog
-            meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
             yield finding_of(
-                int(value) < backlog, name, value, meaning, _sysctl(name, 65_535)
+                int(value) < backlog,
+                name,
+                value,
+                f"below server.backlog {backlog}: bursts of new connections wait a second",
+                _sysctl(name, _MOST_QUEUE),
             )
 
 
 def _ports(config: Config) -> Findings:
     listeners = _listeners(config)
+    numbers: list[int] = []
+    for _, _, ports in listeners:
+        numbers += ports
     try:
-        check_ports(plan_processes(config)[0])
+        planned, _ = plan_processes(config)
+        check_ports(planned)
     except StartError as error:
         # Ports that are too high are named below, one by one.
-        if all(ports[-1] <= LAST_PORT for _, _, ports in listeners):
+        if max(numbers) <= LAST_PORT:
             yield Finding(
                 "fail",
                 "ports",
@@ -178,14 +197,15 @@ def _ports(config: Config) -> Findings:
             )
     for name, host, ports in listeners:
         yield _listening(config, name, host, ports)
-    numbers = [port for _, _, ports in listeners for port in ports]
     yield from _outgoing_ports([port for port in numbers if port <= LAST_PORT])
 
 
 def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Finding:
     """Whether the nodes can listen on the ports of one setting, or one of them
     does. The first port that is taken is named."""
-    where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
+    where = f"{name} {ports[0]}"
+    if len(ports) > 1:
+        where += f" to {ports[-1]}"
     if ports[-1] > LAST_PORT:
         return Finding(
             "fail",
@@ -194,7 +214,10 @@ def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Fi
             f"each node listens on {PORTS_PER_NODE} ports",
             f"set {name} to {LAST_PORT + 1 - len(ports)} or less",
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    family = socket.AF_INET
+    if ":" in host:
+        family = socket.AF_INET6
     for port in ports:
         try:
             socket.create_server((host, port), family=family).close()
@@ -232,54 +255,51 @@ def _outgoing_ports(own: Sequence[int]) -> Findings:
         reserved.update(range(int(first), int(last or first) + 1))
     range_of_kernel = range(int(low), int(high) + 1)
     inside = [port for port in own if port in range_of_kernel and port not in reserved]
+    taken = ",".join(map(str, inside))
+    to_reserve = ",".join(map(str, sorted({*own, *reserved})))
     yield finding_of(
         bool(inside),
         "ip_local_port_range",
         f"{low}-{high}",
-        f"an outgoing connection may take {','.join(map(str, inside))} before the server starts",
-        _sysctl(
-            "net.ipv4.ip_local_reserved_ports",
-            ",".join(map(str, sorted({*own, *reserved}))),
-        ),
+        f"an outgoing connection may take {taken} before the server starts",
+        _sysctl("net.ipv4.ip_local_reserved_ports", to_reserve),
     )
 
 
 def _unix_sockets(config: Config) -> Findings:
     """Whether the server can make its Unix sockets, or has done so."""
-    # whether a process has taken the lock of the data folder, which may have
-    # crashed
-    own = False
-    with suppress(OSError, ValueError):
-        own = (
-            Path(config.server.data_dir, "lock").read_text("ascii").strip().isdecimal()
-        )
+    is_running = _has_lock(config.server.data_dir)
     for number, row in enumerate(config.server.extra_listen):
-        if not row.socket:
-            continue
-        name = f"server.extra_listen[{number}]"
-        folder = os.path.dirname(row.socket)
-        try:
-            refuse_taken(row.socket)
-        except StartError as error:
-            if own:
-                where = f"a server listens on {row.socket}"
-            else:
-                where = str(error)
-            yield finding_of(
-                not own,
-                name,
-                where,
-                "the server does not start",
-                f"ss -lxp src {row.socket}",
-            )
-            continue
-        yield finding_of(
-            not os.access(folder, os.W_OK | os.X_OK),
-            name,
-            row.socket,
-            f"this user may not make a socket in {folder}, so the server does not start",
-            f"install -d -o USER {folder}, or RuntimeDirectory= in the unit",
-        )
+        if row.socket:
+            name = f"server.extra_listen[{number}]"
+            yield _unix_socket(name, row.socket, is_running)
+
+
+def _has_lock(data_dir: str) -> bool:
+    """Whether a process has taken the lock of the data folder; it may have
+    crashed."""
+    with suppress(OSError, ValueError):
+        return Path(data_dir, "lock").read_text("ascii").strip().isdecimal()
+    return False
+
+
+def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
+    """Whether the server can make a Unix socket, or has done so."""
+    try:
+        refuse_taken(path)
+    except StartError as error:
+        if is_running:
+            return Finding("ok", name, f"a server listens on {path}")
+        meaning = "the server does not start"
+        return Finding("warn", name, str(error), meaning, f"ss -lxp src {path}")
+    folder = os.path.dirname(path)
+    return finding_of(
+        not os.access(folder, os.W_OK | os.X_OK),
+        name,
+        path,
+        f"this user may not make a socket in {folder}, so the server does not start",
+        f"install -d -o USER {folder}, or RuntimeDirectory= in the unit",
+    )
 
 
 def server_at(data_dir: str, port: int) -> int:
@@ -290,30 +310,30 @@ def server_at(data_dir: str, port: int) -> int:
     pid = listening_process(port) or 0
     with suppress(OSError):
         while pid > 1:
-            if any(
-                os.readlink(file) == lock for file in Path(f"/proc/{pid}/fd").iterdir()
-            ):
+            files = Path(f"/proc/{pid}/fd").iterdir()
+            if any(os.readlink(file) == lock for file in files):
                 return pid
-            # The name of the program, in brackets, may have spaces. Behind it
-            # are state and parent.
-            pid = int(
-                Path(f"/proc/{pid}/stat")
-                .read_text("utf-8", "replace")
-                .rpartition(")")[2]
-                .split()[1]
-            )
+            pid = _parent_of(pid)
     return 0
+
+
+def _parent_of(pid: int) -> int:
+    """The parent of a process. Raises OSError."""
+    written = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    # The name of the program, in brackets, may have spaces. Behind it are state
+    # and parent.
+    _, parent, *_ = written.rpartition(")")[2].split()
+    return int(parent)
 
 
 def running_server(config: Config) -> Findings:
     """The running server of these settings: the versions of its nodes, and
     whether this one is ready."""
     port = config.app.http_port
-    if port:
-        own = server_at(config.server.data_dir, port)
-    else:
-        own = 0
-    if not own:
+    if not port:
+        return
+    pid = server_at(config.server.data_dir, port)
+    if not pid:
         return
     host = host_of(config)
     try:
@@ -323,15 +343,16 @@ def running_server(config: Config) -> Findings:
         yield Finding(
             "fail",
             "server",
-            f"runs (pid {own}), and does not answer: {error}",
+            f"runs (pid {pid}), and does not answer: {error}",
             "its loop is blocked, or this machine has no time for it",
-            f"kill -USR2 {own}  # writes the stacks of all greenlets to the log",
+            f"kill -USR2 {pid}  # writes the stacks of all greenlets to the log",
         )
         return
+    state = answer.get("status", f"at status {status}")
     yield finding_of(
         status != OK,
         "server",
-        f"{version} runs (pid {own}) and is {answer.get('status', f'at status {status}')}",
+        f"{version} runs (pid {pid}) and is {state}",
         f"/ready says: {answer.get('reason', '')}",
         "see the finding about it, or the log of the server",
     )
@@ -340,37 +361,39 @@ def running_server(config: Config) -> Findings:
 def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
     """What the running server tells whoever has a key for everything; else
     nothing."""
-    keys = [
-        each.key for each in config.api.keys if "admin" in each.scopes and not each.apps
-    ]
-    key = os.environ.get("IMSERVER_KEY", "") or next(iter(keys), "")
+    key = os.environ.get("IMSERVER_KEY", "")
+    if not key:
+        keys = (
+            row.key for row in config.api.keys if "admin" in row.scopes and not row.apps
+        )
+        key = next(keys, "")
     status, answer = _get(host, port, f"/system/state?{of}detail=true", key)
-    data = answer.get("data") if status == OK else None
-    return data if isinstance(data, dict) else {}
+    data = answer.get("data")
+    if status == OK and isinstance(data, dict):
+        return data
+    return {}
 
 
 def _version(config: Config, host: str, port: int) -> str:
     nodes = _state(config, host, port, "cluster=true&").get("nodes", {})
-    version = ", ".join(
-        sorted({node["version"] for node in nodes.values() if "version" in node})
-    )
-    if version:
-        return f"imserver {version}"
+    versions = {node["version"] for node in nodes.values() if "version" in node}
+    if versions:
+        return f"imserver {', '.join(sorted(versions))}"
     return "a server (for its version, set IMSERVER_KEY)"
 
 
 def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]]:
     """Status and answer of a request to the server. Raises OSError and
     ValueError."""
+    headers = {}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
     connection = HTTPConnection(host, port, timeout=PROBE_SECONDS)
     try:
-        connection.request(
-            "GET", path, headers={"Authorization": f"Bearer {key}"} if key else {}
-        )
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
-        return answer.status, msgspec.json.decode(
-            answer.read() or b"{}", type=dict[str, Any]
-        )
+        content = answer.read() or b"{}"
+        return answer.status, msgspec.json.decode(content, type=dict[str, Any])
     except HTTPException:  # its text may have bytes that a terminal obeys
         raise ValueError("the answer is not HTTP") from None
     finally:
@@ -387,22 +410,17 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
     ]
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
-            listeners.append(
-                (f"server.extra_listen[{number}]", row.host or host, (row.port,))
-            )
+            name = f"server.extra_listen[{number}]"
+            listeners.append((name, row.host or host, (row.port,)))
     if config.clustered and app.rpc_port:
-        nodes = plan_processes(config)[0].server.processes
+        planned, _ = plan_processes(config)
+        count = PORTS_PER_NODE * planned.server.processes
         only_local = config.demo and not config.server.insecure
         bind = config.cluster.bind or advertised_address(
             config.cluster.advertise, only_local
         )
-        listeners.append(
-            (
-                "app.rpc_port",
-                bind,
-                range(app.rpc_port, app.rpc_port + PORTS_PER_NODE * nodes),
-            )
-        )
+        ports = range(app.rpc_port, app.rpc_port + count)
+        listeners.append(("app.rpc_port", bind, ports))
     return listeners
 
 
@@ -410,23 +428,22 @@ def _socket_memory(_config: Config) -> Findings:
     value = kernel("net.ipv4.tcp_mem")
     if not value:
         return
-    most = int(value.split()[2]) * BYTES_PER_PAGE
+    _, _, most_pages = value.split()
+    most = int(most_pages) * BYTES_PER_PAGE
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    result = (
-        f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
-    )
+    shown = " ".join(value.split("\t"))
     third = memory // 3 // BYTES_PER_PAGE
     yield finding_of(
         most > memory // 2,
         "net.ipv4.tcp_mem",
-        result,
+        f"{shown} pages: at most {_size(most)} of {_size(memory)}",
         "socket buffers may take more than half of the memory: slow receivers could end the server",
         _sysctl("net.ipv4.tcp_mem", f"'{third // 2} {third * 3 // 4} {third}'"),
     )
 
 
 def _size(amount: float) -> str:
-    return f"{amount / (1 << 30):.1f} GiB"
+    return f"{amount / _GIB:.1f} GiB"
 
 
 def _redis(config: Config) -> Findings:
@@ -436,6 +453,7 @@ def _redis(config: Config) -> Findings:
     if address.kind == "cluster":
         yield Finding("ok", "Redis", f"{address.text}: Redis Cluster is not checked")
         return
+
     sock = None
     try:
         sock = connect(address, PROBE_SECONDS)
@@ -447,36 +465,42 @@ def _redis(config: Config) -> Findings:
             times.append(perf_counter() - before)
         seconds, microseconds = ask(sock, "TIME")
     except Exception as error:
-        text = f"{address.text} does not answer: {error}"
-        mend = f"redis-cli -u {address.text} ping"
-        meaning = (
-            "nodes do not find each other; logins are known on their own node only"
+        yield Finding(
+            "fail",
+            "Redis",
+            f"{address.text} does not answer: {error}",
+            "nodes do not find each other; logins are known on their own node only",
+            f"redis-cli -u {address.text} ping",
         )
-        yield Finding("fail", "Redis", text, meaning, mend)
         return
     finally:
         if sock is not None:
             sock.close()
-    version = next(
-        (line[14:] for line in info.splitlines() if line.startswith("redis_version:")),
-        "unknown",
-    )
-    is_old = (
-        tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-        < MIN_REDIS
-    )
-    needed = f"{'.'.join(map(str, MIN_REDIS))} or newer is needed"
-    yield finding_of(
-        is_old, "Redis version", version, needed, "install a newer Redis", fails=True
-    )
+
+    yield _redis_version(info)
     waits = "every login waits for one round trip"
     yield _speed("Redis round trip", median(times), waits, "move Redis nearer")
-    yield _clock("clock and Redis", int(seconds) + int(microseconds) / 1e6 - time())
+    redis_time = int(seconds) + int(microseconds) * _MICROSECOND
+    yield _clock("clock and Redis", redis_time - time())
+
+
+def _redis_version(info: str) -> Finding:
+    """Whether Redis is new enough. ``info``: its answer to INFO."""
+    version = "unknown"
+    for line in info.splitlines():
+        name, _, value = line.partition(":")
+        if name == "redis_version":
+            version = value
+    parts = version.split(".")[:2]
+    is_old = tuple(int(part) for part in parts if part.isdecimal()) < MIN_REDIS
+    needed = f"{'.'.join(map(str, MIN_REDIS))} or newer is needed"
+    mend = "install a newer Redis"
+    return finding_of(is_old, "Redis version", version, needed, mend, fails=True)
 
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
-    result = f"{seconds * 1000:.2f} ms (median of {_TRIES})"
-    return finding_of(seconds > SLOW_SECONDS, name, result, meaning, mend)
+    shown = f"{seconds * _SECOND_MS:.2f} ms (median of {_TRIES})"
+    return finding_of(seconds > SLOW_SECONDS, name, shown, meaning, mend)
 
 
 def _clock(name: str, difference: float) -> Finding:
@@ -501,30 +525,13 @@ def _database(config: Config) -> Findings:
     if address.file is not None:
         damage = list(_damage(address.file))
         yield from damage
-        if any(each.level == "fail" for each in damage):
+        if any(finding.level == "fail" for finding in damage):
             return  # a look at its rows would change it
+
     in_rows: list[Finding] = []
 
     def look(sql: PooledStatements) -> None:
-        for feature in load_features(config):
-            try:
-                for check in feature.checks("rows"):
-                    in_rows.extend(check(sql))
-            except DBAPIError:
-                raise
-            # the database answers, with what the server did not write
-            except Exception as error:
-                text = f"cannot be read: {type(error).__name__}: {error}"
-                mend = "find out who writes to the database besides the server"
-                in_rows.append(
-                    Finding(
-                        "fail",
-                        f"rows of {feature.name}",
-                        text,
-                        "its work may fail",
-                        mend,
-                    )
-                )
+        in_rows.extend(_rows_of_features(config, sql))
 
     try:
         state = probe(address, config.storage, _TRIES, [look])
@@ -549,32 +556,57 @@ def _database(config: Config) -> Findings:
         yield _clock("clock and database", state.clock_difference)
 
 
+def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
+    """What features say of their rows. Raises DBAPIError."""
+    for feature in load_features(config):
+        try:
+            for check in feature.checks("rows"):
+                yield from check(sql)
+        except DBAPIError:
+            raise
+        # the database answers, with what the server did not write
+        except Exception as error:
+            yield Finding(
+                "fail",
+                f"rows of {feature.name}",
+                f"cannot be read: {type(error).__name__}: {error}",
+                "its work may fail",
+                "find out who writes to the database besides the server",
+            )
+
+
 def _damage(database: Path) -> Findings:
     """Whether the pages of SQLite and its write-ahead log are as they were
     written."""
     mend = f"stop the server; imserver restore with a backup, or without one with a copy of {database.name}"
+    commits = 0
+    damage: str | None
     try:
         commits = lost_commits(database)
-        words = damage_of(database, PROBE_SECONDS)
+        damage = damage_of(database, PROBE_SECONDS)
     except (sqlite3.Error, OSError) as error:
-        commits, words = 0, str(error)
+        commits = 0
+        damage = str(error)
+
+    shown = "no damage"
+    if commits:
+        shown = f"{commits} commits in {database}-wal cannot be read"
     yield finding_of(
         commits > 0,
         "write-ahead log",
-        f"{commits} commits in {database}-wal cannot be read"
-        if commits
-        else "no damage",
+        shown,
         "messages that were acknowledged are gone; the server does not start",
         mend + " alone",
         fails=True,
     )
-    if words is None:
-        words = ""
-        result = f"no damage in what was read of it in {PROBE_SECONDS:g} s"
+    if damage is None:
+        shown = f"no damage in what was read of it in {PROBE_SECONDS:g} s"
+    elif damage:
+        shown = f"{database}: {damage}"
     else:
-        result = f"{database}: {words}" if words else "no damage"
+        shown = "no damage"
     meaning = "some rows cannot be read, or are wrong"
-    yield finding_of(bool(words), "pages of SQLite", result, meaning, mend, fails=True)
+    yield finding_of(bool(damage), "pages of SQLite", shown, meaning, mend, fails=True)
 
 
 def _disk(config: Config) -> Findings:
@@ -591,9 +623,10 @@ def _disk(config: Config) -> Findings:
         text = f"one into {folder} was interrupted"
         mend = "run imserver restore again"
         yield Finding("fail", "restore", text, "the server does not start", mend)
+
     free = shutil.disk_usage(folder).free
     limits = dict(marked(config, "free_bytes"))
-    wanted = max([1 << 30, *limits.values()])
+    wanted = max([_GIB, *limits.values()])
     before = "".join(f"{name} applies, then " for name in limits)
     yield finding_of(
         free < wanted,
@@ -602,31 +635,31 @@ def _disk(config: Config) -> Findings:
         f"below {_size(wanted)}: {before}messages are refused",
         "enlarge the volume, or set storage.retention_seconds and limits of what users store",
     )
-    if not os.access(folder, os.W_OK):
-        user = os.geteuid()
-        missing = folder != wanted_folder
-        yield Finding(
-            "fail",
-            "data folder",
-            f"{wanted_folder} {'does not exist' if missing else 'is not writable by this user'}",
-            "the server does not start",
-            f"{f'install -d -m 700 -o {user}' if missing else f'chown -R {user}'} {wanted_folder}",
-        )
+    if os.access(folder, os.W_OK):
+        yield _fsync_speed(folder)
         return
+    if folder == wanted_folder:
+        text = f"{folder} is not writable by this user"
+        mend = f"chown -R {os.geteuid()} {folder}"
+    else:
+        text = f"{wanted_folder} does not exist"
+        mend = f"install -d -m 700 -o {os.geteuid()} {wanted_folder}"
+    yield Finding("fail", "data folder", text, "the server does not start", mend)
+
+
+def _fsync_speed(folder: Path) -> Finding:
+    """How long it takes until the disk has what was written."""
     try:
         times = _fsync_times(folder)
     except OSError as error:
-        text = f"{folder} takes no file: {error.strerror}"
-        mend = f"df -h {folder}; df -i {folder}"
-        yield Finding(
+        return Finding(
             "fail",
             "disk fsync",
-            text,
+            f"{folder} takes no file: {error.strerror}",
             "stored messages of SQLite and new files fail",
-            mend,
+            f"df -h {folder}; df -i {folder}",
         )
-        return
-    yield _speed(
+    return _speed(
         "disk fsync",
         median(times),
         "stored messages of SQLite and new files wait for it",
@@ -653,19 +686,19 @@ def findings_of_features(config: Config) -> Findings:
 
 
 def _synchronised(_config: Config) -> Findings:
-    """Whether a time service steers the clock, as the kernel says (adjtimex,
-    STA_UNSYNC)."""
+    """Whether a time service steers the clock, as the kernel says."""
     try:
-        # Room for the kernel's struct timex, which has 208 bytes on 64-bit
-        # Linux.
-        status = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     except (OSError, AttributeError):
         return
-    free = status == 5
+    is_free = state == _TIME_ERROR
+    shown = "the clock is synchronised"
+    if is_free:
+        shown = "the clock is not synchronised"
     yield finding_of(
-        free,
+        is_free,
         "time service",
-        f"the clock is {'not ' * free}synchronised",
+        shown,
         "tokens are compared with the clock of the machine that signed them",
         "timedatectl set-ntp true (in a container: on its host)",
     )
@@ -675,20 +708,18 @@ def _names(config: Config) -> Findings:
     for setting, host in _hosts(config):
         before = perf_counter()
         try:
-            addresses = {
-                entry[4][0]
-                for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            }
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError as error:
             problem = error.strerror or str(error)
             mend = f"getent ahosts {host}"
             yield Finding("fail", f"DNS {host}", problem, f"{setting} names it", mend)
             continue
         seconds = perf_counter() - before
+        addresses = {str(address[0]) for *_, address in entries}
         yield finding_of(
             seconds > 1,
             f"DNS {host}",
-            f"{', '.join(sorted(map(str, addresses)))} in {seconds * 1000:.0f} ms",
+            f"{', '.join(sorted(addresses))} in {seconds * _SECOND_MS:.0f} ms",
             "each new connection there waits for the answer",
             "run a caching resolver on this machine",
         )
@@ -697,57 +728,65 @@ def _names(config: Config) -> Findings:
 def _hosts(config: Config) -> list[tuple[str, str]]:
     """(setting, host) of the addresses that the server calls or is called by;
     each host once."""
-    urls = [
-        *_public_urls(config),
-        ("storage.url", config.storage.url),
-        *(
-            (name, url)
-            for name, url in marked(config, "url")
-            if not name.startswith("apps.")
-        ),
-    ]
-    for name, app in config.apps.items():
-        urls += [(f"apps.{name}.{setting}", url) for setting, url in marked(app, "url")]
-        urls += [
-            (f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer)
-            for n, row in enumerate(app.jwt)
-        ]
-    hosts = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
+    urls = [*_public_urls(config), ("storage.url", config.storage.url)]
+    for name, url in marked(config, "url"):
+        if not name.startswith("apps."):
+            urls.append((name, url))
+    for app, settings in config.apps.items():
+        for name, url in marked(settings, "url"):
+            urls.append((f"apps.{app}.{name}", url))
+        for number, row in enumerate(settings.jwt):
+            urls.append((f"apps.{app}.jwt[{number}]", row.jwks_url or row.issuer))
+
+    hosts = []
+    for name, url in urls:
+        host = urlsplit(url).hostname
+        if host:
+            hosts.append((name, host))
     hosts += marked(config, "host")
     if config.clustered:
         hosts += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
-    return list({host: (name, host) for name, host in hosts}.values())
+    setting_of = {host: name for name, host in hosts}
+    return [(name, host) for host, name in setting_of.items()]
 
 
 def _public_urls(config: Config) -> list[tuple[str, str]]:
     """(setting, URL) of the addresses by which clients reach the server."""
-    given = {
+    settings = {
         "app.http_url": config.app.http_url,
         "app.websocket_url": config.app.websocket_url,
         "server.public_ws_url": config.server.public_ws_url,
     }
-    return [
-        (name, url if "//" in url else f"//{url}") for name, url in given.items() if url
-    ]
+    urls = []
+    for name, url in settings.items():
+        if url and "//" not in url:
+            url = f"//{url}"
+        if url:
+            urls.append((name, url))
+    return urls
 
 
 def _certificates(config: Config) -> Findings:
     for name, url in _public_urls(config):
         parts = urlsplit(url)
-        if parts.scheme not in ("https", "wss") or parts.hostname is None:
+        host = parts.hostname
+        if parts.scheme not in ("https", "wss") or host is None:
             continue
-        where = f"certificate of {parts.hostname}"
+        port = parts.port or _HTTPS_PORT
+        where = f"certificate of {host}"
         try:
-            days = (_expiry(parts.hostname, parts.port or 443) - time()) / 86_400
+            days = (_expiry(host, port) - time()) / _DAY_SECONDS
         except OSError as error:
             meaning = f"clients of {name} do not trust it, or do not reach it"
-            mend = f"openssl s_client -connect {parts.hostname}:{parts.port or 443}"
+            mend = f"openssl s_client -connect {host}:{port}"
             yield Finding("fail", where, str(error), meaning, mend)
             continue
-        text = f"valid for {days:.0f} more days"
-        mend = "renew it, and reload the proxy"
         yield finding_of(
-            days < 14, where, text, "after that, clients refuse to connect", mend
+            days < _RENEWAL_DAYS,
+            where,
+            f"valid for {days:.0f} more days",
+            "after that, clients refuse to connect",
+            "renew it, and reload the proxy",
         )
 
 
@@ -804,14 +843,14 @@ def _beside_users(config: Config, own: int) -> Iterator[str]:
         yield "The node runs here, so the measurement had what was left of a core: its figures are too low."
     if config.clustered and not capacity.has_redis(config):
         yield "Measured without Redis, as no redis-server is here: with it a login takes half as much again."
-    queue = min(
-        config.server.backlog,
-        int(kernel("net.core.somaxconn") or config.server.backlog),
-    )
+
+    backlog = config.server.backlog
+    queue = min(backlog, int(kernel("net.core.somaxconn") or backlog))
     yield f"{queue:,} new connections may wait at once (server.backlog); others try again a second later."
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if high:
-        yield f"From one address, a proxy opens {int(high) - int(low) + 1:,} connections to a port at most."
+        count = int(high) - int(low) + 1
+        yield f"From one address, a proxy opens {count:,} connections to a port at most."
     yield "Not known: bandwidth, a proxy with TLS, the processor of a database server, webhooks, tokens."
 
 
@@ -853,10 +892,13 @@ def _tried(
             yield from try_out(settings, store, tenants, value)
 
 
+_NO_LIMIT: Final = 1e6
+
+
 def _of_capacity(
-    name: str, default: float, text: str, most: float = 1e6
+    name: str, default: float, text: str, most: float = _NO_LIMIT
 ) -> Callable[[Any], Any]:
-    kind = click.FloatRange(0, most, min_open=most < 1e6)
+    kind = click.FloatRange(0, most, min_open=most < _NO_LIMIT)
     return click.option(
         name,
         type=kind,
@@ -898,22 +940,27 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
         config = load_settings(path, data_dir)
     except StartError as error:
         fail(error)
-    user = capacity.Behaviour(
-        **{name: given.pop(name) for name in capacity.Behaviour.__struct_fields__}
-    )
+    behaviour = {name: given.pop(name) for name in capacity.Behaviour.__struct_fields__}
     if counts:
-        own = server_at(config.server.data_dir, config.app.http_port)
-        state = {}
-        with suppress(OSError, ValueError):
-            if own:
-                state = _state(config, host_of(config), config.app.http_port, "")
-            else:
-                state = {}
-        capacity.show(config, user, own, state, _beside_users(config, own))
+        _show_capacity(config, capacity.Behaviour(**behaviour))
         return
     given = {name: value for name, value in given.items() if value is not None}
     if show(chain(findings(config), _tried(config, path, data_dir, given))):
         sys.exit(1)
+
+
+def _show_capacity(config: Config, user: capacity.Behaviour) -> None:
+    """Say how many users the node can hold."""
+    port = config.app.http_port
+    own = server_at(config.server.data_dir, port)
+    state = {}
+    if own:
+        with suppress(OSError, ValueError):
+            state = _state(config, host_of(config), port, "")
+    capacity.show(config, user, own, state, _beside_users(config, own))
+
+
+_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def show(findings: Iterable[Finding]) -> int:
@@ -924,9 +971,9 @@ def show(findings: Iterable[Finding]) -> int:
         return sum(row.level == "fail" for row in rows)
     failed = 0
     for finding in findings:
-        failed += finding.level == "fail"
-        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-        mark = click.style(f"{finding.level:4}", fg=colours[finding.level])
+        if finding.level == "fail":
+            failed += 1
+        mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if finding.meaning:
             click.echo(f"      {finding.meaning}")

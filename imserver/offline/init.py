@@ -88,6 +88,8 @@ fit on a machine."""
 _HTTP_PORT: Final = 80
 """The port of an address with http that names none."""
 _DEFAULT_PORT: Final = 8080
+_LAST_PORT: Final = 65_535
+_KEY_BYTES: Final = 32
 _NAME_CHARACTERS: Final = 40
 _CHAT_APP: Final = "gochat"
 _NEXT_CHAT: Final = """\
@@ -142,28 +144,29 @@ def init(
     _check_app(app)
     if url:
         url = server_address(_with_scheme(url)).rstrip("/")
-    else:
-        url = ""
     port = _port_of(url)
     file = folder / DEFAULT_FILE
 
-    is_chat = _is_chat(file) if chat is None else chat
-    name = _name_of_chat(name, is_chat)
-    key = token_hex(32)
-    secret = token_hex(32)
-    text = _settings(app, key, secret, url, port, name if is_chat else None)
+    if chat is None:
+        chat = _is_chat(file)
+    name = _name_of_chat(name, chat)
+    key = token_hex(_KEY_BYTES)
+    secret = token_hex(_KEY_BYTES)
+    if chat:
+        text = _settings(app, key, secret, url, port, name)
+    else:
+        text = _settings(app, key, secret, url, port, None)
     _write(file, text)
 
+    option = f" -c {file}"
     if folder.resolve() == Path.cwd():
         option = ""
-    else:
-        option = f" -c {file}"
-    next_steps = _NEXT_CHAT if is_chat else _NEXT
-    click.echo(
-        next_steps.format(file=file, app=app, key=key, option=option, port=port),
-        nl=False,
-    )
-    if is_chat:
+    next_steps = _NEXT
+    if chat:
+        next_steps = _NEXT_CHAT
+    steps = next_steps.format(file=file, app=app, key=key, option=option, port=port)
+    click.echo(steps, nl=False)
+    if chat:
         _print_links(context, file)
 
 
@@ -270,22 +273,33 @@ def _settings(
 ) -> str:
     """The text of the file. ``chat``: the name of the chat; None: there is
     none."""
+    # Whoever opens it by http from another machine reaches it without a proxy.
     is_open = url.lower().startswith("http:") and not is_loopback(
         urlsplit(url).hostname or ""
     )
+    host = "127.0.0.1"
+    if is_open:
+        host = "0.0.0.0   "
+    ws_port = port + _WS_PORT
+    if ws_port > _LAST_PORT:
+        ws_port = port - _WS_PORT
+    url_line = ""
+    if url:
+        url_line = f"  http_url: {url}    # where people open the server, for links\n"
+    apps = f'"{app}"'
+    chat_lines = ""
+    if chat is not None:
+        apps += f', "{_CHAT_APP}"'
+        chat_lines = _CHAT.format(name=json.dumps(chat, ensure_ascii=False))
     return _SETTINGS.format(
         key=key,
-        admin_key=token_hex(32),
+        admin_key=token_hex(_KEY_BYTES),
         secret=secret,
         app=app,
-        apps=f'"{app}"' if chat is None else f'"{app}", "{_CHAT_APP}"',
-        host="0.0.0.0   " if is_open else "127.0.0.1",
+        apps=apps,
+        host=host,
         port=port,
-        ws_port=port + _WS_PORT if port + _WS_PORT < 65536 else port - _WS_PORT,
-        url=f"  http_url: {url}    # where people open the server, for links\n"
-        if url
-        else "",
-        chat=""
-        if chat is None
-        else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
+        ws_port=ws_port,
+        url=url_line,
+        chat=chat_lines,
     )

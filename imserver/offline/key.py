@@ -1,6 +1,6 @@
 """``imserver key``: the keys with which back ends call the HTTP API."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import time
 from typing import Any, Final
@@ -24,10 +24,19 @@ from imserver.gateway.terminal import CommandLine, GroupOfRows, fail, lines_of
 _Scope: Final = click.Choice(tuple(SCOPES))
 _CLOSED_SHOWN: Final = 20
 _COLUMNS: Final = "id, scopes, apps, created, expires, revoked, last used: used, from: used_from, note"
+
+
+def _apps_as_text(apps: Iterable[str]) -> str:
+    return ",".join(apps) or "all"
+
+
 _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "scopes": ",".join,
-    "apps": lambda apps: ",".join(apps) or "all",
-    **dict.fromkeys(("created", "expires", "revoked", "used"), day),
+    "apps": _apps_as_text,
+    "created": day,
+    "expires": day,
+    "revoked": day,
+    "used": day,
 }
 
 
@@ -88,44 +97,64 @@ def create(
             if tenants.get(name) is None:
                 fail(f"--app {name}: this app does not exist")
         bound = dict.fromkeys(map(tenants.resolve, apps))
-        row, secret = KeyRow.make(
-            scopes, tuple(bound), note, int(time()) + expires if expires else 0
-        )
-        first = settings.demo and not list(store.keys())
+        row, secret = KeyRow.make(scopes, tuple(bound), note, _end_of(expires))
+        ends_demo = settings.demo and not list(store.keys())
         store.add_key(row)
-        one_app = row.apps[0] if len(row.apps) == 1 else ""
         record_act(
             settings,
             store,
             "keys.create",
-            one_app,
+            _only_app_of(row),
             key=row.id,
             scopes=row.scopes,
             apps=row.apps,
         )
         closed = [
-            each.name
-            for each in tenants.all()
-            if not (each.open or each.has_login_rule or each.same_as)
+            tenant.name
+            for tenant in tenants.all()
+            if not (tenant.open or tenant.has_login_rule or tenant.same_as)
         ]
     click.echo(
         f"The id of this key is {row.id}. Save the key: it is not shown again.",
         err=True,
     )
-    if first:
-        click.echo(
-            "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
-            "follow the rules of their app.",
-            err=True,
-        )
-        if closed:
-            click.echo(
-                f"Nobody can log in any more to: {', '.join(closed[:_CLOSED_SHOWN])}"
-                f"{', …' if len(closed) > _CLOSED_SHOWN else ''}. Give an app a login rule (jwt, "
-                "account_tokens, webhook.authorise_url), or let anybody in with open: true.",
-                err=True,
-            )
+    if ends_demo:
+        _say_demo_ends(closed)
     click.echo(secret)
+
+
+def _end_of(seconds: int | None) -> int:
+    """When a new key ends, in Unix seconds; 0: never."""
+    if not seconds:
+        return 0
+    return int(time()) + seconds
+
+
+def _only_app_of(row: KeyRow) -> str:
+    """The app that a key is for; ``""``: it is for several, or for all."""
+    if len(row.apps) != 1:
+        return ""
+    return row.apps[0]
+
+
+def _say_demo_ends(closed: Sequence[str]) -> None:
+    """Say what the first key changes. ``closed``: the apps without a login
+    rule."""
+    click.echo(
+        "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
+        "follow the rules of their app.",
+        err=True,
+    )
+    if not closed:
+        return
+    names = ", ".join(closed[:_CLOSED_SHOWN])
+    if len(closed) > _CLOSED_SHOWN:
+        names += ", …"
+    click.echo(
+        f"Nobody can log in any more to: {names}. Give an app a login rule (jwt, "
+        "account_tokens, webhook.authorise_url), or let anybody in with open: true.",
+        err=True,
+    )
 
 
 @key.command("list")
@@ -138,6 +167,20 @@ def list_keys(path: str | None, data_dir: str | None) -> None:
     CommandLine.rows(_COLUMNS, rows, **_TEXTS)
 
 
+_FIELDS: Final = (
+    "id",
+    "scopes",
+    "apps",
+    "created",
+    "expires",
+    "revoked",
+    "used",
+    "used_from",
+    "note",
+)
+"""The fields of a key that JSON has."""
+
+
 @key.command()
 @settings_options
 @CommandLine.prints_data
@@ -148,42 +191,31 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         row = next((each for each in _keys(settings, store) if each.id == name), None)
     if row is None:
         fail(f"no key has the id {name}")
-    lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
-    address = lines.pop("from")
-    expires = lines["expires"] or "never"
-    if lines["last used"]:
-        used = f"{lines['last used']} from {address}"
-    else:
-        used = "never"
-    used = "" if row.id.startswith(CONFIGURED) else used
     if row.revoked:
         state = "revoked"
     elif row.has_ended(time()):
         state = "expired"
     else:
         state = "valid"
+
+    lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
+    address = lines.pop("from")
+    if row.id.startswith(CONFIGURED):
+        used = ""  # The last use of a key of the settings is not stored.
+    elif lines["last used"]:
+        used = f"{lines['last used']} from {address}"
+    else:
+        used = "never"
     lines = {
         "id": row.id,
         "state": state,
         **lines,
-        "expires": expires,
+        "expires": lines["expires"] or "never",
         "last used": used,
     }
     text = "\n".join(f"{label:<11}{text}" for label, text in lines.items() if text)
-    fields = (
-        "id",
-        "scopes",
-        "apps",
-        "created",
-        "expires",
-        "revoked",
-        "used",
-        "used_from",
-        "note",
-    )
-    CommandLine.data(
-        {"state": state, **{each: getattr(row, each) for each in fields}}, text
-    )
+    fields = {name: getattr(row, name) for name in _FIELDS}
+    CommandLine.data({"state": state, **fields}, text)
 
 
 @key.command()
@@ -202,20 +234,18 @@ def rotate(
     --grace.
     """
     _refuse_configured(name)
-    row, secret = KeyRow.make(expires=int(time()) + expires if expires else 0)
+    row, secret = KeyRow.make(expires=_end_of(expires))
     with opened(path, data_dir) as (settings, store, _):
+        stored = None
         if store.address.exists:
             stored = store.rotate_key(name, row, grace)
-        else:
-            stored = None
         if stored is None:
             fail(f"no valid key has the id {name}")
-        app = stored.apps[0] if len(stored.apps) == 1 else ""
         record_act(
             settings,
             store,
             "keys.rotate",
-            app,
+            _only_app_of(stored),
             key=name,
             id=stored.id,
             grace_seconds=grace,
@@ -238,15 +268,17 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     """Revoke the key with this id. This cannot be undone."""
     _refuse_configured(name)
     with opened(path, data_dir) as (settings, store, _):
+        revoked = None
         if store.address.exists:
             revoked = store.revoke_key(name)
-        else:
-            revoked = None
         if revoked:
             record_act(settings, store, "keys.revoke", key=name)
     if revoked is None:
         fail(f"no key has the id {name}")
-    click.echo("revoked" if revoked else "already revoked")
+    if revoked:
+        click.echo("revoked")
+    else:
+        click.echo("already revoked")
 
 
 def _refuse_configured(name: str) -> None:

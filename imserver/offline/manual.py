@@ -32,40 +32,39 @@ def manual_of(text: str, declared: Declarations) -> str:
         return ""
 
     def has_key(row: re.Match[str]) -> str:
-        there.add(f"{section}.{row[1]}")
-        if f"{section}.{row[1]}" in declared.rows:
+        key = f"{section}.{row[1]}"
+        there.add(key)
+        if key in declared.rows:
             return row[0]
         return ""
 
     paragraphs = []
     for paragraph in text.split("\n\n"):
+        section = ""
         match = re.search(r"^(\w+):", paragraph, re.MULTILINE)
-        section = match[1] if match else ""
+        if match:
+            section = match[1]
         there.add(section)
         if section == "apps":
             entries = r"^#   (\w+)\W.*\n(?:#    +\S.*\n)*"
             paragraph = re.sub(entries, has_entry, paragraph, flags=re.MULTILINE)
-            paragraph = paragraph.replace(
-                "apps:\n", "".join(_entries(declared, text)) + "apps:\n"
-            )
+            more = "".join(_entries(declared, text))
+            paragraph = paragraph.replace("apps:\n", f"{more}apps:\n")
         elif section:
-            paragraph = re.sub(
-                r"^(?:  #.*\n)*  (\w+):.*\n?", has_key, paragraph, flags=re.MULTILINE
-            )
-        if not section or section in declared.names.values():
-            more = (
-                _keys(kind, there, section)
-                for name, kind in declared.sections
-                if name == section
-            )
-            paragraphs.append("\n".join([paragraph.rstrip("\n"), *filter(None, more)]))
+            keys = r"^(?:  #.*\n)*  (\w+):.*\n?"
+            paragraph = re.sub(keys, has_key, paragraph, flags=re.MULTILINE)
+        if section and section not in declared.names.values():
+            continue  # Its feature is not among those of the node.
+        parts = [paragraph.rstrip("\n")]
+        for name, kind in declared.sections:
+            if name == section:
+                parts += filter(None, (_keys(kind, there, section),))
+        paragraphs.append("\n".join(parts))
     for name, kind in declared.sections:
         if name not in there:
-            paragraphs.append(
-                "\n".join(
-                    [*_comment("", kind.__doc__), f"{name}:", _keys(kind, there, name)]
-                )
-            )
+            comment = _comment("", kind.__doc__)
+            lines = [*comment, f"{name}:", _keys(kind, there, name)]
+            paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs) + "\n"
 
 
@@ -77,10 +76,8 @@ def _keys(kind: type[Struct], there: set[str], section: str) -> str:
     for key, hint in hints_of(kind).items():
         if f"{section}.{key}" not in there:
             row = write_yaml({key: to_builtins(getattr(defaults, key))})
-            lines += [
-                *_comment("  ", _text_of(hint)),
-                textwrap.indent(row, "  ").rstrip("\n"),
-            ]
+            lines += _comment("  ", _text_of(hint))
+            lines.append(textwrap.indent(row, "  ").rstrip("\n"))
     return "\n".join(lines)
 
 
@@ -97,10 +94,10 @@ def _entries(declared: Declarations, text: str) -> Iterator[str]:
 
 
 def _text_of(hint: Any) -> str:
-    metas = (
-        each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Meta)
-    )
-    return next((each.description for each in metas if each.description), "")
+    for mark in getattr(hint, "__metadata__", ()):
+        if isinstance(mark, Meta) and mark.description:
+            return mark.description
+    return ""
 
 
 def _comment(indent: str, text: str | None) -> list[str]:

@@ -4,6 +4,7 @@
 import ipaddress
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -21,6 +22,7 @@ from imserver.plugin.settings import on_several_machines
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
 """IP version → prefix length below which a trusted network is reported."""
+_DAY_SECONDS: Final = 86_400
 
 
 class Deployment(Struct, frozen=True):
@@ -113,7 +115,7 @@ def any_origin(it: Deployment) -> Iterator[Finding]:
 def limits(it: Deployment) -> Iterator[Finding]:
     seconds = it.config.api.page_token_seconds
     limits = it.config.limits
-    if seconds > 86_400:
+    if seconds > _DAY_SECONDS:
         yield (
             "api.page_token_seconds",
             f"page tokens are valid for {seconds:g} seconds; an hour is usual",
@@ -266,7 +268,7 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
 
 def findings(it: Deployment) -> list[Finding]:
     """All that is open, in the order of :data:`CHECKS`."""
-    return [finding for check in CHECKS for finding in check(it)]
+    return list(chain.from_iterable(check(it) for check in CHECKS))
 
 
 def _is_private(host: str) -> bool:
@@ -282,9 +284,9 @@ def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
     ``loopback`` is false."""
     for text in networks:
         network = ipaddress.ip_network(text, strict=False)
-        if network.prefixlen < WIDE_PREFIX[network.version] and not (
-            loopback and network.is_loopback
-        ):
+        if loopback and network.is_loopback:
+            continue
+        if network.prefixlen < WIDE_PREFIX[network.version]:
             yield text
 
 

@@ -3,14 +3,17 @@
 import json
 import sys
 from datetime import UTC, datetime
+from http.client import OK
 from time import time
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from imserver.gateway.errors import ReplyCode
 from imserver.gateway.terminal import fail, given_once
 from imserver.plugin.commands import CommandLine, ServerApi
+
+_ANSWER_SECONDS: Final = 10
 
 
 @click.command()
@@ -29,26 +32,34 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
     --key-file: other users of the machine can see the arguments of a command.
     """
     server = ServerApi(given_once("URL", address, url or None) or "", key_file)
-    health, _ = server.ask("GET", "/health", seconds=10)
-    _, ready = server.ask("GET", "/ready", seconds=10)
-    path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
-    state_status, state = server.ask("GET", path, seconds=10)
-    if isinstance(data := state.get("data"), dict):
+    health, _ = server.ask("GET", "/health", seconds=_ANSWER_SECONDS)
+    _, ready = server.ask("GET", "/ready", seconds=_ANSWER_SECONDS)
+    path = "/system/state?detail=true"
+    if debug:
+        path += "&isDebug=true"
+    state_status, state = server.ask("GET", path, seconds=_ANSWER_SECONDS)
+    data = state.get("data")
+    if isinstance(data, dict):
         # of the original's wire; this server has no goroutines
         data.pop("numGoroutine", None)
+
+    is_healthy = health == OK
+    health_words = f"HTTP {health}"
+    if is_healthy:
+        health_words = "ok"
     lines = (
-        f"health  {'ok' if health == 200 else f'HTTP {health}'}",
+        f"health  {health_words}",
         f"ready   {_readiness(ready)}",
         json.dumps(state, ensure_ascii=False, indent=2),
     )
-    CommandLine.data(
-        {"health": health, "ready": ready, "state": state}, "\n".join(lines)
-    )
-    if state.get("code") == ReplyCode.UNAUTHORIZED:
+    answers = {"health": health, "ready": ready, "state": state}
+    CommandLine.data(answers, "\n".join(lines))
+    code = state.get("code")
+    if code == ReplyCode.UNAUTHORIZED:
         fail(
             "this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file"
         )
-    if health != 200 or state_status != 200 or state.get("code") != ReplyCode.OK:
+    if not is_healthy or state_status != OK or code != ReplyCode.OK:
         sys.exit(1)
 
 
@@ -62,5 +73,6 @@ def _readiness(answer: Any) -> str:
         words += f" ({stage})"
     since = answer.get("since")
     if since:
-        words += f", since {datetime.fromtimestamp(since, UTC):%H:%M:%S} UTC ({int(time() - since)} s)"
+        clock = datetime.fromtimestamp(since, UTC)
+        words += f", since {clock:%H:%M:%S} UTC ({int(time() - since)} s)"
     return words

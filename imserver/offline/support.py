@@ -54,14 +54,19 @@ _ELIDED: Final = "…"
 # --- what is left of a log ----------------------------------------------------
 
 
+_LEVELS: Final = frozenset(
+    {"debug", "info", "warning", "error", "exception", "critical"}
+)
+
+
 @cache
 def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
     """The texts of the server's own log lines: what matches one, and what is
     printed of it. All that a line has of somebody (``%s``) is left out; numbers
     stay."""
-    texts = {
-        text for path in sorted(_PACKAGE.rglob("*.py")) for text in _texts_in(path)
-    }
+    texts: set[str] = set()
+    for path in _PACKAGE.rglob("*.py"):
+        texts.update(_texts_in(path))
     forms = []
     for text in sorted(texts, key=len, reverse=True):
         pieces = re.split(r"(%[-+ #0-9.]*[sdrfgx%])", text)
@@ -73,27 +78,15 @@ def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
 def _texts_in(module: Path) -> Iterator[str]:
     """The first arguments of the calls of a logger in a module."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if not (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.args
-        ):
+        if not (isinstance(node, ast.Call) and node.args):
             continue
-        is_level = node.func.attr in (
-            "debug",
-            "info",
-            "warning",
-            "error",
-            "exception",
-            "critical",
-        )
+        function = node.func
+        if not (isinstance(function, ast.Attribute) and function.attr in _LEVELS):
+            continue
         text = node.args[0]
-        if (
-            is_level
-            and isinstance(text, ast.Constant)
-            and isinstance(text.value, str)
-            and " " in text.value
-        ):
+        if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
+            continue
+        if " " in text.value:  # else it may be of another method
             yield text.value
 
 
@@ -116,7 +109,8 @@ def redacted_line(line: str) -> str:
         return match[1] + redacted_message(match[2])
     frame = _FRAME.match(line)
     if frame is not None:
-        return frame[0].replace(frame[0].partition('"')[2].partition('"')[0], frame[1])
+        _, path, _ = line.split('"', 2)
+        return frame[0].replace(path, frame[1])
     raised = _RAISED.match(line)
     if raised is not None:
         return f"{raised[0]}: {_ELIDED}"
@@ -170,15 +164,16 @@ def _filled(text: str, numbers: Iterator[str]) -> str:
 def secrets_of(settings: Config) -> set[str]:
     """All secrets of the settings, of the data folder and of the
     environment."""
-    found = set(_hidden(plain(settings), plain(settings, hide=True)))
-    found.add(os.environ.get(ENVIRONMENT_KEY, ""))
-    files = [str(Path(settings.server.data_dir, "secret")), settings.server.secret_file]
-    for file in (*files, settings.server.second_secret_file):
+    secrets = set(_hidden(plain(settings), plain(settings, hide=True)))
+    secrets.add(os.environ.get(ENVIRONMENT_KEY, ""))
+    server = settings.server
+    own = str(Path(server.data_dir, "secret"))
+    for file in filter(None, (own, server.secret_file, server.second_secret_file)):
         try:
-            found.add(Path(file).read_text(encoding="latin-1").strip() if file else "")
+            secrets.add(Path(file).read_text(encoding="latin-1").strip())
         except OSError:
             continue  # it is not there, or this user may not read it
-    return {each for each in found if len(each) >= LEAST_SECRET}
+    return {secret for secret in secrets if len(secret) >= LEAST_SECRET}
 
 
 def _hidden(value: Any, shown: Any) -> Iterator[str]:
@@ -201,19 +196,20 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 def _versions() -> str:
+    packages = {f"{each.metadata['Name']} {each.version}" for each in distributions()}
+    names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
     lines = [
         f"imserver {full_version()}",
         f"Python {sys.version}",
         platform.platform(),
         "",
+        *sorted(packages),
+        "",
+        "Variables of the environment, without values:",
+        *names,
+        "",
     ]
-    lines += sorted(
-        {f"{each.metadata['Name']} {each.version}" for each in distributions()}
-    )
-    names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
-    return "\n".join(
-        [*lines, "", "Variables of the environment, without values:", *names, ""]
-    )
+    return "\n".join(lines)
 
 
 def _doctor(settings: Config) -> str:
@@ -230,24 +226,28 @@ def _log(settings: Config) -> str:
         return "app.log_file is not set: the log is that of the console, systemd or the container\n"
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}\n"
-    return "\n".join([*map(redacted_line, lines[1:] if len(lines) > 1 else lines), ""])
+    if len(lines) > 1:
+        del lines[0]  # It may have lost its start.
+    return "\n".join([*map(redacted_line, lines), ""])
+
+
+_MAY_READ: Final = frozenset({"admin", "read", "metrics"})
+"""The scopes of keys that read the metrics."""
 
 
 def _metrics(settings: Config) -> str:
-    keys = [
-        each.key
-        for each in settings.api.keys
-        if {"admin", "read", "metrics"} & set(each.scopes)
-    ]
-    key = os.environ.get(ENVIRONMENT_KEY, "") or next(iter(keys), "")
+    key = os.environ.get(ENVIRONMENT_KEY, "")
+    for row in settings.api.keys:
+        if not key and not _MAY_READ.isdisjoint(row.scopes):
+            key = row.key
+    headers = {}
     if key:
-        headers = {"Authorization": f"Bearer {key}"}
-    else:
-        headers = {}
+        headers["Authorization"] = f"Bearer {key}"
     connection = HTTPConnection(
         host_of(settings), settings.app.http_port or None, timeout=ASK_SECONDS
     )

@@ -14,6 +14,7 @@ from imserver.gateway.auth.json_web_tokens import BadToken, JsonWebToken
 from imserver.gateway.auth.tenants import Tenant, Tenants
 from imserver.gateway.auth.tokens import (
     BadKey,
+    Claims,
     derived_secret,
     load_keys,
     make_token,
@@ -94,15 +95,7 @@ def create(
     with opened(path, data_dir) as (settings, store, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
-        longest = tenant.user_bytes_of(tenant.name)
-        name_of_user = os.fsencode(user)  # as it was given, which need not be UTF-8
-        if (
-            not 0 < len(name_of_user) <= longest
-            or name_of_user.decode(errors="replace") != user
-        ):
-            fail(
-                f"USER: expected 1 to {longest} bytes of UTF-8, as app {tenant.name} allows"
-            )
+        _check_user(tenant, user)
         try:
             if key_file is not None:
                 key = Path(key_file).read_text(encoding="utf-8")
@@ -113,23 +106,26 @@ def create(
                 fail(
                     f"the app has the public key of {row.algorithm}: --key-file names the private one"
                 )
-            text = make_token(
-                user, tenant.name, int(time()) + seconds, row, key, channel
-            )
+            expires = int(time()) + seconds
+            text = make_token(user, tenant.name, expires, row, key, channel)
         except (BadKey, OSError, UnicodeDecodeError) as error:
             fail(error)
         if store.has_database:
-            facts = {"channel": channel} if channel else {}
-            record_act(
-                settings,
-                store,
-                "tokens.create",
-                tenant.name,
-                user,
-                seconds=seconds,
-                **facts,
-            )
+            facts: dict[str, object] = {"seconds": seconds}
+            if channel:
+                facts["channel"] = channel
+            record_act(settings, store, "tokens.create", tenant.name, user, **facts)
     click.echo(text)
+
+
+def _check_user(tenant: Tenant, user: str) -> None:
+    """End the command if the app takes no user of this name."""
+    longest = tenant.user_bytes_of(tenant.name)
+    name = os.fsencode(user)  # as it was given, which need not be UTF-8
+    if not 0 < len(name) <= longest or name.decode(errors="replace") != user:
+        fail(
+            f"USER: expected 1 to {longest} bytes of UTF-8, as app {tenant.name} allows"
+        )
 
 
 @token.command()
@@ -174,35 +170,11 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         tenant = _tenant(tenants, name)
         if not tenant.jwt:
             fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
-        parts: list[str] = []
-        with suppress(BadToken, UnicodeDecodeError):  # it is no token
-            unverified = JsonWebToken.read(shown)
-            parts = [
-                f"header: {unverified.header.decode()}",
-                f"claims: {unverified.unverified_payload.decode()}",
-            ]
-        if parts and not CommandLine.wants_json():
-            click.echo("\n".join(parts))
+        if not CommandLine.wants_json():
+            _print_parts(shown)
         outgoing = Outgoing()
         try:
-            rows = [row for row in tenant.jwt if row.issuer]
-            if rows:
-                claims = Issuers(outgoing).claims(tenant.name, rows, shown, time())
-            else:
-                claims = None
-            if claims is None:
-                needs_secret = [
-                    row
-                    for row in tenant.jwt
-                    if not (row.issuer or row.key or row.key_file)
-                ]
-                if needs_secret:
-                    secret = _secret(settings, needs_secret[0])
-                else:
-                    secret = Secret(b"")
-                claims = read_token(
-                    shown, load_keys(tenant.jwt, secret, tenant.name), time()
-                )
+            claims = _claims_of(shown, tenant, settings, outgoing)
             if tenants.resolve(claims.app) != tenant.name:
                 raise BadToken(f"the token is for another app, {claims.app!r}")
         except (BadKey, BadToken, IssuerUnavailable) as error:
@@ -210,17 +182,49 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         finally:
             outgoing.close()
     seconds = claims.expires_at - int(time())
+    answer = {
+        "app": tenant.name,
+        "user": claims.user,
+        "expires_at": claims.expires_at,
+    }
     text = f"accepted: user {claims.user!r} of app {tenant.name}, for {seconds} more seconds"
-    CommandLine.data(
-        {"app": tenant.name, "user": claims.user, "expires_at": claims.expires_at}, text
-    )
+    CommandLine.data(answer, text)
+
+
+def _print_parts(token: str) -> None:
+    """Print what a token says, whether it is true or not."""
+    with suppress(BadToken, UnicodeDecodeError):  # it is no token
+        unverified = JsonWebToken.read(token)
+        header = unverified.header.decode()
+        claims = unverified.unverified_payload.decode()
+        click.echo(f"header: {header}\nclaims: {claims}")
+
+
+def _claims_of(
+    token: str, tenant: Tenant, settings: Config, outgoing: Outgoing
+) -> Claims:
+    """What a token says that an issuer or a key of the app has signed. Raises
+    BadKey, BadToken and IssuerUnavailable."""
+    rows = [row for row in tenant.jwt if row.issuer]
+    if rows:
+        claims = Issuers(outgoing).claims(tenant.name, rows, token, time())
+        if claims is not None:
+            return claims
+    secret = Secret(b"")
+    for row in tenant.jwt:
+        if not (row.issuer or row.key or row.key_file):
+            secret = _secret(settings, row)
+            break
+    return read_token(token, load_keys(tenant.jwt, secret, tenant.name), time())
 
 
 def _words(person: str | None, option: str | None) -> list[str]:
     """The argument of ``create``, which somebody may have given as
     ``--user``."""
     word = given_once("APP/USER", person, option)
-    return [] if word is None else [word]
+    if word is None:
+        return []
+    return [word]
 
 
 def _tenant(tenants: Tenants, name: str) -> Tenant:

@@ -24,7 +24,7 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import GROUP
 from imserver.gateway.offline import load_settings, settings_options
-from imserver.gateway.storage.address import database_address
+from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.gateway.storage.migrations import (
     missing_steps,
     named,
@@ -32,6 +32,7 @@ from imserver.gateway.storage.migrations import (
     next_step,
     taken_steps,
 )
+from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.terminal import CommandLine, fail
 from imserver.offline.database import probe
 from imserver.offline.doctor import (
@@ -51,6 +52,8 @@ _UNFINISHED: Final = "unfinished"
 """The file in the folder of a release that is being installed."""
 _BEFORE: Final = ".before"
 """The end of the name of the link to the release that ran before."""
+_OTHERS_ONLY_READ: Final = 0o022
+"""What new files do not allow: that others write."""
 
 
 class Release(Struct, frozen=True):
@@ -67,30 +70,28 @@ class Release(Struct, frozen=True):
 def read_release(dist: Path, stack: ExitStack) -> Release:
     """Read a wheel, the folder of a release's files, or a folder in which one
     is installed. Raises StartError."""
+    home: Path | None = None
     try:
         site = next(dist.glob("lib/python*/site-packages"), None)
         if site is None:
-            with zipfile.ZipFile(
-                next(dist.glob("imserver-*.whl")) if dist.is_dir() else dist
-            ) as wheel:
+            wheel = dist
+            if dist.is_dir():
+                wheel = next(dist.glob("imserver-*.whl"))
+            with zipfile.ZipFile(wheel) as archive:
                 site = Path(stack.enter_context(TemporaryDirectory()))
-                wheel.extractall(site)
-            files = {each.name.split("-")[0] for each in dist.glob("*.whl")}
-            home = None
+                archive.extractall(site)
+            names = {file.name.split("-")[0] for file in dist.glob("*.whl")}
         else:
             home = dist.resolve()
             if (home / _UNFINISHED).exists():
                 raise StartError(
                     f"{dist} is not whole, its installation was interrupted: delete it"
                 )
-            files = {
-                each.metadata["Name"].replace("-", "_")
-                for each in distributions(path=[str(site)])
-            }
+            installed = distributions(path=[str(site)])
+            names = {each.metadata["Name"].replace("-", "_") for each in installed}
         own = next(iter(distributions(name="imserver", path=[str(site)])))
-        return Release(
-            own.version, str(site / "imserver" / "__init__.py"), frozenset(files), home
-        )
+        package = str(site / "imserver" / "__init__.py")
+        return Release(own.version, package, frozenset(names), home)
     except (OSError, zipfile.BadZipFile, StopIteration):
         raise StartError(f"{dist} is no wheel and no folder of a release") from None
 
@@ -100,69 +101,82 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
 
 def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     """What speaks for and against running this release in place of this one."""
-    old, new = (
-        tuple(map(int, re.findall(r"\d+", each)[:2]))
-        for each in (__version__, release.version)
-    )
-    is_far = new[0] != old[0] or abs(new[1] - old[1]) > 1
-    meaning = "nodes of both cannot be one cluster, and only a backup leads back"
-    mend = "stop all nodes, make a backup, and read the notes; or take the releases between one by one"
-    if is_far:
-        way_back = ""
-    else:
-        way_back = (
-            "; nodes of both are one cluster, and imserver upgrade --back leads back"
-        )
-    yield finding_of(
-        is_far,
-        "version",
-        f"{__version__}, then {release.version}{way_back}",
-        meaning,
-        mend,
-    )
-    yield from [*running_server(config)] or [
-        Finding("ok", "server", "none of these settings runs here")
-    ]
+    yield _distance(release)
+    servers = list(running_server(config))
+    if not servers:
+        servers = [Finding("ok", "server", "none of these settings runs here")]
+    yield from servers
     yield from findings_of_features(config)
-    address = database_address(config.storage, config.server.data_dir)
-    taken = dict[str, int]()
-    if address.exists:
-        try:
-            probe(
-                address,
-                config.storage,
-                1,
-                [lambda sql: taken.update(taken_steps(sql.connection))],
-            )
-        except Exception as error:
-            yield Finding(
-                "fail",
-                "database",
-                f"{address.shown} does not answer: {str(error).splitlines()[0]}",
-            )
-        else:
-            missing, newer = (
-                missing_steps(taken, release.package),
-                newer_steps(taken, release.package),
-            )
-            if missing:
-                words = f"its first node adds {named(missing)}"
-            else:
-                words = "none is missing"
-            if newer:
-                more = f"; {named(newer)} stay, unused"
-            else:
-                more = ""
-            yield Finding("ok", "steps of the database", words + more)
+    yield from _steps(config, release)
     lost = ", ".join(sorted(_plug_ins() - release.names))
-    meaning = "they are not in it"
-    mend = "add their wheels"
     yield finding_of(
-        bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True
+        bool(lost),
+        "plug-ins",
+        lost or "none is missing",
+        "they are not in it",
+        "add their wheels",
+        fails=True,
     )
     yield from _obstacles(release, dist)
     if (dist / "SHA256SUMS").is_file():
         _run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], dist)
+
+
+def _distance(release: Release) -> Finding:
+    """Whether nodes of both releases can be one cluster: so they are if at most
+    one lies between."""
+    old_major, old_minor = _numbers_of(__version__)
+    major, minor = _numbers_of(release.version)
+    is_far = major != old_major or abs(minor - old_minor) > 1
+    way_back = "; nodes of both are one cluster, and imserver upgrade --back leads back"
+    if is_far:
+        way_back = ""
+    return finding_of(
+        is_far,
+        "version",
+        f"{__version__}, then {release.version}{way_back}",
+        "nodes of both cannot be one cluster, and only a backup leads back",
+        "stop all nodes, make a backup, and read the notes; or take the releases between one by one",
+    )
+
+
+def _numbers_of(version: str) -> tuple[int, int]:
+    """The first two numbers of a version."""
+    major, minor, *_ = map(int, re.findall(r"\d+", version))
+    return major, minor
+
+
+def _steps(config: Config, release: Release) -> Iterator[Finding]:
+    """Which steps of the database the release adds, and does not know."""
+    address = database_address(config.storage, config.server.data_dir)
+    if not address.exists:
+        return
+    try:
+        taken = _taken_steps(address, config)
+    except Exception as error:
+        text = f"{address.shown} does not answer: {str(error).splitlines()[0]}"
+        yield Finding("fail", "database", text)
+        return
+    words = "none is missing"
+    missing = missing_steps(taken, release.package)
+    if missing:
+        words = f"its first node adds {named(missing)}"
+    newer = newer_steps(taken, release.package)
+    if newer:
+        words += f"; {named(newer)} stay, unused"
+    yield Finding("ok", "steps of the database", words)
+
+
+def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
+    """The last step that the database has taken, by owner. Raises the driver's
+    errors."""
+    taken = dict[str, int]()
+
+    def look(sql: PooledStatements) -> None:
+        taken.update(taken_steps(sql.connection))
+
+    probe(address, config.storage, 1, [look])
+    return taken
 
 
 def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
@@ -222,11 +236,8 @@ def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
 
 def _plug_ins() -> set[str]:
     """The distributions of features that are installed beside this release."""
-    return {
-        each.dist.name.replace("-", "_")
-        for each in entry_points(group=GROUP)
-        if each.dist
-    }
+    points = entry_points(group=GROUP)
+    return {each.dist.name.replace("-", "_") for each in points if each.dist}
 
 
 # --- installing it, and the link ----------------------------------------------
@@ -237,11 +248,9 @@ def _link_of_this() -> Path:
     StartError."""
     home = Path(sys.prefix)
     for path in sorted(home.parent.iterdir()):
-        if (
-            path.is_symlink()
-            and path.suffix != _BEFORE
-            and path.resolve() == home.resolve()
-        ):
+        if not path.is_symlink() or path.suffix == _BEFORE:
+            continue
+        if path.resolve() == home.resolve():
             return path
     raise StartError(
         f"no link names {home}: docs/operations.md says how to install with one"
@@ -261,7 +270,8 @@ def _lists_of(dist: Path) -> list[str]:
 def _python() -> str:
     """The Python that makes the environment of a release: the one that runs
     this."""
-    return f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    major, minor, *_ = sys.version_info
+    return f"{sys.base_prefix}/bin/python{major}.{minor}"
 
 
 @long_work("installing")
@@ -276,34 +286,18 @@ def _install(release: Release, dist: Path) -> Path:
         raise StartError(
             f"{home} exists already: name it in place of {dist}, or delete it"
         )
-    pip = [
-        str(home / "bin" / "pip"),
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    if (dist / "wheels").is_dir():
-        offline = ["--no-index"]
-    else:
-        offline = []
-    commands = [[*pip, str(dist.absolute())]]
+    folder = None
     if dist.is_dir():
-        lists = _lists_of(dist)
-        wanted = [
-            each.name
-            for each in dist.glob("imserver_*.whl")
-            if each.name.split("-")[0] in _plug_ins()
-        ]
-        commands = [[*pip, *offline, "--require-hashes", "-r", *lists]]
-        commands += [[*pip, *offline, *wanted]] if wanted else []
+        folder = dist
+    commands = _pip_commands(home, dist)
     click.echo(f"installs into {home}")
-    os.umask(0o022)  # that of root may keep it from the user of the server
+    os.umask(_OTHERS_ONLY_READ)  # that of root may keep it from the user of the server
     try:
         home.mkdir()
         mark.touch()
         _run([_python(), "-m", "venv", str(home)])
         for command in commands:
-            _run(command, dist if dist.is_dir() else None)
+            _run(command, folder)
         os.sync()  # pip does not: after a power cut files would be empty
         mark.unlink()
     except BaseException:
@@ -312,17 +306,37 @@ def _install(release: Release, dist: Path) -> Path:
     return home
 
 
+def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
+    """The commands that install a wheel, or the files of a release with the
+    plug-ins that are installed here."""
+    program = str(home / "bin" / "pip")
+    pip = [program, "install", "--quiet", "--disable-pip-version-check"]
+    if not dist.is_dir():
+        return [[*pip, str(dist.absolute())]]
+    if (dist / "wheels").is_dir():
+        pip.append("--no-index")
+    commands = [[*pip, "--require-hashes", "-r", *_lists_of(dist)]]
+    plug_ins = _plug_ins()
+    wanted = [
+        wheel.name
+        for wheel in dist.glob("imserver_*.whl")
+        if wheel.name.split("-")[0] in plug_ins
+    ]
+    if wanted:
+        commands.append([*pip, *wanted])
+    return commands
+
+
 def _run(
     command: list[str], folder: Path | None = None, output: int | None = None
 ) -> None:
+    """Run a program that has to succeed. Raises StartError."""
     try:
-        status = subprocess.run(
-            command, cwd=folder, stdout=output, check=False
-        ).returncode
+        done = subprocess.run(command, cwd=folder, stdout=output, check=False)
     except OSError as error:
         raise StartError(f"{command[0]}: {error.strerror}") from None
-    if status:
-        raise StartError(f"{' '.join(command)} ended with status {status}")
+    if done.returncode:
+        raise StartError(f"{' '.join(command)} ended with status {done.returncode}")
 
 
 def switch(link: Path, target: Path) -> None:
@@ -332,25 +346,27 @@ def switch(link: Path, target: Path) -> None:
     # after a power cut
     os.sync()
     name = Path(os.path.relpath(target.resolve(), link.parent.resolve()))
-    for path, home in (
-        (link.with_name(link.name + _BEFORE), link.readlink()),
-        (link, name),
-    ):
-        new = path.with_name(f"{path.name}.new")
-        new.unlink(missing_ok=True)
-        new.symlink_to(home)
-        new.replace(path)
+    # First what leads back: a power cut between the two loses no way.
+    _replace_link(link.with_name(link.name + _BEFORE), link.readlink())
+    _replace_link(link, name)
+
+
+def _replace_link(path: Path, home: Path) -> None:
+    """Make a link in place of one that may be there."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(home)
+    new.replace(path)
 
 
 def lack_of(config: Config, version: str) -> str:
     """What the running server lacks to be this release, in words; ``""``: it is
     ready, and this one as far as it says."""
-    findings = [*running_server(config)]
-    if [each.level for each in findings] != ["ok"]:
+    findings = list(running_server(config))
+    if [finding.level for finding in findings] != ["ok"]:
         return "is not ready"
     running = re.match(r"imserver (.+) runs", findings[0].found)
-    is_this = running is None or version in running[1].split(", ")
-    if is_this or running is None:
+    if running is None or version in running[1].split(", "):
         return ""
     return f"is {running[1]} and not {version}"
 
@@ -359,16 +375,10 @@ def step_in_work(config: Config, package: str) -> str:
     """The step of the database that a release takes now, or next; ``""``: none,
     or the database does not answer. ``package``: see :class:`Release`."""
     address = database_address(config.storage, config.server.data_dir)
-    taken = dict[str, int]()
     if not address.exists:
         return ""
     try:
-        probe(
-            address,
-            config.storage,
-            1,
-            [lambda sql: taken.update(taken_steps(sql.connection))],
-        )
+        taken = _taken_steps(address, config)
     except Exception:
         return ""
     return next_step(taken, package)
@@ -380,21 +390,22 @@ def _wait_until_ready(config: Config, release: Release) -> None:
     step = ""
     deadline = monotonic() + _READY_SECONDS
     with long_work("waiting for the server") as say:
-        while lack := lack_of(config, release.version):
+        while True:
+            lack = lack_of(config, release.version)
+            if not lack:
+                return
             step_before = step
             step = step_in_work(config, release.package)
             if step != step_before:
                 deadline = monotonic() + _READY_SECONDS
-                say(
-                    f"waiting for {step} of the database"
-                    if step
-                    else "waiting for the server"
-                )
+                if step:
+                    say(f"waiting for {step} of the database")
+                else:
+                    say("waiting for the server")
             if monotonic() > deadline:
+                at = ""
                 if step:
                     at = f", at {step} of the database"
-                else:
-                    at = ""
                 raise StartError(f"the server {lack} after {_READY_SECONDS:.0f} s{at}")
             sleep(1)
 
@@ -420,11 +431,13 @@ def _program(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> list[str] | None:
     """The words of a command, whose program is there."""
+    if text is None:
+        return None
     try:
-        words = None if text is None else shlex.split(text)
+        words = shlex.split(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    if words is not None and not (words and shutil.which(words[0])):
+    if not words or not shutil.which(words[0]):
         raise click.BadParameter(f"there is no program {text}")
     return words
 
@@ -468,7 +481,9 @@ def upgrade(
         fail("name DIST, or give --back")
     try:
         config = load_settings(path, data_dir)
-        link = None if is_check and not back else _link_of_this()
+        link = None
+        if back or not is_check:
+            link = _link_of_this()
         if link is not None and dist is None:
             dist = _release_before(link)
         assert dist is not None
@@ -511,8 +526,9 @@ def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Pa
     before = link.resolve()
     if home == before:
         raise StartError(f"{link} is {home} already")
-    settings = ["-c", path] if path else []
-    program = str(home / "bin" / "imserver")
-    _run([program, "check-config", *settings], output=subprocess.DEVNULL)
+    command = [str(home / "bin" / "imserver"), "check-config"]
+    if path:
+        command += ["-c", path]
+    _run(command, output=subprocess.DEVNULL)
     switch(link, home)
     return before

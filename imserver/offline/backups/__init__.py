@@ -8,7 +8,7 @@ not count any more.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -41,6 +41,9 @@ class BackupState(Struct):
         self.unproven_backups = sum(each.created > self.last_backup for each in files)
 
 
+_LOOK_SECONDS: Final = 60.0
+
+
 def _build(core: Core) -> Parts:
     folder = settings_of(core.config, BackupSettings).folder
     if not folder:
@@ -55,9 +58,23 @@ def _build(core: Core) -> Parts:
     core.node.show(state)
     return Parts(
         (state,),
-        run=(look, every(60.0, look, "backups could not be listed")),
+        run=(look, every(_LOOK_SECONDS, look, "backups could not be listed")),
         stop=threads.close,
     )
+
+
+def _last_backup(core: Core) -> int | None:
+    state = core.find(BackupState)
+    if state is None:
+        return None
+    return state.last_backup
+
+
+def _unproven_backups(core: Core) -> int | None:
+    state = core.find(BackupState)
+    if state is None:
+        return None
+    return state.unproven_backups
 
 
 def metrics() -> tuple[Metric, ...]:
@@ -69,17 +86,13 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_backup_timestamp_seconds",
             "gauge",
             "When the newest backup was made that was restored on trial, in Unix seconds; 0: there is none",
-            lambda core: (
-                state.last_backup if (state := core.find(BackupState)) else None
-            ),
+            _last_backup,
         ),
         Metric(
             "imserver_backups_unproven",
             "gauge",
             "Backups that are newer, and could not be restored on trial",
-            lambda core: (
-                state.unproven_backups if (state := core.find(BackupState)) else None
-            ),
+            _unproven_backups,
         ),
     )
 

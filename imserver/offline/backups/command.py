@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import time
+from typing import Final
 
 import click
 
@@ -29,6 +30,8 @@ from imserver.offline.copies.command import TOOLS, address_of
 from imserver.offline.copies.trial import restore_on_trial
 from imserver.offline.doctor import finding_of
 from imserver.plugin.commands import Finding
+
+_HOUR_SECONDS: Final = 3600
 
 
 @click.command()
@@ -158,18 +161,18 @@ def _folder(settings: Config) -> Path:
 def check_backups(config: Config) -> Iterator[Finding]:
     """Look for the newest backup in ``backups.folder``."""
     settings = settings_of(config, BackupSettings)
-    is_bad = True
     try:
         newest = _newest(config)
-        found = (
-            f"{newest.path} could not be restored on trial (imserver backup --check)"
-        )
-        if newest.is_proven:
-            seconds = time() - newest.created
-            is_bad = seconds > settings.max_age_seconds
-            found = f"the newest in {settings.folder} is {seconds / 3600:.1f} hours old"
     except StartError as error:
-        is_bad, found = bool(settings.folder) or not config.demo, str(error)
+        # A server on trial needs none.
+        is_bad = bool(settings.folder) or not config.demo
+        found = str(error)
+    else:
+        seconds = time() - newest.created
+        is_bad = not newest.is_proven or seconds > settings.max_age_seconds
+        found = f"the newest in {settings.folder} is {seconds / _HOUR_SECONDS:.1f} hours old"
+        if not newest.is_proven:
+            found = f"{newest.path} could not be restored on trial (imserver backup --check)"
     meaning = "what was stored since may be lost"
     mend = "imserver backup, called by a timer"
     yield finding_of(

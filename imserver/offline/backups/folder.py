@@ -14,7 +14,10 @@ from typing import Final
 from msgspec import Struct
 
 _FORM: Final = "%Y%m%dT%H%M%SZ"
-_ENDS: Final = (".unproven.tar", ".tar")
+_UNPROVEN: Final = ".unproven.tar"
+_PROVEN: Final = ".tar"
+"""The ends of the names."""
+_DAY_SECONDS: Final = 86_400
 _name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
 _is_left: Final = re.compile(
     r"\.trial\.\w{8}|\.?imserver-\d{8}T\d{6}Z\.unproven\.tar\..+"
@@ -32,7 +35,7 @@ class BackupFile(Struct, frozen=True):
 
 def new_backup(folder: Path, created: int) -> Path:
     """The file of a backup that begins now, and is not proven yet."""
-    return folder / f"imserver-{strftime(_FORM, gmtime(created))}{_ENDS[False]}"
+    return folder / f"imserver-{strftime(_FORM, gmtime(created))}{_UNPROVEN}"
 
 
 def backups_of(folder: Path) -> list[BackupFile]:
@@ -42,9 +45,12 @@ def backups_of(folder: Path) -> list[BackupFile]:
 
     files = []
     for path in folder.iterdir():
+        parts = _name(path.name)
+        if parts is None:
+            continue
         with suppress(ValueError):  # no time
-            parts = _name(path.name)
-            if parts and (created := timegm(strptime(parts[1], _FORM))) <= time():
+            created = timegm(strptime(parts[1], _FORM))
+            if created <= time():
                 files.append(BackupFile(created, parts[2] is None, path))
     return sorted(files, key=lambda each: each.created, reverse=True)
 
@@ -54,9 +60,12 @@ def mark(path: Path, is_proven: bool) -> Path:
     Returns its name from now on; that of a file of another name stays. Raises
     OSError."""
     parts = _name(path.name)
-    if parts:
-        path = path.rename(path.with_name(f"imserver-{parts[1]}{_ENDS[is_proven]}"))
-    return path
+    if not parts:
+        return path
+    end = _UNPROVEN
+    if is_proven:
+        end = _PROVEN
+    return path.rename(path.with_name(f"imserver-{parts[1]}{end}"))
 
 
 def delete_old(folder: Path, count: int) -> list[Path]:
@@ -66,13 +75,16 @@ def delete_old(folder: Path, count: int) -> list[Path]:
     import shutil  # on first use: it loads compressors, 0.2 MB
 
     files = backups_of(folder)
-    proven, others = (
-        [each.path for each in files if each.is_proven is kind]
-        for kind in (True, False)
-    )
-    gone = proven[count:] + others[count:]
-    left = (each for each in folder.iterdir() if _is_left(each.name))
-    gone += [each for each in left if each.stat().st_mtime < time() - 86_400]
+    proven = [file.path for file in files if file.is_proven]
+    unproven = [file.path for file in files if not file.is_proven]
+    gone = proven[count:] + unproven[count:]
+    before = time() - _DAY_SECONDS
+    for path in folder.iterdir():
+        if _is_left(path.name) and path.stat().st_mtime < before:
+            gone.append(path)
     for path in gone:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return gone

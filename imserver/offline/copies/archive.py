@@ -74,12 +74,16 @@ class _Pieces:
             piece = b""
             with suppress(ImserverError):
                 piece = next(self._pieces, b"")
-            self.is_whole = self.is_whole and piece != b""
-            self._rest += piece or bytes(size - len(self._rest))
-        found = bytes(self._rest[:size])
+            if piece:
+                self._rest += piece
+            else:
+                # The size is in the archive already.
+                self.is_whole = False
+                self._rest += bytes(size - len(self._rest))
+        content = bytes(self._rest[:size])
         del self._rest[:size]
-        self._digest.update(found)
-        return found
+        self._digest.update(content)
+        return content
 
 
 def _title(member: tarfile.TarInfo) -> bytes:
@@ -163,9 +167,14 @@ def _write_files(
     return count, absent
 
 
+_MOST_NAMED: Final = 5
+
+
 def lack_of(absent: Sequence[str]) -> str:
     """In words, which files an archive does not have."""
-    names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+    names = ", ".join(absent[:_MOST_NAMED])
+    if len(absent) > _MOST_NAMED:
+        names += ", …"
     return f"files that are not in it, because they are damaged or missing: {len(absent)} ({names})"
 
 
@@ -187,41 +196,17 @@ class BackupArchive:
         self._path = path
         self.features: Counter[str] = Counter()
         """Those that have files, and how many."""
-        self.size = self.database_size = 0
-        """The bytes of all members, and of the database."""
+        self.size = 0
+        """The bytes of all members."""
+        self.database_size = 0
         self.has_checksum = False
         self.absent: list[str] = []
         """The files that could not be read whole when it was made."""
-        digest = sha256()
         try:
-            last = ""
-            for member, content in self._members():
-                last = member.name
-                self.size = self.size + member.size
-                piece = content.read(_PIECE_BYTES)
-                if last == _HEAD:
-                    self.head = json.decode(piece, type=BackupHead)
-                elif last == _DATABASE:
-                    self.database_size = member.size
-                elif last.startswith(_FILES):
-                    self.features[last.split("/")[1]] += 1
-                elif last == _ABSENT:
-                    self.absent = json.decode(piece, type=list[str])
-                elif last == _CHECKSUM:
-                    self.has_checksum = True
-                    if piece != digest.hexdigest().encode():
-                        raise ValueError("its checksum is another one")
-                elif last == _END and int(piece[:_BLOCK]) != self.features.total():
-                    raise ValueError("files are absent")
-                digest.update(_title(member))
-                while piece:
-                    digest.update(piece)
-                    piece = content.read(_PIECE_BYTES)
-            if last != _END:
-                raise ValueError("its end is absent")
+            self._read()
             if any(
-                len(each.encode("latin-1").strip()) < SECRET_BYTES
-                for each in self.head.secrets.values()
+                len(secret.encode("latin-1").strip()) < SECRET_BYTES
+                for secret in self.head.secrets.values()
             ):
                 raise ValueError("a secret of it is too short")
             if self.head.format != _FORMAT:
@@ -236,6 +221,36 @@ class BackupArchive:
             RecursionError,
         ) as error:
             raise StartError(f"{path} is damaged: {error}") from None
+
+    def _read(self) -> None:
+        """Read all members, and compare them with checksum and count."""
+        digest = sha256()
+        name = ""
+        for member, content in self._members():
+            name = member.name
+            self.size += member.size
+            piece = content.read(_PIECE_BYTES)
+            if name == _HEAD:
+                self.head = json.decode(piece, type=BackupHead)
+            elif name == _DATABASE:
+                self.database_size = member.size
+            elif name.startswith(_FILES):
+                feature = name.split("/")[1]
+                self.features[feature] += 1
+            elif name == _ABSENT:
+                self.absent = json.decode(piece, type=list[str])
+            elif name == _CHECKSUM:
+                self.has_checksum = True
+                if piece != digest.hexdigest().encode():
+                    raise ValueError("its checksum is another one")
+            elif name == _END and int(piece[:_BLOCK]) != self.features.total():
+                raise ValueError("files are absent")
+            digest.update(_title(member))
+            while piece:
+                digest.update(piece)
+                piece = content.read(_PIECE_BYTES)
+        if name != _END:
+            raise ValueError("its end is absent")
 
     def extract_database(self, target: Path) -> None:
         """Write the database to a new file. Raises StartError."""

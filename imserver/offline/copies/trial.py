@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, time
+from typing import Final
 
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError, Unavailable
@@ -17,11 +18,13 @@ from imserver.gateway.node.feature_list import (
     tables_of,
 )
 from imserver.gateway.offline import day
-from imserver.gateway.storage.address import database_address
+from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.offline.copies import backup as copies
 from imserver.offline.copies import everything as whole
 from imserver.offline.copies.archive import BackupArchive, is_archive, lack_of
 from imserver.plugin.progress import long_work
+
+_HOUR_SECONDS: Final = 3600
 
 
 @long_work("restoring on trial")
@@ -47,19 +50,17 @@ def restore_on_trial(settings: Config, file: Path) -> str:
             trial = load_config(os.devnull, environ={}, overrides=given)
             address = database_address(trial.storage, str(data))
             assert address.file is not None
+            absent: list[str] = []
             if is_archive(file):
-                archive, copy = BackupArchive(file), Path(folder, "copy.db")
-                done = whole.restore(trial, address, archive, (), lambda *_: [])
-                archive.extract_database(copy)
-                words = [line for line in done.split("\n") if " files of " in line]
-                old = "without a checksum: a release before 1.1 has made it"
-                words.append("the checksum is right" if archive.has_checksum else old)
+                archive = BackupArchive(file)
+                copy = Path(folder, "copy.db")
+                words = _restore_archive(trial, address, archive, copy)
                 created: float = archive.head.created
                 absent = archive.absent
             else:
-                copy, created = file, file.stat().st_mtime
+                copy = file
                 words = ["a copy of the database alone has no checksum"]
-                absent = []
+                created = file.stat().st_mtime
                 copies.restore(address.file, copy, numbers_of_server())
                 with whole.started_store(trial.storage, str(data), tables_of(features)):
                     pass
@@ -67,14 +68,33 @@ def restore_on_trial(settings: Config, file: Path) -> str:
     except (OSError, sqlite3.Error, Unavailable) as error:
         why = getattr(error, "strerror", None) or error
         raise StartError(f"{file} cannot be restored on trial: {why}") from None
-    words = [
-        f"{file} was restored on trial in {monotonic() - began:.0f} s: rows {rows}, tables {tables}",
-        *words,
-        f"it was made {day(int(created))} UTC, {(time() - created) / 3600:.1f} hours ago",
-    ]
+
+    done = f"{file} was restored on trial in {monotonic() - began:.0f} s: rows {rows}, tables {tables}"
     if absent:
-        raise StartError(f"{words[0]}, but {lack_of(absent)}")
-    return "\n".join(words)
+        raise StartError(f"{done}, but {lack_of(absent)}")
+    hours = (time() - created) / _HOUR_SECONDS
+    made = f"it was made {day(int(created))} UTC, {hours:.1f} hours ago"
+    return "\n".join([done, *words, made])
+
+
+def _restore_archive(
+    trial: Config, address: DatabaseAddress, archive: BackupArchive, copy: Path
+) -> list[str]:
+    """Restore an archive by these settings, and write its database to ``copy``.
+    Returns what came back besides rows. Raises StartError."""
+    done = whole.restore(trial, address, archive, (), _finish_nothing)
+    archive.extract_database(copy)
+    words = [line for line in done.split("\n") if " files of " in line]
+    if archive.has_checksum:
+        words.append("the checksum is right")
+    else:
+        words.append("without a checksum: a release before 1.1 has made it")
+    return words
+
+
+def _finish_nothing(_store: object, _before: object) -> list[str]:
+    """On trial, nobody is erased again."""
+    return []
 
 
 def _compare(copy: Path, restored: Path) -> tuple[int, int]:
@@ -84,21 +104,22 @@ def _compare(copy: Path, restored: Path) -> tuple[int, int]:
     before = _counts(copy)
     after = _counts(restored)
     for table, count in before.items():
-        if after.get(table, 0) < count:
+        came_back = after.get(table, 0)
+        if came_back < count:
             raise StartError(
-                f"of {count} rows of the table {table}, {after.get(table, 0)} came back"
+                f"of {count} rows of the table {table}, {came_back} came back"
             )
     return sum(before.values()), len(before)
 
 
 def _counts(database: Path) -> dict[str, int]:
-    with closing(
-        sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-    ) as connection:
+    url = f"{database.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(url, uri=True)) as connection:
         tables = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table'"
         ).fetchall()
-        return {
-            name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
-            for (name,) in tables
-        }
+        counts = {}
+        for (name,) in tables:
+            count = connection.execute(f'SELECT count(*) FROM "{name}"')
+            (counts[name],) = count.fetchone()
+        return counts
