@@ -39,6 +39,7 @@ from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+_MOST_VALUE_BYTES: Final = 64 << 20
 _FOREIGN: Final = """
     SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')
     UNION SELECT 'computed column', c.name FROM sqlite_master t, pragma_table_xinfo(t.name) c WHERE c.hidden
@@ -100,8 +101,13 @@ def restore(
         before = _before(folder, database)
         if before.exists() and not database.exists():
             _set_aside(database, before)  # the rest of it
-        replaced = before if before.exists() else database
-        os.close(open_private(unfinished, like=replaced if replaced.exists() else None))
+        replaced = database
+        if before.exists():
+            replaced = before
+        owner = None
+        if replaced.exists():
+            owner = replaced
+        os.close(open_private(unfinished, like=owner))
         with (
             closing(_connect(copy)) as source,
             closing(sqlite3.connect(unfinished)) as target,
@@ -109,6 +115,8 @@ def restore(
             source.backup(target)
             with target:
                 _move_on(SqliteStatements(target), numbers, _given(replaced, numbers))
+
+        # Whole on the disk before the old database is touched.
         synchronise(unfinished)
         begin(folder, before.name)
         if replaced == database and database.exists():
@@ -156,10 +164,8 @@ def _before(folder: Path, database: Path) -> Path:
     mark = folder / RESTORING
     if mark.exists():
         name = mark.read_bytes().decode("utf-8", "replace")
-    else:
-        name = ""
-    if name:
-        return database.with_name(name)
+        if name:
+            return database.with_name(name)
     return free_name(database.with_name(f"{database.name}.before"))
 
 
@@ -194,15 +200,18 @@ def move_on(
     Raises StartError if others are connected to the database, or if it cannot
     be used.
     """
+    far = far_number()
+
+    def skip(sql: Statements) -> None:
+        for each in (*_OWN, *numbers):
+            each.skip(sql, far)
+
     database = Database(address, settings, threaded=False)
     try:
         database.open()
         wait_until_alone(database.read, address.shown)
         begin(folder)
-        far = far_number()
-        database.write_long(
-            lambda sql: [each.skip(sql, far) for each in (*_OWN, *numbers)]
-        )
+        database.write_long(skip)
     except StorageUnavailable as error:
         raise StartError(f"storage: {address.shown} cannot be used: {error}") from None
     finally:
@@ -225,16 +234,27 @@ def wait_until_alone(
     """Wait until a database server has only this connection to a database.
     ``read``: runs work there. ``shown``: the address of the database. Raises
     StartError if others stay connected."""
-    deadline = time.monotonic() + 2.0
-    while others := read(
-        lambda sql: int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])
-    ):
+    # A server that has just ended may still have some.
+    deadline = time.monotonic() + _ALONE_SECONDS
+    while True:
+        others = read(_other_connections)
+        if not others:
+            return
         if time.monotonic() > deadline:
             raise StartError(
                 f"the database {shown} has other connections ({others}): stop all servers that use "
                 "it, and close other clients"
             )
-        time.sleep(0.1)
+        time.sleep(_ALONE_STEP_SECONDS)
+
+
+_ALONE_SECONDS: Final = 2.0
+_ALONE_STEP_SECONDS: Final = 0.1
+
+
+def _other_connections(sql: PooledStatements) -> int:
+    """How many other connections a database server has to this database."""
+    return int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])
 
 
 _OTHER_CONNECTIONS = {
@@ -258,18 +278,18 @@ def check(copy: Path, is_own: bool = False) -> None:
     try:
         with closing(_connect(copy)) as connection:
             if not is_own:
-                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
-            for kind, name in () if is_own else connection.execute(_FOREIGN):
-                raise StartError(
-                    f"{copy} has a {kind}, which no step of this server makes: drop {name!a}"
-                )
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE_BYTES)
+                for kind, name in connection.execute(_FOREIGN):
+                    raise StartError(
+                        f"{copy} has a {kind}, which no step of this server makes: drop {name!a}"
+                    )
+            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if connection.execute("SELECT id FROM directory").fetchone() is None:
                 raise StartError(f"{copy} is damaged: it has no id")
     except sqlite3.Error as error:
         raise StartError(f"{copy} is not a database of this server: {error}") from None
-    if found != "ok":
-        raise StartError(f"{copy} is damaged: {found}")
+    if state != "ok":
+        raise StartError(f"{copy} is damaged: {state}")
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
@@ -286,10 +306,8 @@ def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
 
 
 def _tables(sql: Statements) -> set[str]:
-    return {
-        name
-        for (name,) in sql.query("SELECT name FROM sqlite_master WHERE type = 'table'")
-    }
+    statement = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    return {name for (name,) in sql.query(statement)}
 
 
 def _move_on(
@@ -308,6 +326,22 @@ def _move_on(
             each.continue_after(sql, given[position])
 
 
+def _continue_accounts(sql: Statements, last: int) -> None:
+    own = last_given(sql, "account") or 0
+    give_after(sql, "account", max(last, own))
+
+
+def _last_events(sql: Statements) -> list[Row]:
+    """The last event of each app; none in a database of a release before."""
+    if "event_feed" not in _tables(sql):
+        return []
+    return sql.query("SELECT app, last_id FROM event_feed")
+
+
+def _skip_events(sql: Statements, far: int) -> None:
+    raise_all(sql, far, "event_feed", "last_id")
+
+
 def _continue_events(sql: Statements, given: list[Row]) -> None:
     # A feed without a lease begins at the end of the log.
     sql.execute_many(
@@ -323,20 +357,11 @@ _OWN: Final = (
     GivenNumbers(
         frozenset({"account"}),
         partial(last_given, table="account"),
-        lambda sql, last: give_after(
-            sql, "account", max(last, last_given(sql, "account") or 0)
-        ),
+        _continue_accounts,
         partial(move_keys_on, "account"),
     ),
     GivenNumbers(
-        frozenset({"event_feed"}),
-        lambda sql: (
-            sql.query("SELECT app, last_id FROM event_feed")
-            if "event_feed" in _tables(sql)
-            else []
-        ),
-        _continue_events,
-        lambda sql, far: raise_all(sql, far, "event_feed", "last_id"),
+        frozenset({"event_feed"}), _last_events, _continue_events, _skip_events
     ),
 )
 """The numbers of accounts and events, which also continue when a log has lost

@@ -4,7 +4,7 @@ the database moves."""
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -207,23 +207,18 @@ def move(
     be empty. If the command is interrupted, run it again: it goes on. At the
     end it compares the two databases, and says which setting to change.
     """
-    url = read_text("-").strip() if to == "-" else to
+    url = to
+    if to == "-":
+        url = read_text("-").strip()
     began = monotonic()
     try:
-        if data_dir is None:
-            given = {}
-        else:
-            given = {"server.data_dir": data_dir}
+        given = {}
+        if data_dir is not None:
+            given["server.data_dir"] = data_dir
         settings, locations = load_with_locations(path, overrides=given)
-        try:
-            target_settings, _ = load_with_locations(
-                path, overrides={**given, "storage.url": url}
-            )
-        except StartError as error:
-            raise StartError(
-                f"--to: {str(error).rpartition('storage.url: ')[2]}"
-            ) from None
-        source, target = address_of(settings), address_of(target_settings)
+        target_settings = _settings_of_target(path, given, url)
+        source = address_of(settings)
+        target = address_of(target_settings)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
         lock.start()
@@ -249,6 +244,7 @@ def move(
         fail(error)
     except KeyboardInterrupt:
         fail("interrupted: run the same command again to go on")
+
     for name in report.strangers:
         click.echo(
             f"imserver: the table {name} is not one of this server, and was not copied",
@@ -258,12 +254,13 @@ def move(
         f"moved to {target.shown}: rows {report.rows}, tables {len(report.tables)}, in "
         f"{monotonic() - began:.0f} s; counts and checksums are equal"
     )
-    for name, each in sorted(report.tables.items()):
-        if each.rows:
-            click.echo(f"{name}  rows {each.rows}  {each.checksum}")
-    click.echo(
-        f"tables without rows: {sum(not each.rows for each in report.tables.values())}"
-    )
+    empty = 0
+    for name, table in sorted(report.tables.items()):
+        if table.rows:
+            click.echo(f"{name}  rows {table.rows}  {table.checksum}")
+        else:
+            empty += 1
+    click.echo(f"tables without rows: {empty}")
     if _URL_VARIABLE in os.environ:
         setting = f"the variable {_URL_VARIABLE}"
     else:
@@ -271,6 +268,16 @@ def move(
     click.echo(
         f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
     )
+
+
+def _settings_of_target(path: str | None, given: Mapping[str, str], url: str) -> Config:
+    """The settings with the other database. Raises StartError."""
+    try:
+        settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
+    except StartError as error:
+        reason = str(error).rpartition("storage.url: ")[2]
+        raise StartError(f"--to: {reason}") from None
+    return settings
 
 
 # --- users who were erased since a copy was made: whoever restores it erases
@@ -301,9 +308,12 @@ def _finish(
     the data folder, which gets all, and this one have them. Returns what was
     done, in words. Raises StartError."""
     try:
-        rows = [] if before is None else erasures_of(before)
+        rows = []
+        if before is not None:
+            rows += erasures_of(before)
         rows += read_journal(lock.path / JOURNAL)
-        rows += [] if journal is None else read_journal(journal)
+        if journal is not None:
+            rows += read_journal(journal)
         # a new data folder gets its own secret
         keys = lock.secrets(settings.server).keys(PURPOSE)
         erasures = Erasures(store, lambda: keys)
@@ -329,13 +339,12 @@ def _erase_again(
 ) -> int:
     """Erase the users of these erasures, which the database does not have.
     Returns their number. Raises Unavailable and StartError."""
-    names = {row.name for row in erasures.ended()}
-    missing = [
-        row for row in {row.name: row for row in rows}.values() if row.name not in names
-    ]
-    users = _whose(
-        erasures, store, missing, tables_of(load_features(settings)).of_server()
-    )
+    by_name = {row.name: row for row in rows}
+    for known in erasures.ended():
+        by_name.pop(known.name, None)
+    missing = list(by_name.values())
+    tables = tables_of(load_features(settings)).of_server()
+    users = _whose(erasures, store, missing, tables)
     with offline_parts(settings, store, Erasure) as named:
         parts = [erasure for _, erasure in reversed(named)]
         for row, user in users:
@@ -364,20 +373,21 @@ def _whose(
 ) -> list[tuple[ErasureRow, str]]:
     """The users of these erasures that a database has rows of: (erasure, user).
     Of several of one name it has the first."""
+    newest_first = sorted(rows, key=lambda row: -row.ended)
+    by_digest = {row.digest: row for row in newest_first}
     missing: dict[str, list[ErasureRow]] = {}
-    for row in {
-        row.digest: row for row in sorted(rows, key=lambda row: -row.ended)
-    }.values():
+    for row in by_digest.values():
         missing.setdefault(row.app, []).append(row)
+
     pairs: list[tuple[ErasureRow, str]] = []
-    for app, some in missing.items():
+    for app, rows_of_app in missing.items():
         users: set[str] = store.read_or(set(), partial(_users, app, tables))
-        by_digest = {
-            digest: user for user in users for digest in erasures.digests(app, user)
-        }
-        pairs += [
-            (row, by_digest[row.digest]) for row in some if row.digest in by_digest
-        ]
+        user_of: dict[str, str] = {}
+        for user in users:
+            user_of |= dict.fromkeys(erasures.digests(app, user), user)
+        for row in rows_of_app:
+            if row.digest in user_of:
+                pairs.append((row, user_of[row.digest]))
     return pairs
 
 
@@ -385,14 +395,16 @@ def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]
     """All users of whom an app has rows."""
     users: set[str] = set()
     for table in (*tables_of_others(sql), *tables):
-        if not isinstance(table.of_user, Reason) and table.of_app in CONDITIONS_OF_APP:
-            column = table.of_user.removesuffix(" = %s")
-            rows = sql.query(
-                f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}",
-                (app,),
-            )
-            users.update(
-                str(user) if isinstance(user, int) else text_of(user)
-                for (user,) in rows
-            )
+        if isinstance(table.of_user, Reason) or table.of_app not in CONDITIONS_OF_APP:
+            continue
+        column = table.of_user.removesuffix(" = %s")
+        rows = sql.query(
+            f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}",
+            (app,),
+        )
+        for (user,) in rows:
+            if isinstance(user, int):  # the id of an account
+                users.add(str(user))
+            else:
+                users.add(text_of(user))
     return users

@@ -54,53 +54,22 @@ def backup(
     """
     if file.exists():
         raise StartError(f"{file} exists already")
-    features = load_features(settings)
+    tables = tables_of(load_features(settings))
     with tempfile.TemporaryDirectory(
         prefix=f".{file.name}.", dir=file.absolute().parent
     ) as folder:
         copy = Path(folder, "database.db")
-        if address.file is not None:
-            copies.backup(address.file, copy)
-        else:
-            from imserver.offline.copies.move import move  # needs the drivers
-
-            target = _of_file(copy)
-            tables = tables_of(features)
-            with long_work("copying the database") as note:
-                move(
-                    address,
-                    target,
-                    settings.storage,
-                    tables,
-                    note,
-                    without=without,
-                    is_live=True,
-                )
-            with closing(sqlite3.connect(copy)) as connection:
-                connection.execute("PRAGMA journal_mode=DELETE")
-        paths = {name: path for name, path in _paths(settings).items() if path}
-        if not (settings.server.secret_file or paths["secret"].exists()):
-            # no server has made it; one that the settings name must be there
-            del paths["secret"]
+        _copy_database(settings, address, copy, tables, without)
+        secrets = _read_secrets(settings)
         try:
-            secrets = {
-                name: path.read_bytes().decode("latin-1")
-                for name, path in paths.items()
-            }
-        except OSError as error:
-            raise StartError(
-                f"the secret {error.filename} cannot be read: {error.strerror}"
-            ) from None
-        try:
-            folder, tables = settings.server.data_dir, tables_of(features)
             with (
-                started_store(settings.storage, folder, tables) as store,
+                started_store(
+                    settings.storage, settings.server.data_dir, tables
+                ) as store,
                 offline_parts(settings, store, ArchivedFiles) as parts,
             ):
-                files = sum(
-                    size for _, part in parts for _, size, _ in part.read("", "")
-                )
-                need_space(file.parent, copy.stat().st_size + files)
+                size = copy.stat().st_size + _size_of_files(parts)
+                need_space(file.parent, size)
                 count, absent = write(file, copy, secrets, _read_files(parts))
         except ImserverError as error:
             raise StartError(str(error)) from None
@@ -108,6 +77,58 @@ def backup(
     if absent:
         raise StartError(f"{done}, but {lack_of(absent)}")
     return done
+
+
+def _copy_database(
+    settings: Config,
+    address: DatabaseAddress,
+    copy: Path,
+    tables: StoreTables,
+    without: Sequence[str],
+) -> None:
+    """Copy a database of any engine to a SQLite file. Raises StartError."""
+    if address.file is not None:
+        copies.backup(address.file, copy)
+        return
+    from imserver.offline.copies.move import move  # needs the drivers
+
+    with long_work("copying the database") as note:
+        move(
+            address,
+            _of_file(copy),
+            settings.storage,
+            tables,
+            note,
+            without=without,
+            is_live=True,
+        )
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+
+
+def _read_secrets(settings: Config) -> dict[str, str]:
+    """Name → content of each secret. Raises StartError."""
+    paths = {name: path for name, path in _paths(settings).items() if path}
+    if not (settings.server.secret_file or paths["secret"].exists()):
+        # no server has made it; one that the settings name must be there
+        del paths["secret"]
+    try:
+        return {
+            name: path.read_bytes().decode("latin-1") for name, path in paths.items()
+        }
+    except OSError as error:
+        raise StartError(
+            f"the secret {error.filename} cannot be read: {error.strerror}"
+        ) from None
+
+
+def _size_of_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> int:
+    """The bytes of the files of features."""
+    total = 0
+    for _, part in parts:
+        for _, size, _ in part.read("", ""):
+            total += size
+    return total
 
 
 def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureFile]:
@@ -160,26 +181,24 @@ def restore(
             with started_store(
                 settings.storage, settings.server.data_dir, tables
             ) as store:
-                return "\n".join(
-                    [
-                        replaced,
-                        *_complete(settings, archive, store),
-                        *finish(store, before),
-                    ]
-                )
+                completed = _complete(settings, archive, store)
+                return "\n".join([replaced, *completed, *finish(store, before)])
+
         from imserver.offline.copies.move import move  # needs the drivers
 
         copies.move_copy_on(copy, numbers_of_server())
         done = [f"restored {address.shown}"]
 
         def complete() -> None:
+            """What follows the copy of the database is done in the file, before
+            that is read: the last row, which lets servers start, comes after."""
             with started_store(of_copy, parts, tables) as store:
-                done.extend(_complete(settings, archive, store) + finish(store, None))
+                done.extend(_complete(settings, archive, store))
+                done.extend(finish(store, None))
 
         with long_work("copying into the database") as note:
-            source = _of_file(copy)
             move(
-                source,
+                _of_file(copy),
                 address,
                 settings.storage,
                 tables,
@@ -193,32 +212,36 @@ def restore(
 def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[str]:
     """Put secrets and files back. Returns what was done. Raises StartError."""
     done = _put_secrets(settings, archive.head.secrets)
-    absent = {*archive.absent}
     try:
         with offline_parts(settings, store, ArchivedFiles) as parts:
-            for name, part in parts:
-                if type(part).write is ArchivedFiles.write:
-                    continue
-                some = (
-                    file
-                    for file in archive.files(name)
-                    if f"{name}/{file[0]}" not in absent
-                )
-                count = sum(part.write("", *file) for file in some)
-                done.append(f"restored files of {name}: {count}")
-                more = archive.features[name] - count
-                if more:
-                    done.append(
-                        f"left out files of {name}, damaged or newer than the database: {more}"
-                    )
+            for feature, part in parts:
+                if type(part).write is not ArchivedFiles.write:
+                    done += _put_files(archive, feature, part)
     except ImserverError as error:
         raise StartError(f"{error}; run the same command again") from None
-    done += [lack_of(archive.absent)] if absent else []
+    if archive.absent:
+        done.append(lack_of(archive.absent))
     left = {*archive.features} - {feature.name for feature in load_features(settings)}
-    return done + [
-        f"left out the files of {name}, which the settings do not name"
-        for name in sorted(left)
-    ]
+    for name in sorted(left):
+        done.append(f"left out the files of {name}, which the settings do not name")
+    return done
+
+
+def _put_files(archive: BackupArchive, feature: str, part: ArchivedFiles) -> list[str]:
+    """Put the files of a feature back. Returns what was done. Raises
+    ImserverError."""
+    absent = {*archive.absent}
+    count = 0
+    for name, content in archive.files(feature):
+        if f"{feature}/{name}" not in absent:
+            count += part.write("", name, content)
+    done = [f"restored files of {feature}: {count}"]
+    more = archive.features[feature] - count
+    if more:
+        done.append(
+            f"left out files of {feature}, damaged or newer than the database: {more}"
+        )
+    return done
 
 
 def _of_file(path: Path) -> DatabaseAddress:
@@ -239,18 +262,16 @@ def started_store(
 def _paths(settings: Config) -> dict[str, Path | None]:
     """Where the secrets are; None: the settings name no second one."""
     server = settings.server
-    if server.secret_file:
-        first = Path(server.secret_file)
-    else:
-        first = Path(server.data_dir, "secret")
+    first = Path(server.secret_file or Path(server.data_dir, "secret"))
+    second = None
     if server.second_secret_file:
         second = Path(server.second_secret_file)
-    else:
-        second = None
-    return dict(zip(("secret", "second_secret"), (first, second), strict=True))
+    return {"secret": first, "second_secret": second}
 
 
 def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
+    """Write the secrets of an archive. Returns what was done. Raises
+    StartError."""
     done = []
     for name, path in _paths(settings).items():
         content = secrets.get(name)

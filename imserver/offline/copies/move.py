@@ -115,7 +115,18 @@ class _End(Struct, frozen=True):
                 return work(PooledStatements(connection))
 
     def tables(self) -> set[str]:
-        return set(self.read(lambda sql: inspect(sql.connection).get_table_names()))
+        def work(sql: PooledStatements) -> list[str]:
+            return inspect(sql.connection).get_table_names()
+
+        return set(self.read(work))
+
+    def number(self, statement: str) -> int:
+        """The only value of a query."""
+
+        def work(sql: PooledStatements) -> int:
+            return int(sql.query(statement)[0][0])
+
+        return self.read(work)
 
     def layouts(self, tables: Sequence[Table]) -> dict[str, TableLayout]:
         def work(sql: PooledStatements) -> dict[str, TableLayout]:
@@ -162,20 +173,17 @@ def move(
         raise StartError("the target is the database itself")
     with ExitStack() as stack:
         patient = replace(settings, seconds=LONG_SECONDS)
-        first, second = (
-            _End(each, make_engine(each, patient)) for each in (source, target)
-        )
-        for end in (first, second):
-            stack.callback(end.engine.dispose)
+        first = _End(source, make_engine(source, patient))
+        stack.callback(first.engine.dispose)
+        second = _End(target, make_engine(target, patient))
+        stack.callback(second.engine.dispose)
         if target.file is not None:
-            size = _SIZES[source.engine]
-            need_space(
-                target.file.parent, first.read(lambda sql: int(sql.query(size)[0][0]))
-            )
+            need_space(target.file.parent, first.number(_SIZES[source.engine]))
             stack.enter_context(_locked(target.file))
-        for end in (second,) if is_live else (first, second):
-            if end.address.file is None:
-                wait_until_alone(end.read, end.address.shown)
+        if source.file is None and not is_live:
+            wait_until_alone(first.read, source.shown)
+        if target.file is None:
+            wait_until_alone(second.read, target.shown)
         return _Move(first, second, tables, note, without).run(stack, is_live, complete)
 
 
@@ -201,7 +209,11 @@ def _require_utf8(end: _End) -> None:
     """Refuse a PostgreSQL database whose texts are not copied as they are."""
     if end.address.engine != "postgresql":
         return
-    encoding = end.read(lambda sql: text_of(sql.query("SHOW server_encoding")[0][0]))
+
+    def work(sql: PooledStatements) -> str:
+        return text_of(sql.query("SHOW server_encoding")[0][0])
+
+    encoding = end.read(work)
     if encoding != "UTF8":
         raise StartError(
             f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
@@ -224,20 +236,16 @@ class _Move:
             each for each in tables.of_others if each.feature not in without
         ]
         self._without = set(without)
-        ordered = (
-            *(table for each in self._features for table in each.tables),
-            *tables.of_server(),
-        )
-        # Parents before their children.
+        ordered: list[Table] = []
+        for each in self._features:
+            ordered += each.tables
+        ordered += tables.of_server()
+        ordered.reverse()  # Parents before their children.
         self._tables = [
-            table
-            for table in reversed(ordered)
-            if table.name not in (*_OF_STEPS, _LAST)
+            table for table in ordered if table.name not in (*_OF_STEPS, _LAST)
         ]
-        self._all = [
-            *self._tables,
-            *(table for table in ordered if table.name == _LAST),
-        ]
+        last = [table for table in ordered if table.name == _LAST]
+        self._all = [*self._tables, *last]
         self._note = note
 
     def run(
@@ -255,33 +263,18 @@ class _Move:
             self._drop_state()
             reader = self._target.reader(self._all)
             stack.callback(reader.close)
-            return Moved(
-                {name: sum_of(reader.pages(name)) for name in reader.layouts},
-                strangers,
-                True,
-            )
+            sums = {name: sum_of(reader.pages(name)) for name in reader.layouts}
+            return Moved(sums, strangers, True)
+
         if complete is not None:
             complete()
-        writer = RowWriter(
-            self._target.address, self._target.engine, self._target.layouts(self._all)
-        )
+        layouts = self._target.layouts(self._all)
+        writer = RowWriter(self._target.address, self._target.engine, layouts)
         stack.callback(writer.close)
         reader = self._source.reader(self._all)
         stack.callback(reader.close)
-        for name, layout in reader.layouts.items():
-            own, other = (
-                {column.name for column in each.columns}
-                for each in (layout, writer.layouts[name])
-            )
-            if own != other:
-                columns = _some(sorted(own ^ other))
-                raise StartError(
-                    f"the table {name} has other columns in the target ({columns})"
-                )
-        counts = (f'SELECT count(*) FROM "{table.name}"' for table in self._all)
-        total = self._source.read(
-            lambda sql: sum(int(sql.query(count)[0][0]) for count in counts)
-        )
+        _require_same_columns(reader, writer)
+        total = self._count_rows()
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
         # Without servers the source is compared as it is now: what has changed
@@ -291,15 +284,31 @@ class _Move:
         else:
             now = stack.enter_context(closing(self._source.reader(self._tables)))
         sums = self._verify(now, total)
+        self._write_last(reader, writer)
+        self._drop_state()
+        sums[_LAST] = sum_of(reader.pages(_LAST))
+        return Moved(sums, strangers, resumed)
+
+    def _count_rows(self) -> int:
+        """The number of all rows of the source."""
+
+        def work(sql: PooledStatements) -> int:
+            total = 0
+            for table in self._all:
+                total += int(sql.query(f'SELECT count(*) FROM "{table.name}"')[0][0])
+            return total
+
+        return self._source.read(work)
+
+    def _write_last(self, reader: RowReader, writer: RowWriter) -> None:
+        """Store the row without which no server opens the target, in the
+        transaction that takes the note of the move away."""
         with usable(self._target.address, self._target.engine):
             writer.sql.begin()
             for page in reader.pages(_LAST):
                 writer.insert(_LAST, page)
             writer.sql.execute(f"DELETE FROM {_STATE}")
             writer.sql.commit()
-        self._drop_state()
-        sums[_LAST] = sum_of(reader.pages(_LAST))
-        return Moved(sums, strangers, resumed)
 
     # --- what may be moved ----------------------------------------------------
 
@@ -344,19 +353,21 @@ class _Move:
             )
         left = self._without & records.keys()
         with usable(self._source.address, self._source.engine):
-            left_behind = {
-                table.name
-                for each in left
-                for table in tables_in(each, records[each].tables)
-            }
+            left_behind: set[str] = set()
+            for feature in left:
+                tables = tables_in(feature, records[feature].tables)
+                left_behind.update(table.name for table in tables)
         return tuple(sorted(present - wanted - {*_OF_STEPS, *left_behind}))
 
     def _id_of(self, end: _End) -> str | None:
         """The id of a database; None: it has none yet."""
-        ids = end.read(
-            lambda sql: [text_of(id) for (id,) in sql.query("SELECT id FROM directory")]
-        )
-        return ids[0] if ids else None
+
+        def work(sql: PooledStatements) -> str | None:
+            for (id,) in sql.query("SELECT id FROM directory"):
+                return text_of(id)
+            return None
+
+        return end.read(work)
 
     def _prepare_target(self, source: str, begins_anew: bool) -> bool:
         """Make the tables of the target. Returns whether the move had begun
@@ -428,26 +439,34 @@ class _Move:
     def _make_tables(self) -> None:
         """Make the tables of the target, or empty them."""
         shown = self._target.address.shown
-        self._target.write(
-            lambda sql: migrations.make_all(sql.connection, shown, self._features)
-        )
         # The rows that the steps have written, and those of an interrupted
         # copy: children first.
-        rows = [f'"{table.name}"' for table in reversed(self._all)]
-        rows.append(f"{_STATE} WHERE name <> '{_MOVE}'")
-        self._target.write(
-            lambda sql: [sql.execute(f"DELETE FROM {each}") for each in rows]
-        )
+        statements = [f'DELETE FROM "{table.name}"' for table in reversed(self._all)]
+        statements.append(f"DELETE FROM {_STATE} WHERE name <> '{_MOVE}'")
+
+        def make(sql: PooledStatements) -> None:
+            migrations.make_all(sql.connection, shown, self._features)
+
+        def empty(sql: PooledStatements) -> None:
+            for statement in statements:
+                sql.execute(statement)
+
+        self._target.write(make)
+        self._target.write(empty)
 
     def _names(self) -> list[str]:
         """The names of the tables that are copied page by page."""
         return [table.name for table in self._tables]
 
     def _positions(self) -> dict[str, str]:
-        rows = self._target.read(
-            lambda sql: sql.query(f"SELECT name, value FROM {_STATE}")
-        )
-        return {text_of(name): text_of(value) for name, value in rows}
+        """What ``move_state`` has: name → value."""
+
+        def work(sql: PooledStatements) -> list[Row]:
+            return sql.query(f"SELECT name, value FROM {_STATE}")
+
+        return {
+            text_of(name): text_of(value) for name, value in self._target.read(work)
+        }
 
     # --- copying --------------------------------------------------------------
 
@@ -458,22 +477,21 @@ class _Move:
         positions: dict[str, str],
         total: int,
     ) -> None:
-        names = self._names()
         reached = {
             name: json.decode(positions.get(name, "{}"), type=_Position)
-            for name in names
+            for name in self._names()
         }
-        done = sum(each.rows for each in reached.values())
+        done = sum(position.rows for position in reached.values())
         for name, position in reached.items():
-            after: Row = (
-                tuple(msgpack.decode(bytes.fromhex(position.after)))
-                if position.after
-                else ()
-            )
+            after: Row = ()
+            if position.after:
+                after = tuple(msgpack.decode(bytes.fromhex(position.after)))
             for page in reader.pages(name, after):
                 done += len(page)
                 key = msgpack.encode(reader.layouts[name].key_of(page[-1])).hex()
                 position = _Position(position.rows + len(page), key)
+                # The rows and how far they go, so that a kill loses none and
+                # stores none twice.
                 writer.sql.begin()
                 try:
                     writer.insert(name, page)
@@ -492,28 +510,27 @@ class _Move:
         that is too long."""
         if self._target.address.engine != "mysql":
             return ""
-        most = self._target.read(
-            lambda sql: int(sql.query("SELECT @@max_allowed_packet")[0][0])
+        most = self._target.number("SELECT @@max_allowed_packet")
+        longest = max(
+            sum(len(value) for value in row if isinstance(value, bytes)) for row in page
         )
-        # Each byte may be sent as two.
-        size = max(
-            2 * sum(len(value) for value in row if isinstance(value, bytes))
-            for row in page
-        )
-        if size > most:
-            return f"a row may take {size} bytes, and max_allowed_packet is {most}"
-        return ""
+        size = 2 * longest  # Each byte may be sent as two.
+        if size <= most:
+            return ""
+        return f"a row may take {size} bytes, and max_allowed_packet is {most}"
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
         """Let the target give the next numbers where the source would have."""
         columns = {
             name: layout.number for name, layout in layouts.items() if layout.number
         }
-        given = self._source.read(
-            lambda sql: {
+
+        def read(sql: PooledStatements) -> dict[str, int | None]:
+            return {
                 name: last_given(sql, name, column) for name, column in columns.items()
             }
-        )
+
+        given = self._source.read(read)
 
         def work(sql: PooledStatements) -> None:
             for name, last in given.items():
@@ -564,11 +581,12 @@ class _Move:
 def _is_used(sql: PooledStatements) -> bool:
     """Whether a server has begun with the tables that an interrupted copy has
     just made."""
-    ids = sql.query("SELECT version FROM directory")
-    return bool(ids) and (
-        ids[0][0] > 0
-        or any(sql.query(f"SELECT 1 FROM {name} LIMIT 1") for name in _FIRST)
-    )
+    versions = sql.query("SELECT version FROM directory")
+    if not versions:
+        return False
+    if versions[0][0] > 0:
+        return True
+    return any(sql.query(f"SELECT 1 FROM {name} LIMIT 1") for name in _FIRST)
 
 
 def _set_state(sql: Any, name: str, value: str) -> None:
@@ -576,5 +594,23 @@ def _set_state(sql: Any, name: str, value: str) -> None:
     sql.execute(f"INSERT INTO {_STATE} (name, value) VALUES (%s, %s)", (name, value))
 
 
+def _require_same_columns(reader: RowReader, writer: RowWriter) -> None:
+    """Refuse a target whose tables have other columns."""
+    for name, layout in reader.layouts.items():
+        own = {column.name for column in layout.columns}
+        other = {column.name for column in writer.layouts[name].columns}
+        if own != other:
+            columns = _some(sorted(own ^ other))
+            raise StartError(
+                f"the table {name} has other columns in the target ({columns})"
+            )
+
+
+_MOST_NAMED: Final = 5
+
+
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    text = ", ".join(names[:_MOST_NAMED])
+    if len(names) > _MOST_NAMED:
+        text += ", …"
+    return text

@@ -22,6 +22,11 @@ from imserver.gateway.storage.statements import DirectStatements, Row
 
 _HASH_BYTES: Final = 16
 _SUMS: Final = 1 << (8 * _HASH_BYTES)
+"""A checksum is the sum of the hashes of all rows, less what is above this."""
+_FETCHED_ROWS: Final = 250
+_PAGE_BYTES: Final = 4 << 20
+_PAGE_ROWS: Final = 5000
+"""A page ends behind so many bytes, or rows."""
 
 
 @contextmanager
@@ -68,25 +73,30 @@ class RowReader:
                 self._connection.execute("BEGIN")
             else:
                 self._connection = engines.detached(engine)
-                (_begin_postgresql if self._engine == "postgresql" else _begin_mysql)(
-                    self._connection
-                )
+                if self._engine == "postgresql":
+                    _begin_postgresql(self._connection)
+                else:
+                    _begin_mysql(self._connection)
 
     def pages(self, table: str, after: Row = ()) -> Iterator[list[Row]]:
         """The plain rows in the order of the key, behind the key ``after``, in
         pages that are not empty."""
         layout = self.layouts[table]
         texts = {column.name for column in layout.columns if column.kind.name == "text"}
-        names = zip(layout.key, after, strict=bool(after))
-        key = tuple(value.decode() if name in texts else value for name, value in names)
+        key: list[Any] = []
+        for name, value in zip(layout.key, after, strict=bool(after)):
+            if name in texts:
+                key.append(value.decode())
+            else:
+                key.append(value)
         query = layout.query
+        behind = query.behind(self._engine, tuple(key))
+        plain = [column.kind.plain for column in layout.columns]
         with self._usable():
-            cursor = self._cursor(
-                *query.select(query.columns, query.behind(self._engine, key))
-            )
+            cursor = self._cursor(*query.select(query.columns, behind))
             with closing(cursor):
-                plain = [column.kind.plain for column in layout.columns]
-                yield from (_changed(rows, plain) for rows in _bounded(cursor))
+                for rows in _bounded(cursor):
+                    yield _changed(rows, plain)
 
     def _cursor(self, statement: str, values: Row) -> Any:
         """A cursor that fetches rows from the server as they are needed."""
@@ -137,10 +147,15 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
     """All rows of a cursor, in pages of a few megabytes."""
     page: list[Row] = []
     size = 0
-    while rows := cursor.fetchmany(250):
+    while True:
+        rows = cursor.fetchmany(_FETCHED_ROWS)
+        if not rows:
+            break
         page += rows
-        size += sum(len(value) for row in rows for value in row if type(value) is bytes)
-        if size >= (4 << 20) or len(page) >= 5000:
+        # Few values of a row are bytes: numbers take little.
+        for row in rows:
+            size += sum(len(value) for value in row if type(value) is bytes)
+        if size >= _PAGE_BYTES or len(page) >= _PAGE_ROWS:
             yield page
             page = []
             size = 0
@@ -156,20 +171,25 @@ class TableSum(Struct, frozen=True):
     checksum: str
 
 
+def _note_nothing(rows: int) -> None:
+    """Nobody waits."""
+
+
 def sum_of(
-    pages: Iterable[list[Row]], note: Callable[[int], object] = lambda rows: None
+    pages: Iterable[list[Row]], note: Callable[[int], object] = _note_nothing
 ) -> TableSum:
     """Count rows, and add up the hashes of their plain values. ``note`` hears
     the number of rows of each page."""
-    rows = total = 0
+    rows = 0
+    total = 0
+    # Local names: a move runs this for each row of two databases.
     encode = msgpack.Encoder().encode
     blake2b = hashlib.blake2b
     number_of = int.from_bytes
     for page in pages:
         for row in page:
-            total += number_of(
-                blake2b(encode(row), digest_size=_HASH_BYTES).digest(), "big"
-            )
+            digest = blake2b(encode(row), digest_size=_HASH_BYTES).digest()
+            total += number_of(digest, "big")
         rows += len(page)
         note(len(page))
     return TableSum(rows, f"{total % _SUMS:032x}")
@@ -238,8 +258,13 @@ def _check_types(layout: TableLayout, rows: list[Row]) -> None:
     for row in rows:
         for column, value, wanted in zip(layout.columns, row, types, strict=True):
             if type(value) is not wanted and value is not None:
-                where = f"{layout.table}.{column.name} of the row {_shown(layout.key_of(row))}"
+                where = _place(layout, column.name, row)
                 raise StartError(f"{where} is no {column.kind.name}: change this row")
+
+
+def _place(layout: TableLayout, column: str, row: Row) -> str:
+    """Where a value stands, in words."""
+    return f"{layout.table}.{column} of the row {_shown(layout.key_of(row))}"
 
 
 def _objection(
@@ -250,17 +275,17 @@ def _objection(
         for column, value in zip(layout.columns, row, strict=True):
             if column.kind.name != "text" or value is None:
                 continue
-            where = (
-                f"{layout.table}.{column.name} of the row {_shown(layout.key_of(row))}"
-            )
             if engine == "postgresql" and b"\0" in value:
+                where = _place(layout, column.name, row)
                 return f"{where} has a NUL character, which no text of PostgreSQL can have: change this row"
             try:
                 value.decode()
             except UnicodeDecodeError:
+                where = _place(layout, column.name, row)
                 return f"{where} is not UTF-8: change this row"
     words = " ".join(str(error).split())
-    first, last = (_shown(layout.key_of(row)) for row in (rows[0], rows[-1]))
+    first = _shown(layout.key_of(rows[0]))
+    last = _shown(layout.key_of(rows[-1]))
     if "UNIQUE" in words or "uplicate" in words:
         return (
             f"the target takes two rows of {layout.table} as one (rows {first} to {last}): its collation may "
@@ -272,22 +297,28 @@ def _objection(
 
 
 def _shown(key: Row) -> str:
-    texts = (
-        each.decode("utf-8", "backslashreplace") if type(each) is bytes else str(each)
-        for each in key
-    )
-    return "/".join(text if text.isprintable() else ascii(text)[1:-1] for text in texts)
+    return "/".join(map(_shown_value, key))
+
+
+def _shown_value(value: object) -> str:
+    if type(value) is bytes:
+        text = value.decode("utf-8", "backslashreplace")
+    else:
+        text = str(value)
+    if text.isprintable():
+        return text
+    return ascii(text)[1:-1]
 
 
 def _changed(rows: list[Row], changes: Sequence[Change | None]) -> list[Row]:
     """The rows with these changes of their values, but of None."""
-    some = [(n, change) for n, change in enumerate(changes) if change is not None]
-    if not some:
+    due = [(n, change) for n, change in enumerate(changes) if change is not None]
+    if not due:
         return rows
     result = []
     for row in rows:
         cells = list(row)
-        for position, change in some:
+        for position, change in due:
             if cells[position] is not None:
                 cells[position] = change(cells[position])
         result.append(tuple(cells))
