@@ -74,6 +74,8 @@ _TIME_ERROR: Final = 5
 """What adjtimex returns for a clock that nothing steers (STA_UNSYNC)."""
 _RENEWAL_DAYS: Final = 14
 _HTTPS_PORT: Final = 443
+_NO_START: Final = "the server does not start"
+"""What many findings mean."""
 
 
 Findings = Iterator[Finding]
@@ -120,61 +122,55 @@ def _files(config: Config) -> Findings:
     wanted = WANTED_FILES
     if config.limits.max_connections:
         wanted = config.limits.max_connections + SPARE_FILES_OF_A_CLUSTER
+    is_bad = hard != resource.RLIM_INFINITY and hard < wanted
+    found = f"{hard} (the server raises its limit of {soft} to that)"
     served = max(hard - SPARE_FILES_OF_A_CLUSTER, 0)
-    yield finding_of(
-        hard != resource.RLIM_INFINITY and hard < wanted,
-        "open files",
-        f"{hard} (the server raises its limit of {soft} to that)",
+    recommended = wanted - SPARE_FILES_OF_A_CLUSTER
+    meaning = (
         f"each connection needs one: this node serves about {served}, "
-        f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
-        f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
+        f"{recommended} are recommended"
     )
+    mend = f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}"
+    yield finding_of(is_bad, "open files", found, meaning, mend)
 
-    machine = kernel("fs.file-max")
+    name = "fs.file-max"
+    machine = kernel(name)
     if not machine:
         return
     planned, _ = plan_processes(config)
     need = max(hard, wanted) * planned.server.processes
-    yield finding_of(
-        int(machine) < need,
-        "fs.file-max",
-        machine,
-        f"all processes of the machine share it, and this server may open {need}",
-        _sysctl("fs.file-max", 4 * need),
-    )
+    meaning = f"all processes of the machine share it, and this server may open {need}"
+    mend = _sysctl(name, 4 * need)
+    yield finding_of(int(machine) < need, name, machine, meaning, mend)
 
 
 def _processes(config: Config) -> Findings:
     planned, why = plan_processes(config)
     number = planned.server.processes
     available = cores()
-    plan = why.removeprefix("processes: ")
-    if not plan and available > 1:
-        plan = f"{number} on {available} cores"
-    elif not plan:
-        plan = f"{number} on {available} core"
-    yield finding_of(
-        number > available,
-        "processes",
-        plan,
+    found = why.removeprefix("processes: ")
+    if not found:
+        found = f"{number} on {available} core"
+        if available > 1:
+            found += "s"
+    meaning = (
         "with more processes than cores, less work is done together: with 8 for each core a login takes "
-        "nearly twice the CPU",
-        f"LimitNOFILE={2 * WANTED_FILES} in the unit, and server.processes: auto",
+        "nearly twice the CPU"
     )
+    files = 2 * WANTED_FILES
+    mend = f"LimitNOFILE={files} in the unit, and server.processes: auto"
+    yield finding_of(number > available, "processes", found, meaning, mend)
 
 
 def _listen_queues(config: Config) -> Findings:
     backlog = config.server.backlog
+    meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
         value = kernel(name)
-        if value:
-            yield finding_of(
-                int(value) < backlog,
-                name,
-                value,
-                f"below server.backlog {backlog}: bursts of new connections wait a second",
-                _sysctl(name, _MOST_QUEUE),
-            )
+        if not value:
+            continue
+        mend = _sysctl(name, _MOST_QUEUE)
+        yield finding_of(int(value) < backlog, name, value, meaning, mend)
 
 
 def _ports(config: Config) -> Findings:
@@ -188,32 +184,27 @@ def _ports(config: Config) -> Findings:
     except StartError as error:
         # Ports that are too high are named below, one by one.
         if max(numbers) <= LAST_PORT:
-            yield Finding(
-                "fail",
-                "ports",
-                str(error),
-                "the server does not start",
-                "change one of the ports",
-            )
+            mend = "change one of the ports"
+            yield Finding("fail", "ports", str(error), _NO_START, mend)
     for name, host, ports in listeners:
         yield _listening(config, name, host, ports)
-    yield from _outgoing_ports([port for port in numbers if port <= LAST_PORT])
+    own = [port for port in numbers if port <= LAST_PORT]
+    yield from _outgoing_ports(own)
 
 
 def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Finding:
     """Whether the nodes can listen on the ports of one setting, or one of them
     does. The first port that is taken is named."""
+    last = ports[-1]
     where = f"{name} {ports[0]}"
     if len(ports) > 1:
-        where += f" to {ports[-1]}"
-    if ports[-1] > LAST_PORT:
-        return Finding(
-            "fail",
-            where,
-            f"there is no port above {LAST_PORT}",
-            f"each node listens on {PORTS_PER_NODE} ports",
-            f"set {name} to {LAST_PORT + 1 - len(ports)} or less",
-        )
+        where += f" to {last}"
+    if last > LAST_PORT:
+        found = f"there is no port above {LAST_PORT}"
+        meaning = f"each node listens on {PORTS_PER_NODE} ports"
+        highest = LAST_PORT + 1 - len(ports)
+        mend = f"set {name} to {highest} or less"
+        return Finding("fail", where, found, meaning, mend)
 
     family = socket.AF_INET
     if ":" in host:
@@ -231,16 +222,14 @@ def _taken(config: Config, where: str, host: str, port: int, error: OSError) -> 
     if error.errno == EADDRINUSE:
         own = server_at(config.server.data_dir, port)
         if own:
-            return Finding(
-                "ok", where, f"the server of this data folder listens (pid {own})"
-            )
-    return Finding(
-        "warn",
-        where,
-        error.strerror or str(error),
-        f"a node cannot listen on {host}:{port}, unless it is the node that runs now",
-        f"ss -ltnp 'sport = :{port}'",
+            found = f"the server of this data folder listens (pid {own})"
+            return Finding("ok", where, found)
+    found = error.strerror or str(error)
+    meaning = (
+        f"a node cannot listen on {host}:{port}, unless it is the node that runs now"
     )
+    mend = f"ss -ltnp 'sport = :{port}'"
+    return Finding("warn", where, found, meaning, mend)
 
 
 def _outgoing_ports(own: Sequence[int]) -> Findings:
@@ -249,21 +238,19 @@ def _outgoing_ports(own: Sequence[int]) -> Findings:
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
+    name = "net.ipv4.ip_local_reserved_ports"
     reserved: set[int] = set()
-    for part in filter(None, kernel("net.ipv4.ip_local_reserved_ports").split(",")):
+    for part in filter(None, kernel(name).split(",")):
         first, _, last = part.partition("-")
         reserved.update(range(int(first), int(last or first) + 1))
     range_of_kernel = range(int(low), int(high) + 1)
     inside = [port for port in own if port in range_of_kernel and port not in reserved]
+    found = f"{low}-{high}"
     taken = ",".join(map(str, inside))
-    to_reserve = ",".join(map(str, sorted({*own, *reserved})))
-    yield finding_of(
-        bool(inside),
-        "ip_local_port_range",
-        f"{low}-{high}",
-        f"an outgoing connection may take {taken} before the server starts",
-        _sysctl("net.ipv4.ip_local_reserved_ports", to_reserve),
-    )
+    meaning = f"an outgoing connection may take {taken} before the server starts"
+    to_reserve = sorted({*own, *reserved})
+    mend = _sysctl(name, ",".join(map(str, to_reserve)))
+    yield finding_of(bool(inside), "ip_local_port_range", found, meaning, mend)
 
 
 def _unix_sockets(config: Config) -> Findings:
@@ -289,17 +276,17 @@ def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
         refuse_taken(path)
     except StartError as error:
         if is_running:
-            return Finding("ok", name, f"a server listens on {path}")
-        meaning = "the server does not start"
-        return Finding("warn", name, str(error), meaning, f"ss -lxp src {path}")
+            found = f"a server listens on {path}"
+            return Finding("ok", name, found)
+        mend = f"ss -lxp src {path}"
+        return Finding("warn", name, str(error), _NO_START, mend)
     folder = os.path.dirname(path)
-    return finding_of(
-        not os.access(folder, os.W_OK | os.X_OK),
-        name,
-        path,
-        f"this user may not make a socket in {folder}, so the server does not start",
-        f"install -d -o USER {folder}, or RuntimeDirectory= in the unit",
+    is_bad = not os.access(folder, os.W_OK | os.X_OK)
+    meaning = (
+        f"this user may not make a socket in {folder}, so the server does not start"
     )
+    mend = f"install -d -o USER {folder}, or RuntimeDirectory= in the unit"
+    return finding_of(is_bad, name, path, meaning, mend)
 
 
 def server_at(data_dir: str, port: int) -> int:
@@ -340,22 +327,17 @@ def running_server(config: Config) -> Findings:
         status, answer = _get(host, port, "/ready", "")
         version = _version(config, host, port)
     except (OSError, ValueError) as error:
-        yield Finding(
-            "fail",
-            "server",
-            f"runs (pid {pid}), and does not answer: {error}",
-            "its loop is blocked, or this machine has no time for it",
-            f"kill -USR2 {pid}  # writes the stacks of all greenlets to the log",
-        )
+        found = f"runs (pid {pid}), and does not answer: {error}"
+        meaning = "its loop is blocked, or this machine has no time for it"
+        mend = f"kill -USR2 {pid}  # writes the stacks of all greenlets to the log"
+        yield Finding("fail", "server", found, meaning, mend)
         return
     state = answer.get("status", f"at status {status}")
-    yield finding_of(
-        status != OK,
-        "server",
-        f"{version} runs (pid {pid}) and is {state}",
-        f"/ready says: {answer.get('reason', '')}",
-        "see the finding about it, or the log of the server",
-    )
+    found = f"{version} runs (pid {pid}) and is {state}"
+    reason = answer.get("reason", "")
+    meaning = f"/ready says: {reason}"
+    mend = "see the finding about it, or the log of the server"
+    yield finding_of(status != OK, "server", found, meaning, mend)
 
 
 def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
@@ -425,21 +407,22 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
 
 
 def _socket_memory(_config: Config) -> Findings:
-    value = kernel("net.ipv4.tcp_mem")
+    name = "net.ipv4.tcp_mem"
+    value = kernel(name)
     if not value:
         return
     _, _, most_pages = value.split()
     most = int(most_pages) * BYTES_PER_PAGE
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    shown = " ".join(value.split("\t"))
+    pages = " ".join(value.split("\t"))
+    found = f"{pages} pages: at most {_size(most)} of {_size(memory)}"
+    meaning = "socket buffers may take more than half of the memory: slow receivers could end the server"
+    # At most a third of the memory; from half of that on, Linux saves.
     third = memory // 3 // BYTES_PER_PAGE
-    yield finding_of(
-        most > memory // 2,
-        "net.ipv4.tcp_mem",
-        f"{shown} pages: at most {_size(most)} of {_size(memory)}",
-        "socket buffers may take more than half of the memory: slow receivers could end the server",
-        _sysctl("net.ipv4.tcp_mem", f"'{third // 2} {third * 3 // 4} {third}'"),
-    )
+    low = third // 2
+    pressure = third * 3 // 4
+    mend = _sysctl(name, f"'{low} {pressure} {third}'")
+    yield finding_of(most > memory // 2, name, found, meaning, mend)
 
 
 def _size(amount: float) -> str:
@@ -465,13 +448,12 @@ def _redis(config: Config) -> Findings:
             times.append(perf_counter() - before)
         seconds, microseconds = ask(sock, "TIME")
     except Exception as error:
-        yield Finding(
-            "fail",
-            "Redis",
-            f"{address.text} does not answer: {error}",
-            "nodes do not find each other; logins are known on their own node only",
-            f"redis-cli -u {address.text} ping",
+        found = f"{address.text} does not answer: {error}"
+        meaning = (
+            "nodes do not find each other; logins are known on their own node only"
         )
+        mend = f"redis-cli -u {address.text} ping"
+        yield Finding("fail", "Redis", found, meaning, mend)
         return
     finally:
         if sock is not None:
@@ -492,35 +474,33 @@ def _redis_version(info: str) -> Finding:
         if name == "redis_version":
             version = value
     parts = version.split(".")[:2]
-    is_old = tuple(int(part) for part in parts if part.isdecimal()) < MIN_REDIS
-    needed = f"{'.'.join(map(str, MIN_REDIS))} or newer is needed"
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    is_old = numbers < MIN_REDIS
+    needed = ".".join(map(str, MIN_REDIS))
+    meaning = f"{needed} or newer is needed"
     mend = "install a newer Redis"
-    return finding_of(is_old, "Redis version", version, needed, mend, fails=True)
+    return finding_of(is_old, "Redis version", version, meaning, mend, fails=True)
 
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
-    shown = f"{seconds * _SECOND_MS:.2f} ms (median of {_TRIES})"
-    return finding_of(seconds > SLOW_SECONDS, name, shown, meaning, mend)
+    milliseconds = seconds * _SECOND_MS
+    found = f"{milliseconds:.2f} ms (median of {_TRIES})"
+    return finding_of(seconds > SLOW_SECONDS, name, found, meaning, mend)
 
 
 def _clock(name: str, difference: float) -> Finding:
-    return finding_of(
-        abs(difference) > CLOCK_SECONDS,
-        name,
-        f"{abs(difference):.2f} s apart",
-        "tokens expire too early or too late, and times of messages differ",
-        "timedatectl set-ntp true",
-    )
+    seconds = abs(difference)
+    found = f"{seconds:.2f} s apart"
+    meaning = "tokens expire too early or too late, and times of messages differ"
+    mend = "timedatectl set-ntp true"
+    return finding_of(seconds > CLOCK_SECONDS, name, found, meaning, mend)
 
 
 def _database(config: Config) -> Findings:
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
-        yield Finding(
-            "ok",
-            "database",
-            f"{address.shown} does not exist yet; it is created at first use",
-        )
+        found = f"{address.shown} does not exist yet; it is created at first use"
+        yield Finding("ok", "database", found)
         return
     if address.file is not None:
         damage = list(_damage(address.file))
@@ -536,13 +516,13 @@ def _database(config: Config) -> Findings:
     try:
         state = probe(address, config.storage, _TRIES, [look])
     except Exception as error:
-        yield Finding(
-            "fail",
-            "database",
-            f"{address.shown} does not answer: {str(error).splitlines()[0]}",
-            "accounts, apps created at run time and stored messages fail until it does",
-            "check storage.url, and that its user may log in from this machine",
+        reason = str(error).splitlines()[0]
+        found = f"{address.shown} does not answer: {reason}"
+        meaning = (
+            "accounts, apps created at run time and stored messages fail until it does"
         )
+        mend = "check storage.url, and that its user may log in from this machine"
+        yield Finding("fail", "database", found, meaning, mend)
         return
     yield Finding("ok", "database", f"{state.name} {state.version} at {address.shown}")
     waits = "it is part of every acknowledgement"
@@ -566,13 +546,12 @@ def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
             raise
         # the database answers, with what the server did not write
         except Exception as error:
-            yield Finding(
-                "fail",
-                f"rows of {feature.name}",
-                f"cannot be read: {type(error).__name__}: {error}",
-                "its work may fail",
-                "find out who writes to the database besides the server",
-            )
+            name = f"rows of {feature.name}"
+            kind = type(error).__name__
+            found = f"cannot be read: {kind}: {error}"
+            meaning = "its work may fail"
+            mend = "find out who writes to the database besides the server"
+            yield Finding("fail", name, found, meaning, mend)
 
 
 def _damage(database: Path) -> Findings:
@@ -588,83 +567,76 @@ def _damage(database: Path) -> Findings:
         commits = 0
         damage = str(error)
 
-    shown = "no damage"
+    name = "write-ahead log"
+    found = "no damage"
     if commits:
-        shown = f"{commits} commits in {database}-wal cannot be read"
-    yield finding_of(
-        commits > 0,
-        "write-ahead log",
-        shown,
-        "messages that were acknowledged are gone; the server does not start",
-        mend + " alone",
-        fails=True,
-    )
+        found = f"{commits} commits in {database}-wal cannot be read"
+    meaning = "messages that were acknowledged are gone; the server does not start"
+    alone = mend + " alone"
+    yield finding_of(commits > 0, name, found, meaning, alone, fails=True)
+
+    name = "pages of SQLite"
+    found = "no damage"
     if damage is None:
-        shown = f"no damage in what was read of it in {PROBE_SECONDS:g} s"
+        found = f"no damage in what was read of it in {PROBE_SECONDS:g} s"
     elif damage:
-        shown = f"{database}: {damage}"
-    else:
-        shown = "no damage"
+        found = f"{database}: {damage}"
     meaning = "some rows cannot be read, or are wrong"
-    yield finding_of(bool(damage), "pages of SQLite", shown, meaning, mend, fails=True)
+    yield finding_of(bool(damage), name, found, meaning, mend, fails=True)
 
 
 def _disk(config: Config) -> Findings:
-    wanted_folder = Path(config.server.data_dir).absolute()
+    data_dir = config.server.data_dir
+    wanted_folder = Path(data_dir).absolute()
     folder = next(
         each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each)
     )
     if not folder.is_dir():
-        text = f"{folder} is not a folder"
+        found = f"{folder} is not a folder"
         mend = "name another server.data_dir"
-        yield Finding("fail", "data folder", text, "the server does not start", mend)
+        yield Finding("fail", "data folder", found, _NO_START, mend)
         return
     if (folder / RESTORING).exists():
-        text = f"one into {folder} was interrupted"
+        found = f"one into {folder} was interrupted"
         mend = "run imserver restore again"
-        yield Finding("fail", "restore", text, "the server does not start", mend)
+        yield Finding("fail", "restore", found, _NO_START, mend)
 
     free = shutil.disk_usage(folder).free
     limits = dict(marked(config, "free_bytes"))
     wanted = max([_GIB, *limits.values()])
+    found = f"{_size(free)} free for {data_dir}"
     before = "".join(f"{name} applies, then " for name in limits)
-    yield finding_of(
-        free < wanted,
-        "disk space",
-        f"{_size(free)} free for {config.server.data_dir}",
-        f"below {_size(wanted)}: {before}messages are refused",
-        "enlarge the volume, or set storage.retention_seconds and limits of what users store",
-    )
+    meaning = f"below {_size(wanted)}: {before}messages are refused"
+    mend = "enlarge the volume, or set storage.retention_seconds and limits of what users store"
+    yield finding_of(free < wanted, "disk space", found, meaning, mend)
     if os.access(folder, os.W_OK):
         yield _fsync_speed(folder)
         return
+    user = os.geteuid()
     if folder == wanted_folder:
-        text = f"{folder} is not writable by this user"
-        mend = f"chown -R {os.geteuid()} {folder}"
+        found = f"{folder} is not writable by this user"
+        mend = f"chown -R {user} {folder}"
     else:
-        text = f"{wanted_folder} does not exist"
-        mend = f"install -d -m 700 -o {os.geteuid()} {wanted_folder}"
-    yield Finding("fail", "data folder", text, "the server does not start", mend)
+        found = f"{wanted_folder} does not exist"
+        mend = f"install -d -m 700 -o {user} {wanted_folder}"
+    yield Finding("fail", "data folder", found, _NO_START, mend)
 
 
 def _fsync_speed(folder: Path) -> Finding:
     """How long it takes until the disk has what was written."""
+    name = "disk fsync"
     try:
         times = _fsync_times(folder)
     except OSError as error:
-        return Finding(
-            "fail",
-            "disk fsync",
-            f"{folder} takes no file: {error.strerror}",
-            "stored messages of SQLite and new files fail",
-            f"df -h {folder}; df -i {folder}",
-        )
-    return _speed(
-        "disk fsync",
-        median(times),
-        "stored messages of SQLite and new files wait for it",
-        "use a disk with power-loss protection, or put the database on another machine",
+        found = f"{folder} takes no file: {error.strerror}"
+        meaning = "stored messages of SQLite and new files fail"
+        mend = f"df -h {folder}; df -i {folder}"
+        return Finding("fail", name, found, meaning, mend)
+    meaning = "stored messages of SQLite and new files wait for it"
+    mend = (
+        "use a disk with power-loss protection, or put the database on another machine"
     )
+    return _speed(name, median(times), meaning, mend)
 
 
 def _fsync_times(folder: Path) -> list[float]:
@@ -692,37 +664,34 @@ def _synchronised(_config: Config) -> Findings:
     except (OSError, AttributeError):
         return
     is_free = state == _TIME_ERROR
-    shown = "the clock is synchronised"
+    found = "the clock is synchronised"
     if is_free:
-        shown = "the clock is not synchronised"
-    yield finding_of(
-        is_free,
-        "time service",
-        shown,
-        "tokens are compared with the clock of the machine that signed them",
-        "timedatectl set-ntp true (in a container: on its host)",
-    )
+        found = "the clock is not synchronised"
+    meaning = "tokens are compared with the clock of the machine that signed them"
+    mend = "timedatectl set-ntp true (in a container: on its host)"
+    yield finding_of(is_free, "time service", found, meaning, mend)
 
 
 def _names(config: Config) -> Findings:
     for setting, host in _hosts(config):
+        name = f"DNS {host}"
         before = perf_counter()
         try:
             entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError as error:
-            problem = error.strerror or str(error)
+            found = error.strerror or str(error)
+            meaning = f"{setting} names it"
             mend = f"getent ahosts {host}"
-            yield Finding("fail", f"DNS {host}", problem, f"{setting} names it", mend)
+            yield Finding("fail", name, found, meaning, mend)
             continue
         seconds = perf_counter() - before
         addresses = {str(address[0]) for *_, address in entries}
-        yield finding_of(
-            seconds > 1,
-            f"DNS {host}",
-            f"{', '.join(sorted(addresses))} in {seconds * _SECOND_MS:.0f} ms",
-            "each new connection there waits for the answer",
-            "run a caching resolver on this machine",
-        )
+        shown = ", ".join(sorted(addresses))
+        milliseconds = seconds * _SECOND_MS
+        found = f"{shown} in {milliseconds:.0f} ms"
+        meaning = "each new connection there waits for the answer"
+        mend = "run a caching resolver on this machine"
+        yield finding_of(seconds > 1, name, found, meaning, mend)
 
 
 def _hosts(config: Config) -> list[tuple[str, str]]:
@@ -775,19 +744,17 @@ def _certificates(config: Config) -> Findings:
         port = parts.port or _HTTPS_PORT
         where = f"certificate of {host}"
         try:
-            days = (_expiry(host, port) - time()) / _DAY_SECONDS
+            ends = _expiry(host, port)
         except OSError as error:
             meaning = f"clients of {name} do not trust it, or do not reach it"
             mend = f"openssl s_client -connect {host}:{port}"
             yield Finding("fail", where, str(error), meaning, mend)
             continue
-        yield finding_of(
-            days < _RENEWAL_DAYS,
-            where,
-            f"valid for {days:.0f} more days",
-            "after that, clients refuse to connect",
-            "renew it, and reload the proxy",
-        )
+        days = (ends - time()) / _DAY_SECONDS
+        found = f"valid for {days:.0f} more days"
+        meaning = "after that, clients refuse to connect"
+        mend = "renew it, and reload the proxy"
+        yield finding_of(days < _RENEWAL_DAYS, where, found, meaning, mend)
 
 
 def _expiry(host: str, port: int) -> float:
