@@ -31,19 +31,19 @@ from imserver.offline.database import commit_seconds
 from imserver.plugin.progress import long_work
 
 HEARTBEAT_SECONDS: Final = 30
-"""A connected client sends a heartbeat so often."""
+"""How often a connected client sends a heartbeat."""
 SHARE: Final = 0.5
 """The share of the processor, and of the commits, that is planned for: the rest
 is for peaks."""
 STOP_SECONDS: Final = 30
 """Time for an interrupted measurement to end its server."""
 COMMITTED_TOGETHER: Final = 100
-"""So many messages wait for a commit of a busy node. The measurement has as
+"""How many messages wait for a commit of a busy node. The measurement has as
 many senders."""
 ENOUGH_USERS: Final = 1000
-"""So many users of a running node say what each of them takes."""
+"""How many users of a running node are enough to tell the memory of each."""
 TYPICAL_KERNEL_BYTES: Final = 4000
-"""What Linux takes for a connection, where it could not be measured: a TCP
+"""The memory of Linux for a connection, where it could not be measured: a TCP
 socket with its inode, its file and its entry in epoll."""
 _MB: Final = 1e6
 _GB: Final = 1e9
@@ -64,7 +64,7 @@ _GROUPS: Final = Path("/sys/fs/cgroup")
 
 
 class Behaviour(Struct, frozen=True):
-    """What is assumed of connected users. Each sends ``messages`` an hour,
+    """Assumptions about connected users. Each sends ``messages`` an hour,
     which so many connected ``receivers`` get, and gets ``pushes`` of back ends.
     ``online``: their share of all users, in percent. ``restart_seconds``: in which they
     come back after a restart."""
@@ -94,7 +94,7 @@ class Costs(Struct, frozen=True):
 
 
 class Resources(Struct, frozen=True):
-    """What there is for the processes of a node. ``free_bytes``: of memory,
+    """Memory, files and cores for the processes of a node. ``free_bytes``: of memory,
     without what is for slow receivers. ``connections``: of a process, by the
     limit of open files that ``files`` has, or by the setting if it is empty.
     ``users`` are connected now, and take ``users_bytes``. ``commit_seconds``:
@@ -111,8 +111,8 @@ class Resources(Struct, frozen=True):
 
 
 class UserLimit(Struct, frozen=True):
-    """So many connected users, then this ends. ``found``: why; ``mend``: what
-    to change to get more."""
+    """A limit of the number of connected users. ``limit``: its name; ``found``: why it
+    is there; ``mend``: what to change to get more."""
 
     users: int
     limit: str
@@ -140,7 +140,7 @@ def check(costs: Costs) -> Costs:
 
 
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
-    """What limits the number of connected users, the smallest number first."""
+    """The limits of the number of connected users, the smallest number first."""
     logins = _working(resources) * _SECOND_US / costs.login_cpu_us
     rows = [
         _memory_limit(costs, resources),
@@ -164,29 +164,31 @@ def _working(resources: Resources) -> int:
 
 
 def _more_work(resources: Resources) -> str:
-    """What lets a node do more work."""
+    """How to let a node do more work."""
     if resources.processes < resources.cores:
         return "server.processes: auto, which needs redis.url"
     return "more cores, or another machine"
 
 
 def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
-    own = costs.rss_connection_bytes
+    own_bytes = costs.rss_connection_bytes
     if resources.users >= ENOUGH_USERS:
-        own = max(own, resources.users_bytes / resources.users)
-    kernel = costs.kernel_connection_bytes
+        own_bytes = max(own_bytes, resources.users_bytes / resources.users)
+    kernel_bytes = costs.kernel_connection_bytes
     of_kernel = "of the kernel"
-    if kernel is None:
-        kernel = TYPICAL_KERNEL_BYTES
+    if kernel_bytes is None:
+        kernel_bytes = TYPICAL_KERNEL_BYTES
         of_kernel += " (usual: not measured, as other programs changed it)"
     free = resources.free_bytes
     if not resources.users:
         # The processes do not run yet.
         free -= resources.processes * costs.rss_empty_mb * _MB
     free = max(free, 0)
-    found = f"{free / _GB:,.1f} GB for {own:,.0f} bytes with three channels"
-    found += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} {of_kernel}"
-    users = int(free / (own + kernel)) + resources.users
+    found = f"{free / _GB:,.1f} GB for {own_bytes:,.0f} bytes with three channels"
+    found += (
+        f" ({costs.rss_opened_bytes:,.0f} without) and {kernel_bytes:,.0f} {of_kernel}"
+    )
+    users = int(free / (own_bytes + kernel_bytes)) + resources.users
     return UserLimit(users, "memory", found, "more memory")
 
 
@@ -280,10 +282,10 @@ def files_of_server(process: int) -> tuple[int, str]:
         hard = limits.partition("Max open files")[2].split()[1]
     elif shutil.which("systemctl"):
         command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
-        shown = subprocess.run(
+        properties = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ).stdout
-        unit = dict(line.split("=", 1) for line in shown.splitlines())
+        unit = dict(line.split("=", 1) for line in properties.splitlines())
         whose = "the unit imserver"
         if unit.get("LoadState") == "loaded":
             hard = unit["LimitNOFILE"]
@@ -299,7 +301,7 @@ def has_redis(config: Config) -> bool:
 
 
 def measure(config: Config, folder: Path, running: bool) -> Costs:
-    """What users cost a server of our own, whose data are in ``folder`` until
+    """Measure the cost of users, with a server of our own, whose data are in ``folder`` until
     it ends. ``running``: the node runs on this machine, so the server gets what
     is left of one core. Raises RuntimeError and OSError."""
     number = min(_MOST_CONNECTIONS, openable_files() - SPARE_FILES_OF_A_CLUSTER)
@@ -380,7 +382,11 @@ def show(
     ``/system/state``, or nothing. Switches."""
     address = database_address(config.storage, config.server.data_dir)
     folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
-    folder = next(each for each in (folder, *folder.parents) if each.is_dir())
+    folder = next(
+        bytes_of_each
+        for bytes_of_each in (folder, *folder.parents)
+        if bytes_of_each.is_dir()
+    )
     click.echo(
         f"A server with data of its own in {folder} is measured: a minute, longer on a busy machine.",
         err=True,
@@ -411,11 +417,13 @@ def show(
         f"After a restart, all of them are back after {seconds:.0f} s at the earliest.",
     ]
     if state:
-        each = ""
+        bytes_of_each = ""
         if users >= ENOUGH_USERS:
-            each = f": {resources.users_bytes / resources.users:,.0f} bytes each"
+            bytes_of_each = (
+                f": {resources.users_bytes / resources.users:,.0f} bytes each"
+            )
         lines.append(
-            f"Now {users:,} users are on the node that answers, in {now_bytes / _MB:,.0f} MB{each}."
+            f"Now {users:,} users are on the node that answers, in {now_bytes / _MB:,.0f} MB{bytes_of_each}."
         )
     sentences = list(notes)
     document = {
@@ -431,7 +439,7 @@ def show(
 def _resources_of(
     config: Config, process: int, users: int, users_bytes: float
 ) -> Resources:
-    """What there is for the node of these settings. ``process``: the one that
+    """Memory, files and cores for the node of these settings. ``process``: the one that
     runs now, or 0. ``users``, ``users_bytes``: of one process. Raises OSError,
     and the driver's errors."""
     planned, _ = plan_processes(config)

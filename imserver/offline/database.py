@@ -1,5 +1,4 @@
-"""What a look at the database shows: its state, and damage of the pages of
-SQLite."""
+"""Looks at a database: its state, and damage of the pages of SQLite."""
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ from imserver.gateway.storage.engines import WRITES, laxness_of, make_engine
 from imserver.gateway.storage.statements import CLOCK, PooledStatements
 
 _STEPS: Final = 10_000
-"""After so many of its steps SQLite looks at the clock."""
+"""How many steps SQLite takes between two looks at the clock."""
 
 
 class DatabaseState(Struct, frozen=True):
@@ -95,7 +94,7 @@ def commit_seconds(
 
 
 def damage_of(database: Path, seconds: float) -> str | None:
-    """What SQLite finds wrong in its pages, in one line; ``""``: nothing.
+    """The damage that SQLite finds in its pages, in one line; ``""``: none.
     None: nothing, but it did not read all of them in this time. Raises
     sqlite3.Error."""
     deadline = monotonic() + seconds

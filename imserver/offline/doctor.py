@@ -71,11 +71,11 @@ _GIB: Final = 1 << 30
 _TIMEX_BYTES: Final = 512
 """Room for the kernel's struct timex, which has 208 bytes on 64-bit Linux."""
 _TIME_ERROR: Final = 5
-"""What adjtimex returns for a clock that nothing steers (STA_UNSYNC)."""
+"""The result of adjtimex for a clock that nothing steers (STA_UNSYNC)."""
 _RENEWAL_DAYS: Final = 14
 _HTTPS_PORT: Final = 443
 _NO_START: Final = "the server does not start"
-"""What many findings mean."""
+"""The meaning of many findings."""
 
 
 Findings = Iterator[Finding]
@@ -188,8 +188,8 @@ def _ports(config: Config) -> Findings:
             yield Finding("fail", "ports", str(error), _NO_START, mend)
     for name, host, ports in listeners:
         yield _listening(config, name, host, ports)
-    own = [port for port in numbers if port <= LAST_PORT]
-    yield from _outgoing_ports(own)
+    usable = [port for port in numbers if port <= LAST_PORT]
+    yield from _outgoing_ports(usable)
 
 
 def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Finding:
@@ -218,11 +218,11 @@ def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Fi
 
 
 def _taken(config: Config, where: str, host: str, port: int, error: OSError) -> Finding:
-    """Who has a port on which nobody else can listen."""
+    """Say who has a port on which nobody else can listen."""
     if error.errno == EADDRINUSE:
-        own = server_at(config.server.data_dir, port)
-        if own:
-            found = f"the server of this data folder listens (pid {own})"
+        pid = server_at(config.server.data_dir, port)
+        if pid:
+            found = f"the server of this data folder listens (pid {pid})"
             return Finding("ok", where, found)
     found = error.strerror or str(error)
     meaning = (
@@ -341,8 +341,8 @@ def running_server(config: Config) -> Findings:
 
 
 def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
-    """What the running server tells whoever has a key for everything; else
-    nothing."""
+    """The state of the running server, which it shows to a key for everything;
+    else nothing."""
     key = os.environ.get("IMSERVER_KEY", "")
     if not key:
         keys = (
@@ -537,7 +537,7 @@ def _database(config: Config) -> Findings:
 
 
 def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
-    """What features say of their rows. Raises DBAPIError."""
+    """Let features check their rows. Raises DBAPIError."""
     for feature in load_features(config):
         try:
             for check in feature.checks("rows"):
@@ -686,9 +686,9 @@ def _names(config: Config) -> Findings:
             continue
         seconds = perf_counter() - before
         addresses = {str(address[0]) for *_, address in entries}
-        shown = ", ".join(sorted(addresses))
+        listed = ", ".join(sorted(addresses))
         milliseconds = seconds * _SECOND_MS
-        found = f"{shown} in {milliseconds:.0f} ms"
+        found = f"{listed} in {milliseconds:.0f} ms"
         meaning = "each new connection there waits for the answer"
         mend = "run a caching resolver on this machine"
         yield finding_of(seconds > 1, name, found, meaning, mend)
@@ -765,9 +765,9 @@ def _expiry(host: str, port: int) -> float:
         socket.create_connection((host, port), PROBE_SECONDS) as plain,
         context.wrap_socket(plain, server_hostname=host) as secured,
     ):
-        shown = secured.getpeercert()
-    if shown:
-        return ssl.cert_time_to_seconds(str(shown["notAfter"]))
+        certificate = secured.getpeercert()
+    if certificate:
+        return ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     return 0.0
 
 
@@ -801,7 +801,7 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 
 
 def _beside_users(config: Config, own: int) -> Iterator[str]:
-    """What limits a node and is no number of users, in sentences. ``own``: its
+    """Other limits of a node than the number of users, in sentences. ``own``: its
     process, or 0."""
     load, _, _ = os.getloadavg()
     if load > 2 * cores():
@@ -919,12 +919,12 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
 def _show_capacity(config: Config, user: capacity.Behaviour) -> None:
     """Say how many users the node can hold."""
     port = config.app.http_port
-    own = server_at(config.server.data_dir, port)
+    pid = server_at(config.server.data_dir, port)
     state = {}
-    if own:
+    if pid:
         with suppress(OSError, ValueError):
             state = _state(config, host_of(config), port, "")
-    capacity.show(config, user, own, state, _beside_users(config, own))
+    capacity.show(config, user, pid, state, _beside_users(config, pid))
 
 
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -83,7 +83,7 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
 """
 
 _WS_PORT: Final = 9
-"""What the port of WebSockets is above that of HTTP, so that several servers
+"""How far the port of WebSockets is above that of HTTP, so that several servers
 fit on a machine."""
 _HTTP_PORT: Final = 80
 """The port of an address with http that names none."""

@@ -30,7 +30,7 @@ from imserver.plugin.progress import long_work
 from imserver.version import full_version
 
 LOG_BYTES: Final = 2 << 20
-"""So much of the end of the log is read."""
+"""How much of the end of the log is read."""
 ASK_SECONDS: Final = 5.0
 """Time limit of the question to the running server."""
 LEAST_SECRET: Final = 6
@@ -101,7 +101,7 @@ def _pattern_of(piece: str) -> str:
 
 
 def redacted_line(line: str) -> str:
-    """What may be known of a line of the log."""
+    """A line of the log without the words of anybody but the server."""
     if line.startswith("{"):
         return _redacted_json(line)
     match = _TEXT_LINE.match(line)
@@ -167,8 +167,8 @@ def secrets_of(settings: Config) -> set[str]:
     secrets = set(_hidden(plain(settings), plain(settings, hide=True)))
     secrets.add(os.environ.get(ENVIRONMENT_KEY, ""))
     server = settings.server
-    own = str(Path(server.data_dir, "secret"))
-    for file in filter(None, (own, server.secret_file, server.second_secret_file)):
+    default = str(Path(server.data_dir, "secret"))
+    for file in filter(None, (default, server.secret_file, server.second_secret_file)):
         try:
             secrets.add(Path(file).read_text(encoding="latin-1").strip())
         except OSError:

@@ -203,7 +203,7 @@ def _print_parts(token: str) -> None:
 def _claims_of(
     token: str, tenant: Tenant, settings: Config, outgoing: Outgoing
 ) -> Claims:
-    """What a token says that an issuer or a key of the app has signed. Raises
+    """The claims of a token that an issuer or a key of the app has signed. Raises
     BadKey, BadToken and IssuerUnavailable."""
     rows = [row for row in tenant.jwt if row.issuer]
     if rows:

@@ -47,13 +47,13 @@ from imserver.plugin.space import need_space
 
 _READY_SECONDS: Final = 60.0
 SPACE_BYTES: Final = 400 << 20
-"""What a release needs with its packages, and while they are unpacked."""
+"""The space for a release with its packages, also while they are unpacked."""
 _UNFINISHED: Final = "unfinished"
 """The file in the folder of a release that is being installed."""
 _BEFORE: Final = ".before"
 """The end of the name of the link to the release that ran before."""
 _OTHERS_ONLY_READ: Final = 0o022
-"""What new files do not allow: that others write."""
+"""The umask with which others read new files, and do not write them."""
 
 
 class Release(Struct, frozen=True):
@@ -89,9 +89,9 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
                 )
             installed = distributions(path=[str(site)])
             names = {each.metadata["Name"].replace("-", "_") for each in installed}
-        own = next(iter(distributions(name="imserver", path=[str(site)])))
+        server = next(iter(distributions(name="imserver", path=[str(site)])))
         package = str(site / "imserver" / "__init__.py")
-        return Release(own.version, package, frozenset(names), home)
+        return Release(server.version, package, frozenset(names), home)
     except (OSError, zipfile.BadZipFile, StopIteration):
         raise StartError(f"{dist} is no wheel and no folder of a release") from None
 
@@ -100,7 +100,8 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
 
 
 def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
-    """What speaks for and against running this release in place of this one."""
+    """The reasons for and against running this release in place of the one that
+    runs."""
     yield _distance(release)
     servers = list(running_server(config))
     if not servers:
@@ -180,8 +181,7 @@ def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
 
 
 def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
-    """What keeps this release from being installed, or the link from naming
-    it."""
+    """The obstacles to installing a release, or to letting the link name it."""
     home = Path(sys.prefix)
     if release.home is not None and release.home == home.resolve():
         # it is this one: whoever asks in its container wants to know of the

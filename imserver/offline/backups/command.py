@@ -81,10 +81,10 @@ def backup(
             click.echo(whole.backup(settings, address, file, without))
             return
         if address.file is None:
-            own = TOOLS[address.engine][0]
+            tool = TOOLS[address.engine][0]
             raise StartError(
                 f"{address.shown} is not a SQLite database: add --everything, which copies any database "
-                f"with all that belongs to it, or use {own}"
+                f"with all that belongs to it, or use {tool}"
             )
         copies.backup(address.file, file)
     except StartError as error:

@@ -195,7 +195,7 @@ class BackupArchive:
         """Read all of it once. Raises StartError if it is damaged."""
         self._path = path
         self.features: Counter[str] = Counter()
-        """Those that have files, and how many."""
+        """Feature → the number of its files."""
         self.size = 0
         """The bytes of all members."""
         self.database_size = 0

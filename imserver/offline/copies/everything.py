@@ -190,8 +190,8 @@ def restore(
         done = [f"restored {address.shown}"]
 
         def complete() -> None:
-            """What follows the copy of the database is done in the file, before
-            that is read: the last row, which lets servers start, comes after."""
+            """Complete the file before it is copied. Its last row, which lets servers
+            start, is copied after all others."""
             with started_store(of_copy, parts, tables) as store:
                 done.extend(_complete(settings, archive, store))
                 done.extend(finish(store, None))

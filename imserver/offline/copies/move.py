@@ -86,7 +86,7 @@ class _Position(Struct, frozen=True):
 
 
 class Moved(Struct, frozen=True):
-    """What a move has copied. ``tables``: the count and checksum of each.
+    """The result of a move. ``tables``: the count and checksum of each.
     ``strangers``: tables of others in the source, which were not copied.
     ``resumed``: it had begun before."""
 
@@ -459,7 +459,7 @@ class _Move:
         return [table.name for table in self._tables]
 
     def _positions(self) -> dict[str, str]:
-        """What ``move_state`` has: name → value."""
+        """The rows of ``move_state``: name → value."""
 
         def work(sql: PooledStatements) -> list[Row]:
             return sql.query(f"SELECT name, value FROM {_STATE}")
@@ -506,8 +506,8 @@ class _Move:
                 self._note("copied", done, total)
 
     def _too_long(self, page: list[Row]) -> str:
-        """What MariaDB and MySQL, which end the connection, do not say of a row
-        that is too long."""
+        """Say that a row is too long; ``""``: none is. MariaDB and MySQL only end the
+        connection."""
         if self._target.address.engine != "mysql":
             return ""
         most = self._target.number("SELECT @@max_allowed_packet")

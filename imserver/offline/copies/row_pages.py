@@ -164,7 +164,7 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
 
 
 class TableSum(Struct, frozen=True):
-    """What two copies of a table have in common on all engines. The order of
+    """A sum that two copies of a table share on all engines. The order of
     the rows does not count."""
 
     rows: int

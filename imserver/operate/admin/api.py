@@ -243,11 +243,11 @@ def _differing(mine: Struct, theirs: Struct) -> Iterator[str]:
     if isinstance(theirs, TenantSettings):
         fields = TenantSettings.__struct_fields__  # A tenant has more than settings.
     for name in fields:
-        own = getattr(mine, name)
+        value = getattr(mine, name)
         usual = getattr(theirs, name)
         if isinstance(usual, Struct):
-            yield from (f"{name}.{inner}" for inner in _differing(own, usual))
-        elif own != usual and name != "of_features":
+            yield from (f"{name}.{inner}" for inner in _differing(value, usual))
+        elif value != usual and name != "of_features":
             yield name
 
 

@@ -85,5 +85,5 @@ def _wait_until_drained(api: ServerApi, node: str) -> None:
 
 
 def _nodes(api: ServerApi) -> dict[str, Any]:
-    """What each node of the cluster says of itself, by its name."""
+    """Name of a node → its facts."""
     return {state["node"]: state for state in api.get("nodes", {})["nodes"]}

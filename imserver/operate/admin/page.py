@@ -64,7 +64,7 @@ def _page(demo: bool, look: Look) -> Response:
 
 @cache
 def chinese_meanings() -> dict[str, str]:
-    """What refusals mean: English, as the API says it → Chinese."""
+    """Meanings of refusals: English, as the API says it → Chinese."""
     written = (TEMPLATES / "operate/refusals.zh.json").read_bytes()
     meanings: dict[str, str] = json.loads(written)
     translated = chinese()

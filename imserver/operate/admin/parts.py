@@ -91,10 +91,10 @@ class Nodes:
         """Every live node, ordered by name."""
         core = self._core
         leases = core.overview.leases()
-        own = next(iter(leases))
+        own_node = next(iter(leases))
         own_facts = self._facts()
         others, _ = core.ask_others("admin.facts", None, NodeFacts)
-        facts = {own: own_facts, **others}
+        facts = {own_node: own_facts, **others}
         nodes = []
         for node, lease in sorted(leases.items()):
             answers = node in facts
@@ -108,7 +108,7 @@ class Nodes:
                 node=node,
                 host=lease.host,
                 url=lease.public_ws_url,
-                own=node == own,
+                own=node == own_node,
                 answers=answers,
                 ready=answers and not of_node.reason,
                 draining=lease.draining or of_node.drained,
@@ -176,7 +176,7 @@ class Nodes:
 
 
 class AdminParts(Struct, frozen=True):
-    """What the routes of the admin page use."""
+    """The services that the routes of the admin page use."""
 
     finder: Finder
     live: LiveConnections

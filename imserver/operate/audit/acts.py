@@ -1,4 +1,4 @@
-"""What the audit log keeps of an act: of a request or command, and of its
+"""Makes the row of an act for the audit log, from a request or command and its
 answer."""
 
 import secrets
@@ -93,8 +93,8 @@ _NOBODY: Final = ("", "")
 
 
 def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
-    """What is kept of the input of a request or command, and of its answer:
-    ids, numbers, reasons, and the names of other fields that were given as
+    """The facts of a request or command and its answer that the log keeps: ids,
+    numbers, reasons, and the names of other fields that were given as
     ``fields``. ``settings`` are the names of the given ones.
 
     ``given``: a struct, or parameters by name. ``user``: whom the act names
@@ -231,14 +231,14 @@ def _target_of(act: Act, app: str) -> tuple[str, str] | None:
 
 
 def _facts_in(act: Act) -> dict[str, Any]:
-    """What is kept of its input and answer."""
+    """The facts of an act: as they were given, or from its input and answer."""
     if act.facts is None:
         return facts_of(act.given, act.answer, act.user)
     return dict(act.facts)
 
 
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
-    """What else an act is about, as ``message:7``, ``key:1f2e``,
+    """The things that an act is about, as ``message:7``, ``key:1f2e``,
     ``group:12``."""
     kinds = dict(_ABOUT)
     subject = name.partition(".")[0]

@@ -14,7 +14,7 @@ from imserver.plugin.storage import Store
 
 NDJSON: Final = "application/x-ndjson"
 ACTS_PER_REQUEST: Final = 10
-"""So many acts are checked in the time of a request."""
+"""How many acts are checked in the time of a request."""
 
 
 class AuditCheck(Struct):
@@ -49,7 +49,7 @@ class AuditAnswer(Struct):
 
 
 class AuditApi(Struct, frozen=True):
-    """What the route works with."""
+    """The services that the route uses."""
 
     store: Store
     api: Api

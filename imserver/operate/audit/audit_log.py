@@ -223,7 +223,7 @@ class CommandAudit(AuditLog):
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[AuditLog]]:
-    """What a command has of it."""
+    """The audit log of a command."""
     yield (CommandAudit(store, 0),)
 
 

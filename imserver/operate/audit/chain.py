@@ -64,7 +64,7 @@ class AuditRow(Struct, frozen=True):
         return hash_of(self.number, self.time, self.entry, self.previous)
 
     def hashed(self) -> bytes:
-        """What is hashed, and the hash, as JSON."""
+        """The content of the row as it is hashed, and the hash, as JSON."""
         whole = {**msgspec.to_builtins(self), **msgspec.structs.asdict(self.entry)}
         del whole["entry"]
         return msgspec.json.encode({**whole, "names": self.entry.names.decode()})

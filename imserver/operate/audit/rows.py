@@ -268,8 +268,8 @@ PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff
 """Kinds of principals whose ids are those of users of an app."""
 _CLEAR: Final = "moderation.clear"
 MOST_LOOKED: Final = 10_000
-"""Through so many acts a search looks. Then it returns what it has, and where
-to go on."""
+"""How many acts one search looks at. Then it returns the acts that it has, and
+where to go on."""
 _STEP_GROWTH: Final = 4
 """Each step of a search looks through so many times the acts of the one before."""
 _BEYOND_ALL: Final = 2**62
@@ -524,7 +524,7 @@ to others."""
 
 
 def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
-    """Who was the last to do one of these things to a user, as ``key:1f2e`` or
+    """The last maker of one of these acts on a user, as ``key:1f2e`` or
     ``staff:shop/7``. ``""``: it is too long ago, or was done by somebody who is
     erased. Switches. Raises StorageUnavailable."""
     maker = ActMaker("", "", "")

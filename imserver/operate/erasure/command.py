@@ -103,11 +103,11 @@ def erase(
     if not (app and user):
         raise click.UsageError("expected APP/USER, or --compact")
     server = ServerApi(url, key_file)
-    user, shown = server.whom(app, user)
+    user, name = server.whom(app, user)
     whom = {"app": app, "user": user}
     if undoes:
         server.post("users/erase/undo", whom)
-        click.echo(f"{shown} is not erased, and no longer locked out by this")
+        click.echo(f"{name} is not erased, and no longer locked out by this")
         return
     is_stored = server.get("users/erase/show", whom).get("stored", True)
     seconds = _seconds(after)
@@ -119,13 +119,15 @@ def erase(
     answer = server.post("users/erase", wish)
     if not answer["erased"]:
         if "ends" in answer:
-            text = f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
+            text = (
+                f"{name} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
+            )
         else:
-            text = f"something does not answer; the erasure of {shown} has begun, and goes on by itself"
+            text = f"something does not answer; the erasure of {name} has begun, and goes on by itself"
         _wait(server, whom, text)
     if not is_stored:  # a node may have had something in its memory
-        fail(f"the database had nothing of {shown}: look whether app and id are right")
-    click.echo(f"{shown} is erased")
+        fail(f"the database had nothing of {name}: look whether app and id are right")
+    click.echo(f"{name} is erased")
 
 
 def _compact(path: str | None, data_dir: str | None) -> None:

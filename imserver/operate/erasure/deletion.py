@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 _LOOKS: Final = 1.5
-"""After so many times ``storage.look_seconds`` every node has looked."""
+"""How many times ``storage.look_seconds`` pass until every node has looked."""
 
 
 class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
@@ -183,7 +183,7 @@ class ErasureShown(Struct):
 
 
 class DeletionApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     deletion: AppDeletion
     core: Core

@@ -1,4 +1,4 @@
-"""What is to be erased later: rows of the table ``erasure_due``."""
+"""Erasures that begin later: rows of the table ``erasure_due``."""
 
 from collections.abc import Callable
 from typing import Annotated, Final
@@ -85,8 +85,8 @@ class DueErasures(Store.Rows):
 
 
 def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Runner:
-    """What runs the erasures whose time has come. ``due``: the condition of
-    their rows."""
+    """Make the runner of the erasures whose time has come. ``due``: the condition
+    of their rows."""
     return Runner(
         store,
         "erasure_due",
@@ -98,7 +98,7 @@ def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Ru
 
 
 def facts_of(reason: str) -> dict[str, str]:
-    """What the audit log keeps of an erasure with this reason."""
+    """The facts of an erasure that the audit log keeps."""
     if not reason:
         return {}
     return {"reason": reason}

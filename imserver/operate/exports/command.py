@@ -83,7 +83,7 @@ def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, st
     """The id of a user of whom something is stored, and how they are shown: see
     ``ServerApi.whom``."""
     user = named
-    shown = f"user {named}"
+    whose = f"user {named}"
     tenant = tenants.find(app)
     if tenant is not None and tenant.wants_accounts(app):
         # Imported here: a server may have no accounts.
@@ -95,12 +95,12 @@ def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, st
         account, _ = row
         user = account.user
         name = account.name or account.email or account.phone
-        shown = f"user {user}"
+        whose = f"user {user}"
         if name:
-            shown = f"{name} ({user})"
+            whose = f"{name} ({user})"
     if not any(True for _ in store.rows_of_user(app, user)):
-        fail(f"the database has nothing of {shown}: nothing was exported")
-    return user, shown
+        fail(f"the database has nothing of {whose}: nothing was exported")
+    return user, whose
 
 
 @click.command(short_help="Make an app from an archive of one.")

@@ -1,5 +1,4 @@
-"""What is in an archive, in stages that go on where an earlier attempt has
-stopped.
+"""Fills an archive, in stages that go on where an earlier attempt has stopped.
 
 An archive of a user has the user's rows, files and acts, every conversation as
 far as the user may read it, and a page to read it. An archive of an app has all
@@ -213,7 +212,7 @@ class ArchiveMaker(Service, dict=True):
     # --- files of features ----------------------------------------------------
 
     def _files(self) -> None:
-        """What features have besides rows."""
+        """Write the files of features."""
         subject = self.subject
         state = self.writer.state
         files = (each.read(subject.app, subject.user) for each in self.archived)
@@ -253,8 +252,8 @@ class ArchiveMaker(Service, dict=True):
             yield from reader.find(app, ids[start : start + _PAGE])
 
     def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
-        """What the user may read and has not hidden, the oldest first, with the
-        names of accounts."""
+        """The entries that the user may read and has not hidden, the oldest first,
+        with the names of accounts."""
         app = self.subject.app
         user = self.subject.user
         reader = self._log.entries
@@ -310,8 +309,8 @@ class ArchiveMaker(Service, dict=True):
     # --- the page -------------------------------------------------------------
 
     def _page(self) -> None:
-        """Who the user is, the list of the conversations, and the page that
-        links them."""
+        """Write the profile, the list of the conversations, and the page that links
+        them."""
         profile = {
             "app": self.subject.app,
             "user": self.subject.user,

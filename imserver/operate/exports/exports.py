@@ -71,7 +71,7 @@ class Exports:
         """Of users, and of apps: those take long, and nobody waits for them."""
 
     def _runner(self, member: str) -> Runner:
-        """What works on the exports whose user meets this condition."""
+        """Make the runner of the exports whose user meets this condition."""
         due = f"state = {UNDER_WAY} OR ends < {{now}}"
         return Runner(
             self._store,

@@ -57,8 +57,8 @@ _DAMAGED: Final = (
     ValueError,
     RecursionError,
 )
-"""What the libraries raise for a zip file which is broken, or encrypted, and
-for broken JSON."""
+"""The exceptions of the libraries for a zip file that is broken or encrypted,
+and for broken JSON."""
 
 
 class Archive:

@@ -151,7 +151,7 @@ def _content(entry: Message, files: Mapping[str, str]) -> str:
 
 
 def _short(body: bytes, text: str) -> str:
-    """What a message that is no text says: its name or text, else all of it."""
+    """A message that is no text in words: its text or name, else all of it."""
     try:
         data = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -160,7 +160,7 @@ class DeprecatedAnswer(Struct):
 
 
 class KeysApi(Struct, frozen=True):
-    """What the routes of keys need."""
+    """The services that the routes of keys use."""
 
     core: Core
     api: Api
@@ -210,11 +210,11 @@ class KeysApi(Struct, frozen=True):
         if seconds:
             expires = int(time()) + seconds
         if principal.kind == "key":
-            own = self.find(principal, principal.key).expires
-            if own and not 0 < expires <= own:
+            latest = self.find(principal, principal.key).expires
+            if latest and not 0 < expires <= latest:
                 raise ApiProblem(
                     Problems.FORBIDDEN,
-                    f"`expires_seconds`: your key ends at {own}, and no key of it later",
+                    f"`expires_seconds`: your key ends at {latest}, and no key of it later",
                 )
         return expires
 

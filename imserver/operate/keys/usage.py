@@ -1,5 +1,5 @@
-"""What keys did: stored once a minute, with when each was last used; and its
-rows in the database."""
+"""Stores the use of keys once a minute, and when each was last used; and reads
+the stored rows."""
 
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 MINUTE: Final = 60
 PERIOD_SECONDS: Final = 60.0
-"""After so many it is stored what keys did."""
+"""How often the use of keys is stored."""
 _DAY_MINUTES: Final = 24 * 60
 MOST_SPANS: Final = 1000
 _AT_ONCE: Final = 1000
@@ -64,7 +64,7 @@ _USES: Final = RowsOf(
 def uses_of(
     store: Store, key: str, since: int, until: int, skip: int, limit: int
 ) -> Sequence[KeyUse]:
-    """What a key did from the minute ``since`` to ``until`` (Unix minutes), the
+    """The uses of a key from the minute ``since`` to ``until`` (Unix minutes), the
     newest first, without the first ``skip`` rows. Switches."""
     rest = (
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "

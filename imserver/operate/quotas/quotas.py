@@ -60,7 +60,7 @@ class UsageRows(Store.Rows):
             sql.execute(old, (app, day - STORED_DAYS))
 
     def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
-        """What all nodes have counted on a day (app → what)."""
+        """App → the pushes and messages of all nodes on a day."""
         statement = (
             f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
         )
@@ -68,7 +68,7 @@ class UsageRows(Store.Rows):
         return {text_of(row[-1]): _USED.read(row) for row in rows}
 
     def days(self, app: str, since: int) -> list[Used]:
-        """What an app has used since a day, the last day first."""
+        """The usage of an app since a day, the last day first."""
         rest = "WHERE app = %s AND day >= %s ORDER BY day DESC"
         return _USED.find(self._store.rows, rest, app, since)
 
@@ -282,7 +282,7 @@ def usage(
     Only apps with quotas are counted. Other nodes add what they have counted
     every 5 seconds.
     """
-    own = quotas.of(call.app)
+    limits = quotas.of(call.app)
     today = int(time()) // DAY
     used = [
         AppUsageOfDay(day_of(row.day), row.pushes, row.messages)
@@ -294,8 +294,8 @@ def usage(
         contents.pop("keys", None)  # a route of their own has them
     return AppUsageAnswer(
         app=call.app,
-        pushes_per_day=own.pushes_per_day,
-        messages_per_day=own.messages_per_day,
+        pushes_per_day=limits.pushes_per_day,
+        messages_per_day=limits.messages_per_day,
         ends=(today + 1) * DAY,
         days=used,
         stored=contents,

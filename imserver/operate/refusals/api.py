@@ -114,13 +114,13 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     if app and (names or request.address):
         holds, more = refusals.holds(app, names, request.address, reach is None, rows)
         missing = [*missing, *more]
-    shown = [_shown(row) for row in rows[: request.limit]]
+    listed = [_shown(row) for row in rows[: request.limit]]
     return RefusalsAnswer(
-        refusals=shown,
+        refusals=listed,
         holds=list(map(_shown_hold, holds)),
         users=sorted(names),
         missing_nodes=sorted(set(missing)),
-        names=_names_in(shown, refusals.core.store),
+        names=_names_in(listed, refusals.core.store),
     )
 
 
@@ -184,7 +184,7 @@ def lift(
 
 
 def _words_of(hold: Hold) -> str:
-    """What was lifted, for the audit log: ``ban until 2026-11-26T08:30Z:
+    """A hold that was lifted, for the audit log: ``ban until 2026-11-26T08:30Z:
     spam``, ``rate pair``."""
     if hold.kind == "rate":
         return f"rate {hold.name}"

@@ -75,7 +75,7 @@ def _unlock_nobody(by: Principal, app: str, user: str) -> bool:
 
 
 class PeopleHooks(Struct, frozen=True):
-    """What accounts say: the defaults are those of a node without them. All may
+    """Questions to accounts. The defaults are those of a node without them. All may
     switch.
 
     ``find(app, login)``: the user id of the account with this phone number,
@@ -170,7 +170,7 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """What refuses somebody now, and the nodes that are missing. ``rows``:
+        """The holds on somebody, and the nodes that are missing. ``rows``:
         their refusals, whose addresses count too. ``everywhere``: also the
         limits of no app."""
         rates, missing = self._rates(self._query(app, names, address, everywhere, rows))

@@ -79,7 +79,7 @@ class RefusalRow(Struct, array_like=True):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What equal refusals have in common."""
+        """The fields in which equal refusals agree."""
         return self.kind, self.reason, self.app, self.user, self.account, self.address
 
 

@@ -1,4 +1,4 @@
-"""What each reason of a refusal means, and how to lift it. API, command and
+"""The meaning of each reason of a refusal, and how to lift it. API, command and
 page show these rows."""
 
 from collections.abc import Mapping

@@ -420,23 +420,23 @@ def show(
 
     Messages of private conversations are shown nowhere else.
     """
-    shown = parts.reports.show(call.app, id)
-    report = shown.report
+    context = parts.reports.show(call.app, id)
+    report = context.report
     messages = []
-    for entry in shown.messages:
-        copy = shown.copies.get(entry.id)
+    for entry in context.messages:
+        copy = context.copies.get(entry.id)
         if copy is None:
             messages.append(_message(entry))
         else:
             messages.append(_message(copy, removed=True))
     holds = parts.moderation.holds(call.app, [report.user])
     users = [report.user, report.closed_by.rpartition("/")[2]]
-    users += (each.user for each in shown.reporters)
+    users += (each.user for each in context.reporters)
     users += (each.sender for each in messages)
     return view(
         ReportDetail,
         report,
-        people=shown.reporters,
+        people=context.reporters,
         messages=messages,
         names=_names_of(parts, call.app, users, holds),
         groups=parts.reports.groups(call.app, [report.conversation]),
@@ -736,7 +736,7 @@ def _names_of(
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
-    shown = ReportedMessage(
+    message = ReportedMessage(
         id=entry.id,
         sender=entry.sender,
         time=entry.time_ms,
@@ -744,11 +744,11 @@ def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
         removed=removed or entry.kind == "recall",
     )
     if entry.kind != "message":
-        return shown
+        return message
     view = entry.view()
-    shown.type = view.type
+    message.type = view.type
     if view.text is not None:
-        shown.text = view.text
+        message.text = view.text
     if isinstance(view.data, Raw):
-        shown.data = view.data
-    return shown
+        message.data = view.data
+    return message

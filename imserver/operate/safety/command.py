@@ -58,8 +58,8 @@ def _ask(path: str, **fields: object) -> Any:
 def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]:
     """The answer to a request about a user whom somebody has named, and how
     they are shown."""
-    user, shown = _server().whom(app, user)
-    return _ask(path, app=app, user=user, **fields), shown
+    user, name = _server().whom(app, user)
+    return _ask(path, app=app, user=user, **fields), name
 
 
 # --- messages -----------------------------------------------------------------
@@ -106,16 +106,16 @@ def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None
     if count:
         _count(app, user, since)
         return
-    answer, shown = _ask_of("moderation/clear", app, user, since=since, reason=reason)
-    _say_removal(answer, f"{shown} has no message since then", f" of {shown}")
+    answer, name = _ask_of("moderation/clear", app, user, since=since, reason=reason)
+    _say_removal(answer, f"{name} has no message since then", f" of {name}")
 
 
 def _count(app: str, named: str, since: int) -> None:
     """Say how many messages of a user there are since a Unix second."""
-    user, shown = _server().whom(app, named)
+    user, name = _server().whom(app, named)
     wanted = {"app": app, "user": user, "since": str(since)}
     answer = _server().get("moderation/count", wanted)
-    CommandLine.data(answer, f"messages of {shown}: {answer['count']}")
+    CommandLine.data(answer, f"messages of {name}: {answer['count']}")
 
 
 @_verb
@@ -139,8 +139,8 @@ def undo(app: str, act: str) -> None:
 def warn(person: Sequence[str], reason: str) -> None:
     """Tell a user what they must not do."""
     app, user = ServerApi.person(person)
-    _, shown = _ask_of("moderation/warn", app, user, reason=reason)
-    click.echo(f"{shown} is warned")
+    _, name = _ask_of("moderation/warn", app, user, reason=reason)
+    click.echo(f"{name} is warned")
 
 
 @_verb
@@ -152,10 +152,8 @@ def warn(person: Sequence[str], reason: str) -> None:
 def mute(person: Sequence[str], seconds: int, reason: str) -> None:
     """Let a user send nothing in an app for a time."""
     app, user = ServerApi.person(person)
-    answer, shown = _ask_of(
-        "moderation/mute", app, user, seconds=seconds, reason=reason
-    )
-    click.echo(f"{shown} is muted until {_when(answer['until'])}")
+    answer, name = _ask_of("moderation/mute", app, user, seconds=seconds, reason=reason)
+    click.echo(f"{name} is muted until {_when(answer['until'])}")
 
 
 @_verb
@@ -163,8 +161,8 @@ def mute(person: Sequence[str], seconds: int, reason: str) -> None:
 def unmute(person: Sequence[str]) -> None:
     """Let a muted user send again."""
     app, user = ServerApi.person(person)
-    _, shown = _ask_of("moderation/unmute", app, user)
-    click.echo(f"{shown} may send")
+    _, name = _ask_of("moderation/unmute", app, user)
+    click.echo(f"{name} may send")
 
 
 @_verb
@@ -182,8 +180,8 @@ def remove(words: Sequence[str], reason: str) -> None:
         app, group, *users = words
         person = (app, *users)
     app, user = ServerApi.person(person, expected)
-    _, shown = _ask_of("moderation/remove", app, user, group=group, reason=reason)
-    click.echo(f"{shown} is no member of group {group} any more")
+    _, name = _ask_of("moderation/remove", app, user, group=group, reason=reason)
+    click.echo(f"{name} is no member of group {group} any more")
 
 
 @_verb
@@ -202,12 +200,12 @@ def remove(words: Sequence[str], reason: str) -> None:
 def ban(person: Sequence[str], seconds: int, reason: str) -> None:
     """End the sessions of a user and refuse logins."""
     app, user = ServerApi.person(person)
-    answer, shown = _ask_of("moderation/ban", app, user, seconds=seconds, reason=reason)
+    answer, name = _ask_of("moderation/ban", app, user, seconds=seconds, reason=reason)
     if answer["until"] is None:
         end = "for good"
     else:
         end = f"until {_when(answer['until'])}"
-    click.echo(f"{shown} is banned {end}; sessions ended: {answer['closed']}")
+    click.echo(f"{name} is banned {end}; sessions ended: {answer['closed']}")
 
 
 @_verb
@@ -215,8 +213,8 @@ def ban(person: Sequence[str], seconds: int, reason: str) -> None:
 def unban(person: Sequence[str]) -> None:
     """Let a banned user log in again."""
     app, user = ServerApi.person(person)
-    _, shown = _ask_of("moderation/unban", app, user)
-    click.echo(f"{shown} may log in")
+    _, name = _ask_of("moderation/unban", app, user)
+    click.echo(f"{name} may log in")
 
 
 @_verb
@@ -404,11 +402,11 @@ def _say(*lines: str, indent: str = "") -> None:
     """Print the lines that are not empty, without what would control a
     terminal."""
     for line in filter(None, lines):
-        shown = "".join(
+        safe = "".join(
             letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
             for letter in line
         )
-        click.echo(indent + shown)
+        click.echo(indent + safe)
 
 
 def _when(seconds: int) -> str:

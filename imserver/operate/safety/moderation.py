@@ -1,5 +1,5 @@
-"""What moderators do: remove messages of others, warn, mute and ban people, and
-remove them from groups."""
+"""Moderators remove messages of others, warn, mute and ban people, and remove
+them from groups."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -220,7 +220,7 @@ class Moderation(Service, dict=True):
         return nsmallest(most, (user for user in users if user > after))
 
     def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
-        """What holds now for these users. The ban of a lock is none: it ends
+        """The bans and mutes of these users. The ban of a lock is none: it ends
         with the lock alone."""
         unlocked = set(self.core.authority.unlocked(app, users))
         bans = self.core.sessions.bans(app)

@@ -32,7 +32,7 @@ member."""
 
 
 class Proof(Struct, frozen=True):
-    """What somebody shows who asks to lift a ban: their token, or an identifier
+    """The proof of somebody who asks to lift a ban: their token, or an identifier
     and the password."""
 
     token: str
@@ -101,7 +101,7 @@ def build(core: Core) -> Parts:
 
 
 def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
-    """What finds the accounts of an app with a role."""
+    """Make the function that finds the accounts of an app with a role."""
     if "accounts" not in core.features:
         return _nobody
     from imserver.people.accounts.people import PeopleFilter, PeopleStore

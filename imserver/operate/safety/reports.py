@@ -289,7 +289,7 @@ class Reports(Store.Rows):
                 if _count_open(sql, app) >= MOST_OPEN:
                     return None
                 recent = _recent_subjects(sql, app, now - now % _NOTICE_SECONDS)
-                shown = ReportShown(
+                new_report = ReportShown(
                     id=new,
                     user=user,
                     message=report.message,
@@ -304,7 +304,7 @@ class Reports(Store.Rows):
                     note="",
                     evidence=evidence,
                 )
-                row = (app, subject, *_REPORTS.values(shown))
+                row = (app, subject, *_REPORTS.values(new_report))
                 sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
                 # Another node may have stored one at the same time.
                 id = _open_report(sql, app, subject)
@@ -371,9 +371,9 @@ class Reports(Store.Rows):
         who = self.names(app, [user]).get(user, user)
         groups = self.groups(app, [conversation])
         if report.message:
-            what = f"A message of {who}"
+            subject = f"A message of {who}"
         else:
-            what = who
+            subject = who
         if report.reason == APPEAL:
             happened = "asks to lift a ban"
         else:
@@ -389,7 +389,7 @@ class Reports(Store.Rows):
         moderation = Draft.Meta.Moderation("report", report=id)
         draft = Draft(
             sender="",
-            body=f"{what} {happened}{in_group} ({report.reason}).{page}".encode(),
+            body=f"{subject} {happened}{in_group} ({report.reason}).{page}".encode(),
             time_ms=int(time() * _SECOND_MS),
             meta=Draft.Meta(moderation=moderation).to_bytes(),
         )

@@ -1,4 +1,4 @@
-"""What clients say about safety: a report, and how it is read."""
+"""The command with which clients report, and how it is read."""
 
 from typing import Final
 

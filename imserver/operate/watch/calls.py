@@ -1,5 +1,5 @@
-"""What is done around requests and commands while they are watched: lines of
-the log, and traces."""
+"""Lines of the log and traces around requests and commands, while they are
+watched."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OWN_LEVEL: Final[ContextVar[bool]] = ContextVar("own_level", default=False)
 
 
 class CallRule(Struct, frozen=True):
-    """What is done for calls. ``own_level``: they log from another level on.
+    """How calls are watched. ``own_level``: they log from another level on.
     ``lines``: the share of commands that get a line. ``trace``: the share of
     calls with a trace, if their caller does not decide; None: none has one,
     whatever the caller says."""

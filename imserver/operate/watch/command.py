@@ -145,12 +145,12 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
 
 
 def _given(wish: dict[str, Any]) -> dict[str, Any]:
-    """What was wished for."""
+    """The wishes that were given."""
     return {key: value for key, value in wish.items() if value not in (None, "")}
 
 
 def _in_words(timing: Timing) -> str:
-    """What took long, for people. Requests and commands have names that people
+    """The name of a timing in words. Requests and commands have names that people
     know."""
     if timing.kind not in ("transactions", "jobs"):
         return timing.name

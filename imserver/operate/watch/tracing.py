@@ -104,7 +104,7 @@ class Tracer:
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
     def within(self, span: Span) -> AbstractContextManager[Span]:
-        """What this greenlet waits for belongs to the span."""
+        """A context in which the waits of this greenlet belong to the span."""
         return use_span(span, record_exception=False, set_status_on_exception=False)
 
     def answer(
