@@ -382,11 +382,7 @@ def show(
     ``/system/state``, or nothing. Switches."""
     address = database_address(config.storage, config.server.data_dir)
     folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
-    folder = next(
-        bytes_of_each
-        for bytes_of_each in (folder, *folder.parents)
-        if bytes_of_each.is_dir()
-    )
+    folder = next(each for each in (folder, *folder.parents) if each.is_dir())
     click.echo(
         f"A server with data of its own in {folder} is measured: a minute, longer on a busy machine.",
         err=True,

@@ -315,8 +315,35 @@ class _Move:
     def _check_source(self) -> tuple[str, ...]:
         """Refuse a database of another release or without tables of ours.
         Returns the tables of others."""
+        self._check_steps()
+        records = self._check_features()
         shown = self._source.address.shown
-        taken = self._source.read(lambda sql: migrations.taken_steps(sql.connection))
+        present = self._source.tables()
+        wanted = {table.name for table in self._all}
+        if _STATE in present:
+            raise StartError(
+                f"the database {shown} is itself the target of a move that has not ended"
+            )
+        missing = sorted(wanted - present)
+        if missing:
+            names = ", ".join(missing)
+            raise StartError(f"the database {shown} is damaged: it has no {names}")
+        left_behind: set[str] = set()
+        with usable(self._source.address, self._source.engine):
+            for feature in self._without & records.keys():
+                tables = tables_in(feature, records[feature].tables)
+                left_behind.update(table.name for table in tables)
+        strangers = present - wanted - left_behind
+        return tuple(sorted(strangers.difference(_OF_STEPS)))
+
+    def _check_steps(self) -> None:
+        """Refuse a source whose steps are not those of this release."""
+
+        def read(sql: PooledStatements) -> dict[str, int]:
+            return migrations.taken_steps(sql.connection)
+
+        shown = self._source.address.shown
+        taken = self._source.read(read)
         newer = migrations.named(migrations.newer_steps(taken))
         if newer:
             raise StartError(
@@ -328,7 +355,16 @@ class _Move:
                 f"the database {shown} lacks step {late}: start and stop its server once with this "
                 "release, then move it"
             )
-        records = self._source.read(lambda sql: feature_steps.recorded(sql.connection))
+
+    def _check_features(self) -> dict[str, feature_steps.RecordedTables]:
+        """Refuse a source with tables of features that the settings do not name, or
+        whose steps are due. Returns what the source has of features."""
+
+        def read(sql: PooledStatements) -> dict[str, feature_steps.RecordedTables]:
+            return feature_steps.recorded(sql.connection)
+
+        shown = self._source.address.shown
+        records = self._source.read(read)
         names = {each.feature for each in self._features} | self._without
         absent = sorted(records.keys() - names)
         if absent:
@@ -340,24 +376,7 @@ class _Move:
             raise StartError(
                 f"the database {shown} lacks steps of a feature: start and stop its server once, then move it"
             )
-        present = self._source.tables()
-        wanted = {table.name for table in self._all}
-        if _STATE in present:
-            raise StartError(
-                f"the database {shown} is itself the target of a move that has not ended"
-            )
-        missing = sorted(wanted - present)
-        if missing:
-            raise StartError(
-                f"the database {shown} is damaged: it has no {', '.join(missing)}"
-            )
-        left = self._without & records.keys()
-        with usable(self._source.address, self._source.engine):
-            left_behind: set[str] = set()
-            for feature in left:
-                tables = tables_in(feature, records[feature].tables)
-                left_behind.update(table.name for table in tables)
-        return tuple(sorted(present - wanted - {*_OF_STEPS, *left_behind}))
+        return records
 
     def _id_of(self, end: _End) -> str | None:
         """The id of a database; None: it has none yet."""

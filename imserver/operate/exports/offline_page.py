@@ -176,33 +176,38 @@ def index(
 ) -> Iterator[bytes]:
     """The first page. ``conversations``: id, title and kind. ``tables``: name →
     rows. ``begun``: Unix seconds."""
-    name = str(profile.get("nickname") or profile.get("name") or profile["user"])
     app = profile["app"]
-    made = f"{_words('made')} {_time(begun * _SECOND_MS)}"
-    yield (
-        f"{_head(f'{name} · {app}', 'index')}<nav><h1>{escape(name)}</h1>"
-        f"<small>{escape(app)} · {made}</small><h2>{_words('conversations')}</h2><ul>\n"
-    ).encode()
+    name = str(profile.get("nickname") or profile.get("name") or profile["user"])
+    title = f"{name} · {app}"
+    head = _head(title, "index")
+    when = _time(begun * _SECOND_MS)
+    made = f"{escape(app)} · {_words('made')} {when}"
+    heading = f"<h1>{escape(name)}</h1><small>{made}</small>"
+    yield f"{head}<nav>{heading}<h2>{_words('conversations')}</h2><ul>\n".encode()
     links = (
         (f"conversations/{id}.html", escape(title)) for id, title, _ in conversations
     )
     yield from _items(links)
 
     yield f"</ul><h2>{_words('files')}</h2><ul>\n".encode()
-    yield from _items(
-        (escape(quote(file)), escape(file.rpartition("/")[2])) for file in files
-    )
+    links = ((escape(quote(file)), escape(file.rpartition("/")[2])) for file in files)
+    yield from _items(links)
 
-    yield (
-        f"</ul><h2>{_words('about')}</h2><ul>"
+    about = (
         f'<li><a target="view" href="profile.json">{_words("profile")}</a></li>'
-        f'<li><a target="view" href="audit.jsonl">{_words("acts")}</a></li></ul>'
+        f'<li><a target="view" href="audit.jsonl">{_words("acts")}</a></li>'
+    )
+    yield (
+        f"</ul><h2>{_words('about')}</h2><ul>{about}</ul>"
         f"<h2>{_words('rows')}</h2><ul class='soft'>\n"
     ).encode()
+    records = _words("records")
     for table, rows in sorted(tables.items()):
-        yield f"<li>rows/{escape(table)}: {rows} {_words('records')}</li>\n".encode()
+        yield f"<li>rows/{escape(table)}: {rows} {records}</li>\n".encode()
 
-    start = f'{_head(name, "")}<p class="start">{_words("choose")}</p></body></html>'
+    head = _head(name, "")
+    choose = _words("choose")
+    start = f'{head}<p class="start">{choose}</p></body></html>'
     frame = f'<iframe name="view" title="" srcdoc="{escape(start)}"></iframe>'
     yield f"</ul></nav>{frame}</body></html>\n".encode()
 

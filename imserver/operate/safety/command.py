@@ -172,13 +172,15 @@ def remove(words: Sequence[str], reason: str) -> None:
     """Remove a user from a group, and from its invitation links."""
     expected = "APP/USER GROUP"
     if len(words) < 2:
-        raise click.UsageError(f"expected {expected}, got {' '.join(words)!r}")
+        given = " ".join(words)
+        raise click.UsageError(f"expected {expected}, got {given!r}")
     if len(words) == 2:
-        person, group = words[:1], words[1]
+        whom, group = words
+        person = [whom]
     else:
         # APP GROUP USER is an older form.
         app, group, *users = words
-        person = (app, *users)
+        person = [app, *users]
     app, user = ServerApi.person(person, expected)
     _, name = _ask_of("moderation/remove", app, user, group=group, reason=reason)
     click.echo(f"{name} is no member of group {group} any more")
@@ -201,11 +203,12 @@ def ban(person: Sequence[str], seconds: int, reason: str) -> None:
     """End the sessions of a user and refuse logins."""
     app, user = ServerApi.person(person)
     answer, name = _ask_of("moderation/ban", app, user, seconds=seconds, reason=reason)
-    if answer["until"] is None:
-        end = "for good"
-    else:
-        end = f"until {_when(answer['until'])}"
-    click.echo(f"{name} is banned {end}; sessions ended: {answer['closed']}")
+    closed = answer["closed"]
+    until = answer["until"]
+    end = "for good"
+    if until is not None:
+        end = f"until {_when(until)}"
+    click.echo(f"{name} is banned {end}; sessions ended: {closed}")
 
 
 @_verb
@@ -291,6 +294,7 @@ def report(app: str, report: str) -> None:
     if CommandLine.wants_json():
         CommandLine.data(row, "")
         return
+
     names = row["names"]
     line = _report_line(row, names)
     _say(f"{line.id}: {line.kind} of {line.about}, {line.age} old")
@@ -298,33 +302,50 @@ def report(app: str, report: str) -> None:
         _say(row["ban"])
     for hold in row["holds"]:
         if hold["kind"] == "mute":
-            reason = hold["reason"]
-            _say(
-                ": ".join(filter(None, (f"muted until {_when(hold['until'])}", reason)))
-            )
-
+            _say_mute(hold)
     for reporter in row["people"]:
-        who = _named(reporter["user"], names)
-        _say(f"{_when(reporter['time'])}  {who}: {reporter['reason']}")
-        _say(*reporter["text"].splitlines(), indent="  ")
+        _say_reporter(reporter, names)
     if row["evidence"]:
         _say("the message said:")
-        _say(*row["evidence"].splitlines(), indent="  ")
+        lines = row["evidence"].splitlines()
+        _say(*lines, indent="  ")
     for message in row["messages"]:
         _say_message(message, names)
     if row["closed"]:
-        closed = f"closed {_when(row['closed'])} by {row['closed_by']}"
-        _say(f"{closed}: {row['outcome']}", row["note"])
+        when = _when(row["closed"])
+        by = row["closed_by"]
+        _say(f"closed {when} by {by}: {row['outcome']}", row["note"])
+
+
+def _say_mute(hold: Mapping[str, Any]) -> None:
+    """Print until when a reported user is muted, and why."""
+    end = _when(hold["until"])
+    text = f"muted until {end}"
+    reason = hold["reason"]
+    if reason:
+        text += f": {reason}"
+    _say(text)
+
+
+def _say_reporter(reporter: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Print who has reported it, and why."""
+    when = _when(reporter["time"])
+    who = _named(reporter["user"], names)
+    reason = reporter["reason"]
+    _say(f"{when}  {who}: {reason}")
+    lines = reporter["text"].splitlines()
+    _say(*lines, indent="  ")
 
 
 def _say_message(message: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """Print one of the messages around a reported one."""
+    text = message.get("text", "")
     if message.get("removed"):
         text = "removed"
-    else:
-        text = message.get("text", "")
+    id = message["id"]
     when = _when(message["time"] // _SECOND_MS)
-    _say(f"{message['id']}  {when}  {_named(message['sender'], names)}: {text}")
+    sender = _named(message["sender"], names)
+    _say(f"{id}  {when}  {sender}: {text}")
 
 
 @_verb
@@ -348,17 +369,18 @@ def _say_removal(
 ) -> None:
     """Print what a removal did. ``none``: the reason to fail if it removed nothing.
     ``of``: whose messages they are."""
-    if not answer["messages"] and answer["done"]:
+    count = answer["messages"]
+    is_done = answer["done"]
+    if is_done and not count:
         fail(none)
     more = ""
-    if not answer["done"]:
+    if not is_done:
         more = " so far; the server goes on"
     end = ""
     if answer["until"]:
         end = f" until {_when(answer['until'])}"
-    click.echo(
-        f"removed messages{of}: {answer['messages']}{more}; to undo it{end}: {answer['act']}"
-    )
+    act = answer["act"]
+    click.echo(f"removed messages{of}: {count}{more}; to undo it{end}: {act}")
 
 
 def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:
