@@ -232,25 +232,36 @@ def _taken(config: Config, where: str, host: str, port: int, error: OSError) -> 
     return Finding("warn", where, found, meaning, mend)
 
 
+_RESERVED_PORTS: Final = "net.ipv4.ip_local_reserved_ports"
+
+
 def _outgoing_ports(own: Sequence[int]) -> Findings:
     """Whether the kernel may give a port of the server to an outgoing
     connection."""
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
-    name = "net.ipv4.ip_local_reserved_ports"
-    reserved: set[int] = set()
-    for part in filter(None, kernel(name).split(",")):
-        first, _, last = part.partition("-")
-        reserved.update(range(int(first), int(last or first) + 1))
-    range_of_kernel = range(int(low), int(high) + 1)
-    inside = [port for port in own if port in range_of_kernel and port not in reserved]
+    reserved = _reserved_ports()
+    given = range(int(low), int(high) + 1)
+    inside = [port for port in own if port in given and port not in reserved]
     found = f"{low}-{high}"
     taken = ",".join(map(str, inside))
     meaning = f"an outgoing connection may take {taken} before the server starts"
     to_reserve = sorted({*own, *reserved})
-    mend = _sysctl(name, ",".join(map(str, to_reserve)))
+    text = ",".join(map(str, to_reserve))
+    mend = _sysctl(_RESERVED_PORTS, text)
     yield finding_of(bool(inside), "ip_local_port_range", found, meaning, mend)
+
+
+def _reserved_ports() -> set[int]:
+    """The ports that the kernel gives to no outgoing connection."""
+    reserved: set[int] = set()
+    for part in kernel(_RESERVED_PORTS).split(","):
+        if part:
+            first, _, last = part.partition("-")
+            ports = range(int(first), int(last or first) + 1)
+            reserved.update(ports)
+    return reserved
 
 
 def _unix_sockets(config: Config) -> Findings:

@@ -235,16 +235,16 @@ def _tenant(tenants: Tenants, name: str) -> Tenant:
 
 
 def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
+    """The entry of ``jwt`` whose key signs."""
+    name = tenant.name
     if not tenant.jwt:
-        fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
-    named = [
-        row for row in tenant.jwt if not row.issuer and (kid is None or row.kid == kid)
-    ]
-    if not named and kid is None:
-        fail(f"app {tenant.name} takes tokens of its issuers only; they make them")
-    if not named:
-        fail(f"app {tenant.name} has no key with the kid {kid}")
-    return named[0]
+        fail(f"app {name} has no key for session tokens (setting jwt)")
+    rows = [row for row in tenant.jwt if not row.issuer and kid in (None, row.kid)]
+    if not rows and kid is None:
+        fail(f"app {name} takes tokens of its issuers only; they make them")
+    if not rows:
+        fail(f"app {name} has no key with the kid {kid}")
+    return rows[0]
 
 
 def _secret(settings: Config, row: JwtSettings) -> Secret:

@@ -125,22 +125,25 @@ class ChainCheck(Service):
 
     def _check_link(self, row: AuditRow) -> None:
         """Check that the next row follows the last one."""
-        number = row.number
-        missing = number - self.number - 1
-        if missing == 1:
-            self.complain(f"row {number - 1} is missing")
-        elif missing:
-            self.complain(f"rows {self.number + 1} to {number - 1} are missing")
+        first = self.number + 1
+        last = row.number - 1
+        if first == last:
+            self.complain(f"row {last} is missing")
+        elif first < last:
+            self.complain(f"rows {first} to {last} are missing")
         elif self._hash and row.previous != self._hash:
-            self.complain(f"the link between rows {self.number} and {number} is broken")
+            self.complain(
+                f"the link between rows {self.number} and {row.number} is broken"
+            )
 
     def _check_names(self, row: AuditRow, names: list[Name]) -> None:
         """Compare the names of a row with its commitments to them."""
         commitments = msgspec.json.decode(row.entry.names, type=dict[str, str])
+        erased = set(commitments)
         for name in names:
+            erased.discard(name.part)
             if commitments.get(name.part) != name.commitment:
                 self.complain(f"{name.part} of row {row.number} was changed")
-        erased = commitments.keys() - {name.part for name in names}
         self.result.names += len(names)
         self.result.erased += len(erased)
 

@@ -35,8 +35,9 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
             fail(f"app {name} does not exist")
         rows = []
         if store.has_database:
-            since = (int(time()) - seconds) // DAY + 1
-            rows = UsageRows(store).days(tenants.resolve(name), since)
+            app = tenants.resolve(name)
+            begin = int(time()) - seconds
+            rows = UsageRows(store).days(app, begin // DAY + 1)
     if not CommandLine.wants_json():
         quotas = quotas_of(tenant)
         pushes = quotas.pushes_per_day or "any number"

@@ -215,24 +215,30 @@ class Refusals(Service, dict=True):
         return True
 
     def _holds_of(self, app: str, names: Collection[str]) -> list[Hold]:
-        holds = []
-        sessions = self.core.sessions
+        holds: list[Hold] = []
         for name in sorted(names):
-            ban = sessions.holds.get((app, name))
-            if ban is not None:
-                holds.append(Hold("erasure", "erasure", name, ban.until or 0, ""))
-                continue  # whoever waits for it stays locked out
-            ban = sessions.ban_of(app, name)
-            if ban is not None:
-                holds.append(Hold("ban", "ban", name, ban.until or 0, ban.reason))
-            lock = self.people.locked(app, name)
-            if lock is not None:
-                holds.append(Hold("lock", "lock", name, *lock))
-            mute = self.core.mutes.mute_of(app, name)
-            if mute is not None:
-                holds.append(Hold("mute", "mute", name, mute.until, mute.reason))
-            holds += self._mutes_in_groups(app, name)
+            erasure = self.core.sessions.holds.get((app, name))
+            if erasure is None:
+                holds += self._holds_on(app, name)
+            else:
+                # whoever waits for it stays locked out
+                begins = erasure.until or 0
+                holds.append(Hold("erasure", "erasure", name, begins, ""))
         return holds
+
+    def _holds_on(self, app: str, name: str) -> Iterator[Hold]:
+        """The bans, locks and mutes of a user who is not to be erased."""
+        ban = self.core.sessions.ban_of(app, name)
+        if ban is not None:
+            yield Hold("ban", "ban", name, ban.until or 0, ban.reason)
+        lock = self.people.locked(app, name)
+        if lock is not None:
+            ends, why = lock
+            yield Hold("lock", "lock", name, ends, why)
+        mute = self.core.mutes.mute_of(app, name)
+        if mute is not None:
+            yield Hold("mute", "mute", name, mute.until, mute.reason)
+        yield from self._mutes_in_groups(app, name)
 
     def _mutes_in_groups(self, app: str, user: str) -> Iterator[Hold]:
         if "groups" not in self.core.features:

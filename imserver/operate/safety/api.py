@@ -400,11 +400,14 @@ def queue(
     before = None
     place = (read_cursor(cursor) or "").split(" ")
     if len(place) == 2 and place[0].isdecimal():
-        before = (int(place[0]), place[1])
+        changed, id = place
+        before = (int(changed), id)
     rows = parts.reports.page(call.app, state, before, limit + 1)
-    page, following = page_and_cursor(
-        rows, limit, lambda row: f"{row.changed} {row.id}"
-    )
+
+    def place_of(row: ReportShown) -> str:
+        return f"{row.changed} {row.id}"
+
+    page, following = page_and_cursor(rows, limit, place_of)
     names = parts.reports.names(call.app, [row.user for row in page])
     groups = parts.reports.groups(call.app, [row.conversation for row in page])
     return ReportsAnswer(list(page), following, names, groups)

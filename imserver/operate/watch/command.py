@@ -123,17 +123,20 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
     Without any wish it says what the nodes log now, and until when (UTC).
     """
     server = ServerApi(url, key_file)
-    end = f"for {seconds // _MINUTE} min"
+    minutes = seconds // _MINUTE
+    end = f"for {minutes} min"
     if not _given(wish):
         answer = server.get("nodes/timings", {"limit": "1"})
         wish = answer["log"] or {}
         if wish:
-            end = f"until {_clock(wish.pop('until'))}"
+            until = wish.pop("until")
+            end = f"until {_clock(until)}"
     elif wish["level"] == "default":
         wish = {}
         answer = server.post("nodes/log", {"seconds": 0})
     else:
-        answer = server.post("nodes/log", {**wish, "seconds": seconds})
+        wish_for_a_while = {**wish, "seconds": seconds}
+        answer = server.post("nodes/log", wish_for_a_while)
 
     given = _given(wish)
     text = "as the settings say"
