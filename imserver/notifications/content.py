@@ -22,6 +22,15 @@ TTL_SECONDS: Final = 3 * 86400
 """How long push services hold a notification whose sender does not say it."""
 TEXT_CHARACTERS: Final = 200
 TITLE_CHARACTERS: Final = 100
+SHOWN_OPTIONS: Final = 2
+"""The most buttons that browsers show on a notification."""
+ABOUT_BYTES: Final = 32_768
+"""Of larger data of a message only the type is shown."""
+_CHARACTER_BYTES: Final = 4
+"""The most bytes of one character of UTF-8."""
+_TOPICS: Final = 10_000
+"""The most topics that are remembered."""
+_HOST_CHARACTERS: Final = 255
 MOST_BYTES: Final = 3000
 """Most bytes of a notification. A push service takes 4,096 with all that
 encryption adds."""
@@ -33,8 +42,9 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 """Language → key → text. The forms of a text for different numbers are
 separated by ``|``."""
 
+_ARABIC_FORMS: Final = 6
 ANSWER: Final = "answer:"
-"""The action of an option of a question has its value behind this."""
+"""What the action of an option of a question begins with; its value follows."""
 
 
 class Author(Struct, frozen=True):
@@ -49,7 +59,9 @@ def language_of(tag: str) -> str:
     """The language of words for a language tag, such as ``zh-CN``; English if
     there are none in it."""
     primary = tag.lower().replace("_", "-").partition("-")[0]
-    return primary if primary in WORDS else "en"
+    if primary in WORDS:
+        return primary
+    return "en"
 
 
 def in_words(language: str, key: str, count: int = 1, **values: str) -> str:
@@ -62,15 +74,25 @@ def form_for(text: str, count: int) -> str:
     """The form of a text for a number: the only one, of one and more, or of the
     six of Arabic (CLDR)."""
     forms = text.split("|")
-    if len(forms) != 6:
-        return forms[0 if count == 1 else -1]
-    if count <= 2:
-        return forms[count]
-    last = count % 100
-    return forms[3 if 3 <= last <= 10 else 4 if last > 10 else 5]
+    if len(forms) != _ARABIC_FORMS:
+        if count == 1:
+            return forms[0]
+        return forms[-1]
+
+    # The rules of CLDR: zero, one, two, few (3 to 10), many (11 to 99), other.
+    zero_one_two = forms[:3]
+    if count < len(zero_one_two):
+        return zero_one_two[count]
+    few, many, other = forms[3:]
+    last_two_digits = count % 100
+    if 3 <= last_two_digits <= 10:
+        return few
+    if last_two_digits > 10:
+        return many
+    return other
 
 
-@lru_cache(10_000)
+@lru_cache(_TOPICS)
 def topic_of(app: str, conversation: int) -> str:
     """The topic of all notifications of a conversation: 32 characters of
     base64url."""
@@ -86,7 +108,9 @@ def tag_of(app: str, conversation: int) -> str:
 def host_of(url: str) -> str:
     """The host of an endpoint, with its port if the URL names one."""
     match = re.match(r"\w+://(?:[^/?#@]*@)?([^/?#]*)", url)
-    return match[1].lower()[:255] if match else ""
+    if match is None:
+        return ""
+    return match[1].lower()[:_HOST_CHARACTERS]
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
@@ -99,7 +123,9 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
         notify = msgspec.json.decode(stored, type=Notify | bool | None)
     except (ValueError, RecursionError):
         return None
-    return None if notify is True else notify
+    if notify is True:
+        return None
+    return notify
 
 
 def outcome_of(
@@ -108,9 +134,12 @@ def outcome_of(
     """What a user reads after an answer: theirs, or why it does not count.
     ``names``: user → name."""
     own = question.answer_of(user)
-    answer = own or (question.answers[-1] if question.answers else None)
+    answer = own
+    if answer is None and question.answers:
+        answer = question.answers[-1]
     if answer is None or (own is None and question.state not in ("", "answered")):
         return in_words(language, f"ask_{question.state or 'answered'}")
+
     texts = {each.value: each.text for each in question.options}
     text = answer.text or texts.get(answer.value, answer.value)
     if own is not None:
@@ -121,10 +150,10 @@ def outcome_of(
 
 
 def answers_of(question: Ask) -> tuple[ShownAction, ...]:
-    """The buttons of the notification of a question: browsers show two."""
+    """The buttons of the notification of a question."""
     return tuple(
         ShownAction(f"{ANSWER}{each.value}", _cut(each.text, TITLE_CHARACTERS))
-        for each in question.options[:2]
+        for each in question.options[:SHOWN_OPTIONS]
     )
 
 
@@ -148,25 +177,34 @@ def shown_of(
     """The notification of a message. ``count``: unread messages. ``preview``
     False: without texts."""
     is_group = conversation.kind == "group"
-    name = author.name or in_words(language, "reminder" if entry.is_reminder else "app")
     if is_group:
         title = conversation.name or in_words(language, "group")
+    elif author.name:
+        title = author.name
+    elif entry.is_reminder:
+        title = in_words(language, "reminder")
     else:
-        title = name
+        title = in_words(language, "app")
+
     if not preview:
         text = in_words(language, "hidden", count)
     else:
         text = text_in(entry, language)
         if is_group and author.name:
             text = in_words(language, "of", name=author.name, text=text)
+
+    # Browsers load the icon when they show the notification: another host would
+    # learn the reader's address.
+    if Notify.is_path(author.avatar):
+        icon = author.avatar
+    else:
+        icon = ""
     content = Shown(
-        "message",
-        tag_of(app, conversation.id),
-        _cut(title, TITLE_CHARACTERS),
-        _cut(text, TEXT_CHARACTERS),
-        # Browsers load it when they show the notification: another host would
-        # learn the reader's address.
-        author.avatar if Notify.is_path(author.avatar) else "",
+        kind="message",
+        tag=tag_of(app, conversation.id),
+        title=_cut(title, TITLE_CHARACTERS),
+        body=_cut(text, TEXT_CHARACTERS),
+        icon=icon,
         conversation=conversation.id,
         group=is_group,
         id=entry.id,
@@ -180,20 +218,23 @@ def shown_of(
 
 def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
     """A notification with the fields that its sender has given."""
+    title = shown.title
+    body = shown.body
+    if preview:
+        if notify.title:
+            title = _cut(notify.title, TITLE_CHARACTERS)
+        if notify.text:
+            body = _cut(notify.text, TEXT_CHARACTERS)
+    actions = [
+        ShownAction(each.action, each.title, each.url) for each in notify.actions
+    ]
     return replace(
         shown,
-        title=_cut(notify.title, TITLE_CHARACTERS)
-        if notify.title and preview
-        else shown.title,
-        body=_cut(notify.text, TEXT_CHARACTERS)
-        if notify.text and preview
-        else shown.body,
+        title=title,
+        body=body,
         url=notify.url or shown.url,
         icon=notify.icon or shown.icon,
-        actions=tuple(
-            [ShownAction(each.action, each.title, each.url) for each in notify.actions]
-        )
-        or shown.actions,
+        actions=tuple(actions) or shown.actions,
         silent=notify.silent,
         time_sensitive=notify.time_sensitive,
     )
@@ -207,35 +248,40 @@ def closing(app: str, conversation: int) -> Shown:
 def text_in(entry: Entry, language: str) -> str:
     """One line for the content of a message."""
     if entry.type != "text":
-        about = _about(entry)
-        caption = " ".join(about.caption[: 2 * TEXT_CHARACTERS].split())
-        if caption:
-            return caption
-        if entry.type == "album" and about.items:
-            types = {item.type for item in about.items}
-            key = f"album_{types.pop()}" if len(types) == 1 else ""
-            return in_words(
-                language, key if key in WORDS[language] else "album", len(about.items)
-            )
-        words: Mapping[str, str] = WORDS[language]
-        has_word = entry.type in ("picture", "voice", "video", "file", "location")
-        return words[entry.type if has_word else "other"]
-    # Of a long text only the beginning is needed; no character has more than
-    # four bytes.
-    text = " ".join(
-        entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore").split()
-    )
+        return _text_of_data(entry, language)
+
+    # Of a long text only the beginning is needed.
+    beginning = entry.body[: _CHARACTER_BYTES * (TEXT_CHARACTERS + 1)]
+    text = " ".join(beginning.decode(errors="ignore").split())
     if not text:
         return in_words(language, "other")
     ask = entry.ask
     if ask is None:
         return text
-    return in_words(
-        language,
-        "question" if ask.poll is None else "poll",
-        len(ask.options),
-        text=text,
-    )
+    key = "question" if ask.poll is None else "poll"
+    return in_words(language, key, len(ask.options), text=text)
+
+
+def _text_of_data(entry: Entry, language: str) -> str:
+    """One line for a message that is no text: its caption, or a word for its
+    type."""
+    about = _about(entry)
+    caption = " ".join(about.caption[: 2 * TEXT_CHARACTERS].split())
+    if caption:
+        return caption
+
+    words: Mapping[str, str] = WORDS[language]
+    if entry.type == "album" and about.items:
+        key = "album"
+        types = {item.type for item in about.items}
+        if len(types) == 1:
+            key_of_type = f"album_{types.pop()}"
+            if key_of_type in words:
+                key = key_of_type
+        return in_words(language, key, len(about.items))
+    if entry.type in ("picture", "voice", "video", "file", "location"):
+        return words[entry.type]
+    return words["other"]
 
 
 class _Item(Struct, frozen=True):
@@ -253,11 +299,8 @@ _NOTHING: Final = _About()
 
 
 def _about(entry: Entry) -> _About:
-    # Of larger data only the type of the message is shown.
-    if (
-        entry.type not in ("picture", "video", "file", "album")
-        or len(entry.body) > 32_768
-    ):
+    has_about = entry.type in ("picture", "video", "file", "album")
+    if not has_about or len(entry.body) > ABOUT_BYTES:
         return _NOTHING
     try:
         return msgspec.json.decode(entry.body, type=_About)
@@ -275,10 +318,12 @@ def body_of(shown: Shown) -> bytes:
             break
         shown = replace(shown, **less)
         body = msgspec.json.encode(shown)
-    for name in ("body", "title"):
-        while len(body) > MOST_BYTES and (text := getattr(shown, name)):
-            shown = replace(shown, **{name: _cut(text, len(text) // 2)})
-            body = msgspec.json.encode(shown)
+    while len(body) > MOST_BYTES and shown.body:
+        shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
+        body = msgspec.json.encode(shown)
+    while len(body) > MOST_BYTES and shown.title:
+        shown = replace(shown, title=_cut(shown.title, len(shown.title) // 2))
+        body = msgspec.json.encode(shown)
     return body
 
 
@@ -317,4 +362,6 @@ def delivery_to(
 def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
-    return f"{text[: most - 1]}…" if most else ""
+    if not most:
+        return ""
+    return f"{text[: most - 1]}…"

@@ -1,12 +1,15 @@
 """Data of notifications: who is told, what they wish, and what is sent to which
 endpoint."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Raw, Struct
 
 from imserver.plugin.wire import Notify
 
+SECOND_MS: Final = 1000
+MINUTES_AN_HOUR: Final = 60
+"""Quiet hours are stored as minutes of the day."""
 ENDPOINT_BYTES = 1000
 """Longest URL of an endpoint."""
 MAIL = "mail"

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
 
-from imserver.notifications.contract import ConversationWish, Due, QuietHours, Wishes
+from imserver.notifications.contract import (
+    MINUTES_AN_HOUR,
+    SECOND_MS,
+    ConversationWish,
+    Due,
+    QuietHours,
+    Wishes,
+)
 from imserver.notifications.declared import AppNotifySettings
 from imserver.plugin.messages import UnreadMessages
 
@@ -22,6 +29,7 @@ DAILY_HOUR: Final = 8
 """When daily mails are sent, in the zone of the user."""
 
 _MINUTE_MS: Final = 60_000
+_HOURS_A_DAY: Final = 24
 
 
 class Decision(Struct, frozen=True):
@@ -74,8 +82,10 @@ def decide(
         or due.user not in unread.reads
     ):
         return nothing_new(due, unread)
-    if wish.level == "nothing" or wish.muted_until * 1000 > now or not is_reachable:
+    is_muted = wish.level == "nothing" or wish.muted_until * SECOND_MS > now
+    if is_muted or not is_reachable:
         return nothing_new(due, unread)
+
     mentions = wish.level == "mentions"
     oldest = next(unread.among(due.user, due.notified, mentions), None)
     if oldest is None:
@@ -88,16 +98,14 @@ def decide(
         # What the due was for has been read: the first message since then has a
         # time of its own. Clocks of nodes differ, and are set: neither time
         # lies ahead.
-        ready = (
-            min(unread.times[oldest], now) + offset + int(rules.after_seconds * 1000)
-        )
+        begun = min(unread.times[oldest], now) + offset
+        ready = begun + int(rules.after_seconds * SECOND_MS)
         if due.notified:
-            ready = max(
-                ready,
-                min(due.notified_at, now + offset) + int(rules.again_seconds * 1000),
-            )
+            last = min(due.notified_at, now + offset)
+            ready = max(ready, last + int(rules.again_seconds * SECOND_MS))
         if ready > now + offset:
             return Decision("wait", ready, entry)
+
     quiet = quiet_until(wishes.quiet, now)
     if quiet > now:
         return Decision("wait", quiet + offset, entry)
@@ -122,8 +130,8 @@ def may_notify(
         or due.user not in unread.reads
     ):
         return False
-    is_quiet = wish.level == "nothing" or wish.muted_until * 1000 > now
-    return is_reachable and not is_quiet and not quiet_until(wishes.quiet, now)
+    is_muted = wish.level == "nothing" or wish.muted_until * SECOND_MS > now
+    return is_reachable and not is_muted and not quiet_until(wishes.quiet, now)
 
 
 def quiet_until(quiet: QuietHours, now: int) -> int:
@@ -131,24 +139,24 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
     it is in none."""
     if quiet.begin == quiet.end:
         return 0
-    local = datetime.fromtimestamp(now / 1000, zone_of(quiet.zone))
-    minute = local.hour * 60 + local.minute
+    local = datetime.fromtimestamp(now / SECOND_MS, zone_of(quiet.zone))
+    minute = local.hour * MINUTES_AN_HOUR + local.minute
+    day = local.date()
     if quiet.begin < quiet.end:
         is_quiet = quiet.begin <= minute < quiet.end
-        is_tomorrow = False
     else:
-        is_quiet = minute >= quiet.begin or minute < quiet.end
-        is_tomorrow = minute >= quiet.begin
+        # Over midnight: in the evening, the end is that of tomorrow.
+        is_evening = minute >= quiet.begin
+        is_quiet = is_evening or minute < quiet.end
+        if is_evening:
+            day += timedelta(days=1)
     if not is_quiet:
         return 0
-    if is_tomorrow:
-        day = local.date() + timedelta(days=1)
-    else:
-        day = local.date()
-    hour, minutes = divmod(quiet.end, 60)
-    end = datetime.combine(day, time(hour % 24, minutes), local.tzinfo)
+
+    hour, minutes = divmod(quiet.end, MINUTES_AN_HOUR)
+    end = datetime.combine(day, time(hour % _HOURS_A_DAY, minutes), local.tzinfo)
     # Where clocks go back, the end may be before ``now`` in its first hour.
-    return max(int(end.timestamp() * 1000), now + _MINUTE_MS)
+    return max(int(end.timestamp() * SECOND_MS), now + _MINUTE_MS)
 
 
 def mail_due(wishes: Wishes, now: int) -> int:
@@ -158,12 +166,12 @@ def mail_due(wishes: Wishes, now: int) -> int:
         return 0
     if wishes.mail == "soon":
         return now + SOON_MINUTES * _MINUTE_MS
-    local = datetime.fromtimestamp(now / 1000, zone_of(wishes.quiet.zone))
-    if local.hour < DAILY_HOUR:
-        day = local.date()
-    else:
-        day = local.date() + timedelta(days=1)
-    return int(datetime.combine(day, time(DAILY_HOUR), local.tzinfo).timestamp() * 1000)
+    local = datetime.fromtimestamp(now / SECOND_MS, zone_of(wishes.quiet.zone))
+    day = local.date()
+    if local.hour >= DAILY_HOUR:
+        day += timedelta(days=1)
+    next_mail = datetime.combine(day, time(DAILY_HOUR), local.tzinfo)
+    return int(next_mail.timestamp() * SECOND_MS)
 
 
 def find_zone(name: str) -> ZoneInfo | None:

@@ -23,7 +23,7 @@ from gevent.event import Event as Flag
 
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.backends.webhooks.event_rows import NewEvent
-from imserver.notifications.contract import Delivery, PushEndpoint
+from imserver.notifications.contract import SECOND_MS, Delivery, PushEndpoint
 from imserver.notifications.device_services import DeviceServices, notice_of
 from imserver.notifications.recent import RecentDeliveries
 from imserver.notifications.rows import NotificationRows, Results, notified
@@ -42,7 +42,7 @@ from imserver.plugin.wire import PushResult
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS: Final = 3.0
-"""How often it is looked which messages were read."""
+"""How often a node looks for hosts with something to send."""
 PAGE: Final = 100
 """Deliveries to a host that are read together."""
 REQUESTS_TO_SERVICE: Final = 32
@@ -50,33 +50,38 @@ REQUESTS_TO_SERVICE: Final = 32
 chosen. With 16, and an answer after 100 ms, 10,000 notifications would take a
 minute."""
 MOST_FAST: Final = 16
-"""Fast hosts to which is sent at a time."""
+"""The most fast hosts that have a turn at a time."""
 MOST_OTHERS: Final = 64
-"""Of all others, which get one request at a time."""
+"""The most new and slow hosts that have a turn at a time. Each gets one request
+at a time."""
 MOST_SLOW: Final = 32
-"""Slow hosts among them that begin a turn at a time: the rest is for new
-ones."""
+"""The most slow hosts that begin a turn at a time: the rest of
+:data:`MOST_OTHERS` is for new ones."""
 SLICE_SECONDS: Final = 2.0
 """How long a turn lasts while others wait, and within which a fast host
 answers."""
 SLOW_SECONDS: Final = 30.0
 """How long a host counts as slow after a late answer."""
 MOST_REMEMBERED: Final = 1000
-"""Hosts of which is known whether they answer."""
+"""The most hosts of which the node remembers whether they answer."""
 SETTLE_SECONDS: Final = 0.1
+"""How long results may wait to be stored."""
 LOOK_SECONDS: Final = 1.0
-"""How long it counts that a message was unread."""
+"""How long a message counts as unread without another look."""
 LEAST_LOOK_SECONDS: Final = 0.1
 """Least time between two looks for hosts."""
 LATE_SECONDS: Final = 30
-"""A delivery whose time to live is shorter is tried so long."""
+"""How long every delivery is tried, also one with a shorter time to live."""
 FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """The longest pause of a host that fails: what it refuses for one device shall
 not delay others for long."""
+LONGEST_WANTED_SECONDS: Final = 3600.0
+"""The longest pause that a host gets when it asks for one."""
 STOP_SECONDS: Final = 2.0
 """How long the end waits for requests that are under way."""
+_LOOK_AT_END_SECONDS: Final = 0.01
 AHEAD: Final = 15
 """Deliveries that are encrypted with another one."""
 
@@ -197,7 +202,7 @@ class Deliveries(Service, dict=True):
             self._looked_at = monotonic()
             # At once again if something is added during the look.
             self._looks_at = self._looked_at + RENEW_SECONDS
-            now_ms = int(steady_time() * 1000)
+            now_ms = int(steady_time() * SECOND_MS)
             for name, next_try in self.rows.hosts(now_ms).items():
                 if next_try <= now_ms:
                     self._enqueue(name)
@@ -231,21 +236,27 @@ class Deliveries(Service, dict=True):
 
     def _add(self, name: str) -> None:
         """Put a host at the end of the queue, unless it is in one."""
-        if not any(name in queue for queue in self._queues.values()):
-            host = self._hosts.get(name)
-            self._queues["new" if host is None else host.pace][name] = None
+        if any(name in queue for queue in self._queues.values()):
+            return
+        host = self._hosts.get(name)
+        if host is None:
+            pace: Pace = "new"
+        else:
+            pace = host.pace
+        self._queues[pace][name] = None
 
     def _host(self, name: str) -> Host:
         host = self._hosts.pop(name, None) or Host(name, self)
-        self._hosts[name] = host  # the last one: that which was used last
+        self._hosts[name] = host  # at the end: the host that was used last
         if len(self._hosts) > MOST_REMEMBERED:
             idle = [
-                each
-                for each, one in self._hosts.items()
-                if not one.consumer.is_busy and one is not host
+                other_name
+                for other_name, other in self._hosts.items()
+                if not other.consumer.is_busy and other is not host
             ]
-            for each in idle[: MOST_REMEMBERED // 2]:
-                del self._hosts[each]
+            # Half of them at once, so that this search is rare.
+            for idle_name in idle[: MOST_REMEMBERED // 2]:
+                del self._hosts[idle_name]
         return host
 
 
@@ -265,17 +276,16 @@ class Host:
         """When the slice of its turn ends (monotonic); ``inf``: it has none."""
         self._name = name
         self._owner = owner
-        is_service = name.partition("/")[0] in owner.services.by_name
-        self._width = max(
-            owner.requests_per_host, REQUESTS_TO_SERVICE if is_service else 0
-        )
+        self._width = owner.requests_per_host
         """Requests at a time when it is fast."""
+        if name.partition("/")[0] in owner.services.by_name:
+            self._width = max(self._width, REQUESTS_TO_SERVICE)
         self._results = Results()
         self._contents: dict[int, bytes] = {}
         """Id → what was encrypted already."""
         self._settled_at = 0.0
         self._looked_at = 0.0
-        """When it was looked which messages were read (monotonic)."""
+        """When the node looked which messages were read (monotonic)."""
         self._paused_until = 0.0
         """Until when nothing is sent (monotonic)."""
         self._failures = 0
@@ -299,7 +309,9 @@ class Host:
         now = monotonic()
         if now < self._slow_until or now > self._slice_ends:
             return "slow"
-        return "fast" if self._is_fast else "new"
+        if self._is_fast:
+            return "fast"
+        return "new"
 
     @property
     def is_paused(self) -> bool:
@@ -326,8 +338,9 @@ class Host:
         self._has_ended = True
         deadline = monotonic() + seconds
         gevent.joinall(self._workers, timeout=seconds)
+        # The consumer is still busy: it stores results.
         while self.consumer.is_busy and monotonic() < deadline:
-            gevent.sleep(0.01)  # it stores results
+            gevent.sleep(_LOOK_AT_END_SECONDS)
         Consumer.stop_all([self.consumer])
         gevent.killall(self._workers)
         try:
@@ -346,10 +359,10 @@ class Host:
         if self._has_read and owner.has_others(self.pace):
             owner.give_way(self._name)
             return None
+
         if not self.is_paused:
-            deliveries = owner.rows.deliveries(
-                self._name, int(steady_time() * 1000), PAGE
-            )
+            now_ms = int(steady_time() * SECOND_MS)
+            deliveries = owner.rows.deliveries(self._name, now_ms, PAGE)
             self._has_read = True
             if deliveries:
                 self._slice_ends = monotonic() + SLICE_SECONDS
@@ -382,12 +395,15 @@ class Host:
     def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
         """Leave out what shall not be sent any more. Returns the endpoints of
         the others. Switches."""
-        owner = self._owner
         now = time()
+        # Before the queries: what is read from now on counts at the next look.
         self._looked_at = monotonic()
-        endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
+        endpoints = self._owner.rows.endpoints_by_id(
+            list({one.endpoint for one in waiting})
+        )
         for id in self._results.gone:
             endpoints.pop(id, None)
+
         newest = {
             (one.endpoint, one.topic or one.id): one
             for one in sorted(waiting, key=attrgetter("id"))
@@ -403,25 +419,32 @@ class Host:
                 self._drop(one, "expired")
             else:
                 sound.append(one)
+
         waiting.clear()
-        by_app: dict[str, list[Delivery]] = {}
-        for one in sound:
-            if one.kind != "close":
-                by_app.setdefault(one.app, []).append(one)
-        read: set[int] = set()
-        for app, some in by_app.items():
-            answers = owner.is_read(
-                app, [(one.user, one.conversation, one.entry) for one in some]
-            )
-            read.update(
-                one.id for one, is_read in zip(some, answers, strict=True) if is_read
-            )
+        read = self._read_ids(sound)
         for one in sound:
             if one.id in read:
                 self._drop(one, "read")
             else:
                 waiting.append(one)
         return endpoints
+
+    def _read_ids(self, deliveries: Iterable[Delivery]) -> set[int]:
+        """The ids of the deliveries about messages that were read meanwhile.
+        Switches."""
+        by_app: dict[str, list[Delivery]] = {}
+        for one in deliveries:
+            if one.kind != "close":
+                by_app.setdefault(one.app, []).append(one)
+
+        read: set[int] = set()
+        for app, of_app in by_app.items():
+            messages = [(one.user, one.conversation, one.entry) for one in of_app]
+            answers = self._owner.is_read(app, messages)
+            for one, is_read in zip(of_app, answers, strict=True):
+                if is_read:
+                    read.add(one.id)
+        return read
 
     # --- requests -------------------------------------------------------------
 
@@ -431,6 +454,10 @@ class Host:
         """Send one after the other, until something else has to be done first.
         Switches."""
         was_fast = self._is_fast
+        if was_fast:
+            ahead = AHEAD
+        else:
+            ahead = 0
         until = self._looked_at + LOOK_SECONDS
         while (
             waiting
@@ -440,15 +467,17 @@ class Host:
         ):
             while is_long_turn():
                 serve_others()
+            # Other workers may have taken the last one meanwhile.
             if not waiting:
                 return
+
             one = waiting.popleft()
             if endpoints.get(one.endpoint) is None:
                 self._drop(one, "removed")
                 continue
             try:
                 began, result = self._hand_over(
-                    [one, *islice(waiting, AHEAD if was_fast else 0)], endpoints
+                    [one, *islice(waiting, ahead)], endpoints
                 )
             except Exception:
                 began = monotonic()
@@ -456,6 +485,7 @@ class Host:
                 result = PushResult("later", problem="see the line before")
             if result.outcome == "gone":
                 endpoints.pop(one.endpoint, None)
+
             # A late answer among quick ones says nothing.
             now = monotonic()
             if now - began <= SLICE_SECONDS:
@@ -463,6 +493,7 @@ class Host:
             elif self._quick_at < now - SLICE_SECONDS:
                 self._is_fast = False
                 self._slow_until = now + SLOW_SECONDS
+
             self._note(one, result)
             if monotonic() - self._settled_at > SETTLE_SECONDS:
                 try:
@@ -471,17 +502,19 @@ class Host:
                     self._is_stuck = True
 
     def _hand_over(
-        self, some: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
+        self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
         """Hand the first of some deliveries to its push service; returns when
         that began, too. Switches."""
-        one = some[0]
-        webpush = self._owner.webpush
+        one = deliveries[0]
         endpoint = endpoints[one.endpoint]
-        found = self._owner.services.find(endpoint.url)
-        if found is not None:
-            (service, token), began = found, monotonic()
+        device = self._owner.services.find(endpoint.url)
+        if device is not None:
+            service, token = device
+            began = monotonic()
             result = service.send(one.app, token, notice_of(one))
+            # The device has come back since the service lost it: the endpoint
+            # stays.
             if (
                 result.outcome == "gone"
                 and result.gone_since
@@ -489,37 +522,42 @@ class Host:
             ):
                 result = PushResult("refused", result.status, problem=result.problem)
             return began, result
+
+        webpush = self._owner.webpush
         if one.id not in self._contents:
             # Several, one after the other: the processor's caches make that
             # half as long.
-            for each in some:
-                if (
-                    each.id not in self._contents
-                    and (to := endpoints.get(each.endpoint)) is not None
-                ):
-                    self._contents[each.id] = webpush.encrypt(to, each.body)
+            for each in deliveries:
+                if each.id in self._contents:
+                    continue
+                receiver = endpoints.get(each.endpoint)
+                if receiver is not None:
+                    self._contents[each.id] = webpush.encrypt(receiver, each.body)
         content = self._contents.pop(one.id)
+
         ttl = max(0, one.created + one.ttl - int(time()))
-        began = monotonic()
         urgency = "normal" if one.kind == "close" else "high"
+        began = monotonic()
         return began, webpush.hand_over(endpoint, content, ttl, urgency, one.topic)
 
     def _note(self, one: Delivery, result: PushResult) -> None:
         """Note the result of a request. Never switches."""
         outcome = result.outcome
-        results = self._results
         if outcome == "later":
             self._failed(one, result)
             return
-        self._failures = self._pauses = 0
+
+        self._failures = 0
+        self._pauses = 0
         if not self._is_fast and monotonic() >= self._slow_until:
             self._is_fast = True
             self._owner.freed()
         self._drop(one, outcome, result.problem)
+
+        results = self._results
         if outcome == "taken":
-            if one.kind in ("message", "push") and self._owner.wants(
-                one.app, "notified"
-            ):
+            is_news = one.kind in ("message", "push")
+            if is_news and self._owner.wants(one.app, "notified"):
                 event = notified(
                     one.app,
                     one.user,
@@ -541,27 +579,33 @@ class Host:
 
     def _failed(self, one: Delivery, result: PushResult) -> None:
         wanted = result.retry_after or 0.0
-        pause = max(
-            wanted,
-            retry_pause(one.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS),
+        usual = retry_pause(
+            one.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
         )
+        pause = max(wanted, usual)
         if time() + pause > one.created + max(one.ttl, LATE_SECONDS):
             self._drop(one, "expired", result.problem)
         else:
             self._count(one, "later", result.problem)
-            self._results.retry.append((one.id, int((steady_time() + pause) * 1000)))
+            next_try = int((steady_time() + pause) * SECOND_MS)
+            self._results.retry.append((one.id, next_try))
+
         self._failures += 1
-        if self._failures >= (self._width if self._is_fast else 1):
-            # No other request has succeeded meanwhile: it is the host. One
-            # request will show when it works.
-            self._pauses += 1
-            usual = retry_pause(
-                self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS
-            )
-            pause = max(usual, min(wanted, 3600.0))  # a host may want an hour at most
-            self._paused_until = max(self._paused_until, monotonic() + pause)
-            self._is_fast = False
-            _silence(self._name, result.problem)
+        if self._is_fast:
+            requests = self._width
+        else:
+            requests = 1
+        if self._failures < requests:
+            return
+
+        # No other request has succeeded meanwhile: it is the host. One request
+        # will show when it works.
+        self._pauses += 1
+        usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)
+        pause = max(usual, min(wanted, LONGEST_WANTED_SECONDS))
+        self._paused_until = max(self._paused_until, monotonic() + pause)
+        self._is_fast = False
+        _silence(self._name, result.problem)
 
     def _drop(self, one: Delivery, outcome: str, problem: str = "") -> None:
         self._count(one, outcome, problem)
@@ -571,9 +615,8 @@ class Host:
 
     def _count(self, one: Delivery, outcome: str, problem: str) -> None:
         self._owner.recent.note(one, outcome, problem)
-        self._owner.counts[
-            one.app, "audience" if one.audience else one.kind, outcome
-        ] += 1
+        kind = "audience" if one.audience else one.kind
+        self._owner.counts[one.app, kind, outcome] += 1
 
     def _settle(self) -> None:
         """Store the results so far. Switches. Raises StorageUnavailable."""
@@ -581,6 +624,7 @@ class Host:
         results = self._results
         if not results:
             return
+        # Storing switches: the results of other workers are for the next time.
         self._results = Results()
         try:
             self._owner.rows.settle(results)

@@ -10,7 +10,14 @@ transaction that stores the decision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from time import monotonic, time
 from typing import Final
 
@@ -35,11 +42,13 @@ from imserver.notifications.content import (
     ttl_of,
 )
 from imserver.notifications.contract import (
+    SECOND_MS,
     ConversationWish,
     Delivery,
     Due,
     PushEndpoint,
     Shown,
+    ShownAction,
     Wishes,
 )
 from imserver.notifications.decisions import decide, mail_due, may_notify, nothing_new
@@ -64,12 +73,23 @@ from imserver.plugin.wire import Notify
 log = logging.getLogger(__name__)
 
 READ_SECONDS: Final = 1.0
-"""How often it is looked which of the conversations that were read had a
+"""How often the notifier looks which of the conversations that were read had a
 notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
+MOST_READS: Final = 100_000
+"""Most reads that are kept until the next look. The notifications of further
+ones are not closed."""
+MOST_SILENT: Final = 20_000
+"""Most silent messages of an app that are remembered."""
 AHEAD: Final = 64
 """Older messages that are looked at together, if a newer one is silent."""
+_CONVERSATIONS_AT_ONCE: Final = 16
+"""Conversations whose unread messages are queried together."""
+_MESSAGES_AT_ONCE: Final = 5000
+"""After so many unread messages, the other dues are left for later."""
+_DUES_A_TURN: Final = 64
+"""After so many dues the loop serves others."""
 _REMINDING: Final = ("remind", "escalate")
 """What is done with a question of which those who can answer it are notified
 again."""
@@ -89,7 +109,7 @@ class _Work(Struct):
 
 
 class _Facts(Struct):
-    """What a decision about some dues of an app needs. ``silent``: messages of
+    """The facts that decide about some dues of an app. ``silent``: messages of
     which nobody is notified."""
 
     app: str
@@ -105,7 +125,7 @@ class _Facts(Struct):
     now: int
     """Unix milliseconds."""
     offset: int
-    """What is added to them for dues."""
+    """The times of dues minus those of the clock, in milliseconds."""
 
     def wish(self, due: Due) -> ConversationWish:
         return self.conversation_wishes.get(
@@ -114,14 +134,14 @@ class _Facts(Struct):
 
 
 KEYWORD_MESSAGES: Final = 50
-"""Keywords are looked for in so many of the newest messages of a
-conversation."""
+"""In how many of the newest messages of a conversation keywords are looked
+for."""
 _NO_WISHES: Final = Wishes()
 _NOTHING: Final = UnreadMessages({}, ())
 
 
 class _Decided(Struct):
-    """What is stored about some dues together."""
+    """The decisions about some dues, which are stored together."""
 
     ended: list[Due] = []
     changed: list[tuple[Due, Due]] = []
@@ -188,13 +208,14 @@ class Notifier(Service, dict=True):
 
     def read(self, app: str, user: str, conversation: int) -> None:
         """A user has read a conversation on this node. Never switches."""
-        # of more, notifications are not closed
-        if app not in self.apps or self._reads_count >= 100_000:
+        if app not in self.apps or self._reads_count >= MOST_READS:
             return
+
         reads = self._reads.setdefault(app, set())
         before = len(reads)
         reads.add((user, conversation))
         self._reads_count += len(reads) - before
+
         if self._reader is None and not self.work.has_ended:
             self._reader = gevent.spawn(self._look_at_reads)
 
@@ -212,6 +233,7 @@ class Notifier(Service, dict=True):
         """Look at once which conversations that were read had a notification.
         Switches."""
         reads = self._reads
+        # The queries switch: what is read meanwhile is for the next look.
         self._reads = {}
         self._reads_count = 0
         for app, pairs in tuple(reads.items()):
@@ -222,6 +244,8 @@ class Notifier(Service, dict=True):
                 self._trouble(error)
                 break
             del reads[app]
+
+        # The database did not answer: try these again later.
         for app, pairs in reads.items():
             for user, conversation in pairs:
                 self.read(app, user, conversation)
@@ -233,6 +257,9 @@ class Notifier(Service, dict=True):
         notified."""
         if not self.store.has_database:
             return
+
+        # Taken before the query: the lease must not seem to last longer than it
+        # does.
         since = monotonic()
         positions = self.rows.apps()
         self.apps = frozenset(positions)
@@ -244,17 +271,22 @@ class Notifier(Service, dict=True):
             # Another node may have notified meanwhile: begin at the positions
             # that are stored now.
             self._follow({})
-            positions = self.rows.apps() if is_granted else {}
+            if is_granted:
+                positions = self.rows.apps()
+            else:
+                positions = {}
         self._follow(positions)
-        if is_granted:
-            for app, due in self.rows.next_dues().items():
-                if due is not None and app in self._followed:
-                    self._followed[app].is_due(due)
-            if is_new:
-                for begin in self._on_lease:
-                    begin()
-            for look in self._on_renew:
-                look()
+        if not is_granted:
+            return
+
+        for app, due in self.rows.next_dues().items():
+            if due is not None and app in self._followed:
+                self._followed[app].is_due(due)
+        if is_new:
+            for begin in self._on_lease:
+                begin()
+        for look in self._on_renew:
+            look()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of these apps, and no others; none after the end.
@@ -273,9 +305,9 @@ class Notifier(Service, dict=True):
         StorageUnavailable."""
         if not self._followed:
             return
-        for app, head in (
-            self.store.part(MessageLog).entries.heads(list(self._followed)).items()
-        ):
+        entries = self.store.part(MessageLog).entries
+        for app, head in entries.heads(list(self._followed)).items():
+            # The query switches: the app may not be followed any more.
             if app in self._followed:
                 self._followed[app].look(head)
 
@@ -305,6 +337,7 @@ class Notifier(Service, dict=True):
         facts = self._facts(app, dues, silent)
         dues = [due for due in dues if due.conversation in facts.unread]
         reminders = self._reminders(dues, facts)
+
         decided = _Decided()
         chosen: list[Due] = []
         reminded: dict[tuple[str, int], int] = {}
@@ -318,25 +351,26 @@ class Notifier(Service, dict=True):
             decision = decide(
                 due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset
             )
-            key = due.user, due.conversation
             question = reminders.get(due.entry)
+            # A reminder notifies of a question that was read, so the unread
+            # messages do not decide about it.
             if question and may_notify(
                 due, unread, facts.rules, wishes, wish, is_reachable, now
             ):
-                reminded[key] = question
+                reminded[due.user, due.conversation] = question
                 chosen.append(due)
             elif decision.outcome == "notify":
                 chosen.append(due)
             elif decision.outcome == "wait":
-                decided.changed.append(
-                    (due, replace(due, due=decision.due, entry=decision.entry))
-                )
+                later = replace(due, due=decision.due, entry=decision.entry)
+                decided.changed.append((due, later))
             else:
                 _end(due, decision.outcome, facts, decided)
-            if not number % 64:
+            if not number % _DUES_A_TURN:
                 serve_others()
         if chosen:
             self._notify(chosen, facts, reminded, decided)
+
         self.rows.decide(
             app,
             decided.ended,
@@ -345,6 +379,7 @@ class Notifier(Service, dict=True):
             decided.mail,
             owner=self.node(),
         )
+        # Only now: what is woken reads the rows that were stored.
         if decided.deliveries:
             self.wake({each.host for each in decided.deliveries})
         if decided.mail:
@@ -374,25 +409,28 @@ class Notifier(Service, dict=True):
         for due in dues:
             by_conversation.setdefault(due.conversation, []).append(due.user)
         users = list(dict.fromkeys(due.user for due in dues))
+
         wishes = self.rows.wishes(app, users)
         wished = self._wished(app, dues, wishes)
         mentioned: dict[int, list[str]] = {}
         for (user, conversation), wish in wished.items():
             if wish.level == "mentions":
                 mentioned.setdefault(conversation, []).append(user)
+
         endpoints = self.rows.endpoints(app, users)
-        devices = [
-            user
-            for user, user_endpoints in endpoints.items()
-            if not all(one.is_web for one in user_endpoints)
-        ]
-        numbers = self.rows.count_notified(app, devices)
-        now = int(time() * 1000)
-        steady = int(steady_time() * 1000)
-        enabled = {
-            user: [one for one in user_endpoints if one.enabled]
-            for user, user_endpoints in endpoints.items()
-        }
+        enabled: dict[str, list[PushEndpoint]] = {}
+        with_device: list[str] = []
+        for user, user_endpoints in endpoints.items():
+            enabled_of_user = [one for one in user_endpoints if one.enabled]
+            if enabled_of_user:
+                enabled[user] = enabled_of_user
+            if not all(one.is_web for one in user_endpoints):
+                with_device.append(user)
+        notified_of = self.rows.count_notified(app, with_device)
+
+        # Both clocks are read at one moment: their difference is the offset.
+        now = int(time() * SECOND_MS)
+        steady = int(steady_time() * SECOND_MS)
         unread = self._unread(app, by_conversation, mentioned)
         self._find_keywords(app, unread, mentioned, wishes)
         return _Facts(
@@ -402,12 +440,8 @@ class Notifier(Service, dict=True):
             unread=unread,
             wishes=wishes,
             conversation_wishes=wished,
-            endpoints={
-                user: user_endpoints
-                for user, user_endpoints in enabled.items()
-                if user_endpoints
-            },
-            badges={user: numbers.get(user, 0) for user in devices},
+            endpoints=enabled,
+            badges={user: notified_of.get(user, 0) for user in with_device},
             now=now,
             offset=steady - now,
         )
@@ -420,6 +454,8 @@ class Notifier(Service, dict=True):
         wished = self.rows.all_conversation_wishes(
             app, [(due.user, due.conversation) for due in dues]
         )
+
+        # Others have the level that they wish for all groups.
         usual = {user: each for user, each in wishes.items() if each.groups != "all"}
         others = [
             due
@@ -429,12 +465,11 @@ class Notifier(Service, dict=True):
         rows = self.store.part(MessageLog).conversations.find(
             app, list({due.conversation for due in others})
         )
-        kinds = {each.id: each.kind for each in rows}
+        kinds = {row.id: row.kind for row in rows}
         for due in others:
             level = usual[due.user].level_of(kinds.get(due.conversation, ""))
-            wished[due.user, due.conversation] = ConversationWish(
-                due.conversation, level
-            )
+            wish = ConversationWish(due.conversation, level)
+            wished[due.user, due.conversation] = wish
         return wished
 
     def _find_keywords(
@@ -446,20 +481,21 @@ class Notifier(Service, dict=True):
     ) -> None:
         """Let the newest messages with keywords of users count as mentions,
         where only these are wanted."""
-        log = self.store.part(MessageLog)
-        with_words = {
+        entries = self.store.part(MessageLog).entries
+        keywords = {
             user: each.keywords for user, each in wishes.items() if each.keywords
         }
         for conversation, users in mentioned.items():
-            wanting = [user for user in users if user in with_words]
-            if wanting:
-                ids = unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:]
-            else:
-                ids = []
-            for entry in log.entries.find(app, ids) if ids else ():
+            with_keywords = [user for user in users if user in keywords]
+            if not with_keywords:
+                continue
+            ids = unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:]
+            if not ids:
+                continue
+            for entry in entries.find(app, ids):
                 text = searched_text(entry)
-                for user in wanting:
-                    if has_keyword(text, with_words[user]):
+                for user in with_keywords:
+                    if has_keyword(text, keywords[user]):
                         unread[conversation].mention(user, [entry.id])
                     if is_long_turn():
                         serve_others()
@@ -475,13 +511,12 @@ class Notifier(Service, dict=True):
         conversations = self.store.part(MessageLog).conversations
         unread_of: dict[int, UnreadMessages] = {}
         messages = 0
-        for chunk in chunks(list(users), 16):
-            unread = conversations.unread(
-                app, {id: users[id] for id in chunk}, mentioned
-            )
+        for chunk in chunks(list(users), _CONVERSATIONS_AT_ONCE):
+            users_of_chunk = {id: users[id] for id in chunk}
+            unread = conversations.unread(app, users_of_chunk, mentioned)
             unread_of |= {id: unread.get(id, _NOTHING) for id in chunk}
             messages += sum(len(each.ids) for each in unread.values())
-            if messages >= 5000:  # the rest of the dues is left for later
+            if messages >= _MESSAGES_AT_ONCE:
                 break
         return unread_of
 
@@ -496,16 +531,17 @@ class Notifier(Service, dict=True):
         others = [due for due in dues if (due.user, due.conversation) not in reminded]
         chosen, entries = self._choose(others, facts)
         self._add_reminders(app, reminded, chosen, entries)
+
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
-        accounts = {
-            each.user: each
-            for each in self.accounts_of(app, sorted(senders | receivers))
+        rows = self.accounts_of(app, sorted(senders | receivers))
+        accounts = {account.user: account for account in rows}
+        ids = list({due.conversation for due in dues})
+        conversations = {
+            each.id: each
+            for each in self.store.part(MessageLog).conversations.find(app, ids)
         }
-        rows = self.store.part(MessageLog).conversations.find(
-            app, list({due.conversation for due in dues})
-        )
-        conversations = {each.id: each for each in rows}
+
         writer = _Writer(entries, conversations, accounts, facts, self.make_token)
         for due in dues:
             entry = chosen.get((due.user, due.conversation))
@@ -515,12 +551,8 @@ class Notifier(Service, dict=True):
                 or due.conversation not in conversations
                 or (account and account.bot)
             ):
-                _end(
-                    due,
-                    nothing_new(due, facts.unread.get(due.conversation)).outcome,
-                    facts,
-                    decided,
-                )
+                decision = nothing_new(due, facts.unread.get(due.conversation))
+                _end(due, decision.outcome, facts, decided)
             else:
                 decided.deliveries += writer.deliveries(due, entry)
                 mail = mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now)
@@ -546,6 +578,7 @@ class Notifier(Service, dict=True):
         """
         app = facts.app
         silent = facts.silent
+        log_entries = self.store.part(MessageLog).entries
         entries: dict[int, Entry] = {}
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
@@ -561,42 +594,32 @@ class Notifier(Service, dict=True):
             )
             for due in dues
         }
+
+        # Most users are done in the first round. Only after it, older messages
+        # are read ahead.
         ahead = 0
         while waiting:
-            candidates: dict[tuple[str, int], tuple[int, str]] = {}
-            older: set[int] = set()
-            for key, indexes in waiting.items():
-                unread = facts.unread[key[1]]
-                for index in indexes:
-                    entry = unread.ids[index]
-                    sender = unread.senders[index]
-                    if entry not in silent and not blocked.get((key[0], sender)):
-                        candidates[key] = entry, sender
-                        if len(older) < ahead:
-                            older.update(unread.ids[max(0, index - ahead) : index])
-                        break
-                if is_long_turn():
-                    serve_others()
+            candidates, older = _candidates(waiting, facts, blocked, ahead)
             pairs = {
-                (key[0], sender) for key, (_, sender) in candidates.items()
+                (user, sender) for (user, _), (_, sender) in candidates.items()
             } - blocked.keys()
             blocked |= dict.fromkeys(pairs, False)
             blocked |= dict.fromkeys(self.recipients.blocks(app, pairs), True)
+
             new = {
                 entry
-                for key, (entry, sender) in candidates.items()
-                if not blocked[key[0], sender]
+                for (user, _), (entry, sender) in candidates.items()
+                if not blocked[user, sender]
             }
-            for each in self.store.part(MessageLog).entries.find(
-                app, list((new | older - silent) - entries.keys())
-            ):
-                question = each.ask
-                if notify_in(each) is False or (
-                    question is not None and question.state
-                ):
-                    silent.add(each.id)
-                elif each.id in new:
-                    entries[each.id] = each
+            unknown = (new | older - silent) - entries.keys()
+            for message in log_entries.find(app, list(unknown)):
+                question = message.ask
+                has_ended = question is not None and question.state
+                if notify_in(message) is False or has_ended:
+                    silent.add(message.id)
+                elif message.id in new:
+                    entries[message.id] = message
+
             chosen |= {
                 key: entry
                 for key, (entry, sender) in candidates.items()
@@ -624,11 +647,12 @@ class Notifier(Service, dict=True):
         }
         asks = {key: questions[id] for key, id in reminded.items() if id in questions}
         blocked = self.recipients.blocks(
-            app, {(key[0], entry.sender) for key, (entry, _) in asks.items()}
+            app, {(user, entry.sender) for (user, _), (entry, _) in asks.items()}
         )
         for key, (entry, question) in asks.items():
-            may_answer = question is not None and question.may_answer(key[0])
-            if may_answer and (key[0], entry.sender) not in blocked:
+            user, _ = key
+            may_answer = question is not None and question.may_answer(user)
+            if may_answer and (user, entry.sender) not in blocked:
                 chosen[key] = entry.id
                 entries[entry.id] = entry
 
@@ -641,9 +665,11 @@ class _FollowedLog:
         self._notifier = notifier
         self._app = app
         stored = notifier.store.part(MessageLog)
-        self.window = LogWindow(
-            lambda after, limit: stored.entries.read(app, after, limit), position
-        )
+
+        def read(after: int, limit: int) -> list[Entry]:
+            return stored.entries.read(app, after, limit)
+
+        self.window = LogWindow(read, position)
         self._next_due: int | None = 0
         """When something is to be decided, in milliseconds of
         :func:`steady_time`; 0: now, or not known; None: never."""
@@ -658,9 +684,7 @@ class _FollowedLog:
             notifier.lease,
             self._read,
             self._look_at,
-            lambda: notifier.rows.advance(
-                app, self.window.position, (), owner=notifier.node()
-            ),
+            self._store_position,
             self._until_due,
         )
         self.consumer.wake()
@@ -678,56 +702,65 @@ class _FollowedLog:
             self._next_due = at
             self.consumer.wake()
 
+    def _store_position(self) -> None:
+        notifier = self._notifier
+        notifier.rows.advance(
+            self._app, self.window.position, (), owner=notifier.node()
+        )
+
     def _until_due(self) -> float | None:
         due = self._next_due
         if due is None:
             return None
-        return max(due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
+        return max(due / SECOND_MS - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
         """New entries, or else dues. Switches. Raises StorageUnavailable."""
         if self.window.count:
             entries = self.window.first()
             return _Work(entries, self.window.after(len(entries)))
-        now = int(steady_time() * 1000)
-        if self._next_due is not None and self._next_due <= now:
-            self._next_due = None  # what comes meanwhile sets it again
-            try:
-                if (
-                    not self._are_bounded
-                    and (rules := self._notifier.rules_of(self._app)) is not None
-                ):
-                    # The clock of the process before this one may have been
-                    # ahead. What waits for the end of quiet hours is decided
-                    # again.
-                    first, again = (
-                        int(rules.after_seconds * 1000),
-                        int(rules.again_seconds * 1000),
-                    )
-                    self._notifier.rows.bound(
-                        self._app, now + first, now + max(first, again)
-                    )
-                    self._are_bounded = True
-                dues, next_due = self._notifier.rows.due(self._app, now, DUE_AT_ONCE)
-            except BaseException:
-                self._next_due = 0
-                raise
-            if dues:
-                self._next_due = 0
-                return _Work(dues=dues)
-            if next_due is not None:
-                self.is_due(next_due)
+
+        now = int(steady_time() * SECOND_MS)
+        if self._next_due is None or self._next_due > now:
+            return None
+
+        self._next_due = None  # what comes meanwhile sets it again
+        try:
+            if not self._are_bounded:
+                self._bound(now)
+            dues, next_due = self._notifier.rows.due(self._app, now, DUE_AT_ONCE)
+        except BaseException:
+            self._next_due = 0
+            raise
+        if dues:
+            self._next_due = 0
+            return _Work(dues=dues)
+        if next_due is not None:
+            self.is_due(next_due)
         return None
+
+    def _bound(self, now: int) -> None:
+        """Bound the dues of another process, whose clock may have been ahead.
+        Those that wait for the end of quiet hours are decided again."""
+        notifier = self._notifier
+        rules = notifier.rules_of(self._app)
+        if rules is None:
+            return
+        first = int(rules.after_seconds * SECOND_MS)
+        again = int(rules.again_seconds * SECOND_MS)
+        notifier.rows.bound(self._app, now + first, now + max(first, again))
+        self._are_bounded = True
 
     def _look_at(self, work: _Work) -> None:
         """Store who may have to be notified of entries, or decide. Switches.
         Raises StorageUnavailable."""
         notifier = self._notifier
-        if len(self._silent) > 20_000:
+        if len(self._silent) > MOST_SILENT:
             self._silent.clear()
         if work.dues:
             notifier.decide(self._app, work.dues, self._silent)
             return
+
         rules = notifier.rules_of(self._app)
         if rules is not None and rules.enabled:
             self._note(work, rules)
@@ -736,27 +769,28 @@ class _FollowedLog:
     def _note(self, work: _Work, rules: AppNotifySettings) -> None:
         rows = self._notifier.rows
         receivers, ended = self._receivers(work.entries)
-        receivers |= (reminders := self._reminders_of(work.entries))
+        reminders = self._reminders_of(work.entries)
+        receivers |= reminders
         if receivers:
             reachable = rows.reachable(self._app, list({user for user, _ in receivers}))
         else:
             reachable = set()
-        due = int((steady_time() + rules.after_seconds) * 1000)
+
+        due = int((steady_time() + rules.after_seconds) * SECOND_MS)
         dues = []
         for number, ((user, conversation), entry) in enumerate(receivers.items(), 1):
             if user in reachable:
                 dues.append(Due(user, conversation, entry, due))
             if not number % _USERS_AT_ONCE:
                 serve_others()
+
         if dues:
-            again = int(rules.again_seconds * 1000)
-            node = self._notifier.node()
             rows.advance(
                 self._app,
                 work.position,
                 dues,
-                again,
-                node,
+                again_ms=int(rules.again_seconds * SECOND_MS),
+                owner=self._notifier.node(),
                 reminders=set(reminders.values()),
             )
             self.is_due(due)
@@ -781,33 +815,58 @@ class _FollowedLog:
                 first_senders.pop(conversation, None)
             elif entry.room or entry.kind not in ("message", "recall", "press"):
                 continue
-            elif entry.kind == "press":
-                question = entry.ask
-                if question is not None and question.state:
-                    self._silent.add(entry.about)
-                    ended[conversation] = self._users_of(entry)
-            elif entry.kind == "recall":
+            elif entry.kind == "message":
+                self._add_receivers(entry, receivers, first_senders)
+            elif self._ends_message(entry):
                 ended[conversation] = self._users_of(entry)
-            elif notify_in(entry) is False:
-                self._silent.add(entry.id)
-            elif conversation not in first_senders:
-                first_senders[conversation] = entry.sender
-                for number, user in enumerate(self._users_of(entry), 1):
-                    if user and user != entry.sender:
-                        receivers.setdefault((user, conversation), entry.id)
-                    if not number % _USERS_AT_ONCE:
-                        serve_others()
-            elif first_senders[conversation] != entry.sender:
-                key = first_senders[conversation], conversation
-                if key not in receivers and key[0] in self._users_of(entry):
-                    receivers[key] = entry.id
             if is_long_turn():
                 serve_others()
-        return receivers, {
-            (user, conversation)
-            for conversation, users in ended.items()
-            for user in users
-        }
+
+        ended_pairs: set[tuple[str, int]] = set()
+        for conversation, users in ended.items():
+            ended_pairs.update((user, conversation) for user in users)
+        return receivers, ended_pairs
+
+    def _add_receivers(
+        self,
+        entry: Entry,
+        receivers: dict[tuple[str, int], int],
+        first_senders: dict[int, str],
+    ) -> None:
+        """Add the receivers of a message, unless it is silent."""
+        conversation = entry.conversation
+        if notify_in(entry) is False:
+            self._silent.add(entry.id)
+            return
+
+        if conversation not in first_senders:
+            first_senders[conversation] = entry.sender
+            for number, user in enumerate(self._users_of(entry), 1):
+                if user and user != entry.sender:
+                    receivers.setdefault((user, conversation), entry.id)
+                if not number % _USERS_AT_ONCE:
+                    serve_others()
+            return
+
+        # The first entry has made all but its sender receivers, so of a later
+        # one only that sender can be new.
+        first_sender = first_senders[conversation]
+        if first_sender == entry.sender:
+            return
+        key = (first_sender, conversation)
+        if key not in receivers and first_sender in self._users_of(entry):
+            receivers[key] = entry.id
+
+    def _ends_message(self, entry: Entry) -> bool:
+        """Whether a recall or a press ends a message: nobody need be notified
+        of it any more."""
+        if entry.kind == "recall":
+            return True
+        question = entry.ask
+        if question is None or not question.state:
+            return False
+        self._silent.add(entry.about)
+        return True
 
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
         """(user, conversation) → the entry that reminds the user of a question
@@ -819,15 +878,17 @@ class _FollowedLog:
         }
         if not acts:
             return {}
+
         reminders: dict[tuple[str, int], int] = {}
-        for each in self._notifier.store.part(MessageLog).entries.find(
-            self._app, sorted(acts)
-        ):
-            question = each.ask
-            if question is not None:
-                for user in question.of or self._users_of(acts[each.id]):
-                    if user != each.sender and question.may_answer(user):
-                        reminders[user, each.conversation] = acts[each.id].id
+        log_entries = self._notifier.store.part(MessageLog).entries
+        for message in log_entries.find(self._app, sorted(acts)):
+            question = message.ask
+            if question is None:
+                continue
+            act = acts[message.id]
+            for user in question.of or self._users_of(act):
+                if user != message.sender and question.may_answer(user):
+                    reminders[user, message.conversation] = act.id
         return reminders
 
     def _users_of(self, entry: Entry) -> tuple[str, ...]:
@@ -848,26 +909,28 @@ class _Writer(Struct, frozen=True):
 
     def deliveries(self, due: Due, entry: int) -> list[Delivery]:
         """The deliveries to the devices of a user that notify of an entry."""
-        rules = self.facts.rules
-        wishes = self.facts.wishes.get(due.user, _NO_WISHES)
+        facts = self.facts
+        rules = facts.rules
+        wishes = facts.wishes.get(due.user, _NO_WISHES)
         preview = rules is not None and rules.preview and wishes.preview
-        unread = self.facts.unread[due.conversation]
+        unread = facts.unread[due.conversation]
         count = unread.count(due.user)
-        if self.facts.wish(due).level == "mentions":
+        if facts.wish(due).level == "mentions":
             count = sum(1 for _ in unread.among(due.user, 0, mentions=True))
         ttl = ttl_of(self._notify_of(entry))
-        if due.user in self.facts.badges and not due.notified:
-            self.facts.badges[due.user] += 1
+        # Due again, the conversation is in the number already.
+        if due.user in facts.badges and not due.notified:
+            facts.badges[due.user] += 1
+
+        # Without a preview the options of a question are hidden, too.
+        answers: tuple[ShownAction, ...] = ()
         if preview:
             question = self.entries[entry].ask
-        else:
-            question = None
-        if question is not None and question.may_answer(due.user):
-            answers = answers_of(question)
-        else:
-            answers = ()
+            if question is not None and question.may_answer(due.user):
+                answers = answers_of(question)
+
         deliveries = []
-        for one in self.facts.endpoints.get(due.user, ()):
+        for one in facts.endpoints.get(due.user, ()):
             shown = self._shown_of(
                 due.conversation, entry, language_of(one.language), preview, count
             )
@@ -875,11 +938,11 @@ class _Writer(Struct, frozen=True):
             if one.is_web:
                 badge = None
             else:
-                badge = self.facts.badges.get(due.user)
+                badge = facts.badges.get(due.user)
             content = replace(
                 shown, actions=shown.actions or answers, token=token, badge=badge
             )
-            deliveries.append(_about(due, one, content, entry, ttl, self.facts))
+            deliveries.append(_about(due, one, content, entry, ttl, facts))
         return deliveries
 
     def _notify_of(self, entry: int) -> Notify | None:
@@ -890,22 +953,52 @@ class _Writer(Struct, frozen=True):
     def _shown_of(
         self, conversation: int, entry: int, language: str, preview: bool, count: int
     ) -> Shown:
-        content = self.shown.get((entry, language, preview, count))
-        if content is None:
-            message = self.entries[entry]
-            account = self.accounts.get(message.sender)
-            if account is not None and account.nickname:
-                name = account.nickname
-            else:
-                name = message.sender
-            author = Author(name, "" if account is None else account.avatar)
-            about = self.conversations[conversation]
-            notify = self._notify_of(entry)
-            content = shown_of(
-                self.facts.app, message, about, author, count, language, preview, notify
-            )
-            self.shown[entry, language, preview, count] = content
+        key = (entry, language, preview, count)
+        content = self.shown.get(key)
+        if content is not None:
+            return content
+
+        message = self.entries[entry]
+        account = self.accounts.get(message.sender)
+        if account is None:
+            author = Author(message.sender)
+        else:
+            author = Author(account.nickname or message.sender, account.avatar)
+        about = self.conversations[conversation]
+        notify = self._notify_of(entry)
+        content = shown_of(
+            self.facts.app, message, about, author, count, language, preview, notify
+        )
+        self.shown[key] = content
         return content
+
+
+def _candidates(
+    waiting: Mapping[tuple[str, int], Iterator[int]],
+    facts: _Facts,
+    blocked: Mapping[tuple[str, str], bool],
+    ahead: int,
+) -> tuple[dict[tuple[str, int], tuple[int, str]], set[int]]:
+    """(user, conversation) → the next message of which the user may be
+    notified, as far as it is known, and its sender; and up to ``ahead`` older
+    messages, which are read with them."""
+    candidates: dict[tuple[str, int], tuple[int, str]] = {}
+    older: set[int] = set()
+    for key, indexes in waiting.items():
+        user, conversation = key
+        unread = facts.unread[conversation]
+        for index in indexes:
+            entry = unread.ids[index]
+            sender = unread.senders[index]
+            if entry in facts.silent or blocked.get((user, sender)):
+                continue
+            candidates[key] = entry, sender
+            if len(older) < ahead:
+                older.update(unread.ids[max(0, index - ahead) : index])
+            break
+        if is_long_turn():
+            serve_others()
+    return candidates, older
 
 
 def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
@@ -935,7 +1028,7 @@ def _about(
     """What is delivered about the conversation of a due."""
     conversation = due.conversation
     topic = topic_of(endpoint.app, conversation)
-    now = facts.now / 1000
+    now = facts.now / SECOND_MS
     return delivery_to(
         endpoint, shown, topic, ttl, now, conversation=conversation, entry=entry
     )
