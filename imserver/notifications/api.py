@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from imserver.notifications.contract import (
     ENDPOINT_BYTES,
+    MINUTES_AN_HOUR,
     MUTED_FOR_GOOD,
     ConversationWish,
     Level,
@@ -366,6 +367,7 @@ def add_endpoint(
     require_enabled(parts, call.app)
     if not call.is_back_end:
         parts.subscriptions.require((call.app, call.user))
+
     p256dh, auth = _keys(parts, call.app, request)
     added = PushEndpoint(
         id=0,
@@ -473,6 +475,7 @@ def update_wishes(
         raise ApiProblem(
             Problems.NOT_ALLOWED, "This server sends no mail to users of this app"
         )
+
     given: dict[str, Any] = {
         "mail": mail,
         "preview": preview,
@@ -482,19 +485,10 @@ def update_wishes(
     if keywords is not UNSET:
         given["keywords"] = clean_keywords(keywords)
     if quiet is not UNSET:
-        if find_zone(quiet.zone) is None:
-            raise ApiProblem.invalid(
-                f"`quiet.zone`: there is no time zone `{quiet.zone}`"
-            )
-        times = (quiet.begin, quiet.end)
-        begin, end = (
-            int(hours) * 60 + int(minutes)
-            for hours, minutes in (at.split(":") for at in times)
-        )
-        given["quiet"] = QuietHours(begin, end, quiet.zone)
-    wished = replace(
-        wished, **{name: value for name, value in given.items() if value is not UNSET}
-    )
+        given["quiet"] = _quiet_hours(quiet)
+    changes = {name: value for name, value in given.items() if value is not UNSET}
+    wished = replace(wished, **changes)
+
     parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
         parts.notifier.work.changed()
@@ -517,11 +511,9 @@ def conversation_wishes(
     `all`, a group that of `groups`.
     """
     rows = parts.rows
-    chosen = conversation
-    if chosen:
-        wishes = list(
-            rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values()
-        )
+    if conversation:
+        pairs = [(call.user, conversation)]
+        wishes = list(rows.all_conversation_wishes(call.app, pairs).values())
     else:
         wishes = rows.conversation_wishes_of(call.app, call.user)
     usual = rows.wishes_of(call.app, call.user)
@@ -556,14 +548,15 @@ def update_conversation_wish(
     app = call.app
     user = call.user
     store = parts.core.store
-    if (
-        not store.has_database
-        or store.part(MessageLog).conversations.member(app, conversation, user) is None
-    ):
+    if not store.has_database:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    conversations = store.part(MessageLog).conversations
+    if conversations.member(app, conversation, user) is None:
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+
     rows = parts.rows
     wished = rows.all_conversation_wishes(app, [(user, conversation)])
-    (row,) = store.part(MessageLog).conversations.find(app, [conversation])
+    (row,) = conversations.find(app, [conversation])
     usual = rows.wishes_of(app, user).level_of(row.kind)
     wish = wished.get((user, conversation), ConversationWish(conversation, usual))
     if level is not UNSET:
@@ -604,6 +597,7 @@ def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str
         if keys is not UNSET:
             raise ApiProblem.invalid("`keys`: only with a URL")
         return "", ""
+
     if keys is UNSET:
         raise ApiProblem.invalid("`keys`: give those of the subscription")
     try:
@@ -615,26 +609,48 @@ def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str
     return keys.p256dh.rstrip("="), keys.auth.rstrip("=")
 
 
+def _quiet_hours(shape: QuietShape) -> QuietHours:
+    """The quiet hours that a request gives. Raises ApiProblem."""
+    if find_zone(shape.zone) is None:
+        raise ApiProblem.invalid(f"`quiet.zone`: there is no time zone `{shape.zone}`")
+    return QuietHours(_minute(shape.begin), _minute(shape.end), shape.zone)
+
+
+def _minute(time_of_day: str) -> int:
+    """The minute of the day of a time such as ``07:30``."""
+    hours, minutes = time_of_day.split(":")
+    return int(hours) * MINUTES_AN_HOUR + int(minutes)
+
+
+def _time_of_day(minute: int) -> str:
+    """The time of day of :func:`_minute`."""
+    hours, minutes = divmod(minute, MINUTES_AN_HOUR)
+    return f"{hours:02}:{minutes:02}"
+
+
 def _mail_possible(core: Core, app: str) -> bool:
-    return bool(settings_of(core.config, SmtpSettings).host) and accounts_of(
-        core
-    ).tokens.wanted_in(app)
+    has_server = bool(settings_of(core.config, SmtpSettings).host)
+    return has_server and accounts_of(core).tokens.wanted_in(app)
 
 
 def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> WishesShown:
     possible = _mail_possible(parts.core, call.app)
+    confirmed = False
     if possible:
         account = accounts_of(parts.core).accounts.get(call.app, call.user)
-    else:
-        account = None
-    confirmed = account is not None and account.email_confirmed
-    begin, end = (
-        f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end)
-    )
-    quiet = QuietShape(begin, end, wished.quiet.zone)
-    general = wished.preview, wished.mail, quiet, wished.language
+        confirmed = account is not None and account.email_confirmed
+    quiet = wished.quiet
     return WishesShown(
-        *general, _level_of_groups(wished), list(wished.keywords), possible, confirmed
+        preview=wished.preview,
+        mail=wished.mail,
+        quiet=QuietShape(
+            _time_of_day(quiet.begin), _time_of_day(quiet.end), quiet.zone
+        ),
+        language=wished.language,
+        groups=_level_of_groups(wished),
+        keywords=list(wished.keywords),
+        mail_possible=possible,
+        mail_confirmed=confirmed,
     )
 
 

@@ -34,6 +34,9 @@ MOST_USERS: Final = 10_000
 """Users whom a request may name."""
 MOST_OF_APP: Final = 10
 """Audiences of an app that have not ended."""
+MOST_LISTED: Final = 50
+_NAME_BYTES: Final = 16
+"""Of the random name of an audience without a key."""
 
 AppOfAudience = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 AudienceId = Annotated[int, about("The id of the audience.", ge=1, le=Limit.ID)]
@@ -154,16 +157,15 @@ def add_audience(
     data = NO_DATA if request.data is UNSET else request.data
     if len(bytes(data)) > DATA_BYTES:
         raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
-    content = AudienceContent(
-        notify, data, parts.core.authority.proof(call.principal, call.request.headers)
-    )
+
+    proof = parts.core.authority.proof(call.principal, call.request.headers)
     new = Audience(
-        0,
-        call.app,
-        request.key or token_hex(16),
-        kind,
-        target,
-        content,
+        id=0,
+        app=call.app,
+        name=request.key or token_hex(_NAME_BYTES),
+        kind=kind,
+        target=target,
+        content=AudienceContent(notify, data, proof),
         created=int(time()),
     )
     audiences = parts.audiences
@@ -187,7 +189,8 @@ def audiences(
     ] = 0,
 ) -> AudiencesAnswer:
     """Show how far notifications to audiences are."""
-    return AudiencesAnswer(_shown(parts, parts.audiences.rows.of(call.app, id, 50)))
+    rows = parts.audiences.rows.of(call.app, id, MOST_LISTED)
+    return AudiencesAnswer(_shown(parts, rows))
 
 
 @routes.post(
@@ -223,14 +226,10 @@ def _target(
         return "users", AudienceTarget(users=tuple(sorted(set(request.users))))
     if request.group is UNSET:
         return "all", AudienceTarget()
+
+    group = None
     if store.has_database:
-        stored = store.part(MessageLog).conversations
-    else:
-        stored = None
-    if stored is None:
-        group = None
-    else:
-        group = stored.get(app, request.group)
+        group = store.part(MessageLog).conversations.get(app, request.group)
     if group is None or group.kind != "group":
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return "group", AudienceTarget(group=request.group)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import inf
+from operator import attrgetter
 from time import monotonic, time
 from typing import Final
 
@@ -37,7 +38,9 @@ MAX_AGE_SECONDS: Final = 7 * 86_400
 """How long an audience that has ended can be looked up."""
 _ROWS: Final = RowsOf(Audience, "notify_audience", state=AUDIENCE_STATES)
 _ACTIVE: Final = 2
-"""States below are those of audiences with something to do."""
+"""States below it are those of audiences with something to do."""
+_ACTIVE_AT_ONCE: Final = 100
+"""Audiences among which a turn is given."""
 
 
 class AudienceRows(Store.Rows):
@@ -71,20 +74,24 @@ class AudienceRows(Store.Rows):
         return _ROWS.read(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
-        """Those with something to do, in the order of their ids."""
+        """The audiences with something to do, in the order of their ids."""
+        # A query for each state: so the index by state and id gives the order.
         statement = f"{_ROWS.select} WHERE state = %s ORDER BY id LIMIT %s"
-        rows = [
-            row
-            for state in range(_ACTIVE)
-            for row in self._store.rows(statement, (state, limit))
-        ]
-        return sorted(map(_ROWS.read, rows), key=lambda each: each.id)[:limit]
+        audiences: list[Audience] = []
+        for state in range(_ACTIVE):
+            rows = self._store.rows(statement, (state, limit))
+            audiences += map(_ROWS.read, rows)
+        return sorted(audiences, key=attrgetter("id"))[:limit]
 
     def of(self, app: str, id: int, limit: int) -> list[Audience]:
-        """One of an app, or (``id`` 0) the last ones, the newest first."""
-        which, values = (" AND id = %s", (id,)) if id else ("", ())
-        rest = f"WHERE app = %s{which} ORDER BY id DESC LIMIT %s"
-        return _ROWS.find(self._store.rows, rest, app, *values, limit)
+        """One audience of an app, or (``id`` 0) the last ones, the newest
+        first."""
+        rows = self._store.rows
+        if id:
+            return _ROWS.find(
+                rows, "WHERE app = %s AND id = %s LIMIT %s", app, id, limit
+            )
+        return _ROWS.find(rows, "WHERE app = %s ORDER BY id DESC LIMIT %s", app, limit)
 
     def waiting(self, audiences: Sequence[int]) -> dict[int, int]:
         """Audience → its deliveries that wait to be sent; without those that
@@ -123,11 +130,15 @@ class AudienceRows(Store.Rows):
         False: the audience is not as it was before. ``owner``: who must have
         the lease. Raises NotOwner."""
         check_owner(sql, owner)
+        if users and not is_last:
+            last_user = users[-1]
+        else:
+            last_user = ""
         changed = sql.execute(
             "UPDATE notify_audience SET last_user = %s, users = users + %s, queued = queued + %s, "
             "state = %s WHERE id = %s AND state = 0 AND last_user = %s AND users = %s",
             (
-                users[-1] if users and not is_last else "",
+                last_user,
                 len(users),
                 len(deliveries),
                 int(is_last),
@@ -168,23 +179,25 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
     statement = f"SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s{sql.for_update}"
     for encoded, position in sql.query(statement, (id, _ACTIVE)):
         target = json.decode(bytes(encoded), type=AudienceTarget)
+        users = target.users
+        begin = bisect_left(users, user)
+
+        # The position becomes the user before this one.
         last = text_of(position)
-        begin = bisect_left(target.users, user)
-        if last == user and target.users:
+        if last == user and users:
             if begin:
-                last = target.users[begin - 1]
+                last = users[begin - 1]
             else:
                 last = ""
         elif last == user:
-            # Between it and the user nobody has a device.
+            # Between that one and the user nobody has a device.
             before = (
                 "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
             )
             last = text_of(sql.query(before, (app, user))[0][0] or "")
-        if user in target.users[begin : begin + 1]:
-            target = replace(
-                target, users=target.users[:begin] + target.users[begin + 1 :]
-            )
+
+        if user in users[begin : begin + 1]:
+            target = replace(target, users=users[:begin] + users[begin + 1 :])
         sql.execute(
             "UPDATE notify_audience SET target = %s, last_user = %s WHERE id = %s",
             (json.encode(target), last, id),
@@ -202,9 +215,9 @@ def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
 class AudiencePages(Struct, frozen=True):
     """How an audience is cut into pages.
 
-    ``users``: of a page. ``waiting``: after so many deliveries that wait to be
-    sent, the next page comes later. ``look_seconds``: how often it is looked
-    whether enough was sent.
+    ``users``: the most of a page. ``waiting``: while so many deliveries wait to
+    be sent, the next page waits, too. ``look_seconds``: how often the node
+    looks whether enough was sent.
     """
 
     users: int = 250
@@ -245,7 +258,7 @@ class Audiences(Service, dict=True):
             self.lease,
             self._read,
             self._queue,
-            until_due=lambda: max(self._looks_at - monotonic(), 0.0),
+            until_due=self._until_look,
         )
 
     @property
@@ -269,61 +282,65 @@ class Audiences(Service, dict=True):
 
     # --- the consumer's functions ---------------------------------------------
 
+    def _until_look(self) -> float:
+        return max(self._looks_at - monotonic(), 0.0)
+
     def _read(self) -> Audience | None:
         """The audience that has its turn. Switches. Raises
         StorageUnavailable."""
-        active = self.rows.active(100)
-        self._active = Counter(each.app for each in active)
+        active = self.rows.active(_ACTIVE_AT_ONCE)
+        self._active = Counter(audience.app for audience in active)
         now = monotonic()
         if active:
             self._looks_at = now + self.pages.look_seconds
         else:
             self._looks_at = inf
-        self._turns = {each.id: self._turns.get(each.id, 0.0) for each in active}
-        waiting = self.rows.waiting([each.id for each in active])
-        for each in sorted(active, key=lambda one: self._turns[one.id]):
-            proof = each.content.proof
-            if proof and not self.still_holds(each.app, "", proof):
-                self.rows.cancel(each.app, each.id)
-            elif each.state == "queued":
-                if not waiting.get(each.id):
-                    self.rows.finish(each.id)
+        self._turns = {one.id: self._turns.get(one.id, 0.0) for one in active}
+        waiting = self.rows.waiting([one.id for one in active])
+
+        # The audience whose last turn was longest ago comes first.
+        for audience in sorted(active, key=lambda one: self._turns[one.id]):
+            app = audience.app
+            id = audience.id
+            proof = audience.content.proof
+            if proof and not self.still_holds(app, "", proof):
+                self.rows.cancel(app, id)
+            elif audience.state == "queued":
+                if not waiting.get(id):
+                    self.rows.finish(id)
             elif (
-                waiting.get(each.id, 0) < self.pages.waiting
-                and self._free_at.get(each.app, 0.0) <= now
+                waiting.get(id, 0) < self.pages.waiting
+                and self._free_at.get(app, 0.0) <= now
             ):
-                self._turns[each.id] = now
-                return each
+                self._turns[id] = now
+                return audience
         return None
 
     def _queue(self, audience: Audience) -> Failure | None:
         """Queue the deliveries to the next users. Switches. Raises
         StorageUnavailable and NotOwner."""
         app = audience.app
-        rules = self.pushes.rules(audience.app)
+        rules = self.pushes.rules(app)
         if rules is None or not rules.enabled:
             self.rows.cancel(app, audience.id)
             return None
+
         users = self._users_after(audience)
-        content = audience.content
-        notify = replace(
-            content.notify, tag=content.notify.tag or f"audience {audience.id}"
-        )
-        if content.data == NO_DATA:
-            data = b""
-        else:
-            data = bytes(content.data)
-        event = Event("msg", "", "", data=data)
-        wanted = [(user, event, notify) for user in users]
+        deliveries: list[Delivery] = []
         if users:
+            content = audience.content
+            tag = content.notify.tag or f"audience {audience.id}"
+            notify = replace(content.notify, tag=tag)
+            data = bytes(content.data) if content.data != NO_DATA else b""
+            event = Event("msg", "", "", data=data)
+            wanted = [(user, event, notify) for user in users]
             deliveries = self.pushes.deliveries(app, rules, wanted, audience.id)
-        else:
-            deliveries = []
+
         is_last = len(users) < self.pages.users
-        if (
-            self.rows.add_page(audience, users, deliveries, is_last, self.node())
-            and deliveries
-        ):
+        is_stored = self.rows.add_page(
+            audience, users, deliveries, is_last, self.node()
+        )
+        if is_stored and deliveries:
             begin = max(monotonic(), self._free_at.get(app, 0.0))
             self._free_at[app] = begin + len(deliveries) / rules.audience_per_second
             self.wake({each.host for each in deliveries})

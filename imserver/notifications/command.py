@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from time import perf_counter, time
 
+from imserver.notifications.contract import SECOND_MS
 from imserver.notifications.declared import VAPID, NotificationSettings
 from imserver.notifications.device_services import DeviceServices, notice_of
 from imserver.notifications.pushes import delivery_of_test
@@ -50,22 +51,20 @@ def notify(
                 )
                 return
             name = row[0].user
-        endpoints = (
-            NotificationRows(store, services.host_of)
-            .endpoints(app, [name])
-            .get(name, ())
-        )
+        rows = NotificationRows(store, services.host_of)
+        endpoints = rows.endpoints(app, [name]).get(name, ())
         if not endpoints:
             yield Finding("fail", label, "the user has no endpoint", "nothing was sent")
             return
+
         settings = settings_of(config, NotificationSettings)
         requests = PublicRequests(settings.allow_loopback)
         webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
         for endpoint in endpoints:
             delivery = delivery_of_test(endpoint, time())
-            label = f"notification to {delivery.host}" + (
-                f" ({endpoint.device})" if endpoint.device else ""
-            )
+            label = f"notification to {delivery.host}"
+            if endpoint.device:
+                label += f" ({endpoint.device})"
             if not endpoint.enabled:
                 yield Finding(
                     "ok", label, "the user has switched it off; nothing was sent"
@@ -81,7 +80,7 @@ def notify(
                 service, token = device
                 result = service.send(app, token, notice_of(delivery))
             if result.outcome == "taken":
-                took = (perf_counter() - began) * 1000
+                took = (perf_counter() - began) * SECOND_MS
                 yield Finding(
                     "ok", label, f"taken with status {result.status} in {took:.0f} ms"
                 )

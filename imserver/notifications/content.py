@@ -30,7 +30,7 @@ _CHARACTER_BYTES: Final = 4
 """The most bytes of one character of UTF-8."""
 _TOPICS: Final = 10_000
 """The most topics that are remembered."""
-_HOST_CHARACTERS: Final = 255
+HOST_CHARACTERS: Final = 255
 MOST_BYTES: Final = 3000
 """Most bytes of a notification. A push service takes 4,096 with all that
 encryption adds."""
@@ -110,7 +110,7 @@ def host_of(url: str) -> str:
     match = re.match(r"\w+://(?:[^/?#@]*@)?([^/?#]*)", url)
     if match is None:
         return ""
-    return match[1].lower()[:_HOST_CHARACTERS]
+    return match[1].lower()[:HOST_CHARACTERS]
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:

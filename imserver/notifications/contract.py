@@ -90,7 +90,9 @@ class Wishes(Struct, frozen=True):
     def level_of(self, kind: str) -> Level:
         """The level of a conversation of this kind for which the user wishes
         nothing else."""
-        return self.groups if kind == "group" else "all"
+        if kind == "group":
+            return self.groups
+        return "all"
 
 
 class ConversationWish(Struct, frozen=True):

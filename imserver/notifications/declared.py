@@ -110,7 +110,9 @@ def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
     """The notification rules of an app, by its name; None: there is no such
     app. Never switches."""
     tenant = tenants.get(app)
-    return None if tenant is None else rules_of(tenant)
+    if tenant is None:
+        return None
+    return rules_of(tenant)
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from imserver.notifications.content import host_of
+from imserver.notifications.content import HOST_CHARACTERS, host_of
 from imserver.notifications.contract import Delivery, Shown
 from imserver.plugin.runtime import Service
 from imserver.plugin.settings import ConfigError
@@ -16,6 +16,7 @@ from imserver.plugin.wire import PushNotice, PushResult, PushService
 
 WEB: Final = ("http", "https")
 """The schemes of endpoints of Web Push and UnifiedPush."""
+_ID_CHARACTERS: Final = 24
 
 
 class NoService(Service):
@@ -69,18 +70,24 @@ class DeviceServices:
 
     def host_of(self, app: str, url: str) -> str:
         """The queue of deliveries to an endpoint: of Web Push its host."""
-        service = self.find(url)
-        if service is None:
+        device = self.find(url)
+        if device is None:
             return host_of(url)
-        return service[0].host(app, service[1])[:255]
+        service, token = device
+        return service.host(app, token)[:HOST_CHARACTERS]
 
 
 def notice_of(one: Delivery) -> PushNotice:
     """What a push service of another feature gets for a delivery."""
     content = msgspec.json.decode(one.body, type=Shown)
-    # SQLite gives the number of a row again when the last one was removed.
+    # Not the id alone: SQLite gives the number of a row again when the last one
+    # was removed.
+    named = b"%d %d %b" % (one.id, one.created, one.body)
+    data = b""
+    if content.data is not None:
+        data = msgspec.json.encode(content.data)
     return PushNotice(
-        id=sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:24],
+        id=sha256(named).hexdigest()[:_ID_CHARACTERS],
         kind=one.kind,
         tag=content.tag,
         topic=one.topic,
@@ -95,7 +102,7 @@ def notice_of(one: Delivery) -> PushNotice:
         badge=content.badge,
         time_ms=content.time,
         token=content.token,
-        data=b"" if content.data is None else msgspec.json.encode(content.data),
+        data=data,
         silent=content.silent or one.kind == "close",
         time_sensitive=content.time_sensitive,
         ttl=max(0, one.created + one.ttl - int(time())),

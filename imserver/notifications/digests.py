@@ -17,7 +17,7 @@ from imserver.notifications.content import (
     outcome_of,
     text_in,
 )
-from imserver.notifications.contract import ConversationWish, Level, Wishes
+from imserver.notifications.contract import SECOND_MS, ConversationWish, Level, Wishes
 from imserver.notifications.decisions import zone_of
 from imserver.notifications.keywords import has_keyword, searched_text
 from imserver.people.accounts.contract import Account
@@ -37,11 +37,18 @@ from imserver.plugin.wire import Limit, id_of
 CONVERSATIONS: Final = 20
 """The most conversations in a mail."""
 MESSAGES: Final = 3
-"""The most messages of each."""
+"""The most messages of each conversation in a mail."""
 OLDEST_SECONDS: Final = 7 * 86_400
 """Messages that are older are no news."""
 TEXT_CHARACTERS: Final = 280
 _PAGE: Final = 50
+_AND_MORE: Final = 100
+"""The number by which the form of a text for "so many and more" is chosen."""
+_FNV_OFFSET: Final = 2_166_136_261
+_FNV_PRIME: Final = 16_777_619
+_32_BITS: Final = 0xFFFFFFFF
+_LOW_BITS: Final = 8
+"""Bits of the hash that are left out."""
 _HUES: Final = (
     "#2f6690",
     "#3a7a5b",
@@ -103,37 +110,49 @@ def collect(
     now = int(time())
     wishes = {each.conversation: each for each in wished}
     conversations: list[UnreadConversation] = []
+
+    # Until there is one more than is shown: then the digest has more.
     before = 0
     has_more = True
     while has_more and len(conversations) <= CONVERSATIONS:
         page, has_more = stored.conversations.page(app, account.user, before, _PAGE)
         times = stored.entries.stored_at(app, [each.position for each in page])
         for summary in page:
-            if (
-                summary.position <= after
-                or times.get(summary.position, 0) < now - OLDEST_SECONDS
-            ):
+            stored_at = times.get(summary.position, 0)
+            if summary.position <= after or stored_at < now - OLDEST_SECONDS:
                 has_more = False
                 break
             row = summary.conversation
             wish = wishes.get(
                 row.id, ConversationWish(row.id, usual.level_of(row.kind))
             )
-            if wish.level != "nothing" and wish.muted_until <= now:
-                words = usual.keywords if wish.level == "mentions" else ()
-                conversations += _unread(
-                    stored, accounts, account, summary, wish.level, after, words
-                )
-        before = page[-1].position if page else 0
+            if wish.level == "nothing" or wish.muted_until > now:
+                continue
+            keywords = usual.keywords if wish.level == "mentions" else ()
+            conversations += _unread(
+                stored, accounts, account, summary, wish.level, after, keywords
+            )
+        if page:
+            before = page[-1].position
     if not conversations:
         return None
+
     shown = conversations[:CONVERSATIONS]
-    people = {each.peer for each in shown} | {
-        entry.sender for each in shown for entry in each.messages
-    }
-    known = accounts.by_ids(app, [id for id in map(id_of, people - {""}) if id])
-    names = {each.user: each.nickname or each.name for each in known}
+    names = _names_in(accounts, app, shown)
     return Digest(tuple(shown), len(conversations) > CONVERSATIONS, names)
+
+
+def _names_in(
+    accounts: AccountStore, app: str, conversations: Iterable[UnreadConversation]
+) -> dict[str, str]:
+    """Id of an account → its nickname, of all who appear in conversations."""
+    people: set[str] = set()
+    for each in conversations:
+        people.add(each.peer)
+        people.update(entry.sender for entry in each.messages)
+    ids = [id for id in map(id_of, people - {""}) if id]
+    rows = accounts.by_ids(app, ids)
+    return {row.user: row.nickname or row.name for row in rows}
 
 
 def _unread(
@@ -153,53 +172,68 @@ def _unread(
         count = summary.mentions
     else:
         count = summary.unread
-    if not count and not (keywords and summary.unread):
+    may_have_keywords = keywords and summary.unread
+    if not count and not may_have_keywords:
         return []
     if (
         conversation.kind == "group"
         and stored.conversations.member(app, conversation.id, user) is None
     ):
         return []
+
     entries, has_earlier = stored.entries.history(app, user, conversation.id, 0, _PAGE)
+    since = max(summary.read, after)
     unread = [
         entry
         for entry in entries
-        if entry.kind == "message"
-        and entry.id > max(summary.read, after)
-        and entry.sender != user
-        and not entry.is_beside
-        and notify_in(entry) is not False
-        and (
-            level == "all"
-            or mentions(entry, user)
-            or has_keyword(searched_text(entry), keywords)
-        )
+        if entry.id > since and _is_news(entry, user, level, keywords)
     ]
     if keywords:
         count = max(count, len(unread))
-    senders = {entry.sender: id_of(entry.sender) for entry in unread}
-    states = accounts.relations(account.id, [id for id in senders.values() if id])
-    messages = [
-        entry
-        for entry in unread
-        if states.get(senders[entry.sender], ("", ""))[0] != "blocked"
-    ]
-    # In a busy group, messages that mention the user may be further back.
-    is_further_back = (
-        level == "mentions"
-        and count > 0
-        and not unread
-        and has_earlier
-        and entries[0].id > after
-    )
-    if not messages and not is_further_back:
-        return []
-    peer = conversation.peer(user)
-    return [
-        UnreadConversation(
-            conversation, level, count, peer, tuple(messages[-MESSAGES:])
+    messages = _not_blocked(accounts, account, unread)
+
+    if not messages:
+        # In a busy group, messages that mention the user may be further back.
+        is_further_back = (
+            level == "mentions"
+            and count > 0
+            and not unread
+            and has_earlier
+            and entries[0].id > after
         )
-    ]
+        if not is_further_back:
+            return []
+    peer = conversation.peer(user)
+    newest = tuple(messages[-MESSAGES:])
+    return [UnreadConversation(conversation, level, count, peer, newest)]
+
+
+def _is_news(entry: Entry, user: str, level: Level, keywords: Sequence[str]) -> bool:
+    """Whether an entry is a message of somebody else of which the user is
+    notified."""
+    if entry.kind != "message" or entry.sender == user or entry.is_beside:
+        return False
+    if notify_in(entry) is False:
+        return False
+    return (
+        level == "all"
+        or mentions(entry, user)
+        or has_keyword(searched_text(entry), keywords)
+    )
+
+
+def _not_blocked(
+    accounts: AccountStore, account: Account, messages: Sequence[Entry]
+) -> list[Entry]:
+    """The messages without those of accounts that an account has blocked."""
+    ids = {entry.sender: id_of(entry.sender) for entry in messages}
+    states = accounts.relations(account.id, [id for id in ids.values() if id])
+    not_blocked = []
+    for entry in messages:
+        state, *_ = states.get(ids[entry.sender], ("", ""))
+        if state != "blocked":
+            not_blocked.append(entry)
+    return not_blocked
 
 
 def mentions(entry: Entry, user: str) -> bool:
@@ -235,47 +269,50 @@ def mail_of(
         _shown(each, digest.names, language, zone, preview, page)
         for each in digest.conversations
     ]
-    for unread, values in zip(digest.conversations, rows, strict=True):
-        for entry, message in zip(unread.messages, values["messages"], strict=False):
+    for unread, row in zip(digest.conversations, rows, strict=True):
+        for entry, message in zip(unread.messages, row["messages"], strict=False):
             message["answers"] = _answers(entry, account.user, words, answer_url)
+
     total = sum(each.count for each in digest.conversations)
-    url = page
-    is_single = len(rows) == 1 and not digest.has_more
-    if is_single:  # one button leads to it
+    if len(rows) == 1 and not digest.has_more:
+        # The one button of the mail leads to the conversation.
         url = rows[0]["url"]
         rows[0]["url"] = ""
+        button = words["open"]
+    else:
+        url = page
+        button = words["open_all"]
     subject = _subject(digest, [each["title"] for each in rows], total, words)
-    tag = words["tag"]
-    # What lists of mails show behind the subject.
-    if len(rows) == 1:
-        newest = rows[0]["messages"][-1:]
-    else:
-        newest = []
-    if newest:
-        preheader = newest[0]["text"]
-    else:
-        preheader = " · ".join(each["title"] for each in rows)
     values = {
-        "language": tag,
+        "language": words["tag"],
         "words": words,
         "subject": subject,
         "heading": _counted(words["heading"], total, digest.has_more),
-        "preheader": preheader,
+        "preheader": _preheader(rows),
         "conversations": rows,
         "has_more": digest.has_more,
         "url": url,
-        "open": words["open" if is_single else "open_all"],
+        "open": button,
         "reason": words["reason"].format(site=site),
         "stop_url": stop_url,
     }
-    headers = {"List-Unsubscribe": f"<{stop_url}>", "Content-Language": tag}
+    text = page_template("notifications/digest.txt").render(values)
+    html = page_template("notifications/digest.html").render(values)
+
+    headers = {"List-Unsubscribe": f"<{stop_url}>", "Content-Language": words["tag"]}
     if stop_url.startswith("https:"):
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    text, html = (
-        page_template(f"notifications/digest.{kind}").render(values)
-        for kind in ("txt", "html")
-    )
     return Mail(account.email, subject, text, html, headers)
+
+
+def _preheader(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text that lists of mails show behind the subject."""
+    if len(rows) == 1:
+        messages = rows[0]["messages"]
+        if messages:
+            newest: str = messages[-1]["text"]
+            return newest
+    return " · ".join(each["title"] for each in rows)
 
 
 def stop_page(language: str, is_done: bool) -> str:
@@ -283,10 +320,10 @@ def stop_page(language: str, is_done: bool) -> str:
     (``is_done``) says that they ended."""
     language = language_of(language)
     words = _words(language)
-    text = words["stop_done" if is_done else "stop_question"]
-    return button_page(
-        language, words["stop_title"], text, "" if is_done else words["stop_button"]
-    )
+    title = words["stop_title"]
+    if is_done:
+        return button_page(language, title, words["stop_done"], "")
+    return button_page(language, title, words["stop_question"], words["stop_button"])
 
 
 def answer_page(
@@ -308,28 +345,39 @@ def answer_page(
     """
     language = language_of(wishes.language)
     words = _words(language)
-    may_answer = question.may_answer(user)
-    if question.until:
-        until = _time(question.until, wishes.quiet.zone, language)
+    if asker:
+        title = words["ask_title"].format(name=asker)
     else:
-        until = ""
+        title = words["ask_from_system"]
+
+    may_answer = question.may_answer(user)
+    outcome = ""
+    if not may_answer:
+        outcome = outcome_of(question, user, names, language)
+    until = ""
+    if question.until:
+        deadline = _time(question.until, wishes.quiet.zone, language)
+        if deadline:
+            until = f"{words['ask_until'].format(time=deadline)}."
+    if all(each.value != value for each in question.options):
+        value = ""
+    problem = ""
+    if too_long:
+        problem = words["ask_long"].format(count=Limit.ANSWER_CHARACTERS)
+
     return page_template("notifications/answer.html").render(
         language=words["tag"],
         words=words,
-        title=words["ask_title"].format(name=asker)
-        if asker
-        else words["ask_from_system"],
+        title=title,
         question=text,
-        outcome="" if may_answer else outcome_of(question, user, names, language),
+        outcome=outcome,
         may_answer=may_answer,
-        until=f"{words['ask_until'].format(time=until)}." if until else "",
+        until=until,
         options=question.options,
         has_text=question.text or not question.options,
-        value=value if any(each.value == value for each in question.options) else "",
+        value=value,
         too_long=too_long,
-        problem=words["ask_long"].format(count=Limit.ANSWER_CHARACTERS)
-        if too_long
-        else "",
+        problem=problem,
         most=Limit.ANSWER_CHARACTERS,
     )
 
@@ -348,10 +396,11 @@ def _subject(
         return _counted(
             words["subject_many"], total, digest.has_more, conversations=conversations
         )
-    is_group = digest.conversations[0].conversation.kind == "group"
-    return _counted(
-        words["subject_group" if is_group else "subject_one"], total, title=titles[0]
-    )
+    if digest.conversations[0].conversation.kind == "group":
+        subject = words["subject_group"]
+    else:
+        subject = words["subject_one"]
+    return _counted(subject, total, title=titles[0])
 
 
 def _shown(
@@ -369,20 +418,22 @@ def _shown(
         title = clean(conversation.name) or words["group"].format(id=conversation.id)
     else:
         title = _name(unread.peer, names) or words["system"]
-    messages = unread.messages if preview else ()
-    if messages:
-        earlier = unread.count - len(messages)
+    if unread.level == "mentions":
+        note = _counted(words["mentions"], unread.count)
     else:
-        earlier = 0
+        note = _counted(words["messages"], unread.count)
+
+    messages = unread.messages if preview else ()
+    earlier = ""
+    earlier_count = unread.count - len(messages)
+    if messages and earlier_count > 0:
+        earlier = _counted(words["earlier"], earlier_count)
     return {
         "title": title,
         "initial": next(iter(title), "?").upper(),
         "colour": _HUES[_hash(title) % len(_HUES)],
         "is_group": is_group,
-        "note": _counted(
-            words["mentions" if unread.level == "mentions" else "messages"],
-            unread.count,
-        ),
+        "note": note,
         "url": f"{page}#c/{conversation.id}" if page else "",
         "messages": [
             {
@@ -392,7 +443,7 @@ def _shown(
             }
             for entry in messages
         ],
-        "earlier": _counted(words["earlier"], earlier) if earlier > 0 else "",
+        "earlier": earlier,
     }
 
 
@@ -405,18 +456,13 @@ def _answers(
     if question is None or not question.may_answer(user):
         return []
     url = answer_url(entry.id)
-    options = [
+    links = [
         {"text": clean(each.text), "url": f"{url}&value={quote(each.value, safe='')}"}
         for each in question.options
     ]
-    return [
-        *options,
-        *(
-            [{"text": words["ask_send"], "url": url}]
-            if question.text or not options
-            else []
-        ),
-    ]
+    if question.text or not links:
+        links.append({"text": words["ask_send"], "url": url})
+    return links
 
 
 def _name(user: str, names: Mapping[str, str]) -> str:
@@ -436,13 +482,15 @@ def clean(text: str) -> str:
 
 def _time(time_ms: int, zone: str, language: str) -> str:
     try:
-        moment = datetime.fromtimestamp(time_ms / 1000, zone_of(zone))
+        moment = datetime.fromtimestamp(time_ms / SECOND_MS, zone_of(zone))
     except (ValueError, OverflowError, OSError):
         return ""  # a clock of a client was far wrong
     words = _words(language)
     month = words["months"].split("|")[moment.month - 1]
     text = words["moment"].format(month=month, day=moment.day, time=f"{moment:%H:%M}")
-    return f"{text} UTC" if zone == "UTC" else text
+    if zone == "UTC":
+        return f"{text} UTC"
+    return text
 
 
 def _number(count: int, has_more: bool = False) -> str:
@@ -452,17 +500,16 @@ def _number(count: int, has_more: bool = False) -> str:
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
-    return form_for(forms, 100 if has_more else count).format(
-        count=_number(count, has_more), **values
-    )
+    form = form_for(forms, _AND_MORE if has_more else count)
+    return form.format(count=_number(count, has_more), **values)
 
 
 def _hash(name: str) -> int:
     """As ``avatar()`` in static/text.js: FNV-1a of the characters."""
-    number = 2_166_136_261
+    number = _FNV_OFFSET
     for character in name:
-        number = (number ^ ord(character)) * 16_777_619 & 0xFFFFFFFF
-    return number >> 8
+        number = (number ^ ord(character)) * _FNV_PRIME & _32_BITS
+    return number >> _LOW_BITS
 
 
 @cache

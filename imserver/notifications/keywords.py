@@ -10,7 +10,11 @@ from imserver.plugin.messages import Entry
 MOST_KEYWORDS: Final = 20
 KEYWORD_CHARACTERS: Final = 50
 LOOKED_CHARACTERS: Final = 4000
-"""Of a message so much is looked through."""
+"""How much of a message is searched."""
+_LOOKED_BYTES: Final = 4 * LOOKED_CHARACTERS
+"""No character of UTF-8 has more than four bytes."""
+_MOST_PLACES: Final = 100
+"""Places where a word is looked at: "a" stands in many words."""
 _SPACELESS: Final = re.compile("[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
 """Signs of scripts that put no spaces between words: there, a part of a text is
 a word."""
@@ -19,10 +23,12 @@ a word."""
 def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
     """Each keyword once, without spaces around it and without regard to case;
     empty ones are left out."""
-    words = {
-        " ".join(each.split()).casefold(): " ".join(each.split()) for each in given
-    }
-    return tuple([word for key, word in words.items() if key])
+    words: dict[str, str] = {}
+    for text in given:
+        word = " ".join(text.split())
+        if word:
+            words[word.casefold()] = word
+    return tuple(words.values())
 
 
 def searched_text(entry: Entry) -> str:
@@ -30,11 +36,8 @@ def searched_text(entry: Entry) -> str:
     none, or is in no group."""
     if entry.type != "text" or entry.members:
         return ""
-    return (
-        entry.body[: 4 * LOOKED_CHARACTERS]
-        .decode(errors="ignore")[:LOOKED_CHARACTERS]
-        .casefold()
-    )
+    text = entry.body[:_LOOKED_BYTES].decode(errors="ignore")
+    return text[:LOOKED_CHARACTERS].casefold()
 
 
 def has_keyword(text: str, keywords: Sequence[str]) -> bool:
@@ -47,13 +50,14 @@ def has_keyword(text: str, keywords: Sequence[str]) -> bool:
 
 
 def _has(text: str, word: str) -> bool:
-    at = -1
-    for _ in range(100):  # "a" stands in many words
-        at = text.find(word, at + 1)
-        if at < 0:
+    begin = -1
+    for _ in range(_MOST_PLACES):
+        begin = text.find(word, begin + 1)
+        if begin < 0:
             return False
-        before = text[at - 1 : at]
-        after = text[at + len(word) : at + len(word) + 1]
+        end = begin + len(word)
+        before = text[begin - 1 : begin]
+        after = text[end : end + 1]
         if _may_touch(before, word[0]) and _may_touch(after, word[-1]):
             return True
     return False

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.backends.webhooks.event_rows import NewEvent
-from imserver.notifications.contract import MAIL, MailDue, Wishes
+from imserver.notifications.contract import MAIL, SECOND_MS, MailDue, Wishes
 from imserver.notifications.decisions import mail_due, quiet_until
 from imserver.notifications.declared import rules_of
 from imserver.notifications.rows import NotificationRows, notified
@@ -36,8 +36,13 @@ log: Final = logging.getLogger(__name__)
 AGAIN_SECONDS: Final = 86_400
 """Until the next mail, if the user has read nothing since the last one."""
 DUE_AT_ONCE: Final = 100
+SENT_AT_ONCE: Final = 4
 TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
+_FIRST_RETRY_SECONDS: Final = 60
+"""The pause before a mail is tried again; each further one is twice as long."""
+_LONGEST_RETRY_SECONDS: Final = 3600
+_MOST_DOUBLINGS: Final = 10
 
 
 class Mails(Service, dict=True):
@@ -66,13 +71,13 @@ class Mails(Service, dict=True):
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
-        """App → when the next mail is due, Unix milliseconds. An app that is
-        not here is to be looked at."""
+        """App → when the next mail is due, Unix milliseconds. The next look
+        asks the database about an app that is not here."""
         self._tries: dict[tuple[str, str], int] = {}
         """(app, user) → how often the mail server has refused the mail for
         now."""
         self._has_ended = False
-        self._sending = Pool(4)
+        self._sending = Pool(SENT_AT_ONCE)
         self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
         self._away = RateLimitedLog(log, "the mail server: %s; trying again")
         self.consumer = self._consumer()
@@ -115,12 +120,12 @@ class Mails(Service, dict=True):
         soonest = min(self._next.values(), default=inf)
         if soonest == inf:
             return None
-        return max(soonest / 1000 - time(), 0.0)
+        return max(soonest / SECOND_MS - time(), 0.0)
 
     def _read(self) -> list[tuple[str, MailDue]] | None:
         """The app and the users whose mail is due, of one app. Switches. Raises
         StorageUnavailable."""
-        now = int(time() * 1000)
+        now = int(time() * SECOND_MS)
         for app in self.apps():
             if self._next.get(app, 0) > now:
                 continue
@@ -170,7 +175,7 @@ class Mails(Service, dict=True):
     def _look_at(self, app: str, due: MailDue) -> None:
         """Decide about a user whose mail is due. Raises NotSent if the mail
         server takes no mail at all."""
-        now = int(time() * 1000)
+        now = int(time() * SECOND_MS)
         wishes = self.rows.wishes_of(app, due.user)
         account = self._account(app, due.user)
         if account is None or wishes.mail == "never" or not account.email_confirmed:
@@ -178,48 +183,63 @@ class Mails(Service, dict=True):
                 accounts_of(self.core).confirmations.ask_once(account)
             self._settle(app, due, replace(due, due=0), 0)
             return
-        stored = self.core.store.part(MessageLog)
-        again = due.mailed + AGAIN_SECONDS * 1000
-        later = quiet_until(wishes.quiet, now)
-        if wishes.mail == "soon" and due.mailed and again > now:
-            if stored.marks.since(app, due.user, due.marks).reads:
-                later = later
-            else:
-                later = again
+
+        later = self._later(app, due, wishes, now)
         if later:
             self._settle(app, due, replace(due, due=later), later)
             return
+
+        # Read before the messages: what comes meanwhile is for the next mail.
         following = mail_due(wishes, now)
+        stored = self.core.store.part(MessageLog)
         entry = stored.entries.head(app)
         marks = stored.marks.since(app, due.user, Limit.ID).version
         mail = self._mail(account, wishes, due.entry)
         if mail is None:
             self._settle(app, due, replace(due, due=0), following)
             return
+
+        events: list[NewEvent] = []
         try:
             send(self.smtp, mail)
         except NotSent as problem:
             if not problem.is_of_mail:
                 raise
-            tries = self._tries.get((app, due.user), 0) + 1
-            self._tries[app, due.user] = tries
-            if problem.is_temporary and tries <= TRIES:
-                later = now + 1000 * min(60 << min(tries, 10), 3600)
-                self._settle(app, due, replace(due, due=later), later)
+            retry_at = self._retry_at(app, due, problem, now)
+            if retry_at:
+                self._settle(app, due, replace(due, due=retry_at), retry_at)
                 return
             self.counts[app, MAIL, "refused"] += 1
             self._refused(app, due.user, problem)
-            events = []
         else:
             self.counts[app, MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
             if self.wants(app, "notified"):
-                events = [notified(app, due.user, MAIL)]
-            else:
-                events = []
-        self._settle(
-            app, due, MailDue(due.user, 0, now, entry, marks), following, events
-        )
+                events.append(notified(app, due.user, MAIL))
+        mailed = MailDue(due.user, due=0, mailed=now, entry=entry, marks=marks)
+        self._settle(app, due, mailed, following, events)
+
+    def _later(self, app: str, due: MailDue, wishes: Wishes, now: int) -> int:
+        """Until when a mail has to wait, in Unix milliseconds; 0: it need
+        not."""
+        quiet = quiet_until(wishes.quiet, now)
+        again = due.mailed + AGAIN_SECONDS * SECOND_MS
+        if wishes.mail != "soon" or not due.mailed or again <= now:
+            return quiet
+        marks = self.core.store.part(MessageLog).marks
+        if marks.since(app, due.user, due.marks).reads:
+            return quiet
+        return again
+
+    def _retry_at(self, app: str, due: MailDue, problem: NotSent, now: int) -> int:
+        """When a mail that was refused is tried again, in Unix milliseconds; 0:
+        never."""
+        tries = self._tries.get((app, due.user), 0) + 1
+        self._tries[app, due.user] = tries
+        if not problem.is_temporary or tries > TRIES:
+            return 0
+        pause = _FIRST_RETRY_SECONDS << min(tries, _MOST_DOUBLINGS)
+        return now + SECOND_MS * min(pause, _LONGEST_RETRY_SECONDS)
 
     def _settle(
         self,
@@ -240,19 +260,19 @@ class Mails(Service, dict=True):
         """The account of a user; None: there is none that can, and may, get
         mail."""
         tenant = self.core.tenants.find(app)
-        id = id_of(user)
-        is_banned = self.core.sessions.is_banned
-        if (
-            tenant is None
-            or not rules_of(tenant).enabled
-            or not id
-            or is_banned(app, user)
-        ):
+        if tenant is None or not rules_of(tenant).enabled:
             return None
-        account = accounts_of(self.core).rows.by_id(app, id)
-        if account is not None and account[0].email and not account[0].bot:
-            return account[0]
-        return None
+        id = id_of(user)
+        if not id or self.core.sessions.is_banned(app, user):
+            return None
+
+        row = accounts_of(self.core).rows.by_id(app, id)
+        if row is None:
+            return None
+        account = row[0]
+        if not account.email or account.bot:
+            return None
+        return account
 
     def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
         # Imported at the first mail.

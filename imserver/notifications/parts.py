@@ -67,7 +67,7 @@ def notifications_of(core: Core) -> NotificationParts:
 
 
 class _Ground(Struct, frozen=True):
-    """What the parts of notifications share, made before them.
+    """The objects that the parts of notifications share, made before them.
 
     ``lease``: the node that has it decides and delivers. ``rules``: of an app;
     None: there is no such app.
@@ -153,7 +153,7 @@ def _make_ground(core: Core, feeds: Feeds) -> _Ground:
 
 
 def _make_webpush(ground: _Ground) -> WebPush:
-    """Build what sends to browsers."""
+    """Build the sender to browsers."""
     core = ground.core
     settings = ground.settings
     requests = PublicRequests(
@@ -164,7 +164,7 @@ def _make_webpush(ground: _Ground) -> WebPush:
 
 
 def _make_deliveries(ground: _Ground, webpush: WebPush) -> Deliveries:
-    """Build what delivers to endpoints what was decided."""
+    """Build the part that delivers to endpoints what was decided."""
     return Deliveries(
         rows=ground.rows,
         webpush=webpush,
@@ -178,7 +178,7 @@ def _make_deliveries(ground: _Ground, webpush: WebPush) -> Deliveries:
 
 
 def _make_notifier(ground: _Ground, deliveries: Deliveries) -> Notifier:
-    """Build what decides whom a stored message notifies."""
+    """Build the part that decides whom a stored message notifies."""
     core = ground.core
     return Notifier(
         store=core.store,
@@ -196,14 +196,16 @@ def _make_notifier(ground: _Ground, deliveries: Deliveries) -> Notifier:
 
 
 def _make_mails(ground: _Ground, notifier: Notifier) -> Mails:
-    """Build what sends digests by mail."""
+    """Build the part that sends digests by mail."""
     core = ground.core
     tokens = ground.tokens
     server = core.config.address
     pages = f"{server}/api/v1/notifications"
 
     def page_of(app: str) -> str:
-        return chat_page_of(core) if app == GOCHAT else ""
+        if app != GOCHAT:
+            return ""
+        return chat_page_of(core)
 
     def stop_url(app: str, user: str) -> str:
         return f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}"
@@ -228,7 +230,7 @@ def _make_mails(ground: _Ground, notifier: Notifier) -> Mails:
 def _make_audiences(
     ground: _Ground, deliveries: Deliveries, pushes: PushNotifications
 ) -> Audiences:
-    """Build what notifies many users of one push."""
+    """Build the part that notifies many users of one push."""
     core = ground.core
     return Audiences(
         store=core.store,

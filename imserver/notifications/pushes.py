@@ -13,13 +13,20 @@ from msgspec import Raw, Struct, field
 
 from imserver.notifications.content import (
     TEXT_CHARACTERS,
+    TOPIC_BYTES,
     delivery_to,
     in_words,
     language_of,
     ttl_of,
     with_wishes,
 )
-from imserver.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
+from imserver.notifications.contract import (
+    SECOND_MS,
+    Delivery,
+    PushEndpoint,
+    Shown,
+    Wishes,
+)
 from imserver.notifications.decisions import quiet_until
 from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.rows import NotificationRows
@@ -35,6 +42,8 @@ from imserver.plugin.wire import Event, Notify, base64url
 log = logging.getLogger(__name__)
 _lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")
 
+TEST_TTL_SECONDS: Final = 600
+"""How long push services hold a test."""
 DATA_BYTES: Final = 1024
 """Longest ``data`` of a push that is sent along: push services take 4096 bytes
 in all."""
@@ -65,7 +74,9 @@ class PushNotifications(Struct, frozen=True):
             for user, event in pushes
             if event.notify and (notify := Notify.of_event(event.notify)) is not None
         ]
-        rules = self.rules(app) if wanted else None
+        if not wanted:
+            return
+        rules = self.rules(app)
         if rules is None or not rules.enabled:
             return
         try:
@@ -86,48 +97,52 @@ class PushNotifications(Struct, frozen=True):
     ) -> list[Delivery]:
         """The deliveries of (user, push, its ``notify``). Switches. Raises
         StorageUnavailable."""
-        endpoints = self.rows.endpoints(
-            app, list(dict.fromkeys(user for user, _, _ in wanted))
-        )
+        users = list(dict.fromkeys(user for user, _, _ in wanted))
+        endpoints = self.rows.endpoints(app, users)
         if not endpoints:
             return []
         wishes = self.rows.wishes(app, list(endpoints))
+
         now = time()
         deliveries: list[Delivery] = []
         for user, event, notify in wanted:
             wished = wishes.get(user, Wishes())
-            # A push without a tag has a topic of its own.
-            if notify.tag:
-                digest = sha256(f"{app}\0 {notify.tag}".encode()).digest()[:24]
-            else:
-                digest = token_bytes(24)
-            topic = base64url.encode(digest)
+            preview = rules.preview and wished.preview
+            topic = _topic_of(app, notify)
             tag = notify.tag or event.id or topic
-            quiet = quiet_until(wished.quiet, int(now * 1000))
+            next_try = 0
+            quiet = quiet_until(wished.quiet, int(now * SECOND_MS))
             if quiet:
-                next_try = quiet + int((steady_time() - now) * 1000)
-            else:
-                next_try = 0
+                next_try = quiet + int((steady_time() - now) * SECOND_MS)
             for endpoint in endpoints.get(user, ()):
-                if endpoint.enabled:
-                    preview = rules.preview and wished.preview
-                    notice = shown_of_push(
-                        event, notify, tag, endpoint.language, preview, now
+                if not endpoint.enabled:
+                    continue
+                notice = shown_of_push(
+                    event, notify, tag, endpoint.language, preview, now
+                )
+                if is_long_turn():
+                    serve_others()
+                deliveries.append(
+                    delivery_to(
+                        endpoint,
+                        notice,
+                        topic,
+                        ttl_of(notify),
+                        now,
+                        next_try=next_try,
+                        audience=audience,
                     )
-                    if is_long_turn():
-                        serve_others()
-                    deliveries.append(
-                        delivery_to(
-                            endpoint,
-                            notice,
-                            topic,
-                            ttl_of(notify),
-                            now,
-                            next_try=next_try,
-                            audience=audience,
-                        )
-                    )
+                )
         return deliveries
+
+
+def _topic_of(app: str, notify: Notify) -> str:
+    """The topic of a push: of its tag, or one of its own if it has none."""
+    if notify.tag:
+        digest = sha256(f"{app}\0 {notify.tag}".encode()).digest()[:TOPIC_BYTES]
+    else:
+        digest = token_bytes(TOPIC_BYTES)
+    return base64url.encode(digest)
 
 
 def shown_of_push(
@@ -136,17 +151,22 @@ def shown_of_push(
     """The notification of a push. What ``notify`` leaves out is made from it.
     ``preview`` False: no texts."""
     words = language_of(language)
-    if event.type == "text":
-        text = event.text[:TEXT_CHARACTERS]
+    text = ""
+    data = None
+    if not preview:
+        text = in_words(words, "hidden")
     else:
-        text = ""
+        if event.type == "text":
+            text = event.text[:TEXT_CHARACTERS]
+        if 0 < len(event.data) <= DATA_BYTES:
+            data = Raw(event.data)
     content = Shown(
-        "push",
-        tag,
-        event.sender or in_words(words, "app"),
-        text if preview else in_words(words, "hidden"),
-        time=int(now * 1000),
-        data=Raw(event.data) if preview and 0 < len(event.data) <= DATA_BYTES else None,
+        kind="push",
+        tag=tag,
+        title=event.sender or in_words(words, "app"),
+        body=text,
+        time=int(now * SECOND_MS),
+        data=data,
     )
     return with_wishes(content, notify, preview)
 
@@ -157,10 +177,5 @@ def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
     words = language_of(endpoint.language)
     title = in_words(words, "test")
     text = in_words(words, "test_text")
-    return delivery_to(
-        endpoint,
-        Shown(_TEST, _TEST, title, text, time=int(now * 1000)),
-        _TEST,
-        600,
-        now,
-    )
+    shown = Shown(_TEST, _TEST, title, text, time=int(now * SECOND_MS))
+    return delivery_to(endpoint, shown, _TEST, TEST_TTL_SECONDS, now)

@@ -1,6 +1,7 @@
 """What became of the last notifications of each app, on all nodes."""
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import chain, islice
 from time import time
 from typing import Annotated, Final
@@ -15,6 +16,8 @@ MOST_RECENT: Final = 100
 """Notifications of one app that a node remembers."""
 MOST_USERS: Final = 5000
 """Users whose last notifications a node remembers."""
+_MOST_OF_USER: Final = 5
+_PROBLEM_CHARACTERS: Final = 200
 QUERY: Final = "notifications.recent"
 FORGET: Final = "notifications.forget"
 
@@ -57,7 +60,8 @@ class ForgetRecentQuery(Struct, frozen=True, array_like=True):
 
 
 class RecentDeliveries:
-    """Owner of those of this node. :meth:`of` and :meth:`forget` switch."""
+    """Owner of the last notifications of this node. :meth:`of` and
+    :meth:`forget` switch."""
 
     def __init__(self, core: Core) -> None:
         self._by_app: dict[str, deque[RecentDelivery]] = {}
@@ -77,14 +81,16 @@ class RecentDeliveries:
             one.host,
             one.endpoint,
             outcome,
-            problem[:200],
+            problem[:_PROBLEM_CHARACTERS],
         )
         self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
+
         # Few of each user are enough: those of a large audience push them out
         # of the app's.
-        of_user = self._by_user.pop((one.app, one.user), None) or deque(maxlen=5)
+        key = (one.app, one.user)
+        of_user = self._by_user.pop(key, None) or deque(maxlen=_MOST_OF_USER)
         of_user.appendleft(recent)
-        self._by_user[one.app, one.user] = of_user
+        self._by_user[key] = of_user
         if len(self._by_user) > MOST_USERS:
             del self._by_user[next(iter(self._by_user))]
 
@@ -99,12 +105,16 @@ class RecentDeliveries:
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
-        of_user = self._by_user.get((query.app, query.user), ())
-        of_app = self._by_app.get(query.app, ())
-        return list(islice(of_user if query.user else of_app, query.limit))
+        deliveries: Iterable[RecentDelivery]
+        if query.user:
+            deliveries = self._by_user.get((query.app, query.user), ())
+        else:
+            deliveries = self._by_app.get(query.app, ())
+        return list(islice(deliveries, query.limit))
 
     def forget(self, app: str, user: str = "") -> None:
-        """Forget those to a user, or of an app, on all nodes that answer."""
+        """Forget the deliveries to a user, or of an app, on all nodes that
+        answer."""
         query = ForgetRecentQuery(app, user)
         self._forget_here(query)
         self._ask(FORGET, query, bool)
@@ -118,6 +128,8 @@ class RecentDeliveries:
             self._by_user.pop((query.app, query.user), None)
         else:
             self._by_user = {
-                key: of for key, of in self._by_user.items() if key[0] != query.app
+                key: of_user
+                for key, of_user in self._by_user.items()
+                if key[0] != query.app
             }
         return True

@@ -2,6 +2,7 @@
 right before it is sent."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -9,6 +10,9 @@ from imserver.plugin.identity import Relations
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.storage import Store
+
+_SENDERS_A_TURN: Final = 16
+"""After the blocks of so many senders the loop serves others."""
 
 
 class Recipients(Struct, frozen=True):
@@ -28,14 +32,15 @@ class Recipients(Struct, frozen=True):
         for user, sender in pairs:
             if self.relations.limits(app, sender):
                 by_sender.setdefault(sender, []).append(user)
-        found: set[tuple[str, str]] = set()
+
+        blocked: set[tuple[str, str]] = set()
         for number, (sender, users) in enumerate(by_sender.items(), 1):
-            found.update(
+            blocked.update(
                 (user, sender) for user in self.relations.blocked_by(app, sender, users)
             )
-            if not number % 16:
+            if not number % _SENDERS_A_TURN:
                 serve_others()
-        return found
+        return blocked
 
     def are_over(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
         """Whether users need not, or may not, be notified any more of (user,
@@ -47,45 +52,44 @@ class Recipients(Struct, frozen=True):
         author may have reminded them. Of what is not stored (conversation 0)
         only the ban counts.
         """
-        stored = self.store.part(MessageLog)
+        stored = [item for item in items if item[1]]
+        over = self._over(app, stored)
+        return [self.is_banned(app, item[0]) or item in over for item in items]
+
+    def _over(
+        self, app: str, items: Sequence[tuple[str, int, int]]
+    ) -> set[tuple[str, int, int]]:
+        """Those of these (user, conversation, entry) that are over without regard
+        to bans."""
+        if not items:
+            return set()
         users: dict[int, list[str]] = {}
         for user, conversation, _ in items:
-            if conversation:
-                users.setdefault(conversation, []).append(user)
-        if not users:
-            return [self.is_banned(app, user) for user, _, _ in items]
-        positions = stored.conversations.read_positions(app, users)
-        ids = list({entry for _, conversation, entry in items if conversation})
+            users.setdefault(conversation, []).append(user)
+        log = self.store.part(MessageLog)
+        positions = log.conversations.read_positions(app, users)
         messages = {
             each.id: each
-            for each in stored.entries.find(app, ids)
+            for each in log.entries.find(app, list({entry for _, _, entry in items}))
             if each.kind == "message"
         }
-        blocks = self.blocks(
-            app,
-            {
-                (user, messages[entry].sender)
-                for user, _, entry in items
-                if entry in messages
-            },
-        )
         questions = {id: each.ask for id, each in messages.items()}
+        senders = {
+            (user, messages[entry].sender)
+            for user, _, entry in items
+            if entry in messages
+        }
+        blocked = self.blocks(app, senders)
 
         def is_over(user: str, conversation: int, entry: int) -> bool:
             position = positions.get((user, conversation))
-            if (
-                position is None
-                or entry not in messages
-                or (user, messages[entry].sender) in blocks
-            ):
+            if position is None or entry not in messages:
+                return True
+            if (user, messages[entry].sender) in blocked:
                 return True
             question = questions[entry]
             if question is not None and (question.state or question.may_answer(user)):
                 return bool(question.state)
             return position >= entry
 
-        return [
-            self.is_banned(app, user)
-            or (conversation != 0 and is_over(user, conversation, entry))
-            for user, conversation, entry in items
-        ]
+        return {item for item in items if is_over(*item)}

@@ -66,6 +66,8 @@ _MAILS: Final = RowsOf(
 )
 _WISHES: Final = RowsOf(ConversationWish, "notify_conversation", level=LEVELS)
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
+_ENDPOINTS_OF_URL: Final = "SELECT id, member, p256dh, auth FROM notify_endpoint WHERE app = %s AND digest = %s"
+_ENDPOINTS_OF_USER: Final = "SELECT id, url FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id DESC"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide`
 sees the change."""
@@ -73,7 +75,7 @@ _web_only: Final = DeviceServices()
 
 
 class Results(Struct):
-    """What became of deliveries. Those of ``done`` go, and the endpoints of
+    """The results of deliveries. Those of ``done`` go, and the endpoints of
     ``gone`` with all that waits for them. ``retry``: (id, when to try again,
     Unix milliseconds). ``events`` are added to the feeds of their apps.
     ``audiences``: (id, ``taken``, ``gone`` or ``refused``) → how many more."""
@@ -96,8 +98,8 @@ def notified(
     entry: int = 0,
     endpoint: int = 0,
 ) -> NewEvent:
-    """What the back end of an app hears of a notification, or a mail, that a
-    user was sent."""
+    """The event by which the back end of an app learns that a user was sent a
+    notification, or a mail."""
     facts = {
         "user": user,
         "kind": kind,
@@ -127,7 +129,10 @@ class NotificationRows(Store.Rows):
         super().__init__(store)
         self._host_of = host_of
         self._added = added
-        self._known: Mapping[str, int] = {} if known is None else known
+        # The mapping itself, also if it is empty: it grows later.
+        if known is None:
+            known = {}
+        self._known = known
 
     # --- apps -----------------------------------------------------------------
 
@@ -171,30 +176,25 @@ class NotificationRows(Store.Rows):
         must have the lease (``""``: anybody). Raises NotOwner.
         """
         check_owner(sql, owner)
-        statement = (
-            "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
+        sql.execute(
+            "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s",
+            (position, app, position),
         )
-        sql.execute(statement, (position, app, position))
+
         statement = (
             f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
         )
         rows = _rows_of(
             sql, statement, app, [(one.user, one.conversation) for one in dues]
         )
-        known = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
+        stored = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
         new = []
         again = []
         for one in dues:
-            row = known.get((one.user, one.conversation))
+            row = stored.get((one.user, one.conversation))
             if row is None:
-                new.append(
-                    (
-                        app,
-                        *_DUES.values(
-                            Due(one.user, one.conversation, one.entry, one.due)
-                        ),
-                    )
-                )
+                added = Due(one.user, one.conversation, one.entry, one.due)
+                new.append((app, *_DUES.values(added)))
             elif row.due and one.entry in reminders:
                 again.append((one.entry, row.due, app, one.user, one.conversation))
             elif not row.due:
@@ -217,71 +217,63 @@ class NotificationRows(Store.Rows):
         another endpoint of the user, which becomes this one with its id and
         what waits for it.
         """
-        digest = _digest(new.url)
         new = replace(new, created=new.created or int(time()))
         names = ("p256dh", "auth", "device", "language", "login", "created")
-        fields = {name: getattr(new, name) for name in names} | {
-            "enabled": int(new.enabled)
-        }
-        row = {
+        fields = {name: getattr(new, name) for name in names}
+        fields["enabled"] = int(new.enabled)
+        columns = {
             "app": new.app,
             "member": new.user,
-            "digest": digest,
+            "digest": _digest(new.url),
             "url": new.url.encode(),
             **fields,
         }
 
         def work(sql: PooledStatements) -> int:
             _follow(sql, new.app)
-            statement = "SELECT id, member, p256dh, auth FROM notify_endpoint WHERE app = %s AND digest = %s"
-            rows = sql.query(f"{statement}{sql.for_update}", (new.app, digest))
+            rows = _endpoints_of_url(sql, new.app, new.url)
             if replaces and replaces != new.url:
-                found = sql.query(
-                    f"{statement}{sql.for_update}", (new.app, _digest(replaces))
-                )
-                before = [each[0] for each in found if text_of(each[1]) == new.user]
+                before = [
+                    row[0]
+                    for row in _endpoints_of_url(sql, new.app, replaces)
+                    if text_of(row[1]) == new.user
+                ]
                 if before and not rows:
-                    changes = ", ".join(f"{name} = %s" for name in row)
-                    values = (*row.values(), before[0])
-                    sql.execute(
-                        f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values
-                    )
-                    return int(before[0])
+                    return _update_endpoint(sql, before[0], columns)
                 _remove(sql, before)
+
             if rows and text_of(rows[0][1]) == new.user:
-                changes = ", ".join(f"{name} = %s" for name in fields)
-                values = (*fields.values(), rows[0][0])
-                sql.execute(
-                    f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values
-                )
-                return int(rows[0][0])
-            if any(
-                (text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth)
-                for _, _, p256dh, auth in rows
-            ):
-                raise ServiceRefused(
-                    "`endpoint`: another user has it, with other `keys`",
-                    Problems.INVALID_REQUEST,
-                )
+                return _update_endpoint(sql, rows[0][0], fields)
+            _require_keys(rows, new)
+            # Not updated: what waits for the earlier user must not be sent.
             _remove(sql, [row[0] for row in rows])
-            statement = f"INSERT INTO notify_endpoint ({', '.join(row)}) VALUES {marks_of(len(row))}"
-            id = sql.insert(statement, tuple(row.values()))
-            mine = "SELECT id, url FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id DESC"
-            hosts: set[str] = set()
-            beyond: list[int] = []
-            for number, (endpoint_id, url) in enumerate(
-                sql.query(mine, (new.app, new.user))
-            ):
-                hosts.add(host := self._host_of(new.app, text_of(url)))
-                if number >= most or len(hosts) > HOSTS_OF_USER:
-                    hosts.discard(host)
-                    beyond.append(endpoint_id)
-            _remove(sql, beyond)
+            marks = marks_of(len(columns))
+            id = sql.insert(
+                f"INSERT INTO notify_endpoint ({', '.join(columns)}) VALUES {marks}",
+                tuple(columns.values()),
+            )
+            _remove(sql, self._endpoints_beyond(sql, new.app, new.user, most))
             return id
 
         return replace(
             new, id=self._store.write(work), host=self._host_of(new.app, new.url)
         )
+
+    def _endpoints_beyond(
+        self, sql: PooledStatements, app: str, user: str, most: int
+    ) -> list[int]:
+        """The endpoints that a user has beyond ``most``, and beyond
+        :data:`HOSTS_OF_USER` hosts, the newest first."""
+        hosts: set[str] = set()
+        beyond: list[int] = []
+        rows = sql.query(_ENDPOINTS_OF_USER, (app, user))
+        for number, (endpoint_id, url) in enumerate(rows):
+            host = self._host_of(app, text_of(url))
+            hosts.add(host)
+            if number >= most or len(hosts) > HOSTS_OF_USER:
+                hosts.discard(host)
+                beyond.append(endpoint_id)
+        return beyond
 
     def endpoints(
         self, app: str, users: Sequence[str]
@@ -289,10 +281,9 @@ class NotificationRows(Store.Rows):
         """User → their endpoints, the oldest one first; without users who have
         none."""
         statement = f"{_ENDPOINTS.select} WHERE app = %s AND member IN {{}}"
+        rows = self._store.rows_in(statement, (app,), users, many=True)
         endpoints_by_user: dict[str, list[PushEndpoint]] = {}
-        for row in sorted(
-            self._store.rows_in(statement, (app,), users, many=True), key=itemgetter(0)
-        ):
+        for row in sorted(rows, key=itemgetter(0)):
             if is_long_turn():  # a user may have many
                 serve_others()
             endpoint = self._endpoint(row)
@@ -382,13 +373,15 @@ class NotificationRows(Store.Rows):
         mail is due any more."""
         mail = int(wishes.mail != "never")
         text = json.encode(wishes)
+        changes = "wishes = %s, mail = %s"
         if mail:
             _follow(sql, app)
+        else:
+            changes += ", mail_due = 0"
         columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"
         sql.insert_new("notify_person", columns, [(app, user, text, mail, 0, 0, 0, 0)])
         sql.execute(
-            f"UPDATE notify_person SET wishes = %s, mail = %s{'' if mail else ', mail_due = 0'} "
-            "WHERE app = %s AND member = %s",
+            f"UPDATE notify_person SET {changes} WHERE app = %s AND member = %s",
             (text, mail, app, user),
         )
 
@@ -449,12 +442,14 @@ class NotificationRows(Store.Rows):
         return reached
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
-        """What is to be decided now, and when (Unix milliseconds; None: never)
+        """The dues to be decided now, and when (Unix milliseconds; None: never)
         the next one is."""
         which = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         dues = _DUES.find(self._store.rows, which, app, limit + 1)
         due = [one for one in dues[:limit] if one.due <= now_ms]
-        return due, dues[len(due)].due if len(dues) > len(due) else None
+        if len(dues) == len(due):
+            return due, None
+        return due, dues[len(due)].due
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
         """User → unread conversations of which they were notified; without
@@ -539,9 +534,9 @@ class NotificationRows(Store.Rows):
             ],
         )
         add_deliveries_in(sql, deliveries)
+        # A time that stays is changed, too: set_mailed() sees that more is to
+        # be mailed.
         sql.execute_many(
-            # One that stays is changed, too: set_mailed() sees that more is to
-            # be mailed.
             "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
             "ELSE mail_due + 1 END WHERE app = %s AND member = %s AND mail = 1",
             [(due, due, app, user) for user, due in sorted(mail.items())],
@@ -562,12 +557,12 @@ class NotificationRows(Store.Rows):
         return {text_of(host): max(next_try, now_ms) for host, next_try in rows}
 
     def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
-        """What is to be sent to a host now."""
+        """The deliveries to be sent to a host now."""
         which = "WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
         return _DELIVERIES.find(self._store.rows, which, host, now_ms, limit)
 
     def settle(self, results: Results) -> None:
-        """Store what became of deliveries."""
+        """Store the results of deliveries."""
 
         def work(sql: PooledStatements) -> dict[str, int]:
             for chunk in chunks(sorted(set(results.done)), _AT_ONCE):
@@ -602,7 +597,9 @@ class NotificationRows(Store.Rows):
         which = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
         mails = _MAILS.find(self._store.rows, which, app, limit + 1)
         due = [one for one in mails[:limit] if one.due <= now_ms]
-        return due, mails[len(due)].due if len(mails) > len(due) else None
+        if len(mails) == len(due):
+            return due, None
+        return due, mails[len(due)].due
 
     def set_mailed(
         self,
@@ -653,12 +650,12 @@ def _follow(sql: Statements, app: str) -> None:
     one transaction after the other adds endpoints: a client may send the same
     one twice at once."""
     statement = f"SELECT 1 FROM notify_app WHERE app = %s{sql.for_update}"
-    if not sql.query(statement, (app,)):
-        rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
-        sql.insert_new(
-            "notify_app", "app, entry_id", [(app, rows[0][0] if rows else 0)]
-        )
-        sql.query(statement, (app,))
+    if sql.query(statement, (app,)):
+        return
+    rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
+    end = rows[0][0] if rows else 0
+    sql.insert_new("notify_app", "app, entry_id", [(app, end)])
+    sql.query(statement, (app,))
 
 
 def _rows_of(
@@ -669,12 +666,40 @@ def _rows_of(
     by_conversation: dict[int, dict[str, None]] = {}
     for user, conversation in pairs:
         by_conversation.setdefault(conversation, {})[user] = None
-    return [
-        row
-        for conversation, users in sorted(by_conversation.items())
-        for chunk in chunks(list(users), _USERS_AT_ONCE)
-        for row in sql.query_in(statement, (app, conversation), chunk)
-    ]
+
+    rows: list[Row] = []
+    for conversation, users in sorted(by_conversation.items()):
+        for chunk in chunks(list(users), _USERS_AT_ONCE):
+            rows += sql.query_in(statement, (app, conversation), chunk)
+    return rows
+
+
+def _endpoints_of_url(sql: PooledStatements, app: str, url: str) -> list[Row]:
+    """The endpoint with this URL: id, user and keys. Locks it."""
+    statement = f"{_ENDPOINTS_OF_URL}{sql.for_update}"
+    return list(sql.query(statement, (app, _digest(url))))
+
+
+def _update_endpoint(
+    sql: PooledStatements, id: int, columns: Mapping[str, object]
+) -> int:
+    """Change columns of an endpoint. Returns its id."""
+    changes = ", ".join(f"{name} = %s" for name in columns)
+    sql.execute(
+        f"UPDATE notify_endpoint SET {changes} WHERE id = %s", (*columns.values(), id)
+    )
+    return int(id)
+
+
+def _require_keys(rows: Sequence[Row], new: PushEndpoint) -> None:
+    """Refuse an endpoint of another user that has other keys. Raises
+    ServiceRefused."""
+    for _, _, p256dh, auth in rows:
+        if (text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth):
+            raise ServiceRefused(
+                "`endpoint`: another user has it, with other `keys`",
+                Problems.INVALID_REQUEST,
+            )
 
 
 def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:
@@ -704,7 +729,8 @@ def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> 
         "DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys
     )
     columns = _DELIVERIES.columns.removeprefix("id, ")
+    marks = marks_of(len(columns.split(",")))
     sql.execute_many(
-        f"INSERT INTO notify_delivery ({columns}) VALUES {marks_of(14)}",
+        f"INSERT INTO notify_delivery ({columns}) VALUES {marks}",
         [_DELIVERIES.values(one)[1:] for one in deliveries],
     )

@@ -146,19 +146,18 @@ class TokenApi(Struct, frozen=True):
 
     def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
         """A question that a user may read; None: there is none. Switches."""
-        entries = self.messages.store.part(MessageLog).entries.readable(
-            app, user, [message]
-        )
-        if entries and entries[0].kind == "message":
-            question = entries[0].ask
-        else:
-            question = None
+        store = self.messages.store
+        entries = store.part(MessageLog).entries.readable(app, user, [message])
+        if not entries or entries[0].kind != "message":
+            return None
+        entry = entries[0]
+        question = entry.ask
         if question is None:
             return None
-        people = {entries[0].sender, *(each.user for each in question.answers)} - {""}
-        return ReadableQuestion(
-            entries[0], question, self.messages.store.names_of(app, sorted(people))
-        )
+        people = {each.user for each in question.answers}
+        people.add(entry.sender)
+        names = store.names_of(app, sorted(people - {""}))
+        return ReadableQuestion(entry, question, names)
 
     def answer(
         self, app: str, user: str, message: int, value: str, text: str = ""
@@ -213,18 +212,12 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
     if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
         raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+
     id = 0
     if request.action == "reply":
         if request.text is UNSET or not request.text.strip():
             raise ApiProblem.invalid("`text`: give the text of the reply")
-        # Repeated, it is the same message.
-        named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
-        digest = sha256(named.encode()).digest()
-        name = f"notified-{base64url.encode(digest[:_NAME_BYTES])}"
-        sent = SendRequest(
-            conversation=token.conversation, text=request.text, client_msg_id=name
-        )
-        id = api.messages.send(call, sent).id
+        id = _reply(api, call, token, request.text)
     elif request.text is not UNSET:
         raise ApiProblem.invalid("`text`: only with `reply`")
     if bool(request.value) != (request.action == "answer"):
@@ -232,18 +225,25 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     text: str | UnsetType = UNSET
     if request.value:
         question = api.answer(token.app, token.user, token.entry, request.value)
-        text = outcome_of(
-            question.question,
-            token.user,
-            question.names,
-            language_of(endpoint.language),
-        )
+        language = language_of(endpoint.language)
+        text = outcome_of(question.question, token.user, question.names, language)
+
     result = api.messages.receipts.note(
         token.app, token.user, token.conversation, read=token.entry
     )
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, id, text)
+
+
+def _reply(api: TokenApi, call: Call, token: ActionToken, text: str) -> int:
+    """Send the reply to a notification. Returns its id. Raises ApiProblem."""
+    # Named after the token: repeated, it is the same message.
+    named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
+    digest = sha256(named.encode()).digest()
+    name = f"notified-{base64url.encode(digest[:_NAME_BYTES])}"
+    reply = SendRequest(conversation=token.conversation, text=text, client_msg_id=name)
+    return api.messages.send(call, reply).id
 
 
 # --- answers by mail ----------------------------------------------------------
@@ -272,22 +272,25 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     came of it.
     """
     token = _authenticate_question(api, call)
+    if token is None:
+        return _answer_page(api, call, None)
+    app = token.app
+    user = token.user
+    if api.question(app, user, token.message) is None:
+        return _answer_page(api, call, token)
+    if api.parts.core.sessions.is_banned(app, user):
+        raise ApiProblem(Problems.BANNED)
+
+    form = call.form()
+    value = form.get("value", "")
+    text = form.get("text", "").strip()
     too_long = ""
-    if (
-        token is not None
-        and api.question(token.app, token.user, token.message) is not None
-    ):
-        if api.parts.core.sessions.is_banned(token.app, token.user):
-            raise ApiProblem(Problems.BANNED)
-        form = call.form()
-        value = form.get("value", "")
-        text = form.get("text", "").strip()
-        if not value and len(text) > Limit.ANSWER_CHARACTERS:
-            too_long = text
-        elif value or text:
-            api.answer(
-                token.app, token.user, token.message, value, "" if value else text
-            )
+    if value:
+        api.answer(app, user, token.message, value)
+    elif len(text) > Limit.ANSWER_CHARACTERS:
+        too_long = text
+    elif text:
+        api.answer(app, user, token.message, "", text)
     return _answer_page(api, call, token, too_long)
 
 
@@ -308,14 +311,13 @@ def _answer_page(
     # Imported here: it makes a template.
     from imserver.notifications.digests import answer_page, gone_page
 
-    if token is None:
-        question = None
-    else:
+    question = None
+    if token is not None:
         question = api.question(token.app, token.user, token.message)
     if token is None or question is None:
-        return page_reply(
-            call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404
-        )
+        language = call.request.headers.get("accept-language", "")[:2]
+        return page_reply(call, gone_page(language), status=404)
+
     wished = api.parts.rows.wishes_of(token.app, token.user)
     sender = question.entry.sender
     asker = question.names.get(sender) or sender
@@ -330,7 +332,9 @@ def _answer_page(
         call.input.value,
         too_long,
     )
-    return page_reply(call, page, Problems.INVALID_REQUEST.status if too_long else 200)
+    if too_long:
+        return page_reply(call, page, Problems.INVALID_REQUEST.status)
+    return page_reply(call, page)
 
 
 # --- the end of mails ---------------------------------------------------------

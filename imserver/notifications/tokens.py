@@ -88,9 +88,8 @@ class ActionTokens(Service):
     def make_ask(self, app: str, user: str, message: int) -> str:
         """The token of a question. After the deadline it still shows what came
         of it."""
-        return self._signed(
-            AskToken("ask", app, user, message, int(self.clock()) + MAX_ASK_SECONDS)
-        )
+        expires = int(self.clock()) + MAX_ASK_SECONDS
+        return self._signed(AskToken("ask", app, user, message, expires))
 
     def read(self, kind: type[T], token: str) -> T:
         """What a token of this kind allows. Raises BadActionToken."""
@@ -98,11 +97,13 @@ class ActionTokens(Service):
             raise BadActionToken("this is no token")
         try:
             signed = base64url.decode(token)
-            signature, encoded = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
-            if not any(
+            signature = signed[:_SIGNATURE_BYTES]
+            encoded = signed[_SIGNATURE_BYTES:]
+            is_ours = any(
                 hmac.compare_digest(signature, _signature(encoded, key))
                 for key in self.keys
-            ):
+            )
+            if not is_ours:
                 raise BadActionToken("this is no token of this server")
             content = msgspec.msgpack.decode(encoded, type=kind)
         except ValueError:

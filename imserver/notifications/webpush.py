@@ -27,8 +27,23 @@ BODY_BYTES: Final = 4096
 """Longest encrypted body that every push service takes (RFC 8030, section 7.2;
 UnifiedPush)."""
 ANSWER_BYTES: Final = 16384
+REQUEST_SECONDS: Final = 10.0
 TOKEN_SECONDS: Final = 12 * 3600
 """How long a token is valid; push services refuse those of more than a day."""
+REUSE_SECONDS: Final = TOKEN_SECONDS - 3600
+"""How long a token is used again."""
+MOST_TOKENS: Final = 1024
+PROBLEM_BYTES: Final = 200
+"""How much of the answer of a push service a problem quotes."""
+_WRONG_KEY: Final = (401, 403)
+"""The statuses by which a push service says that the token was not signed with
+the key of the subscription."""
+_GONE: Final = (404, 410)
+"""The statuses by which a push service says that an endpoint has ended."""
+_TEMPORARY: Final = (408, 425, 429)
+"""The statuses below 500 after which the request is sent again."""
+_DIGITS: Final = 9
+"""Most digits of a ``retry-after`` that are read."""
 _POINT_BYTES: Final = 65
 """An uncompressed point of P-256."""
 _AUTH_BYTES: Final = 16
@@ -67,7 +82,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     None: there is none."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return float(text[:_DIGITS])
     from email.utils import parsedate_to_datetime  # services seldom answer with a date
 
     try:
@@ -94,14 +109,12 @@ class WebPush(Service, dict=True):
 
     def __post_init__(self) -> None:
         url = self.http_url
-        is_alone = not self.second
-        if is_alone:
-            self._before = None
-        else:
+        self._before: WebPush | None = None
+        if self.second:
             self._before = WebPush(self.requests, self.settings, self.second, url)
-        self._subject = self.settings.contact or (
-            url if url.startswith("https://") else ""
-        )
+        self._subject = self.settings.contact
+        if not self._subject and url.startswith("https://"):
+            self._subject = url
         self._tokens: dict[str, tuple[float, str]] = {}
         """Origin → until when its header is used (Unix seconds), and the
         header."""
@@ -203,22 +216,23 @@ class WebPush(Service, dict=True):
             headers["Topic"] = topic
         try:
             status, answer, received = self.requests.exchange(
-                "POST", endpoint.url, content, headers, 10.0, ANSWER_BYTES
+                "POST", endpoint.url, content, headers, REQUEST_SECONDS, ANSWER_BYTES
             )
         except Unreachable as error:
             return PushResult("later", problem=str(error))
-        if status in (401, 403) and self._before is not None:
+
+        if status in _WRONG_KEY and self._before is not None:
             return self._before.hand_over(endpoint, content, ttl, urgency, topic)
-        if 200 <= status < 300 or status in (404, 410):
-            return PushResult("taken" if status < 300 else "gone", status)
-        is_temporary = status >= 500 or status in (408, 425, 429)
-        problem = f"it answered with status {status}: {answer[:200].decode('utf-8', 'replace')!r}"
-        return PushResult(
-            "later" if is_temporary else "refused",
-            status,
-            retry_after(received, time()),
-            problem,
-        )
+        if 200 <= status < 300:
+            return PushResult("taken", status)
+        if status in _GONE:
+            return PushResult("gone", status)
+        text = answer[:PROBLEM_BYTES].decode("utf-8", "replace")
+        problem = f"it answered with status {status}: {text!r}"
+        pause = retry_after(received, time())
+        if status >= 500 or status in _TEMPORARY:
+            return PushResult("later", status, pause, problem)
+        return PushResult("refused", status, pause, problem)
 
     def authorization(self, url: str) -> str:
         """The header ``Authorization`` for an endpoint: a token for its origin,
@@ -228,9 +242,12 @@ class WebPush(Service, dict=True):
         until, header = self._tokens.get(origin, (0.0, ""))
         if now < until:
             return header
-        end = int(now) + TOKEN_SECONDS
+        begin = int(now)
         default = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
-        claims = {"aud": origin.lower().removesuffix(default), "exp": end}
+        claims = {
+            "aud": origin.lower().removesuffix(default),
+            "exp": begin + TOKEN_SECONDS,
+        }
         if self._subject:
             claims["sub"] = self._subject
         token = JsonWebToken.make(
@@ -238,9 +255,9 @@ class WebPush(Service, dict=True):
         )
         # Without a space after the comma: some push services do not skip it.
         header = f"vapid t={token},k={self.public_key}"
-        if len(self._tokens) >= 1024:
+        if len(self._tokens) >= MOST_TOKENS:
             self._tokens.clear()
-        self._tokens[origin] = end - 3600, header
+        self._tokens[origin] = begin + REUSE_SECONDS, header
         return header
 
     def close(self) -> None:

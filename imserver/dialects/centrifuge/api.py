@@ -76,8 +76,13 @@ MOST_VALUES_OF_COMMAND: Final = 200_000
 becomes a dict."""
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
-_MIN_CODE = 3000
-_MAX_CODE = 4999
+MAX_LISTED: Final = 100_000
+"""The most channels in a list."""
+_PAGE: Final = 1000
+_PRESENCE_PAGES: Final = 8
+"""The most pages of subscribers: 4 MB."""
+_MIN_CODE: Final = 3000
+_MAX_CODE: Final = 4999
 
 
 class MethodFailed(Exception):
@@ -273,20 +278,19 @@ def _refused(refused: ChannelRefused) -> dict[str, Any]:
     """The error, with the limit that was exceeded."""
     text = str(refused)
     code = REFUSALS[refused.reason].code
-    return _error(
-        code, "" if text == refused.reason or code == codes.INTERNAL else text
-    )
+    if text == refused.reason or code == codes.INTERNAL:
+        return _error(code)
+    return _error(code, text)
 
 
 def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it
     is that user's. May switch."""
     if request.client:
-        (found,) = api.core.connections.about(app, [request.client])
-        mine = (
-            found is not None and found.user == request.user and found.dialect == NAME
-        )
-        return [request.client] if mine else []
+        (row,) = api.core.connections.about(app, [request.client])
+        if row is None or row.user != request.user or row.dialect != NAME:
+            return []
+        return [request.client]
     if not request.user:
         raise MethodFailed(codes.BAD_DATA)
     (sessions,) = api.core.presence.sessions(app, [request.user]).sessions
@@ -296,22 +300,24 @@ def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
 def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
     about = SubscriptionAbout(
-        bytes_of(request.info), bytes_of(request.data), token_end(0, request.expire_at)
+        info=bytes_of(request.info),
+        data=bytes_of(request.data),
+        expires_at=token_end(0, request.expire_at),
     )
-    if request.channel.startswith("#"):
+    if request.channel.startswith(ALIAS):
         raise MethodFailed(
             codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it"
         )
     api.channels.options.known(app, request.channel)
+
     ids = _connections_of(api, app, request)
     since = request.recover_since
     if since is None:
         position = None
     else:
         position = Position(since.epoch, _bounded(since.offset))
-    api.core.connections.join_each(
-        app, ids, request.channel, msgspec.msgpack.encode(about), position
-    )
+    encoded = msgspec.msgpack.encode(about)
+    api.core.connections.join_each(app, ids, request.channel, encoded, position)
     return {}
 
 
@@ -322,19 +328,25 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     if request.channel and not request.channel.startswith(ALIAS):
         api.channels.options.known(app, request.channel)
     ids = _connections_of(api, app, request)
-    channels = {_channel_of(request.channel): None}
-    if not request.channel:
-        rows = connections.about(app, ids)
-        channels = dict.fromkeys(
-            channel for each in rows if each is not None for channel in each.channels
-        )
+    if request.channel:
+        channels = {_channel_of(request.channel): None}
+    else:
+        # A dict, not a set: it keeps the order, in which events are sent.
+        channels = {}
+        for row in connections.about(app, ids):
+            if row is not None:
+                channels |= dict.fromkeys(row.channels)
+
     for channel in channels:
-        code = codes.UNSUBSCRIBED_BY_SERVER
-        part = ChannelPart(channel)
-        event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=part)
-        for connection, left in zip(
-            ids, connections.leave_each(app, ids, channel), strict=True
-        ):
+        event = Event(
+            "unsubscribed",
+            "",
+            "server unsubscribe",
+            code=codes.UNSUBSCRIBED_BY_SERVER,
+            channel=ChannelPart(channel),
+        )
+        answers = connections.leave_each(app, ids, channel)
+        for connection, left in zip(ids, answers, strict=True):
             if left is Left.LEFT:
                 connections.push(app, connection, event)
     return {}
@@ -349,13 +361,15 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
             raise MethodFailed(codes.BAD_DATA)
         api.core.sessions.close(app, [request.user])
         return {}
-    code, reason = (0, "") if given is None else (given.code, given.reason)
+
+    wanted = given or _CloseCode()
+    code = wanted.code
     if code and not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
             api.core.connections.close(
-                app, connection, code or CloseCode.KICKED, reason, code != 0
+                app, connection, code or CloseCode.KICKED, wanted.reason, code != 0
             )
     return {}
 
@@ -370,12 +384,8 @@ def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
         else:
             end = token_end(0, request.expire_at)
             info = bytes_of(request.info)
-            connections.query(
-                connection,
-                "refresh",
-                RefreshConnection(app, connection, end, info),
-                bool,
-            )
+            query = RefreshConnection(app, connection, end, info)
+            connections.query(connection, "refresh", query, bool)
     return {}
 
 
@@ -391,9 +401,9 @@ def _find(
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
     channel = _channel_of(name)
-    if channel.startswith(ALIAS) or not needed(
-        api.channels.options.known(app, channel)
-    ):
+    if channel.startswith(ALIAS):
+        raise ChannelRefused("not_available")
+    if not needed(api.channels.options.known(app, channel)):
         raise ChannelRefused("not_available")
     return channel
 
@@ -405,10 +415,9 @@ def presence(
     channel = _find(api, app, request.channel, lambda options: options.presence)
     clients: dict[str, ClientView] = {}
     after = ""
-    for _ in range(8):  # pages of subscribers: 4 MB
-        page = api.channels.members.page(
-            app, channel, after, Limit.PRESENCE - len(clients)
-        )
+    for _ in range(_PRESENCE_PAGES):
+        limit = Limit.PRESENCE - len(clients)
+        page = api.channels.members.page(app, channel, after, limit)
         clients |= infos_of_members(page.members)
         after = page.next
         if not after or len(clients) >= Limit.PRESENCE:
@@ -419,9 +428,8 @@ def presence(
 def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
-    return PresenceStatsResult(
-        *api.channels.members.count_users(app, channel, Limit.PRESENCE)
-    )
+    counts = api.channels.members.count_users(app, channel, Limit.PRESENCE)
+    return PresenceStatsResult(*counts)
 
 
 def history(api: Api, app: str, request: _History) -> HistoryResult:
@@ -452,22 +460,22 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
             codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes"
         )
     fits = _matcher_of(request.pattern)
-    found: dict[str, dict[str, int]] = {}
+    channels: dict[str, dict[str, int]] = {}
     after = ""
-    while len(found) < 100_000:
-        page = api.channels.members.channels(app, after, 1000)
-        for each in page.channels:
+    while len(channels) < MAX_LISTED:
+        page = api.channels.members.channels(app, after, _PAGE)
+        for row in page.channels:
             if is_long_turn():
                 serve_others()
-            name = each.channel
+            name = row.channel
             if name.startswith(USER_CHANNEL):
                 name = f"{ALIAS}{name.removeprefix(USER_CHANNEL)}"
             if not request.pattern or fits(name):
-                found[name] = {"num_clients": each.members}
+                channels[name] = {"num_clients": row.members}
         if not page.more:
             break
         after = page.channels[-1].channel
-    return {"channels": found}
+    return {"channels": channels}
 
 
 def _matcher_of(pattern: str) -> Callable[[str], bool]:
@@ -475,11 +483,15 @@ def _matcher_of(pattern: str) -> Callable[[str], bool]:
     :class:`MethodFailed`. May switch: to compile 255 wildcards takes
     milliseconds, and a pattern may stand for 64 others."""
     matches = []
-    for each in alternatives_of(pattern):
-        matches.append(re.compile(translate(each)).match)
+    for alternative in alternatives_of(pattern):
+        matches.append(re.compile(translate(alternative)).match)
         if is_long_turn():
             serve_others()
-    return lambda name: any(match(name) for match in matches)
+
+    def fits(name: str) -> bool:
+        return any(match(name) for match in matches)
+
+    return fits
 
 
 def alternatives_of(pattern: str) -> list[str]:
@@ -576,7 +588,8 @@ _STATUSES: Final = {
     codes.UNRECOVERABLE: 416,
 }
 """The HTTP status of an error in the error mode ``transport``; of all others
-400."""
+:data:`_OTHER_STATUS`."""
+_OTHER_STATUS: Final = 400
 
 _TOO_LARGE: Final = _error(
     codes.LIMIT_EXCEEDED,
@@ -672,12 +685,11 @@ def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, An
 
 def respond(method: Method, api: Api, call: Call) -> HttpResponse:
     reply = _run(method, api, call, call.input)
-    if (
-        "error" in reply
-        and call.request.headers.get("x-centrifugo-error-mode") == "transport"
-    ):
+    error_mode = call.request.headers.get("x-centrifugo-error-mode")
+    if "error" in reply and error_mode == "transport":
         error = reply["error"]
-        return HttpResponse(_STATUSES.get(error["code"], 400), encode(error))
+        status = _STATUSES.get(error["code"], _OTHER_STATUS)
+        return HttpResponse(status, encode(error))
     return HttpResponse(200, encode(reply))
 
 
@@ -687,17 +699,20 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
     commands: list[dict[str, Raw]] = call.input
     answers = BatchAnswers()
     for command in commands:
-        parts = [
-            (name, bytes(content))
+        methods = {
+            name: bytes(content)
             for name, content in command.items()
             if bytes(content) != b"null"
-        ]
-        name, content = parts[0] if len(parts) == 1 else ("", b"")
+        }
+        if len(methods) == 1:
+            ((name, content),) = methods.items()
+        else:
+            name = ""  # the error: there is no such method
+            content = b""
         reply = _run_command(api, call, name, content)
-        answers.add(
-            encode(reply if "error" in reply else {name: reply["result"]}),
-            encode(_TOO_LARGE),
-        )
+        if "error" not in reply:
+            reply = {name: reply["result"]}
+        answers.add(encode(reply), encode(_TOO_LARGE))
     return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))
 
 

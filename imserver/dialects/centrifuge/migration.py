@@ -30,6 +30,10 @@ from imserver.plugin.settings import ConfigError, valid_name
 MIN_SECRET_BYTES: Final = 32
 MIN_KEY_CHARACTERS: Final = 20
 MAX_HISTORY: Final = 100_000
+_DEFAULT_PORT: Final = 8000
+_LEAST_SECONDS: Final = 0.1
+_MOST_SECONDS: Final = 30.0
+"""The times that ``back_ends.seconds`` may have."""
 _OF_OTHERS: Final = ("subscribe", "user_limited", "anonymous")
 """Options without a meaning for the channel of a user."""
 
@@ -59,7 +63,9 @@ def _permission(options: Options, verb: str) -> _Permission:
     anonymous = options.take(f"allow_{verb}_for_anonymous", bool, False)
     if client:
         return _Permission("anybody", anonymous)
-    return _Permission("subscribers" if subscriber else "nobody", anonymous)
+    if subscriber:
+        return _Permission("subscribers", anonymous)
+    return _Permission("nobody", anonymous)
 
 
 class Migration:
@@ -90,6 +96,7 @@ class Migration:
         limit = take("client.connection_limit", int, 0)
         if limit:
             settings.setdefault("limits", {})["max_connections"] = limit
+
         self._app["known_channels_only"] = True
         rows = self._channels()
         self._app["channels"] = rows
@@ -102,6 +109,7 @@ class Migration:
                 "webhook.secret: choose a secret; it signs the requests to your back end"
             )
         settings["apps"] = {app: self._app}
+
         key = take("http_api.key", str, "")
         if key:
             if len(key) < MIN_KEY_CHARACTERS:
@@ -118,7 +126,7 @@ class Migration:
         return settings
 
     def _note(self, option: str, why: str) -> None:
-        self.notes.append(f"{option}: {why}" if why else f"{option}: no equivalent")
+        self.notes.append(f"{option}: {why or 'no equivalent'}")
 
     def _secret(self, option: str, value: str) -> str:
         if self._with_secrets:
@@ -131,7 +139,7 @@ class Migration:
         """Addresses and limits of the node."""
         take = self._options.take
         seconds = self._options.seconds
-        port = take("http_server.port", (int, str), 8000)
+        port = take("http_server.port", (int, str), _DEFAULT_PORT)
         host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
         if not str(port).isdecimal():
             raise BadSettings("http_server.port: expected a number")
@@ -157,12 +165,12 @@ class Migration:
         return sections
 
     def _redis(self) -> str:
+        """The address of Redis, with its credentials; ``""``: there is none, or
+        it has no equivalent."""
         take = self._options.take
         kind = take("engine.type", str, "memory")
         addresses = take("engine.redis.address", (str, list), [])
-        if isinstance(addresses, list):
-            addresses = addresses
-        else:
+        if not isinstance(addresses, list):
             addresses = addresses.split(",")
         db = take("engine.redis.db", int, 0)
         user = take("engine.redis.user", str, "")
@@ -182,6 +190,7 @@ class Migration:
                 "write redis.url yourself: redis+sentinel:// or redis+cluster://",
             )
             return ""
+
         if addresses:
             address = str(addresses[0])
         else:
@@ -192,11 +201,12 @@ class Migration:
                 self._note("engine.redis.address", "its password is not shown")
                 return f"{scheme}://replace-me@{rest.rpartition('@')[2]}"
             return address
-        who = f"{user}:{password}@" if password else ""
-        if password and not self._with_secrets:
+        if not password:
+            return f"redis://{address}/{db}"
+        if not self._with_secrets:
             self._note("engine.redis.password", "it is not shown")
-            who = f"{user}:replace-me@"
-        return f"redis://{who}{address}/{db}"
+            password = "replace-me"
+        return f"redis://{user}:{password}@{address}/{db}"
 
     # --- logins ---------------------------------------------------------------
 
@@ -213,6 +223,7 @@ class Migration:
             rows += [row for row in more if row not in rows]
         if rows:
             self._app["jwt"] = rows
+
         origins = take("client.allowed_origins", list, [])
         if "*" in origins:
             self._app["origin_policy"] = "any"
@@ -227,10 +238,9 @@ class Migration:
                 )
             if plain:
                 self._app["origins"] = plain
-        if (
-            not take("client.disallow_anonymous_connection_tokens", bool, False)
-            and rows
-        ):
+
+        refuses = take("client.disallow_anonymous_connection_tokens", bool, False)
+        if rows and not refuses:
             self._app["anonymous_tokens"] = True
         if take("client.allow_anonymous_connect_without_token", bool, False):
             if rows:
@@ -243,6 +253,22 @@ class Migration:
                 self._app["open"] = True
 
     def _tokens(self, where: str) -> list[Document]:
+        """The rows of ``jwt`` for a section of keys."""
+        take = self._options.take
+        rows = self._keys(where)
+        if rows:
+            self._note(
+                where,
+                "if your back end signs with 384 or 512 bits, add an entry for that algorithm",
+            )
+        rows += self._issuer(where)
+        for name in ("issuer_regex", "audience_regex"):
+            if take(f"{where}.{name}", str, ""):
+                self._note(f"{where}.{name}", "name one issuer and one audience")
+        return rows
+
+    def _keys(self, where: str) -> list[Document]:
+        """The rows of a section's secret and public keys."""
         take = self._options.take
         rows = list[Document]()
         secret = take(f"{where}.hmac_secret_key", str, "")
@@ -258,45 +284,43 @@ class Migration:
             key = take(f"{where}.{name}", str, "")
             if key:
                 rows.append({"algorithm": algorithm, "key": key})
-        if rows:
-            self._note(
-                where,
-                "if your back end signs with 384 or 512 bits, add an entry for that algorithm",
-            )
+        return rows
+
+    def _issuer(self, where: str) -> list[Document]:
+        """The row of a section whose keys are at an address, if there is
+        one."""
+        take = self._options.take
         jwks = take(f"{where}.jwks_public_endpoint", str, "")
         issuer = take(f"{where}.issuer", str, "")
         audience = take(f"{where}.audience", str, "")
         claim = take(f"{where}.user_id_claim", str, "")
-        if jwks and issuer and audience and "{{" not in jwks:
-            row = {"issuer": issuer, "audience": audience, "jwks_url": jwks}
-            rows.append({**row, "user_claim": claim} if claim else row)
-        elif jwks:
+        if not jwks:
+            if issuer or audience or claim:
+                self._note(
+                    where,
+                    "issuer, audience and user_id_claim count only with jwks_public_endpoint",
+                )
+            return []
+        # Braces: Centrifugo fills in parts of the issuer.
+        if not issuer or not audience or "{{" in jwks:
             self._note(
                 f"{where}.jwks_public_endpoint",
                 "it needs a fixed address, an issuer and an audience",
             )
-        if (issuer or audience or claim) and not jwks:
-            self._note(
-                where,
-                "issuer, audience and user_id_claim count only with jwks_public_endpoint",
-            )
-        for name in ("issuer_regex", "audience_regex"):
-            if take(f"{where}.{name}", str, ""):
-                self._note(f"{where}.{name}", "name one issuer and one audience")
-        return rows
+            return []
+        row = {"issuer": issuer, "audience": audience, "jwks_url": jwks}
+        if claim:
+            row["user_claim"] = claim
+        return [row]
 
     # --- channels -------------------------------------------------------------
 
     def _channels(self) -> Document:
-        rows = {
-            "": self._row(
-                WITHOUT_NAMESPACE,
-                Options(self._options.take(WITHOUT_NAMESPACE, dict, {})),
-            )
-        }
-        for row in rows_of(
-            self._options.take("channel.namespaces", list, []), "channel.namespaces"
-        ):
+        take = self._options.take
+        plain = Options(take(WITHOUT_NAMESPACE, dict, {}))
+        rows = {"": self._row(WITHOUT_NAMESPACE, plain)}
+        namespaces = take("channel.namespaces", list, [])
+        for row in rows_of(namespaces, "channel.namespaces"):
             name = str(row.pop("name"))
             if name in ("user", "group"):
                 why = f"{name}:<id> is the channel of a {name}; rename the namespace"
@@ -340,8 +364,9 @@ class Migration:
         """The row of a namespace. What Centrifugo does not allow is closed."""
         take = options.take
         permissions = {verb: _permission(options, verb) for verb in _VERBS}
-        is_open = permissions["subscribe"].clients == "anybody"
-        row: Document = {"subscribe": "anybody" if is_open else "token"}
+        row: Document = {"subscribe": "token"}
+        if permissions["subscribe"].clients == "anybody":
+            row["subscribe"] = "anybody"
         if self._asks(where, options, "subscribe"):
             row["subscribe"] = "back_end"
         if self._asks(where, options, "publish"):
@@ -447,12 +472,13 @@ class Migration:
             rows = rows_of(self._options.peek("proxies", list, []), "proxies")
             proxy = next((row for row in rows if row["name"] == name), {})
         url = str(proxy.get("endpoint", ""))
-        if not url.startswith(("http://", "https://")):
-            self._note(
-                option,
-                "its proxy has no HTTP address" if not url else "there is no gRPC",
-            )
+        if not url:
+            self._note(option, "its proxy has no HTTP address")
             return False
+        if not url.startswith(("http://", "https://")):
+            self._note(option, "there is no gRPC")
+            return False
+
         if self._back_ends.setdefault(call, url) != url:
             self._note(
                 option, f"all namespaces have the first address of back_ends.{call}"
@@ -462,12 +488,13 @@ class Migration:
         new = [each for each in headers if each not in known]
         if new:
             self._back_ends["headers"] = known + new
+
         timeout = proxy.get("timeout")
         if timeout:
-            seconds = min(max(seconds_of(timeout, f"{option}: timeout"), 0.1), 30.0)
-            self._back_ends["seconds"] = max(
-                seconds, self._back_ends.get("seconds", 0.0)
-            )
+            given = seconds_of(timeout, f"{option}: timeout")
+            seconds = min(max(given, _LEAST_SECONDS), _MOST_SECONDS)
+            longest = self._back_ends.get("seconds", 0.0)
+            self._back_ends["seconds"] = max(seconds, longest)
         return True
 
     def _proxies(self) -> None:
@@ -480,12 +507,8 @@ class Migration:
                 self._use(where, call, where, name)
         plain = take("rpc.without_namespace", dict, {})
         if plain.get("proxy_enabled"):
-            self._use(
-                "rpc.without_namespace",
-                "rpc",
-                "rpc.proxy",
-                str(plain.get("proxy_name", "default")),
-            )
+            name = str(plain.get("proxy_name", "default"))
+            self._use("rpc.without_namespace", "rpc", "rpc.proxy", name)
         for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
             if row.get("proxy_enabled"):
                 name = str(row.get("proxy_name", "default"))
@@ -547,9 +570,8 @@ def _document(file: str) -> dict[str, Any]:
         else:
             text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(
-            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
-        )
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        fail(f"{file} cannot be read: {why}")
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)
@@ -557,8 +579,10 @@ def _document(file: str) -> dict[str, Any]:
             document = msgspec.json.decode(text)
         else:
             document = read_yaml(text, file)
-    except (ValueError, RecursionError, ConfigError) as error:
-        fail(error if isinstance(error, ConfigError) else f"{file}: {error}")
+    except ConfigError as error:
+        fail(error)
+    except (ValueError, RecursionError) as error:
+        fail(f"{file}: {error}")
     if not isinstance(document, dict):
         fail(f"{file}: expected an object")
     return document

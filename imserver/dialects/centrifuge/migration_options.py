@@ -220,7 +220,8 @@ class Options:
                 notes[f"{option}: unknown option"] = None
             else:
                 shown = option if known in _SHOWN_WHOLE else known
-                notes[f"{shown}: {NO_EQUIVALENT[known] or 'no equivalent'}"] = None
+                why = NO_EQUIVALENT[known] or "no equivalent"
+                notes[f"{shown}: {why}"] = None
         return [*notes]
 
 
@@ -246,7 +247,9 @@ def seconds_of(value: Any, option: str) -> float:
     if not (isinstance(value, str) and re.fullmatch(f"(?:{_PART.pattern})+", value)):
         raise BadSettings(f"{option}: expected a duration such as 300s or 1h30m")
     total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-    return int(total) if total == int(total) else total
+    if total == int(total):
+        return int(total)
+    return total
 
 
 def rows_of(found: list[Any], option: str) -> Iterator[Document]:

@@ -115,6 +115,14 @@ machine."""
 CLOSE_INSUFFICIENT_STATE: Final = 3010
 """Its client connects again, and recovers."""
 CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
+CLOSE_INVALID_TOKEN: Final = 3500
+"""Its client does not connect again."""
+CLOSE_BAD_REQUEST: Final = 3501
+_SEGMENTS_WITHOUT_APP: Final = 3
+"""The parts of ``/connection/websocket``: the first one is empty. A path with
+more names an app."""
+_MOST_TTL: Final = 2**31 - 1
+"""Clients read a number of 32 bits."""
 REFUSALS: Final = {
     reason: Reply(code, why=reason)
     for reason, code in {
@@ -329,7 +337,8 @@ class CentrifugeAnswers(ChannelAnswers):
         result.data = data
         channel = found.local.name
         if end and not self.are_renewed(connection.app or "", options):
-            result.expires, result.ttl = True, _ttl(end)
+            result.expires = True
+            result.ttl = _ttl(end)
         state = _state_of(connection)
         if channel == self.channel_of(connection, f"{ALIAS}{connection.user}"):
             by_alias = channel != command.channel
@@ -358,11 +367,8 @@ class CentrifugeAnswers(ChannelAnswers):
         assert isinstance(dialect, CentrifugeDialect)
         parts = []
         for first in range(0, len(members), _ENCODED_TOGETHER):
-            parts.append(
-                dialect.encode_clients(
-                    infos_of_members(members[first : first + _ENCODED_TOGETHER])
-                )
-            )
+            views = infos_of_members(members[first : first + _ENCODED_TOGETHER])
+            parts.append(dialect.encode_clients(views))
             if is_long_turn():
                 serve_others()
         return Reply(ReplyCode.OK, dialect.join_clients(parts))
@@ -425,7 +431,7 @@ class CentrifugeService:
         """Expect the login of a new connection. Its path may name an app. Never
         switches."""
         segments = head.path.split("/")
-        if len(segments) > 3:
+        if len(segments) > _SEGMENTS_WITHOUT_APP:
             app = unquote(segments[2])
         else:
             app = self._default_app
@@ -434,6 +440,7 @@ class CentrifugeService:
             app = ""
         else:
             app = self._logins.resolve(app)
+
         state = CentrifugeState(app=app)
         connection.dialect_state = state
         headers = self._back_ends.headers_of(app, head.headers)
@@ -453,13 +460,16 @@ class CentrifugeService:
         switch."""
         state = _state_of(connection)
         if connection.app is not None:
-            connection.close(3501, "bad request")
+            connection.close(CLOSE_BAD_REQUEST, "bad request")
             return None
         app = state.app
         if state.facts is not None:
             state.facts.headers |= self._back_ends.emulated_headers_of(
                 app, command.headers
             )
+
+        # Counted before the decision, which may switch: a user who is kicked
+        # meanwhile does not begin a session.
         kicks = self._sessions.kicks.count
         try:
             admission = self._admit(connection, app, command)
@@ -479,6 +489,7 @@ class CentrifugeService:
             return _refused(connection, refused)
         if not admission.decision.ok:
             return self._refuse(connection, admission.decision)
+
         state.info = bytes_of(admission.claims.info)
         if state.facts is not None:
             state.facts.meta = bytes_of(admission.claims.meta)
@@ -506,14 +517,19 @@ class CentrifugeService:
         decision = self._logins.admit(app, NAME, connection)
         if not decision.ok:
             return _Admission(decision)
-        facts: dict[str, Any] = {"name": command.name, "version": command.version}
-        facts = {name: value for name, value in facts.items() if value}
+
+        facts: dict[str, Any] = {}
+        if command.name:
+            facts["name"] = command.name
+        if command.version:
+            facts["version"] = command.version
         if command.data:
             facts["data"] = Raw(command.data)
-        channels = [name for name in command.recover if not name.startswith("#")]
+        channels = [name for name in command.recover if not name.startswith(ALIAS)]
         if channels:
             facts["channels"] = channels
         answer = self._back_ends.ask(app, "connect", connection, facts, ConnectAnswer)
+
         end = token_end(0, answer.expire_at)
         if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
@@ -522,10 +538,8 @@ class CentrifugeService:
             return _Admission(
                 LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
             )
-        expires_at = end + GRACE_SECONDS if end else 0
-        return _Admission(
-            LoginDecision(user=answer.user, expires_at=expires_at), answer, end
-        )
+        decision = LoginDecision(user=answer.user, expires_at=_with_grace(end))
+        return _Admission(decision, answer, end)
 
     def _take_end(
         self, app: str, state: CentrifugeState, decision: LoginDecision
@@ -552,9 +566,9 @@ class CentrifugeService:
             decision = self._logins.check(app, request.sub, "", NAME, connection)
             if decision.ok and "\0" in request.sub:
                 raise BadToken("the token names a user with U+0000")
-            return _Admission(
-                replace(decision, user=request.sub), requested=request.names
-            )
+            decision = replace(decision, user=request.sub)
+            return _Admission(decision, requested=request.names)
+
         may_lack_user = takes_anonymous_tokens(self._settings(app))
         decision = self._logins.check(
             app, "", token, NAME, connection, may_lack_user=may_lack_user
@@ -567,8 +581,10 @@ class CentrifugeService:
         if decision.expires_at:
             decision = replace(decision, expires_at=decision.expires_at + GRACE_SECONDS)
         proved = decision.claims
-        if proved is None or not proved.payload:
-            return _Admission(decision, end=0 if proved is None else proved.expires_at)
+        if proved is None:
+            return _Admission(decision)
+        if not proved.payload:
+            return _Admission(decision, end=proved.expires_at)
         return _Admission(decision, proved.read(decode_connection), proved.expires_at)
 
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
@@ -643,10 +659,12 @@ class CentrifugeService:
         app = connection.app or ""
         user = connection.user or ""
         alias = f"{ALIAS}{user}"
-        is_named = alias in admission.claims.subscriptions or alias in (
-            admission.requested
+        if not user:
+            return _PersonalChannel(alias)
+        is_named = (
+            alias in admission.claims.subscriptions or alias in admission.requested
         )
-        if not user or not (is_named or subscribes_to_own_channel(self._settings(app))):
+        if not is_named and not subscribes_to_own_channel(self._settings(app)):
             return _PersonalChannel(alias)
         return _PersonalChannel(
             alias,
@@ -692,12 +710,12 @@ class CentrifugeService:
             state.set_info(channel, bytes_of(claims.info))
             _set_end(state, channel, claims.expire_at)
         options_of = partial(self._channels.options.of, connection.app or "")
-        since = {
-            channel: wanted.positions.get(channel)
-            if options_of(channel).may_recover
-            else None
-            for channel in wanted.claims
-        }
+        since: dict[str, Position | None] = {}
+        for channel in wanted.claims:
+            if options_of(channel).may_recover:
+                since[channel] = wanted.positions.get(channel)
+            else:
+                since[channel] = None
         subscriptions = self._channels.subscriptions.subscribe_each(connection, since)
         state.by_server = set(subscriptions) or None
         return subscriptions
@@ -710,9 +728,12 @@ class CentrifugeService:
     ) -> ConnectResult:
         """The answer to a login. Its session has an end for the client only if
         the back end does not renew it."""
-        is_renewed = self._back_ends.has(connection.app or "", "refresh")
-        end = 0 if is_renewed else admission.end
-        is_stream = isinstance(connection, Stream)
+        end = admission.end
+        if self._back_ends.has(connection.app or "", "refresh"):
+            end = 0
+        session = ""
+        if isinstance(connection, Stream):
+            session = self._connections.secret_of(connection)
         return ConnectResult(
             client=self._connections.id_of(connection),
             version=self._version,
@@ -721,7 +742,7 @@ class CentrifugeService:
             subs=subs or None,
             ping=self._ping,
             pong=True,
-            session=self._connections.secret_of(connection) if is_stream else "",
+            session=session,
             data=admission.claims.data,
         )
 
@@ -776,31 +797,29 @@ class CentrifugeService:
         if decision.user != connection.user:
             return _refuse_token(connection)
         state = _state_of(connection)
-        if (claims.subscriptions.keys() | admission.requested) - {
-            f"#{connection.user}"
-        } != state.by_token:
+        channels = claims.subscriptions.keys() | admission.requested
+        if channels - {f"{ALIAS}{connection.user}"} != state.by_token:
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return None
+
         state.expires_at = 0
         _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
         client = self._connections.id_of(connection)
         end = admission.end
-        return Reply(
-            ReplyCode.OK, RefreshResult(client, self._version, end > 0, _ttl(end))
-        )
+        result = RefreshResult(client, self._version, end > 0, _ttl(end))
+        return Reply(ReplyCode.OK, result)
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
         connection = self._connections.find(query.app, query.connection)
         if connection is None:
             return False
-        decision = LoginDecision(
-            expires_at=query.expires_at + GRACE_SECONDS if query.expires_at else 0
-        )
-        if isinstance(connection.dialect_state, CentrifugeState):
-            connection.dialect_state.expires_at = 0
-            connection.dialect_state.info = query.info or connection.dialect_state.info
-            decision = self._take_end(query.app, connection.dialect_state, decision)
+        decision = LoginDecision(expires_at=_with_grace(query.expires_at))
+        state = connection.dialect_state
+        if isinstance(state, CentrifugeState):
+            state.expires_at = 0
+            state.info = query.info or state.info
+            decision = self._take_end(query.app, state, decision)
         self._logins.began(connection, decision)
         return True
 
@@ -814,17 +833,15 @@ class CentrifugeService:
         switch."""
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
+            readers = connection.encoding.dialect.readers or {}
             try:
-                own = own_method(
-                    connection.encoding.dialect.readers or {},
-                    command.method,
-                    command.data,
-                )
+                own = own_method(readers, command.method, command.data)
             except Refused as refused:
                 return Reply(refused.code)
             if own is None:
                 return Reply(codes.NOT_AVAILABLE)
             return self._run(connection, own, answer)
+
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)
@@ -864,9 +881,13 @@ class CentrifugeService:
             data = SubscriptionAbout()
         state.set_info(channel, data.info)
         _set_end(state, channel, data.expires_at)
-        result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
+
+        result = SubscribeResult()
+        if data.data:
+            result.data = Raw(data.data)
         if position is not None:
-            result.recoverable = result.positioned = True
+            result.recoverable = True
+            result.positioned = True
             result.epoch = position.epoch
             result.offset = position.offset
         event = Event(
@@ -885,10 +906,8 @@ class CentrifugeService:
         """Renew the token of a subscription. May switch, as
         :meth:`ChannelCommands.permit` does."""
         state = _state_of(connection)
-        if (
-            not self._channels.members.has(connection, command.channel)
-            or not command.token
-        ):
+        is_member = self._channels.members.has(connection, command.channel)
+        if not is_member or not command.token:
             return Reply(codes.PERMISSION_DENIED)
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
@@ -915,27 +934,41 @@ class CentrifugeService:
         if unfollowed and self._catch_up is not None and self._catch_up.answers():
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return
+
         now = int(time())
-        app = connection.app or ""
         if 0 < state.expires_at <= now:
             state.expires_at = now + RENEWAL_SECONDS
             gevent.spawn(self._renew, connection, state)
+        # The sweep looks at every connection; few have such an end.
         if state.ends:
-            has = self._channels.members.has
-            ends = {
-                channel: end
-                for channel, end in state.ends.items()
-                if has(connection, channel)
-            }
-            state.ends = ends or None
-            for channel, end in ends.items():
-                if end <= now and self._answers.are_renewed(
-                    app, self._channels.options.of(app, channel)
-                ):
-                    ends[channel] = now + RENEWAL_SECONDS
-                    gevent.spawn(self._renew, connection, state, channel)
-            if any(end < now - GRACE_SECONDS for end in ends.values()):
-                connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
+            self._check_subscriptions(connection, state, state.ends, now)
+
+    def _check_subscriptions(
+        self,
+        connection: Connection,
+        state: CentrifugeState,
+        all_ends: Mapping[str, int],
+        now: int,
+    ) -> None:
+        """Close a connection whose token of a subscription was not renewed, and
+        let the back end renew the others. Never switches."""
+        app = connection.app or ""
+        has = self._channels.members.has
+        ends = {
+            channel: end
+            for channel, end in all_ends.items()
+            if has(connection, channel)
+        }
+        state.ends = ends or None
+        for channel, end in ends.items():
+            if end > now:
+                continue
+            options = self._channels.options.of(app, channel)
+            if self._answers.are_renewed(app, options):
+                ends[channel] = now + RENEWAL_SECONDS
+                gevent.spawn(self._renew, connection, state, channel)
+        if any(end < now - GRACE_SECONDS for end in ends.values()):
+            connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
 
     def _renew(
         self, connection: Connection, state: CentrifugeState, channel: str = ""
@@ -943,8 +976,11 @@ class CentrifugeService:
         """Greenlet: ask the back end to renew a session, or its subscription to
         a ``channel``. Without an answer they stay for :data:`RENEWAL_SECONDS`
         more."""
-        facts = {"channel": channel} if channel else {}
-        call: BackEndCall = "sub_refresh" if channel else "refresh"
+        call: BackEndCall = "refresh"
+        facts = {}
+        if channel:
+            call = "sub_refresh"
+            facts["channel"] = channel
         try:
             answer = self._back_ends.ask(
                 connection.app or "", call, connection, facts, RenewalAnswer
@@ -955,9 +991,11 @@ class CentrifugeService:
             if refused.disconnect is not None:
                 connection.disconnect(*refused.disconnect)
             return
-        if not connection.is_open or (
-            channel and not self._channels.members.has(connection, channel)
-        ):
+
+        # The answer took time: the client may have gone, or left the channel.
+        if not connection.is_open:
+            return
+        if channel and not self._channels.members.has(connection, channel):
             return
         if answer.expired or 0 < answer.expire_at <= time():
             if channel:
@@ -991,20 +1029,22 @@ class CentrifugeService:
 
 def bytes_of(given: Raw | UnsetType) -> bytes:
     """The JSON of a field; ``b""``: it is left out."""
-    return b"" if given is UNSET else bytes(given)
+    if given is UNSET:
+        return b""
+    return bytes(given)
 
 
 def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
     """Subscribers by the ids of their connections."""
-    return {
-        member.connection: ClientView(
-            member.user,
-            member.connection,
-            Raw(member.info) if member.info else UNSET,
-            Raw(member.channel_info) if member.channel_info else UNSET,
-        )
-        for member in members
-    }
+    views: dict[str, ClientView] = {}
+    for member in members:
+        view = ClientView(member.user, member.connection)
+        if member.info:
+            view.conn_info = Raw(member.info)
+        if member.channel_info:
+            view.chan_info = Raw(member.channel_info)
+        views[member.connection] = view
+    return views
 
 
 def history_view(publications: Sequence[Event], position: Position) -> HistoryResult:
@@ -1057,7 +1097,7 @@ def _renew_facts(
 
 
 def _refuse_token(connection: Connection) -> Reply | None:
-    connection.close(3500, "invalid token")
+    connection.close(CLOSE_INVALID_TOKEN, "invalid token")
     return None
 
 
@@ -1070,10 +1110,17 @@ def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
     return None
 
 
+def _with_grace(end: int) -> int:
+    """When a session ends whose token ends at ``end``; 0: never."""
+    if end:
+        return end + GRACE_SECONDS
+    return 0
+
+
 def _ttl(end: float) -> int:
     """Seconds until a token ends; 0: it never does."""
     if end:
-        return max(1, int(min(end - time(), 2**31 - 1)))
+        return max(1, int(min(end - time(), _MOST_TTL)))
     return 0
 
 

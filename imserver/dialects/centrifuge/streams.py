@@ -115,11 +115,11 @@ class CentrifugeStreams:
                 "POST", uni_lines, uni_lines, self._begin_receiving
             ),
         }
-        return {
-            f"/connection/{where}{name}": row
-            for name, row in rows.items()
-            for where in ("", "*/")
-        }
+        paths: dict[str, StreamPath] = {}
+        for name, row in rows.items():
+            paths[f"/connection/{name}"] = row
+            paths[f"/connection/*/{name}"] = row
+        return paths
 
     def _path(
         self,
@@ -252,16 +252,19 @@ class Emulation:
         commands = EmulatedCommands(address.number, data)
         if address.birth == self._table.secrets.birth:
             return self._serve_here(commands)
-        if self._others is None:
-            lease = None
-        else:
-            lease = self._others.born(address.birth)
-        if self._others is None or lease is None:
+
+        others = self._others
+        if others is None:
             return Emulated.UNKNOWN
-        answer: Emulated | None = self._others.query_behind(
+        lease = others.born(address.birth)
+        if lease is None:
+            return Emulated.UNKNOWN
+        answer: Emulated | None = others.query_behind(
             lease, "emulate", commands, Emulated
         )
-        return Emulated.FAILED if answer is None else answer
+        if answer is None:
+            return Emulated.FAILED
+        return answer
 
     def _serve_here(self, commands: EmulatedCommands) -> Emulated:
         """Serve commands of a stream of this node, those of one stream in their

@@ -11,7 +11,7 @@ The classes here have the fields of the protocol. :class:`CentrifugeDialect` rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -65,6 +65,10 @@ MAX_OFFSET: Final = 2**63 - 1
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one
 frame, at most 1,000."""
+_REJECT_UNRECOVERED: Final = 2
+"""A bit of ``flag`` of a subscription."""
+_ID_MASK: Final = 0xFFFFFFFF
+"""Ids of commands have 32 bits in protobuf."""
 _COMMAND_DEPTH: Final = 4
 """Levels of objects in a command: ``connect``, ``subs`` and each of these."""
 _BAD_REQUEST: Final = CloseCode.BAD_PAYLOAD
@@ -260,12 +264,11 @@ def read_login(payload: bytes) -> CentrifugeLogin:
 
 
 def _login(request: _Connect) -> CentrifugeLogin:
-    subs = {} if request.subs is None else request.subs
-    recover = {
-        name: (each.epoch, _offset(each.offset))
-        for name, each in subs.items()
-        if each.recover
-    }
+    recover: dict[str, tuple[str, int]] = {}
+    if request.subs is not None:
+        for name, each in request.subs.items():
+            if each.recover:
+                recover[name] = (each.epoch, _offset(each.offset))
     data = _json_or_none(request.data)
     headers = dict(request.headers or {})
     return CentrifugeLogin(
@@ -288,8 +291,32 @@ def _subscribe(request: _Subscribe) -> Command:
         request.recoverable,
         request.delta == "fossil",
         _json_or_none(request.data),
-        request.flag & 2 > 0,  # reject unrecovered
+        request.flag & _REJECT_UNRECOVERED > 0,
     )
+
+
+def _unsubscribe(request: _ChannelToken) -> Command:
+    return Unsubscribe(request.channel)
+
+
+def _publish(request: _Publish) -> Command:
+    return Publish(request.channel, json_in(request.data))
+
+
+def _presence(request: _ChannelToken) -> Command:
+    return AskPresence(request.channel)
+
+
+def _presence_stats(request: _ChannelToken) -> Command:
+    return AskPresenceStats(request.channel)
+
+
+def _refresh(request: _ChannelToken) -> Command:
+    return RefreshLogin(request.token)
+
+
+def _sub_refresh(request: _ChannelToken) -> Command:
+    return RefreshSubscription(request.channel, request.token)
 
 
 def _history(request: _History | pb.HistoryRequest) -> Command:
@@ -336,13 +363,13 @@ def own_method(readers: Readers, method: str, data: bytes) -> Command | None:
 _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "connect": _login,
     "subscribe": _subscribe,
-    "unsubscribe": lambda request: Unsubscribe(request.channel),
-    "publish": lambda request: Publish(request.channel, json_in(request.data)),
-    "presence": lambda request: AskPresence(request.channel),
-    "presence_stats": lambda request: AskPresenceStats(request.channel),
+    "unsubscribe": _unsubscribe,
+    "publish": _publish,
+    "presence": _presence,
+    "presence_stats": _presence_stats,
     "history": _history,
-    "refresh": lambda request: RefreshLogin(request.token),
-    "sub_refresh": lambda request: RefreshSubscription(request.channel, request.token),
+    "refresh": _refresh,
+    "sub_refresh": _sub_refresh,
 }
 """Every command that is carried out but ``rpc``: its name on the wire, and the
 function that makes it."""
@@ -467,7 +494,10 @@ class OwnChannel(DialectState, gc=False):
 
     def mark(self, mark: int, on: bool) -> None:
         """Set one of the marks."""
-        self.marks = self.marks | mark if on else self.marks & ~mark
+        if on:
+            self.marks |= mark
+        else:
+            self.marks &= ~mark
 
 
 USER_CHANNEL: Final = "user:"
@@ -490,13 +520,9 @@ def publication_of(event: Event) -> PublicationView:
     part = event.channel
     if part is None:
         return PublicationView(data)
-    return PublicationView(
-        data,
-        _read_info(part.info) if part.info else None,
-        part.offset,
-        _read_tags(part.tags) if part.tags else None,
-        delta,
-    )
+    info = _read_info(part.info) if part.info else None
+    tags = _read_tags(part.tags) if part.tags else None
+    return PublicationView(data, info, part.offset, tags, delta)
 
 
 def _content_of(event: Event) -> tuple[str, Content] | None:
@@ -508,13 +534,11 @@ def _content_of(event: Event) -> tuple[str, Content] | None:
     if part is None:
         return None
     if event.kind in ("join", "leave"):
-        return event.kind, {
-            "info": _read_info(part.info) if part.info else ClientView(event.sender)
-        }
+        info = _read_info(part.info) if part.info else ClientView(event.sender)
+        return event.kind, {"info": info}
     if event.kind == "subscribed":
-        return "subscribe", msgspec.json.decode(
-            event.data or b"{}", type=SubscribeResult
-        )
+        result = msgspec.json.decode(event.data or b"{}", type=SubscribeResult)
+        return "subscribe", result
     if event.kind == "unsubscribed":
         facts = {"code": event.code, "reason": event.text}
         return "unsubscribe", {name: value for name, value in facts.items() if value}
@@ -593,18 +617,17 @@ class CentrifugeDialect(Dialect):
                 content = codes.ERRORS.get(reply.code)
                 content = content or ClientError(reply.code, reply_text(reply.code))
         elif name == "rpc":
-            data = {} if content is None else content
             if content is UNSET:
                 content = {}
             else:
+                data = {} if content is None else content
                 content = {"data": Raw(_encode(data))}
         elif name not in _READERS:
             return None
         elif not isinstance(content, Struct | Raw):
             content = {}
-        return self._write_reply(
-            int(request.seq) if request.seq.isdecimal() else 0, name, content
-        )
+        number = int(request.seq) if request.seq.isdecimal() else 0
+        return self._write_reply(number, name, content)
 
     def encode_event(self, event: Event) -> Payload | None:
         """A push. What is not of a channel goes to the receiver's own
@@ -686,10 +709,9 @@ class CentrifugeDialect(Dialect):
     ) -> bytes:
         """A push of the channel of a user, under the name that the client has
         for it."""
-        by_alias = isinstance(state, OwnChannel) and state.by_alias
-        return self._write_push(
-            f"{ALIAS}{user}" if by_alias else channel, kind, content
-        )
+        if isinstance(state, OwnChannel) and state.by_alias:
+            channel = f"{ALIAS}{user}"
+        return self._write_push(channel, kind, content)
 
     # --- the wire -------------------------------------------------------------
 
@@ -740,16 +762,16 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
     def split(self, payload: bytes) -> Sequence[bytes]:
         """The commands in a frame. Raises BadFrame."""
         commands: list[bytes] = []
-        at = 0
-        while at < len(payload):
+        end = 0
+        while end < len(payload):
             try:
-                size, start = _read_varint(payload, at)
+                size, start = _read_varint(payload, end)
             except IndexError:
                 raise BadFrame(None, _BAD_REQUEST) from None
-            at = start + size
-            if at > len(payload) or len(commands) == MAX_COMMANDS:
+            end = start + size
+            if end > len(payload) or len(commands) == MAX_COMMANDS:
                 raise BadFrame(None, _BAD_REQUEST)
-            commands.append(payload[start:at])
+            commands.append(payload[start:end])
         return commands
 
     def _read(self, payload: bytes) -> dict[str, Any]:
@@ -767,10 +789,10 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return Raw(b"".join(parts))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
-        reply = pb.Reply(id=number & 0xFFFFFFFF)
+        reply = pb.Reply(id=number & _ID_MASK)
         if isinstance(content, Raw):
-            # That of a field that begins with its length.
-            tag = pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | 2
+            field_number = pb.Reply.DESCRIPTOR.fields_by_name[name].number
+            tag = field_number << _TYPE_BITS | _WITH_LENGTH
             return _after_length(
                 reply.SerializeToString(), _varint(tag), _after_length(bytes(content))
             )
@@ -810,6 +832,17 @@ def read_emulation(body: bytes) -> tuple[str, bytes]:
     return request.session, request.data
 
 
+_TYPE_BITS: Final = 3
+"""A tag of protobuf: the number of the field, and in these bits its type."""
+_WITH_LENGTH: Final = 2
+"""The type of a field that begins with its length."""
+_VARINT_BITS: Final = 7
+"""The bits of a number in each byte."""
+_VARINT_MASK: Final = 0x7F
+_MORE_FOLLOWS: Final = 0x80
+_VARINT_SHIFTS: Final = tuple(range(0, 5 * _VARINT_BITS, _VARINT_BITS))
+
+
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Decode the number that begins at ``at``. Return it and its end.
 
@@ -817,11 +850,11 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     that long, and the time to decode it grows with the square of its bytes.
     """
     value = 0
-    for shift in range(0, 35, 7):
+    for shift in _VARINT_SHIFTS:
         byte = data[at]
-        value |= (byte & 0x7F) << shift
+        value |= (byte & _VARINT_MASK) << shift
         at += 1
-        if byte < 0x80:
+        if byte < _MORE_FOLLOWS:
             return value, at
     raise IndexError
 
@@ -832,9 +865,9 @@ def _after_length(*parts: bytes) -> bytes:
 
 def _varint(number: int) -> bytes:
     encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
+    while number > _VARINT_MASK:
+        encoded.append(number & _VARINT_MASK | _MORE_FOLLOWS)
+        number >>= _VARINT_BITS
     encoded.append(number)
     return bytes(encoded)
 
@@ -843,7 +876,11 @@ def _fill(message: Any, content: Content) -> None:
     """Set the fields of a message to those of ``content`` with the same
     names."""
     message.SetInParent()
-    for name in content if isinstance(content, dict) else content.__struct_fields__:
+    if isinstance(content, dict):
+        names: Iterable[str] = content
+    else:
+        names = content.__struct_fields__
+    for name in names:
         if isinstance(content, dict):
             value = content[name]
         else:

@@ -48,6 +48,10 @@ MAX_CHANNELS: Final = 100
 """Most channels of one event."""
 MAX_BATCH: Final = 10
 """Most events of one request."""
+_PAGE: Final = 1000
+_NAME_SEGMENT: Final = 4
+"""Where the channel, or the user, stands in ``/apps/{app_id}/channels/{name}``:
+the first segment is empty."""
 _CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
 """Names of channels: Pusher's characters, and those with a meaning in other
 dialects."""
@@ -145,23 +149,23 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
     api.core.metrics.pushes.require(call.app)
     request: _PusherRequest = call.input
     event: _Trigger = request.body
-    channels = event.channels or ([event.channel] if event.channel else [])
+    channels = event.channels
+    if not channels and event.channel:
+        channels = [event.channel]
     if not 1 <= len(channels) <= MAX_CHANNELS:
         raise ApiProblem.invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
     _check(api, request.pusher, event, channels)
+
     for channel in dict.fromkeys(channels):
         api.service.publish(
             request.pusher, channel, event.name, event.data, event.socket_id or ""
         )
     if not event.info:
         return _answer({})
-    return _answer(
-        {
-            "channels": {
-                each: _attributes(api, call.app, each, event.info) for each in channels
-            }
-        }
-    )
+    attributes = {
+        channel: _attributes(api, call.app, channel, event.info) for channel in channels
+    }
+    return _answer({"channels": attributes})
 
 
 def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
@@ -177,16 +181,20 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
         if not each.channel:
             raise ApiProblem.invalid("Missing required parameter: channel")
         _check(api, request.pusher, each, [each.channel])
+
+    # Only now: nothing of a batch with a wrong event is sent.
     for each in events:
         api.service.publish(
             request.pusher, each.channel, each.name, each.data, each.socket_id or ""
         )
     if not any(each.info for each in events):
         return _answer({})
-    infos = [
-        _attributes(api, call.app, each.channel, each.info) if each.info else {}
-        for each in events
-    ]
+    infos: list[dict[str, Any]] = []
+    for each in events:
+        if each.info:
+            infos.append(_attributes(api, call.app, each.channel, each.info))
+        else:
+            infos.append({})
     return _answer({"batch": infos})
 
 
@@ -209,10 +217,11 @@ def _check(
                 f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes"
             )
         # The ids of users have any characters.
-        is_own = channel.startswith(USER_CHANNEL) or api.channels.options.is_reserved(
-            channel
-        )
-        if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
+        if channel.startswith(USER_CHANNEL):
+            continue
+        if api.channels.options.is_reserved(channel):
+            continue
+        if channel.startswith("#") or not _CHANNEL.fullmatch(channel):
             raise ApiProblem.invalid(f"Invalid channel name: '{channel}'")
 
 
@@ -243,37 +252,37 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     more = True
     is_reserved = channels.options.is_reserved
     while more:
-        page = channels.members.channels(call.app, after, 1000)
+        page = channels.members.channels(call.app, after, _PAGE)
         for each in page.channels:
             after = each.channel
-            if after.startswith(prefix) and not (
-                after.startswith("#") or is_reserved(after)
-            ):
-                rows[after] = _attributes(api, call.app, after, info, each.members)
-                if is_long_turn():
-                    serve_others()
+            if not after.startswith(prefix):
+                continue
+            if after.startswith("#") or is_reserved(after):
+                continue
+            rows[after] = _attributes(api, call.app, after, info, each.members)
+            if is_long_turn():
+                serve_others()
         more = page.more
     return _answer({"channels": rows})
 
 
 def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
-    name = call.input.segments[4]
+    name = call.input.segments[_NAME_SEGMENT]
     info = call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise ApiProblem.invalid(
             "Cannot retrieve the user count unless the channel is a presence channel"
         )
     count = _subscribers(api, call.app, name)
-    return _answer(
-        {"occupied": count > 0, **_attributes(api, call.app, name, info, count)}
-    )
+    attributes = _attributes(api, call.app, name, info, count)
+    return _answer({"occupied": count > 0, **attributes})
 
 
 def users(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence
     channel."""
-    name: str = call.input.segments[4]
+    name: str = call.input.segments[_NAME_SEGMENT]
     if not name.startswith(PRESENCE):
         raise ApiProblem.invalid("Users can only be retrieved for presence channels")
     return _answer(
@@ -287,9 +296,12 @@ def connections(api: PusherApi, call: Call) -> HttpResponse:
 
     Nodes that do not answer count as none.
     """
+    count = 0
     others = api.core.others
-    there = () if others is None else others.answers("app_connections", call.app, int)
-    return _answer({"connections": count_connections(api.core, call.app) + sum(there)})
+    if others is not None:
+        count = sum(others.answers("app_connections", call.app, int))
+    count += count_connections(api.core, call.app)
+    return _answer({"connections": count})
 
 
 def up(_service: None, _call: Call) -> HttpResponse:
@@ -302,7 +314,7 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all
     sessions of a user."""
     request: _PusherRequest = call.input
-    call.user = request.segments[4]
+    call.user = request.segments[_NAME_SEGMENT]
     call.facts = {}
     api.core.sessions.close(call.app, [call.user])
     return _answer({})
@@ -328,10 +340,8 @@ def _attributes(
         attributes["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:
         if subscribers is None:
-            count = _subscribers(api, app, channel)
-        else:
-            count = subscribers
-        attributes["subscription_count"] = count
+            subscribers = _subscribers(api, app, channel)
+        attributes["subscription_count"] = subscribers
     if "cache" in wanted and channel.startswith(CACHED):
         event = service.cached(app, channel)
         if event is not None:

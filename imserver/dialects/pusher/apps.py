@@ -35,6 +35,13 @@ from imserver.plugin.settings import ChannelSettings
 WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's
 clock."""
+_TIMESTAMP_DIGITS: Final = 15
+"""More digits than the time of a signed request has."""
+_MOST_PARAMETERS: Final = 64
+"""The most parameters of a query."""
+_CACHED_SECONDS: Final = 1800.0
+"""How long a cache channel remembers its last event."""
+_SECOND_MS: Final = 1000
 
 
 class PusherApp(Struct, frozen=True):
@@ -75,7 +82,7 @@ class PusherReceiver(Receiver, frozen=True, kw_only=True):
     key: str
 
     def body(self, events: bytes) -> bytes:
-        return b'{"time_ms":%d,"events":[%b]}' % (int(time() * 1000), events)
+        return b'{"time_ms":%d,"events":[%b]}' % (int(time() * _SECOND_MS), events)
 
     def post(self, outgoing: Outgoing, body: bytes, _delivery: str) -> int:
         signed = hmac.digest(self.secret, body, hashlib.sha256).hex()
@@ -117,7 +124,7 @@ class PusherChannels:
         event."""
         if options.has_history or not channel.startswith(CACHED):
             return options
-        return replace(options, history_size=1, history_seconds=1800.0)
+        return replace(options, history_size=1, history_seconds=_CACHED_SECONDS)
 
     def needs_token(self, channel: str) -> bool:
         """Whether the back end signs subscriptions."""
@@ -152,26 +159,31 @@ class PusherApps:
 
     def _take(self, tenant: Tenant, secret: bytes) -> None:
         settings = pusher_of(tenant)
-        speaks = settings.key and secret and not tenant.same_as
-        self.set(
-            tenant.name, PusherApp(tenant.name, secret, settings) if speaks else None
-        )
+        pusher = None
+        if settings.key and secret and not tenant.same_as:
+            pusher = PusherApp(tenant.name, secret, settings)
+        self.set(tenant.name, pusher)
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
         """Set or remove (None) an app. If two apps have the same names, the
         first by name keeps them."""
         receiver = None
-        if pusher is not None and (url := pusher.settings.webhook_url):
+        if pusher is not None and pusher.settings.webhook_url:
+            settings = pusher.settings
             receiver = PusherReceiver(
-                app, url, pusher.secret, frozenset(), key=pusher.settings.key
+                app, settings.webhook_url, pusher.secret, frozenset(), key=settings.key
             )
         self._hooks.queues.set(app, receiver)
         if self.by_name.get(app) == pusher:
             return
+
         self.by_name.pop(app, None)
-        self._set_names(app, None if pusher is None else PusherChannels())
-        if pusher is not None:
+        if pusher is None:
+            self._set_names(app, None)
+        else:
+            self._set_names(app, PusherChannels())
             self.by_name[app] = pusher
+        # Backwards: so the first app by name is the last to set its names.
         in_order = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]
         self.by_key = {each.settings.key: each for each in in_order}
         self.by_id = {each.settings.app_id: each for each in in_order}
@@ -185,45 +197,50 @@ class PusherApps:
         :class:`BadSignature` with the texts of Pusher.
         """
         params = read_query(query)
-        key, version, timestamp = (
-            params.get(each, "")
-            for each in ("auth_key", "auth_version", "auth_timestamp")
-        )
+        key = params.get("auth_key", "")
         if not key:
             raise BadSignature("Missing parameter: auth_key")
         pusher = self.by_key.get(key)
         if pusher is None:
             raise BadSignature("Unknown auth_key")
+        version = params.get("auth_version", "")
+        if not version:
+            raise BadSignature("Version required")
         if version != "1.0":
-            raise BadSignature(
-                "Version not supported" if version else "Version required"
-            )
-        if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) < 15):
-            raise BadSignature("Timestamp required")
-        if abs(now - int(timestamp)) > WINDOW_SECONDS:
-            raise BadSignature(
-                f"Timestamp expired: Given timestamp ({_iso(int(timestamp))}) not within {WINDOW_SECONDS}s "
-                f"of server time ({_iso(now)})"
-            )
+            raise BadSignature("Version not supported")
+        _check_timestamp(params.get("auth_timestamp", ""), now)
+
         signature = params.pop("auth_signature", "")
         signed = "&".join(f"{name}={params[name]}" for name in sorted(params))
         # Libraries sign the path as they were given it, some before and some
         # after it is percent-encoded. Under WSGI the path is decoded already.
         paths = dict.fromkeys((path, unquote(path), quote(unquote(path))))
-        if not any(
+        is_signed = any(
             pusher.has_signed(f"{method}\n{each}\n{signed}", signature)
             for each in paths
-        ):
-            expected, sent = (
-                dumps(each, ensure_ascii=False)
-                for each in (f"{method}\n{path}\n{signed}", signature)
-            )
+        )
+        if not is_signed:
+            expected = dumps(f"{method}\n{path}\n{signed}", ensure_ascii=False)
+            sent = dumps(signature, ensure_ascii=False)
             raise BadSignature(
                 f"Invalid signature: you should have sent HmacSHA256Hex({expected}, your_secret_key), "
                 f"but you sent {sent}"
             )
         return Principal(
             "signature", apps=frozenset({pusher.app}), key=pusher.settings.key
+        )
+
+
+def _check_timestamp(text: str, now: float) -> None:
+    """Refuse a request that was not signed just now. Raises
+    :class:`BadSignature`."""
+    if not (text.isascii() and text.isdecimal() and len(text) < _TIMESTAMP_DIGITS):
+        raise BadSignature("Timestamp required")
+    timestamp = int(text)
+    if abs(now - timestamp) > WINDOW_SECONDS:
+        raise BadSignature(
+            f"Timestamp expired: Given timestamp ({_iso(timestamp)}) not within {WINDOW_SECONDS}s "
+            f"of server time ({_iso(now)})"
         )
 
 
@@ -235,7 +252,9 @@ def read_query(query: bytes) -> dict[str, str]:
     """The decoded parameters of a signed query, with names in lower case.
     Raises :class:`BadSignature`."""
     try:
-        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=64)
+        pairs = parse_qsl(
+            query.decode(), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS
+        )
     except ValueError:
         raise BadSignature("the query cannot be read") from None
     params = {name.lower(): value for name, value in pairs}

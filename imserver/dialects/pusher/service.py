@@ -50,6 +50,22 @@ from imserver.plugin.wire import (
 NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
 """Half of a decoded connection id."""
+_HALF_DIGITS: Final = 40
+"""More digits than such a half has."""
+_PAGE: Final = 1000
+_MOST_REMOVERS: Final = 16
+"""Greenlets that notify presence channels of users who have gone."""
+_MANY_SUBSCRIBERS: Final = 100
+"""A channel with more subscribers is counted less often."""
+_COUNT_SECONDS: Final = 5.0
+"""How often such a channel is counted."""
+_STATUSES: Final = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}
+"""Reason of a :class:`ChannelRefused` → the status that its client gets; for
+others :data:`_OTHER_STATUS`."""
+_OTHER_STATUS: Final = 400
+_KINDS: Final = {"full": "LimitReached", "denied": "AuthError"}
+"""Reason of a :class:`ChannelRefused` → the kind of the error; others are
+``Refused``."""
 log = logging.getLogger(__name__)
 
 
@@ -97,25 +113,27 @@ class NotPermitted(ImserverError):
 def socket_id_of(connection_id: str) -> str:
     """The ``socket_id`` of a connection: its id as two numbers."""
     raw = base64url.decode(connection_id)
-    return f"{int.from_bytes(raw[:_HALF_BYTES], 'big')}.{int.from_bytes(raw[_HALF_BYTES:], 'big')}"
+    first = int.from_bytes(raw[:_HALF_BYTES], "big")
+    second = int.from_bytes(raw[_HALF_BYTES:], "big")
+    return f"{first}.{second}"
 
 
 def connection_id_of(socket_id: str) -> str:
     """The id of the connection with this ``socket_id``; ``""`` if it is
     none."""
     first, _, second = socket_id.partition(".")
-    if not all(
-        each.isascii() and each.isdecimal() and len(each) < 40
-        for each in (first, second)
-    ):
-        return ""
     try:
-        raw = b"".join(
-            int(each).to_bytes(_HALF_BYTES, "big") for each in (first, second)
-        )
-    except OverflowError:
+        return base64url.encode(_half_of(first) + _half_of(second))
+    except (ValueError, OverflowError):
         return ""
-    return base64url.encode(raw)
+
+
+def _half_of(digits: str) -> bytes:
+    """The bytes of a number of a ``socket_id``. Raises ValueError and
+    OverflowError."""
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < _HALF_DIGITS):
+        raise ValueError("no number")
+    return int(digits).to_bytes(_HALF_BYTES, "big")
 
 
 class PusherService:
@@ -140,12 +158,7 @@ class PusherService:
         """App, presence channel and a user who has left it on this node. The
         channel is not notified yet."""
         self._removers = 0
-        self._channels.members.report_to(
-            parted=lambda connection, channel, _: self._forget(
-                connection, channel, True
-            ),
-            left=self._left,
-        )
+        self._channels.members.report_to(parted=self._parted, left=self._left)
 
     def commands(self) -> CommandTable:
         """The commands that this service runs."""
@@ -224,17 +237,16 @@ class PusherService:
                 CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user"
             )
             return Reply.OK
-        if connection.user == user:
-            code = ReplyCode.OK
-        else:
-            code = ReplyCode.FAILED
         if not connection.user:
             login = Login(app.app, user)
             decision = LoginDecision(user=user)
             code = self._sessions.login(
                 connection, login, again=True, decision=decision
             )
-        elif connection.user != user:
+        elif connection.user == user:
+            code = ReplyCode.OK
+        else:
+            code = ReplyCode.FAILED
             self._logins.refused("again", app.app, user, connection.peer)
         if code == ReplyCode.OK:
             connection.send(wire.signed_in(command.user_data))
@@ -258,37 +270,27 @@ class PusherService:
             else:
                 self._join(connection, app, channel)
             self._consent.confirm_member(connection, channel)
-        except (NotPermitted, ChannelRefused) as refused:
-            if isinstance(refused, NotPermitted):
-                kind = refused.kind
-                status = refused.status
-            elif refused.reason == "exists":
-                connection.send(
-                    wire.error(
-                        wire.CODE_BAD_FRAME,
-                        f"The connection is subscribed to {channel}",
-                    )
-                )
-                return Reply.OK
-            elif refused.reason == "ended":
-                return Reply.OK
-            else:
-                reason = refused.reason
-                status = {
-                    "denied": 403,
-                    "full": 403,
-                    "rate": 429,
-                    "unavailable": 503,
-                }.get(reason, 400)
-                kind = {"full": "LimitReached", "denied": "AuthError"}.get(
-                    reason, "Refused"
-                )
-            state = connection.dialect_state
-            dotnet = isinstance(state, PusherState) and state.dotnet
-            connection.send(
-                wire.not_subscribed(channel, kind, str(refused), status, dotnet)
+        except NotPermitted as refused:
+            self._send_refusal(
+                connection, channel, refused.kind, str(refused), refused.status
             )
+        except ChannelRefused as refused:
+            reason = refused.reason
+            if reason == "exists":
+                text = f"The connection is subscribed to {channel}"
+                connection.send(wire.error(wire.CODE_BAD_FRAME, text))
+            elif reason != "ended":
+                kind = _KINDS.get(reason, "Refused")
+                status = _STATUSES.get(reason, _OTHER_STATUS)
+                self._send_refusal(connection, channel, kind, str(refused), status)
         return Reply.OK
+
+    def _send_refusal(
+        self, connection: Connection, channel: str, kind: str, text: str, status: int
+    ) -> None:
+        state = connection.dialect_state
+        dotnet = isinstance(state, PusherState) and state.dotnet
+        connection.send(wire.not_subscribed(channel, kind, text, status, dotnet))
 
     def _check(
         self, connection: Connection, app: PusherApp, command: PusherSubscribe
@@ -351,11 +353,14 @@ class PusherService:
         Returns the subscribers of a presence channel in the order of joining.
         """
         is_cached = channel.startswith(CACHED)
-        rows = list[ChannelMember]()
+        # From the beginning: its last publication is the cached event.
+        since = Position("", 0) if is_cached else None
         options = self._channels.options.of(app.app, channel)
         subscription = self._channels.subscriptions.subscribe(
-            connection, channel, options, Position("", 0) if is_cached else None
+            connection, channel, options, since
         )
+
+        rows = list[ChannelMember]()
         members = None
         if channel.startswith(PRESENCE):
             # In a cluster this asks other nodes. What is published meanwhile to
@@ -364,11 +369,10 @@ class PusherService:
             members = _users_of(rows)
         connection.send(wire.subscribed(channel, members))
         if is_cached:
-            last = subscription.publications[-1:]
-            if last:
-                payload = connection.encoding.dialect.encode_event(last[0])
-            else:
-                payload = None
+            payload = None
+            if subscription.publications:
+                last = subscription.publications[-1]
+                payload = connection.encoding.dialect.encode_event(last)
             if isinstance(payload, bytes):
                 connection.send(payload)
             else:
@@ -381,14 +385,17 @@ class PusherService:
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
         """End a subscription. Never switches."""
         app = self._app_of(connection)
+        if app is None:
+            return Reply.OK
         channel = command.channel
-        if app is not None and self._channels.subscriptions.unsubscribe(
-            connection, channel
-        ):
+        if self._channels.subscriptions.unsubscribe(connection, channel):
             if connection.dialect_state is not None:
                 connection.dialect_state.set_info(channel, b"")
             self._count(app, channel)
         return Reply.OK
+
+    def _parted(self, connection: Connection, channel: str, _was_last: bool) -> None:
+        self._forget(connection, channel, was_subscribed=True)
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Count the subscribers of channels that a connection of this node was
@@ -406,67 +413,67 @@ class PusherService:
         """Subscribe to a presence channel, as the member in the signed data.
         May switch."""
         channel = command.channel
-        try:
-            member = msgspec.json.decode(command.data or "", type=_Member)
-        except (ValueError, RecursionError):
-            raise NotPermitted(
-                "channel_data: expected JSON with user_id", status=400
-            ) from None
+        member = _signed_member(command)
         user = str(member.user_id)
-        if not user:
-            raise NotPermitted("channel_data: user_id is empty", status=400)
-        most = app.settings.presence_members
-        is_full = most and self._channels.members.count(app.app, channel) >= most
-        if (
-            is_full
-            and len(_users_of(self._all(app.app, channel)).keys() - {user}) >= most
-        ):
-            raise NotPermitted("The channel has too many members", "LimitReached", 403)
+        self._require_place(app, channel, user)
         if not self._sessions.takes_user(app.app, user):
             raise NotPermitted("channel_data: user_id is too long", status=400)
+
         state = connection.dialect_state
         if not isinstance(state, PusherState):
             state = PusherState()
             connection.dialect_state = state
         if self._channels.members.has(connection, channel):
             raise ChannelRefused("exists")
-        state.set_info(
-            channel,
-            msgspec.json.encode({"user_id": user, "user_info": member.user_info}),
-        )
+        about = {"user_id": user, "user_info": member.user_info}
+        state.set_info(channel, msgspec.json.encode(about))
         try:
             self._channels.notices.charge(connection, channel)
         except ChannelRefused:
             state.set_info(channel, b"")
             raise
+
+        # The user counts while the subscription is under way: of two connections
+        # at once, the end of one must not remove the user.
         state.members[channel] = user
-        here = self._users.setdefault((app.app, channel), {}).setdefault(
-            user, _UserHere()
-        )
+        users = self._users.setdefault((app.app, channel), {})
+        here = users.setdefault(user, _UserHere())
         here.connections += 1
         try:
             rows = self._join(connection, app, channel)
             here.shown = True
         finally:
             if not self._channels.members.has(connection, channel):
-                self._forget(connection, channel, False)
+                self._forget(connection, channel, was_subscribed=False)
                 state.set_info(channel, b"")
         if user not in self._users.get((app.app, channel), ()):
             return  # this was the only connection, and has ended meanwhile
-        own_id = self._connections.id_of(connection)
-        if (
-            next((each.connection for each in rows if _user_in(each) == user), "")
-            == own_id
-        ):
-            about = {"user_id": user, "user_info": member.user_info}
+
+        # Others hear of the user once, by the first connection.
+        first_of_user = next(
+            (row.connection for row in rows if _user_in(row) == user), ""
+        )
+        if first_of_user == self._connections.id_of(connection):
             self._notify(app.app, channel, "member_added", about, connection)
             self._hooks.add(app.app, "member_added", channel, user_id=user)
+
+    def _require_place(self, app: PusherApp, channel: str, user: str) -> None:
+        """Refuse a new user in a presence channel that has too many. May
+        switch. Raises NotPermitted."""
+        most = app.settings.presence_members
+        # Subscribers are counted at once; only when there are so many, their
+        # users are read.
+        if not most or self._channels.members.count(app.app, channel) < most:
+            return
+        others = _users_of(self._all(app.app, channel)).keys() - {user}
+        if len(others) >= most:
+            raise NotPermitted("The channel has too many members", "LimitReached", 403)
 
     def _all(self, app: str, channel: str) -> Iterator[ChannelMember]:
         """All members of a channel, in the order of joining. May switch."""
         after = ""
         while True:
-            page = self._channels.members.page(app, channel, after, 1000)
+            page = self._channels.members.page(app, channel, after, _PAGE)
             yield from page.members
             after = page.next
             if not after:
@@ -499,7 +506,7 @@ class PusherService:
             del self._users[app, channel]
         if was_subscribed or here.shown:
             self._removed[app, channel, user] = None
-            if self._removers < 16:
+            if self._removers < _MOST_REMOVERS:
                 self._removers += 1
                 gevent.spawn(self._run_removed)
 
@@ -546,6 +553,7 @@ class PusherService:
         if objection:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, objection))
             return Reply.OK
+
         state = connection.dialect_state
         if isinstance(state, PusherState):
             member = state.members.get(channel, "")
@@ -581,8 +589,12 @@ class PusherService:
         except ChannelRefused as refused:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, str(refused)))
             return Reply.OK
-        facts: dict[str, Any] = {"event": command.name, "data": wire.data_of(event)}
-        facts["socket_id"] = self.socket_id(connection)
+
+        facts: dict[str, Any] = {
+            "event": command.name,
+            "data": wire.data_of(event),
+            "socket_id": self.socket_id(connection),
+        }
         if member:
             facts["user_id"] = member
         self._hooks.add(app.app, "client_event", channel, **facts)
@@ -609,13 +621,12 @@ class PusherService:
         if len(command.data) + len(command.text.encode()) > settings.event_bytes:
             return f"An event has at most {settings.event_bytes} bytes"
         per_second = settings.client_events_per_second
-        if not (
-            per_second and self._client_events.take(ref(connection), number=per_second)
-        ):
+        key = ref(connection)
+        if not per_second or not self._client_events.take(key, number=per_second):
             return f"A connection may send {per_second} client events per second"
         limit = options.publications_per_second
         if limit and not self._channels.publishing.count_publication(
-            ref(connection), app.app, channel, limit
+            key, app.app, channel, limit
         ):
             return f"A connection may send {limit} such events per second"
         return ""
@@ -643,9 +654,10 @@ class PusherService:
         if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
             return
         self._counting.add(key)
-        # A channel with many subscribers is counted less often.
-        many = self._hub.member_count(*key) > 100
-        gevent.spawn_later(5.0 if many else 0, self._send_count, *key)
+        pause = 0.0
+        if self._hub.member_count(*key) > _MANY_SUBSCRIBERS:
+            pause = _COUNT_SECONDS
+        gevent.spawn_later(pause, self._send_count, *key)
 
     def _send_count(self, app: str, channel: str) -> None:
         self._counting.discard((app, channel))
@@ -703,7 +715,8 @@ class PusherService:
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
     """The users of a presence channel, and what they say of themselves."""
     users: dict[str, Raw] = {}
-    for member in map(_read_member, (each.channel_info for each in rows)):
+    for row in rows:
+        member = _read_member(row.channel_info)
         if member is not None:
             users.setdefault(str(member.user_id), member.user_info)
     return users
@@ -711,7 +724,22 @@ def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
 
 def _user_in(row: ChannelMember) -> str:
     member = _read_member(row.channel_info)
-    return "" if member is None else str(member.user_id)
+    if member is None:
+        return ""
+    return str(member.user_id)
+
+
+def _signed_member(command: PusherSubscribe) -> _Member:
+    """The member in the data of a subscription. Raises NotPermitted."""
+    try:
+        member = msgspec.json.decode(command.data or "", type=_Member)
+    except (ValueError, RecursionError):
+        raise NotPermitted(
+            "channel_data: expected JSON with user_id", status=400
+        ) from None
+    if not str(member.user_id):
+        raise NotPermitted("channel_data: user_id is empty", status=400)
+    return member
 
 
 def _read_member(info: str | bytes) -> _Member | None:

@@ -25,6 +25,8 @@ from imserver.plugin.wire import (
     payload_of,
 )
 
+_FIRST_OWN_CODE: Final = 4000
+"""Close codes from here on are those of Pusher's protocol."""
 VERSIONS: Final = (4, 5, 6, 7)
 """Supported versions of the protocol: all that Pusher supports. Their frames
 are the same."""
@@ -237,7 +239,8 @@ class PusherDialect(Dialect):
         """Read one request; see the contract."""
         try:
             read = _decode_frame(payload)
-            name, data = read.event, bytes(read.data)
+            name = read.event
+            data = bytes(read.data)
             if name.startswith(CLIENT_PREFIX):
                 content = msgspec.json.decode(data)
                 if isinstance(content, str):
@@ -267,7 +270,9 @@ class PusherDialect(Dialect):
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The error that some clients read in place of the close code."""
-        return error(code, reason) if code >= 4000 else None
+        if code < _FIRST_OWN_CODE:
+            return None
+        return error(code, reason)
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push, a publication, or a notice of a channel.
@@ -283,7 +288,7 @@ class PusherDialect(Dialect):
         if event.channel is not None and event.channel.stream is not None:
             return frame(STREAM, payload_of(event), channel)
         if event.kind == "unsubscribed":
-            return not_subscribed(channel, "Ended", event.text, 403)
+            return not_subscribed(channel, "Ended", event.text, status=403)
         if event.kind in KINDS:
             return frame(KINDS[event.kind], event.data, channel)
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
