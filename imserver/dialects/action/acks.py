@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 AWAIT_SECONDS: Final = 600
 """Time for which a user is awaited, and for which unstored messages wait."""
+MOST_AWAITED: Final = 100_000
 
 _ACKED: Final = AckedActionDialect()
 
@@ -142,14 +143,15 @@ class ActionAcks(Service, dict=True):
         """The unstored messages of a session that ends wait for the next one.
         Never switches."""
         unacked = acked_state(connection).unacked
-        events = [] if unacked is None else unacked.clear()
+        if unacked is None:
+            return
+        events = unacked.clear()
         app = connection.app
         user = connection.user
-        if app is not None and user is not None:
-            for event in events:
-                self._pending.add(
-                    app, user, replace(event, channel=None), AWAIT_SECONDS
-                )
+        if app is None or user is None:
+            return
+        for event in events:
+            self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
@@ -170,18 +172,23 @@ class ActionAcks(Service, dict=True):
         now = self.clock()
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
-        while len(self._awaited) > 100_000 or next(iter(self._awaited.values())) <= now:
+        # The oldest one comes first, and this user last.
+        while (
+            len(self._awaited) > MOST_AWAITED
+            or next(iter(self._awaited.values())) <= now
+        ):
             del self._awaited[next(iter(self._awaited))]
 
     def forget(self, app: str) -> None:
         """Await no user of a deleted app. Never switches."""
-        for key in [key for key in self._awaited if key[0] == app]:
+        of_app = [key for key in self._awaited if key[0] == app]
+        for key in of_app:
             del self._awaited[key]
 
 
 def acked_state(connection: Connection) -> AckedState:
-    """What the client of a connection has to acknowledge; without ``unacked``
-    it does not do so."""
+    """The messages that the client of a connection has to acknowledge; without
+    ``unacked`` it does not do so."""
     state = connection.dialect_state
     if isinstance(state, AckedState):
         return state

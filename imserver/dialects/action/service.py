@@ -100,29 +100,36 @@ class ActionService:
         if acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
-        if not (acks if code == ReplyCode.OK else acked):
-            self._acks.turn_off(connection)
         if code != ReplyCode.OK:
+            # An earlier login stands, as it was.
+            if not acked:
+                self._acks.turn_off(connection)
             return Reply(code)
+        if not acks:
+            self._acks.turn_off(connection)
+
         app, user = app_and_user(connection)
         messages = self._stored_in(app)
+        rooms: list[str] = []  # in which the user is stored
         tenant = self._tenants.get(app)
-        members = {} if tenant is None else tenant.room_members
-        # in which the user is stored
-        rooms = [name for name, users in members.items() if user in users]
+        if tenant is not None:
+            rooms = [
+                name for name, users in tenant.room_members.items() if user in users
+            ]
+        peer = ""
         # Nobody has an id that is too long.
-        reachable = not command.room and self._sessions.takes_user(app, command.peer)
+        if not command.room and self._sessions.takes_user(app, command.peer):
+            peer = command.peer
         connection.dialect_state = ActionState(
             unacked=acked_state(connection).unacked,
             channels_from_log=messages is not None,
-            peer=command.peer if reachable else "",
+            peer=peer,
             room=command.room,
         )
+
+        entered = [command.room, *rooms] if command.room else rooms
         try:
-            self._enter(
-                connection,
-                dict.fromkeys([command.room, *rooms] if command.room else rooms),
-            )
+            self._enter(connection, dict.fromkeys(entered))
         except ChannelRefused as refused:
             log.info(
                 "%s cannot enter the room: %s",
@@ -168,7 +175,8 @@ class ActionService:
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
-        peer = room = ""
+        peer = ""
+        room = ""
         if isinstance(state, ActionState):
             peer = state.peer
             room = state.room
@@ -187,7 +195,11 @@ class ActionService:
                 ReplyCode.UNAUTHORIZED, {"reason": mute.text, "until": mute.until}
             )
         self._channels.publishing.here.metrics.pushes.require(app)
-        to = {"room": room} if room else {"to": peer}
+
+        if room:
+            to = {"room": room}
+        else:
+            to = {"to": peer}
         reviewed = self._review(app, user, to, command)
         if isinstance(reviewed, Reply):
             return reviewed
@@ -230,11 +242,9 @@ class ActionService:
         """Handle the end of a connection that was in these rooms. May
         switch."""
         state = connection.dialect_state
-        if (
-            not isinstance(state, ActionState)
-            or state.room not in rooms
-            or connection.is_open
-        ):
+        if not isinstance(state, ActionState) or state.room not in rooms:
+            return
+        if connection.is_open:
             return
         app, user = app_and_user(connection)
         if self._messages is not None:

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.05
+_FINISH_SECONDS: Final = 1.0
+_SECOND_MS: Final = 1000
 
 
 class ActionMessages:
@@ -59,7 +61,8 @@ class ActionMessages:
         Switches for a login to a room. Messages that are sent there after the
         return are delivered.
         """
-        state, (app, user) = connection.dialect_state, app_and_user(connection)
+        state = connection.dialect_state
+        app, user = app_and_user(connection)
         read = partial(self._positions_of, app, user, room, rooms)
         late = partial(read, int(time()))
         positions: dict[str, int] | None = None
@@ -115,9 +118,8 @@ class ActionMessages:
         """A user's positions, also in the user's rooms. The first login to a
         room creates one at the time of the login: now, or ``login_time`` in
         Unix seconds if the database did not answer then."""
-        positions = self._positions.get(
-            app, user, dict.fromkeys([*rooms, room] if room else rooms)
-        )
+        wanted = [*rooms, room] if room else rooms
+        positions = self._positions.get(app, user, dict.fromkeys(wanted))
         if room and room not in positions:
             stored = self._store.part(MessageLog)
             if room in rooms:
@@ -146,7 +148,7 @@ class ActionMessages:
             sender=connection.user or "",
             type=command.type,
             body=command.text.encode(),
-            time_ms=int(time() * 1000),
+            time_ms=int(time() * _SECOND_MS),
             meta=Draft.Meta(seq=command.id).to_bytes(),
             to_user=to,
             room=room,
@@ -164,7 +166,7 @@ class ActionMessages:
     def finish(self, connection: Connection) -> None:
         """Wait at most a second until the messages of an ended connection are
         delivered: before its exit."""
-        deadline = monotonic() + 1.0
+        deadline = monotonic() + _FINISH_SECONDS
         while connection in self.sending and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
 
@@ -172,15 +174,14 @@ class ActionMessages:
 def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
     if isinstance(result, Appended):
         return Reply.OK
-    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
+    if not isinstance(result, Rejected):
+        return Reply(ReplyCode.NOT_STORED)
+    if result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
-    if isinstance(result, Rejected):
-        if result.until:
-            data = {"reason": result.detail, "until": result.until}
-        else:
-            data = None
+    if result.until:
+        data = {"reason": result.detail, "until": result.until}
         return Reply(result.reply_code, data)
-    return Reply(ReplyCode.NOT_STORED)
+    return Reply(result.reply_code)
 
 
 def _wait_until_read(connection: Connection) -> None:

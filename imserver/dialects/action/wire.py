@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""
+_SECOND_MS: Final = 1000
+_MILLISECOND_NS: Final = 1_000_000
 
 
 class ActionLogin(Login, frozen=True, gc=False):
@@ -100,13 +102,12 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
         raise Refused(ReplyCode.BAD_USER)
     if len(room.encode()) > Limit.ROOM_BYTES:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    if room in ("", "0"):
-        # No user has this name: there is no receiver.
-        nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
-        return ActionLogin(
-            f"action:{app}", user, token, peer="" if nobody else peer, acks=acks
-        )
-    return ActionLogin(f"action:{app}", user, token, room=room, acks=acks)
+    if room not in ("", "0"):
+        return ActionLogin(f"action:{app}", user, token, room=room, acks=acks)
+    # No user has such a name: there is no receiver.
+    if peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES:
+        peer = ""
+    return ActionLogin(f"action:{app}", user, token, peer=peer, acks=acks)
 
 
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
@@ -129,11 +130,15 @@ def _say(data: bytes, seq: str) -> Say:
     return Say(fields.text("msgtype"), fields.text("message"), seq)
 
 
+def _ack(data: bytes, _seq: str) -> AckNumber:
+    return AckNumber(Fields.of(data).number("ackid"))
+
+
 ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
     "login": _login,
     "heartbeat": _heartbeat,
     "sendmsg": _say,
-    "ack": lambda data, _seq: AckNumber(Fields.of(data).number("ackid")),
+    "ack": _ack,
 }
 """Name of a command on the wire → the function that decodes its ``data``,
 called with its ``seq``."""
@@ -145,7 +150,9 @@ _BEFORE = b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType"
 
 @cache
 def _text_of(code: int) -> bytes:
-    return encode("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code))
+    if code == ReplyCode.BAD_USER:
+        return encode("非法的用户Id")
+    return encode(reply_text(code))
 
 
 class ActionDialect(Dialect):
@@ -157,7 +164,7 @@ class ActionDialect(Dialect):
     personal = True
 
     def __init__(self) -> None:
-        self._digits = count(time_ns() // 1_000_000)
+        self._digits = count(time_ns() // _MILLISECOND_NS)
 
     def decode(self, payload: bytes) -> Request:
         """Read one request; see the contract."""
@@ -165,7 +172,9 @@ class ActionDialect(Dialect):
             raise BadFrame(BadFrame.TEXT)
         try:
             frame = _decode_frame(payload)
-            seq, name, data = frame.seq or "", frame.action or "", bytes(frame.data)
+            seq = frame.seq or ""
+            name = frame.action or ""
+            data = bytes(frame.data)
         except (ValueError, RecursionError):
             try:
                 seq, name, data = Fields.frame(payload, "action")
@@ -184,12 +193,13 @@ class ActionDialect(Dialect):
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``action``, and the code
         with its text."""
+        data = b"null" if reply.data is None else encode(reply.data)
         return b'{"seq":%b,"action":%b,"response":{"code":%d,"msg":%b,"data":%b}}' % (
             encode(request.seq),
             encode(request.name),
             reply.code,
             _text_of(reply.code),
-            b"null" if reply.data is None else encode(reply.data),
+            data,
         )
 
     def encode_event(self, event: Event) -> bytes | None:
@@ -221,7 +231,7 @@ class ActionDialect(Dialect):
             text,
             name,
             message.type,
-            time=message.time_ms // 1000,
+            time=message.time_ms // _SECOND_MS,
         )
         return self._halves("sendmsg", event)
 
@@ -230,13 +240,16 @@ class ActionDialect(Dialect):
         return b'%b""%b' % self._halves("enter", Event("enter", "", "连接成功"))
 
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
+        id = event.id
+        # A message keeps the id of its sender, also an empty one.
+        if not id and event.kind != "msg":
+            id = str(next(self._digits))
+        text = event.data.decode() if event.data else event.text
         before = _BEFORE % (
             encode(name),
-            encode(
-                event.id if event.id or event.kind == "msg" else str(next(self._digits))
-            ),
+            encode(id),
             encode(event.type),
-            encode(event.data.decode() if event.data else event.text),
+            encode(text),
             encode(event.sender),
         )
         return before, b',"msgTimestamp":"%d"}}' % (event.time or int(time()))

@@ -141,6 +141,11 @@ class BodyReader(Generic[B]):
 
 LIST_MEMBERS: Final = 10_000
 """Limit of the clients in one answer of ``/api/get_online_list``."""
+LABEL_CHARACTERS: Final = 8192
+"""Longest label: it is stored as long as the client is connected."""
+_PAGE: Final = 1000
+_NOT_ADMITTED: Final = (401, 403)
+"""The statuses of requests whose key is missing, or does not suffice."""
 
 
 def client_refusal(text: str) -> HttpResponse:
@@ -163,11 +168,13 @@ def _refuse(
 ) -> HttpResponse:
     """Code -1 in the body, but the statuses 400 and 405 without one
     (docs/reference/client-dialect.md)."""
-    if problem.status in (401, 403):
+    if problem.status in _NOT_ADMITTED:
         return UNAUTHORIZED
     if problem.status >= 429:
         return FAILED
-    return HttpResponse(405 if problem.status == 405 else 400, b"")
+    if problem.status == 405:
+        return HttpResponse(405, b"")
+    return HttpResponse(400, b"")
 
 
 class ClientApi(Struct, frozen=True):
@@ -238,21 +245,19 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
     text, data = push.payload()
     sender = push.send_user_id or ""
     note = push.msg or ""
-    if (
-        len(text) + len(data) + len(sender) + len(note)
-        > api.http.limits.push_characters
-    ):
+    size = len(text) + len(data) + len(sender) + len(note)
+    if size > api.http.limits.push_characters:
         raise RequestRefused(TOO_LONG)
     return Event(
         "msg",
         sender,
         text,
         message_id(),
-        "text",
-        data,
-        push.code or 0,
-        note,
-        int(time()),
+        type="text",
+        data=data,
+        code=push.code or 0,
+        note=note,
+        time=int(time()),
     )
 
 
@@ -267,10 +272,8 @@ def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
 def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse:
     """``POST /api/send_to_client``: push to one client."""
     event = _event(api, app, push)
-    return _push_answer(
-        event,
-        api.core.connections.push(app, _required(push.client_id, "ClientId"), event),
-    )
+    client = _required(push.client_id, "ClientId")
+    return _push_answer(event, api.core.connections.push(app, client, event))
 
 
 def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
@@ -312,8 +315,7 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     client = _required(binding.client_id, "ClientId")
     group = _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
-    # they are stored as long as the client is connected
-    if len(label.user_id) + len(label.extend) > 8192:
+    if len(label.user_id) + len(label.extend) > LABEL_CHARACTERS:
         return TOO_LONG
     try:
         joined = api.service.bind(app, client, group, label)
@@ -321,7 +323,9 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
         return client_refusal("GroupName无效")
     if joined is Joined.FULL:
         return client_refusal("分组数量已达上限")
-    return FAILED if joined is Joined.FAILED else DONE
+    if joined is Joined.FAILED:
+        return FAILED
+    return DONE
 
 
 def unbind_from_group(
@@ -345,7 +349,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.http.channels.members.page(app, name, after, 1000)
+        page = api.http.channels.members.page(app, name, after, _PAGE)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:
@@ -355,9 +359,8 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
 def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of
     joining."""
-    (about,) = api.core.connections.about(
-        app, [_required(client.client_id, "ClientId")]
-    )
+    client_id = _required(client.client_id, "ClientId")
+    (about,) = api.core.connections.about(app, [client_id])
     groups = () if about is None else about.channels
     return success({"count": len(groups), "list": groups})
 
@@ -367,18 +370,16 @@ def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
 
 def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
-    (about,) = api.core.connections.about(
-        app, [_required(client.client_id, "ClientId")]
-    )
+    client_id = _required(client.client_id, "ClientId")
+    (about,) = api.core.connections.about(app, [client_id])
     return success({"online": about is not None})
 
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all
     earlier pushes."""
-    outcome = api.core.connections.close(
-        app, _required(client.client_id, "ClientId"), CloseCode.KICKED
-    )
+    client_id = _required(client.client_id, "ClientId")
+    outcome = api.core.connections.close(app, client_id, CloseCode.KICKED)
     if outcome is Outcome.FAILED:
         return FAILED
     return success({})
@@ -404,7 +405,9 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
         if error.problem is Problems.TOO_MANY_APPS:
             return TOO_MANY_SYSTEMS
         return TAKEN
-    return DONE if is_new else TAKEN
+    if is_new:
+        return DONE
+    return TAKEN
 
 
 _ROW: Final[dict[str, Any]] = {

@@ -89,13 +89,16 @@ class ClientService:
         params = head.params()
         system = params.get("systemId", "")
         if not self.is_name(system):
-            self._logins.refused(
-                "app", self.app_of(system) if system else "", "", connection.peer
-            )
-            self._refuse(
-                connection, BAD_SYSTEM if system else NO_SYSTEM, CloseCode.NOT_ALLOWED
-            )
+            if system:
+                named = self.app_of(system)
+                answer = BAD_SYSTEM
+            else:
+                named = ""
+                answer = NO_SYSTEM
+            self._logins.refused("app", named, "", connection.peer)
+            self._refuse(connection, answer, CloseCode.NOT_ALLOWED)
             return
+
         app = self.app_of(system)
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, is_registered=False)
@@ -109,11 +112,8 @@ class ClientService:
         if not connection.is_open:
             return
         if not decision.ok:
-            self._refuse(
-                connection,
-                refusal(-decision.code, reply_text(decision.code)),
-                decision.close,
-            )
+            answer = refusal(-decision.code, reply_text(decision.code))
+            self._refuse(connection, answer, decision.close)
             return
         if self._hub.apps.get(app) is not hub_app:
             self._logins.refused("deleted", app, "", connection.peer)

@@ -23,6 +23,11 @@ SUFFIX: Final = ".ini"
 PUBLIC_KEY: Final = "Adba723b7fe06819"
 """The default CryptoKey of the original, which is public."""
 
+_KEY_BYTES: Final = (16, 24, 32)
+"""The sizes of a key of AES."""
+_PORTS: Final = {"httpport": 7800, "rpcport": 7900}
+"""The ports of the original without settings."""
+_MAX_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "f", "false", "n", "no", "off"})
 _ENDED: Final = "nodes share their state in Redis: set redis.url, or IMSERVER_REDIS_URL"
@@ -45,7 +50,7 @@ def read(
         )
     crypto_key = values.get("common.cryptokey", "")
     size = len(crypto_key.encode())
-    if crypto_key and size not in (16, 24, 32):
+    if crypto_key and size not in _KEY_BYTES:
         raise ConfigError(
             f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}"
         )
@@ -149,8 +154,8 @@ def _ini_port(given: dict[str, str], name: str, where: str) -> int:
     key = Locations.fold(name)
     text = given.get(f"common.{key}", "")
     if not text:
-        return {"httpport": 7800, "rpcport": 7900}[key]
-    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        return _PORTS[key]
+    if not (text.isascii() and text.isdecimal() and int(text) <= _MAX_PORT):
         raise ConfigError(f"{where}: {name}: expected a port, got {text!r}")
     return int(text)
 

@@ -15,11 +15,12 @@ from imserver.plugin.wire import Dialect, Event
 NOTICES: Final = {"online": (1001, "客户端上线"), "offline": (1002, "客户端下线")}
 """Notices to a group: kind of the event → the frame's ``code`` and ``msg``."""
 CODE_NO_SYSTEM: Final = -1001
+_ID_BITS: Final = 64
 
 
 def message_id() -> str:
     """An id for the frames of one push: 16 random hexadecimal digits."""
-    return f"{getrandbits(64):016x}"
+    return f"{getrandbits(_ID_BITS):016x}"
 
 
 def welcome(client_id: str) -> bytes:

@@ -58,6 +58,11 @@ _LOCKED: Final = refusal("账号已被锁定")
 _NEEDS_CODE: Final = refusal("该账号已启用两步验证,请提供正确的验证码")
 _TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
 _BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
+_NOT_ADMITTED: Final = (401, 403)
+"""The statuses of requests whose token is missing, or does not suffice."""
+_MAX_UINT64: Final = 2**64 - 1
+_MOST_DIGITS: Final = 40
+"""The most digits of a number that is read."""
 _REFUSALS: Final = {
     "invalid_request": BAD_PARAMETER,
     "login_taken": refusal("账号已被注册"),
@@ -109,7 +114,7 @@ def _refuse(
     if problem.status == 429:
         return _TOO_MANY_FAILURES
     if problem.status < 500:
-        if problem.status in (401, 403):
+        if problem.status in _NOT_ADMITTED:
             return NO_TOKEN
         return BAD_PARAMETER
     if problem.temporary and problem.status == 503:
@@ -198,18 +203,16 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     wanted = dict.fromkeys(map(_id, named))
     if len(wanted) > groups.limit:
         return _TOO_MANY_MEMBERS
+
     users = [each.user for each in api.accounts.tokens.those_of(app, list(wanted))]
     skipped = {
         *api.relations.blocked_by(app, user, users),
         *api.relations.strangers_among(app, user, users),
     }
-    group, _ = groups.create(
-        app, user, name, [each for each in users if each not in skipped]
-    )
-    call.user, call.facts = (
-        user,
-        {"group": str(group.id), "users": [*dict.fromkeys(filter(None, wanted))]},
-    )
+    members = [each for each in users if each not in skipped]
+    group, _ = groups.create(app, user, name, members)
+    call.user = user
+    call.facts = {"group": str(group.id), "users": [each for each in wanted if each]}
     return success("群组创建成功", {"id": str(group.id)})
 
 
@@ -228,10 +231,12 @@ def list_group(api: GoChatApi, call: Call) -> HttpResponse:
 def _id(text: str) -> str:
     """Read a 64-bit number as an id; ``""`` if it is invalid, has more than 40
     digits, or is 0."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 40):
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         return ""
     number = int(text)
-    return str(number) if 0 < number < 2**64 else ""
+    if 0 < number <= _MAX_UINT64:
+        return str(number)
+    return ""
 
 
 _ROW: Final[dict[str, Any]] = {

@@ -63,6 +63,12 @@ PAGE_SECONDS: Final = 5.0
 over a slow line."""
 
 
+_TOGETHER: Final = 0.1
+"""Connections whose deadlines differ by this share of the time are released
+together."""
+_MINUTE_SECONDS: Final = 60
+
+
 class SyncDeadlines:
     """Owner of the connections that are expected to sync. ``release`` is called
     with each that has not synced in time, and must not switch. The time starts
@@ -73,8 +79,7 @@ class SyncDeadlines:
     ) -> None:
         self.release = release
         self._hold_seconds = hold_seconds
-        # Connections whose deadlines are so near are released together.
-        self._together_seconds = hold_seconds * 0.1
+        self._together_seconds = hold_seconds * _TOGETHER
         self.expected: deque[tuple[float, set[Connection]]] = deque()
         """(deadline, connections), the latest last."""
 
@@ -251,6 +256,7 @@ class ProtobufService:
                 "again", connection.app or "", connection.user, connection.peer
             )
             return Reply(ReplyCode.FAILED)
+
         # Clients that log in with a cursor speak the full dialect, others that
         # of the original.
         dialect = self._full if command.cursor >= 0 else self._plain
@@ -286,7 +292,9 @@ class ProtobufService:
         answer: Callable[[Reply], None],
     ) -> Reply | None:
         """Subscribe a new session to the log."""
-        state = ProtobufState(end_and_session=expires_at // 60 + 1 if expires_at else 0)
+        state = ProtobufState()
+        if expires_at:
+            state.end_and_session = expires_at // _MINUTE_SECONDS + 1
         connection.dialect_state = state
         if command.cursor < 0:
             app, user = app_and_user(connection)
@@ -336,7 +344,10 @@ class ProtobufService:
         timer per session would use more memory than the rest of the session.
         Never switches."""
         state = connection.dialect_state
-        if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
+        if (
+            isinstance(state, ProtobufState)
+            and 0 < state.ends <= time() // _MINUTE_SECONDS
+        ):
             connection.close(CloseCode.TOKEN_INVALID)
         return self._silent_seconds
 
@@ -370,6 +381,7 @@ class ProtobufService:
                 "a sync failed: %s", unavailable, extra={"connection": connection.peer}
             )
             connection.close(CloseCode.INTERNAL_ERROR)
+
         log_subscription = connection.log_subscription
         if (
             log_subscription is not None
@@ -385,6 +397,7 @@ class ProtobufService:
     def _pass_over(self, connection: Connection) -> None:
         """A session has not requested the rest in time: it gets new entries
         now, and the rest later."""
-        if connection in (ends := self.page_ends.ends):
+        ends = self.page_ends.ends
+        if connection in ends:
             ends[connection] = ends[connection][0], True
         self._catch_up.release(connection)

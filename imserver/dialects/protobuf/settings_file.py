@@ -19,6 +19,11 @@ from imserver.plugin.settings import Config, ConfigError, Locations
 SUFFIX: Final = ""
 """Such files are YAML, as those of this server."""
 _LEVELS: Final = ("info", "debug")
+_HTTP_PORT: Final = 9090
+_WEBSOCKET_PORT: Final = 9091
+_RPC_PORT: Final = 9092
+"""The ports that GoChat uses without settings."""
+_MAX_PORT: Final = 65_535
 _NUMBERS: Final = ("app.rpcport", "app.heartbeattime", "jwt.expiretime")
 """Numbers that the original reads from quotes, too; its own file has its ports
 in quotes."""
@@ -91,11 +96,10 @@ def read(
 
 def _is_of_gochat(sections: Mapping[str, Any]) -> bool:
     """Whether a file has a key that only GoChat's files have."""
-    return any(
-        Locations.fold(f"{name}.{key}") in _SIGNATURE
-        for name, section in sections.items()
-        for key in section
-    )
+    names: set[str] = set()
+    for name, section in sections.items():
+        names.update(Locations.fold(f"{name}.{key}") for key in section)
+    return not names.isdisjoint(_SIGNATURE)
 
 
 def _as_here(folded: str, value: Any) -> Any:
@@ -135,8 +139,8 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
 
 def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
     host = _gochat_host(given.get("app.ip"))
-    http = _gochat_port(given.get("app.httpserverport"), 9090)
-    websocket = _gochat_port(given.get("app.websocketserverport"), 9091)
+    http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
+    websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
     if http == websocket != 0:
         ports = [http]
     else:
@@ -145,7 +149,7 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
         "server.extra_listen",
         [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports],
     )
-    yield "app.rpc_port", 9092
+    yield "app.rpc_port", _RPC_PORT
     if host:
         yield "cluster.advertise", host
     if "app.heartbeattime" in given:
@@ -156,9 +160,8 @@ def _gochat_port(given: _Given | None, usual: int) -> int:
     if given is None:
         return usual
     text = str(given.value)
-    if isinstance(given.value, bool) or not (
-        text.isascii() and text.isdecimal() and int(text) < 65536
-    ):
+    is_number = text.isascii() and text.isdecimal()
+    if isinstance(given.value, bool) or not is_number or int(text) > _MAX_PORT:
         raise ConfigError(f"{given.location}: expected a port, got {given.value!r}")
     return int(text)
 
@@ -174,4 +177,6 @@ def _gochat_host(given: _Given | None) -> str:
         raise ConfigError(
             f"{given.location}: expected an address, got {given.value!r}"
         ) from None
-    return "" if address.is_loopback else str(address)
+    if address.is_loopback:
+        return ""
+    return str(address)

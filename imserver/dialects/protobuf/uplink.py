@@ -49,6 +49,9 @@ MAX_WAITING_BYTES: Final = 1 << 20
 Further messages are dropped. The client may send them again."""
 
 _END: Final = 0xFFFFFFFF
+_SESSION_BITS: Final = 62
+"""Bits of the number of an uplink session."""
+_SECOND_MS: Final = 1000
 _FOR_GOOD: Final = (RejectReason.BLOCKED, RejectReason.REJECTED, RejectReason.READ_ONLY)
 """What a client without refusals would repeat for ever."""
 
@@ -106,7 +109,7 @@ class ProtobufUplink:
         stored: neither if their node was stopped and goes on, nor if it waits
         for its turn here. Raises StorageUnavailable.
         """
-        session = randbits(62) + 1
+        session = randbits(_SESSION_BITS) + 1
         self._store.part(MessageLog).writer.begin_uplink(app, user, session)
         return session
 
@@ -127,7 +130,8 @@ class ProtobufUplink:
             return
         queue = self.queues.get(connection)
         number, seq = state.last
-        if command.number != (number + 1 if queue is None else queue.next):
+        expected = number + 1 if queue is None else queue.next
+        if command.number != expected:
             if command.number == number and queue is None and seq:
                 connection.send(uplink_ack(number, max(seq, 0)))
             return
@@ -216,9 +220,9 @@ class ProtobufUplink:
         """Handle the result of a message. Never switches."""
         state = connection.dialect_state
         number = command.number
-        if self.queues.get(connection) is not queue or not isinstance(
-            state, ProtobufState
-        ):
+        if self.queues.get(connection) is not queue:
+            return
+        if not isinstance(state, ProtobufState):
             return
         if isinstance(result, StorageUnsure):
             # A stored message uses its number: a repeat must not be stored
@@ -230,6 +234,7 @@ class ProtobufUplink:
             # there what it did not find.
             connection.close(CloseCode.INTERNAL_ERROR)
             return
+
         queue.storing -= 1
         queue.size -= len(command.content)
         if isinstance(result, StorageUnavailable):
@@ -307,7 +312,7 @@ def draft_of(
     to_user, conversation = receiver
     time_ms = command.sent_ms
     if not Limit.MIN_TIME_MS <= time_ms <= Limit.TIME_MS:  # no page could show it
-        time_ms = int(time() * 1000)
+        time_ms = int(time() * _SECOND_MS)
     kind: Literal["message", "edit", "recall"] = "message"
     content_type = type_name(command.type)
     body = command.content
@@ -347,7 +352,8 @@ def _receiver_of_revised(
     about = found.get(command.about)
     if about is None or not about.may_be_revised(user):
         return Rejected(RejectReason.NOT_MEMBER)
-    return about.peer(user), 0 if about.members else about.conversation
+    conversation = 0 if about.members else about.conversation
+    return about.peer(user), conversation
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
@@ -375,8 +381,8 @@ def _meta_from(given: bytes) -> bytes | None:
         mentions = msgspec.json.decode(given, type=_GivenMeta).mentions
     except (ValueError, RecursionError):
         return None
-    if len(mentions) > Limit.MENTIONS or any(
-        len(each.encode()) > MAX_USER_BYTES for each in mentions
-    ):
+    if len(mentions) > Limit.MENTIONS:
+        return None
+    if any(len(each.encode()) > MAX_USER_BYTES for each in mentions):
         return None
     return Draft.Meta(mentions=tuple(mentions)).to_bytes()

@@ -81,12 +81,37 @@ MAX_DEVICE_BYTES: Final = 64
 """Longest name of a device, in bytes of UTF-8."""
 
 _MAX_ID: Final = Limit.ID
+_MAX_ID_DIGITS: Final = 19
+_MAX_INT32: Final = 2**31 - 1
+_INT32_CHARACTERS: Final = 11
+"""Longest decimal form of a number of 32 bits, with its sign."""
+_SECOND_MS: Final = 1000
+_ACCOUNTS: Final = 8192
+"""The most users whose numbers are remembered."""
+_HEADS: Final = 1024
+"""The most beginnings of batches that are remembered."""
 M = TypeVar("M", bound="protobuf_message.Message")
 
 _OUTPUTS_TAG = b"\x0a"
 _DATA_TAG = b"\x22"
 _MSG_TAG = b"\x0a"
 """The tags of ``OutputBatch.outputs``, ``Output.data`` and ``PushMsg.msg``."""
+
+# The encoding of protobuf. A tag is the number of a field, and in its lowest
+# bits the type.
+_TYPE_BITS: Final = 3
+_TYPE_MASK: Final = 0x07
+_VARINT: Final = 0
+_BYTES: Final = 2
+"""Types of fields: a number, and what begins with its length."""
+_FIXED_BYTES: Final = {1: 8, 5: 4}
+"""Type of a field with a number of fixed size → its bytes."""
+_VARINT_BITS: Final = 7
+"""The bits of a number in each byte."""
+_VARINT_MASK: Final = 0x7F
+_MORE_FOLLOWS: Final = 0x80
+_NUMBER_BITS: Final = 64
+"""Longest number of a field, in bits."""
 
 _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
 
@@ -97,12 +122,15 @@ def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
     return _before_data(kind, code, len(data)) + data
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_HEADS)
 def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
     """The bytes of a batch of one output before its ``size`` bytes of data.
     ``tag``: the data of the output is a message, and these bytes are its field
     with this tag."""
-    nested = tag + _length(size) if tag else b""
+    if tag:
+        nested = tag + _length(size)
+    else:
+        nested = b""
     whole = len(nested) + size
     # The original's text of this code. That of the cmd dialect ends in two
     # capitals.
@@ -120,9 +148,9 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
 
 def _length(size: int) -> bytes:
     length = b""
-    while size > 0x7F:
-        length += b"%c" % (size & 0x7F | 0x80)
-        size >>= 7
+    while size > _VARINT_MASK:
+        length += b"%c" % (size & _VARINT_MASK | _MORE_FOLLOWS)
+        size >>= _VARINT_BITS
     return b"%b%c" % (length, size)
 
 
@@ -155,10 +183,11 @@ def as_message(stored: Message) -> pb.Message | None:
         return None
     message = pb.Message()
     to = stored.to
-    message.session_type = ST_SINGLE if to else ST_GROUP
     if to:
+        message.session_type = ST_SINGLE
         message.receiver_id = account(to)
     else:
+        message.session_type = ST_GROUP
         message.receiver_id = stored.conversation
     message.sender_id = account(stored.sender)
     message.message_type = type_number(stored.type)
@@ -181,22 +210,24 @@ def type_number(name: str) -> int:
     known = _NUMBERS.get(name)
     if known is not None:
         return known
-    if len(name) <= 11 and name.removeprefix("-").isdecimal() and name.isascii():
+    is_short = len(name) <= _INT32_CHARACTERS
+    if is_short and name.removeprefix("-").isdecimal() and name.isascii():
         number = int(name)
-        if -(2**31) <= number < 2**31:
+        if -_MAX_INT32 - 1 <= number <= _MAX_INT32:
             return number
     return _NUMBERS["custom"]
 
 
 def account_number(user: str) -> int:
     """The number of an account; 0 for other users."""
-    if user.isdecimal() and user.isascii() and len(user) <= 19:
+    if user.isdecimal() and user.isascii() and len(user) <= _MAX_ID_DIGITS:
         number = int(user)
-        return number if number <= _MAX_ID else 0
+        if number <= _MAX_ID:
+            return number
     return 0
 
 
-account: Final = lru_cache(maxsize=8192)(account_number)
+account: Final = lru_cache(maxsize=_ACCOUNTS)(account_number)
 
 
 # --- what clients send --------------------------------------------------------
@@ -243,11 +274,14 @@ class ChatSync(Command, frozen=True, gc=False):
 
 def _login(data: bytes) -> Command:
     login = _parse(pb.LoginMsg, data)
+    cursor = -1
+    if login.HasField("cursor"):
+        cursor = min(login.cursor, _MAX_ID)
     return ChatLogin(
-        login.token.decode("latin-1"),
-        _text(login.device, MAX_DEVICE_BYTES),
-        min(login.cursor, _MAX_ID) if login.HasField("cursor") else -1,
-        login.acks,
+        token=login.token.decode("latin-1"),
+        device=_text(login.device, MAX_DEVICE_BYTES),
+        cursor=cursor,
+        acks=login.acks,
     )
 
 
@@ -310,46 +344,49 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
     while at < len(data):
         tag, at = _number(data, at)
         number = 0
-        kind = tag & 7
+        kind = tag & _TYPE_MASK
         if kind == _VARINT:
             number, at = _number(data, at)
         elif kind == _BYTES:
             size, at = _number(data, at)
-            if (
-                nested
-                and tag == 1 << 3 | _BYTES
-                and _has_long_number(data[at : at + size])
-            ):
+            is_first_field = tag == 1 << _TYPE_BITS | _BYTES
+            if nested and is_first_field and _has_long_number(data[at : at + size]):
                 return True
             at += size
         else:
-            at += {1: 8, 5: 4}.get(kind, 0)
-        if number >> 64:
+            at += _FIXED_BYTES.get(kind, 0)
+        if number >> _NUMBER_BITS:
             return True
     return False
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
     """Decode the number that begins at ``at``. Return it and its end."""
-    value = shift = 0
-    while data[at] > 0x7F:
-        value |= (data[at] & 0x7F) << shift
-        shift += 7
+    value = 0
+    shift = 0
+    while data[at] > _VARINT_MASK:
+        value |= (data[at] & _VARINT_MASK) << shift
+        shift += _VARINT_BITS
         at += 1
     return value | data[at] << shift, at + 1
 
 
-_VARINT = 0
-_BYTES = 2
+def _heartbeat(_data: bytes) -> Command:
+    return Heartbeat()
+
+
+def _sync(data: bytes) -> Command:
+    return ChatSync(_parse(pb.SyncInputMsg, data).seq)
+
 
 Row = tuple[str, Callable[[bytes], Command]]
 """The name of a command, and the function that decodes its data."""
 
 COMMANDS: Final[dict[int, Row]] = {
     CT_LOGIN: ("login", _login),
-    CT_HEARTBEAT: ("heartbeat", lambda _: Heartbeat()),
+    CT_HEARTBEAT: ("heartbeat", _heartbeat),
     CT_MESSAGE: ("message", _message),
-    CT_SYNC: ("sync", lambda data: ChatSync(_parse(pb.SyncInputMsg, data).seq)),
+    CT_SYNC: ("sync", _sync),
 }
 """Every command of the original's clients by its ``CmdType``."""
 FIRST_KIND_OF_FEATURES: Final = 64
@@ -358,7 +395,7 @@ FIRST_KIND_OF_FEATURES: Final = 64
 def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, Row]:
     """The kind of a command of a feature, and its row. Raises ConfigError."""
     kind = id_of(name)
-    if not FIRST_KIND_OF_FEATURES <= kind < 2**31:
+    if not FIRST_KIND_OF_FEATURES <= kind <= _MAX_INT32:
         raise ConfigError(
             f"the dialect {NAME}: {name!r} is no number of a kind, which is at least {FIRST_KIND_OF_FEATURES}"
         )
@@ -386,10 +423,8 @@ class ProtobufDialect(Dialect):
     def joined(self, readers: Readers) -> Self:
         """See the contract."""
         codec = super().joined(readers)
-        codec.commands = {
-            **self.commands,
-            **dict(map(_row_of_feature, readers, readers.values())),
-        }
+        rows = dict(map(_row_of_feature, readers, readers.values()))
+        codec.commands = {**self.commands, **rows}
         return codec
 
     def decode(self, payload: bytes) -> Request:
@@ -400,9 +435,9 @@ class ProtobufDialect(Dialect):
             raise BadFrame(None) from None
         data = message.data
         row = self.commands.get(message.type)
-        if row is None or (
-            len(payload) - len(data) > len(_LONG) and _has_long_number(payload)
-        ):
+        if row is None:
+            raise BadFrame(None)
+        if len(payload) - len(data) > len(_LONG) and _has_long_number(payload):
             raise BadFrame(None)
         name, read = row
         try:
@@ -434,14 +469,16 @@ class ProtobufDialect(Dialect):
                 sender_id=account(event.sender),
                 message_type=type_number(event.type),
                 content=event.data or event.text.encode(),
-                send_time=event.time * 1000,
+                send_time=event.time * _SECOND_MS,
             )
         )
 
     def encode_message(self, message: Message) -> bytes | None:
         """A push of a stored message."""
         frame = self.encode_entry(message)
-        return None if frame is None else push(frame)
+        if frame is None:
+            return None
+        return push(frame)
 
     # --- beyond the contract --------------------------------------------------
 
@@ -452,10 +489,8 @@ class ProtobufDialect(Dialect):
         self, messages: Iterable[pb.Message], more: bool, begin_anew: bool
     ) -> bytes:
         """Encode the answer to a sync. The original has no ``begin_anew``."""
-        return output(
-            CT_SYNC,
-            pb.SyncOutputMsg(messages=messages, has_more=more).SerializeToString(),
-        )
+        page = pb.SyncOutputMsg(messages=messages, has_more=more)
+        return output(CT_SYNC, page.SerializeToString())
 
     def encode_refusal(self, code: int, chat_number: int) -> bytes | None:
         """Encode the refusal of a message. None: these clients have no
@@ -499,7 +534,8 @@ def _read_typing(data: bytes) -> Command:
     to = typing.receiver_id
     if to > _MAX_ID:
         raise ValueError("not the id of an account")
-    fields = {"to": str(to) if to else "", "conversation": _id(typing.conversation)}
+    user = str(to) if to else ""
+    fields = {"to": user, "conversation": _id(typing.conversation)}
     return FIELDS_OF_COMMANDS["typing"](Fields(fields))
 
 
@@ -510,14 +546,10 @@ def _row(name: str, kind: str, **fields: str) -> Row:
 
     def read(data: bytes) -> Command:
         message = _parse(getattr(pb, kind), data)
-        return make(
-            Fields(
-                {
-                    field: _plain(getattr(message, source))
-                    for field, source in fields.items()
-                }
-            )
-        )
+        values = {
+            field: _plain(getattr(message, source)) for field, source in fields.items()
+        }
+        return make(Fields(values))
 
     return name, read
 
@@ -602,11 +634,16 @@ def refusal(code: int, request: int, chat_number: int = 0) -> bytes:
 def as_full_message(stored: Message) -> pb.Message:
     """A stored entry of any kind as a ``Message`` with all its fields."""
     sender_id, sender = _number_or_name(stored.sender)
-    to = stored.to
-    receiver_id, receiver = _number_or_name(to)
+    if stored.to:
+        session_type = ST_SINGLE
+        receiver_id, receiver = _number_or_name(stored.to)
+    else:
+        session_type = ST_GROUP
+        receiver_id = stored.conversation
+        receiver = b""
     return pb.Message(
-        session_type=ST_SINGLE if to else ST_GROUP,
-        receiver_id=receiver_id if to else stored.conversation,
+        session_type=session_type,
+        receiver_id=receiver_id,
         sender_id=sender_id,
         message_type=_type_of(stored),
         content=stored.body,
@@ -637,7 +674,9 @@ def _number_or_name(user: str) -> tuple[int, bytes]:
     """A user: the number of an account, or 0 and the id of a user without an
     account."""
     number = account(user)
-    return number, b"" if number else user.encode()
+    if number:
+        return number, b""
+    return 0, user.encode()
 
 
 def _signal(event: Signal) -> bytes:
@@ -656,11 +695,9 @@ def _signal(event: Signal) -> bytes:
     )
     if event.channel is not None and event.channel.stream is not None:
         stream = event.channel.stream
-        signal.stream, signal.piece, signal.content = (
-            stream.id.encode(),
-            stream.piece,
-            event.text.encode(),
-        )
+        signal.stream = stream.id.encode()
+        signal.piece = stream.piece
+        signal.content = event.text.encode()
         signal.whole = stream.whole
         signal.done = stream.done
     return output(CT_SIGNAL, signal.SerializeToString())
@@ -674,58 +711,86 @@ def _messages(page: Any) -> Iterable[pb.Message]:
     return (as_full_message(each.message()) for each in page.messages)
 
 
-def _conversation(found: Any) -> pb.Conversation:
-    peer_id, peer = _number_or_name(found.peer)
+def _conversation(row: Any) -> pb.Conversation:
+    peer_id, peer = _number_or_name(row.peer)
+    last = None
+    place = row.position
+    if row.last is not None:
+        last = as_full_message(row.last.message())
+        place = place or row.last.id
     return pb.Conversation(
-        id=found.id,
-        session_type=ST_SINGLE if found.kind == "user" else ST_GROUP,
-        unread=max(found.unread, 0),
-        read=max(found.read, 0),
-        role=found.role.encode(),
+        id=row.id,
+        session_type=ST_SINGLE if row.kind == "user" else ST_GROUP,
+        unread=max(row.unread, 0),
+        read=max(row.read, 0),
+        role=row.role.encode(),
         peer_id=peer_id,
-        name=found.name.encode(),
-        last=None if found.last is None else as_full_message(found.last.message()),
+        name=row.name.encode(),
+        last=last,
         peer=peer,
-        place=found.position or (found.last.id if found.last else 0),
+        place=place,
     )
 
 
-def _receipt(found: Any, conversation: int = 0) -> pb.Receipt:
-    user_id, user = _number_or_name(found.user)
+def _receipt(row: Any, conversation: int = 0) -> pb.Receipt:
+    user_id, user = _number_or_name(row.user)
     return pb.Receipt(
         user_id=user_id,
-        read=found.read,
-        received=found.received,
+        read=row.read,
+        received=row.received,
         conversation=conversation,
         user=user,
     )
 
 
-_ANSWERS: Final[dict[int, Callable[[Any], protobuf_message.Message]]] = {
-    **dict.fromkeys(
-        (CT_READ, CT_RECEIVED, CT_TYPING, CT_HIDE), lambda _: pb.HeartbeatMsg()
-    ),
-    CT_HISTORY: lambda data: pb.HistoryOutputMsg(
-        messages=_messages(data), has_more=data.more
-    ),
-    CT_CONVERSATIONS: lambda data: pb.ConversationsOutputMsg(
+def _no_data(_data: Any) -> pb.HeartbeatMsg:
+    return pb.HeartbeatMsg()
+
+
+def _history_answer(data: Any) -> pb.HistoryOutputMsg:
+    return pb.HistoryOutputMsg(messages=_messages(data), has_more=data.more)
+
+
+def _conversations_answer(data: Any) -> pb.ConversationsOutputMsg:
+    return pb.ConversationsOutputMsg(
         conversations=map(_conversation, data.conversations), has_more=data.more
-    ),
-    CT_RECEIPTS: lambda data: pb.ReceiptsOutputMsg(
+    )
+
+
+def _receipts_answer(data: Any) -> pb.ReceiptsOutputMsg:
+    return pb.ReceiptsOutputMsg(
         receipts=map(_receipt, data.receipts), has_more=data.has_more
-    ),
-    CT_MARKS: lambda data: pb.MarksOutputMsg(
+    )
+
+
+def _marks_answer(data: Any) -> pb.MarksOutputMsg:
+    places = [
+        pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read
+    ]
+    return pb.MarksOutputMsg(
         version=data.version,
-        read=[
-            pb.PlaceMsg(conversation=each.conversation, seq=each.id)
-            for each in data.read
-        ],
+        read=places,
         hidden=data.hidden,
         receipts=[_receipt(each, each.conversation) for each in data.receipts],
-    ),
-    CT_SEARCH: lambda data: pb.SearchOutputMsg(
+    )
+
+
+def _search_answer(data: Any) -> pb.SearchOutputMsg:
+    return pb.SearchOutputMsg(
         messages=_messages(data), has_more=data.has_more, before=data.before
-    ),
+    )
+
+
+_ANSWERS: Final[dict[int, Callable[[Any], protobuf_message.Message]]] = {
+    CT_READ: _no_data,
+    CT_RECEIVED: _no_data,
+    CT_TYPING: _no_data,
+    CT_HIDE: _no_data,
+    CT_HISTORY: _history_answer,
+    CT_CONVERSATIONS: _conversations_answer,
+    CT_RECEIPTS: _receipts_answer,
+    CT_MARKS: _marks_answer,
+    CT_SEARCH: _search_answer,
 }
 """Kind of answer → function that encodes its data."""
 _KIND_OF: Final = {name: kind for kind, (name, _) in FULL_COMMANDS.items()}
@@ -753,11 +818,8 @@ class FullProtobufDialect(ProtobufDialect):
                 body = _ANSWERS[kind](reply.data).SerializeToString()
             return output(kind, body, reply.code)
         if request.name.isdecimal():  # of a feature
-            return output(
-                int(request.name),
-                b"" if reply.data is None else msgspec.json.encode(reply.data),
-                reply.code,
-            )
+            body = b"" if reply.data is None else msgspec.json.encode(reply.data)
+            return output(int(request.name), body, reply.code)
         if request.name != "login":
             return None
         if reply.code != ReplyCode.OK:
