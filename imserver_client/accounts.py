@@ -108,12 +108,9 @@ class Accounts:
         """Log in with an identifier of an account and its password. ``code``:
         of its second factor; without one, an account that has it refuses with
         ``second_factor_required``."""
-        body = {
-            "login": login,
-            "password": password,
-            "device": device,
-            **({"code": code} if code else {}),
-        }
+        body = {"login": login, "password": password, "device": device}
+        if code:
+            body["code"] = code
         return _session(self._account("login", body))
 
     def begin_factor(self, password: str) -> tuple[str, str]:
@@ -166,9 +163,10 @@ class Accounts:
         a login without it with ``second_factor_required``; the login may then
         be finished again.
         """
-        answer = self._post(
-            "finish", {"login": started.login, **({"factor": factor} if factor else {})}
-        )
+        body = {"login": started.login}
+        if factor:
+            body["factor"] = factor
+        answer = self._post("finish", body)
         if answer.get("pending"):
             return None
         if "linked" in answer:

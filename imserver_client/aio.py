@@ -33,6 +33,7 @@ from imserver_client.protocol import (
 from imserver_client.session import (
     ANSWER_SECONDS,
     MAX_UNANSWERED,
+    MIN_WAIT_SECONDS,
     SILENT_SECONDS,
     Attempts,
     ChannelToken,
@@ -123,9 +124,8 @@ class AsyncSession(SessionShell[T]):
             deadline = monotonic() + timeout_seconds
         while (event := core.take()) is None:
             core.raise_if_over()
-            if not await self._wait(
-                lambda: core.over or core.waiting > 0, deadline - monotonic()
-            ):
+            left = deadline - monotonic()
+            if not await self._wait(lambda: core.over or core.waiting > 0, left):
                 return None
         self._notify()  # there is room for the next one
         return event
@@ -166,9 +166,8 @@ class AsyncSession(SessionShell[T]):
                 await connection.send(frame)
                 return await answer
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(
-                f"{cmd}: no answer: {str(error) or 'too late'}"
-            ) from error
+            why = str(error) or "too late"
+            raise NotConnected(f"{cmd}: no answer: {why}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -265,17 +264,12 @@ class AsyncSession(SessionShell[T]):
             self._connection = connection
             try:
                 try:
-                    if callable(self._token):
-                        token = self._token()
-                    else:
-                        token = self._token
-                    if inspect.isawaitable(token):
-                        token = await token
+                    token = await self._make_token()
                 except Exception as error:
                     return self._no_token(error)
                 self._call(
                     self._core.opened,
-                    str(token),
+                    token,
                     monotonic(),
                     renewable=callable(self._token),
                 )
@@ -285,7 +279,18 @@ class AsyncSession(SessionShell[T]):
             finally:
                 self._connection = None
         code = connection.protocol.close_code
-        return CLOSE_LOST if code is None else code
+        if code is None:
+            return CLOSE_LOST
+        return code
+
+    async def _make_token(self) -> str:
+        if callable(self._token):
+            token = self._token()
+        else:
+            token = self._token
+        if inspect.isawaitable(token):
+            token = await token
+        return str(token)
 
     async def _exchange(self, connection: ClientConnection) -> None:
         """Send and read until the connection ends."""
@@ -302,7 +307,8 @@ class AsyncSession(SessionShell[T]):
             except TimeoutError:  # the server does not read
                 connection.transport.abort()
                 return
-            seconds = min(max(0.001, core.deadline - monotonic()), SILENT_SECONDS)
+            left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
+            seconds = min(left, SILENT_SECONDS)
             if core.full and not core.over:
                 await self._wait(lambda: core.over or not core.full, seconds)
                 continue
@@ -327,8 +333,9 @@ class AsyncSession(SessionShell[T]):
 
     async def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
         """Wait until ``ready()``; return whether it came in time."""
+        limit = None if seconds == inf else max(0.0, seconds)
         try:
-            async with asyncio.timeout(None if seconds == inf else max(0.0, seconds)):
+            async with asyncio.timeout(limit):
                 while not ready():
                     self._changed = self._changed or asyncio.Event()
                     await self._changed.wait()
@@ -497,9 +504,8 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         finally:
             attempts.forget_turn()
         if seconds > 0:
-            await self._wait(
-                lambda: self._core.state is not State.ONLINE, min(seconds, left)
-            )
+            core = self._core
+            await self._wait(lambda: core.state is not State.ONLINE, min(seconds, left))
 
 
 # --- the HTTP API -------------------------------------------------------------

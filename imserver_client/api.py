@@ -42,6 +42,8 @@ MAX_PAUSE_SECONDS: Final = 30.0
 its refusal is raised."""
 PAGE_SIZE: Final = 1000
 _CONNECTIONS: Final = 16
+_QUOTED_BYTES: Final = 200
+"""How much an error quotes of an answer that is no problem."""
 
 T = TypeVar("T")
 
@@ -63,12 +65,17 @@ def push_body(
 ) -> dict[str, Any]:
     """Return the body of a push: the arguments that are given, and no
     others."""
-    body = {"app": app, **({"data": data} if text is None else {"text": text})}
+    body = {"app": app}
+    if text is None:
+        body["data"] = data
+    else:
+        body["text"] = text
     if type != "text":
         body["type"] = type
-    return body | {
-        name: value for name, value in fields.items() if value not in (None, "", 0, ())
-    }
+    for name, value in fields.items():
+        if value not in (None, "", 0, ()):
+            body[name] = value
+    return body
 
 
 OPEN_STREAM: Final = "channels/stream/open"
@@ -167,11 +174,16 @@ class Api:
         timeout_seconds: float = TIMEOUT_SECONDS,
         tries: int = TRIES,
     ) -> None:
-        self._url = (url if "://" in url else f"http://{url}").rstrip("/") + PREFIX
+        if "://" not in url:
+            url = f"http://{url}"
+        self._url = url.rstrip("/") + PREFIX
         self._tries = max(1, tries)
+        headers = {}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         self._pool = urllib3.PoolManager(
             _CONNECTIONS,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=headers,
             timeout=urllib3.Timeout(timeout_seconds),
             retries=False,
         )
@@ -492,7 +504,9 @@ class Api:
     ) -> int:
         """End the sessions of users (on one device, or on all) and single
         connections; return how many."""
-        more = {} if device is None else {"device": device}
+        more = {}
+        if device is not None:
+            more["device"] = device
         return self._change("disconnect", "closed", app, users, connections, **more)
 
     def ban(
@@ -500,9 +514,9 @@ class Api:
     ) -> int:
         """Ban users for a time, or (0 seconds) for good; return how many
         sessions that ended. They see the reason."""
-        body = {"app": app, "users": list(users), "seconds": seconds} | (
-            {"reason": reason} if reason else {}
-        )
+        body = {"app": app, "users": list(users), "seconds": seconds}
+        if reason:
+            body["reason"] = reason
         return self._post("ban", body, int, "closed")
 
     def moderate(self, act: str, app: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -519,22 +533,21 @@ class Api:
 
     def apps(self) -> list[App]:
         """Get all apps of the key."""
-        found: list[App] = []
+        apps: list[App] = []
         cursor = ""
         while True:
             page = self._get("apps", dict[str, Any], cursor=cursor)
-            found += msgspec.convert(page["apps"], list[App])
+            apps += msgspec.convert(page["apps"], list[App])
             cursor = page.get("next", "")
             if not cursor:
-                return found
+                return apps
 
     def create_app(self, app: str, settings: Mapping[str, Any] | None = None) -> App:
         """Create an app. ``settings`` are those of the configuration's section
         ``apps``."""
         body = {"app": app, "settings": settings or {}}
-        return decode_answer(
-            self._request("POST", "apps/create", None, body, None), App
-        )
+        answer = self._request("POST", "apps/create", None, body, None)
+        return decode_answer(answer, App)
 
     def set_app(
         self,
@@ -545,7 +558,8 @@ class Api:
         """Change settings of an app that was created at run time; ``unset``
         ones get their default again."""
         body = {"app": app, "settings": settings or {}, "unset": list(unset)}
-        return decode_answer(self._request("POST", "apps/set", None, body, None), App)
+        answer = self._request("POST", "apps/set", None, body, None)
+        return decode_answer(answer, App)
 
     # --- mailboxes ------------------------------------------------------------
 
@@ -584,11 +598,8 @@ class Api:
     def ack(self, app: str, token: str, *, user: str = "") -> None:
         """Acknowledge the messages of a claim: nobody gets them again. Refused
         with ``claim_ended`` if its lease has ended: somebody else gets them."""
-        self._post(
-            "mailbox/ack",
-            _without_user({"app": app, "user": user, "token": token}),
-            dict,
-        )
+        body = _without_user({"app": app, "user": user, "token": token})
+        self._post("mailbox/ack", body, dict)
 
     def nack(
         self,
@@ -608,9 +619,8 @@ class Api:
             "seconds": seconds,
             "reason": reason,
         }
-        decode_answer(
-            self._request("POST", "mailbox/nack", None, _without_user(body), None), dict
-        )
+        answer = self._request("POST", "mailbox/nack", None, _without_user(body), None)
+        decode_answer(answer, dict)
 
     # --- requests -------------------------------------------------------------
 
@@ -644,9 +654,8 @@ class Api:
     ) -> T:
         # A push with an id is accepted once, and needs no idempotency key.
         repeat_id = "" if body.get("id") else uuid4().hex
-        return decode_answer(
-            self._request("POST", path, None, body, repeat_id), answer, field
-        )
+        content = self._request("POST", path, None, body, repeat_id)
+        return decode_answer(content, answer, field)
 
     def _request(
         self,
@@ -663,13 +672,7 @@ class Api:
         """
         url = self._url + path
         if query:
-            url += "?" + urlencode(
-                {
-                    name: str(value).lower() if isinstance(value, bool) else value
-                    for name, value in query.items()
-                    if value not in ("", None)
-                }
-            )
+            url += f"?{_encoded(query)}"
         headers = {**self._pool.headers, "Accept-Encoding": "gzip"}
         if repeat_id:
             headers["Idempotency-Key"] = repeat_id
@@ -677,8 +680,10 @@ class Api:
         if body is not None:
             content = msgspec.json.encode(body)
             headers["Content-Type"] = "application/json"
+
         backoff = Backoff()
-        for tries_left in reversed(range(self._tries if repeat_id is not None else 1)):
+        tries = self._tries if repeat_id is not None else 1
+        for tries_left in reversed(range(tries)):
             try:
                 return self._request_once(method, url, content, headers)
             except NotConnected:
@@ -704,22 +709,35 @@ class Api:
             raise NotConnected(f"{method} {url}: no answer: {error}") from error
         if answer.status < 300:
             return answer.data
+
         try:
             problem = msgspec.json.decode(answer.data, type=_Problem)
         except (ValueError, RecursionError):
-            problem = _Problem(
-                "", answer.data[:200].decode("utf-8", "replace"), answer.status >= 500
-            )
+            # A proxy has answered, or another server.
+            text = answer.data[:_QUOTED_BYTES].decode("utf-8", "replace")
+            problem = _Problem(message=text, temporary=answer.status >= 500)
         wait = answer.headers.get("Retry-After", "")
+        address = url.partition("?")[0]
         raise RequestRefused(
             answer.status,
             problem.code,
             problem.message,
             problem.temporary,
             problem.request_id,
-            float(wait) if wait.isdecimal() else 0.0,
-            f"{method} {url.partition('?')[0]}",
+            retry_after_seconds=float(wait) if wait.isdecimal() else 0.0,
+            request=f"{method} {address}",
         )
+
+
+def _encoded(query: Mapping[str, Any]) -> str:
+    """The parameters of an address that are given."""
+    given: dict[str, Any] = {}
+    for name, value in query.items():
+        if isinstance(value, bool):
+            given[name] = str(value).lower()
+        elif value not in ("", None):
+            given[name] = value
+    return urlencode(given)
 
 
 def decode_answer(body: bytes | str, answer: type[T], field: str = "") -> T:
@@ -727,6 +745,8 @@ def decode_answer(body: bytes | str, answer: type[T], field: str = "") -> T:
     is malformed."""
     try:
         data = msgspec.json.decode(body)
-        return msgspec.convert(data[field] if field else data, answer)
+        if field:
+            data = data[field]
+        return msgspec.convert(data, answer)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ClientError(f"malformed answer: {error!r}") from error

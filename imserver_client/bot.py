@@ -77,8 +77,10 @@ def add(
 ) -> None:
     """Make a bot with the user name NAME and print its token once."""
     body = {"app": app, "name": name, "nickname": nickname or name}
+    if owner:
+        body["user"] = owner
     with _server(url, key_file) as api:
-        bot = api.call("POST", "bots", {**body, "user": owner} if owner else body)
+        bot = api.call("POST", "bots", body)
     click.echo(
         f"The id of this bot is {bot['id']}. Save the token: it is not shown again.",
         err=True,
@@ -93,21 +95,18 @@ def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
     """List the bots of an app, or with an account token those of the
     account."""
     rows = []
-    cursor = ""
+    query = {"app": app}
     with _server(url, key_file) as api:
         while True:
-            page = api.call(
-                "GET",
-                "bots",
-                query={"app": app, "cursor": cursor} if cursor else {"app": app},
-            )
+            page = api.call("GET", "bots", query=query)
             rows += page["bots"]
-            cursor = page["next"]
-            if not cursor:
+            if not page["next"]:
                 break
+            query["cursor"] = page["next"]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
+
     lines = [("id", "name", "nickname", "owner", "created", "webhook")]
     for row in rows:
         created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%d %H:%M")
@@ -163,4 +162,7 @@ def hook(
         changed = api.call(
             "POST", "bots/update", {"app": app, "bot": id, "hook_url": hook}
         )
-    click.echo("removed" if remove else changed["hook_secret"])
+    if remove:
+        click.echo("removed")
+    else:
+        click.echo(changed["hook_secret"])

@@ -201,13 +201,17 @@ PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
 }
 
 
+_FOR_GOOD: Final = range(4500, 5000)
+"""Close codes of newer servers after which a client does not come back."""
+
+
 def may_reconnect(code: int) -> bool:
     """Return whether a client may reconnect after this close code; 4500 to 4999
     say no."""
     row = CLOSE_CODES.get(code)
     if row is not None:
         return row.temporary
-    return not 4500 <= code <= 4999
+    return code not in _FOR_GOOD
 
 
 class ClientError(Exception):
@@ -283,10 +287,11 @@ class CommandRefused(ClientError):
             row = _row(REPLY_CODES, code, text)
         else:
             row = _REJECTED
+        message = f"{cmd} refused: {code} {row.text}"
         why = reason or refused
-        super().__init__(
-            f"{cmd} refused: {code} {row.text}" + (f": {why}" if why else "")
-        )
+        if why:
+            message = f"{message}: {why}"
+        super().__init__(message)
         self.cmd = cmd
         self.code = code
         self.remedy = row.remedy
@@ -316,11 +321,12 @@ class RequestRefused(ClientError):
         retry_after_seconds: float = 0.0,
         request: str = "",
     ) -> None:
-        if status == 0:
-            reason = f"{code}: {message}"
-        else:
-            reason = f"{status} {code}: {message}"
-        super().__init__(reason + (f" ({request})" if request else ""))
+        text = f"{code}: {message}"
+        if status:
+            text = f"{status} {text}"
+        if request:
+            text = f"{text} ({request})"
+        super().__init__(text)
         self.request = request
         self.status = status
         self.code = code
@@ -328,14 +334,14 @@ class RequestRefused(ClientError):
         self.temporary = temporary
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
-        if temporary:
-            default = _LATER
-        else:
-            default = "Correct the request; docs/guides/README.md describes all routes."
         if code in PROBLEM_CODES:
             self.remedy = PROBLEM_CODES[code].remedy
+        elif temporary:
+            self.remedy = _LATER
         else:
-            self.remedy = default
+            self.remedy = (
+                "Correct the request; docs/guides/README.md describes all routes."
+            )
 
 
 def _row(table: dict[int | str, ErrorRow], code: int, text: str) -> ErrorRow:

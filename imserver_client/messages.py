@@ -509,7 +509,9 @@ class Conversation(Struct, frozen=True, kw_only=True):
     def before(self) -> int:
         """The argument ``before`` of ``conversations`` for the page after this
         one."""
-        return self.position or (self.last.id if self.last else 0)
+        if self.position or self.last is None:
+            return self.position
+        return self.last.id
 
 
 class ConversationPage(Struct, frozen=True):

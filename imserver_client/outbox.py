@@ -126,13 +126,11 @@ class OutboxTable:
 
     def waiting(self, limit: int) -> list[OutboxRow]:
         """The oldest waiting rows, at most ``limit``."""
-        statement = (
+        statement = sql.SQL(
             "SELECT id, push::text FROM {} WHERE refused IS NULL ORDER BY id LIMIT %s"
-        )
-        return [
-            OutboxRow(row[0], row[1].encode())
-            for row in self._execute(sql.SQL(statement).format(self._table), (limit,))
-        ]
+        ).format(self._table)
+        rows = self._execute(statement, (limit,))
+        return [OutboxRow(id, push.encode()) for id, push in rows]
 
     def settle(self, pushed: Sequence[int], refused: Sequence[tuple[int, str]]) -> None:
         """Delete pushed rows and store the reason in refused ones."""
@@ -178,9 +176,8 @@ class OutboxTable:
 
 
 def _unavailable(error: psycopg.Error) -> OutboxUnavailable:
-    return OutboxUnavailable(
-        str(error).strip().partition("\n")[0] or type(error).__name__
-    )
+    first_line = str(error).strip().partition("\n")[0]
+    return OutboxUnavailable(first_line or type(error).__name__)
 
 
 # --- pushing ------------------------------------------------------------------
@@ -223,18 +220,17 @@ def push_rows(
             sent.append((row, future, bool(body.get("store"))))
         except (ValueError, TypeError, RecursionError) as error:
             sent.append((row, f"not a push: {error}", False))
+
     outcome = OutboxOutcome([], [])
     for row, answer, is_stored in sent:
+        if isinstance(answer, str):
+            outcome.refused.append((row.id, answer))
+            continue
         try:
-            if isinstance(answer, str):
-                outcome.refused.append((row.id, answer))
-            else:
-                if _has_failed(answer.result(ANSWER_SECONDS), is_stored):
-                    outcome.again = (
-                        f"row {row.id}: a node or the database does not answer"
-                    )
-                    break
-                outcome.pushed.append(row.id)
+            if _has_failed(answer.result(ANSWER_SECONDS), is_stored):
+                outcome.again = f"row {row.id}: a node or the database does not answer"
+                break
+            outcome.pushed.append(row.id)
         except RequestRefused as refused:
             if refused.temporary:
                 outcome.again = str(refused)

@@ -221,11 +221,12 @@ class Reply(Struct, frozen=True):
         return self._text("refused")
 
     def _text(self, field: str) -> str | None:
-        if isinstance(self.data, dict) and not self.ok:
-            found = self.data.get(field)
-        else:
-            found = None
-        return found if isinstance(found, str) else None
+        if self.ok or not isinstance(self.data, dict):
+            return None
+        text = self.data.get(field)
+        if isinstance(text, str):
+            return text
+        return None
 
 
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
@@ -247,6 +248,8 @@ class _Frame(Struct):
     response: _Response = msgspec.field(default_factory=_Response)
 
 
+_PREFIX_BITS: Final = 32
+"""Of the random beginning of the numbers of a session's commands."""
 _PUSHES: Final = frozenset({"msg", "enter", "exit"})
 _CHANNEL_FRAMES: Final[dict[str, type[Publication | StreamFrame]]] = {
     "publication": Publication,
@@ -262,16 +265,16 @@ class CmdCodec:
     to share by threads."""
 
     def __init__(self) -> None:
-        self._prefix = f"{getrandbits(32):08x}"
+        self._prefix = f"{getrandbits(_PREFIX_BITS):08x}"
         self._numbers = count(1)
 
     def command(self, cmd: str, data: Any = None) -> tuple[str, str]:
         """Encode a command; return its ``seq``, by which the answer is known,
         and the text frame."""
         seq = f"{self._prefix}-{next(self._numbers)}"
-        return seq, _encode(
-            {"seq": seq, "cmd": cmd, "data": {} if data is None else data}
-        ).decode()
+        if data is None:
+            data = {}
+        return seq, _encode({"seq": seq, "cmd": cmd, "data": data}).decode()
 
     def login(
         self,
@@ -283,9 +286,16 @@ class CmdCodec:
     ) -> tuple[str, str]:
         """Encode the login of ``user`` in ``app``, with ``more`` fields; return
         as :meth:`command` does."""
-        fields = {"appID": int(app)} if app.isdecimal() else {"app": app}
-        data = {"userID": user, **fields, "serviceToken": token, **(more or {})}
-        return self.command("login", {**data, "device": device} if device else data)
+        data: dict[str, Any] = {"userID": user}
+        if app.isdecimal():
+            data["appID"] = int(app)
+        else:
+            data["app"] = app
+        data["serviceToken"] = token
+        data |= more or {}
+        if device:
+            data["device"] = device
+        return self.command("login", data)
 
     def read(self, frame: str | bytes) -> ServerFrame | None:
         """Decode a frame of the server; None if it is malformed."""
@@ -335,6 +345,8 @@ def _channel_frame(cmd: str, data: Any) -> ChannelFrame | None:
 
 COMMAND_SECONDS: Final = 30.0
 """Time limit of a command, over any number of connections."""
+_ID_BYTES: Final = 12
+"""Of a message id that the client makes."""
 STORING: Final = frozenset({"send", "edit", "recall", "press"})
 """Commands whose answers have the id of a stored entry."""
 _TRY_AGAIN: Final = frozenset({REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED})
@@ -401,7 +413,7 @@ def send(
     and ``data``.
     """
     fields = _receiver(to, conversation) | _content(text, data, type)
-    fields["clientMsgID"] = client_msg_id or token_hex(12)
+    fields["clientMsgID"] = client_msg_id or token_hex(_ID_BYTES)
     if reply_to:
         fields["replyTo"] = reply_to
     if mentions:
@@ -413,10 +425,12 @@ def send(
 
 
 def _buttons(rows: Sequence[Sequence[Button]]) -> dict[str, Any]:
-    encoded = [
-        [{"text": each.text, "value": each.value} for each in row] for row in rows
-    ]
-    return {"buttons": encoded} if encoded else {}
+    encoded: list[list[dict[str, str]]] = []
+    for row in rows:
+        encoded.append([{"text": each.text, "value": each.value} for each in row])
+    if not encoded:
+        return {}
+    return {"buttons": encoded}
 
 
 def edit(
@@ -428,19 +442,16 @@ def edit(
     buttons: Sequence[Sequence[Button]] = (),
 ) -> Command[Sent]:
     """Replace the content of one of your messages, and its buttons."""
-    fields = (
-        {"id": id, "clientMsgID": token_hex(12)}
-        | _content(text, data, type)
-        | _buttons(buttons)
-    )
+    fields: dict[str, Any] = {"id": id, "clientMsgID": token_hex(_ID_BYTES)}
+    fields |= _content(text, data, type)
+    fields |= _buttons(buttons)
     return Command("edit", fields, Sent)
 
 
 def press(id: int, value: str) -> Command[Sent]:
     """Press a button under a message of a bot."""
-    return Command(
-        "press", {"id": id, "value": value, "clientMsgID": token_hex(12)}, Sent
-    )
+    fields = {"id": id, "value": value, "clientMsgID": token_hex(_ID_BYTES)}
+    return Command("press", fields, Sent)
 
 
 def answer(
@@ -450,12 +461,14 @@ def answer(
     text; or vote in a poll for ``choices``, options by their index, in place of
     those before (none: withdraw the vote). Raises CommandRefused with
     ``answered`` if others were first, or the poll is closed."""
-    given: dict[str, Any] = {"value": value} if value else {"text": text}
-    return Command(
-        "answer",
-        {"id": id} | (given if choices is None else {"choices": list(choices)}),
-        Answered,
-    )
+    fields: dict[str, Any] = {"id": id}
+    if choices is not None:
+        fields["choices"] = list(choices)
+    elif value:
+        fields["value"] = value
+    else:
+        fields["text"] = text
+    return Command("answer", fields, Answered)
 
 
 def bot_commands(conversation: int) -> Command[BotCommandPage]:
@@ -476,11 +489,14 @@ def stream_open(
     ``thread`` of it; for bots. ``stoppers``: the users who may stop it; None:
     all who read it. It is sent once, so that no second stream is opened. Raises
     :class:`NotConnected` without an answer."""
-    fields = (
-        _receiver(to, conversation) | {"text": text} | ({"type": type} if type else {})
-    )
-    fields |= {"thread": thread} if thread else {}
-    fields |= {} if stoppers is None else {"stoppers": list(stoppers)}
+    fields = _receiver(to, conversation)
+    fields["text"] = text
+    if type:
+        fields["type"] = type
+    if thread:
+        fields["thread"] = thread
+    if stoppers is not None:
+        fields["stoppers"] = list(stoppers)
     return Command("streamOpen", fields, OpenedAnswer)
 
 
@@ -511,13 +527,15 @@ def stream_stop(stream: str) -> Command[StoppedAnswer]:
 
 def recall(id: int) -> Command[Sent]:
     """Take one of your messages back."""
-    return Command("recall", {"id": id, "clientMsgID": token_hex(12)}, Sent)
+    return Command("recall", {"id": id, "clientMsgID": token_hex(_ID_BYTES)}, Sent)
 
 
 def forward(id: int, to: str = "", *, conversation: int = 0) -> Command[Sent]:
     """Send the content of a message that you can read to a user or to a
     ``conversation``."""
-    fields = _receiver(to, conversation) | {"forward": id, "clientMsgID": token_hex(12)}
+    fields = _receiver(to, conversation)
+    fields["forward"] = id
+    fields["clientMsgID"] = token_hex(_ID_BYTES)
     return Command("send", fields, Sent)
 
 
@@ -640,9 +658,8 @@ def report(
     should know besides.
     """
     given = {"id": id, "user": user, "reason": reason, "text": text}
-    return Command(
-        "report", {name: value for name, value in given.items() if value}, Reported
-    )
+    fields = {name: value for name, value in given.items() if value}
+    return Command("report", fields, Reported)
 
 
 def marks(version: int = 0) -> Command[Marks]:
@@ -755,8 +772,14 @@ def _receiver(to: str, conversation: int) -> dict[str, Any]:
 def _content(text: str | None, data: Any, type: str) -> dict[str, Any]:
     if (text is None) == (data is None):
         raise ValueError("pass either text or data")
-    content: dict[str, Any] = {"text": text} if data is None else {"data": data}
-    return content | ({"type": type} if type else {})
+    content: dict[str, Any] = {}
+    if data is None:
+        content["text"] = text
+    else:
+        content["data"] = data
+    if type:
+        content["type"] = type
+    return content
 
 
 # --- Commands on channels -----------------------------------------------------
@@ -793,8 +816,5 @@ def subscribers(
     channel: str, after: str = "", limit: int = 50
 ) -> Command[SubscriberPage]:
     """Get the subscribers of a channel, in the order in which they came."""
-    return Command(
-        "channelPresence",
-        {"channel": channel, "after": after, "limit": limit},
-        SubscriberPage,
-    )
+    fields = {"channel": channel, "after": after, "limit": limit}
+    return Command("channelPresence", fields, SubscriberPage)

@@ -52,6 +52,8 @@ from imserver_client.streams import TextStream
 PATH: Final = "/api/v1/publisher"
 _LOST: Final = "the connection was lost before the answer came"
 _MALFORMED: Final = "malformed answer"
+_NOT_ADMITTED: Final = (401, 403)
+"""The statuses of a handshake whose key is missing, or does not suffice."""
 T = TypeVar("T")
 
 
@@ -76,16 +78,16 @@ class PublisherCore:
     I/O."""
 
     def __init__(self, url: str, key: str) -> None:
-        scheme, _, rest = (
-            (url if "://" in url else f"http://{url}").rstrip("/").partition("://")
-        )
-        self.url = (
-            f"{'wss' if scheme.lower() in ('https', 'wss') else 'ws'}://{rest}{PATH}"
-        )
-        if key:
-            self.headers = {"Authorization": f"Bearer {key}"}
+        if "://" not in url:
+            url = f"http://{url}"
+        scheme, _, rest = url.rstrip("/").partition("://")
+        if scheme.lower() in ("https", "wss"):
+            self.url = f"wss://{rest}{PATH}"
         else:
-            self.headers = {}
+            self.url = f"ws://{rest}{PATH}"
+        self.headers: dict[str, str] = {}
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
         self.answers = PendingAnswers()
         self._numbers = count(1)
         self._kinds: dict[str, tuple[Any, str]] = {}
@@ -165,14 +167,14 @@ _NO_CONNECTION: Final = (
 
 
 def _not_connected(error: Exception) -> NotConnected | RequestRefused:
-    if isinstance(error, InvalidStatus) and error.response.status_code in (401, 403):
-        return RequestRefused(
-            error.response.status_code, "unauthorized", "the key may not push here"
-        )
-    # The text of the error would show the key.
-    reason = (
-        f"invalid header {error.name}" if isinstance(error, InvalidHeader) else error
-    )
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        if status in _NOT_ADMITTED:
+            return RequestRefused(status, "unauthorized", "the key may not push here")
+    reason = str(error)
+    if isinstance(error, InvalidHeader):
+        # The text of the error would show the key.
+        reason = f"invalid header {error.name}"
     return NotConnected(f"no publisher connection: {reason}")
 
 
@@ -246,26 +248,22 @@ class Publisher:
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> str:
         """See :meth:`imserver_client.Api.open_stream`."""
-        return cast(
-            "str",
-            _wait(self._send(*self._core.open_stream(app, channel, text, **fields))),
-        )
+        command = self._core.open_stream(app, channel, text, **fields)
+        return cast("str", _wait(self._send(*command)))
 
     def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
     ) -> tuple[PieceResult, ...]:
         """See :meth:`imserver_client.Api.append_pieces`."""
-        found = _wait(self._send(*self._core.append_pieces(app, pieces)))
-        return cast("tuple[PieceResult, ...]", found)
+        results = _wait(self._send(*self._core.append_pieces(app, pieces)))
+        return cast("tuple[PieceResult, ...]", results)
 
     def close_stream(
         self, app: str, stream: str, *, incomplete: bool = False
     ) -> StreamEnd:
         """See :meth:`imserver_client.Api.close_stream`."""
-        return cast(
-            "StreamEnd",
-            _wait(self._send(*self._core.close_stream(app, stream, incomplete))),
-        )
+        command = self._core.close_stream(app, stream, incomplete)
+        return cast("StreamEnd", _wait(self._send(*command)))
 
     def _send(self, seq: str, frame: str) -> Future[Any]:
         """Send a command; return the future of its answer."""
@@ -342,28 +340,22 @@ class AsyncPublisher:
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> str:
         """See :meth:`imserver_client.Api.open_stream`."""
-        return cast(
-            "str",
-            await self._ask(*self._core.open_stream(app, channel, text, **fields)),
-        )
+        command = self._core.open_stream(app, channel, text, **fields)
+        return cast("str", await self._ask(*command))
 
     async def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
     ) -> tuple[PieceResult, ...]:
         """See :meth:`imserver_client.Api.append_pieces`."""
-        return cast(
-            "tuple[PieceResult, ...]",
-            await self._ask(*self._core.append_pieces(app, pieces)),
-        )
+        results = await self._ask(*self._core.append_pieces(app, pieces))
+        return cast("tuple[PieceResult, ...]", results)
 
     async def close_stream(
         self, app: str, stream: str, *, incomplete: bool = False
     ) -> StreamEnd:
         """See :meth:`imserver_client.Api.close_stream`."""
-        return cast(
-            "StreamEnd",
-            await self._ask(*self._core.close_stream(app, stream, incomplete)),
-        )
+        end = await self._ask(*self._core.close_stream(app, stream, incomplete))
+        return cast("StreamEnd", end)
 
     async def _send(self, seq: str, frame: str) -> asyncio.Future[Any]:
         """Send a command; return the future of its answer."""

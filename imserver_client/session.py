@@ -73,6 +73,8 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS: Final = 10.0
 """Time limit of the server for connecting, and for the answers to logins and
 heartbeats."""
+MIN_WAIT_SECONDS: Final = 0.001
+"""The least time for which a shell waits for a frame."""
 SILENT_SECONDS: Final = 5.0
 """Time without a frame after which a heartbeat is sent if a request waits."""
 HEARTBEAT_SECONDS: Final = 30.0
@@ -139,6 +141,8 @@ class Backoff:
     LASTING_SECONDS: Final = 60.0
     """A connection of this length was a success: the next pause is short
     again."""
+    _MOST_DOUBLINGS: Final = 16
+    """More would make a number that is too large."""
 
     def __init__(
         self, first_seconds: float = 0.5, longest_seconds: float = 30.0
@@ -153,9 +157,8 @@ class Backoff:
         if connected_seconds >= self.LASTING_SECONDS:
             self.failures = 0
         self.failures += 1
-        return uniform(
-            0.0, min(self._longest, self._first * 2.0 ** min(self.failures - 1, 16))
-        )
+        doublings = min(self.failures - 1, self._MOST_DOUBLINGS)
+        return uniform(0.0, min(self._longest, self._first * 2.0**doublings))
 
 
 class SessionOptions(TypedDict, total=False):
@@ -259,9 +262,8 @@ class Pace:
     def lost(self, code: int) -> None:
         """Handle the end of the connection."""
         if code == CLOSE_RATE_LIMIT:
-            self._spacing = min(
-                max(2 * self._spacing, SPACING_SECONDS), MAX_SPACING_SECONDS
-            )
+            longer = max(2 * self._spacing, SPACING_SECONDS)
+            self._spacing = min(longer, MAX_SPACING_SECONDS)
 
     def shorten(self) -> None:
         """Note that no command waits."""
@@ -296,11 +298,13 @@ class CommandTurns(Pace):
         """Give all commands that wait their turns."""
         for number in sorted(self._waiting):
             turn = self._waiting.pop(number)
-            if not turn.done():
-                if 0.0 < self._next_at < now - self._spacing:
-                    self.shorten()
-                self._next_at = max(now, self._next_at + self._spacing)
-                turn.set_result(self._next_at)
+            if turn.done():
+                continue
+            # The last turn was long ago: no command has waited since.
+            if 0.0 < self._next_at < now - self._spacing:
+                self.shorten()
+            self._next_at = max(now, self._next_at + self._spacing)
+            turn.set_result(self._next_at)
 
     def lost(self, code: int) -> None:
         """Handle the end of the connection."""
@@ -336,12 +340,11 @@ class Turns(Pace):
         if now < self.due_at:
             return []
         if self._spacing:
-            count = 1
+            free = 1
         else:
-            count = MAX_SUBSCRIBING - len(self._sent)
-        taken = [
-            self._channels.popleft() for _ in range(min(count, len(self._channels)))
-        ]
+            free = MAX_SUBSCRIBING - len(self._sent)
+        number = min(free, len(self._channels))
+        taken = [self._channels.popleft() for _ in range(number)]
         self._sent.update(taken)
         self._set_due(now + self._spacing)
         return taken
@@ -360,8 +363,11 @@ class Turns(Pace):
         self.due_at = inf
 
     def _set_due(self, at: float) -> None:
-        free = len(self._sent) < (1 if self._spacing else MAX_SUBSCRIBING)
-        self.due_at = at if self._channels and free else inf
+        most = 1 if self._spacing else MAX_SUBSCRIBING
+        if self._channels and len(self._sent) < most:
+            self.due_at = at
+        else:
+            self.due_at = inf
 
 
 class Subscriptions:
@@ -387,63 +393,70 @@ class Subscriptions:
     def fields(self, channel: str) -> dict[str, Any]:
         """Return the data of the command ``subscribe``, with a token and the
         position."""
-        known = self._channels[channel]
-        if callable(known.token):
-            token = known.token()
+        subscription = self._channels[channel]
+        if callable(subscription.token):
+            token = subscription.token()
         else:
-            token = known.token
-        fields: dict[str, Any] = {"channel": channel} | (
-            {"token": token} if token else {}
-        )
-        position = known.position
-        if position is None:
-            return fields
-        return {**fields, "epoch": position.epoch, "offset": position.offset}
+            token = subscription.token
+        fields: dict[str, Any] = {"channel": channel}
+        if token:
+            fields["token"] = token
+        position = subscription.position
+        if position is not None:
+            fields["epoch"] = position.epoch
+            fields["offset"] = position.offset
+        return fields
 
     def subscribed(self, data: Any) -> list[ChannelEvent]:
         """Return what the answer 200 to a ``subscribe`` brings. Raises
         ValueError if it is malformed."""
-        found = msgspec.convert(data, _Subscribed)
-        known = self._channels.get(found.channel)
-        if known is None:
+        answer = msgspec.convert(data, _Subscribed)
+        subscription = self._channels.get(answer.channel)
+        if subscription is None:
             return []
+
         events: list[ChannelEvent] = []
-        if not found.recovered and (known.begun or known.position is not None):
-            events.append(ChannelNotice("reload", found.channel))
-        known.streams = {}  # those that are still open are sent again
-        for publication in found.publications:
+        had_position = subscription.begun or subscription.position is not None
+        if had_position and not answer.recovered:
+            events.append(ChannelNotice("reload", answer.channel))
+        subscription.streams = {}  # those that are still open are sent again
+        for publication in answer.publications:
             events += self.received(publication)
-        if found.epoch:
-            known.position = Position(found.epoch, found.offset)
+        if answer.epoch:
+            subscription.position = Position(answer.epoch, answer.offset)
         else:
-            known.position = None
-        known.begun = True
+            subscription.position = None
+        subscription.begun = True
         return events
 
     def received(self, event: ChannelFrame) -> list[ChannelEvent]:
         """Return the events of a frame; none if it is a repetition."""
-        known = self._channels.get(event.channel)
+        subscription = self._channels.get(event.channel)
         if isinstance(event, StreamFrame):
-            if known is None:
+            if subscription is None:
                 return []
-            return self._stream(known, event)
-        if isinstance(event, Publication) and known is not None:
-            position = known.position
-            if event.position is not None:
-                if (
-                    position is not None
-                    and position.epoch == event.epoch
-                    and event.offset <= position.offset
-                ):
-                    return []
-                known.position = event.position
-            if event.stream:
-                known.streams.pop(event.stream, None)
-                return [_end_of(event), event]
-        return [event]
+            return self._stream(subscription, event)
+        if not isinstance(event, Publication) or subscription is None:
+            return [event]
 
-    def _stream(self, known: _Subscription, frame: StreamFrame) -> list[ChannelEvent]:
-        piece, before = known.streams.get(frame.stream, (-1, None))
+        position = subscription.position
+        if event.position is not None:
+            if (
+                position is not None
+                and position.epoch == event.epoch
+                and event.offset <= position.offset
+            ):
+                return []
+            subscription.position = event.position
+        if not event.stream:
+            return [event]
+        subscription.streams.pop(event.stream, None)
+        return [_end_of(event), event]
+
+    def _stream(
+        self, subscription: _Subscription, frame: StreamFrame
+    ) -> list[ChannelEvent]:
+        piece, before = subscription.streams.get(frame.stream, (-1, None))
         if frame.whole:
             update = msgspec.convert(frame, StreamUpdate, from_attributes=True)
         elif before is not None and frame.piece == piece + 1:
@@ -451,23 +464,23 @@ class Subscriptions:
         else:
             return []  # a repetition; or the whole text will come
         if frame.done:
-            known.streams.pop(frame.stream, None)
+            subscription.streams.pop(frame.stream, None)
         else:
-            known.streams[frame.stream] = frame.piece, update
+            subscription.streams[frame.stream] = frame.piece, update
         return [update]
 
 
 def _end_of(event: Publication) -> StreamUpdate:
     """The last state of a streamed message."""
     return StreamUpdate(
-        event.channel,
-        event.stream,
-        event.text or "",
-        True,
-        event.incomplete,
-        event.type,
-        event.sender,
-        event.tags,
+        channel=event.channel,
+        stream=event.stream,
+        text=event.text or "",
+        done=True,
+        incomplete=event.incomplete,
+        type=event.type,
+        sender=event.sender,
+        tags=event.tags,
     )
 
 
@@ -571,32 +584,34 @@ class SessionCore(ABC, Generic[T]):
         read = self._codec.read(frame)
         if read is None:
             return
-        if not (
-            isinstance(read, Reply) and self._login_seq and read.seq == self._login_seq
-        ):
-            if isinstance(read, ChannelFrame):
-                self._read_channel(read, now)
-            elif isinstance(read, Reply) and read.cmd == "subscribe":
-                self._subscribed(read, now)
-            else:
-                self._read(read, now)
-            return
+        if isinstance(read, ChannelFrame):
+            self._read_channel(read, now)
+        elif not isinstance(read, Reply):
+            self._read(read, now)
+        elif self._login_seq and read.seq == self._login_seq:
+            self._read_login(read, now)
+        elif read.cmd == "subscribe":
+            self._subscribed(read, now)
+        else:
+            self._read(read, now)
+
+    def _read_login(self, answer: Reply, now: float) -> None:
         self._login_seq = ""
-        if read.ok:
+        if answer.ok:
             self._wake_at = now + self._heartbeat_seconds
             self.settled = True
             self._change(Step.LOGGED_IN)
             self.logins += 1
-            self._logged_in(read.data, now)
+            self._logged_in(answer.data, now)
             self._subscribing.clear()
             self._turns.begin(self.subscriptions, now)
             self._subscribe_next(now)
             self.commands.give(now)
-        elif read.code in FINAL_REFUSALS:
-            self.error = LoginRefused(read.code, read.text)
+        elif answer.code in FINAL_REFUSALS:
+            self.error = LoginRefused(answer.code, answer.text)
             self.close_code = CLOSE_NORMAL
         else:
-            self.failure = LoginRefused(read.code, read.text).text
+            self.failure = LoginRefused(answer.code, answer.text).text
             self.close_code = CLOSE_TRY_AGAIN
 
     # --- channels
@@ -605,10 +620,9 @@ class SessionCore(ABC, Generic[T]):
         """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return
         its ``seq`` and the frame. It must be sent after those of
         :meth:`to_send`."""
-        for older in [
-            seq for seq, name in self._subscribing.items() if name == channel
-        ]:
-            # it was given up: its answer does not count for the new one
+        given_up = [seq for seq, name in self._subscribing.items() if name == channel]
+        for older in given_up:
+            # Its answer does not count for the new one.
             del self._subscribing[older]
             self._unsubscribe(channel)
         seq, frame = self.command("subscribe", self.subscriptions.fields(channel))
@@ -688,16 +702,17 @@ class SessionCore(ABC, Generic[T]):
         if self.full:
             self._lost_at = inf  # the answer to the heartbeat is not read
         elif (
-            self.state is State.ONLINE and self.answers.futures and self._lost_at == inf
+            self.state is State.ONLINE
+            and self.answers.futures
+            and self._lost_at == inf
+            and now >= self._heard_at + SILENT_SECONDS
         ):
             # A back end may take long to answer. Only a heartbeat shows whether
             # the connection is lost.
-            if now >= self._heard_at + SILENT_SECONDS:
-                self._wake_at = now
-            else:
-                self._wake_at = self._wake_at
+            self._wake_at = now
         if now < min(self._wake_at, self._lost_at):
             return
+
         if self._login_seq or now >= self._lost_at:
             # no answer to the login, or to the heartbeat
             self.close_code = CLOSE_TRY_AGAIN
@@ -726,19 +741,16 @@ class SessionCore(ABC, Generic[T]):
         if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
             self.failure = Closed(code).text
         self.answers.fail("the connection was lost before the answer came")
+
         # A token that expires after its login is renewed; one that is refused
         # at the login is not.
-        renewed = (
+        is_renewed = (
             code == CLOSE_TOKEN_INVALID
             and self._renewable
             and self.state is State.ONLINE
         )
-        if (
-            self.error is None
-            and not self.closing
-            and not renewed
-            and not may_reconnect(code)
-        ):
+        is_final = not is_renewed and not may_reconnect(code)
+        if self.error is None and not self.closing and is_final:
             self.error = Closed(code)
         if self.error is not None or self.closing:
             self.end()
@@ -768,7 +780,10 @@ class SessionCore(ABC, Generic[T]):
 
     def take(self) -> T | None:
         """Take the next received event; None if none waits."""
-        return self._received.popleft() if self._received else None
+        if self._received:
+            event: T = self._received.popleft()
+            return event
+        return None
 
     @property
     def waiting(self) -> int:
@@ -794,10 +809,10 @@ class SessionCore(ABC, Generic[T]):
         """Raise the error of the first login, or :class:`NotConnected` if it
         has not ended in time."""
         if not self.settled and not self.over:
-            why = f": {self.failure}" if self.failure else ""
-            raise NotConnected(
-                f"{url}: not logged in within {timeout_seconds:g} s{why}"
-            )
+            text = f"{url}: not logged in within {timeout_seconds:g} s"
+            if self.failure:
+                text = f"{text}: {self.failure}"
+            raise NotConnected(text)
         self.raise_if_over()
 
     def raise_if_over(self) -> None:
@@ -834,6 +849,9 @@ ACK_ENTRIES: Final = 500
 """Number of entries after which an ack is sent at once."""
 ROOM_SECONDS: Final = 1.0
 """How often to look whether the queue has room for the next page of a sync."""
+FIRST_ATTEMPT_SECONDS: Final = 0.1
+LONGEST_ATTEMPT_SECONDS: Final = 2.0
+"""The pauses between the attempts to execute a command."""
 
 Question = tuple[str, dict[str, Any]]
 """A command and its data."""
@@ -889,6 +907,7 @@ class SyncTracker:
             newest = msgspec.convert(data, ConversationPage).conversations
             self.cursor = newest[0].before if newest else 0
             return [], self._sync()
+
         page = msgspec.convert(data, _SyncPage)
         if page.reset and self.cursor:
             self.cursor = 0
@@ -958,7 +977,7 @@ class Attempts:
         self._core = core
         self._command = command
         self._deadline = now + command.timeout_seconds
-        self._backoff = Backoff(0.1, 2.0)
+        self._backoff = Backoff(FIRST_ATTEMPT_SECONDS, LONGEST_ATTEMPT_SECONDS)
         self._number = next(core.commands.numbers)
         self._login = 0
 
@@ -997,13 +1016,11 @@ class Attempts:
 
     def too_late(self) -> NotConnected:
         """The error after the time of the command."""
+        command = self._command
+        text = f"{command.cmd}: no answer within {command.timeout_seconds:g} s"
         if self._core.state is State.IDLE:
-            why = ": connect() was not called"
-        else:
-            why = ""
-        return NotConnected(
-            f"{self._command.cmd}: no answer within {self._command.timeout_seconds:g} s{why}"
-        )
+            text = f"{text}: connect() was not called"
+        return NotConnected(text)
 
     def failed(self, error: NotConnected, now: float) -> None:
         """Note an attempt without an answer. Raises ``error`` after the time of
@@ -1082,7 +1099,8 @@ class MessengerCore(SessionCore[MessengerEvent]):
         return self._tracker.login_fields()
 
     def _logged_in(self, data: Any, now: float) -> None:
-        self._sync_seq, self._question = "", self._tracker.logged_in(data)
+        self._sync_seq = ""
+        self._question = self._tracker.logged_in(data)
         self._ask_next(now)
 
     def _read(self, frame: ServerFrame, now: float) -> None:
@@ -1094,12 +1112,10 @@ class MessengerCore(SessionCore[MessengerEvent]):
         elif frame.seq == self._sync_seq:
             self._synced(frame, now)
         else:
-            if (
-                frame.ok
-                and frame.cmd in STORING
-                and self._tracker.stored(frame.data["id"])
-            ):
-                self._mark(frame.data["id"])
+            if frame.ok and frame.cmd in STORING:
+                id = frame.data["id"]
+                if self._tracker.stored(id):
+                    self._mark(id)
             self.answers.settle(frame.seq, frame)
 
     def _ask_next(self, now: float) -> None:
@@ -1117,6 +1133,7 @@ class MessengerCore(SessionCore[MessengerEvent]):
         if self.waiting >= limit:
             self._look_at = now + ROOM_SECONDS
             return
+
         self._sync_seq, frame = self.command(*self._question)
         self._question = None
         self._frames.append(frame)

@@ -90,7 +90,11 @@ class TextStream:
         if not text:
             return
         piece = (self.id, self._pieces + 1, text)
-        result = _until_answered(lambda: self._api.append_pieces(self._app, [piece])[0])
+
+        def append() -> PieceResult:
+            return self._api.append_pieces(self._app, [piece])[0]
+
+        result = _until_answered(append)
         if result.status not in ("appended", "repeated"):
             raise PieceRefused(result.status)
         self._pieces += 1
@@ -106,9 +110,11 @@ class TextStream:
 
         Raises :class:`RequestRefused` and :class:`NotConnected`.
         """
-        return _until_answered(
-            lambda: self._api.close_stream(self._app, self.id, incomplete=incomplete)
-        )
+
+        def end() -> StreamEnd:
+            return self._api.close_stream(self._app, self.id, incomplete=incomplete)
+
+        return _until_answered(end)
 
 
 class AsyncTextStream:

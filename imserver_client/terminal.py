@@ -1,5 +1,5 @@
-"""What the commands share: the options that name the server, and one line for
-each error."""
+"""The options by which commands name the server, and one line for each
+error."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ class Commands(click.Group):
                 moved += [word, *rest[:takes_next]]
                 del rest[:takes_next]
             else:
-                name = [*name, word]
+                name.append(word)
                 command = command.get_command(ctx, word)
-                moved = [] if word in ctx.help_option_names else moved
-        return super().parse_args(ctx, [*name, *moved, *rest] if name else args)
+                if word in ctx.help_option_names:
+                    moved = []  # the help of a group has no such options
+        if not name:
+            return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [*name, *moved, *rest])
 
 
 def fail(error: object) -> NoReturn:
     """Print an error after the name of the program and exit with status 1."""
-    click.echo(
-        f"{click.get_current_context().find_root().info_name}: {error}", err=True
-    )
+    program = click.get_current_context().find_root().info_name
+    click.echo(f"{program}: {error}", err=True)
     sys.exit(1)
 
 
@@ -60,7 +62,10 @@ def url_option(command: Command) -> Command:
 def server_address(url: str) -> str:
     """The address of a server's HTTP port, with a scheme; the default scheme is
     http."""
-    address = url if "://" in url else f"http://{url}"
+    if "://" in url:
+        address = url
+    else:
+        address = f"http://{url}"
     try:
         parts = urlsplit(address)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
@@ -76,16 +81,13 @@ def read_key(path: str | None) -> str:
     try:
         if path is None:
             key = os.environ.get(ENVIRONMENT_KEY, "")
+        elif path == "-":
+            key = sys.stdin.read().strip()
         else:
-            key = (
-                sys.stdin.read()
-                if path == "-"
-                else Path(path).read_text(encoding="utf-8")
-            ).strip()
+            key = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        fail(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
-        )
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        fail(f"{path} cannot be read: {why}")
     if not (key.isascii() and key.isprintable()):
         # no header can have it
         fail("the API key: expected one line of printable ASCII")

@@ -34,6 +34,7 @@ from imserver_client.protocol import (
 )
 from imserver_client.session import (
     ANSWER_SECONDS,
+    MIN_WAIT_SECONDS,
     SILENT_SECONDS,
     Attempts,
     ChannelToken,
@@ -145,7 +146,8 @@ class ThreadSession(SessionShell[T]):
                 left = deadline - monotonic()
                 if left <= 0:
                     return None
-                self._changed.wait(None if left == inf else left)
+                limit = None if left == inf else left
+                self._changed.wait(limit)
 
     def __iter__(self) -> Iterator[T]:
         """Yield all events until this program closes the session. Raises
@@ -180,9 +182,8 @@ class ThreadSession(SessionShell[T]):
             self._write(connection, frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(
-                f"{cmd}: no answer: {str(error) or 'too late'}"
-            ) from error
+            why = str(error) or "too late"
+            raise NotConnected(f"{cmd}: no answer: {why}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -279,10 +280,7 @@ class ThreadSession(SessionShell[T]):
                 # close() may have come while there was no connection to end
                 if not self._core.closing:
                     try:
-                        if callable(self._token):
-                            token = self._token()
-                        else:
-                            token = self._token
+                        token = self._make_token()
                     except Exception as error:
                         return self._no_token(error)
                     self._call(
@@ -296,8 +294,15 @@ class ThreadSession(SessionShell[T]):
                 pass
             finally:
                 self._connection = None
-        code = connection.protocol.close_code
-        return CLOSE_LOST if code is None else code
+        code: int | None = connection.protocol.close_code
+        if code is None:
+            return CLOSE_LOST
+        return code
+
+    def _make_token(self) -> str:
+        if callable(self._token):
+            return self._token()
+        return self._token
 
     def _exchange(self, connection: ClientConnection) -> None:
         """Send and read until the connection ends."""
@@ -309,7 +314,8 @@ class ThreadSession(SessionShell[T]):
                 with self._writing(connection, CLOSE_SECONDS):
                     connection.close(core.close_code)
                 return
-            seconds = min(max(0.001, core.deadline - monotonic()), SILENT_SECONDS)
+            left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
+            seconds = min(left, SILENT_SECONDS)
             if core.full and not core.over:
                 self._wait(lambda: core.over or not core.full, seconds)
                 continue
@@ -530,4 +536,5 @@ class Messenger(ThreadSession[MessengerEvent]):
             with self._changed:
                 attempts.forget_turn()
         if seconds > 0:
-            self._wait(lambda: self._core.state is not State.ONLINE, min(seconds, left))
+            core = self._core
+            self._wait(lambda: core.state is not State.ONLINE, min(seconds, left))
