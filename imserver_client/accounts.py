@@ -181,9 +181,9 @@ class Accounts:
         show: Callable[[StartedLogin], object] = ask_user,
     ) -> AccountLogin:
         """Log in, and return when the user has agreed."""
-        found = self._wait(self.oauth_start(provider, device=device), show)
-        assert isinstance(found, AccountLogin)
-        return found
+        result = self._wait(self.oauth_start(provider, device=device), show)
+        assert isinstance(result, AccountLogin)
+        return result
 
     def oauth_link(
         self,
@@ -203,15 +203,15 @@ class Accounts:
         while True:
             time.sleep(started.interval)
             try:
-                found = self.oauth_finish(started)
+                result = self.oauth_finish(started)
             except NotConnected:
                 continue  # an unknown login is refused, so this ends
             except RequestRefused as error:
                 if not error.temporary:
                     raise
                 continue
-            if found is not None:
-                return found
+            if result is not None:
+                return result
 
     def links(self) -> tuple[ProviderLink, ...]:
         """The providers with which the account of the token logs in."""

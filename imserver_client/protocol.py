@@ -232,7 +232,7 @@ class Reply(Struct, frozen=True):
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
 ChannelFrame = Publication | ChannelNotice | StreamFrame
 AccountFrame = Arrangement | FolderList | ConversationWish | ThreadMark
-"""What another device of the user has changed."""
+"""A change that another device of the user has made."""
 ServerFrame = Push | Entry | Signal | AccountFrame | ChannelFrame | Reply
 
 
@@ -249,7 +249,7 @@ class _Frame(Struct):
 
 
 _PREFIX_BITS: Final = 32
-"""Of the random beginning of the numbers of a session's commands."""
+"""Bits of the random beginning of the numbers of a session's commands."""
 _PUSHES: Final = frozenset({"msg", "enter", "exit"})
 _CHANNEL_FRAMES: Final[dict[str, type[Publication | StreamFrame]]] = {
     "publication": Publication,
@@ -346,7 +346,7 @@ def _channel_frame(cmd: str, data: Any) -> ChannelFrame | None:
 COMMAND_SECONDS: Final = 30.0
 """Time limit of a command, over any number of connections."""
 _ID_BYTES: Final = 12
-"""Of a message id that the client makes."""
+"""Bytes of a message id that the client makes."""
 STORING: Final = frozenset({"send", "edit", "recall", "press"})
 """Commands whose answers have the id of a stored entry."""
 _TRY_AGAIN: Final = frozenset({REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED})

@@ -36,7 +36,7 @@ MOST_OF_APP: Final = 10
 """Audiences of an app that have not ended."""
 MOST_LISTED: Final = 50
 _NAME_BYTES: Final = 16
-"""Of the random name of an audience without a key."""
+"""Bytes of the random name of an audience without a key."""
 
 AppOfAudience = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 AudienceId = Annotated[int, about("The id of the audience.", ge=1, le=Limit.ID)]
@@ -219,7 +219,7 @@ def cancel_audience(
 def _target(
     store: Store, app: str, request: AudienceAdd
 ) -> tuple[AudienceKind, AudienceTarget]:
-    """Whom a request names. Raises ApiProblem."""
+    """The users whom a request names. Raises ApiProblem."""
     if [request.users, request.group, request.all].count(UNSET) != 2:
         raise ApiProblem.invalid("give `users`, `group` or `all`")
     if request.users is not UNSET:
@@ -241,9 +241,10 @@ def _shown(
     ids = [each.id for each in audiences if each.state in ("running", "queued")]
     left = parts.audiences.rows.waiting(ids)
     shown = []
-    for one in audiences:
-        waiting = left.get(one.id, 0)
-        dropped = max(one.queued - waiting - one.taken - one.gone - one.refused, 0)
-        more = {"devices": one.queued, "waiting": waiting, "dropped": dropped}
-        shown.append(view(AudienceShown, one, key=one.name, **more))
+    for audience in audiences:
+        waiting = left.get(audience.id, 0)
+        settled = audience.taken + audience.gone + audience.refused
+        dropped = max(audience.queued - waiting - settled, 0)
+        more = {"devices": audience.queued, "waiting": waiting, "dropped": dropped}
+        shown.append(view(AudienceShown, audience, key=audience.name, **more))
     return shown

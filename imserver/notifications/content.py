@@ -1,4 +1,4 @@
-"""What a notification shows: made of a stored message, or as its sender
+"""The content of a notification: made of a stored message, or as its sender
 wishes."""
 
 import re
@@ -17,7 +17,8 @@ from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import Notify, base64url
 
 TOPIC_BYTES: Final = 24
-"""As much as 32 characters hold, the most that RFC 8030 permits."""
+"""The bytes in 32 characters of base64url, the longest topic that RFC 8030
+permits."""
 TTL_SECONDS: Final = 3 * 86400
 """How long push services hold a notification whose sender does not say it."""
 TEXT_CHARACTERS: Final = 200
@@ -25,7 +26,7 @@ TITLE_CHARACTERS: Final = 100
 SHOWN_OPTIONS: Final = 2
 """The most buttons that browsers show on a notification."""
 ABOUT_BYTES: Final = 32_768
-"""Of larger data of a message only the type is shown."""
+"""Of a message with larger data, the notification shows only the type."""
 _CHARACTER_BYTES: Final = 4
 """The most bytes of one character of UTF-8."""
 _TOPICS: Final = 10_000
@@ -241,7 +242,7 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
 
 
 def closing(app: str, conversation: int) -> Shown:
-    """What makes the notification of a conversation go."""
+    """The notification that removes the one of a conversation."""
     return Shown("close", tag_of(app, conversation), conversation=conversation)
 
 
@@ -289,7 +290,7 @@ class _Item(Struct, frozen=True):
 
 
 class _About(Struct, frozen=True):
-    """What the data of a message say about it."""
+    """The fields that describe a message, in its data."""
 
     caption: str = ""
     items: tuple[_Item, ...] = ()

@@ -23,7 +23,7 @@ back end or a bot; that the messages were read elsewhere; a test of the operator
 or the user."""
 
 Level = Literal["all", "mentions", "nothing"]
-"""Of which messages of a conversation a user is told."""
+"""The messages of a conversation of which a user is told."""
 LEVELS: tuple[Level, ...] = ("all", "mentions", "nothing")
 """A level is stored as its index."""
 MUTED_FOR_GOOD = 1 << 40
@@ -174,7 +174,7 @@ class Shown(Struct, frozen=True, omit_defaults=True):
     """Unix milliseconds."""
     token: str = ""
     data: Any = None
-    """Of a push with ``data``."""
+    """The data of a push that has some."""
     silent: bool = False
     time_sensitive: bool = False
     badge: int | None = None

@@ -33,7 +33,7 @@ _HOURS_A_DAY: Final = 24
 
 
 class Decision(Struct, frozen=True):
-    """What becomes of a due.
+    """The decision about a due.
 
     ``notify``: the user is notified. ``wait``: decide again at ``due`` (Unix
     milliseconds), about the messages from ``entry`` on. ``stay``: the last

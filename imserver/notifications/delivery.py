@@ -261,7 +261,7 @@ class Deliveries(Service, dict=True):
 
 
 class Host:
-    """One push service: whether it answers, and what became of the deliveries
+    """One push service: whether it answers, and the results of the deliveries
     to it."""
 
     def __init__(self, name: str, owner: Deliveries) -> None:
@@ -351,7 +351,8 @@ class Host:
     # --- the consumer's functions ---------------------------------------------
 
     def _read(self) -> deque[Delivery] | None:
-        """What is sent next; None: nothing, or others have their turn."""
+        """The deliveries that are sent next; None: there are none, or others
+        have their turn."""
         owner = self._owner
         self._slice_ends = inf
         if self._has_ended:
@@ -371,8 +372,8 @@ class Host:
         return None
 
     def _deliver(self, waiting: deque[Delivery]) -> Failure | None:
-        """Send what waits, as long as the host takes it; what is left stays in
-        the database."""
+        """Send the deliveries that wait, as long as the host takes them. The
+        others stay in the database."""
         self._is_stuck = False
         self._contents.clear()
         self._settle()
@@ -399,51 +400,54 @@ class Host:
         # Before the queries: what is read from now on counts at the next look.
         self._looked_at = monotonic()
         endpoints = self._owner.rows.endpoints_by_id(
-            list({one.endpoint for one in waiting})
+            list({delivery.endpoint for delivery in waiting})
         )
         for id in self._results.gone:
             endpoints.pop(id, None)
 
         newest = {
-            (one.endpoint, one.topic or one.id): one
-            for one in sorted(waiting, key=attrgetter("id"))
+            _slot_of(delivery): delivery
+            for delivery in sorted(waiting, key=attrgetter("id"))
         }
         sound: list[Delivery] = []
-        for one in waiting:
-            endpoint = endpoints.get(one.endpoint)
+        for delivery in waiting:
+            endpoint = endpoints.get(delivery.endpoint)
             if endpoint is None or not endpoint.enabled:
-                self._drop(one, "removed")
-            elif newest[one.endpoint, one.topic or one.id] is not one:
-                self._drop(one, "replaced")
-            elif now > one.created + max(one.ttl, LATE_SECONDS):
-                self._drop(one, "expired")
+                self._drop(delivery, "removed")
+            elif newest[_slot_of(delivery)] is not delivery:
+                self._drop(delivery, "replaced")
+            elif now > delivery.created + max(delivery.ttl, LATE_SECONDS):
+                self._drop(delivery, "expired")
             else:
-                sound.append(one)
+                sound.append(delivery)
 
         waiting.clear()
         read = self._read_ids(sound)
-        for one in sound:
-            if one.id in read:
-                self._drop(one, "read")
+        for delivery in sound:
+            if delivery.id in read:
+                self._drop(delivery, "read")
             else:
-                waiting.append(one)
+                waiting.append(delivery)
         return endpoints
 
     def _read_ids(self, deliveries: Iterable[Delivery]) -> set[int]:
         """The ids of the deliveries about messages that were read meanwhile.
         Switches."""
         by_app: dict[str, list[Delivery]] = {}
-        for one in deliveries:
-            if one.kind != "close":
-                by_app.setdefault(one.app, []).append(one)
+        for delivery in deliveries:
+            if delivery.kind != "close":
+                by_app.setdefault(delivery.app, []).append(delivery)
 
         read: set[int] = set()
         for app, of_app in by_app.items():
-            messages = [(one.user, one.conversation, one.entry) for one in of_app]
+            messages = [
+                (delivery.user, delivery.conversation, delivery.entry)
+                for delivery in of_app
+            ]
             answers = self._owner.is_read(app, messages)
-            for one, is_read in zip(of_app, answers, strict=True):
+            for delivery, is_read in zip(of_app, answers, strict=True):
                 if is_read:
-                    read.add(one.id)
+                    read.add(delivery.id)
         return read
 
     # --- requests -------------------------------------------------------------
@@ -471,20 +475,20 @@ class Host:
             if not waiting:
                 return
 
-            one = waiting.popleft()
-            if endpoints.get(one.endpoint) is None:
-                self._drop(one, "removed")
+            delivery = waiting.popleft()
+            if endpoints.get(delivery.endpoint) is None:
+                self._drop(delivery, "removed")
                 continue
             try:
                 began, result = self._hand_over(
-                    [one, *islice(waiting, ahead)], endpoints
+                    [delivery, *islice(waiting, ahead)], endpoints
                 )
             except Exception:
                 began = monotonic()
                 log.exception("a notification could not be sent to %s", self._name)
                 result = PushResult("later", problem="see the line before")
             if result.outcome == "gone":
-                endpoints.pop(one.endpoint, None)
+                endpoints.pop(delivery.endpoint, None)
 
             # A late answer among quick ones says nothing.
             now = monotonic()
@@ -494,7 +498,7 @@ class Host:
                 self._is_fast = False
                 self._slow_until = now + SLOW_SECONDS
 
-            self._note(one, result)
+            self._note(delivery, result)
             if monotonic() - self._settled_at > SETTLE_SECONDS:
                 try:
                     self._settle()
@@ -506,13 +510,13 @@ class Host:
     ) -> tuple[float, PushResult]:
         """Hand the first of some deliveries to its push service; returns when
         that began, too. Switches."""
-        one = deliveries[0]
-        endpoint = endpoints[one.endpoint]
+        delivery = deliveries[0]
+        endpoint = endpoints[delivery.endpoint]
         device = self._owner.services.find(endpoint.url)
         if device is not None:
             service, token = device
             began = monotonic()
-            result = service.send(one.app, token, notice_of(one))
+            result = service.send(delivery.app, token, notice_of(delivery))
             # The device has come back since the service lost it: the endpoint
             # stays.
             if (
@@ -524,27 +528,27 @@ class Host:
             return began, result
 
         webpush = self._owner.webpush
-        if one.id not in self._contents:
+        if delivery.id not in self._contents:
             # Several, one after the other: the processor's caches make that
             # half as long.
-            for each in deliveries:
-                if each.id in self._contents:
+            for other in deliveries:
+                if other.id in self._contents:
                     continue
-                receiver = endpoints.get(each.endpoint)
+                receiver = endpoints.get(other.endpoint)
                 if receiver is not None:
-                    self._contents[each.id] = webpush.encrypt(receiver, each.body)
-        content = self._contents.pop(one.id)
+                    self._contents[other.id] = webpush.encrypt(receiver, other.body)
+        content = self._contents.pop(delivery.id)
 
-        ttl = max(0, one.created + one.ttl - int(time()))
-        urgency = "normal" if one.kind == "close" else "high"
+        ttl = max(0, delivery.created + delivery.ttl - int(time()))
+        urgency = "normal" if delivery.kind == "close" else "high"
         began = monotonic()
-        return began, webpush.hand_over(endpoint, content, ttl, urgency, one.topic)
+        return began, webpush.hand_over(endpoint, content, ttl, urgency, delivery.topic)
 
-    def _note(self, one: Delivery, result: PushResult) -> None:
+    def _note(self, delivery: Delivery, result: PushResult) -> None:
         """Note the result of a request. Never switches."""
         outcome = result.outcome
         if outcome == "later":
-            self._failed(one, result)
+            self._failed(delivery, result)
             return
 
         self._failures = 0
@@ -552,43 +556,47 @@ class Host:
         if not self._is_fast and monotonic() >= self._slow_until:
             self._is_fast = True
             self._owner.freed()
-        self._drop(one, outcome, result.problem)
+        self._drop(delivery, outcome, result.problem)
 
         results = self._results
         if outcome == "taken":
-            is_news = one.kind in ("message", "push")
-            if is_news and self._owner.wants(one.app, "notified"):
+            is_news = delivery.kind in ("message", "push")
+            if is_news and self._owner.wants(delivery.app, "notified"):
                 event = notified(
-                    one.app,
-                    one.user,
-                    one.kind,
-                    one.conversation,
-                    one.entry,
-                    one.endpoint,
+                    delivery.app,
+                    delivery.user,
+                    delivery.kind,
+                    delivery.conversation,
+                    delivery.entry,
+                    delivery.endpoint,
                 )
                 results.events.append(event)
         elif outcome == "gone":
-            results.gone.append(one.endpoint)
-            if self._owner.wants(one.app, "gone"):
-                facts = {"user": one.user, "endpoint": one.endpoint, "host": self._name}
-                results.events.append(
-                    NewEvent(one.app, one.user, "gone", msgspec.json.encode(facts))
-                )
+            results.gone.append(delivery.endpoint)
+            if self._owner.wants(delivery.app, "gone"):
+                facts = {
+                    "user": delivery.user,
+                    "endpoint": delivery.endpoint,
+                    "host": self._name,
+                }
+                content = msgspec.json.encode(facts)
+                event = NewEvent(delivery.app, delivery.user, "gone", content)
+                results.events.append(event)
         else:
             _refusal(self._name, result.problem)
 
-    def _failed(self, one: Delivery, result: PushResult) -> None:
+    def _failed(self, delivery: Delivery, result: PushResult) -> None:
         wanted = result.retry_after or 0.0
         usual = retry_pause(
-            one.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
+            delivery.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
         )
         pause = max(wanted, usual)
-        if time() + pause > one.created + max(one.ttl, LATE_SECONDS):
-            self._drop(one, "expired", result.problem)
+        if time() + pause > delivery.created + max(delivery.ttl, LATE_SECONDS):
+            self._drop(delivery, "expired", result.problem)
         else:
-            self._count(one, "later", result.problem)
+            self._count(delivery, "later", result.problem)
             next_try = int((steady_time() + pause) * SECOND_MS)
-            self._results.retry.append((one.id, next_try))
+            self._results.retry.append((delivery.id, next_try))
 
         self._failures += 1
         if self._is_fast:
@@ -607,16 +615,16 @@ class Host:
         self._is_fast = False
         _silence(self._name, result.problem)
 
-    def _drop(self, one: Delivery, outcome: str, problem: str = "") -> None:
-        self._count(one, outcome, problem)
-        self._results.done.append(one.id)
-        if one.audience and outcome in ("taken", "gone", "refused"):
-            self._results.audiences[one.audience, outcome] += 1
+    def _drop(self, delivery: Delivery, outcome: str, problem: str = "") -> None:
+        self._count(delivery, outcome, problem)
+        self._results.done.append(delivery.id)
+        if delivery.audience and outcome in ("taken", "gone", "refused"):
+            self._results.audiences[delivery.audience, outcome] += 1
 
-    def _count(self, one: Delivery, outcome: str, problem: str) -> None:
-        self._owner.recent.note(one, outcome, problem)
-        kind = "audience" if one.audience else one.kind
-        self._owner.counts[one.app, kind, outcome] += 1
+    def _count(self, delivery: Delivery, outcome: str, problem: str) -> None:
+        self._owner.recent.note(delivery, outcome, problem)
+        kind = "audience" if delivery.audience else delivery.kind
+        self._owner.counts[delivery.app, kind, outcome] += 1
 
     def _settle(self) -> None:
         """Store the results so far. Switches. Raises StorageUnavailable."""
@@ -638,3 +646,9 @@ class Host:
                 results.audiences + later.audiences,
             )
             raise
+
+
+def _slot_of(delivery: Delivery) -> tuple[int, str | int]:
+    """The place that a delivery takes at its endpoint: one with the same topic
+    replaces it."""
+    return delivery.endpoint, delivery.topic or delivery.id

@@ -77,20 +77,20 @@ class DeviceServices:
         return service.host(app, token)[:HOST_CHARACTERS]
 
 
-def notice_of(one: Delivery) -> PushNotice:
-    """What a push service of another feature gets for a delivery."""
-    content = msgspec.json.decode(one.body, type=Shown)
+def notice_of(delivery: Delivery) -> PushNotice:
+    """The notice of a delivery, for a push service of another feature."""
+    content = msgspec.json.decode(delivery.body, type=Shown)
     # Not the id alone: SQLite gives the number of a row again when the last one
     # was removed.
-    named = b"%d %d %b" % (one.id, one.created, one.body)
+    named = b"%d %d %b" % (delivery.id, delivery.created, delivery.body)
     data = b""
     if content.data is not None:
         data = msgspec.json.encode(content.data)
     return PushNotice(
         id=sha256(named).hexdigest()[:_ID_CHARACTERS],
-        kind=one.kind,
+        kind=delivery.kind,
         tag=content.tag,
-        topic=one.topic,
+        topic=delivery.topic,
         title=content.title,
         body=content.body,
         icon=content.icon,
@@ -103,7 +103,7 @@ def notice_of(one: Delivery) -> PushNotice:
         time_ms=content.time,
         token=content.token,
         data=data,
-        silent=content.silent or one.kind == "close",
+        silent=content.silent or delivery.kind == "close",
         time_sensitive=content.time_sensitive,
-        ttl=max(0, one.created + one.ttl - int(time())),
+        ttl=max(0, delivery.created + delivery.ttl - int(time())),
     )

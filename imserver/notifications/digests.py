@@ -147,9 +147,9 @@ def _names_in(
 ) -> dict[str, str]:
     """Id of an account → its nickname, of all who appear in conversations."""
     people: set[str] = set()
-    for each in conversations:
-        people.add(each.peer)
-        people.update(entry.sender for entry in each.messages)
+    for unread in conversations:
+        people.add(unread.peer)
+        people.update(entry.sender for entry in unread.messages)
     ids = [id for id in map(id_of, people - {""}) if id]
     rows = accounts.by_ids(app, ids)
     return {row.user: row.nickname or row.name for row in rows}

@@ -91,7 +91,7 @@ _MESSAGES_AT_ONCE: Final = 5000
 _DUES_A_TURN: Final = 64
 """After so many dues the loop serves others."""
 _REMINDING: Final = ("remind", "escalate")
-"""What is done with a question of which those who can answer it are notified
+"""The acts on a question after which the users who can answer it are notified
 again."""
 _USERS_AT_ONCE: Final = 1024
 """After so many users the loop serves others."""
@@ -101,7 +101,7 @@ MakeToken = Callable[[str, str, int, int, int], str]
 
 
 class _Work(Struct):
-    """What is looked at together: entries up to a position, or dues."""
+    """The work of one turn: entries up to a position, or dues."""
 
     entries: list[Entry] = []
     position: int = 0
@@ -676,7 +676,7 @@ class _FollowedLog:
         self._are_bounded = False
         """Whether dues of another process were bounded."""
         self._members = RememberedMembers(stored, app)
-        """As of the entries that were looked at."""
+        """The members of conversations, as of the entries that were read."""
         self._silent: set[int] = set()
         """Messages of which nobody is notified, as far as they are known."""
         self.consumer = Consumer(
@@ -930,19 +930,21 @@ class _Writer(Struct, frozen=True):
                 answers = answers_of(question)
 
         deliveries = []
-        for one in facts.endpoints.get(due.user, ()):
+        for endpoint in facts.endpoints.get(due.user, ()):
             shown = self._shown_of(
-                due.conversation, entry, language_of(one.language), preview, count
+                due.conversation, entry, language_of(endpoint.language), preview, count
             )
-            token = self.make_token(one.app, due.user, one.id, due.conversation, entry)
-            if one.is_web:
+            token = self.make_token(
+                endpoint.app, due.user, endpoint.id, due.conversation, entry
+            )
+            if endpoint.is_web:
                 badge = None
             else:
                 badge = facts.badges.get(due.user)
             content = replace(
                 shown, actions=shown.actions or answers, token=token, badge=badge
             )
-            deliveries.append(_about(due, one, content, entry, ttl, facts))
+            deliveries.append(_about(due, endpoint, content, entry, ttl, facts))
         return deliveries
 
     def _notify_of(self, entry: int) -> Notify | None:
@@ -964,10 +966,10 @@ class _Writer(Struct, frozen=True):
             author = Author(message.sender)
         else:
             author = Author(account.nickname or message.sender, account.avatar)
-        about = self.conversations[conversation]
+        row = self.conversations[conversation]
         notify = self._notify_of(entry)
         content = shown_of(
-            self.facts.app, message, about, author, count, language, preview, notify
+            self.facts.app, message, row, author, count, language, preview, notify
         )
         self.shown[key] = content
         return content
@@ -1012,20 +1014,20 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
         facts.badges[due.user] = max(facts.badges[due.user] - 1, 0)
     if outcome in ("stay", "close"):
         shown = closing(facts.app, due.conversation)
-        for one in facts.endpoints.get(due.user, ()):
-            if one.is_web:
+        for endpoint in facts.endpoints.get(due.user, ()):
+            if endpoint.is_web:
                 content = shown
             else:
                 content = replace(shown, badge=facts.badges.get(due.user))
             decided.deliveries.append(
-                _about(due, one, content, due.notified, TTL_SECONDS, facts)
+                _about(due, endpoint, content, due.notified, TTL_SECONDS, facts)
             )
 
 
 def _about(
     due: Due, endpoint: PushEndpoint, shown: Shown, entry: int, ttl: int, facts: _Facts
 ) -> Delivery:
-    """What is delivered about the conversation of a due."""
+    """The delivery about the conversation of a due."""
     conversation = due.conversation
     topic = topic_of(endpoint.app, conversation)
     now = facts.now / SECOND_MS

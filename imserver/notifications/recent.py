@@ -1,4 +1,4 @@
-"""What became of the last notifications of each app, on all nodes."""
+"""The results of the last notifications of each app, on all nodes."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -72,22 +72,23 @@ class RecentDeliveries:
         core.queries.add(QUERY, RecentQuery, self._here)
         core.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
 
-    def note(self, one: Delivery, outcome: str, problem: str = "") -> None:
+    def note(self, delivery: Delivery, outcome: str, problem: str = "") -> None:
         """Note what became of a delivery."""
         recent = RecentDelivery(
             int(time()),
-            one.user,
-            one.kind,
-            one.host,
-            one.endpoint,
+            delivery.user,
+            delivery.kind,
+            delivery.host,
+            delivery.endpoint,
             outcome,
             problem[:_PROBLEM_CHARACTERS],
         )
-        self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
+        of_app = self._by_app.setdefault(delivery.app, deque(maxlen=MOST_RECENT))
+        of_app.appendleft(recent)
 
         # Few of each user are enough: those of a large audience push them out
         # of the app's.
-        key = (one.app, one.user)
+        key = (delivery.app, delivery.user)
         of_user = self._by_user.pop(key, None) or deque(maxlen=_MOST_OF_USER)
         of_user.appendleft(recent)
         self._by_user[key] = of_user

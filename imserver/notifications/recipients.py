@@ -1,5 +1,5 @@
-"""Whom a notification may still reach: asked when it is decided, and again
-right before it is sent."""
+"""The users whom a notification may still reach: asked when it is decided, and
+again right before it is sent."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final

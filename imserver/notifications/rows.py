@@ -185,21 +185,21 @@ class NotificationRows(Store.Rows):
             f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
         )
         rows = _rows_of(
-            sql, statement, app, [(one.user, one.conversation) for one in dues]
+            sql, statement, app, [(due.user, due.conversation) for due in dues]
         )
         stored = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
         new = []
         again = []
-        for one in dues:
-            row = stored.get((one.user, one.conversation))
+        for due in dues:
+            row = stored.get((due.user, due.conversation))
             if row is None:
-                added = Due(one.user, one.conversation, one.entry, one.due)
+                added = Due(due.user, due.conversation, due.entry, due.due)
                 new.append((app, *_DUES.values(added)))
-            elif row.due and one.entry in reminders:
-                again.append((one.entry, row.due, app, one.user, one.conversation))
+            elif row.due and due.entry in reminders:
+                again.append((due.entry, row.due, app, due.user, due.conversation))
             elif not row.due:
-                due = max(one.due, min(row.notified_at, one.due) + again_ms)
-                again.append((one.entry, due, app, one.user, one.conversation))
+                due_at = max(due.due, min(row.notified_at, due.due) + again_ms)
+                again.append((due.entry, due_at, app, due.user, due.conversation))
         sql.insert_new("notify_due", f"app, {_DUES.columns}", new)
         sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
 

@@ -35,7 +35,7 @@ from imserver.plugin.messages import (
 from imserver.plugin.wire import Limit, base64url
 
 _NAME_BYTES: Final = 18
-"""Of the digest in the name of a reply: 24 characters."""
+"""Bytes of the digest in the name of a reply: 24 characters."""
 
 Token = Annotated[
     str,

@@ -92,7 +92,7 @@ class ActionTokens(Service):
         return self._signed(AskToken("ask", app, user, message, expires))
 
     def read(self, kind: type[T], token: str) -> T:
-        """What a token of this kind allows. Raises BadActionToken."""
+        """The content of a token of this kind. Raises BadActionToken."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise BadActionToken("this is no token")
         try:

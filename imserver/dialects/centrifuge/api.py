@@ -500,13 +500,13 @@ def alternatives_of(pattern: str) -> list[str]:
     patterns = [pattern]
     plain = list[str]()
     while patterns:
-        one = patterns.pop()
-        braces = re.search(r"\{([^{}]*)\}", one)
+        current = patterns.pop()
+        braces = re.search(r"\{([^{}]*)\}", current)
         if braces is None:
-            plain.append(one)
+            plain.append(current)
         else:
-            before = one[: braces.start()]
-            after = one[braces.end() :]
+            before = current[: braces.start()]
+            after = current[braces.end() :]
             patterns += [f"{before}{each}{after}" for each in braces[1].split(",")]
         if len(patterns) + len(plain) > MAX_ALTERNATIVES:
             raise MethodFailed(

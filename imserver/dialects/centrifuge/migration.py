@@ -484,10 +484,10 @@ class Migration:
                 option, f"all namespaces have the first address of back_ends.{call}"
             )
         headers = [str(each) for each in proxy.get("http_headers") or ()]
-        known = self._back_ends.get("headers", [])
-        new = [each for each in headers if each not in known]
+        headers_so_far = self._back_ends.get("headers", [])
+        new = [each for each in headers if each not in headers_so_far]
         if new:
-            self._back_ends["headers"] = known + new
+            self._back_ends["headers"] = headers_so_far + new
 
         timeout = proxy.get("timeout")
         if timeout:

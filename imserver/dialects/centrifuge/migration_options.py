@@ -171,7 +171,8 @@ class Options:
         return value
 
     def take(self, option: str, kind: Any, default: Any) -> Any:
-        """As :meth:`peek`. The option is not left over."""
+        """The value of an option, as :meth:`peek`. It does not count as left
+        over."""
         self._taken.add(option)
         return self.peek(option, kind, default)
 
@@ -213,14 +214,14 @@ class Options:
             names = [".".join(parts[: count + 1]) for count in range(len(parts))]
             if not _IGNORED.isdisjoint(names):
                 continue
-            known = next(
+            section = next(
                 (name for name in reversed(names) if name in NO_EQUIVALENT), None
             )
-            if known is None:
+            if section is None:
                 notes[f"{option}: unknown option"] = None
             else:
-                shown = option if known in _SHOWN_WHOLE else known
-                why = NO_EQUIVALENT[known] or "no equivalent"
+                shown = option if section in _SHOWN_WHOLE else section
+                why = NO_EQUIVALENT[section] or "no equivalent"
                 notes[f"{shown}: {why}"] = None
         return [*notes]
 
@@ -252,8 +253,8 @@ def seconds_of(value: Any, option: str) -> float:
     return total
 
 
-def rows_of(found: list[Any], option: str) -> Iterator[Document]:
-    for row in found:
+def rows_of(given: list[Any], option: str) -> Iterator[Document]:
+    for row in given:
         if not (
             isinstance(row, Mapping)
             and isinstance(row.get("name"), str)
@@ -373,7 +374,7 @@ _SHARED: Final = (
 
 def nested(document: Document) -> Document:
     """Settings of version 5 or 6 with the names and the form of version 6."""
-    found: Document = {}
+    converted: Document = {}
     sections = {
         name: _plain(value)
         for name, value in document.items()
@@ -382,15 +383,15 @@ def nested(document: Document) -> Document:
     for name, value in document.items():
         if name not in sections and name != "granular_proxy_mode":
             *above, last = _renamed(name).split(".")
-            section = found
-            for each in above:
-                section = section.setdefault(each, {})
+            section = converted
+            for part in above:
+                section = section.setdefault(part, {})
             section[last] = _plain(value)
     for name, section in sections.items():
-        found[name] = {**found.get(name, {}), **section}
+        converted[name] = {**converted.get(name, {}), **section}
     if {"client", "channel", "rpc"} & sections.keys():
-        return found
-    return _with_proxies(found, document.get("granular_proxy_mode") is True)
+        return converted
+    return _with_proxies(converted, document.get("granular_proxy_mode") is True)
 
 
 def _plain(value: Any) -> Any:

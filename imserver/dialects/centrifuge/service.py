@@ -320,22 +320,22 @@ class CentrifugeAnswers(ChannelAnswers):
         self,
         connection: Connection,
         command: Subscribe,
-        found: Subscribed,
+        subscription: Subscribed,
         data: Raw | UnsetType,
         end: int,
     ) -> Reply:
         """The position of the channel is for clients that want it, or if the
         channel forces recovery."""
-        options = found.options
+        options = subscription.options
         recoverable = options.may_recover and (command.recoverable or options.recovery)
         result = _result(
-            found,
+            subscription,
             recoverable,
             options.may_recover and command.recover,
             command.positioned,
         )
         result.data = data
-        channel = found.local.name
+        channel = subscription.local.name
         if end and not self.are_renewed(connection.app or "", options):
             result.expires = True
             result.ttl = _ttl(end)
@@ -655,7 +655,7 @@ class CentrifugeService:
     def _personal_channel(
         self, connection: Connection, admission: _Admission
     ) -> _PersonalChannel:
-        """What the client of a login has of the channel of its user."""
+        """The channel of the user who logs in, as the client gets it."""
         app = connection.app or ""
         user = connection.user or ""
         alias = f"{ALIAS}{user}"
@@ -835,12 +835,12 @@ class CentrifugeService:
         if not self._back_ends.has(app, "rpc"):
             readers = connection.encoding.dialect.readers or {}
             try:
-                own = own_method(readers, command.method, command.data)
+                own_command = own_method(readers, command.method, command.data)
             except Refused as refused:
                 return Reply(refused.code)
-            if own is None:
+            if own_command is None:
                 return Reply(codes.NOT_AVAILABLE)
-            return self._run(connection, own, answer)
+            return self._run(connection, own_command, answer)
 
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
@@ -1125,21 +1125,24 @@ def _ttl(end: float) -> int:
 
 
 def _result(
-    found: Subscribed, recoverable: bool, recovering: bool, positioned: bool = False
+    subscription: Subscribed,
+    recoverable: bool,
+    recovering: bool,
+    positioned: bool = False,
 ) -> SubscribeResult:
     """A new subscription. ``recoverable``: its client recovers what it misses.
     ``positioned``: it only knows its position."""
-    result = SubscribeResult(was_recovering=recovering, delta=found.delta)
-    if found.position is None:
+    result = SubscribeResult(was_recovering=recovering, delta=subscription.delta)
+    if subscription.position is None:
         return result
     result.recoverable = recoverable or recovering
     result.positioned = positioned or result.recoverable
     if result.positioned:
-        result.epoch = found.position.epoch
-        result.offset = found.position.offset
-    if recovering and found.recovered:
+        result.epoch = subscription.position.epoch
+        result.offset = subscription.position.offset
+    if recovering and subscription.recovered:
         result.recovered = True
-        result.publications = [publication_of(event) for event in found.events()]
+        result.publications = [publication_of(event) for event in subscription.events()]
     return result
 
 

@@ -57,8 +57,8 @@ else:
     pb = LateModule("imserver.dialects.centrifuge.centrifuge_pb2")
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
-"""What a push becomes: the same bytes for all its receivers, or for the user
-and the state of each."""
+"""An encoded push: the same bytes for all its receivers, or a function that
+makes those for a user and the state of a client."""
 Content = Struct | dict[str, Any]
 """The fields of a message, without those that have their defaults."""
 MAX_OFFSET: Final = 2**63 - 1
@@ -266,9 +266,9 @@ def read_login(payload: bytes) -> CentrifugeLogin:
 def _login(request: _Connect) -> CentrifugeLogin:
     recover: dict[str, tuple[str, int]] = {}
     if request.subs is not None:
-        for name, each in request.subs.items():
-            if each.recover:
-                recover[name] = (each.epoch, _offset(each.offset))
+        for name, subscription in request.subs.items():
+            if subscription.recover:
+                recover[name] = (subscription.epoch, _offset(subscription.offset))
     data = _json_or_none(request.data)
     headers = dict(request.headers or {})
     return CentrifugeLogin(
@@ -890,15 +890,15 @@ def _fill(message: Any, content: Content) -> None:
         elif isinstance(value, Struct):
             _fill(getattr(message, name), value)
         elif isinstance(value, list):
-            for each in value:
-                _fill(getattr(message, name).add(), each)
+            for item in value:
+                _fill(getattr(message, name).add(), item)
         elif isinstance(value, dict):
             target = getattr(message, name)
-            for key, each in value.items():
-                if isinstance(each, Struct):
-                    _fill(target[key], each)
+            for key, item in value.items():
+                if isinstance(item, Struct):
+                    _fill(target[key], item)
                 else:
-                    target[key] = each
+                    target[key] = item
         elif name == "data" and isinstance(value, str):
             message.data = value.encode()
         elif value and value is not UNSET:

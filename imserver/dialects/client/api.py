@@ -360,8 +360,8 @@ def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of
     joining."""
     client_id = _required(client.client_id, "ClientId")
-    (about,) = api.core.connections.about(app, [client_id])
-    groups = () if about is None else about.channels
+    (row,) = api.core.connections.about(app, [client_id])
+    groups = () if row is None else row.channels
     return success({"count": len(groups), "list": groups})
 
 
@@ -371,8 +371,8 @@ def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
 def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
     client_id = _required(client.client_id, "ClientId")
-    (about,) = api.core.connections.about(app, [client_id])
-    return success({"online": about is not None})
+    (row,) = api.core.connections.about(app, [client_id])
+    return success({"online": row is not None})
 
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:

@@ -96,8 +96,8 @@ class SyncDeadlines:
     def cancel(self, connection: Connection) -> None:
         """End the deadline of a session that has synced or ended. Never
         switches."""
-        for _, some in self.expected:
-            some.discard(connection)
+        for _, connections in self.expected:
+            connections.discard(connection)
 
     def _run(self) -> None:
         """Greenlet: release connections at their deadlines, until none is

@@ -53,7 +53,8 @@ _SESSION_BITS: Final = 62
 """Bits of the number of an uplink session."""
 _SECOND_MS: Final = 1000
 _FOR_GOOD: Final = (RejectReason.BLOCKED, RejectReason.REJECTED, RejectReason.READ_ONLY)
-"""What a client without refusals would repeat for ever."""
+"""The refusals after which a client that knows no refusals would repeat its
+message for ever."""
 
 
 class ProtobufState(DialectState, gc=False):
@@ -190,9 +191,9 @@ class ProtobufUplink:
         connection: Connection,
         queue: _Queue,
         messages: list[ChatMessage],
-        found: dict[int, Entry] | None,
+        entries: dict[int, Entry] | None,
     ) -> None:
-        """Pass messages to storage. ``found``: see :func:`draft_of`. A refused
+        """Pass messages to storage. ``entries``: see :func:`draft_of`. A refused
         message uses its number."""
         app, user = app_and_user(connection)
         # GoChat acknowledges and stores messages to users who do not exist.
@@ -203,10 +204,10 @@ class ProtobufUplink:
         else:
             session = 0
         for command in messages:
-            draft = draft_of(user, command, found, to_anybody, session)
+            draft = draft_of(user, command, entries, to_anybody, session)
             if isinstance(draft, Draft):
-                done = partial(self._stored, connection, queue, command)
-                self._messaging.send_of_user(app, draft, done, connection)
+                on_result = partial(self._stored, connection, queue, command)
+                self._messaging.send_of_user(app, draft, on_result, connection)
             else:
                 self._stored(connection, queue, command, draft)
 
@@ -288,11 +289,11 @@ class ProtobufUplink:
 def draft_of(
     user: str,
     command: ChatMessage,
-    found: dict[int, Entry] | None,
+    entries: dict[int, Entry] | None,
     to_anybody: bool,
     session: int,
 ) -> Draft | Rejected | StorageUnavailable:
-    """The draft of a message, or why it is refused. ``found``: the entries that
+    """The draft of a message, or why it is refused. ``entries``: those that
     recalls and edits refer to (None: they could not be read). ``to_anybody``:
     the receiver need not exist. ``session``: its uplink session (0: none)."""
     sender = command.sender
@@ -302,7 +303,7 @@ def draft_of(
     if command.kind == 0:
         receiver = _receiver(sender, command)
     else:
-        receiver = _receiver_of_revised(user, command, found)
+        receiver = _receiver_of_revised(user, command, entries)
     if not isinstance(receiver, tuple):
         return receiver
     meta = _meta_from(command.meta)
@@ -341,19 +342,19 @@ def draft_of(
 
 
 def _receiver_of_revised(
-    user: str, command: ChatMessage, found: dict[int, Entry] | None
+    user: str, command: ChatMessage, entries: dict[int, Entry] | None
 ) -> tuple[str, int] | Rejected | StorageUnavailable:
     """The user or conversation of the entry that a recall or an edit is about,
     or why it is refused."""
     if command.kind not in (RECALL, EDIT):
         return Rejected(RejectReason.INVALID)
-    if found is None:
+    if entries is None:
         return StorageUnavailable("the entry could not be read")
-    about = found.get(command.about)
-    if about is None or not about.may_be_revised(user):
+    entry = entries.get(command.about)
+    if entry is None or not entry.may_be_revised(user):
         return Rejected(RejectReason.NOT_MEMBER)
-    conversation = 0 if about.members else about.conversation
-    return about.peer(user), conversation
+    conversation = 0 if entry.members else entry.conversation
+    return entry.peer(user), conversation
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:

@@ -207,9 +207,9 @@ def type_name(number: int) -> str:
 
 def type_number(name: str) -> int:
     """The number of a type; unknown types are ``custom``."""
-    known = _NUMBERS.get(name)
-    if known is not None:
-        return known
+    number_of_name = _NUMBERS.get(name)
+    if number_of_name is not None:
+        return number_of_name
     is_short = len(name) <= _INT32_CHARACTERS
     if is_short and name.removeprefix("-").isdecimal() and name.isascii():
         number = int(name)

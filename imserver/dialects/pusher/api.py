@@ -60,8 +60,8 @@ dialects."""
 def count_connections(core: Core, app: str) -> int:
     """The connections of an app on this node, in every dialect. May switch."""
     count = 0
-    for each in tuple(core.hub.connections()):
-        count += each.app == app
+    for connection in tuple(core.hub.connections()):
+        count += connection.app == app
         if is_long_turn():
             serve_others()
     return count
@@ -177,22 +177,22 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
         raise ApiProblem.invalid("A batch has at least one event")
     if len(events) > MAX_BATCH:
         raise ApiProblem.invalid(f"Batch too large ({len(events)} > {MAX_BATCH})")
-    for each in events:
-        if not each.channel:
+    for event in events:
+        if not event.channel:
             raise ApiProblem.invalid("Missing required parameter: channel")
-        _check(api, request.pusher, each, [each.channel])
+        _check(api, request.pusher, event, [event.channel])
 
     # Only now: nothing of a batch with a wrong event is sent.
-    for each in events:
+    for event in events:
         api.service.publish(
-            request.pusher, each.channel, each.name, each.data, each.socket_id or ""
+            request.pusher, event.channel, event.name, event.data, event.socket_id or ""
         )
-    if not any(each.info for each in events):
+    if not any(event.info for event in events):
         return _answer({})
     infos: list[dict[str, Any]] = []
-    for each in events:
-        if each.info:
-            infos.append(_attributes(api, call.app, each.channel, each.info))
+    for event in events:
+        if event.info:
+            infos.append(_attributes(api, call.app, event.channel, event.info))
         else:
             infos.append({})
     return _answer({"batch": infos})
@@ -253,13 +253,13 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     is_reserved = channels.options.is_reserved
     while more:
         page = channels.members.channels(call.app, after, _PAGE)
-        for each in page.channels:
-            after = each.channel
+        for row in page.channels:
+            after = row.channel
             if not after.startswith(prefix):
                 continue
             if after.startswith("#") or is_reserved(after):
                 continue
-            rows[after] = _attributes(api, call.app, after, info, each.members)
+            rows[after] = _attributes(api, call.app, after, info, row.members)
             if is_long_turn():
                 serve_others()
         more = page.more

@@ -51,14 +51,14 @@ NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
 """Half of a decoded connection id."""
 _HALF_DIGITS: Final = 40
-"""More digits than such a half has."""
+"""More digits than half of a ``socket_id`` has."""
 _PAGE: Final = 1000
 _MOST_REMOVERS: Final = 16
 """Greenlets that notify presence channels of users who have gone."""
 _MANY_SUBSCRIBERS: Final = 100
 """A channel with more subscribers is counted less often."""
 _COUNT_SECONDS: Final = 5.0
-"""How often such a channel is counted."""
+"""How often a channel with many subscribers is counted."""
 _STATUSES: Final = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}
 """Reason of a :class:`ChannelRefused` → the status that its client gets; for
 others :data:`_OTHER_STATUS`."""
