@@ -260,6 +260,7 @@ class AsyncSession(SessionShell[T]):
             connection = await connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
             return self._not_connected(error)
+
         async with connection:
             self._connection = connection
             try:
@@ -307,6 +308,7 @@ class AsyncSession(SessionShell[T]):
             except TimeoutError:  # the server does not read
                 connection.transport.abort()
                 return
+
             left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
             seconds = min(left, SILENT_SECONDS)
             if core.full and not core.over:

@@ -133,7 +133,8 @@ def rotate(url: str, app: str, key_file: str | None, id: str) -> None:
     """Replace the token of the bot with this ID, end its sessions, and print
     the new token once."""
     with _server(url, key_file) as api:
-        click.echo(api.call("POST", "bots/rotate", {"app": app, "bot": id})["token"])
+        bot = api.call("POST", "bots/rotate", {"app": app, "bot": id})
+    click.echo(bot["token"])
 
 
 @bot.command()

@@ -334,6 +334,7 @@ class RequestRefused(ClientError):
         self.temporary = temporary
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
+
         if code in PROBLEM_CODES:
             self.remedy = PROBLEM_CODES[code].remedy
         elif temporary:

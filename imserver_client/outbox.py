@@ -213,10 +213,11 @@ def push_rows(
         try:
             # Pushed again after a crash, a row is recognised by its id and not
             # delivered twice.
-            body: dict[str, Any] = {"id": f"{table}-{row.id}", **row.body()}
-            future = publisher.publish(
-                body.pop("app", ""), body.pop("text", None), **body
-            )
+            body: dict[str, Any] = {"id": f"{table}-{row.id}"}
+            body |= row.body()
+            app = body.pop("app", "")
+            text = body.pop("text", None)
+            future = publisher.publish(app, text, **body)
             sent.append((row, future, bool(body.get("store"))))
         except (ValueError, TypeError, RecursionError) as error:
             sent.append((row, f"not a push: {error}", False))
@@ -293,6 +294,7 @@ class OutboxWorker:
             )
             if self.stop.wait(WAIT_SECONDS):
                 return
+
         with Publisher(self._url, self._key) as publisher:
             log.info("pushing the rows of %s to %s", self._table, self._url)
             while not self.stop.is_set():
@@ -352,6 +354,7 @@ def outbox(
     database_url = database or os.environ.get(ENVIRONMENT_DATABASE, "")
     if not database_url:
         fail(f"no database: give --database or set {ENVIRONMENT_DATABASE}")
+
     address = server_address(url)
     key = read_key(key_file)
     try:
@@ -364,6 +367,7 @@ def outbox(
         worker = OutboxWorker(database_url, table, address, key)
     except (OutboxUnavailable, ValueError) as error:
         fail(error)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop.set())
     worker.run()

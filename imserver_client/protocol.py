@@ -304,6 +304,7 @@ class CmdCodec:
         # what somebody has sent may be nested too deeply
         except (ValueError, RecursionError):
             return None
+
         response = read.response
         if read.cmd in _PUSHES and isinstance(response.data, dict):
             push = response.data

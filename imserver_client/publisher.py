@@ -200,6 +200,7 @@ class Publisher:
         self._core = core
         self._lock = threading.Lock()
         self._stack = ExitStack()
+
         try:
             self._connection: ClientConnection = self._stack.enter_context(
                 connect(
@@ -334,7 +335,8 @@ class AsyncPublisher:
 
     async def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
         """Send a push and wait for its answer."""
-        return cast("PushAnswer", await self._ask(*self._core.publish(app, text, more)))
+        answer = await self._ask(*self._core.publish(app, text, more))
+        return cast("PushAnswer", answer)
 
     async def open_stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]

@@ -660,6 +660,7 @@ class SessionCore(ABC, Generic[T]):
         self.answers.settle(reply.seq, reply)
         if not channel:
             return
+
         if reply.ok:
             if channel not in self.subscriptions:  # given up before the answer came
                 self._unsubscribe(channel)
@@ -1154,7 +1155,8 @@ class MessengerCore(SessionCore[MessengerEvent]):
         """Move the cursor to our own message once the events before it are
         taken. Marks in a row are one: a program that only sends must not fill
         the queue."""
-        if self._received and isinstance(self._received[-1], _CursorMark):
-            self._received[-1].id = max(self._received[-1].id, id)
+        last = self._received[-1] if self._received else None
+        if isinstance(last, _CursorMark):
+            last.id = max(last.id, id)
         else:
             self._received.append(_CursorMark(id))

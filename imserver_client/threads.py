@@ -274,6 +274,7 @@ class ThreadSession(SessionShell[T]):
             connection = connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
             return self._not_connected(error)
+
         with connection:
             self._connection = connection
             try:
@@ -314,6 +315,7 @@ class ThreadSession(SessionShell[T]):
                 with self._writing(connection, CLOSE_SECONDS):
                     connection.close(core.close_code)
                 return
+
             left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
             seconds = min(left, SILENT_SECONDS)
             if core.full and not core.over:

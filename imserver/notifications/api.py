@@ -390,7 +390,7 @@ def add_endpoint(
 @routes.get("/notifications/endpoints")
 def endpoints(parts: NotificationParts, call: Call, request: Acting) -> EndpointsAnswer:
     """List the endpoints of a user."""
-    rows = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    rows = parts.rows.endpoints_of(call.app, call.user)
     return EndpointsAnswer([view(EndpointShown, each) for each in rows])
 
 
@@ -430,7 +430,7 @@ def test(
     require_enabled(parts, call.app)
     if not call.is_back_end:
         parts.tests.require((call.app, call.user))
-    endpoints = parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    endpoints = parts.rows.endpoints_of(call.app, call.user)
     deliveries = [delivery_of_test(each, time()) for each in endpoints if each.enabled]
     if deliveries:
         parts.rows.add_deliveries(deliveries)

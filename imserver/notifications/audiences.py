@@ -134,6 +134,7 @@ class AudienceRows(Store.Rows):
             last_user = users[-1]
         else:
             last_user = ""
+
         changed = sql.execute(
             "UPDATE notify_audience SET last_user = %s, users = users + %s, queued = queued + %s, "
             "state = %s WHERE id = %s AND state = 0 AND last_user = %s AND users = %s",
@@ -194,7 +195,8 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
             before = (
                 "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
             )
-            last = text_of(sql.query(before, (app, user))[0][0] or "")
+            ((name,),) = sql.query(before, (app, user))
+            last = text_of(name or "")
 
         if user in users[begin : begin + 1]:
             target = replace(target, users=users[:begin] + users[begin + 1 :])

@@ -52,7 +52,7 @@ def notify(
                 return
             name = row[0].user
         rows = NotificationRows(store, services.host_of)
-        endpoints = rows.endpoints(app, [name]).get(name, ())
+        endpoints = rows.endpoints_of(app, name)
         if not endpoints:
             yield Finding("fail", label, "the user has no endpoint", "nothing was sent")
             return
@@ -112,6 +112,7 @@ def mail(
             "set it",
         )
         return
+
     label = f"mail to {address} by {smtp.host}:{smtp.port}"
     try:
         send(

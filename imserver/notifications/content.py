@@ -226,6 +226,7 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
             title = _cut(notify.title, TITLE_CHARACTERS)
         if notify.text:
             body = _cut(notify.text, TEXT_CHARACTERS)
+
     actions = [
         ShownAction(each.action, each.title, each.url) for each in notify.actions
     ]

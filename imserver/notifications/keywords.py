@@ -13,8 +13,8 @@ LOOKED_CHARACTERS: Final = 4000
 """How much of a message is searched."""
 _LOOKED_BYTES: Final = 4 * LOOKED_CHARACTERS
 """No character of UTF-8 has more than four bytes."""
-_MOST_PLACES: Final = 100
-"""Places where a word is looked at: "a" stands in many words."""
+_MOST_MATCHES: Final = 100
+"""How many matches of a word are checked: "a" stands in many words."""
 _SPACELESS: Final = re.compile("[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
 """Signs of scripts that put no spaces between words: there, a part of a text is
 a word."""
@@ -51,7 +51,7 @@ def has_keyword(text: str, keywords: Sequence[str]) -> bool:
 
 def _has(text: str, word: str) -> bool:
     begin = -1
-    for _ in range(_MOST_PLACES):
+    for _ in range(_MOST_MATCHES):
         begin = text.find(word, begin + 1)
         if begin < 0:
             return False
@@ -66,4 +66,5 @@ def _has(text: str, word: str) -> bool:
 def _may_touch(sign: str, edge: str) -> bool:
     """Whether a word may end with ``edge`` where ``sign`` follows, or the other
     way round."""
-    return not (sign.isalnum() or sign == "_") or _SPACELESS.match(edge) is not None
+    is_part_of_word = sign.isalnum() or sign == "_"
+    return not is_part_of_word or _SPACELESS.match(edge) is not None

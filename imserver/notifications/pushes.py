@@ -79,6 +79,7 @@ class PushNotifications(Struct, frozen=True):
         rules = self.rules(app)
         if rules is None or not rules.enabled:
             return
+
         try:
             deliveries = self.deliveries(app, rules, wanted)
             if deliveries:
@@ -139,7 +140,8 @@ class PushNotifications(Struct, frozen=True):
 def _topic_of(app: str, notify: Notify) -> str:
     """The topic of a push: of its tag, or one of its own if it has none."""
     if notify.tag:
-        digest = sha256(f"{app}\0 {notify.tag}".encode()).digest()[:TOPIC_BYTES]
+        named = f"{app}\0 {notify.tag}"
+        digest = sha256(named.encode()).digest()[:TOPIC_BYTES]
     else:
         digest = token_bytes(TOPIC_BYTES)
     return base64url.encode(digest)
@@ -160,6 +162,7 @@ def shown_of_push(
             text = event.text[:TEXT_CHARACTERS]
         if 0 < len(event.data) <= DATA_BYTES:
             data = Raw(event.data)
+
     content = Shown(
         kind="push",
         tag=tag,

@@ -290,6 +290,10 @@ class NotificationRows(Store.Rows):
             endpoints_by_user.setdefault(endpoint.user, []).append(endpoint)
         return endpoints_by_user
 
+    def endpoints_of(self, app: str, user: str) -> list[PushEndpoint]:
+        """The endpoints of a user, the oldest one first."""
+        return self.endpoints(app, [user]).get(user, [])
+
     def _endpoint(self, row: Row) -> PushEndpoint:
         endpoint = _ENDPOINTS.read(row)
         return replace(endpoint, host=self._host_of(endpoint.app, endpoint.url))
@@ -334,9 +338,14 @@ class NotificationRows(Store.Rows):
     ) -> None:
         """Remove the endpoints of a user that were added by a login (None:
         all), and what waits for them."""
-        which, values = ("", ()) if login is None else (" AND login = %s", (login,))
-        statement = f"SELECT id FROM notify_endpoint WHERE app = %s AND member = %s{which}{sql.for_update}"
-        _remove(sql, [row[0] for row in sql.query(statement, (app, user, *values))])
+        which = "WHERE app = %s AND member = %s"
+        values: tuple[object, ...] = (app, user)
+        if login is not None:
+            which += " AND login = %s"
+            values += (login,)
+        statement = f"SELECT id FROM notify_endpoint {which}{sql.for_update}"
+        ids = [id for (id,) in sql.query(statement, values)]
+        _remove(sql, ids)
 
     def erase_about(self, app: str, user: str) -> None:
         """Delete notifications of others that are not sent yet, of messages of

@@ -108,6 +108,7 @@ class ActionTokens(Service):
             content = msgspec.msgpack.decode(encoded, type=kind)
         except ValueError:
             raise BadActionToken("this is no token of this kind") from None
+
         if not isinstance(content, MailToken) and content.expires <= self.clock():
             raise BadActionToken("the token has expired")
         return content

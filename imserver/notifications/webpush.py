@@ -242,6 +242,7 @@ class WebPush(Service, dict=True):
         until, header = self._tokens.get(origin, (0.0, ""))
         if now < until:
             return header
+
         begin = int(now)
         default = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         claims = {

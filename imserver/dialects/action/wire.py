@@ -180,6 +180,7 @@ class ActionDialect(Dialect):
                 seq, name, data = Fields.frame(payload, "action")
             except (ValueError, RecursionError):
                 raise BadFrame(BadFrame.TEXT) from None
+
         row = ACTIONS.get(name)
         if row is None:
             return Request(seq, name, None, ReplyCode.NO_ROUTE)

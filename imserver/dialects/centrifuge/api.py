@@ -233,6 +233,7 @@ def _publish_each(
     except (ValueError, RecursionError):
         raise MethodFailed(codes.BAD_DATA) from None
     event = Event("msg", "", "", type="custom", data=data)
+
     quota = api.core.metrics.pushes.spent(app)
     if quota is not None:
         raise MethodFailed(codes.TOO_MANY_REQUESTS, str(quota))
@@ -247,6 +248,7 @@ def _publish_each(
         )
     except ChannelRefused as refused:
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
+
     return [
         _publish_answer(publication.refusal, publication.position)
         for publication in published
@@ -459,6 +461,7 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
         raise MethodFailed(
             codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes"
         )
+
     fits = _matcher_of(request.pattern)
     channels: dict[str, dict[str, int]] = {}
     after = ""
@@ -709,6 +712,7 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
         else:
             name = ""  # the error: there is no such method
             content = b""
+
         reply = _run_command(api, call, name, content)
         if "error" not in reply:
             reply = {name: reply["result"]}
@@ -743,6 +747,7 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
         return _error(codes.LIMIT_EXCEEDED, f"a command has at most {most_bytes} bytes")
     if not call.principal.may(method.need, call.app):
         return _error(codes.PERMISSION_DENIED)
+
     try:
         request = _decode(method.request, content)
     except (ValueError, RecursionError):

@@ -143,6 +143,7 @@ class Migration:
         host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
         if not str(port).isdecimal():
             raise BadSettings("http_server.port: expected a number")
+
         sections: Document = {
             "server": {"extra_listen": [{"port": int(port), "host": host}]}
         }
@@ -154,6 +155,7 @@ class Migration:
         limits = {name: value for name, value in limits.items() if value}
         if limits:
             sections["limits"] = limits
+
         ping = seconds("client.ping_interval")
         if ping:
             sections["websocket"] = {"client_ping_seconds": ping}
@@ -308,6 +310,7 @@ class Migration:
                 "it needs a fixed address, an issuer and an audience",
             )
             return []
+
         row = {"issuer": issuer, "audience": audience, "jwks_url": jwks}
         if claim:
             row["user_claim"] = claim
@@ -346,6 +349,7 @@ class Migration:
                 f"{where}.personal_channel_namespace",
                 "the channel of a user is #<user>",
             )
+
         row = {
             name: value
             for name, value in rows.get(namespace, {}).items()
@@ -373,12 +377,14 @@ class Migration:
             row["publish"] = "back_end"
         elif permissions["publish"].clients != "nobody":
             row["publish"] = permissions["publish"].clients
+
         if self._asks(where, options, "sub_refresh") and row["subscribe"] != "back_end":
             self._note(
                 f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end"
             )
         if take("allow_user_limited_channels", bool, False):
             row["user_limited"] = True
+
         if take("presence", bool, False):
             row["presence"] = True
             row["read_presence"] = permissions["presence"].clients
@@ -390,6 +396,7 @@ class Migration:
                     f"{where}.join_leave",
                     "all subscribers are notified, not only those that ask",
                 )
+
         row |= self._history(where, options, permissions["history"].clients)
         if not self._admits_anonymous(where, row, permissions):
             row["anonymous"] = False
@@ -434,6 +441,7 @@ class Migration:
         deltas = take("allowed_delta_types", list, [])
         take("delta_publish", bool, False)
         mode = take("force_recovery_mode", str, "")
+
         if not (size > 0 and ttl > 0):
             return {}
         if size > MAX_HISTORY:
@@ -505,6 +513,7 @@ class Migration:
             name = take(f"{where}.proxy_name", str, "default")
             if take(f"{where}.enabled", bool, False):
                 self._use(where, call, where, name)
+
         plain = take("rpc.without_namespace", dict, {})
         if plain.get("proxy_enabled"):
             name = str(plain.get("proxy_name", "default"))
@@ -513,6 +522,7 @@ class Migration:
             if row.get("proxy_enabled"):
                 name = str(row.get("proxy_name", "default"))
                 self._use(f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name)
+
         if "rpc" in self._back_ends:
             self._note(
                 "back_ends.rpc",
@@ -572,6 +582,7 @@ def _document(file: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         fail(f"{file} cannot be read: {why}")
+
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)

@@ -239,15 +239,18 @@ _UNITS: Final = {
     "d": 86400,
 }
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_DURATION: Final = re.compile(f"(?:{_PART.pattern})+")
 
 
 def seconds_of(value: Any, option: str) -> float:
     """Seconds of a duration such as ``1h30m``. Raises :class:`BadSettings`."""
     if not value:
         return 0.0
-    if not (isinstance(value, str) and re.fullmatch(f"(?:{_PART.pattern})+", value)):
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise BadSettings(f"{option}: expected a duration such as 300s or 1h30m")
-    total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    total = 0.0
+    for number, unit in _PART.findall(value):
+        total += float(number) * _UNITS[unit]
     if total == int(total):
         return int(total)
     return total
@@ -387,6 +390,7 @@ def nested(document: Document) -> Document:
             for part in above:
                 section = section.setdefault(part, {})
             section[last] = _plain(value)
+
     for name, section in sections.items():
         converted[name] = {**converted.get(name, {}), **section}
     if {"client", "channel", "rpc"} & sections.keys():

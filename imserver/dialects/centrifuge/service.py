@@ -335,10 +335,12 @@ class CentrifugeAnswers(ChannelAnswers):
             command.positioned,
         )
         result.data = data
+
         channel = subscription.local.name
         if end and not self.are_renewed(connection.app or "", options):
             result.expires = True
             result.ttl = _ttl(end)
+
         state = _state_of(connection)
         if channel == self.channel_of(connection, f"{ALIAS}{connection.user}"):
             by_alias = channel != command.channel
@@ -766,6 +768,7 @@ class CentrifugeService:
             raise ChannelRefused(
                 "limit", f"a request to connect names at most {_MAX_CHOICES} channels"
             )
+
         for channel in names:
             if self._channels.options.of(app, channel).subscribe == "back_end":
                 continue
@@ -1183,6 +1186,7 @@ def _results_for_client(
         results[personal.alias] = SubscribeResult(
             was_recovering=personal.alias in command.recover
         )
+
     for channel, subscription in subscriptions.items():
         if channel == personal.name:
             name = personal.alias

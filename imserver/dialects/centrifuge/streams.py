@@ -57,6 +57,12 @@ from imserver.plugin.wire import (
 )
 
 _PROTOBUF: Final = "application/octet-stream"
+_CLOSE_OF: Final = {
+    codes.TOKEN_EXPIRED: CloseCode.TOKEN_INVALID,
+    codes.INTERNAL: CloseCode.INTERNAL_ERROR,
+}
+"""The refusals of a login after which a client that only receives comes back →
+the close code of its stream."""
 
 
 class UniDialect(CentrifugeDialect):
@@ -107,6 +113,7 @@ class CentrifugeStreams:
         frames = StreamEncoding(protobuf, serve, limit)
         uni_events = StreamEncoding(self._uni, before=b"data: ", behind=b"\n\n")
         uni_lines = StreamEncoding(self._uni, behind=b"\n")
+
         rows = {
             "sse": self._path("GET", events, events, self._begin),
             "http_stream": self._path("POST", lines, frames, self._begin),
@@ -115,6 +122,7 @@ class CentrifugeStreams:
                 "POST", uni_lines, uni_lines, self._begin_receiving
             ),
         }
+
         paths: dict[str, StreamPath] = {}
         for name, row in rows.items():
             paths[f"/connection/{name}"] = row
@@ -137,17 +145,15 @@ class CentrifugeStreams:
             response."""
             if method == "GET":
                 return encoding, "text/event-stream; charset=utf-8"
-            if as_protobuf is not encoding and _is_protobuf(
-                head.headers.get("content-type", "")
-            ):
+            kind = head.headers.get("content-type", "")
+            if as_protobuf is not encoding and _is_protobuf(kind):
                 return as_protobuf, _PROTOBUF
             return encoding, "application/json; charset=utf-8"
 
         def open_stream(stream: Stream, head: Head) -> None:
             chosen, kind = encoding_of(head)
-            stream.begin(
-                chosen, stream_head(request_log, head, host_of(stream.peer), kind)
-            )
+            answer = stream_head(request_log, head, host_of(stream.peer), kind)
+            stream.begin(chosen, answer)
             self._service.opened(stream, head)
             if method == "GET":
                 content = head.params().get("cf_connect", "").encode()
@@ -159,9 +165,8 @@ class CentrifugeStreams:
             # A stream that ends at once: a browser can read its close code, but
             # not the status of a refused request.
             chosen, kind = encoding_of(head)
-            return stream_head(request_log, head, host, kind) + chosen.close_frames(
-                code
-            )
+            answer = stream_head(request_log, head, host, kind)
+            return answer + chosen.close_frames(code)
 
         return StreamPath(method, open_stream, refuse)
 
@@ -196,12 +201,8 @@ class CentrifugeStreams:
         except StorageUnavailable:
             stream.close(CloseCode.INTERNAL_ERROR)
         else:
-            if refused is not None:  # clients come back after the first two
-                close = {
-                    codes.TOKEN_EXPIRED: CloseCode.TOKEN_INVALID,
-                    codes.INTERNAL: CloseCode.INTERNAL_ERROR,
-                }
-                stream.close(close.get(refused.code, CloseCode.NOT_ALLOWED))
+            if refused is not None:
+                stream.close(_CLOSE_OF.get(refused.code, CloseCode.NOT_ALLOWED))
 
 
 def _is_protobuf(content_type: str) -> bool:

@@ -586,6 +586,7 @@ class CentrifugeDialect(Dialect):
             fields = self._read(payload)
         except (ValueError, RecursionError):
             raise BadFrame(None, _BAD_REQUEST) from None
+
         number = fields.pop("id", 0)
         if None in fields.values():
             fields = {
@@ -595,6 +596,7 @@ class CentrifugeDialect(Dialect):
             raise BadFrame(None)  # a pong
         if len(fields) != 1 or not (number or "send" in fields):
             raise BadFrame(None, _BAD_REQUEST)
+
         name, content = fields.popitem()
         if name == "send":
             raise BadFrame(None)
@@ -880,6 +882,7 @@ def _fill(message: Any, content: Content) -> None:
         names: Iterable[str] = content
     else:
         names = content.__struct_fields__
+
     for name in names:
         if isinstance(content, dict):
             value = content[name]

@@ -245,6 +245,7 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
     text, data = push.payload()
     sender = push.send_user_id or ""
     note = push.msg or ""
+
     size = len(text) + len(data) + len(sender) + len(note)
     if size > api.http.limits.push_characters:
         raise RequestRefused(TOO_LONG)

@@ -130,9 +130,8 @@ class ClientService:
 
     def _begin(self, app: str, connection: Connection, is_registered: bool) -> None:
         client_id = self._ids.id_of(self._ids.next_number())
-        self._hub.join(
-            self._hub.open(app, POLICY, is_registered), connection, client_id, ""
-        )
+        hub_app = self._hub.open(app, POLICY, is_registered)
+        self._hub.join(hub_app, connection, client_id, "")
         self._login_counts[app] += 1
         connection.send(welcome(client_id))
 
@@ -215,9 +214,8 @@ class ClientService:
         if connection.encoding.dialect.name != NAME:
             return
         if about:
-            connection.dialect_state = ClientState(
-                label=msgspec.msgpack.decode(about, type=Label)
-            )
+            label = msgspec.msgpack.decode(about, type=Label)
+            connection.dialect_state = ClientState(label=label)
         if new:
             self._notify(connection, channel, "online")
 
@@ -238,19 +236,14 @@ class ClientService:
             label = state.label
         else:
             label = _NO_LABEL
+
         member = {
             "clientId": connection.user,
             "extend": label.extend,
             "userId": label.user_id,
         }
-        event = Event(
-            kind,
-            "",
-            "",
-            message_id(),
-            data=msgspec.json.encode(member),
-            time=int(time()),
-        )
+        data = msgspec.json.encode(member)
+        event = Event(kind, "", "", message_id(), data=data, time=int(time()))
         self._channels.publishing.publish(
             app, group, event, at_most=self._notice_members
         )

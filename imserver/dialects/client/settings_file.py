@@ -48,12 +48,14 @@ def read(
         raise ConfigError(
             f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}"
         )
+
     crypto_key = values.get("common.cryptokey", "")
     size = len(crypto_key.encode())
     if crypto_key and size not in _KEY_BYTES:
         raise ConfigError(
             f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}"
         )
+
     listener = {"port": _ini_port(values, "HttpPort", where), "ws_dialect": "client"}
     settings = {
         "server.extra_listen": [listener],

@@ -86,9 +86,11 @@ class SyncDeadlines:
     def expect(self, connection: Connection) -> None:
         """Start the deadline of a session. Never switches."""
         deadline = monotonic() + self._hold_seconds
-        if self.expected and deadline < self.expected[-1][0] + self._together_seconds:
-            self.expected[-1][1].add(connection)
-            return
+        if self.expected:
+            last_deadline, connections = self.expected[-1]
+            if deadline < last_deadline + self._together_seconds:
+                connections.add(connection)
+                return
         self.expected.append((deadline, {connection}))
         if len(self.expected) == 1:
             gevent.spawn(self._run)
@@ -104,11 +106,11 @@ class SyncDeadlines:
         expected to sync."""
         while self.expected:
             # Connections that were added last get their full time too.
-            left = self.expected[0][0] + self._together_seconds - monotonic()
+            deadline, late = self.expected[0]
+            left = deadline + self._together_seconds - monotonic()
             if left > 0:
                 gevent.sleep(left)
                 continue
-            late = self.expected[0][1]
             while late:  # a release may end connections, which cancels their deadlines
                 connection = late.pop()
                 if connection.outbox is not None:
@@ -324,6 +326,7 @@ class ProtobufService:
                 "closed", app, "", connection.peer, "the app has no tokens of users"
             )
             return LoginDecision(ReplyCode.UNAUTHORIZED)
+
         decision = self._logins.check(
             app, "", command.token, name, connection, command.device
         )

@@ -77,6 +77,7 @@ def read(
     }
     if not _is_of_gochat(sections):
         return None
+
     given: dict[str, _Given] = {}
     for name, section in sections.items():
         for key in list(section):
@@ -123,10 +124,12 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
             f"{where}: mysql.dns has no effect: this server has its own database, by default a file "
             "in server.data_dir; set storage.url to use another one"
         )
+
     log_target = given.get("log.target")
     logs_to_file = log_target is not None and log_target.value != "console"
     if logs_to_file and not config.app.log_file:
         yield f"{where}: log.target is file, but no file is named: set app.log_file"
+
     # Without accounts, nothing declares this key.
     rows = (row for section, row in config.of_features if section == "accounts")
     is_closed = any(getattr(row, "registration", False) is None for row in rows)

@@ -129,6 +129,7 @@ class ProtobufUplink:
         state = connection.dialect_state
         if not isinstance(state, ProtobufState):
             return
+
         queue = self.queues.get(connection)
         number, seq = state.last
         expected = number + 1 if queue is None else queue.next
@@ -139,12 +140,14 @@ class ProtobufUplink:
         if queue is None:
             queue = _Queue(command.number)
             self.queues[connection] = queue
+
         waiting = queue.storing + len(queue.messages)
         if waiting and (
             waiting >= MAX_WAITING
             or queue.size + len(command.content) > MAX_WAITING_BYTES
         ):
             return
+
         queue.next += 1
         queue.size += len(command.content)
         queue.messages.append(command)

@@ -641,6 +641,7 @@ def as_full_message(stored: Message) -> pb.Message:
         session_type = ST_GROUP
         receiver_id = stored.conversation
         receiver = b""
+
     return pb.Message(
         session_type=session_type,
         receiver_id=receiver_id,
@@ -693,6 +694,7 @@ def _signal(event: Signal) -> bytes:
         sender=sender,
         receiver=receiver,
     )
+
     if event.channel is not None and event.channel.stream is not None:
         stream = event.channel.stream
         signal.stream = stream.id.encode()
@@ -764,12 +766,12 @@ def _receipts_answer(data: Any) -> pb.ReceiptsOutputMsg:
 
 
 def _marks_answer(data: Any) -> pb.MarksOutputMsg:
-    places = [
+    read = [
         pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read
     ]
     return pb.MarksOutputMsg(
         version=data.version,
-        read=places,
+        read=read,
         hidden=data.hidden,
         receipts=[_receipt(each, each.conversation) for each in data.receipts],
     )
@@ -820,6 +822,7 @@ class FullProtobufDialect(ProtobufDialect):
         if request.name.isdecimal():  # of a feature
             body = b"" if reply.data is None else msgspec.json.encode(reply.data)
             return output(int(request.name), body, reply.code)
+
         if request.name != "login":
             return None
         if reply.code != ReplyCode.OK:

@@ -122,12 +122,14 @@ def _read(api: PusherApi, call: Call) -> None:
     pusher = api.apps.by_id.get(segments[2])
     if pusher is None:
         raise ApiProblem(Problems.UNKNOWN_APP, f"No app has the id {segments[2]}")
+
     call.app = pusher.app
     call.params = read_query(call.request.query)
     if not body_matches(call.params, call.body):
         raise ApiProblem(
             Problems.SIGNATURE_INVALID, "body_md5: does not match the body"
         )
+
     kind: Any = {"events": _Trigger, "batch_events": _Batch}.get(segments[-1])
     try:
         if kind and call.request.method == "POST":
@@ -205,12 +207,14 @@ def _check(
         raise ApiProblem.invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
     if event.name.startswith(RESERVED_EVENTS):
         raise ApiProblem.invalid("name: events of this name are those of the protocol")
+
     limit = pusher.settings.event_bytes
     if len(event.data.encode("utf-8", "surrogatepass")) > limit:
         text = f"The data content of this event exceeds the allowed maximum ({limit} bytes)"
         raise ApiProblem(Problems.BODY_TOO_LARGE, text)
     if event.socket_id and not connection_id_of(event.socket_id):
         raise ApiProblem.invalid(f"Invalid socket id: '{event.socket_id}'")
+
     for channel in channels:
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
             raise ApiProblem.invalid(
@@ -246,6 +250,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
             "user_count may only be requested for presence channels - "
             "please supply filter_by_prefix begining with presence-"
         )
+
     rows: dict[str, Any] = {}
     channels = api.channels
     after = ""

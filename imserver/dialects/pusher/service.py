@@ -181,6 +181,7 @@ class PusherService:
             )
             connection.close(CloseCode.APP_DELETED, "no app has this key")
             return
+
         params = head.params()
         if params.get("protocol", "") not in map(str, wire.VERSIONS):
             self._logins.refused("version", app.app, "", connection.peer)
@@ -189,10 +190,12 @@ class PusherService:
                 "only versions 4 to 7 of the protocol are supported",
             )
             return
+
         decision = self._logins.admit(app.app, NAME, connection)
         if not decision.ok:
             connection.close(decision.close)
             return
+
         if params.get("client") == wire.DOTNET:
             connection.dialect_state = PusherState(dotnet=True)
         self._sessions.begin_without_user(connection, app.app, decision)
@@ -224,6 +227,7 @@ class PusherService:
         app = self._app_of(connection)
         if app is None:
             return Reply.OK
+
         signed = f"{self.socket_id(connection)}::user::{command.user_data}"
         try:
             user = str(msgspec.json.decode(command.user_data, type=_UserData).id)
@@ -237,6 +241,7 @@ class PusherService:
                 CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user"
             )
             return Reply.OK
+
         if not connection.user:
             login = Login(app.app, user)
             decision = LoginDecision(user=user)
@@ -415,7 +420,7 @@ class PusherService:
         channel = command.channel
         member = _signed_member(command)
         user = str(member.user_id)
-        self._require_place(app, channel, user)
+        self._refuse_if_full(app, channel, user)
         if not self._sessions.takes_user(app.app, user):
             raise NotPermitted("channel_data: user_id is too long", status=400)
 
@@ -457,7 +462,7 @@ class PusherService:
             self._notify(app.app, channel, "member_added", about, connection)
             self._hooks.add(app.app, "member_added", channel, user_id=user)
 
-    def _require_place(self, app: PusherApp, channel: str, user: str) -> None:
+    def _refuse_if_full(self, app: PusherApp, channel: str, user: str) -> None:
         """Refuse a new user in a presence channel that has too many. May
         switch. Raises NotPermitted."""
         most = app.settings.presence_members
@@ -495,6 +500,7 @@ class PusherService:
             user = ""
         if not user:
             return
+
         app = connection.app or ""
         users = self._users[app, channel]
         here = users[user]
@@ -504,6 +510,7 @@ class PusherService:
         del users[user]
         if not users:
             del self._users[app, channel]
+
         if was_subscribed or here.shown:
             self._removed[app, channel, user] = None
             if self._removers < _MOST_REMOVERS:
@@ -611,6 +618,7 @@ class PusherService:
             return (
                 "Client events need a private or presence channel that is not encrypted"
             )
+
         options = self._channels.options.of(app.app, channel)
         if options.publish == "nobody" or not (options.anonymous or connection.user):
             return "Clients may not send events to this channel"
@@ -620,6 +628,7 @@ class PusherService:
             return f"The name of an event has at most {wire.MAX_EVENT_NAME} characters"
         if len(command.data) + len(command.text.encode()) > settings.event_bytes:
             return f"An event has at most {settings.event_bytes} bytes"
+
         per_second = settings.client_events_per_second
         key = ref(connection)
         if not per_second or not self._client_events.take(key, number=per_second):

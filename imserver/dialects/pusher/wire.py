@@ -293,6 +293,7 @@ class PusherDialect(Dialect):
             return frame(KINDS[event.kind], event.data, channel)
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
             return None
+
         if channel:
             where = b',"channel":%b' % encode(channel)
         else:
