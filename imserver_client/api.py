@@ -285,9 +285,8 @@ class Api:
 
     def presence(self, app: str, user: str) -> Presence:
         """Get whether a user is online, where, and since when."""
-        return self._get("presence", tuple[Presence, ...], "users", app=app, user=user)[
-            0
-        ]
+        rows = self._get("presence", tuple[Presence, ...], "users", app=app, user=user)
+        return rows[0]
 
     def presences(
         self, app: str, users: Sequence[str], *, sessions: bool = False
@@ -334,11 +333,8 @@ class Api:
         fields = _publication(
             text, data, type, sender, id, except_users, tags, with_history
         )
-        return self._push(
-            "channels/publish",
-            {"app": app, "channel": channel, **fields},
-            ChannelResult,
-        )
+        body = {"app": app, "channel": channel, **fields}
+        return self._push("channels/publish", body, ChannelResult)
 
     def broadcast(
         self,
@@ -411,9 +407,8 @@ class Api:
         """Open a streamed message that begins with ``text``; return its id.
         :meth:`stream` is easier."""
         body = stream_body(app, channel, text, **fields)
-        return decode_answer(
-            self._request("POST", OPEN_STREAM, None, body, None), str, "stream"
-        )
+        answer = self._request("POST", OPEN_STREAM, None, body, None)
+        return decode_answer(answer, str, "stream")
 
     def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
@@ -422,9 +417,8 @@ class Api:
         piece, text). The pieces of a stream have the numbers 1, 2, 3 and so on.
         It may be repeated.
         """
-        return self._post(
-            APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results"
-        )
+        body = pieces_body(app, pieces)
+        return self._post(APPEND_PIECES, body, tuple[PieceResult, ...], "results")
 
     def close_stream(
         self, app: str, stream: str, *, incomplete: bool = False

@@ -169,8 +169,8 @@ class AudienceRows(Store.Rows):
         return True
 
     def erase_user(self, app: str, user: str) -> None:
-        """Name a user who is erased no more: not among those of an audience,
-        and not as its position."""
+        """Remove the name of an erased user from audiences: from their lists
+        of users, and from their positions."""
         of_app = "SELECT id FROM notify_audience WHERE app = %s AND state < %s"
         for (id,) in self._store.rows(of_app, (app, _ACTIVE)):
             self._store.write(partial(_erase_user, id, app, user))

@@ -1,4 +1,4 @@
-"""Deliveries: hands what waits in the database to the push services.
+"""Deliveries: hand the notifications in the database to the push services.
 
 Each host with something to send has a consumer. Hosts that answer quickly never
 wait for others: users may name hosts that hang, or that answer late. Results
@@ -162,7 +162,8 @@ class Deliveries(Service, dict=True):
         self._news.set()
 
     def restart(self) -> None:
-        """Another node may have sent: read anew what waits. Never switches."""
+        """Another node may have sent: read the deliveries anew. Never
+        switches."""
         hosts = self._hosts
         self._hosts = {}
         self._queues = {pace: {} for pace in PACES}

@@ -817,7 +817,7 @@ class _FollowedLog:
                 continue
             elif entry.kind == "message":
                 self._add_receivers(entry, receivers, first_senders)
-            elif self._ends_message(entry):
+            elif self._note_end(entry):
                 ended[conversation] = self._users_of(entry)
             if is_long_turn():
                 serve_others()
@@ -857,9 +857,9 @@ class _FollowedLog:
         if key not in receivers and first_sender in self._users_of(entry):
             receivers[key] = entry.id
 
-    def _ends_message(self, entry: Entry) -> bool:
-        """Whether a recall or a press ends a message: nobody need be notified
-        of it any more."""
+    def _note_end(self, entry: Entry) -> bool:
+        """Note whether a recall or a press ends a message, and return it: then
+        nobody need be notified of the message any more."""
         if entry.kind == "recall":
             return True
         question = entry.ask

@@ -137,8 +137,8 @@ class NotificationRows(Store.Rows):
     # --- apps -----------------------------------------------------------------
 
     def apps(self) -> dict[str, int]:
-        """App in which somebody can be notified → its log was looked through up
-        to this id."""
+        """App in which somebody can be notified → the last id of its log that
+        was read."""
         rows = self._store.rows("SELECT app, entry_id FROM notify_app")
         return {text_of(app): position for app, position in rows}
 
@@ -167,8 +167,8 @@ class NotificationRows(Store.Rows):
         owner: str = "",
         reminders: Collection[int] = (),
     ) -> None:
-        """The log was looked through up to ``position``, and these users may
-        have to be notified.
+        """Store that the log was read up to ``position``, and that these users
+        may have to be notified.
 
         A row whose time is set keeps it; its entry changes only to one of
         ``reminders``. A user who was notified of the conversation before is
@@ -558,8 +558,8 @@ class NotificationRows(Store.Rows):
         self._store.write(lambda sql: add_deliveries_in(sql, deliveries))
 
     def hosts(self, now_ms: int) -> dict[str, int]:
-        """Host → when the first of what waits for it is to be sent, Unix
-        milliseconds from ``now_ms`` on."""
+        """Host → when its first delivery is to be sent, in Unix milliseconds
+        from ``now_ms`` on."""
         rows = self._store.rows(
             "SELECT host, min(next_try) FROM notify_delivery GROUP BY host"
         )

@@ -98,8 +98,8 @@ class ActionAcks(Service, dict=True):
             connection.encoding = connection.encoding.with_dialect(DIALECT)
 
     def begin(self, connection: Connection) -> None:
-        """After the answer to a login: deliver what waits for its user on this
-        node. Never switches."""
+        """After the answer to a login: deliver the messages that wait for its
+        user on this node. Never switches."""
         app, user = app_and_user(connection)
         if self._pending.waits_for(app, user):
             gevent.spawn(self._pending.deliver, app, user)

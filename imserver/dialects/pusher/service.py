@@ -199,9 +199,8 @@ class PusherService:
         if params.get("client") == wire.DOTNET:
             connection.dialect_state = PusherState(dotnet=True)
         self._sessions.begin_without_user(connection, app.app, decision)
-        connection.send(
-            wire.established(self.socket_id(connection), app.settings.activity_seconds)
-        )
+        socket_id = self.socket_id(connection)
+        connection.send(wire.established(socket_id, app.settings.activity_seconds))
 
     def socket_id(self, connection: Connection) -> str:
         """The ``socket_id`` of a connection of this node."""
