@@ -42,6 +42,28 @@ _ACTIVE: Final = 2
 _ACTIVE_AT_ONCE: Final = 100
 """Audiences among which a turn is given."""
 
+_DELETE_OLD: Final = (
+    "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
+)
+_USERS_WITH_ENDPOINTS: Final = (
+    "SELECT DISTINCT member FROM notify_endpoint "
+    "WHERE app = %s AND member > %s "
+    "ORDER BY member LIMIT %s"
+)
+_ADVANCE: Final = (
+    "UPDATE notify_audience SET last_user = %s, users = users + %s, "
+    "queued = queued + %s, state = %s "
+    "WHERE id = %s AND state = 0 AND last_user = %s AND users = %s"
+)
+"""Move the position, unless the audience was changed meanwhile."""
+_TARGET: Final = (
+    "SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s"
+)
+_END: Final = (
+    "UPDATE notify_audience SET state = %s, ended = %s, target = %s, last_user = %s "
+    "WHERE id = %s AND state < %s"
+)
+
 
 class AudienceRows(Store.Rows):
     """The rows of audiences in a store. Each method is one transaction: see
@@ -58,8 +80,8 @@ class AudienceRows(Store.Rows):
         where = f"{_ROWS.select} WHERE app = %s AND name = %s"
         rows = sql.query(where, (new.app, new.name))
         if not rows:
-            old = "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
-            sql.execute(old, (new.app, _ACTIVE, int(time()) - MAX_AGE_SECONDS))
+            too_old = int(time()) - MAX_AGE_SECONDS
+            sql.execute(_DELETE_OLD, (new.app, _ACTIVE, too_old))
             active = (
                 "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
             )
@@ -107,14 +129,8 @@ class AudienceRows(Store.Rows):
     def users_with_endpoints(self, app: str, after: str, limit: int) -> list[str]:
         """The users of an app with devices whose names come after ``after``, in
         the order of the database."""
-        statement = (
-            "SELECT DISTINCT member FROM notify_endpoint WHERE app = %s AND member > %s "
-            "ORDER BY member LIMIT %s"
-        )
-        return [
-            text_of(user)
-            for (user,) in self._store.rows(statement, (app, after, limit))
-        ]
+        rows = self._store.rows(_USERS_WITH_ENDPOINTS, (app, after, limit))
+        return [text_of(user) for (user,) in rows]
 
     @Store.writing
     def add_page(
@@ -136,8 +152,7 @@ class AudienceRows(Store.Rows):
             last_user = ""
 
         changed = sql.execute(
-            "UPDATE notify_audience SET last_user = %s, users = users + %s, queued = queued + %s, "
-            "state = %s WHERE id = %s AND state = 0 AND last_user = %s AND users = %s",
+            _ADVANCE,
             (
                 last_user,
                 len(users),
@@ -177,8 +192,8 @@ class AudienceRows(Store.Rows):
 
 
 def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
-    statement = f"SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s{sql.for_update}"
-    for encoded, position in sql.query(statement, (id, _ACTIVE)):
+    rows = sql.query(f"{_TARGET}{sql.for_update}", (id, _ACTIVE))
+    for encoded, position in rows:
         target = json.decode(bytes(encoded), type=AudienceTarget)
         users = target.users
         begin = bisect_left(users, user)
@@ -207,11 +222,8 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
 
 
 def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
-    return sql.execute(
-        "UPDATE notify_audience SET state = %s, ended = %s, target = %s, last_user = %s "
-        "WHERE id = %s AND state < %s",
-        (AUDIENCE_STATES.index(state), int(time()), b"{}", "", id, _ACTIVE),
-    )
+    number = AUDIENCE_STATES.index(state)
+    return sql.execute(_END, (number, int(time()), b"{}", "", id, _ACTIVE))
 
 
 class AudiencePages(Struct, frozen=True):

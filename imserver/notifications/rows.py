@@ -66,11 +66,80 @@ _MAILS: Final = RowsOf(
 )
 _WISHES: Final = RowsOf(ConversationWish, "notify_conversation", level=LEVELS)
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
-_ENDPOINTS_OF_URL: Final = "SELECT id, member, p256dh, auth FROM notify_endpoint WHERE app = %s AND digest = %s"
-_ENDPOINTS_OF_USER: Final = "SELECT id, url FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id DESC"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide`
 sees the change."""
+
+_ENDPOINTS_OF_URL: Final = (
+    "SELECT id, member, p256dh, auth FROM notify_endpoint "
+    "WHERE app = %s AND digest = %s"
+)
+_ENDPOINTS_OF_USER: Final = (
+    "SELECT id, url FROM notify_endpoint "
+    "WHERE app = %s AND member = %s ORDER BY id DESC"
+)
+"""The newest endpoint first."""
+_USERS_WITH_ENDPOINT: Final = (
+    "SELECT member FROM notify_endpoint WHERE app = %s AND enabled = 1 AND member IN {}"
+)
+_USERS_WITH_MAIL: Final = (
+    "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
+)
+_NEXT_DUES: Final = (
+    "SELECT a.app, (SELECT min(d.due) FROM notify_due d "
+    "WHERE d.app = a.app AND d.due > 0) "
+    "FROM notify_app a"
+)
+"""Each app in which somebody can be notified, and its first due."""
+_COUNT_NOTIFIED: Final = (
+    "SELECT member, count(*) FROM notify_due "
+    "WHERE app = %s AND notified_id > 0 AND member IN {} "
+    "GROUP BY member"
+)
+_NOTIFIED: Final = (
+    "SELECT member, conversation FROM notify_due "
+    "WHERE app = %s AND conversation = %s "
+    "AND notified_id > 0 AND member IN {}"
+)
+"""The users among some who were notified of a conversation."""
+_BOUND: Final = (
+    "UPDATE notify_due SET due = %s WHERE app = %s AND due > %s AND notified_id {}"
+)
+_DECIDE_AGAIN: Final = (
+    f"UPDATE notify_due SET entry_id = 0, due = {_AT_ONCE_AGAIN} "
+    f"{_ROW} AND notified_id > 0"
+)
+"""``entry_id`` 0: the time of newer messages has not come by this."""
+_CHANGE_DUE: Final = (
+    "UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, "
+    f"entry_id = %s, notified_id = %s, notified_at = %s {_ROW}"
+)
+"""A due that was changed meanwhile keeps its time. ``due`` is set first: MySQL
+goes on with the new values."""
+_RETRY: Final = (
+    "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s"
+)
+_NEED_MAIL: Final = (
+    "UPDATE notify_person SET mail_due = "
+    "CASE WHEN mail_due = 0 OR mail_due > %s THEN %s ELSE mail_due + 1 END "
+    "WHERE app = %s AND member = %s AND mail = 1"
+)
+"""Let a mail be due, unless one is due earlier. A time that stays is changed,
+too: :meth:`NotificationRows.set_mailed` sees that more is to be mailed."""
+_SET_MAILED: Final = (
+    "UPDATE notify_person SET mail_due = "
+    "CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s ELSE %s END, "
+    "mailed = %s, mailed_id = %s, mailed_marks = %s "
+    "WHERE app = %s AND member = %s"
+)
+"""A mail that the user has switched off meanwhile (0) stays off."""
+_DELETE_ABOUT: Final = (
+    "DELETE FROM notify_delivery WHERE app = %s AND entry_id > 0 AND EXISTS "
+    "(SELECT 1 FROM message m JOIN log l ON l.number = m.log "
+    "WHERE l.app = %s AND m.id = notify_delivery.entry_id "
+    "AND m.sender = %s)"
+)
+"""The deliveries about stored messages of one sender."""
 _web_only: Final = DeviceServices()
 
 
@@ -145,11 +214,7 @@ class NotificationRows(Store.Rows):
     def next_dues(self) -> dict[str, int | None]:
         """App in which somebody can be notified → when something is to be
         decided, Unix milliseconds."""
-        statement = (
-            "SELECT a.app, (SELECT min(d.due) FROM notify_due d WHERE d.app = a.app AND d.due > 0) "
-            "FROM notify_app a"
-        )
-        return {text_of(app): due for app, due in self._store.rows(statement)}
+        return {text_of(app): due for app, due in self._store.rows(_NEXT_DUES)}
 
     def follow(self, app: str) -> None:
         """Notify in this app from the end of its log on, unless that is done
@@ -350,12 +415,7 @@ class NotificationRows(Store.Rows):
     def erase_about(self, app: str, user: str) -> None:
         """Delete notifications of others that are not sent yet, of messages of
         a user who is erased."""
-        self._store.execute(
-            "DELETE FROM notify_delivery WHERE app = %s AND entry_id > 0 AND EXISTS (SELECT 1 FROM message m "
-            "JOIN log l ON l.number = m.log WHERE l.app = %s AND m.id = notify_delivery.entry_id "
-            "AND m.sender = %s)",
-            (app, app, user),
-        )
+        self._store.execute(_DELETE_ABOUT, (app, app, user))
 
     # --- wishes ---------------------------------------------------------------
 
@@ -436,18 +496,13 @@ class NotificationRows(Store.Rows):
 
     def reachable(self, app: str, users: Sequence[str]) -> set[str]:
         """The users among these who have an enabled endpoint, or get mail."""
-        by_endpoint = "SELECT member FROM notify_endpoint WHERE app = %s AND enabled = 1 AND member IN {}"
-        by_mail = "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
         reached: set[str] = set()
         for chunk in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
-            reached.update(
-                text_of(row[0])
-                for row in self._store.rows_in(by_endpoint, (app,), chunk)
-            )
+            with_endpoint = self._store.rows_in(_USERS_WITH_ENDPOINT, (app,), chunk)
+            reached.update(text_of(user) for (user,) in with_endpoint)
             missing = [user for user in chunk if user not in reached]
-            reached.update(
-                text_of(row[0]) for row in self._store.rows_in(by_mail, (app,), missing)
-            )
+            with_mail = self._store.rows_in(_USERS_WITH_MAIL, (app,), missing)
+            reached.update(text_of(user) for (user,) in with_mail)
         return reached
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
@@ -463,41 +518,26 @@ class NotificationRows(Store.Rows):
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
         """User → unread conversations of which they were notified; without
         users who have none."""
-        statement = (
-            "SELECT member, count(*) FROM notify_due WHERE app = %s AND notified_id > 0 AND member IN {} "
-            "GROUP BY member"
-        )
-        return {
-            text_of(user): count
-            for user, count in self._store.rows_in(statement, (app,), users)
-        }
+        rows = self._store.rows_in(_COUNT_NOTIFIED, (app,), users)
+        return {text_of(user): count for user, count in rows}
 
     def bound(self, app: str, first_ms: int, again_ms: int) -> None:
         """Nothing is due later than ``first_ms``; of users who were notified
         before, than ``again_ms``."""
-        statement = "UPDATE notify_due SET due = %s WHERE app = %s AND due > %s AND notified_id {}"
-        self._store.execute(statement.format("= 0"), (first_ms, app, first_ms))
-        self._store.execute(statement.format("> 0"), (again_ms, app, again_ms))
+        self._store.execute(_BOUND.format("= 0"), (first_ms, app, first_ms))
+        self._store.execute(_BOUND.format("> 0"), (again_ms, app, again_ms))
 
     def read_elsewhere(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
         """Decide anew about these (user, conversation), if the user was
         notified. Returns their number."""
-        notified = (
-            "SELECT member, conversation FROM notify_due WHERE app = %s AND conversation = %s "
-            "AND notified_id > 0 AND member IN {}"
-        )
-
         rows: list[Row] = self._store.read_or(
-            [], lambda sql: _rows_of(sql, notified, app, pairs)
+            [], lambda sql: _rows_of(sql, _NOTIFIED, app, pairs)
         )
         if not rows:
             return 0
         keys = sorted((text_of(user), conversation) for user, conversation in rows)
-        # ``entry_id`` 0: the time of newer messages has not come by this.
-        statement = f"UPDATE notify_due SET entry_id = 0, due = {_AT_ONCE_AGAIN} {_ROW} AND notified_id > 0"
-        self._store.write(
-            lambda sql: sql.execute_many(statement, [(app, *key) for key in keys])
-        )
+        values = [(app, user, conversation) for user, conversation in keys]
+        self._store.write(lambda sql: sql.execute_many(_DECIDE_AGAIN, values))
         return len(keys)
 
     @Store.writing_or(None)
@@ -514,20 +554,19 @@ class NotificationRows(Store.Rows):
         """Store what was decided about dues, which are as :meth:`due` returned
         them.
 
-        The rows of ``ended`` go. ``changed``: rows as they were, and as they are now. What was read
-        elsewhere meanwhile stays to be decided. ``deliveries`` replace those to the same endpoint with the
-        same topic. ``mail``: user → when a mail may be needed, unless one is due earlier. ``owner``: as in
-        :meth:`advance`.
+        The rows of ``ended`` go. ``changed``: rows as they were, and as they
+        are now. What was read elsewhere meanwhile stays to be decided.
+        ``deliveries`` replace those to the same endpoint with the same topic.
+        ``mail``: user → when a mail may be needed, unless one is due earlier.
+        ``owner``: as in :meth:`advance`.
         """
         check_owner(sql, owner)
         sql.execute_many(
             f"DELETE FROM notify_due {_ROW} AND due = %s",
             [(app, one.user, one.conversation, one.due) for one in ended],
         )
-        # ``due`` is set first: MySQL goes on with the new values.
         sql.execute_many(
-            f"UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, entry_id = %s, "
-            f"notified_id = %s, notified_at = %s {_ROW}",
+            _CHANGE_DUE,
             [
                 (
                     old.due,
@@ -543,12 +582,8 @@ class NotificationRows(Store.Rows):
             ],
         )
         add_deliveries_in(sql, deliveries)
-        # A time that stays is changed, too: set_mailed() sees that more is to
-        # be mailed.
         sql.execute_many(
-            "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
-            "ELSE mail_due + 1 END WHERE app = %s AND member = %s AND mail = 1",
-            [(due, due, app, user) for user, due in sorted(mail.items())],
+            _NEED_MAIL, [(due, due, app, user) for user, due in sorted(mail.items())]
         )
 
     # --- deliveries -----------------------------------------------------------
@@ -579,10 +614,7 @@ class NotificationRows(Store.Rows):
                     f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(chunk))}",
                     chunk,
                 )
-            sql.execute_many(
-                "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s",
-                [(next_try, id) for id, next_try in results.retry],
-            )
+            sql.execute_many(_RETRY, [(next_try, id) for id, next_try in results.retry])
             _remove(sql, sorted(set(results.gone)))
             for (audience, result), number in sorted(results.audiences.items()):
                 statement = (
@@ -624,15 +656,19 @@ class NotificationRows(Store.Rows):
         If more was to be mailed meanwhile, the next mail is due at
         ``meanwhile_ms``. ``events`` are added to the feed of the app.
         """
-        statement = (
-            "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s "
-            "ELSE %s END, mailed = %s, mailed_id = %s, mailed_marks = %s WHERE app = %s AND member = %s"
+        values = (
+            before.due,
+            after.due,
+            meanwhile_ms,
+            after.mailed,
+            after.entry,
+            after.marks,
+            app,
+            before.user,
         )
-        last = after.mailed, after.entry, after.marks
-        values = (before.due, after.due, meanwhile_ms, *last, app, before.user)
 
         def work(sql: PooledStatements) -> dict[str, int]:
-            sql.execute(statement, values)
+            sql.execute(_SET_MAILED, values)
             return add_events(sql, events, self._known)
 
         nothing: dict[str, int] = {}
