@@ -39,8 +39,8 @@ DUE_AT_ONCE: Final = 100
 SENT_AT_ONCE: Final = 4
 TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
-_FIRST_RETRY_SECONDS: Final = 60
-"""The pause before a mail is tried again; each further one is twice as long."""
+_RETRY_SECONDS: Final = 60
+"""Doubled with each try, this is the pause before the next one."""
 _LONGEST_RETRY_SECONDS: Final = 3600
 _MOST_DOUBLINGS: Final = 10
 
@@ -238,7 +238,7 @@ class Mails(Service, dict=True):
         self._tries[app, due.user] = tries
         if not problem.is_temporary or tries > TRIES:
             return 0
-        pause = _FIRST_RETRY_SECONDS << min(tries, _MOST_DOUBLINGS)
+        pause = _RETRY_SECONDS << min(tries, _MOST_DOUBLINGS)
         return now + SECOND_MS * min(pause, _LONGEST_RETRY_SECONDS)
 
     def _settle(
