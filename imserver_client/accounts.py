@@ -75,8 +75,9 @@ class Accounts:
     """Logins to accounts of an ``app`` at ``url``. ``token``: of the account,
     for its links.
 
-    :meth:`oauth_login` and :meth:`oauth_link` call ``show`` with the login, and wait until the user has
-    agreed. All methods may raise :class:`RequestRefused` and :class:`NotConnected`.
+    :meth:`oauth_login` and :meth:`oauth_link` call ``show`` with the login, and
+    wait until the user has agreed. All methods may raise
+    :class:`RequestRefused` and :class:`NotConnected`.
     """
 
     def __init__(

@@ -177,9 +177,11 @@ class AsyncSession(SessionShell[T]):
         """Subscribe to a channel, now and after each reconnect. :meth:`receive`
         returns its events.
 
-        ``token``: a channel token, or a function that returns a fresh one; it must not block. ``since``: the
-        position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
-        :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
+        ``token``: a channel token, or a function that returns a fresh one; it
+        must not block. ``since``: the position that you have; what came after
+        it is received first. Raises :class:`CommandRefused`, and
+        :class:`NotConnected` without a connection or an answer; ValueError if
+        there is a subscription.
         """
         self._core.subscriptions.add(channel, token, since)
         try:

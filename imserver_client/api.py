@@ -158,12 +158,13 @@ class Api:
     """The API of the server at ``url``, with an API ``key`` (none in demo
     mode). May be shared by threads.
 
-    It keeps connections open. Every call may raise :class:`RequestRefused` (the server refused it) or
-    :class:`NotConnected` (no answer within ``timeout_seconds``), and :class:`ClientError` if the answer is
-    malformed. A call that may be repeated without harm is
-    tried up to ``tries`` times while the error is temporary. Pushes and publications have an idempotency key
-    for this, so none is accepted twice. One that nothing has accepted is refused with ``not_accepted``, which
-    is temporary.
+    It keeps connections open. Every call may raise :class:`RequestRefused` (the
+    server refused it) or :class:`NotConnected` (no answer within
+    ``timeout_seconds``), and :class:`ClientError` if the answer is malformed. A
+    call that may be repeated without harm is tried up to ``tries`` times while
+    the error is temporary. Pushes and publications have an idempotency key for
+    this, so none is accepted twice. One that nothing has accepted is refused
+    with ``not_accepted``, which is temporary.
     """
 
     def __init__(

@@ -116,13 +116,14 @@ class Entry(Struct, frozen=True, kw_only=True):
       :attr:`ask`.
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
-    ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
-    ``mentions``, ``forwarded`` (``from`` and ``id`` of the original), the ``users`` who joined or left and
-    the number of ``members`` since then, the ``change`` of a group, the :attr:`command` and :attr:`buttons`
-    of bots, or ``incomplete`` if a bot did not finish the text. A reply in a thread has its first message as
-    :attr:`thread`, and that has ``meta["replies"]``: their ``count``, the ``last`` one and its ``time``, and
-    some ``users`` who wrote.
-    ``time`` is in milliseconds since 1970.
+    ``sender`` is empty for a message of a back end without a sender; ``to`` is
+    empty in a group. ``meta`` has ``mentions``, ``forwarded`` (``from`` and
+    ``id`` of the original), the ``users`` who joined or left and the number of
+    ``members`` since then, the ``change`` of a group, the :attr:`command` and
+    :attr:`buttons` of bots, or ``incomplete`` if a bot did not finish the text.
+    A reply in a thread has its first message as :attr:`thread`, and that has
+    ``meta["replies"]``: their ``count``, the ``last`` one and its ``time``, and
+    some ``users`` who wrote. ``time`` is in milliseconds since 1970.
     """
 
     id: int
@@ -433,9 +434,10 @@ class MessagePage(Struct, frozen=True):
 
 
 class Thread(Struct, frozen=True, kw_only=True):
-    """A thread of replies. ``thread``: the id of the ``message`` with which it begins; that is missing if you
-    may not read it. ``last``: the id of the last reply. ``unread``: replies of others after ``read``, at most
-    100. ``follows``: you are notified of replies."""
+    """A thread of replies. ``thread``: the id of the ``message`` with which it
+    begins; that is missing if you may not read it. ``last``: the id of the last
+    reply. ``unread``: replies of others after ``read``, at most 100.
+    ``follows``: you are notified of replies."""
 
     thread: int
     conversation: int

@@ -136,8 +136,8 @@ class ChannelNotice(Struct, frozen=True):
 class StreamUpdate(Struct, frozen=True):
     """The whole text so far of a streamed message.
 
-    ``done``: the text is final, but ``incomplete`` if its publisher did not finish it. Then a
-    :class:`Publication` follows, if the message has any text.
+    ``done``: the text is final, but ``incomplete`` if its publisher did not
+    finish it. Then a :class:`Publication` follows, if the message has any text.
     """
 
     channel: str
@@ -615,8 +615,8 @@ def arrange(
     """Change what you keep about a conversation, on all your devices; None: no
     change.
 
-    0 ends each of the numbers, and ``UnsentText()`` removes the draft. ``folders``: ids of those of
-    :func:`set_folders` in which it is.
+    0 ends each of the numbers, and ``UnsentText()`` removes the draft.
+    ``folders``: ids of those of :func:`set_folders` in which it is.
     """
     given = {
         "pinned": pinned,

@@ -5,12 +5,13 @@ A shell calls the core at these moments, and always passes the monotonic time:
 
 1. :meth:`SessionCore.start` before it connects.
 2. :meth:`SessionCore.opened` when the WebSocket is open.
-3. While it is open: :meth:`SessionCore.feed` for each frame, and :meth:`SessionCore.tick` at the time of
-   :attr:`SessionCore.deadline`, and after :data:`SILENT_SECONDS` without a frame. After each of them it sends
-   the frames of :meth:`SessionCore.to_send`, and closes the connection when :attr:`SessionCore.close_code` is
-   set.
-4. :meth:`SessionCore.lost` when the connection is gone. In the state ``waiting`` it begins again at the
-   deadline.
+3. While it is open: :meth:`SessionCore.feed` for each frame, and
+   :meth:`SessionCore.tick` at the time of :attr:`SessionCore.deadline`, and
+   after :data:`SILENT_SECONDS` without a frame. After each of them it sends the
+   frames of :meth:`SessionCore.to_send`, and closes the connection when
+   :attr:`SessionCore.close_code` is set.
+4. :meth:`SessionCore.lost` when the connection is gone. In the state
+   ``waiting`` it begins again at the deadline.
 
 Received events are taken from the core with :meth:`SessionCore.take`.
 """
@@ -967,9 +968,9 @@ class Attempts:
     """The attempts to execute one command. Owner of its deadline and of the
     pauses between attempts.
 
-    A shell waits for its turn and sends the command. Without an answer it waits until the connection
-    :meth:`is_gone`; if the answer is not final (:meth:`is_final`), it waits for :meth:`pause`. Then it begins
-    again.
+    A shell waits for its turn and sends the command. Without an answer it waits
+    until the connection :meth:`is_gone`; if the answer is not final
+    (:meth:`is_final`), it waits for :meth:`pause`. Then it begins again.
     """
 
     def __init__(

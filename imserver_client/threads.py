@@ -193,9 +193,11 @@ class ThreadSession(SessionShell[T]):
         """Subscribe to a channel, now and after each reconnect. :meth:`receive`
         returns its events.
 
-        ``token``: a channel token, or a function that returns a fresh one; it must not block. ``since``: the
-        position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
-        :class:`NotConnected` without a connection or an answer; ValueError if there is a subscription.
+        ``token``: a channel token, or a function that returns a fresh one; it
+        must not block. ``since``: the position that you have; what came after
+        it is received first. Raises :class:`CommandRefused`, and
+        :class:`NotConnected` without a connection or an answer; ValueError if
+        there is a subscription.
         """
         self._core.subscriptions.add(channel, token, since)
         try:
@@ -508,8 +510,9 @@ class Messenger(ThreadSession[MessengerEvent]):
         return command.read(self.request(command.cmd, command.data))
 
     def execute(self, command: Command[R]) -> R:
-        """Send a command until its answer is final. Raises :class:`CommandRefused`, :class:`Closed`, and
-        :class:`NotConnected` after the time of the command."""
+        """Send a command until its answer is final. Raises
+        :class:`CommandRefused`, :class:`Closed`, and :class:`NotConnected`
+        after the time of the command."""
         attempts = Attempts(self._core, command, monotonic())
         while True:
             self._await_turn(attempts)

@@ -5,8 +5,9 @@ A client frame contains one command or several. As JSON they are separated by
 newlines; as protobuf each is preceded by its length. A server frame contains
 one reply or push. An empty reply is a ping, an empty command its answer.
 
-The classes here have the fields of the protocol. :class:`CentrifugeDialect` reads and writes them as JSON,
-:class:`CentrifugeProtobufDialect` as protobuf, whose own messages have the same fields.
+The classes here have the fields of the protocol. :class:`CentrifugeDialect`
+reads and writes them as JSON, :class:`CentrifugeProtobufDialect` as protobuf,
+whose own messages have the same fields.
 """
 
 from __future__ import annotations

@@ -58,9 +58,11 @@ message for ever."""
 
 
 class ProtobufState(DialectState, gc=False):
-    """State of a session. ``last``: the client's number of the last stored or refused message, and its
-    position (0: refused; or :data:`UNSTORED`). ``end_and_session``: :attr:`ends` in the lowest 32 bits, and
-    :attr:`uplink_session`. As two numbers they take 40 bytes more per session."""
+    """State of a session. ``last``: the client's number of the last stored or
+    refused message, and its position (0: refused; or :data:`UNSTORED`).
+    ``end_and_session``: :attr:`ends` in the lowest 32 bits, and
+    :attr:`uplink_session`. As two numbers they take 40 bytes more per
+    session."""
 
     last: tuple[int, int] = (0, 0)
     end_and_session: int = 0

@@ -78,8 +78,8 @@ class _Member(Struct):
 
 
 class PusherState(DialectState, gc=False):
-    """State of a client. ``members``: presence channel → the user that the client is there. ``dotnet``: see
-    :func:`wire.not_subscribed`."""
+    """State of a client. ``members``: presence channel → the user that the
+    client is there. ``dotnet``: see :func:`wire.not_subscribed`."""
 
     dotnet: bool = False
     members: dict[str, str] = msgspec.field(default_factory=dict)
