@@ -11,10 +11,12 @@ from imserver.plugin.services import Core
 from .rows import TABLES
 from .service import DIALECT, NAME, ROUTES, DurableStreams, DurableStreamSettings
 
+SWEEP_SECONDS: Final = 60.0
+
 
 def _build(core: Core) -> Parts:
     streams = DurableStreams(core, core.service(MessageServices).messaging)
-    sweep = every(60.0, streams.sweep, "expired streams could not be removed")
+    sweep = every(SWEEP_SECONDS, streams.sweep, "expired streams could not be removed")
     return Parts(
         (streams,), ended=(streams.ended,), streams=streams.paths, run=(sweep,)
     )

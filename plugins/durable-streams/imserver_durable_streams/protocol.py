@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from random import randint
 from time import time
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -31,6 +31,13 @@ END: Final = "closed"
 CURSOR_SECONDS: Final = 20
 CURSOR_BEGIN: Final = 1_728_432_000
 """The beginning of the intervals of cursors, in Unix seconds: 2024-10-09."""
+_MOST_JITTER_SECONDS: Final = 3600
+"""How far the cursor of an answer is at most ahead of a cursor that is not in
+the past. The protocol asks for a random number of seconds up to this."""
+_MOST_INTEGER: Final = 2**53 - 1
+"""The largest integer that all JSON readers read without loss."""
+_MOST_SHORT_CHARACTERS: Final = 255
+_MOST_QUERY_FIELDS: Final = 64
 
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
@@ -125,7 +132,7 @@ def number(headers: Mapping[str, str], name: str, least: int = -1) -> int:
     text = headers.get(name.lower())
     if text is None:
         return least
-    if not _NUMBER.fullmatch(text) or int(text) >= 2**53:
+    if not _NUMBER.fullmatch(text) or int(text) > _MOST_INTEGER:
         raise bad(400, f"{name}: expected a number")
     return int(text)
 
@@ -133,8 +140,8 @@ def number(headers: Mapping[str, str], name: str, least: int = -1) -> int:
 def short(headers: Mapping[str, str], name: str) -> str:
     """A header with a short text. Raises ApiProblem."""
     text = headers.get(name.lower(), "")
-    if len(text) > 255 or "\0" in text:
-        raise bad(400, f"{name}: at most 255 characters")
+    if len(text) > _MOST_SHORT_CHARACTERS or "\0" in text:
+        raise bad(400, f"{name}: at most {_MOST_SHORT_CHARACTERS} characters")
     return text
 
 
@@ -142,11 +149,12 @@ def read_producer(headers: Mapping[str, str]) -> Producer | None:
     """The producer of an append; None: it is not idempotent. Raises
     ApiProblem."""
     names = "Producer-Id", "Producer-Epoch", "Producer-Seq"
-    given = [name for name in names if name.lower() in headers]
-    if not given:
+    present = [name for name in names if name.lower() in headers]
+    if not present:
         return None
-    if len(given) < len(names) or not headers["producer-id"]:
+    if len(present) < len(names) or not headers["producer-id"]:
         raise bad(400, f"{', '.join(names)}: all of them, and none of them empty")
+
     return Producer(
         short(headers, names[0]), number(headers, names[1]), number(headers, names[2])
     )
@@ -166,11 +174,11 @@ def closes(headers: Mapping[str, str]) -> bool:
 
 
 class Wish(Struct, frozen=True):
-    """What a reader wants. ``offset``: None, the end. ``given``: whether an
-    offset was."""
+    """The query of a reader. ``offset``: None, the end. ``offset_text``: the
+    offset as the reader named it."""
 
     offset: Offset | None
-    given: str
+    offset_text: str
     live: str
     cursor: str
 
@@ -178,38 +186,42 @@ class Wish(Struct, frozen=True):
     def read(cls, query: str) -> Wish:
         """Read a query. Raises ApiProblem."""
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=64)
+            pairs = parse_qsl(
+                query, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS
+            )
         except ValueError:
             raise bad(400, "the query has too many fields") from None
+
         values = dict(pairs)
-        offset = values.get("offset")
         live = values.get("live", "")
         if sum(name == "offset" for name, _ in pairs) > 1:
             raise bad(400, "there is more than one offset")
         if live not in ("", "long-poll", "sse"):
             raise bad(400, "live: long-poll or sse")
-        if live and offset is None:
+        if live and "offset" not in values:
             raise bad(400, f"{live} needs an offset")
-        given = "-1" if offset is None else offset
-        if given == "now":
-            place = None
-        elif given == "-1":
-            place = (-1, 0)
+
+        text = values.get("offset", "-1")
+        if text == "now":
+            offset = None
+        elif text == "-1":
+            offset = (-1, 0)
         else:
-            place = read_offset(given)
-        return cls(place, given, live, values.get("cursor", ""))
+            offset = read_offset(text)
+        return cls(offset, text, live, values.get("cursor", ""))
 
     def next_cursor(self) -> str:
         """The cursor of an answer: it is behind that of the request, so that
         caches do not answer again."""
         now = int(time() - CURSOR_BEGIN) // CURSOR_SECONDS
-        if _NUMBER.fullmatch(self.cursor):
-            known = int(self.cursor)
-        else:
-            known = -1
-        return str(
-            now if known < now else known + max(1, randint(1, 3600) // CURSOR_SECONDS)
-        )
+        if not _NUMBER.fullmatch(self.cursor):
+            return str(now)
+        last = int(self.cursor)
+        if last < now:
+            return str(now)
+
+        jitter = randint(1, _MOST_JITTER_SECONDS) // CURSOR_SECONDS
+        return str(last + max(1, jitter))
 
 
 # --- content ------------------------------------------------------------------
@@ -241,32 +253,44 @@ _BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
     """The content of an append to a stream; None: an empty array, with which a
     stream ``is_new``. Raises ApiProblem."""
-    meta = Draft.RoomMeta()
     if is_json(content_type):
-        is_array = _BEGIN_OF_ARRAY.match(body) is not None
+        return _json_content(body, is_new)
+    if is_text(content_type) and _is_utf8(body):
+        return _content(body)
+    tags = _tags("encoding", "base64")
+    return _content(body, base64=True, tags=tags)
+
+
+def _json_content(body: bytes, is_new: bool) -> Content | None:
+    is_array = _BEGIN_OF_ARRAY.match(body) is not None
+    if is_array:
+        Call.require_few_values(body, MOST_VALUES)
+    values = None
+    try:
+        Call.check_json(body)
         if is_array:
-            Call.require_few_values(body, MOST_VALUES)
-        try:
-            Call.check_json(body)
-            values = _read_values(body) if is_array else None
-        except (ValueError, RecursionError) as error:
-            raise bad(400, f"the body is no JSON: {error}") from None
-        meta = Draft.RoomMeta(json=True)
-        if values is None or len(values) == 1:
-            body = body.strip() if values is None else bytes(values[0])
-        elif values:
-            body = b"[%b]" % b",".join(map(bytes, values))
-            tags = _tags(_VALUES, str(len(values)))
-            meta = Draft.RoomMeta(json=True, tags=tags)
-        elif is_new:
-            return None
-        else:
-            raise bad(400, "the array is empty")
-    elif not (is_text(content_type) and _is_utf8(body)):
-        tags = _tags("encoding", "base64")
-        meta = Draft.RoomMeta(base64=True, tags=tags)
-    stored = meta.to_bytes()
-    return Content(body, stored, "custom" if stored else "text")
+            values = _read_values(body)
+    except (ValueError, RecursionError) as error:
+        raise bad(400, f"the body is no JSON: {error}") from None
+
+    if values is None:
+        return _content(body.strip(), json=True)
+    if len(values) == 1:
+        return _content(bytes(values[0]), json=True)
+    if values:
+        array = b"[%b]" % b",".join(map(bytes, values))
+        tags = _tags(_VALUES, str(len(values)))
+        return _content(array, json=True, tags=tags)
+    if is_new:
+        return None
+    raise bad(400, "the array is empty")
+
+
+def _content(body: bytes, **extras: Any) -> Content:
+    meta = Draft.RoomMeta(**extras).to_bytes()
+    if meta:
+        return Content(body, meta, "custom")
+    return Content(body, meta, "text")
 
 
 def _tags(name: str, value: str) -> Raw:

@@ -31,16 +31,19 @@ class Segment(Struct, frozen=True):
 
     def until(self, end: Offset) -> Segment | None:
         """The part of it before an offset; None: there is none."""
-        high = end[0] + 1 if end[1] else end[0]
+        high = end[0]
+        if end[1]:
+            high += 1
         if high > self.high:
             return self
+        if high <= self.low:
+            return None
+
         if high < self.high or not self.most:
             most = end[1]
         else:
             most = min(self.most, end[1] or self.most)
-        if high > self.low:
-            return Segment(self.channel, self.low, high, most)
-        return None
+        return Segment(self.channel, self.low, high, most)
 
 
 class Chunk(Struct, frozen=True):
@@ -71,10 +74,13 @@ class StreamReader(Service):
         """A stream that can be read. A stored channel that was never one is
         read as one. Raises ApiProblem."""
         row = self._rows.get(app, name)
-        if row is None and self._rows.log.channel_page(app, name, None, 0).last:
-            return StreamRow(app=app, name=name)
-        state = GONE if row is None else self._rows.state(row)
-        if row is None or state == GONE:
+        if row is None:
+            if self._rows.log.channel_page(app, name, None, 0).last:
+                return StreamRow(app=app, name=name)
+            raise bad(404, "there is no such stream")
+
+        state = self._rows.state(row)
+        if state == GONE:
             raise bad(404, "there is no such stream")
         if state == DELETED:
             raise bad(410, "the stream is gone")
@@ -91,20 +97,21 @@ class StreamReader(Service):
             if parent is None:
                 return segments
             shared = Segment(parent.name, parent.begins, parent.end).until(limit)
-            segments = ([] if shared is None else [shared]) + segments
+            if shared is not None:
+                segments.insert(0, shared)
             row = parent
             limit = min(limit, parent.empty)
         raise bad(400, f"a chain has at most {MOST_FORKS} streams")
 
     def tail(self, row: StreamRow) -> Offset:
         """The offset of the end of a stream."""
-        last = row.closed_at + 1 if row.is_closed else None
-        return _end_of(
-            row,
-            self._rows.log.channel_page(
-                row.app, row.name, last, int(row.is_closed), True
-            ),
-        )
+        if row.is_closed:
+            # The last entry that may be of it: read backwards from its end.
+            before = row.closed_at + 1
+            page = self._rows.log.channel_page(row.app, row.name, before, 1, True)
+        else:
+            page = self._rows.log.channel_page(row.app, row.name, None, 0, True)
+        return _end_of(row, page)
 
     def read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
         """Read a stream from an offset: about ``most`` bytes. Raises
@@ -121,30 +128,29 @@ class StreamReader(Service):
                 page = self._rows.log.channel_page(
                     row.app, segment.channel, after, PAGE
                 )
-                if offset[0] >= 0 and after < min(
-                    page.extent.floor, page.last, segment.high
-                ):
+                readable_from = min(page.extent.floor, page.last, segment.high)
+                if offset[0] >= 0 and after < readable_from:
                     raise bad(410, "what follows the offset has expired")
                 more = page.more and page.entries[-1].id < segment.high
                 for entry in page.entries:
                     after = entry.id
-                    if entry.id > segment.high or (
-                        entry.type == END and not entry.body
-                    ):
+                    is_end = entry.type == END and not entry.body
+                    if entry.id > segment.high or is_end:
                         continue
                     chunk = _chunk_of(entry, offset, segment, as_json)
                     if chunk:
                         chunks.append(chunk)
                         end = chunk.end
-                        size = size + len(chunk.data)
+                        size += len(chunk.data)
                     if size >= most:
                         return Page(chunks, end, False)
+
         # An entry may have been stored since: the end is that of the page.
-        return Page(
-            chunks,
-            max(end, self.tail(row) if row.is_closed else _end_of(row, page)),
-            True,
-        )
+        if row.is_closed:
+            tail = self.tail(row)
+        else:
+            tail = _end_of(row, page)
+        return Page(chunks, max(end, tail), True)
 
     def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
         """The offset so many bytes (of JSON: values) behind another one, in the
@@ -152,30 +158,39 @@ class StreamReader(Service):
         chunks = self.read(source, at, 1).chunks
         if not chunks:
             raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
-        id = chunks[0].entry.id
-        whole = chunks[0].whole
-        begin = at[1] if at[0] == id - 1 else 0
-        if begin + sub > whole:
+
+        chunk = chunks[0]
+        id = chunk.entry.id
+        inner = sub
+        if at[0] == id - 1:
+            inner += at[1]
+        if inner > chunk.whole:
             raise bad(
                 400,
                 "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset",
             )
-        if chunks[0].end == (id, 0) and begin + sub == whole:
+        if chunk.end == (id, 0) and inner == chunk.whole:
             return (id, 0)
-        return (id - 1, begin + sub)
+        return (id - 1, inner)
 
 
 def _end_of(row: StreamRow, page: Any) -> Offset:
     """The end of a stream in the state that a page has seen, which has the last
     entry of a closed one. Where all of it has expired, the end moves on, so
     that a reader there is never before what expires."""
-    if row.is_closed:
-        last = page.entries[0].id if page.entries else 0
-        end = row.closed_at
-    else:
+    if not row.is_closed:
         last = page.last
         end = page.extent.head
-    tail = (last, 0) if last > row.begins else row.empty
+    elif page.entries:
+        last = page.entries[0].id
+        end = row.closed_at
+    else:
+        last = 0
+        end = row.closed_at
+    if last > row.begins:
+        tail = (last, 0)
+    else:
+        tail = row.empty
     if tail[0] >= page.extent.floor:
         return tail
     return max(tail, (end, 0))
@@ -186,18 +201,23 @@ def _chunk_of(
 ) -> Chunk | None:
     """What a reader at an offset gets of an entry; None: nothing."""
     parts = protocol.parts_of(entry, as_json)
-    first = offset[1] if entry.id == offset[0] + 1 else 0
-    if entry.id == segment.high and 0 < segment.most < len(parts):
+    whole = len(parts)
+    first = 0
+    if entry.id == offset[0] + 1:
+        first = offset[1]
+    last = whole
+    if entry.id == segment.high and 0 < segment.most < whole:
         last = segment.most
-    else:
-        last = len(parts)
     if first >= last:
         return None
-    some = parts[first:last]
-    if last == len(parts):
+
+    rest = parts[first:last]
+    if isinstance(rest, bytes):
+        data = rest
+    else:
+        data = b",".join(rest)
+    if last == whole:
         end = (entry.id, 0)
     else:
         end = (entry.id - 1, last)
-    return Chunk(
-        entry, some if isinstance(some, bytes) else b",".join(some), end, len(parts)
-    )
+    return Chunk(entry, data, end, whole)

@@ -38,6 +38,12 @@ PRODUCER_SECONDS: Final = 7 * 86_400
 """For so long after its last append a producer is remembered."""
 _USE_SECONDS: Final = 60
 """How exactly the time of its last append is stored."""
+_SECOND_MS: Final = 1000
+_RENEWED_SHARE: Final = 10
+"""A use of a stream is written when this share of its TTL has passed since the
+last one that was: a tenth."""
+_LOOK_AGAIN_MS: Final = 86_400 * _SECOND_MS
+"""How long after the last look the sweep looks at a gone row again."""
 MOST_FORKS: Final = 32
 """Streams of a chain of forks."""
 
@@ -77,7 +83,9 @@ class StreamRow(Struct, frozen=True, kw_only=True):
     @property
     def end(self) -> int:
         """The last id that may be of it."""
-        return self.closed_at if self.is_closed else FOREVER
+        if self.is_closed:
+            return self.closed_at
+        return FOREVER
 
     @property
     def empty(self) -> Offset:
@@ -95,9 +103,9 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         written once in that time."""
         if self.ttl < 0:
             return 0
-        tenth = self.ttl * 100
-        until = sql.clock_ms() + 11 * tenth
-        if until - self.expires_ms >= tenth:
+        tenth_ms = self.ttl * _SECOND_MS // _RENEWED_SHARE
+        until = sql.clock_ms() + (_RENEWED_SHARE + 1) * tenth_ms
+        if until - self.expires_ms >= tenth_ms:
             return until
         return 0
 
@@ -128,8 +136,8 @@ def _has_forks(sql: Statements, app: str, name: str) -> bool:
 
 
 def _look_again(sql: Statements, row: StreamRow) -> None:
-    # The sweep looks again whether a gone row is needed.
-    until = sql.clock_ms() + 86_400_000
+    """Let the sweep look again later whether a gone row is needed."""
+    until = sql.clock_ms() + _LOOK_AGAIN_MS
     sql.execute(
         f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY}",
         (until, row.app, row.name),
@@ -154,10 +162,9 @@ def _remove(sql: Statements, row: StreamRow) -> None:
         sql.execute(
             f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name)
         )
-        if row.parent:
-            parent = _lock(sql, row.app, row.parent)
-        else:
-            parent = None
+        if not row.parent:
+            return
+        parent = _lock(sql, row.app, row.parent)
         if parent is None or not (parent.state == DELETED or parent.is_expired(sql)):
             return
         row = parent
@@ -173,23 +180,34 @@ def create(
     if row is not None and row.state == LIVE and row.is_expired(sql):
         _remove(sql, row)
         row = _lock(sql, wish.app, wish.name)
-    if row is not None and row.state == DELETED:
+    if row is not None and row.state != GONE:
+        if row.state == LIVE and row.is_same(wish):
+            return "same", row
         return "other", row
-    if row is not None and row.state == LIVE:
-        return ("same" if row.is_same(wish) else "other"), row
     if wish.start < 0:  # there was one when the request came
         return "other", wish
-    if wish.parent:
-        parent = _lock(sql, wish.app, wish.parent)
-        if parent is None or parent.state != LIVE:
-            return "other", wish
+    if wish.parent and not _is_live(sql, wish.app, wish.parent):
+        return "other", wish
+
     wish = replace(wish, expires_ms=wish.renewed(sql) or wish.expires_ms)
     if row is not None or wish.parent:
-        wish = replace(wish, begins=head, closed_at=head if wish.is_closed else -1)
+        # What the channel has is not of this stream: it begins behind that.
+        wish = replace(wish, begins=head)
+        if wish.is_closed:
+            wish = replace(wish, closed_at=head)
     if not wish.parent:
         wish = replace(wish, start=head)
     ROWS.put(sql, wish, app=wish.app, name=wish.name)
     return "new", wish
+
+
+def _is_live(sql: Statements, app: str, name: str) -> bool:
+    row = _lock(sql, app, name)
+    return row is not None and row.state == LIVE
+
+
+STORED: Final = 0
+"""The status of a verdict on an append that is stored."""
 
 
 class Verdict(Struct, frozen=True):
@@ -197,10 +215,15 @@ class Verdict(Struct, frozen=True):
     stored. ``text`` says why. ``number``: the highest number of its producer,
     its epoch or the number that was expected; -1: none."""
 
-    status: int = 0
+    status: int = STORED
     text: str = ""
     number: int = -1
     row: StreamRow | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the append is stored, or was before."""
+        return self.status in (STORED, 204)
 
 
 class Append(Struct):
@@ -223,37 +246,57 @@ class Append(Struct):
         """See DraftSource: judge, and write what the next append is judged
         by."""
         self.verdict = self._judge(sql)
-        return not self.verdict.status
+        return self.verdict.status == STORED
 
     def stored(self, sql: Statements, entry: Entry) -> None:
         """See DraftSource: the stream ends with this entry, or before it."""
-        if self.ends:
-            statement = f"UPDATE durable_streams_stream SET closed_at = %s WHERE {_KEY}"
-            sql.execute_many(
-                statement,
-                [(entry.id if self.content else entry.id - 1, self.app, self.name)],
-            )
+        if not self.ends:
+            return
+        last = entry.id
+        if not self.content:
+            last -= 1
+        statement = f"UPDATE durable_streams_stream SET closed_at = %s WHERE {_KEY}"
+        sql.execute_many(statement, [(last, self.app, self.name)])
 
     def _judge(self, sql: Statements) -> Verdict:
         if self.wish is not None:
-            outcome, row = create(sql, self.wish, self.head)
-            if outcome != "new":
-                return Verdict(
-                    200 if outcome == "same" else 409,
-                    "there is another stream",
-                    row=row,
-                )
+            row = self._create(sql, self.wish)
         else:
-            found = _lock(sql, self.app, self.name)
-            if found is None or found.state == GONE:
-                return Verdict(404, "there is no such stream")
-            row = found
-            if row.state == DELETED or row.is_expired(sql):
-                is_read = row.state == DELETED or _has_forks(sql, self.app, self.name)
-                return Verdict(410 if is_read else 404, "the stream is gone")
-        wrong = self._objection(sql, row)
-        if wrong is not None:
-            return wrong
+            row = self._find(sql)
+        if isinstance(row, Verdict):
+            return row
+        objection = self._objection(sql, row)
+        if objection is not None:
+            return objection
+
+        self._write(sql, row)
+        return Verdict(row=row)
+
+    def _create(self, sql: Statements, wish: StreamRow) -> StreamRow | Verdict:
+        """The new stream that the append makes; a verdict, if there is one."""
+        outcome, row = create(sql, wish, self.head)
+        if outcome == "new":
+            return row
+        if outcome == "same":
+            return Verdict(200, "there is another stream", row=row)
+        return Verdict(409, "there is another stream", row=row)
+
+    def _find(self, sql: Statements) -> StreamRow | Verdict:
+        """The stream to which the append is; a verdict, if there is none."""
+        row = _lock(sql, self.app, self.name)
+        if row is None or row.state == GONE:
+            return Verdict(404, "there is no such stream")
+        if row.state == DELETED:
+            return Verdict(410, "the stream is gone")
+        if not row.is_expired(sql):
+            return row
+        # An expired stream is deleted while forks read it, and gone otherwise.
+        if _has_forks(sql, self.app, self.name):
+            return Verdict(410, "the stream is gone")
+        return Verdict(404, "the stream is gone")
+
+    def _write(self, sql: Statements, row: StreamRow) -> None:
+        """Write what the next append is judged by."""
         changes: dict[str, int | str] = {}
         until = row.renewed(sql)
         if until:
@@ -261,23 +304,21 @@ class Append(Struct):
         if self.seq:
             changes["seq"] = self.seq
         if self.ends:
-            by = self.producer
-            changes |= {
-                "closed_at": FOREVER,
-                "closed_by": f"{by.id}\n{by.epoch}\n{by.seq}" if by else "",
-            }
-        if changes:
-            columns = ", ".join([f"{column} = %s" for column in changes])
-            values = (*changes.values(), self.app, self.name)
-            sql.execute_many(
-                f"UPDATE durable_streams_stream SET {columns} WHERE {_KEY}", [values]
-            )
-        return Verdict(row=row)
+            changes["closed_at"] = FOREVER
+            changes["closed_by"] = _closer(self.producer)
+        if not changes:
+            return
+
+        columns = ", ".join([f"{column} = %s" for column in changes])
+        values = (*changes.values(), self.app, self.name)
+        sql.execute_many(
+            f"UPDATE durable_streams_stream SET {columns} WHERE {_KEY}", [values]
+        )
 
     def _objection(self, sql: Statements, row: StreamRow) -> Verdict | None:
         by = self.producer
         if row.is_closed and self.wish is None:
-            if by is not None and row.closed_by == f"{by.id}\n{by.epoch}\n{by.seq}":
+            if by is not None and row.closed_by == _closer(by):
                 return Verdict(204, "", by.seq, row)
             if by is None and self.ends and not self.content:
                 return Verdict(204, row=row)
@@ -288,10 +329,9 @@ class Append(Struct):
             return Verdict(409, f"the stream has the content type {row.content_type}")
         # A repeated append is answered as the first one was, although its
         # Stream-Seq is not new.
+        late = None
         if "" < self.seq <= row.seq:
             late = Verdict(409, f"Stream-Seq: the last one was {row.seq}")
-        else:
-            late = None
         if by is None:
             return late
         return self._produce(sql, by, late)
@@ -307,7 +347,12 @@ class Append(Struct):
             f"SELECT epoch, seq FROM durable_streams_producer {where}{sql.for_update}",
             key,
         )
-        epoch, seq = rows[0] if rows else (by.epoch, -1)
+        if rows:
+            epoch, seq = rows[0]
+        else:
+            epoch = by.epoch
+            seq = -1
+
         if by.epoch < epoch:
             return Verdict(403, "the epoch of the producer has ended", epoch)
         if by.epoch > epoch:
@@ -332,6 +377,14 @@ class Append(Struct):
                 [row],
             )
         return None
+
+
+def _closer(by: Producer | None) -> str:
+    """The append that closed a stream, as its row names it; ``""``: it was not
+    idempotent."""
+    if by is None:
+        return ""
+    return f"{by.id}\n{by.epoch}\n{by.seq}"
 
 
 def _use_time() -> int:
@@ -410,7 +463,10 @@ class StreamRows(Store.Rows):
         those that are gone when the log has nothing of their channels, and
         producers that append nothing any more."""
         self._forget_producers()
-        while rows := self._due():
+        while True:
+            rows = self._due()
+            if not rows:
+                return
             for app, name in rows:
                 page = self.log.channel_page(app, name, None, 0)
                 self._end(app, name, page.last > page.extent.floor)

@@ -61,7 +61,7 @@ from .protocol import (
     respond,
 )
 from .reading import MOST_BYTES, Page, StreamReader
-from .rows import GONE, Append, StreamRow, StreamRows, Verdict
+from .rows import GONE, STORED, Append, StreamRow, StreamRows, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,13 @@ _CODES: Final = {
 }
 """Reason why a channel refuses → status; any other: 401 without a key or token,
 else 403."""
+_SECOND_MS: Final = 1000
+_MOST_TTL_SECONDS: Final = 10**10
+_MOST_TIME_CHARACTERS: Final = 64
+_ETAG_BYTES: Final = 8
+"""Bytes of the hash that names a stream in an ETag."""
+_DEVICE_BYTES: Final = 4
+"""Random bytes that tell the readers of streams apart."""
 
 
 class DurableStreamSettings(Struct, frozen=True):
@@ -123,7 +130,9 @@ class DurableDialect(Dialect):
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The end of a body. What was sent before is whole."""
-        return b"0\r\n\r\n" if self._is_chunked else None
+        if self._is_chunked:
+            return b"0\r\n\r\n"
+        return None
 
     def encode_event(
         self, event: Event
@@ -135,7 +144,9 @@ class DurableDialect(Dialect):
                 state.news.set()
             return b""
 
-        return wake if event.kind == "msg" else None
+        if event.kind == "msg":
+            return wake
+        return None
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """A comment keeps proxies from closing a stream of events."""
@@ -229,48 +240,48 @@ class DurableStreams:
         wish = Wish.read(head.query)
         self._check(call.principal, target, "subscribe")
         row = self._reader.find(target.app, target.name)
-        if wish.offset is None:
+        offset = wish.offset
+        if offset is None:
             offset = self._reader.tail(row)
-        else:
-            offset = wish.offset
+
         if wish.live == "sse":
             self._send_events(call, stream, head, row, offset, wish)
             return None
         if wish.offset is None and not wish.live:
             self._rows.renew(row)
             return self._answer(row, Page([], offset, True), wish, "no-store")
+
         page = self._reader.read(row, offset)
         self._rows.renew(row)
         if not wish.live:
             return self._catch_up(call.request, row, page, wish)
+
         if not page.chunks and not row.is_closed:
             state = self._enter(call, stream, target)
             if state is None:
                 return None
-            row, page = self._await(
-                row, stream, state, offset, self._settings.long_poll_seconds
-            )
-        if not page.chunks:
-            headers = self._headers(row, page)
-            return respond(
-                204,
-                *headers,
-                (CURSOR, wish.next_cursor()),
-                ("Cache-Control", "no-store"),
-            )
-        answer = self._answer(row, page, wish, "no-store")
-        return answer.with_headers(((CURSOR, wish.next_cursor()),))
+            seconds = self._settings.long_poll_seconds
+            row, page = self._await(row, stream, state, offset, seconds)
+        if page.chunks:
+            answer = self._answer(row, page, wish, "no-store")
+            return answer.with_headers(((CURSOR, wish.next_cursor()),))
+        headers = (
+            *self._headers(row, page),
+            (CURSOR, wish.next_cursor()),
+            ("Cache-Control", "no-store"),
+        )
+        return respond(204, *headers)
 
     def _catch_up(
         self, request: HttpRequest, row: StreamRow, page: Page, wish: Wish
     ) -> HttpResponse:
         is_end = row.is_closed and page.is_last
-        name = blake2b(
-            f"{row.app}\0{row.name}\0{row.begins}".encode(), digest_size=8
-        ).hexdigest()
-        etag = (
-            f'"{name}:{wish.given}:{protocol.text_of_offset(page.next)}{":c" * is_end}"'
-        )
+        stream = f"{row.app}\0{row.name}\0{row.begins}".encode()
+        name = blake2b(stream, digest_size=_ETAG_BYTES).hexdigest()
+        end = protocol.text_of_offset(page.next)
+        if is_end:
+            end += ":c"
+        etag = f'"{name}:{wish.offset_text}:{end}"'
         if request.headers.get("if-none-match") == etag:
             return respond(304, ("ETag", etag))
         # What is before the end never changes.
@@ -313,7 +324,7 @@ class DurableStreams:
         """Let a connection hear of what is new; None: it was closed. Raises
         ChannelRefused."""
         # the reader of another stream is no older session of it
-        device = f"{NAME}/{token_hex(4)}"
+        device = f"{NAME}/{token_hex(_DEVICE_BYTES)}"
         if not self._core.sessions.begin_for(
             stream, target.app, call.principal, call.credential, NAME, device
         ):
@@ -354,56 +365,71 @@ class DurableStreams:
         offset: Offset,
         wish: Wish,
     ) -> None:
-        dialect = DIALECT if head.version == "1.0" else _EVENTS
+        dialect = _EVENTS
+        if head.version == "1.0":
+            dialect = DIALECT
         state = self._enter(call, stream, Target(row.app, row.name), dialect)
         if state is None:
             return
-        requests = self._core.node.request_log
-        host = call.request.host
-        opening = stream_head(
-            requests, head, host, "text/event-stream", call.principal.label
-        )
-        opening = opening.removesuffix(b"\r\n").replace(b"no-store", b"no-cache")
-        more = [("Cross-Origin-Resource-Policy", "cross-origin")]
-        if not protocol.is_text(row.content_type):
-            more.append((protocol.ENCODING, "base64"))
-        if dialect is _EVENTS:
-            more.append(("Transfer-Encoding", "chunked"))
-        stream.send_frame(
-            opening
-            + "".join(f"{each}: {text}\r\n" for each, text in more).encode()
-            + b"\r\n"
-        )
+
+        self._begin_events(call, stream, head, row, dialect)
         state.is_begun = True
         until = monotonic() + self._settings.sse_seconds
         page = self._reader.read(row, offset)
         while stream.is_open:
             self._rows.renew(row)
-            frames = []
-            for chunk in page.chunks:
-                frames.append(protocol.data_event(chunk.data, row.content_type))
-                if chunk is not page.chunks[-1]:
-                    frames.append(_control({"streamNextOffset": chunk.end}, wish))
+            events = self._events(row, page, wish)
+            stream.send(dialect.part(events))
             is_end = row.is_closed and page.is_last
-            control: dict[str, Any] = {"streamNextOffset": page.next}
-            control |= (
-                {"streamClosed": True}
-                if is_end
-                else {"upToDate": True}
-                if page.is_last
-                else {}
-            )
-            frames.append(_control(control, wish))
-            stream.send(dialect.part(b"".join(frames)))
             if is_end or monotonic() > until:
                 stream.close(CloseCode.NORMAL)
                 return
+
             stream.wait_until_sent()
             offset = page.next
             if page.is_last:
                 row, page = self._await(row, stream, state, offset, until - monotonic())
             else:
                 page = self._reader.read(row, offset)
+
+    def _begin_events(
+        self,
+        call: Call,
+        stream: Stream,
+        head: Head,
+        row: StreamRow,
+        dialect: DurableDialect,
+    ) -> None:
+        """Send the head of an answer that is a stream of events."""
+        requests = self._core.node.request_log
+        opening = stream_head(
+            requests, head, call.request.host, "text/event-stream", call.principal.label
+        )
+        # Headers follow its last line, and caches may have a stream of events.
+        opening = opening.removesuffix(b"\r\n").replace(b"no-store", b"no-cache")
+        more = [("Cross-Origin-Resource-Policy", "cross-origin")]
+        if not protocol.is_text(row.content_type):
+            more.append((protocol.ENCODING, "base64"))
+        if dialect is _EVENTS:
+            more.append(("Transfer-Encoding", "chunked"))
+        lines = "".join(f"{name}: {text}\r\n" for name, text in more)
+        stream.send_frame(opening + lines.encode() + b"\r\n")
+
+    def _events(self, row: StreamRow, page: Page, wish: Wish) -> bytes:
+        """The events of a page: each chunk, and after it where its reader is."""
+        frames = []
+        for chunk in page.chunks:
+            frames.append(protocol.data_event(chunk.data, row.content_type))
+            if chunk is not page.chunks[-1]:
+                frames.append(_control({"streamNextOffset": chunk.end}, wish))
+
+        control: dict[str, Any] = {"streamNextOffset": page.next}
+        if page.is_last and row.is_closed:
+            control["streamClosed"] = True
+        elif page.is_last:
+            control["upToDate"] = True
+        frames.append(_control(control, wish))
+        return b"".join(frames)
 
     # --- writing --------------------------------------------------------------
 
@@ -423,10 +449,10 @@ class DurableStreams:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
         head = self._rows.log.extent(target.app).head
         self._require_short(target, body)
+        content = None
         if body:
             content = protocol.content_of(body, wish.content_type, True)
-        else:
-            content = None
+
         if content is None:
             outcome, row = self._rows.create(wish, head)
             offset = self._reader.tail(row)
@@ -435,7 +461,12 @@ class DurableStreams:
                 target.app, target.name, ends=wish.is_closed, wish=wish, head=head
             )
             verdict, entry = self._store(call, append, content)
-            outcome = {0: "new", 200: "same"}.get(verdict.status, "other")  # type: ignore[assignment]
+            if verdict.status == STORED:
+                outcome = "new"
+            elif verdict.status == 200:
+                outcome = "same"
+            else:
+                outcome = "other"
             row = verdict.row or wish
             if entry is not None:
                 offset = (entry.id, 0)
@@ -446,25 +477,28 @@ class DurableStreams:
                 409,
                 "the stream is there with other settings, or forks still read what it was",
             )
+
         more = [(NEXT, protocol.text_of_offset(offset))]
         if row.is_closed:
             more.append((CLOSED, "true"))
         if outcome == "new":
             more.append(("Location", self._address(call.request)))
-        else:
-            call.act = ""
-        return respond(201 if outcome == "new" else 200, *more, kind=row.content_type)
+            return respond(201, *more, kind=row.content_type)
+        # Nothing was created: there is nothing for the audit log.
+        call.act = ""
+        return respond(200, *more, kind=row.content_type)
 
     def _address(self, request: HttpRequest) -> str:
         """The address of a stream as its client knows it."""
-        headers = request.headers
         base = self._core.config.address
-        if not base:
-            is_tls = headers.get("x-forwarded-proto", "").startswith("https")
-            base = (
-                f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
-            )
-        return base + request.path
+        if base:
+            return base + request.path
+
+        headers = request.headers
+        host = headers.get("host", "localhost")
+        if headers.get("x-forwarded-proto", "").startswith("https"):
+            return f"https://{host}{request.path}"
+        return f"http://{host}{request.path}"
 
     def _wish(self, target: Target, headers: Any) -> StreamRow:
         """The stream for which a PUT asks. Raises ApiProblem."""
@@ -472,90 +506,102 @@ class DurableStreams:
         expires_at = headers.get("stream-expires-at", "")
         if ttl >= 0 and expires_at:
             raise bad(400, "Stream-TTL and Stream-Expires-At: only one of them")
-        if ttl > 10**10:
+        if ttl > _MOST_TTL_SECONDS:
             raise bad(400, "Stream-TTL: it is too long")
         expires_ms = 0
         if expires_at:
             try:
                 moment = datetime.fromisoformat(expires_at)
-                expires_ms = int(moment.timestamp() * 1000)
+                expires_ms = int(moment.timestamp() * _SECOND_MS)
             except (ValueError, OverflowError):
                 raise bad(
                     400, "Stream-Expires-At: expected a time in ISO 8601"
                 ) from None
-            if len(expires_at) > 64 or moment.tzinfo is None:
+            if len(expires_at) > _MOST_TIME_CHARACTERS or moment.tzinfo is None:
                 raise bad(400, "Stream-Expires-At: expected a time with its zone")
-        return StreamRow(
+
+        default_type = protocol.BINARY
+        if "stream-forked-from" in headers:
+            default_type = ""  # a fork has that of its source
+        wish = StreamRow(
             app=target.app,
             name=target.name,
-            content_type=protocol.read_type(
-                headers, "" if "stream-forked-from" in headers else protocol.BINARY
-            ),
+            content_type=protocol.read_type(headers, default_type),
             ttl=ttl,
             expires_at=expires_at,
             expires_ms=expires_ms,
-            closed_at=0 if protocol.closes(headers) else -1,
         )
+        if protocol.closes(headers):
+            return replace(wish, closed_at=0)
+        return wish
 
     def _fork(
-        self, call: Call, wish: StreamRow, named: str, is_there: bool
+        self, call: Call, wish: StreamRow, address: str, is_there: bool
     ) -> StreamRow:
         """The stream for which a PUT with a source asks. Raises ApiProblem."""
         headers = call.request.headers
-        parts = unquote(named).split("/stream/", 1)
-        if len(parts) < 2 or not parts[0].endswith(
-            f"/{call.request.path.split('/')[2]}"
-        ):
+        app = call.request.path.split("/")[2]
+        parts = unquote(address).split("/stream/", 1)
+        if len(parts) < 2 or not parts[0].endswith(f"/{app}"):
             raise bad(404, "there is no such source")
-        given = headers.get("stream-fork-offset", "")
         sub = protocol.number(headers, "Stream-Fork-Sub-Offset", 0)
-        if not given:
+        offset_text = headers.get("stream-fork-offset", "")
+        if not offset_text:
             offset = None
-        elif given == "-1":
+        elif offset_text == "-1":
             offset = (0, 0)
         else:
-            offset = protocol.read_offset(given)
+            offset = protocol.read_offset(offset_text)
         if sub and offset is None:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
-        wish = replace(wish, parent=parts[1], fork_offset=given, fork_sub=sub, start=-1)
+        wish = replace(
+            wish, parent=parts[1], fork_offset=offset_text, fork_sub=sub, start=-1
+        )
         if is_there:  # what the source has become does not matter
             return wish
-        self._check(call.principal, Target(wish.app, wish.parent), "subscribe")
-        try:
-            source = self._reader.find(wish.app, wish.parent)
-        except ApiProblem as problem:
-            raise (
-                bad(409, "the source is gone")
-                if problem.problem.status == 410
-                else problem
-            ) from None
-        self._reader.segments(replace(wish, start=0))
+
+        source = self._source(call.principal, wish)
         tail = self._reader.tail(source)
-        at = tail if offset is None else offset
-        if at > tail:
+        if offset is None:
+            offset = tail
+        if offset > tail:
             raise bad(400, "the fork begins behind the end of its source")
         if wish.content_type and protocol.plain_type(
             wish.content_type
         ) != protocol.plain_type(source.content_type):
             raise bad(409, f"the source has the content type {source.content_type}")
+
+        start = offset
         if sub:
-            start = self._reader.inside(source, at, sub)
-        else:
-            start = at
-        lives = {
-            "ttl": source.ttl,
-            "expires_at": source.expires_at,
-            "expires_ms": source.expires_ms,
-        }
-        own = wish.ttl >= 0 or wish.expires_at
-        return replace(
+            start = self._reader.inside(source, offset, sub)
+        wish = replace(
             wish,
             content_type=wish.content_type or source.content_type,
             start=start[0],
             skip=start[1],
-            fork_offset=protocol.text_of_offset(at),
-            **({} if own else lives),
+            fork_offset=protocol.text_of_offset(offset),
         )
+        if wish.ttl >= 0 or wish.expires_at:
+            return wish
+        return replace(
+            wish,
+            ttl=source.ttl,
+            expires_at=source.expires_at,
+            expires_ms=source.expires_ms,
+        )
+
+    def _source(self, principal: Principal, wish: StreamRow) -> StreamRow:
+        """The stream of which a fork is asked for. Raises ApiProblem."""
+        self._check(principal, Target(wish.app, wish.parent), "subscribe")
+        try:
+            source = self._reader.find(wish.app, wish.parent)
+        except ApiProblem as problem:
+            if problem.problem.status == 410:
+                raise bad(409, "the source is gone") from None
+            raise
+        # This refuses a chain of forks that is too long.
+        self._reader.segments(replace(wish, start=0))
+        return source
 
     def append(self, call: Call) -> HttpResponse:
         """Answer a POST. May switch. Raises ApiProblem."""
@@ -563,60 +609,91 @@ class DurableStreams:
         headers = call.request.headers
         body = call.body
         self._check(call.principal, target, "publish")
-        by = protocol.read_producer(headers)
+        producer = protocol.read_producer(headers)
         ends = protocol.closes(headers)
-        kind = headers.get("content-type", "")
+        content_type = headers.get("content-type", "")
         if not body and not ends:
             raise bad(400, "the body is empty")
-        if body and not kind:
+        if body and not content_type:
             raise bad(400, "Content-Type is missing")
         self._require_short(target, body)
+
         if body:
-            # its type says how the body is read
-            row = self._reader.find(target.app, target.name)
-            if (
-                protocol.plain_type(kind) == protocol.plain_type(row.content_type)
-                and not row.is_closed
-            ):
-                content = protocol.content_of(body, row.content_type)
-            else:
-                content = Content(body, b"", "text")  # it is refused
+            content = self._content(target, body, content_type)
         else:
             content = Content(b"", b"", END)
-        assert content is not None
-        seq = protocol.short(headers, "Stream-Seq")
+            content_type = ""
         append = Append(
-            target.app, target.name, kind if body else "", seq, by, ends, bool(body)
+            target.app,
+            target.name,
+            content_type,
+            seq=protocol.short(headers, "Stream-Seq"),
+            producer=producer,
+            ends=ends,
+            content=bool(body),
         )
         verdict, entry = self._store(call, append, content)
+        return self._answer_append(append, verdict, entry)
+
+    def _content(self, target: Target, body: bytes, content_type: str) -> Content:
+        """The content of an append. The type of its stream says how the body is
+        read. Raises ApiProblem."""
+        row = self._reader.find(target.app, target.name)
+        is_same = protocol.plain_type(content_type) == protocol.plain_type(
+            row.content_type
+        )
+        if not is_same or row.is_closed:
+            return Content(body, b"", "text")  # it is refused
+        content = protocol.content_of(body, row.content_type)
+        assert content is not None
+        return content
+
+    def _answer_append(
+        self, append: Append, verdict: Verdict, entry: Entry | None
+    ) -> HttpResponse:
+        """The answer to an append. Raises ApiProblem: it was refused."""
+        producer = append.producer
         more: list[tuple[str, str]] = []
-        if entry is not None and body:
-            more.append((NEXT, protocol.text_of_offset((entry.id, 0))))
-        elif verdict.row is not None:
-            if entry is None:
-                row = verdict.row
-            else:
-                row = self._rows.get(target.app, target.name) or verdict.row
-            more.append((NEXT, protocol.text_of_offset(self._reader.tail(row))))
-        if (ends and verdict.status in (0, 204)) or (
-            verdict.row is not None and verdict.row.is_closed
-        ):
+        offset = self._offset_after(append, verdict, entry)
+        if offset is not None:
+            more.append((NEXT, protocol.text_of_offset(offset)))
+        is_closed = verdict.row is not None and verdict.row.is_closed
+        if is_closed or (append.ends and verdict.is_accepted):
             more.append((CLOSED, "true"))
-        if by is not None and verdict.status in (0, 204):
-            number = by.seq if entry is not None else verdict.number
-            more += [("Producer-Epoch", str(by.epoch)), ("Producer-Seq", str(number))]
-        if verdict.status in (0, 204):
-            return respond(
-                200 if by is not None and entry is not None and body else 204, *more
-            )
-        if verdict.status == 403:
-            more.append(("Producer-Epoch", str(verdict.number)))
-        if by is not None and verdict.status == 409 and verdict.number >= 0:
-            more += [
-                ("Producer-Expected-Seq", str(verdict.number)),
-                ("Producer-Received-Seq", str(by.seq)),
-            ]
-        raise bad(verdict.status, verdict.text, *more)
+
+        if not verdict.is_accepted:
+            if verdict.status == 403:
+                more.append(("Producer-Epoch", str(verdict.number)))
+            if producer is not None and verdict.status == 409 and verdict.number >= 0:
+                more.append(("Producer-Expected-Seq", str(verdict.number)))
+                more.append(("Producer-Received-Seq", str(producer.seq)))
+            raise bad(verdict.status, verdict.text, *more)
+        if producer is None:
+            return respond(204, *more)
+
+        number = producer.seq
+        if entry is None:
+            number = verdict.number
+        more.append(("Producer-Epoch", str(producer.epoch)))
+        more.append(("Producer-Seq", str(number)))
+        # A producer tells by the status whether its append was a repeated one.
+        if entry is not None and append.content:
+            return respond(200, *more)
+        return respond(204, *more)
+
+    def _offset_after(
+        self, append: Append, verdict: Verdict, entry: Entry | None
+    ) -> Offset | None:
+        """The end of the stream after an append; None: it is not known."""
+        if entry is not None and append.content:
+            return entry.id, 0
+        row = verdict.row
+        if row is None:
+            return None
+        if entry is not None:
+            # The stream was closed by this entry: the row says where.
+            row = self._rows.get(append.app, append.name) or row
+        return self._reader.tail(row)
 
     def _require_short(
         self, target: Target, body: bytes, around: int = protocol.AROUND_BYTES
@@ -639,23 +716,25 @@ class DurableStreams:
         self._require_short(Target(append.app, append.name), content.body, 0)
         is_back_end = principal.may(Needs.PUSH, append.app)
         limit = options.publications_per_second
-        payer = append.app, principal.user or call.request.host
-        counts = limit and not is_back_end
-        if counts and not channels.publishing.count_publication(
-            payer, append.app, append.name, limit
-        ):
-            raise bad(429, "the channel takes no more publications in this second")
+        if limit and not is_back_end:
+            payer = append.app, principal.user or call.request.host
+            if not channels.publishing.count_publication(
+                payer, append.app, append.name, limit
+            ):
+                raise bad(429, "the channel takes no more publications in this second")
         draft = Draft(
             sender=principal.user,
             type=content.type,
             body=content.body,
             meta=content.meta,
-            time_ms=int(time() * 1000),
+            time_ms=_now_ms(),
             room=append.name,
         )
         waiting: AsyncResult[Any] = AsyncResult()
-        send = self._messaging.send_of_user if principal.user else self._messaging.send
-        send(append.app, draft, waiting.set, source=append)
+        if principal.user:
+            self._messaging.send_of_user(append.app, draft, waiting.set, source=append)
+        else:
+            self._messaging.send(append.app, draft, waiting.set, source=append)
         result = waiting.get()
         if isinstance(result, Appended):
             return append.verdict, result.entry
@@ -679,9 +758,7 @@ class DurableStreams:
         # This wakes its readers on all nodes. Where it is refused, they hear of
         # it when they ask again.
         waiting: AsyncResult[Any] = AsyncResult()
-        end = Draft(
-            sender="", type=END, room=target.name, body=b"", time_ms=int(time() * 1000)
-        )
+        end = Draft(sender="", type=END, room=target.name, body=b"", time_ms=_now_ms())
         self._messaging.send(target.app, end, waiting.set)
         waiting.get()
         return respond(204)
@@ -695,9 +772,12 @@ class DurableStreams:
             (NEXT, protocol.text_of_offset(self._reader.tail(row))),
             ("Cache-Control", "no-store"),
         ]
-        more += [(CLOSED, "true")] * row.is_closed
-        more += [("Stream-TTL", str(row.ttl))] * (row.ttl >= 0)
-        more += [("Stream-Expires-At", row.expires_at)] * bool(row.expires_at)
+        if row.is_closed:
+            more.append((CLOSED, "true"))
+        if row.ttl >= 0:
+            more.append(("Stream-TTL", str(row.ttl)))
+        if row.expires_at:
+            more.append(("Stream-Expires-At", row.expires_at))
         return respond(200, *more, kind=row.content_type)
 
     # --- requests -------------------------------------------------------------
@@ -735,15 +815,18 @@ class DurableStreams:
 
 
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
-    return bad(
-        _CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403),
-        str(refused),
-    )
+    status = _CODES.get(refused.reason, 403)
+    if principal.kind == "nobody" and refused.reason not in _CODES:
+        status = 401
+    return bad(status, str(refused))
+
+
+def _now_ms() -> int:
+    return int(time() * _SECOND_MS)
 
 
 def _control(fields: dict[str, Any], wish: Wish) -> bytes:
     """The event that says where a reader is."""
-
     fields = {
         **fields,
         "streamNextOffset": protocol.text_of_offset(fields["streamNextOffset"]),
