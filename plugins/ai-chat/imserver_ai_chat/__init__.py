@@ -46,7 +46,7 @@ from imserver.plugin.wire import (
     host_of,
 )
 
-from .requests import Asked, Chat, read_message
+from .requests import Chat, Question, read_message
 from .wire import (
     NAME,
     Answer,
@@ -57,6 +57,7 @@ from .wire import (
     Socket,
     SocketDialect,
     ag_ui_line,
+    is_number,
     metadata_of,
     resume_frame,
     run_line,
@@ -72,12 +73,20 @@ PAGE: Final = 50
 SILENT_SECONDS: Final = 10.0
 """How long a client waits for the first sign of a bot that has no
 connection."""
+LOST_SECONDS: Final = 30.0
+"""How long a client waits for an answer that is neither stored nor open."""
 MESSAGES: Final = Rate(
     "ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second"
 )
 MOST_ANSWERS: Final = 16
 """Answers that one WebSocket receives at once."""
 _TYPE: Final = "text/event-stream; charset=utf-8"
+_HEADERS: Final = (
+    b"x-vercel-ai-ui-message-stream: v1\r\nAccess-Control-Expose-Headers: *\r\n"
+)
+_DEVICE_CHARACTERS: Final = 12
+"""Random hexadecimal digits that tell the connections of a user apart."""
+_SECOND_MS: Final = 1000
 _OPEN_QUERY: Final = f"{NAME}.open"
 _EMPTY: Final = HttpResponse(204, b"")
 
@@ -89,10 +98,10 @@ class AiChatSettings(Struct, frozen=True):
 
 
 class OpenQuery(Struct, frozen=True, array_like=True):
-    """Which streams of a bot are open at a place, as a node knows."""
+    """Which streams of a bot are open in a channel, as a node knows."""
 
     app: str
-    place: str
+    channel: str
     bot: str
 
 
@@ -113,7 +122,8 @@ class AiChat:
         self._settings = settings_of(core.config, AiChatSettings)
         self._messaging = services.messaging
         self._texts = services.streams
-        self._starts, self._log = services.stream_starts, core.store.part(MessageLog)
+        self._starts = services.stream_starts
+        self._log = core.store.part(MessageLog)
         self._rate = Buckets(MESSAGES, core.limits.messages_per_second)
         self._message_bytes = core.limits.message_bytes
         self._ui = Form(ui_line, ChunkedEncoding(UI), StreamEncoding(UI))
@@ -143,11 +153,9 @@ class AiChat:
         try:
             open(stream, head)
         except (ApiProblem, Unavailable) as error:
-            if isinstance(error, ApiProblem):
-                problem = error
-            else:
-                problem = ApiProblem(error.problem)
-            log, host = self._core.node.request_log, host_of(stream.peer)
+            log = self._core.node.request_log
+            host = host_of(stream.peer)
+            problem = _problem_of(error)
             stream.refuse(
                 stream_refused(log, head, host, problem, PROBLEM), CloseCode.POLICY
             )
@@ -155,61 +163,61 @@ class AiChat:
     def _ask(self, form: Form, stream: Stream, head: Head) -> None:
         """Store the message of a request, and stream the answer to it. May
         switch."""
-        asked = read_message(head.body)
+        question = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
-        answer = self._answer(
-            stream,
-            principal,
-            asked.chat,
-            form.line,
-            partial(stream.close, CloseCode.NORMAL),
-        )
-        answer.thread = asked.thread
-        answer.run = asked.run
-        self._begin(
-            form, stream, head, principal, answer, *self._put(principal, asked, answer)
-        )
+        close = partial(stream.close, CloseCode.NORMAL)
+        answer = self._answer(stream, principal, question.chat, form.line, close)
+        answer.thread = question.thread
+        answer.run = question.run
+        cursor, stored = self._put(principal, question, answer)
+        self._begin(form, stream, head, principal, answer, cursor, stored)
 
     def _put(
-        self, principal: Principal, asked: Asked, answer: Answer
+        self, principal: Principal, question: Question, answer: Answer
     ) -> tuple[int, Message | None]:
         """Store a question; one without a text is stored already. Returns its
         id, and its answer if that is stored, too. May switch. Raises ApiProblem
         and StorageUnavailable."""
-        self._check_bot(principal, asked.chat)
+        chat = question.chat
+        self._check_bot(principal, chat)
         # A message that is sent again is answered already, or will be: by any
         # stream.
-        known = self._log.entries.sent(
-            principal.app, principal.user, asked.client_msg_id
+        earlier = self._log.entries.sent(
+            principal.app, principal.user, question.client_msg_id
         )
-        streams = self._open_streams(principal, asked.chat)
-        if asked.text:
-            entry = self._store(principal, asked)
-        elif known and (known.to or known.conversation) == (
-            asked.chat.conversation or asked.chat.bot
-        ):
-            self._check_member(principal, asked.chat)
-            entry = known
+        streams = self._open_streams(principal, chat)
+        if question.text:
+            entry = self._store(principal, question)
         else:
-            raise ApiProblem(
-                Problems.NOT_FOUND, "There is no such run of yours in this chat"
-            )
+            entry = self._stored_question(principal, chat, earlier)
         if answer.stream:
             return entry.id, self._find(principal, answer, streams)
+
+        # A stream that began before the question does not answer it.
         answer.skipped = frozenset(
             id
             for id, begun in streams.items()
-            if not known or 0 < begun < known.time_ms
+            if not earlier or 0 < begun < earlier.time_ms
         )
-        gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
-        if not known:
+        gevent.spawn_later(SILENT_SECONDS, self._watch, principal, chat, answer)
+        if not earlier:
             return entry.id, None
-        app = principal.app
-        user = principal.user
         entries, _ = self._log.entries.history(
-            app, user, entry.conversation, 0, PAGE, entry.id
+            principal.app, principal.user, entry.conversation, 0, PAGE, entry.id
         )
-        return entry.id, next((each for each in entries if answer.is_of(each)), None)
+        return entry.id, next(filter(answer.is_of, entries), None)
+
+    def _stored_question(
+        self, principal: Principal, chat: Chat, earlier: Message | None
+    ) -> Message:
+        """The question of a run that goes on. May switch. Raises ApiProblem."""
+        receiver = chat.conversation or chat.bot
+        if not earlier or (earlier.to or earlier.conversation) != receiver:
+            raise ApiProblem(
+                Problems.NOT_FOUND, "There is no such run of yours in this chat"
+            )
+        self._check_member(principal, chat)
+        return earlier
 
     def _resume(self, stream: Stream, head: Head) -> None:
         """Stream an answer from its beginning: the one that is open, or
@@ -228,20 +236,18 @@ class AiChat:
         close = partial(stream.close, CloseCode.NORMAL)
         answer = self._answer(stream, principal, chat, self._ui.line, close)
         answer.stream = message or next(reversed(streams), "")
+        stored = None
         if message:
             stored = self._find(principal, answer, streams)
-        else:
-            stored = None
-        if not (streams or waits):
-            log = self._core.node.request_log
-            host = host_of(stream.peer)
-            none = ApiProblem(Problems.NOT_FOUND)
-            style = replace(PROBLEM, refuse=lambda *_: _EMPTY)
-            stream.refuse(
-                stream_refused(log, head, host, none, style), CloseCode.NORMAL
-            )
+        if streams or waits:
+            self._begin(self._ui, stream, head, principal, answer, cursor, stored)
             return
-        self._begin(self._ui, stream, head, principal, answer, cursor, stored)
+
+        log = self._core.node.request_log
+        host = host_of(stream.peer)
+        problem = ApiProblem(Problems.NOT_FOUND)
+        style = replace(PROBLEM, refuse=lambda *_: _EMPTY)
+        stream.refuse(stream_refused(log, head, host, problem, style), CloseCode.NORMAL)
 
     def _find(
         self, principal: Principal, answer: Answer, streams: Collection[str]
@@ -250,40 +256,42 @@ class AiChat:
         either is given up. May switch."""
         entries = self._log.entries
         name = answer.stream
+        # The name is that of a stream, or the id of a stored message.
         sent = entries.sent(principal.app, answer.bot, name)
-        if name.isascii() and name.isdecimal() and len(name) <= 15:
-            number = int(name)
+        if sent:
+            id = sent.id
+        elif is_number(name):
+            id = int(name)
         else:
-            number = 0
-        readable = entries.readable(
-            principal.app, principal.user, [sent.id if sent else number]
-        )
+            id = 0
+        readable = entries.readable(principal.app, principal.user, [id])
         stored = next(filter(answer.is_of, readable), None)
         if stored is None and name not in streams:
-            gevent.spawn_later(30.0, self._give_up, answer, "the answer is lost")
+            gevent.spawn_later(
+                LOST_SECONDS, self._give_up, answer, "the answer is lost"
+            )
         return stored
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
         """Greenlet: end an answer that nobody produces: the bot has neither a
         connection nor a stream."""
         while answer.connection.is_open and not (answer.begun or answer.over):
-            has_stream = bool(
-                self._open_streams(principal, chat).keys() - answer.skipped
-            )
-            if not has_stream and not self._core.presence.is_online(
-                (principal.app,), chat.bot
-            ):
+            streams = self._open_streams(principal, chat)
+            has_stream = bool(streams.keys() - answer.skipped)
+            presence = self._core.presence
+            if not has_stream and not presence.is_online((principal.app,), chat.bot):
                 self._give_up(answer, "the bot does not answer")
                 return
             gevent.sleep(SILENT_SECONDS)
 
     def _give_up(self, answer: Answer, why: str) -> None:
         """End an answer of which nothing has come."""
-        if not answer.begun:
-            line = answer.encode(answer, {"type": "error", "errorText": why})
-            if line:
-                answer.connection.send(line)
-            answer.close()
+        if answer.begun:
+            return
+        line = answer.encode(answer, {"type": "error", "errorText": why})
+        if line:
+            answer.connection.send(line)
+        answer.close()
 
     def _answer(
         self,
@@ -300,7 +308,7 @@ class AiChat:
             user=principal.user,
             bot=chat.bot,
             conversation=chat.conversation,
-            place=chat.place(principal.user),
+            channel=chat.channel(principal.user),
             skipped=frozenset(),
         )
 
@@ -316,27 +324,23 @@ class AiChat:
     ) -> None:
         """Begin a session that receives an answer; it is ``stored``, or comes
         behind ``cursor``."""
-        app = principal.app
-        user = principal.user
-        if stored is not None:
-            start = None
-        else:
-            start = self._starts.start(app, user, cursor)
-        if not self._begin_session(
-            stream, principal, head.headers.get("authorization", "")
-        ):
+        start = None
+        if stored is None:
+            start = self._starts.start(principal.app, principal.user, cursor)
+        authorization = head.headers.get("authorization", "")
+        if not self._begin_session(stream, principal, authorization):
             return
+
         log = self._core.node.request_log
         host = host_of(stream.peer)
-        opening = stream_head(log, head, host, _TYPE, principal.label).removesuffix(
-            b"\r\n"
-        )
-        chunked = head.version != "1.0"
-        opening += (
-            b"x-vercel-ai-ui-message-stream: v1\r\nAccess-Control-Expose-Headers: *\r\n"
-        )
-        opening += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
-        stream.begin(form.chunked if chunked else form.plain, opening)
+        opening = stream_head(log, head, host, _TYPE, principal.label)
+        # The headers of this answer follow the last one.
+        opening = opening.removesuffix(b"\r\n") + _HEADERS
+        if head.version == "1.0":
+            stream.begin(form.plain, opening + b"\r\n")
+        else:
+            opening += b"Transfer-Encoding: chunked\r\n\r\n"
+            stream.begin(form.chunked, opening)
         stream.dialect_state = answer
         if stored is not None:
             stream.send(answer.take_message(stored))
@@ -349,7 +353,7 @@ class AiChat:
         """Begin a session of a user; False: the connection was closed. May
         switch."""
         token = authorization.partition(" ")[2].strip()
-        device = f"{NAME}-{uuid4().hex[:12]}"
+        device = f"{NAME}-{uuid4().hex[:_DEVICE_CHARACTERS]}"
         # Each connection is a device of its own: a second one does not end the
         # first.
         return self._core.sessions.begin_for(
@@ -383,11 +387,7 @@ class AiChat:
                 raise ApiProblem.invalid("`requestId`: a request has it, which ends")
             self._answer_on(connection, socket, asking)
         except (ApiProblem, Unavailable) as error:
-            if isinstance(error, ApiProblem):
-                problem = error
-            else:
-                problem = ApiProblem(error.problem)
-            connection.send(asking.refusal(str(problem)))
+            connection.send(asking.refusal(str(_problem_of(error))))
             if asking.offset is not None:
                 connection.close(CloseCode.POLICY)
 
@@ -396,68 +396,106 @@ class AiChat:
     ) -> None:
         """Stream an answer to a WebSocket: to a message, or the open one from
         its beginning. May switch. Raises ApiProblem and Unavailable."""
-        request = asking.request
-        send = connection.send
-        authorization = asking.authorization or socket.authorization
-        principal = self._user_of(
-            {"authorization": authorization}, host_of(connection.peer)
-        )
-        if connection.user is None:
-            if not self._begin_session(connection, principal, authorization):
-                return
-            connection.dialect_state = socket
-        elif app_and_user(connection) != (principal.app, principal.user):
-            raise ApiProblem(Problems.FORBIDDEN, "The WebSocket is of another user")
+        principal = self._user_on(connection, socket, asking)
+        if principal is None:
+            return
         if len(socket.answers) >= MOST_ANSWERS:
             raise ApiProblem(Problems.TOO_MANY_REQUESTS)
+
+        question = None
         if asking.kind == "send":
-            asked = read_message(asking.body, asking.is_run)
+            question = read_message(asking.body, asking.is_run)
+            chat = question.chat
         else:
-            asked = None
-        chat = Chat.of(asking.chat) if asked is None else asked.chat
-        if asked is None and asking.is_run:
-            asked = Asked(chat, "", request, asking.chat, request)
+            chat = Chat.of(asking.chat)
+            if asking.is_run:
+                run = asking.request
+                question = Question(chat, "", run, asking.chat, run)
 
         def close() -> None:
-            if socket.answers.get(request) is answer:
-                del socket.answers[request]
-                if not asking.is_run:
-                    send(socket_frame("end", request))
-                elif asking.offset is not None:
-                    connection.close(CloseCode.NORMAL)
+            self._ended_on(connection, socket, asking, answer)
 
-        line = run_line if asking.is_run else socket_line
+        if asking.is_run:
+            line = run_line
+        else:
+            line = socket_line
         answer = self._answer(connection, principal, chat, line, close)
-        answer.request = request
-        if asked is not None:
-            answer.thread = asked.thread
-            answer.run = asked.run
+        answer.request = asking.request
+        if question is not None:
+            answer.thread = question.thread
+            answer.run = question.run
             answer.stream, answer.passed = asking.position()
-            cursor, stored = self._put(principal, asked, answer)
+            cursor, stored = self._put(principal, question, answer)
         else:
             self._check_member(principal, chat)
             cursor = self._log.entries.head(principal.app)
             stored = None
             streams = self._open_streams(principal, chat, surely=True)
             if not streams:
-                send(socket_frame("no-active", request))
+                connection.send(socket_frame("no-active", asking.request))
                 return
             answer.stream = next(reversed(streams))
-        if stored is not None:
-            start = None
-        else:
+        self._begin_on(connection, socket, asking, principal, answer, cursor, stored)
+
+    def _user_on(
+        self, connection: Connection, socket: Socket, asking: Asking
+    ) -> Principal | None:
+        """Who makes a request on a WebSocket; None: it was closed. May switch.
+        Raises ApiProblem and Unavailable."""
+        authorization = asking.authorization or socket.authorization
+        principal = self._user_of(
+            {"authorization": authorization}, host_of(connection.peer)
+        )
+        if connection.user is not None:
+            if app_and_user(connection) != (principal.app, principal.user):
+                raise ApiProblem(Problems.FORBIDDEN, "The WebSocket is of another user")
+            return principal
+
+        if not self._begin_session(connection, principal, authorization):
+            return None
+        connection.dialect_state = socket
+        return principal
+
+    def _begin_on(
+        self,
+        connection: Connection,
+        socket: Socket,
+        asking: Asking,
+        principal: Principal,
+        answer: Answer,
+        cursor: int,
+        stored: Message | None,
+    ) -> None:
+        """Begin an answer on a WebSocket; it is ``stored``, or comes behind
+        ``cursor``."""
+        start = None
+        if stored is None:
             start = self._starts.start(principal.app, principal.user, cursor)
-        socket.answers[request] = answer
+
+        socket.answers[asking.request] = answer
         if not asking.is_run:
-            send(socket_frame("start", request))
+            connection.send(socket_frame("start", asking.request))
         elif not answer.passed:  # the client hears at once that the run goes on
             run_line(answer, {"type": "start"})
             answer.sequence = 0
             answer.passed = 1
+
         if stored is not None:
             answer.take_message(stored)
         elif start is not None:
             self._starts.send(connection, start)
+
+    def _ended_on(
+        self, connection: Connection, socket: Socket, asking: Asking, answer: Answer
+    ) -> None:
+        """An answer on a WebSocket has ended."""
+        if socket.answers.get(asking.request) is not answer:
+            return  # another one has its id now
+        del socket.answers[asking.request]
+        if not asking.is_run:
+            connection.send(socket_frame("end", asking.request))
+        elif asking.offset is not None:
+            connection.close(CloseCode.NORMAL)
 
     def _open_streams(
         self, principal: Principal, chat: Chat, surely: bool = False
@@ -466,44 +504,53 @@ class AiChat:
         id → when it began, Unix milliseconds (0: a node of an older version has
         it). ``surely``: it raises ApiProblem if there is none, and a node has
         not answered. May switch."""
-        query = OpenQuery(principal.app, chat.place(principal.user), chat.bot)
+        query = OpenQuery(principal.app, chat.channel(principal.user), chat.bot)
         answers, missing = self._core.ask_others(
             _OPEN_QUERY, query, list[tuple[int, str]]
         )
+        rows = chain(self._open_here(query), *answers.values())
         streams = dict[str, int]()
-        for begun, id in sorted([*self._open_here(query), *chain(*answers.values())]):
+        for begun, id in sorted(rows):
             streams.setdefault(id, begun)  # its own node has known it first
         if surely and missing and not streams:
             raise ApiProblem(Problems.NOT_ACCEPTED)
         return streams
 
     def _open_here(self, query: OpenQuery) -> list[tuple[int, str]]:
-        """When each began, and its id."""
-        streams = self._messaging.streams.of(query.app, query.place).values()
+        """The open streams of a bot on this node: when each began, and its
+        id."""
+        streams = self._messaging.streams.of(query.app, query.channel).values()
         return [
-            (each.begun, each.id) for each in streams if each.head.sender == query.bot
+            (stream.begun, stream.id)
+            for stream in streams
+            if stream.head.sender == query.bot
         ]
 
     # --- messages -------------------------------------------------------------
 
-    def _store(self, principal: Principal, asked: Asked) -> Message:
-        """Store what a user says. May switch. Raises ApiProblem and
+    def _store(self, principal: Principal, question: Question) -> Message:
+        """Store the message of a user. May switch. Raises ApiProblem and
         StorageUnavailable."""
-        if len(asked.text.encode()) > self._message_bytes:
+        body = question.text.encode()
+        if len(body) > self._message_bytes:
             raise ApiProblem.invalid("The message is too long")
         try:
             self._rate.require_one((principal.app, principal.user), 1)
         except TooManyRequests as error:
             wait = (("Retry-After", str(error.seconds)),)
             raise ApiProblem(Problems.TOO_MANY_REQUESTS, "", wait, error) from None
-        bot, conversation = asked.chat
+
+        bot, conversation = question.chat
+        to_user = bot
+        if conversation:
+            to_user = ""
         draft = Draft(
             sender=principal.user,
-            to_user="" if conversation else bot,
+            to_user=to_user,
             conversation=conversation,
-            body=asked.text.encode(),
-            client_msg_id=asked.client_msg_id,
-            time_ms=int(time() * 1000),
+            body=body,
+            client_msg_id=question.client_msg_id,
+            time_ms=int(time() * _SECOND_MS),
         )
         result = self._messaging.store(principal.app, draft, by_user=True)
         if isinstance(result, Appended):
@@ -516,51 +563,51 @@ class AiChat:
 
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
         """Refuse a chat with who is no bot. May switch. Raises ApiProblem."""
-        if not any(
-            each.bot for each in self._core.accounts.those_of(principal.app, [chat.bot])
-        ):
+        accounts = self._core.accounts.those_of(principal.app, [chat.bot])
+        if not any(account.bot for account in accounts):
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no bot {chat.bot}")
 
     def _check_member(self, principal: Principal, chat: Chat) -> None:
         """Refuse who is no member of the group of a chat. May switch. Raises
         ApiProblem."""
-        own = chat.conversation
-        if (
-            own
-            and self._log.conversations.member(principal.app, own, principal.user)
-            is None
-        ):
+        if not chat.conversation:
+            return
+        conversations = self._log.conversations
+        member = conversations.member(principal.app, chat.conversation, principal.user)
+        if member is None:
             raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
 
     def history(self, call: Call) -> HttpResponse:
         """The messages of a chat, the oldest first, as the AI SDK has them. May
         switch."""
         principal = self._checked(call.principal)
-        request = call.request
-        chat = Chat.of(request.path.split("/")[2])
+        chat = Chat.of(call.request.path.split("/")[2])
         before = call.params.get("before", "0")
-        if not before.isascii() or not before.isdecimal() or len(before) > 15:
+        if not is_number(before):
             raise ApiProblem.invalid("`before` is the id of a message")
         self._check_member(principal, chat)
+
         app = principal.app
         user = principal.user
-        number = chat.conversation
-        more = False
-        if (
-            not number
-            and (between := self._log.conversations.between(app, user, chat.bot))
-            is not None
-        ):
-            number = between.id
-        entries = list[Message]()
-        if number:
-            page, more = self._log.entries.history(app, user, number, int(before), PAGE)
-            entries = sorted(page, key=lambda entry: entry.id)
+        conversation = chat.conversation
+        if not conversation:
+            between = self._log.conversations.between(app, user, chat.bot)
+            if between is not None:
+                conversation = between.id
+        if not conversation:
+            return call.reply({"messages": [], "before": 0})
+
+        page, more = self._log.entries.history(
+            app, user, conversation, int(before), PAGE
+        )
+        entries = sorted(page, key=lambda entry: entry.id)
         messages = [
-            _message_of(each, chat.bot) for each in entries if each.kind == "message"
+            _message_of(entry, chat.bot) for entry in entries if entry.kind == "message"
         ]
-        first = entries[0].id if entries else 0
-        return call.reply({"messages": messages, "before": first if more else 0})
+        next_before = 0
+        if more and entries:
+            next_before = entries[0].id
+        return call.reply({"messages": messages, "before": next_before})
 
     def stop(self, call: Call) -> HttpResponse:
         """Stop the open streams of a chat: the producer hears of it. May
@@ -569,12 +616,9 @@ class AiChat:
         chat = Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)
         try:
-            stop, streams = (
-                self._texts.stop,
-                self._open_streams(principal, chat, surely=True),
-            )
             results = [
-                stop(principal.app, each, principal.user).status for each in streams
+                self._texts.stop(principal.app, id, principal.user).status
+                for id in self._open_streams(principal, chat, surely=True)
             ]
         except ChannelRefused:
             raise ApiProblem(Problems.NOT_ACCEPTED) from None
@@ -595,7 +639,8 @@ class AiChat:
         """The user of the app that has the chats, who is not banned. Raises
         ApiProblem."""
         tenants = self._core.tenants
-        if (tenants.find(app := tenants.resolve(self._settings.app))) is None:
+        app = tenants.resolve(self._settings.app)
+        if tenants.find(app) is None:
             raise ApiProblem(
                 Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)"
             )
@@ -613,19 +658,31 @@ def _message_of(entry: Message, bot: str) -> dict[str, Any]:
     """A message as the AI SDK has it. ``chunks``: the content of one whose
     producer has sent chunks."""
     chunks = whole_chunks(entry)
+    parts = [chunk for chunk in chunks if chunk["type"].startswith("data-")]
     text = "".join(
         [chunk.get("delta", "") for chunk in chunks if chunk["type"] == "text-delta"]
     )
-    data = [chunk for chunk in chunks if chunk["type"].startswith("data-")]
+    if text:
+        parts.insert(0, {"type": "text", "text": text})
+    role = "user"
+    if entry.sender == bot:
+        role = "assistant"
+
     message = {
         "id": entry.client_msg_id or str(entry.id),
-        "role": "assistant" if entry.sender == bot else "user",
+        "role": role,
         "metadata": metadata_of(entry),
-        "parts": [*([{"type": "text", "text": text}] if text else ()), *data],
+        "parts": parts,
     }
     if entry.type == NAME:
         return {**message, "chunks": chunks}
     return message
+
+
+def _problem_of(error: ApiProblem | Unavailable) -> ApiProblem:
+    if isinstance(error, ApiProblem):
+        return error
+    return ApiProblem(error.problem)
 
 
 UI: Final = AnswerDialect(b"data: [DONE]\n\n")

@@ -13,6 +13,8 @@ from msgspec import Struct, field
 from imserver.plugin.http import ApiProblem
 from imserver.plugin.wire import Limit
 
+_ID_BYTES: Final = 16
+"""Bytes of the id of a message whose answer is made anew."""
 _CHAT: Final = re.compile(r"([1-9]\d{0,17})(?:-([1-9]\d{0,15}))?")
 
 
@@ -33,14 +35,14 @@ class Chat(NamedTuple):
             )
         return cls(match[1], int(match[2] or 0))
 
-    def place(self, user: str) -> str:
-        """Where it is for a user, as streams of texts name it."""
+    def channel(self, user: str) -> str:
+        """Its channel for a user, as open streams have it."""
         if self.conversation:
             return f"group:{self.conversation}"
         return f"user:{user}"
 
 
-class _Said(Struct):
+class _Message(Struct):
     """A message of a client. The AI SDK has ``parts``, AG-UI ``content``."""
 
     role: str
@@ -50,7 +52,7 @@ class _Said(Struct):
 
 
 class _Body(Struct):
-    messages: list[_Said]
+    messages: list[_Message]
     id: str = ""
     trigger: str = "submit-message"
     message_id: str | None = field(default=None, name="messageId")
@@ -58,7 +60,7 @@ class _Body(Struct):
     run_id: str = field(default="", name="runId")
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """A message to a chat. ``client_msg_id``: who sends it again with this id
     has the first one stored. ``run``: the name of the answer for clients of
     AG-UI."""
@@ -73,37 +75,50 @@ class Asked(NamedTuple):
 _decode: Final = msgspec.json.Decoder(_Body).decode
 
 
-def read_message(body: bytes, is_run: bool = False) -> Asked:
+def read_message(body: bytes, is_run: bool = False) -> Question:
     """Read a request of the AI SDK or AG-UI: its last message is the new one.
     ``is_run``: the id of the run is that of the message. Raises ApiProblem."""
     try:
-        read = _decode(body)
+        request = _decode(body)
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(str(error)) from None
-    thread = read.id or read.thread_id
-    if not read.messages or read.messages[-1].role != "user":
+    if not request.messages or request.messages[-1].role != "user":
         raise ApiProblem.invalid("`messages`: the last one is of the user")
-    said = read.messages[-1]
-    text = said.content
-    parts = said.parts
-    if not isinstance(text, str) or not text:  # other parts than text are not carried
-        parts = text if isinstance(text, list) else parts
-        if any(
-            part.get("type") != "text" or not isinstance(part.get("text"), str)
-            for part in parts
-        ):
+
+    message = request.messages[-1]
+    text = _text_of(message)
+    if is_run:
+        id = request.run_id
+    else:
+        id = message.id
+    # an answer that is made anew has a question of its own
+    if request.trigger == "regenerate-message":
+        name = f"{id}/{request.message_id or uuid4()}"
+        id = blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()
+    if len(id.encode()) > Limit.CLIENT_MSG_ID_BYTES or "\0" in id:
+        raise ApiProblem.invalid("`messages`: the id of a message is too long")
+
+    thread = request.id or request.thread_id
+    return Question(Chat.of(thread), text, id, thread, request.run_id)
+
+
+def _text_of(message: _Message) -> str:
+    """The text of a message. Raises ApiProblem."""
+    if isinstance(message.content, str) and message.content:
+        text = message.content
+    elif isinstance(message.content, list):
+        text = _text_of_parts(message.content)
+    else:
+        text = _text_of_parts(message.parts)
+    if not text.strip() or "\0" in text:
+        raise ApiProblem.invalid("`messages`: the last one has no text, or U+0000")
+    return text
+
+
+def _text_of_parts(parts: list[dict[str, Any]]) -> str:
+    for part in parts:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise ApiProblem.invalid(
                 "`messages`: this server carries only the text of the user, no files"
             )
-        text = "\n".join([part["text"] for part in parts])
-    if not text.strip() or "\0" in text:
-        raise ApiProblem.invalid("`messages`: the last one has no text, or U+0000")
-    name = read.run_id if is_run else said.id
-    # an answer that is made anew has a question of its own
-    if read.trigger == "regenerate-message":
-        name = blake2b(
-            f"{name}/{read.message_id or uuid4()}".encode(), digest_size=16
-        ).hexdigest()
-    if len(name.encode()) > Limit.CLIENT_MSG_ID_BYTES or "\0" in name:
-        raise ApiProblem.invalid("`messages`: the id of a message is too long")
-    return Asked(Chat.of(thread), text, name, thread, read.run_id)
+    return "\n".join([part["text"] for part in parts])

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import gevent
 import msgspec
 from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from imserver.plugin.errors import CloseCode, ReplyCode
 from imserver.plugin.http import ApiProblem
@@ -41,6 +42,8 @@ _decode: Final = msgspec.json.Decoder().decode
 
 Chunk = dict[str, Any]
 """A part of an answer, as the AI SDK names it."""
+_MOST_DIGITS: Final = 15
+"""So many digits are a number that JavaScript has exactly."""
 
 
 def chunk_of(line: str) -> Chunk | None:
@@ -62,13 +65,18 @@ def metadata_of(message: Message) -> dict[str, Any]:
     """What the page may show of a message besides its content. ``incomplete``:
     the producer has not finished it. ``stopped``: the reader who has stopped
     it."""
-    shown = {"id": message.id, "from": message.sender, "time": message.time_ms}
-    meta = message.message_meta()
-    if meta.incomplete:
-        shown["incomplete"] = True
-    if meta.stopped:
-        shown["stopped"] = meta.stopped
-    return shown
+    metadata = {"id": message.id, "from": message.sender, "time": message.time_ms}
+    extras = message.message_meta()
+    if extras.incomplete:
+        metadata["incomplete"] = True
+    if extras.stopped:
+        metadata["stopped"] = extras.stopped
+    return metadata
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is the id of a message, or a position in an answer."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def whole_chunks(message: Message) -> list[Chunk]:
@@ -92,7 +100,7 @@ def _text(step: str) -> Chunk:
 class Answer(DialectState, kw_only=True, gc=True):
     """The answer that a connection receives, and how far it has come.
 
-    ``place``: where its conversation is, as streams of texts name it.
+    ``channel``: that of its conversation, as open streams have it.
     ``stream``: its id; ``""``: the first of the bot that is not ``skipped``.
     ``length``: the characters that were sent. ``piece``: the number of the last
     piece; -1: none. ``close`` is called behind its end. ``request``: of several
@@ -107,7 +115,7 @@ class Answer(DialectState, kw_only=True, gc=True):
     user: str
     bot: str
     conversation: int
-    place: str
+    channel: str
     skipped: frozenset[str]
     stream: str = ""
     run: str = ""
@@ -124,16 +132,11 @@ class Answer(DialectState, kw_only=True, gc=True):
 
     def is_of(self, message: Message) -> bool:
         """Whether a stored message is one of the bot in this conversation."""
+        if message.kind != "message" or message.sender != self.bot:
+            return False
         if self.conversation:
-            here = not message.members
-        else:
-            here = self.user in message.members
-        return (
-            here
-            and message.kind == "message"
-            and message.sender == self.bot
-            and (not self.conversation or message.conversation == self.conversation)
-        )
+            return message.conversation == self.conversation and not message.members
+        return self.user in message.members
 
     def take_piece(self, event: Event) -> bytes:
         """What the connection gets for a piece."""
@@ -141,11 +144,8 @@ class Answer(DialectState, kw_only=True, gc=True):
         if self.over or part is None or part.stream is None or event.sender != self.bot:
             return b""
         stream = part.stream
-        if (
-            part.name != self.place
-            or stream.id in self.skipped
-            or self.stream not in ("", stream.id)
-        ):
+        is_other = self.stream not in ("", stream.id)
+        if is_other or part.name != self.channel or stream.id in self.skipped:
             return b""
         self.stream = stream.id
         self.type = event.type
@@ -168,18 +168,18 @@ class Answer(DialectState, kw_only=True, gc=True):
             return b""
         if self.stream not in ("", stream) or stream in self.skipped:
             return b""
-        if not self.begun:
-            self.stream = stream
-            return self._joined(
-                [
-                    *self._start(),
-                    *whole_chunks(message),
-                    *self._finish(metadata_of(message)),
-                ]
-            )
-        text = message.body.decode("utf-8", "replace")
+        if self.begun:
+            text = message.body.decode("utf-8", "replace")
+            rest = self._more(text[self.length :])
+            return self._joined((*rest, *self._end(metadata_of(message))))
+
+        self.stream = stream
         return self._joined(
-            (*self._more(text[self.length :]), *self._end(metadata_of(message)))
+            (
+                *self._start(),
+                *whole_chunks(message),
+                *self._finish(metadata_of(message)),
+            )
         )
 
     def _begin(self) -> Iterable[Chunk]:
@@ -207,7 +207,9 @@ class Answer(DialectState, kw_only=True, gc=True):
         if self.type != NAME:
             return (_text("end"), *self._finish(metadata))
         last = chunk_of(self.rest)
-        return (*(() if last is None else (last,)), *self._finish(metadata))
+        if last is None:
+            return self._finish(metadata)
+        return (last, *self._finish(metadata))
 
     def _finish(self, metadata: dict[str, Any]) -> Iterable[Chunk]:
         self.over = True
@@ -262,17 +264,25 @@ class AnswerDialect(Dialect):
         """A piece of a streamed message."""
         if event.kind != "piece":
             return None
-        return lambda _, state: (
-            state.take_piece(event) if isinstance(state, Answer | Socket) else b""
-        )
+
+        def encode(_user: str, state: DialectState | None) -> bytes:
+            if isinstance(state, Answer | Socket):
+                return state.take_piece(event)
+            return b""
+
+        return encode
 
     def encode_message(
         self, message: Message
     ) -> Callable[[str, DialectState | None], bytes]:
         """A stored message."""
-        return lambda _, state: (
-            state.take_message(message) if isinstance(state, Answer | Socket) else b""
-        )
+
+        def encode(_user: str, state: DialectState | None) -> bytes:
+            if isinstance(state, Answer | Socket):
+                return state.take_message(message)
+            return b""
+
+        return encode
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The end. After any other one than that of the answer the client comes
@@ -305,7 +315,7 @@ class Asking(Command, frozen=True):
         if self.offset in (None, "-1"):
             return "", 0
         stream, mark, passed = str(self.offset).rpartition(":")
-        if not (mark and passed.isascii() and passed.isdecimal() and len(passed) <= 15):
+        if not mark or not is_number(passed):
             raise ApiProblem.invalid("`offset` is -1, or the id of an event")
         return stream, int(passed)
 
@@ -353,9 +363,11 @@ class SocketDialect(AnswerDialect):
             ),
             "",
         )
+        # TanStack names its runs, and no requests.
         is_run = not frame.request_id
-        offset = frame.offset if is_run else None
-        asking = Asking(frame.type, request, frame.id, token, payload, is_run, offset)
+        asking = Asking(frame.type, request, frame.id, token, payload, is_run)
+        if is_run:
+            asking = replace(asking, offset=frame.offset)
         return Request(request, frame.type, asking)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
@@ -389,7 +401,7 @@ def socket_line(answer: Answer, chunk: Chunk) -> bytes:
     """Send a chunk to ``WebSocketChatTransport``, in a frame of its own.
     Nothing is left for the caller."""
     sequence = answer.sequence
-    answer.sequence = answer.sequence + 1
+    answer.sequence += 1
     answer.connection.send(
         socket_frame("chunk", answer.request, sequence=sequence, chunk=chunk)
     )
@@ -422,7 +434,28 @@ def ui_line(_answer: Answer, chunk: Chunk) -> bytes:
 
 
 def _as_is(*names: tuple[str, str], **more: str) -> Callable[[Answer, Chunk], Chunk]:
-    return lambda _, chunk: {**{new: chunk.get(old, "") for old, new in names}, **more}
+    """Makes the fields of an event: those of a chunk, old name → new name, and
+    fields that are always the same."""
+
+    def fields(_answer: Answer, chunk: Chunk) -> Chunk:
+        renamed = {new: chunk.get(old, "") for old, new in names}
+        return {**renamed, **more}
+
+    return fields
+
+
+def _run_of(answer: Answer, _chunk: Chunk) -> Chunk:
+    return {"threadId": answer.thread, "runId": answer.run}
+
+
+def _tool_result_of(answer: Answer, chunk: Chunk) -> Chunk:
+    call = chunk.get("toolCallId", "")
+    return {
+        "messageId": f"{answer.stream}-{call}",
+        "toolCallId": call,
+        "content": _content(chunk),
+        "role": "tool",
+    }
 
 
 def _content(chunk: Chunk) -> str:
@@ -435,14 +468,8 @@ def _content(chunk: Chunk) -> str:
 _ID: Final = ("id", "messageId")
 _CALL: Final = ("toolCallId", "toolCallId")
 AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
-    "start": (
-        "RUN_STARTED",
-        lambda answer, _: {"threadId": answer.thread, "runId": answer.run},
-    ),
-    "finish": (
-        "RUN_FINISHED",
-        lambda answer, _: {"threadId": answer.thread, "runId": answer.run},
-    ),
+    "start": ("RUN_STARTED", _run_of),
+    "finish": ("RUN_FINISHED", _run_of),
     "error": ("RUN_ERROR", lambda _, chunk: {"message": chunk.get("errorText", "")}),
     "text-start": ("TEXT_MESSAGE_START", _as_is(_ID, role="assistant")),
     "text-delta": ("TEXT_MESSAGE_CONTENT", _as_is(_ID, ("delta", "delta"))),
@@ -453,15 +480,7 @@ AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
     ),
     "tool-input-delta": ("TOOL_CALL_ARGS", _as_is(_CALL, ("inputTextDelta", "delta"))),
     "tool-input-available": ("TOOL_CALL_END", _as_is(_CALL)),
-    "tool-output-available": (
-        "TOOL_CALL_RESULT",
-        lambda answer, chunk: {
-            "messageId": f"{answer.stream}-{chunk.get('toolCallId', '')}",
-            "toolCallId": chunk.get("toolCallId", ""),
-            "content": _content(chunk),
-            "role": "tool",
-        },
-    ),
+    "tool-output-available": ("TOOL_CALL_RESULT", _tool_result_of),
 }
 """Chunk → its event of AG-UI, and what makes its fields. Data parts become
 CUSTOM, others are left out."""
@@ -470,7 +489,8 @@ CUSTOM, others are left out."""
 def _ag_ui_event(answer: Answer, chunk: Chunk) -> dict[str, Any] | None:
     kind = chunk["type"]
     if kind.startswith("data-"):
-        event = {"type": "CUSTOM", "name": kind[5:], "value": chunk.get("data")}
+        name = kind.removeprefix("data-")
+        event = {"type": "CUSTOM", "name": name, "value": chunk.get("data")}
     elif kind in AG_UI:
         name, make = AG_UI[kind]
         event = {"type": name, **make(answer, chunk)}
@@ -500,14 +520,18 @@ def run_line(answer: Answer, chunk: Chunk) -> bytes:
     if chunk["type"] == "error":
         answer.connection.send(_encode(_ag_ui_event(answer, chunk)))
         return b""
+
+    delta = None
     if chunk["type"] == "text-delta":
         delta = chunk.get("delta")
-    else:
-        delta = None
     first = answer.sequence
-    answer.sequence += max(1, len(delta)) if isinstance(delta, str) else 1
+    if isinstance(delta, str) and delta:
+        answer.sequence += len(delta)
+    else:
+        answer.sequence += 1
     if answer.sequence <= answer.passed:
         return b""
+
     if isinstance(delta, str) and first < answer.passed:
         chunk = {**chunk, "delta": delta[answer.passed - first :]}
     event = _ag_ui_event(answer, chunk)
