@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["FEATURE", "Mailboxes"]
 
 
+def _counts(core: Core) -> dict[str, int]:
+    counts = core.service(Mailboxes).counts
+    return {event: counts[event] for event in EVENTS}
+
+
 def metrics() -> tuple[Metric, ...]:
     """Its rows of the table of metrics, at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
@@ -28,9 +33,7 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_mailbox_total",
             "counter",
             "What workers did with mailboxes. late: a claim had ended. dead: a message became a dead letter",
-            lambda core: {
-                event: core.service(Mailboxes).counts[event] for event in EVENTS
-            },
+            _counts,
             label="event",
         ),
     )

@@ -29,6 +29,8 @@ MOST_SECONDS: Final = 43_200
 MOST_WAIT_SECONDS: Final = 50
 """Proxies end requests that take a minute."""
 MOST_MESSAGES: Final = 20
+USUAL_SECONDS: Final = 60
+USUAL_TRIES: Final = 5
 
 Token = Annotated[str, about("The `token` of the claim.", max_length=80)]
 Lease = Annotated[
@@ -119,7 +121,7 @@ routes = Resource(
 def claim(
     api: MailboxApi,
     call: Call,
-    seconds: Lease = 60,
+    seconds: Lease = USUAL_SECONDS,
     wait: Annotated[
         int,
         about(
@@ -143,7 +145,7 @@ def claim(
             ge=1,
             le=100,
         ),
-    ] = 5,
+    ] = USUAL_TRIES,
 ) -> ClaimAnswer:
     """Claim the messages that wait longest.
 
@@ -155,29 +157,31 @@ def claim(
     if call.is_back_end:
         api.mailboxes.require_bot(call.app, call.user)
     headers = call.request.headers
+    proof = ""
     if wait > 0 and call.credential != "":
         proof = api.core.authority.proof(call.principal, headers)
-    else:
-        proof = ""
-    found = api.mailboxes.claim(
+    claim = api.mailboxes.claim(
         call.app, call.user, seconds, limit, tries, wait, call.principal.label
     )
-    if proof and not api.core.still_holds(
-        call.principal.app or call.app, call.principal.user, proof
-    ):
-        raise ApiProblem(
-            Problems.TOKEN_INVALID if call.principal.user else Problems.UNAUTHORIZED
-        )
-    if found is None:
+    # The token or key may have been revoked while the request waited.
+    app = call.principal.app or call.app
+    user = call.principal.user
+    if proof and not api.core.still_holds(app, user, proof):
+        if user:
+            raise ApiProblem(Problems.TOKEN_INVALID)
+        raise ApiProblem(Problems.UNAUTHORIZED)
+    if claim is None:
         return ClaimAnswer()
-    messages = [each.view() for each in found.messages]
-    return ClaimAnswer(found.token, messages, found.row.tries + 1, found.until)
+    messages = [message.view() for message in claim.messages]
+    return ClaimAnswer(claim.token, messages, claim.row.tries + 1, claim.until)
 
 
 @routes.post(
     "/mailbox/renew", schema=("RenewRequest", "A claim."), act="", problems=(HTTP_LATE,)
 )
-def renew(api: MailboxApi, call: Call, token: Token, seconds: Lease = 60) -> Renewed:
+def renew(
+    api: MailboxApi, call: Call, token: Token, seconds: Lease = USUAL_SECONDS
+) -> Renewed:
     """Let a claim end later, while it still holds"""
     return Renewed(api.mailboxes.renew(call.app, call.user, token, seconds))
 
@@ -230,9 +234,8 @@ def nack(
 @routes.get("/mailbox/dead", base=ActingPage)
 def dead(api: MailboxApi, call: Call, cursor: str, limit: int) -> DeadLetters:
     """List the dead letters of a bot"""
-    rows = api.mailboxes.rows.dead(
-        call.app, call.user, id_of(read_cursor(cursor) or "0"), limit + 1
-    )
+    after = id_of(read_cursor(cursor) or "0")
+    rows = api.mailboxes.rows.dead(call.app, call.user, after, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda row: str(row.message))
     letters = [
         DeadLetter(row.message, row.conversation, row.tries, row.reason, row.due)

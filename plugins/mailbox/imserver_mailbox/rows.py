@@ -29,6 +29,7 @@ NEVER: Final = Limit.ID
 AT_ONCE: Final = 8
 """Rows that a worker looks at: others take some of them meanwhile."""
 REASON_CHARACTERS: Final = 200
+_SECOND_MS: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND message = %s AND conversation = %s"
 _LEASED: Final = f"{_KEY} AND claim = %s AND settled < %s AND due > %s"
 """A claim still holds: its key, its number twice, and the time."""
@@ -105,9 +106,9 @@ class MailboxRows(Store.Rows):
         user: str,
         before: int,
         position: int,
-        found: Mapping[int, tuple[int, int]],
+        ranges: Mapping[int, tuple[int, int]],
     ) -> bool:
-        """The log was read from ``before`` to ``position``. ``found``:
+        """The log was read from ``before`` to ``position``. ``ranges``:
         conversation → the first and the last message in it. False: somebody
         else has done so."""
         reader = f"UPDATE mailbox_queue SET handled = %s WHERE {_KEY} AND handled = %s"
@@ -119,7 +120,7 @@ class MailboxRows(Store.Rows):
             "UPDATE mailbox_queue SET handled = CASE WHEN due = %s THEN %s ELSE handled END, "
             f"due = CASE WHEN due = %s THEN %s ELSE due END, last = %s WHERE {_KEY}"
         )
-        for conversation, (first, last) in sorted(found.items()):
+        for conversation, (first, last) in sorted(ranges.items()):
             key = app, user, 0, conversation
             if not sql.execute(change, (NEVER, first - 1, NEVER, now, last, *key)):
                 row = Queue(
@@ -146,11 +147,9 @@ class MailboxRows(Store.Rows):
         now = sql.clock_ms()
         rows = list(map(_ROWS.read, sql.query(DUE, (app, user, OPEN, NEVER, AT_ONCE))))
         due = [row for row in rows if row.due <= now]
+        seconds = None
         if len(due) < len(rows):
-            following = rows[len(due)].due - now
-        else:
-            following = None
-        seconds = None if following is None else following / 1000
+            seconds = (rows[len(due)].due - now) / _SECOND_MS
         ((position, begin),) = reader
         return Look(position, begin, due, seconds)
 
@@ -158,7 +157,7 @@ class MailboxRows(Store.Rows):
     def claim(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
         """Claim what a worker saw. Returns the end of the lease; None: another
         one has it."""
-        until = sql.clock_ms() + seconds * 1000
+        until = sql.clock_ms() + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
         values = row.claim + 1, until, row.tries + 1, *row.key
         same = "AND state = %s AND claim = %s AND due = %s"
@@ -170,7 +169,7 @@ class MailboxRows(Store.Rows):
     def renew(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
         """Let a claim end later. Returns the new end; None: it has ended."""
         now = sql.clock_ms()
-        until = now + seconds * 1000
+        until = now + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET due = %s WHERE {_LEASED}"
         if sql.execute(change, (until, *_claim_of(row, now))):
             return until
@@ -199,9 +198,10 @@ class MailboxRows(Store.Rows):
         """End a claim: what it has is due again after so many seconds. False:
         it has ended."""
         now = sql.clock_ms()
+        due = now + seconds * _SECOND_MS
         claim = row.claim + 1
         change = f"UPDATE mailbox_queue SET claim = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
-        values = claim, claim, now + seconds * 1000, reason, *_claim_of(row, now)
+        values = claim, claim, due, reason, *_claim_of(row, now)
         return bool(sql.execute(change, values))
 
     # --- dead letters ---------------------------------------------------------

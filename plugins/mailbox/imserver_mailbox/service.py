@@ -47,6 +47,10 @@ MOST_OF_ONE: Final = 200
 LOOK_SECONDS: Final = 2.0
 """A claim that waits looks so often, also without news: other nodes give claims
 back."""
+_TOKEN_NUMBERS: Final = 4
+"""The numbers in the token of a claim."""
+_MOST_DIGITS: Final = 18
+"""So many digits fit into a column of 64 bits."""
 HTTP_LATE: Final = HttpProblem(
     409,
     "claim_ended",
@@ -80,12 +84,11 @@ def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
     """The claim that a token names, and its last message. Raises
     ServiceRefused."""
     numbers = token.split(".")
-    if len(numbers) != 4 or not all(
-        each.isdecimal() and len(each) < 19 for each in numbers
-    ):
+    if len(numbers) != _TOKEN_NUMBERS or not all(map(_is_number, numbers)):
         raise ServiceRefused(
             "`token`: it is not that of a claim", Problems.INVALID_REQUEST
         )
+
     conversation, message, claim, upto = map(int, numbers)
     row = Queue(
         app=app,
@@ -97,6 +100,10 @@ def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
         last=0,
     )
     return row, upto
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 class Mailboxes:
@@ -114,7 +121,8 @@ class Mailboxes:
 
     def require_bot(self, app: str, user: str) -> None:
         """Raise ServiceRefused if a user is no bot."""
-        if not any(each.bot for each in self._core.accounts.those_of(app, [user])):
+        accounts = self._core.accounts.those_of(app, [user])
+        if not any(account.bot for account in accounts):
             raise ServiceRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
 
     def claim(
@@ -133,7 +141,10 @@ class Mailboxes:
         letter. ``payer``: who makes the request."""
         if wait <= 0 or self.waits.is_full(payer):
             claim = self._claim(app, user, seconds, limit, tries)
-            return claim if isinstance(claim, Claim) else None
+            if isinstance(claim, Claim):
+                return claim
+            return None
+
         deadline = monotonic() + wait
         with self.waits.waiting(app, user, payer) as news:
             while True:
@@ -154,19 +165,21 @@ class Mailboxes:
             return LOOK_SECONDS
         look = self._fill(app, user)
         for _ in range(LOOKS):
-            look = look or self.rows.look(app, user)
+            if look is None:
+                look = self.rows.look(app, user)
             if not look.due:
                 if look.seconds is None:
                     return LOOK_SECONDS
                 return min(look.seconds, LOOK_SECONDS)
             for row in look.due:
                 until = self.rows.claim(row, seconds)
-                if until is not None:
-                    taken = replace(row, claim=row.claim + 1)
-                    claim = self._take(taken, until, limit, tries)
-                    if claim is not None:
-                        return claim
-                    break  # it was empty, or has more
+                if until is None:
+                    continue  # another worker has it
+                claimed = replace(row, claim=row.claim + 1)
+                claim = self._take(claimed, until, limit, tries)
+                if claim is not None:
+                    return claim
+                break  # it was empty, or has more
             look = None
         return 0.0
 
@@ -174,42 +187,55 @@ class Mailboxes:
         """What a claim has. ``row``: with the number of the claim; its tries
         and reason are those before it. None: nothing, and the claim has
         ended."""
-        # What failed comes alone, so that no other message dies with it.
-        messages, upto = self._read(row, 1 if row.tries else limit)
+        if row.tries:
+            # What failed comes alone, so that no other message dies with it.
+            limit = 1
+        messages, upto = self._read(row, limit)
         if not messages:
             self.rows.settle(row, upto)
             return None
-        if row.tries >= tries:
-            if self.rows.bury(
-                replace(row, reason=row.reason or "The lease has ended"), messages[0].id
-            ):
-                self.counts["dead"] += 1
-            return None
-        self.counts["claim"] += 1
-        return Claim(row, messages, until)
+        if row.tries < tries:
+            self.counts["claim"] += 1
+            return Claim(row, messages, until)
+
+        letter = replace(row, reason=row.reason or "The lease has ended")
+        if self.rows.bury(letter, messages[0].id):
+            self.counts["dead"] += 1
+        return None
 
     def _read(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
         """Messages of a row that its bot may read, and up to which entry it was
         looked."""
+        history = self._log.entries
         if row.message:
-            entries = self._log.entries.readable(row.app, row.member, [row.message])
-            return [each for each in entries if each.kind == "message"], row.message
+            entries = history.readable(row.app, row.member, [row.message])
+            messages = [entry for entry in entries if entry.kind == "message"]
+            return messages, row.message
+
         after = row.handled
-        more = True
         for _ in range(PAGES):
-            if not more:
-                break
-            where = row.app, row.member, row.conversation, row.last + 1, 2 * limit
-            entries, more = self._log.entries.history(*where, after=after)
+            # Twice as many: those of the bot itself are left out.
+            entries, more = history.history(
+                row.app,
+                row.member,
+                row.conversation,
+                row.last + 1,
+                2 * limit,
+                after=after,
+            )
             messages = [
-                each
-                for each in entries
-                if each.kind == "message" and each.sender != row.member
+                entry
+                for entry in entries
+                if entry.kind == "message" and entry.sender != row.member
             ]
             if messages:
-                sizes = (len(each.body) + len(each.meta) for each in messages[:limit])
+                sizes = (
+                    len(entry.body) + len(entry.meta) for entry in messages[:limit]
+                )
                 return messages[: count_fitting(sizes)], messages[-1].id
-            after = entries[-1].id if more else row.last
+            if not more:
+                return [], row.last
+            after = entries[-1].id
         return [], after
 
     # --- what the worker has done ---------------------------------------------
@@ -241,9 +267,10 @@ class Mailboxes:
         self.waits.wake(app, user)
 
     def _counted(self, event: EventName, result: T | None) -> T:
-        self.counts["late" if result is None else event] += 1
         if result is None:
+            self.counts["late"] += 1
             raise ServiceRefused(problem=HTTP_LATE)
+        self.counts[event] += 1
         return result
 
     # --- dead letters ---------------------------------------------------------
@@ -273,31 +300,35 @@ class Mailboxes:
             self.rows.begin(app, user, end)
             look = self.rows.look(app, user)
         position = look.position or 0
-        begin = look.begin
         if position >= end:
             return look
-        reads = self._reads(app, user) if position < begin else {}
+
+        reads: dict[int, int] = {}
+        if position < look.begin:
+            reads = self._reads(app, user)
         for _ in range(PAGES):
             if position >= end:
                 break
             before = position
-            found = dict[int, tuple[int, int]]()
-            if position < begin:
-                entries, more = self._log.entries.sync(app, user, position, PAGE)
-            else:
-                entries = self._log.entries.read(app, position, PAGE)
-                more = len(entries) == PAGE
-            if more:
+            entries, more = self._page(app, user, position, look.begin)
+            if entries:
                 position = entries[-1].id
-            else:
-                position = max(end, entries[-1].id if entries else 0)
-            for each in entries:
-                if _waits_for(each, user) and each.id > reads.get(each.conversation, 0):
-                    first, _ = found.get(each.conversation, (each.id, 0))
-                    found[each.conversation] = first, each.id
-            if not self.rows.add(app, user, before, position, found):
+            if not more:
+                position = max(end, position)
+            ranges = _ranges(entries, user, reads)
+            if not self.rows.add(app, user, before, position, ranges):
                 break
         return None
+
+    def _page(
+        self, app: str, user: str, position: int, begin: int
+    ) -> tuple[list[Entry], bool]:
+        """Entries of the log, and whether it has more. Before the beginning of
+        a mailbox, those alone that its bot can read."""
+        if position < begin:
+            return self._log.entries.sync(app, user, position, PAGE)
+        entries = self._log.entries.read(app, position, PAGE)
+        return entries, len(entries) == PAGE
 
     def _reads(self, app: str, user: str) -> dict[int, int]:
         """Conversation → up to which entry a bot has read it."""
@@ -310,6 +341,20 @@ class Mailboxes:
             version = marks.version
             more = marks.more
         return reads
+
+
+def _ranges(
+    entries: list[Entry], user: str, reads: dict[int, int]
+) -> dict[int, tuple[int, int]]:
+    """Conversation → the first and the last message in it that a bot has not
+    read."""
+    ranges = dict[int, tuple[int, int]]()
+    for entry in entries:
+        conversation = entry.conversation
+        if _waits_for(entry, user) and entry.id > reads.get(conversation, 0):
+            first, _ = ranges.get(conversation, (entry.id, 0))
+            ranges[conversation] = first, entry.id
+    return ranges
 
 
 def _waits_for(entry: Entry, user: str) -> bool:
@@ -356,11 +401,13 @@ class Waits:
             self._waits[app, user].remove(news)
             if not self._waits[app, user]:
                 del self._waits[app, user]
+            apps = self._apps()
             self._positions = {
-                each: self._positions[each]
-                for each in self._apps() & self._positions.keys()
+                name: position
+                for name, position in self._positions.items()
+                if name in apps
             }
-            self._watch(self._news, self._apps())
+            self._watch(self._news, apps)
 
     def _apps(self) -> set[str]:
         return {app for app, _ in self._waits}
@@ -373,7 +420,11 @@ class Waits:
     def run(self) -> None:
         """Greenlet: wake those who wait, until it is killed."""
         while True:
-            self._news.wait(LOOK_SECONDS if self._waits else None)
+            # While nobody waits, only somebody who comes sets the signal.
+            seconds = None
+            if self._waits:
+                seconds = LOOK_SECONDS
+            self._news.wait(seconds)
             self._news.clear()
             try:
                 self._look()
@@ -388,9 +439,11 @@ class Waits:
         heads = self._log.heads(list(self._positions))
         for app, end in heads.items():
             position = self._positions.get(app, end)
-            if position < end:
-                users = self._log.readers(app, position, end)
-                if app in self._positions:
-                    self._positions[app] = end
-                for user in users:
-                    self.wake(app, user)
+            if position >= end:
+                continue
+            users = self._log.readers(app, position, end)
+            # This has switched: the last who waited may have gone.
+            if app in self._positions:
+                self._positions[app] = end
+            for user in users:
+                self.wake(app, user)
