@@ -14,6 +14,7 @@ from imserver.plugin.errors import CloseCode, Unavailable
 from imserver.plugin.http import (
     ApiProblem,
     Call,
+    HttpRequest,
     HttpResponse,
     Route,
     stream_head,
@@ -32,7 +33,17 @@ from imserver.plugin.wire import (
     host_of,
 )
 
-from .message import STYLE, Parameters, bad, new_message, read_json, read_message
+from .message import (
+    INVALID_SINCE,
+    NOT_FOUND,
+    STYLE,
+    Parameters,
+    bad,
+    code_of,
+    new_message,
+    read_json,
+    read_message,
+)
 from .wire import (
     FRAMES,
     NAME,
@@ -45,6 +56,7 @@ from .wire import (
 )
 
 PAGE: Final = 100
+_DENIALS: Final = (401, 403)
 _CODES: Final = {
     "unknown": 404,
     "limit": 413,
@@ -78,20 +90,20 @@ class Ntfy:
         """The app of the topics. Raises ApiProblem if there is none."""
         app = self._core.tenants.resolve(self._settings.app)
         if self._core.tenants.find(app) is None:
-            raise bad(40401, f"there is no app {self._settings.app} (setting ntfy.app)")
+            raise bad(
+                NOT_FOUND, f"there is no app {self._settings.app} (setting ntfy.app)"
+            )
         return app
 
     def identify(self, parameters: Parameters, host: str) -> tuple[Principal, str]:
         """The maker of a request, and its key or token. May switch. Raises
         ApiProblem and Unavailable."""
         credential = parameters.credential()
+        headers = {}
         if credential:
-            bearer = {"authorization": f"Bearer {credential}"}
-        else:
-            bearer = {}
-        return self._core.authority.identify(
-            Needs.ANYONE_OR_PUSH, bearer, host
-        ), credential
+            headers["authorization"] = f"Bearer {credential}"
+        principal = self._core.authority.identify(Needs.ANYONE_OR_PUSH, headers, host)
+        return principal, credential
 
     def check(self, principal: Principal, app: str, channels: tuple[str, ...]) -> None:
         """Refuse who may not subscribe. May switch. Raises ApiProblem."""
@@ -117,8 +129,8 @@ class Ntfy:
         parameters = Parameters.of(request, headers)
         message = read_message(topic, parameters, body, self._settings.message_bytes)
         options = self._channels.options.of(app, channel)
-        kept = parameters.get("cache").lower() not in ("0", "no", "false", "off")
-        if kept and options.history_size:
+        stores = parameters.get("cache").lower() not in ("0", "no", "false", "off")
+        if stores and options.history_size:
             message.expires = message.time + int(options.history_seconds)
         data = msgspec.json.encode(message)
         event = Event(
@@ -126,7 +138,7 @@ class Ntfy:
         )
         try:
             self._commands.publish_request(
-                principal, request.host, app, channel, event, kept
+                principal, request.host, app, channel, event, stores
             )
         except ChannelRefused as refused:
             raise _problem(refused, principal) from None
@@ -144,7 +156,7 @@ class Ntfy:
         Raises ApiProblem."""
         channel_of(call.request.path.split("/")[2])
         if not Parameters.of(call.request).has("unifiedpush", "up"):
-            raise bad(40401, "this server has no page for topics")
+            raise bad(NOT_FOUND, "this server has no page for topics")
         return HttpResponse(200, b'{"unifiedpush":{"version":1}}\n')
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
@@ -160,34 +172,21 @@ class Ntfy:
         log = self._core.node.request_log
         host = host_of(connection.peer)
         try:
-            parameters, app = Parameters(head.headers, head.query), self.app()
+            parameters = Parameters(head.headers, head.query)
+            app = self.app()
             wish = Wish.read(head.path, parameters)
             principal, token = self.identify(parameters, host)
             self.check(principal, app, wish.channels)
-            options = [self._channels.options.of(app, each) for each in wish.channels]
-            if wish.since is not None and not all(each.has_history for each in options):
-                raise bad(
-                    40008, "the topic keeps no messages: its channel has no history"
-                )
+            if wish.since is not None:
+                self._require_history(app, wish.channels)
             if not self._core.sessions.begin_for(
                 connection, app, principal, token, NAME, NAME
             ):
                 return
         except (ApiProblem, Unavailable) as error:
-            if isinstance(error, ApiProblem):
-                problem = error
-            else:
-                problem = ApiProblem(error.problem)
-            if isinstance(connection, Stream):
-                connection.refuse(
-                    stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY
-                )
-            else:
-                denied = problem.problem.status in (401, 403)
-                connection.close(
-                    CloseCode.NOT_ALLOWED if denied else CloseCode.POLICY, str(problem)
-                )
+            self._refuse(connection, head, error)
             return
+
         if isinstance(connection, Stream):
             connection.begin(
                 self._encodings[codec],
@@ -200,6 +199,31 @@ class Ntfy:
             self._deliver(connection, app, wish, codec)
         except ChannelRefused as refused:
             connection.close(CloseCode.GOING_AWAY, str(refused))
+
+    def _require_history(self, app: str, channels: tuple[str, ...]) -> None:
+        options = self._channels.options
+        if not all(options.of(app, channel).has_history for channel in channels):
+            raise bad(
+                INVALID_SINCE, "the topic keeps no messages: its channel has no history"
+            )
+
+    def _refuse(
+        self, connection: Connection, head: Head, error: ApiProblem | Unavailable
+    ) -> None:
+        if isinstance(error, ApiProblem):
+            problem = error
+        else:
+            problem = ApiProblem(error.problem)
+        if isinstance(connection, Stream):
+            log = self._core.node.request_log
+            host = host_of(connection.peer)
+            connection.refuse(
+                stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY
+            )
+        elif problem.problem.status in _DENIALS:
+            connection.close(CloseCode.NOT_ALLOWED, str(problem))
+        else:
+            connection.close(CloseCode.POLICY, str(problem))
 
     def _deliver(
         self, connection: Connection, app: str, wish: Wish, codec: NtfyDialect
@@ -216,35 +240,34 @@ class Ntfy:
             wish.is_open = True
             connection.send(codec.encode(new_message("open", wish.topics)))
 
-        joined = []
         if wish.since is not None and not wish.poll:
             announce()
+        subscribed = []
         for channel in wish.channels:
             position = None
             if wish.since is not None:
                 position = self._find_start(app, channel, wish.since)
-                while (
-                    page := self._channels.histories.read(app, channel, position, PAGE)
-                ).publications:
+                while True:
+                    page = self._channels.histories.read(app, channel, position, PAGE)
+                    if not page.publications:
+                        break
                     send(page.publications)
                     position = _after(page.publications[-1])
                     connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.is_open:
                 options = self._channels.options.of(app, channel)
-                subscriptions = self._channels.subscriptions
-                joined.append(
-                    (
-                        channel,
-                        subscriptions.subscribe(connection, channel, options, position),
-                    )
+                result = self._channels.subscriptions.subscribe(
+                    connection, channel, options, position
                 )
+                subscribed.append((channel, result))
+
         # what is published from now on reaches the client
         if wish.since is None and not wish.poll:
             announce()
-        for channel, found in joined:
-            send(found.publications)
-            self._channels.subscriptions.answered(connection, channel, found)
+        for channel, result in subscribed:
+            send(result.publications)
+            self._channels.subscriptions.answered(connection, channel, result)
             self._core.consent.confirm_member(connection, channel)
         if wish.poll:
             connection.close(CloseCode.NORMAL)
@@ -254,16 +277,18 @@ class Ntfy:
         the newest one on."""
         position = None
         newer = 0
-        while events := self._channels.histories.read(
-            app, channel, position, PAGE, reverse=True
-        ).publications:
-            for event in events:
+        while True:
+            page = self._channels.histories.read(
+                app, channel, position, PAGE, reverse=True
+            )
+            if not page.publications:
+                return None
+            for event in page.publications:
                 message = message_of(event)
                 position = _after(event)
                 if message is not None and is_before(message, newer):
                     return position
                 newer += 1
-        return None
 
 
 def _after(event: Event) -> Position:
@@ -272,11 +297,19 @@ def _after(event: Event) -> Position:
 
 
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
-    return bad(
-        _CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403) * 100
-        + 1,
-        str(refused),
-    )
+    status = _CODES.get(refused.reason, 403)
+    if principal.kind == "nobody" and refused.reason not in _CODES:
+        status = 401
+    return bad(code_of(status), str(refused))
+
+
+def _signer(ntfy: Ntfy, request: HttpRequest) -> Principal:
+    principal, _ = ntfy.identify(Parameters.of(request), request.host)
+    return principal
+
+
+def _health(_ntfy: Ntfy, _call: Call) -> HttpResponse:
+    return HttpResponse(200, b'{"healthy":true}')
 
 
 def _route(
@@ -284,9 +317,7 @@ def _route(
 ) -> Route:
     more: dict[str, Any] = {"style": STYLE, "read": lambda _ntfy, _call: None}
     more["service"] = lambda core, _: core.service(Ntfy)
-    more["signer"] = lambda ntfy, request: ntfy.identify(
-        Parameters.of(request), request.host
-    )[0]
+    more["signer"] = _signer
     return Route(
         method,
         f"/ntfy{path}",
@@ -306,20 +337,15 @@ def _build(core: Core) -> Parts:
 
 
 ROUTES: Final = (
-    *(
-        _route(method, path, Ntfy.publish)
-        for method in ("POST", "PUT")
-        for path in ("/", "/*")
-    ),
+    *(_route("POST", path, Ntfy.publish) for path in ("/", "/*")),
+    *(_route("PUT", path, Ntfy.publish) for path in ("/", "/*")),
     *(
         _route("GET", f"/*/{word}", Ntfy.publish)
         for word in ("publish", "send", "trigger")
     ),
     _route("GET", "/*", Ntfy.discover),
     _route("GET", "/*/auth", Ntfy.check_auth),
-    _route(
-        "GET", "/v1/health", lambda _ntfy, _call: HttpResponse(200, b'{"healthy":true}')
-    ),
+    _route("GET", "/v1/health", _health),
 )
 FEATURE: Final = FeatureRow(
     NAME, _build, (FRAMES,), ROUTES, settings=SettingsRow({NAME: NtfySettings})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.errors import MessageError
 from email.header import decode_header, make_header
 from secrets import token_urlsafe
@@ -26,10 +26,41 @@ MAX_PARAMETERS: Final = 64
 MAX_CHARACTERS: Final = 4096
 """Limit of the actions, and of a value that is decoded as in RFC 2047: their
 parsers take 2 µs for each."""
-PRIORITIES: Final = {"min": 1, "low": 2, "default": 3, "high": 4, "max": 5, "urgent": 5}
+DEFAULT_PRIORITY: Final = 3
+PRIORITIES: Final = {
+    "min": 1,
+    "low": 2,
+    "default": DEFAULT_PRIORITY,
+    "high": 4,
+    "max": 5,
+    "urgent": 5,
+    "1": 1,
+    "2": 2,
+    "3": 3,
+    "4": 4,
+    "5": 5,
+}
 ACTIONS: Final = {"view": "url", "http": "url", "copy": "value", "broadcast": ""}
 """Kind of an action → the field that it needs, which may stand third without
 its name."""
+_ID_BYTES: Final = 9
+_ACTION_ID_BYTES: Final = 7
+"""Random bytes of the id of an action."""
+_CODES_OF_STATUS: Final = 100
+"""How many codes ntfy has for each HTTP status."""
+
+# Codes of ntfy, https://github.com/binwiederhier/ntfy/blob/main/server/errors.go
+INVALID: Final = 40000
+INVALID_PRIORITY: Final = 40007
+INVALID_SINCE: Final = 40008
+INVALID_TOPIC: Final = 40009
+INVALID_ATTACHMENT: Final = 40013
+NO_FILES: Final = 40014
+INVALID_JSON: Final = 40017
+INVALID_ACTIONS: Final = 40018
+INVALID_ICON: Final = 40021
+UNAUTHORIZED: Final = 40101
+NOT_FOUND: Final = 40401
 REFUSED: Final = {
     ("delay", "at", "in"): (40004, "this server delivers no message later"),
     ("email", "e-mail", "mail", "e"): (40001, "this server sends no e-mail"),
@@ -82,13 +113,18 @@ class NtfyMessage(Struct, omit_defaults=True):
 def new_message(event: str, topic: str) -> NtfyMessage:
     """A message of this kind (``message``, ``open``, ``keepalive``) without
     content."""
-    return NtfyMessage(token_urlsafe(9), int(time()), event, topic)
+    return NtfyMessage(token_urlsafe(_ID_BYTES), int(time()), event, topic)
 
 
 def bad(code: int, text: str) -> ApiProblem:
     """The refusal with a code of ntfy, whose first three digits are the
     status."""
-    return ApiProblem(HttpProblem(code // 100, str(code), text))
+    return ApiProblem(HttpProblem(code // _CODES_OF_STATUS, str(code), text))
+
+
+def code_of(status: int) -> int:
+    """The code of ntfy for a refusal that has only a status."""
+    return status * _CODES_OF_STATUS + 1
 
 
 def _refuse(
@@ -98,7 +134,7 @@ def _refuse(
     if problem.code.isdecimal():
         code = int(problem.code)
     else:
-        code = problem.status * 100 + 1
+        code = code_of(problem.status)
     about = {"code": code, "http": problem.status, "error": detail or problem.message}
     return HttpResponse(problem.status, msgspec.json.encode(about))
 
@@ -128,45 +164,41 @@ class Parameters:
                 query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS
             )
         except ValueError as error:
-            raise bad(40000, f"the parameters cannot be read: {error}") from None
+            raise bad(INVALID, f"the parameters cannot be read: {error}") from None
         text = {name: _text_of(value) for name, value in headers.items()}
-        self._sources = (
-            given or {},
-            text,
-            {name.lower(): value for name, value in reversed(pairs)},
-        )
+        # Of several values with a name in the query, the first one counts.
+        fields = {name.lower(): value for name, value in reversed(pairs)}
+        self._sources = (given or {}, text, fields)
 
     def get(self, *names: str) -> str:
         """The first value with one of these names; ``""``: there is none."""
-        keys = (f"x-{names[0]}", *names)
-        value = next(
-            (
-                each
-                for source in self._sources
-                for key in keys
-                if (each := source.get(key))
-            ),
-            "",
-        )
+        value = self._first((f"x-{names[0]}", *names))
         if "=?" in value and len(value) <= MAX_CHARACTERS:
             value = _ENCODED.sub(_decoded, value)
         return value.strip()
+
+    def _first(self, keys: Sequence[str]) -> str:
+        for source in self._sources:
+            for key in keys:
+                if source.get(key):
+                    return source[key]
+        return ""
 
     def credential(self) -> str:
         """The key or token: ``Bearer``, or the password of ``Basic``, in the
         header or as ``auth=``."""
         _, headers, query = self._sources
         try:
-            sent = (
+            header = (
                 headers.get("authorization")
                 or base64url.decode_any_form(query.get("auth", "")).decode()
             )
-            scheme, _, rest = sent.partition(" ")
+            scheme, _, rest = header.partition(" ")
             if scheme.lower() == "basic":
                 return b64decode(rest).decode().partition(":")[2]
             return rest.strip()
         except ValueError:
-            raise bad(40101, "the key or token cannot be read") from None
+            raise bad(UNAUTHORIZED, "the key or token cannot be read") from None
 
     def has(self, *names: str) -> bool:
         """Whether the value says yes."""
@@ -174,25 +206,23 @@ class Parameters:
 
     def tags(self) -> tuple[str, ...]:
         """The tags of a message, or of a filter."""
-        return tuple(
-            filter(None, map(str.strip, self.get("tags", "tag", "ta").split(",")))
-        )
+        words = self.get("tags", "tag", "ta").split(",")
+        return tuple(filter(None, map(str.strip, words)))
 
     def priorities(self) -> frozenset[int]:
         """The priorities, of a message one at most. Raises ApiProblem."""
         words = [
-            each.strip().lower()
-            for each in self.get("priority", "prio", "p").split(",")
+            word.strip().lower()
+            for word in self.get("priority", "prio", "p").split(",")
         ]
         if words[0] == "" or words[0].startswith("u="):  # RFC 9218: browsers send it
             return frozenset()
-        numbers = [
-            PRIORITIES.get(each) or (int(each) if each in tuple("12345") else 0)
-            for each in words
-        ]
-        if 0 in numbers:
-            raise bad(40007, "a priority is 1 to 5, or min, low, default, high, max")
-        return frozenset(numbers)
+        if not PRIORITIES.keys() >= set(words):
+            raise bad(
+                INVALID_PRIORITY,
+                "a priority is 1 to 5, or min, low, default, high, max",
+            )
+        return frozenset(PRIORITIES[word] for word in words)
 
 
 def _text_of(header: str) -> str:
@@ -225,15 +255,24 @@ def read_json(body: bytes) -> dict[str, str]:
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
     except (ValueError, RecursionError) as error:
-        raise bad(40017, f"the body is no message in JSON: {error}") from None
+        raise bad(INVALID_JSON, f"the body is no message in JSON: {error}") from None
+
+    texts = {}
     for name, value in fields.items():
-        if name == "actions":
-            fields[name] = msgspec.json.encode(value).decode() if value else ""
-        elif isinstance(value, list):
-            fields[name] = ",".join(map(str, value))
-        elif not isinstance(value, str):
-            fields[name] = str(value).lower() if value else ""
-    return {name.replace("_", "-"): value for name, value in fields.items()}
+        texts[name.replace("_", "-")] = _text_of_field(name, value)
+    return texts
+
+
+def _text_of_field(name: str, value: Any) -> str:
+    if isinstance(value, str) and name != "actions":
+        return value
+    if isinstance(value, list) and name != "actions":
+        return ",".join(map(str, value))
+    if not value:
+        return ""
+    if name == "actions":
+        return msgspec.json.encode(value).decode()
+    return str(value).lower()
 
 
 def read_message(
@@ -245,44 +284,50 @@ def read_message(
     for names, (code, text) in REFUSED.items():
         if get(*names):
             raise bad(code, text)
-    message.title, message.click, message.tags = (
-        get("title", "t"),
-        get("click"),
-        parameters.tags(),
-    )
+    message.title = get("title", "t")
+    message.click = get("click")
+    message.tags = parameters.tags()
     message.message = get("message", "m").replace("\\n", "\n")
     if not message.message:
-        try:
-            message.message = body.decode().strip()
-        except UnicodeDecodeError:
-            if not parameters.has("unifiedpush", "up"):
-                raise bad(
-                    40014, "the body is not UTF-8, and this server stores no files"
-                ) from None
-            message.message = b64encode(body).decode()
-            message.encoding = "base64"
+        _read_body(message, body, parameters.has("unifiedpush", "up"))
     if len(message.message.encode()) > most_bytes:
         raise bad(
-            40014,
+            NO_FILES,
             f"a message has at most {most_bytes} bytes, and this server stores no files",
         )
+
     message.priority = max(parameters.priorities(), default=0)
-    message.icon = _url(get("icon"), 40021, "icon")
-    if parameters.has("markdown", "md") or get("content-type").startswith(
-        "text/markdown"
-    ):
+    message.icon = _url(get("icon"), INVALID_ICON, "icon")
+    is_markdown = get("content-type").startswith("text/markdown")
+    if is_markdown or parameters.has("markdown", "md"):
         message.content_type = "text/markdown"
+
     name = get("filename", "file", "f")
-    url = _url(get("attach", "a"), 40013, "attachment")
+    url = _url(get("attach", "a"), INVALID_ATTACHMENT, "attachment")
     if url:
         name = name or urlsplit(url).path.rpartition("/")[2] or "attachment"
         message.attachment = {"name": name, "url": url}
         message.message = message.message or f"You received a file: {name}"
     elif name:
-        raise bad(40014, "this server stores no files; name the URL of one (attach)")
+        raise bad(NO_FILES, "this server stores no files; name the URL of one (attach)")
+
     message.actions = _read_actions(get("actions", "action"))
     message.message = message.message or "triggered"
     return message
+
+
+def _read_body(message: NtfyMessage, body: bytes, as_base64: bool) -> None:
+    """Let a body be the text of a message, also (``as_base64``) one that is
+    none. Raises ApiProblem."""
+    try:
+        message.message = body.decode().strip()
+    except UnicodeDecodeError:
+        if not as_base64:
+            raise bad(
+                NO_FILES, "the body is not UTF-8, and this server stores no files"
+            ) from None
+        message.message = b64encode(body).decode()
+        message.encoding = "base64"
 
 
 def _url(url: str, code: int, what: str) -> str:
@@ -307,7 +352,9 @@ def _read_actions(text: str) -> tuple[Action, ...]:
     """The actions of a message: a JSON array, or ``view, Open, https://…; http,
     Close, https://…``."""
     if len(text) > MAX_CHARACTERS:
-        raise bad(40018, f"the actions have more than {MAX_CHARACTERS} characters")
+        raise bad(
+            INVALID_ACTIONS, f"the actions have more than {MAX_CHARACTERS} characters"
+        )
     try:
         if text.startswith("["):
             rows = msgspec.json.decode(text)
@@ -315,17 +362,19 @@ def _read_actions(text: str) -> tuple[Action, ...]:
             rows = list(_simple_actions(text))
         actions = msgspec.convert(rows, tuple[Action, ...])
     except (ValueError, RecursionError) as error:
-        raise bad(40018, f"the actions cannot be read: {error}") from None
-    for each in actions:
-        needed = ACTIONS.get(each.action)
-        if needed is None or not each.label or (needed and not getattr(each, needed)):
+        raise bad(INVALID_ACTIONS, f"the actions cannot be read: {error}") from None
+
+    for action in actions:
+        field = ACTIONS.get(action.action)
+        is_known = field is not None and action.label
+        if not is_known or (field and not getattr(action, field)):
             raise bad(
-                40018,
+                INVALID_ACTIONS,
                 f"an action is one of {', '.join(ACTIONS)}, with a label, and a url or value",
             )
-        each.id = token_urlsafe(7)
+        action.id = token_urlsafe(_ACTION_ID_BYTES)
     if len(actions) > MAX_ACTIONS:
-        raise bad(40018, f"a message has at most {MAX_ACTIONS} actions")
+        raise bad(INVALID_ACTIONS, f"a message has at most {MAX_ACTIONS} actions")
     return actions
 
 
@@ -334,14 +383,17 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
     for part in _PART.finditer(text):
         name, double, single, bare, end = part.groups(default="")
         value = bare or re.sub(r"\\(.)", r"\1", double or single)
-        places = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
-        owner, _, key = (
-            name or next((each for each in places if each not in row), "")
-        ).partition(".")
+        if not name:
+            # A part without a name is the next of those that may have none.
+            unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
+            name = next((field for field in unnamed if field not in row), "")
+        field, _, key = name.partition(".")
         if key:
-            row.setdefault(owner, {})[key] = value
-        elif owner:
-            row[owner] = value.lower() in _YES if owner == "clear" else value
+            row.setdefault(field, {})[key] = value
+        elif field == "clear":
+            row[field] = value.lower() in _YES
+        elif field:
+            row[field] = value
         elif value:
             raise ValueError(f"`{value}` has no name")
         if end != "," and any(row.values()):

@@ -12,7 +12,15 @@ import msgspec
 
 from imserver.plugin.wire import Dialect, DialectState, Event
 
-from .message import NtfyMessage, Parameters, bad, new_message
+from .message import (
+    DEFAULT_PRIORITY,
+    INVALID_SINCE,
+    INVALID_TOPIC,
+    NtfyMessage,
+    Parameters,
+    bad,
+    new_message,
+)
 
 NAME: Final = "ntfy"
 """Name of the feature and its dialect, namespace of its channels, and type of
@@ -28,7 +36,7 @@ def channel_of(topic: str) -> str:
     """The channel of a topic. Raises ApiProblem if no topic can have this
     name."""
     if not _WORD.fullmatch(topic):
-        raise bad(40009, "a topic has 1 to 64 letters, digits, - and _")
+        raise bad(INVALID_TOPIC, "a topic has 1 to 64 letters, digits, - and _")
     return f"{NAME}:{topic}"
 
 
@@ -45,11 +53,13 @@ def message_of(event: Event) -> NtfyMessage | None:
             )
         except (ValueError, RecursionError):
             pass  # of another publisher: it is a text
-    message.id = event.id or (f"at-{part.offset}" if part.offset else message.id)
-    message.time, message.message = (
-        event.time or message.time,
-        event.data.decode() or event.text,
-    )
+    if event.id:
+        message.id = event.id
+    elif part.offset:
+        message.id = f"at-{part.offset}"
+    if event.time:
+        message.time = event.time
+    message.message = event.data.decode() or event.text
     return message
 
 
@@ -61,21 +71,37 @@ number of newer ones)."""
 def read_since(text: str) -> Since | None:
     """From where a subscriber wants messages; None: only new ones. Raises
     ApiProblem."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if text in ("", "none"):
         return None
-    if text in ("all", "latest"):
-        return lambda _message, newer: text == "latest" and newer == 1
-    if text.isdecimal() or "".join(map("".join, parts)) == text:
+    if text == "all":
+        return _is_before_none
+    if text == "latest":
+        return _is_before_latest
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    is_duration = "".join(map("".join, parts)) == text
+    if is_duration:
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-        first = time() - seconds if parts else float(text)
-        return lambda message, _newer: message.time < first
+        return _since_time(time() - seconds)
+    if text.isdecimal():
+        return _since_time(float(text))
     if not _WORD.fullmatch(text):
         raise bad(
-            40008,
+            INVALID_SINCE,
             "since is all, none, latest, an id, a Unix time, or a duration such as 10m",
         )
     return lambda message, _newer: message.id == text
+
+
+def _is_before_none(_message: NtfyMessage, _newer: int) -> bool:
+    return False
+
+
+def _is_before_latest(_message: NtfyMessage, newer: int) -> bool:
+    return newer == 1
+
+
+def _since_time(first: float) -> Since:
+    return lambda message, _newer: message.time < first
 
 
 class Wish(DialectState, kw_only=True):
@@ -102,12 +128,15 @@ class Wish(DialectState, kw_only=True):
         poll = parameters.has("poll", "po")
         channels = tuple(dict.fromkeys(map(channel_of, topics.split(","))))
         if len(channels) > MAX_TOPICS:
-            raise bad(40009, f"a request has at most {MAX_TOPICS} topics")
+            raise bad(INVALID_TOPIC, f"a request has at most {MAX_TOPICS} topics")
+        since = get("since", "si")
+        if poll and not since:
+            since = "all"
         return cls(
             topics=topics,
             channels=channels,
             poll=poll,
-            since=read_since(get("since", "si") or ("all" if poll else "")),
+            since=read_since(since),
             words=(get("id"), get("message", "m"), get("title", "t")),
             priorities=parameters.priorities(),
             tags=frozenset(parameters.tags()),
@@ -115,12 +144,14 @@ class Wish(DialectState, kw_only=True):
 
     def accepts(self, message: NtfyMessage) -> bool:
         """Whether the subscriber wants this message."""
-        own = (message.id, message.message, message.title)
-        wanted = all(
-            word in ("", text) for word, text in zip(self.words, own, strict=True)
-        )
-        has_priority = not self.priorities or (message.priority or 3) in self.priorities
-        return wanted and has_priority and self.tags.issubset(message.tags)
+        texts = (message.id, message.message, message.title)
+        for word, text in zip(self.words, texts, strict=True):
+            if word not in ("", text):
+                return False
+        priority = message.priority or DEFAULT_PRIORITY
+        if self.priorities and priority not in self.priorities:
+            return False
+        return self.tags.issubset(message.tags)
 
     def reconnects(self, channel: str) -> bool:
         """Whether the client comes back with a new connection if it has missed
@@ -150,9 +181,13 @@ class NtfyDialect(Dialect):
         if message is None:
             return None
         payload = self.encode(message)
-        return lambda _, state: (
-            payload if isinstance(state, Wish) and state.accepts(message) else b""
-        )
+
+        def encode(_user: str, state: DialectState | None) -> bytes:
+            if isinstance(state, Wish) and state.accepts(message):
+                return payload
+            return b""
+
+        return encode
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """The sign of life of a stream."""
@@ -161,24 +196,25 @@ class NtfyDialect(Dialect):
         return self.encode(new_message("keepalive", state.topics))
 
 
-def _event(message: NtfyMessage) -> bytes:
+def _json_line(message: NtfyMessage) -> bytes:
+    return msgspec.json.encode(message) + b"\n"
+
+
+def _sse_event(message: NtfyMessage) -> bytes:
+    data = b"data: %b\n\n" % msgspec.json.encode(message)
     if message.event == "message":
-        name = b""
-    else:
-        name = b"event: %b\n" % message.event.encode()
-    return b"%bdata: %b\n\n" % (name, msgspec.json.encode(message))
+        return data
+    return b"event: %b\n%b" % (message.event.encode(), data)
+
+
+def _raw_line(message: NtfyMessage) -> bytes:
+    return message.message.replace("\n", " ").encode() + b"\n"
 
 
 FRAMES: Final = NtfyDialect(msgspec.json.encode)
 STREAMS: Final = {
-    "json": NtfyDialect(
-        lambda message: msgspec.json.encode(message) + b"\n",
-        "application/x-ndjson; charset=utf-8",
-    ),
-    "sse": NtfyDialect(_event, "text/event-stream; charset=utf-8"),
-    "raw": NtfyDialect(
-        lambda message: message.message.replace("\n", " ").encode() + b"\n",
-        "text/plain; charset=utf-8",
-    ),
+    "json": NtfyDialect(_json_line, "application/x-ndjson; charset=utf-8"),
+    "sse": NtfyDialect(_sse_event, "text/event-stream; charset=utf-8"),
+    "raw": NtfyDialect(_raw_line, "text/plain; charset=utf-8"),
 }
 """Last segment of the path of a stream → its codec."""
