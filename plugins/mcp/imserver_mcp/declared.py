@@ -70,6 +70,9 @@ SETTINGS: Final = SettingsRow({"mcp": McpSettings, "apps.*": McpOfApp})
 
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
+_ID_CHARACTERS: Final = 32
+"""Hexadecimal digits in the id of a subscription: 128 bits."""
+_TASK_ID_BYTES: Final = 16
 
 
 class What(Struct, frozen=True):
@@ -87,7 +90,8 @@ class What(Struct, frozen=True):
     def id_for(self, app: str, user: str) -> str:
         """The id of a subscription, the same on all nodes."""
         whole = _encode([app, user, self.label, self.url, self.event, self.arguments])
-        return f"sub_{hashlib.sha256(whole).hexdigest()[:32]}"
+        digest = hashlib.sha256(whole).hexdigest()
+        return f"sub_{digest[:_ID_CHARACTERS]}"
 
 
 class Hook(LogHook, frozen=True):
@@ -155,11 +159,15 @@ class Hooks(Store.Rows):
             )
 
 
+def _new_task_id() -> str:
+    return f"task_{token_hex(_TASK_ID_BYTES)}"
+
+
 class TaskCall(Struct, frozen=True):
     """What a task does, and for whom. ``principal``: who has called the tool,
     ``proof`` by which its right is asked for again. ``client``: what its client
-    can. ``needs_yes``: it needs the yes of its question. ``asked``: the digest
-    of that question, as it was asked."""
+    can. ``needs_yes``: it needs the yes of its question. ``question_digest``:
+    of the text of that question, as it was asked."""
 
     principal: Principal
     proof: str
@@ -167,7 +175,8 @@ class TaskCall(Struct, frozen=True):
     arguments: dict[str, Any]
     client: dict[str, Any]
     needs_yes: bool
-    asked: str = ""
+    question_digest: str = field(default="", name="asked")
+    """Tasks are stored with the name ``asked``."""
 
 
 class Round(Struct, frozen=True):
@@ -192,7 +201,7 @@ class Task(Struct, frozen=True, kw_only=True):
     """
 
     app: str
-    id: str = field(default_factory=lambda: f"task_{token_hex(16)}")
+    id: str = field(default_factory=_new_task_id)
     user: str
     state: str = "working"
     what: TaskCall

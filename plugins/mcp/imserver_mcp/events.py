@@ -58,6 +58,11 @@ _EVENTS: Final = (
 """Event, the kinds of entries that it tells of, and its description."""
 _KINDS: Final = {name: kinds.split() for name, kinds, _ in _EVENTS}
 MODES: Final = ("poll", "webhook")
+NEXT_POLL_MS: Final = 5000
+"""How often clients are told to poll."""
+STREAM_SECONDS: Final = 600.0
+"""How long a stream is served: then its client shows its token again."""
+_SECOND_MS: Final = 1000
 
 
 class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,16 +120,16 @@ class Subscription(Struct, frozen=True):
 
     def occurrence(self, entry: Entry, cursor: int | None = None) -> dict[str, Any]:
         """An entry as an event."""
-        at = datetime.fromtimestamp(entry.time_ms / 1000, UTC)
+        at = datetime.fromtimestamp(entry.time_ms / _SECOND_MS, UTC)
         event = {
             "eventId": f"{entry.id}",
             "name": self.event,
             "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "data": entry.view(),
         }
-        if cursor is None:
-            return event
-        return {**event, "cursor": str(cursor)}
+        if cursor is not None:
+            event["cursor"] = str(cursor)
+        return event
 
 
 def listed() -> list[dict[str, Any]]:
@@ -143,17 +148,22 @@ def require_user(turn: Turn) -> str:
     return turn.user
 
 
-def place_of(turn: Turn) -> tuple[int, bool]:
-    """Where the cursor of a request is in the log, and whether that is another
-    place (``truncated``). May switch. Raises McpError."""
+def position_of(turn: Turn) -> tuple[int, bool]:
+    """The position of the cursor of a request, and whether it is another one
+    than the client has (``truncated``). May switch. Raises McpError."""
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
+
     extent = turn.core.store.part(MessageLog).entries.extent(turn.app)
-    position = extent.head if cursor is None else id_of(cursor)
-    if cursor is None or extent.continues(position):
+    if cursor is None:
+        return extent.head, False
+    position = id_of(cursor)
+    if extent.continues(position):
         return position, False
-    return extent.head if position > extent.head else extent.floor, True
+    if position > extent.head:
+        return extent.head, True
+    return extent.floor, True
 
 
 def poll(turn: Turn) -> dict[str, Any]:
@@ -164,33 +174,37 @@ def poll(turn: Turn) -> dict[str, Any]:
     limit = params.get("maxEvents", PAGE)
     if not isinstance(limit, int) or limit < 1:
         raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
-    position, truncated = place_of(turn)
+    position, truncated = position_of(turn)
     entries, more = turn.core.store.part(MessageLog).entries.sync(
         turn.app, user, position, min(limit, PAGE)
     )
+    if entries:
+        position = entries[-1].id
     events = [
-        subscription.occurrence(each)
-        for each in entries
-        if subscription.has(each, user)
+        subscription.occurrence(entry)
+        for entry in entries
+        if subscription.has(entry, user)
     ]
-    where = {
-        "cursor": str(entries[-1].id if entries else position),
+    return {
+        "events": events,
+        "cursor": str(position),
         "truncated": truncated,
+        "hasMore": more,
+        "nextPollMs": NEXT_POLL_MS,
     }
-    return {"events": events, **where, "hasMore": more, "nextPollMs": 5000}
 
 
-Tell = Callable[[Sequence[Entry]], Collection[bytes]]
+Notify = Callable[[Sequence[Entry]], Collection[bytes]]
 
 
 class Follower(Service):
-    """A stream. ``tell`` makes the messages about entries. ``until``
+    """A stream. ``notify`` makes the messages about entries. ``until``
     (monotonic): it ends then. ``proof``: by which it asks for its right again
-    before it tells anything."""
+    before it sends anything."""
 
     turn: Turn
     position: int
-    tell: Tell
+    notify: Notify
     until: float
     proof: str
 
@@ -207,28 +221,23 @@ class Followers:
 
     def apps(self) -> set[str]:
         """Their apps."""
-        return {each.turn.app for each in self._followers.values()}
+        return {follower.turn.app for follower in self._followers.values()}
 
-    def add(self, turn: Turn, position: int, tell: Tell) -> None:
+    def add(self, turn: Turn, position: int, notify: Notify) -> None:
         """Serve a stream that has begun. Raises McpError, if its user has too
         many."""
-        who = turn.app, turn.user
-        if (
-            sum(
-                (each.turn.app, each.turn.user) == who
-                for each in self._followers.values()
-            )
-            >= MOST_STREAMS
-        ):
+        turns = [follower.turn for follower in self._followers.values()]
+        count = sum((each.app, each.user) == (turn.app, turn.user) for each in turns)
+        if count >= MOST_STREAMS:
             raise McpError(
                 Code.EXHAUSTED,
                 "ResourceExhausted",
                 {"limit": "streams", "max": MOST_STREAMS},
             )
-        # then its client shows its token again
-        until = monotonic() + 600.0
+
+        until = monotonic() + STREAM_SECONDS
         proof = turn.proof()
-        self._followers[turn.stream] = Follower(turn, position, tell, until, proof)
+        self._followers[turn.stream] = Follower(turn, position, notify, until, proof)
         if turn.principal.kind == "key":
             self._core.keys.hold(turn.principal.key, turn.stream)
         self.wake()
@@ -243,38 +252,50 @@ class Followers:
         """Send what is new. ``heads``: app → its newest entry. ``readers``: app
         → the bots that may read something new, among others. May switch. Raises
         StorageUnavailable."""
-        log = self._core.store.part(MessageLog).entries
-        is_banned = self._core.sessions.is_banned
         for follower in list(self._followers.values()):
             turn = follower.turn
-            app = follower.turn.app
-            user = follower.turn.user
-            more = True
-            if monotonic() > follower.until or is_banned(app, user):
-                turn.stream.close(CloseCode.GOING_AWAY)
-            head = heads.get(app, 0)
-            if turn.principal.kind == "bot" and user not in readers.get(app, (user,)):
-                follower.position = max(follower.position, head)
-            if head > follower.position and not self._core.still_holds(
-                app, user, follower.proof
-            ):
-                turn.stream.close(CloseCode.TOKEN_INVALID)
-            while more and turn.stream.is_open and head > follower.position:
-                entries, more = log.sync(app, user, follower.position, PAGE)
-                if more:
-                    follower.position = entries[-1].id
-                else:
-                    follower.position = max(head, entries[-1].id if entries else 0)
-                for message in follower.tell(entries):
-                    turn.stream.send(message)
-                if more:
-                    turn.stream.wait_until_sent()
+            head = heads.get(turn.app, 0)
+            if turn.principal.kind == "bot":
+                bots = readers.get(turn.app, (turn.user,))
+                if turn.user not in bots:  # it can read nothing of what is new
+                    follower.position = max(follower.position, head)
+            self._close_ended(follower, head)
+            if turn.stream.is_open and head > follower.position:
+                self._send(follower, head)
+
+    def _close_ended(self, follower: Follower, head: int) -> None:
+        """Close a stream whose time or right has ended. May switch."""
+        turn = follower.turn
+        is_banned = self._core.sessions.is_banned
+        if monotonic() > follower.until or is_banned(turn.app, turn.user):
+            turn.stream.close(CloseCode.GOING_AWAY)
+        # The right costs a query: it is looked at before something is sent.
+        if head > follower.position and not self._core.still_holds(
+            turn.app, turn.user, follower.proof
+        ):
+            turn.stream.close(CloseCode.TOKEN_INVALID)
+
+    def _send(self, follower: Follower, head: int) -> None:
+        """Send what is new up to an entry of the log. May switch."""
+        log = self._core.store.part(MessageLog).entries
+        turn = follower.turn
+        more = True
+        while more and turn.stream.is_open and head > follower.position:
+            entries, more = log.sync(turn.app, turn.user, follower.position, PAGE)
+            if entries:
+                follower.position = entries[-1].id
+            if not more:
+                follower.position = max(head, follower.position)
+            for message in follower.notify(entries):
+                turn.stream.send(message)
+            if more:
+                turn.stream.wait_until_sent()
 
 
 class ChangedResources(Struct, frozen=True):
-    """Tells a client which resources have changed. ``uris``: those of which it
-    wants to hear. ``has_list``: it wants to hear of a changed list, too.
-    ``meta``: says to which request this belongs."""
+    """The resources of whose changes a client wants to hear: ``uris``.
+    ``has_list``: it wants to hear of a changed list, too. ``meta``: says to
+    which request this belongs."""
 
     uris: Collection[str]
     has_list: bool
@@ -304,12 +325,14 @@ class ChangedResources(Struct, frozen=True):
             agreed["resourcesListChanged"] = True
         return agreed
 
-    def tell(self, entries: Sequence[Entry]) -> list[bytes]:
+    def notifications(self, entries: Sequence[Entry]) -> list[bytes]:
         """The notifications about new entries."""
+        if not entries:
+            return []
         changed = dict.fromkeys(f"{ALL}/{entry.conversation}" for entry in entries)
         lines = [
             notification("notifications/resources/updated", {"uri": uri, **self.meta})
-            for uri in ((ALL, *changed) if entries else ())
+            for uri in (ALL, *changed)
             if uri in self.uris
         ]
         if self.has_list and any(map(_changes_list, entries)):
@@ -331,7 +354,7 @@ def listen(followers: Followers, turn: Turn) -> None:
         raise McpError(
             Code.INVALID_REQUEST, "The client does not accept `text/event-stream`"
         )
-    followers.add(turn, head, changes.tell)
+    followers.add(turn, head, changes.notifications)
     turn.notify(
         "notifications/subscriptions/acknowledged",
         {"notifications": changes.agreed(), **changes.meta},

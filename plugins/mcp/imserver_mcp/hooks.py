@@ -20,7 +20,7 @@ from imserver.plugin.runtime import BadUrl, PublicRequests, Unreachable
 from imserver.plugin.services import Core
 
 from .declared import Hook, Hooks, What
-from .events import Followers, Subscription, place_of, require_user
+from .events import Followers, Subscription, position_of, require_user
 from .protocol import Code, McpError
 from .turn import Turn
 
@@ -33,6 +33,17 @@ MOST_MS = 7 * 86_400_000
 """The life of a subscription."""
 TRY_SECONDS: Final = 86400.0
 """How long an event is tried; then it is dropped, and the next one follows."""
+VERIFY_COST: Final = 5
+"""How many requests the verification of a receiver counts for."""
+_LEAST_KEY_BYTES: Final = 24
+_MOST_KEY_BYTES: Final = 64
+_CHALLENGE_BYTES: Final = 16
+_ID_BYTES: Final = 8
+_SECOND_MS: Final = 1000
+_STATUSES_OF_CLASS: Final = 100
+_FINAL: Final = (400, 410, 413, 415, 422)
+"""Statuses after which a receiver does not get the event again: it would refuse
+it again."""
 
 
 def key_of(secret: Any) -> bytes:
@@ -41,12 +52,24 @@ def key_of(secret: Any) -> bytes:
         key = base64.b64decode(str(secret).removeprefix("whsec_"), validate=True)
     except ValueError:
         key = b""
-    if not str(secret).startswith("whsec_") or not 24 <= len(key) <= 64:
+    is_short_or_long = not _LEAST_KEY_BYTES <= len(key) <= _MOST_KEY_BYTES
+    if not str(secret).startswith("whsec_") or is_short_or_long:
         raise McpError(
             Code.BAD_PARAMS,
             "delivery.secret: expected `whsec_` and 24 to 64 bytes in base64",
         )
     return key
+
+
+def _life_seconds(turn: Turn) -> int:
+    """How long a subscription lives, as its request asks for it. Raises
+    McpError."""
+    life_ms = turn.params.get("ttlMs", USUAL_MS)
+    if life_ms is None:
+        life_ms = MOST_MS
+    if not isinstance(life_ms, int):
+        raise McpError(Code.BAD_PARAMS, "ttlMs: expected a whole number")
+    return min(max(life_ms, LEAST_MS), MOST_MS) // _SECOND_MS
 
 
 class EventHooks:
@@ -72,7 +95,7 @@ class EventHooks:
 
     # --- what clients ask -----------------------------------------------------
 
-    def _asked(self, turn: Turn) -> tuple[str, What]:
+    def _request(self, turn: Turn) -> tuple[str, What]:
         """For whom a request is, and what it names. Raises McpError."""
         delivery = turn.message.mapping("delivery")
         mode = str(delivery.get("mode", "webhook"))
@@ -86,53 +109,51 @@ class EventHooks:
 
     def subscribe(self, turn: Turn) -> dict[str, Any]:
         """Answer ``events/subscribe``. Switches. Raises McpError."""
-        user, what = self._asked(turn)
+        user, what = self._request(turn)
         key_of(what.secret)
         try:
             self._requests.check(what.url)
         except BadUrl as bad:
             raise McpError(Code.BAD_PARAMS, f"delivery.url: {bad}") from None
-        (position, truncated), now = place_of(turn), time()
-        wanted = turn.params.get("ttlMs", USUAL_MS)
-        if wanted is not None and not isinstance(wanted, int):
-            raise McpError(Code.BAD_PARAMS, "ttlMs: expected a whole number")
-        until = (
-            int(now)
-            + min(max(MOST_MS if wanted is None else wanted, LEAST_MS), MOST_MS) // 1000
-        )
+        position, truncated = position_of(turn)
+        now = time()
+        until = int(now) + _life_seconds(turn)
         id = what.id_for(turn.app, user)
         hook = Hook(
             id=id, app=turn.app, user=user, what=what, position=position, expires=until
         )
-        mine = self.rows.of_user(turn.app, user)
-        self.rows.remove([each.id for each in mine if each.expires <= now])
-        mine = [each for each in mine if each.expires > now]
-        known = next((each for each in mine if each.id == hook.id), None)
-        if known is None and len(mine) >= MOST:
+
+        rows = self.rows.of_user(turn.app, user)
+        self.rows.remove([row.id for row in rows if row.expires <= now])
+        rows = [row for row in rows if row.expires > now]
+        earlier = next((row for row in rows if row.id == hook.id), None)
+        if earlier is None and len(rows) >= MOST:
             raise McpError(
                 Code.EXHAUSTED,
                 "ResourceExhausted",
                 {"limit": "subscriptions", "max": MOST},
             )
-        if not any(
-            (each.what.label, each.what.url) == (what.label, what.url) for each in mine
-        ):
-            turn.api.rates.charge(turn.principal, turn.request.host, 5)
+        receivers = {(row.what.label, row.what.url) for row in rows}
+        if (what.label, what.url) not in receivers:
+            turn.api.rates.charge(turn.principal, turn.request.host, VERIFY_COST)
             self._verify(hook)
         self.rows.put(hook)
         self.log.work.changed()
+
+        if earlier is not None:  # it goes on from where it is
+            position = earlier.position
+            truncated = False
+        refresh = datetime.fromtimestamp(until, UTC)
         return {
             "id": hook.id,
-            "refreshBefore": datetime.fromtimestamp(until, UTC).strftime(
-                "%Y-%m-%dT%H:%M:%SZ"
-            ),
-            "cursor": str(position if known is None else known.position),
-            "truncated": known is None and truncated,
+            "refreshBefore": refresh.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "cursor": str(position),
+            "truncated": truncated,
         }
 
     def unsubscribe(self, turn: Turn) -> dict[str, Any]:
         """Answer ``events/unsubscribe``. Switches. Raises McpError."""
-        user, what = self._asked(turn)
+        user, what = self._request(turn)
         id = what.id_for(turn.app, user)
         if not any(each.id == id for each in self.rows.of_user(turn.app, user)):
             raise McpError(
@@ -147,18 +168,18 @@ class EventHooks:
     def _verify(self, hook: Hook) -> None:
         """Have the receiver show that it wants events. Switches. Raises
         McpError."""
-        challenge = token_hex(16)
+        challenge = token_hex(_CHALLENGE_BYTES)
+        id = f"msg_verification_{token_hex(_ID_BYTES)}"
         reason = "challenge_failed"
         body = msgspec.json.encode({"type": "verification", "challenge": challenge})
         try:
-            status, answer = self.post(hook, f"msg_verification_{token_hex(8)}", body)
+            status, answer = self.post(hook, id, body)
             if not 200 <= status < 300:
-                reason = f"http_{status // 100}xx"
-            elif (
-                msgspec.json.decode(answer, type=dict[str, Any]).get("challenge")
-                == challenge
-            ):
-                return
+                reason = f"http_{status // _STATUSES_OF_CLASS}xx"
+            else:
+                document = msgspec.json.decode(answer, type=dict[str, Any])
+                if document.get("challenge") == challenge:
+                    return
         except Unreachable as error:
             if error.is_refused:
                 reason = "connection_refused"
@@ -216,27 +237,20 @@ class EventHooks:
 
     def deliver(self, sender: HookSender[Hook], entry: Entry) -> Failure | None:
         """Send one event. Each is sent after the one before was taken, so its
-        cursor is its own place."""
+        cursor is its own position."""
         hook = sender.hook
-        body = msgspec.json.encode(
-            Subscription.of(hook.what).occurrence(entry, entry.id)
-        )
+        event = Subscription.of(hook.what).occurrence(entry, entry.id)
         status = 0
+        problem = ""
         try:
-            status = self.post(hook, f"{entry.id}", body)[0]
-            if 200 <= status < 300:
-                problem = ""
-            else:
+            status, _ = self.post(hook, f"{entry.id}", msgspec.json.encode(event))
+            if not 200 <= status < 300:
                 problem = f"it answered with status {status}"
         except Unreachable as error:
             problem = str(error)
-        # the same event is not sent again
-        is_final = status in (400, 410, 413, 415, 422)
-        if (
-            problem
-            and not is_final
-            and monotonic() - sender.consumer.since < TRY_SECONDS
-        ):
+
+        seconds = monotonic() - sender.consumer.since
+        if problem and status not in _FINAL and seconds < TRY_SECONDS:
             return Failure(problem)
         sender.window.take(entry.id)
         if problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, get_type_hints
 
 import msgspec
@@ -64,32 +64,33 @@ class Tool(Struct, frozen=True, kw_only=True):
                 fields = msgspec.convert(fields, self.input)
             except msgspec.ValidationError as error:
                 raise RouteRefused("invalid_request", str(error)) from None
-        elif self.input is None and (strange := fields.keys() - set(self.fields)):
-            names = f"this tool has {', '.join(self.fields)}"
-            raise RouteRefused(
-                "invalid_request", f"Unknown: {', '.join(sorted(strange))}; {names}"
-            )
+        elif self.input is None:
+            self._require_known(fields.keys())
+
         if self.run is None:
             result = turn.run(*self.route, **fields)
         else:
             result = self.run(turn, fields)
-        if self.names and isinstance(result, dict):
-            cards = turn.cards(dict.fromkeys(users_in(result)))
-            return {
-                **result,
-                "names": {
-                    each["user"]: each["nickname"] for each in cards if each["nickname"]
-                },
-            }
-        return result
+        if not self.names or not isinstance(result, dict):
+            return result
+        cards = turn.cards(dict.fromkeys(users_in(result)))
+        names = {card["user"]: card["nickname"] for card in cards if card["nickname"]}
+        return {**result, "names": names}
+
+    def _require_known(self, names: Collection[str]) -> None:
+        """Refuse arguments that the tool does not have. Raises RouteRefused."""
+        unknown = set(names) - set(self.fields)
+        if unknown:
+            fields = f"this tool has {', '.join(self.fields)}"
+            raise RouteRefused(
+                "invalid_request", f"Unknown: {', '.join(sorted(unknown))}; {fields}"
+            )
 
     def shown(self, api: Api) -> dict[str, Any]:
         """How it is listed."""
+        route = None
         if self.route[0]:
             route = api.endpoints[self.at].route
-        else:
-            route = None
-        tool = {"name": self.name, "title": self.title, "description": self.description}
         hints = {
             "readOnlyHint": self.kind == "reads",
             "destructiveHint": False,
@@ -100,15 +101,20 @@ class Tool(Struct, frozen=True, kw_only=True):
             output = schema_of(get_type_hints(route.function)["return"])
         if output is not None and self.names:
             output = {**output, "properties": {**output["properties"], "names": _NAMES}}
-        schema = schema_of(self.input) if isinstance(self.input, type) else self.input
-        return {
-            **tool,
-            "inputSchema": _input_of(route, self.fields)
-            if schema is None and route
-            else schema,
-            **({} if output is None else {"outputSchema": output}),
-            "annotations": hints,
-        }
+        input: Mapping[str, Any] | None
+        if isinstance(self.input, type):
+            input = schema_of(self.input)
+        elif self.input is None and route is not None:
+            input = _input_of(route, self.fields)
+        else:
+            input = self.input
+
+        tool = {"name": self.name, "title": self.title, "description": self.description}
+        document = {**tool, "inputSchema": input}
+        if output is not None:
+            document["outputSchema"] = output
+        document["annotations"] = hints
+        return document
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -131,14 +137,15 @@ class Offer(Struct, frozen=True, kw_only=True):
     capabilities: Mapping[str, Any] = {}
 
 
-def users_in(shown: Mapping[str, Any]) -> Iterator[str]:
+def users_in(answer: Mapping[str, Any]) -> Iterator[str]:
     """The ids of users in an answer, in its order."""
-    for name, value in shown.items():
+    for name, value in answer.items():
         if name in ("from", "to", "peer", "user"):
-            yield from [value] if value else []
+            if value:
+                yield value
         elif name in ("conversations", "messages", "answers"):
-            for each in value:
-                yield from users_in(each)
+            for row in value:
+                yield from users_in(row)
 
 
 def schema_of(kind: type[Struct]) -> dict[str, Any]:
@@ -158,10 +165,12 @@ def _input_of(route: Route, fields: tuple[str, ...]) -> dict[str, Any]:
     whole = schema_of(shape.query or shape.body.type)  # type: ignore[union-attr]
     properties = {name: whole["properties"][name] for name in fields}
     required = [name for name in whole.get("required", ()) if name in fields]
-    used = b"#/$defs/" in msgspec.json.encode(properties)
-    if used:
-        more = {"$defs": whole["$defs"]}
-    else:
-        more = {}
-    schema = {"type": "object", "properties": properties, "required": required}
-    return {**schema, "additionalProperties": False, **more}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    if b"#/$defs/" in msgspec.json.encode(properties):
+        schema["$defs"] = whole["$defs"]
+    return schema

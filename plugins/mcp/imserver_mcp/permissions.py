@@ -44,12 +44,14 @@ class Permissions:
         if task is not None:
             if not task.what.needs_yes or task.audit:
                 return ""
-            asked = turn.run("POST", "/asks/get", id=task.question)
-            return self._use(turn, task, asked)
+            question = turn.run("POST", "/asks/get", id=task.question)
+            return self._use(turn, task, question)
 
         tenant = turn.core.tenants.find(turn.app)
-        rules = None if tenant is None else rules_of(tenant)
-        if rules is None or tool.name not in rules.confirm:
+        if tenant is None:
+            return ""
+        rules = rules_of(tenant)
+        if tool.name not in rules.confirm:
             return ""
         if turn.state is None:
             return self._ask(turn, tool, arguments, rules)
@@ -66,7 +68,7 @@ class Permissions:
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
         text = _question(turn, tool, arguments)
         seconds = rules.confirm_seconds
-        asked = turn.run(
+        question = turn.run(
             "POST",
             "/asks/create",
             text=text,
@@ -75,45 +77,50 @@ class Permissions:
             seconds=seconds,
             fixed=True,
         )
-        if asked["text"] != text:  # a review of messages has replaced it
-            turn.run("POST", "/asks/cancel", id=asked["id"])
+        if question["text"] != text:  # a review of messages has replaced it
+            turn.run("POST", "/asks/cancel", id=question["id"])
             return _OTHER_QUESTION
 
-        later = Later(asked["id"], seconds=seconds, needs_yes=True, asked=digest(text))
+        later = Later(
+            question["id"],
+            seconds=seconds,
+            needs_yes=True,
+            question_digest=digest(text),
+        )
         if turn.takes_tasks:
             return later
-        held = self._tasks.add(turn, tool.name, arguments, later)
-        return self._await(turn, held, asked, seconds)
+        task = self._tasks.add(turn, tool.name, arguments, later)
+        return self._await(turn, task, question, seconds)
 
     def _ask_again(self, turn: Turn, seconds: int) -> str | InputRequired:
         """The client that waits comes again."""
-        held = self._tasks.rows.get(turn.app, turn.state[_PERMISSION])
-        if held is None:
+        task = self._tasks.rows.get(turn.app, turn.state[_PERMISSION])
+        if task is None:
             return "The yes was used, or the time for it is over."
-        asked = turn.run("POST", "/asks/get", id=held.question)
-        return self._await(turn, held, asked, seconds)
+        question = turn.run("POST", "/asks/get", id=task.question)
+        return self._await(turn, task, question, seconds)
 
     def _await(
-        self, turn: Turn, held: Task, asked: dict[str, Any], seconds: int
+        self, turn: Turn, task: Task, question: dict[str, Any], seconds: int
     ) -> str | InputRequired:
-        answer = await_answer(turn, asked, {"seconds": seconds})
+        answer = await_answer(turn, question, {"seconds": seconds})
         turn.state = None
         if isinstance(answer, InputRequired):
-            return InputRequired(state={_PERMISSION: held.id})
-        why = self._use(turn, held, answer)
+            return InputRequired(state={_PERMISSION: task.id})
+        why = self._use(turn, task, answer)
         if why:
-            self._tasks.rows.end_held(held)
+            self._tasks.rows.end_waiting(task)
         return why
 
-    def _use(self, turn: Turn, task: Task, asked: dict[str, Any]) -> str:
+    def _use(self, turn: Turn, task: Task, question: dict[str, Any]) -> str:
         """Use the answer to a question; see :meth:`check`. A yes permits what
         was asked: a question with another text is none about this call, however
         it came to have it."""
-        if digest(asked["text"]) != task.what.asked:
+        if digest(question["text"]) != task.what.question_digest:
             return _OTHER_QUESTION
-        answers = asked["answers"]
+        answers = question["answers"]
         if [answer.get("value") for answer in answers] == [YES]:
-            if not self._tasks.use(task, asked):
+            if not self._tasks.use(task, question):
                 return "This yes was used before."
             turn.permitted_by = task.question
             return ""
@@ -126,7 +133,11 @@ def _question(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str:
     """The text of the question, with the whole call: what does not fit into a
     message cannot be confirmed, and ``/asks/create`` refuses it."""
     call = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
-    call = _turning.sub(lambda match: f"\\u{ord(match[0]):04x}", call)
+    call = _turning.sub(_escaped, call)
     cards = turn.cards([*users_in(arguments)])
     names = "".join(f"\n{card['user']}: {card['nickname']}" for card in cards)
     return f"May I use `{tool.name}`?\n\n```json\n{call}\n```{names}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"

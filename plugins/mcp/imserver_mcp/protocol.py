@@ -152,9 +152,12 @@ def _with_version(
     else:
         version = None
     if version is None and (method == "initialize" or named is None or named in LEGACY):
-        return RpcMessage(method, id, params, named if named in LEGACY else LEGACY[0])
+        if named in LEGACY:
+            return RpcMessage(method, id, params, named)
+        return RpcMessage(method, id, params, LEGACY[0])
     if id is None:
         return RpcMessage(method, None, params, MODERN)
+
     if version is None and named != MODERN:
         version = named
     elif (
@@ -164,12 +167,14 @@ def _with_version(
     ):
         missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"
         raise RpcRefused(id, Code.BAD_PARAMS, f"params._meta: {missing}")
-    elif wrong := _mismatch(method, version, params, headers):
-        raise RpcRefused(
-            id,
-            Code.HEADER_MISMATCH,
-            f"Header mismatch: {wrong} is not that of the body",
-        )
+    else:
+        header = _mismatch(method, version, params, headers)
+        if header:
+            raise RpcRefused(
+                id,
+                Code.HEADER_MISMATCH,
+                f"Header mismatch: {header} is not that of the body",
+            )
     if version != MODERN:
         data = {"supported": VERSIONS, "requested": version}
         raise RpcRefused(id, Code.NO_VERSION, "Unsupported protocol version", data)
@@ -198,18 +203,24 @@ def _mismatch(
     if headers.get("mcp-method") != method:
         return "Mcp-Method"
     key = _NAMED.get(method)
-    is_same = key is None or plain_header(headers.get("mcp-name", "")) == params.get(
-        key, ""
-    )
-    return "" if is_same else "Mcp-Name"
+    if key is None:
+        return ""
+    if plain_header(headers.get("mcp-name", "")) != params.get(key, ""):
+        return "Mcp-Name"
+    return ""
+
+
+_BASE64_BEGIN: Final = "=?base64?"
+_BASE64_END: Final = "?="
 
 
 def plain_header(value: str) -> str | None:
     """The value of a header, which may be in base64. None: it is not valid."""
-    if not (value.startswith("=?base64?") and value.endswith("?=")):
+    if not (value.startswith(_BASE64_BEGIN) and value.endswith(_BASE64_END)):
         return value
+    content = value[len(_BASE64_BEGIN) : -len(_BASE64_END)]
     try:
-        return base64.b64decode(value[9:-2], validate=True).decode()
+        return base64.b64decode(content, validate=True).decode()
     except ValueError:
         return None
 
@@ -222,16 +233,13 @@ def error_response(
     problem = {"code": error.code, "message": str(error)}
     if error.data is not None:
         problem["data"] = error.data
-    if error.code == Code.NO_METHOD:
-        status = 404
-    elif error.code in _NO_ERROR:
+    status = 400
+    if error.code in _NO_ERROR or not is_modern:
         status = 200
-    else:
-        status = 400
-    status = status if is_modern else 200
-    return HttpResponse(
-        status, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": problem})
-    )
+    elif error.code == Code.NO_METHOD:
+        status = 404
+    document = {"jsonrpc": "2.0", "id": id, "error": problem}
+    return HttpResponse(status, msgspec.json.encode(document))
 
 
 def notification(method: str, params: Mapping[str, Any]) -> bytes:
@@ -246,6 +254,11 @@ def sse(message: bytes) -> bytes:
     return b"event: message\ndata: %b\n\n" % message
 
 
+_STATE_SECONDS: Final = 3600
+"""How long a client may keep a state between two rounds."""
+_DIGEST_BYTES: Final = 32
+
+
 class Seal(Service):
     """Signs what a client keeps between two rounds (``requestState``), with a
     key of all nodes."""
@@ -255,20 +268,21 @@ class Seal(Service):
     def make(self, state: Any, bound: bytes) -> str:
         """``bound``: who asks for what. It has to be the same in
         :meth:`read`."""
-        body = msgspec.json.encode([int(time()) + 3600, state])
-        return base64.urlsafe_b64encode(
-            _digest(self.keys[0], body, bound) + body
-        ).decode()
+        body = msgspec.json.encode([int(time()) + _STATE_SECONDS, state])
+        whole = _digest(self.keys[0], body, bound) + body
+        return base64.urlsafe_b64encode(whole).decode()
 
     def read(self, text: str, bound: bytes) -> Any:
         """Raises McpError if it is not of :meth:`make`, or too old."""
         try:
             whole = base64.b64decode(text, altchars=b"-_", validate=True)
+            signature = whole[:_DIGEST_BYTES]
+            body = whole[_DIGEST_BYTES:]
             if any(
-                hmac.compare_digest(whole[:32], _digest(key, whole[32:], bound))
+                hmac.compare_digest(signature, _digest(key, body, bound))
                 for key in self.keys
             ):
-                end, state = msgspec.json.decode(whole[32:])
+                end, state = msgspec.json.decode(body)
                 if time() < end:
                     return state
         except ValueError:

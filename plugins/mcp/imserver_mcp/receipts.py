@@ -37,13 +37,13 @@ def audit_of(core: Core) -> AuditLog | None:
     return core.service(AuditLog)
 
 
-def act_of(task: Task, asked: dict[str, Any], by: Principal) -> Act:
-    """That a person has permitted a call. ``asked``: the question with its
-    answer. The digest is that of the text that was asked."""
-    (answer,) = asked["answers"]
+def act_of(task: Task, question: dict[str, Any], by: Principal) -> Act:
+    """That a person has permitted a call. ``question``: with its answer. The
+    digest is that of the text that was asked."""
+    (answer,) = question["answers"]
     facts = {
-        "message": asked["id"],
-        "question": task.what.asked,
+        "message": question["id"],
+        "question": task.what.question_digest,
         "tool": task.what.tool,
         "arguments": digest(task.what.arguments),
         "answer": answer["value"],
@@ -57,24 +57,28 @@ def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
     Raises StorageUnavailable."""
     audit = audit_of(core)
     if audit is None:
-        found = None
-    else:
-        found = audit.newest(app, PERMIT, f"message:{question}")
-    if found is None:
         return None
+    act = audit.newest(app, PERMIT, f"message:{question}")
+    if act is None:
+        return None
+
+    row, names = act
     entry = core.store.part(MessageLog).asks.get(app, "", question)
-    return receipt(
-        *found, None if entry is None else entry.body.decode("utf-8", "replace")
-    )
+    text = None
+    if entry is not None:
+        text = entry.body.decode("utf-8", "replace")
+    return receipt(row, names, text)
 
 
 def receipt(
     row: AuditRow, names: Sequence[Name], question: str | None
 ) -> dict[str, Any]:
     """The receipt of an act. ``question``: None if its message is gone."""
-    left = [{**msgspec.to_builtins(each), "salt": each.salt.hex()} for each in names]
+    name_rows = [
+        {**msgspec.to_builtins(name), "salt": name.salt.hex()} for name in names
+    ]
     return {
         "question": question,
         "row": msgspec.json.decode(row.hashed()),
-        "names": left,
+        "names": name_rows,
     }

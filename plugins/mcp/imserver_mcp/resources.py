@@ -24,6 +24,9 @@ _CONVERSATION: Final = re.compile(
 )
 _MESSAGE: Final = re.compile(r"imserver://messages/([1-9][0-9]{0,18})")
 _FILE: Final = re.compile(r"imserver://files/([A-Za-z0-9_-]{1,64})")
+BYTES_OF_REQUEST: Final = 65536
+"""So many bytes of a file count as one more request."""
+_CONVERSATIONS: Final = "conversations"
 _FILES: Final = "files"
 _JSON: Final = {"mimeType": "application/json"}
 
@@ -56,32 +59,45 @@ def listed(turn: Turn, cursor: str) -> Page:
     """A page: the conversations of the user, then their files."""
     if not turn.user:
         return [], ""
-    kind, _, place = cursor.partition(":")
-    if cursor and (
-        kind not in ("conversations", _FILES)
-        or (kind != _FILES and not place.isdecimal())
-    ):
-        raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
-    rows: list[dict[str, Any]] = []
+    kind, _, rest = cursor.partition(":")
     if kind == _FILES:
-        page = turn.run("GET", "/uploads", cursor=place, limit=PAGE)
-        for each in page["files"]:
-            what = {
-                "name": each["name"] or each["id"],
-                "mimeType": each["type"],
-                "size": each["bytes"],
-            }
-            rows.append({"uri": f"imserver://files/{each['id']}", **what})
-        return rows, f"{_FILES}:{page['next']}" if page["next"] else ""
-    page = turn.run("GET", "/conversations", before=id_of(place), limit=PAGE)
-    if not place:
+        return _files(turn, rest)
+    if cursor and (kind != _CONVERSATIONS or not rest.isdecimal()):
+        raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
+    return _conversations(turn, rest)
+
+
+def _conversations(turn: Turn, before: str) -> Page:
+    rows: list[dict[str, Any]] = []
+    page = turn.run("GET", "/conversations", before=id_of(before), limit=PAGE)
+    if not before:
         rows.append({"uri": ALL, "name": "conversations", **_JSON})
-    for each in page["conversations"]:
-        name = each["peer"] or each["name"] or str(each["conversation"])
-        rows.append({"uri": f"{ALL}/{each['conversation']}", "name": name, **_JSON})
+    for header in page["conversations"]:
+        number = header["conversation"]
+        name = header["peer"] or header["name"] or str(number)
+        rows.append({"uri": f"{ALL}/{number}", "name": name, **_JSON})
+
     if page["before"]:
-        return rows, f"conversations:{page['before']}"
-    return rows, f"{_FILES}:" if turn.has_route("GET", "/uploads") else ""
+        return rows, f"{_CONVERSATIONS}:{page['before']}"
+    if turn.has_route("GET", "/uploads"):
+        return rows, f"{_FILES}:"
+    return rows, ""
+
+
+def _files(turn: Turn, cursor: str) -> Page:
+    page = turn.run("GET", "/uploads", cursor=cursor, limit=PAGE)
+    rows: list[dict[str, Any]] = [
+        {
+            "uri": f"imserver://files/{file['id']}",
+            "name": file["name"] or file["id"],
+            "mimeType": file["type"],
+            "size": file["bytes"],
+        }
+        for file in page["files"]
+    ]
+    if page["next"]:
+        return rows, f"{_FILES}:{page['next']}"
+    return rows, ""
 
 
 def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
@@ -89,31 +105,39 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
     if uri == ALL:
         page = turn.run("GET", "/conversations", limit=PAGE)
         return [_json(uri, page["conversations"])]
-    try:
-        match = _CONVERSATION.fullmatch(uri)
-        if match:
-            values = {
-                "conversation": int(match[1]),
-                "before": id_of(match[3] or ""),
-                "limit": PAGE,
-            }
-            page = turn.run("GET", "/messages", **values)
-            if page["messages"]:
-                return [_json(uri, page)]
-            return None
-    except RouteRefused as refused:
-        if refused.code == "invalid_request":
-            return None
-        raise
+    match = _CONVERSATION.fullmatch(uri)
+    if match:
+        number, _, before = match.groups()
+        return _conversation(turn, uri, int(number), before or "")
     match = _MESSAGE.fullmatch(uri)
     if match and turn.user:
         entries = turn.core.store.part(MessageLog).entries.readable(
             turn.app, turn.user, [id_of(match[1])]
         )
-        return [_json(uri, each.view()) for each in entries] or None
+        return [_json(uri, entry.view()) for entry in entries] or None
     match = _FILE.fullmatch(uri)
     if match:
         return _file(turn, uri, match[1])
+    return None
+
+
+def _conversation(
+    turn: Turn, uri: str, number: int, before: str
+) -> list[dict[str, Any]] | None:
+    try:
+        page = turn.run(
+            "GET",
+            "/messages",
+            conversation=number,
+            before=id_of(before),
+            limit=PAGE,
+        )
+    except RouteRefused as refused:
+        if refused.code == "invalid_request":
+            return None
+        raise
+    if page["messages"]:
+        return [_json(uri, page)]
     return None
 
 
@@ -128,22 +152,23 @@ def _file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
     except ImportError:
         return None
     uploads = turn.core.find(Uploads)
-    row = None if uploads is None else uploads.find(id)
-    if uploads is None or row is None or row.app != turn.app:
+    if uploads is None:
+        return None
+    row = uploads.find(id)
+    if row is None or row.app != turn.app:
         return None
     if row.bytes > FILE_BYTES:
         raise McpError(
             Code.BAD_PARAMS,
             f"The file has {row.bytes} bytes: fetch /api/v1/uploads/{id} instead",
         )
-    turn.api.rates.charge(turn.principal, turn.request.host, 1 + row.bytes // 65536)
-    with closing(
-        uploads.open(row, False, 0, row.bytes - 1, turn.request.host)
-    ) as pieces:
+
+    host = turn.request.host
+    turn.api.rates.charge(turn.principal, host, 1 + row.bytes // BYTES_OF_REQUEST)
+    with closing(uploads.open(row, False, 0, row.bytes - 1, host)) as pieces:
         content = b"".join(pieces)
-    return [
-        {"uri": uri, "mimeType": row.type, "blob": base64.b64encode(content).decode()}
-    ]
+    blob = base64.b64encode(content).decode()
+    return [{"uri": uri, "mimeType": row.type, "blob": blob}]
 
 
 SOURCE: Final = Source(list=listed, read=read, templates=TEMPLATES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -61,6 +62,10 @@ INSTRUCTIONS: Final = (
 LISTED: Final = {"ttlMs": 300_000, "cacheScope": "public"}
 """How long clients may use a list of tools or templates again."""
 READ: Final = {"ttlMs": 0, "cacheScope": "private"}
+_FOR_A_TIME: Final = (429, 503)
+"""Statuses of refusals after which a task is run again."""
+_MOST_DIGITS: Final = 3
+"""So many digits has the number of a source at most."""
 PREFLIGHT: Final = HttpResponse(
     204, b"", headers=(("Access-Control-Allow-Headers", "*"),)
 )
@@ -76,14 +81,11 @@ def _refuse(
     ``""``: clients look at the usual place themselves."""
     headers = [("X-Request-Id", request.id)]
     if problem.status == 401:
+        challenge = "Bearer"
         if base:
-            where = f'Bearer resource_metadata="{base}{METADATA}{PATH}"'
-        else:
-            where = "Bearer"
-        headers += [
-            ("WWW-Authenticate", where),
-            ("Access-Control-Expose-Headers", "WWW-Authenticate"),
-        ]
+            challenge = f'Bearer resource_metadata="{base}{METADATA}{PATH}"'
+        headers.append(("WWW-Authenticate", challenge))
+        headers.append(("Access-Control-Expose-Headers", "WWW-Authenticate"))
     error = {
         "code": -problem.status,
         "message": detail or problem.message,
@@ -131,16 +133,16 @@ class Mcp:
 
     def tools(self) -> dict[str, Tool]:
         """The tools of this node, by name."""
-        offered = [tool for offer in self._offers for tool in offer.tools]
+        offered = chain.from_iterable(offer.tools for offer in self._offers)
         return {
-            each.name: each
-            for each in offered
-            if not each.route[0] or each.at in self.api.endpoints
+            tool.name: tool
+            for tool in offered
+            if not tool.route[0] or tool.at in self.api.endpoints
         }
 
     def sources(self) -> list[Source]:
         """Where resources are."""
-        return [source for offer in self._offers for source in offer.sources]
+        return list(chain.from_iterable(offer.sources for offer in self._offers))
 
     # --- serving --------------------------------------------------------------
 
@@ -172,71 +174,65 @@ class Mcp:
             self._answer(turn)
 
     def _answer(self, turn: Turn) -> None:
-        id = turn.message.id
-        is_modern = turn.message.is_modern
-        if id is None:
+        message = turn.message
+        if message.id is None:
             turn.finish(HttpResponse(202, b""))
             return
         try:
             result = self._result(turn)
         except McpError as error:
-            turn.finish(error_response(id, error, is_modern))
+            self._finish_badly(turn, error)
         except RouteRefused as refused:
-            turn.finish(
-                error_response(id, McpError(Code.BAD_PARAMS, str(refused)), is_modern)
-            )
+            self._finish_badly(turn, McpError(Code.BAD_PARAMS, str(refused)))
         except Unavailable as error:
-            turn.finish(
-                error_response(
-                    id, McpError(Code.INTERNAL, error.problem.message), is_modern
-                )
-            )
+            self._finish_badly(turn, McpError(Code.INTERNAL, error.problem.message))
         except Exception:
             log.exception(
-                "%s of MCP failed",
-                turn.message.method,
-                extra={"request": turn.request.id},
+                "%s of MCP failed", message.method, extra={"request": turn.request.id}
             )
-            turn.finish(
-                error_response(id, McpError(Code.INTERNAL, "Internal error"), is_modern)
-            )
+            self._finish_badly(turn, McpError(Code.INTERNAL, "Internal error"))
         else:
             if result is not None:  # None: the stream stays open
-                turn.finish(
-                    HttpResponse(
-                        200,
-                        msgspec.json.encode(
-                            {"jsonrpc": "2.0", "id": id, "result": result}
-                        ),
-                    )
-                )
+                document = {"jsonrpc": "2.0", "id": message.id, "result": result}
+                turn.finish(HttpResponse(200, msgspec.json.encode(document)))
+
+    def _finish_badly(self, turn: Turn, error: McpError) -> None:
+        message = turn.message
+        turn.finish(error_response(message.id, error, message.is_modern))
 
     def _result(self, turn: Turn) -> dict[str, Any] | None:
         """The result of a request; None: a stream has begun. May switch. Raises
         McpError and more."""
-        method = turn.message.method
         is_modern = turn.message.is_modern
-        run = (_MODERN if is_modern else _LEGACY).get(method)
-        offered = [
-            offer.methods[method] for offer in self._offers if method in offer.methods
-        ]
-        if run is None and not offered:
-            raise McpError(Code.NO_METHOD, f"Method not found: {method}")
+        run = self._method(turn)
         turn.read_round()
-        result: Any = run(self, turn) if run is not None else offered[0](turn)
-        if turn.permitted_by and (
-            receipt := receipt_of(self.core, turn.app, turn.permitted_by)
-        ):
-            if isinstance(result, dict):
+        result: Any = run(turn)
+        if turn.permitted_by:
+            receipt = receipt_of(self.core, turn.app, turn.permitted_by)
+            if receipt and isinstance(result, dict):
                 result = {**result, "_meta": {KEY: receipt}}
-            else:
-                result = result
         if isinstance(result, InputRequired):
             result = turn.next_round(result)
-        if result is None or not is_modern:
-            return None if result is None else dict(result)
+        if result is None:
+            return None
+        if not is_modern:
+            return dict(result)
         meta = {**result.get("_meta", {}), f"{META}serverInfo": self._info}
         return {"resultType": "complete", **result, "_meta": meta}
+
+    def _method(self, turn: Turn) -> Callable[[Turn], Any]:
+        """What answers a request: this module before the offers of features.
+        Raises McpError."""
+        method = turn.message.method
+        methods = _LEGACY
+        if turn.message.is_modern:
+            methods = _MODERN
+        if method in methods:
+            return partial(methods[method], self)
+        for offer in self._offers:
+            if method in offer.methods:
+                return offer.methods[method]
+        raise McpError(Code.NO_METHOD, f"Method not found: {method}")
 
     # --- the methods ----------------------------------------------------------
 
@@ -254,9 +250,11 @@ class Mcp:
 
     def initialize(self, turn: Turn) -> dict[str, Any]:
         """Begin in the older revisions, without a session."""
-        wanted = turn.message.text("protocolVersion")
+        version = turn.message.text("protocolVersion")
+        if version not in LEGACY:
+            version = LEGACY[0]
         return {
-            "protocolVersion": wanted if wanted in LEGACY else LEGACY[0],
+            "protocolVersion": version,
             "capabilities": self._capabilities(False),
             "serverInfo": self._info,
             "instructions": INSTRUCTIONS,
@@ -285,23 +283,23 @@ class Mcp:
         if tool is None:
             raise McpError(Code.BAD_PARAMS, f"Unknown tool: {name}")
         try:
-            why = self._permissions.check(turn, tool, arguments)
-            result: Any = (
-                Content(_text(why), True) if isinstance(why, str) and why else why
-            )
-            result = result or tool.call(turn, arguments)
+            objection = self._permissions.check(turn, tool, arguments)
+            result: Any = objection
+            if not objection:
+                result = tool.call(turn, arguments)
+            elif isinstance(objection, str):
+                result = Content(_text(objection), True)
         except RouteRefused as refused:
-            if turn.task is not None and refused.status in (429, 503):
+            if turn.task is not None and refused.status in _FOR_A_TIME:
                 raise  # it is run again
-            hint = ". `to` is the id of a user: `find_people` finds it." * (
-                refused.code == "unknown_account"
-            )
-            result = Content(_text(f"{refused}{hint}"), True)
+            text = str(refused)
+            if refused.code == "unknown_account":
+                text += ". `to` is the id of a user: `find_people` finds it."
+            result = Content(_text(text), True)
+
         if isinstance(result, Later):
-            return {
-                "resultType": "task",
-                **shown(self.tasks.add(turn, name, arguments, result)),
-            }
+            task = self.tasks.add(turn, name, arguments, result)
+            return {"resultType": "task", **shown(task)}
         if isinstance(result, InputRequired):
             return result
         if isinstance(result, Content):
@@ -328,27 +326,24 @@ class Mcp:
         cursor has."""
         sources = self.sources()
         cursor = turn.message.text("cursor", "0:")
-        number, _, place = cursor.partition(":")
-        if not number.isdecimal() or len(number) > 3 or int(number) >= len(sources):
+        number, _, rest = cursor.partition(":")
+        is_number = number.isdecimal() and len(number) <= _MOST_DIGITS
+        if not is_number or int(number) >= len(sources):
             raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
-        at = int(number)
-        resources, following = sources[at].list(turn, place)
+
+        index = int(number)
+        resources, following = sources[index].list(turn, rest)
+        answer: dict[str, Any] = {"resources": resources}
         if following:
-            following = f"{at}:{following}"
-        elif at + 1 < len(sources):
-            following = f"{at + 1}:"
-        else:
-            following = ""
-        return {
-            "resources": resources,
-            **({"nextCursor": following} if following else {}),
-            **READ,
-        }
+            answer["nextCursor"] = f"{index}:{following}"
+        elif index + 1 < len(sources):
+            answer["nextCursor"] = f"{index + 1}:"
+        return {**answer, **READ}
 
     def list_templates(self, _turn: Turn) -> dict[str, Any]:
         """Answer ``resources/templates/list``."""
-        templates = [each for source in self.sources() for each in source.templates]
-        return {"resourceTemplates": templates, **LISTED}
+        templates = chain.from_iterable(source.templates for source in self.sources())
+        return {"resourceTemplates": list(templates), **LISTED}
 
     def read_resource(self, turn: Turn) -> Any:
         """Answer ``resources/read``. May switch."""
@@ -367,18 +362,18 @@ class Mcp:
 
     def metadata(self, call: Call) -> HttpResponse:
         """What protects this resource (RFC 9728)."""
-        headers = call.request.headers
         base = self.core.config.address
         if not base:  # as the client knows it
-            is_tls = headers.get("x-forwarded-proto", "").startswith("https")
-            base = (
-                f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
-            )
+            headers = call.request.headers
+            scheme = "http"
+            if headers.get("x-forwarded-proto", "").startswith("https"):
+                scheme = "https"
+            base = f"{scheme}://{headers.get('host', 'localhost')}"
         document: dict[str, Any] = {
             "resource": base + PATH,
             "bearer_methods_supported": ["header"],
+            "resource_name": "imserver",
         }
-        document["resource_name"] = "imserver"
         if self.settings.authorization_servers:
             document["authorization_servers"] = list(
                 self.settings.authorization_servers
@@ -417,6 +412,10 @@ _LEGACY: Final[Mapping[str, Method]] = {
 }
 
 
+def _refuse_method(_mcp: Mcp, _call: Call) -> HttpResponse:
+    return HttpResponse(405, b"", "text/plain", (("Allow", "POST"),))
+
+
 def _read(mcp: Mcp, call: Call) -> None:
     """Read a request: the message, and for whom it is. Raises RpcRefused, and
     ApiProblem: it has more values than a message of this server needs."""
@@ -443,15 +442,7 @@ ROUTES: Final = (
     # There are no sessions and no standing streams, which GET and DELETE are
     # for.
     *(
-        _route(
-            method,
-            PATH,
-            Needs.ANYONE,
-            lambda _mcp, _call: HttpResponse(
-                405, b"", "text/plain", (("Allow", "POST"),)
-            ),
-            hot=True,
-        )
+        _route(method, PATH, Needs.ANYONE, _refuse_method, hot=True)
         for method in ("GET", "DELETE")
     ),
     *(

@@ -36,21 +36,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEP_SECONDS: Final = 86_400
-"""So long a task is known after the last moment at which its question may be
+REMEMBER_SECONDS: Final = 86_400
+"""How long a task is known after the last moment at which its question may be
 answered."""
 LEASE_SECONDS: Final = 60
 LOOK_SECONDS: Final = 10.0
 LEAST_PAUSE = 10
 MOST_PAUSE = 300
 """Seconds between two looks at a question that nothing new was heard of."""
-HELD_SECONDS: Final = 300
-"""So long a client that waits may take to come again after its question has
+_PAUSE_SHARE: Final = 10
+"""The pause is this share of the age of a task: a tenth."""
+RETURN_SECONDS: Final = 300
+"""How long a client that waits may take to come again after its question has
 ended."""
 MOST_OPEN: Final = 100
 """Tasks of one user that have not ended, and calls that wait for a yes."""
 MOST_BYTES: Final = 1 << 20
 """A result in JSON."""
+POLL_MS: Final = 2000
+"""How often clients are told to look at a task."""
+_SECOND_MS: Final = 1000
+_FOR_A_TIME: Final = (429, 503)
+"""Statuses of refusals after which a task is run again."""
 _OPEN: Final = "state IN ('working', 'input_required')"
 _ONE: Final = "WHERE app = %s AND id = %s"
 
@@ -60,13 +67,13 @@ class Later(Struct, frozen=True):
     ``Turn.task``, when the ``question`` has ended, or at once (0). ``state``:
     any JSON, which is then ``Turn.state``. ``seconds``: so long it may take.
     ``needs_yes``: it is only run if the answer is a yes to the text with the
-    digest ``asked``. See ``Turn.takes_tasks``."""
+    digest ``question_digest``. See ``Turn.takes_tasks``."""
 
     question: int = 0
     state: Any = None
     seconds: int = 3600
     needs_yes: bool = False
-    asked: str = ""
+    question_digest: str = ""
 
 
 class TaskRows(Store.Rows):
@@ -82,35 +89,33 @@ class TaskRows(Store.Rows):
     def add(self, sql: PooledStatements, task: Task, seconds: int, pause: int) -> Task:
         """Store a task that may take so many seconds, and is due after a pause.
         Raises McpError."""
-        whose = (
+        rows = (
             f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
         )
         # Who adds at the same time waits for these rows, and then counts what
         # was added.
         sql.query(
-            f"SELECT id FROM {whose} ORDER BY id{sql.for_update}", (task.app, task.user)
+            f"SELECT id FROM {rows} ORDER BY id{sql.for_update}", (task.app, task.user)
         )
-        if (
-            sql.query(f"SELECT COUNT(*) FROM {whose}", (task.app, task.user))[0][0]
-            >= MOST_OPEN
-        ):
+        ((count,),) = sql.query(f"SELECT COUNT(*) FROM {rows}", (task.app, task.user))
+        if count >= MOST_OPEN:
             raise McpError(
                 Code.EXHAUSTED,
                 "ResourceExhausted",
                 {"limit": "tasks", "max": MOST_OPEN},
             )
+
         now = sql.clock_ms()
-        expires = (
-            now // 1000
-            + seconds
-            + (HELD_SECONDS if task.state == "held" else KEEP_SECONDS)
-        )
+        now_seconds = now // _SECOND_MS
         if task.state == "held":
+            # Only its client runs it, so no node looks at it before it expires.
+            expires = now_seconds + seconds + RETURN_SECONDS
             due = expires
-        elif pause:
-            due = now // 1000 + pause
         else:
+            expires = now_seconds + seconds + REMEMBER_SECONDS
             due = 0
+            if pause:
+                due = now_seconds + pause
         task = replace(task, created=now, updated=now, expires=expires, due=due)
         sql.insert_new("mcp_task", TASKS.columns, [TASKS.values(task)])
         return task
@@ -149,15 +154,15 @@ class TaskRows(Store.Rows):
             sql.execute(f"UPDATE mcp_task SET audit = %s {_ONE}", values)
         return True
 
-    def end_held(self, task: Task) -> None:
-        """Its client does not wait any more."""
+    def end_waiting(self, task: Task) -> None:
+        """The client of a call that needs a yes does not wait any more."""
         self._store.execute(
             f"DELETE FROM mcp_task {_ONE} AND state = 'held'", (task.app, task.id)
         )
 
     @Store.writing
     def respond(
-        self, sql: PooledStatements, task: Task, given: Mapping[str, Any]
+        self, sql: PooledStatements, task: Task, responses: Mapping[str, Any]
     ) -> bool:
         """Take answers of the client. Whether these were the last that the tool
         needs."""
@@ -169,23 +174,22 @@ class TaskRows(Store.Rows):
         )
         if row is None:
             return False
-        rounds = row.rounds
-        new = {name: given[name] for name in rounds.requests.keys() & given.keys()}
-        left = {name: each for name, each in rounds.requests.items() if name not in new}
-        rounds = Round(left, {**rounds.responses, **new}, rounds.state)
+
+        left = dict(row.rounds.requests)
+        answered = dict(row.rounds.responses)
+        for name in left.keys() & responses.keys():
+            del left[name]
+            answered[name] = responses[name]
+        rounds = Round(left, answered, row.rounds.state)
+        if left:
+            state = "input_required"
+            due = row.expires
+        else:
+            state = "working"
+            due = 0
         statement = f"UPDATE mcp_task SET rounds = %s, state = %s, due = %s, updated = %s {_ONE}"
-        state, due = ("input_required", row.expires) if left else ("working", 0)
-        sql.execute(
-            statement,
-            (
-                msgspec.json.encode(rounds),
-                state,
-                due,
-                sql.clock_ms(),
-                task.app,
-                task.id,
-            ),
-        )
+        values = msgspec.json.encode(rounds), state, due, sql.clock_ms()
+        sql.execute(statement, (*values, task.app, task.id))
         return not left
 
     @Store.writing
@@ -195,10 +199,8 @@ class TaskRows(Store.Rows):
         statement = (
             "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
         )
-        ids = [
-            row[1]
-            for row in sql.query_in(statement, (app,), sorted(questions), many=True)
-        ]
+        rows = sql.query_in(statement, (app,), sorted(questions), many=True)
+        ids = [id for _, id in rows]
         # Each wake has another value, so whoever has just seen the question
         # open does not undo it.
         due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
@@ -272,26 +274,31 @@ class Tasks:
     ) -> Task:
         """Make a task of a call, or for a client that takes none, what takes
         the yes for it. Switches. Raises McpError."""
-        meets = turn.message.client if turn.takes_tasks else {}
-        what = TaskCall(
+        client = {}
+        state = "held"
+        if turn.takes_tasks:
+            client = dict(turn.message.client)
+            state = "working"
+        call = TaskCall(
             principal=turn.principal,
             proof=turn.proof(),
             tool=tool,
             arguments=arguments,
-            client=dict(meets),
+            client=client,
             needs_yes=later.needs_yes,
-            asked=later.asked,
+            question_digest=later.question_digest,
         )
-        state = "working" if turn.takes_tasks else "held"
         task = Task(
             app=turn.app,
             user=turn.user,
             state=state,
-            what=what,
+            what=call,
             question=later.question,
+            rounds=Round(state=later.state),
         )
-        task = replace(task, rounds=Round(state=later.state))
-        pause = LEAST_PAUSE if later.question else 0
+        pause = 0
+        if later.question:
+            pause = LEAST_PAUSE
         try:
             task = self.rows.add(task, later.seconds or Limit.QUESTION_SECONDS, pause)
         except McpError:  # there are too many: nobody would hear the answer
@@ -305,19 +312,18 @@ class Tasks:
             self.runner.start(task.app, task.id)
         return task
 
-    def use(self, task: Task, asked: dict[str, Any]) -> bool:
+    def use(self, task: Task, question: dict[str, Any]) -> bool:
         """Use the yes of a person to the question of a task. False: it was
         used before, or the task was cancelled. Switches. Raises
         StorageUnavailable."""
-        act = act_of(task, asked, task.what.principal)
+        act = act_of(task, question, task.what.principal)
         if self.rows.use(task, act, audit_of(self._core)):
             return True
-        if task.state == "working":
-            now = self.rows.get(task.app, task.id)
-        else:
-            now = None
-        # this node has just lost the answer to it
-        return now is not None and now.state == "working"
+        if task.state != "working":
+            return False
+        # The database may have used it, and this node lost the answer.
+        row = self.rows.get(task.app, task.id)
+        return row is not None and row.state == "working"
 
     # --- what clients ask -----------------------------------------------------
 
@@ -326,11 +332,11 @@ class Tasks:
         Raises McpError."""
         turn.require_tasks()
         task = self.rows.get(turn.app, turn.message.text("taskId"))
-        who = turn.principal.label, turn.user
+        owner = turn.principal.label, turn.user
         if (
             task is None
             or task.state == "held"
-            or (task.what.principal.label, task.user) != who
+            or (task.what.principal.label, task.user) != owner
         ):
             raise McpError(Code.BAD_PARAMS, "taskId: there is no such task of yours")
         return task
@@ -341,16 +347,22 @@ class Tasks:
         if task.state == "working" and task.question and not self._waits(task):
             self.rows.wake(task.app, [task.question])
             self.runner.wake()
-        content: Any = msgspec.json.decode(task.content) if task.content else None
-        is_permitted = task.state == "completed" and task.audit > 0
-        if is_permitted and (receipt := receipt_of(turn.core, task.app, task.question)):
-            content["_meta"] = {KEY: receipt}
-        more: dict[str, Any] = {
-            "completed": {"result": content},
-            "failed": {"error": content},
-        }
-        more["input_required"] = {"inputRequests": task.rounds.requests}
-        return {**shown(task), **more.get(task.state, {})}
+
+        document = shown(task)
+        content: Any = None
+        if task.content:
+            content = msgspec.json.decode(task.content)
+        if task.state == "completed":
+            if task.audit > 0:
+                receipt = receipt_of(turn.core, task.app, task.question)
+                if receipt:
+                    content["_meta"] = {KEY: receipt}
+            document["result"] = content
+        elif task.state == "failed":
+            document["error"] = content
+        elif task.state == "input_required":
+            document["inputRequests"] = task.rounds.requests
+        return document
 
     def update(self, turn: Turn) -> dict[str, Any]:
         """Answer ``tasks/update``. May switch. Raises McpError."""
@@ -364,10 +376,10 @@ class Tasks:
         switch. Raises McpError."""
         task = self._of(turn)
         condition = f"{_OPEN} AND audit = 0"
-        if (
-            self.rows.change(task, condition, state="cancelled", due=task.expires)
-            and task.question
-        ):
+        is_cancelled = self.rows.change(
+            task, condition, state="cancelled", due=task.expires
+        )
+        if is_cancelled and task.question:
             try:
                 turn.run("POST", "/asks/cancel", id=task.question)
             except RouteRefused as refused:  # it has just ended
@@ -403,13 +415,14 @@ class Tasks:
         task = self.rows.get(app, id)
         if task is None:
             return
-        now = self._store.read(PooledStatements.clock_ms) // 1000
+        now = self._store.read(PooledStatements.clock_ms) // _SECOND_MS
         if now >= task.expires:
             self.runner.end(app, id)
         elif task.question and not task.audit and self._waits(task):
-            pause = min(
-                max(now - task.created // 1000, 10 * LEAST_PAUSE) // 10, MOST_PAUSE
-            )
+            # What is new of the question wakes it; this look is for the case
+            # that a node has lost that. It gets rarer as the task gets older.
+            age = now - task.created // _SECOND_MS
+            pause = min(max(age // _PAUSE_SHARE, LEAST_PAUSE), MOST_PAUSE)
             self.rows.change(task, f"due = {task.due}", due=now + pause)
         else:
             self._run(task)
@@ -418,62 +431,61 @@ class Tasks:
         """Run the tool, and store what it returns, unless the task was
         cancelled meanwhile."""
         state = "completed"
-        fields = dict[str, Any]()
+        rounds = dict[str, bytes]()
         try:
             result = self._run_tool(task)
         except McpError as error:
-            state, result = "failed", {"code": error.code, "message": str(error)}
+            state = "failed"
+            result = {"code": error.code, "message": str(error)}
         except RouteRefused as refused:
-            if refused.status in (429, 503):
+            if refused.status in _FOR_A_TIME:
                 raise StorageUnavailable(str(refused)) from refused
-            state, result = "failed", {"code": Code.BAD_PARAMS, "message": str(refused)}
+            state = "failed"
+            result = {"code": Code.BAD_PARAMS, "message": str(refused)}
         except (Runner.Lost, Unavailable):
             raise
         except Exception:
             log.exception("the task %s of MCP failed", task.id)
             state = "failed"
             result = {"code": Code.INTERNAL, "message": "Internal error"}
+
         if isinstance(result, InputRequired):
             state = "input_required"
-            fields["rounds"] = Round({**result.requests}, {}, result.state)
+            round = Round({**result.requests}, {}, result.state)
+            rounds["rounds"] = msgspec.json.encode(round)
             result = {}
+        content = b""
         if result:
             content = msgspec.json.encode(result)
-        else:
-            content = b""
         if len(content) > MOST_BYTES:
             too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
             state = "failed"
             content = msgspec.json.encode(too_long)
-        fields = {name: msgspec.json.encode(each) for name, each in fields.items()}
         self.rows.change(
             task,
             "state = 'working'",
             state=state,
             content=content,
             due=task.expires,
-            **fields,
+            **rounds,
         )
 
 
 def shown(task: Task) -> dict[str, Any]:
     """A task as clients see it, without what its state adds."""
-    at = [
-        datetime.fromtimestamp(ms / 1000, UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-        for ms in (task.created, task.updated)
-    ]
+    document = {"taskId": task.id, "status": task.state}
     if task.state == "working" and task.question:
-        waits = {"statusMessage": "A person is asked"}
-    else:
-        waits = {}
+        document["statusMessage"] = "A person is asked"
     return {
-        "taskId": task.id,
-        "status": task.state,
-        **waits,
-        "createdAt": at[0],
-        "lastUpdatedAt": at[1],
-        "ttlMs": task.expires * 1000 - task.created,
-        "pollIntervalMs": 2000,
+        **document,
+        "createdAt": _time_of(task.created),
+        "lastUpdatedAt": _time_of(task.updated),
+        "ttlMs": task.expires * _SECOND_MS - task.created,
+        "pollIntervalMs": POLL_MS,
     }
+
+
+def _time_of(ms: int) -> str:
+    """A time in Unix milliseconds, as MCP writes it."""
+    time = datetime.fromtimestamp(ms / _SECOND_MS, UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

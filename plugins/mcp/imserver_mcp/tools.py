@@ -30,6 +30,15 @@ MOST: Final = 20
 """Conversations in one answer of ``read``."""
 PAGES: Final = 10
 """Pages of conversations that one ``read`` looks through."""
+CONVERSATIONS: Final = 200
+"""Conversations of such a page."""
+ANSWER_BYTES: Final = 128 << 10
+"""Limit of the messages in an answer, which has them as text and as JSON. One
+message may be longer."""
+KNOWN_CONVERSATIONS: Final = 100
+"""Conversations whose members count as known to the user."""
+ASK_SECONDS: Final = 300
+"""How long a question is open if the agent does not say."""
 
 
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,29 +58,27 @@ class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
     ] = True
 
 
-class Place(Struct, frozen=True, array_like=True):
-    """Where a reader goes on. ``shown``: conversation → the last entry that it
+class ReadCursor(Struct, frozen=True, array_like=True):
+    """Where a reader goes on. ``last``: conversation → the last entry that it
     has of it. ``before``: the page of conversations that is looked through."""
 
-    shown: Annotated[dict[int, int], Meta(max_length=MOST)] = {}
+    last: Annotated[dict[int, int], Meta(max_length=MOST)] = {}
     before: int = 0
 
     @classmethod
-    def of(cls, cursor: str) -> Place:
+    def of(cls, text: str) -> ReadCursor:
         """Raises RouteRefused."""
-        try:
-            if cursor:
-                return msgspec.json.decode(
-                    base64.b64decode(cursor, b"-_", True), type=cls
-                )
+        if not text:
             return cls()
+        try:
+            return msgspec.json.decode(base64.b64decode(text, b"-_", True), type=cls)
         except ValueError:
             raise RouteRefused(
                 "invalid_request", "`cursor`: it is not that of an answer"
             ) from None
 
     @property
-    def cursor(self) -> str:
+    def text(self) -> str:
         """As clients keep it."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
 
@@ -83,42 +90,47 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
     has the answer. Until then a node or a client may die, and the same is shown
     again.
     """
-    place = Place.of(given.cursor)
-    found: list[dict[str, Any]] = []
-    shown: dict[int, int] = {}
-    for conversation, id in place.shown.items():
+    cursor = ReadCursor.of(given.cursor)
+    for conversation, id in cursor.last.items():
         with suppress(RouteRefused):  # the conversation has gone
             turn.run("POST", "/messages/read", conversation=conversation, id=id)
-    # An answer has messages as text and as JSON. One message may be longer.
+
+    conversations: list[dict[str, Any]] = []
+    last: dict[int, int] = {}
     left = given.limit
-    room = 128 << 10
-    following = place.before
-    for header, behind in _unread(turn, given.conversation, place.before):
-        if not left or len(shown) == MOST or room < 0:
+    room = ANSWER_BYTES
+    next_before = cursor.before
+    for header, before in _unread(turn, given.conversation, cursor.before):
+        if not left or len(last) == MOST or room < 0:
             break
         if header is None:
-            following = behind
+            next_before = before
             continue
-        where = {"conversation": header["conversation"], "after": header["read"]}
+        number = header["conversation"]
+        page = turn.run(
+            "GET", "/messages", conversation=number, after=header["read"], limit=left
+        )
         messages = []
-        for each in turn.run("GET", "/messages", **where, limit=left)["messages"]:
-            left = left - 1
-            room = room - len(msgspec.json.encode(each))
-            if room < 0 and shown:
+        for message in page["messages"]:
+            left -= 1
+            room -= len(msgspec.json.encode(message))
+            if room < 0 and last:
                 break
-            shown[header["conversation"]] = each["id"]
-            if each["from"] != turn.user:
-                messages.append(each)
+            last[number] = message["id"]
+            if message["from"] != turn.user:
+                messages.append(message)
         if messages:
-            found.append({**header, "messages": messages})
-    if shown:
-        place = Place(shown, place.before)
+            conversations.append({**header, "messages": messages})
+
+    # A page of conversations is looked through again until nothing is unread.
+    if last:
+        cursor = ReadCursor(last, cursor.before)
     else:
-        place = Place(before=following)
-    return {
-        "conversations": found,
-        **({"cursor": place.cursor} if given.mark and place != Place() else {}),
-    }
+        cursor = ReadCursor(before=next_before)
+    answer: dict[str, Any] = {"conversations": conversations}
+    if given.mark and cursor != ReadCursor():
+        answer["cursor"] = cursor.text
+    return answer
 
 
 def _unread(
@@ -127,24 +139,31 @@ def _unread(
     """The conversations with something unread, and None at the end of each page
     of them, each with ``before`` of the next page. May switch. Raises
     RouteRefused."""
-    limit = 1 if one else 200
+    limit = CONVERSATIONS
     if one:
+        limit = 1
         row = turn.core.store.part(MessageLog).conversations.get(turn.app, one)
-        before = 1 if row is None else row.last_id + 1
+        before = 1
+        if row is not None:
+            before += row.last_id
     for _ in range(PAGES):
         page = turn.run("GET", "/conversations", before=before, limit=limit)
-        rows = [
-            each for each in page["conversations"] if one in (0, each["conversation"])
+        headers = [
+            header
+            for header in page["conversations"]
+            if one in (0, header["conversation"])
         ]
-        if one and not rows:
+        if one and not headers:
             raise RouteRefused(
                 "unknown_conversation", "There is no such conversation of yours"
             )
-        before = 0 if one else page["before"]
-        for each in rows:
-            del each["last"]
-            if each["unread"]:
-                yield each, before
+        before = page["before"]
+        if one:
+            before = 0
+        for header in headers:
+            del header["last"]
+            if header["unread"]:
+                yield header, before
         yield None, before
         if not before:
             return
@@ -153,11 +172,12 @@ def _unread(
 def _acquaintances(turn: Turn) -> list[str]:
     """The owner of a bot, those with whom the user talks, and the members of
     its groups."""
-    page = turn.run("GET", "/conversations", limit=100)["conversations"]
-    users = [owner_of(turn), *(each["peer"] for each in page)]
-    for each in page:
-        if each["kind"] == "group" and len(users) < 2 * MOST_CARDS:
-            users += _members(turn, each["conversation"])
+    page = turn.run("GET", "/conversations", limit=KNOWN_CONVERSATIONS)
+    headers = page["conversations"]
+    users = [owner_of(turn), *(header["peer"] for header in headers)]
+    for header in headers:
+        if header["kind"] == "group" and len(users) < 2 * MOST_CARDS:
+            users += _members(turn, header["conversation"])
     return [user for user in dict.fromkeys(users) if user not in ("", turn.user)]
 
 
@@ -176,7 +196,7 @@ def owner_of(turn: Turn) -> str:
 
 def _members(turn: Turn, group: int) -> list[str]:
     page = turn.run("GET", "/groups/members", group=str(group), limit=MOST_CARDS)
-    return [each["user"] for each in page["members"]]
+    return [member["user"] for member in page["members"]]
 
 
 class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,30 +211,29 @@ def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
     """Find people by their names: those with whom the user talks, and whom the
     app lets it find."""
     words = given.text.casefold().split()
-    cards = turn.cards(_acquaintances(turn))
-    names = [f"{each['nickname']} {each['name']}".casefold() for each in cards]
-    found = [
-        each
-        for each, name in zip(cards, names, strict=True)
-        if all(word in name for word in words)
-    ]
+    matches = []
+    for card in turn.cards(_acquaintances(turn)):
+        name = f"{card['nickname']} {card['name']}".casefold()
+        if all(word in name for word in words):
+            matches.append(card)
     for route in ("/accounts/search", "/accounts/find"):
         if turn.has_route("POST", route):
             # nobody, or the app or the role does not permit it
             with suppress(RouteRefused):
                 answer = turn.run("POST", route, text=given.text)
-                found += answer.get("cards", [answer])
-    people = {each["user"]: each for each in found if each["user"] != turn.user}
-    shown = (
-        ("user", "user"),
-        ("name", "nickname"),
-        ("user_name", "name"),
-        ("bot", "bot"),
-    )
+                matches += answer.get("cards", [answer])
+
+    # A person may be found in several ways.
+    people = {card["user"]: card for card in matches if card["user"] != turn.user}
+    return {"people": list(map(_person_of, people.values()))}
+
+
+def _person_of(card: dict[str, Any]) -> dict[str, Any]:
     return {
-        "people": [
-            {name: each[field] for name, field in shown} for each in people.values()
-        ]
+        "user": card["user"],
+        "name": card["nickname"],
+        "user_name": card["name"],
+        "bot": card["bot"],
     }
 
 
@@ -236,36 +255,42 @@ def who_is_online(turn: Turn, given: OnlineArguments) -> dict[str, Any]:
     users = [user for user in dict.fromkeys(users) if user != turn.user][:MOST_CARDS]
     cards = turn.cards(users)
     people = [
-        (each["user"], each["nickname"], each["presence"] or "hidden") for each in cards
+        _online(card["user"], card["nickname"], card["presence"] or "hidden")
+        for card in cards
     ]
-    if users and not cards:
+    if users and not cards:  # the app has no accounts
         rows = turn.run("POST", "/presence", users=users, user=None)["users"]
-        people = [
-            (each["user"], "", "online" if each["online"] else "offline")
-            for each in rows
-        ]
-    shown = [
-        {"user": user, "name": name, "presence": presence}
-        for user, name, presence in people
-    ]
-    return {"people": sorted(shown, key=lambda each: each["presence"] != "online")}
+        for row in rows:
+            presence = "offline"
+            if row["online"]:
+                presence = "online"
+            people.append(_online(row["user"], "", presence))
+    return {"people": sorted(people, key=lambda person: person["presence"] != "online")}
+
+
+def _online(user: str, name: str, presence: str) -> dict[str, Any]:
+    return {"user": user, "name": name, "presence": presence}
 
 
 def ask(turn: Turn, given: dict[str, Any]) -> Any:
     """Ask, and wait for the answer."""
     if turn.task is not None:
         return turn.run("POST", "/asks/get", id=turn.task.question)
-    question = {"free_text": not given.get("options"), "seconds": 300, **given}
+    question = {
+        "free_text": not given.get("options"),
+        "seconds": ASK_SECONDS,
+        **given,
+    }
     if turn.state is not None:
-        shown = turn.run("POST", "/asks/get", id=turn.state)
+        answer = turn.run("POST", "/asks/get", id=turn.state)
     else:
-        shown = turn.run("POST", "/asks/create", **question)
-    if turn.takes_tasks and shown["state"] == "open":
-        return Later(shown["id"], seconds=question["seconds"])
-    return await_answer(turn, shown, question)
+        answer = turn.run("POST", "/asks/create", **question)
+    if turn.takes_tasks and answer["state"] == "open":
+        return Later(answer["id"], seconds=question["seconds"])
+    return await_answer(turn, answer, question)
 
 
-def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) -> Any:
+def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -> Any:
     """Wait until the question is closed or the client has gone;
     `InputRequired`: it has to come again. Switches. Raises RouteRefused.
 
@@ -278,28 +303,25 @@ def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) ->
     end = began + question["seconds"] + WAIT_SECONDS
     try:
         proof = turn.proof()
-        while shown["state"] == "open" and turn.stream.is_open and time() < end:
+        while answer["state"] == "open" and turn.stream.is_open and time() < end:
             if turn.message.is_modern and time() > began + HOLD_SECONDS:
                 is_heard = True
-                return InputRequired(state=shown["id"])
+                return InputRequired(state=answer["id"])
             if not turn.core.still_holds(turn.app, turn.user, proof):
                 raise RouteRefused("token_invalid", "The token has ended")
             turn.progress(int(time() - began), question["seconds"])
-            seen = len(shown["answers"])
-            shown = turn.run(
-                "POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=seen
+            seen = len(answer["answers"])
+            answer = turn.run(
+                "POST", "/asks/get", id=answer["id"], wait=WAIT_SECONDS, seen=seen
             )
             turn.stream.on_readable()  # nobody else looks whether the client has gone
         is_heard = turn.stream.is_open
-        return shown
+        return answer
     finally:
-        if (
-            shown["state"] == "open"
-            and not is_heard
-            and not question.get("client_msg_id")
-        ):
+        is_open = answer["state"] == "open"
+        if is_open and not is_heard and not question.get("client_msg_id"):
             with suppress(RouteRefused, Unavailable):
-                turn.run("POST", "/asks/cancel", id=shown["id"])
+                turn.run("POST", "/asks/cancel", id=answer["id"])
 
 
 class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -314,12 +336,12 @@ class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
 def receipt(turn: Turn, given: ReceiptArguments) -> dict[str, Any]:
     """Show the receipt of a yes, to whoever may read the question."""
     turn.run("POST", "/asks/get", id=given.question)
-    found = receipt_of(turn.core, turn.app, given.question)
-    if found is None:
+    document = receipt_of(turn.core, turn.app, given.question)
+    if document is None:
         raise RouteRefused(
             "unknown_message", "No call was permitted by an answer to this question"
         )
-    return found
+    return document
 
 
 def _object(**properties: Any) -> dict[str, Any]:

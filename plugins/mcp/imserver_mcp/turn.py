@@ -4,7 +4,6 @@ answered."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -42,6 +41,7 @@ NAME: Final = "mcp"
 PREFIX: Final = "/api/v1"
 MOST_CARDS: Final = 100
 """Accounts that are shown at once."""
+_BAD_REQUEST: Final = 400
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -61,11 +61,18 @@ class _Streams(Dialect):
 ENCODING: Final = StreamEncoding(_Streams())
 
 
+def _text_of(value: Any) -> Any:
+    """A value as a parameter of a query."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value
+
+
 class RouteRefused(Exception):
     """A route of ``/api/v1`` refused what a tool wanted of it, with this
     ``code`` and ``status``."""
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str, status: int = _BAD_REQUEST) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.status = status
@@ -169,32 +176,31 @@ class Turn:
             name: value for name, value in fields.items() if value not in ("", None, [])
         }
         query = b""
+        query = b""
         body = _encode(fields)
         if method == "GET":
-            texts = {
-                name: str(each).lower() if isinstance(each, bool) else each
-                for name, each in fields.items()
-            }
-            query = urlencode(texts).encode()
+            query = urlencode(
+                {name: _text_of(fields[name]) for name in fields}
+            ).encode()
             body = b""
         request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
         answer = self.api.run(
             self.api.endpoints[method, PREFIX + path], self.principal, request
         )
         content = msgspec.json.decode(answer.body)
-        if answer.status >= 400:
+        if answer.status >= _BAD_REQUEST:
             raise RouteRefused(content["code"], content["message"], answer.status)
         return content
 
     def cards(self, users: Collection[str]) -> list[dict[str, Any]]:
         """The cards of those of these users who have accounts. May switch."""
-        with suppress(RouteRefused):  # the app has no accounts
-            if users and self.user and self.has_route("POST", "/accounts/cards"):
-                answer = self.run(
-                    "POST", "/accounts/cards", users=[*users][:MOST_CARDS]
-                )
-                return answer["cards"]  # type: ignore[no-any-return]
-        return []
+        if not (users and self.user and self.has_route("POST", "/accounts/cards")):
+            return []
+        try:
+            answer = self.run("POST", "/accounts/cards", users=[*users][:MOST_CARDS])
+        except RouteRefused:  # the app has no accounts
+            return []
+        return answer["cards"]  # type: ignore[no-any-return]
 
     # --- rounds ---------------------------------------------------------------
 
@@ -206,7 +212,8 @@ class Turn:
 
     def require_answers(self, wanted: InputRequired) -> None:
         """Raises McpError, unless the client can answer these requests."""
-        needs = {each["method"].partition("/")[0] for each in wanted.requests.values()}
+        requests = wanted.requests.values()
+        needs = {request["method"].partition("/")[0] for request in requests}
         lacks: dict[str, Any] = {
             name: {} for name in needs - self.message.client.keys()
         }
@@ -220,9 +227,8 @@ class Turn:
     def next_round(self, wanted: InputRequired) -> dict[str, Any]:
         """The result that asks for another round. Raises McpError."""
         self.require_answers(wanted)
-        if wanted.state is None:
-            state = None
-        else:
+        state = None
+        if wanted.state is not None:
             state = self._seal.make(wanted.state, self._bound)
         result = {
             "resultType": "input_required",
@@ -235,9 +241,9 @@ class Turn:
     def _bound(self) -> bytes:
         """Who asks for what."""
         rounds = {"_meta", "inputResponses", "requestState"}
-        asked = {key: value for key, value in self.params.items() if key not in rounds}
+        params = {key: value for key, value in self.params.items() if key not in rounds}
         return _encode(
-            [self.principal.label, self.app, self.user, self.message.method, asked]
+            [self.principal.label, self.app, self.user, self.message.method, params]
         )
 
     # --- answering ------------------------------------------------------------
@@ -245,17 +251,19 @@ class Turn:
     def begin(self) -> bool:
         """Begin a stream, which is kept open, unless it has begun. False: the
         client takes no streams."""
-        if not self._has_begun and "text/event-stream" in self.request.headers.get(
-            "accept", ""
-        ):
-            log = self.core.node.request_log
-            host = self.request.host
-            kind = "text/event-stream"
-            self._has_begun = True
-            self.stream.begin(
-                ENCODING, stream_head(log, self._head, host, kind, self.principal.label)
-            )
-        return self._has_begun
+        if self._has_begun:
+            return True
+        if "text/event-stream" not in self.request.headers.get("accept", ""):
+            return False
+
+        log = self.core.node.request_log
+        host = self.request.host
+        kind = "text/event-stream"
+        self._has_begun = True
+        self.stream.begin(
+            ENCODING, stream_head(log, self._head, host, kind, self.principal.label)
+        )
+        return True
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification about this request."""
@@ -265,10 +273,9 @@ class Turn:
     def progress(self, progress: float, total: float) -> None:
         """Say how far this request is, if the client wants to know."""
         meta = self.params.get("_meta")
-        if isinstance(meta, dict):
-            token = meta.get("progressToken")
-        else:
-            token = None
+        if not isinstance(meta, dict):
+            return
+        token = meta.get("progressToken")
         if isinstance(token, int | str):
             how_far = {"progressToken": token, "progress": progress, "total": total}
             self.notify("notifications/progress", how_far)

@@ -24,6 +24,7 @@ from typing import Any
 PERMIT = "mcp.permit"
 """The name of the act."""
 ROW = ("number", "time", "name", "kind", "app", "request", "names", "previous", "hash")
+SECOND_MS = 1000
 NAME = ("part", "app", "member", "text", "salt")
 
 
@@ -63,36 +64,38 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
     check_row(row)
     if row["name"] != PERMIT:
         raise Wrong(f"the act is no {PERMIT}")
-    known = _checked_names(names, _read(row["names"], "the list of commitments"))
-    if "facts" not in known:
+    checked = _checked_names(names, _read(row["names"], "the list of commitments"))
+    if "facts" not in checked:
         raise Wrong("what was permitted was erased")
-    facts = _read(known["facts"]["text"], "what was permitted")
+    facts = _read(checked["facts"]["text"], "what was permitted")
     question = receipt["question"]
     if question is not None and digest(question) != facts["question"]:
         raise Wrong("the question was changed")
     if arguments is not None and digest(arguments) != facts["arguments"]:
         raise Wrong("the arguments are others")
-    by, person = (
-        known[part]["member"] if part in known else None for part in ("by", "user")
-    )
+
+    by = checked.get("by", {}).get("member")
+    person = checked.get("user", {}).get("member")
     return {**facts, "by": by, "person": person, "question": question}
 
 
 def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
     """Part → the name to which the act is committed. Raises Wrong."""
-    known: dict[str, Any] = {}
-    rows: list[Any] = names if isinstance(names, list) else [None]
-    for each in rows:
-        is_name = isinstance(each, dict) and each.keys() == set(NAME)
-        if not is_name or each["part"] in known:
+    checked: dict[str, Any] = {}
+    if not isinstance(names, list):
+        names = [None]
+    for name in names:
+        is_name = isinstance(name, dict) and name.keys() == set(NAME)
+        if not is_name or name["part"] in checked:
             raise Wrong(
                 f"a name has other fields than {', '.join(NAME)}, or is there twice"
             )
-        whole = [each[field] for field in ("salt", "part", "app", "member", "text")]
-        if digest(whole) != commitments.get(each["part"]):
-            raise Wrong(f"{each['part']} was changed")
-        known[each["part"]] = each
-    return known
+        part = name["part"]
+        content = [name[field] for field in ("salt", "part", "app", "member", "text")]
+        if digest(content) != commitments.get(part):
+            raise Wrong(f"{part} was changed")
+        checked[part] = name
+    return checked
 
 
 def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
@@ -101,30 +104,31 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
     before: Any = None
     count = 0
     heads = set[str]()
+    wanted = f"{row['number']}:{row['hash']}"
     for line in lines:
-        each = _read(line, f"line {count + 1} of the chain")
-        check_row(each)
-        if before is not None and (each["number"], each["previous"]) != (
-            before["number"] + 1,
-            before["hash"],
+        entry = _read(line, f"line {count + 1} of the chain")
+        check_row(entry)
+        if before is not None and (
+            entry["number"] != before["number"] + 1
+            or entry["previous"] != before["hash"]
         ):
-            raise Wrong(f"the chain is broken before row {each['number']}")
-        if each["number"] == row["number"] and each != row:
+            raise Wrong(f"the chain is broken before row {entry['number']}")
+        if entry["number"] == row["number"] and entry != row:
             raise Wrong("the chain has another act in the place of that of the receipt")
-        heads |= {f"{each['number']}:{each['hash']}"} & {
-            head,
-            f"{row['number']}:{row['hash']}",
-        }
-        before = each
-        count = count + 1
-    if f"{row['number']}:{row['hash']}" not in heads:
+        name = f"{entry['number']}:{entry['hash']}"
+        if name in (head, wanted):
+            heads.add(name)
+        before = entry
+        count += 1
+
+    if wanted not in heads:
         raise Wrong("the chain does not have the act of the receipt")
     if head and head not in heads:
         raise Wrong("the chain does not have the head")
     return count
 
 
-def main(given: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Print what the receipt says; 0: it holds, 1: it does not."""
     parser = argparse.ArgumentParser(
         description="Verify the receipt of a person's yes."
@@ -133,27 +137,27 @@ def main(given: list[str]) -> int:
     parser.add_argument("--arguments", type=Path)
     parser.add_argument("--chain", type=Path)
     parser.add_argument("--head", default="")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     try:
         receipt = _read(options.receipt.read_bytes(), "the receipt")
         arguments = options.arguments and _read(
             options.arguments.read_bytes(), "the file of the arguments"
         )
-        says = check(receipt, arguments)
+        facts = check(receipt, arguments)
         if options.chain:
             with options.chain.open("rb") as lines:
                 check_chain(lines, receipt["row"], options.head)
     except (OSError, Wrong) as error:
         print(f"wrong: {error}", file=sys.stderr)
         return 1
-    at = datetime.fromtimestamp(says["answered"] / 1000, UTC).isoformat(
-        timespec="seconds"
+
+    time = datetime.fromtimestamp(facts["answered"] / SECOND_MS, UTC)
+    at = time.isoformat(timespec="seconds")
+    print(
+        f"{facts['person']} has said {facts['answer']} to {facts['by']} at {at}: {facts['tool']}"
     )
     print(
-        f"{says['person']} has said {says['answer']} to {says['by']} at {at}: {says['tool']}"
-    )
-    print(
-        f"arguments sha256:{says['arguments']}, act {receipt['row']['number']} of the audit log"
+        f"arguments sha256:{facts['arguments']}, act {receipt['row']['number']} of the audit log"
     )
     return 0
 

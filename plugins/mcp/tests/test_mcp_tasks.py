@@ -172,7 +172,7 @@ def test_calls_that_wait_count_and_no_two_take_the_last_place(
         [each.value for each in gevent.joinall([gevent.spawn(add) for _ in range(12)])],
     )
     assert (add("working") is None, add(user="bob") is None) == (True, False)
-    rows.end_held(held)
+    rows.end_waiting(held)
     assert add("working")
 
 
@@ -330,7 +330,7 @@ def made(number: int) -> tuple[bytes, list[bytes]]:
     bot = Principal("bot", apps=frozenset({"shop"}), user="helper")
     given = {"to": "bob", "text": f"für bob\n\x1f {number}"}
     text = f"May I use `send`? {given}"
-    call = TaskCall(bot, "", "send", given, {}, True, asked=digest(text))
+    call = TaskCall(bot, "", "send", given, {}, True, question_digest=digest(text))
     task = Task(app="shop", user="helper", what=call, question=7)
     asked = {
         "id": 7,
