@@ -30,19 +30,19 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
         MobileService(
             fcm.NAME,
             tenants,
-            lambda of: fcm.client_of(of.fcm, addresses, requests),
+            lambda keys: fcm.client_of(keys.fcm, addresses, requests),
             fcm.FORM,
         ),
         MobileService(
             apns.NAME,
             tenants,
-            lambda of: apns.client_of(of.apns, tokens, addresses),
+            lambda keys: apns.client_of(keys.apns, tokens, addresses),
             apns.FORM,
         ),
         MobileService(
             hms.NAME,
             tenants,
-            lambda of: hms.client_of(of.hms, addresses, requests),
+            lambda keys: hms.client_of(keys.hms, addresses, requests),
             hms.FORM,
         ),
     )

@@ -28,7 +28,7 @@ from .service import (
     REFUSED,
     RENEW,
     TAKEN,
-    Kept,
+    Cached,
     Rule,
     described,
     facts_of,
@@ -49,6 +49,11 @@ EVERY_SECONDS: Final = 30 * 60
 """The time between the times in two tokens."""
 YOUNG_SECONDS: Final = 5 * 60
 """The age at which a token is used first."""
+MOST_BYTES: Final = 4096
+"""Limit of a payload."""
+_TRIES: Final = 3
+"""How often a request is sent that no server has begun with."""
+_SECOND_MS: Final = 1000
 
 RULES: Final = rules(
     (GONE, "BadDeviceToken ExpiredToken Unregistered"),
@@ -82,11 +87,9 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
         aps["badge"] = notice.badge
     if is_silent(notice):
         return {**aps, "content-available": 1}
-    aps["alert"] = {
-        name: value
-        for name, value in (("title", notice.title), ("body", notice.body))
-        if value
-    } or {"body": " "}
+    texts = {"title": notice.title, "body": notice.body}
+    alert = {name: text for name, text in texts.items() if text}
+    aps["alert"] = alert or {"body": " "}
     aps |= {
         "sound": "default",
         "thread-id": notice.tag,
@@ -101,14 +104,15 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
 def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
     """The headers that say how it is delivered, also when Google passes it
     on."""
-    # Only a push with something to see, hear or count may be an alert; one with
-    # a badge has to be.
-    is_background = is_silent(notice) and notice.badge is None
-    headers = {
-        "apns-push-type": "background" if is_background else "alert",
-        "apns-priority": "5" if is_silent(notice) else "10",
-        "apns-expiration": str(int(now) + notice.ttl) if notice.ttl > 0 else "0",
-    }
+    headers = {"apns-push-type": "alert", "apns-priority": "10", "apns-expiration": "0"}
+    if is_silent(notice):
+        headers["apns-priority"] = "5"
+        # Only a push with something to see, hear or count may be an alert; one
+        # with a badge has to be.
+        if notice.badge is None:
+            headers["apns-push-type"] = "background"
+    if notice.ttl > 0:
+        headers["apns-expiration"] = str(int(now) + notice.ttl)
     if notice.topic:
         headers["apns-collapse-id"] = notice.topic
     return headers
@@ -120,6 +124,10 @@ def payload_of(notice: PushNotice) -> bytes:
     return msgspec.json.encode(
         {"aps": aps_of(notice), "imserver": facts_of(notice, with_text=False)}
     )
+
+
+def _size(notice: PushNotice) -> int:
+    return len(payload_of(notice))
 
 
 class ProviderToken:
@@ -137,32 +145,30 @@ class ProviderToken:
     def __init__(self, settings: ApnsSettings, key: EllipticCurvePrivateKey) -> None:
         self.text = lru_cache(2)(partial(_sign, settings, key))
         """The token with a time in it (Unix seconds)."""
-        self._kept = 0
+        self._earlier = 0
         """The time in the one before, if Apple has refused its successor."""
 
     def now(self) -> int:
         """The time in the token that is used now. Never switches."""
         # Apple refuses it at the age of an hour.
-        is_good = self._kept <= time() < self._kept + 2 * EVERY_SECONDS - YOUNG_SECONDS
-        if is_good:
-            return self._kept
+        end = self._earlier + 2 * EVERY_SECONDS - YOUNG_SECONDS
+        if self._earlier <= time() < end:
+            return self._earlier
         return int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
 
     def other(self, refused: int) -> int:
         """The time in the other token, which is used now that Apple has refused
         one. Never switches."""
-        self._kept = 0
+        self._earlier = 0
         newest = self.now()
         if refused == newest:
-            self._kept = newest - EVERY_SECONDS
-        else:
-            self._kept = 0
-        return self._kept or newest
+            self._earlier = newest - EVERY_SECONDS
+        return self._earlier or newest
 
 
-def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, made: int) -> str:
+def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, issued: int) -> str:
     header = {"alg": "ES256", "kid": settings.key_id}
-    claims = {"iss": settings.team_id, "iat": made}
+    claims = {"iss": settings.team_id, "iat": issued}
     return JsonWebToken.make(header, claims, JsonWebToken.es256(key))
 
 
@@ -175,18 +181,20 @@ class ApnsClient:
     ) -> None:
         self._settings = settings
         self._token = token
+        self._url = url
         self._seconds = seconds
-        parts = urlsplit(url)
-        self._connection: Kept[Http2Connection] = Kept(
-            lambda: Http2Connection(
-                open_socket(url, seconds), parts.netloc, parts.scheme, seconds
-            ),
-            lambda one: one.is_open,
+        self._connection: Cached[Http2Connection] = Cached(
+            self._connect, lambda connection: connection.is_open
         )
+
+    def _connect(self) -> Http2Connection:
+        parts = urlsplit(self._url)
+        sock = open_socket(self._url, self._seconds)
+        return Http2Connection(sock, parts.netloc, parts.scheme, self._seconds)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches. Raises Unreachable."""
-        body = payload_of(fitted(notice, 4096, lambda one: len(payload_of(one))))
+        body = payload_of(fitted(notice, MOST_BYTES, _size))
         ours = self._token.now()
         answer = self._ask(token, notice, body, ours)
         rule, reason = self._rule(answer)
@@ -201,7 +209,7 @@ class ApnsClient:
         since = json_object(answer.body).get("timestamp")
         if rule is GONE and isinstance(since, int):
             # it may have registered again since then
-            return replace(result, gone_since=since // 1000)
+            return replace(result, gone_since=since // _SECOND_MS)
         return result
 
     @staticmethod
@@ -220,16 +228,17 @@ class ApnsClient:
             ("apns-topic", self._settings.topic),
             *headers_of(notice, time()).items(),
         ]
-        for tries in reversed(range(3)):
+        tries = 0
+        while True:
+            tries += 1
             connection = self._connection.get()
             try:
                 return connection.request(
                     f"/3/device/{token}", headers, body, self._seconds
                 )
             except StreamLost as lost:
-                if not lost.is_safe or not tries or connection.is_open:
+                if not lost.is_safe or tries == _TRIES or connection.is_open:
                     raise
-        raise AssertionError("unreachable")
 
     def close(self) -> None:
         """End the connection when it is idle."""

@@ -8,6 +8,7 @@ of Google.
 
 import re
 from functools import partial
+from itertools import chain
 from time import time
 from typing import Any, Final
 
@@ -43,6 +44,8 @@ NAME: Final = "fcm"
 FORM: Final = re.compile(r"[A-Za-z0-9_:%.~-]{20,990}")
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 MOST_TTL: Final = 2_419_200
+_ASSERTION_SECONDS: Final = 3600
+"""The life of what asks for an access token."""
 _FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 
 RULES: Final = rules(
@@ -61,15 +64,17 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
     Google is the same as directly."""
     with_text = not is_silent(notice) and not data_only
     ttl = min(max(notice.ttl, 0), MOST_TTL)
-    urgent = "normal" if is_silent(notice) else "high"
-    facts = msgspec.json.encode(
-        facts_of(notice, data_only and not is_silent(notice))
-    ).decode()
-    android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgent.upper()}
-    web: dict[str, Any] = {"headers": {"TTL": str(ttl), "Urgency": urgent}}
+    urgency = "high"
+    if is_silent(notice):
+        urgency = "normal"
+    facts = facts_of(notice, data_only and not is_silent(notice))
+    data = {"imserver": msgspec.json.encode(facts).decode()}
+    message: dict[str, Any] = {"token": token, "data": data}
+    android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgency.upper()}
+    web: dict[str, Any] = {"headers": {"TTL": str(ttl), "Urgency": urgency}}
     if notice.topic:
-        android["collapse_key"] = web["headers"]["Topic"] = notice.topic
-    message: dict[str, Any] = {"token": token, "data": {"imserver": facts}}
+        android["collapse_key"] = notice.topic
+        web["headers"]["Topic"] = notice.topic
     if with_text:
         texts = {"title": notice.title, "body": notice.body}
         message["notification"] = {
@@ -83,6 +88,7 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
             web["notification"]["icon"] = notice.icon
         if notice.url.startswith("https://"):
             web["fcm_options"] = {"link": notice.url}
+
     apns = {"headers": headers_of(notice, time()), "payload": {"aps": aps_of(notice)}}
     return {**message, "android": android, "apns": apns, "webpush": web}
 
@@ -90,11 +96,8 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
 def _size(message: dict[str, Any]) -> int:
     """The bytes that count: texts and data, and what Apple's devices get of
     them."""
-    return len(
-        msgspec.json.encode(
-            [message["data"], message.get("notification"), message["apns"]["payload"]]
-        )
-    )
+    parts = message["data"], message.get("notification"), message["apns"]["payload"]
+    return len(msgspec.json.encode(parts))
 
 
 def client_of(
@@ -116,13 +119,11 @@ def client_of(
             "scope": SCOPE,
             "aud": key.audience,
             "iat": now,
-            "exp": now + 3600,
+            "exp": now + _ASSERTION_SECONDS,
         }
-        head = {
-            "alg": "RS256",
-            "typ": "JWT",
-            **({"kid": key.key_id} if key.key_id else {}),
-        }
+        head = {"alg": "RS256", "typ": "JWT"}
+        if key.key_id:
+            head["kid"] = key.key_id
         signed = JsonWebToken.make(
             head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256())
         )
@@ -144,29 +145,36 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
     if status == 200:
         return TAKEN, ""
     error = json_object(body).get("error")
-    error = error if isinstance(error, dict) else {}
-    rows = [row for row in error.get("details") or () if isinstance(row, dict)]
-    codes = [
-        str(row["errorCode"])
-        for row in rows
-        if row.get("@type") == _FCM_ERROR and row.get("errorCode")
-    ]
-    wrong = [
-        each
-        for row in rows
-        for each in row.get("fieldViolations") or ()
-        if isinstance(each, dict)
-    ]
-    if codes:
-        code = codes[0]
-    else:
-        code = str(error.get("status", ""))
+    if not isinstance(error, dict):
+        error = {}
+    details = [row for row in error.get("details") or () if isinstance(row, dict)]
+    code = _code_of(error, details)
     text = str(error.get("message", ""))
-    is_of_token = (
-        any(each.get("field") == "message.token" for each in wrong)
-        or "registration token" in text
-    )
-    rule = RULES.get(code) or (RENEW if status == 401 else rule_of_status(status))
-    if code == "INVALID_ARGUMENT" and is_of_token:
+    if code == "INVALID_ARGUMENT" and _is_of_token(text, details):
         rule = GONE
+    elif code in RULES:
+        rule = RULES[code]
+    elif status == 401:
+        rule = RENEW
+    else:
+        rule = rule_of_status(status)
     return rule, described(f"{status} {code}".rstrip(), text)
+
+
+def _code_of(error: dict[str, Any], details: list[dict[str, Any]]) -> str:
+    """The code of FCM; without one, the status of Google's APIs."""
+    for row in details:
+        if row.get("@type") == _FCM_ERROR and row.get("errorCode"):
+            return str(row["errorCode"])
+    return str(error.get("status", ""))
+
+
+def _is_of_token(text: str, details: list[dict[str, Any]]) -> bool:
+    """Whether an argument is wrong that is the token of the device."""
+    if "registration token" in text:
+        return True
+    lists = (row.get("fieldViolations") or () for row in details)
+    for violation in chain.from_iterable(lists):
+        if isinstance(violation, dict) and violation.get("field") == "message.token":
+            return True
+    return False

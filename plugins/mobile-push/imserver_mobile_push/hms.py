@@ -38,6 +38,9 @@ NAME: Final = "hms"
 FORM: Final = re.compile(r"[A-Za-z0-9_.:|+/=-]{16,990}")
 MOST_TTL: Final = 1_296_000
 _SOME_SENT: Final = "80100000"
+_OPEN_APPLICATION: Final = 3
+"""What a tap on a notification does."""
+_MOST_BADGE: Final = 99
 
 RULES: Final = rules(
     (TAKEN, "80000000"),
@@ -54,24 +57,25 @@ RULES: Final = rules(
 
 def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
     """The field ``message``."""
-    urgency = "NORMAL" if is_silent(notice) else "HIGH"
     android: dict[str, Any] = {
         "ttl": f"{min(max(notice.ttl, 1), MOST_TTL)}s",
-        "urgency": urgency,
+        "urgency": "HIGH",
     }
-    if not is_silent(notice):
+    if is_silent(notice):
+        android["urgency"] = "NORMAL"
+    else:
         if settings.category:
             android["category"] = settings.category
-        shown = {
+        notification = {
             "title": notice.title or " ",
             "body": notice.body or " ",
             "tag": notice.tag,
-            "click_action": {"type": 3},  # opens the application
+            "click_action": {"type": _OPEN_APPLICATION},
         }
-        android["notification"] = shown
+        android["notification"] = notification
         if settings.badge_class and notice.badge is not None:
-            shown["badge"] = {
-                "set_num": min(notice.badge, 99),
+            notification["badge"] = {
+                "set_num": min(notice.badge, _MOST_BADGE),
                 "class": settings.badge_class,
             }
     facts = msgspec.json.encode(facts_of(notice, with_text=False)).decode()
@@ -112,9 +116,9 @@ def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
     code = str(answer.get("code", ""))
     text = str(answer.get("msg", ""))
     rule = RULES.get(code) or RULES.get(str(status)) or rule_of_status(status)
-    if code == _SOME_SENT and token in (
-        json_object(text.encode()).get("illegal_tokens") or ()
-    ):
-        rule = GONE
-        text = ""
+    if code == _SOME_SENT:
+        lost = json_object(text.encode()).get("illegal_tokens") or ()
+        if token in lost:
+            rule = GONE
+            text = ""
     return rule, described(f"{status} {code}".rstrip(), text)

@@ -47,9 +47,22 @@ MOST_STREAMS: Final = 500
 ANSWER_BYTES: Final = 16384
 _NEVER_INDEXED: Final = 0x10
 """RFC 7541, section 6.2.3."""
-_HEAD = 9
-_GOAWAY = 7
-_GOAWAY_BYTES = 8
+_HEAD: Final = 9
+"""Bytes before the payload of a frame: its length, type, flags and stream (RFC
+9113, section 4.1)."""
+_LENGTH_BYTES: Final = 3
+_TYPE_INDEX: Final = 3
+_GOAWAY: Final = 7
+_GOAWAY_BYTES: Final = 8
+"""Bytes of the last stream and of the code in a frame GOAWAY."""
+_STREAM_BYTES: Final = 4
+_STREAM_BITS: Final = 0x7FFF_FFFF
+_MOST_TEXT_BYTES: Final = 200
+_READ_BYTES: Final = 16384
+_LENGTH_PREFIX_BITS: Final = 7
+_NAME_PREFIX_BITS: Final = 4
+"""RFC 7541, sections 5.2 and 6.2.3."""
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 class StreamLost(Unreachable):
@@ -88,7 +101,7 @@ class _Request:
 
 @cache
 def _length(size: int) -> bytes:
-    return bytes(encode_integer(size, 7))
+    return bytes(encode_integer(size, _LENGTH_PREFIX_BITS))
 
 
 @cache
@@ -97,10 +110,10 @@ def _name(name: bytes) -> bytes:
     RFC 7541 gives it one."""
     numbers = (
         number
-        for number, (each, _) in enumerate(HeaderTable.STATIC_TABLE, 1)
-        if each == name
+        for number, (known, _) in enumerate(HeaderTable.STATIC_TABLE, 1)
+        if known == name
     )
-    prefix = encode_integer(next(numbers, 0), 4)
+    prefix = encode_integer(next(numbers, 0), _NAME_PREFIX_BITS)
     prefix[0] |= _NEVER_INDEXED
     if prefix[0] != _NEVER_INDEXED:
         return bytes(prefix)
@@ -133,7 +146,7 @@ def open_socket(url: str, seconds: float) -> socket.socket:
     Switches. Raises Unreachable."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    port = parts.port or _PORTS[parts.scheme]
     timeout = gevent.Timeout(seconds)
     sock = None
     try:
@@ -185,7 +198,7 @@ class Http2Connection:
         self._h2.encoder = _PlainEncoder()
         self._h2.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
         self._requests: dict[int, _Request] = {}
-        self._for_places: deque[Flag] = deque()
+        self._for_streams: deque[Flag] = deque()
         """Those who wait until fewer requests are under way."""
         self._for_windows: list[Flag] = []
         """Those who wait until the server takes more of their bodies."""
@@ -194,7 +207,8 @@ class Http2Connection:
         self._begun = Flag()
         self._problem = ""
         self._is_pinged = False
-        self._heard_at = self._used_at = monotonic()
+        self._used_at = monotonic()
+        self._heard_at = self._used_at
         self.is_open = True
         """Whether it takes requests. It answers those under way also
         afterwards."""
@@ -217,7 +231,7 @@ class Http2Connection:
         began = monotonic()
         try:
             with timeout:
-                self._wait_for_place()
+                self._wait_for_stream()
                 self._used_at = monotonic()
                 number = self._h2.get_next_available_stream_id()
                 request = _Request()
@@ -253,24 +267,23 @@ class Http2Connection:
                 with suppress(H2Error):  # it has ended meanwhile
                     self._h2.reset_stream(number, ErrorCodes.CANCEL)
                 self._filled.set()
-            if self._for_places:
-                self._for_places.popleft().set()
+            if self._for_streams:
+                self._for_streams.popleft().set()
             if not self.is_open and not self._requests:
                 self._end(self._problem or "the server ends the connection")
 
-    def _wait_for_place(self) -> None:
+    def _wait_for_stream(self) -> None:
         while self.is_open:
-            if len(self._requests) < min(
-                self._h2.remote_settings.max_concurrent_streams, MOST_STREAMS
-            ):
+            limit = self._h2.remote_settings.max_concurrent_streams
+            if len(self._requests) < min(limit, MOST_STREAMS):
                 return
             event = Flag()
-            self._for_places.append(event)
+            self._for_streams.append(event)
             try:
                 event.wait()
             finally:
-                if event in self._for_places:  # it gives up
-                    self._for_places.remove(event)
+                if event in self._for_streams:  # it gives up
+                    self._for_streams.remove(event)
         raise StreamLost(
             self._problem or "the server ends the connection", is_safe=True
         )
@@ -284,16 +297,16 @@ class Http2Connection:
                 self._h2.local_flow_control_window(number),
                 self._h2.max_outbound_frame_size,
             )
-            if size > 0 or not body:
-                self._h2.send_data(number, body[:size], end_stream=len(body) <= size)
-                self._filled.set()
-                body = body[size:]
-                if not body:
-                    return
-            else:
+            if size <= 0 and body:
                 event = Flag()
                 self._for_windows.append(event)
                 event.wait()
+                continue
+            self._h2.send_data(number, body[:size], end_stream=len(body) <= size)
+            self._filled.set()
+            body = body[size:]
+            if not body:
+                return
 
     # --- the socket -----------------------------------------------------------
 
@@ -308,28 +321,21 @@ class Http2Connection:
             self._end(f"{type(error).__name__}: {error}")
 
     def _read(self) -> None:
-        problem = "the server has closed the connection"
         try:
             self._sock.settimeout(PING_SECONDS)
             while True:
                 try:
-                    data = self._sock.recv(16384)
-                except TimeoutError:  # nothing has come for a while
-                    is_idle = (
-                        not self._requests
-                        and monotonic() - self._used_at > IDLE_SECONDS
-                    )
-                    if self._is_pinged or is_idle:
-                        if self._is_pinged:
-                            problem = "it is silent"
-                        else:
-                            problem = "it was idle"
+                    data = self._sock.recv(_READ_BYTES)
+                except TimeoutError:
+                    problem = self._objection()
+                    if problem:
                         break
                     self._is_pinged = True
                     self._h2.ping(b"imserver")
                     self._filled.set()
                     continue
                 if not data:
+                    problem = "the server has closed the connection"
                     break
                 self._heard_at = monotonic()
                 for frame in self._frames(data):
@@ -342,19 +348,28 @@ class Http2Connection:
             problem = f"{type(error).__name__}: {error}"
         self._end(problem)
 
+    def _objection(self) -> str:
+        """Why a connection ends on which nothing has come for a while; ``""``:
+        the server is asked whether it is there."""
+        if self._is_pinged:
+            return "it is silent"
+        if not self._requests and monotonic() - self._used_at > IDLE_SECONDS:
+            return "it was idle"
+        return ""
+
     def _frames(self, data: bytes) -> Iterator[bytes]:
         """Whole frames, except those that end the connection: after them h2
         reads no answer any more."""
         self._buffer += data
         while len(self._buffer) >= _HEAD:
-            end = _HEAD + int.from_bytes(self._buffer[:3], "big")
+            end = _HEAD + int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
             if end > _HEAD + self._h2.max_inbound_frame_size:
                 break  # h2 refuses it
             if len(self._buffer) < end:
                 return
             frame = self._buffer[:end]
             self._buffer = self._buffer[end:]
-            if frame[3] == _GOAWAY and end >= _HEAD + _GOAWAY_BYTES:
+            if frame[_TYPE_INDEX] == _GOAWAY and end >= _HEAD + _GOAWAY_BYTES:
                 self._go_away(frame[_HEAD:])
             else:
                 yield frame
@@ -366,9 +381,10 @@ class Http2Connection:
     def _go_away(self, payload: bytes) -> None:
         """The server takes no more requests: those behind the last one it has
         seen may be sent again."""
-        last = int.from_bytes(payload[:4], "big") & 0x7FFF_FFFF
-        code = int.from_bytes(payload[4:8], "big")
-        text = payload[_GOAWAY_BYTES:][:200].decode("utf-8", "replace")
+        last = int.from_bytes(payload[:_STREAM_BYTES], "big") & _STREAM_BITS
+        code = int.from_bytes(payload[_STREAM_BYTES:_GOAWAY_BYTES], "big")
+        text_bytes = payload[_GOAWAY_BYTES:][:_MOST_TEXT_BYTES]
+        text = text_bytes.decode("utf-8", "replace")
         self._problem = f"the server ends the connection (code {code}) {text}".rstrip()
         self.is_open = False
         for number, request in [*self._requests.items()]:
@@ -421,8 +437,8 @@ class Http2Connection:
 
     def _wake_all(self) -> None:
         self._wake_windows()
-        while self._for_places:
-            self._for_places.popleft().set()
+        while self._for_streams:
+            self._for_streams.popleft().set()
 
     # --- the end --------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from itertools import starmap
 from time import monotonic, time
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -37,6 +38,15 @@ WAIT_SECONDS: Final = 1.5
 """The longest wait for the pace of an app; a notification that had to wait
 longer comes later."""
 _SHORT: Final = 200
+"""Characters of an answer in a log line."""
+_FOR_A_TIME: Final = (408, 425, 429)
+_FAILED_SECONDS: Final = 1.0
+"""How long a value is not made again after that has failed."""
+_USUAL_LIFE_SECONDS: Final = 3600
+_EARLY_SHARE: Final = 10
+_MOST_EARLY_SECONDS: Final = 300.0
+"""An access token is renewed before its end: a tenth of its life, at most five
+minutes."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
 
 _bad_keys = RateLimitedLog(
@@ -61,10 +71,10 @@ class Rule(Struct, frozen=True):
     ) -> PushResult:
         """``headers``: those of the answer, of which ``retry-after`` is
         read."""
+        if self.outcome == "taken":
+            return PushResult("taken", status, None, "")
         if self.outcome != "later":
-            return PushResult(
-                self.outcome, status, None, "" if self.outcome == "taken" else problem
-            )
+            return PushResult(self.outcome, status, None, problem)
         pause = max(retry_after(headers, time()) or 0.0, self.pause)
         return PushResult("later", status, pause or None, problem)
 
@@ -81,25 +91,35 @@ RENEW: Final = Rule("later", AGAIN_SECONDS, renew=True)
 
 def rules(*rows: tuple[Rule, str]) -> Mapping[str, Rule]:
     """Code → rule, from the rules with their codes."""
-    return {code: rule for rule, codes in rows for code in codes.split()}
+    table = {}
+    for rule, codes in rows:
+        for code in codes.split():
+            table[code] = rule
+    return table
 
 
 def rule_of_status(status: int) -> Rule:
     """The rule of an answer whose code is not documented."""
     if status in (401, 403):
         return MEND
-    if status >= 500 or status in (408, 425, 429):
+    if status >= 500 or status in _FOR_A_TIME:
         return LATER
     return REFUSED
 
 
 def described(code: str, message: str = "") -> str:
     """An answer for log lines."""
-    return f"it answered {code}" + (f": {message[:_SHORT]!r}" if message else "")
+    if message:
+        return f"it answered {code}: {message[:_SHORT]!r}"
+    return f"it answered {code}"
 
 
-class Kept(Service, Generic[T]):
-    """A value that is kept as long as it is good: a token, a connection. One
+def _new_lock() -> BoundedSemaphore:
+    return BoundedSemaphore(1)
+
+
+class Cached(Service, Generic[T]):
+    """A value that is used as long as it is good: a token, a connection. One
     greenlet at a time makes it.
 
     ``make`` may switch, and raise Unreachable: then it is not called again for
@@ -108,7 +128,7 @@ class Kept(Service, Generic[T]):
 
     make: Callable[[], T]
     is_good: Callable[[T], bool]
-    _lock: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(1))
+    _lock: BoundedSemaphore = field(default_factory=_new_lock)
     value: T | None = None
     """What there is."""
     _problem: str = ""
@@ -126,7 +146,8 @@ class Kept(Service, Generic[T]):
             try:
                 self.value = self.make()
             except Unreachable as error:
-                self._problem, self._until = str(error), monotonic() + 1.0
+                self._problem = str(error)
+                self._until = monotonic() + _FAILED_SECONDS
                 raise
             return self.value
 
@@ -156,17 +177,15 @@ def ask_for_token(
     )
     answer = json_object(body)
     text = answer.get("access_token")
-    lasts = answer.get("expires_in", 3600)
-    if status != 200 or not isinstance(text, str) or not isinstance(lasts, int):
+    life = answer.get("expires_in", _USUAL_LIFE_SECONDS)
+    if status != 200 or not isinstance(text, str) or not isinstance(life, int):
         # RFC 6749: error and error_description; Huawei also has numbers.
-        error = " ".join(
-            str(answer[name])
-            for name in ("error", "error_description")
-            if name in answer
-        )
+        names = ("error", "error_description")
+        error = " ".join(str(answer[name]) for name in names if name in answer)
         problem = f"no access token from {urlsplit(url).netloc}: it answered {status} {error[:_SHORT]}"
         raise Unreachable(problem.rstrip())
-    return AccessToken(text, time() + lasts - min(300.0, lasts / 10))
+    early = min(_MOST_EARLY_SECONDS, life / _EARLY_SHARE)
+    return AccessToken(text, time() + life - early)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -175,7 +194,9 @@ def json_object(body: bytes) -> dict[str, Any]:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError):
         return {}
-    return answer if isinstance(answer, dict) else {}
+    if isinstance(answer, dict):
+        return answer
+    return {}
 
 
 # --- content ------------------------------------------------------------------
@@ -185,28 +206,33 @@ def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
     """What an application reads about a notification. ``with_text``: it shows
     the notification itself."""
     facts: dict[str, Any] = {"kind": notice.kind, "id": notice.id, "tag": notice.tag}
-    numbers = {
+    optional: dict[str, Any] = {
         "conversation": notice.conversation,
         "entry": notice.entry,
         "count": notice.count,
+        "time": notice.time_ms,
+        "url": notice.url,
+        "icon": notice.icon,
+        "token": notice.token,
     }
-    texts = {"url": notice.url, "icon": notice.icon, "token": notice.token}
     if with_text:
-        shown = {"title": notice.title, "body": notice.body}
-    else:
-        shown = {}
-    more = {**numbers, "time": notice.time_ms, **texts, **shown}
-    facts |= {name: value for name, value in more.items() if value}
+        optional["title"] = notice.title
+        optional["body"] = notice.body
+    facts |= {name: value for name, value in optional.items() if value}
     if notice.badge is not None:
         facts["badge"] = notice.badge
     if notice.actions:
-        facts["actions"] = [
-            {"action": action, "title": title, **({"url": url} if url else {})}
-            for action, title, url in notice.actions
-        ]
+        facts["actions"] = list(starmap(_button, notice.actions))
     if notice.data:
         facts["data"] = msgspec.Raw(notice.data)
     return facts
+
+
+def _button(action: str, title: str, url: str) -> dict[str, str]:
+    button = {"action": action, "title": title}
+    if url:
+        button["url"] = url
+    return button
 
 
 def is_silent(notice: PushNotice) -> bool:
@@ -219,24 +245,39 @@ def fitted(
 ) -> PushNotice:
     """The notification, shortened to at most ``most`` bytes as ``size`` counts
     them."""
-    # texts only as far as needed
+    # What a person reads last goes first, and texts only as far as needed.
     for name in ("body", "data", "icon", "actions", "url", "title"):
         if size(notice) <= most:
             break
         value = getattr(notice, name)
-        if name not in ("body", "title"):
+        if name in ("body", "title"):
+            notice = _with_short_text(notice, name, value, most, size)
+        else:
             notice = replace(notice, **{name: type(value)()})
-            continue
-        low = 0
-        high = len(value)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if size(replace(notice, **{name: f"{value[:middle]}…"})) <= most:
-                low = middle
-            else:
-                high = middle - 1
-        notice = replace(notice, **{name: f"{value[:low]}…" if low else ""})
     return notice
+
+
+def _with_short_text(
+    notice: PushNotice,
+    name: str,
+    text: str,
+    most: int,
+    size: Callable[[PushNotice], int],
+) -> PushNotice:
+    """The notification with as much of a text as fits: none, if not even one
+    character does."""
+    shortened = replace(notice, **{name: ""})
+    low = 0
+    high = len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        attempt = replace(notice, **{name: f"{text[:middle]}…"})
+        if size(attempt) <= most:
+            low = middle
+            shortened = attempt
+        else:
+            high = middle - 1
+    return shortened
 
 
 # --- apps ---------------------------------------------------------------------
@@ -271,17 +312,15 @@ class JsonClient(Service, dict=True):
     judge: Callable[[str, int, bytes], tuple[Rule, str]]
 
     def __post_init__(self) -> None:
-        self._token: Kept[AccessToken] = Kept(
+        self._token: Cached[AccessToken] = Cached(
             self.renew, lambda token: time() < token.until
         )
-        self._places = BoundedSemaphore(MOST_CONNECTIONS)
+        self._permits = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """See :class:`Client`. Sends once more with another access token, if
         the answer says ours is old."""
-        short = fitted(
-            notice, CONTENT_BYTES, lambda one: self.size(self.message_of("", one))
-        )
+        short = fitted(notice, CONTENT_BYTES, self._content_size)
         body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):
             ours = self._token.get()
@@ -289,16 +328,18 @@ class JsonClient(Service, dict=True):
                 "Authorization": f"Bearer {ours.text}",
                 "Content-Type": "application/json",
             }
-            with self._places:
-                answer = self.requests.exchange(
+            with self._permits:
+                status, content, received = self.requests.exchange(
                     "POST", self.url, body, headers, self.seconds
                 )
-            status, content, received = answer
             rule, problem = self.judge(token, status, content)
             if not rule.renew or is_last:
                 break
             self._token.drop(ours)
         return rule.result(status, problem, received)
+
+    def _content_size(self, notice: PushNotice) -> int:
+        return self.size(self.message_of("", notice))
 
     def close(self) -> None:
         """End the connections that are idle, also those of other apps."""
@@ -310,12 +351,14 @@ class Pace:
     any number."""
 
     def __init__(self, per_second: int) -> None:
-        self._gap = 1.0 / per_second if per_second else 0.0
+        self._gap = 0.0
+        if per_second:
+            self._gap = 1.0 / per_second
         self._next = 0.0
 
     def wait(self) -> float:
-        """Wait for the next place. Switches. Returns the seconds without a
-        place, if these are many."""
+        """Wait for the next turn. Switches. Returns the seconds without a
+        turn, if these are many."""
         now = monotonic()
         wait = self._next - now
         if wait > WAIT_SECONDS:
@@ -353,9 +396,11 @@ class MobileService(Service):
         """An app with its client, which is made anew when the settings have
         changed. Never switches."""
         tenant = self.tenants.get(name)
+        if tenant is None:
+            return None
         app = self._apps.get(name)
-        if tenant is None or (app is not None and app.tenant is tenant):
-            return app if tenant is not None else None
+        if app is not None and app.tenant is tenant:
+            return app
         settings = of_app(tenant)
         client = None
         problem = f"the app has no keys for {self.name}"
@@ -373,8 +418,8 @@ class MobileService(Service):
     def objection(self, app: str, token: str) -> str:
         """Why an app cannot have a device with this token; ``""``: it can.
         Never switches."""
-        found = self._app(app)
-        if found is None or found.client is None:
+        row = self._app(app)
+        if row is None or row.client is None:
             return (
                 f"the app has no keys for {self.name} (setting mobile_push.{self.name})"
             )
@@ -388,19 +433,17 @@ class MobileService(Service):
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches."""
-        found = self._app(app)
-        if found is None or found.client is None:
-            return MEND.result(0, found.problem if found else "there is no such app")
-        wait = found.pace.wait()
+        row = self._app(app)
+        if row is None:
+            return MEND.result(0, "there is no such app")
+        if row.client is None:
+            return MEND.result(0, row.problem)
+        wait = row.pace.wait()
         if wait:
-            return PushResult(
-                "later",
-                0,
-                wait,
-                f"the app sends {of_app(found.tenant).per_second} a second",
-            )
+            per_second = of_app(row.tenant).per_second
+            return PushResult("later", 0, wait, f"the app sends {per_second} a second")
         try:
-            return found.client.send(token, notice)
+            return row.client.send(token, notice)
         except Unreachable as error:
             return LATER.result(0, str(error))
 
