@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
@@ -33,6 +33,9 @@ from .spool import Spool
 from .survey import Survey, survey
 from .uploads import FileIndex
 from .wish import DAY_SECONDS, Wish
+
+_MOST_VALID_DAYS: Final = 90
+_LEAST_SECONDS: Final = 0.001
 
 
 @click.command(
@@ -70,7 +73,7 @@ from .wish import DAY_SECONDS, Wish
     "For how long the links are valid.",
     "14d",
     least=DAY_SECONDS,
-    most=90 * DAY_SECONDS,
+    most=_MOST_VALID_DAYS * DAY_SECONDS,
     old="--days",
     unit=DAY_SECONDS,
 )
@@ -121,15 +124,17 @@ def arrive(
     wish = Wish(**options)
     _check_usage(archive, name, follow, token, back, wish)
     try:
+        source = None
         if archive is not None:
             source = archive_of(archive, name)
-        else:
-            source = None
-        if source is not None and follow is None:
-            bring(source, wish)
         if follow is None or token is None:
+            if source is not None:
+                bring(source, wish)
             return
-        format = source.name if source is not None else name or ""
+
+        format = name or ""
+        if source is not None:
+            format = source.name
         with closing(live_of(format, follow, token.read().strip(), back)) as live:
             if source is not None:
                 bring(source, wish)
@@ -174,8 +179,7 @@ def bring(archive: Archive, wish: Wish) -> None:
     index = FileIndex(archive, wish.files)
     problems = archive.problems
     with closing(Spool()) as spool:
-        is_dry = wish.dry_run
-        if is_dry:
+        if wish.dry_run:
             contents = _read(archive, spool, index)
         else:
             contents = _import(archive, spool, index, wish)
@@ -205,12 +209,11 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
             closing(
                 Destination(config, store, tenant, archive.name, problems)
             ) as target,
-            file.held() as position,
+            file.locked() as position,
         ):
+            page = ""
             if wish.links is not None or wish.mail:
                 page = _links_page(tenant, target.page)
-            else:
-                page = ""
             for warning in _warnings(config.server.data_dir, target.page):
                 click.echo(f"imserver: {warning}", err=True)
             contents = _read(archive, spool, index)
@@ -228,10 +231,9 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
                     say("marking as read")
                     importer.mark_read()
                 seconds = perf_counter() - began
+                rows = []
                 if page:
                     rows = list(target.people.links(contents.people, page, wish.days))
-                else:
-                    rows = []
                 if wish.links is not None:
                     write_csv(wish.links, [("login", "email", "link"), *rows])
                 if wish.mail:
@@ -259,7 +261,8 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
     )
     if wish.mail:
         click.echo(f"sent: {mails:,} mails with links")
-    click.echo(f"{seconds:.1f} s, {total / max(seconds, 0.001):,.0f} messages a second")
+    per_second = total / max(seconds, _LEAST_SECONDS)
+    click.echo(f"{seconds:.1f} s, {per_second:,.0f} messages a second")
     return contents
 
 

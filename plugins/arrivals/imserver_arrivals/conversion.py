@@ -25,6 +25,7 @@ its beginning."""
 NAME_CHARACTERS: Final = 50
 """Of a group. More are cut."""
 DESCRIPTION_CHARACTERS: Final = 500
+_DIGEST_BYTES: Final = 8
 _MOST_PARTS: Final = 10
 """Messages of ours that a removal takes back: one of there with so many files
 as these can have."""
@@ -79,7 +80,9 @@ class Conversion:
         about = message.thread or message.reply
         if about:
             asks.append(self.key(about))
-        changes = [key] if edit or reactions else []
+        changes = []
+        if edit or reactions:
+            changes.append(key)
         return Keys([key, *reactions], changes, asks)
 
     def key(self, id: str) -> str:
@@ -118,11 +121,13 @@ class Conversion:
     def user(self, person: str) -> str:
         """The user of a person; ``""``: nobody."""
         account = self._accounts.get(person)
-        return "" if account is None else account.user
+        if account is None:
+            return ""
+        return account.user
 
     def users(self, people: Iterable[str]) -> list[str]:
         """The users of people, without those who are nobody here."""
-        return [user for person in people if (user := self.user(person))]
+        return list(filter(None, map(self.user, people)))
 
     def _named(self, person: str) -> tuple[str, str] | None:
         account = self._accounts.get(person)
@@ -147,10 +152,11 @@ class Conversion:
         """The owner of a group and its members; of an archived one also its
         writers, who may read it."""
         activity = self.survey.of_groups[group.id]
-        people = self.survey.people
-        writers = activity.seen if group.is_archived else ()
-        members = (person for person in writers if people[person].is_member)
-        return list(dict.fromkeys((activity.owner, *activity.members, *members)))
+        people = [activity.owner, *activity.members]
+        if group.is_archived:
+            known = self.survey.people
+            people += [id for id in activity.seen if known[id].is_member]
+        return list(dict.fromkeys(people))
 
     def name(self, group: Group) -> str:
         """The name of a group here."""
@@ -162,7 +168,7 @@ class Conversion:
 
     def description(self, text: str) -> str:
         """The description of a group here."""
-        text = with_people(text, self._named)[0]
+        text, _ = with_people(text, self._named)
         return clean(with_links(text, _no_address))[:DESCRIPTION_CHARACTERS]
 
     # --- messages -------------------------------------------------------------
@@ -238,14 +244,17 @@ def removal_key(target: str) -> str:
 
 def digest_of(texts: Iterable[str]) -> str:
     """A short digest for a key."""
-    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+    content = "\0".join(texts).encode()
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def content_of(parts: Sequence[Mapping[str, Any]], text: str) -> tuple[str, bytes]:
     """The type and the body of a message with files and a text."""
     if not parts:
         return "text", _body_of(text)
-    caption = {"caption": text} if text else {}
+    caption = {}
+    if text:
+        caption["caption"] = text
     if len(parts) > 1:
         return "album", msgspec.json.encode({"items": parts, **caption})
     content = {**parts[0], **caption}

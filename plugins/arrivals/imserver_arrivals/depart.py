@@ -12,6 +12,7 @@ from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.progress import long_work
 from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Store
 
 from .departure import Departure
 from .destination import tenant_of
@@ -58,10 +59,7 @@ def depart(
     part = file.with_name(f"{file.name}.part")
     with opened(path, data_dir, reads=True) as (config, store, tenants):
         app = tenant_of(tenants, app).name
-        rows = store.part(MessageLog).conversations.find(app, groups) if groups else ()
-        missing = set(groups) - {each.id for each in rows}
-        if missing:
-            fail(f"app {app} has no group {', '.join(map(str, sorted(missing)))}")
+        _require_groups(store, app, groups)
         with closing(
             Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
         ) as uploads:
@@ -85,3 +83,12 @@ def depart(
                 part.replace(file)
     click.echo(f"{file}: bytes {file.stat().st_size:,}")
     print_problems(archive.problems, "what does not leave, or differs:")
+
+
+def _require_groups(store: Store, app: str, groups: tuple[int, ...]) -> None:
+    if not groups:
+        return
+    rows = store.part(MessageLog).conversations.find(app, groups)
+    missing = set(groups) - {row.id for row in rows}
+    if missing:
+        fail(f"app {app} has no group {', '.join(map(str, sorted(missing)))}")

@@ -6,8 +6,10 @@ has people, groups, members and pins.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
+from functools import partial
+from itertools import chain
 from tempfile import TemporaryFile
 from typing import IO, Any, ClassVar, Final, TypeVar
 
@@ -40,9 +42,10 @@ from .records import (
     mention,
 )
 from .spool import Spool
-from .text import around_code
+from .text import SECOND_MS, around_code
 
 _PAGE: Final = 500
+_MOST_ID_DIGITS: Final = 18
 _UPLOAD: Final = "/api/v1/uploads/"
 _FILES: Final = {"picture", "voice", "video", "file", "album"}
 """Types of messages that are files."""
@@ -89,30 +92,31 @@ class Departure:
         done: Any,
     ) -> None:
         self.problems = Problems()
-        self._log, self._accounts, self._emoji = (
-            store.part(MessageLog),
-            AccountStore(store),
-            OwnEmoji(store, uploads),
-        )
-        self._app, self._uploads, self._chosen = app, uploads, frozenset(groups)
-        self._conversations = {each.id: each for each in self._all_conversations(store)}
-        self._members = {
-            id: list(self._members_of(each)) for id, each in self._conversations.items()
-        }
+        self._app = app
+        self._uploads = uploads
+        self._chosen = frozenset(groups)
+        self._log = store.part(MessageLog)
+        self._accounts = AccountStore(store)
+        self._emoji = OwnEmoji(store, uploads)
+        self._conversations: dict[int, Conversation] = {}
+        self._members: dict[int, list[Member]] = {}
         self._pins: dict[int, dict[str, Pin]] = {}
         """Conversation → id of a pinned message → its pin."""
         self._people: dict[str, Account | None] = {}
         """Id of a user → the account; None: there is none."""
-        self._spool = Spool(
-            lambda each: int(each.message if isinstance(each, Reacted) else each.id),
-            Message | Change | Reacted,
-        )
-        self._meet({each.person for some in self._members.values() for each in some})
+        self._spool = Spool(_id_of, Message | Change | Reacted)
+
+        for conversation in self._all_conversations(store):
+            self._conversations[conversation.id] = conversation
+        for conversation in self._conversations.values():
+            members = list(self._members_of(conversation))
+            self._members[conversation.id] = members
+        everybody = chain.from_iterable(self._members.values())
+        self._meet({member.person for member in everybody})
         if not groups:
             for ids in _ids(store, "account", "app = %s", app):
-                self._people.update(
-                    (each.user, each) for each in self._accounts.by_ids(app, ids)
-                )
+                for account in self._accounts.by_ids(app, ids):
+                    self._people[account.user] = account
         self._read(done)
 
     def close(self) -> None:
@@ -124,8 +128,8 @@ class Departure:
             yield _person(user, account)
         for row in self._emoji.of(self._app):
             yield Emoji(row.name, row.picture)
-        for id, one in self._conversations.items():
-            yield self._group(one, self._members[id])
+        for id, conversation in self._conversations.items():
+            yield self._group(conversation, self._members[id])
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
@@ -148,59 +152,68 @@ class Departure:
 
     def _all_conversations(self, store: Store) -> Iterator[Conversation]:
         of_log = "log = (SELECT number FROM log WHERE app = %s AND part = 0)"
-        for ids in (
-            [sorted(self._chosen)]
-            if self._chosen
-            else _ids(store, "conversation", of_log, self._app)
-        ):
-            rows = self._log.conversations.find(self._app, ids)
-            yield from (each for each in rows if each.kind != "room")
+        pages: Iterable[list[int]]
+        if self._chosen:
+            pages = [sorted(self._chosen)]
+        else:
+            pages = _ids(store, "conversation", of_log, self._app)
+        for ids in pages:
+            for row in self._log.conversations.find(self._app, ids):
+                if row.kind != "room":
+                    yield row
 
-    def _members_of(self, one: Conversation) -> Iterator[Member]:
+    def _members_of(self, conversation: Conversation) -> Iterator[Member]:
         """The members of a conversation, and up to when each has read."""
-        log = self._log
-        app = self._app
+        id = conversation.id
+        conversations = self._log.conversations
         after = ""
-        while page := log.conversations.members(app, one.id, after, _PAGE):
+        while True:
+            page = conversations.members(self._app, id, after, _PAGE)
+            if not page:
+                return
             after = page[-1].user
-            users = [each.user for each in page]
-            positions = log.conversations.read_positions(app, {one.id: users})
-            entries = log.entries.find(
-                app, sorted({id for id in positions.values() if id})
-            )
-            times = {entry.id: entry.time_ms for entry in entries} | {0: 0}
+            users = [row.user for row in page]
+            positions = conversations.read_positions(self._app, {id: users})
+            times = self._times_of(positions.values())
             for row in page:
-                role: Role = row.role if row.role in ("owner", "admin") else "member"  # type: ignore[assignment]
-                yield Member(
-                    row.user, role, times.get(positions.get((row.user, one.id), 0), -1)
-                )
+                role: Role = "member"
+                if row.role in ("owner", "admin"):
+                    role = row.role  # type: ignore[assignment]
+                position = positions.get((row.user, id), 0)
+                yield Member(row.user, role, times.get(position, -1))
 
-    def _group(self, one: Conversation, members: list[Member]) -> Group:
-        is_open = one.open or one.everybody
-        kind: GroupKind = "direct" if one.members else "open" if is_open else "closed"
+    def _times_of(self, positions: Iterable[int]) -> dict[int, int]:
+        """Position → when its message was sent; 0 → 0."""
+        ids = sorted({id for id in positions if id})
+        times = {0: 0}
+        for entry in self._log.entries.find(self._app, ids):
+            times[entry.id] = entry.time_ms
+        return times
+
+    def _group(self, conversation: Conversation, members: list[Member]) -> Group:
+        kind: GroupKind = "closed"
+        if conversation.members:
+            kind = "direct"
+        elif conversation.open or conversation.everybody:
+            kind = "open"
+        owners = (member.person for member in members if member.role == "owner")
         return Group(
-            str(one.id),
-            kind,
-            one.name,
-            one.description,
-            next((each.person for each in members if each.role == "owner"), ""),
-            one.created * 1000,
-            members,
-            list(self._pins.get(one.id, {}).values()),
-            avatar=one.avatar.removeprefix(_UPLOAD)
-            if one.avatar.startswith(_UPLOAD)
-            else "",
+            id=str(conversation.id),
+            kind=kind,
+            name=conversation.name,
+            description=conversation.description,
+            creator=next(owners, ""),
+            created_ms=conversation.created * SECOND_MS,
+            members=members,
+            pins=list(self._pins.get(conversation.id, {}).values()),
+            avatar=_upload_of(conversation.avatar),
         )
 
     def _meet(self, users: Collection[str]) -> None:
         """Look up who was not met before."""
         new = [user for user in users if user and user not in self._people]
         self._people.update(dict.fromkeys(new))
-        ids = [
-            int(user)
-            for user in new
-            if user.isascii() and user.isdigit() and len(user) < 19
-        ]
+        ids = [int(user) for user in new if _is_id(user)]
         for start in range(0, len(ids), _PAGE):
             for account in self._accounts.by_ids(self._app, ids[start : start + _PAGE]):
                 self._people[account.user] = account
@@ -209,103 +222,137 @@ class Departure:
 
     def _read(self, done: Any) -> None:
         """Read the log."""
-        after = count = 0
-        while page := self._log.entries.read(self._app, after, _PAGE):
+        after = 0
+        count = 0
+        while True:
+            page = self._log.entries.read(self._app, after, _PAGE)
+            if not page:
+                return
             after = page[-1].id
-            mine = (
+            entries = [
                 entry for entry in page if entry.conversation in self._conversations
-            )
-            entries = list(mine)
+            ]
             for entry in entries:
                 self._meet({entry.sender, *(entry.group_meta().users or ())})
             for entry in entries:
-                group = str(entry.conversation)
-                if entry.kind == "message":
-                    self._meet([entry.sender or _SERVER])
-                    self._spool.add(self._message(entry, group))
-                    count += 1
-                elif entry.kind == "reaction" and entry.sender:
-                    emoji = entry.body.decode(errors="replace")
-                    is_there = entry.type == "add"
-                    self._spool.add(
-                        Reacted(str(entry.about), entry.sender, emoji, is_there)
-                    )
-                elif entry.kind == "pin":
-                    pins = self._pins.setdefault(entry.conversation, {})
-                    pins.pop(str(entry.about), None)
-                    if entry.type == "add":
-                        pins[str(entry.about)] = Pin(
-                            str(entry.about), entry.sender, entry.time_ms
-                        )
-                elif entry.sender and (change := _change(entry, group)) is not None:
-                    self._spool.add(change)
+                self._read_entry(entry)
+                count += entry.kind == "message"
             done(count)
+
+    def _read_entry(self, entry: Entry) -> None:
+        group = str(entry.conversation)
+        message = str(entry.about)
+        if entry.kind == "message":
+            self._meet([entry.sender or _SERVER])
+            self._spool.add(self._message(entry, group))
+        elif entry.kind == "reaction" and entry.sender:
+            emoji = entry.body.decode(errors="replace")
+            is_there = entry.type == "add"
+            self._spool.add(Reacted(message, entry.sender, emoji, is_there))
+        elif entry.kind == "pin":
+            pins = self._pins.setdefault(entry.conversation, {})
+            pins.pop(message, None)
+            if entry.type == "add":
+                pins[message] = Pin(message, entry.sender, entry.time_ms)
+        elif entry.sender:
+            change = _change(entry, group)
+            if change is not None:
+                self._spool.add(change)
 
     def _message(self, entry: Entry, group: str) -> Message:
         text, files, lost = content_of(entry)
         if lost:
             self.problems.note(lost, group=group)
-        thread = entry.thread
-        about = entry.about
+        thread = ""
+        reply = ""
+        if entry.thread:
+            thread = str(entry.thread)
+        elif entry.about:
+            reply = str(entry.about)
         return Message(
-            str(entry.id),
-            group,
-            entry.sender or _SERVER,
-            entry.time_ms,
-            self._marked(text, entry.message_meta().mentions),
-            str(thread) if thread else "",
-            str(about) if about and not thread else "",
-            bool(thread) and not entry.is_beside,
-            entry.is_edited,
-            (),
-            files,
+            id=str(entry.id),
+            group=group,
+            person=entry.sender or _SERVER,
+            time_ms=entry.time_ms,
+            text=self._marked(text, entry.message_meta().mentions),
+            thread=thread,
+            reply=reply,
+            also=bool(thread) and not entry.is_beside,
+            is_edited=entry.is_edited,
+            files=files,
         )
 
     def _marked(self, text: str, mentions: Collection[str]) -> str:
         """A text whose names of people that it mentions are marks."""
         self._meet([user for user in mentions if user != "all"])
-        names = {"all": EVERYBODY} if "all" in mentions else {}
-        names |= {
-            each.nickname: user
-            for user in mentions
-            if (each := self._people.get(user)) is not None
-        }
-        if not names:
+        ids = {}
+        if "all" in mentions:
+            ids["all"] = EVERYBODY
+        for user in mentions:
+            account = self._people.get(user)
+            if account is not None:
+                ids[account.nickname] = user
+        if not ids:
             return text
-        longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-        name = re.compile(f"@({longest_first})")
-        return around_code(
-            text, lambda part: name.sub(lambda each: mention(names[each[1]]), part)
-        )
+
+        # The longest first: a name may begin with another one.
+        names = sorted(ids, key=len, reverse=True)
+        name = re.compile(f"@({'|'.join(map(re.escape, names))})")
+
+        def mark(match: re.Match[str]) -> str:
+            return mention(ids[match[1]])
+
+        return around_code(text, partial(name.sub, mark))
 
     def _messages(self) -> Iterator[Message | Change]:
         """Messages with their reactions, and changes."""
         message: Message | None = None
         reactions: dict[tuple[str, str], Reaction] = {}
-        for each in self._spool.read():
-            if not isinstance(each, Reacted):
-                if message is not None:
-                    yield (
-                        replace(message, reactions=list(reactions.values()))
-                        if reactions
-                        else message
-                    )
-                reactions = {}
-                message = None
-                if isinstance(each, Message):
-                    message = each
+        for record in self._spool.read():
+            if isinstance(record, Reacted):
+                key = record.person, record.emoji
+                if record.is_there:
+                    reactions[key] = Reaction(*key)
                 else:
-                    yield each
-            elif each.is_there:
-                reactions[each.person, each.emoji] = Reaction(each.person, each.emoji)
+                    reactions.pop(key, None)
+                continue
+            # The reactions to a message follow it.
+            if message is not None:
+                yield _with_reactions(message, reactions)
+            reactions = {}
+            message = None
+            if isinstance(record, Message):
+                message = record
             else:
-                reactions.pop((each.person, each.emoji), None)
+                yield record
         if message is not None:
-            yield (
-                replace(message, reactions=list(reactions.values()))
-                if reactions
-                else message
-            )
+            yield _with_reactions(message, reactions)
+
+
+def _with_reactions(
+    message: Message, reactions: dict[tuple[str, str], Reaction]
+) -> Message:
+    if reactions:
+        return replace(message, reactions=list(reactions.values()))
+    return message
+
+
+def _id_of(record: Message | Change | Reacted) -> int:
+    """By which the spool sorts: reactions stand behind their message."""
+    if isinstance(record, Reacted):
+        return int(record.message)
+    return int(record.id)
+
+
+def _is_id(user: str) -> bool:
+    return user.isascii() and user.isdigit() and len(user) <= _MOST_ID_DIGITS
+
+
+def _upload_of(url: str) -> str:
+    """The id of an upload; ``""``: it is at another address."""
+    if url.startswith(_UPLOAD):
+        return url.removeprefix(_UPLOAD)
+    return ""
 
 
 def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
@@ -318,19 +365,16 @@ def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
 def content_of(entry: Entry) -> tuple[str, list[File], str]:
     """The text and the files of a message, and what of it other servers do not
     have, for the report."""
+    lost = ""
     if entry.ask is not None:
         lost = "question or poll (its text leaves)"
-    else:
-        lost = ""
     if entry.type == "text":
         return entry.body.decode(errors="replace"), [], lost
+
     content = _read(Content, entry.body)
     if entry.type in _FILES and (content.items or content.name or content.url):
-        return (
-            content.caption,
-            [_file(each) for each in content.items or [content]],
-            lost,
-        )
+        files = list(map(_file, content.items or [content]))
+        return content.caption, files, lost
     lost = f"message of type {entry.type} (its name leaves)"
     return content.caption or content.name or f"[{entry.type}]", [], lost
 
@@ -338,18 +382,13 @@ def content_of(entry: Entry) -> tuple[str, list[File], str]:
 def _person(user: str, account: Account | None) -> Person:
     if account is None:
         return Person(user, user, why="no account")
-    if account.avatar.startswith(_UPLOAD):
-        avatar = account.avatar.removeprefix(_UPLOAD)
-    else:
-        avatar = ""
+    avatar = _upload_of(account.avatar)
+    nickname = account.nickname or user
     if account.bot:
-        why = "bot"
-    elif account.name or account.email:
-        why = ""
-    else:
-        why = "no login"
-    login, email = ("", "") if why else (account.name, account.email)
-    return Person(user, account.nickname or user, login, email, avatar, why)
+        return Person(user, nickname, avatar=avatar, why="bot")
+    if account.name or account.email:
+        return Person(user, nickname, account.name, account.email, avatar)
+    return Person(user, nickname, avatar=avatar, why="no login")
 
 
 def _read(kind: type[_Json], raw: bytes) -> _Json:
@@ -385,8 +424,6 @@ def _file(content: Content) -> File:
     name = content.name or "file"
     if url.startswith(("http://", "https://")):
         return File("", name, url)
-    return File(
-        url.removeprefix(_UPLOAD),
-        name,
-        why="" if url else "file without its bytes (its name leaves)",
-    )
+    if not url:
+        return File("", name, why="file without its bytes (its name leaves)")
+    return File(url.removeprefix(_UPLOAD), name)

@@ -38,7 +38,8 @@ class Destination:
         format: str,
         problems: Problems,
     ) -> None:
-        self.app, self.page = tenant.name, _own_page(config, tenant)
+        self.app = tenant.name
+        self.page = _own_page(config, tenant)
         """The messages page, whose links open messages; ``""``: the app has a
         page elsewhere."""
         self.added: Counter[str] = Counter()
@@ -48,11 +49,10 @@ class Destination:
         self._uploads = Uploads(
             settings_of(config, UploadSettings), config.server.data_dir, store
         )
-        self._emoji, self._key = (
-            OwnEmoji(store, self._uploads),
-            key_for(config, f"{format}-import"),
-        )
-        self._format, self._identifiers = format, rules_of(tenant).identifiers
+        self._emoji = OwnEmoji(store, self._uploads)
+        self._key = key_for(config, f"{format}-import")
+        self._format = format
+        self._identifiers = rules_of(tenant).identifiers
         self._met = -_PEOPLE_SECONDS
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Destination:
         contents: Survey,
         spool: Spool,
         index: FileIndex,
-        done: Callable[[int], object] = lambda _: None,
+        done: Callable[[int], object] = bool,
     ) -> Importer:
         """Store an archive, and return what has done so. ``done`` is called
         with the number of messages."""
@@ -123,4 +123,6 @@ def _own_page(config: Config, tenant: Tenant) -> str:
     if tenant.name != GOCHAT:
         return ""
     url = config.address
-    return f"{url if HTTP_URL.match(url) else f'http://127.0.0.1:{config.app.http_port}'}/home/messages"
+    if not HTTP_URL.match(url):
+        url = f"http://127.0.0.1:{config.app.http_port}"
+    return f"{url}/home/messages"

@@ -20,6 +20,8 @@ Note = Callable[[str], object]
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 """With which some editors, and tools of Windows, begin a file of UTF-8."""
 _Record = TypeVar("_Record")
+_MOST_WHOLE: Final = 1 << 53
+"""A float below it is exactly the whole number that it shows."""
 
 
 def at(value: object, *keys: str) -> Any:
@@ -33,24 +35,28 @@ def at(value: object, *keys: str) -> Any:
 
 def text_at(value: object, *keys: str) -> str:
     """The text under these keys; ``""``: there is none."""
-    found = at(value, *keys)
-    return found if isinstance(found, str) else ""
+    text = at(value, *keys)
+    if isinstance(text, str):
+        return text
+    return ""
 
 
 def list_at(value: object, *keys: str) -> list[Any]:
     """The array under these keys; empty: there is none."""
-    found = at(value, *keys)
-    return found if isinstance(found, list) else []
+    rows = at(value, *keys)
+    if isinstance(rows, list):
+        return rows
+    return []
 
 
 def number_at(value: object, *keys: str) -> int | None:
     """The number under these keys; None: there is none. Old servers took a
     number as a text."""
-    found = at(value, *keys)
-    if isinstance(found, str) and re.fullmatch(r"-?\d{1,9}", found, re.ASCII):
-        return int(found)
-    if isinstance(found, int) and not isinstance(found, bool):
-        return found
+    number = at(value, *keys)
+    if isinstance(number, str) and re.fullmatch(r"-?\d{1,9}", number, re.ASCII):
+        return int(number)
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number
     return None
 
 
@@ -126,24 +132,22 @@ def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
         value = {}  # PHP writes an empty object so
     if not isinstance(value, dict):
         raise _wrong(value, path)
-    found = {}
-    for row in _fields_of(kind):
-        if row.encode_name not in value:
-            if row.required:
-                raise msgspec.ValidationError(
-                    f"it has no {_joined(path, row.encode_name)}"
-                )
+    fields = {}
+    for field in _fields_of(kind):
+        inside = _joined(path, field.encode_name)
+        if field.encode_name not in value:
+            if field.required:
+                raise msgspec.ValidationError(f"it has no {inside}")
             continue
-        inside = _joined(path, row.encode_name)
+        content = value[field.encode_name]
         try:
-            found[row.name] = _typed(row.type, value[row.encode_name], inside, note)
+            fields[field.name] = _typed(field.type, content, inside, note)
         except ValueError:
-            if row.required:
+            if field.required:
                 raise
-            is_absence = value[row.encode_name] is None
-            if not is_absence:
+            if content is not None:
                 note(inside)
-    return kind(**found)
+    return kind(**fields)
 
 
 def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
@@ -163,7 +167,7 @@ def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
         return Raw(msgspec.json.encode(value))
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    if kind is int and isinstance(value, float) and abs(value) < 1 << 53:
+    if kind is int and isinstance(value, float) and abs(value) < _MOST_WHOLE:
         return int(value)
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _struct(kind, value, path, note)
@@ -179,13 +183,13 @@ def _list(kind: Any, value: object, path: str, note: Note) -> list[Any]:
         value = list(value.values())  # PHP writes an array with gaps so
     if not isinstance(value, list):
         raise _wrong(value, path)
-    found = []
-    for each in value:
+    rows = []
+    for row in value:
         try:
-            found.append(_typed(kind, each, f"{path}[]", note))
+            rows.append(_typed(kind, row, f"{path}[]", note))
         except ValueError:
             note(f"{path}[]")
-    return found
+    return rows
 
 
 def _dict(kind: Any, value: object, path: str, note: Note) -> Json:
@@ -193,13 +197,13 @@ def _dict(kind: Any, value: object, path: str, note: Note) -> Json:
         return {}
     if not isinstance(value, dict):
         raise _wrong(value, path)
-    found = {}
-    for key, each in value.items():
+    fields = {}
+    for key, content in value.items():
         try:
-            found[key] = _typed(kind, each, f"{path}.*", note)
+            fields[key] = _typed(kind, content, f"{path}.*", note)
         except ValueError:
             note(f"{path}.*")
-    return found
+    return fields
 
 
 def _choice(choices: Sequence[Any], value: object, path: str, note: Note) -> Any:
@@ -207,21 +211,26 @@ def _choice(choices: Sequence[Any], value: object, path: str, note: Note) -> Any
     for choice in choices:
         if choice is NoneType:
             continue
-        noted: list[str] = []
+        # A type that fails leaves no notes.
+        notes: list[str] = []
         try:
-            found = _typed(choice, value, path, noted.append)
+            content = _typed(choice, value, path, notes.append)
         except ValueError:
             continue
-        for each in noted:
-            note(each)
-        return found
+        for text in notes:
+            note(text)
+        return content
     raise _wrong(value, path)
 
 
 def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    if path:
+        return f"{path}.{name}"
+    return name
 
 
 def _wrong(value: object, path: str) -> msgspec.ValidationError:
-    what = f"{path} is" if path else "it is"
-    return msgspec.ValidationError(f"{what} of a wrong type: {type(value).__name__}")
+    subject = "it is"
+    if path:
+        subject = f"{path} is"
+    return msgspec.ValidationError(f"{subject} of a wrong type: {type(value).__name__}")

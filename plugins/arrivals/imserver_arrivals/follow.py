@@ -40,11 +40,12 @@ from .problems import Problems
 from .report import print_counts
 from .spool import Spool
 from .survey import survey
+from .text import SECOND_MS
 from .uploads import FileIndex
 from .wish import Wish
 
 LIVE: Final[dict[str, type[Live]]] = {
-    each.name: each for each in (LiveMattermost, LiveSlack, LiveMatrix)
+    adapter.name: adapter for adapter in (LiveMattermost, LiveSlack, LiveMatrix)
 }
 SECONDS: Final = 1.0
 """For how long a round waits for something to happen there: so long, ours may
@@ -63,17 +64,18 @@ def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
         raise LiveError(
             f"servers of the format {name} cannot be followed", is_final=True
         )
-    if (
-        not token
-        or not token.replace("\n", "").isascii()
-        or not token.replace("\n", "").isprintable()
-    ):
+    is_printable = all(
+        line.isascii() and line.isprintable() for line in token.split("\n")
+    )
+    if not token or not is_printable:
         raise LiveError("the token is empty, or no printable ASCII", is_final=True)
+
     ways = {}
-    for each in back:
-        group, _, way = (
-            ("", "", each) if "://" in each.partition("=")[0] else each.partition("=")
-        )
+    for text in back:
+        group, _, way = text.partition("=")
+        if "://" in group:  # there is no group: the address has the sign
+            group = ""
+            way = text
         ways[group] = checked_address(way)
     return LIVE[name](checked_address(address), token, ways)
 
@@ -87,16 +89,18 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
         file = PositionFile(config.server.data_dir, live.name, tenant.name)
         with (
             closing(Destination(config, store, tenant, live.name, problems)) as target,
-            file.held() as last,
+            file.locked() as last,
         ):
             if last.address not in ("", address):
                 raise LiveError(
                     f"this app follows {last.address}: remove {file.path} to begin anew",
                     True,
                 )
-            ours = last.ours if has_back else -1
-            if has_back and ours < 0:
-                ours = store.part(MessageLog).entries.head(tenant.name)
+            ours = -1
+            if has_back:
+                ours = last.ours
+                if ours < 0:
+                    ours = store.part(MessageLog).entries.head(tenant.name)
             if ours != last.ours:
                 # What is said here from now on goes there, also if this process
                 # is killed before its first round has ended. The address is
@@ -150,20 +154,18 @@ class Follower:
         self._target = target
         self._file = file
         self._problems = problems
-        self._entries, self._accounts = (
-            store.part(MessageLog).entries,
-            AccountStore(store),
-        )
+        self._entries = store.part(MessageLog).entries
+        self._accounts = AccountStore(store)
         self._position = position
         self.posted = 0
-        self._is_finishing = self._is_ending = False
+        self._is_finishing = False
+        self._is_ending = False
 
     def run(self) -> None:
         """Follow until a signal comes. Raises LiveError and OSError."""
         failures = 0
-        said = monotonic()
-        counts = (0, 0)
         with self._signals(), suppress(KeyboardInterrupt):
+            self._begin_count()
             while not self._is_ending:
                 try:
                     self._round()
@@ -178,23 +180,30 @@ class Follower:
                 if failures:
                     click.echo("going on")
                 failures = 0
-                now = (self._target.added["message"], self.posted)
-                if now != counts and monotonic() - said >= _SAY_SECONDS:
-                    click.echo(
-                        f"{now[0] - counts[0]:,} messages came, {now[1] - counts[1]:,} went"
-                    )
-                    said = monotonic()
-                    counts = now
+                self._print_count()
+
+    def _begin_count(self) -> None:
+        self._counted_at = monotonic()
+        self._came = self._target.added["message"]
+        self._went = self.posted
+
+    def _print_count(self) -> None:
+        """Say how many messages came and went, once a minute if any did."""
+        came = self._target.added["message"] - self._came
+        went = self.posted - self._went
+        is_due = monotonic() - self._counted_at >= _SAY_SECONDS
+        if (came or went) and is_due:
+            click.echo(f"{came:,} messages came, {went:,} went")
+            self._begin_count()
 
     def _round(self) -> None:
         position = self._position
         with TemporaryDirectory(prefix="imserver-") as name:
             folder = Path(name)
             cursor = self._live.write(folder, position.cursor, SECONDS)
+            groups: dict[int, str] = {}
             if any(folder.iterdir()):
                 groups = self._bring(folder)
-            else:
-                groups = {}
         position = replace(position, cursor=cursor, groups=position.groups | groups)
         try:
             for ours in self._post(position):
@@ -222,19 +231,20 @@ class Follower:
         done."""
         after = position.ours
         app = self._target.app
-        while after >= 0 and (page := self._entries.read(app, after, _PAGE)):
+        while after >= 0:
+            page = self._entries.read(app, after, _PAGE)
+            if not page:
+                return
             after = page[-1].id
-            some = [
-                each
-                for each in page
-                if each.conversation in position.groups and self._is_ours(each)
+            entries = [
+                entry
+                for entry in page
+                if entry.conversation in position.groups and self._is_ours(entry)
             ]
-            ids = {id_of(each.sender) for each in some}
-            names = {
-                each.user: each.nickname
-                for each in self._accounts.by_ids(app, list(ids))
-            }
-            for entry in some:
+            ids = {id_of(entry.sender) for entry in entries}
+            accounts = self._accounts.by_ids(app, list(ids))
+            names = {account.user: account.nickname for account in accounts}
+            for entry in entries:
                 nickname = names.get(entry.sender) or entry.sender or "server"
                 if self._is_ending:
                     return
@@ -263,13 +273,11 @@ class Follower:
         are."""
         text, files, _ = content_of(entry)
         page = self._target.page
+        address = ""
         if page:
-            place = f" {page}#c/{entry.conversation}/{entry.id}"
-        else:
-            place = ""
-        return "\n".join(
-            filter(None, (text, *(f"{file.name}{place}" for file in files)))
-        )
+            address = f" {page}#c/{entry.conversation}/{entry.id}"
+        names = [f"{file.name}{address}" for file in files]
+        return "\n".join(filter(None, (text, *names)))
 
     # --- signals --------------------------------------------------------------
 
@@ -307,4 +315,5 @@ def _begin(cursor: str) -> str:
         return "from now on"
     if not cursor.startswith("@"):
         return "from where it was"
-    return f"from {datetime.fromtimestamp(int(cursor[1:]) / 1000, UTC):%Y-%m-%d %H:%M} UTC on"
+    begin = datetime.fromtimestamp(int(cursor[1:]) / SECOND_MS, UTC)
+    return f"from {begin:%Y-%m-%d %H:%M} UTC on"

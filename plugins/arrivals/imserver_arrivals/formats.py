@@ -16,7 +16,8 @@ from .to_zulip import ZulipWriter
 from .zulip import Zulip
 
 FORMATS: Final[dict[str, type[Archive]]] = {
-    each.name: each for each in (SlackExport, Mattermost, Zulip, RocketChat, Matrix)
+    reader.name: reader
+    for reader in (SlackExport, Mattermost, Zulip, RocketChat, Matrix)
 }
 FOLLOWED: Final = ("mattermost", "slack", "matrix")
 """The formats of servers that :mod:`imserver_arrivals.follow` follows."""
@@ -32,10 +33,13 @@ def archive_of(path: Path, name: str | None = None) -> Archive:
 
     Raises BadArchive and OSError.
     """
+    readers = list(FORMATS.values())
+    if name:
+        readers = [FORMATS[name]]
     reasons = []
-    for each in (FORMATS[name],) if name else FORMATS.values():
+    for reader in readers:
         try:
-            return each(path)
+            return reader(path)
         except BrokenArchive:
             raise
         except BadArchive as error:

@@ -32,6 +32,7 @@ from .read_positions import ReadPositions
 from .records import Archive, Change, Group, Message, Pin
 from .spool import Spool, moment
 from .survey import Survey
+from .text import SECOND_MS
 from .uploads import FileUploads
 
 BATCH: Final = 500
@@ -145,13 +146,13 @@ class Importer:
         if group.kind == "direct" or not activity.owner:
             return None
         owner = self._conversion.user(activity.owner)
+        avatar = ""
         picture = self._uploads.upload(group.avatar, owner, group.avatar, "picture")
-        moments = [each for each in (group.created_ms, activity.first_ms) if each]
-        return replace(
-            group,
-            created_ms=shown_ms(min(moments, default=self._survey.first_ms or _now())),
-            avatar=f"/api/v1/uploads/{picture.id}" if picture is not None else "",
-        )
+        if picture is not None:
+            avatar = f"/api/v1/uploads/{picture.id}"
+        times = filter(None, (group.created_ms, activity.first_ms))
+        begin = min(times, default=self._survey.first_ms or _now())
+        return replace(group, created_ms=shown_ms(begin), avatar=avatar)
 
     def _changes(self, change: Change) -> Iterator[Change]:
         """A change of there as ours: none of a group that has not begun, and
@@ -231,8 +232,10 @@ class Importer:
         comes into the next one."""
         keys = self._conversion.keys(record)
         batch = self._batch
-        is_same_time = batch.rows and time_of(record) == time_of(batch.rows[-1][0])
-        most = self._most * 2 if is_same_time else self._most
+        most = self._most
+        if batch.rows and time_of(record) == time_of(batch.rows[-1][0]):
+            # What has one time stays together as far as it can.
+            most = 2 * self._most
         if batch.weight >= most or not batch.stores.isdisjoint(keys.changes):
             self._store()
             batch = self._batch
@@ -287,4 +290,4 @@ def _weight(record: Happening) -> int:
 
 
 def _now() -> int:
-    return int(time() * 1000)
+    return int(time() * SECOND_MS)

@@ -92,15 +92,19 @@ FILE_SECONDS: Final = 600.0
 _MOST_WAITS: Final = 5
 """How often a request is repeated that came too soon."""
 _LONGEST_WAIT: Final = 60.0
+_LONGEST_PAUSE: Final = 30
+"""The longest pause where the answer names none."""
+_CONNECT_SECONDS: Final = 10
+_PIECE_BYTES: Final = 1 << 16
 
 
 def checked_address(address: str, schemes: Collection[str] = ("https", "http")) -> str:
     """An address to which a token may go: one of this machine, or an encrypted
     one. Raises LiveError."""
     try:
-        parts = urlsplit(
-            address if address.isprintable() and " " not in address else ""
-        )
+        if not address.isprintable() or " " in address:
+            raise ValueError("it has signs that no address has")
+        parts = urlsplit(address)
         host = parts.hostname or ""
         _ = parts.port
     except ValueError:
@@ -124,9 +128,10 @@ class Server:
     takes too long."""
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
-        self._address, self._host = checked_address(address), urlsplit(address).hostname
+        self._address = checked_address(address)
+        self._host = urlsplit(address).hostname
         self._headers = dict(headers)
-        timeout = Timeout(connect=10, read=ANSWER_SECONDS)
+        timeout = Timeout(connect=_CONNECT_SECONDS, read=ANSWER_SECONDS)
         self._pool = PoolManager(maxsize=1, retries=False, timeout=timeout)
 
     def get(self, kind: type[T], path: str) -> T:
@@ -153,13 +158,11 @@ class Server:
         self._pool.clear()
 
     def _answer(self, method: str, path: str, body: object) -> BaseHTTPResponse:
-        headers = self._headers | (
-            {"Content-Type": "application/json"} if body is not None else {}
-        )
+        headers = self._headers
+        content = None
         if body is not None:
+            headers = headers | {"Content-Type": "application/json"}
             content = msgspec.json.encode(body)
-        else:
-            content = None
         for tries in range(1, _MOST_WAITS + 1):
             try:
                 answer = self._pool.request(
@@ -180,16 +183,14 @@ class Server:
             if answer.status != 429:
                 break
             after = answer.headers.get("Retry-After", "")
-            sleep(
-                min(float(after), _LONGEST_WAIT)
-                if after.isdecimal()
-                else retry_pause(tries, 1, 30)
-            )
+            if after.isdecimal():
+                sleep(min(float(after), _LONGEST_WAIT))
+            else:
+                sleep(retry_pause(tries, 1, _LONGEST_PAUSE))
         is_token = answer.status == 401
+        why = f"HTTP {answer.status} for {path.partition('?')[0]}"
         if is_token:
             why = "the token does not count"
-        else:
-            why = f"HTTP {answer.status} for {path.partition('?')[0]}"
         raise LiveError(f"{self._host}: {why}", is_token, answer.status)
 
     def _pieces(
@@ -198,7 +199,10 @@ class Server:
         deadline = monotonic() + seconds
         size = 0
         try:
-            while piece := answer.read1(1 << 16):  # it does not wait for all of them
+            while True:
+                piece = answer.read1(_PIECE_BYTES)  # it does not wait for all of them
+                if not piece:
+                    return
                 size += len(piece)
                 if size > most:
                     raise LiveError(f"{self._host}: an answer is too large", status=413)
@@ -222,6 +226,6 @@ class Server:
 def _reason(error: Exception) -> str:
     """Why a request failed, without addresses, which may be secret."""
     cause = error.__cause__ or error.__context__ or error
-    return (cause.strerror if isinstance(cause, OSError) else "") or type(
-        cause
-    ).__name__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return type(cause).__name__

@@ -23,7 +23,7 @@ from msgspec import Struct, field
 
 from .fields import Json, at, list_at, number_at, text_at
 from .live import MARK, LiveError, Server
-from .text import around_code, clean
+from .text import SECOND_MS, around_code, clean
 from .writing import write_array
 
 FILE_BYTES: Final = 256 << 20
@@ -37,6 +37,7 @@ MOST_TRIES: Final = 3
 POST_CHARACTERS: Final = 7_000
 """A longer text is cut: the server takes events of 65,536 bytes, and ours has
 it as HTML, too."""
+_LONGEST_SYNC_SECONDS: Final = 30.0
 _API: Final = "/_matrix/client/v3"
 _encode: Final = msgspec.json.Encoder().encode
 _quoted: Final = partial(quote, safe="")
@@ -88,12 +89,15 @@ class LiveMatrix:
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
         self._server = Server(address, {"Authorization": f"Bearer {token}"})
-        if any(each.rstrip("/") != address.rstrip("/") for each in back.values()):
-            raise LiveError(
-                "messages go back to the server that is followed alone", is_final=True
-            )
+        for target in back.values():
+            if target.rstrip("/") != address.rstrip("/"):
+                raise LiveError(
+                    "messages go back to the server that is followed alone",
+                    is_final=True,
+                )
         self._back = back
-        self._user = self._begin = ""
+        self._user = ""
+        self._begin = ""
         self._direct: Any = {}
         """The content of ``m.direct``."""
         self._states: dict[str, State] = {}
@@ -107,74 +111,72 @@ class LiveMatrix:
             self._begin = self._sync("", 0)
             self._user = text_at(self._get("account/whoami"), "user_id")
         if cursor[:1] in ("", "@"):
-            now = Cursor("", int(cursor[1:] or time() * 1000))
+            now = Cursor("", int(cursor[1:] or time() * SECOND_MS))
             answer = self._begin
+            rooms: Json = {}
             if cursor:
-                ids = list_at(self._get("joined_rooms"), "joined_rooms")
-            else:
-                ids = []
-            rooms: Json = {
-                id: {"timeline": {"limited": True}} for id in ids if isinstance(id, str)
-            }
+                rooms = self._all_rooms()
         else:
             now = msgspec.json.decode(cursor, type=Cursor)
-            answer = self._sync(now.since, min(seconds, 30.0))
-            some = (at(answer, "rooms", each) for each in ("leave", "join"))
-            rooms = {
-                room: news[room]
-                for news in some
-                if isinstance(news, dict)
-                for room in news
-            }
+            answer = self._sync(now.since, min(seconds, _LONGEST_SYNC_SECONDS))
+            rooms = _rooms_in(answer)
+
         for number, (room, news) in enumerate(rooms.items()):
             if list_at(news, "timeline", "events") or at(news, "timeline", "limited"):
-                try:
-                    state = self._state_of(room, news)
-                except LiveError as error:
-                    # else it is an invitation that was declined
-                    if error.status not in _GONE:
-                        raise
-                    continue
-                events = self._events(room, news, state, now)
-                with (folder / f"{number}.json").open("wb") as file:
-                    file.write(b'{"exported_by": "imserver", "messages": ')
-                    write_array(
-                        file, self._rows(folder / "local_content", cursor, room, events)
-                    )
-                    file.write(b"}")
+                self._write_room(folder, number, cursor, room, news, now)
         if any(folder.iterdir()):
-            direct = {"m.direct": self._direct}
-            for name, content in (
-                ("profile", {"name": self._user}),
-                ("account_data/global", direct),
-            ):
-                path = folder / "user_data" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_encode(content))
+            self._write_account(folder / "user_data")
         newest = dict([*now.reactions.items()][-MOST_REACTIONS:])
-        return _encode(
-            Cursor(text_at(answer, "next_batch"), now.begin_ms, newest)
-        ).decode()
+        next_cursor = Cursor(text_at(answer, "next_batch"), now.begin_ms, newest)
+        return _encode(next_cursor).decode()
+
+    def _all_rooms(self) -> Json:
+        """All rooms of the account, each with more news than an answer has."""
+        ids = list_at(self._get("joined_rooms"), "joined_rooms")
+        return {
+            id: {"timeline": {"limited": True}} for id in ids if isinstance(id, str)
+        }
+
+    def _write_room(
+        self, folder: Path, number: int, cursor: str, room: str, news: Json, now: Cursor
+    ) -> None:
+        try:
+            state = self._state_of(room, news)
+        except LiveError as error:
+            if error.status not in _GONE:
+                raise
+            return  # it is an invitation that was declined
+        events = self._events(room, news, state, now)
+        rows = self._rows(folder / "local_content", cursor, room, events)
+        with (folder / f"{number}.json").open("wb") as file:
+            file.write(b'{"exported_by": "imserver", "messages": ')
+            write_array(file, rows)
+            file.write(b"}")
+
+    def _write_account(self, folder: Path) -> None:
+        profile = folder / "profile"
+        data = folder / "account_data/global"
+        data.parent.mkdir(parents=True, exist_ok=True)
+        profile.write_bytes(_encode({"name": self._user}))
+        data.write_bytes(_encode({"m.direct": self._direct}))
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
         if not self._back.keys() & {group, ""}:
             return False
-        text = clean(
-            text if len(text) <= POST_CHARACTERS else f"{text[:POST_CHARACTERS]}…"
-        )
-        html = f"<strong>{escape(nickname)}</strong>: {around_code(escape(text, False), _html, _code)}"
+        if len(text) > POST_CHARACTERS:
+            text = f"{text[:POST_CHARACTERS]}…"
+        text = clean(text)
+        html = around_code(escape(text, False), _html, _code)
         content = {
             "msgtype": "m.text",
             "body": f"{nickname}: {text}",
             MARK: id,
             "m.mentions": {},
+            "format": "org.matrix.custom.html",
+            "formatted_body": f"<strong>{escape(nickname)}</strong>: {html}",
         }
-        content |= {"format": "org.matrix.custom.html", "formatted_body": html}
-        self._server.ask(
-            "PUT",
-            f"{_API}/rooms/{_quoted(group)}/send/m.room.message/imserver.{id}",
-            content,
-        )
+        path = f"{_API}/rooms/{_quoted(group)}/send/m.room.message/imserver.{id}"
+        self._server.ask("PUT", path, content)
         return True
 
     def close(self) -> None:
@@ -185,15 +187,17 @@ class LiveMatrix:
 
     def _sync(self, since: str, seconds: float) -> Any:
         """``since`` ``""``: where to begin, without what is in rooms."""
-        filter = _encode(
-            {**_FILTER, "room": _IN_ROOMS if since else {"rooms": []}}
-        ).decode()
-        query = {
-            "filter": filter,
+        rooms: Json = {"rooms": []}
+        if since:
+            rooms = _IN_ROOMS
+        query: dict[str, object] = {
+            "filter": _encode({**_FILTER, "room": rooms}).decode(),
             "set_presence": "offline",
-            "timeout": int(seconds * 1000),
+            "timeout": int(seconds * SECOND_MS),
         }
-        answer = self._get("sync", **query, **({"since": since} if since else {}))
+        if since:
+            query["since"] = since
+        answer = self._get("sync", **query)
         if not text_at(answer, "next_batch"):
             raise LiveError("the answer to /sync has no next_batch")
         for event in list_at(answer, "account_data", "events"):
@@ -207,7 +211,8 @@ class LiveMatrix:
         self, media: Path, cursor: str, room: str, events: Iterator[tuple[Json, Files]]
     ) -> Iterator[bytes]:
         for event, files in events:
-            yield (raw := _encode({**event, "room_id": room}))
+            raw = _encode({**event, "room_id": room})
+            yield raw
             if files != "none":
                 self._load(media, raw, cursor, files == "new")
 
@@ -216,83 +221,69 @@ class LiveMatrix:
     ) -> Iterator[tuple[Json, Files]]:
         """What is written of a room."""
         ids = set[str]()
-        about = dict[str, None]()
+        about = set[str]()
         people = set[str]()
         for event in self._happened(room, news, now):
-            type = text_at(event, "type")
             id = text_at(event, "event_id")
-            content = at(event, "content")
-            kind, target = (
-                text_at(content, "m.relates_to", each)
-                for each in ("rel_type", "event_id")
-            )
             if id in ids or not isinstance(event, dict):
                 continue
             ids.add(id)
             people |= {text_at(event, "sender"), text_at(event, "state_key")}
-            if kind in ("m.annotation", "m.replace") and target:
-                about[target] = None
-            if (
-                type == "m.reaction"
-                and target
-                and len(_encode(content)) <= REACTION_BYTES
-            ):
-                now.reactions[id] = text_at(event, "sender"), content
-            elif type == "m.room.redaction":
-                gone = text_at(event, "redacts") or text_at(content, "redacts")
-                if (
-                    gone not in ids
-                    and (known := now.reactions.pop(gone, None)) is not None
-                ):
-                    ids.add(gone)
-                    reaction = {**event, "type": "m.reaction", "event_id": gone}
-                    yield {**reaction, "sender": known[0], "content": known[1]}, "all"
+            about.add(_about(event))
+            _remember(event, now)
+            reaction = _ended_reaction(event, now, ids)
+            if reaction is not None:
+                ids.add(text_at(reaction, "event_id"))
+                yield reaction, "all"
             yield event, "all"
-        for id in about.keys() - ids:
+
+        yield from self._targets(room, about - ids - {""})
+        for (type, key), event in state.items():
+            if type == "m.room.avatar" or (type == "m.room.member" and key in people):
+                yield event, "new"
+            else:
+                yield event, "none"
+
+    def _targets(self, room: str, ids: set[str]) -> Iterator[tuple[Json, Files]]:
+        """The messages that were edited or reacted to, and are older than what
+        is written."""
+        for id in ids:
             try:
                 yield self._get(f"rooms/{_quoted(room)}/event/{_quoted(id)}"), "all"
             except LiveError as error:
                 if error.status not in _GONE:
                     raise
-        for (type, key), event in state.items():
-            is_shown = type == "m.room.avatar" or (
-                type == "m.room.member" and key in people
-            )
-            yield event, "new" if is_shown else "none"
 
     def _happened(self, room: str, news: Json, now: Cursor) -> Iterator[Json]:
         """The events of a room since the cursor; of one that the account has
         joined, since the begin."""
-        events, state = (
-            list_at(news, each, "events") for each in ("timeline", "state")
-        )
+        events = list_at(news, "timeline", "events")
+        state = list_at(news, "state", "events")
         yield from events
         is_new = not now.since or any(
-            text_at(each, "type") == "m.room.create" for each in (*events, *state)
+            text_at(event, "type") == "m.room.create" for event in (*events, *state)
         )
+        if not is_new and not at(news, "timeline", "limited"):
+            return
+
         path = f"rooms/{_quoted(room)}/messages"
         begin = text_at(news, "timeline", "prev_batch")
-        is_old = not (is_new or at(news, "timeline", "limited"))
         for _ in range(MOST_PAGES):
-            if is_old:
+            query = {"dir": "b", "limit": "100"}
+            if begin:
+                query["from"] = begin
+            if not is_new:
+                query["to"] = now.since
+            page = self._get(path, **query)
+            chunk = list_at(page, "chunk")
+            yield from chunk
+            times = [number_at(event, "origin_server_ts") or 0 for event in chunk]
+            if is_new and max(times, default=now.begin_ms) < now.begin_ms:
                 return
-            query = {
-                "dir": "b",
-                "limit": "100",
-                "from": begin,
-                "to": "" if is_new else now.since,
-            }
-            page = self._get(
-                path, **{key: value for key, value in query.items() if value}
-            )
-            yield from list_at(page, "chunk")
-            times = [
-                number_at(each, "origin_server_ts") or 0
-                for each in list_at(page, "chunk")
-            ]
-            is_old = is_new and max(times, default=now.begin_ms) < now.begin_ms
-            is_old = is_old or text_at(page, "end") in ("", begin)
-            begin = text_at(page, "end")
+            end = text_at(page, "end")
+            if end in ("", begin):
+                return
+            begin = end
         raise LiveError(f"the history of the room {room} does not end")
 
     def _state_of(self, room: str, news: Json) -> State:
@@ -314,16 +305,15 @@ class LiveMatrix:
     def _load(self, folder: Path, raw: bytes, cursor: str, is_new: bool) -> None:
         """Fetch the files of this server that an event names."""
         server = self._user.partition(":")[2]
-        named = re.findall(
-            rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"',
-            raw.decode(),
-            re.A,
+        own = re.compile(
+            rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"', re.A
         )
-        for id in dict.fromkeys(named):
+        for id in dict.fromkeys(own.findall(raw.decode())):
+            # The folders are those of a server's own media.
             path = folder / id[:2] / id[2:4] / id[4:]
-            if path.exists() or (
-                self._loaded.setdefault(id, cursor) != cursor and is_new
-            ):
+            is_stored = self._loaded.setdefault(id, cursor) != cursor and is_new
+            if path.exists() or is_stored:
+                continue
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -336,6 +326,61 @@ class LiveMatrix:
                 self._failures[id] = self._failures.get(id, 0) + 1
                 if error.status not in _GONE and self._failures[id] < MOST_TRIES:
                     raise
+
+
+def _rooms_in(answer: Any) -> Json:
+    """The rooms in an answer to ``/sync``, with their news."""
+    rooms: Json = {}
+    for kind in ("leave", "join"):
+        news = at(answer, "rooms", kind)
+        if isinstance(news, dict):
+            rooms |= news
+    return rooms
+
+
+def _relation(event: Json) -> tuple[str, str]:
+    """How an event relates to another one, and the id of that."""
+    relation = at(event, "content", "m.relates_to")
+    return text_at(relation, "rel_type"), text_at(relation, "event_id")
+
+
+def _about(event: Json) -> str:
+    """The message that an event changes, by an edit or a reaction; ``""``:
+    none."""
+    kind, target = _relation(event)
+    if kind in ("m.annotation", "m.replace"):
+        return target
+    return ""
+
+
+def _remember(event: Json, now: Cursor) -> None:
+    """Remember a reaction: where it ends, only its id is told."""
+    _, target = _relation(event)
+    content = at(event, "content")
+    is_reaction = text_at(event, "type") == "m.reaction" and target
+    if is_reaction and len(_encode(content)) <= REACTION_BYTES:
+        now.reactions[text_at(event, "event_id")] = text_at(event, "sender"), content
+
+
+def _ended_reaction(event: Json, now: Cursor, ids: set[str]) -> Json | None:
+    """The reaction that an event takes back, if it is none of those that are
+    written (``ids``)."""
+    if text_at(event, "type") != "m.room.redaction":
+        return None
+    id = text_at(event, "redacts") or text_at(event, "content", "redacts")
+    if id in ids:
+        return None
+    row = now.reactions.pop(id, None)
+    if row is None:
+        return None
+    sender, content = row
+    return {
+        **event,
+        "type": "m.reaction",
+        "event_id": id,
+        "sender": sender,
+        "content": content,
+    }
 
 
 def _html(text: str) -> str:

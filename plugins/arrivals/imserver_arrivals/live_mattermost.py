@@ -31,25 +31,22 @@ _MOST_EVENTS: Final = 1000
 _MOST_MARKS: Final = 1000
 _MOST_DONE: Final = 50_000
 _SECONDS: Final = 15
+_MOST_EVENT_BYTES: Final = 4 << 20
 _LOUD: Final = re.compile(r"@(?=(?:all|channel|here)\b)|<(?=[!@#])")
 """What would call a whole channel there, or what their webhooks take for a
 name."""
 _OF_POSTS: Final = {"posted", "post_edited", "post_deleted"}
 _OF_CHANNELS: Final = {
-    *(
-        "user_added",
-        "user_removed",
-        "direct_added",
-        "group_added",
-        "channel_member_updated",
-    ),
-    *(
-        "channel_created",
-        "channel_updated",
-        "channel_converted",
-        "channel_deleted",
-        "channel_restored",
-    ),
+    "user_added",
+    "user_removed",
+    "direct_added",
+    "group_added",
+    "channel_member_updated",
+    "channel_created",
+    "channel_updated",
+    "channel_converted",
+    "channel_deleted",
+    "channel_restored",
 }
 _OF_REACTIONS: Final = {"reaction_added", "reaction_removed"}
 _encode: Final = msgspec.json.Encoder().encode
@@ -123,32 +120,26 @@ class LiveMattermost:
         self._last = None
         if self._socket is None:
             self._connect()
-        self._listen(0.0 if self._is_all_due else seconds)
+        if self._is_all_due:
+            seconds = 0.0
+        self._listen(seconds)
         if self._is_all_due:
             self._server.look_around()
             is_first = not cursor.startswith("{")
             self._due = {
                 id: is_first or self._due.get(id, False) for id in self._server.channels
             }
-        if cursor.startswith("{"):
-            state = msgspec.json.decode(cursor, type=State)
-        else:
-            newest = max(
-                (each.last_post_at for each in self._server.channels.values()),
-                default=0,
-            )
-            state = State(int(cursor[1:]) if cursor else newest)
+        state = self._state_of(cursor)
         self._marks |= dict.fromkeys(state.marks)
         news = MattermostNews(self._server, folder, self._marks, self._done)
-        self._until = max(
-            self._until, news.run(self._due, self._reactions, state.since)
-        )
+        until = news.run(self._due, self._reactions, state.since)
+        self._until = max(self._until, until)
         self._is_all_due = False
         self._left = news.left
-        if self._left:
-            since = state.since
-        else:
-            since = max(state.since, self._until - _OVERLAP_MS)
+
+        since = state.since
+        if not self._left:
+            since = max(since, self._until - _OVERLAP_MS)
         for id in list(self._done)[:-_MOST_DONE]:
             del self._done[id]
         for mark in list(self._marks)[:-_MOST_MARKS]:
@@ -157,15 +148,28 @@ class LiveMattermost:
         self._last = _encode(state).decode()
         return self._last
 
+    def _state_of(self, cursor: str) -> State:
+        """The state that a cursor is. The first one begins with a time, or now:
+        at the newest post."""
+        if cursor.startswith("{"):
+            return msgspec.json.decode(cursor, type=State)
+        if cursor:
+            return State(int(cursor[1:]))
+        channels = self._server.channels.values()
+        return State(max((each.last_post_at for each in channels), default=0))
+
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
         """See :class:`imserver_arrivals.live.Live`. What is there already is
         not posted again."""
         team, _, channel = group.partition("/")
-        ways = (group, f"{team}/", "" if len(self._server.teams) == 1 else None)
+        ways = [group, f"{team}/"]
+        if len(self._server.teams) == 1:
+            ways.append("")  # without a team it is the only one
         hook = next((self._hooks[way] for way in ways if way in self._hooks), None)
         if hook is None or id in self._marks:
             return False
-        text = _LOUD.sub(lambda match: f"{match[0]}\u200b", to_markdown(text)) or "…"
+
+        text = _LOUD.sub(_quiet, to_markdown(text)) or "…"
         body: dict[str, Any] = {"text": text, "username": nickname, "props": {MARK: id}}
         if group not in self._hooks:
             body["channel"] = channel
@@ -175,16 +179,14 @@ class LiveMattermost:
 
     def close(self) -> None:
         """End the connections."""
-        for each in (self._server.web, *self._hooks.values()):
-            each.close()
+        for server in (self._server.web, *self._hooks.values()):
+            server.close()
         self._connection.close()
 
     # --- events ---------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._server.web.get(
-            ServerUser, "/users/me"
-        )  # it says what is wrong with a token
+        self._server.web.get(ServerUser, "/users/me")  # says what is wrong with a token
         challenge = {
             "seq": 1,
             "action": "authentication_challenge",
@@ -193,7 +195,7 @@ class LiveMattermost:
         try:
             connecting = connect(
                 self._events,
-                max_size=4 << 20,
+                max_size=_MOST_EVENT_BYTES,
                 open_timeout=_SECONDS,
                 close_timeout=1,
                 proxy=None,
@@ -213,8 +215,10 @@ class LiveMattermost:
         assert socket is not None
         try:
             for _ in range(_MOST_EVENTS):
-                has_news = self._due or self._reactions or self._is_all_due
-                content = socket.recv(0 if has_news else max(deadline - monotonic(), 0))
+                timeout = 0.0
+                if not (self._due or self._reactions or self._is_all_due):
+                    timeout = max(deadline - monotonic(), 0)
+                content = socket.recv(timeout)
                 self._note(msgspec.json.decode(content, type=MattermostEvent))
         except TimeoutError:
             return
@@ -231,23 +235,22 @@ class LiveMattermost:
             self._seq = event.seq
         data = event.data or {}
         kind = event.event
-        channel = (event.broadcast.channel_id if event.broadcast else "") or data.get(
-            "channel_id"
-        )
+        channel = data.get("channel_id")
+        if event.broadcast is not None and event.broadcast.channel_id:
+            channel = event.broadcast.channel_id
         if kind in ("user_updated", "new_user"):
             self._server.forget_people()
         elif kind in _OF_REACTIONS:
-            self._reactions.append(
-                (
-                    kind,
-                    msgspec.json.decode(str(data.get("reaction")), type=ServerReaction),
-                )
-            )
-        elif (
-            kind in _OF_POSTS | _OF_CHANNELS
-            and isinstance(channel, str)
-            and ID.fullmatch(channel)
-        ):
+            content = str(data.get("reaction"))
+            reaction = msgspec.json.decode(content, type=ServerReaction)
+            self._reactions.append((kind, reaction))
+        elif kind in _OF_POSTS | _OF_CHANNELS:
+            if not isinstance(channel, str) or not ID.fullmatch(channel):
+                return
             self._due[channel] = kind in _OF_CHANNELS or self._due.get(channel, False)
             if kind in _OF_CHANNELS:
                 self._server.forget_channel(channel)
+
+
+def _quiet(match: re.Match[str]) -> str:
+    return f"{match[0]}\u200b"

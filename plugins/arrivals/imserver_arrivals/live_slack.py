@@ -1,8 +1,9 @@
 """Follows a workspace of Slack: what happens by events, and what was missed by
 the histories of channels.
 
-What is written are days of an export: messages of histories, and events as they came, which
-:mod:`imserver_arrivals.slack` reads, too. Files are in ``__uploads``.
+What is written are days of an export: messages of histories, and events as they
+came, which :mod:`imserver_arrivals.slack` reads, too. Files are in
+``__uploads``.
 """
 
 import re
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec import Struct, field
 
+from .fields import list_at, text_at
 from .live import MARK, LiveError, Server
 from .slack import (
     EVENTS,
@@ -27,7 +29,8 @@ from .slack import (
     id_of_ours,
     microseconds_of,
 )
-from .slack_server import SlackChannel, SlackServer, converted, text_at
+from .slack_server import SlackChannel, SlackServer, converted
+from .text import SECOND_MS, SECOND_US
 from .to_slack import to_mrkdwn
 
 LOOK_BACK: Final = 86_400.0
@@ -44,7 +47,7 @@ _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 """What may be a user in a file of messages."""
 
 
-class Place(Struct):
+class SlackPosition(Struct):
     """A cursor, with Unix seconds. Everything after ``first`` and up to
     ``since`` is stored, except that of the channels which are ``behind``: id →
     up to when theirs is. ``round`` grows with what is written."""
@@ -82,7 +85,7 @@ class LiveSlack:
         self._server = SlackServer(address, token)
         self._hooks = {group: Server(each, {}) for group, each in back.items()}
         self._cursor = ""
-        self._place = Place(0.0)
+        self._position = SlackPosition(0.0)
         self._posted = set[str]()  # ids of messages of ours that are there
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
@@ -93,12 +96,10 @@ class LiveSlack:
                 self._server.acknowledge()
             else:
                 self._begin(cursor, news)
-            behind = dict(self._place.behind)
-            # histories are waiting, too
-            if behind:
+            behind = dict(self._position.behind)
+            patience = seconds
+            if behind:  # histories are waiting, too
                 patience = min(seconds, _SHORT_SECONDS)
-            else:
-                patience = seconds
             self._server.receive(patience)
             since = self._take(news)
             self._catch_up(news, behind, end)
@@ -111,10 +112,11 @@ class LiveSlack:
         except LiveError:
             self._server.disconnect()
             raise
-        place = self._place
-        since = max(since, place.since)
-        self._place = Place(since, place.first, behind, place.round + has_news)
-        self._cursor = msgspec.json.encode(self._place).decode()
+        before = self._position
+        since = max(since, before.since)
+        round = before.round + has_news
+        self._position = SlackPosition(since, before.first, behind, round)
+        self._cursor = msgspec.json.encode(self._position).decode()
         return self._cursor
 
     def _catch_up(self, news: SlackNews, behind: dict[str, float], end: float) -> None:
@@ -166,25 +168,25 @@ class LiveSlack:
     def _begin(self, cursor: str, news: SlackNews) -> None:
         """Connect, and look who and what is there. What has happened before is
         in the histories."""
-        place = _place_of(cursor)
+        position = _position_of(cursor)
         self._server.disconnect()
         self._server.connect()
         self._server.look_around()
         if cursor:
-            place.behind = {
-                channel.id: place.behind.get(channel.id, place.since)
+            position.behind = {
+                channel.id: position.behind.get(channel.id, position.since)
                 for channel in self._server.channels.values()
                 if channel.is_member and ID.fullmatch(channel.id)
             }
             news.people.update(self._server.users)
-        self._place = place
+        self._position = position
 
     def _take(self, news: SlackNews) -> float:
         """Sort what events tell, and return the time of the last one."""
-        last = 0.0
-        first = self._place.first * 1_000_000
+        last_us = 0
+        first_us = self._position.first * SECOND_US
         for event in self._server.events:
-            last = max(last, microseconds_of(text_at(event, "event_ts")) / 1_000_000)
+            last_us = max(last_us, microseconds_of(text_at(event, "event_ts")))
             if text_at(event, "type") in ("team_join", "user_change"):
                 news.people.update(self._server.meet([event.get("user")]))
             id = _channel_of(event)
@@ -192,17 +194,17 @@ class LiveSlack:
                 continue
             news.rows.setdefault(id, {})
             about = _about(event)
-            if about and microseconds_of(about) <= first:
+            if about and microseconds_of(about) <= first_us:
                 continue
             self._sort(news, id, about, event)
             self._watch_channel(id, event)
-        return min(last, time())
+        return min(last_us / SECOND_US, time())
 
     def _sort(
         self, news: SlackNews, id: str, about: str, event: dict[str, Any]
     ) -> None:
-        """Keep an event of a channel, or what has to be asked for because of
-        it. ``about``: the time of the message that it changes."""
+        """Put an event of a channel to the rows, or what has to be asked for
+        because of it. ``about``: the time of the message that it changes."""
         rows = news.rows[id]
         kind = text_at(event, "type")
         user = text_at(event, "user")
@@ -211,8 +213,10 @@ class LiveSlack:
         if kind == "reaction_added":
             rows.pop(reaction, None)
             news.reacted[id, about] = None
+        elif kind in EVENTS and about:
+            rows[reaction] = event | {"ts": moment}
         elif kind in EVENTS:
-            rows[reaction if about else f"{moment} {user}"] = event | {"ts": moment}
+            rows[f"{moment} {user}"] = event | {"ts": moment}
         elif kind == "message" and about:
             rows[about] = event
         elif kind == "message":
@@ -223,20 +227,16 @@ class LiveSlack:
 
     def _watch_channel(self, id: str, event: dict[str, Any]) -> None:
         """Follow who is in a channel, and forget one that has changed."""
-        kind = text_at(event, "type")
-        if kind == "message":
+        change = text_at(event, "type")
+        if change == "message":
             change = text_at(event, "subtype")
-        else:
-            change = kind
         if change in JOINED or change in LEFT:
             user = text_at(event, "user")
             channel = self._server.channels.get(id)
             if channel is not None and channel.members is not None:
-                others = [each for each in channel.members if each != user]
+                channel.members = [each for each in channel.members if each != user]
                 if change in JOINED:
-                    channel.members = [*others, user]
-                else:
-                    channel.members = others
+                    channel.members.append(user)
         elif change.startswith(("channel_", "group_")):
             self._server.channels.pop(id, None)
             if change == "channel_created":
@@ -249,27 +249,32 @@ class LiveSlack:
         since = {"channel": id, "oldest": f"{oldest:.6f}"}
         for page in self._server.pages("conversations.history", "messages", **since):
             for root in page:
-                if microseconds_of(text_at(root, "latest_reply")) <= oldest * 1_000_000:
+                latest_us = microseconds_of(text_at(root, "latest_reply"))
+                if latest_us <= oldest * SECOND_US:
                     continue
                 ts = text_at(root, "ts")
                 for thread in self._server.pages(
                     "conversations.replies", "messages", ts=ts, **since
                 ):
                     # the message with which the thread begins is in it
-                    replies = [each for each in thread if text_at(each, "ts") != ts]
+                    replies = [row for row in thread if text_at(row, "ts") != ts]
                     self._put_history(news, id, replies, known)
             self._put_history(news, id, page, known)
 
     def _put_history(
         self, news: SlackNews, id: str, page: list[Any], known: float
     ) -> None:
-        first = self._place.first * 1_000_000
-        rows = [row for row in page if microseconds_of(text_at(row, "ts")) > first]
-        for row in rows:
+        first_us = self._position.first * SECOND_US
+        rows = []
+        for row in page:
+            ts = text_at(row, "ts")
+            if microseconds_of(ts) <= first_us:
+                continue
+            rows.append(row)
             if text_at(row, "subtype") != "tombstone":
                 # this is newer than the event
-                news.rows.get(id, {}).pop(text_at(row, "ts"), None)
-            if microseconds_of(text_at(row, "ts")) > known * 1_000_000:
+                news.rows.get(id, {}).pop(ts, None)
+            if microseconds_of(ts) > known * SECOND_US:
                 self._save_files(news, row)
         self._put(news, id, rows)
 
@@ -281,7 +286,7 @@ class LiveSlack:
         for row in rows:
             moment = microseconds_of(text_at(row, "ts"))
             if moment:
-                sent_at = datetime.fromtimestamp(moment / 1_000_000, UTC)
+                sent_at = datetime.fromtimestamp(moment / SECOND_US, UTC)
                 days.setdefault(f"{sent_at:%Y-%m-%d}", []).append(row)
             self._server.ask_for(text_at(row, "user"))
             self._posted.add(id_of_ours(row.get("blocks")))
@@ -291,7 +296,7 @@ class LiveSlack:
         (news.folder / id).mkdir(exist_ok=True)
         for day, rows_of_day in days.items():
             content = msgspec.json.encode(rows_of_day)
-            ids = {each.decode() for each in _PEOPLE.findall(content)}
+            ids = {id.decode() for id in _PEOPLE.findall(content)}
             news.people.update(ids.intersection(self._server.users))
             with (news.folder / id / f"{day}.json").open("ab+") as file:
                 if file.tell():
@@ -301,7 +306,7 @@ class LiveSlack:
                 file.write(content)
 
     def _put_lists(self, news: SlackNews) -> None:
-        lists: dict[str, list[SlackChannel]] = {each: [] for each in LISTS}
+        lists: dict[str, list[SlackChannel]] = {name: [] for name in LISTS}
         for id in sorted(news.channels):
             channel = self._server.channel(id)
             if channel is not None:
@@ -313,9 +318,8 @@ class LiveSlack:
             (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
 
     def _save_files(self, news: SlackNews, row: dict[str, Any]) -> None:
-        files = row.get("files")
-        for each in files if isinstance(files, list) else ():
-            file = converted(each, SlackFile)
+        for row_of_file in list_at(row, "files"):
+            file = converted(row_of_file, SlackFile)
             if file is not None and ID.fullmatch(file.id) and not file.is_external:
                 self._server.save(
                     file.url_private or "", news.folder / UPLOADS / file.id / "file"
@@ -337,15 +341,15 @@ def _about(event: dict[str, Any]) -> str:
     )
 
 
-def _place_of(cursor: str) -> Place:
-    """The place that a cursor names. Raises LiveError."""
+def _position_of(cursor: str) -> SlackPosition:
+    """The position that a cursor names. Raises LiveError."""
     if not cursor:
         now = time()
-        return Place(now, now)
+        return SlackPosition(now, now)
     try:
         if cursor.startswith("@"):
-            return Place(int(cursor[1:]) / 1000)
-        return msgspec.json.decode(cursor, type=Place)
+            return SlackPosition(int(cursor[1:]) / SECOND_MS)
+        return msgspec.json.decode(cursor, type=SlackPosition)
     except ValueError:
         raise LiveError(
             "the place where it was cannot be read", is_final=True

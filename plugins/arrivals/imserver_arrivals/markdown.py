@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from .text import around_code, clean, labelled
@@ -40,11 +41,11 @@ def of_markdown(text: str, words: Callable[[str], str]) -> str:
     text = clean(text)
     if not _SIGN.search(text):
         return text
-    return around_code(
-        text,
-        lambda part: _without_code(part, words),
-        lambda code: re.sub("^~~~", "```", code, flags=re.MULTILINE),
-    )
+    return around_code(text, partial(_without_code, words=words), _with_backticks)
+
+
+def _with_backticks(code: str) -> str:
+    return re.sub("^~~~", "```", code, flags=re.MULTILINE)
 
 
 _OWN_MARK: Final = re.compile(
@@ -59,7 +60,7 @@ _OWN_MARK: Final = re.compile(
 def to_markdown(text: str) -> str:
     """A text of ours as Markdown, which :func:`of_markdown` makes ours
     again."""
-    return around_code(text, lambda part: _OWN_MARK.sub(_as_markdown, part))
+    return around_code(text, partial(_OWN_MARK.sub, _as_markdown))
 
 
 def _as_markdown(match: re.Match[str]) -> str:
@@ -77,7 +78,8 @@ def _without_code(text: str, words: Callable[[str], str]) -> str:
     parts: list[str] = []
     end = 0
     for match in _TOKEN.finditer(text):
-        parts += words(text[end : match.start()]), _token(match)
+        parts.append(words(text[end : match.start()]))
+        parts.append(_token(match))
         end = match.end()
     return "".join((*parts, words(text[end:])))
 

@@ -6,6 +6,7 @@ from html import unescape
 from typing import Final, NamedTuple
 
 MOST_DEPTH: Final = 32
+_MOST_INDENT: Final = 4
 """Tags in each other. What is deeper is text."""
 _MARKS: Final = {
     **dict.fromkeys(("b", "strong", "h1", "h2", "h3", "h4", "h5", "h6"), "*"),
@@ -70,10 +71,9 @@ def html_text(
         if slash:
             parser.end(name.lower())
         else:
-            attributes = {
-                key: unescape("".join(value))
-                for key, *value in _ATTRIBUTE.findall(rest)
-            }
+            attributes = {}
+            for key, *value in _ATTRIBUTE.findall(rest):
+                attributes[key] = unescape("".join(value))
             parser.begin(name.lower(), attributes)
     parser.add(unescape(html[end:]))
     return parser.text()
@@ -105,7 +105,7 @@ class _Parser:
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
         if tag in _PARAGRAPHS:
-            self._break(2 if not self._numbers else 1)
+            self._break_paragraph()
         elif tag in _LINES:
             self._break(1)
         if tag in _EMPTY:
@@ -131,9 +131,12 @@ class _Parser:
     def _begin_item(self) -> None:
         """Begin an item of the innermost list, or of none."""
         depth = max(len(self._numbers) - 1, 0)
-        number = self._numbers[-1] if self._numbers else 0
-        mark = f"{number}. " if number else "- "
-        self._pieces.append("  " * min(depth, 4) + mark)
+        number = 0
+        mark = "- "
+        if self._numbers and self._numbers[-1]:
+            number = self._numbers[-1]
+            mark = f"{number}. "
+        self._pieces.append("  " * min(depth, _MOST_INDENT) + mark)
         if number:
             self._numbers[-1] += 1
 
@@ -151,17 +154,27 @@ class _Parser:
         data = _SPACE.sub(" ", data)
         if not self._pieces or self._pieces[-1].endswith(("\n", " ")):
             data = data.lstrip(" ")
-        if data:
-            self._pieces.append(
-                data if self._is_in("code") or self._is_in("a") else self._plain(data)
-            )
+        if not data:
+            return
+        if not self._is_in("code", "a"):
+            data = self._plain(data)
+        self._pieces.append(data)
 
     def _is_in(self, *names: str) -> bool:
         return any(each.name in names for each in self._open)
 
+    def _break_paragraph(self) -> None:
+        """End the paragraph; in a list, the line."""
+        if self._numbers:
+            self._break(1)
+        else:
+            self._break(2)
+
     def _break(self, count: int) -> None:
         """End the line, or with 2 the paragraph."""
-        begin = self._open[-1].begin if self._open else 0
+        begin = 0
+        if self._open:
+            begin = self._open[-1].begin
         if len(self._pieces) == begin:
             return
         last = self._pieces[-1].rstrip(" ")
@@ -181,7 +194,8 @@ class _Parser:
         elif name in ("ul", "ol"):
             self._numbers.pop()
         elif name == "pre":
-            content = f"```{self._language}\n{content.strip(chr(10))}\n```"
+            code = content.strip("\n")
+            content = f"```{self._language}\n{code}\n```"
             self._language = ""
         elif name == "blockquote":
             content = "\n".join(
@@ -195,25 +209,23 @@ class _Parser:
             content = self._cover(content, attributes[_SPOILER])
         self._pieces.append(content)
         if name in _PARAGRAPHS:
-            self._break(2 if not self._numbers else 1)
+            self._break_paragraph()
         elif name in _LINES:
             self._break(1)
         return name
 
     def _anchor(self, address: str, label: str) -> str:
         label = label.strip()
-        found = self._link(address, label)
-        if found is not None or not address:
-            return label if found is None else found
-        if (
-            not label
-            or label == address
-            or address.partition("://")[2].rstrip("/") == label.rstrip("/")
-        ):
+        mark = self._link(address, label)
+        if mark is not None:
+            return mark
+        if not address:
+            return label
+        rest = address.partition("://")[2].rstrip("/")
+        if label in ("", address) or label.rstrip("/") == rest:
             return address
-        if self._is_in(*_MARKS) or not (
-            _LABEL.fullmatch(label) and _TARGET.fullmatch(address)
-        ):
+        is_simple = _LABEL.fullmatch(label) and _TARGET.fullmatch(address)
+        if self._is_in(*_MARKS) or not is_simple:
             return f"{label} ({address})"
         return f"[{label}]({address})"
 
@@ -233,9 +245,12 @@ def marked(text: str, mark: str) -> str:
     marks stays without."""
     if not text or mark in text or "\x02" in text or "://" in text:
         return text
-    return "\n".join(
-        line.replace(kernel, f"{mark}{kernel}{mark}", 1)
-        if (kernel := line.strip())
-        else line
-        for line in text.split("\n")
-    )
+    return "\n".join(_marked_line(line, mark) for line in text.split("\n"))
+
+
+def _marked_line(line: str, mark: str) -> str:
+    """A line in marks, which stand beside its first and last sign."""
+    kernel = line.strip()
+    if not kernel:
+        return line
+    return line.replace(kernel, f"{mark}{kernel}{mark}", 1)

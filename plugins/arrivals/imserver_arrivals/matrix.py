@@ -17,8 +17,9 @@ edits and reactions of one.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final
 from urllib.parse import unquote
@@ -30,10 +31,10 @@ from .fields import Json, RecordReader, at, list_at, text_at
 from .live import MARK
 from .markup import html_text, marked
 from .matrix_events import USER, MatrixEvent, Relations, Room
-from .problems import BadArchive, Problems
+from .problems import NAME_CHARACTERS, BadArchive, Problems
 from .source import source_of
 from .tables import Tables
-from .text import COVER, clean, spoilers_file, spoilers_in
+from .text import COVER, SECOND_MS, clean, spoilers_file, spoilers_in
 from .writing import without_marks
 
 MOST_HTML_CHARACTERS: Final = 1 << 16
@@ -49,17 +50,29 @@ _PERMALINK: Final = re.compile(
 )
 _EVERYBODY: Final = re.compile(r"(?<![\w@/.])@room(?![\w:])")
 _POLLS: Final = ("m.poll.start", "org.matrix.msc3381.poll.start")
-_VOTES: Final = {
-    each.replace("start", end) for each in _POLLS for end in ("response", "end")
+_VOTES: Final = {kind.replace("start", "response") for kind in _POLLS} | {
+    kind.replace("start", "end") for kind in _POLLS
 }
-_SAID: Final = ("m.room.message", "m.sticker", *_POLLS)
+_MESSAGES: Final = ("m.room.message", "m.sticker", *_POLLS)
+"""Types of events that are messages."""
 _ABOUT_OTHERS: Final = ("m.reaction", "m.room.redaction")
 _OUTSIDE: Final = ("", "invite", "knock", "leave", "ban")
 """Memberships of who is not in a room; ``""``: they never were."""
 _FOLDERS: Final = {
-    f"m.{of}": f"{of}s" for of in ("image", "video", "sticker", "file")
-} | {"m.audio": "audio"}
+    "m.image": "images",
+    "m.video": "videos",
+    "m.sticker": "stickers",
+    "m.file": "files",
+    "m.audio": "audio",
+}
 """Kind of a message with a file → the folder in which Element puts it."""
+_NEWEST_VERSION: Final = 99
+"""The version of a room whose own is no number."""
+_MOST_ANSWERS: Final = 100
+_ID_CHARACTERS: Final = 256
+"""The ids of events are shorter."""
+_HOUR_SECONDS: Final = 3600
+_MINUTE_SECONDS: Final = 60
 
 
 class Matrix:
@@ -99,8 +112,10 @@ class Matrix:
                     self._rooms.setdefault(id, Room(id)).files[name] = False
                 case [*top, "user_data", "profile"]:
                     profile = self._small(name)
-                    if re.search(USER, user := text_at(profile, "name")):
-                        self._profiles[user], users["/".join(top)] = profile, user
+                    user = text_at(profile, "name")
+                    if re.search(USER, user):
+                        self._profiles[user] = profile
+                        users["/".join(top)] = user
                 case [*top, "user_data", "account_data", about]:
                     account_data.append(("/".join(top), about, name))
                 case [
@@ -118,10 +133,8 @@ class Matrix:
                     self._files[name] = name
                     moments = _MOMENT.findall(last)
                     if moments:
-                        folder = "/".join((*top, kind))
-                        self._beside.setdefault(
-                            (folder, ":".join(moments[-1])), []
-                        ).append(name)
+                        key = "/".join((*top, kind)), ":".join(moments[-1])
+                        self._beside.setdefault(key, []).append(name)
                 case [*_, "rooms", _, "events"]:
                     self._leave_events(name)
                 case [*_, last] if last.endswith(".json"):
@@ -140,13 +153,14 @@ class Matrix:
             if folder in users and about in self._rooms and marker:
                 self._rooms[about].markers.setdefault(marker, []).append(users[folder])
             elif isinstance(direct, dict):
-                rooms = (
-                    self._rooms.get(str(id))
-                    for each in direct
-                    for id in list_at(direct, each)
-                )
-                for room in filter(None, rooms):
-                    room.is_direct = True
+                self._note_direct(direct)
+
+    def _note_direct(self, direct: Json) -> None:
+        """Note rooms of two. ``direct``: user → the ids of theirs."""
+        ids = chain.from_iterable(list_at(direct, user) for user in direct)
+        for room in map(self._rooms.get, map(str, ids)):
+            if room is not None:
+                room.is_direct = True
 
     def _small(self, name: str) -> Any:
         """The value of a small file; None: there is none."""
@@ -159,20 +173,23 @@ class Matrix:
         exported."""
         try:
             with self._source.open(name) as file:
-                if is_room:
-                    yield from (
-                        row for table, row in Tables(file).rows() if table == "messages"
-                    )
-                else:
+                if not is_room:
                     yield from Tables(file).values()
+                    return
+                for table, row in Tables(file).rows():
+                    if table == "messages":
+                        yield row
         except Exception as error:  # also of a decompressor
             problems.note_broken(name, error)
 
     def _leave_events(self, name: str) -> None:
         """Note events whose folder is named by no room: nobody knows to which
         they belong."""
-        said = sum(at(each, "type") in _SAID for each in self._values(name, Problems()))
-        self.problems.note_broken(name, "its folder is named by no room", messages=said)
+        values = self._values(name, Problems())
+        count = sum(at(value, "type") in _MESSAGES for value in values)
+        self.problems.note_broken(
+            name, "its folder is named by no room", messages=count
+        )
 
     def _add_room(self, name: str) -> None:
         """A room that Element has exported."""
@@ -180,9 +197,8 @@ class Matrix:
             with self._source.open(name) as file:
                 tables = Tables(file)
                 for table, row in tables.rows():
-                    if table != "messages":
-                        continue
-                    if _ROOM.fullmatch(id := text_at(row, "room_id")):
+                    id = text_at(row, "room_id")
+                    if table == "messages" and _ROOM.fullmatch(id):
                         room = self._rooms.setdefault(id, Room(id))
                         room.files[name] = True
                         room.name = tables.texts.get("room_name", "")
@@ -197,40 +213,31 @@ class Matrix:
     def _events(self, room: Room) -> Iterator[MatrixEvent]:
         """The events of all exports of a room."""
         for name, is_room in room.files.items():
+            note = partial(self._broken.note_field, "an event")
             for raw in self._values(name, self._broken, is_room):
                 try:
-                    event = self._reader.convert(
-                        raw, partial(self._broken.note_field, "an event")
-                    )
+                    event = self._reader.convert(raw, note)
                     if not isinstance(raw.get("content", {}), dict):
                         raise ValueError("its content is no object")
                 except (ValueError, RecursionError) as error:
-                    is_message = at(raw, "type") in _SAID or not isinstance(raw, dict)
+                    kind = at(raw, "type")
+                    is_message = kind in _MESSAGES or not isinstance(raw, dict)
                     self._broken.note_broken(
                         name, f"an event: {error}", messages=int(is_message)
                     )
                     continue
                 event.raw = raw
                 event.version = room.version
+                event.top = None
                 if is_room:
                     event.top = name.rpartition("/")[0]
-                else:
-                    event.top = None
                 yield event
 
     def _survey(self) -> None:
         """Read the state of all rooms, and who has been there."""
         for room in self._rooms.values():
-            first = (
-                event.content
-                for event in self._events(room)
-                if event.type == "m.room.create"
-            )
-            version = str(next(first, {"room_version": "10"}).get("room_version", "1"))
-            if re.fullmatch(r"[1-9]\d?", version, re.ASCII):
-                room.version = int(version)
-            else:
-                room.version = 99
+            # The ids of events depend on the version, so it is read before.
+            room.version = self._version_of(room)
             self._broken = self.problems
             for event in self._events(room):
                 self._note(room, event)
@@ -245,6 +252,14 @@ class Matrix:
                 room.kind = self._kind(room)
         self._has_surveyed = True
 
+    def _version_of(self, room: Room) -> int:
+        events = self._events(room)
+        first = (event.content for event in events if event.type == "m.room.create")
+        version = str(next(first, {"room_version": "10"}).get("room_version", "1"))
+        if re.fullmatch(r"[1-9]\d?", version, re.ASCII):
+            return int(version)
+        return _NEWEST_VERSION
+
     def _note(self, room: Room, event: MatrixEvent) -> None:
         if room.markers:  # else the id, which may be a digest, is not needed yet
             for reader in room.markers.get(event.id, ()):
@@ -256,7 +271,7 @@ class Matrix:
 
         user = event.state_key
         if user is None:
-            if event.type in _SAID or event.is_encrypted:
+            if event.type in _MESSAGES or event.is_encrypted:
                 room.writers[event.sender] = None
                 room.messages += 1
         elif event.type == "m.room.member" and re.search(USER, user):
@@ -288,8 +303,9 @@ class Matrix:
             return "direct"
         if not room.name:
             return "several"
-        is_public = text_at(room.content("join_rules"), "join_rule") == "public"
-        return "open" if is_public else "closed"
+        if text_at(room.content("join_rules"), "join_rule") == "public":
+            return "open"
+        return "closed"
 
     # --- records --------------------------------------------------------------
 
@@ -300,8 +316,13 @@ class Matrix:
         if spoilers is not None:
             return spoilers
         media = _MEDIA.fullmatch(file)
-        name = self._files.get(media[2] if media else file)
-        if name is None or (media and self._is_foreign(media[1])):
+        if media is None:
+            name = self._files.get(file)
+        elif self._is_foreign(media[1]):
+            return None
+        else:
+            name = self._files.get(media[2])
+        if name is None:
             return None
         return self._source.open(name)
 
@@ -313,57 +334,51 @@ class Matrix:
         profile = self._profiles.get(id, {})
         _, nickname, avatar = self._known.get(id, (0, "", ""))
         local, _, server = id[1:].partition(":")
-        avatar = text_at(profile, "avatar_url") or avatar
-        person = records.Person(
-            id,
-            clean(text_at(profile, "displayname") or nickname or local),
-            avatar=avatar if _MEDIA.fullmatch(avatar) else "",
-        )
+        nickname = text_at(profile, "displayname") or nickname or local
+        avatar = _media_of(text_at(profile, "avatar_url") or avatar)
+        person = records.Person(id, clean(nickname), avatar=avatar)
         if self._is_foreign(server):
             return replace(person, why="of another server")
         if profile.get("deactivated"):
             return replace(person, why="deactivated")
         if text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot":
             return replace(person, why="bot")
-        emails = [
+        emails = (
             text_at(contact, "address")
             for contact in list_at(profile, "threepids")
             if text_at(contact, "medium") == "email"
-        ]
-        return replace(person, login=local, email=emails[0] if emails else "")
+        )
+        return replace(person, login=local, email=next(emails, ""))
 
     def _group(self, room: Room) -> records.Group:
-        create = room.state.get("m.room.create")
-        pinned = room.state.get("m.room.pinned_events")
+        name = ""
         if room.kind == "direct":
             present = list(dict.fromkeys((*room.members, *room.writers)))
         else:
+            name = clean(room.name)
             joined = [
                 user
                 for user, (_, membership) in room.members.items()
                 if membership == "join"
             ]
             present = joined or list(room.writers)
-        avatar = text_at(room.content("avatar"), "url")
-        return records.Group(
+        group = records.Group(
             id=room.id,
             kind=room.kind or "closed",
-            name=clean(room.name) if room.kind != "direct" else "",
+            name=name,
             description=clean(room.topic),
-            creator=create.sender if create else "",
-            created_ms=create.time_ms if create else 0,
             members=[
                 records.Member(user, room.role(user), room.read.get(user, -1))
                 for user in present
             ],
-            pins=[
-                records.Pin(id, pinned.sender, pinned.time_ms)
-                for id in list_at(room.content("pinned_events"), "pinned")
-                if pinned and isinstance(id, str)
-            ],
+            pins=list(_pins(room)),
             is_archived="m.room.tombstone" in room.state,
-            avatar=avatar if _MEDIA.fullmatch(avatar) else "",
+            avatar=_media_of(text_at(room.content("avatar"), "url")),
         )
+        create = room.state.get("m.room.create")
+        if create is None:
+            return group
+        return replace(group, creator=create.sender, created_ms=create.time_ms)
 
     def _messages(
         self, room: Room
@@ -402,10 +417,9 @@ class Matrix:
         if relation == "m.replace" or event.type in _ABOUT_OTHERS:
             return
         if event.state_key is not None:
+            change = None
             if room.kind != "direct":
                 change = self._change(room, event)
-            else:
-                change = None
             if change is not None:
                 yield change
             return
@@ -413,8 +427,9 @@ class Matrix:
         kind = text_at(event.content, "msgtype")
         if event.type in _VOTES:
             self._notes.note("vote of a poll", group=room.id)
-        elif event.type not in _SAID or kind.startswith("m.key."):
-            self._notes.note(f"event {kind or event.type}"[:60], group=room.id)
+        elif event.type not in _MESSAGES or kind.startswith("m.key."):
+            short = f"event {kind or event.type}"[:NAME_CHARACTERS]
+            self._notes.note(short, group=room.id)
         elif self._is_redacted(room, relations, event.id, event.sender):
             self._notes.note("deleted message", group=room.id)
             by = relations.redactions[event.id]
@@ -434,7 +449,9 @@ class Matrix:
             about, reaction = relations.reactions.pop(id, (id, None))
             if reaction is None and id in ids:
                 continue
-            person = reaction.person if reaction else ""
+            person = ""
+            if reaction is not None:
+                person = reaction.person
             if self._is_redacted(room, relations, id, person):
                 yield records.Removal(
                     room.id, person or by.sender, by.time_ms, about, reaction
@@ -457,7 +474,7 @@ class Matrix:
                 redacted = event.redacts or text_at(event.content, "redacts")
                 if redacted:
                     relations.redactions.setdefault(redacted, event)
-            elif event.type in (*_SAID, "m.reaction") and not event.content:
+            elif event.type in (*_MESSAGES, "m.reaction") and not event.content:
                 relations.redactions[event.id] = event
         return relations
 
@@ -507,9 +524,10 @@ class Matrix:
         self, room: Room, relations: Relations, event: MatrixEvent
     ) -> records.Message:
         kind, about = event.relation
-        thread = about if kind == "m.thread" else ""
+        thread = ""
         reply = text_at(event.content, "m.relates_to", "m.in_reply_to", "event_id")
         if kind == "m.thread":
+            thread = about
             reply = ""  # what clients without threads show
 
         content = self._edited(room, relations, event)
@@ -555,26 +573,19 @@ class Matrix:
         self, event: MatrixEvent, content: Json, is_reply: bool
     ) -> tuple[str, list[records.File]]:
         """The text and the files of a message."""
+        if event.type in _POLLS:
+            return _text_of_poll(content), []
+        kind = text_at(content, "msgtype")
         if event.type == "m.sticker":
             kind = "m.sticker"
-        else:
-            kind = text_at(content, "msgtype")
-        if event.type in _POLLS:
-            poll = next(
-                filter(None, (at(content, each) for each in ("m.poll", _POLLS[1]))),
-                None,
-            )
-            answers = (
-                f"- {_extensible(each)}" for each in list_at(poll, "answers")[:100]
-            )
-            return clean("\n".join((_extensible(at(poll, "question")), *answers))), []
         if kind in _FOLDERS:
-            has_caption = text_at(content, "filename") not in (
-                "",
-                text_at(content, "body"),
-            )
-            caption, spoilers = self._text(content, False) if has_caption else ("", [])
-            return caption, [self._file(event, content, kind), *spoilers]
+            file = self._file(event, content, kind)
+            name = text_at(content, "filename")
+            if name in ("", text_at(content, "body")):  # there is no caption
+                return "", [file]
+            caption, spoilers = self._text(content, False)
+            return caption, [file, *spoilers]
+
         text, spoilers = self._text(content, is_reply)
         if kind == "m.emote":
             text = marked(text, "_")
@@ -590,10 +601,12 @@ class Matrix:
         if event.top is not None:
             folder = "/".join(filter(None, (event.top, _FOLDERS[kind])))
             # hours depend on zones
-            moment = "{:02}:{:02}".format(*divmod(event.time_ms // 1000 % 3600, 60))
-            for each in self._beside.get((folder, moment), ()):
-                if each.startswith(f"{folder}/{body.rpartition('.')[0] or body}-"):
-                    return records.File(each, name)
+            seconds = event.time_ms // SECOND_MS % _HOUR_SECONDS
+            moment = "{:02}:{:02}".format(*divmod(seconds, _MINUTE_SECONDS))
+            begin = f"{folder}/{body.rpartition('.')[0] or body}-"
+            for file in self._beside.get((folder, moment), ()):
+                if file.startswith(begin):
+                    return records.File(file, name)
         media = _MEDIA.fullmatch(address)
         why = ""
         if media is None:
@@ -623,21 +636,28 @@ class Matrix:
 
             def cover(spoiler: str, reason: str) -> str:
                 spoilers.append(without_marks(spoiler, self._name_of))
-                return f"{COVER} ({reason})" if reason else COVER
+                if reason:
+                    return f"{COVER} ({reason})"
+                return COVER
 
             text = html_text(clean(html), self._anchor, everybody, "mx-reply", cover)
-            return text, [spoilers_file(spoilers)] if spoilers else []
+            if spoilers:
+                return text, [spoilers_file(spoilers)]
+            return text, []
 
         body = clean(text_at(content, "body"))
         if is_reply:  # what it answers, for old clients
             body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
+        users: Collection[str] = self._known
         ids = at(mentions, "user_ids")
-        users = ids if isinstance(ids, list) else self._known
+        if isinstance(ids, list):
+            users = ids
 
         def named(match: re.Match[str]) -> str:
             user = match[0]
-            is_known = user in users and user in self._known
-            return records.mention(user) if is_known else user
+            if user in users and user in self._known:
+                return records.mention(user)
+            return user
 
         def linked(match: re.Match[str]) -> str:
             return self._anchor(match[0], "") or match[0]
@@ -657,13 +677,12 @@ class Matrix:
         if match is None:
             return None
         way, _, _ = match[1].partition("?")
-        first, _, event = (unquote(each) for each in way.partition("/"))
+        first, _, event = map(unquote, way.partition("/"))
         if first.startswith("@"):
-            is_known = first in self._known or first in self._profiles
-            if is_known:
+            if first in self._known or first in self._profiles:
                 return records.mention(first)
             return label or first
-        is_event = event.startswith("$") and len(event) < 256
+        is_event = event.startswith("$") and len(event) < _ID_CHARACTERS
         if is_event and clean(event) == event and "|" not in event:
             mark = records.link(event, address)
             if label and "://" not in label:
@@ -684,9 +703,33 @@ class Matrix:
         self._notes = Problems()
 
 
+def _media_of(address: str) -> str:
+    """The address of a file at Matrix; ``""``: it is another one."""
+    if _MEDIA.fullmatch(address):
+        return address
+    return ""
+
+
+def _pins(room: Room) -> Iterator[records.Pin]:
+    event = room.state.get("m.room.pinned_events")
+    if event is None:
+        return
+    for id in list_at(event.content, "pinned"):
+        if isinstance(id, str):
+            yield records.Pin(id, event.sender, event.time_ms)
+
+
+def _text_of_poll(content: Json) -> str:
+    poll = at(content, "m.poll") or at(content, _POLLS[1])
+    answers = list_at(poll, "answers")[:_MOST_ANSWERS]
+    lines = [_extensible(at(poll, "question"))]
+    lines += [f"- {_extensible(answer)}" for answer in answers]
+    return clean("\n".join(lines))
+
+
 def _extensible(value: object) -> str:
     """The plain text of a part of an event whose type has none of its own."""
-    for each in list_at(value, "m.text"):
-        if text_at(each, "mimetype") in ("", "text/plain"):
-            return text_at(each, "body")
+    for part in list_at(value, "m.text"):
+        if text_at(part, "mimetype") in ("", "text/plain"):
+            return text_at(part, "body")
     return text_at(value, "org.matrix.msc1767.text") or text_at(value, "body")

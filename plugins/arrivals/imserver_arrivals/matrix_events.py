@@ -20,12 +20,31 @@ ADMIN_POWER: Final = 50
 OWNER_POWER: Final = 100
 USER: Final = r"(?a)\A@[!-9;-~]{1,200}:[\w.:\[\]-]{1,200}\Z"
 
-_KEPT: Final = {
-    *("auth_events", "depth", "event_id", "hashes", "origin_server_ts"),
-    *("prev_events", "room_id", "sender", "state_key", "type"),
+_REMAINING: Final = {
+    "auth_events",
+    "depth",
+    "event_id",
+    "hashes",
+    "origin_server_ts",
+    "prev_events",
+    "room_id",
+    "sender",
+    "state_key",
+    "type",
 }
 """What a redaction leaves of an event, beside some of its content."""
-_KEPT_UNTIL_10: Final = _KEPT | {"prev_state", "origin", "membership"}
+_REMAINING_UNTIL_10: Final = _REMAINING | {"prev_state", "origin", "membership"}
+# Versions of rooms (https://spec.matrix.org/latest/rooms/) with other rules.
+_STANDARD_BASE64: Final = 3
+"""The one whose ids are not in the base64 of URLs."""
+_CREATE_REMAINS: Final = 11
+"""Since which a redaction leaves all content of the first event."""
+_SHORTER: Final = 11
+"""Since which a redaction leaves less of an event."""
+_CREATORS_OWN: Final = 12
+"""Since which those who create a room have all powers."""
+_ID_CHARACTERS: Final = 256
+"""The ids of events are shorter."""
 _POWERS: Final = (
     "ban",
     "events",
@@ -36,7 +55,7 @@ _POWERS: Final = (
     "users",
     "users_default",
 )
-_KEPT_CONTENT: Final[dict[str, dict[str, int]]] = {
+_REMAINING_CONTENT: Final[dict[str, dict[str, int]]] = {
     "m.room.member": {"membership": 1, "join_authorised_via_users_server": 9},
     "m.room.create": {"creator": 1},
     "m.room.join_rules": {"join_rule": 1, "allow": 8},
@@ -51,30 +70,35 @@ version of rooms."""
 def event_id(event: Json, version: int) -> str:
     """The id of an event of a room of a version from 3 on: a digest of what a
     redaction leaves of it."""
-    rest = {
-        name: each
-        for name, each in event.items()
-        if name in (_KEPT if version > 10 else _KEPT_UNTIL_10)
-    }
-    type: str = event["type"]
-    content: Json = event.get("content", {})
-    if type != "m.room.create" or version < 11:
-        names = _KEPT_CONTENT.get(type, {})
-        content = {
-            name: content[name]
-            for name in names
-            if name in content and names[name] <= version
-        }
-    signed = at(event, "content", "third_party_invite", "signed")
-    if type == "m.room.member" and version > 10 and signed is not None:
-        content["third_party_invite"] = {"signed": signed}
-    rest["content"] = content
+    names = _REMAINING
+    if version < _SHORTER:
+        names = _REMAINING_UNTIL_10
+    rest = {name: value for name, value in event.items() if name in names}
+    rest["content"] = _remaining_content(event, version)
     canonical = json.dumps(
         rest, ensure_ascii=False, separators=(",", ":"), sort_keys=True
     )
-    encode = b64encode if version == 3 else urlsafe_b64encode
     digest = sha256(canonical.encode(errors="surrogatepass")).digest()
-    return f"${encode(digest).decode().rstrip('=')}"
+    text = urlsafe_b64encode(digest)
+    if version == _STANDARD_BASE64:
+        text = b64encode(digest)
+    return f"${text.decode().rstrip('=')}"
+
+
+def _remaining_content(event: Json, version: int) -> Json:
+    type: str = event["type"]
+    content: Json = event.get("content", {})
+    if type != "m.room.create" or version < _CREATE_REMAINS:
+        since = _REMAINING_CONTENT.get(type, {})
+        content = {
+            name: content[name]
+            for name in since
+            if name in content and since[name] <= version
+        }
+    signed = at(event, "content", "third_party_invite", "signed")
+    if type == "m.room.member" and version >= _SHORTER and signed is not None:
+        content["third_party_invite"] = {"signed": signed}
+    return content
 
 
 class MatrixEvent(
@@ -100,10 +124,10 @@ class MatrixEvent(
     @cached_property
     def id(self) -> str:
         # a colon: before version 3
-        has_id = self.top is not None or ":" in self.given_id
-        id = self.given_id if has_id else ""
-        if 0 < len(id) < 256 and id.isprintable():
-            return id
+        if self.top is None and ":" not in self.given_id:
+            return event_id(self.raw, self.version)
+        if 0 < len(self.given_id) < _ID_CHARACTERS and self.given_id.isprintable():
+            return self.given_id
         return event_id(self.raw, self.version)
 
     @property
@@ -116,13 +140,11 @@ class MatrixEvent(
     @property
     def reaction(self) -> tuple[str, str]:
         """The emoji, or the address of a picture and its name."""
-        names = (
-            text_at(self.content, name)
-            for name in ("shortcode", "com.beeper.reaction.shortcode")
+        content = self.content
+        name = text_at(content, "shortcode") or text_at(
+            content, "com.beeper.reaction.shortcode"
         )
-        return text_at(self.content, "m.relates_to", "key"), next(
-            filter(None, names), ""
-        ).strip(":")
+        return text_at(content, "m.relates_to", "key"), name.strip(":")
 
     @property
     def is_encrypted(self) -> bool:
@@ -158,8 +180,10 @@ class Room(Struct):
 
     def content(self, name: str) -> Json:
         """The content of the newest state event of this type."""
-        found = self.state.get(f"m.room.{name}")
-        return found.content if found else {}
+        event = self.state.get(f"m.room.{name}")
+        if event is None:
+            return {}
+        return event.content
 
     def role(self, user: str) -> Role:
         create = self.state.get("m.room.create")
@@ -167,16 +191,12 @@ class Room(Struct):
         power = number_at(levels, "users", user)
         if power is None:
             power = number_at(levels, "users_default") or 0
-        if create is not None and (self.version >= 12 or not levels):
-            more = (
-                list_at(create.content, "additional_creators")
-                if self.version >= 12
-                else ()
-            )
-            if user == create.sender or user in more:
+        if create is not None and (self.version >= _CREATORS_OWN or not levels):
+            creators = [create.sender]
+            if self.version >= _CREATORS_OWN:
+                creators += list_at(create.content, "additional_creators")
+            if user in creators:
                 power = OWNER_POWER
-            else:
-                power = power
         if power >= OWNER_POWER:
             return "owner"
         if power >= ADMIN_POWER:

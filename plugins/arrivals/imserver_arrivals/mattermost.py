@@ -29,13 +29,14 @@ from msgspec.structs import replace
 
 from .fields import RecordReader, any_value, at, list_at
 from .markdown import of_markdown
-from .problems import BadArchive, Problems
+from .problems import NAME_CHARACTERS, BadArchive, Problems
 from .records import (
     EVERYBODY,
     Change,
     Emoji,
     File,
     Group,
+    GroupKind,
     Member,
     Message,
     Person,
@@ -53,6 +54,12 @@ _BITS: Final = 1 << 27
 """Of the table that finds posts which may have one id: a few false ones of a
 million."""
 _MOST_TIME_MS: Final = 1 << 53
+_DIGEST_BYTES: Final = 12
+_MOST_TRIES: Final = 20
+"""Files whose first line is looked at."""
+_BLOCK: Final = 1 << 16
+"""Bytes that are read at once."""
+_BYTE_BITS: Final = 8
 _CHANGES: Final[
     dict[str, tuple[Literal["join", "leave", "name", "description"], str]]
 ] = {
@@ -287,9 +294,8 @@ def _props_of(raw: Raw) -> Props:
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.blake2b(
-        "\0".join(map(str, parts)).encode(), digest_size=12
-    ).hexdigest()
+    content = "\0".join(map(str, parts)).encode()
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 # --- the archive --------------------------------------------------------------
@@ -329,9 +335,12 @@ class Mattermost:
             yield self._group(id, channel)
         for id, header in self._direct.items():
             members = self._members.get(id, ())
+            kind: GroupKind = "direct"
+            if len(members) > 2:
+                kind = "several"
             yield Group(
                 id,
-                "several" if len(members) > 2 else "direct",
+                kind,
                 description=self._text(header, ""),
                 members=members,
                 pins=self._pins_of(id),
@@ -341,10 +350,9 @@ class Mattermost:
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file: its path below ``data/``, or of an emoji (by the
         old command) beside it."""
+        folder = "data/"
         if file.startswith("exported_emoji/"):
             folder = ""
-        else:
-            folder = "data/"
         name = f"{self._top}{folder}{file}"
         if name in self._names:
             return self._source.open(name)
@@ -361,10 +369,10 @@ class Mattermost:
         names.sort(
             key=lambda name: (name.count("/"), not name.endswith(".jsonl"), name)
         )
-        for name in names[:20]:
+        for name in names[:_MOST_TRIES]:
             try:
                 with self._source.open(name) as file:
-                    first = _FIRST_LINES.decode(file.readline(1 << 16), lambda _: None)
+                    first = _FIRST_LINES.decode(file.readline(_BLOCK), bool)
             except Exception:  # also of a decompressor
                 continue
             if first.type == "version" and first.version == 1:
@@ -379,7 +387,7 @@ class Mattermost:
         try:
             with (
                 self._source.open(self._lines) as file,
-                io.BufferedReader(file, 1 << 16) as lines,  # type: ignore[type-var]
+                io.BufferedReader(file, _BLOCK) as lines,  # type: ignore[type-var]
             ):
                 for number, line in enumerate(read_lines(lines), 1):
                     if line is None or not line.isspace():
@@ -391,7 +399,8 @@ class Mattermost:
 
     def _read(self) -> None:
         """Read all but messages."""
-        table = mmap(-1, _BITS // 8)  # a small archive touches little of it
+        # a small archive touches little of it
+        table = mmap(-1, _BITS // _BYTE_BITS)
         strangers: dict[str, None] = {}
         others: set[int] = set()
         """Hashes of the lines that are no posts."""
@@ -413,7 +422,9 @@ class Mattermost:
         strangers.pop("", None)
         for id in strangers:
             name = id.removeprefix("webhook/")
-            why = "bot" if name != id else "not in the export"
+            why = "not in the export"
+            if name != id:
+                why = "bot"
             self._people.setdefault(id, Person(id, name, why=why))
 
     def _first_line(self, line: bytes | None, number: int) -> FirstLine | None:
@@ -428,8 +439,9 @@ class Mattermost:
             return None
         # what is wrong in posts is noted where these are read
         if row.type not in _POST_TYPES:
+            where = f"a line of type {row.type[:NAME_CHARACTERS]}"
             for field in notes:
-                self.problems.note_field(f"a line of type {row.type[:60]}", field)
+                self.problems.note_field(where, field)
         return row
 
     def _add(self, row: FirstLine, number: int, strangers: dict[str, None]) -> None:
@@ -447,7 +459,8 @@ class Mattermost:
         elif row.emoji is not None:
             self._emoji[row.emoji.name] = row.emoji.image or ""
         elif row.type not in ("version", "role", "scheme", *_POST_TYPES):
-            self.problems.note(f"line of type {row.type[:60]} (not imported)")
+            short = row.type[:NAME_CHARACTERS]
+            self.problems.note(f"line of type {short} (not imported)")
 
     def _look(self, post: Outline, table: mmap, strangers: dict[str, None]) -> None:
         """Find who has posted, the pins, and posts that may have the same
@@ -459,7 +472,7 @@ class Mattermost:
             self._add_direct(DirectChannel(post.channel_members), strangers)
 
         key = hash((group, author, post.create_at))
-        byte, bit = divmod(key % _BITS, 8)
+        byte, bit = divmod(key % _BITS, _BYTE_BITS)
         if table[byte] >> bit & 1:
             self._twins.add(key)
         table[byte] |= 1 << bit
@@ -486,9 +499,8 @@ class Mattermost:
     def _add_person(self, row: User, *, is_bot: bool) -> None:
         id = row.username
         if not id or id in self._people:
-            self.problems.note_broken(
-                f"user {id[:60]}", "there are two, or there is no name"
-            )
+            short = f"user {id[:NAME_CHARACTERS]}"
+            self.problems.note_broken(short, "there are two, or there is no name")
             return
         name = f"{row.first_name or ''} {row.last_name or ''}".strip()
         nickname = row.nickname or row.display_name or name or id
@@ -510,11 +522,11 @@ class Mattermost:
                 self._add_member(f"{team.name}/{channel.name}", id, channel)
 
     def _add_member(self, group: str, person: str, row: ChannelMember) -> None:
-        is_admin = "channel_admin" in (row.roles or "").split()
-        role: Role = "admin" if is_admin else "member"
-        if row.last_viewed_at is None:
-            read_ms = -1
-        else:
+        role: Role = "member"
+        if "channel_admin" in (row.roles or "").split():
+            role = "admin"
+        read_ms = -1
+        if row.last_viewed_at is not None:
             read_ms = max(row.last_viewed_at, 0)
         self._members.setdefault(group, []).append(Member(person, role, read_ms))
 
@@ -543,10 +555,13 @@ class Mattermost:
         """A channel. With several teams, its name has that of the team, and
         nobody may join a public channel of a team that is not open itself."""
         team = self._teams[channel.team]
+        kind: GroupKind = "closed"
         is_for_all = len(self._teams) == 1 or team.allow_open_invite
+        if channel.type == "O" and is_for_all:
+            kind = "open"
         return Group(
             id,
-            "open" if channel.type == "O" and is_for_all else "closed",
+            kind,
             self._titled(channel, channel.display_name or channel.name),
             self._text(channel.purpose or channel.header or "", channel.team),
             members=self._members.get(id, ()),
@@ -657,12 +672,15 @@ class Mattermost:
             return
 
         if kind not in _TEXTS:
+            short = kind[:NAME_CHARACTERS]
             self.problems.note(
-                f"post of type {kind[:60]} (its text is imported)", group=group
+                f"post of type {short} (its text is imported)", group=group
             )
-        team = "" if channel is None else channel.team
+        team = ""
+        if channel is not None:
+            team = channel.team
         texts = filter(None, (post.message, *attachments_in(props.attachments)))
-        paths = [each.path for each in post.attachments or () if each.path]
+        paths = [file.path for file in post.attachments or () if file.path]
         yield Message(
             id,
             group,
@@ -681,10 +699,10 @@ class Mattermost:
     def _reactions(
         self, reactions: list[PostReaction] | None, group: str
     ) -> Iterator[Reaction]:
-        for each in reactions or ():
-            if each.user in self._people:
-                emoji = _emoji_of(each.emoji_name) or f":{each.emoji_name}:"
-                yield Reaction(each.user, emoji, each.emoji_name)
+        for row in reactions or ():
+            if row.user in self._people:
+                emoji = _emoji_of(row.emoji_name) or f":{row.emoji_name}:"
+                yield Reaction(row.user, emoji, row.emoji_name)
             else:
                 self.problems.note(
                     "reaction of somebody who is not in the export", group=group
@@ -694,8 +712,11 @@ class Mattermost:
         self, kind: str, props: Props, channel: Channel, change: Change
     ) -> Iterator[Change]:
         what, field = _CHANGES[kind]
-        value = getattr(props, field) if field else change.person
-        text = value if isinstance(value, str) else ""
+        text = change.person
+        if field:
+            text = getattr(props, field)
+        if not isinstance(text, str):
+            text = ""
         if what in ("join", "leave"):
             if text in self._people:
                 yield replace(change, kind=what, people=[text])
@@ -709,9 +730,11 @@ class Mattermost:
 
     def _text(self, text: str, team: str) -> str:
         """A text in a channel of a team, as ours."""
-        return of_markdown(
-            text, lambda part: _NAME.sub(lambda match: self._named(match, team), part)
-        )
+
+        def named(part: str) -> str:
+            return _NAME.sub(partial(self._named, team=team), part)
+
+        return of_markdown(text, named)
 
     def _named(self, match: re.Match[str], team: str) -> str:
         """The emoji, person or channel of a name."""
@@ -731,7 +754,10 @@ class Mattermost:
             if id[-1] not in "._-" or len(id) == 1:
                 return whole
             id = id[:-1]
-        return mention(id if id in self._people else EVERYBODY) + name[len(id) :]
+        person = EVERYBODY
+        if id in self._people:
+            person = id
+        return mention(person) + name[len(id) :]
 
 
 class _Twins:
@@ -749,7 +775,7 @@ class _Twins:
     def id_of(self, root: str, post: Post) -> str:
         """The id of a post. ``root``: that of the first one with this channel,
         author and time."""
-        paths = [each.path for each in post.attachments or ()]
+        paths = [file.path for file in post.attachments or ()]
         content = _digest(root, post.type, post.message, bytes(post.props), *paths)
         if content not in self._ids:
             self._ids[content] = _counted(root, self._counts)
@@ -805,7 +831,7 @@ def _messages_in(line: bytes | None) -> int:
         value = any_value(line or b"")
     except (ValueError, RecursionError):
         return 1
-    posts = (at(value, each) for each in _POST_TYPES)
+    posts = [at(value, kind) for kind in _POST_TYPES]
     return 1 + sum(len(list_at(post, "replies")) for post in posts)
 
 
@@ -831,7 +857,7 @@ def _author_of(post: Head) -> str:
         if isinstance(name, str):
             visible = "".join(filter(str.isprintable, name)).strip()
             if visible:
-                return f"webhook/{visible[:60]}"
+                return f"webhook/{visible[:NAME_CHARACTERS]}"
     return "webhook/webhook"
 
 
@@ -839,7 +865,9 @@ def _counted(id: str, counts: Counter[str]) -> str:
     """The id, with a number if it had to be given before."""
     count = counts[id]
     counts[id] += 1
-    return f"{id}-{count}" if count else id
+    if count:
+        return f"{id}-{count}"
+    return id
 
 
 def _emoji_of(name: str) -> str:

@@ -1,8 +1,8 @@
 """What has changed on a running server of Mattermost, as lines of its bulk
 export.
 
-:mod:`imserver_arrivals.mattermost` reads them. Three fields of a post are no export's: ``deleted_at``,
-``ended_reactions`` and ``ended_at``.
+:mod:`imserver_arrivals.mattermost` reads them. Three fields of a post are no
+export's: ``deleted_at``, ``ended_reactions`` and ``ended_at``.
 """
 
 import re
@@ -22,6 +22,7 @@ from .mattermost_server import (
     ServerPost,
     ServerReaction,
 )
+from .text import SECOND_MS
 from .writing import file_name
 
 FILE_BYTES: Final = 256 << 20
@@ -32,6 +33,8 @@ ID: Final = re.compile(r"[a-z0-9]{26}")
 """An id of theirs."""
 _NAME: Final = re.compile(r"(?<![\w@./])@([A-Za-z0-9._-]{1,64})")
 _CHANNEL: Final = re.compile(r"(?<![\w~])~([a-z0-9_-]{1,64})")
+_GONE: Final = (403, 404, 413)
+"""Statuses of files that this account cannot have, whenever it asks again."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -56,7 +59,8 @@ class MattermostNews:
         self._others: dict[str, None] = {}
         """Ids of users that it names, beside members."""
         self._emoji: dict[str, str] = {}
-        self._until = self._bytes = 0
+        self._until = 0
+        self._bytes = 0
         self.left: dict[str, bool] = {}
         """What is due for the next archive, as this one is large."""
 
@@ -82,18 +86,18 @@ class MattermostNews:
                     self.left[id] = due[id]
                     continue
                 channel = self._server.channel(id)
-                few = reacted.get(id, {})
                 if channel is None:
                     continue
-                posts = self._server.posts(id, since) | few
-                some = [
-                    each
-                    for each in posts.values()
-                    if each.id in few or self._is_news(each, since)
+                old = reacted.get(id, {})
+                posts = self._server.posts(id, since) | old
+                news = [
+                    post
+                    for post in posts.values()
+                    if post.id in old or self._is_news(post, since)
                 ]
-                if some or due.get(id):
+                if news or due.get(id):
                     self._name(channel)
-                for thread in self._threads(some, posts):
+                for thread in self._threads(news, posts):
                     self._put_thread(file, channel, thread, ended)
             if self._channels:
                 self._put_heads(file)
@@ -116,19 +120,19 @@ class MattermostNews:
     # --- posts ----------------------------------------------------------------
 
     def _threads(
-        self, some: list[ServerPost], posts: dict[str, ServerPost]
+        self, news: list[ServerPost], posts: dict[str, ServerPost]
     ) -> Iterator[list[ServerPost]]:
         """Posts as threads, each with its first post. The order is that of an
         export: by ids."""
         threads: dict[str, list[ServerPost]] = {}
-        for post in sorted(some, key=lambda each: each.id):
+        for post in sorted(news, key=lambda post: post.id):
             replies = threads.setdefault(post.root_id or post.id, [])
             if post.root_id:
                 replies.append(post)
         for id, replies in sorted(threads.items()):
             root = posts.get(id) or self._server.post(id)
             if root is not None:
-                yield [root, *sorted(replies, key=lambda each: each.create_at)]
+                yield [root, *sorted(replies, key=lambda post: post.create_at)]
 
     def _put_thread(
         self,
@@ -139,13 +143,15 @@ class MattermostNews:
     ) -> None:
         self._meet(channel, thread, ended)
         rows = [self._row(post, ended) for post in thread]
-        where: dict[str, Any] = {"channel_members": self._names_in(channel)}
         if channel.team_id:
-            where = {
+            kind = "post"
+            where: dict[str, Any] = {
                 "team": self._server.teams[channel.team_id].name,
                 "channel": channel.name,
             }
-        kind = "post" if channel.team_id else "direct_post"
+        else:
+            kind = "direct_post"
+            where = {"channel_members": self._names_in(channel)}
         _put(file, kind, where | rows[0] | {"replies": rows[1:]})
 
     def _meet(
@@ -155,42 +161,37 @@ class MattermostNews:
         ended: list[ServerReaction],
     ) -> None:
         """Ask for all whom posts and their texts name."""
-        reactions = [
-            each
-            for post in thread
-            for each in (*(post.metadata.reactions or ()), *ended)
-        ]
-        ids = dict.fromkeys(
-            (*(post.user_id for post in thread), *(each.user_id for each in reactions))
-        )
+        ids = dict.fromkeys(post.user_id for post in thread)
+        for post in thread:
+            for reaction in (*(post.metadata.reactions or ()), *ended):
+                ids[reaction.user_id] = None
         text = "\n".join(post.message for post in thread)
-        names = {name.lower().rstrip("._-") for name in _NAME.findall(text)} - {
-            "",
-            "all",
-            "channel",
-            "here",
-        }
+        names = {name.lower().rstrip("._-") for name in _NAME.findall(text)}
+        names -= {"", "all", "channel", "here"}
         self._server.meet(ids)
-        self._others |= ids | {each.id: None for each in self._server.named(names)}
-        named = set(_CHANNEL.findall(text)) if channel.team_id else ()
-        for each in list(self._server.channels.values()) if named else ():
-            if each.name in named and each.team_id == channel.team_id:
-                self._name(each)
+        mentioned = [user.id for user in self._server.named(names)]
+        self._others |= ids | dict.fromkeys(mentioned)
+        if channel.team_id:
+            self._name_channels(channel.team_id, set(_CHANNEL.findall(text)))
+
+    def _name_channels(self, team: str, names: set[str]) -> None:
+        for channel in list(self._server.channels.values()):
+            if channel.name in names and channel.team_id == team:
+                self._name(channel)
 
     def _row(self, post: ServerPost, ended: list[ServerReaction]) -> dict[str, Any]:
-        given = self._reactions(post.metadata.reactions or ())
+        reactions = self._reactions(post.metadata.reactions or ())
         more = dict[str, Any]()
         if post.delete_at:
             more["deleted_at"] = post.delete_at
-        gone = self._reactions(each for each in ended if each.post_id == post.id)
+        gone = self._reactions(row for row in ended if row.post_id == post.id)
         if gone:
-            more["ended_reactions"] = [each for each in gone if each not in given]
+            more["ended_reactions"] = [row for row in gone if row not in reactions]
             more["ended_at"] = post.update_at
         for emoji in post.metadata.emojis or ():
-            if ID.fullmatch(emoji.id) and self._fetch(
-                f"/emoji/{emoji.id}/image", f"emoji/{emoji.id}"
-            ):
-                self._emoji[emoji.name] = f"emoji/{emoji.id}"
+            path = f"emoji/{emoji.id}"
+            if ID.fullmatch(emoji.id) and self._fetch(f"/{path}/image", path):
+                self._emoji[emoji.name] = path
         return {
             "user": self._user(post.user_id),
             "type": post.type,
@@ -199,7 +200,7 @@ class MattermostNews:
             "create_at": post.create_at,
             "edit_at": post.edit_at,
             "is_pinned": post.is_pinned,
-            "reactions": given,
+            "reactions": reactions,
             "attachments": [{"path": path} for path in self._files(post)],
             **more,
         }
@@ -218,19 +219,17 @@ class MattermostNews:
     def _files(self, post: ServerPost) -> Iterator[str]:
         """The paths of files, as an export has them, in which the server's
         clock shows UTC."""
-        for each in post.metadata.files or ():
-            ids = (post.channel_id, post.user_id, each.id)
-            if (
-                not all(map(ID.fullmatch, ids))
-                or not 0 < each.create_at < Limit.TIME_MS
-            ):
+        for info in post.metadata.files or ():
+            ids = (post.channel_id, post.user_id, info.id)
+            is_time = 0 < info.create_at < Limit.TIME_MS
+            if not is_time or not all(map(ID.fullmatch, ids)):
                 continue
-            day = datetime.fromtimestamp(each.create_at / 1000, UTC).strftime("%Y%m%d")
-            path = "{}/teams/noteam/channels/{}/users/{}/{}/{}".format(
-                day, *ids, file_name(each.name)
+            day = datetime.fromtimestamp(info.create_at / SECOND_MS, UTC)
+            path = "{:%Y%m%d}/teams/noteam/channels/{}/users/{}/{}/{}".format(
+                day, *ids, file_name(info.name)
             )
-            if each.size <= FILE_BYTES:
-                self._fetch(f"/files/{each.id}", path)
+            if info.size <= FILE_BYTES:
+                self._fetch(f"/files/{info.id}", path)
             yield path
 
     def _fetch(self, source: str, path: str) -> bool:
@@ -244,11 +243,13 @@ class MattermostNews:
                 self._server.web.download(source, file, FILE_BYTES)
         except LiveError as error:
             target.unlink()
-            if error.status not in (403, 404, 413):
+            if error.status not in _GONE:
                 raise
         self._done[source] = 0
-        self._bytes += target.stat().st_size if target.exists() else 0
-        return target.exists()
+        if not target.exists():
+            return False
+        self._bytes += target.stat().st_size
+        return True
 
     # --- people and channels --------------------------------------------------
 
@@ -256,47 +257,48 @@ class MattermostNews:
         self._channels[channel.id] = channel
 
     def _names_in(self, channel: ServerChannel) -> list[str]:
-        return [self._user(each.user_id) for each in self._server.members(channel.id)]
+        members = self._server.members(channel.id)
+        return [self._user(member.user_id) for member in members]
 
     def _put_heads(self, file: IO[bytes]) -> None:
         memberships: dict[str, dict[str, list[dict[str, str]]]] = {}
+        """User → team → the channels that they are in."""
         for team in self._server.teams.values():
             _put(file, "team", team)
         for channel in self._channels.values():
+            members = self._server.members(channel.id)
             if not channel.team_id:
+                self._others |= {member.user_id: None for member in members}
                 people = [{"username": name} for name in self._names_in(channel)]
-                self._others |= {
-                    each.user_id: None for each in self._server.members(channel.id)
-                }
-                _put(
-                    file,
-                    "direct_channel",
-                    {"participants": people, "header": channel.header},
-                )
+                row = {"participants": people, "header": channel.header}
+                _put(file, "direct_channel", row)
                 continue
             team_name = self._server.teams[channel.team_id].name
             row = msgspec.to_builtins(channel)
-            _put(
-                file,
-                "channel",
-                row | {"team": team_name, "deleted_at": channel.delete_at},
-            )
-            for each in self._server.members(channel.id):
-                rows = memberships.setdefault(each.user_id, {}).setdefault(
-                    team_name, []
-                )
-                rows.append({"name": channel.name, "roles": each.roles})
+            row |= {"team": team_name, "deleted_at": channel.delete_at}
+            _put(file, "channel", row)
+            for member in members:
+                teams = memberships.setdefault(member.user_id, {})
+                channels = teams.setdefault(team_name, [])
+                channels.append({"name": channel.name, "roles": member.roles})
         for id in self._others | dict.fromkeys(memberships):
-            user = self._server.users.get(id)
-            if user is not None:
-                teams = [
-                    {"name": name, "channels": rows}
-                    for name, rows in memberships.get(id, {}).items()
-                ]
-                kind = "bot" if user.is_bot else "user"
-                _put(file, kind, msgspec.to_builtins(user) | {"teams": teams})
+            if id in self._server.users:
+                self._put_user(file, id, memberships.get(id, {}))
         for name, image in self._emoji.items():
             _put(file, "emoji", {"name": name, "image": image})
+
+    def _put_user(
+        self, file: IO[bytes], id: str, memberships: dict[str, list[dict[str, str]]]
+    ) -> None:
+        user = self._server.users[id]
+        kind = "user"
+        if user.is_bot:
+            kind = "bot"
+        teams = [
+            {"name": name, "channels": channels}
+            for name, channels in memberships.items()
+        ]
+        _put(file, kind, msgspec.to_builtins(user) | {"teams": teams})
 
 
 def _put(file: IO[bytes], kind: str, row: Any) -> None:

@@ -4,7 +4,7 @@ The fields are those of the server's ``model/post.go``, ``model/user.go``,
 ``model/channel.go`` and ``model/file_info.go``.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -163,37 +163,36 @@ class MattermostServer:
         """A channel; None: the account does not see it, or it is in a team
         without the account."""
         if id not in self.channels:
-            found = _if_there(lambda: self.web.get(ServerChannel, f"/channels/{id}"))
-            if found is None or (found.team_id and found.team_id not in self.teams):
+            channel = self._get(ServerChannel, f"/channels/{id}")
+            if channel is None:
                 return None
-            self.channels[id] = found
+            if channel.team_id and channel.team_id not in self.teams:
+                return None
+            self.channels[id] = channel
         return self.channels[id]
 
     def members(self, channel: str) -> list[ServerMember]:
         """The members of a channel. Their users are known then."""
         if channel not in self._members:
             members: list[ServerMember] = []
-            for page in count():
-                query = f"page={page}&per_page={_PER_PAGE}"
-                some = self.web.get(
+            for number in count():
+                query = f"page={number}&per_page={_PER_PAGE}"
+                page = self.web.get(
                     list[ServerMember], f"/channels/{channel}/members?{query}"
                 )
-                members += some
-                if len(some) < _PER_PAGE:
+                members += page
+                if len(page) < _PER_PAGE:
                     break
             self._members[channel] = members
-        self.meet(each.user_id for each in self._members[channel])
+        self.meet(member.user_id for member in self._members[channel])
         return self._members[channel]
 
     def meet(self, ids: Iterable[str]) -> None:
         """Ask for users who are not known."""
         new = [id for id in dict.fromkeys(ids) if id not in self.users]
         for start in range(0, len(new), _PER_PAGE):
-            self._learn(
-                self.web.post(
-                    list[ServerUser], "/users/ids", new[start : start + _PER_PAGE]
-                )
-            )
+            page = new[start : start + _PER_PAGE]
+            self._learn(self.web.post(list[ServerUser], "/users/ids", page))
 
     def named(self, names: Collection[str]) -> list[ServerUser]:
         """The users who have these names, as far as there are any."""
@@ -201,42 +200,47 @@ class MattermostServer:
             self._ids.clear()
         new = [name for name in names if name not in self._ids]
         for start in range(0, len(new), _PER_PAGE):
-            some = new[start : start + _PER_PAGE]
-            self._ids.update(dict.fromkeys(some, ""))
-            self._learn(self.web.post(list[ServerUser], "/users/usernames", some))
-        return [self.users[id] for name in names if (id := self._ids[name])]
+            page = new[start : start + _PER_PAGE]
+            self._ids.update(dict.fromkeys(page, ""))
+            self._learn(self.web.post(list[ServerUser], "/users/usernames", page))
+        ids = [self._ids[name] for name in names]
+        return [self.users[id] for id in ids if id]
 
     def _learn(self, users: list[ServerUser]) -> None:
         for user in users:
-            self.users[user.id], self._ids[user.username] = user, user.id
+            self.users[user.id] = user
+            self._ids[user.username] = user.id
 
     def posts(self, channel: str, since: int) -> dict[str, ServerPost]:
         """The posts of a channel that have changed since a time, and those to
         which they reply."""
         path = f"/channels/{channel}/posts"
-        answer = _if_there(lambda: self.web.get(PostList, f"{path}?since={since}"))
+        answer = self._get(PostList, f"{path}?since={since}")
         if answer is None:
             return {}
         posts = answer.posts
-        for page in count() if len(answer.order) >= _MOST_SINCE else ():
-            more = self.web.get(PostList, f"{path}?page={page}&per_page={_PER_PAGE}")
-            posts |= more.posts
-            times = [more.posts[id].create_at for id in more.order if id in more.posts]
+        if len(answer.order) < _MOST_SINCE:
+            return posts
+
+        # There may be more: the pages have all posts, the newest first.
+        for number in count():
+            page = self.web.get(PostList, f"{path}?page={number}&per_page={_PER_PAGE}")
+            posts |= page.posts
+            times = [page.posts[id].create_at for id in page.order if id in page.posts]
             if len(times) < _PER_PAGE or min(times) <= since:
                 break
         return posts
 
     def post(self, id: str) -> ServerPost | None:
         """A post; None: it is gone."""
-        return _if_there(lambda: self.web.get(ServerPost, f"/posts/{id}"))
+        return self._get(ServerPost, f"/posts/{id}")
 
-
-def _if_there(ask: Callable[[], T]) -> T | None:
-    """An answer; None: there is no such thing, or the account does not see
-    it."""
-    try:
-        return ask()
-    except LiveError as error:
-        if error.status in _GONE:
-            return None
-        raise
+    def _get(self, kind: type[T], path: str) -> T | None:
+        """An answer; None: there is no such thing, or the account does not see
+        it."""
+        try:
+            return self.web.get(kind, path)
+        except LiveError as error:
+            if error.status in _GONE:
+                return None
+            raise

@@ -26,14 +26,22 @@ MOST_DOCUMENT: Final = (16 << 20) + (64 << 10)
 """Bytes of a document, with what a dump may add to MongoDB's limit."""
 _BLOCK: Final = 1 << 20
 _FILE: Final = re.compile(r"(?:.*/)?([\w.]+)\.bson(?:\.gz)?")
-Place = tuple[str, int]
+Position = tuple[str, int]
 """Where a document is: the file of the dump, and the byte."""
+_SIZE_BYTES: Final = 4
+"""The first bytes of a document and of a string: how long it is (https://bsonspec.org)."""
+_END: Final = 0xFFFF_FFFF
+"""Stands in an archive where a document would have its size: the documents of
+a collection end."""
+_LEAST_DOCUMENT: Final = 5
+_STRING: Final = b"\x02"
+"""The type of an element that is a string."""
 _Row = TypeVar("_Row")
 
 
 def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """(place, document) up to the end, where a place -1 is that of an end of
-    documents in an archive.
+    """(position, document) up to the end, where a position -1 is that of an end
+    of documents in an archive.
 
     The place of the file may change between two documents. Raises ValueError
     where the file is broken.
@@ -41,19 +49,19 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
     block = b""
     start = 0
     while True:
-        if len(block) - start < 4:
+        if len(block) - start < _SIZE_BYTES:
             file.seek(at)
             block = file.read(_BLOCK)
             start = 0
             if not block:
                 return
-        size = int.from_bytes(block[start : start + 4], "little")
-        if size == 0xFFFF_FFFF:
+        size = int.from_bytes(block[start : start + _SIZE_BYTES], "little")
+        if size == _END:
             yield -1, b""
-            at = at + 4
-            start = start + 4
+            at += _SIZE_BYTES
+            start += _SIZE_BYTES
             continue
-        if not 5 <= size <= MOST_DOCUMENT:
+        if not _LEAST_DOCUMENT <= size <= MOST_DOCUMENT:
             raise ValueError(f"a document of {size} bytes")
         if len(block) - start < size:
             file.seek(at)
@@ -62,8 +70,8 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
             if len(block) < size:
                 raise ValueError("the last document is cut")
         yield at, block[start : start + size]
-        at = at + size
-        start = start + size
+        at += size
+        start += size
 
 
 class Dump:
@@ -79,8 +87,8 @@ class Dump:
     ) -> None:
         self._source = source_of(path, problems)
         self._files: dict[str, IO[bytes]] = {}
-        self.parts: dict[str, list[Place]] = {}
-        """Collection → where its documents begin: (file, place)."""
+        self.parts: dict[str, list[Position]] = {}
+        """Collection → where its documents begin."""
         tops = [
             name
             for name in self._source.names
@@ -91,11 +99,8 @@ class Dump:
                 top = min(tops, key=len).rpartition(collection)[0]
                 for name in self._source.names:
                     match = _FILE.fullmatch(name)
-                    if (
-                        match
-                        and name.startswith(top)
-                        and "/" not in name.removeprefix(top)
-                    ):
+                    is_beside = "/" not in name.removeprefix(top)
+                    if match and name.startswith(top) and is_beside:
                         self.parts[match[1]] = [(name, 0)]
             elif not path.is_dir() and self._source.names == [path.name]:
                 self._read_archive(path.name, collection)
@@ -131,8 +136,8 @@ class Dump:
             unicode_decode_error_handler="replace",
             type_registry=TypeRegistry([CodeDecoder()]),
         )
-        self.decode: Callable[[bytes], dict[str, Any]] = lambda raw: bson.decode(
-            raw, codec_options=options
+        self.decode: Callable[[bytes], dict[str, Any]] = partial(
+            bson.decode, codec_options=options
         )
         """A document as a dictionary. Raises errors of ``bson``."""
 
@@ -141,21 +146,20 @@ class Dump:
         it."""
         file = self.file(name)
         file.seek(0)
-        if file.read(4) != MAGIC:
+        if file.read(len(MAGIC)) != MAGIC:
             return
-        of: dict[str, dict[str, list[Place]]] = {}
+        of: dict[str, dict[str, list[Position]]] = {}
         is_head = True
         is_prelude = True
         with suppress(ValueError):  # it is noted where it is read
-            for at, document in documents(file, 4):
+            for at, document in documents(file, len(MAGIC)):
                 if at < 0:
                     is_head = True
                     is_prelude = False
                 elif is_head and not is_prelude:
                     header = _strings(document)
-                    parts = of.setdefault(header.get("db", ""), {}).setdefault(
-                        header.get("collection", ""), []
-                    )
+                    collections = of.setdefault(header.get("db", ""), {})
+                    parts = collections.setdefault(header.get("collection", ""), [])
                     parts.append((name, at + len(document)))
                     is_head = False
         for collections in of.values():
@@ -170,28 +174,26 @@ class Dump:
             finalize(self, file.close)
         return self._files[name]
 
-    def places(
+    def read(
         self, collection: str, notes: Problems, *, messages: int = 0
-    ) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """(place, document) of a collection. What is broken is noted, and left
-        out. ``messages``: how many messages a document is."""
+    ) -> Iterator[tuple[Position, dict[str, Any]]]:
+        """(position, document) of a collection. What is broken is noted, and
+        left out. ``messages``: how many messages a document is."""
         for name, begin in self.parts.get(collection, ()):
             try:
-                for at, document in documents(self.file(name), begin):
+                for at, raw in documents(self.file(name), begin):
                     if at < 0:
                         break
                     try:
-                        yield (name, at), self.decode(document)
-                    except (ValueError, RecursionError, OverflowError) as error:
-                        notes.note_broken(
-                            f"{collection}, byte {at}", error, messages=messages
-                        )
-                    except Exception as error:  # bson's own errors have no other base
-                        if type(error).__module__ != "bson.errors":
+                        document = self.decode(raw)
+                    except Exception as error:
+                        if not _is_of_bson(error):
                             raise
                         notes.note_broken(
                             f"{collection}, byte {at}", error, messages=messages
                         )
+                        continue
+                    yield (name, at), document
             except (OSError, EOFError, ValueError) as error:
                 notes.note_broken(collection, error, messages=messages)
 
@@ -201,34 +203,44 @@ class Dump:
         """The documents of a collection as records. Fields and documents of
         other types are noted. ``messages``: how many messages a document is."""
         reader = RecordReader(kind)
-        for (_, at), document in self.places(collection, notes, messages=messages):
+        for (_, at), document in self.read(collection, notes, messages=messages):
             try:
                 yield reader.convert(document, partial(notes.note_field, collection))
             except (ValueError, RecursionError, TypeError) as error:
                 notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
 
 
+def _is_of_bson(error: Exception) -> bool:
+    """Whether a document is broken. The errors of ``bson`` have no base of their
+    own."""
+    if isinstance(error, ValueError | RecursionError | OverflowError):
+        return True
+    return type(error).__module__ == "bson.errors"
+
+
 def _strings(document: bytes) -> dict[str, str]:
     """The strings with which a document begins: the names in a header of an
     archive."""
-    found = {}
-    at = 4
-    while document[at : at + 1] == b"\x02":
+    strings = {}
+    at = _SIZE_BYTES
+    while document[at : at + 1] == _STRING:
         name, _, rest = document[at + 1 :].partition(b"\0")
-        size = int.from_bytes(rest[:4], "little")
-        found[name.decode(errors="replace")] = rest[4 : 3 + size].decode(
-            errors="replace"
-        )
-        at += 1 + len(name) + 1 + 4 + size
-    return found
+        size = int.from_bytes(rest[:_SIZE_BYTES], "little")
+        end = _SIZE_BYTES + size
+        # Its last byte is 0.
+        text = rest[_SIZE_BYTES : end - 1].decode(errors="replace")
+        strings[name.decode(errors="replace")] = text
+        at += 1 + len(name) + 1 + end
+    return strings
 
 
 class GridFile(io.RawIOBase):
     """A file in GridFS: the data of its chunks, one after another. :meth:`seek`
     begins anew."""
 
-    def __init__(self, dump: Dump, chunks: list[tuple[int, Place]]) -> None:
-        self._dump, self._chunks = dump, sorted(chunks)
+    def __init__(self, dump: Dump, chunks: list[tuple[int, Position]]) -> None:
+        self._dump = dump
+        self._chunks = sorted(chunks)
         self._next = 0
         self._rest = b""
         self._at = 0
@@ -253,6 +265,7 @@ class GridFile(io.RawIOBase):
             _, document = next(documents(self._dump.file(name), at))
             self._rest = bytes(self._dump.decode(document).get("data") or b"")
         count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
         self._at += count
         return count

@@ -136,10 +136,11 @@ class PastWriter:
     def _store_message(self, message: Message, draft: Draft) -> None:
         key = self._conversion.key(message.id)
         edit = self._conversion.edit_key(message)
-        unknown = [each for each in (key, edit) if each and not self._past.find(each)]
+        keys = [name for name in (key, edit) if name]
+        unknown = [name for name in keys if not self._past.find(name)]
         before = self._past.added
 
-        draft = self._with_text(message, self._with_place(message, draft))
+        draft = self._with_text(message, self._with_target(message, draft))
         stored = self._append(message, draft)
 
         if isinstance(stored, Rejected):
@@ -148,7 +149,7 @@ class PastWriter:
         else:
             self.groups[message.group] = self._past.conversation_of(key)
             self.messages.append((message, stored))
-        new = {each for each in unknown if self._past.find(each)}
+        new = {name for name in unknown if self._past.find(name)}
         self.added["message"] += key in new
         self.added["reaction"] += self._past.added - before - len(new)
 
@@ -163,22 +164,21 @@ class PastWriter:
             stored = self._past.append(key, draft, reactions, edit)
         return stored
 
-    def _with_place(self, message: Message, draft: Draft) -> Draft:
+    def _with_target(self, message: Message, draft: Draft) -> Draft:
         """A draft with its conversation and the message to which it replies."""
+        if not draft.to_user:
+            group = self.groups.get(message.group, 0)
+            draft = replace(draft, conversation=group)
         target = message.thread or message.reply
-        if target:
-            about = self._past.find(self._conversion.key(target))
-        else:
-            about = 0
-        if target and not about:
+        if not target:
+            return draft
+        about = self._past.find(self._conversion.key(target))
+        if not about:
             why = "reply to a message that is not there (comes as a message)"
             self.changed[why, message.group] += 1
-        return replace(
-            draft,
-            about=about,
-            thread=about if message.thread else 0,
-            conversation=0 if draft.to_user else self.groups.get(message.group, 0),
-        )
+        elif message.thread:
+            return replace(draft, about=about, thread=about)
+        return replace(draft, about=about)
 
     def _with_text(self, message: Message, draft: Draft) -> Draft:
         """A draft whose links lead to our messages. That of a new edit has the
@@ -193,15 +193,17 @@ class PastWriter:
         body = draft.body
         if is_edited:
             type, body = self._past.content(key)
-        text = self._conversion.text(message)[0]
+        text, _ = self._conversion.text(message)
         text = clean(with_links(text, self._address_of))
         return replace(draft, type=type, body=with_text(type, body, text))
 
     def _address_of(self, id: str) -> str:
         """The address of a message of the archive here; ``""``: it has not
         come."""
+        if not self._page:
+            return ""
         key = self._conversion.key(id)
-        message = self._past.find(key) if self._page else 0
+        message = self._past.find(key)
         if not message:
             return ""
         return f"{self._page}#c/{self._past.conversation_of(key)}/{message}"

@@ -30,6 +30,8 @@ from imserver.plugin.storage import Store
 from .problems import Problems
 from .records import Person
 
+_DAY_SECONDS: Final = 86_400
+_CODE_BYTES: Final = 32
 _TEXT: Final = """\
 Your messages from {title} are here now. Open this address within {days} days to choose a password:
 
@@ -44,14 +46,11 @@ You log in as {login}. Your name, your groups and all that was written there wai
 
 def nickname_of(*names: str | None) -> str:
     """The first of these names that can be seen, as a nickname."""
-    return next(
-        (
-            name
-            for each in names
-            if (name := clean_name(each or "")[:NICKNAME_CHARACTERS].strip())
-        ),
-        "",
-    )
+    for name in names:
+        nickname = clean_name(name or "")[:NICKNAME_CHARACTERS].strip()
+        if nickname:
+            return nickname
+    return ""
 
 
 class People:
@@ -78,7 +77,10 @@ class People:
     def find(self, person: Person) -> None:
         """Find the account of a person, or make it."""
         row = self._rows.linked(self._app, (self._provider,), (person.id,))
-        self.accounts[person.id] = self._add(person) if row is None else row[0]
+        if row is not None:
+            self.accounts[person.id] = row[0]
+        else:
+            self.accounts[person.id] = self._add(person)
 
     def _add(self, person: Person) -> Account:
         logins = dict(self._identifiers(person))
@@ -124,9 +126,8 @@ class People:
         """Give an account a picture, if it has none."""
         account = self.accounts[id]
         if not account.avatar:
-            self.accounts[id] = (
-                self._rows.change(self._app, account.id, {"avatar": avatar}) or account
-            )
+            row = self._rows.change(self._app, account.id, {"avatar": avatar})
+            self.accounts[id] = row or account
 
     def links(
         self, persons: Mapping[str, Person], page: str, days: int
@@ -134,22 +135,19 @@ class People:
         """(login, e-mail address, link) of each account without a password. A
         link gives it one, once."""
         now = int(time())
+        end = now + days * _DAY_SECONDS
         for id, person in persons.items():
             account = self.accounts[id]
             if not person.is_member or not (account.email or account.name):
                 continue
-            found = self._rows.by_id(self._app, account.id)
-            if found is None or found[1]:
+            row = self._rows.by_id(self._app, account.id)
+            if row is None or row[1]:  # it has a password
                 continue
-            code = token_urlsafe(32)
-            if self._rows.add_reset(
-                account.id, account.email, secret_hash(code), now, now + days * 86400
-            ):
-                yield (
-                    account.name or account.email,
-                    account.email,
-                    f"{page}#reset={code}",
-                )
+            code = token_urlsafe(_CODE_BYTES)
+            digest = secret_hash(code)
+            if self._rows.add_reset(account.id, account.email, digest, now, end):
+                login = account.name or account.email
+                yield login, account.email, f"{page}#reset={code}"
 
 
 def send_links(

@@ -16,6 +16,8 @@ from .problems import BadArchive
 _OVERLAP_MS: Final = 24 * 3600 * 1000
 """An export takes its time, so its last message may be later than one that it
 lacks."""
+_OWN: Final = 0o600
+"""The mode of a file that nobody else may read."""
 
 
 class Position(Struct):
@@ -38,19 +40,17 @@ class PositionFile:
         self.path = Path(folder, f"follow-{format}-{quote(app, safe='')}.json")
 
     @contextmanager
-    def held(self) -> Iterator[Position]:
+    def locked(self) -> Iterator[Position]:
         """The position, until the end of ``with``. Raises BadArchive and
         OSError."""
-        lock = os.open(
-            self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        lock = os.open(self.path.with_suffix(".lock"), flags, _OWN)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                content = b"{}"
                 if self.path.exists():
                     content = self.path.read_bytes()
-                else:
-                    content = b"{}"
                 position = msgspec.json.decode(content, type=Position)
             except BlockingIOError:
                 raise BadArchive(
@@ -67,9 +67,8 @@ class PositionFile:
     def write(self, position: Position) -> None:
         """Replace the file. Raises OSError."""
         new = self.path.with_suffix(".new")
-        with os.fdopen(
-            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
-        ) as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(os.open(new, flags, _OWN), "wb") as file:
             file.write(msgspec.json.encode(position))
             file.flush()
             os.fsync(file.fileno())

@@ -10,6 +10,8 @@ MOST_BROKEN: Final = 20
 """Broken parts that are named. The others are counted."""
 
 MOST_CHARACTERS: Final = 500
+NAME_CHARACTERS: Final = 60
+"""So much of a name in an archive is in the report."""
 MOST_KINDS: Final = 200
 """Kinds that are named: an archive may have as many as it likes."""
 
@@ -78,6 +80,10 @@ class Problems:
 
 def _printable(text: str) -> str:
     """A text for a terminal: names in an archive may be commands to it."""
-    return "".join(
-        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
+    return "".join(map(_printable_sign, text))
+
+
+def _printable_sign(sign: str) -> str:
+    if sign.isprintable():
+        return sign
+    return "\N{REPLACEMENT CHARACTER}"

@@ -81,7 +81,10 @@ class ReadPositions:
         is_direct: bool,
     ) -> None:
         after = ""
-        while page := log.conversations.members(app, group, after, _PAGE):
+        while True:
+            page = log.conversations.members(app, group, after, _PAGE)
+            if not page:
+                return
             after = page[-1].user
             users = [row.user for row in page]
             positions = log.conversations.read_positions(app, {group: users})

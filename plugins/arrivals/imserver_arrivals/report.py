@@ -17,6 +17,7 @@ from imserver.plugin.wire import Limit
 from .problems import Problems
 from .records import Archive
 from .survey import Survey
+from .text import SECOND_MS
 from .writing import open_private
 
 _KINDS: Final = (
@@ -34,9 +35,8 @@ _KINDS: Final = (
 
 
 def _day(moment_ms: int) -> str:
-    return datetime.fromtimestamp(min(moment_ms, Limit.TIME_MS) / 1000, UTC).strftime(
-        "%Y-%m-%d"
-    )
+    seconds = min(moment_ms, Limit.TIME_MS) / SECOND_MS
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def print_survey(archive: Archive, contents: Survey) -> None:
@@ -76,10 +76,13 @@ def print_counts(problems: Problems, head: str) -> None:
     """Say under a headline what is not understood or not kept."""
     if problems.counts:
         click.echo(head)
-    for kind, count in sorted(
-        problems.counts.items(), key=lambda row: (-row[1], row[0])
-    ):
+    for kind, count in sorted(problems.counts.items(), key=_most_first):
         click.echo(f"{count:>10,}  {kind}")
+
+
+def _most_first(row: tuple[str, int]) -> tuple[int, str]:
+    kind, count = row
+    return -count, kind
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
@@ -101,39 +104,40 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
     """A row for each person and each group."""
-    counted = ("message", "reply", "reaction", "file", "bytes")
-    yield ("kind", "id", "name", "becomes", *counted, "what does not come, or differs")
+    kinds = ("message", "reply", "reaction", "file", "bytes")
+    yield ("kind", "id", "name", "becomes", *kinds, "what does not come, or differs")
     for person in contents.people.values():
-        if person.is_member:
-            becomes = "account"
-        else:
+        becomes = "account"
+        if not person.is_member:
             becomes = f"account that nobody claims: {person.why or 'no login'}"
-        counts = contents.of_people.get(person.id, Counter())
-        lost = problems.of_people.get(person.id)
+        counter = contents.of_people.get(person.id, Counter())
         yield _row(
             "person",
             person.id,
             person.nickname,
             becomes,
-            (counts[each] for each in counted),
-            lost,
+            [counter[kind] for kind in kinds],
+            problems.of_people.get(person.id),
         )
     for group in contents.groups.values():
         activity = contents.of_groups[group.id]
-        becomes = "group" if activity.owner else "nothing"
         if group.kind == "direct":
             becomes = "conversation of two"
-        elif activity.owner and activity.lacks_members:
+        elif not activity.owner:
+            becomes = "nothing"
+        elif activity.lacks_members:
             becomes = "group of whoever wrote there"
-        own = (activity.counts[each] for each in counted)
-        people = (
-            contents.people[each].nickname
-            for each in activity.members
-            if each in contents.people
-        )
-        name = group.name or ", ".join(people)
+        else:
+            becomes = "group"
+        people = contents.people
+        members = [people[id].nickname for id in activity.members if id in people]
         yield _row(
-            "group", group.id, name, becomes, own, problems.of_groups.get(group.id)
+            "group",
+            group.id,
+            group.name or ", ".join(members),
+            becomes,
+            [activity.counts[kind] for kind in kinds],
+            problems.of_groups.get(group.id),
         )
 
 
@@ -145,11 +149,14 @@ def _row(
     counts: Iterable[int],
     lost: Counter[str] | None,
 ) -> Sequence[object]:
-    texts = (
-        f"{reason}: {count}" for reason, count in sorted((lost or Counter()).items())
-    )
-    # A spreadsheet would take the name of somebody for a formula.
-    names = (
-        f"'{each}" if each[:1] in tuple("=+-@\t\r") else each for each in (id, name)
-    )
-    return (kind, *names, becomes, *counts, "; ".join(texts))
+    rows = sorted((lost or Counter()).items())
+    texts = [f"{reason}: {count}" for reason, count in rows]
+    return (kind, _cell(id), _cell(name), becomes, *counts, "; ".join(texts))
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a CSV file. A spreadsheet would take the name of
+    somebody for a formula."""
+    if text.startswith(tuple("=+-@\t\r")):
+        return f"'{text}"
+    return text

@@ -9,6 +9,7 @@ come.
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Literal
 from urllib.parse import unquote
@@ -17,8 +18,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from .fields import at, list_at, text_at
-from .mongodump import Dump, GridFile, Place
-from .problems import Problems
+from .mongodump import Dump, GridFile, Position
+from .problems import NAME_CHARACTERS, Problems
 from .records import (
     EVERYBODY,
     Change,
@@ -192,14 +193,15 @@ class RocketChat:
         self._members: dict[str, dict[str, Member]] = {}
         self._pins: dict[str, list[Pin]] = {}
         self._avatars: dict[str, str] = {}
-        self._chunks: dict[str, dict[str, list[tuple[int, Place]]]] = {}
+        self._chunks: dict[str, dict[str, list[tuple[int, Position]]]] = {}
 
     def records(self) -> Iterator[Record]:
         """All records. The messages are read twice: who wrote them and what is
         pinned comes before them."""
-        # each problem is noted once
-        notes = Problems() if self._is_read else self.problems
-        if not self._is_read:
+        notes = self.problems
+        if self._is_read:  # each problem is noted once
+            notes = Problems()
+        else:
             self._read(notes)
             self._is_read = True
         yield from self._people.values()
@@ -223,26 +225,26 @@ class RocketChat:
             return io.BufferedReader(GridFile(self._dump, chunks))
         return None
 
-    def _chunks_of_emoji(self, name: str) -> list[tuple[int, Place]] | None:
+    def _chunks_of_emoji(self, name: str) -> list[tuple[int, Position]] | None:
         for bucket in ("custom_emoji", "rocketchat_custom_emoji"):
-            for _, row in self._dump.places(f"{bucket}.files", Problems()):
+            for _, row in self._dump.read(f"{bucket}.files", Problems()):
                 if row.get("filename") == name:
                     chunks = self._chunks_of(bucket).get(str(row.get("_id")))
                     if chunks:
                         return chunks
         return None
 
-    def _chunks_of(self, bucket: str) -> Mapping[str, list[tuple[int, Place]]]:
-        """Id of a file → its chunks: (number, place)."""
-        if bucket not in self._chunks:
-            chunks: dict[str, list[tuple[int, Place]]] = {}
-            self._chunks[bucket] = chunks
-            for place, row in self._dump.places(f"{bucket}.chunks", self.problems):
-                if isinstance(row.get("n"), int) and isinstance(row.get("data"), bytes):
-                    chunks.setdefault(str(row.get("files_id")), []).append(
-                        (row["n"], place)
-                    )
-        return self._chunks[bucket]
+    def _chunks_of(self, bucket: str) -> Mapping[str, list[tuple[int, Position]]]:
+        """Id of a file → its chunks: (number, position)."""
+        if bucket in self._chunks:
+            return self._chunks[bucket]
+        files: dict[str, list[tuple[int, Position]]] = {}
+        self._chunks[bucket] = files
+        for position, row in self._dump.read(f"{bucket}.chunks", self.problems):
+            if isinstance(row.get("n"), int) and isinstance(row.get("data"), bytes):
+                chunks = files.setdefault(str(row.get("files_id")), [])
+                chunks.append((row["n"], position))
+        return files
 
     # --- people and rooms -----------------------------------------------------
 
@@ -305,7 +307,9 @@ class RocketChat:
                 continue
             self._met(message.u)
             if message.pinned:
-                by = message.pinned_by.id if message.pinned_by else ""
+                by = ""
+                if message.pinned_by:
+                    by = message.pinned_by.id
                 pin = Pin(_id(message.id), by, _ms(message.pinned_at))
                 self._pins.setdefault(room.id, []).append(pin)
 
@@ -351,13 +355,18 @@ class RocketChat:
         if len(members) > 2 and kind == "direct":
             kind = "several"
         about = room.description or room.topic or room.announcement or ""
-        creator = room.u.id if room.u else ""
+        creator = ""
+        if room.u and room.u.id in self._people:
+            creator = room.u.id
+        name = ""
+        if room.t != "d":
+            name = self._title(room)
         return Group(
             room.id,
             kind,
-            name="" if room.t == "d" else self._title(room),
+            name=name,
             description=_converted_text(about, {}),
-            creator=creator if creator in self._people else "",
+            creator=creator,
             created_ms=_ms(room.ts),
             members=list(members.values()),
             pins=self._pins.get(room.id, ()),
@@ -371,11 +380,10 @@ class RocketChat:
         if room is None:
             return ""
         parent = self._rooms.get(room.prid or "")
+        parent_name: str | None = ""
         if parent is not None:
-            of_parent = parent.fname or parent.name
-        else:
-            of_parent = ""
-        return clean(room.fname or of_parent or room.name or "")
+            parent_name = parent.fname or parent.name
+        return clean(room.fname or parent_name or room.name or "")
 
     # --- messages -------------------------------------------------------------
 
@@ -401,10 +409,11 @@ class RocketChat:
             change = Change(id, room.id, person, time_ms, _CHANGES[kind])
             yield from self._changed(change, message, notes)
         elif kind not in _TEXTS and (_EVENT.match(kind) or not message.msg):
-            notes.note(f"event {kind[:60]}", group=room.id)
+            notes.note(f"event {kind[:NAME_CHARACTERS]}", group=room.id)
         else:
             if kind not in _TEXTS:
-                notes.note(f"kind {kind[:60]} (imported as text)", group=room.id)
+                short = kind[:NAME_CHARACTERS]
+                notes.note(f"kind {short} (imported as text)", group=room.id)
             yield self._message(message, room, id, time_ms, notes)
 
     def _changed(
@@ -432,8 +441,12 @@ class RocketChat:
         if attachments:
             quotes = [_quoted(attachment) for attachment in attachments]
         else:
-            quotes = [_ADDRESS.fullmatch(each) for each in _QUOTE.findall(text)[:1]]
+            addresses = _QUOTE.findall(text)[:1]
+            quotes = [_ADDRESS.fullmatch(address) for address in addresses]
         answered = self._answered(message, quotes, room)
+        reply = ""
+        if answered is not None:
+            reply = answered["id"]
 
         lines = [self._text(message, _QUOTE.sub("", text).strip(), names)]
         if message.alias:
@@ -441,9 +454,7 @@ class RocketChat:
         for attachment, quote in zip(attachments, quotes, strict=False):
             if quote is None or quote is not answered:
                 lines += _attached(attachment, quote, names)
-        coordinates = list_at(message.location, "coordinates")
-        # longitude comes first there
-        lines.append(", ".join(str(each)[:20] for each in coordinates[1::-1]))
+        lines.append(_coordinates(message.location))
 
         return Message(
             id,
@@ -452,7 +463,7 @@ class RocketChat:
             time_ms,
             "\n".join(filter(None, lines)),
             thread=message.tmid or "",
-            reply=answered["id"] if answered else "",
+            reply=reply,
             also=bool(message.tshow),
             is_edited=message.edited is not None,
             reactions=list(self._reactions(message, notes)),
@@ -504,20 +515,19 @@ class RocketChat:
         return None
 
     def _reactions(self, message: _Message, notes: Problems) -> Iterator[Reaction]:
-        for name, given in (message.reactions or {}).items():
+        for name, row in (message.reactions or {}).items():
             emoji = _emoji(name.strip(":")) or clean(name)
-            for user in list_at(given, "usernames"):
+            for user in list_at(row, "usernames"):
+                id = None
                 if isinstance(user, str):
                     id = self._names.get(user)
-                else:
-                    id = None
                 if id:
                     yield Reaction(id, emoji)
                 else:
                     notes.note("reaction of nobody")
 
     def _files(self, message: _Message) -> Iterator[File]:
-        files = [each for each in (*(message.files or ()), message.file) if each]
+        files = [file for file in (*(message.files or ()), message.file) if file]
         for attachment in message.attachments or ():
             match = _UPLOAD.match(text_at(attachment, "title_link"))
             if match is not None:
@@ -558,18 +568,22 @@ def _ms(moment: Any) -> int:
         time_ms = int(moment)
     except (ValueError, OverflowError):  # no number
         return 0
-    return time_ms if 0 < time_ms < LATEST_MS else 0
+    if 0 < time_ms < LATEST_MS:
+        return time_ms
+    return 0
 
 
 def _id(id: Any) -> str:
     """The id of a document: a text, or the hexadecimal digits of an ObjectId;
     ``""``: another type."""
-    is_id = isinstance(id, str) or type(id).__name__ == "ObjectId"
-    return str(id) if is_id else ""
+    if isinstance(id, str) or type(id).__name__ == "ObjectId":
+        return str(id)
+    return ""
 
 
 # --- texts --------------------------------------------------------------------
 
+_COORDINATE_CHARACTERS: Final = 20
 _MESSAGE: Final = (
     r"https?://[^\s()/]{1,300}/(?P<kind>channel|group|direct)/(?P<room>[^\s()?/]{1,300})"
     r"(?:/[^\s()?]{0,300})?\?(?:[^\s()]{0,300}&)?msg=(?P<id>[\w-]{1,64})"
@@ -648,7 +662,7 @@ def _converted_text(
             return f"~~{match['struck']}~~"
         return match[0]
 
-    return around_code(clean(text), lambda outside: _INLINE.sub(part, outside))
+    return around_code(clean(text), partial(_INLINE.sub, part))
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:
@@ -667,6 +681,15 @@ def _titled(text: str, rooms: Mapping[str, str]) -> str:
         if rooms.get(name):
             return f"#{rooms[name]}{text[len(name) :]}"
     return ""
+
+
+def _coordinates(location: Any) -> str:
+    """Where a message was sent. Longitude comes first there."""
+    longitude_first = list_at(location, "coordinates")
+    numbers = [
+        str(number)[:_COORDINATE_CHARACTERS] for number in longitude_first[1::-1]
+    ]
+    return ", ".join(numbers)
 
 
 def _quoted(attachment: Mapping[str, Any] | None) -> re.Match[str] | None:
@@ -689,18 +712,18 @@ def _attached(
     if attachment.get("type") == "file":
         yield _converted_text(clean(text_at(attachment, "description")), names)
         return
-    said = _said(attachment, names)
+    text = _text_of(attachment, names)
     if quote is None:
-        yield said
+        yield text
         return
     yield link(quote["id"], clean(quote[0]))
-    for line in said.split("\n"):
+    for line in text.split("\n"):
         if line:
             yield f"> {line}"
 
 
-def _said(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """What an app, or a quoted message, says in an attachment."""
+def _text_of(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """The text of an app, or of a quoted message, in an attachment."""
     texts = {
         name: value for name, value in attachment.items() if isinstance(value, str)
     }

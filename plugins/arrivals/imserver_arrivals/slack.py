@@ -27,11 +27,11 @@ from . import records
 from .fields import Json, RecordReader, any_value, at, list_at, text_at
 from .live import MARK
 from .people import nickname_of
-from .problems import BadArchive, Problems
+from .problems import NAME_CHARACTERS, BadArchive, Problems
 from .records import EVERYBODY, Change, Group, GroupKind, Member, Record, mention
 from .source import read_whole, source_of
 from .tables import Tables
-from .text import emoji_named
+from .text import SECOND_MS, SECOND_US, emoji_named
 
 LISTS: Final[dict[str, GroupKind]] = {
     "channels": "open",
@@ -127,7 +127,6 @@ _LINES: Final = (
     "rich_text_preformatted",
 )
 """Blocks that end a line."""
-"""Blocks that the text of a message does not repeat."""
 _CANVASES: Final = ("quip", "docs", "canvas", "application/vnd.slack-docs")
 """Modes, kinds and media types of canvases and posts."""
 _DAY: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.json", re.ASCII)
@@ -145,6 +144,12 @@ _STRUCK: Final = re.compile(r"(?<![\w~])~(?![~\s])([^~\n]+?)(?<!\s)~(?![\w~])")
 _Row = TypeVar("_Row")
 _MARKS: Final = {2: None, 3: None}
 """The signs of marks: texts have none of their own."""
+_MS_US: Final = 1000
+_LATEST_SECONDS: Final = 1e11
+"""A later time of Slack is an error."""
+_FRACTION_DIGITS: Final = 6
+_ID_BYTES: Final = 12
+"""Bytes in the id of a conversation that is named after its folder."""
 
 
 # --- what Slack writes --------------------------------------------------------
@@ -231,9 +236,8 @@ class SlackFile(Struct):
     def is_canvas(self) -> bool:
         """Whether it is a document of Slack, whose title is what people see of
         it."""
-        return any(
-            each in _CANVASES for each in (self.mode, self.filetype, self.mimetype)
-        )
+        kinds = (self.mode, self.filetype, self.mimetype)
+        return any(kind in _CANVASES for kind in kinds)
 
 
 class Comment(Struct):
@@ -298,7 +302,11 @@ class SlackMessage(Struct):
     @property
     def kind(self) -> str:
         """The subtype of a message; the type of another event."""
-        return self.subtype or (self.type if self.type in EVENTS else "") or ""
+        if self.subtype:
+            return self.subtype
+        if self.type in EVENTS:
+            return self.type
+        return ""
 
     @property
     def time_us(self) -> int:
@@ -308,7 +316,7 @@ class SlackMessage(Struct):
     @property
     def time_ms(self) -> int:
         """When it was sent, in Unix milliseconds."""
-        return self.time_us // 1000
+        return self.time_us // _MS_US
 
     @property
     def is_ours(self) -> bool:
@@ -319,14 +327,12 @@ class SlackMessage(Struct):
     def sender(self) -> str:
         """The id of who has sent it; of an app without a user, that of the bot
         or its name. ``""``: none."""
+        commenter = None
         if self.comment is not None:
             commenter = self.comment.user
-        else:
-            commenter = None
+        bot = None
         if self.bot_profile is not None:
             bot = self.bot_profile.bot_id
-        else:
-            bot = None
         id = self.user or commenter or self.bot_id or bot or self.app_id
         if not id:
             return self._name_as_id
@@ -360,7 +366,9 @@ def id_of_ours(blocks: Any) -> str:
 
 def seconds_of(moment: float | None) -> float:
     """A time of Slack's that can be a time; 0: there is none."""
-    return moment if moment and 0 < moment < 1e11 else 0
+    if moment and 0 < moment < _LATEST_SECONDS:
+        return moment
+    return 0
 
 
 def microseconds_of(ts: str | None) -> int:
@@ -370,7 +378,8 @@ def microseconds_of(ts: str | None) -> int:
     if match is None:
         return 0
     seconds, fraction = match.groups()
-    return int(seconds) * 1_000_000 + int(fraction.ljust(6, "0")[:6])
+    microseconds = fraction.ljust(_FRACTION_DIGITS, "0")[:_FRACTION_DIGITS]
+    return int(seconds) * SECOND_US + int(microseconds)
 
 
 class SlackExport:
@@ -470,13 +479,15 @@ class SlackExport:
                 folder = folders.get(unicodedata.normalize("NFKC", row.name or ""), "")
                 # of two conversations with one name, the first has the folder
                 is_free = folder != "" and folder not in taken
-                row.folder = folder if is_free else row.id
+                row.folder = row.id
+                if is_free:
+                    row.folder = folder
                 taken.add(row.folder)
                 self.conversations.append(row)
 
     def _survey(self) -> None:
         """Make conversations of the folders that no list names."""
-        listed = {each.folder for each in self.conversations}
+        listed = {conversation.folder for conversation in self.conversations}
         for folder in self._files.keys() - listed - {UPLOADS}:
             conversation = Conversation(_id_of_folder(folder), folder, folder=folder)
             senders = self._senders(conversation)
@@ -491,8 +502,9 @@ class SlackExport:
                 conversation.kind = "direct"
                 what = "a conversation of two"
             self.conversations.append(conversation)
+            short = folder[:NAME_CHARACTERS]
             self.problems.note(
-                f"folder {folder[:60]} that no list names (it comes as {what})"
+                f"folder {short} that no list names (it comes as {what})"
             )
 
     def _senders(self, conversation: Conversation) -> dict[str, None]:
@@ -507,11 +519,10 @@ class SlackExport:
     def _leave(self, name: str) -> None:
         """Note a file that is of no conversation, and count the messages in
         it."""
-        short = name.removeprefix(self._top)[:60]
+        short = name.removeprefix(self._top)[:NAME_CHARACTERS]
+        rows = []
         if name.endswith(".json"):
             rows = self._read(name, name, Problems())
-        else:
-            rows = []
         times = [microseconds_of(text_at(_value_of(row), "ts")) for row in rows]
         messages = sum(map(bool, times))
         if messages:
@@ -534,9 +545,8 @@ class SlackExport:
         for user in self.users:
             yield _person(user)
         known = {user.id for user in self.users}
-        self._texts = Texts(
-            known, {each.id: each.name or each.id for each in self.conversations}
-        )
+        names = {each.id: each.name or each.id for each in self.conversations}
+        self._texts = Texts(known, names)
         for conversation in self.conversations:
             yield self._group(conversation)
         for conversation in self.conversations:
@@ -547,24 +557,28 @@ class SlackExport:
     # --- records --------------------------------------------------------------
 
     def _group(self, conversation: Conversation) -> Group:
-        is_named = conversation.kind != "several"
         about = conversation.purpose or conversation.topic
-        description = (about.value if about else "") or ""
+        description = ""
+        if about is not None:
+            description = about.value or ""
+        name = conversation.name or ""
+        if conversation.kind == "several":
+            name = ""
         pins = [
             records.Pin(
                 f"{conversation.id}.{pin.id}",
                 pin.user or "",
-                int(seconds_of(pin.created) * 1000),
+                int(seconds_of(pin.created) * SECOND_MS),
             )
             for pin in conversation.pins or ()
         ]
         return Group(
             id=conversation.id,
             kind=conversation.kind,
-            name=(conversation.name or "") if is_named else "",
+            name=name,
             description=self._texts.convert(description),
             creator=conversation.creator or "",
-            created_ms=int(seconds_of(conversation.created) * 1000),
+            created_ms=int(seconds_of(conversation.created) * SECOND_MS),
             members=[Member(id) for id in conversation.users],
             pins=pins,
             is_archived=bool(conversation.is_archived),
@@ -577,9 +591,11 @@ class SlackExport:
         named them. ``known``: the ids of those who have a record."""
         group = conversation.id
         kind = message.kind
-        if message.is_ours or kind in PASSED_OVER:
-            what = "message of ours" if message.is_ours else kind
-            self.problems.note(f"{what} (leaves no entry)", group=group)
+        if message.is_ours:
+            self.problems.note("message of ours (leaves no entry)", group=group)
+            return
+        if kind in PASSED_OVER:
+            self.problems.note(f"{kind} (leaves no entry)", group=group)
             return
 
         edited = _edited(message)
@@ -589,10 +605,8 @@ class SlackExport:
 
         sender = _sender_of(message)
         if not sender:
-            is_message = kind not in _OF_OTHERS
-            if is_message:
-                note = self.problems.note_lost
-            else:
+            note = self.problems.note_lost
+            if kind in _OF_OTHERS:
                 note = self.problems.note
             note("message without a sender", group=group)
             return
@@ -646,18 +660,20 @@ class SlackExport:
     def _message(self, message: SlackMessage, group: str, sender: str) -> Record:
         kind = message.kind
         if kind not in TEXTS:
-            self.problems.note(f"kind {kind[:60]} (imported as text)", group=group)
+            short = kind[:NAME_CHARACTERS]
+            self.problems.note(f"kind {short} (imported as text)", group=group)
 
         text = self._texts.convert(text_of(message))
         if kind == "me_message":
             text = f"_{text}_"
 
-        if message.thread_ts != message.ts:
-            thread = message.thread_ts
-        else:
-            thread = ""
+        root = ""
+        thread = ""
+        if message.thread_ts and message.thread_ts != message.ts:
+            root = message.thread_ts
+            thread = f"{group}.{root}"
         time_ms = message.time_ms
-        root_ms = microseconds_of(thread) // 1000
+        root_ms = microseconds_of(root) // _MS_US
         if root_ms > time_ms:
             self.problems.note(
                 "reply older than its message (it comes behind it)", group=group
@@ -671,7 +687,7 @@ class SlackExport:
             person=sender,
             time_ms=time_ms,
             text=text,
-            thread=f"{group}.{thread}" if thread else "",
+            thread=thread,
             also=kind == "thread_broadcast",
             is_edited=bool(message.edited),
             reactions=list(_reactions(message)),
@@ -687,8 +703,10 @@ class SlackExport:
                 names += [profile.display_name, profile.real_name, profile.name]
         for id in (message.bot_id, message.app_id, message.sender):
             names.append(self._bots.get(id or ""))
-        fallback = "Slackbot" if message.sender == SLACKBOT else ""
-        return nickname_of(*names) or fallback
+        nickname = nickname_of(*names)
+        if not nickname and message.sender == SLACKBOT:
+            return "Slackbot"
+        return nickname
 
     # --- files ----------------------------------------------------------------
 
@@ -712,7 +730,7 @@ class SlackExport:
         messages = []
         for number, raw in enumerate(self._array(where, notes, messages=1), 1):
             if not is_day and at(_value_of(raw), "ts") is None:
-                notes.note(f"row without a time in {name[:60]}")
+                notes.note(f"row without a time in {name[:NAME_CHARACTERS]}")
                 continue
             try:
                 message = _read_row(
@@ -807,7 +825,8 @@ def _id_of_folder(folder: str) -> str:
     named by, or a digest."""
     if ID.fullmatch(folder):
         return folder
-    return f"X{hashlib.blake2b(folder.encode(), digest_size=12).hexdigest().upper()}"
+    digest = hashlib.blake2b(folder.encode(), digest_size=_ID_BYTES).hexdigest()
+    return f"X{digest.upper()}"
 
 
 def _person(user: SlackUser) -> records.Person:
@@ -841,7 +860,9 @@ def _sender_of(message: SlackMessage) -> str:
     """The sender of a message, or of the one that it takes back; ``""``: there
     is none."""
     before = message.previous_message
-    return message.sender or (before.sender if before is not None else "")
+    if before is None:
+        return message.sender
+    return message.sender or before.sender
 
 
 def _removal(message: SlackMessage, group: str, sender: str) -> records.Removal:
@@ -850,7 +871,9 @@ def _removal(message: SlackMessage, group: str, sender: str) -> records.Removal:
         ts = message.deleted_ts
         reaction = None
     else:
-        ts = message.item.ts if message.item is not None else ""
+        ts = ""
+        if message.item is not None:
+            ts = message.item.ts
         reaction = _reaction(sender, message.reaction or "")
     return records.Removal(group, sender, message.time_ms, f"{group}.{ts}", reaction)
 
@@ -866,21 +889,18 @@ def _reaction(person: str, name: str) -> records.Reaction:
 
 
 def _file(file: SlackFile) -> records.File:
+    address = ""
     if file.is_external:
         address = file.url_private or ""
-    else:
-        address = ""
     if address.startswith(("http://", "https://")):
         return records.File(file.id, file.title or file.name or "", address)
     if file.is_canvas:
         name = file.title or file.name or "file"
     else:
         name = file.name or file.title or "file"
-    is_gone = file.mode in ("tombstone", "hidden_by_limit")
-    if is_gone:
+    why = ""
+    if file.mode in ("tombstone", "hidden_by_limit"):
         why = "file that Slack had deleted"
-    else:
-        why = ""
     return records.File(file.id, name, why=why)
 
 
@@ -895,7 +915,8 @@ class Texts(Struct):
 
     def convert(self, text: str) -> str:
         """A text of Slack as ours, with marks of those whom it mentions."""
-        text = _TAG.sub(lambda match: self._tag(match[1]), text.translate(_MARKS))
+        text = text.translate(_MARKS)
+        text = _TAG.sub(lambda match: self._tag(match[1]), text)
         parts = _CODE.split(text)
         parts[::2] = [
             _STRUCK.sub(r"~~\1~~", _EMOJI.sub(_emoji, part)) for part in parts[::2]
@@ -946,20 +967,26 @@ def _escaped(text: str) -> str:
 def text_of(message: SlackMessage) -> str:
     """The text of a message with the tables in its blocks; of an app also what
     it says in attachments, or in blocks alone."""
-    text = message.text or (message.comment.comment if message.comment else "") or ""
+    text = message.text or ""
+    if not text and message.comment is not None:
+        text = message.comment.comment or ""
     tables = []
     if message.blocks and not text:
         text = "".join(_of_blocks(message.blocks, 0)).strip()
     else:
-        tables = [_of_table(each, 0) for each in _tables_in(message.blocks)]
-    attachments = [_of_attachment(each, text) for each in message.attachments or ()]
+        tables = [_of_table(table, 0) for table in _tables_in(message.blocks)]
+    attachments = [
+        _of_attachment(attachment, text) for attachment in message.attachments or ()
+    ]
     return "\n".join(filter(None, (text, *tables, *attachments)))
 
 
 def _tables_in(blocks: Any) -> Iterator[Any]:
-    for each in blocks if isinstance(blocks, list) else ():
-        if isinstance(each, dict) and each.get("type") in _TABLES:
-            yield each
+    if not isinstance(blocks, list):
+        return
+    for block in blocks:
+        if isinstance(block, dict) and block.get("type") in _TABLES:
+            yield block
 
 
 def _of_table(block: Any, depth: int) -> str:
@@ -975,20 +1002,21 @@ def _of_table(block: Any, depth: int) -> str:
     return "\n".join(lines)
 
 
-def _of_attachment(given: SlackAttachment, text: str) -> str:
-    link = given.title_link or ""
+def _of_attachment(attachment: SlackAttachment, text: str) -> str:
+    link = attachment.title_link or ""
     if link and link in text:  # Slack's preview of a link that the message has
         return ""
-    title = given.title
+
+    title = attachment.title
     if title and link.startswith("http"):
         title = f"<{link}|{title}>"
     fields = [
-        f"{each.get('title') or ''}: {each.get('value') or ''}".strip(": ")
-        for each in given.fields or ()
+        f"{field.get('title') or ''}: {field.get('value') or ''}".strip(": ")
+        for field in attachment.fields or ()
     ]
-    parts = filter(None, (given.pretext, title, given.text, *fields))
-    blocks = "".join(_of_blocks(given.blocks, 0)).strip()
-    return "\n".join(parts) or blocks or given.fallback or ""
+    parts = filter(None, (attachment.pretext, title, attachment.text, *fields))
+    blocks = "".join(_of_blocks(attachment.blocks, 0)).strip()
+    return "\n".join(parts) or blocks or attachment.fallback or ""
 
 
 def _of_blocks(value: Any, depth: int) -> Iterator[str]:
@@ -1010,8 +1038,10 @@ def _of_block(block: Json, depth: int) -> Iterator[str]:
         yield f"{_of_table(block, depth)}\n"
     elif kind in _TEXT_BLOCKS and isinstance(text, str):
         yield text
+    elif kind == "link" and isinstance(address, str) and isinstance(text, str):
+        yield f"<{address}|{text}>"
     elif kind == "link" and isinstance(address, str):
-        yield f"<{address}|{text}>" if isinstance(text, str) else f"<{address}>"
+        yield f"<{address}>"
     elif kind in _REFERENCES:
         field, form = _REFERENCES[kind]
         yield form.format(block.get(field))

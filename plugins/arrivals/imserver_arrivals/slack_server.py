@@ -10,6 +10,7 @@ reactions. Events that come again are known by their ids.
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -20,6 +21,7 @@ from msgspec import Struct
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from .fields import list_at, text_at
 from .live import LiveError, Server, checked_address
 from .slack import ID, Conversation, SlackUser
 
@@ -34,6 +36,12 @@ _MOST_KNOWN: Final = 20_000
 """Ids of events that are remembered."""
 _TOGETHER: Final = 0.1
 """Seconds: what comes so soon after an event is stored with it."""
+_ENDING_SECONDS: Final = 0.1
+"""How long one of two connections is waited for, before the other is read."""
+_OPEN_SECONDS: Final = 20
+_MOST_QUEUED: Final = 256
+_MOST_ERROR_CHARACTERS: Final = 200
+_LAST_PIECE_BYTES: Final = 1 << 16
 _KINDS: Final = "public_channel,private_channel,mpim"
 _REQUIRED: Final = (
     "apps.connections.open",
@@ -107,16 +115,13 @@ class SlackServer:
     raises LiveError."""
 
     def __init__(self, address: str, token: str) -> None:
-        app, bot, *_ = (
-            *sorted(token.split(), key=lambda each: not each.startswith("xapp-")),
-            "",
-            "",
-        )
-        if not app.startswith("xapp-") or not bot:
+        tokens = sorted(token.split(), key=_is_of_bot)
+        if len(tokens) < 2 or _is_of_bot(tokens[0]):
             raise LiveError(
                 "Slack needs two tokens, one on each line: xapp-… and xoxb-…",
                 is_final=True,
             )
+        app, bot = tokens[:2]
         self._headers = {"Authorization": f"Bearer {bot}"}
         self._app = Server(address, {"Authorization": f"Bearer {app}"})
         self._web = Server(address, self._headers)
@@ -159,9 +164,9 @@ class SlackServer:
             or (error in _FINAL and not may_fail)
         )
         if answer.get("ok") is not True and is_grave:
-            text = "".join(
-                filter(str.isprintable, f"{error} {answer.get('needed') or ''}")
-            )[:200].rstrip()
+            text = f"{error} {answer.get('needed') or ''}"
+            text = "".join(filter(str.isprintable, text))
+            text = text[:_MOST_ERROR_CHARACTERS].rstrip()
             raise LiveError(f"Slack refuses {method}: {text}", is_final=error in _FINAL)
         return answer
 
@@ -170,13 +175,8 @@ class SlackServer:
         cursor = ""
         for _ in range(_MOST_PAGES):
             answer = self.call(method, limit=_PAGE, cursor=cursor, **query)
-            rows = answer.get(field)
-            more = answer.get("response_metadata")
-            yield rows if isinstance(rows, list) else []
-            if isinstance(more, dict):
-                cursor = str(more.get("next_cursor") or "")
-            else:
-                cursor = ""
+            yield list_at(answer, field)
+            cursor = text_at(answer, "response_metadata", "next_cursor")
             if not cursor:
                 return
 
@@ -201,7 +201,8 @@ class SlackServer:
             except LiveError as error:
                 path.unlink()
                 is_gone = error.is_final or 300 <= error.status < 500
-                if not is_gone and file.tell() + (1 << 16) < FILE_BYTES:
+                # One that was too large is not fetched again.
+                if not is_gone and file.tell() + _LAST_PIECE_BYTES < FILE_BYTES:
                     raise
 
     # --- people and channels --------------------------------------------------
@@ -215,7 +216,10 @@ class SlackServer:
         for rows in self.pages("users.list", "members"):
             self.meet(rows)
         for rows in self.pages("conversations.list", "channels", types=_KINDS):
-            for channel in filter(None, (converted(row, SlackChannel) for row in rows)):
+            for row in rows:
+                channel = converted(row, SlackChannel)
+                if channel is None:
+                    continue
                 channel.members = None
                 if may_join and not (
                     channel.is_member or channel.is_private or channel.is_archived
@@ -228,13 +232,12 @@ class SlackServer:
     def ask_for(self, user: str) -> None:
         """Ask for a user of whom no list has told: of another workspace, in a
         shared channel."""
-        if (
-            ID.fullmatch(user)
-            and user not in self.users
-            and user not in self._strangers
-        ):
-            row = self.call("users.info", user=user).get("user")
-            self._strangers.update({user}.difference(self.meet([row])))
+        is_known = user in self.users or user in self._strangers
+        if is_known or not ID.fullmatch(user):
+            return
+        row = self.call("users.info", user=user).get("user")
+        if user not in self.meet([row]):
+            self._strangers.add(user)
 
     def channel(self, id: str) -> SlackChannel | None:
         """A channel with its members; None: the account does not see it."""
@@ -249,20 +252,19 @@ class SlackServer:
             self.channels[id] = channel
         if channel.members is None:
             pages = self.pages("conversations.members", "members", channel=id)
-            channel.members = [
-                each for page in pages for each in page if isinstance(each, str)
-            ]
+            ids = chain.from_iterable(pages)
+            channel.members = [id for id in ids if isinstance(id, str)]
         return channel
 
     def meet(self, rows: Iterable[object]) -> list[str]:
         """Remember users, and return their ids."""
-        users = [
-            user
-            for row in rows
-            if (user := converted(row, SlackUser)) is not None and ID.fullmatch(user.id)
-        ]
-        self.users.update((each.id, each) for each in users)
-        return [each.id for each in users]
+        ids = []
+        for row in rows:
+            user = converted(row, SlackUser)
+            if user is not None and ID.fullmatch(user.id):
+                self.users[user.id] = user
+                ids.append(user.id)
+        return ids
 
     # --- Socket Mode ----------------------------------------------------------
 
@@ -273,11 +275,15 @@ class SlackServer:
 
     def connect(self) -> None:
         """Begin a connection. One that is there stays until Slack ends it."""
-        url = self.call("apps.connections.open").get("url")
-        address = checked_address(url if isinstance(url, str) else "", ("wss", "ws"))
+        url = text_at(self.call("apps.connections.open"), "url")
+        address = checked_address(url, ("wss", "ws"))
         try:
-            begun = connect(
-                address, open_timeout=20, close_timeout=1, max_queue=256, proxy=None
+            socket = connect(
+                address,
+                open_timeout=_OPEN_SECONDS,
+                close_timeout=1,
+                max_queue=_MOST_QUEUED,
+                proxy=None,
             ).__enter__()
         except (OSError, WebSocketException) as error:  # its address is a secret
             raise LiveError(
@@ -285,21 +291,24 @@ class SlackServer:
             ) from None
         _close(self._ending)
         self._ending = self._socket
-        self._socket = begun
+        self._socket = socket
 
     def receive(self, seconds: float) -> None:
         """Take the events that come within so many seconds. The first of them
         ends the wait soon."""
         end = monotonic() + seconds
         is_short = False
-        while len(self.events) < _MOST_EVENTS and (left := end - monotonic()) > 0:
+        while len(self.events) < _MOST_EVENTS:
+            left = end - monotonic()
+            if left <= 0:
+                return
             if self.events and not is_short:
                 end = min(end, monotonic() + _TOGETHER)
                 is_short = True
             elif self._ending is None:
                 self._read(self._socket, left)
             elif not self._read(self._ending, 0.0):
-                self._read(self._socket, min(left, 0.1))
+                self._read(self._socket, min(left, _ENDING_SECONDS))
 
     def acknowledge(self) -> None:
         """All events are stored."""
@@ -313,7 +322,8 @@ class SlackServer:
         """End the connections. Events that may not be stored stay."""
         _close(self._ending)
         _close(self._socket)
-        self._socket = self._ending = None
+        self._socket = None
+        self._ending = None
         self._owed = []
 
     def close(self) -> None:
@@ -354,7 +364,8 @@ class SlackServer:
             self._owed.append((socket, envelope.envelope_id))
         if payload.event is not None and payload.event_id not in self._known:
             self.events.append(payload.event)
-            self._known.update({payload.event_id: None} if payload.event_id else {})
+            if payload.event_id:
+                self._known[payload.event_id] = None
             if len(self._known) > _MOST_KNOWN:
                 del self._known[next(iter(self._known))]
         return True
@@ -366,11 +377,8 @@ def _close(socket: ClientConnection | None) -> None:
             socket.close()
 
 
-def text_at(value: object, *path: str) -> str:
-    """The text at a path; ``""``: there is none."""
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else ""
+def _is_of_bot(token: str) -> bool:
+    return not token.startswith("xapp-")
 
 
 def converted(value: object, kind: type[T]) -> T | None:

@@ -32,6 +32,7 @@ MOST_LINE_BYTES: Final = 16 << 20
 """Bytes of one line of JSON, unpacked."""
 MOST_RATIO: Final = 200
 """How many times its size a compressed tar file may become."""
+_PIECE_BYTES: Final = 1 << 20
 _UTF_8_NAMES: Final = 0x800
 """The flag of a file in a zip file that says that its name is UTF-8."""
 
@@ -54,7 +55,7 @@ def source_of(path: Path, problems: Problems) -> Source:
     Raises BadArchive and OSError.
     """
     if path.is_dir():
-        files = _named(((each, each) for each in _names_in(path)), problems)
+        files = _named(((name, name) for name in _names_in(path)), problems)
         return Source(list(files), lambda name: (path / files[name]).open("rb"))
     if is_zipfile(path) or path.suffix == ".zip":
         return _zip(path, problems)
@@ -121,21 +122,23 @@ def _named(
     files: Iterable[tuple[str, _File]], problems: Problems
 ) -> Mapping[str, _File]:
     """The files of an archive by their names, as these are meant."""
-    some = list(islice(files, MOST_NAMES + 1))
-    if len(some) > MOST_NAMES:
+    rows = list(islice(files, MOST_NAMES + 1))
+    if len(rows) > MOST_NAMES:
         raise BrokenArchive(f"more than {MOST_NAMES} files")
-    found: dict[str, _File] = {}
-    for given, file in some:
-        name = _meant(given)
+    names: dict[str, _File] = {}
+    for packed_name, file in rows:
+        name = _meant(packed_name)
         if not name or ".." in name.split("/"):
-            problems.note_broken(f"file {given}", "its name leads out of the archive")
+            problems.note_broken(
+                f"file {packed_name}", "its name leads out of the archive"
+            )
             continue
-        if name in found:
+        if name in names:
             problems.note_broken(
                 f"file {name}", "there are two of this name; the last one is read"
             )
-        found[name] = file
-    return found
+        names[name] = file
+    return names
 
 
 def _meant(name: str) -> str:
@@ -162,7 +165,10 @@ def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
     """The lines of a file. None: one with more than MOST_LINE_BYTES, which is
     skipped."""
     mark = BYTE_ORDER_MARK
-    while line := file.readline(MOST_LINE_BYTES + 1):
+    while True:
+        line = file.readline(MOST_LINE_BYTES + 1)
+        if not line:
+            return
         line = line.removeprefix(mark)
         mark = b""
         if len(line) <= MOST_LINE_BYTES:
@@ -188,7 +194,10 @@ def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
     target = TemporaryFile(buffering=0)  # noqa: SIM115
     try:
         with file, gzip.open(file) as packed:
-            while piece := packed.read(1 << 20):
+            while True:
+                piece = packed.read(_PIECE_BYTES)
+                if not piece:
+                    break
                 write_all(target, piece)
                 if target.tell() > size * MOST_RATIO:
                     raise BrokenArchive(

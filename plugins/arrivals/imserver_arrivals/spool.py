@@ -3,6 +3,7 @@ with an archive."""
 
 from collections.abc import Callable, Iterator
 from heapq import merge
+from operator import itemgetter
 from os import pread
 from struct import Struct as Layout
 from tempfile import TemporaryFile
@@ -70,11 +71,13 @@ class Spool:
         self._file.close()
 
     def _write(self) -> None:
-        self._run.sort(key=lambda row: row[0])
-        content = b"".join(
-            part for _, each in self._run for part in (_LENGTH.pack(len(each)), each)
-        )
-        if content:
+        self._run.sort(key=itemgetter(0))
+        pieces = []
+        for _, record in self._run:
+            pieces.append(_LENGTH.pack(len(record)))
+            pieces.append(record)
+        if pieces:
+            content = b"".join(pieces)
             self._file.seek(self._ends[-1])
             write_all(self._file, content)
             self._ends.append(self._ends[-1] + len(content))
@@ -86,12 +89,16 @@ class Spool:
         while at < end:
             piece = pread(file, min(_PIECE, end - at), at)
             start = 0
-            while (content := start + _LENGTH.size) <= len(piece):
-                following = content + _LENGTH.unpack_from(piece, start)[0]
-                if following > len(piece):
+            while True:
+                content = start + _LENGTH.size
+                if content > len(piece):
+                    break
+                (length,) = _LENGTH.unpack_from(piece, start)
+                next_start = content + length
+                if next_start > len(piece):
                     if start:
                         break
-                    piece = pread(file, following, at)  # longer than a piece
-                yield self._decode(memoryview(piece)[content:following])
-                start = following
+                    piece = pread(file, next_start, at)  # longer than a piece
+                yield self._decode(memoryview(piece)[content:next_start])
+                start = next_start
             at += start

@@ -14,6 +14,9 @@ from .spool import Spool
 
 Note = Callable[..., None]
 """Problems.note."""
+_COUNTED_EACH: Final = 1000
+"""How often it is said how many messages there were."""
+_MOST_ID_CHARACTERS: Final = 200
 NEWEST: Final = 20
 """Ids of a group's newest messages that are remembered: its first entry may
 have expired."""
@@ -88,25 +91,27 @@ def survey(
             result.last_ms = max(result.last_ms, record.time_ms)
             _meet(result, record.person)
             spool.add(record)
-        elif why := _refusal(result, record):
-            if isinstance(record, Message):
-                note = problems.note_lost
-            else:
-                note = problems.note
-            note(why, group=record.group, person=record.person)
         else:
+            why = _refusal(result, record)
+            if why:
+                note = problems.note
+                if isinstance(record, Message):
+                    note = problems.note_lost
+                note(why, group=record.group, person=record.person)
+                continue
             _look(result, record, has_bytes, problems.note)
             spool.add(record)
-            if not result.counts["message"] % 1000:
+            if not result.counts["message"] % _COUNTED_EACH:
                 done(result.counts["message"])
+
     for id, activity in result.of_groups.items():
         if activity.lacks_members:
             _admit_writers(result, id, problems.note)
         if not result.groups[id].is_archived:  # all that it is asked for
             activity.seen = {
-                each: activity.seen[each]
-                for each in activity.joined
-                if each in activity.seen
+                person: activity.seen[person]
+                for person in activity.joined
+                if person in activity.seen
             }
     return result
 
@@ -119,24 +124,27 @@ _PAIR: Final = 2
 def _list(result: Survey, group: Group) -> None:
     if group.id in result.groups:
         return
-    members = list(
-        dict.fromkeys(each.person for each in group.members if _is_id(each.person))
-    )
+    ids = [member.person for member in group.members if _is_id(member.person)]
+    members = list(dict.fromkeys(ids))
     owners = [
-        each.person
-        for each in group.members
-        if each.role == "owner" and each.person in members
+        member.person
+        for member in group.members
+        if member.role == "owner" and member.person in members
     ]
     if group.creator in (owners or members) or not members:
         owners = [group.creator]
-    owner = next(iter(owners or members))
-    if group.kind == "direct" and len(members) > _PAIR:
-        group = replace(group, kind="several")
-    fewest = _PAIR if group.kind == "direct" else 1
+    owner = (owners or members)[0]
+    fewest = 1
+    if group.kind == "direct":
+        if len(members) > _PAIR:
+            group = replace(group, kind="several")
+        else:
+            fewest = _PAIR
     result.groups[group.id] = group
-    result.of_groups[group.id] = Activity(
-        owner if _is_id(owner) else "", members, lacks_members=len(members) < fewest
-    )
+    activity = Activity("", members, lacks_members=len(members) < fewest)
+    if _is_id(owner):
+        activity.owner = owner
+    result.of_groups[group.id] = activity
     result.counts[group.kind] += 1
     for id in (*members, owner):
         _meet(result, id)
@@ -152,15 +160,14 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     others = {**activity.joined, **activity.seen}
     members = list(dict.fromkeys((*activity.members, *(writers or others))))
     if len(members) > len(activity.members):
+        kind = "group"
         if group.kind == "direct":
             kind = "direct conversation"
-        else:
-            kind = "group"
         note(f"{kind} without members (whoever wrote there is in it)", group=id)
     elif not (members or activity.owner):
         note("conversation of nobody", group=id)
     activity.members = members
-    claimable = [each for each in members if result.people[each].is_member]
+    claimable = [person for person in members if result.people[person].is_member]
     last = next(reversed(claimable or members), "")
     activity.owner = activity.owner or last
     if group.kind == "direct" and len(members) > _PAIR:
@@ -171,7 +178,7 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
 
 def _is_id(id: str) -> bool:
     """Whether a text can name somebody."""
-    return 0 < len(id) <= 200 and id.isprintable()
+    return 0 < len(id) <= _MOST_ID_CHARACTERS and id.isprintable()
 
 
 def _meet(result: Survey, id: str) -> None:

@@ -14,6 +14,8 @@ from imserver.plugin.wire import well_formed
 
 MOST_ROW: Final = 16 << 20
 """Characters of one row."""
+_LEAST_PIECE: Final = 1 << 18
+"""Bytes that are read at once."""
 _SPACE: Final = re.compile(r"[ \t\r\n]*").match
 
 
@@ -21,10 +23,8 @@ class Tables:
     """The tables of a file, with a byte order mark or without."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._text_of = (
-            file,
-            getincrementaldecoder("utf-8-sig")("replace").decode,
-        )
+        self._file = file
+        self._text_of = getincrementaldecoder("utf-8-sig")("replace").decode
         self._text = ""
         self._at = 0
         self._decode = json.JSONDecoder().raw_decode
@@ -46,12 +46,14 @@ class Tables:
             return
         self._expect("{")
         while self._next() != "}":
-            name = self._value()
+            name = str(self._value())
             self._expect(":")
             if self._next() == "[":
-                yield from self._array(str(name))
-            elif isinstance(value := self._value(), str):
-                self.texts[str(name)] = value
+                yield from self._array(name)
+            else:
+                value = self._value()
+                if isinstance(value, str):
+                    self.texts[name] = value
             self._comma("}")
 
     def _array(self, name: str) -> Iterator[tuple[str, Any]]:
@@ -112,14 +114,18 @@ class Tables:
         left = self._text[self._at :]
         if len(left) >= MOST_ROW:
             raise ValueError(f"a row of more than {MOST_ROW} characters")
-        more = self._file.read(min(max(1 << 18, len(left)), MOST_ROW + 1))
+        # Twice as much each time: a long row is not looked through too often.
+        size = min(max(_LEAST_PIECE, len(left)), MOST_ROW + 1)
+        more = self._file.read(size)
         self._text = left + self._text_of(more, not more)
         self._at = 0
         return bool(more)
 
 
 def _well_formed(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: well_formed(value) if isinstance(value, str) else value
+    texts = {
+        name: well_formed(value)
         for name, value in row.items()
+        if isinstance(value, str)
     }
+    return {**row, **texts}

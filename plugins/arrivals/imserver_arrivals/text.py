@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -17,12 +17,17 @@ from .records import EVERYBODY, MARK, File
 
 LATEST_MS: Final = 253_402_300_799_000
 """A message is older: the year 9999 ends then."""
+SECOND_MS: Final = 1000
+SECOND_US: Final = 1_000_000
 MOST_TEXT_BYTES: Final = 64 * 1024
 """A longer text is cut."""
+_MOST_MENTIONS: Final = 100
 _CODE: Final = re.compile(
     r"(```.*?(?:```|\Z)|^~~~.*?(?:^~~~|\Z)|``.+?``|`[^`\n]+`)", re.DOTALL | re.MULTILINE
 )
 _TONES: Final = "🏻🏼🏽🏾🏿"
+_FIRST_TONE: Final = 2
+"""The number of the first skin tone at Slack."""
 _LIKE_ADDRESS: Final = re.compile(r"[@/\\]|\.\S")
 """A label that the messages page does not take, as it could pretend to lead
 elsewhere."""
@@ -45,8 +50,13 @@ def emoji_named(name: str) -> str:
     base, _, tone = name.partition("::skin-tone-")
     emoji = emoji_names().get(base, "")
     if emoji and tone in ("2", "3", "4", "5", "6"):
-        return emoji.rstrip("\ufe0f") + _TONES[int(tone) - 2]
+        return emoji.rstrip("\ufe0f") + _TONES[int(tone) - _FIRST_TONE]
     return emoji
+
+
+def is_own_emoji(emoji: str) -> bool:
+    """Whether an emoji is one of an app, ``:name:``."""
+    return emoji.startswith(":") and len(emoji) > 2
 
 
 @cache
@@ -60,15 +70,16 @@ def emoji_name(emoji: str) -> tuple[str, int]:
 
     ``:name:``, an own emoji, is named so.
     """
-    if len(emoji) > 2 and emoji[0] == emoji[-1] == ":":
+    if is_own_emoji(emoji) and emoji.endswith(":"):
         return emoji[1:-1], 0
     names = _names_of_emoji()
     tone = next((tone for tone in _TONES if tone in emoji), "")
     base = emoji.replace(tone, "", 1)
-    name = next(
-        (names[each] for each in (emoji, base, f"{base}\ufe0f") if each in names), ""
-    )
-    return name, _TONES.index(tone) + 2 if tone and emoji not in names else 0
+    forms = (emoji, base, f"{base}\ufe0f")
+    name = next((names[form] for form in forms if form in names), "")
+    if tone and emoji not in names:
+        return name, _TONES.index(tone) + _FIRST_TONE
+    return name, 0
 
 
 def clean(text: str) -> str:
@@ -86,7 +97,9 @@ def around_code(
 ) -> str:
     """A text whose parts outside of code are changed, and maybe its code."""
     parts = _CODE.split(text)
-    parts[::2], parts[1::2] = map(outside, parts[::2]), map(inside, parts[1::2])
+    # Each second part is code.
+    parts[::2] = map(outside, parts[::2])
+    parts[1::2] = map(inside, parts[1::2])
     return "".join(parts)
 
 
@@ -114,15 +127,21 @@ def with_people(
         sign, id = match.groups()
         if sign != "@":
             return match[0]
-        account = ("all", "all") if id == EVERYBODY else named(id)
+        if id == EVERYBODY:
+            account: tuple[str, str] | None = ("all", "all")
+        else:
+            account = named(id)
         if account is None:
             return f"@{id}"
-        mentions[account[0]] = None
-        return f"@{account[1]}"
+        user, nickname = account
+        mentions[user] = None
+        return f"@{nickname}"
 
     if "\x02" in text:
         text = MARK.sub(replace, text)
-    return text, ["all"] if "all" in mentions else list(mentions)[:100]
+    if "all" in mentions:
+        return text, ["all"]
+    return text, list(mentions)[:_MOST_MENTIONS]
 
 
 def linked(text: str) -> list[str]:
@@ -165,23 +184,23 @@ def spoilers_in(file: str) -> IO[bytes] | None:
 def attachments_in(value: object) -> Iterator[str]:
     """What apps add to a message in the form that Slack has made, as texts of
     Markdown."""
-    for each in value if isinstance(value, list) else ():
-        if not isinstance(each, dict):
-            continue
-        texts = {key: text for key, text in each.items() if isinstance(text, str)}
-        title = texts.get("title", "")
-        link = texts.get("title_link", "")
-        title = f"[{title}]({link})" if title and link else title
-        lines = [
-            texts.get("pretext"),
-            texts.get("author_name"),
-            title,
-            texts.get("text"),
-        ]
-        for row in list_at(each, "fields"):
-            if isinstance(row, dict):
-                lines.append(
-                    f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": ")
-                )
-        lines += [texts.get("image_url"), texts.get("footer")]
-        yield "\n".join(filter(None, lines)) or texts.get("fallback", "")
+    if not isinstance(value, list):
+        return
+    for attachment in value:
+        if isinstance(attachment, dict):
+            yield _text_of_attachment(attachment)
+
+
+def _text_of_attachment(attachment: dict[str, Any]) -> str:
+    texts = {key: text for key, text in attachment.items() if isinstance(text, str)}
+    title = texts.get("title", "")
+    link = texts.get("title_link", "")
+    if title and link:
+        title = f"[{title}]({link})"
+    lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
+    for row in list_at(attachment, "fields"):
+        if isinstance(row, dict):
+            field = f"{row.get('title') or ''}: {row.get('value') or ''}"
+            lines.append(field.strip(": "))
+    lines += [texts.get("image_url"), texts.get("footer")]
+    return "\n".join(filter(None, lines)) or texts.get("fallback", "")

@@ -32,6 +32,8 @@ MOST_LINE_BYTES: Final = 12 << 20
 """Of a post with its replies. The other replies are posts."""
 MOST_PARTICIPANTS: Final = 8
 """Of a direct conversation. A larger one is a private channel."""
+_NAME_CHARACTERS: Final = 64
+_HEADER_CHARACTERS: Final = 1024
 _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
 
 
@@ -40,18 +42,14 @@ class MattermostWriter:
     grow with them."""
 
     def __init__(self, archive: Archive, team: str) -> None:
-        self._archive, self._title, self._team = (
-            archive,
-            team,
-            named(team, "team", set()),
-        )
+        self._archive = archive
+        self._title = team
+        self._team = named(team, "team", set())
         self._people: dict[str, Person] = {}
         self._names = {EVERYBODY: "all"}
         """Id of a person → the name of the user."""
-        self._taken, self._taken_channels = (
-            {"all", "channel", "here", "system", "matterbot"},
-            set[str](),
-        )
+        self._taken = {"all", "channel", "here", "system", "matterbot"}
+        self._taken_channels: set[str] = set()
         self._groups: dict[str, Group] = {}
         self._channels: dict[str, str] = {}
         """Id of a group → the name of its channel; a direct one has none."""
@@ -63,11 +61,12 @@ class MattermostWriter:
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
         """Write everything. ``done`` is called with the number of messages so
         far. Raises OSError, and StorageUnavailable."""
-        some = threads(self._archive, self._meet, done)
-        first = next(some, None)  # all others are met
+        everything = threads(self._archive, self._meet, done)
+        # With the first thread all people, groups and emoji are met.
+        first = next(everything, iter(()))
         with target.open("import.jsonl", "w", force_zip64=True) as lines:
             lines.writelines(encode(head) + b"\n" for head in self._heads())
-            for thread in chain([first] if first is not None else [], some):
+            for thread in chain([first], everything):
                 lines.writelines(line + b"\n" for line in self._thread(thread))
         put_files(target, self._archive, self._files)
 
@@ -96,48 +95,49 @@ class MattermostWriter:
         yield {"type": "version", "version": 1, "info": {"generator": "imserver"}}
         team = {
             "name": self._team,
-            "display_name": self._title[:64],
+            "display_name": self._title[:_NAME_CHARACTERS],
             "type": "I",
             "allow_open_invite": False,
         }
         yield {"type": "team", "team": team}
         for emoji in self._emoji:
-            yield {
-                "type": "emoji",
-                "emoji": {"name": emoji.name, "image": self._path(emoji.file, "image")},
-            }
+            image = self._path(emoji.file, "image")
+            yield {"type": "emoji", "emoji": {"name": emoji.name, "image": image}}
+
         memberships: dict[str, list[dict[str, Any]]] = {}
         for id, name in self._channels.items():
             group = self._groups[id]
-            channel: dict[str, Any] = {
-                "team": self._team,
-                "name": name,
-                "display_name": (group.name or name)[:64],
-            }
-            channel |= {"type": "O" if group.kind == "open" else "P", "purpose": ""}
-            channel |= {"header": self._text(group.description)[:1024]}
-            if group.is_archived:
-                channel |= {"deleted_at": 1}
-            yield {"type": "channel", "channel": channel}
-            for each in group.members:
-                is_admin = each.role != "member"
-                row = {
+            yield {"type": "channel", "channel": self._channel(group, name)}
+            for member in group.members:
+                row: dict[str, Any] = {
                     "name": name,
-                    "roles": "channel_user channel_admin"
-                    if is_admin
-                    else "channel_user",
+                    "roles": "channel_user",
+                    **_read(member.read_ms),
                 }
-                memberships.setdefault(each.person, []).append(
-                    row | _read(each.read_ms)
-                )
+                if member.role != "member":
+                    row["roles"] = "channel_user channel_admin"
+                memberships.setdefault(member.person, []).append(row)
         for id, person in self._people.items():
             yield {"type": "user", "user": self._user(person, memberships.get(id, []))}
         for id, group in self._groups.items():
             if id not in self._channels:
-                yield {
-                    "type": "direct_channel",
-                    "direct_channel": self._direct_channel(group),
-                }
+                direct = self._direct_channel(group)
+                yield {"type": "direct_channel", "direct_channel": direct}
+
+    def _channel(self, group: Group, name: str) -> dict[str, Any]:
+        channel: dict[str, Any] = {
+            "team": self._team,
+            "name": name,
+            "display_name": (group.name or name)[:_NAME_CHARACTERS],
+            "type": "P",
+            "purpose": "",
+            "header": self._text(group.description)[:_HEADER_CHARACTERS],
+        }
+        if group.kind == "open":
+            channel["type"] = "O"
+        if group.is_archived:
+            channel["deleted_at"] = 1
+        return channel
 
     def _direct_channel(self, group: Group) -> dict[str, Any]:
         """The line of a direct conversation. Importers of 2023 and before take
@@ -145,7 +145,8 @@ class MattermostWriter:
         ``participants``."""
         names = self._names_in(group)
         reads = {
-            self._names[each.person]: _read(each.read_ms) for each in group.members
+            self._names[member.person]: _read(member.read_ms)
+            for member in group.members
         }
         return {
             "members": names,
@@ -156,8 +157,10 @@ class MattermostWriter:
     def _names_in(self, group: Group) -> list[str]:
         """The names of the members of a direct conversation. Whoever talks to
         themselves stands twice."""
-        names = [self._names[each.person] for each in group.members]
-        return names * 2 if len(names) == 1 else names
+        names = [self._names[member.person] for member in group.members]
+        if len(names) == 1:
+            return names * 2
+        return names
 
     def _user(self, person: Person, channels: list[dict[str, Any]]) -> dict[str, Any]:
         """The line of a person. Who has nothing to log in with is
@@ -166,9 +169,9 @@ class MattermostWriter:
         user: dict[str, Any] = {
             "username": name,
             "email": person.email or f"{name}@example.invalid",
-            "nickname": person.nickname[:64],
+            "nickname": person.nickname[:_NAME_CHARACTERS],
             "roles": "system_user",
-            "delete_at": 0 if person.is_member else 1,
+            "delete_at": int(not person.is_member),
             "teams": [{"name": self._team, "roles": "team_user", "channels": channels}],
         }
         if person.avatar:
@@ -236,22 +239,28 @@ class MattermostWriter:
                 text = with_name(text, file)
             else:
                 attachments.append({"path": self._path(file.id, file.name)})
-        own: dict[str, Any] = {
+        edit_at = 0
+        if record.is_edited:
+            edit_at = record.time_ms
+        post |= {
             "message": text[:MOST_TEXT],
             "is_pinned": record.id in self._pins,
-        }
-        own |= {
-            "edit_at": record.time_ms if record.is_edited else 0,
+            "edit_at": edit_at,
             "reactions": self._reactions(record),
         }
         if attachments:
-            own["attachments"] = attachments
-        yield post | own
+            post["attachments"] = attachments
+        yield post
         for start in range(MOST_TEXT, len(text), MOST_TEXT):
             self._archive.problems.note(
                 "long text (its rest leaves as replies)", group=record.group
             )
-            yield post | {"message": text[start : start + MOST_TEXT]}
+            rest = text[start : start + MOST_TEXT]
+            yield {
+                "user": self._names[record.person],
+                "create_at": record.time_ms,
+                "message": rest,
+            }
 
     def _events(self, change: Change) -> Iterator[tuple[str, dict[str, str], str]]:
         """The kind, the properties and the text of the posts about a change."""
@@ -270,36 +279,34 @@ class MattermostWriter:
             )
         for person in change.people:
             name = self._names[person]
-            own = person == change.person
-            if change.kind == "join":
-                if own:
-                    kind = "system_join_channel"
-                else:
-                    kind = "system_add_to_channel"
-                yield kind, {} if own else {"addedUsername": name}, f"{name} joined"
+            is_own = person == change.person
+            if change.kind == "join" and is_own:
+                yield "system_join_channel", {}, f"{name} joined"
+            elif change.kind == "join":
+                yield "system_add_to_channel", {"addedUsername": name}, f"{name} joined"
+            elif is_own:
+                yield "system_leave_channel", {}, f"{name} left"
             else:
-                if own:
-                    kind = "system_leave_channel"
-                else:
-                    kind = "system_remove_from_channel"
-                yield kind, {} if own else {"removedUsername": name}, f"{name} left"
+                props = {"removedUsername": name}
+                yield "system_remove_from_channel", props, f"{name} left"
 
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
         rows = []
-        for each in message.reactions:
-            name, tone = emoji_name(each.emoji)
-            if name:
-                name += f"_{_TONES[tone - 2]}_skin_tone" if tone else ""
-                row = {
-                    "user": self._names[each.person],
-                    "emoji_name": name,
-                    "create_at": message.time_ms,
-                }
-                rows.append(row)
-            else:
+        for reaction in message.reactions:
+            name, tone = emoji_name(reaction.emoji)
+            if not name:
                 self._archive.problems.note(
                     "reaction without a name in Mattermost", group=message.group
                 )
+                continue
+            if tone:
+                name += f"_{_TONES[tone - 2]}_skin_tone"
+            row = {
+                "user": self._names[reaction.person],
+                "emoji_name": name,
+                "create_at": message.time_ms,
+            }
+            rows.append(row)
         return rows
 
     def _path(self, id: str, name: str) -> str:
@@ -309,9 +316,10 @@ class MattermostWriter:
         return path
 
     def _text(self, text: str) -> str:
-        return without_marks(
-            to_markdown(text), lambda id: f"@{self._names.get(id, id)}"
-        )
+        return without_marks(to_markdown(text), self._mention)
+
+    def _mention(self, id: str) -> str:
+        return f"@{self._names.get(id, id)}"
 
 
 def _read(read_ms: int) -> dict[str, int]:

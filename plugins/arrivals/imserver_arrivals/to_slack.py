@@ -25,7 +25,7 @@ from .records import (
     Person,
 )
 from .slack import LISTS, UPLOADS
-from .text import around_code, emoji_name
+from .text import SECOND_MS, SECOND_US, around_code, emoji_name
 from .writing import (
     Line,
     file_name,
@@ -44,6 +44,9 @@ _LINK: Final = re.compile(
     r"\[(?P<label>[^\[\]|\n]{1,1000})\]\((?P<target>https?://[^\s()]{1,2000})\)"
     r"|(?P<bare>https?://[^\s()|\"]{1,2000})"
 )
+_MS_US: Final = 1000
+_MOST_LETTERS: Final = 31
+"""Of an id, behind its first one."""
 _WORDS: Final = {"join": "has joined the channel", "leave": "has left the channel"}
 """What Slack says of a change, behind the name."""
 _LETTERS: Final[dict[GroupKind, str]] = {
@@ -62,7 +65,8 @@ class SlackWriter:
         self._archive = archive
         self._team = team
         self._users: list[dict[str, Any]] = []
-        self._taken, self._folders = set[str](), set[str]()
+        self._taken: set[str] = set()
+        self._folders: set[str] = set()
         self._groups: dict[str, Group] = {}
         self._names: dict[str, str] = {}
         """Id of a group → the name of its folder."""
@@ -78,17 +82,14 @@ class SlackWriter:
             target.writestr("users.json", encode(self._users))
             for name, kind in LISTS.items():
                 rows = [
-                    self._conversation(each)
-                    for each in self._groups.values()
-                    if each.kind == kind
+                    self._conversation(group)
+                    for group in self._groups.values()
+                    if group.kind == kind
                 ]
                 target.writestr(f"{name}.json", encode(rows))
-            for (group, day), lines in groupby(
-                spool.read(), lambda line: (line.group, _day(line.key))
-            ):
-                with target.open(
-                    f"{self._names[group]}/{day}.json", "w", force_zip64=True
-                ) as file:
+            for (group, day), lines in groupby(spool.read(), _group_and_day):
+                path = f"{self._names[group]}/{day}.json"
+                with target.open(path, "w", force_zip64=True) as file:
                     write_array(file, _rows(lines))
         put_files(target, self._archive, self._files)
 
@@ -96,39 +97,40 @@ class SlackWriter:
         if isinstance(record, Group):
             self._groups[record.id] = record
             self._pins.update((pin.message, "") for pin in record.pins)
-            id = f"{_LETTERS[record.kind]}{int(record.id):08}"
-            is_direct = record.kind == "direct"
-            self._names[record.id] = (
-                id if is_direct else named(record.name, id, self._folders, r"\w-")
-            )
+            name = _conversation_id(record)
+            if record.kind != "direct":
+                name = named(record.name, name, self._folders, r"\w-")
+            self._names[record.id] = name
         elif isinstance(record, Person):
-            id = _user(record.id)
-            name = named(login_of(record), record.id, self._taken, "a-z0-9._-")
-            profile = {
-                "real_name": record.nickname,
-                "display_name": record.nickname,
-                "email": record.email,
-            }
-            user = {
-                "id": id,
-                "name": name,
-                "real_name": record.nickname,
-                "profile": profile,
-            }
-            is_bot = record.why == "bot"
-            self._users.append(
-                user | {"deleted": not (record.is_member or is_bot), "is_bot": is_bot}
-            )
-            if record.avatar:
-                self._files[f"{UPLOADS}/{id}/picture"] = record.avatar
+            self._meet_person(record)
         else:
             self._archive.problems.note("own emoji (Slack's exports have none)")
 
+    def _meet_person(self, person: Person) -> None:
+        id = _user(person.id)
+        is_bot = person.why == "bot"
+        profile = {
+            "real_name": person.nickname,
+            "display_name": person.nickname,
+            "email": person.email,
+        }
+        user = {
+            "id": id,
+            "name": named(login_of(person), person.id, self._taken, "a-z0-9._-"),
+            "real_name": person.nickname,
+            "profile": profile,
+            "deleted": not (person.is_member or is_bot),
+            "is_bot": is_bot,
+        }
+        self._users.append(user)
+        if person.avatar:
+            self._files[f"{UPLOADS}/{id}/picture"] = person.avatar
+
     def _conversation(self, group: Group) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "id": f"{_LETTERS[group.kind]}{int(group.id):08}",
-            "created": group.created_ms // 1000,
-            "members": [_user(each.person) for each in group.members],
+            "id": _conversation_id(group),
+            "created": group.created_ms // SECOND_MS,
+            "members": [_user(member.person) for member in group.members],
         }
         if group.kind != "direct":
             purpose = {
@@ -143,16 +145,15 @@ class SlackWriter:
             }
         if group.creator:
             row["creator"] = _user(group.creator)
-        pins = ((pin, self._pins[pin.message]) for pin in group.pins)
         row["pins"] = [
             {
-                "id": ts,
+                "id": self._pins[pin.message],
                 "type": "C",
                 "user": _user(pin.person),
-                "created": pin.time_ms // 1000,
+                "created": pin.time_ms // SECOND_MS,
             }
-            for pin, ts in pins
-            if ts
+            for pin in group.pins
+            if self._pins[pin.message]
         ]
         return row
 
@@ -164,13 +165,16 @@ class SlackWriter:
         root = 0
         for record in records:
             time_us = _microseconds(record)
-            row = {"type": "message"} | ({"thread_ts": _ts(root)} if root else {})
-            for each in (
-                self._events(record)
-                if isinstance(record, Change)
-                else [self._message(record)]
-            ):
-                yield Line(record.group, time_us, encode(row | each))
+            head: dict[str, Any] = {"type": "message"}
+            if root:
+                head["thread_ts"] = _ts(root)
+            rows: Iterable[dict[str, Any]]
+            if isinstance(record, Change):
+                rows = self._events(record)
+            else:
+                rows = [self._message(record)]
+            for row in rows:
+                yield Line(record.group, time_us, encode(head | row))
             root = root or time_us
 
     def _message(self, message: Message) -> dict[str, Any]:
@@ -194,26 +198,30 @@ class SlackWriter:
                 "reply outside of a thread (leaves as a message)", group=message.group
             )
         if message.is_edited:
-            row["edited"] = {"user": row["user"], "ts": _ts(message.time_ms * 1000)}
+            row["edited"] = {"user": row["user"], "ts": _ts(message.time_ms * _MS_US)}
         if files:
             row["files"] = files
+        reactions = self._reactions(message)
+        if reactions:
+            row["reactions"] = reactions
+        return row
+
+    def _reactions(self, message: Message) -> list[dict[str, Any]]:
         users: dict[str, list[str]] = {}
-        for each in message.reactions:
-            name, tone = emoji_name(each.emoji)
-            if name:
-                users.setdefault(
-                    f"{name}::skin-tone-{tone}" if tone else name, []
-                ).append(_user(each.person))
-            else:
+        for reaction in message.reactions:
+            name, tone = emoji_name(reaction.emoji)
+            if not name:
                 self._archive.problems.note(
                     "reaction without a name in Slack", group=message.group
                 )
-        if users:
-            row["reactions"] = [
-                {"name": name, "users": some, "count": len(some)}
-                for name, some in users.items()
-            ]
-        return row
+                continue
+            if tone:
+                name = f"{name}::skin-tone-{tone}"
+            users.setdefault(name, []).append(_user(reaction.person))
+        return [
+            {"name": name, "users": ids, "count": len(ids)}
+            for name, ids in users.items()
+        ]
 
     def _events(self, change: Change) -> Iterator[dict[str, Any]]:
         """The events of a change: one for each person."""
@@ -239,7 +247,9 @@ class SlackWriter:
                 "user": _user(person),
                 "text": f"<@{_user(person)}> {_WORDS[change.kind]}",
             }
-            yield event if person == change.person else event | {"inviter": user}
+            if person != change.person:
+                event["inviter"] = user
+            yield event
 
 
 # --- texts --------------------------------------------------------------------
@@ -249,10 +259,18 @@ def to_mrkdwn(text: str) -> str:
     """A text of ours as Slack takes it. It mentions those of its marks
     alone."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = around_code(text, lambda part: _LINK.sub(_link, _STRUCK.sub(r"~\1~", part)))
-    return without_marks(
-        text, lambda id: "<!channel>" if id == EVERYBODY else f"<@{_user(id)}>"
-    )
+    text = around_code(text, _outside_code)
+    return without_marks(text, _mention)
+
+
+def _outside_code(text: str) -> str:
+    return _LINK.sub(_link, _STRUCK.sub(r"~\1~", text))
+
+
+def _mention(id: str) -> str:
+    if id == EVERYBODY:
+        return "<!channel>"
+    return f"<@{_user(id)}>"
 
 
 def _link(match: re.Match[str]) -> str:
@@ -264,13 +282,22 @@ def _link(match: re.Match[str]) -> str:
 def _user(id: str) -> str:
     if id.isdecimal():
         return f"U{int(id):08}"
-    return "U" + re.sub("[^A-Z0-9]", "", id.upper())[:31]
+    letters = re.sub("[^A-Z0-9]", "", id.upper())
+    return f"U{letters[:_MOST_LETTERS]}"
+
+
+def _conversation_id(group: Group) -> str:
+    return f"{_LETTERS[group.kind]}{int(group.id):08}"
 
 
 def _microseconds(record: Message | Change) -> int:
     """When it was. Messages of one millisecond are told apart by their ids,
     mostly."""
-    return record.time_ms * 1000 + int(record.id) % 1000
+    return record.time_ms * _MS_US + int(record.id) % _MS_US
+
+
+def _group_and_day(line: Line) -> tuple[str, str]:
+    return line.group, _day(line.key)
 
 
 def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
@@ -283,8 +310,9 @@ def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
 
 
 def _ts(time_us: int) -> str:
-    return f"{time_us // 1_000_000}.{time_us % 1_000_000:06}"
+    seconds, fraction = divmod(time_us, SECOND_US)
+    return f"{seconds}.{fraction:06}"
 
 
 def _day(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1_000_000, UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(time_us / SECOND_US, UTC).strftime("%Y-%m-%d")

@@ -7,6 +7,7 @@ else the beginning of its text.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 from urllib.parse import quote
@@ -29,7 +30,7 @@ from .records import (
     Reaction,
 )
 from .spool import Spool
-from .text import around_code, emoji_name
+from .text import SECOND_MS, around_code, emoji_name, is_own_emoji
 from .writing import (
     Line,
     file_name,
@@ -42,6 +43,14 @@ from .writing import (
 )
 
 _REALM: Final = 1
+_CHANNEL: Final = 2
+_SEVERAL: Final = 3
+"""Types of recipients: a channel, and several people."""
+_MESSAGES_OF_FILE: Final = 1000
+_FIRST_OTHER_ID: Final = 1 << 40
+"""The ids of those whose id here is no number begin behind all others."""
+_TOPIC_CHARACTERS: Final = 50
+_HALF_MS: Final = 0.5
 _TOPIC: Final = re.compile(r"\*([^*\n]{1,60})\*(?:\n|\Z)")
 _SLANTED: Final = re.compile(r"(?<![\w_])_(?![_\s])([^_\n]+?)(?<![\s_])_(?![\w_])")
 
@@ -69,10 +78,13 @@ class ZulipWriter:
         with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
             messages = (line.content for line in spool.read() if not line.group)
             number = 0
-            while part := list(islice(messages, 1000)):
+            while True:
+                part = list(islice(messages, _MESSAGES_OF_FILE))
+                if not part:
+                    break
                 number += 1
                 rows = [msgspec.json.decode(content) for content in part]
-                flags = [flag for row in rows for flag in self._flags(row)]
+                flags = list(chain.from_iterable(map(self._flags, rows)))
                 content = {"zerver_message": rows, "zerver_usermessage": flags}
                 target.writestr(f"messages-{number:06}.json", encode(content))
             self._write_tables(target, spool)
@@ -81,33 +93,16 @@ class ZulipWriter:
     def _write_tables(self, target: ZipFile, spool: Spool) -> None:
         """``realm.json`` and ``attachment.json``, whose largest tables come
         from the disk."""
+        channels = filter(_is_channel, self._groups.values())
+        subscriptions = map(self._subscriptions, self._groups.values())
         realm: dict[str, Any] = {
             "zerver_realm": [
                 {"id": _REALM, "string_id": self._team, "name": self._team}
             ],
             "zerver_userprofile": list(self._people.values()),
-            "zerver_stream": [
-                self._channel(each)
-                for each in self._groups.values()
-                if _is_channel(each)
-            ],
-            "zerver_recipient": [
-                {
-                    "id": int(id),
-                    "type": 2 if _is_channel(each) else 3,
-                    "type_id": int(id),
-                }
-                for id, each in self._groups.items()
-            ],
-            "zerver_subscription": [
-                {
-                    "user_profile": self._id(each.person),
-                    "recipient": int(id),
-                    "active": True,
-                }
-                for id, group in self._groups.items()
-                for each in group.members
-            ],
+            "zerver_stream": list(map(self._channel, channels)),
+            "zerver_recipient": list(map(_recipient, self._groups.values())),
+            "zerver_subscription": list(chain.from_iterable(subscriptions)),
             "zerver_realmemoji": [
                 {
                     "id": id,
@@ -130,6 +125,16 @@ class ZulipWriter:
                 file.write(b"}")
         target.writestr("avatars/records.json", encode(self._avatars))
 
+    def _subscriptions(self, group: Group) -> list[dict[str, Any]]:
+        return [
+            {
+                "user_profile": self._id(member.person),
+                "recipient": int(group.id),
+                "active": True,
+            }
+            for member in group.members
+        ]
+
     def _meet(self, record: Person | Group | Emoji) -> None:
         if isinstance(record, Group):
             self._groups[record.id] = record
@@ -138,80 +143,94 @@ class ZulipWriter:
             self._emoji[record.name] = id
             self._files[f"emoji/{_REALM}/emoji/images/{id}.png"] = record.file
         else:
-            if record.id.isdecimal():
-                id = int(record.id)
-            else:
-                id = len(self._people) + (1 << 40)
-            email = record.email or f"user{id}@example.invalid"
-            row = {
-                "id": id,
-                "realm": _REALM,
-                "full_name": record.nickname,
-                "email": email,
-            }
-            is_bot = record.why == "bot"
-            row |= {
-                "delivery_email": email,
-                "is_active": bool(record.email) or is_bot,
-                "is_bot": is_bot,
-            }
-            self._people[record.id] = row
-            if record.avatar:
-                path = f"{_REALM}/{id}.png"
-                self._avatars.append(
-                    {"path": path, "user_profile_id": id, "realm_id": _REALM}
-                )
-                self._files[f"avatars/{path}"] = record.avatar
+            self._meet_person(record)
+
+    def _meet_person(self, person: Person) -> None:
+        if person.id.isdecimal():
+            id = int(person.id)
+        else:
+            id = len(self._people) + _FIRST_OTHER_ID
+        email = person.email or f"user{id}@example.invalid"
+        is_bot = person.why == "bot"
+        self._people[person.id] = {
+            "id": id,
+            "realm": _REALM,
+            "full_name": person.nickname,
+            "email": email,
+            "delivery_email": email,
+            "is_active": bool(person.email) or is_bot,
+            "is_bot": is_bot,
+        }
+        if person.avatar:
+            path = f"{_REALM}/{id}.png"
+            row = {"path": path, "user_profile_id": id, "realm_id": _REALM}
+            self._avatars.append(row)
+            self._files[f"avatars/{path}"] = person.avatar
 
     def _id(self, person: str) -> int:
         return int(self._people[person]["id"])
 
     def _channel(self, group: Group) -> dict[str, Any]:
-        row = {
+        creator = None
+        if group.creator:
+            creator = self._id(group.creator)
+        return {
             "id": int(group.id),
             "realm": _REALM,
             "name": group.name,
             "recipient": int(group.id),
-        }
-        row |= {
             "description": self._text(group.description),
             "date_created": _seconds(group.created_ms),
+            "invite_only": group.kind != "open",
+            "deactivated": group.is_archived,
+            "creator": creator,
         }
-        row |= {"invite_only": group.kind != "open", "deactivated": group.is_archived}
-        return row | {"creator": self._id(group.creator) if group.creator else None}
 
     # --- messages -------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
         """The lines of a thread: its messages, with their reactions and
         files."""
-        some = (each for each in records if isinstance(each, Message))
-        first = next(some, None)
-        second = next(some, None)
+        messages = (record for record in records if isinstance(record, Message))
+        first = next(messages, None)
         if first is None:
             return
+        second = next(messages, None)
         topic = ""
-        text = first.text
         if _is_channel(self._groups[first.group]):
-            match = _TOPIC.match(text)
-            topic = match[1].strip() if match else ""
-            if topic and (first.group, topic.lower()) not in self._topics:
-                text = text[len(match[0]) if match else 0 :]
-            elif second is None:
-                topic = ""
-            else:
-                topic = " ".join(MARK.sub("", text).split())[:50].strip() or "thread"
-                base = topic
-                number = 2
-                while (first.group, topic.lower()) in self._topics:
-                    topic = f"{base} ({number})"
-                    number = number + 1
-            if topic:
-                self._topics.add((first.group, topic.lower()))
-        for message in chain(
-            (replace(first, text=text),), (second,) if second else (), some
-        ):
+            topic, text = self._topic_of(first, has_replies=second is not None)
+            first = replace(first, text=text)
+        yield from self._message(first, topic)
+        if second is not None:
+            yield from self._message(second, topic)
+        for message in messages:
             yield from self._message(message, topic)
+
+    def _topic_of(self, first: Message, has_replies: bool) -> tuple[str, str]:
+        """The topic of a thread, and the text of its first message, of which a
+        line may be the topic; ``""``: a message alone has none."""
+        text = first.text
+        match = _TOPIC.match(text)
+        topic = ""
+        if match is not None:
+            topic = match[1].strip()
+        if match is not None and topic and self._is_free(first.group, topic):
+            text = text[len(match[0]) :]
+        elif has_replies:
+            words = MARK.sub("", text).split()
+            base = " ".join(words)[:_TOPIC_CHARACTERS].strip() or "thread"
+            topic = base
+            number = 2
+            while not self._is_free(first.group, topic):
+                topic = f"{base} ({number})"
+                number += 1
+        else:
+            return "", text
+        self._topics.add((first.group, topic.lower()))
+        return topic, text
+
+    def _is_free(self, group: str, topic: str) -> bool:
+        return (group, topic.lower()) not in self._topics
 
     def _message(self, message: Message, topic: str) -> Iterator[Line]:
         id = int(message.id)
@@ -231,40 +250,43 @@ class ZulipWriter:
                 "messages": [id],
             }
             yield Line("zerver_attachment", id, encode(row))
-        for each in message.reactions:
-            own = {
-                "user_profile": self._id(each.person),
+        for reaction in message.reactions:
+            row = {
+                "user_profile": self._id(reaction.person),
                 "message": id,
-                **self._emoji_of(each),
+                **self._emoji_of(reaction),
             }
-            yield Line("zerver_reaction", id, encode(own))
+            yield Line("zerver_reaction", id, encode(row))
         sent = _seconds(message.time_ms)
+        edited = None
+        if message.is_edited:
+            edited = sent
         row = {
             "id": id,
             "sender": self._id(message.person),
             "recipient": int(message.group),
             "realm": _REALM,
+            "subject": topic,
+            "content": text.strip(),
+            "date_sent": sent,
+            "last_edit_time": edited,
         }
-        row |= {"subject": topic, "content": text.strip(), "date_sent": sent}
-        yield Line(
-            "",
-            id,
-            encode(row | {"last_edit_time": sent if message.is_edited else None}),
-        )
+        yield Line("", id, encode(row))
 
     def _flags(self, row: Mapping[str, Any]) -> Iterator[dict[str, int]]:
         """Who has read a message."""
-        for each in self._groups[str(row["recipient"])].members:
-            is_read = each.read_ms < 0 or row["date_sent"] * 1000 < each.read_ms + 1
+        sent_ms = row["date_sent"] * SECOND_MS
+        for member in self._groups[str(row["recipient"])].members:
+            is_read = member.read_ms < 0 or sent_ms < member.read_ms + 1
             yield {
-                "user_profile": self._id(each.person),
+                "user_profile": self._id(member.person),
                 "message": row["id"],
                 "flags_mask": int(is_read),
             }
 
     def _emoji_of(self, reaction: Reaction) -> dict[str, str]:
         emoji = reaction.emoji
-        if emoji[0] != ":" or len(emoji) < 3:
+        if not is_own_emoji(emoji):
             code = "-".join(f"{ord(sign):x}" for sign in emoji if sign != "\ufe0f")
             name = emoji_name(emoji)[0] or code
             return {
@@ -286,10 +308,8 @@ class ZulipWriter:
         }
 
     def _text(self, text: str) -> str:
-        return without_marks(
-            around_code(to_markdown(text), lambda part: _SLANTED.sub(r"*\1*", part)),
-            self._mention,
-        )
+        text = around_code(to_markdown(text), partial(_SLANTED.sub, r"*\1*"))
+        return without_marks(text, self._mention)
 
     def _mention(self, id: str) -> str:
         if id == EVERYBODY:
@@ -304,6 +324,13 @@ def _is_channel(group: Group) -> bool:
     return group.kind in ("open", "closed")
 
 
+def _recipient(group: Group) -> dict[str, int]:
+    kind = _SEVERAL
+    if _is_channel(group):
+        kind = _CHANNEL
+    return {"id": int(group.id), "type": kind, "type_id": int(group.id)}
+
+
 def _seconds(time_ms: int) -> float:
     """Half a millisecond later, so that its milliseconds are these."""
-    return (time_ms + 0.5) / 1000
+    return (time_ms + _HALF_MS) / SECOND_MS

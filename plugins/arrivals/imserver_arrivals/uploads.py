@@ -22,6 +22,8 @@ from .records import Archive, Emoji, File
 from .text import clean
 
 _NAME_CHARACTERS: Final = 255
+_ID_BYTES: Final = 24
+_PIECE_BYTES: Final = 1 << 16
 _OF_FILE: Final = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 """The id of a file or user, with which the name of a file begins."""
 
@@ -34,22 +36,15 @@ class FileIndex:
     def __init__(self, archive: Archive, folder: Path | None) -> None:
         self._archive = archive
         self._paths: dict[str, Path] = {}
-        for path in sorted(folder.iterdir()) if folder is not None else ():
+        if folder is None:
+            return
+        for path in sorted(folder.iterdir()):
             match = _OF_FILE.match(path.name)
             if match is None or path.is_symlink():
                 continue
-            if path.is_dir():
-                inside = [
-                    each
-                    for each in sorted(path.iterdir())
-                    if each.is_file() and not each.is_symlink()
-                ]
-                if not inside:
-                    continue
-                path = inside[0]
-            elif not path.is_file():
-                continue
-            self._paths[match[0]] = path
+            file = _first_file(path)
+            if file is not None:
+                self._paths[match[0]] = file
 
     def __contains__(self, id: str) -> bool:
         try:
@@ -100,15 +95,14 @@ class FileUploads:
             if file is None:
                 return None
             with file:
-                found = self._uploads.find(own_id)
-                if found is not None:
+                upload = self._uploads.find(own_id)
+                if upload is not None:
                     self._uploads.discard_rest(own_id)
-                    return found
+                    return upload
                 length = _length_of(file, self._uploads.limit_of(kind))
                 file.seek(0)
-                added = self._uploads.receive(
-                    Offer(self._app, user, name, kind, length), file.read, own_id
-                )
+                offer = Offer(self._app, user, name, kind, length)
+                upload = self._uploads.receive(offer, file.read, own_id)
         except StorageUnavailable:
             raise
         except (ServiceRefused, Unavailable) as error:
@@ -118,22 +112,22 @@ class FileUploads:
             self._problems.note_broken(f"file {id}", error)
             return None
         self.new += 1
-        return added
+        return upload
 
     def part(self, file: File, user: str) -> dict[str, Any]:
         """What a message of a user says of a file. Without its bytes it has its
         name only."""
         name = clean(file.name or "file").replace("\n", " ")[:_NAME_CHARACTERS]
+        upload = None
         if not file.why:
             upload = self.upload(file.id, user, name)
-        else:
-            upload = None
         if upload is None:
             return {"type": "file", "name": name}
 
         address = f"/api/v1/uploads/{upload.id}"
-        # a recording has no length, and was no spoken message
-        kind = "file" if upload.kind == "voice" else upload.kind
+        kind = upload.kind
+        if kind == "voice":  # a recording has no length, and was no spoken message
+            kind = "file"
         part = {"type": kind, "url": address, "name": name, "bytes": upload.bytes}
         if upload.width:
             part |= {"width": upload.width, "height": upload.height}
@@ -144,30 +138,32 @@ class FileUploads:
     def add_emoji(self, own: OwnEmoji, emoji: Iterable[Emoji]) -> None:
         """Add own emoji. Those of a name that the app has stay."""
         names = {row.name for row in own.of(self._app)}
-        for each in emoji:
-            if each.name in names:
+        for row in emoji:
+            if row.name in names:
                 continue
-            if not re.fullmatch(NAME, each.name):
+            if not re.fullmatch(NAME, row.name):
                 self._problems.note("emoji with a name that is not possible here")
                 continue
             try:
-                with self._open(each.file) as file:
+                with self._open(row.file) as file:
                     content = file.read(self._uploads.limit_of("picture"))
                 picture = hashlib.sha256(content).hexdigest()
-                file_id = self._id_of(f"emoji\0{each.name}\0{picture}")
-                own.add(self._app, each.name, content, file_id=file_id)
+                file_id = self._id_of(f"emoji\0{row.name}\0{picture}")
+                own.add(self._app, row.name, content, file_id=file_id)
                 self.emoji += 1
             except StorageUnavailable:
                 raise
             except (ServiceRefused, Unavailable) as error:
                 self._problems.note(f"emoji that is refused: {error}")
             except Exception as error:  # also of a decompressor
-                self._problems.note_broken(f"emoji {each.name}", error)
+                self._problems.note_broken(f"emoji {row.name}", error)
 
     def _id_of(self, id: str) -> str:
         """The id here of a file of the archive."""
         digest = hashlib.blake2b(
-            f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24
+            f"{self._app}\0{id}".encode(),
+            key=self._key[: hashlib.blake2b.MAX_KEY_SIZE],
+            digest_size=_ID_BYTES,
         )
         return urlsafe_b64encode(digest.digest()).decode()
 
@@ -178,12 +174,26 @@ class FileUploads:
         return file
 
 
+def _first_file(path: Path) -> Path | None:
+    """A file, or the first one in a folder; None: there is none."""
+    if not path.is_dir():
+        if path.is_file():
+            return path
+        return None
+    for inner in sorted(path.iterdir()):
+        if inner.is_file() and not inner.is_symlink():
+            return inner
+    return None
+
+
 def _length_of(file: IO[bytes], most: int) -> int:
     """The number of bytes, as they are unpacked; one more than ``most`` if
     there are more."""
     length = 0
-    while piece := file.read(1 << 16):
+    while True:
+        piece = file.read(_PIECE_BYTES)
+        if not piece:
+            return length
         length += len(piece)
         if length > most:
             return most + 1
-    return length

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from shutil import copyfileobj
-from typing import IO
+from typing import IO, Final
 from zipfile import ZipFile
 
 from msgspec import Struct
@@ -15,6 +15,13 @@ from msgspec import Struct
 from .records import MARK, Archive, Change, Emoji, File, Group, Message, Person, Removal
 from .spool import Spool
 from .text import with_links
+
+_COUNTED_EACH: Final = 1000
+"""How often it is said how many threads there were."""
+_OWN: Final = 0o600
+"""The mode of a file that nobody else may read."""
+_MOST_BASE: Final = 56
+"""Characters of a name, before a number that makes it another one."""
 
 
 class Line(Struct, frozen=True, array_like=True):
@@ -43,27 +50,31 @@ def threads(
                 spool.add(record)
             elif not isinstance(record, Removal):
                 meet(record)
-        for count, (_, some) in enumerate(groupby(spool.read(), _root), 1):
-            yield some
-            if not count % 1000:
+        for count, (_, thread) in enumerate(groupby(spool.read(), _root), 1):
+            yield thread
+            if not count % _COUNTED_EACH:
                 done(count)
 
 
 def _root(record: Message | Change) -> int:
-    return int(
-        record.thread if isinstance(record, Message) and record.thread else record.id
-    )
+    if isinstance(record, Message) and record.thread:
+        return int(record.thread)
+    return int(record.id)
+
+
+def _order(line: "Line") -> tuple[str, int]:
+    return line.group, line.key
 
 
 @contextmanager
 def spooled(
-    some: Iterable[Iterator[Message | Change]],
+    records: Iterable[Iterator[Message | Change]],
     lines: Callable[[Iterator[Message | Change]], Iterable[Line]],
 ) -> Iterator[Spool]:
     """The lines of threads, by group and key, until the end of ``with``.
     ``lines`` makes those of one."""
-    with closing(Spool(lambda line: (line.group, line.key), Line)) as spool:
-        for thread in some:
+    with closing(Spool(_order, Line)) as spool:
+        for thread in records:
             for line in lines(thread):
                 spool.add(line)
         yield spool
@@ -73,7 +84,9 @@ def write_array(file: IO[bytes], rows: Iterable[bytes]) -> None:
     """Write encoded rows as an array of JSON."""
     file.write(b"[")
     for number, row in enumerate(rows):
-        file.write(b",\n" * bool(number) + row)
+        if number:
+            file.write(b",\n")
+        file.write(row)
     file.write(b"]")
 
 
@@ -81,7 +94,8 @@ def open_private(path: Path) -> IO[bytes]:
     """A new file that only this user may read. One that is there goes, as
     others may read it, or have it open. Raises OSError."""
     path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    return os.fdopen(os.open(path, flags, _OWN), "wb")
 
 
 def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> None:
@@ -103,20 +117,21 @@ def with_name(text: str, file: File) -> str:
 def without_marks(text: str, named: Callable[[str], str]) -> str:
     """A text whose links to messages are addresses there. ``named``: id of a
     person → how the text names them."""
-    return MARK.sub(lambda match: named(match[2]), with_links(text, lambda _: ""))
+    text = with_links(text, lambda _: "")
+    return MARK.sub(lambda match: named(match[2]), text)
 
 
 def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") -> str:
     """A name of these signs that begins with a letter and was not taken
     before."""
-    base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:56]
+    base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:_MOST_BASE]
     if not base[:1].isalpha():
-        base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:56]
+        base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:_MOST_BASE]
     name = base
     number = 2
     while name in taken:
         name = f"{base}-{number}"
-        number = number + 1
+        number += 1
     taken.add(name)
     return name
 

@@ -44,6 +44,7 @@ from .tables import Tables
 from .text import (
     COVER,
     LATEST_MS,
+    SECOND_MS,
     clean,
     emoji_named,
     labelled,
@@ -222,7 +223,9 @@ class Zulip:
         """All records. The messages are read twice: who has read what is
         between them."""
         # what the second reading notes
-        notes = Problems() if self._realm else self.problems
+        notes = self.problems
+        if self._realm is not None:  # the first reading has noted it
+            notes = Problems()
         realm = self._realm or _Realm(self)
         self._realm = realm
         yield from realm.people.values()
@@ -298,12 +301,12 @@ class Zulip:
 
 def _ms(seconds: float | None) -> int:
     """Milliseconds of a time that can be one; 0: there is none."""
-    if seconds and 0 < seconds < LATEST_MS / 1000:
-        return int(seconds * 1000)
+    if seconds and 0 < seconds < LATEST_MS / SECOND_MS:
+        return int(seconds * SECOND_MS)
     return 0
 
 
-class _Talk(Struct):
+class _Conversation(Struct):
     """A conversation: what stands of it in the tables, and what its messages
     say."""
 
@@ -334,7 +337,7 @@ class _Realm:
         self._recipients: dict[int, str] = {}
         """Recipient → the id of the group; ``p`` and the id of a person:
         whoever writes to them."""
-        self._talks: dict[str, _Talk] = {}
+        self._conversations: dict[str, _Conversation] = {}
         self._reactions: dict[int, list[Reaction]] = {}
         self._last_ms = 0
         self.files: dict[str, str] = {}
@@ -394,9 +397,11 @@ class _Realm:
 
     def _add_channel(self, channel: _Channel) -> None:
         group = f"s{channel.id}"
-        kind: GroupKind = "closed" if channel.invite_only else "open"
+        kind: GroupKind = "open"
+        if channel.invite_only:
+            kind = "closed"
         self.channels[channel.id] = channel
-        self._talks[group] = _Talk(kind, channel=channel)
+        self._conversations[group] = _Conversation(kind, channel=channel)
         if channel.recipient is not None:
             self._recipients[channel.recipient] = group
         if not channel.history_public_to_subscribers:
@@ -423,12 +428,12 @@ class _Realm:
             if recipient.type == _SEVERAL and 0 < len(people) <= 2:
                 group = self._pair(min(people), max(people))
             elif recipient.type == _SEVERAL:
-                self._talks[group] = _Talk("several")
+                self._conversations[group] = _Conversation("several")
             self._recipients[recipient.id] = group
 
         for id, group in self._recipients.items():
-            if group[0] in "sh" and group in self._talks:
-                self._talks[group].people = members.get(id, {})
+            if group[0] in "sh" and group in self._conversations:
+                self._conversations[group].people = members.get(id, {})
 
     def _meet(self, user: _User, avatar: str, *, is_bot: bool) -> None:
         id = str(user.id)
@@ -468,11 +473,13 @@ class _Realm:
         code = reaction.emoji_code
         if reaction.reaction_type == "realm_emoji":
             name = self._own_emoji.get(code) or clean(reaction.emoji_name or "")
-            return f":{name}:" if name else ""
+            if name:
+                return f":{name}:"
+            return ""
         if reaction.reaction_type == "zulip_extra_emoji":
             return f":{clean(code)}:"
         try:
-            points = [int(each, 16) for each in code.split("-")[:_MOST_CODE_POINTS]]
+            points = [int(part, 16) for part in code.split("-")[:_MOST_CODE_POINTS]]
             character = clean("".join(map(chr, points)))
         except (ValueError, OverflowError):
             return ""
@@ -486,41 +493,45 @@ class _Realm:
         """Note the first messages of topics, who talks with whom, and who has
         read how far."""
         archive = self.archive
-        places: dict[int, tuple[_Talk, int]] = {}
+        positions: dict[int, tuple[_Conversation, int]] = {}
         """Message → its conversation and time."""
         for table, value, where in archive.rows(part):
             if table == "zerver_message":
                 message = archive.row(_Message, value, where)
                 if message is not None:
-                    self._look(message, places)
+                    self._look(message, positions)
             elif table == "zerver_usermessage":
                 flags = archive.row(_Flags, value, where)
-                if flags is not None and flags.message in places:
-                    self._mark(flags, *places[flags.message])
+                if flags is not None and flags.message in positions:
+                    self._mark(flags, *positions[flags.message])
 
-    def _look(self, message: _Message, places: dict[int, tuple[_Talk, int]]) -> None:
+    def _look(
+        self, message: _Message, positions: dict[int, tuple[_Conversation, int]]
+    ) -> None:
         """Note where a message is, and whether a topic begins with it."""
         time_ms = _ms(message.date_sent or message.pub_date)
-        talk = self._talks.get(self._group_of(message))
-        if not time_ms or talk is None:
+        conversation = self._conversations.get(self._group_of(message))
+        if not time_ms or conversation is None:
             return
-        talk.is_used = True
+        conversation.is_used = True
         self._last_ms = max(self._last_ms, time_ms)
-        places[message.id] = (talk, time_ms)
+        positions[message.id] = (conversation, time_ms)
         topic = _topic_of(message).lower()
-        if talk.channel is not None and topic not in ("", "(no topic)"):
+        if conversation.channel is not None and topic not in ("", "(no topic)"):
             beginning = (time_ms, message.id)
-            talk.topics[topic] = min(talk.topics.get(topic, beginning), beginning)
+            conversation.topics[topic] = min(
+                conversation.topics.get(topic, beginning), beginning
+            )
 
-    def _mark(self, flags: _Flags, talk: _Talk, time_ms: int) -> None:
+    def _mark(self, flags: _Flags, conversation: _Conversation, time_ms: int) -> None:
         """Note whether somebody has read a message, and starred it."""
         user = flags.user_profile
         mask = flags.flags_mask or 0
         if mask & _READ:
-            talk.unread_ms.setdefault(user, 0)
+            conversation.unread_ms.setdefault(user, 0)
         else:
-            before = talk.unread_ms.get(user) or time_ms
-            talk.unread_ms[user] = min(before, time_ms)
+            before = conversation.unread_ms.get(user) or time_ms
+            conversation.unread_ms[user] = min(before, time_ms)
         if mask & _STARRED:
             self.archive.problems.note(
                 "message that somebody has starred", person=str(user)
@@ -531,7 +542,9 @@ class _Realm:
         by their messages."""
         group = self._recipients.get(message.recipient, "")
         if not group.startswith("p"):
-            return group if group in self._talks else ""
+            if group in self._conversations:
+                return group
+            return ""
         one, other = sorted((message.sender, int(group[1:])))
         if one not in self.people or other not in self.people:
             return ""
@@ -539,39 +552,51 @@ class _Realm:
 
     def _pair(self, one: int, other: int) -> str:
         group = f"d{one}.{other}"
-        self._talks.setdefault(group, _Talk("direct", {one: None, other: None}))
+        self._conversations.setdefault(
+            group, _Conversation("direct", {one: None, other: None})
+        )
         return group
 
     def groups(self) -> Iterator[Group]:
         """All conversations. Those of some people without a message are left
         out."""
         texts = _Texts(self)
-        for id, talk in self._talks.items():
-            if not (talk.is_used or talk.channel):
+        for id, conversation in self._conversations.items():
+            if not (conversation.is_used or conversation.channel):
                 continue
-            channel = talk.channel or _Channel(0)
-            creator = self.people.get(channel.creator or 0)
+            channel = conversation.channel or _Channel(0)
+            person = self.people.get(channel.creator or 0)
+            creator = ""
+            if person is not None:
+                creator = person.id
             description, _ = texts.convert(channel.description or "")
             yield Group(
                 id,
-                talk.kind,
+                conversation.kind,
                 name=clean(channel.name or ""),
                 description=description,
-                creator=creator.id if creator else "",
+                creator=creator,
                 created_ms=_ms(channel.date_created),
-                members=[self._member(user, talk, channel) for user in talk.people],
+                members=[
+                    self._member(user, conversation, channel)
+                    for user in conversation.people
+                ],
                 is_archived=bool(channel.deactivated),
             )
 
-    def _member(self, user: int, talk: _Talk, channel: _Channel) -> Member:
-        unread_ms = talk.unread_ms.get(user)
+    def _member(
+        self, user: int, conversation: _Conversation, channel: _Channel
+    ) -> Member:
+        unread_ms = conversation.unread_ms.get(user)
         if unread_ms is None:
             read_ms = -1
         elif unread_ms == 0:
             read_ms = self._last_ms
         else:
             read_ms = unread_ms - 1
-        role: Role = "owner" if user == channel.creator else "member"
+        role: Role = "member"
+        if user == channel.creator:
+            role = "owner"
         return Member(str(user), role, read_ms)
 
     def message(
@@ -580,9 +605,9 @@ class _Realm:
         """A row as a record; None: it cannot be one, which is noted."""
         group = self._group_of(message)
         time_ms = _ms(message.date_sent or message.pub_date)
-        talk = self._talks.get(group)
+        conversation = self._conversations.get(group)
         sender = self.people.get(message.sender)
-        if talk is None or sender is None or not time_ms:
+        if conversation is None or sender is None or not time_ms:
             notes.note_lost(
                 "message of nobody, to nobody or without a time", group=group
             )
@@ -591,8 +616,8 @@ class _Realm:
         text, files = texts.convert(message.content)
         topic = _topic_of(message)
         thread = ""
-        if topic.lower() in talk.topics:
-            _, first = talk.topics[topic.lower()]
+        if topic.lower() in conversation.topics:
+            _, first = conversation.topics[topic.lower()]
             if first == message.id:
                 text = f"*{topic.replace('*', '')}*\n{text}".strip()
             else:
@@ -610,6 +635,9 @@ class _Realm:
         )
 
 
+_MEDIUM_RANK: Final = 3
+
+
 def _rank(way: str) -> int:
     """How good a picture of somebody is: they are in the export in several
     sizes."""
@@ -617,7 +645,9 @@ def _rank(way: str) -> int:
         return 0
     if way.endswith(".original"):
         return 1  # it may have any size
-    return 3 if way.endswith("-medium.png") else 2
+    if way.endswith("-medium.png"):
+        return _MEDIUM_RANK
+    return 2
 
 
 def _topic_of(message: _Message) -> str:
@@ -634,7 +664,8 @@ def _is_edited(message: _Message) -> bool:
         except (ValueError, RecursionError):
             return True
     if history:
-        return any("prev_content" in each for each in history if isinstance(each, dict))
+        rows = [row for row in history if isinstance(row, dict)]
+        return any("prev_content" in row for row in rows)
     return message.last_edit_time is not None
 
 
@@ -703,8 +734,9 @@ class _Blocks(Struct):
         fence, language, title = match.groups()
         if fence[0] == "`" and "`" in title:
             return None  # it is code in a line
-        word = language.lower()
-        kind = word if word in ("quote", "spoiler") else "code"
+        kind = language.lower()
+        if kind not in ("quote", "spoiler"):
+            kind = "code"
         block = _Block(fence, kind, language, title)
         self.open.append(block)
         return block
@@ -742,11 +774,12 @@ class _Texts:
 
     def _name_of(self, id: str) -> str:
         """How a text names somebody whom it cannot mention."""
+        person = None
         if id.isdecimal():
             person = self._realm.people.get(int(id))
-        else:
-            person = None
-        return f"@{person.nickname}" if person else "@all"
+        if person is None:
+            return "@all"
+        return f"@{person.nickname}"
 
     def _lines(self, lines: list[str]) -> Iterator[str]:
         """The lines of a text. Those of a spoiler are kept apart: :data:`COVER`
@@ -790,9 +823,11 @@ class _Texts:
                 yield line, is_covered
             else:
                 text = self._prose(line)
-                if text is not None:
-                    is_quoted = blocks.have("quote")
-                    yield f"> {text}" if is_quoted and text else text, is_covered
+                if text is None:
+                    continue
+                if text and blocks.have("quote"):
+                    text = f"> {text}"
+                yield text, is_covered
         if blocks.have("code"):
             yield "```", blocks.have("spoiler")
 
@@ -819,12 +854,13 @@ class _Texts:
     def _inline(self, text: str, depth: int = 0) -> str:
         if depth >= _MOST_DEPTH:
             return text
-        return _INLINE.sub(lambda match: self._part(match, depth), text)
+        return _INLINE.sub(partial(self._part, depth=depth), text)
 
     def _part(self, match: re.Match[str], depth: int) -> str:
         kind = match.lastgroup  # the one that ends last
         if kind == "code":
-            return f"`{match['code'].strip('`').strip().replace('`', chr(39))}`"
+            code = match["code"].strip("`").strip().replace("`", "'")
+            return f"`{code}`"
         if kind == "math":
             return f"`{match['math'].strip()}`"
         if kind == "name":
@@ -870,7 +906,9 @@ class _Texts:
         message = re.fullmatch(r"(.*)@(\d{1,18})", topic)
         if message is not None:
             return link(message[2], f"#{name} > {message[1]}")
-        return f"#{name} > {topic}" if arrow else f"#{name}"
+        if arrow:
+            return f"#{name} > {topic}"
+        return f"#{name}"
 
     def _link(self, label: str, target: str) -> str:
         upload = _UPLOAD.match(target)
@@ -880,8 +918,11 @@ class _Texts:
             self._files.append(File(f"uploads/{way}", name))
             return ""
         narrow = _NARROW.search(target)
-        if narrow is not None and self._has(narrow[1], int(narrow[2])):
-            mark = link(narrow[3], target)
+        if narrow is None:
+            return labelled(label, target)
+        kind, id, message = narrow.groups()
+        if self._has(kind, int(id)):
+            mark = link(message, target)
             if label and label != target:
                 return f"{label} ({mark})"
             return mark
