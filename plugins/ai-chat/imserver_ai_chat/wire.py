@@ -236,13 +236,13 @@ class Socket(DialectState, kw_only=True, gc=True):
     def take_piece(self, event: Event) -> bytes:
         """See :meth:`Answer.take_piece`."""
         return b"".join(
-            [each.take_piece(event) for each in tuple(self.answers.values())]
+            [answer.take_piece(event) for answer in tuple(self.answers.values())]
         )
 
     def take_message(self, message: Message) -> bytes:
         """See :meth:`Answer.take_message`."""
         return b"".join(
-            [each.take_message(message) for each in tuple(self.answers.values())]
+            [answer.take_message(message) for answer in tuple(self.answers.values())]
         )
 
 

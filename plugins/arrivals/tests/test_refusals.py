@@ -82,7 +82,7 @@ def test_a_file_that_is_no_archive_gets_one_line(
 def test_one_process_imports_at_a_time(site: Site, tmp_path: Path) -> None:
     archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
     site.run(archive)
-    with PositionFile(site.settings["server"]["data_dir"], "slack", APP).held():
+    with PositionFile(site.settings["server"]["data_dir"], "slack", APP).locked():
         assert "another process imports" in site.run(archive, status=1)
     site.run(archive)
 

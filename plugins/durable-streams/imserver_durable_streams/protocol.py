@@ -51,8 +51,9 @@ _EXPOSED: Final = (
 )
 
 Offset = tuple[int, int]
-"""All entries after the first number, without so many bytes (of JSON: values)
-of the entry with the next number."""
+"""A position in a stream. The first number is the id of an entry: the position
+is behind it. The second one says how many bytes (of JSON: values) of the entry
+with the next id are before the position, too."""
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -118,8 +119,8 @@ def is_text(content_type: str) -> bool:
 
 
 class Producer(Struct, frozen=True):
-    """Who appends idempotently: an id, its epoch, and the number of the append
-    in that."""
+    """The source of an idempotent append. ``seq``: the number of the append in
+    the epoch."""
 
     id: str
     epoch: int
@@ -211,8 +212,8 @@ class Wish(Struct, frozen=True):
         return cls(offset, text, live, values.get("cursor", ""))
 
     def next_cursor(self) -> str:
-        """The cursor of an answer: it is behind that of the request, so that
-        caches do not answer again."""
+        """The cursor of an answer. It is later than that of the request: so the
+        next request has another address, and no cache answers it."""
         now = int(time() - CURSOR_BEGIN) // CURSOR_SECONDS
         if not _NUMBER.fullmatch(self.cursor):
             return str(now)
@@ -228,8 +229,8 @@ class Wish(Struct, frozen=True):
 
 
 class Content(Struct, frozen=True):
-    """The body of an append, as the log stores it. ``meta``: that of its
-    entry."""
+    """The body of an append as the log stores it, with the ``meta`` and the
+    ``type`` of its entry."""
 
     body: bytes
     meta: bytes
@@ -251,8 +252,9 @@ _BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
 
 
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
-    """The content of an append to a stream; None: an empty array, with which a
-    stream ``is_new``. Raises ApiProblem."""
+    """The content of an append to a stream. None: the body is an empty array,
+    which may create a stream (``is_new``), but not be appended. Raises
+    ApiProblem."""
     if is_json(content_type):
         return _json_content(body, is_new)
     if is_text(content_type) and _is_utf8(body):

@@ -17,12 +17,14 @@ from .rows import DELETED, GONE, MOST_FORKS, StreamRow, StreamRows
 PAGE = 500
 """Entries that are read at once."""
 MOST_BYTES = 1 << 20
-"""The most bytes of an append; of an answer, before its last entry."""
+"""The most bytes of an append. An answer ends with the entry that reaches
+them."""
 
 
 class Segment(Struct, frozen=True):
-    """Entries of a channel with ids above ``low`` up to ``high``. ``most``: of
-    the last one, only so many bytes (of JSON: values); 0: all."""
+    """The entries of a channel with ids above ``low``, up to ``high``.
+    ``most``: how many bytes (of JSON: values) of the last one belong to it; 0:
+    all."""
 
     channel: str
     low: int
@@ -30,7 +32,7 @@ class Segment(Struct, frozen=True):
     most: int = 0
 
     def until(self, end: Offset) -> Segment | None:
-        """The part of it before an offset; None: there is none."""
+        """The part of the segment before an offset; None: there is none."""
         high = end[0]
         if end[1]:
             high += 1
@@ -47,8 +49,8 @@ class Segment(Struct, frozen=True):
 
 
 class Chunk(Struct, frozen=True):
-    """What is read of one entry. ``whole``: its length in bytes (of JSON:
-    values)."""
+    """The bytes of one entry that a reader gets. ``end``: the offset behind
+    them. ``whole``: the length of the entry in bytes (of JSON: values)."""
 
     entry: Entry
     data: bytes
@@ -57,7 +59,8 @@ class Chunk(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """What is read from an offset. ``next``: where the next read begins."""
+    """The result of a read. ``next``: the offset at which the next read
+    begins. ``is_last``: the stream has no more entries now."""
 
     chunks: list[Chunk]
     next: Offset
@@ -71,8 +74,8 @@ class StreamReader(Service):
     _rows: StreamRows
 
     def find(self, app: str, name: str) -> StreamRow:
-        """A stream that can be read. A stored channel that was never one is
-        read as one. Raises ApiProblem."""
+        """A stream that can be read. A stored channel that was never created
+        as a stream is read as a stream of JSON. Raises ApiProblem."""
         row = self._rows.get(app, name)
         if row is None:
             if self._rows.log.channel_page(app, name, None, 0).last:
@@ -87,7 +90,9 @@ class StreamReader(Service):
         return row
 
     def segments(self, row: StreamRow) -> list[Segment]:
-        """Where the entries of a stream are. Raises ApiProblem."""
+        """The segments with the entries of a stream, in their order: those that
+        it shares with the streams from which it was forked, then its own.
+        Raises ApiProblem."""
         segments: list[Segment] = [Segment(row.name, row.begins, row.end)]
         limit = row.empty
         for _ in range(MOST_FORKS):
@@ -114,9 +119,10 @@ class StreamReader(Service):
         return _end_of(row, page)
 
     def read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
-        """Read a stream from an offset: about ``most`` bytes. Raises
-        ApiProblem: entries behind the offset have expired, or others of the
-        app, which may have been of it."""
+        """Read a stream from an offset, about ``most`` bytes. Raises
+        ApiProblem, if entries behind the offset may have expired. The log knows
+        only up to which id entries of the app have expired: they may have been
+        of other channels."""
         as_json = protocol.is_json(row.content_type)
         chunks = list[Chunk]()
         end = offset
@@ -153,8 +159,8 @@ class StreamReader(Service):
         return Page(chunks, max(end, tail), True)
 
     def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
-        """The offset so many bytes (of JSON: values) behind another one, in the
-        entry that follows it."""
+        """The offset that is ``sub`` bytes (of JSON: values) behind another
+        one. Both are in the same entry. Raises ApiProblem."""
         chunks = self.read(source, at, 1).chunks
         if not chunks:
             raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
@@ -175,9 +181,9 @@ class StreamReader(Service):
 
 
 def _end_of(row: StreamRow, page: Any) -> Offset:
-    """The end of a stream in the state that a page has seen, which has the last
-    entry of a closed one. Where all of it has expired, the end moves on, so
-    that a reader there is never before what expires."""
+    """The end of a stream when a page was read. The page of a closed stream has
+    its last entry. Where all entries have expired, the end moves on with the
+    log: so a reader at the end is never before an entry that has expired."""
     if not row.is_closed:
         last = page.last
         end = page.extent.head
@@ -199,7 +205,7 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
 def _chunk_of(
     entry: Entry, offset: Offset, segment: Segment, as_json: bool
 ) -> Chunk | None:
-    """What a reader at an offset gets of an entry; None: nothing."""
+    """The part of an entry that a reader at an offset gets; None: nothing."""
     parts = protocol.parts_of(entry, as_json)
     whole = len(parts)
     first = 0

@@ -30,14 +30,15 @@ says that its channel was a stream, as long as the log has something of the
 channel."""
 FOREVER: Final = 2**62
 MOST_PRODUCERS: Final = 1000
-"""Producers whose numbers a stream remembers."""
+"""How many producers a stream remembers, with the number of the last append of
+each."""
 _DROPPED_PRODUCERS: Final = 100
 """How many of them it forgets together when there are more: those that have not
 appended for the longest."""
 PRODUCER_SECONDS: Final = 7 * 86_400
-"""For so long after its last append a producer is remembered."""
+"""How long a producer is remembered after its last append."""
 _USE_SECONDS: Final = 60
-"""How exactly the time of its last append is stored."""
+"""The time of a producer's last append is stored in steps of this length."""
 _SECOND_MS: Final = 1000
 _RENEWED_SHARE: Final = 10
 """A use of a stream is written when this share of its TTL has passed since the
@@ -45,7 +46,7 @@ last one that was: a tenth."""
 _LOOK_AGAIN_MS: Final = 86_400 * _SECOND_MS
 """How long after the last look the sweep looks at a gone row again."""
 MOST_FORKS: Final = 32
-"""Streams of a chain of forks."""
+"""The most streams in a chain of forks."""
 
 
 class StreamRow(Struct, frozen=True, kw_only=True):
@@ -82,25 +83,25 @@ class StreamRow(Struct, frozen=True, kw_only=True):
 
     @property
     def end(self) -> int:
-        """The last id that may be of it."""
+        """The last id that an entry of the stream may have."""
         if self.is_closed:
             return self.closed_at
         return FOREVER
 
     @property
     def empty(self) -> Offset:
-        """The offset of its end while it has no entries of its own."""
+        """The offset of the end while the stream has no entries of its own."""
         return self.start, self.skip
 
     def is_expired(self, sql: Statements) -> bool:
-        """Whether nobody has used it for its TTL, or its time is over, by the
-        clock of the database."""
+        """Whether the stream has expired, by the clock of the database: nobody
+        has used it for its TTL, or the time of ``expires_at`` is over."""
         return self.expires_ms > 0 and self.expires_ms <= sql.clock_ms()
 
     def renewed(self, sql: Statements) -> int:
-        """When it expires if it is used now; 0: what its row says is exact
-        enough. It lives a tenth longer than its TTL at most, so that a row is
-        written once in that time."""
+        """The new ``expires_ms`` of a stream that is used now; 0: the row need
+        not be written. A stream may live a tenth longer than its TTL, so that
+        its row is written at most once in that tenth."""
         if self.ttl < 0:
             return 0
         tenth_ms = self.ttl * _SECOND_MS // _RENEWED_SHARE
@@ -110,8 +111,8 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         return 0
 
     def is_same(self, wish: StreamRow) -> bool:
-        """Whether a request for a stream, without an offset at which to fork if
-        it names none, is for this one."""
+        """Whether a request to create a stream asks for this one. Where it
+        names no offset for a fork, any offset is right."""
         return (
             plain_type(self.content_type)
             == plain_type(wish.content_type or self.content_type)
@@ -145,8 +146,8 @@ def _look_again(sql: Statements, row: StreamRow) -> None:
 
 
 def _remove(sql: Statements, row: StreamRow) -> None:
-    """Let a stream be gone, or deleted while forks read it; and so its parent,
-    if that only waited for it."""
+    """Make a stream GONE, or DELETED while forks read it. Then its parent may
+    be gone, too, if only this fork still read it."""
     while True:
         if _has_forks(sql, row.app, row.name):
             state = DELETED
@@ -211,9 +212,10 @@ STORED: Final = 0
 
 
 class Verdict(Struct, frozen=True):
-    """What was decided about an append: the status of its answer, 0: it is
-    stored. ``text`` says why. ``number``: the highest number of its producer,
-    its epoch or the number that was expected; -1: none."""
+    """The decision about an append. ``status``: that of the answer, or
+    ``STORED``. ``text``: the reason. ``number``: depending on the status, the
+    last number of the producer, its epoch, or the number that was expected; -1:
+    none."""
 
     status: int = STORED
     text: str = ""

@@ -98,7 +98,7 @@ class DurableStreamSettings(Struct, frozen=True):
 
 
 class Reader(DialectState, kw_only=True):
-    """State of a connection that waits for what is new. ``is_begun``: its
+    """The state of a connection that waits for new entries. ``is_begun``: its
     answer has begun."""
 
     news: Any = field(default_factory=Flag)
@@ -110,10 +110,10 @@ class Reader(DialectState, kw_only=True):
 
 
 class DurableDialect(Dialect):
-    """The codec of live reads: a publication only wakes their readers, who read
-    it from the log. ``is_chunked``: a body comes in the chunks of HTTP/1.1.
-    Without the last of these its client knows that it was cut. It would take
-    such an end for one behind a whole event, and read that again."""
+    """The codec of live reads. A publication only wakes the readers, which then
+    read it from the log. ``is_chunked``: the body is sent in the chunks of
+    HTTP/1.1. Where the last chunk is missing, the client knows that the answer
+    was cut."""
 
     name = NAME
     logs_in = False
@@ -157,7 +157,7 @@ class DurableDialect(Dialect):
 
 DIALECT: Final = DurableDialect()
 _EVENTS: Final = DurableDialect(is_chunked=True)
-_ENCODINGS: Final = {each: StreamEncoding(each) for each in (DIALECT, _EVENTS)}
+_ENCODINGS: Final = {dialect: StreamEncoding(dialect) for dialect in (DIALECT, _EVENTS)}
 
 
 class Target(Struct, frozen=True):
@@ -192,8 +192,8 @@ class DurableStreams:
     # --- reading --------------------------------------------------------------
 
     def serve(self, stream: Stream, head: Head) -> None:
-        """Answer a GET: with what there is, or with what comes, in a greenlet.
-        May switch."""
+        """Answer a GET. One that waits for new entries is answered in a
+        greenlet of its own. May switch."""
         if "live=" in head.query:
             gevent.spawn(self._serve, stream, head)
         else:
@@ -294,7 +294,8 @@ class DurableStreams:
     def _answer(
         self, row: StreamRow, page: Page, wish: Wish, cache: str
     ) -> HttpResponse:
-        body = protocol.joined([each.data for each in page.chunks], row.content_type)
+        chunks = [chunk.data for chunk in page.chunks]
+        body = protocol.joined(chunks, row.content_type)
         headers = *self._headers(row, page), ("Cache-Control", cache)
         return respond(200, *headers, body=body, kind=row.content_type)
 
@@ -307,8 +308,8 @@ class DurableStreams:
         return tuple(headers)
 
     def sweep(self) -> None:
-        """Let expired streams be gone that nobody asks for. May switch. Raises
-        StorageUnavailable."""
+        """Remove the expired streams for which nobody has asked. May switch.
+        Raises StorageUnavailable."""
         if self._core.store.has_database:
             self._rows.sweep()
 
@@ -321,8 +322,8 @@ class DurableStreams:
         target: Target,
         dialect: DurableDialect = DIALECT,
     ) -> Reader | None:
-        """Let a connection hear of what is new; None: it was closed. Raises
-        ChannelRefused."""
+        """Subscribe a connection to the channel of a stream; None: the
+        connection was closed. Raises ChannelRefused."""
         # the reader of another stream is no older session of it
         device = f"{NAME}/{token_hex(_DEVICE_BYTES)}"
         if not self._core.sessions.begin_for(
@@ -416,7 +417,8 @@ class DurableStreams:
         stream.send_frame(opening + lines.encode() + b"\r\n")
 
     def _events(self, row: StreamRow, page: Page, wish: Wish) -> bytes:
-        """The events of a page: each chunk, and after it where its reader is."""
+        """The events of a page: each chunk, and behind it the position of the
+        reader."""
         frames = []
         for chunk in page.chunks:
             frames.append(protocol.data_event(chunk.data, row.content_type))
@@ -826,7 +828,7 @@ def _now_ms() -> int:
 
 
 def _control(fields: dict[str, Any], wish: Wish) -> bytes:
-    """The event that says where a reader is."""
+    """The event that tells a client its position."""
     fields = {
         **fields,
         "streamNextOffset": protocol.text_of_offset(fields["streamNextOffset"]),

@@ -62,15 +62,15 @@ class Queue(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, str, int, int]:
-        """Of its row."""
+        """The primary key of the row."""
         return self.app, self.member, self.message, self.conversation
 
 
 class Look(Struct, frozen=True):
-    """What a worker sees. ``position``: the log was read up to there; None:
-    there is no mailbox yet. ``begin``: where the log ended when the mailbox was
-    made. ``due``: what may be claimed, that which waits longest first.
-    ``seconds``: until more is due; None: nothing else waits."""
+    """The state of a mailbox as a worker sees it. ``position``: the log was
+    read up to there; None: there is no mailbox yet. ``begin``: the end of the
+    log when the mailbox was made. ``due``: the rows that may be claimed, the
+    oldest first. ``seconds``: until more is due; None: nothing else waits."""
 
     position: int | None
     begin: int
@@ -138,7 +138,7 @@ class MailboxRows(Store.Rows):
 
     @Store.reading_or(Look(None, 0, (), None))
     def look(self, sql: PooledStatements, app: str, user: str) -> Look:
-        """See what may be claimed."""
+        """The state of a mailbox, with the rows that may be claimed."""
         reader = sql.query(
             f"SELECT handled, last FROM mailbox_queue WHERE {_KEY}", (app, user, 0, 0)
         )
@@ -155,8 +155,8 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def claim(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Claim what a worker saw. Returns the end of the lease; None: another
-        one has it."""
+        """Claim a row that a worker has seen. Returns the end of the lease;
+        None: another worker has claimed it meanwhile."""
         until = sql.clock_ms() + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
         values = row.claim + 1, until, row.tries + 1, *row.key
@@ -167,7 +167,7 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def renew(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Let a claim end later. Returns the new end; None: it has ended."""
+        """Prolong a claim. Returns the new end; None: the claim has ended."""
         now = sql.clock_ms()
         until = now + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET due = %s WHERE {_LEASED}"
@@ -195,8 +195,8 @@ class MailboxRows(Store.Rows):
     def give_back(
         self, sql: PooledStatements, row: Queue, seconds: int, reason: str
     ) -> bool:
-        """End a claim: what it has is due again after so many seconds. False:
-        it has ended."""
+        """End a claim. Its messages are due again after ``seconds``. False: the
+        claim had ended before."""
         now = sql.clock_ms()
         due = now + seconds * _SECOND_MS
         claim = row.claim + 1

@@ -114,7 +114,7 @@ class Mailboxes:
         self.rows = MailboxRows(core.store)
         self.waits = Waits(core, services)
         self.counts: Counter[EventName] = Counter()
-        """What this node has done, since its start."""
+        """How often this node has done each thing since its start."""
         self._core = core
         self._log = services.log
         self._receipts = services.receipts
@@ -135,10 +135,10 @@ class Mailboxes:
         wait: float,
         payer: str,
     ) -> Claim | None:
-        """Claim the messages that wait longest, for so many seconds; None:
-        there is nothing, also after ``wait`` seconds. ``limit``: of the
-        messages. ``tries``: a message that was claimed so often is a dead
-        letter. ``payer``: who makes the request."""
+        """Claim the messages that have waited longest, for ``seconds``. None:
+        nothing came within ``wait`` seconds. ``limit``: the most messages.
+        ``tries``: a message that was claimed so often becomes a dead letter.
+        ``payer``: the principal whose waiting claims are counted."""
         if wait <= 0 or self.waits.is_full(payer):
             claim = self._claim(app, user, seconds, limit, tries)
             if isinstance(claim, Claim):
@@ -184,8 +184,8 @@ class Mailboxes:
         return 0.0
 
     def _take(self, row: Queue, until: int, limit: int, tries: int) -> Claim | None:
-        """What a claim has. ``row``: with the number of the claim; its tries
-        and reason are those before it. None: nothing, and the claim has
+        """The messages of a claim. ``row`` has the number of the claim, but the
+        tries and the reason from before it. None: it has no messages, and has
         ended."""
         if row.tries:
             # What failed comes alone, so that no other message dies with it.
@@ -204,8 +204,8 @@ class Mailboxes:
         return None
 
     def _read(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
-        """Messages of a row that its bot may read, and up to which entry it was
-        looked."""
+        """The messages of a row that its bot may read, and the last entry that
+        was looked at."""
         history = self._log.entries
         if row.message:
             entries = history.readable(row.app, row.member, [row.message])
@@ -241,15 +241,15 @@ class Mailboxes:
     # --- what the worker has done ---------------------------------------------
 
     def renew(self, app: str, user: str, token: str, seconds: int) -> int:
-        """Let a claim end later. Returns its end, in Unix milliseconds. Raises
+        """Prolong a claim. Returns its new end, in Unix milliseconds. Raises
         ServiceRefused."""
         row, _ = claim_of(app, user, token)
         until = self.rows.renew(row, seconds)
         return self._counted("renew", until)
 
     def acknowledge(self, app: str, user: str, token: str) -> bool:
-        """The messages of a claim were handled: those who wrote them see it
-        by the read mark of the bot. False: they had been. Raises
+        """End a claim whose messages were handled. Their senders see it by the
+        read mark of the bot. False: the claim was acknowledged before. Raises
         ServiceRefused."""
         row, upto = claim_of(app, user, token)
         moved = self._counted("ack", self.rows.settle(row, upto))
@@ -260,8 +260,8 @@ class Mailboxes:
     def give_back(
         self, app: str, user: str, token: str, seconds: int, reason: str
     ) -> None:
-        """End a claim: others may claim its messages after so many seconds.
-        Raises ServiceRefused."""
+        """End a claim whose messages were not handled. Others may claim them
+        after ``seconds``. Raises ServiceRefused."""
         row, _ = claim_of(app, user, token)
         self._counted("nack", self.rows.give_back(row, seconds, reason) or None)
         self.waits.wake(app, user)
@@ -291,9 +291,9 @@ class Mailboxes:
     # --- filling --------------------------------------------------------------
 
     def _fill(self, app: str, user: str) -> Look | None:
-        """Add what the log has had since the last claim. A new mailbox begins
-        with what the bot has not read. Returns what may be claimed; None: that
-        has changed."""
+        """Add the messages that the log has stored since the last claim. A new
+        mailbox begins with what the bot has not read. Returns what may be
+        claimed; None: that has changed, and has to be looked up."""
         look = self.rows.look(app, user)
         end = self._log.entries.head(app)
         if look.position is None:
@@ -331,7 +331,7 @@ class Mailboxes:
         return entries, len(entries) == PAGE
 
     def _reads(self, app: str, user: str) -> dict[int, int]:
-        """Conversation → up to which entry a bot has read it."""
+        """Conversation → the last entry that a bot has read in it."""
         reads = dict[int, int]()
         version = 0
         more = True
@@ -358,7 +358,7 @@ def _ranges(
 
 
 def _waits_for(entry: Entry, user: str) -> bool:
-    """Whether it is a message of somebody else that a bot may read."""
+    """Whether an entry is a message of somebody else that a bot may read."""
     if entry.kind != "message" or entry.sender == user:
         return False
     return user in (entry.members or entry.bots)

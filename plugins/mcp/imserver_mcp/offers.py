@@ -86,7 +86,7 @@ class Tool(Struct, frozen=True, kw_only=True):
                 "invalid_request", f"Unknown: {', '.join(sorted(unknown))}; {fields}"
             )
 
-    def shown(self, api: Api) -> dict[str, Any]:
+    def document(self, api: Api) -> dict[str, Any]:
         """How it is listed."""
         route = None
         if self.route[0]:

@@ -47,7 +47,7 @@ from .protocol import (
     read_message,
 )
 from .receipts import KEY, receipt_of
-from .tasks import Later, Tasks, TaskTurn, shown
+from .tasks import Later, Tasks, TaskTurn, document_of
 from .tools import TOOLS
 from .turn import InputRequired, RouteRefused, Turn
 
@@ -271,7 +271,7 @@ class Mcp:
     def list_tools(self, _turn: Turn) -> dict[str, Any]:
         """Answer ``tools/list``."""
         return {
-            "tools": [tool.shown(self.api) for tool in self.tools().values()],
+            "tools": [tool.document(self.api) for tool in self.tools().values()],
             **LISTED,
         }
 
@@ -299,7 +299,7 @@ class Mcp:
 
         if isinstance(result, Later):
             task = self.tasks.add(turn, name, arguments, result)
-            return {"resultType": "task", **shown(task)}
+            return {"resultType": "task", **document_of(task)}
         if isinstance(result, InputRequired):
             return result
         if isinstance(result, Content):

@@ -348,7 +348,7 @@ class Tasks:
             self.rows.wake(task.app, [task.question])
             self.runner.wake()
 
-        document = shown(task)
+        document = document_of(task)
         content: Any = None
         if task.content:
             content = msgspec.json.decode(task.content)
@@ -471,7 +471,7 @@ class Tasks:
         )
 
 
-def shown(task: Task) -> dict[str, Any]:
+def document_of(task: Task) -> dict[str, Any]:
     """A task as clients see it, without what its state adds."""
     document = {"taskId": task.id, "status": task.state}
     if task.state == "working" and task.question:

@@ -83,24 +83,24 @@ class ReadCursor(Struct, frozen=True, array_like=True):
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
 
 
-def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
+def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
     """List what the user has not read, the oldest of each conversation first.
 
     It is marked as read when the client comes again with the cursor: then it
     has the answer. Until then a node or a client may die, and the same is shown
     again.
     """
-    cursor = ReadCursor.of(given.cursor)
+    cursor = ReadCursor.of(arguments.cursor)
     for conversation, id in cursor.last.items():
         with suppress(RouteRefused):  # the conversation has gone
             turn.run("POST", "/messages/read", conversation=conversation, id=id)
 
     conversations: list[dict[str, Any]] = []
     last: dict[int, int] = {}
-    left = given.limit
+    left = arguments.limit
     room = ANSWER_BYTES
     next_before = cursor.before
-    for header, before in _unread(turn, given.conversation, cursor.before):
+    for header, before in _unread(turn, arguments.conversation, cursor.before):
         if not left or len(last) == MOST or room < 0:
             break
         if header is None:
@@ -128,7 +128,7 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
     else:
         cursor = ReadCursor(before=next_before)
     answer: dict[str, Any] = {"conversations": conversations}
-    if given.mark and cursor != ReadCursor():
+    if arguments.mark and cursor != ReadCursor():
         answer["cursor"] = cursor.text
     return answer
 
@@ -207,10 +207,10 @@ class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
+def find_people(turn: Turn, arguments: FindArguments) -> dict[str, Any]:
     """Find people by their names: those with whom the user talks, and whom the
     app lets it find."""
-    words = given.text.casefold().split()
+    words = arguments.text.casefold().split()
     matches = []
     for card in turn.cards(_acquaintances(turn)):
         name = f"{card['nickname']} {card['name']}".casefold()
@@ -220,7 +220,7 @@ def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
         if turn.has_route("POST", route):
             # nobody, or the app or the role does not permit it
             with suppress(RouteRefused):
-                answer = turn.run("POST", route, text=given.text)
+                answer = turn.run("POST", route, text=arguments.text)
                 matches += answer.get("cards", [answer])
 
     # A person may be found in several ways.
@@ -246,12 +246,12 @@ class OnlineArguments(Struct, frozen=True, forbid_unknown_fields=True):
     group: Annotated[int, Meta(description="The id of a group.", ge=0, le=Limit.ID)] = 0
 
 
-def who_is_online(turn: Turn, given: OnlineArguments) -> dict[str, Any]:
+def who_is_online(turn: Turn, arguments: OnlineArguments) -> dict[str, Any]:
     """Show who is online."""
-    if given.group:
-        users = _members(turn, given.group)
+    if arguments.group:
+        users = _members(turn, arguments.group)
     else:
-        users = list(given.users) or _acquaintances(turn)
+        users = list(arguments.users) or _acquaintances(turn)
     users = [user for user in dict.fromkeys(users) if user != turn.user][:MOST_CARDS]
     cards = turn.cards(users)
     people = [
@@ -272,14 +272,14 @@ def _online(user: str, name: str, presence: str) -> dict[str, Any]:
     return {"user": user, "name": name, "presence": presence}
 
 
-def ask(turn: Turn, given: dict[str, Any]) -> Any:
+def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
     """Ask, and wait for the answer."""
     if turn.task is not None:
         return turn.run("POST", "/asks/get", id=turn.task.question)
     question = {
-        "free_text": not given.get("options"),
+        "free_text": not arguments.get("options"),
         "seconds": ASK_SECONDS,
-        **given,
+        **arguments,
     }
     if turn.state is not None:
         answer = turn.run("POST", "/asks/get", id=turn.state)
@@ -333,10 +333,10 @@ class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-def receipt(turn: Turn, given: ReceiptArguments) -> dict[str, Any]:
+def receipt(turn: Turn, arguments: ReceiptArguments) -> dict[str, Any]:
     """Show the receipt of a yes, to whoever may read the question."""
-    turn.run("POST", "/asks/get", id=given.question)
-    document = receipt_of(turn.core, turn.app, given.question)
+    turn.run("POST", "/asks/get", id=arguments.question)
+    document = receipt_of(turn.core, turn.app, arguments.question)
     if document is None:
         raise RouteRefused(
             "unknown_message", "No call was permitted by an answer to this question"

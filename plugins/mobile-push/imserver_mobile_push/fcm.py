@@ -136,8 +136,10 @@ def client_of(
         )
 
     url = f"{addresses.fcm_url.rstrip('/')}/v1/projects/{key.project}/messages:send"
-    shown = partial(message_of, data_only=settings.data_only)
-    return JsonClient(requests, url, addresses.seconds, renew, shown, _size, judge)
+    make_message = partial(message_of, data_only=settings.data_only)
+    return JsonClient(
+        requests, url, addresses.seconds, renew, make_message, _size, judge
+    )
 
 
 def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:

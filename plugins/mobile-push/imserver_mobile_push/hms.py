@@ -105,8 +105,10 @@ def client_of(
         )
 
     url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
-    shown = partial(message_of, settings=settings)
-    return JsonClient(requests, url, addresses.seconds, renew, shown, _size, judge)
+    make_message = partial(message_of, settings=settings)
+    return JsonClient(
+        requests, url, addresses.seconds, renew, make_message, _size, judge
+    )
 
 
 def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:

@@ -143,21 +143,21 @@ STYLE: Final = replace(PROBLEM, refuse=_refuse)
 
 
 class Parameters:
-    """What a request says: in JSON (``given``), in headers with or without
+    """What a request says: in JSON (``json_fields``), in headers with or without
     ``X-``, or in its query."""
 
     @classmethod
     def of(
-        cls, request: HttpRequest, given: Mapping[str, str] | None = None
+        cls, request: HttpRequest, json_fields: Mapping[str, str] | None = None
     ) -> Parameters:
         """The parameters of a request to a route. Raises ApiProblem."""
-        return cls(request.headers, request.query.decode("latin-1"), given)
+        return cls(request.headers, request.query.decode("latin-1"), json_fields)
 
     def __init__(
         self,
         headers: Mapping[str, str],
         query: str,
-        given: Mapping[str, str] | None = None,
+        json_fields: Mapping[str, str] | None = None,
     ) -> None:
         try:
             pairs = parse_qsl(
@@ -168,7 +168,7 @@ class Parameters:
         text = {name: _text_of(value) for name, value in headers.items()}
         # Of several values with a name in the query, the first one counts.
         fields = {name.lower(): value for name, value in reversed(pairs)}
-        self._sources = (given or {}, text, fields)
+        self._sources = (json_fields or {}, text, fields)
 
     def get(self, *names: str) -> str:
         """The first value with one of these names; ``""``: there is none."""
