@@ -440,8 +440,8 @@ class AiChat:
     def _user_on(
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> Principal | None:
-        """Who makes a request on a WebSocket; None: it was closed. May switch.
-        Raises ApiProblem and Unavailable."""
+        """The user who makes a request on a WebSocket; None: it was closed. May
+        switch. Raises ApiProblem and Unavailable."""
         authorization = asking.authorization or socket.authorization
         principal = self._user_of(
             {"authorization": authorization}, host_of(connection.peer)
@@ -629,8 +629,8 @@ class AiChat:
     # --- identity -------------------------------------------------------------
 
     def _user_of(self, headers: Any, host: str) -> Principal:
-        """Who makes a request for a stream. May switch. Raises ApiProblem and
-        Unavailable."""
+        """The user who makes a request for a stream. May switch. Raises
+        ApiProblem and Unavailable."""
         return self._checked(
             self._core.authority.identify(Needs.ADMIN_OR_USER, headers, host)
         )

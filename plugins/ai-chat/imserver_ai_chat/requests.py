@@ -1,4 +1,4 @@
-"""What clients ask for: a chat, and the message that they send to it."""
+"""The requests of clients: a chat, and the message that they send to it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CHAT: Final = re.compile(r"([1-9]\d{0,17})(?:-([1-9]\d{0,15}))?")
 
 
 class Chat(NamedTuple):
-    """With whom a user speaks, and where: the bot, and the number of the group
-    (0: the two alone)."""
+    """A chat of a user: the bot, and the number of the group in which they talk
+    (0: in none, the two are alone)."""
 
     bot: str
     conversation: int
@@ -36,7 +36,7 @@ class Chat(NamedTuple):
         return cls(match[1], int(match[2] or 0))
 
     def channel(self, user: str) -> str:
-        """Its channel for a user, as open streams have it."""
+        """The channel of the chat for a user, as open streams name it."""
         if self.conversation:
             return f"group:{self.conversation}"
         return f"user:{user}"
@@ -61,8 +61,8 @@ class _Body(Struct):
 
 
 class Question(NamedTuple):
-    """A message to a chat. ``client_msg_id``: who sends it again with this id
-    has the first one stored. ``run``: the name of the answer for clients of
+    """A message to a chat. ``client_msg_id``: a message that is sent again with
+    this id is stored once. ``run``: the name of the answer for clients of
     AG-UI."""
 
     chat: Chat

@@ -35,15 +35,15 @@ NAME: Final = "ai_chat"
 chunks, one on each line."""
 PING: Final = b": ping\n\n"
 _OWN: Final = ("start", "finish", "abort")
-"""Chunks that say where a message begins and ends: the server knows, the
-producer leaves them out."""
+"""Chunks at the beginning and the end of a message. The server adds them, so
+those of a producer are left out."""
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 
 Chunk = dict[str, Any]
 """A part of an answer, as the AI SDK names it."""
 _MOST_DIGITS: Final = 15
-"""So many digits are a number that JavaScript has exactly."""
+"""JavaScript has numbers of so many digits exactly."""
 
 
 def chunk_of(line: str) -> Chunk | None:
@@ -62,9 +62,8 @@ def chunk_of(line: str) -> Chunk | None:
 
 
 def metadata_of(message: Message) -> dict[str, Any]:
-    """What the page may show of a message besides its content. ``incomplete``:
-    the producer has not finished it. ``stopped``: the reader who has stopped
-    it."""
+    """The facts about a message that a page may show. ``incomplete``: the
+    producer has not finished it. ``stopped``: the reader who has stopped it."""
     metadata = {"id": message.id, "from": message.sender, "time": message.time_ms}
     extras = message.message_meta()
     if extras.incomplete:
@@ -139,7 +138,7 @@ class Answer(DialectState, kw_only=True, gc=True):
         return self.user in message.members
 
     def take_piece(self, event: Event) -> bytes:
-        """What the connection gets for a piece."""
+        """The bytes that the connection gets for a piece of a stream."""
         part = event.channel
         if self.over or part is None or part.stream is None or event.sender != self.bot:
             return b""
@@ -161,8 +160,8 @@ class Answer(DialectState, kw_only=True, gc=True):
         return self._joined((*self._begin(), *self._more(text)))
 
     def take_message(self, message: Message) -> bytes:
-        """What the connection gets for a stored message: the end of the stream,
-        or an answer without one."""
+        """The bytes that the connection gets for a stored message: the end of a
+        streamed answer, or a whole answer that was not streamed."""
         stream = message.client_msg_id or str(message.id)
         if self.over or not self.is_of(message):
             return b""
@@ -320,7 +319,7 @@ class Asking(Command, frozen=True):
         return stream, int(passed)
 
     def refusal(self, why: str) -> bytes:
-        """What the client gets instead of an answer."""
+        """The frame that the client gets instead of an answer."""
         if self.is_run:
             return _encode({"type": "RUN_ERROR", "message": why})
         return socket_frame("error", self.request, errorText=why)

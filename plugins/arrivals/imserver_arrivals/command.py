@@ -267,8 +267,8 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
 
 
 def _warnings(folder: str, page: str) -> Iterator[str]:
-    """What an operator may want to change before anything comes. ``folder``:
-    the data directory."""
+    """Warnings for the operator before the import begins. ``folder``: the data
+    directory."""
     if page.startswith("http://127.0.0.1:"):
         yield f"links lead to {page}: set app.http_url to where people open it"
     owner = os.stat(folder).st_uid

@@ -1,4 +1,4 @@
-"""What the records of an archive become here: keys, users, texts and drafts.
+"""Converts the records of an archive: into keys, users, texts and drafts.
 
 Everything has a key made of the ids in the archive, by which the log stores it
 once.
@@ -20,10 +20,10 @@ from .survey import Survey
 from .text import clean, linked, with_links, with_people
 
 Happening = Group | Message | Change | Removal | Pin
-"""What is stored of an archive, in the order of the times. A group stands for
-its beginning."""
+"""A record of an archive that is stored, in the order of the times. A group
+stands for its beginning."""
 NAME_CHARACTERS: Final = 50
-"""Of a group. More are cut."""
+"""Limit of the name of a group. A longer one is cut."""
 DESCRIPTION_CHARACTERS: Final = 500
 _DIGEST_BYTES: Final = 8
 _MOST_PARTS: Final = 10

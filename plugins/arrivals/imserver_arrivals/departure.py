@@ -1,4 +1,4 @@
-"""What an app has, as an archive of another server has it: see
+"""Reads an app as if it were an archive of another server: see
 :class:`imserver_arrivals.records.Archive`.
 
 The log is read once, and its messages and reactions are sorted on disk. Memory
@@ -64,7 +64,7 @@ class Reacted(Struct, frozen=True, tag="reacted"):
 
 
 class Content(Struct):
-    """What the body of a message with files has."""
+    """The body of a message with files."""
 
     caption: str = ""
     url: str = ""
@@ -392,7 +392,7 @@ def _person(user: str, account: Account | None) -> Person:
 
 
 def _read(kind: type[_Json], raw: bytes) -> _Json:
-    """What a message has as JSON, as far as it is of this kind."""
+    """A body in JSON as a struct; the empty struct, if it is another one."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (ValueError, RecursionError):

@@ -43,7 +43,8 @@ class Destination:
         """The messages page, whose links open messages; ``""``: the app has a
         page elsewhere."""
         self.added: Counter[str] = Counter()
-        """What is new: accounts, groups, messages, reactions, files, emoji."""
+        """How many accounts, groups, messages, reactions, files and emoji are
+        new."""
         self._store = store
         self._problems = problems
         self._uploads = Uploads(

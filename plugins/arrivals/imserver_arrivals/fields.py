@@ -1,4 +1,4 @@
-"""What is in values of JSON that may be anything: an answer has the type that
+"""Reads values of JSON that may be of any type: each result has the type that
 it should have."""
 
 import json
@@ -25,7 +25,7 @@ _MOST_WHOLE: Final = 1 << 53
 
 
 def at(value: object, *keys: str) -> Any:
-    """What a value has under these keys; None: nothing."""
+    """The value under these keys, one in another; None: there is none."""
     for key in keys:
         if not isinstance(value, dict):
             return None

@@ -57,9 +57,9 @@ class Batch(Struct):
     rows: list[tuple[Happening, Draft | None]] = field(default_factory=list)
     """Each record, and the draft of a message."""
     keys: set[str] = field(default_factory=set)
-    """Of everything that the transaction asks for."""
+    """The keys of everything that the transaction reads or stores."""
     stores: set[str] = field(default_factory=set)
-    """The keys of what it stores."""
+    """The keys of the records that it stores."""
     weight: int = 0
 
 
@@ -278,7 +278,7 @@ class Importer:
 
 
 def _weight(record: Happening) -> int:
-    """What it costs to store a record: about the number of its rows; those of
+    """The cost of storing a record: about the number of its rows. Rows of
     members cost less."""
     if isinstance(record, Message):
         return 1 + len(record.reactions)

@@ -85,9 +85,9 @@ class Live(Protocol):
 # --- requests to a server of theirs -------------------------------------------
 
 ANSWER_BYTES: Final = 32 << 20
-"""Of an answer that is read as a whole."""
+"""Limit of an answer that is read as a whole."""
 ANSWER_SECONDS: Final = 60.0
-"""For how long an answer, or a piece of it, may take."""
+"""How long an answer, or a piece of it, may take."""
 FILE_SECONDS: Final = 600.0
 _MOST_WAITS: Final = 5
 """How often a request is repeated that came too soon."""

@@ -219,7 +219,8 @@ class LiveMatrix:
     def _events(
         self, room: str, news: Json, state: State, now: Cursor
     ) -> Iterator[tuple[Json, Files]]:
-        """What is written of a room."""
+        """The events of a room that are written: the new ones, the older ones
+        that they change, and the state."""
         ids = set[str]()
         about = set[str]()
         people = set[str]()

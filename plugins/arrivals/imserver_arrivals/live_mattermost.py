@@ -25,16 +25,16 @@ from .mattermost_news import ID, MattermostNews
 from .mattermost_server import MattermostServer, ServerReaction, ServerUser
 
 _OVERLAP_MS: Final = 30_000
-"""What is asked for again: clocks of their nodes differ, and a post is seen
-after its time."""
+"""How far back each question reaches again: the clocks of their nodes differ,
+and a post can be read only some time after its own time."""
 _MOST_EVENTS: Final = 1000
 _MOST_MARKS: Final = 1000
 _MOST_DONE: Final = 50_000
 _SECONDS: Final = 15
 _MOST_EVENT_BYTES: Final = 4 << 20
 _LOUD: Final = re.compile(r"@(?=(?:all|channel|here)\b)|<(?=[!@#])")
-"""What would call a whole channel there, or what their webhooks take for a
-name."""
+"""Words that would notify a whole channel there, and signs that their webhooks
+take for a name."""
 _OF_POSTS: Final = {"posted", "post_edited", "post_deleted"}
 _OF_CHANNELS: Final = {
     "user_added",
@@ -53,7 +53,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Where(Struct):
-    """Who hears of an event."""
+    """The receivers of an event."""
 
     channel_id: str = ""
 

@@ -42,9 +42,9 @@ _MOST_BLOCKS: Final = 50
 """Blocks of a message. Slack refuses more of them, or longer ones."""
 _MOST_BLOCK_CHARACTERS: Final = 3_000
 _MOST_SUMMARY_CHARACTERS: Final = 1_000
-"""Of the text that notifications show."""
+"""Limit of the text that notifications show."""
 _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
-"""What may be a user in a file of messages."""
+"""The form of ids of users in a file of messages."""
 
 
 class SlackPosition(Struct):
@@ -59,7 +59,7 @@ class SlackPosition(Struct):
 
 
 class SlackNews(Struct):
-    """What is written in one round."""
+    """The events that are written in one round."""
 
     folder: Path
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)

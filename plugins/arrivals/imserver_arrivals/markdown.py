@@ -8,7 +8,7 @@ from typing import Final
 from .text import around_code, clean, labelled
 
 _SIGN: Final = re.compile(r"[*_~`@:<\[#>+\\]")
-"""What a text that changes has."""
+"""The signs without which a text is the same in both forms."""
 _MARKS: Final = [
     (sign, re.compile(pattern, re.MULTILINE), replacement)
     for sign, pattern, replacement in (

@@ -43,7 +43,7 @@ class _Tag(NamedTuple):
     name: str
     attributes: dict[str, str]
     begin: int
-    """Where its content begins in the pieces."""
+    """The index of the piece with which its content begins."""
 
 
 def html_text(
@@ -96,7 +96,7 @@ class _Parser:
         self._numbers: list[int] = []
         """The next number in each open list; 0: it has no numbers."""
         self._language = ""
-        """Of the code that is open."""
+        """The language of the code that is open."""
 
     def text(self) -> str:
         while self._open:

@@ -442,9 +442,9 @@ class Matrix:
     def _removals(
         self, room: Room, relations: Relations, ids: set[str]
     ) -> Iterator[records.Removal]:
-        """What was taken back: reactions, and messages that are in no export.
-        ``ids``: of the others. Reactions that were taken back go from
-        ``relations``."""
+        """The reactions that were taken back, and the redacted messages that
+        are in no export. ``ids``: those of the messages that are in one.
+        Reactions that were taken back are removed from ``relations``."""
         for id, by in relations.redactions.items():
             about, reaction = relations.reactions.pop(id, (id, None))
             if reaction is None and id in ids:
@@ -501,7 +501,8 @@ class Matrix:
         return is_of_client or by.sender == sender or room.role(by.sender) != "member"
 
     def _change(self, room: Room, event: MatrixEvent) -> records.Change | None:
-        """What a state event says has happened; None: nothing that is known."""
+        """The change that a state event tells; None: it tells none that groups
+        have here."""
         content = event.content
         replaced = text_at(event.unsigned, "replaces_state")
         before = text_at(event.unsigned, "prev_content", "membership") or replaced
@@ -671,8 +672,8 @@ class Matrix:
         return f"@{self._person(person).nickname}"
 
     def _anchor(self, address: str, label: str) -> str | None:
-        """What stands for a link to somebody or to a message; None: it is a
-        link to something else."""
+        """The mark for a link to a person or to a message; None: the link leads
+        to something else."""
         match = _PERMALINK.fullmatch(address)
         if match is None:
             return None

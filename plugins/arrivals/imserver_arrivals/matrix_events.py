@@ -205,7 +205,8 @@ class Room(Struct):
 
 
 class Relations(Struct):
-    """What the events of a room say about others of its events."""
+    """The edits, reactions and redactions in a room, by the events that they
+    change."""
 
     edits: dict[tuple[str, str], tuple[int, str, Json]] = field(default_factory=dict)
     """(id of a message, who edits it) → (time, id, new content) of the newest

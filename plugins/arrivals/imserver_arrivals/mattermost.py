@@ -203,7 +203,7 @@ class Attachment(Struct):
 
 
 class Head(Struct):
-    """What of a post is read first. A channel has a team, or
+    """The fields of a post that are read first. A channel has a team, or
     ``channel_members``; replies name none."""
 
     user: str
@@ -260,8 +260,8 @@ class PostLine(Struct):
 
 
 class Props(Struct):
-    """What is read of the properties of a post. Plug-ins write what they like
-    in them. ``imserver``: see :data:`imserver_arrivals.live.MARK`."""
+    """The properties of a post that are read. Plug-ins write any value into
+    them. ``imserver``: see :data:`imserver_arrivals.live.MARK`."""
 
     imserver: Any = None
     attachments: Any = None

@@ -1,4 +1,4 @@
-"""What has changed on a running server of Mattermost, as lines of its bulk
+"""Writes the changes on a running server of Mattermost as lines of its bulk
 export.
 
 :mod:`imserver_arrivals.mattermost` reads them. Three fields of a post are no
@@ -26,9 +26,9 @@ from .text import SECOND_MS
 from .writing import file_name
 
 FILE_BYTES: Final = 256 << 20
-"""Of one file. A larger one comes with its name only."""
+"""Limit of one file. A larger one comes with its name only."""
 ARCHIVE_BYTES: Final = 256 << 20
-"""Of an archive after which no other channel is begun."""
+"""The size of an archive after which no other channel is begun."""
 ID: Final = re.compile(r"[a-z0-9]{26}")
 """An id of theirs."""
 _NAME: Final = re.compile(r"(?<![\w@./])@([A-Za-z0-9._-]{1,64})")
@@ -39,9 +39,9 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class MattermostNews:
-    """What has changed on a server, as one archive. ``marks`` gets the messages
-    of ours that are there, ``done`` what was written: id of a post → its time
-    then; address of a file → 0."""
+    """Writes the changes on a server as one archive. ``marks`` gets the ids of
+    our messages that are there. ``done`` gets what was written: id of a post →
+    the time of its last change; address of a file → 0."""
 
     def __init__(
         self,
@@ -55,14 +55,14 @@ class MattermostNews:
         self._marks = marks
         self._done = done
         self._channels: dict[str, ServerChannel] = {}
-        """Those that the archive names."""
+        """The channels that the archive names."""
         self._others: dict[str, None] = {}
-        """Ids of users that it names, beside members."""
+        """Ids of the users that the archive names, beside members."""
         self._emoji: dict[str, str] = {}
         self._until = 0
         self._bytes = 0
         self.left: dict[str, bool] = {}
-        """What is due for the next archive, as this one is large."""
+        """The channels for the next archive, since this one is large."""
 
     def run(
         self,

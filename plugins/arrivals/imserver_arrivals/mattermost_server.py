@@ -1,4 +1,4 @@
-"""What a running server of Mattermost says by its REST API, version 4.
+"""Asks a running server of Mattermost by its REST API, version 4.
 
 The fields are those of the server's ``model/post.go``, ``model/user.go``,
 ``model/channel.go`` and ``model/file_info.go``.

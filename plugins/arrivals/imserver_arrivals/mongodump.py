@@ -27,9 +27,10 @@ MOST_DOCUMENT: Final = (16 << 20) + (64 << 10)
 _BLOCK: Final = 1 << 20
 _FILE: Final = re.compile(r"(?:.*/)?([\w.]+)\.bson(?:\.gz)?")
 Position = tuple[str, int]
-"""Where a document is: the file of the dump, and the byte."""
+"""The position of a document: a file of the dump, and a byte in it."""
 _SIZE_BYTES: Final = 4
-"""The first bytes of a document and of a string: how long it is (https://bsonspec.org)."""
+"""A document and a string begin with their lengths, each of so many bytes
+(https://bsonspec.org)."""
 _END: Final = 0xFFFF_FFFF
 """Stands in an archive where a document would have its size: the documents of
 a collection end."""

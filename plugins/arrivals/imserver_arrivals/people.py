@@ -98,9 +98,9 @@ class People:
             )
 
     def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
-        """What the person logs in with, as far as the app has it and it is
-        free. An account that somebody has registered with the same address is
-        not theirs for sure, so it does not become theirs."""
+        """The identifiers with which a person logs in, if the app allows them
+        and no account has them. Whoever has registered with the same address
+        may be somebody else, so that account does not become theirs."""
         kinds: tuple[tuple[Identifier, str], ...] = (
             ("email", person.email),
             ("name", person.login),

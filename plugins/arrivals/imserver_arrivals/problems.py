@@ -1,5 +1,5 @@
-"""What an import meets that it does not understand, cannot read or cannot
-keep."""
+"""The parts of an archive that an import does not understand, cannot read or
+cannot store."""
 
 from collections import Counter
 from typing import Final
@@ -11,9 +11,9 @@ MOST_BROKEN: Final = 20
 
 MOST_CHARACTERS: Final = 500
 NAME_CHARACTERS: Final = 60
-"""So much of a name in an archive is in the report."""
+"""Limit of a name of an archive in the report."""
 MOST_KINDS: Final = 200
-"""Kinds that are named: an archive may have as many as it likes."""
+"""The most kinds that are counted apart: an archive may have any number."""
 
 
 class BadArchive(ImserverError):
@@ -21,13 +21,13 @@ class BadArchive(ImserverError):
 
 
 class BrokenArchive(BadArchive):
-    """It cannot be read, whatever its format: it is cut, is too large, or needs
-    a library."""
+    """The archive cannot be read, whatever its format: it is cut, is too large,
+    or needs a library."""
 
 
 class Problems:
-    """What could not be read or is not understood, counted by kind, and the
-    first broken parts."""
+    """Counts the parts that cannot be read or are not understood, by kind, and
+    has the first broken ones."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -18,8 +18,8 @@ _PAGE: Final = 500
 
 
 class ReadPositions:
-    """What the members of an archive's groups have read: noted as messages are
-    stored, and marked at the end."""
+    """The messages that the members of an archive's groups have read. They are
+    collected while messages are stored, and marked as read at the end."""
 
     def __init__(self, survey: Survey, accounts: Mapping[str, Account]) -> None:
         self._groups = survey.groups

@@ -1,4 +1,4 @@
-"""What an archive of another server has, as records: each adapter yields them,
+"""The records of an archive of another server: each adapter yields them, and
 the importer stores them.
 
 Ids are those of the other server; an id of a person, a group, a message or a
@@ -63,8 +63,8 @@ class Person(Struct, frozen=True, tag="person"):
 
 
 class Member(Struct, frozen=True):
-    """Who is in a group now. ``read_ms``: they have read all messages up to
-    then; -1: it is not known."""
+    """A person who is in a group now. ``read_ms``: the person has read all
+    messages up to this time; -1: it is not known."""
 
     person: str
     role: Role = "member"
@@ -99,8 +99,8 @@ class Group(Struct, frozen=True, tag="group"):
 
     @property
     def admins(self) -> list[str]:
-        """Who may do all there. The owner of ours is one of the owners there,
-        and the others are admins."""
+        """The owners and admins there. The owner of our group is one of their
+        owners, and the others become admins."""
         return [member.person for member in self.members if member.role != "member"]
 
 
@@ -146,9 +146,10 @@ class Message(Struct, frozen=True, tag="message"):
 
 
 class Change(Struct, frozen=True, tag="change"):
-    """What has happened in a group. ``people``: who joins or leaves. ``text``:
-    the new name or description. The import alone says the kind ``member`` (who
-    never was there joins) and the ``role`` of those who join."""
+    """A change of a group. ``people``: who joins or leaves. ``text``: the new
+    name or description. Only the importer uses the kind ``member``, for those
+    who join without having been there before, and sets the ``role`` of those
+    who join."""
 
     id: str
     group: str

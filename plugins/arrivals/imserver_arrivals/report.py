@@ -1,5 +1,5 @@
-"""What an import says: what an archive has, what does not come, and the tables
-that it writes."""
+"""Prints what an archive has and what does not come, and writes the tables of
+an import."""
 
 import csv
 from collections import Counter

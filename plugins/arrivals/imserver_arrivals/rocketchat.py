@@ -675,8 +675,8 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 
 
 def _titled(text: str, rooms: Mapping[str, str]) -> str:
-    """What people call a room, and the signs behind its name; ``""``: there is
-    no such room."""
+    """The title of a room, and the signs behind its name; ``""``: there is no
+    such room."""
     for name in (text, text.rstrip(".-")):
         if rooms.get(name):
             return f"#{rooms[name]}{text[len(name) :]}"
@@ -684,7 +684,7 @@ def _titled(text: str, rooms: Mapping[str, str]) -> str:
 
 
 def _coordinates(location: Any) -> str:
-    """Where a message was sent. Longitude comes first there."""
+    """The latitude and longitude of a location. Longitude comes first there."""
     longitude_first = list_at(location, "coordinates")
     numbers = [
         str(number)[:_COORDINATE_CHARACTERS] for number in longitude_first[1::-1]

@@ -1,5 +1,5 @@
-"""The settings of the node and of apps; webhooks of events: who hears of what,
-and how far; and tasks."""
+"""The settings of the node and of apps, and the tables of webhooks and
+tasks."""
 
 import hashlib
 from secrets import token_hex
@@ -76,9 +76,9 @@ _TASK_ID_BYTES: Final = 16
 
 
 class What(Struct, frozen=True):
-    """What somebody hears of, and where. ``label``: of the principal.
-    ``arguments``: of the event. ``proof``: by which its right is asked for
-    again."""
+    """The part of a subscription that its client names. ``label``: that of the
+    principal. ``arguments``: of the event. ``proof``: shows whether the
+    principal still has the right."""
 
     label: str
     url: str
@@ -88,7 +88,7 @@ class What(Struct, frozen=True):
     proof: str = ""
 
     def id_for(self, app: str, user: str) -> str:
-        """The id of a subscription, the same on all nodes."""
+        """The id of a subscription. All nodes make the same one."""
         whole = _encode([app, user, self.label, self.url, self.event, self.arguments])
         digest = hashlib.sha256(whole).hexdigest()
         return f"sub_{digest[:_ID_CHARACTERS]}"
@@ -164,10 +164,11 @@ def _new_task_id() -> str:
 
 
 class TaskCall(Struct, frozen=True):
-    """What a task does, and for whom. ``principal``: who has called the tool,
-    ``proof`` by which its right is asked for again. ``client``: what its client
-    can. ``needs_yes``: it needs the yes of its question. ``question_digest``:
-    of the text of that question, as it was asked."""
+    """The call of a tool that a task runs. ``principal``: who has called it.
+    ``proof``: shows whether the principal still has the right. ``client``: the
+    capabilities of the client. ``needs_yes``: it runs only after a yes to its
+    question. ``question_digest``: of the text of that question, as it was
+    asked."""
 
     principal: Principal
     proof: str
@@ -180,8 +181,8 @@ class TaskCall(Struct, frozen=True):
 
 
 class Round(Struct, frozen=True):
-    """What a tool has returned last, and the answers of the client to it; see
-    ``InputRequired``."""
+    """The last ``InputRequired`` of a tool, and the answers of the client to
+    it."""
 
     requests: dict[str, Any] = {}
     responses: dict[str, Any] = {}

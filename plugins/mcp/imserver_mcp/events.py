@@ -55,7 +55,7 @@ _EVENTS: Final = (
         "Somebody has joined or left a group, or it was changed.",
     ),
 )
-"""Event, the kinds of entries that it tells of, and its description."""
+"""An event, the kinds of entries for which it stands, and its description."""
 _KINDS: Final = {name: kinds.split() for name, kinds, _ in _EVENTS}
 MODES: Final = ("poll", "webhook")
 NEXT_POLL_MS: Final = 5000
@@ -78,7 +78,7 @@ class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Subscription(Struct, frozen=True):
-    """One event, and which of it."""
+    """A subscription to one event. ``wanted``: its filter."""
 
     event: str
     wanted: Wanted
@@ -109,7 +109,7 @@ class Subscription(Struct, frozen=True):
         return cls(what.event, msgspec.convert(what.arguments, Wanted))
 
     def has(self, entry: Entry, user: str) -> bool:
-        """Whether it tells of an entry."""
+        """Whether the subscriber gets an entry."""
         wanted = self.wanted
         return (
             entry.kind in _KINDS[self.event]
@@ -142,15 +142,15 @@ def listed() -> list[dict[str, Any]]:
 
 
 def require_user(turn: Turn) -> str:
-    """The user whose events are wanted. Raises McpError."""
+    """The user for whom a request asks for events. Raises McpError."""
     if not turn.user:
         raise McpError(Code.FORBIDDEN, "Name the user: their events are told")
     return turn.user
 
 
 def position_of(turn: Turn) -> tuple[int, bool]:
-    """The position of the cursor of a request, and whether it is another one
-    than the client has (``truncated``). May switch. Raises McpError."""
+    """The position at which a request goes on, and whether entries between it
+    and the cursor are lost (``truncated``). May switch. Raises McpError."""
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
@@ -198,9 +198,9 @@ Notify = Callable[[Sequence[Entry]], Collection[bytes]]
 
 
 class Follower(Service):
-    """A stream. ``notify`` makes the messages about entries. ``until``
-    (monotonic): it ends then. ``proof``: by which it asks for its right again
-    before it sends anything."""
+    """A stream of changes. ``notify`` makes the messages about entries.
+    ``until``: when it ends, by the monotonic clock. ``proof``: shows whether
+    its principal still has the right, before anything is sent."""
 
     turn: Turn
     position: int
@@ -210,8 +210,8 @@ class Follower(Service):
 
 
 class Followers:
-    """Owner of the streams of this node. One greenlet serves them all, when
-    there is something new."""
+    """Owner of the streams of this node. One greenlet serves all of them, when
+    the log has new entries."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -220,7 +220,7 @@ class Followers:
         """Called when a stream has begun: who looks for what is new sets it."""
 
     def apps(self) -> set[str]:
-        """Their apps."""
+        """The apps of the streams."""
         return {follower.turn.app for follower in self._followers.values()}
 
     def add(self, turn: Turn, position: int, notify: Notify) -> None:
@@ -303,7 +303,7 @@ class ChangedResources(Struct, frozen=True):
 
     @classmethod
     def read(cls, turn: Turn) -> ChangedResources:
-        """What a request wants to hear of. Raises McpError."""
+        """The changes that a request asks for. Raises McpError."""
         wanted = turn.message.mapping("notifications")
         uris = wanted.get("resourceSubscriptions") or []
         if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
@@ -317,7 +317,7 @@ class ChangedResources(Struct, frozen=True):
         )
 
     def agreed(self) -> dict[str, Any]:
-        """What the client will hear of."""
+        """The changes of which the client will hear."""
         agreed: dict[str, Any] = {}
         if self.uris:
             agreed["resourceSubscriptions"] = sorted(self.uris)

@@ -73,8 +73,8 @@ def _life_seconds(turn: Turn) -> int:
 
 
 class EventHooks:
-    """The webhooks of events. Streams are told by the same look for what is
-    new."""
+    """The webhooks of events. One loop looks for new entries, for them and for
+    the streams."""
 
     def __init__(self, core: Core, followers: Followers, allow_loopback: bool) -> None:
         self.rows = Hooks(core.store)
@@ -96,7 +96,8 @@ class EventHooks:
     # --- what clients ask -----------------------------------------------------
 
     def _request(self, turn: Turn) -> tuple[str, What]:
-        """For whom a request is, and what it names. Raises McpError."""
+        """The user of a request, and the subscription that it names. Raises
+        McpError."""
         delivery = turn.message.mapping("delivery")
         mode = str(delivery.get("mode", "webhook"))
         url = str(delivery.get("url"))
@@ -166,8 +167,8 @@ class EventHooks:
         return {}
 
     def _verify(self, hook: Hook) -> None:
-        """Have the receiver show that it wants events. Switches. Raises
-        McpError."""
+        """Send a challenge to the receiver, which has to repeat it: so nobody
+        can have events sent to others. Switches. Raises McpError."""
         challenge = token_hex(_CHALLENGE_BYTES)
         id = f"msg_verification_{token_hex(_ID_BYTES)}"
         reason = "challenge_failed"
@@ -216,9 +217,9 @@ class EventHooks:
         }
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
-        """Whether a subscription has an entry. If the token of who subscribed
-        has ended, it ends; None: that of a key or of a banned user waits, which
-        may be for a time."""
+        """Whether the receiver of a subscription gets an entry. None: it waits,
+        as the key may come back, or the ban of the user may end. Where a token
+        has ended, the subscription ends."""
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False
         app = hook.app

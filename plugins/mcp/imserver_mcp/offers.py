@@ -87,7 +87,7 @@ class Tool(Struct, frozen=True, kw_only=True):
             )
 
     def document(self, api: Api) -> dict[str, Any]:
-        """How it is listed."""
+        """The tool as ``tools/list`` shows it."""
         route = None
         if self.route[0]:
             route = api.endpoints[self.at].route
@@ -128,8 +128,8 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """What a feature offers. ``methods``: requests that it answers, with
-    ``capabilities`` that say so."""
+    """The tools and resources that a feature offers. ``methods``: requests that
+    it answers. ``capabilities``: announce them."""
 
     tools: tuple[Tool, ...] = ()
     sources: tuple[Source, ...] = ()

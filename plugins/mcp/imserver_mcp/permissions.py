@@ -21,8 +21,8 @@ _PERMISSION: Final = "permission"
 _turning: Final = re.compile(
     "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
-"""Signs that nobody sees, and that change the order in which others are
-seen."""
+"""Characters that are invisible, or change the order of others: with them a
+call could look like another one."""
 _OTHER_QUESTION: Final = (
     "The text of the question was changed: a yes to it does not permit this call."
 )
@@ -38,8 +38,9 @@ class Permissions:
     def check(
         self, turn: Turn, tool: Tool, arguments: dict[str, Any]
     ) -> str | InputRequired | Later:
-        """Why a tool may not run now; ``""``: it may. Asks a person if the app
-        wants that. Switches. Raises RouteRefused and McpError."""
+        """The reason why a tool may not run now; ``""``: it may. Asks a person
+        first, if the app wants that. Switches. Raises RouteRefused and
+        McpError."""
         task = turn.task
         if task is not None:
             if not task.what.needs_yes or task.audit:

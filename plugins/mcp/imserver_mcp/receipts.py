@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .declared import Task
 
 KEY: Final = "imserver/receipt"
-"""Where results have theirs, in ``_meta``."""
+"""The key in ``_meta`` of a result under which its receipt is."""
 
 
 def audit_of(core: Core) -> AuditLog | None:

@@ -56,7 +56,7 @@ def is_subscribable(uri: str) -> bool:
 
 
 def listed(turn: Turn, cursor: str) -> Page:
-    """A page: the conversations of the user, then their files."""
+    """A page of the resources of a user: first conversations, then files."""
     if not turn.user:
         return [], ""
     kind, _, rest = cursor.partition(":")

@@ -194,8 +194,8 @@ class TaskRows(Store.Rows):
 
     @Store.writing
     def wake(self, sql: PooledStatements, app: str, questions: Collection[int]) -> bool:
-        """Have the tasks looked at that wait for these questions. Whether there
-        are any."""
+        """Make the tasks due that wait for these questions. Whether there are
+        any."""
         statement = (
             "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
         )
@@ -389,12 +389,12 @@ class Tasks:
     # --- going on -------------------------------------------------------------
 
     def _waits(self, task: Task) -> bool:
-        """Whether its question is open."""
+        """Whether the question of a task is open."""
         entry = self._store.part(MessageLog).asks.get(task.app, "", task.question)
         return entry is not None and entry.ask is not None and not entry.ask.state
 
     def apps(self) -> Collection[str]:
-        """The apps in whose logs it looks for answers."""
+        """The apps in whose logs this node looks for answers."""
         return self._positions.keys()
 
     def look(self, heads: Mapping[str, int], _readers: object) -> None:
@@ -472,7 +472,8 @@ class Tasks:
 
 
 def document_of(task: Task) -> dict[str, Any]:
-    """A task as clients see it, without what its state adds."""
+    """A task as clients get it, without the fields that depend on its
+    state."""
     document = {"taskId": task.id, "status": task.state}
     if task.state == "working" and task.question:
         document["statusMessage"] = "A person is asked"

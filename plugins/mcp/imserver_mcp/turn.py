@@ -239,7 +239,8 @@ class Turn:
 
     @property
     def _bound(self) -> bytes:
-        """Who asks for what."""
+        """What a state is signed for: the principal, and the request without
+        its rounds."""
         rounds = {"_meta", "inputResponses", "requestState"}
         params = {key: value for key, value in self.params.items() if key not in rounds}
         return _encode(
@@ -271,7 +272,8 @@ class Turn:
             self.stream.send(notification(method, params))
 
     def progress(self, progress: float, total: float) -> None:
-        """Say how far this request is, if the client wants to know."""
+        """Tell the client how much of this request is done, if it has asked for
+        that."""
         meta = self.params.get("_meta")
         if not isinstance(meta, dict):
             return

@@ -203,8 +203,9 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
-    """What an application reads about a notification. ``with_text``: it shows
-    the notification itself."""
+    """The data about a notification that the application on the phone reads.
+    ``with_text``: the application shows the notification itself, and needs its
+    texts."""
     facts: dict[str, Any] = {"kind": notice.kind, "id": notice.id, "tag": notice.tag}
     optional: dict[str, Any] = {
         "conversation": notice.conversation,
@@ -243,8 +244,8 @@ def is_silent(notice: PushNotice) -> bool:
 def fitted(
     notice: PushNotice, most: int, size: Callable[[PushNotice], int]
 ) -> PushNotice:
-    """The notification, shortened to at most ``most`` bytes as ``size`` counts
-    them."""
+    """The notification, shortened until ``size`` of it is at most ``most``
+    bytes."""
     # What a person reads last goes first, and texts only as far as needed.
     for name in ("body", "data", "icon", "actions", "url", "title"):
         if size(notice) <= most:

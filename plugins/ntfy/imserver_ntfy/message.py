@@ -143,8 +143,8 @@ STYLE: Final = replace(PROBLEM, refuse=_refuse)
 
 
 class Parameters:
-    """What a request says: in JSON (``json_fields``), in headers with or without
-    ``X-``, or in its query."""
+    """The parameters of a request. It may have them in JSON
+    (``json_fields``), in headers with or without ``X-``, or in its query."""
 
     @classmethod
     def of(
