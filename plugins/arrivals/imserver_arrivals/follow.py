@@ -209,6 +209,8 @@ class Follower:
             for ours in self._post(position):
                 position = replace(position, ours=ours)
         finally:
+            # What has come is stored, also if a post fails: it need not come
+            # again.
             if position != self._position:
                 with self._finishing():
                     self._file.write(position)

@@ -253,6 +253,7 @@ class Importer:
         writer: PastWriter | None = None
 
         def work(past: LogImport) -> None:
+            # The transaction may run again: then nothing of this run counts.
             nonlocal began, writer
             began = perf_counter()
             writer = PastWriter(past, self._conversion, self._groups, self._page)
@@ -261,7 +262,8 @@ class Importer:
 
         self._log.import_past(self._app, list(batch.keys), work)
         seconds = perf_counter() - began
-        self._most = min(max(int(batch.weight * BATCH_SECONDS / seconds), LEAST), BATCH)
+        weight = int(batch.weight * BATCH_SECONDS / seconds)
+        self._most = min(max(weight, LEAST), BATCH)
         assert writer is not None
         self._learn(writer)
 

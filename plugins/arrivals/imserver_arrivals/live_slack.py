@@ -92,6 +92,7 @@ class LiveSlack:
         news = SlackNews(folder)
         end = monotonic() + seconds
         try:
+            # The cursor of the call before says that its events are stored.
             if self._server.is_connected and cursor == self._cursor:
                 self._server.acknowledge()
             else:
@@ -110,6 +111,8 @@ class LiveSlack:
             if has_news:
                 self._put_lists(news)
         except LiveError:
+            # Events of this round are lost with it: Slack sends them again to
+            # the next connection, as they were not acknowledged.
             self._server.disconnect()
             raise
         before = self._position

@@ -149,6 +149,8 @@ class PastWriter:
         else:
             self.groups[message.group] = self._past.conversation_of(key)
             self.messages.append((message, stored))
+        # What the append has added is the message, its edit and its reactions:
+        # it counts them together.
         new = {name for name in unknown if self._past.find(name)}
         self.added["message"] += key in new
         self.added["reaction"] += self._past.added - before - len(new)

@@ -44,15 +44,21 @@ class ReadPositions:
         return sorted(members.values(), key=attrgetter("read_ms"))
 
     def note(self, message: Message, id: int) -> None:
-        """A message is stored: who has read less than it has read up to the one
-        before."""
+        """A message is stored. Readers whose time is before that of the message
+        have read up to the message before it. Messages come in the order of
+        their times."""
         group = message.group
         readers = self._readers[group]
         reads = self._reads[group]
+        last = self._last.get(group, 0)
         time_ms = time_of(message)
-        while len(reads) < len(readers) and readers[len(reads)].read_ms < time_ms:
-            reads.append(self._last.get(group, 0))
-        self._last[group] = max(self._last.get(group, 0), id)
+        # The readers are sorted, so the first without a message is the next one.
+        while len(reads) < len(readers):
+            reader = readers[len(reads)]
+            if reader.read_ms >= time_ms:
+                break
+            reads.append(last)
+        self._last[group] = max(last, id)
 
     def mark(self, log: MessageLog, app: str, groups: Mapping[str, int]) -> None:
         """Let all members have read what they had read there, and all where
