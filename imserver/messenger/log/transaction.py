@@ -1072,11 +1072,11 @@ class WriteTransaction:
             sources = [(one, one.source) for one in drafts if one.source is not None]
             # A change may alter what decides about drafts, so that is asked
             # after it.
-            asked_first: Sequence[AppendRequest] = drafts
+            drafts_first: Sequence[AppendRequest] = drafts
             if changes:
-                asked_first = ()
+                drafts_first = ()
             part = AppTransaction(
-                sql, app, self.batch, self._now, self._memory, asked_first
+                sql, app, self.batch, self._now, self._memory, drafts_first
             )
             # also what was learned since this was begun
             if part.before < self._known.get(app, 0):
