@@ -149,7 +149,7 @@ def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
         inner = struct_in(hint)
         if inner is None:
             continue
-        # Settings of features are known when there are some.
+        # The type does not say which settings features have in it.
         if OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark):
             fields.append((name, False))
     return tuple(fields)
