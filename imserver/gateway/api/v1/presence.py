@@ -396,7 +396,7 @@ def ban(
     _require_below(api, call, users)
     everybody = api.core.authority.with_programs(call.app, users)
     removed = api.core.sessions.close(call.app, everybody, None, seconds or inf, reason)
-    # The bots of the users come after them, and the answer leaves them out.
+    # The programs of the users come after them, and the answer leaves them out.
     banned = [
         UserRemoved(user, count)
         for user, count in zip(users, removed.closed, strict=False)
