@@ -782,8 +782,9 @@ class AccountStore(Store.Rows):
         pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
         count = "SELECT count(*) FROM relation WHERE account = %s"
         for mine, _, old, new in pairs:
-            is_more = new and not old
-            if is_more and sql.query(count, (mine,))[0][0] >= limit:
+            if old or not new:
+                continue
+            if sql.query(count, (mine,))[0][0] >= limit:
                 return "full"
 
         if after != before and condition is not None and not condition(sql):

@@ -86,12 +86,11 @@ def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     # The ampersand comes last: `&amp;lt;` means `&lt;`.
     for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         text = text.replace(escape, sign)
-    mentions_all = False
     for tag in _TAG.finditer(raw):
         _, kind, name, _ = tag.groups("")
         if kind == "!" and name in _EVERYBODY:
-            mentions_all = True
-    return text, mentions_all
+            return text, True
+    return text, False
 
 
 def _lines(parts: Iterable[str]) -> str:
