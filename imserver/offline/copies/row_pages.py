@@ -258,11 +258,11 @@ def _check_types(layout: TableLayout, rows: list[Row]) -> None:
     for row in rows:
         for column, value, wanted in zip(layout.columns, row, types, strict=True):
             if type(value) is not wanted and value is not None:
-                where = _place(layout, column.name, row)
+                where = _cell_name(layout, column.name, row)
                 raise StartError(f"{where} is no {column.kind.name}: change this row")
 
 
-def _place(layout: TableLayout, column: str, row: Row) -> str:
+def _cell_name(layout: TableLayout, column: str, row: Row) -> str:
     """Where a value stands, in words."""
     return f"{layout.table}.{column} of the row {_shown(layout.key_of(row))}"
 
@@ -276,12 +276,12 @@ def _objection(
             if column.kind.name != "text" or value is None:
                 continue
             if engine == "postgresql" and b"\0" in value:
-                where = _place(layout, column.name, row)
+                where = _cell_name(layout, column.name, row)
                 return f"{where} has a NUL character, which no text of PostgreSQL can have: change this row"
             try:
                 value.decode()
             except UnicodeDecodeError:
-                where = _place(layout, column.name, row)
+                where = _cell_name(layout, column.name, row)
                 return f"{where} is not UTF-8: change this row"
     words = " ".join(str(error).split())
     first = _shown(layout.key_of(rows[0]))

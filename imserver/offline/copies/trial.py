@@ -73,8 +73,8 @@ def restore_on_trial(settings: Config, file: Path) -> str:
     if absent:
         raise StartError(f"{done}, but {lack_of(absent)}")
     hours = (time() - created) / _HOUR_SECONDS
-    made = f"it was made {day(int(created))} UTC, {hours:.1f} hours ago"
-    return "\n".join([done, *words, made])
+    age = f"it was made {day(int(created))} UTC, {hours:.1f} hours ago"
+    return "\n".join([done, *words, age])
 
 
 def _restore_archive(

@@ -263,11 +263,13 @@ def _line(row: AuditRow, names: list[Name]) -> bytes:
 @CommandLine.prints_data
 @click.option(
     "--head",
-    "noted",
+    "given_head",
     metavar="NUMBER:HASH",
     help="A head that was printed earlier: it must still be there.",
 )
-def verify_chain(path: str | None, data_dir: str | None, noted: str | None) -> None:
+def verify_chain(
+    path: str | None, data_dir: str | None, given_head: str | None
+) -> None:
     """Verify the chain of hashes, and print its head.
 
     A row that was changed, removed or put in is named, and the status is 1.
@@ -275,10 +277,12 @@ def verify_chain(path: str | None, data_dir: str | None, noted: str | None) -> N
     --head a later run finds out whether the rows up to it were rewritten.
     """
     wanted = None
-    if noted is not None:
-        match = _is_head(noted)
+    if given_head is not None:
+        match = _is_head(given_head)
         if match is None:
-            fail(f"--head {noted}: expected NUMBER:HASH, as this command prints it")
+            fail(
+                f"--head {given_head}: expected NUMBER:HASH, as this command prints it"
+            )
         wanted = (int(match[1]), match[2])
 
     with opened(path, data_dir) as (_, store, _):

@@ -147,7 +147,7 @@ def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
     """Say this, and wait until a user is erased, or it takes too long. Ctrl-C
     takes it back."""
     began = 0.0
-    last_said = 0.0
+    last_reported = 0.0
     with _ctrl_c() as pressed:
         click.echo(text, err=True)
         while True:
@@ -160,8 +160,8 @@ def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
                 words = f"not erased after {seconds:.0f} s"
                 if seconds > _MOST_WAIT_SECONDS:
                     fail(f"{words}: {_GOES_ON}")
-                if seconds > last_said + _SAY_SECONDS:
-                    last_said = seconds
+                if seconds > last_reported + _SAY_SECONDS:
+                    last_reported = seconds
                     click.echo(f"{words}; {_GOES_ON}", err=True)
             if pressed.wait(_LOOK_SECONDS):
                 server.post("users/erase/undo", whom)

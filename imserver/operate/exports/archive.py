@@ -227,8 +227,8 @@ class ArchiveWriter:
 
         # The record of before ZIP64, whose fields are too small.
         few = min(entries, _MOST_16_BITS)
-        places = (min(size, _ALL), min(start, _ALL))
-        archive.write(_END.pack(b"PK\5\6", 0, 0, few, few, *places, 0))
+        offsets = (min(size, _ALL), min(start, _ALL))
+        archive.write(_END.pack(b"PK\5\6", 0, 0, few, few, *offsets, 0))
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a file beside the archive."""
@@ -288,8 +288,8 @@ class _Entry:
             _OWNER_ONLY,
             _ALL,  # where the entry begins
         )
-        places = (self.size, self._packed, self._start)
-        return head + name + _EXTRA.pack(_ZIP64_FIELD, _EXTRA_BYTES, *places)
+        offsets = (self.size, self._packed, self._start)
+        return head + name + _EXTRA.pack(_ZIP64_FIELD, _EXTRA_BYTES, *offsets)
 
     def _head(self) -> bytes:
         name = self.name.encode()

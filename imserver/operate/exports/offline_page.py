@@ -181,8 +181,8 @@ def index(
     title = f"{name} · {app}"
     head = _head(title, "index")
     when = _time(begun * _SECOND_MS)
-    made = f"{escape(app)} · {_words('made')} {when}"
-    heading = f"<h1>{escape(name)}</h1><small>{made}</small>"
+    about_archive = f"{escape(app)} · {_words('made')} {when}"
+    heading = f"<h1>{escape(name)}</h1><small>{about_archive}</small>"
     yield f"{head}<nav>{heading}<h2>{_words('conversations')}</h2><ul>\n".encode()
     links = (
         (f"conversations/{id}.html", escape(title)) for id, title, _ in conversations

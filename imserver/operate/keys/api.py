@@ -411,7 +411,7 @@ def usage(
     end = (until or int(time())) // MINUTE
     skip = 0
     if cursor:
-        end, skip = _place(cursor)
+        end, skip = _start_of(cursor)
     rows = uses_of(api.core.store, row.id, start, end, skip, limit + 1)
     times = [use.time for use in rows[:limit]]
 
@@ -426,11 +426,11 @@ def usage(
     return UsageAnswer(list(page), after)
 
 
-def _place(cursor: str) -> tuple[int, int]:
+def _start_of(cursor: str) -> tuple[int, int]:
     """Where a page begins: the minute, and how many rows of it were listed."""
     minute, _, number = (read_cursor(cursor) or "").partition(".")
-    is_place = minute.isdecimal() and number.isdecimal()
-    if not is_place or len(minute) > _MINUTE_DIGITS or len(number) > _NUMBER_DIGITS:
+    is_cursor = minute.isdecimal() and number.isdecimal()
+    if not is_cursor or len(minute) > _MINUTE_DIGITS or len(number) > _NUMBER_DIGITS:
         raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
     return int(minute), int(number)
 

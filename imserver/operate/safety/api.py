@@ -398,16 +398,16 @@ def queue(
 ) -> ReportsAnswer:
     """List reports, page by page."""
     before = None
-    place = (read_cursor(cursor) or "").split(" ")
-    if len(place) == 2 and place[0].isdecimal():
-        changed, id = place
+    parts_of_cursor = (read_cursor(cursor) or "").split(" ")
+    if len(parts_of_cursor) == 2 and parts_of_cursor[0].isdecimal():
+        changed, id = parts_of_cursor
         before = (int(changed), id)
     rows = parts.reports.page(call.app, state, before, limit + 1)
 
-    def place_of(row: ReportShown) -> str:
+    def cursor_of(row: ReportShown) -> str:
         return f"{row.changed} {row.id}"
 
-    page, following = page_and_cursor(rows, limit, place_of)
+    page, following = page_and_cursor(rows, limit, cursor_of)
     names = parts.reports.names(call.app, [row.user for row in page])
     groups = parts.reports.groups(call.app, [row.conversation for row in page])
     return ReportsAnswer(list(page), following, names, groups)

@@ -19,7 +19,7 @@ class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
 
 
 _ROWS: Final = RowsOf(Muted, "mute", user="member")
-_KEPT_SECONDS: Final = 86_400
+_ENDED_SECONDS: Final = 86_400
 """How long a mute that has ended stays."""
 _COMMIT_SECONDS: Final = 60
 """How late a transaction may be committed."""
@@ -55,7 +55,7 @@ class MuteRows(Store.Rows):
         return _ROWS.find(sql.query, "WHERE changed >= %s", since), now
 
     @Store.writing_or(0)
-    def forget(self, sql: PooledStatements, seconds: int = _KEPT_SECONDS) -> int:
+    def forget(self, sql: PooledStatements, seconds: int = _ENDED_SECONDS) -> int:
         """Delete mutes that ended so many seconds ago."""
         return sql.execute(f"DELETE FROM mute WHERE until < {sql.now} - %s", (seconds,))
 

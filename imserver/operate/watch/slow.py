@@ -268,12 +268,12 @@ def build(core: Core) -> Parts:
     watch = Watch(core, tracer)
     look = every(_LOOK_SECONDS, watch.look, "the log stays as it is")
     return Parts(
-        (watch, Erasure(frozenset(), watch.forget, _keep)),
+        (watch, Erasure(frozenset(), watch.forget, _forget_nobody)),
         run=(watch.follow_settings, look),
         configure=watch.configure,
         stop=stop,
     )
 
 
-def _keep(_app: str) -> None:
+def _forget_nobody(_app: str) -> None:
     """The slowest of an app that was deleted stay, for an hour."""
