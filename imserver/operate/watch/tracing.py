@@ -73,8 +73,10 @@ class Tracer:
         self._system = storage.url.partition(":")[0] or "sqlite"
         # else each attempt has a line
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
-        core.store.timings.heard = self._waited
-        core.outgoing.request = self._tracing(core.outgoing.request)
+        timings = core.store.timings
+        timings.heard = self._waited
+        outgoing = core.outgoing
+        outgoing.request = self._tracing(outgoing.request)
 
     @cached_property
     def _provider(self) -> TracerProvider:
