@@ -47,7 +47,7 @@ WORD: Final = re.compile(r"[A-Za-z][\w'’-]*|`[^`]*`")
 
 
 class Sentence(NamedTuple):
-    place: str
+    location: str
     text: str
 
 
@@ -88,8 +88,8 @@ def sentences_of_module(module: Path) -> list[Sentence]:
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         match node:
             case ast.Expr(ast.Constant(str(text))):
-                place = f"{name}:{node.lineno}"
-                sentences += [Sentence(place, each) for each in sentences_of(text)]
+                location = f"{name}:{node.lineno}"
+                sentences += [Sentence(location, each) for each in sentences_of(text)]
     return sentences
 
 
@@ -164,7 +164,7 @@ def main(names: list[str]) -> None:
         of_file = sentences_of_module if path.suffix == ".py" else sentences_of_page
         for sentence in of_file(path):
             for kind in kinds_of(sentence.text):
-                print(f"{sentence.place}: {kind}: {sentence.text}")
+                print(f"{sentence.location}: {kind}: {sentence.text}")
     if names:
         return
     for title, sentences in (("documents", documents()), ("docstrings", docstrings())):

@@ -229,7 +229,7 @@ class Packing(NamedTuple):
 class PackedFunction(NamedTuple):
     weight: float
     """How packed it is: nodes a line, and 20 for each trick a line."""
-    place: str
+    location: str
 
 
 @cache
@@ -335,7 +335,7 @@ def checks() -> list[Path]:
 def worst(modules: Iterable[Path], many: int) -> list[str]:
     """The functions that are packed most, the worst first."""
     functions = [each for module in modules for each in packing_of(module)[1]]
-    return [each.place for each in sorted(functions, reverse=True)[:many]]
+    return [each.location for each in sorted(functions, reverse=True)[:many]]
 
 
 # --- the measures see what they are for ----------------------------------------
@@ -395,7 +395,7 @@ def main(folders: Sequence[str]) -> None:
             f"{sums.nodes / sums.code_lines:.2f} a line; among 10,000: {shares}; "
             f"{sums.wide_lines / sums.lines:.2%} of the lines are wide"
         )
-        print("\n".join(f"  {place}" for place in worst(modules, 20)))
+        print("\n".join(f"  {line}" for line in worst(modules, 20)))
 
 
 if __name__ == "__main__":
