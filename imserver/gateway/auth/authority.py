@@ -5,8 +5,8 @@ A back end sends ``Authorization: Bearer <key>``. Keys are configured
 (``api.keys``) or made at run time and stored (``imserver key create``). Memory
 holds only their SHA-256 digests. A key is found by its digest, so the cost does
 not grow with the number of keys and the lookup time reveals nothing about a
-key. A key that has expired is still known, so that its requests are refused
-with the reason, and under its name.
+key. The node still knows a key that has expired. So it refuses its requests
+with the reason, and logs them under the name of the key.
 
 Without any key the node is in demo mode: every local program may do everything,
 and the transport refuses foreign hosts and origins. A stored key ends demo mode
@@ -61,7 +61,7 @@ _TOKENS: Final[dict[Kind, str]] = {
 }
 """Kinds of users with a token of their own → that token."""
 TOKEN_HOLDERS: Final = frozenset({"account", "guest", "bot"})
-"""Users whose tokens count in demo mode, too."""
+"""Kinds of users whose tokens are checked in demo mode, too."""
 
 Resolve = Callable[[str], str]
 KeyUse = tuple[str, str, str, str]
@@ -71,9 +71,9 @@ none), and an address."""
 CONFIGURED: Final = "config:"
 """The prefix of ids of keys in the settings."""
 MAX_USES: Final = 1000
-"""Rows of what keys did that a node holds in memory."""
+"""Limit of the rows about the use of keys in the memory of a node."""
 OTHER_USES: Final = "other"
-"""Stands for the routes beyond :data:`MAX_USES`."""
+"""Counted in place of the routes beyond :data:`MAX_USES` rows."""
 _MAX_APP_CHARACTERS: Final = 255
 """Longer names of apps are not counted: a client may name any text."""
 _KEY_ID_DIGITS: Final = 8
@@ -110,11 +110,11 @@ class _Key(Struct, frozen=True):
 
 
 class KeyUses(Service):
-    """What keys did since :meth:`take`: key, route, app, address → numbers of
-    answered and refused requests.
+    """The use of keys since the last :meth:`take`: key, route, app, address →
+    numbers of answered and refused requests.
 
-    Owner of these numbers. They are bounded: beyond :data:`MAX_USES` rows a
-    request counts for its key alone. Nobody counts before the first
+    It owns these numbers. They are bounded: beyond :data:`MAX_USES` rows a
+    request counts for its key alone. Counting begins with the first
     :meth:`take` (``wanted``). Never switches.
     """
 
@@ -136,7 +136,8 @@ class KeyUses(Service):
             self._numbers.setdefault(use, [0, 0])[refused] += number
 
     def take(self) -> dict[KeyUse, list[int]]:
-        """The numbers so far, answered and refused; counting begins anew."""
+        """Return the numbers of answered and refused requests, and reset
+        them."""
         self.wanted = True
         numbers = self._numbers
         self._numbers = {}
@@ -144,8 +145,8 @@ class KeyUses(Service):
 
 
 def configured_key(row: KeySettings) -> KeyRow:
-    """A key of the settings, as one of the database. Its id begins with
-    :data:`CONFIGURED`."""
+    """A key of the settings, in the form of a key of the database. Its id
+    begins with :data:`CONFIGURED`."""
     digest = hashlib.sha256(row.key.encode()).hexdigest()
     return KeyRow(
         f"{CONFIGURED}{digest[:_KEY_ID_DIGITS]}",
@@ -161,8 +162,8 @@ class Keys:
     app of an alias.
 
     The node calls :meth:`reload` on SIGHUP, and :meth:`expire` once a second.
-    Features read ``configured``, the keys of the settings, and take what keys
-    did from ``uses``.
+    Features read ``configured``, the keys of the settings, and ``uses``, the
+    use of keys.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class Keys:
         self.uses = KeyUses()
         self.configured: list[KeyRow] = []
         self._holders: dict[Connection, str] = {}
-        """Connections that were opened with a key, and its id."""
+        """Connection → the id of the key with which it was opened."""
         self._next_end = inf
         """When the next key expires, in Unix seconds."""
         self._configured: dict[bytes, _Key] = {}
@@ -187,7 +188,7 @@ class Keys:
         self.reload(config)
 
     def reload(self, config: Config) -> None:
-        """Replace the configured keys by those of ``config``."""
+        """Replace the configured keys by the keys in ``config``."""
         self.demo = config.demo and not self.closed
         self.configured = [configured_key(row) for row in config.api.keys]
         self._configured = {}
@@ -234,7 +235,7 @@ class Keys:
             self._resolve_all()
 
     def _resolve_all(self) -> None:
-        """Make the principals of all keys anew, and close the connections whose
+        """Make new principals for all keys, and close the connections whose
         keys are no longer valid."""
         keys = {**self._stored, **self._configured}
         now = self._clock()
@@ -260,9 +261,9 @@ class Keys:
             connection.close(CloseCode.TOKEN_INVALID)
 
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
-        """End the keys whose time is over, and refuse those whose makers are
-        banned, as long as they are: a lock bans, too. Called once a second;
-        never switches."""
+        """End the keys that have expired. Refuse the keys of banned makers
+        while the ban lasts. The lock of an account is a ban, too. Called once a
+        second; never switches."""
         barred = frozenset(
             key.id
             for key in self._stored.values()
@@ -273,7 +274,8 @@ class Keys:
             self._resolve_all()
 
     def hold(self, key: str, connection: Connection) -> None:
-        """A connection was opened with this key, and is closed with it."""
+        """Record that a connection was opened with this key. It is closed when
+        the key ends."""
         self._holders[connection] = key
 
     def ended(self, connection: Connection, _code: int) -> None:
@@ -352,9 +354,9 @@ class Authority(Service):
     def _identify_in_demo_mode(
         self, need: Need, headers: Mapping[str, str], token: str
     ) -> Principal:
-        """Return the principal of a request in demo mode: anybody has the scopes
-        of a key, and no bad token stops those who could be a user without
-        one."""
+        """Return the principal of a request in demo mode. Anybody has the
+        scopes of a key. A bad token is ignored if the route also takes session
+        tokens."""
         if need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO
 
@@ -369,9 +371,9 @@ class Authority(Service):
         return NOBODY
 
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
-        """What :meth:`still_holds` asks again for whatever goes on working for
-        the maker of a request, such as a webhook or a stream. It is no token.
-        May switch. Raises StorageUnavailable."""
+        """The proof of a principal, which :meth:`still_holds` checks later. A
+        webhook or a stream keeps it, because it works on after the request. A
+        proof is no token. May switch. Raises StorageUnavailable."""
         if principal.kind in TOKEN_HOLDERS:
             token = bearer(headers.get("authorization", ""))
             try:
@@ -387,9 +389,9 @@ class Authority(Service):
         return principal.label
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether the token or key of a proof is still valid: passwords, logins
-        and tokens of bots change, keys are revoked. May switch. Raises
-        StorageUnavailable."""
+        """Whether the token or key of a proof is still valid. A new password, a
+        logout or a new token of a bot ends it, and so does the end of a session
+        token or key. May switch. Raises StorageUnavailable."""
         kind, _, rest = proof.partition(":")
         if kind == "account":
             return self.accounts.still_holds(app, user, rest)
@@ -401,8 +403,8 @@ class Authority(Service):
 
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
         """These users, then their bots, which are banned and muted with them.
-        Without a database it is the users alone: a ban must not wait. May
-        switch."""
+        If the database does not answer, the result has the users alone, because
+        a ban must not wait. May switch."""
         try:
             bots = self.accounts.programs_of(app, users)
         except StorageUnavailable:
@@ -410,9 +412,8 @@ class Authority(Service):
         return list(dict.fromkeys([*users, *bots]))
 
     def unlocked(self, app: str, users: Sequence[str]) -> list[str]:
-        """These users and their bots, but those whose account is locked: a
-        lock bans, and its ban ends with it. May switch. Raises
-        StorageUnavailable."""
+        """These users and their bots, without the locked accounts. The ban of a
+        lock ends only with the lock. May switch. Raises StorageUnavailable."""
         users = self.with_programs(app, users)
         locked = {
             each.user
@@ -433,7 +434,7 @@ class Authority(Service):
         )
 
     def _user(self, need: Need, credential: str) -> Principal | None:
-        """Return the user of this token. None: it does not look like a token
+        """Return the user of this token. None if it does not look like a token
         that ``need`` accepts."""
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
             content = self.pages.read(credential)
@@ -491,8 +492,9 @@ class Authority(Service):
             return None
 
     def _staff(self, need: Need, credential: str) -> Principal | None:
-        """The account with this token, as one that acts by its role. Who lacks
-        the right stays a user, whom :func:`refusal` answers."""
+        """The account with this token, as a principal that acts by its role. An
+        account without the right stays a user, and :func:`refusal` explains
+        why."""
         if not is_token(credential):
             return None
         session = self._session(credential)
@@ -535,7 +537,7 @@ class Authority(Service):
 
 def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
     """The HTTP problem for a principal that may not use a route, and its
-    message (``""``: the usual one)."""
+    message (``""``: the usual message)."""
     if principal is BAD_TOKEN:
         return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
@@ -550,7 +552,8 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
 
 
 def _message_to_user(principal: Principal, need: Need) -> str:
-    """Say to a user with a valid token which proof a route takes instead."""
+    """The message to a user with a valid token: which other proof the route
+    needs."""
     if need.right and principal.lacks:
         return f"The role of the account takes {principal.lacks}"
     if need.right:
@@ -568,7 +571,8 @@ def _message_to_user(principal: Principal, need: Need) -> str:
 
 
 def bearer(authorization: str) -> str:
-    """The key or token in an Authorization header, ``""`` if it has none."""
+    """The key or token in an Authorization header; ``""`` if the header has
+    another form."""
     kind = authorization[:_BEARER_LENGTH]
     if kind == _BEARER or kind.lower() == _BEARER.lower():
         return authorization[_BEARER_LENGTH:].strip()
@@ -576,8 +580,8 @@ def bearer(authorization: str) -> str:
 
 
 def is_token(credential: str) -> bool:
-    """Whether a credential looks like a JSON Web Token, or that of a bot. API
-    keys never do."""
+    """Whether a credential looks like a JSON Web Token or the token of a bot.
+    API keys never do."""
     is_json_web_token = credential.startswith("eyJ") and credential.count(".") == 2
     return is_json_web_token or credential.startswith(BOT_TOKEN_PREFIX)
 
@@ -593,7 +597,7 @@ class AllowLists:
         self.apps_of = lru_cache(_ADDRESSES_CACHED)(self._apps_of)
 
     def learn(self, tenants: Iterable[Tenant]) -> None:
-        """Replace all lists by those of these apps."""
+        """Replace all lists by the lists of these apps."""
         self._networks.clear()
         self.apps_of.cache_clear()
         for tenant in tenants:

@@ -47,9 +47,9 @@ MAX_AGE_SECONDS: Final = 86400.0
 """Age at which keys are no longer used if the issuer could not be reached
 since."""
 _MAX_KEYS: Final = 100
-"""Keys of an issuer beyond these are ignored."""
+"""Limit of the keys of an issuer. Further keys are ignored."""
 _MAX_UNKNOWN: Final = 1000
-"""How many ids of keys that an issuer does not have are remembered."""
+"""How many unknown ids of keys are remembered for an issuer."""
 _LEAST_SECONDS: Final = 0.001
 """Time limit of a fetch when no time is left: it must not be 0."""
 

@@ -52,8 +52,8 @@ on the curve."""
 _USUAL_HEADERS: Final = frozenset(
     {b'{"alg":"HS256","typ":"JWT"}', b'{"typ":"JWT","alg":"HS256"}'}
 )
-"""Headers of nearly all HS256 tokens, among them those of PyJWT and
-golang-jwt."""
+"""Headers of nearly all HS256 tokens. PyJWT and golang-jwt write them, for
+example."""
 _P256_BYTES: Final = 32
 _PARTS: Final = 3
 """The parts of a token: header, payload, signature."""
@@ -154,7 +154,7 @@ class JsonWebToken(Struct, frozen=True):
 
     def verified_by(self, secrets: Sequence[bytes]) -> VerifiedPayload | None:
         """The payload, if one of ``secrets`` has signed it by HMAC with
-        SHA-256. None: no one has. The header is not read."""
+        SHA-256; else None. The header is not read."""
         for secret in secrets:
             expected = hmac.digest(secret, self.signed, "sha256")
             if hmac.compare_digest(expected, self.signature):
@@ -162,8 +162,8 @@ class JsonWebToken(Struct, frozen=True):
         return None
 
     def key_id(self) -> str:
-        """The name of the key that the token says it was signed with; ``""``:
-        it says none. Raises BadToken."""
+        """The id of the key that has signed the token, according to its header;
+        ``""`` if the header names no key. Raises BadToken."""
         # Not by PyJWT, which decodes and checks the whole token for it.
         try:
             return msgspec.json.decode(self.header, type=_Head).kid
@@ -175,8 +175,9 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
     """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises
     :class:`BadToken`.
 
-    A token with a ``kid`` is checked against the keys with that ``kid`` and
-    those without one. A token without a ``kid`` is checked against all keys.
+    A token with a ``kid`` is checked against the keys with that ``kid`` and the
+    keys without a ``kid``. A token without a ``kid`` is checked against all
+    keys.
     """
     if not token:
         raise BadToken("there is no token")

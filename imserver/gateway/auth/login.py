@@ -1,4 +1,5 @@
-"""Logins: the decision about each, in every dialect; the end of its session.
+"""Logins: they decide about each login, in every dialect, and end its session
+in time.
 
 This module checks what depends on the app: existence, login rule, dialects,
 origins, token, connection quota and back end. Login policies and bans belong to
@@ -77,7 +78,7 @@ def _expiry_from_now() -> Expiry:
 
 
 class DemoMode(Protocol):
-    """Knows whether the server is in demo mode: the API keys."""
+    """Knows whether the server is in demo mode. The API keys do."""
 
     demo: bool
 
@@ -121,7 +122,7 @@ class Logins(Service):
         return self.tenants.resolve(app)
 
     def add_entrance(self, entrance: Entrance) -> None:
-        """Let users in by what a feature checks. Called before
+        """Add another way into apps, which a feature checks. Called before
         :meth:`prepare`."""
         self._entrances.append(entrance)
 
@@ -243,7 +244,8 @@ class Logins(Service):
         self, attempt: _Attempt, decision: LoginDecision
     ) -> LoginDecision:
         """Let the back end of the app decide about a login that its token
-        allows. The session ends with whichever ends first. Switches."""
+        allows. The session ends when the token or the decision of the back end
+        ends, whichever is first. Switches."""
         app = attempt.app
         request = attempt.request
         user = attempt.user or decision.user
@@ -425,8 +427,8 @@ class Logins(Service):
         self.origins.log_refused("request without a key", page, setting, host)
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
-        """Whether an app accepts logins of this page. Without origins of its
-        own, those of the node count."""
+        """Whether an app accepts logins of this page. If the app has no origins
+        of its own, the origins of the node apply."""
         if rule.origins is None:
             return self.origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
@@ -489,9 +491,9 @@ class Logins(Service):
 
         ``app`` and ``user`` may be any text of a client, and ``detail`` may
         quote its token: each is cut. ``peer``: its address, with or without a
-        port. ``account``: the id of the account whose login it is. ``limit``:
-        what has refused it, ``until`` when that ends (Unix seconds; 0:
-        unknown).
+        port. ``account``: the id of the account that wanted to log in.
+        ``limit``: the limit that has refused it. ``until``: when that limit
+        ends (Unix seconds; 0: unknown).
         """
         known_app = ""
         if self.tenants.get(app) is not None:
@@ -639,7 +641,7 @@ class Logins(Service):
 
     def _compile(self, tenant: Tenant) -> Rule:
         """Compile the rule of an app. If its keys are invalid, its earlier keys
-        stay; without any, it is closed."""
+        stay. If it had no earlier keys, it is closed."""
         try:
             keys = self.tokens.keys_of(tenant)
         except BadKey as bad:
@@ -662,7 +664,8 @@ class Logins(Service):
         )
 
     def _entrances_of(self, tenant: Tenant) -> str:
-        """The other ways into an app, in words; ``""``: it has none."""
+        """The other ways into an app, in words; ``""`` if the app has no other
+        way."""
         entrances = (entrance(tenant) for entrance in self._entrances)
         return "; ".join(filter(None, entrances))
 

@@ -1,5 +1,5 @@
-"""The tokens of logins: which of them prove a user of an app; and page tokens,
-which the server's own pages give their visitors."""
+"""The tokens of logins, and the check whether a token proves a user of an app.
+Also page tokens, which the server's own pages give their visitors."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class PageTokens:
 class LoginTokens(Service):
     """Verifies the tokens of logins and of subscriptions.
 
-    ``resolve`` returns the app of an alias. ``secret``: that of the server,
-    from which keys are derived.
+    ``resolve`` returns the app of an alias. ``secret``: the secret of the
+    server, from which keys are derived.
     """
 
     resolve: Callable[[str], str]
@@ -190,8 +190,8 @@ class LoginTokens(Service):
     def proven(
         self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False
     ) -> LoginDecision:
-        """Allow a login of the user that a verified token names, if it is the
-        one that asks, in this app. Raises BadToken."""
+        """Allow a login if the verified token names the user who asks for it,
+        and this app. Raises BadToken."""
         if not (claims.user or may_lack_user) or "\0" in claims.user:
             raise BadToken("the token names no user, or one with U+0000")
         if user and claims.user != user:

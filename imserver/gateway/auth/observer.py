@@ -1,6 +1,6 @@
-"""The listener to events of the core: logins, messages, absent users, changed
-accounts, and what was refused: connections, commands, requests, and sessions
-that a limit ends."""
+"""The observer of events of the core: logins, messages, absent users, acts, and
+refusals. A connection, a command or a request can be refused, and a limit can
+end a session."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 class Act(Struct, frozen=True):
-    """Something that was changed, for those who have to prove it.
+    """A change that somebody made, for records that prove it.
 
     ``name``: what was done, as ``groups.delete``. ``by``: who has done it.
-    ``app`` and ``user``: in which app, to whom or on whose behalf; ``""``: to
-    none. ``address``: from where. ``request``: the id of the request.
-    ``facts``: what else it names, as JSON: ids, numbers and reasons, no texts
-    that users wrote and no secrets. ``users`` among them: the ids of other
-    users of the app. None: they are made of ``given``, the struct or the
-    parameters of the request or command, and of ``answer``, the struct that
-    answers it. They may have texts and secrets, so nobody keeps them. ``gone``:
-    the user was deleted by this, so nobody keeps the name.
+    ``app`` and ``user``: in which app, to whom or on whose behalf; ``""``: no
+    app, no user. ``address``: from where. ``request``: the id of the request.
+    ``facts``: further facts as JSON: ids, numbers and reasons, but no texts of
+    users and no secrets. ``users`` among them: the ids of other users of the
+    app. None: they are made of ``given``, the struct or the parameters of the
+    request or command, and of ``answer``, the struct that answers it. They may
+    have texts and secrets, so nobody keeps them. ``gone``: the act has deleted
+    the user, so nobody keeps the name.
     """
 
     name: str
@@ -77,16 +77,17 @@ class Denial(Struct, frozen=True):
 
 
 class Observer:
-    """Hears what happens in apps; this one hears nothing.
+    """Receives the events of apps.
 
-    Where that costs less, a caller first looks whether it wants to hear.
+    This base class ignores all of them. Where it saves work, a caller first
+    asks whether an event is wanted.
     """
 
     known: Collection[Connection] = ()
-    """The connections whose end it hears of."""
+    """The connections whose end is reported to it."""
 
     def observes(self, settings: TenantSettings) -> bool:
-        """Whether it hears of logins to an app with these settings. Never
+        """Whether it receives the logins to an app with these settings. Never
         switches."""
         return False
 
@@ -102,10 +103,11 @@ class Observer:
         ``type``, ``text`` and receiver. Never switches."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """(user, push) for users who are offline. May switch."""
+        """Receive pushes to users who are offline, each as (user, push). May
+        switch."""
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """The function that stores an event of this kind; None: nobody wants
+        """The function that stores an event of this kind; None if nobody wants
         it. Never switches."""
         return None
 
@@ -117,10 +119,11 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several observers. Each hears, in their order, what it has a method for.
+    """Several observers. Each event goes, in their order, to the observers that
+    have a method for it.
 
-    A method that it inherits of :class:`Observer` is not called. So what only
-    one of them hears costs no more than with one observer.
+    A method inherited from :class:`Observer` is not called. So an event that
+    only one of them wants costs no more than with one observer.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -142,7 +145,7 @@ class Observers(Observer):
 
     @property
     def known(self) -> Collection[Connection]:  # type: ignore[override]
-        """The sessions that the first observer knows which knows any."""
+        """The sessions of the first observer that knows any session."""
         for each in self._sessions:  # for each login and each end
             known = each.known
             if known:
@@ -157,7 +160,7 @@ class Observers(Observer):
             each.began(connection)
 
     def ended(self, connection: Connection, code: int) -> None:
-        """Tell those that know connections."""
+        """Tell the observers that know connections."""
         for each in self._sessions:
             if each.known:
                 each.ended(connection, code)
@@ -171,7 +174,7 @@ class Observers(Observer):
             each.absent(app, pushes)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """A function that calls theirs."""
+        """A function that calls the functions of all observers."""
         functions = []
         for each in self._recorders:
             record = each.recorder(app, kind)
@@ -200,8 +203,8 @@ class Observers(Observer):
 
 
 def observer_of(observers: Sequence[Observer]) -> Observer:
-    """One observer in place of all. If there is only one it is that, so nothing
-    is called twice for it."""
+    """One observer in place of all. A single observer is returned as it is,
+    which saves a call for each event."""
     if len(observers) == 1:
         return observers[0]
     if observers:
@@ -298,8 +301,8 @@ class Denials(Service):
         self._of(connection, app, reason, limit, until, detail[:_DETAIL])
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over. If a limit has ended its session, that is
-        told."""
+        """A connection is over. If a limit has ended its session, the observer
+        is told."""
         app = connection.app
         if code not in CLOSES or app is None:
             return
@@ -342,9 +345,9 @@ class Denials(Service):
         detail: str = "",
         rate: TooManyRequests | None = None,
     ) -> None:
-        """A request was refused with a problem. ``app``, ``user``: those
-        that it names, if they were read. ``rate``: what refuses it, if a
-        rate does."""
+        """A request was refused with a problem. ``app``, ``user``: the ones
+        that the request names, if they were read. ``rate``: the rate that
+        refuses it, if any."""
         app = app or principal.app
         user = principal.user or principal.staff or user
         limit, until = _limit_of(rate)

@@ -54,7 +54,7 @@ SCOPES: Final[Mapping[str, frozenset[str]]] = {
     "metrics": frozenset({"metrics"}),
     "admin": frozenset({"push", "read", "metrics", "admin", "any"}),
 }
-"""Scope that a key is given → what routes may ask of it. ``any``: a key for
+"""Scope of a key → the scopes of routes that it satisfies. ``any``: a key for
 requests about an app."""
 ALL_SCOPES: Final = SCOPES["admin"]
 
@@ -135,9 +135,10 @@ class Principal(Struct, frozen=True):
         """Whether the principal may lock, ban or mute users with this role, and
         give them another one.
 
-        A back end acts on all, an account that acts by its role on those below
-        it: an owner on moderators and members, a moderator on members. Nobody
-        acts on themselves or on their equals: API keys and commands do that."""
+        A back end acts on all users. An account that acts by its role acts on
+        lower roles: an owner on moderators and members, a moderator on members.
+        No account acts on itself or on its equals: API keys and commands do
+        that."""
         return self.kind != "staff" or RIGHTS[role] < self.rights
 
     @property
@@ -169,8 +170,8 @@ class Need(Struct, frozen=True):
 
 
 class BadSignature(ImserverError):
-    """A request without a valid signature. The text says why, and holds nothing
-    secret."""
+    """A request without a valid signature. The text says why, without
+    secrets."""
 
 
 class Needs:

@@ -1,6 +1,6 @@
 """Questions that the core asks features: who holds a token, may users reach
-each other, may a client or a message pass. Each has the answers of a node where
-no feature gives any."""
+each other, may a client or a message pass. Each has answers for a node where no
+feature answers."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, TypeVar
@@ -16,12 +16,12 @@ from imserver.gateway.transport.connection import Connection
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
 BOT_TOKEN_PREFIX: Final = "bot_"
-"""How the tokens of bots begin, and no other credential."""
+"""The beginning of the tokens of bots. No other credential begins so."""
 
 
 class Holder(Struct, frozen=True, kw_only=True):
-    """Who holds a login: an account of an app, as the gateway knows it. Its
-    user id is the account id in decimal."""
+    """The account of an app that a login belongs to, as the gateway knows it.
+    Its user id is the account id in decimal."""
 
     id: int
     app: str
@@ -32,7 +32,7 @@ class Holder(Struct, frozen=True, kw_only=True):
     role: Role = ""
     """Its role in the app."""
     locked_until: int = 0
-    """Until when it is locked, in Unix seconds; 0: it is not."""
+    """Until when it is locked, in Unix seconds; 0: it is not locked."""
 
     @property
     def user(self) -> str:
@@ -76,8 +76,8 @@ class AccountLookup:
     """Answers who holds a token of an account or a bot, and which users are
     accounts.
 
-    All questions may switch and raise StorageUnavailable. The answers here are
-    those of a node without accounts.
+    All questions may switch and raise StorageUnavailable. This base class
+    answers for a node without accounts.
     """
 
     def holder(self, token: str | bytes) -> AccountSession:
@@ -86,8 +86,8 @@ class AccountLookup:
         raise BadToken("this server has no accounts")
 
     def proof_of(self, token: str) -> str:
-        """What :meth:`still_holds` asks again, without being the token. Raises
-        BadToken."""
+        """The proof of a token, which :meth:`still_holds` checks later. It is
+        not the token itself. Raises BadToken."""
         raise BadToken("this server has no accounts")
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
@@ -100,26 +100,28 @@ class AccountLookup:
     ) -> Sequence[Holder]:
         """The existing accounts of these users, in the order of their ids.
 
-        ``words``: only those whose nickname, and user name if others find the
-        account, contain all of these words, which are from
+        ``words``: only accounts whose name contains all of these words. The
+        nickname counts, and the user name if others may find the account. The
+        words come from
         :meth:`imserver.gateway.storage.statements.Statements.words`.
         """
         return []
 
     def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
-        """The bots of these users: what stops or mutes an owner does the same
-        to them."""
+        """The bots of these users. A ban or mute of the owner applies to them,
+        too."""
         return []
 
 
 class Relations:
-    """Answers what one user of an app may know of another, and do to them.
+    """Answers what one user of an app may know about another user, and do to
+    them.
 
-    Every route and command that names or shows a user asks here. ``by`` ``""``
-    is a back end: it acts for the app, and nothing is hidden from it. Every
-    question but :meth:`limits` may switch and raise StorageUnavailable. The
-    answers here are those of a node where nobody blocks others or hides:
-    everybody may do everything, and no question switches.
+    Every route and command that names or shows a user asks it. ``by`` ``""`` is
+    a back end: it acts for the app, and nothing is hidden from it. Every
+    question but :meth:`limits` may switch and raise StorageUnavailable. This
+    base class answers for a node where nobody blocks others or hides: everybody
+    may do everything, and no question switches.
     """
 
     def limits(self, app: str, by: str) -> bool:
@@ -133,8 +135,8 @@ class Relations:
         return []
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
-        """Whether something of ``by`` may reach ``user``, wherever that is not
-        a stored message."""
+        """Whether something of ``by`` other than a stored message may reach
+        ``user``."""
         return True
 
     def may_write(self, app: str, by: str, user: str) -> bool:
@@ -169,7 +171,7 @@ T = TypeVar("T")
 BackEndCall = Literal[
     "connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"
 ]
-"""What the back end of an app is asked about a client: its login or renewal, a
+"""A question to the back end of an app about a client: its login or renewal, a
 channel, a call of its own."""
 
 
@@ -190,7 +192,8 @@ class BackEndUnavailable(ImserverError):
 
 
 class BackEndRefused(ImserverError):
-    """The answer is an ``error`` for the client, or that its connection ends.
+    """The back end has answered with an ``error`` for the client, or has ended
+    its connection.
 
     ``disconnect``: the code with which it ends, from 3000 to 4999, and the
     reason.
@@ -208,9 +211,8 @@ class BackEndRefused(ImserverError):
 
 
 class BackEnds:
-    """Asks the back ends of apps about their clients. The answers here are
-    those of a node where nobody answers: a request that needs a decision of a
-    back end is refused."""
+    """Asks the back ends of apps about their clients. This base class gets no
+    answers: it refuses a request that needs a decision of a back end."""
 
     def is_ready(self, app: str) -> bool:
         """Whether the back end that the settings of an app name can be asked.
@@ -220,7 +222,8 @@ class BackEnds:
     def authorise(
         self, app: str, user: str, token: str, dialect: str, peer: str, device: str
     ) -> LoginAnswer | None:
-        """Ask about a login; None: no valid answer. Waits up to two seconds."""
+        """Ask about a login. None if there is no valid answer. Waits up to two
+        seconds."""
         return None
 
     def has(self, app: str, call: BackEndCall) -> bool:
@@ -248,8 +251,8 @@ class BackEnds:
         facts: Mapping[str, Any],
         kind: type[T],
     ) -> T:
-        """Ask for a connection, and return the result, which is a ``kind``.
-        Switches.
+        """Ask on behalf of a connection, and return the result, which is a
+        ``kind``. Switches.
 
         Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
         """
@@ -276,9 +279,9 @@ Then = Callable[[ReviewDecision], None]
 
 
 class Reviews:
-    """Reviews what users send, before it is stored or delivered. The decisions
-    here are those of a node where nobody reviews: what an app lets a back end
-    review stays undecided.
+    """Reviews messages of users before they are stored or delivered. This base
+    class decides nothing: messages that a back end should review stay
+    undecided.
 
     An app without reviews costs one look-up in :attr:`apps`; only the apps
     there may be asked about. ``tenants``: the apps; None in commands, which
@@ -315,8 +318,8 @@ class Reviews:
         then: Then,
         connection: Connection | None = None,
     ) -> None:
-        """Ask about a message; ``then`` gets the decision, after those of
-        earlier messages of ``connection``.
+        """Ask about a message. ``then`` gets the decision, after the decisions
+        about earlier messages of ``connection``.
 
         Never switches.
         """

@@ -52,7 +52,7 @@ def limited(serve: Serve, per_second: float) -> Serve:
     """Wrap ``serve`` to close a connection above ``per_second`` messages
     (burst: the same number).
 
-    A frame with several requests counts as so many messages.
+    A frame with several requests counts as that many messages.
     """
     buckets = Buckets(MESSAGES, per_second)
 
@@ -106,9 +106,9 @@ class LimitedEncoding(Encoding):
 class Ending(Service):
     """The sessions that end at ``second``.
 
-    ``listed`` may contain sessions that are over; ``count`` counts the others.
-    The list is compacted when less than half of it counts. A set would take 24
-    more bytes per session.
+    ``listed`` may contain sessions that are over; ``count`` counts only the
+    live ones. The list is compacted when less than half of it counts. A set
+    would take 24 more bytes per session.
     """
 
     second: int

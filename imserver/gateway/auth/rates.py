@@ -1,9 +1,9 @@
-"""Rates: what is counted for whom, and the buckets that count it.
+"""Rates, which say what is counted for whom, and the buckets that count it.
 
-Whoever pays has a bucket of tokens. It is full at first. What is counted takes
-tokens out of it, and it fills up at a steady rate. The rows of features are in
-their ``settings``. And the users who send nothing in their whole app for a
-time, as this node knows them.
+Each payer has a bucket of tokens. It is full at first. Each counted act takes
+tokens out of it, and it fills up at a steady rate. Features have their rates in
+their ``settings``. The module also has the list of muted users, who may send
+nothing in their whole app for a time.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from imserver.gateway.process import open_private, write_all
 log: Final = logging.getLogger(__name__)
 
 LASTING_SECONDS: Final = 600
-"""What is counted for so long outlasts a restart."""
+"""A rate over at least this time outlasts a restart."""
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid
 longest ago."""
@@ -39,21 +39,21 @@ _FULL_STAYS: Final = 10 * _SECOND
 """How long a full bucket stays: to make one for each message would cost
 more."""
 _WRITE_SECONDS: Final = 60
-"""Time between two writes of the file. A node that is killed forgets what was
-counted since the last one."""
+"""Time between two writes of the file. A node that is killed loses the counts
+since its last write."""
 _DIGEST_BYTES: Final = 16
 _MAX_BLAKE_KEY_BYTES: Final = 64
 """The longest key that BLAKE2b takes."""
 
 
 class Rate(Struct, frozen=True):
-    """What is counted for whom: a row of the table.
+    """A rate, as a row of the table: what is counted, and for whom.
 
-    ``name``: in Redis, where the nodes of a cluster count together.
-    ``counted``: what takes a token. ``payer``: whose bucket it is, in words.
-    ``limit``: how many tokens a bucket gets, and within which time. ``above``:
-    what happens if there are too few, an error over HTTP or a close code.
-    ``burst``: a full bucket has so many times the limit.
+    ``name``: its name in Redis, where the nodes of a cluster count together.
+    ``counted``: the acts that take a token. ``payer``: whose bucket it is, in
+    words. ``limit``: how many tokens a bucket gets, and within which time.
+    ``above``: the result if there are too few tokens, an error over HTTP or a
+    close code. ``burst``: a full bucket has this many times the limit.
     """
 
     name: str
@@ -157,8 +157,8 @@ class Buckets:
     def set(self, number: float) -> None:
         """Change the limit, and fill all buckets."""
         self._before: dict[bytes, int] = {}
-        """What a node has counted before its restart: digest of a payer → as in
-        ``_full_at``."""
+        """The counts of this node before its restart: digest of a payer → a
+        time as in ``_full_at``."""
         self._digest: Digest = _no_digest
         self.number = number
         self._each = 0
@@ -169,12 +169,12 @@ class Buckets:
             self._each, self._capacity = self._measured(number)
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
         """Payer → when its bucket is full again, in nanoseconds of the
-        monotonic clock: whole numbers, so sums are exact. Who has paid last is
-        the last one. A full bucket is like none."""
+        monotonic clock: whole numbers, so sums are exact. The payer who has
+        paid last is at the end. A payer with a full bucket may be missing."""
 
     def _measured(self, number: float) -> tuple[int, int]:
-        """The nanoseconds in which a bucket gets one token, and those in which
-        an empty one becomes full."""
+        """The nanoseconds in which a bucket gets one token, and the nanoseconds
+        in which an empty bucket becomes full."""
         each = max(int(self.seconds * _SECOND / number), 1)
         return each, int(max(number * self.rate.burst, 1) * each)
 
@@ -230,8 +230,9 @@ class Buckets:
             raise TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
 
     def require_one(self, payer: Hashable, tokens: int) -> None:
-        """Take tokens if there is one, even if there are too few: for what is
-        as many as its caller likes. Raises TooManyRequests."""
+        """Take tokens if there is at least one, even if there are too few. It
+        is for requests whose number of parts the caller chooses. Raises
+        TooManyRequests."""
         if self.number:
             self.require(payer)
             self.charge(payer, tokens - 1)
@@ -257,13 +258,13 @@ class Buckets:
         self._full_at.pop(payer, None)
 
     def payers(self) -> list[Hashable]:
-        """Those whose buckets this node has filled less than wholly, in the
-        order of their last payment."""
+        """The payers whose buckets are not full on this node, in the order of
+        their last payment."""
         return list(self._full_at)
 
     def wait(self, payer: Hashable) -> int:
-        """Seconds until a payer has a token, rounded up. 0: it has one, or its
-        limit is not known here."""
+        """Seconds until a payer has a token, rounded up. 0: the payer has a
+        token, or its limit is not known here."""
         if not self.number:
             return 0
         seconds = self._count_shared(payer, 0)
@@ -288,8 +289,8 @@ class Buckets:
         return max(self._known(payer) - monotonic_ns(), 0)
 
     def _known(self, payer: Hashable) -> int:
-        """When the bucket of a payer is full again; 0: it is, or was long
-        ago."""
+        """When the bucket of a payer is full again; 0: it has been full for
+        long."""
         filled_at = self._full_at.get(payer, 0)
         if filled_at or not self._before:
             return filled_at
@@ -301,15 +302,15 @@ class Buckets:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether it outlasts a restart of this node: what others count, or
-        seconds fill, does not."""
+        """Whether its counts are kept over a restart of this node. Counts in
+        Redis, and buckets that are full within seconds, are not kept."""
         return (
             self._shared is None and self.number > 0 and self.seconds >= LASTING_SECONDS
         )
 
     def state(self, digest: Digest) -> dict[bytes, float]:
         """Digest of each payer whose bucket is not full → the Unix second in
-        which it is. May switch."""
+        which it will be full. May switch."""
         begun = monotonic_ns()
         zero = time() - monotonic_ns() / _SECOND
         full_at = dict(self._before)
@@ -324,7 +325,7 @@ class Buckets:
         }
 
     def restore(self, full_at: Mapping[bytes, float], digest: Digest) -> None:
-        """Go on with what was in :meth:`state`."""
+        """Continue with an earlier result of :meth:`state`."""
         now = monotonic_ns()
         unix = time()
         self._digest = digest
@@ -336,10 +337,10 @@ class Buckets:
                 self._before[name] = now + left
 
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
-        """Count for all nodes: 0, or the seconds until there are enough tokens.
-        None: count here.
+        """Count for all nodes: returns 0, or the seconds until there are enough
+        tokens. None: this node has to count by itself.
 
-        ``tokens`` 0: only look whether there is one."""
+        ``tokens`` 0: only look whether there is a token."""
         if self._shared is None or not self.number:
             return None
 
@@ -348,8 +349,8 @@ class Buckets:
         return self._shared(bucket, self.number, seconds_a_token, tokens)
 
     def _forget_oldest(self, now: int) -> None:
-        """Forget up to two old full buckets, or one of too many. Called when
-        there is one more."""
+        """Forget up to two old full buckets, or one bucket above the limit.
+        Called after each new bucket."""
         full_at = self._full_at
         for oldest in tuple(itertools.islice(full_at, 2)):
             stays = full_at[oldest] > now - _FULL_STAYS
@@ -363,11 +364,12 @@ State = dict[str, dict[bytes, float]]
 
 
 class _Somebody(Struct, frozen=True):
-    """Whom :meth:`BucketList.find` looks for among those who pay.
+    """The person whom :meth:`BucketList.find` looks for among the payers.
 
-    Payers are tuples (app, id, …) or texts. ``apps``: where the person may pay
-    (``""``: what belongs to no app). ``names``, ``networks``: the person's ids.
-    ``alone``: the networks that may pay as texts.
+    Payers are tuples (app, id, …) or texts. ``apps``: the apps in which the
+    person may pay (``""``: acts that belong to no app). ``names``,
+    ``networks``: the person's ids. ``alone``: the networks that may pay as
+    texts.
     """
 
     apps: frozenset[str]
@@ -399,8 +401,8 @@ class BucketList(Struct, eq=False):
     """Owner of the list of the buckets of a node whose payers may wait for
     longer than seconds.
 
-    What a connection pays by the second is not in it: its bucket is full again
-    before anybody looks.
+    It leaves out the rates of a connection per second: such a bucket is full
+    again before anybody looks.
     """
 
     all: list[Buckets] = field(default_factory=list)
@@ -419,7 +421,8 @@ class BucketList(Struct, eq=False):
         return buckets
 
     def state(self, digest: Digest) -> bytes:
-        """What outlasts a restart. May switch."""
+        """The counts that are kept over a restart, for :meth:`restore`. May
+        switch."""
         state: State = {}
         for buckets in tuple(self.all):  # a copy: buckets.state() may switch
             if buckets.is_lasting:
@@ -427,7 +430,8 @@ class BucketList(Struct, eq=False):
         return msgspec.msgpack.encode(state)
 
     def restore(self, content: bytes, digest: Digest) -> None:
-        """Go on with what was in :meth:`state`. Raises ValueError."""
+        """Continue with an earlier result of :meth:`state`. Raises
+        ValueError."""
         state = msgspec.msgpack.decode(content, type=State)
         for buckets in self.all:
             if buckets.is_lasting:
@@ -442,14 +446,14 @@ class BucketList(Struct, eq=False):
         everywhere: bool = False,
         likely: bool = False,
     ) -> Iterator[tuple[Buckets, Hashable]]:
-        """The buckets of somebody that are not full on this node, with who
-        pays. May switch.
+        """The buckets of a person that are not full on this node, each with its
+        payer. May switch.
 
-        ``app``: what they pay in this app. ``names``: their ids there, also as
-        numbers. ``networks``: of their addresses, as :func:`network_of` returns
-        them. ``everywhere``: also what does not belong to an app, as requests
-        from an address. ``likely``: also those that only other nodes may have
-        counted.
+        ``app``: the app in which they pay. ``names``: their ids there, also as
+        numbers. ``networks``: the networks of their addresses, as
+        :func:`network_of` returns them. ``everywhere``: also buckets that
+        belong to no app, as for requests from an address. ``likely``: also
+        buckets that only other nodes may have counted.
         """
         networks = frozenset(networks)
         apps = frozenset({app})
@@ -478,7 +482,7 @@ class BucketList(Struct, eq=False):
 
 
 class SenderRates(Struct, eq=False):
-    """Owner of which users have a rate of messages on this node. Never
+    """Owner of the list of users with a rate of messages on this node. Never
     switches.
 
     A feature names a user when it has verified their token here, with the
@@ -496,7 +500,7 @@ class SenderRates(Struct, eq=False):
             self.known[app, user] = buckets
 
     def lift(self, app: str, user: str, buckets: Buckets) -> None:
-        """Count them no more in these buckets."""
+        """Stop counting the messages of a user in these buckets."""
         if self.known.get((app, user)) is buckets:
             del self.known[app, user]
 
@@ -507,9 +511,9 @@ class SenderRates(Struct, eq=False):
 
 
 class LastingRates:
-    """Owner of the file ``rates`` in the data folder: what is counted for an
-    hour or a day outlasts a restart of a node without Redis. It names nobody:
-    payers are digests, whose key is made of the server's secret."""
+    """Owner of the file ``rates`` in the data folder. By it, counts per hour or
+    day outlast a restart of a node without Redis. The file names nobody: payers
+    are digests, whose key is made from the server's secret."""
 
     def __init__(
         self, buckets: BucketList, folder: Path, key_for: Callable[[str], bytes]
@@ -519,7 +523,7 @@ class LastingRates:
         self._key_for = key_for
 
     def start(self) -> None:
-        """Read the file. What cannot be read counts for nothing."""
+        """Read the file. If it cannot be read, counting begins anew."""
         try:
             self._buckets.restore(self._file.read_bytes(), self._digest)
         except FileNotFoundError:
@@ -528,7 +532,7 @@ class LastingRates:
             log.warning("%s is not read, so rates begin anew: %s", self._file, error)
 
     def run(self) -> None:
-        """Write the file now and then."""
+        """Write the file every :data:`_WRITE_SECONDS`."""
         while True:
             gevent.sleep(_WRITE_SECONDS)
             self.write()
@@ -570,7 +574,7 @@ class Mute(Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What the user is told, in one line."""
+        """The message for the muted user, in one line."""
         end = datetime.fromtimestamp(self.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
         text = f"muted until {end}"
         if self.reason:
@@ -579,17 +583,17 @@ class Mute(Struct, frozen=True):
 
 
 class MutedUsers(Struct, eq=False):
-    """Owner of who is muted. Never switches.
+    """Owner of the list of muted users. Never switches.
 
-    A feature tells it. Beyond :data:`MAX_PAYERS` it forgets the oldest mute.
+    A feature fills it. Beyond :data:`MAX_PAYERS` it forgets the oldest mute.
     """
 
     all: dict[tuple[str, str], Mute] = field(default_factory=dict)
     """App and user → the mute. Read-only for others."""
 
     def mute(self, app: str, user: str, until: int, reason: str = "") -> None:
-        """Mute a user until this Unix second; in the past: let them send
-        again."""
+        """Mute a user until this Unix second. A time in the past ends the
+        mute."""
         self.all.pop((app, user), None)
         if until > time():
             self.all[app, user] = Mute(until, reason)
@@ -597,7 +601,7 @@ class MutedUsers(Struct, eq=False):
                 del self.all[next(iter(self.all))]
 
     def mute_of(self, app: str, user: str) -> Mute | None:
-        """The mute of a user; None: they may send."""
+        """The mute of a user; None if the user may send."""
         mute = self.all.get((app, user))
         if mute is None or mute.until > time():
             return mute

@@ -79,8 +79,8 @@ class LoginRequest(Protocol):
 
 
 Entrance = Callable[[Tenant], str]
-"""Another way into an app than a login: who uses it, and what for; ``""`` if
-the app does not have it."""
+"""Describes another way into an app than a login: who uses it, and what for. It
+returns ``""`` if the app does not have this way."""
 
 
 def load_app_keys(
@@ -106,9 +106,9 @@ class Rule:
     keys are missing. ``by_back_end``: its back end decides about logins.
     ``asks_back_end``: its back end is asked anything. ``accounts``: account
     tokens are accepted; a token is required. ``only_accounts``: all users are
-    accounts, but for those of demo mode. ``issuers``: the entries of ``jwt``
-    with an issuer. ``user_bytes``: length of the longest user id. ``origins``
-    None: the node's own policy applies. ``has_entrance``: see :data:`Entrance`.
+    accounts, except in demo mode. ``issuers``: the entries of ``jwt`` with an
+    issuer. ``user_bytes``: length of the longest user id. ``origins`` None: the
+    node's own policy applies. ``has_entrance``: see :data:`Entrance`.
     """
 
     def __init__(

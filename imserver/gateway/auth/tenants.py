@@ -49,7 +49,8 @@ from imserver.gateway.storage.contract import AppRow, Changes
 from imserver.gateway.storage.store import Store
 
 _LOCKED: Final = "locked"
-"""Among the stored settings of an app: it is locked. No request can give it."""
+"""The key in the stored settings of an app that says that the app is locked. No
+request can set it."""
 SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
 AppObjection = Callable[[str, TenantSettings], str]
@@ -145,16 +146,16 @@ class Tenants:
         deleted: Callable[[str], object] | None = None,
         changed: Callable[[Tenant], object] | None = None,
     ) -> None:
-        """From now on call these functions, which must not switch: with the
-        name of each deleted app, after nothing finds it any more, and with each
-        new or changed app, after it is in effect."""
+        """From now on call these functions, which must not switch. One gets the
+        name of each deleted app, when the app can no longer be found. The other
+        gets each new or changed app, when it is in effect."""
         if deleted is not None:
             self._on_delete.append(deleted)
         if changed is not None:
             self._on_change.append(changed)
 
     def reload(self, config: Config) -> None:
-        """Replace the configured apps by those of ``config``. Sessions stay
+        """Replace the configured apps by the apps in ``config``. Sessions stay
         logged in."""
         self._limit = config.limits.registered_apps
         before = self._configured
@@ -232,8 +233,8 @@ class Tenants:
 
     def described(self, name: str) -> tuple[dict[str, Any], list[str]]:
         """The settings of an app for another server, as :meth:`register` takes
-        them, and the names of those that it needs besides: secrets, and files
-        of this machine. Raises UnknownTenant."""
+        them. With them come the names of the settings that are left out:
+        secrets, and files of this machine. Raises UnknownTenant."""
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
@@ -260,9 +261,9 @@ class Tenants:
         return fields, left_out
 
     def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
-        """The names of those settings that only API keys change, not who owns
-        an app, and of those that there are not. None: the setting is reset as a
-        whole."""
+        """The names of the settings that only API keys may change, not the
+        owner of an app, and of unknown settings. A value None: the setting is
+        reset as a whole."""
         return [*_only_by_key(fields, self.declared.app_hints)]
 
     def register(self, name: str, **fields: Any) -> bool:
@@ -331,7 +332,7 @@ class Tenants:
         return self._store.change_app(name, {_LOCKED: True})
 
     def unlock(self, name: str) -> bool:
-        """Take :meth:`lock` back, in the same way."""
+        """Undo :meth:`lock`, in the same way."""
         return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:

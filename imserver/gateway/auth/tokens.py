@@ -48,8 +48,8 @@ class BadKey(ImserverError):
 
 
 class TokenExpired(BadToken):
-    """A valid token has expired, or is not valid yet. Its client gets another
-    one."""
+    """A valid token has expired, or is not valid yet. Its client has to get a
+    new token."""
 
 
 class Claims(Struct, frozen=True):
@@ -89,7 +89,7 @@ class _Payload(_Claims):
 
 
 class UnverifiedClaims(Struct, frozen=True):
-    """Base of what is read from a token without a check of its signature.
+    """Base class of claims that are read without a check of the signature.
     Anybody can write it, so no decision accepts it: neither :class:`Claims` nor
     the claims of a dialect are of this type."""
 
@@ -150,9 +150,9 @@ _USUAL_ALGORITHMS: Final = {
 }
 """Algorithm of a key that names none, by its curve, else by its type."""
 _DEEPER: Final = 100
-"""Claims are refused if they could not be nested by so many levels more:
+"""Claims are refused if they could not be nested by this many more levels.
 ``info`` is read again where the stack is deeper, and a RecursionError there
-concerns others. The check takes 2 µs."""
+would hit others. The check takes 2 µs."""
 
 _decode = msgspec.json.Decoder(_Payload).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
@@ -203,8 +203,8 @@ def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Ke
     """Load the keys of an app. Raises :class:`BadKey`. Reads files, so it may
     block briefly.
 
-    A derived key has another one beside it while the server accepts a second
-    secret.
+    While the server accepts a second secret, a derived key comes with a second
+    key.
     """
     keys = []
     for row in rows:
@@ -286,8 +286,9 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
     """Verify ``token`` at Unix time ``now`` and return its claims. Raises
     :class:`BadToken`.
 
-    A token with a ``kid`` is checked against the keys with that ``kid`` and
-    those without one. A token without a ``kid`` is checked against all keys.
+    A token with a ``kid`` is checked against the keys with that ``kid`` and the
+    keys without a ``kid``. A token without a ``kid`` is checked against all
+    keys.
     """
     payload = verified_payload(token, keys)
     try:
@@ -316,7 +317,8 @@ def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Cl
 
 
 def token_end(exp: float, expire_at: float | None = None) -> int:
-    """When what a token proves ends, in Unix seconds; 0: never.
+    """The end of the session or subscription that a token proves, in Unix
+    seconds; 0: never.
 
     ``expire_at``, which tokens of Centrifugo may have, replaces ``exp``, which
     then limits only their use.
@@ -423,8 +425,8 @@ def _audiences(issued: _Origin) -> tuple[str, ...]:
 def _check_times(
     payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0
 ) -> None:
-    """Raise TokenExpired unless the token is valid at ``now``, and what it
-    proves has not ended at ``expires_at`` (0: never)."""
+    """Raise TokenExpired unless the token is valid at ``now``, and
+    ``expires_at`` (0: never) has not passed."""
     if not payload.exp > now or 0 < expires_at <= now:
         raise TokenExpired("the token has expired")
     if payload.nbf > now + SKEW_SECONDS:
