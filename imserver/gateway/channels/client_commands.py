@@ -1,4 +1,4 @@
-"""Commands of clients on channels: one rule for all dialects decides who may
+"""Commands of clients on channels. One rule for all dialects decides who may
 subscribe, publish and read."""
 
 from abc import ABC, abstractmethod
@@ -74,7 +74,7 @@ class ChannelAnswers(ABC):
         """The state of a connection that subscribes."""
 
     def channel_of(self, connection: Connection, name: str) -> str:
-        """The channel that a client calls ``name``."""
+        """The name of a channel that a client calls ``name``."""
         return name
 
     def receives(self, connection: Connection, channel: str) -> bool:
@@ -112,9 +112,9 @@ class ChannelAnswers(ABC):
         total: int,
         after: str,
     ) -> Reply:
-        """The answer with subscribers of a channel, of ``total``, for a
+        """The answer with some of the ``total`` subscribers of a channel, for a
         connection with this codec. May switch. ``after``: the cursor of the
-        next page (``""``: there is none)."""
+        next page (``""``: this is the last page)."""
 
     @abstractmethod
     def history(
@@ -125,12 +125,13 @@ class ChannelAnswers(ABC):
         position: Position,
     ) -> Raw:
         """The data of the answer with publications of a channel, encoded by
-        this codec. ``position``: of its newest one."""
+        this codec. ``position``: the position of the newest publication of the
+        channel."""
 
 
 class ChannelCommands(Service):
-    """Carries out the commands on channels. ``answers``: dialect → how it
-    answers."""
+    """Carries out the commands on channels. ``answers``: dialect → the object
+    that makes its answers."""
 
     channels: Channels
     logins: Logins
@@ -145,7 +146,7 @@ class ChannelCommands(Service):
     _pages_bytes: int = 0
 
     def ask(self, answers: ChannelAnswers) -> None:
-        """From now on ask this how the commands of its dialect are answered."""
+        """From now on let this object make the answers of its dialect."""
         self.answers[answers.dialect] = answers
 
     def commands(self) -> CommandTable:
@@ -213,9 +214,9 @@ class ChannelCommands(Service):
     def _needs_no_token(
         self, app: str, channel: str, whom: str, rule: Rule | None
     ) -> bool:
-        """Whether anybody may subscribe: if the channel says so (``whom``: its
-        option ``subscribe``), or says nothing in an open app, and its name does
-        not say that it is private."""
+        """Whether anybody may subscribe. The option ``subscribe`` of the
+        channel (``whom``) must say so, or say nothing in an open app. A channel
+        whose name says that it is private always needs a token."""
         is_open = whom == "anybody"
         if not whom and rule is not None:
             is_open = rule.open
@@ -228,9 +229,10 @@ class ChannelCommands(Service):
         options: ChannelSettings,
         whom: str,
     ) -> None:
-        """Refuse a client that is not one of ``whom``, a value of an option of
-        the channel: ``anybody`` (of private channels and those of users their
-        subscribers), ``subscribers``, anything else nobody. Never switches."""
+        """Refuse a client that does not belong to ``whom``, a value of an
+        option of the channel. ``anybody`` means the subscribers if the channel
+        is private or belongs to a user. The other values are ``subscribers``;
+        anything else means nobody. Never switches."""
         check_known(options)
         app = connection.app or ""
         is_private = self.channels.options.is_private(app, channel)
@@ -252,7 +254,7 @@ class ChannelCommands(Service):
     def _proven(
         self, connection: ChannelClient, channel: str, rule: Rule, token: str
     ) -> ChannelClaims:
-        """The claims of a token that permits this connection this channel."""
+        """The claims of a token that permits the channel to this connection."""
         try:
             claims = self.logins.read_channel_token(rule, token)
         except TokenExpired as expired:
@@ -510,8 +512,8 @@ class ChannelCommands(Service):
         rule_of: Callable[[ChannelSettings], tuple[str, bool]],
     ) -> str:
         """The channel that a client calls ``name``, if the client may read its
-        history or its presence. ``rule_of`` tells from its options who reads
-        that, and whether the channel has it."""
+        history or its presence. ``rule_of`` tells from its options who may read
+        the history or presence, and whether the channel has it."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, name)
         options = self.channels.options.of(connection.app or "", channel)

@@ -150,17 +150,19 @@ class Connections(Service, dict=True):
                 None,
             ),
         }
-        """Kind of a query → its type, the function that answers it for one
-        connection of this node, the type of the answers, and the answer for a
-        connection whose node does not answer."""
+        """Kind of a query → a row of four. They are the type of the query, the
+        function that answers it for one connection of this node, the type of
+        the answers, and the answer for a connection whose node does not
+        answer."""
 
     def report_to(
         self, joined: Callable[[Connection, str, bytes, bool, Position | None], object]
     ) -> None:
-        """From now on call this when a connection of this node has joined by
-        :meth:`join`, before that returns: with it, the channel, the ``about``
-        of the call, whether it is new there, and the position after which it
-        receives publications. Without a position it may switch."""
+        """From now on call this function when a connection of this node has
+        joined by :meth:`join`, before that method returns. Its arguments are
+        the connection, the channel, the ``about`` of the call, whether the
+        connection is new there, and the position after which it receives
+        publications. Without a position it may switch."""
         self._on_join.append(joined)
 
     def add_to(self, queries: NodeQueries) -> None:
@@ -169,7 +171,7 @@ class Connections(Service, dict=True):
             queries.add(kind, query, partial(self._answer, kind))
 
     def _answer(self, kind: str, query: Any) -> list[Any]:
-        """Answer a query for its connections, which are of this node."""
+        """Answer a query about connections of this node."""
         _, answer, _, _ = self._rows[kind]
         return [answer(query, connection_id) for connection_id in query.connections]
 
@@ -213,9 +215,9 @@ class Connections(Service, dict=True):
         """Close a connection, after all earlier pushes to it, with a code of
         ``errors.CLOSE``.
 
-        Without a ``reason``, it is the name of the code. ``as_given``: both are
-        those of a back end; SDKs may ignore such a code without a reason, so it
-        gets one. Never switches.
+        Without a ``reason``, the reason is the name of the code. ``as_given``:
+        a back end has chosen code and reason. SDKs may ignore such a code
+        without a reason, so it gets one. Never switches.
         """
         if as_given:
             reason = reason or DISCONNECTED
@@ -245,7 +247,7 @@ class Connections(Service, dict=True):
         self, app: str, connection_id: str, channel: str, about: bytes = b""
     ) -> Joined:
         """See :meth:`imserver.gateway.channels.subscriptions.Channels.join`.
-        Raises ChannelRefused for a name that no channel has only."""
+        Raises ChannelRefused only for a name that no channel can have."""
         return self.join_each(app, (connection_id,), channel, about)[0]
 
     def join_each(
@@ -330,7 +332,7 @@ class Connections(Service, dict=True):
     def about(
         self, app: str, connection_ids: Sequence[str]
     ) -> list[ConnectionInfo | None]:
-        """The data of each connection. None: it is not connected, or its node
+        """The data of each connection. None if it is not connected, or its node
         does not answer."""
         return self._of_each(connection_ids, "about", partial(ConnectionsQuery, app))
 
@@ -394,7 +396,7 @@ class Connections(Service, dict=True):
 
     def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
         """Query the node of a connection, which may be this one. ``kind``: a
-        row of :class:`NodeQueries`. None: there is no such node, or it does not
+        row of :class:`NodeQueries`. None if no such node exists, or it does not
         answer."""
         lease = self.table.node_of(connection_id, self.others)
         if self.others is not None and lease is not None:

@@ -72,8 +72,8 @@ class ChannelConsent(Service):
     """Asks back ends and groups about subscriptions and publications of
     clients, in all dialects.
 
-    Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with
-    the error of the back end), ``unavailable``, or ``ended``.
+    Its methods switch, and raise :class:`ChannelRefused`: ``denied`` (with the
+    error of the back end), ``unavailable``, or ``ended``.
     """
 
     back_ends: BackEnds
@@ -83,8 +83,8 @@ class ChannelConsent(Service):
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
         """Refuse a user to whom a channel does not belong: ``user:<id>``
-        belongs to this user, others to the members of the group in their
-        names."""
+        belongs to this user, every other channel to the members of the group
+        that its name has."""
         app = connection.app or ""
         user = connection.user or ""
         if channel.startswith(USER_CHANNEL):
@@ -110,8 +110,9 @@ class ChannelConsent(Service):
             )
 
     def confirm_member(self, connection: Connection, channel: str) -> None:
-        """Check a new subscription again: the user may have left the group
-        before it. From now on the log tells who leaves. Raises nothing."""
+        """Check a new subscription again, because the user may have left the
+        group before it. Later leaves are reported by the log. Raises
+        nothing."""
         options = self.channels.options.of(connection.app or "", channel)
         if options.subscribe != "members":
             return
@@ -142,8 +143,8 @@ class ChannelConsent(Service):
     def publish(
         self, connection: Connection, channel: str, event: Event
     ) -> tuple[Event, bool]:
-        """Ask whether a client may publish an event. Returns the event that is
-        published, and whether the history gets it."""
+        """Ask whether a client may publish an event. Returns the event to
+        publish, and whether the history gets it."""
         facts: dict[str, Any] = {"channel": channel}
         if event.data:
             facts["data"] = Raw(event.data)

@@ -1,5 +1,5 @@
-"""The histories of channels: in memory or in Redis, and that of stored
-channels, which the messenger has."""
+"""The histories of channels, in memory or in Redis. The messenger has the
+history of stored channels."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 ChannelHistory: TypeAlias = "LocalHistory | RedisHistory"
 PUBLICATION_BYTES: Final = 100
-"""Counted for each publication of a page, besides its payload."""
+"""Bytes that count for each publication of a page, besides its payload."""
 
 
 class Published(Struct, frozen=True):
     """The result of a publication. ``position``: its position in the history
-    (None: it has none). ``refusal``: why it was refused or failed, where it is
-    one of several; a single one raises it."""
+    (None if it is not in the history). ``refusal``: why one of several
+    publications was refused or has failed; for a single publication it is
+    raised."""
 
     outcome: Outcome
     position: Position | None = None
@@ -44,9 +45,10 @@ class Published(Struct, frozen=True):
 
 
 class StoredHistory:
-    """The history of stored channels, and the members of groups. It delivers publications of stored channels,
-    and everything else that it has for members of channels, on each node. Calls may switch, and raise
-    :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node has no such history).
+    """The history of stored channels, and the members of groups. On each node,
+    it delivers publications of stored channels, and its other events for
+    members of channels. Calls may switch, and raise :class:`ChannelRefused`:
+    ``unavailable``, or ``not_available`` (this node has no such history).
 
     Members of a group receive pushes to it, and may subscribe to channels whose
     names have its id. Questions about them may switch, and raise
@@ -64,8 +66,8 @@ class StoredHistory:
         return ()
 
     def follow(self, app: str) -> int:
-        """Deliver to the channels of an app from now on. Returns the offset
-        of the last delivered publication. Does not switch if it does so
+        """Deliver to the channels of an app from now on. Returns the offset of
+        the last delivered publication. Does not switch if it delivers to them
         already."""
         raise _absent()
 
@@ -76,14 +78,14 @@ class StoredHistory:
         options: ChannelSettings,
         members: Collection[Connection],
     ) -> None:
-        """Deliver to a channel from now on, if there may be something for these
-        members, who enter it."""
+        """Deliver to a channel from now on, if there may be something for its
+        new members."""
         if options.history:
             raise _absent()
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
-        """Do the same for its members on this node: its options may be others
-        than when they entered."""
+        """Call :meth:`follow_channel` for the members of a channel on this
+        node. Its options may have changed since they entered."""
         return
 
     def forget_channel(self, app: str, channel: str) -> None:
@@ -111,8 +113,8 @@ class StoredHistory:
         reverse: bool = False,
     ) -> HistoryPage:
         """See :class:`imserver.gateway.cluster.history.LocalHistory`. The page
-        has at most as many publications as a client receives when it comes
-        back, and as many as fit."""
+        is limited to the publications that fit on it, and to the number that a
+        client receives when it comes back."""
         raise _absent()
 
 
@@ -124,16 +126,17 @@ def _absent() -> ChannelRefused:
 
 
 class ChannelHistories(Service):
-    """The publications that channels retain. ``history`` is that of this node,
-    or the one that all nodes share. ``stored`` is that of stored channels."""
+    """The publications that channels retain. ``history`` is the history of this
+    node, or the one that all nodes share. ``stored`` is the history of stored
+    channels."""
 
     options: ChannelOptions
     history: ChannelHistory
     stored: StoredHistory = field(default_factory=StoredHistory)
 
     def ask(self, stored: StoredHistory) -> None:
-        """From now on ask this, and nothing else, for the history of stored
-        channels and for the members of groups."""
+        """From now on ask only this object for the history of stored channels
+        and for the members of groups."""
         self.stored = stored
 
     def retain(
@@ -164,8 +167,9 @@ class ChannelHistories(Service):
         reverse: bool = False,
     ) -> HistoryPage:
         """Publications of a channel (:meth:`LocalHistory.read`), as many as fit
-        into a page. A reader goes on after (with ``reverse``: before) the last
-        one. May switch. Raises :class:`ChannelRefused`."""
+        into a page. To read on, a reader continues after (with ``reverse``:
+        before) the last publication. May switch. Raises
+        :class:`ChannelRefused`."""
         if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
@@ -219,10 +223,10 @@ class ChannelHistories(Service):
             raise ChannelRefused("unavailable")
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase the publications of a user; ``name`` stands in their place.
-        Their channel, and those that are limited to them and others by name,
-        lose their histories. Their entries of the log are erased there. Switches.
-        Raises StorageUnavailable."""
+        """Erase the publications of a user; ``name`` stands in their place. The
+        user's own channel loses its history, and so does each channel whose
+        name lists the user. The log erases its own entries. Switches. Raises
+        StorageUnavailable."""
         user_channel = f"{USER_CHANNEL}{user}"
 
         def is_of_user(channel: str) -> bool:
@@ -237,7 +241,7 @@ class ChannelHistories(Service):
 
 
 def fitting(publications: list[Event]) -> list[Event]:
-    """The first of some publications that fit into a page."""
+    """The longest beginning of a list of publications that fits into a page."""
     return publications[: count_fitting(map(_size_of, publications))]
 
 

@@ -36,7 +36,8 @@ _USER_BOUNDARY: Final = "#"
 GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
 MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
 PAGE_ENTRIES: Final = 1000
-"""The members, and the channels, of a page whose reader names no limit."""
+"""The number of members, or of channels, on a page whose reader names no
+limit."""
 _MEMBERS_PER_TURN: Final = 64
 """Members between two looks at the clock."""
 _MOST_LEAVERS: Final = 16
@@ -52,11 +53,11 @@ INSUFFICIENT_STATE: Final = 2500
 """Code of ``unsubscribed``: publications are missing. The client subscribes
 again, and then reloads."""
 CLOSE_INSUFFICIENT_STATE: Final = 3010
-"""Close code of the same, for a client that the server has subscribed. It
-connects again, and recovers."""
+"""Close code for missing publications, for a client that the server has
+subscribed. The client connects again, and recovers."""
 INSUFFICIENT: Final = "insufficient state"
 _MEMBER_BYTES: Final = 150
-"""Counted for each member of a page, besides names and infos."""
+"""Bytes that count for each member of a page, besides names and infos."""
 
 
 class ChannelNames(Protocol):
@@ -64,7 +65,7 @@ class ChannelNames(Protocol):
     calls never switch."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
-        """The settings of a channel, of which the app's own are ``options``."""
+        """The settings of a channel. ``options``: its settings in the app."""
 
     def needs_token(self, channel: str) -> bool:
         """Whether a subscription needs a token even in an open app."""
@@ -146,8 +147,8 @@ def needs_token(channel: str) -> bool:
     """Whether the name is one of Centrifugo's private (``$…``) or user-limited
     (``news#1,2``) channels.
 
-    Clients of all dialects need a token for them, also if anybody may subscribe
-    to others of the namespace. Of user-limited ones, see also
+    Clients of all dialects need a token for them, even if anybody may subscribe
+    to the other channels of the namespace. For user-limited channels, see also
     :func:`is_limited_to`.
     """
     return channel.startswith(PRIVATE_PREFIX) or _USER_BOUNDARY in channel
@@ -203,9 +204,9 @@ class ChannelMember(Struct, frozen=True, array_like=True):
 
 
 class MemberPage(Struct, frozen=True):
-    """Some members in the order of joining. ``total`` counts all; ``next`` is
-    the ``after`` of the next page (``""``: there is none); ``missing`` names
-    nodes that did not answer."""
+    """Some members in the order of joining. ``total`` counts all members.
+    ``next`` is the ``after`` of the next page (``""`` on the last page).
+    ``missing`` names nodes that did not answer."""
 
     total: int
     members: list[ChannelMember]
@@ -224,7 +225,7 @@ class ChannelPage(Struct, frozen=True):
     """Some channels of an app in the order of names; ``more``: further channels
     follow.
 
-    ``total`` counts all channels. If there is more than this page, a channel
+    ``total`` counts all channels. If they take more than one page, a channel
     with members on several nodes may count several times. ``missing`` names
     nodes that did not answer.
     """
@@ -267,8 +268,8 @@ class ChannelUsersQuery(Struct, frozen=True, array_like=True):
 
 
 class UsersHere(Struct, frozen=True, array_like=True):
-    """The part of one node: the number of all members, and their users, each
-    once."""
+    """The part of one node in a count of users: the number of all its members,
+    and their users, each once."""
 
     total: int
     users: list[str]
@@ -306,10 +307,11 @@ class NodeParts(Struct, frozen=True):
 
 class ChannelMembers(Service):
     """The subscribers of channels: the members on this node, and lists and
-    numbers of those on all nodes. Owner of the queue of ended connections.
+    numbers of the members on all nodes. Owner of the queue of ended
+    connections.
 
-    Calls may switch, unless their docstring says otherwise. Connections are
-    those of this node; for those of other nodes, see
+    Calls may switch, unless their docstring says otherwise. All connections are
+    connections of this node. For connections of other nodes, see
     :class:`imserver.gateway.channels.connections.Connections`. ``others`` and
     ``registrar`` are None without a cluster.
     """
@@ -332,10 +334,10 @@ class ChannelMembers(Service):
     def enter(
         self, app: str, channel: str, connection: Connection
     ) -> LocalChannel | None:
-        """Put a connection into a channel, and return the channel. Nobody else
-        learns of it. Never switches.
+        """Put a connection into a channel, and return the channel. No listener
+        is told. Never switches.
 
-        None: it was a member before, or is not in service in this app. Raises
+        None if it was a member before, or is not in service in this app. Raises
         :class:`ChannelRefused`, with a text for the caller.
         """
         hub_app = self.here.hub.apps.get(app)
@@ -400,8 +402,9 @@ class ChannelMembers(Service):
         self._on_parted.append(report_last)
 
     def report_join(self, channel: LocalChannel, connection: Connection) -> None:
-        """Let the registry and the listeners know a new member. Publications
-        that begin after the return reach it, from any node. May switch."""
+        """Report a new member to the registry and to the listeners.
+        Publications that begin after the return reach it, from any node. May
+        switch."""
         is_first = len(channel.members) == 1
         if self.registrar is not None:
             is_first_elsewhere = self.registrar.joined(
@@ -457,8 +460,8 @@ class ChannelMembers(Service):
             self.report_left(connection, self.leave_all(connection))
 
     def report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Let the listeners know who has left without being asked. Never
-        switches."""
+        """Tell the listeners about a connection that has left without a
+        request. Never switches."""
         if self.on_left:
             self._left.append((connection, channels))
             if self._leavers < _MOST_LEAVERS:
@@ -483,8 +486,9 @@ class ChannelMembers(Service):
             self._leavers -= 1
 
     def remove(self, connection: Connection, channel: str) -> bool:
-        """End a subscription that its client has not ended. The others learn of
-        it. Returns whether there was one. Never switches."""
+        """End a subscription that its client has not ended, and tell the
+        listeners. Returns whether the connection was subscribed. Never
+        switches."""
         was_member = self.leave(connection.app or "", channel, connection)
         if was_member:
             self.report_left(connection, (channel,))
@@ -494,8 +498,8 @@ class ChannelMembers(Service):
         self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE
     ) -> None:
         """End a subscription, and send ``unsubscribed`` with this code.
-        :data:`INSUFFICIENT_STATE` closes the connection of a client that begins
-        again only with a new one. Never switches."""
+        :data:`INSUFFICIENT_STATE` closes the connection if its client can begin
+        again only on a new connection. Never switches."""
         state = connection.dialect_state
         reason = "server unsubscribe"
         if code == INSUFFICIENT_STATE:
@@ -588,9 +592,9 @@ class ChannelMembers(Service):
         return MembersHere(total, members, birth)
 
     def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
-        """The numbers of connections and of users in a channel: above ``most``
-        connections each counts as a user. Connections without a user are one.
-        Users on several nodes are looked up there."""
+        """The numbers of connections and of users in a channel. Above ``most``
+        connections, each connection counts as a user. All connections without a
+        user count as one user. The users of other nodes are queried there."""
         counts = self._find(app, channel)
         local = self.here.hub.channel(app, channel)
         nodes = self._nodes_in(counts)
@@ -697,8 +701,8 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
 def page_of(
     shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()
 ) -> MemberPage:
-    """Make one page from the pages of all nodes, of at most ``limit`` + 1
-    members each: as many members as fit."""
+    """Make one page from the pages of all nodes, each with at most ``limit`` +
+    1 members. It has as many members as fit."""
     total = 0
     rows: list[tuple[float, int, ChannelMember]] = []
     for share in shares:

@@ -20,11 +20,12 @@ ANY_NAMESPACE: Final = "*"
 """The row of ``channels`` in the settings of an app for all channels without a
 row of their own."""
 UNKNOWN: Final = ChannelSettings(subscribe="nobody")
-"""Of channels that an app does not have, because it says that it has only those
-with settings."""
+"""The options of channels that an app does not have, because it allows only
+channels with settings."""
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
-"""Of ``group:`` channels, and of ``user:`` channels without a row."""
+"""The options of ``group:`` channels, and of ``user:`` channels without a
+row."""
 
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
@@ -61,8 +62,8 @@ class ChannelOptions(Service):
     call :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
-        """Set the meaning of the names of an app's channels (None: that of its
-        settings only). Never switches."""
+        """Set the meaning of the names of an app's channels (None: only the
+        meaning in its settings). Never switches."""
         if names is None:
             self.names.pop(app, None)
         else:
@@ -81,8 +82,8 @@ class ChannelOptions(Service):
         )
 
     def check_user(self, user: str | None, options: ChannelSettings) -> None:
-        """Raise :class:`ChannelRefused`: a channel is for users, and a client
-        has none. Never switches."""
+        """Raise :class:`ChannelRefused` if a channel is for users, and the
+        client has no user. Never switches."""
         if not (options.anonymous or user):
             raise ChannelRefused("denied", "the channel is for users")
 
@@ -140,8 +141,8 @@ class ChannelOptions(Service):
         return self._user_row(app) is not None and has_channel(user)
 
     def namespace(self, app: str, channel: str) -> str:
-        """The name of a channel's row of settings; ``*`` without one of its
-        own. Never switches."""
+        """The name of a channel's row of settings; ``*`` if it has no row of
+        its own. Never switches."""
         tenant = self._settings(app)
         if tenant is None:
             return ANY_NAMESPACE

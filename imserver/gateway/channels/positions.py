@@ -1,9 +1,9 @@
 """Channels with a history on this node: their publications in the order of
 their offsets.
 
-A publication that comes early waits for those before it. If they do not come,
-they are read from the history. A new member waits, too, while its answer is
-made.
+A publication that comes early waits for those before it. If an earlier one does
+not come, it is read from the history. A new member also waits until its answer
+is sent.
 """
 
 import logging
@@ -28,7 +28,7 @@ _LATE_SECONDS: Final = 0.02
 _AGAIN_SECONDS: Final = 1.0
 """Pause after the history did not answer."""
 _CHECKED_TOGETHER: Final = 200
-"""Channels whose newest positions are asked for together."""
+"""Limit of the channels whose newest positions are read together."""
 
 
 def _has_no_streams(_connection: Connection, _channel: str) -> None:
@@ -54,12 +54,12 @@ class OrderedDelivery:
         self._expel = expel
         self.accept_stream: Callable[[str, Event], bool] = _is_end
         """Called with a publication that is a piece or the end of a streamed
-        message of an app: whether subscribers receive it. Never switches.
-        Without the messenger, they receive the ends that other nodes publish:
-        these are whole."""
+        message of an app. It returns whether subscribers receive it. Never
+        switches. Without the messenger, they receive the ends that other nodes
+        publish, because an end has the whole text."""
         self.subscribed: Callable[[Connection, str], None] = _has_no_streams
         """Called when a new subscriber of a channel has its answer, to send it
-        the open messages so far. Never switches."""
+        the texts so far of open messages. Never switches."""
 
     def report_to(
         self,
@@ -165,8 +165,8 @@ class OrderedDelivery:
             state.waiting[connection] = position.offset
 
     def abandon(self, local: LocalChannel) -> None:
-        """Forget a position that nobody reads from the history any more, and
-        deliver the publications that came meanwhile."""
+        """Forget the wait for a position that nobody reads from the history any
+        more, and deliver the publications that came meanwhile."""
         state = local.position
         if state is None or state.offset >= 0 or state.waiting:
             return
@@ -179,8 +179,8 @@ class OrderedDelivery:
     def deliver(
         self, local: LocalChannel, state: ChannelPosition, publication: Publication
     ) -> None:
-        """Deliver a publication: one with an offset when all before it are
-        delivered."""
+        """Deliver a publication. If it has an offset, it waits until all
+        earlier ones are delivered."""
         channel_part = publication.event.channel
         if channel_part is None or not channel_part.offset:
             self.to_ready(local, publication)
@@ -205,8 +205,8 @@ class OrderedDelivery:
         publication: Publication,
         some: Sequence[Connection] | None = None,
     ) -> None:
-        """Deliver to the members (``some``: to these of them) that do not
-        wait."""
+        """Deliver to the members that do not wait (``some``: only to these
+        members)."""
         state = local.position
         waiting = {} if state is None else state.waiting
         members: Iterable[Connection] = local.members
@@ -239,7 +239,8 @@ class OrderedDelivery:
             self._end_waits(local)
 
     def _end_waits(self, local: LocalChannel) -> None:
-        """Members wait no longer for an offset that the channel has reached."""
+        """End the waits of members for an offset that the channel has
+        reached."""
         state = local.position
         if state is None:
             return
@@ -257,8 +258,8 @@ class OrderedDelivery:
     def send(
         self, local: LocalChannel, members: list[Connection], event: Event
     ) -> None:
-        """Send a publication to members: a delta to those that have the one
-        before it."""
+        """Send a publication to members. Members that have the publication
+        before it get a delta."""
         state = local.position
         if state is None or not state.deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
@@ -350,7 +351,8 @@ class OrderedDelivery:
         since: Position,
         page: HistoryPage,
     ) -> None:
-        """Deliver publications after ``since`` that have not come otherwise."""
+        """Deliver the publications of a page after ``since`` that this node has
+        not received."""
         if page.position.epoch != state.epoch:
             self._change_epoch(local, state, page.position.epoch)
             return
@@ -386,8 +388,9 @@ class OrderedDelivery:
     def _change_epoch(
         self, local: LocalChannel, state: ChannelPosition, epoch: str
     ) -> None:
-        """Go on in this epoch, and read the publications of it that this node
-        has not delivered: members that do not subscribe again receive all."""
+        """Continue in this epoch, and read its publications that this node has
+        not delivered. Members that do not subscribe again receive all of
+        them."""
         former_epoch, former_offset = state.before
         state.before = (state.epoch, state.offset)
         if epoch == former_epoch:
@@ -448,8 +451,8 @@ def _delayed(state: ChannelPosition, connection: Connection) -> list[Event]:
 
 
 def _basis_of(event: Event, last: Event | None) -> int:
-    """The offset of the publication from which a delta leads to ``event``; 0:
-    there is none."""
+    """The offset of the publication that a delta to ``event`` starts from; 0 if
+    no delta is possible."""
     if last is None or last.channel is None or event.channel is None:
         return 0
     if event.channel.offset and event.channel.epoch == last.channel.epoch:

@@ -1,5 +1,5 @@
-"""Publications to channels, to other nodes and on this one. Notices of who
-subscribes and leaves."""
+"""Publishing to channels, on this node and on other nodes. Also the notices to
+members about a subscriber who comes or leaves."""
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -42,9 +42,9 @@ _UNSETTLED_SECONDS: Final = 10.0
 
 
 class ChannelNodes(Service):
-    """Sends publications to the other nodes that have subscribers; while the
-    registry does not answer, and for a while after, to all nodes. Owner of the
-    publishing turns."""
+    """Sends publications to the other nodes that have subscribers. While the
+    registry does not answer, and for a while after, it sends them to all nodes.
+    Owner of the publishing turns."""
 
     others: OtherNodes
     registrar: Registrar
@@ -52,16 +52,16 @@ class ChannelNodes(Service):
     """Channel → the publishers that have asked the registry for its nodes, in
     their order."""
     _unsettled: dict[int, float] = field(default_factory=dict)
-    """Epochs of nodes that could not report a channel to the registry, and
-    until when that counts."""
+    """Epoch of a node that could not report a channel to the registry → until
+    when it gets every publication."""
 
     @contextmanager
     def turn(
         self, app: str, channels: Sequence[str]
     ) -> Iterator[Mapping[str, MembersOfNodes | None]]:
-        """The turn to publish to these channels, after all earlier calls:
-        channel → its nodes (None: the registry does not answer). May switch
-        before the turn."""
+        """Wait for the turn to publish to these channels, after all earlier
+        calls. Yields channel → its nodes (None: the registry does not answer).
+        May switch before the turn."""
         names = dict.fromkeys(channels)
         is_alone = len(self.others.registry.reachable()) <= 1
         if is_alone and not any((app, name) in self._turns for name in names):
@@ -93,9 +93,9 @@ class ChannelNodes(Service):
         nodes: MembersOfNodes | None,
         reached: bool,
     ) -> tuple[int, int]:
-        """Send to the other ones of these nodes (None: to all). ``reached``:
-        this node has members. Returns the number of nodes that get it, and of
-        those that do not. Never switches."""
+        """Send to these nodes except this one (None: to all nodes).
+        ``reached``: this node has members. Returns how many nodes get it, and
+        how many do not. Never switches."""
         leases = self.others.registry.reachable()
         own_epoch = self.others.node_messages.own_epoch
         # If the registry has lost this node, it may have lost others too.
@@ -353,8 +353,9 @@ class ChannelPublishing(Service):
         self.deliver(item.app, publication)
 
     def deliver(self, app: str, publication: Publication) -> int:
-        """Deliver to the members on this node: publications with an offset in
-        its order. Returns the number of members reached. Never switches."""
+        """Deliver to the members on this node. Publications with an offset are
+        delivered in the order of their offsets. Returns the number of members
+        reached. Never switches."""
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
             return 0
@@ -382,8 +383,8 @@ class ChannelPublishing(Service):
 
 
 class ChannelNotices(Service):
-    """Sends notices to the members of a channel: who subscribes and who leaves.
-    Whoever causes them pays."""
+    """Sends notices to the members of a channel about who subscribes and who
+    leaves. The client that causes a notice pays for it."""
 
     here: NodeParts
     options: ChannelOptions
@@ -391,8 +392,8 @@ class ChannelNotices(Service):
     _notices: Buckets = field(default_factory=lambda: Buckets(NOTICES))
 
     def charge(self, connection: Connection, *channels: str) -> None:
-        """Count the notices that the others of these channels get when a client
-        subscribes, and later leaves.
+        """Count the notices that the other members of these channels get when a
+        client subscribes, and later leaves.
 
         Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so
         it is paid at the beginning. Never switches.
@@ -411,8 +412,8 @@ class ChannelNotices(Service):
             )
 
     def is_announced(self, app: str, channel: str) -> bool:
-        """Whether the others of a channel get a notice when somebody subscribes
-        or leaves."""
+        """Whether the other members of a channel get a notice when somebody
+        subscribes or leaves."""
         members = self.here.hub.member_count(app, channel)
         if members > self.here.fanout.notice_members:
             return False
@@ -434,9 +435,9 @@ class ChannelNotices(Service):
     def announce(
         self, kind: Literal["join", "leave"], connection: Connection, channel: str
     ) -> None:
-        """Send a notice about a subscriber to the others of a channel with
-        ``join_leave``, and to itself if its dialect wants its joins. Never
-        switches.
+        """Send a notice about a subscriber to the other members of a channel
+        with ``join_leave``. The subscriber gets it, too, if its dialect wants
+        its own joins. Never switches.
 
         A channel with more than ``hub.notice_members`` subscribers on this node
         gets none.

@@ -80,9 +80,9 @@ class Registrar(Service):
         """Handle a join: return when the registry knows the channel, or does
         not answer.
 
-        ``new``: the connection was not a member before. Returns whether the
-        channel was reported now, and no other node has members or the registry
-        did not answer. Switches if the channel must be reported.
+        ``new``: the connection was not a member before. Returns True if this
+        call has reported the channel, and no other node has members or the
+        registry did not answer. Switches if the channel must be reported.
         """
         if not self.is_reported(app, channel):
             return self._enter((app, channel))

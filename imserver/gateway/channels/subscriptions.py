@@ -1,10 +1,10 @@
-"""Subscriptions to channels, with recovery; and the parts that carry channels,
-on all nodes.
+"""Subscriptions to channels, with recovery, and the services that channels
+consist of.
 
 A channel with history numbers its publications. Each node delivers them in the
-order of their numbers, and reads from the history those that it has missed. So
-a member that comes back with a position receives exactly the publications after
-it, or learns that it must reload.
+order of their numbers, and reads the missed ones from the history. So a member
+that comes back with a position receives exactly the publications after it, or
+learns that it must reload.
 """
 
 import logging
@@ -51,12 +51,13 @@ after at most twice this time."""
 
 
 class Subscribed(Struct, frozen=True):
-    """A new subscription: its channel on this node, and the settings of that.
+    """A new subscription: its channel on this node, and the settings of the
+    channel.
 
-    ``position``: of the last publication before it (None: the channel has no
-    history). ``publications``: those after the position of the client.
-    ``recovered``: they are all of it. ``delta``: the subscriber receives
-    publications that are :class:`Compressed`.
+    ``position``: the position of the last publication before it (None: the
+    channel has no history). ``publications``: the publications after the
+    position of the client. ``recovered``: none of them is missing. ``delta``:
+    the subscriber receives publications that are :class:`Compressed`.
     """
 
     local: LocalChannel
@@ -138,7 +139,8 @@ class ChannelSubscriptions(Service, dict=True):
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
         """Put a connection into a channel. Publications that begin after the
-        return reach it, from any node. So do the stored messages of the log.
+        return reach it, from any node. The stored messages of the log reach it,
+        too.
 
         Returns True if it is a new member. False: it was a member before, or is
         not in service in this app. Raises :class:`ChannelRefused`, with a text
@@ -148,7 +150,7 @@ class ChannelSubscriptions(Service, dict=True):
         return self._join_live(wish) is not None
 
     def _join_live(self, wish: _Wish) -> LocalChannel | None:
-        """Do what :meth:`join` does, and return the channel of a new member."""
+        """Join as :meth:`join` does, and return the channel of a new member."""
         local = self._enter(wish)
         if local is not None:
             self.members.report_join(local, wish.connection)
@@ -313,7 +315,8 @@ class ChannelSubscriptions(Service, dict=True):
 
     def _read_missed(self, wish: _Wish) -> HistoryPage:
         """The position of a channel with history, and the publications after
-        that of the client; where the newest recovers it, only that."""
+        the position of the client. If the newest publication recovers the
+        client, it is the only one."""
         read: Callable[[str, str, Position | None, int, bool], HistoryPage]
         if wish.options.history:
             read = self.histories.stored.read
@@ -333,8 +336,9 @@ class ChannelSubscriptions(Service, dict=True):
         since: Position | None = None,
     ) -> bool:
         """Subscribe a connection for the back end, and call ``answer`` with the
-        position after which it receives publications: that of the newest one,
-        or ``since`` if the history has all after that.
+        position after which it receives publications. That is ``since`` if the
+        history has all later publications, else the position of the newest
+        publication.
 
         False: the channel has no history, or it does not answer, or the client cannot use a position, or it
         is a member already or has ended. Then nothing has changed. May switch. Raises
@@ -373,14 +377,15 @@ class ChannelSubscriptions(Service, dict=True):
         return True
 
     def _abandon(self, app: str, channel: str) -> None:
-        """A subscription was refused: nobody may wait for the position of its
-        channel. Never switches."""
+        """Clean up after a refused subscription: nobody may wait for the
+        position of its channel. Never switches."""
         local = self.here.hub.channel(app, channel)
         if local is not None:
             self.ordered.abandon(local)
 
     def unsubscribe(self, connection: Connection, channel: str) -> bool:
-        """End a subscription. Returns whether there was one. Never switches."""
+        """End a subscription. Returns whether the connection was subscribed.
+        Never switches."""
         app = connection.app or ""
         was_member = self.members.leave(app, channel, connection)
         if was_member:
@@ -389,7 +394,7 @@ class ChannelSubscriptions(Service, dict=True):
 
     def run(self) -> None:
         """Greenlet: find publications whose node died before it sent them to
-        this one."""
+        this node."""
         while True:
             gevent.sleep(until_beat(CHECK_SECONDS))
             try:
@@ -430,8 +435,9 @@ def build_channels(
     history: ChannelHistory,
     nodes: ChannelNodes | None = None,
 ) -> Channels:
-    """Build the parts. ``history`` is that of this node, or the one that all
-    nodes share. ``nodes``: the other nodes; None without a cluster."""
+    """Build the services of channels. ``history`` is the history of this node,
+    or the one that all nodes share. ``nodes``: the other nodes; None without a
+    cluster."""
     options = ChannelOptions(here.settings, here.history_apps)
     histories = ChannelHistories(options, history)
     ordered = OrderedDelivery(

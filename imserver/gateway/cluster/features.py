@@ -1,15 +1,14 @@
-"""The features of the nodes of a cluster, and the differences with which nodes
-can live.
+"""The features of the nodes of a cluster, and the differences between nodes
+that a cluster allows.
 
 Nodes of two releases are one cluster, and a newer release has more features. So
-a feature that the release of a node does not know is no reason to refuse it:
-the feature works on the nodes that have it, and waits for the others to be
-replaced.
+a node is not refused because its release does not know a feature. The feature
+works on the nodes that have it, until the older nodes are replaced.
 
-A feature that both releases know, and that one node leaves out by the setting
-``features``, is another matter. A feature with tables changes what is stored,
-and a dialect says what ids of users and names of channels mean. Either all
-nodes have such a feature or none, as far as they know it.
+If both releases know a feature, and one node leaves it out by the setting
+``features``, the nodes may disagree. A feature with tables changes what is
+stored, and a dialect defines the meaning of user ids and of channel names.
+Either all nodes have such a feature or none, as far as they know it.
 """
 
 from collections.abc import Iterable
@@ -49,8 +48,8 @@ FIRST_RELEASE: Final = frozenset(
 _OPTIONAL: Final = frozenset(("admin", "pages", "refusals"))
 """The features of version 1.0 without tables and dialects."""
 REQUIRED_OF_FIRST_RELEASE: Final = " ".join(sorted(FIRST_RELEASE - _OPTIONAL))
-"""The features of version 1.0 that all nodes have, or none. Its nodes do not
-say what they leave out."""
+"""The features of version 1.0 that either all nodes have or no node. Nodes of
+1.0 do not say which features they leave out."""
 
 
 class NodeFeatures(Struct, frozen=True):
@@ -69,14 +68,13 @@ class NodeFeatures(Struct, frozen=True):
 
 
 def names_of(lease: Lease) -> frozenset[str]:
-    """The features of a node; empty: it is of a release that does not name
-    them."""
+    """The features of a node; empty if its release does not name them."""
     return frozenset((lease.all_features or lease.feature_names).split())
 
 
 def absent_features(own: Lease, others: Iterable[Lease]) -> dict[str, frozenset[str]]:
-    """Node → the features of this node that it does not have. Nodes that name
-    none are left out."""
+    """Node → the features of this node that the other node does not have. Nodes
+    that do not name their features are left out."""
     own_names = names_of(own)
     absent = {}
     for lease in others:

@@ -25,11 +25,11 @@ its way."""
 EPOCH_BYTES: Final = 4
 """How many random bytes the name of a channel's life has."""
 _PAIRS: Final = b'"\\\b\f\n\r\t'
-"""The characters for which JSON has two."""
+"""The characters that JSON writes as two characters."""
 _PLAIN: Final = bytes(sign for sign in range(0x20, 0x100) if sign not in _PAIRS)
 """The bytes that are the same in JSON."""
 _CONTROL_BYTES: Final = 6
-"""The bytes of another control character in JSON."""
+"""The bytes that any other control character takes in JSON."""
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
 _MOST_PASSED_OVER: Final = 10
@@ -40,8 +40,8 @@ _ERASURE_STEP: Final = 10_000
 
 
 class Position(Struct, frozen=True):
-    """A place in the history of a channel: the last ``offset`` in the life
-    ``epoch``. Offsets begin at 1."""
+    """A position in the history of a channel: an ``offset`` in the life
+    ``epoch`` of the channel. Offsets begin at 1."""
 
     epoch: str
     offset: int
@@ -49,8 +49,8 @@ class Position(Struct, frozen=True):
 
 class HistoryPage(Struct, frozen=True):
     """Some publications of a channel, and its newest position. ``whole`` (only
-    the message log says so): they are all after the position that was asked
-    for."""
+    the message log sets it): the page has all publications after the requested
+    position."""
 
     publications: list[Event]
     position: Position
@@ -58,8 +58,8 @@ class HistoryPage(Struct, frozen=True):
 
     @staticmethod
     def size_of(text: bytes) -> int:
-        """The bytes of a text on a page: JSON has two for some characters, six
-        for control characters."""
+        """The bytes that a text takes on a page. JSON writes some characters as
+        two bytes, and control characters as six."""
         longer = text.translate(None, _PLAIN)
         control = longer.translate(None, _PAIRS)
         # A pair takes one byte more than its character. All that are longer
@@ -68,9 +68,9 @@ class HistoryPage(Struct, frozen=True):
 
 
 class Retained(Struct, frozen=True):
-    """A publication for the history: at most ``size`` of the channel stay, for
-    ``seconds`` after the last. A history in Redis stores an ``id`` once
-    (``""``: it has none)."""
+    """A publication for the history. The channel retains at most ``size``
+    publications, for ``seconds`` after the last one. A history in Redis stores
+    each ``id`` only once (``""``: no id)."""
 
     channel: str
     event: Event
@@ -90,14 +90,14 @@ def count_fitting(sizes: Iterable[int]) -> int:
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:
-    """The publication ``event`` with its place in the history."""
+    """The publication ``event`` with its position in the history."""
     assert event.channel is not None
     return replace(event, channel=replace(event.channel, epoch=epoch, offset=offset))
 
 
 def erased(event: Event, name: str) -> Event:
-    """A publication of an erased user: its place in the history, under the
-    ``name`` of a deleted user."""
+    """A publication in place of one by an erased user: it has only the position
+    in the history, and the ``name`` of a deleted user."""
     assert event.channel is not None
     channel = replace(event.channel, info=b"", tags=b"")
     return Event(event.kind, name, "", time=event.time, channel=channel)
@@ -217,8 +217,9 @@ class LocalHistory:
         return self._streams.get((app, channel)) or self._unused.get((app, channel))
 
     def _make_room(self, size: int) -> None:
-        """Forget channels until ``size`` bytes have room, not the one with the
-        last publication. Ten with subscribers are passed over."""
+        """Forget channels until ``size`` bytes have room, but not the channel
+        with the newest publication. Up to ten channels with subscribers are
+        passed over."""
         most_bytes = self._limit_bytes - size
         passed_over = 0
         while (
@@ -276,8 +277,9 @@ class LocalHistory:
         """The publications after ``since`` (None: from the oldest), at most
         ``limit`` (-1: all).
 
-        ``reverse``: the newest first, and those before ``since``. A channel
-        without history gets a position at its beginning. Never switches.
+        ``reverse``: the publications before ``since``, the newest first. A
+        channel without history gets a position at its beginning. Never
+        switches.
         """
         stream = self._open(app, channel)
         events = select(stream.publications, stream.offset, since, limit, reverse)
@@ -299,8 +301,8 @@ class LocalHistory:
     def erase_user(
         self, app: str, user: str, name: str, is_own: Callable[[str], bool]
     ) -> bool:
-        """Take a user out of the histories of an app: their publications are
-        :func:`erased`, and the channels that are their own go with their
+        """Remove a user from the histories of an app. Their publications are
+        :func:`erased`. The user's own channels are removed with their
         positions. Switches. May be called again."""
         for streams in (self._streams, self._unused):
             read_in_step = 0

@@ -214,8 +214,8 @@ class NodeMessages:
         return self._registry.lease.epoch
 
     def peers(self) -> list[Lease]:
-        """The other nodes: the live ones, and those whose lease has run out and
-        that may live (draining)."""
+        """The other nodes: the live ones, and as draining the ones whose lease
+        has run out although they may still live."""
         own_epoch = self.own_epoch
         leases = self._registry.reachable()
         return [lease for epoch, lease in leases.items() if epoch != own_epoch]
@@ -288,7 +288,7 @@ class NodeMessages:
                 )
 
     def _pass(self, sender: int, fence: Fence) -> None:
-        """Note that all messages before a fence are handled."""
+        """Record that all messages before a fence are handled."""
         if sender not in self._passed and len(self._passed) >= _MAX_FENCES:
             leases = self._registry.reachable()
             self._passed = {
@@ -310,7 +310,7 @@ class StateQuery(Struct, frozen=True, array_like=True):
 
 
 class FencedQuery(Struct, frozen=True, array_like=True):
-    """Another query, to be answered after all messages that the epoch
+    """A query inside a query: it is answered after all messages that the epoch
     ``origin`` sent before this ``fence``."""
 
     origin: int
@@ -332,8 +332,9 @@ class NodeQueries(Service):
     )
 
     def add(self, kind: str, query: type, answer: Callable[[Any], Any]) -> None:
-        """Answer queries of this kind; that of a feature begins with its name:
-        ``lamp.count``. Raises StartError if it has an answer already."""
+        """Answer queries of this kind. The kind of a feature begins with its
+        name: ``lamp.count``. Raises StartError if the kind has an answer
+        already."""
         if kind in self._rows:
             raise StartError(f"the node query {kind!r} has an answer already")
         self._rows[kind] = (msgspec.msgpack.Decoder(query), answer)
@@ -385,8 +386,8 @@ class OtherNodes(Service):
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query all other nodes, or those of ``leases``: the answers by node,
-        and the nodes without one."""
+        """Query all other nodes, or the nodes of ``leases``. Returns the
+        answers by node, and the nodes that did not answer."""
         if leases is None:
             peers = self.node_messages.peers()
         else:
@@ -401,8 +402,8 @@ class OtherNodes(Service):
         return list(read(answers, answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
-        """The answer of one node, after all messages sent to it before; None:
-        none came in time. Switches."""
+        """The answer of one node, which it gives after all messages sent to it
+        before. None if no answer came in time. Switches."""
         fence = self.node_messages.fence(lease.epoch)
         behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
         try:
@@ -446,8 +447,9 @@ class LeaseView(Struct, frozen=True, rename="camel"):
 
 
 class Overview(Struct, frozen=True):
-    """State and metrics of all nodes: ``own_…`` are those of this node, the
-    others are queried by ``rpc`` (None: there is no cluster)."""
+    """State and metrics of all nodes. ``own_…`` return the state and metrics of
+    this node. The other nodes are queried by ``rpc`` (None without a
+    cluster)."""
 
     own_state: Callable[[StateQuery], Mapping[str, Any]]
     own_metrics: Callable[[], str]
@@ -476,8 +478,8 @@ class Overview(Struct, frozen=True):
         return leases
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
-        """The state and lease of every node, and the nodes without an answer:
-        only their lease. Switches."""
+        """The state and lease of every node, and the names of the nodes that
+        did not answer, which have only a lease. Switches."""
         leases = self.leases()
         query = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(query))

@@ -65,15 +65,15 @@ class Lease(Struct, frozen=True):
     """Empty: nodes of the release before compare it with the names of their
     features, which are fewer."""
     marks: bool = False
-    """Whether it says in Redis that it has registered all its sessions: users
-    whom the registry does not know are absent only if it does. Older versions
-    do not."""
+    """Whether the node leaves a mark in Redis when it has registered all its
+    sessions. Without the mark, a user whom the registry does not know may still
+    be on that node. Older versions leave no marks."""
     second_fingerprint: str = ""
     """The fingerprint of the second secret that the node accepts; empty: none,
     or an older version."""
     file: str = ""
-    """The SQLite file that it makes at its first write; empty: it had a
-    database at the start."""
+    """The SQLite file that the node will make at its first write; empty if it
+    had a database at the start."""
     feature_names: str = ""
     """The list of features that nodes of 1.0 compare with their own, which must
     be the same: that of the cluster which this node has joined, else ``core``
@@ -131,7 +131,7 @@ class SessionRef(Struct, frozen=True, gc=False):
 
 
 def is_found(refs: Iterable[SessionRef]) -> bool:
-    """Whether there is a session among these."""
+    """Whether one of these is a session."""
     return any(ref.id for ref in refs)
 
 
@@ -284,8 +284,8 @@ class SoloRegistry:
         return self._leases
 
     reachable = leases
-    """The live leases, and as draining those that have run out although their
-    nodes may live. Never switches."""
+    """The live leases. Leases that have run out although their nodes may live
+    are in it as draining. Never switches."""
 
     def report(
         self,
@@ -294,8 +294,8 @@ class SoloRegistry:
         draining: bool = False,
         unsettled: bool = False,
     ) -> None:
-        """Update the own lease; other nodes see it at the next renewal. Never
-        switches."""
+        """Update the lease of this node. Other nodes see it at the next
+        renewal. Never switches."""
         self.lease = replace(
             self.lease,
             connections=connections,
@@ -311,8 +311,8 @@ class SoloRegistry:
 
 
 class LocalValues(Service):
-    """Values by key that nodes share for minutes, such as logins with a
-    provider that are running. Owner of those of a node without Redis.
+    """Values by key that nodes share for minutes, such as running logins with a
+    provider. This class owns the values of a node without Redis.
 
     All methods may switch, and raise StorageUnavailable if Redis does not
     answer. In a cluster
@@ -336,7 +336,7 @@ class LocalValues(Service):
             del self._values[oldest]
 
     def value(self, key: str) -> bytes | None:
-        """The value of a key; None if it has none any more."""
+        """The value of a key; None if it has expired or was removed."""
         value, end = self._values.get(key, (None, 0.0))
         if end > self.clock():
             return value

@@ -1,8 +1,8 @@
 """Addresses of and connections to Redis: reads ``redis.url`` (or
-``redis.addr``), connects by gevent. Keys whose next change Redis reports over a
-connection.
+``redis.addr``), connects by gevent. Also the keys whose next change Redis
+reports over a connection.
 
-No node imports redis-py, of which any module takes 19 MB and 0.3 s of CPU
+No node imports redis-py, because any module of it takes 19 MB and 0.3 s of CPU
 (docs/decisions/0070-packages-of-the-kind.md).
 """
 
@@ -114,9 +114,9 @@ class RedisAddress(Struct, frozen=True):
     """A Redis server, Sentinel setup or Redis Cluster.
 
     ``hosts`` are (name, port) of the server, of the sentinels, or of some nodes
-    of the Cluster; ``service`` is the master's name for the sentinels;
-    ``options`` go to every connection (user, password, database, TLS settings,
-    or the path of a Unix socket); ``text`` is for logs and has no password.
+    of the Cluster. ``service`` is the master's name for the sentinels.
+    ``options`` go to every connection: user, password, database, TLS settings,
+    or the path of a Unix socket. ``text`` is for logs and has no password.
     """
 
     kind: Literal["single", "sentinel", "cluster"]
@@ -255,8 +255,7 @@ class DirectSocket(socket.socket):
 
     encrypted: Callable[[bytes], bytes] | None = None
     decrypted: Callable[[bytes], bytes] | None = None
-    """The bytes that TLS sends for bytes, and those that it makes of received
-    ones (``TlsSocket``); None: there is no TLS."""
+    """Decrypts received bytes by TLS (``TlsSocket``); None without TLS."""
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send all bytes. Switches if the kernel does not accept them at
@@ -303,7 +302,7 @@ CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
 reads."""
 ENABLE: Final = (("HELLO", 3), ("CLIENT", "TRACKING", "ON", "OPTIN"))
 _MAX_KEYS: Final = 20_000
-"""Above it all are forgotten."""
+"""Limit of the tracked keys. Above it all keys are forgotten."""
 
 
 class TrackedKey(Struct, eq=False):
@@ -335,8 +334,8 @@ class TrackedKeys(Struct, eq=False):
         return self._keys.setdefault(name, TrackedKey())
 
     def changed(self, report: list[object]) -> None:
-        """Redis has sent a message: it names keys that have changed, or says
-        that any may have."""
+        """Apply a message of Redis. It names keys that have changed, or says
+        that any key may have changed."""
         if report[0] != b"invalidate":
             return
         names: Any = report[1]
@@ -349,8 +348,8 @@ class TrackedKeys(Struct, eq=False):
                 key.unchanged = False
 
     def forget(self) -> None:
-        """Any key may have changed: the connection is new, Redis was flushed,
-        or there are too many."""
+        """Forget all keys, because any key may have changed: the connection is
+        new, Redis was flushed, or there are too many keys."""
         keys = self._keys
         self._keys = {}
         for key in keys.values():

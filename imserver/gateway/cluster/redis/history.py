@@ -33,8 +33,8 @@ from imserver.gateway.model import Event
 ID_SECONDS: Final = 60
 _ID_MS: Final = ID_SECONDS * SECOND_MS
 _NO_ID_MS: Final = 10_000
-"""How long a publication without an id is remembered: longer than a pipeline
-takes, which may repeat the call."""
+"""How long a publication without an id is remembered. It is longer than the
+time of a pipeline, which may repeat the call."""
 _EPOCH_MS: Final = int(EPOCH_SECONDS * SECOND_MS)
 _ID_BYTES: Final = 12
 _ERASED_TOGETHER: Final = 100
@@ -43,22 +43,22 @@ _SCANNED_KEYS: Final = 1000
 """How many keys Redis visits in a step of an erasure."""
 _LIST: Final = b":list"
 _KEY: Final = re.compile(rb"(.*?)\}(|:list|:id:.{%d})" % _ID_BYTES, re.DOTALL)
-"""The part of a key behind the app: the channel, and which of its data the key
-has."""
+"""The part of a key behind the app: the channel, and a mark of the kind of data
+under the key."""
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
 class RedisHistory:
     """See :class:`imserver.gateway.cluster.history.LocalHistory`. Every call
-    switches, and returns None if it is not known what happened.
+    switches, and returns None if its outcome is unknown.
 
     If Redis was restarted or has failed over, publications may be lost, so
-    every channel begins a new epoch: the scripts compare the life of its data
-    with that of the channel. The data of a Redis Cluster (``single``: it is
-    none) have no life: after a failover, channels go on in their epoch with
-    what is left. ``created``: when an app was created. The keys contain it: an
-    app that is created anew does not read the history of the deleted one, which
-    expires.
+    every channel begins a new epoch. The scripts notice it because the life of
+    the data differs from the life in the channel. ``single``: Redis is no
+    Cluster. The data of a Redis Cluster have no life: after a failover,
+    channels continue in their epoch with the remaining publications.
+    ``created``: when an app was created. The keys contain it: an app that is
+    created anew does not read the history of the deleted one, which expires.
     """
 
     def __init__(
@@ -163,9 +163,9 @@ class RedisHistory:
         return True
 
     def _erase(self, key: bytes, user: str, name: str) -> Any:
-        """Erase the publications of a user in a list, the newest first: so
-        those that are added or removed meanwhile hide none. None: Redis does
-        not answer."""
+        """Erase the publications of a user in a list, the newest first. So no
+        publication is missed if others are added or removed meanwhile. None if
+        Redis does not answer."""
         count = _ERASED_TOGETHER
         already_read = 0
         while count == _ERASED_TOGETHER:

@@ -29,8 +29,8 @@ from imserver.gateway.model import Service
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 decode_lease: Final = msgspec.json.Decoder(Lease).decode
 _PAST_EPOCHS: Final = 16
-"""How many earlier epochs each login names as dead. The data of older ones was
-cleaned up."""
+"""How many earlier epochs each login names as dead. The data of still older
+epochs was cleaned up."""
 _RENEWAL_SLACK: Final = 0.99
 """A lease is due for renewal after this share of its period: the tick that
 renews it may come a little early."""
@@ -56,7 +56,7 @@ class LeaseTable:
     def __init__(self) -> None:
         self.live: Mapping[int, Lease] = MappingProxyType({})
         self.reachable: Mapping[int, Lease] = self.live
-        """The live leases and those of :meth:`overdue`."""
+        """The live leases, and the leases of :meth:`overdue`."""
         self.dead_epochs: tuple[int, ...] = ()
         """Dead epochs that may have left data behind."""
         self.last_epoch = 0
@@ -94,8 +94,8 @@ class LeaseTable:
         lives: Sequence[bytes],
         left: Collection[bytes],
     ) -> bool:
-        """Apply the reply of :data:`RENEW`. True if other epochs are live
-        now."""
+        """Apply the reply of :data:`RENEW`. True if the set of live epochs has
+        changed."""
         self.version = version
         self.last_epoch = int(last_epoch)
         self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
@@ -188,9 +188,9 @@ class LeaseKeeper(Service):
         return ""
 
     def redis_ms(self, seconds_ago: float) -> int:
-        """The time of Redis so long ago, as its scripts count it, as of the
-        last refresh: never too early, too late by a part of a round trip at
-        most."""
+        """The time of Redis ``seconds_ago``, in the milliseconds of its
+        scripts, by the last refresh. It is never too early, and too late by at
+        most a part of a round trip."""
         return int(self._redis_ms + (clock() - seconds_ago) * SECOND_MS)
 
     def alive(self) -> bool:
@@ -200,8 +200,8 @@ class LeaseKeeper(Service):
 
     def join(self) -> None:
         """Take a new epoch. Until Redis has answered, the node still reaches
-        the others. Raises RedisUnavailable, or StartError if this node must not
-        join. Switches."""
+        the other nodes. Raises RedisUnavailable, or StartError if this node
+        must not join. Switches."""
         past = self.lease.epoch
         table = self.table
         self._until = 0.0
@@ -272,8 +272,8 @@ class LeaseKeeper(Service):
             self.lease = msgspec.structs.replace(self.lease, marks=True)
 
     def refresh(self) -> bool:
-        """Read the leases, and renew the own one if due. True if other
-        epochs are live now. Switches. Raises RedisUnavailable and
+        """Read the leases, and renew the lease of this node if due. True if the
+        set of live epochs has changed. Switches. Raises RedisUnavailable and
         :class:`LeaseLost`."""
         began = clock()
         earliest = time.time()

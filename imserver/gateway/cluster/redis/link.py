@@ -1,5 +1,5 @@
-"""The link to one Redis server, which executes pipelines; what all links have.
-How links connect."""
+"""The link to one Redis server, which executes pipelines. Also the base class
+of all links, and the functions by which links connect."""
 
 import re
 import secrets
@@ -34,8 +34,9 @@ from imserver.gateway.cluster.redis.scripts import (
 from imserver.gateway.cluster.registry import RegistryCounters
 
 Command = tuple[Any, ...] | bytes
-"""The words of a command (bytes, int, ASCII str), or the whole as Redis reads
-it, as for a push: hiredis packs words more slowly."""
+"""The words of a command (bytes, int, ASCII str), or the whole command as the
+bytes that Redis reads. A push uses bytes, because hiredis packs words more
+slowly."""
 
 
 def _packed(commands: Sequence[Command]) -> bytes:
@@ -86,25 +87,26 @@ class RedisLink:
     """How long an exchange may take."""
     counters: RegistryCounters
     is_cluster = False
-    """Whether it leads to several servers, of which one without commands may
-    fail unnoticed."""
+    """Whether it leads to several servers. A server without commands may fail
+    unnoticed."""
     whole = True
     """Whether it leads to all servers."""
     marks: Sequence[str] = ()
     """The keys of the marks (:mod:`imserver.gateway.cluster.redis.marks`) on
     all servers together."""
     first_marks: Collection[str] = ()
-    """One key of a mark for each server: those that :meth:`mark_of` names."""
+    """One key of a mark for each server: the keys that :meth:`mark_of`
+    returns."""
 
     def mark_of(self, command: Command) -> str:
-        """The key of marks on the server of a command; ``""``: none is known to
-        be there. Never switches."""
+        """The key of marks on the server of a command; ``""`` if no marks are
+        known there. Never switches."""
         return ""
 
     @abstractmethod
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands, of failed ones an :class:`ErrorReply`, of
-        those whose server does not answer, while others do, a
+        """The replies to commands. A failed command has an :class:`ErrorReply`.
+        If one server of several does not answer, its commands have a
         :class:`RedisUnavailable`. Switches. Raises RedisUnavailable."""
 
     @abstractmethod
@@ -123,7 +125,7 @@ class RedisLink:
 
     @abstractmethod
     def close(self) -> None:
-        """Drop the connection; the next exchange makes another."""
+        """Drop the connection. The next exchange makes a new one."""
 
 
 def connect(address: RedisAddress, seconds: float) -> DirectSocket:
@@ -179,8 +181,8 @@ def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
 
 
 def ask(sock: DirectSocket, *command: Any) -> Any:
-    """The reply to a command over a socket of ours alone. Switches. Raises
-    RedisUnavailable and OSError."""
+    """The reply to a command over a socket that nobody else uses. Switches.
+    Raises RedisUnavailable and OSError."""
     sock.sendall(pack_command(command))
     reader = new_reader()
     while (reply := reader.gets()) is INCOMPLETE:
@@ -291,8 +293,7 @@ class ServerLink(RedisLink):
         """The socket of the connection without gevent, and without TLS."""
         self._encrypted: Callable[[bytes], bytes] | None = None
         self._decrypted: Callable[[bytes], bytes] | None = None
-        """The bytes that TLS sends for bytes, and those that it makes of
-        received ones."""
+        """Decrypts received bytes by TLS; None without TLS."""
         self._reader: Any = None
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -617,7 +618,8 @@ def _lacks_script(reply: object) -> bool:
 
 
 def _away(error: Exception) -> RedisUnavailable | None:
-    """Why the server as a whole cannot serve now, if the error says so."""
+    """The reason why the server as a whole cannot serve now, if the error says
+    so; else None."""
     if isinstance(error, RedisUnavailable):
         return error
     if _AWAY.search(str(error)):

@@ -1,13 +1,13 @@
-"""Marks: which nodes have registered all their sessions on a server of Redis
-since it may have lost data.
+"""Marks, which tell the nodes that have registered all their sessions on a
+server of Redis since it may have lost data.
 
 A user whom the registry does not know is absent only if all nodes have
 registered their sessions. A server that was restarted, has failed over or was
 flushed may have lost sessions of nodes that do not know it yet. So each node
 leaves a mark, its epoch, beside the sessions: in a hash that begins anew
-whenever its server may have lost data. Whoever misses a user reads the marks
-and looks again behind them, in one round trip. Nodes without a mark may have
-sessions of the user.
+whenever its server may have lost data. A node that does not find a user reads
+the marks and looks again behind them, in one round trip. Nodes without a mark
+may have sessions of the user.
 
 A Redis Cluster has such hashes on all masters, with the keys
 ``scripts.MARKS_IN_CLUSTER``. Slots move with their data, so marks that have
@@ -62,7 +62,7 @@ class OwnMarks:
 
     def set(self) -> bool:
         """All sessions have been registered since :meth:`begin`. False: a
-        server may have lost some since."""
+        server may have lost sessions since then."""
         epoch = self._keeper.lease.epoch
         table = self._keeper.table
         if self._begun != (epoch, self._recovery.generation):
@@ -122,8 +122,8 @@ class OtherMarks:
 
     @property
     def expected(self) -> tuple[int, ...]:
-        """The epochs whose marks must be there; empty: no other node leaves
-        any."""
+        """The epochs whose marks must be there; empty if no other node leaves
+        marks."""
         leases = self._keeper.table.reachable
         if leases is not self._leases:
             self._leases = leases
@@ -160,7 +160,7 @@ class OtherMarks:
     def unmarked(
         self, keys: Sequence[str], expected: Sequence[int], replies: Sequence[Any]
     ) -> dict[str, tuple[SessionRef, ...]]:
-        """The nodes without a mark by key, if there are any, from the replies
+        """The nodes without a mark, by the key of the marks, from the replies
         to :func:`questions`."""
         unmarked: dict[str, tuple[SessionRef, ...]] = {}
         for key, marks in zip(keys, replies, strict=True):
@@ -180,8 +180,8 @@ class OtherMarks:
         return unmarked
 
     def mark_of(self, command: Command) -> str:
-        """The key of the marks on the server of a command; ``""``: none is
-        known."""
+        """The key of the marks on the server of a command; ``""`` if no marks
+        are known there."""
         return self._link.mark_of(command)
 
 

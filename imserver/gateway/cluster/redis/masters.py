@@ -41,8 +41,8 @@ row has marks."""
 _ROUND_SECONDS: Final = 0.01
 """Time between two rounds of an exchange, while slots are being moved."""
 _NO_SLOT: Final = -1
-"""The slot of a command for all masters (the probe), or for one after the
-other."""
+"""The slot of a command without a slot: it goes to all masters (the probe), or
+to one after the other."""
 _LINES_BEFORE_KEY: Final = 4
 """The lines of a packed command before its key: the number of words, the size
 and text of the name, and the size of the key."""
@@ -83,7 +83,7 @@ def slot_of_key(key: bytes) -> int:
 
 
 def _keys_of_marks() -> list[str]:
-    """Keys of marks whose slots are spread over all."""
+    """Keys of marks whose slots are spread over all slots."""
     keys: dict[int, str] = {}
     for number in count():
         if len(keys) * _MARKS_SLOTS == _SLOTS:
@@ -207,10 +207,11 @@ class ClusterLink(RedisLink):
     """See :class:`RedisLink`. Owner of the connections to the masters, and of
     the map of slots.
 
-    Commands go to the masters of their slots, to all of them at once. An
-    exchange ends when all have replied, so commands of one slot keep their
-    order, also while it moves: a command that a master refers to another one
-    (``MOVED``, ``ASK``) is repeated there before the next exchange.
+    Commands go to the masters of their slots, to all masters at once. An
+    exchange ends when all masters have replied, so commands of one slot keep
+    their order. They keep it also while a slot moves: a command that a master
+    refers to another one (``MOVED``, ``ASK``) is repeated there before the next
+    exchange.
 
     ``shared``: many callers share it. So a master that does not answer is left
     out until :meth:`restore` reaches it or a replica that has taken over. Until
@@ -239,8 +240,8 @@ class ClusterLink(RedisLink):
         """The masters of slots, with a probe: a command with a key in one of
         them."""
         self._slots: list[Server | None] = []
-        """The master of each slot, and None, which is that of no slot; empty:
-        not known."""
+        """The master of each slot, and None at the end for commands without a
+        slot; empty: not known."""
         self._absent: dict[Server, RedisUnavailable] = {}
         """The masters that are left out, and why."""
         self._closed_connects = 0
@@ -404,8 +405,8 @@ class ClusterLink(RedisLink):
         masters: list[Server],
         importing: Mapping[int, Server],
     ) -> dict[Server, list[int]]:
-        """Which of the commands that are left go to which master (indexes).
-        Those for which no master answers have an error as their reply."""
+        """The remaining commands by master, as indexes. If no master answers
+        for a command, its reply is an error."""
         parts: dict[Server, list[int]] = {}
         for index in exchange.left:
             servers = self._servers_of(commands[index], masters, importing)
@@ -423,8 +424,8 @@ class ClusterLink(RedisLink):
     def _servers_of(
         self, command: Command, masters: list[Server], importing: Mapping[int, Server]
     ) -> list[Server]:
-        """The masters that get a command: all get a probe, one at a time a
-        SCAN, whose cursor says which."""
+        """The masters that get a command. All masters get a probe. A SCAN goes
+        to one master at a time, which its cursor names."""
         slot = slot_of(command)
         if slot != _NO_SLOT:
             server = importing.get(slot, self._slots[slot])
@@ -487,8 +488,9 @@ class ClusterLink(RedisLink):
         return results
 
     def _learn(self, redirects: _Redirects, failed: Collection[Server]) -> None:
-        """Read the map again, from the sources of these redirects. What they
-        said of moved slots is newer than what others may know. Switches."""
+        """Read the map again, from the sources of these redirects. Their news
+        about moved slots may be newer than the maps of other masters.
+        Switches."""
         for source in redirects.sources:
             with suppress(RedisUnavailable):
                 self._load(failed, source)

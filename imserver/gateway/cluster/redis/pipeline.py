@@ -8,8 +8,8 @@ get None, the circuit opens, and until a probe succeeds every call returns None
 at once. If one master of a Redis Cluster does not answer, only callers that
 need it get None.
 
-An exchange has a time limit; after a failure its connection is dropped. What
-the greenlet exchanges after a lost connection has a time limit of its own.
+An exchange has a time limit; after a failure its connection is dropped. An
+exchange of the greenlet after a lost connection has its own time limit.
 Commands must be harmless when executed twice.
 """
 
@@ -37,7 +37,7 @@ _AT_ONCE: Final = 64
 _POST_SECONDS: Final = 0.25
 """How long posted commands wait for a pipeline that leaves anyway."""
 _MAX_POSTED: Final = 100_000
-"""Above this number of waiting commands, further ones are dropped."""
+"""Limit of the waiting posted commands. Further ones are dropped."""
 _USUAL: Final = frozenset((bytes, int, list, type(None)))
 """Types of replies that are no errors."""
 _PROBE: Final = ("EXISTS", EPOCH)
@@ -60,7 +60,7 @@ class Pipeline:
         on_failure: Callable[[], None],
     ) -> None:
         self.admits_calls = False
-        """Whether calls may pass. None may until the first probe has
+        """Whether calls may pass. No call may pass until the first probe has
         succeeded."""
         self._link = link
         self._counters = link.counters
@@ -72,8 +72,8 @@ class Pipeline:
         """A pipeline is under way, or will be sent at the end of this turn."""
         self._callers: list[tuple[int, int, Waiter[Any]]] = []
         self._commands: list[Command] = []
-        """The pipeline that is under way: its callers with their parts, and its
-        commands."""
+        """The commands of the pipeline that is under way. ``_callers`` are its
+        callers with their parts."""
         self._handed_over = False
         """The greenlet has to exchange it."""
         self._idle: Waiter[None] | None = None

@@ -1,13 +1,13 @@
 """Sessions, message ids and channels in Redis: keys, records, registration
 commands, lookups and claims.
 
-The readable records are those of two original servers; they differ in the keys
-and in two field names.
+The readable records have the forms of two original servers, which differ in the
+keys and in two field names.
 
-Each epoch records the buckets into which it writes, in a set in Redis with a
-member ``bucket:app`` per bucket, or ``*:app`` for an app with sessions in more
-than :data:`MOST_BUCKETS` of them. So the node that cleans up behind it does not
-have to read all buckets of all apps.
+Each epoch records the buckets into which it writes, in a set in Redis. The set
+has a member ``bucket:app`` per bucket, or ``*:app`` for an app with sessions in
+more than :data:`MOST_BUCKETS` buckets. So the node that cleans up after a dead
+epoch does not have to read all buckets of all apps.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -46,7 +46,7 @@ from imserver.gateway.cluster.registry import (
 from imserver.gateway.model import ACTION_PREFIX, Service
 
 MOST_BUCKETS: Final = 1024
-"""Buckets of one app that are recorded one by one."""
+"""Limit of the buckets of one app that are recorded one by one."""
 CLAIM_SECONDS: Final = 10
 _RESULT_SECONDS: Final = 600
 """How long other nodes know the result of a request, at most."""
@@ -269,9 +269,9 @@ class WrittenBuckets:
     def commands_before(
         self, sessions: Iterable[Session], generation: int
     ) -> list[Command]:
-        """The commands to send before sessions are registered, usually none;
-        after a restart of Redis (another ``generation`` of the registry) all
-        again. Never switches."""
+        """The commands to send before sessions are registered, usually an empty
+        list. After a restart of Redis (another ``generation`` of the registry)
+        they record all buckets again. Never switches."""
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
             self._written_for = (epoch, generation)
@@ -317,12 +317,11 @@ def live_leases(
 
 
 class _UserLookup(msgspec.Struct, frozen=True, gc=False):
-    """How the sessions of one user are found.
+    """The plan for a look-up of one user's sessions.
 
-    ``bucket``: says whether what this node knows of the user still holds.
-    ``refs``: the sessions that it knows. Otherwise there are ``commands``, the
-    last of which finds the user, with the questions about these marks before
-    it.
+    ``bucket``: says whether the known sessions of the user still hold.
+    ``refs``: the known sessions. Without them there are ``commands``. The last
+    command finds the user, and the questions about the marks precede it.
     """
 
     app: str
@@ -377,7 +376,7 @@ class Lookup:
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
         """The addressed sessions of each user on live nodes, in the order of
-        ``users``; behind them the nodes that may have more."""
+        ``users``. Nodes that may have more sessions follow them."""
         refs: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
             part = users[first : first + _FIND_USERS]
@@ -511,8 +510,8 @@ class Lookup:
         self, lookup: _UserLookup, replies: Sequence[Any]
     ) -> tuple[SessionRef, ...] | None:
         """The sessions of a user, from the replies to a look-up and the claim
-        behind it; behind them the nodes that may have more. None: the registry
-        does not answer. May switch."""
+        behind it. Nodes that may have more sessions follow them. None if the
+        registry does not answer. May switch."""
         refs = lookup.refs
         keys = lookup.mark_keys
         if lookup.commands:
@@ -576,11 +575,11 @@ class Lookup:
         return list(map(_claim, keys, tokens, replies))
 
     def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
-        """End a claim of mine: the id is remembered if accepted, else free
-        again. Never switches.
+        """End a claim of this node. The id is remembered if accepted, else free
+        again.
 
-        ``result``: :meth:`results` returns it on all nodes for a while
-        (``b""``: there is none).
+        Never switches. ``result``: :meth:`results` returns it on all nodes for
+        a while (``b""``: no result).
         """
         if claim.state != "mine" or not claim.token:
             return
@@ -607,7 +606,7 @@ class Lookup:
         return [reply or b"" for reply in replies]
 
     def _remember(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
-        """Redis has not answered the claims of these ids."""
+        """Remember that Redis has not answered the claims of these ids."""
         for key, token in zip(keys, tokens, strict=True):
             self._unanswered.setdefault(key, token)
         while len(self._unanswered) > _MAX_UNANSWERED:

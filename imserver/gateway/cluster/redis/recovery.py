@@ -1,5 +1,5 @@
-"""Keeps the lease, detects outages and restarts of Redis, registers again,
-cleans up behind dead nodes."""
+"""Keeps the lease, detects outages and restarts of Redis, registers sessions
+again, and cleans up after dead nodes."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -149,7 +149,8 @@ class DeadNodeCleanup(Service):
             _paced(self.pipeline, [("DEL", record)])
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
-        """Add the recorded buckets of a dead epoch. False: it has none."""
+        """Add the recorded buckets of a dead epoch. False if it has recorded no
+        buckets."""
         has_buckets = False
         record = written_key("buckets", epoch)
 
@@ -244,8 +245,8 @@ class RegistryRecovery(Service, dict=True):
     """One greenlet that checks the lease once a second. Owner of ``generation``
     and of the jobs it starts.
 
-    ``reregister(extent)`` registers sessions again; ``leases_changed`` is
-    called when other epochs are live.
+    ``reregister(extent)`` registers sessions again. ``leases_changed`` is
+    called when the set of live epochs has changed.
     """
 
     keeper: LeaseKeeper
@@ -437,8 +438,8 @@ class RegistryRecovery(Service, dict=True):
     # --- recovery -------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """After a new connection: data of another life, or of an unknown one,
-        may lack the last writes."""
+        """Check the life of the data after a new connection. Data of another
+        life, or of an unknown one, may lack the last writes."""
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return

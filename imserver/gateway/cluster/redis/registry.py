@@ -226,8 +226,8 @@ class RedisRegistry:
         return self.keeper.table.overdue()
 
     def forget_lease(self, epoch: int) -> None:
-        """A node with an overdue lease does not answer either: it counts as
-        dead. Never switches."""
+        """Count a node with an overdue lease as dead, because it does not
+        answer either. Never switches."""
         self.keeper.table.forget(epoch)
 
     def add_lease(self, lease: Lease) -> None:
@@ -312,8 +312,9 @@ class RedisRegistry:
 
     def unregister(self, session: Session) -> bool | None:
         """End a session, also if its registration was not answered. True: its
-        user has no addressed session left. False: it was no longer addressed,
-        or others are. None: unknown; the registry ends it later."""
+        user has no addressed session left. False: the session was no longer
+        addressed, or the user has others. None: unknown; the registry ends the
+        session later."""
         replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:
             self.recovery.request(UNREGISTERED)
@@ -357,9 +358,9 @@ class RedisRegistry:
         ``most``.
 
         Each attempt expires after ``each_seconds``. A negative weight takes
-        some back. 0 counts nothing, and asks about one. Returns 0, or the
-        seconds after which they would be counted. None: the caller must count
-        locally.
+        attempts back. Weight 0 counts nothing, and asks about one attempt.
+        Returns 0, or the seconds until the attempts could be counted. None: the
+        caller must count locally.
         """
         # Names contain phone numbers, which nobody may read in Redis.
         key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()

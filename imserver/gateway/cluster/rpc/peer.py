@@ -53,9 +53,11 @@ ITEM_BYTES: Final = 1024 * 1024
 MB)."""
 BATCH_BYTES: Final = 128 * 1024
 BATCH_ITEMS: Final = 256
-"""Also the number of items a receiver handles before it yields."""
+"""Most items of a batch. Also the number of items that a receiver handles
+before it yields."""
 _TURN_BATCHES: Final = 8
-"""How many batches go to one peer before the next peer has its turn."""
+"""Limit of the batches that go to one peer before the next peer has its
+turn."""
 _LINK_FAILURES: Final = 2
 """How many failed pings in a row open the circuit of a node."""
 _CONTROL_FAILURES: Final = 3
@@ -63,8 +65,8 @@ _CONTROL_FAILURES: Final = 3
 _MIN_QUERY_SECONDS: Final = 0.001
 """The least time limit of a query that was accepted."""
 LATE_SECONDS: Final = 0.1
-"""If the limit of a ping is noticed so late, the ping says nothing about the
-peer: its answer may lie here unread."""
+"""If the limit of a ping is noticed this late, the ping says nothing about the
+peer, because its answer may be here unread."""
 
 
 class SendQueue:
@@ -133,8 +135,8 @@ class Peer:
         queue: SendQueue,
         wake: Callable[[Peer], None],
     ) -> None:
-        """``number`` is that of the last item sent to it; ``wake`` schedules
-        :meth:`flush`."""
+        """``number`` is the number of the last item sent to it; ``wake``
+        schedules :meth:`flush`."""
         self.lease = lease
         self.number = number
         self.queue = queue
@@ -155,7 +157,8 @@ class Peer:
         self.blocked_since = 0.0
         """Time since which ZeroMQ accepts no items; 0: it accepts them."""
         self._unanswered_since = 0.0
-        """Time of the first item since which nothing was received; 0: none."""
+        """Time of the first item that was sent since the peer was last heard; 0
+        if there is no such item."""
         self._used = True
         self._idle_since = 0.0
         self._connect_failed = RateLimitedLog(log, "%s")
@@ -572,7 +575,7 @@ class ControlChannel:
         return self._client
 
     def reconnect(self) -> None:
-        """Have the next query connect again, unless this connection is new."""
+        """Let the next query connect again, unless this connection is new."""
         if monotonic() - self._connected_at > self._rpc.seconds.reconnect:
             self.disconnect()
 

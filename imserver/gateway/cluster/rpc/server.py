@@ -93,9 +93,10 @@ class SequenceTracker(Struct, eq=False):
 
     def accept(self, sender: int, destination: int, first: int, count: int) -> bool:
         """Whether to deliver ``count`` items from number ``first`` on, which
-        are meant for an epoch of this node. Those lost before the first batch
-        for it count as lost; late ones (after a reconnect, or for an earlier
-        epoch than the ones before) are dropped, to keep the order."""
+        are meant for an epoch of this node. Items lost before the first batch
+        for that epoch count as lost. Late items are dropped to keep the order:
+        items after a reconnect, or items for an earlier epoch than the items
+        before."""
         # Taken out and put back, so that the most recent sender is last.
         latest, expected = self._next.pop(sender, (destination, 1))
         if destination > latest:
@@ -120,10 +121,10 @@ class Rpc:
     """Both channels to all other nodes. Owner of the peers, sockets and
     greenlets.
 
-    ``secret`` is the cluster's. ``answer(kind, body)`` answers a query; it may
-    switch; an exception is logged and reaches the other node as a code.
-    ``received(sender's epoch, items)`` gets the items of each sender in their
-    order; it should not wait, because nothing else is received meanwhile.
+    ``secret`` is the secret of the cluster. ``answer(kind, body)`` answers a
+    query and may switch. Its exceptions are logged, and reach the other node as
+    a code. ``received(sender's epoch, items)`` gets the items of each sender in
+    their order; it should not wait, because nothing else is received meanwhile.
     """
 
     def __init__(
@@ -355,8 +356,8 @@ class Rpc:
     def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query several peers at once, for ``timeout`` seconds: answers by
-        node, and nodes without one."""
+        """Query several peers at once, for ``timeout`` seconds. Returns the
+        answers by node, and the nodes that did not answer."""
         answers: dict[str, bytes] = {}
         missing: list[str] = []
 
@@ -407,9 +408,10 @@ class PeerTable:
         from which numbering goes on."""
         self._waiting: dict[Peer, None] = {}
         self._wanted = Flag()
-        """Something is queued."""
+        """Set when an item is queued."""
         self.active = Flag()
-        """A peer has to be monitored: it is sent something."""
+        """Set when a peer has to be monitored, because something is sent to
+        it."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._other_version = RateLimitedLog(
             log, "peer %s: RPC version %d is not compatible with %d of this node"
@@ -527,7 +529,7 @@ class PeerTable:
 
 
 def _probe_until_alive(peer: Peer, seconds: float) -> None:
-    """Probe a peer until it answers, each time for so many seconds. Ends with
+    """Probe a peer until it answers, each time for this many seconds. Ends with
     the peer."""
     try:
         while not (peer.link.allows() and peer.probe(seconds)):

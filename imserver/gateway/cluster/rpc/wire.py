@@ -1,5 +1,5 @@
-"""zerorpc over ZeroMQ sockets of our own: message formats, sockets, limits. The
-only module that imports zerorpc's inside.
+"""zerorpc over our own ZeroMQ sockets: message formats, sockets, limits. It is
+the only module that imports internals of zerorpc.
 
 zerorpc 0.6.3 provides the message format, the call (``Client``, ``Server``) and
 the one-way push (``Pusher``, ``Puller``). Its lower part (``Events``, gevent
@@ -115,9 +115,9 @@ class Wire(ChannelBase):  # type: ignore[misc]
         read: Callable[[list[bytes]], Any],
         counters: RpcCounters,
     ) -> None:
-        """``read`` makes an event of a message's parts; returns None if it is
-        to be passed over, raises ValueError or RecursionError if it is no
-        event."""
+        """``read`` makes an event from the parts of a message. It returns None
+        for a message to ignore, and raises ValueError or RecursionError if the
+        message is no event."""
         self.zmq_socket = zmq_socket
         self.read = read
         self.context = context
