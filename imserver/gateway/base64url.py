@@ -1,9 +1,9 @@
 """Base64 for URLs (RFC 4648, section 5), as tokens, ids and cursors are
 written: without padding.
 
-Every text that this server makes has one form. :func:`decode` takes that form
-alone: a second form of a token or an id would pass a list of those that were
-used, or be a second key of a cache.
+Every text that this server makes has only one form, and :func:`decode` accepts
+no other. If a token or an id had a second form, that form would not be found in
+a list of used tokens, and would be a second key of a cache.
 """
 
 from base64 import urlsafe_b64encode
@@ -16,8 +16,8 @@ it."""
 _STRICT_ALPHABET: Final = bytes.maketrans(b"-_+/=", b"+/" + _REFUSED * 3)
 _EITHER_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 _LAST_CHARACTERS: Final = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
-"""Length of the last group → the characters that may end it. The bits that the
-content does not fill are zero in these alone."""
+"""Length of the last group → the characters that may end it. Only in these are
+the bits zero that the content does not fill."""
 _GROUP: Final = 4
 """The characters that stand for three bytes."""
 

@@ -1,5 +1,5 @@
-"""The clock tick of a process, when all periodic work runs with one wake-up;
-pauses between attempts; and yielding in long work."""
+"""The clock tick of a process, at which all periodic work runs with one
+wake-up. Also pauses between attempts, and yielding in long work."""
 
 import logging
 import os
@@ -22,15 +22,15 @@ or too late."""
 _A_MOMENT: Final = 1e-9
 """A pause after which the loop has looked at its sockets."""
 _MAX_DOUBLINGS: Final = 20
-"""As often a pause between attempts is doubled."""
+"""How often a pause between attempts is doubled at most."""
 _GOLDEN_RATIO: Final = 0.618_033_988_749_895
 """Multiples of it, without their whole part, are spread evenly."""
 _TOO_EARLY: Final = 0.25
-"""A tick that is due in a smaller part of its period is the one that was
-just."""
+"""If a tick is due within this part of its period, it counts as the tick that
+has just passed."""
 _TURN_SECONDS: Final = 0.05
-"""Time over which nodes spread what all of them begin at once, for each of
-them."""
+"""Time per node over which nodes spread work that all of them would begin at
+once."""
 _LONGEST_TURN_SECONDS: Final = 3.0
 JOBS: Final = Timings()
 """Function → how long each of its turns in :func:`every` took in this process.
@@ -48,16 +48,16 @@ def serve_others() -> None:
 
 
 def is_long_turn(seconds: float = 0.005) -> bool:
-    """Whether the loop has not looked at its sockets for 5 ms, or so many
+    """Whether the loop has not looked at its sockets for 5 ms, or this many
     ``seconds``. Work that can be interrupted then calls :func:`serve_others`.
     Never switches."""
     return time() - get_hub().loop.now() > seconds
 
 
 def retry_pause(failures: int, first: float, longest: float) -> float:
-    """Seconds to wait after so many failures in a row: ``first``, then twice as
-    long each time, up to ``longest``. They vary by half, so that what failed
-    together is not tried again together."""
+    """Seconds to wait after this number of failures in a row: ``first``, then
+    twice as long each time, up to ``longest``. They vary by half, so that
+    attempts that failed together are not repeated together."""
     doublings = min(failures - 1, _MAX_DOUBLINGS)
     pause = min(first * 2.0**doublings, longest)
     return pause * uniform(0.5, 1.5)
@@ -68,10 +68,10 @@ def until_beat(seconds: float = 1.0) -> float:
     1.25 periods.
 
     A sleeping process loses its data from the processor's caches. So ten tasks
-    at ten moments cost several times what they cost at one: the ticks of every
-    whole number of seconds, and of half a second, meet. The ticks of the
-    processes of a machine are spread over a second, so that they do not query
-    each other at the same time.
+    at ten moments cost several times as much as at one moment. Therefore the
+    ticks of all periods that are whole numbers of seconds, or half a second,
+    coincide. The ticks of the processes of a machine are spread over a second,
+    so that they do not query each other at the same time.
     """
     offset = os.getpid() * _GOLDEN_RATIO % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
@@ -87,8 +87,9 @@ def every(
     """The function of a greenlet that calls ``work`` at each tick of
     :func:`until_beat`, until it is killed.
 
-    ``failure``: the text of the log line if it raises; a service that does not
-    answer is worth a debug line only. :data:`JOBS` counts how long it takes.
+    ``failure``: the text of the log line if ``work`` raises. If a service does
+    not answer, the line has the level debug. :data:`JOBS` counts how long
+    ``work`` takes.
     """
     function = getattr(work, "func", work)
     path = f"{function.__module__}.{function.__qualname__}"
@@ -111,8 +112,8 @@ def every(
 
 
 def take_turns(nodes: int) -> None:
-    """Sleep for a part of the time over which so many nodes spread what all of
-    them begin at once."""
+    """Sleep for a random part of the time over which this number of nodes
+    spread work that all of them would begin at once."""
     if nodes > 1:
         longest = min(nodes * _TURN_SECONDS, _LONGEST_TURN_SECONDS)
         gevent.sleep(uniform(0, longest))

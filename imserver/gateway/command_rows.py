@@ -1,5 +1,5 @@
-"""Rows of the command line: commands of ``imserver``, and what features add to
-some of them.
+"""Rows of the command line: commands of ``imserver``, and the additions of
+features to some of them.
 
 A node reads the rows of its features and runs none of them, so this module
 imports nothing of the command line.
@@ -15,13 +15,14 @@ DOCTOR: Final = "doctor"
 
 
 class CommandOf(Struct, frozen=True):
-    """One command of ``imserver``, or what a feature adds to one.
+    """One command of ``imserver``, or the addition of a feature to one.
 
-    ``name``: the word that people write. ``parent``: the command below which it
-    stands, ``""`` for ``imserver`` itself. ``function``: ``"module:attribute"``,
-    which is imported when the command runs, so a list of commands loads none of
-    them. It is a command of click, whose first line is ``help``. ``absent``:
-    what to say where the package with the module is not installed.
+    ``name``: the word that people type. ``parent``: the command that it is a
+    subcommand of, ``""`` for ``imserver`` itself. ``function``:
+    ``"module:attribute"``, which is imported when the command runs, so a list
+    of commands loads none of them. It is a command of click, whose first line
+    is ``help``. ``absent``: the error text if the package with the module is
+    not installed.
 
     With the parent ``doctor`` it is a function that yields findings
     (:class:`imserver.plugin.commands.Finding`). A name as ``--files`` is an
@@ -40,10 +41,11 @@ class CommandOf(Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """What people write behind ``imserver``."""
+        """The words that people type after ``imserver``."""
         return f"{self.parent} {self.name}".lstrip()
 
     def load(self) -> Any:
-        """Import what runs the command. Raises ModuleNotFoundError."""
+        """Import the function that runs the command. Raises
+        ModuleNotFoundError."""
         module, _, attribute = self.function.partition(":")
         return getattr(import_module(module), attribute)

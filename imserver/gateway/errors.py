@@ -182,7 +182,7 @@ class ReplyCode:
     OK: Final = _reply(200, "Success")
     """Done."""
     NOT_LOGGED_IN: Final = _reply(1000, "未登录")
-    """The command needs a session, and the connection has none."""
+    """The command needs a session, but the connection has no session."""
     BAD_PARAMETER: Final = _reply(1001, "参数不合法")
     """A field is missing or has a wrong value."""
     BAD_USER: Final = _reply(1002, "非法的用户ID")
@@ -192,11 +192,11 @@ class ReplyCode:
     SYSTEM: Final = _reply(1004, "系统错误")
     """The server has failed. Its log has the reason."""
     NO_DATA: Final = _reply(1005, "没有数据")
-    """What the command names does not exist, or not for this user."""
+    """The thing that the command names does not exist, or not for this user."""
     NOT_ADDED: Final = _reply(1006, "添加错误")
-    """A limit is reached, or there is such a thing already."""
+    """A limit is reached, or the thing exists already."""
     NOT_DELETED: Final = _reply(1007, "删除错误")
-    """For what was not deleted. This server does not use it."""
+    """The thing was not deleted. This server does not use this code."""
     NOT_STORED: Final = _reply(1008, "存储错误")
     """The database does not answer, or there are too many requests: try again
     later."""
@@ -235,8 +235,8 @@ def reply_text(code: int) -> str:
 
 
 class ClientError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the back end of an app says to a client whose command it refuses.
-    ``temporary``: the client may try again."""
+    """An error of the back end of an app, for a client whose command it
+    refuses. ``temporary``: the client may try again."""
 
     code: int
     message: str
@@ -444,16 +444,16 @@ class Problems:
 
 
 class ServiceRefused(ImserverError):
-    """A service refuses what was asked.
+    """A service refuses a request.
 
-    ``problem``: how HTTP routes say so; the reply code of a command follows
-    from its status. What nobody tells apart is raised with its problem, and a
-    text that replaces the usual message of the problem: ``raise
-    ServiceRefused("not for guests", Problems.NOT_ALLOWED)``. A subclass has a
-    problem of its own: ``class UnknownGroup(ServiceRefused,
+    ``problem``: the answer of HTTP routes; the reply code of a command follows
+    from its status. If no caller needs a class of its own, raise this one with
+    the problem, and a text that replaces the usual message of the problem:
+    ``raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)``. A subclass
+    has a problem of its own: ``class UnknownGroup(ServiceRefused,
     problem=HttpProblem(…))``. Its ``detail`` replaces the usual message; ``{}``
-    in it is the text of the exception. ``login``: why a login is refused that
-    ends with it.
+    in it is the text of the exception. ``login``: the reason of the refusal if
+    a login ends with it.
     """
 
     problem: HttpProblem
@@ -483,8 +483,8 @@ class ServiceRefused(ImserverError):
 
     @property
     def reply_code(self) -> int:
-        """The reply code of a command that ends with it; 0: it has none,
-        because the server has failed."""
+        """The reply code of a command that ends with it; 0 if the server has
+        failed, which has no such code."""
         return _REPLY_OF_STATUS.get(self.problem.status, 0)
 
 

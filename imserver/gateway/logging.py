@@ -30,15 +30,15 @@ from imserver.gateway.metrics import OTHER, SLOW_SECONDS, Timings
 
 _REQUEST_LOGGER: Final = "imserver.request"
 _SLOW_SECONDS: Final = 1.0
-"""A request that takes as long always gets a line."""
+"""A request that takes at least this long always gets a line."""
 _PIPE_BYTES: Final = 4096
-"""As many bytes a pipe accepts atomically."""
+"""How many bytes a pipe accepts atomically."""
 _STANDARD_ERROR: Final = 2
 _LOG_FILE_MODE: Final = 0o640
 _MILLISECONDS: Final = 1000
-"""In a second."""
+"""Milliseconds in a second."""
 _LINES_TOGETHER: Final = 250
-"""As many lines of requests are formatted together: that takes 0.25 ms."""
+"""How many lines of requests are formatted together, which takes 0.25 ms."""
 _BY_CHARACTERS: Final = 128
 """Limit of the name of a principal in a line."""
 _REQUEST_ID_BITS: Final = 64
@@ -53,7 +53,7 @@ _Entry = tuple[float, str, str, int, float, str, int, str, str, str]
 :meth:`RequestLog.add`."""
 
 _NOBODY: Final = "nobody"
-"""The label of whoever has proved nothing."""
+"""The label of a principal that has proved nothing."""
 _IDS: Final = ("connection", "request")
 
 # Text from clients may contain anything. Characters that could fake a line or
@@ -282,8 +282,8 @@ class RateLimitedLog:
 
 
 class OncePerMinute(Struct, eq=False):
-    """Which lines are new within the minute, at most ``limit`` of them.
-    Otherwise strangers fill the log."""
+    """Decides whether a line is new within the minute, for at most ``limit``
+    lines. Otherwise strangers could fill the log."""
 
     _limit: int
     _lines: set[tuple[str, str]] = field(default_factory=set)
@@ -303,7 +303,8 @@ class OncePerMinute(Struct, eq=False):
 
 
 def _without_token(path: str) -> str:
-    """A path for the log. That of an incoming webhook ends with its token."""
+    """A path for the log, without the token at the end of the path of an
+    incoming webhook."""
     if path.startswith("/hooks/"):
         return "/hooks/*"
     return path
@@ -332,10 +333,10 @@ class RequestLog:
         else:
             self._lines = self._text_lines
         self.settings = settings
-        """May change, but for the format."""
+        """The settings of the log. All but the format may change."""
         self.shares: Mapping[str, float] = {}
-        """Route → the share of its requests that get a line, if it is another
-        one. May change."""
+        """Route → the share of its requests that get a line, if it differs from
+        the general share. May change."""
         self.timings = Timings()
         """See :attr:`imserver.gateway.metrics.Metrics.requests`."""
         self._stamp = Stamps()
@@ -356,7 +357,7 @@ class RequestLog:
         route: str = OTHER,
     ) -> None:
         """Add an answered request. ``path`` must not contain the query, which
-        may hold tokens. ``by``: the label of the principal; ``""``: unknown.
+        may have tokens. ``by``: the label of the principal; ``""``: unknown.
         ``route``: the path of its route, or the pattern."""
         waiting = self._waiting
         waiting.append(
@@ -389,8 +390,8 @@ class RequestLog:
             self._handler.write(self._lines(waiting))
 
     def _gets_line(self, entry: _Entry) -> bool:
-        """Whether a request is written: all that failed or took long, of the
-        others a share."""
+        """Whether a request gets a line: each request that failed or took long,
+        and a share of the others."""
         _, _, _, status, seconds, _, _, _, _, route = entry
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or seconds >= _SLOW_SECONDS:
             return True

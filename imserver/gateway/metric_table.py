@@ -1,5 +1,5 @@
-"""The table of metrics: name, help, and how each is read off a node; and their
-text in Prometheus' format.
+"""The table of metrics: name, help, and the function that reads it from a node.
+Also their text in Prometheus' format.
 
 ``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are
 compared with it by tests.
@@ -26,14 +26,14 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class Metric(Struct, frozen=True):
-    """One row: the name in Prometheus, what it means, and how it is read off a
-    node.
+    """One metric: the name in Prometheus, its meaning, and the function that
+    reads it from a node.
 
-    ``read`` gets the services of a node (``Core``). It returns a number, a
-    :class:`Histogram`, or, if there is a ``label``, one of them for each value
-    of that label; None if this node has no such thing. Several labels of
-    numbers are separated by spaces; their values are tuples then. A label
-    ``app`` names registered apps; all others together are ``other``.
+    ``read`` gets the services of a node (``Core``). It returns a number or a
+    :class:`Histogram`. With a ``label``, it returns one for each value of that
+    label. None if this node has no such thing. Several labels of numbers are
+    separated by spaces; their values are tuples then. A label ``app`` names
+    registered apps; all others together are ``other``.
     """
 
     name: str
@@ -86,7 +86,7 @@ gauge, counter, histogram = (
     partial(_metric, kind) for kind in ("gauge", "counter", "histogram")
 )
 """Make a row of ``/metrics`` of this kind: from its name, a line of help, and
-the function that reads its value or values off a node."""
+the function that reads its value or values from a node."""
 
 
 def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
@@ -146,7 +146,7 @@ def _cpu_seconds(_core: Any) -> float:
 
 
 def _disks(core: Any, field: str) -> dict[str, int]:
-    """Folder → bytes of its disk: those ``free``, or the ``total``."""
+    """Folder → bytes of its disk: the ``free`` ones, or the ``total``."""
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
         folders["log"] = os.path.dirname(core.config.app.log_file) or "."
@@ -473,7 +473,7 @@ METRICS: Final = (
 
 
 def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
-    """All metrics of this node and those of its features (``more``), labelled
+    """All metrics of this node and of its features (``more``), labelled
     ``name``.
 
     Does not switch to another greenlet.
@@ -497,8 +497,8 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
 def _of_apps(
     names: Sequence[str], values: Mapping[Any, float], apps: Set[str]
 ) -> dict[Any, float]:
-    """The values with those of apps that are not registered added up under one
-    name."""
+    """The values by app. The values of apps that are not registered are added
+    up under one name."""
     index = names.index("app")
     sums: dict[Any, float] = {}
     for key, number in values.items():
@@ -512,7 +512,8 @@ def _of_apps(
 
 
 def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
-    """The lines with the values of a metric. ``labels``: of all of them."""
+    """The lines with the values of a metric. ``labels``: the labels of all
+    lines."""
     if isinstance(value, Histogram):
         below = accumulate(value.counts)
         for bound, count in zip((*value.bounds, "+Inf"), below, strict=True):

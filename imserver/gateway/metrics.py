@@ -20,13 +20,13 @@ from imserver.gateway.errors import LoginRefusal, QuotaSpent
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets for durations."""
 SLOW_SECONDS: Final = 0.025
-"""What takes as long is worth a look."""
+"""Work that takes at least this long is recorded as slow."""
 SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
 """Upper bounds of the buckets for numbers of items."""
 MAX_APPS: Final = 10_000
-"""Apps that are counted under their names."""
+"""Limit of the apps that are counted under their own names."""
 _GENERATIONS: Final = 3
-"""Of the garbage collector."""
+"""Generations of the garbage collector."""
 OTHER: Final = "other"
 """The label of all other apps."""
 
@@ -63,7 +63,7 @@ class Histogram:
 
 
 class Slow(Struct, frozen=True):
-    """A thing that took long: when it ended, in Unix seconds, and how many
+    """A slow piece of work: when it ended, in Unix seconds, and how many
     seconds it took. ``by``: the label of the principal, or the address of the
     connection. ``request``: the id of the request."""
 
@@ -74,33 +74,33 @@ class Slow(Struct, frozen=True):
 
 
 def _unheard(_name: str, _seconds: float) -> None:
-    """Nobody hears of times."""
+    """Ignore a time."""
 
 
 class Timings(dict[str, Histogram]):
-    """Name → how long it took each time, in seconds; and the slowest of late.
-    Owner: the observer.
+    """Name → a distribution of durations, in seconds; and the slowest recent
+    one. Owner: the observer.
 
-    Names are those of routes, commands and methods, so their number is bounded
-    by the code.
+    A name is the path of a route, a command or a method, so the code bounds
+    their number.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: Callable[[str, float], None] = _unheard
-        """Called in the greenlet that has waited for a transaction. May
-        change."""
+        """Called with the name and the seconds of a transaction, in the
+        greenlet that has waited for it. May change."""
         self.fast: defaultdict[type, list[float]] = defaultdict(list)
-        """Class → seconds that hot ways append here, for :meth:`fold`, each
-        below :data:`SLOW_SECONDS`. They count under the name of the class. To
-        count 250 together takes 61 ns for each, and 383 ns one by one by
-        :meth:`took`."""
+        """Class → seconds that hot paths append here, for :meth:`fold`, each
+        below :data:`SLOW_SECONDS`. They count under the name of the class.
+        Counting 250 together takes 61 ns each; counting one by one by
+        :meth:`took` takes 383 ns."""
         self.slowest: dict[str, Slow] = {}
-        """Name → the slowest, of at least :data:`SLOW_SECONDS`. Read-only for
-        others."""
+        """Name → the slowest one, if it took at least :data:`SLOW_SECONDS`.
+        Read-only for others."""
 
     def took(self, name: str, seconds: float, by: str = "", request: str = "") -> None:
-        """Count one more. Never switches."""
+        """Count one duration. Never switches."""
         self[name].observe(seconds)
         if seconds >= SLOW_SECONDS:
             before = self.slowest.get(name)
@@ -108,20 +108,20 @@ class Timings(dict[str, Histogram]):
                 self.slowest[name] = Slow(time(), seconds, by, request)
 
     def fold(self) -> None:
-        """Count what waits. Called once a second, and before somebody looks.
-        Never switches."""
+        """Count the durations in ``fast``. Called once a second, and before
+        they are read. Never switches."""
         for kind, seconds in self.fast.items():
             if seconds:
                 self.took_fast(kind.__name__, seconds)
                 seconds.clear()
 
     def took_fast(self, name: str, seconds: list[float]) -> None:
-        """Count many at once, each below :data:`SLOW_SECONDS`, and sort them.
-        Never switches."""
+        """Count many durations at once, each below :data:`SLOW_SECONDS`, and
+        sort them. Never switches."""
         self[name].observe_all(seconds)
 
     def forget(self, is_over: Callable[[Slow], bool]) -> None:
-        """Forget those of the slowest of which this is true."""
+        """Forget each entry of ``slowest`` for which ``is_over`` is true."""
         self.slowest = {
             name: slow for name, slow in self.slowest.items() if not is_over(slow)
         }
@@ -133,8 +133,8 @@ class Timings(dict[str, Histogram]):
 
 
 class _Stop(Struct, frozen=True):
-    """Where an app has to stop: at a ``count``, until a Unix second. ``text``
-    says why."""
+    """The stop of an app: at a ``count``, until a Unix second. ``text`` says
+    why."""
 
     count: int
     until: int
@@ -162,18 +162,19 @@ class CountsByApp(dict[str, int]):
         self.stops[app] = _Stop(count, until, text)
 
     def go_on(self, app: str) -> None:
-        """Let an app go on without end."""
+        """Remove the stop of an app."""
         self.stops.pop(app, None)
 
     def spent(self, app: str) -> QuotaSpent | None:
-        """Why the app has to stop now; None: it may go on. Never switches."""
+        """Why the app has to stop now; None if it may continue. Never
+        switches."""
         stop = self.stops.get(app)
         if stop is None or self.get(app, 0) < stop.count or time() >= stop.until:
             return None
         return QuotaSpent(stop.text, stop.until)
 
     def require(self, app: str) -> None:
-        """Raise QuotaSpent if the app has to stop. Never switches. Hot ways
+        """Raise QuotaSpent if the app has to stop. Never switches. Hot paths
         look at :attr:`stops` first."""
         spent = self.spent(app)
         if spent is not None:
@@ -247,8 +248,8 @@ class Metrics(Struct, eq=False):
     swept: int = 0
     resent_entries: int = 0
     transactions: Timings = field(default_factory=Timings)
-    """Method of the database's rows → the time of its transaction, with what it
-    waited."""
+    """Method of the database's rows → the time of its transaction, including
+    waits."""
 
     @property
     def timings(self) -> dict[str, Timings]:
@@ -269,7 +270,7 @@ class Metrics(Struct, eq=False):
         return counts
 
     def login_refused(self, reason: LoginRefusal, app: str) -> None:
-        """Count a refused login. ``app``: one that this node knows, else
+        """Count a refused login. ``app``: a known app of this node, else
         :data:`OTHER`."""
         self.denials.setdefault(reason, CountsByApp())[app] += 1
 

@@ -22,12 +22,12 @@ ACTION_PREFIX: Final = "action:"
 """Prefix of the apps of the action dialect, before an ``appId``."""
 
 ERASED: Final = "deleted:"
-"""How the name begins that stands in place of the id of an erased user. Nobody
-logs in under such a name."""
+"""The beginning of the name that replaces the id of an erased user. Nobody can
+log in under such a name."""
 
 
 encode_json: Final = msgspec.json.Encoder().encode
-"""Encodes as JSON. For hot ways: 88 ns for a short text.
+"""Encodes as JSON. For hot paths: 88 ns for a short text.
 ``msgspec.json.encode`` takes 132 ns, since it makes an encoder for each
 call."""
 
@@ -36,15 +36,15 @@ class Service(Struct, eq=False):
     """The base of services that are Structs. Services are equal only if they
     are the same object.
 
-    A log that names a service, such as of a greenlet that fails, does not show
-    its fields: they have secrets of settings and sets of connections.
+    If a log names a service, as for a failed greenlet, it does not show the
+    fields: they have secrets of settings and sets of connections.
     """
 
     __repr__ = object.__repr__
 
 
 class Limit:
-    """The limits of what clients and back ends may send."""
+    """The limits of the requests of clients and back ends."""
 
     ID: Final = 2**63 - 1
     """The greatest id or number that can be stored."""
@@ -77,7 +77,7 @@ class Limit:
     CHANNEL_BYTES: Final = 255
     """The name of a channel, in bytes of UTF-8."""
     PRESENCE: Final = 10_000
-    """The subscribers in an answer, and of which the users are counted
+    """The subscribers in an answer. Up to this number, their users are counted
     exactly."""
     BUTTON: Final = 64
     """The characters of the text of a button or an option of a question, and
@@ -85,8 +85,8 @@ class Limit:
     OPTIONS: Final = 8
     """The options of a question."""
     ANSWERS: Final = 20
-    """The users whose answers a question needs: each entry about it has all of
-    them."""
+    """The users whose answers a question needs. Each entry about the question
+    has all of them."""
     QUESTION_SECONDS: Final = 30 * 86_400
     """The time until the deadline of a question."""
     ANSWER_CHARACTERS: Final = 1000
@@ -107,7 +107,7 @@ def is_of_device(device: str, name: str) -> bool:
 
 
 def id_of(text: str) -> int:
-    """The number of a text of decimal digits; 0: the text is no id."""
+    """The number of a text of decimal digits; 0 if the text is no id."""
     if not (text.isascii() and text.isdecimal()):
         return 0
     if len(text) > _ID_DIGITS or text[0] == "0":
@@ -155,8 +155,8 @@ class Resume(Login, frozen=True, gc=False):
 class Subscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel.
 
-    ``recover``: the client has everything up to ``offset`` of ``epoch``, and
-    wants the rest. ``positioned``, ``recoverable``: it wants to know the
+    ``recover``: the client has all publications up to ``offset`` of ``epoch``,
+    and wants the rest. ``positioned``, ``recoverable``: it wants to know the
     position of the channel. ``delta``: it can read deltas. ``data``: JSON for
     the back end (``b""``: none). ``reject_unrecovered``: refuse it if the rest
     is not complete.
@@ -230,8 +230,8 @@ class Reply(Struct, gc=False):
     """The answer to one request: a reply code (``errors.REPLY_…``) and data
     (None: no data).
 
-    ``why``: the reason of a refusal, if the code is of several; only operators
-    see it.
+    ``why``: the reason of a refusal, if several reasons have the same code;
+    only operators see it.
     """
 
     code: int
@@ -316,14 +316,14 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """Set in all events of a channel."""
     notify: bytes = b""
     """The field ``notify`` of a push (:mod:`imserver.gateway.notify`), as JSON;
-    ``b""``: it has none."""
+    ``b""`` without this field."""
 
 
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
     """A publication for a subscriber that reads deltas.
 
-    ``data``: its whole payload, or with ``delta`` how to make that from the
-    payload before it.
+    ``data``: its whole payload; with ``delta``, the changes that make it from
+    the payload before it.
     """
 
     delta: bool = False
@@ -348,8 +348,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     ids: tuple[int, ...] = ()
 
     def as_json(self) -> bytes:
-        """What clients see of it, without its kind; empty fields are left
-        out."""
+        """The JSON that clients get, without the kind and without empty
+        fields."""
         if self.kind == "hidden":
             return encode_json({"ids": self.ids})
         if self.data:
@@ -376,8 +376,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
 
 
 Backlog = list[Any] | tuple[Callable[[], None], ...]
-"""Stored messages that a log subscription holds, and functions that acknowledge
-its own stored drafts."""
+"""The stored messages that wait in a log subscription, and functions that
+acknowledge its own stored drafts."""
 
 
 class LogSubscription(Struct, gc=False):
@@ -405,8 +405,8 @@ class LogSubscription(Struct, gc=False):
 class ClientFacts(Struct, gc=False):
     """The client, in a request to a back end that decides for it.
 
-    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those
-    of its first request and of its ``connect`` that the back end gets.
+    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: the
+    headers of its first request and of its ``connect`` that the back end gets.
     ``meta``: JSON about it for the back end only (``b""``: none).
     """
 
@@ -432,13 +432,13 @@ class DialectState(Struct, gc=False):
     facts: ClientFacts | None = None
 
     def set_facts(self, transport: str, headers: dict[str, str]) -> None:
-        """Set what the back end that decides for the client gets to know of it:
+        """Set the facts about the client for the back end that decides for it;
         see :class:`ClientFacts`."""
         self.facts = ClientFacts(transport, headers)
 
     def set_info(self, channel: str, info: bytes) -> bytes:
-        """Set the data about the client that others in a channel see; ``b""``:
-        none. Return the data before."""
+        """Set the data about the client that others in a channel see (``b""``:
+        none). Return the previous data."""
         if not (info or self.channel_infos):
             return b""
         infos = self.channel_infos or {}
@@ -470,7 +470,7 @@ class BadFrame(Exception):
     open)."""
 
     TEXT: Final = "数据不合法".encode()
-    """The bare text frame with which the original servers answer such a
+    """The plain text with which the original servers answer an undecodable
     frame."""
 
     def __init__(self, reply: bytes | None, close: int = 0) -> None:
@@ -498,8 +498,8 @@ class Outcome(IntEnum):
     """No receiver is online. It is delivered if the user logs in within the
     time limit."""
     STORED = 6
-    """It is in the message log, from which sessions that use stored messages
-    receive it."""
+    """It is in the message log. Sessions that use stored messages receive it
+    from there."""
     REFUSED = 7
     """It can never be accepted: it is too long for its channel, for example."""
     UNKNOWN = 8

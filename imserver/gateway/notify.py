@@ -1,9 +1,9 @@
-"""What a push or a stored message says about its notification, and what a push
-service is.
+"""The notification of a push or a stored message, and the interface of push
+services.
 
 The core checks ``notify`` and passes it on: a push has it in its event, a
-stored message in ``meta``. A feature shows it, on devices that push services
-reach. Other features bring these.
+stored message in ``meta``. A feature shows it on devices that push services
+reach. Other features provide the push services.
 """
 
 from __future__ import annotations
@@ -99,8 +99,7 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     @staticmethod
     def of_event(notify: bytes) -> Notify | None:
-        """What the ``notify`` of an event says; None: there is no
-        notification."""
+        """The notification of an event; None if it has no notification."""
         if notify in (b"", b"false"):
             return None
         return msgspec.json.decode(notify, type=Notify)
@@ -125,7 +124,8 @@ NotifyField = Annotated[
 
 
 def encode_notify(notify: Notify | bool) -> bytes:
-    """The field as JSON. Raises ValueError, whose text says what is wrong."""
+    """The field ``notify`` as JSON. Raises ValueError, whose text says what is
+    wrong."""
     if notify is True:
         raise ValueError("expected an object, or false")
     try:
@@ -141,22 +141,23 @@ def encode_notify(notify: Notify | bool) -> bytes:
 
 
 class PushNotice(Struct, frozen=True):
-    """What a push service hands to a device, which shows it.
+    """A notification that a push service passes to a device, which shows it.
 
-    ``id`` is the same for each attempt of one delivery, and no other has it.
+    ``id`` is the same for each attempt of one delivery, and unique to it.
     ``kind``: stored messages of a conversation; a push of a back end or a bot;
-    the messages were read elsewhere, so the one with this ``tag`` goes; a test.
-    ``tag``: a later one with it replaces this one on the device. ``topic``: at
-    most 32 characters of base64url; what waits at the service with it is
-    replaced. ``actions``: (name, what the button shows, what it opens).
-    ``conversation`` and ``entry``: where and of which message; 0: of a push.
-    ``count``: the number of unread messages in the conversation. ``badge``: the
-    number of conversations with unread messages of which the user was notified;
-    None: it is not known. ``token`` lets the device act (``POST
-    /api/v1/notifications/act``). ``data``: JSON of a push, or ``b""``.
-    ``silent``: nothing is shown or heard. ``time_sensitive``: it is shown also
-    while the device lets others wait. ``ttl``: seconds for which the service
-    may hold it.
+    the removal of the notification with this ``tag``, because its messages were
+    read elsewhere; a test. ``tag``: a later notification with the same tag
+    replaces this one on the device. ``topic``: at most 32 characters of
+    base64url; it replaces a notification with this topic that waits at the
+    service. ``actions``: (name, text of the button, address that it opens).
+    ``conversation`` and ``entry``: the ids of the conversation and of the
+    message; 0 for a push. ``count``: the number of unread messages in the
+    conversation. ``badge``: the number of conversations with unread messages
+    that the user was notified about; None if it is unknown. ``token`` lets the
+    device act (``POST /api/v1/notifications/act``). ``data``: JSON of a push,
+    or ``b""``. ``silent``: nothing is shown or heard. ``time_sensitive``: the
+    device shows it even while it holds back others. ``ttl``: seconds for which
+    the service may keep it.
     """
 
     id: str
@@ -181,14 +182,14 @@ class PushNotice(Struct, frozen=True):
 
 
 class PushResult(Struct, frozen=True):
-    """What a push service has answered.
+    """The answer of a push service.
 
-    ``outcome``: ``gone``: the device does not exist any more. ``later``: the
-    same may be sent again. ``refused``: it never will be taken. ``status``: of
-    HTTP; 0: there was no answer. ``retry_after``: seconds for which the service
-    wants no request; None: it has not said. ``problem`` is for log lines.
-    ``gone_since``: when the device ceased to exist, in Unix seconds: it stays
-    if it was registered later. 0: it goes.
+    ``outcome``: ``gone``: the device no longer exists. ``later``: the
+    notification may be sent again. ``refused``: it will never be accepted.
+    ``status``: the HTTP status; 0 without an answer. ``retry_after``: seconds
+    for which the service wants no request; None if it has not said. ``problem``
+    is for log lines. ``gone_since``: when the device ceased to exist, in Unix
+    seconds: a device that was registered later stays. 0: the device is removed.
     """
 
     outcome: Literal["taken", "gone", "later", "refused"]
@@ -200,8 +201,8 @@ class PushResult(Struct, frozen=True):
 
 @runtime_checkable
 class PushService(Protocol):
-    """A service that reaches the devices of an application. A feature brings it
-    among its answers, and in ``FeatureRow.offline``. A device is an endpoint
+    """A service that reaches the devices of an application. A feature provides
+    it among its answers, and in ``FeatureRow.offline``. A device is an endpoint
     with the address ``name:token``."""
 
     @property
@@ -209,17 +210,17 @@ class PushService(Protocol):
         """Its name in addresses: small letters and digits."""
 
     def objection(self, app: str, token: str) -> str:
-        """Why an app cannot have a device with this token; ``""``: it can.
+        """Why an app cannot have a device with this token; ``""`` if it can.
         Never switches."""
 
     def host(self, app: str, token: str) -> str:
-        """The queue of what is sent to a device. What goes to one queue has one
-        pace and one pause. It begins with the name of the service. Never
-        switches."""
+        """The name of the queue for a device. All notifications in one queue
+        share one pace and one pause. The name begins with the name of the
+        service. Never switches."""
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Hand over what is to be shown. Switches. Never raises for what the
-        service answers."""
+        """Send a notification. Switches. Never raises because of an answer of
+        the service."""
 
     def close(self) -> None:
-        """End the connections. Nothing is handed over any more."""
+        """End the connections. No notification is sent after it."""

@@ -66,8 +66,8 @@ def host_of(settings: Config) -> str:
 
 
 def url_of(settings: Config) -> str:
-    """Where commands on this machine ask the server of these settings. Without
-    a port the command ends."""
+    """The address at which commands on this machine reach the server of these
+    settings. Without a port the command ends."""
     port = settings.app.http_port
     if not port:
         fail("app.http_port is 0, so the server has any free port: name it by --url")
@@ -78,9 +78,10 @@ def url_of(settings: Config) -> str:
 
 
 def rows_below(parent: str) -> Iterator[CommandOf]:
-    """The rows of features with this parent, without those of distributions
-    that cannot be loaded: a warning says which. One reads no further than it
-    has to: features of other distributions come last."""
+    """The rows of features with this parent. If a distribution cannot be
+    loaded, its rows are missing, and a warning names it. Features of other
+    distributions come last, so callers should read no further than they
+    need."""
     for row in offered_rows():
         if isinstance(row, Exception):
             click.echo(f"warning: {row}", err=True)
@@ -92,9 +93,9 @@ def rows_below(parent: str) -> Iterator[CommandOf]:
 def opened(
     path: str | None, data_dir: str | None, reads: bool = False
 ) -> Iterator[Opened]:
-    """The settings, and the store and the apps under them. An error inside, or
-    a look where no server was, is printed in one line, and ends with status 1.
-    A command that only ``reads`` does nothing there."""
+    """The settings, and the store and the apps under them. An error inside is
+    printed in one line, and the command ends with status 1. ``reads``: the
+    command only reads, so it refuses a folder where no server was."""
     # What a server would log is said here.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     try:
@@ -141,10 +142,11 @@ def record_act(
     /,
     **facts: Any,
 ) -> None:
-    """Tell the features that hear of acts what a command has done: see
+    """Report an act of a command to the features that observe acts: see
     :class:`imserver.gateway.auth.observer.Act`. ``facts`` are JSON.
 
-    The command is done: what goes wrong here is said, and does not end it.
+    The command is already done, so an error here is printed and does not end
+    it.
     """
     by = Principal("command", ALL_SCOPES, apps=None, key=_system_user())
     act = Act(name, by, app, user, facts=facts)
@@ -199,7 +201,7 @@ def _tenants_of(
 
 
 def _system_user() -> str:
-    """The name of the user who runs this, or their number."""
+    """The name of the system user who runs this process, or their number."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -207,7 +209,7 @@ def _system_user() -> str:
 
 
 def day(seconds: int) -> str:
-    """A time for people; nothing for 0."""
+    """A time for people; an empty text for 0."""
     if seconds:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     return ""

@@ -121,7 +121,7 @@ def connection_limit(config: Config) -> int:
 
 
 def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may use: those of its CPU set, within the
+    """How many cores this process may use: the cores of its CPU set, within the
     quota of its container."""
     if hasattr(os, "sched_getaffinity"):
         number = len(os.sched_getaffinity(0))
@@ -134,8 +134,8 @@ def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> StartError:
-    """The error of an address that is not available; on Linux with the process
-    that listens on the port, if this user may see it."""
+    """The error about an address that is not available. On Linux it names the
+    process that listens on the port, if this user may see it."""
     text = f"cannot listen on {host}:{port}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:
         pid = listening_process(port)
@@ -173,10 +173,10 @@ def _listening_sockets(table: str, port: int) -> Iterator[str]:
 
 def plan_processes(config: Config) -> tuple[Config, str]:
     """The settings with the number of processes that ``auto`` means on this
-    machine, and a line that says why (``""``: the number is given).
+    machine, and a line that says why (``""`` if the number was given).
 
-    One per core. Only if each core is to serve more connections than one
-    process may open files, there are more, which share them.
+    It is one per core. If a core has to serve more connections than one process
+    may open files, several processes share a core.
     """
     if config.server.processes:
         return config, ""
@@ -212,22 +212,24 @@ def plan_processes(config: Config) -> tuple[Config, str]:
 
 
 class Secret(Struct, frozen=True):
-    """The server's secret, from which keys are derived. ``second``: one that is
-    still accepted, while an operator changes the secret; ``b""``: none."""
+    """The server's secret, from which keys are derived. ``second``: a second
+    secret that is accepted while an operator changes the secret; ``b""``:
+    none."""
 
     first: bytes
     second: bytes = b""
 
     @property
     def accepted(self) -> tuple[bytes, ...]:
-        """The first one, and the second one if there is any."""
+        """All accepted secrets: the first one, and the second one if it is
+        set."""
         if self.second:
             return (self.first, self.second)
         return (self.first,)
 
     def keys(self, purpose: str) -> tuple[bytes, ...]:
-        """The keys for one purpose: what is new is signed with the first, and
-        each of them verifies."""
+        """The keys for one purpose. The first key signs new texts; each of them
+        verifies."""
         return tuple(derive_key(each, purpose) for each in self.accepted)
 
 
@@ -376,8 +378,8 @@ def _read_secret(path: Path) -> bytes:
 
 
 def make_folder(folder: Path, mode: int = _FOR_OWNER) -> None:
-    """Create a folder for its owner only, and those above it, so that they
-    survive a power failure. Raises OSError."""
+    """Create a folder for its owner only, and the folders above it, so that
+    they survive a power failure. Raises OSError."""
     if not folder.exists():
         make_folder(folder.parent, _FOR_ALL)
         folder.mkdir(mode, exist_ok=True)
@@ -385,8 +387,8 @@ def make_folder(folder: Path, mode: int = _FOR_OWNER) -> None:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write all of it. A disk that is nearly full takes a part before it
-    refuses the rest. Raises OSError."""
+    """Write the whole content. A disk that is nearly full accepts a part before
+    it refuses the rest. Raises OSError."""
     while content:
         written = os.write(descriptor, content)
         content = content[written:]
@@ -396,8 +398,8 @@ def open_private(path: Path, like: Path | None = None) -> int:
     """Open a file for reading and writing, or create it for its owner only.
     Raises OSError.
 
-    What root creates belongs to the owner of ``like`` (None: of the folder), so
-    that the server can open it.
+    If root creates the file, it belongs to the owner of ``like`` (None: of the
+    folder), so that the server can open it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:

@@ -20,12 +20,12 @@ from imserver.gateway.logging import shown
 Command = TypeVar("Command", bound=Any)
 
 _HELP_CHARACTERS: Final = 80
-"""The most characters of the line that a list of commands has for one."""
+"""The most characters of the help line of a command in a list of commands."""
 
 
 class CommandGroup(click.Group):
-    """A group of commands. It says which one somebody has meant who mistyped
-    its name."""
+    """A group of commands. For a mistyped name it suggests the intended
+    command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -41,15 +41,15 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def hint(self, ctx: click.Context, name: str) -> str:
-        """What helps somebody who wrote this name, behind a space; ``""``:
-        nothing does."""
+        """A hint for somebody who typed this name, after a space; ``""``
+        without a hint."""
         likely = get_close_matches(name, self.likely_names(ctx))
         if likely:
             return f" Did you mean {' or '.join(likely)}?"
         return ""
 
     def likely_names(self, ctx: click.Context) -> Iterable[str]:
-        """The names among which a hint looks."""
+        """The names that a hint may suggest."""
         return self.list_commands(ctx)
 
 
@@ -57,11 +57,11 @@ CommandGroup.group_class = CommandGroup
 
 
 class GroupOfRows(CommandGroup):
-    """A group whose commands are rows, beside those that its decorators make,
-    which win. The module of a row is imported when its command runs.
+    """A group whose commands are rows. A decorated command of the same name
+    wins over a row. The module of a row is imported when its command runs.
 
-    ``rows`` yields them, each time anew. Of two with one name the first wins,
-    and it reads no further than it has to.
+    ``rows`` yields the rows, each time anew. If two rows have one name, the
+    first wins. The group reads no more rows than it needs.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class GroupOfRows(CommandGroup):
 
 
 def _load(row: CommandOf) -> click.Command:
-    """The command of a row. Where the package that has it is absent, this
+    """The command of a row. If its package is not installed, the current
     command ends."""
     try:
         command: click.Command = row.load()
@@ -113,14 +113,15 @@ def _load(row: CommandOf) -> click.Command:
 
 
 def deprecated_form(old: str, new: str) -> None:
-    """Say that a form of a command goes with 2.0, and what replaces it."""
+    """Warn that a form of a command will be removed in 2.0, and name its
+    replacement."""
     click.echo(f"imserver: {old} is deprecated until 2.0: use {new}", err=True)
 
 
 def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
     """App and user in ``APP/USER``. Two words are the deprecated form.
-    ``expected``: what the command takes, for the error. An id may have a slash,
-    a name of an app has none."""
+    ``expected``: what the command takes, for the error. A user id may have a
+    slash, but the name of an app cannot."""
     app = ""
     user = ""
     if len(words) == 2:
@@ -140,8 +141,8 @@ _DAY: Final = 24 * _HOUR
 
 class Duration(click.ParamType[int]):
     """A time span, as ``10m`` or ``90d``, in seconds. ``unit``: the seconds of
-    a number without a letter, which is the deprecated form; 0: there is
-    none."""
+    a number without a letter, which is the deprecated form; 0 if this form is
+    not accepted."""
 
     name = "time"
     _SECONDS: Final = {"s": 1, "m": _MINUTE, "h": _HOUR, "d": _DAY, "w": 7 * _DAY}
@@ -167,7 +168,7 @@ class Duration(click.ParamType[int]):
     def _read(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """The seconds of a text. What is no time span ends the command."""
+        """The seconds of a time span. Another text ends the command."""
         match = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
         problem = f"{value}: expected a number with s, m, h, d or w, as 90d"
         if match is None:
@@ -194,8 +195,8 @@ def in_words(seconds: int) -> str:
 
 
 def fail(error: object) -> NoReturn:
-    """Print an error and exit with status 1. It may have names that somebody
-    forged."""
+    """Print an error and exit with status 1. Control characters in it are
+    escaped, because it may have forged names."""
     lines = map(shown, str(error).split("\n"))
     text = "\n".join(lines)
     click.echo(f"imserver: {text}", err=True)
@@ -234,8 +235,8 @@ def read_text(path: str) -> str:
 
 
 def read_key(path: str | None) -> str:
-    """The API key in a file, or else in the environment. ``""``: there is
-    none."""
+    """The API key in a file, or else in the environment; ``""`` without a
+    key."""
     if path is None:
         key = os.environ.get(ENVIRONMENT_KEY, "")
     else:
@@ -283,8 +284,8 @@ def request_json(
     body: bytes = b"",
     seconds: float = _ANSWER_SECONDS,
 ) -> tuple[int, Any]:
-    """The status and the JSON of the answer of a running server. If there is
-    none, the command ends."""
+    """The status and the JSON of the answer of a running server. Without an
+    answer, the command ends."""
     parts = urlsplit(url)
     # Imported here: a node saves the memory.
     from http import client
@@ -345,8 +346,8 @@ def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -
 
     ``columns``: the fields that are printed, in order, as ``id, first failed,
     from: used_from``. The head of a column is the name of its field, with
-    spaces, or stands before it. ``texts``: field → what makes a text of its
-    value."""
+    spaces, or the text before the colon. ``texts``: field → the function that
+    makes a text of its value."""
     lines = lines_of(columns, rows, **texts)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
@@ -357,7 +358,7 @@ def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -
 
 
 _AS_JSON: Final = "imserver.json"
-"""Where the context of a command notes ``--json``."""
+"""The key under which the context of a command keeps ``--json``."""
 
 
 def _note_json(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -365,7 +366,7 @@ def _note_json(context: click.Context, _option: click.Parameter, wanted: bool) -
 
 
 class CommandLine:
-    """What commands have in common: options, and how they print data."""
+    """The common parts of commands: options, and the printing of data."""
 
     @staticmethod
     def prints_data(command: Command) -> Command:
@@ -410,8 +411,8 @@ class CommandLine:
 
         ``columns``: the fields in order, as ``id, first failed, from:
         used_from``. The head of a column is the name of its field, with spaces,
-        or stands before it. ``texts``: field → what makes a text of its value
-        for people."""
+        or the text before the colon. ``texts``: field → the function that makes
+        a text of its value for people."""
         rows = list(rows)
         fields = [
             column.rpartition(": ")[2].replace(" ", "_")
@@ -435,9 +436,9 @@ class CommandLine:
     ) -> Callable[[Command], Command]:
         """A decorator: the command gets the option ``name``, a time span as
         ``10m``, ``12h`` or ``90d``, in seconds under the name of this
-        ``field``. ``old``: the deprecated option with a number of units, which
-        are so many seconds. With a ``unit`` alone, ``name`` itself took such a
-        number."""
+        ``field``. ``old``: the deprecated option with a number of units; a
+        ``unit`` is this many seconds. With a ``unit`` but no ``old``, ``name``
+        itself took such a number."""
         kind = Duration(least, most, unit)
         if old:
             kind = Duration(least, most)

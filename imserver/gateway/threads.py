@@ -32,8 +32,8 @@ def synchronise(path: Path) -> None:
 
 
 class Threads:
-    """Up to ``number`` threads, which the first work starts; 0: callers work
-    themselves. Owner of them."""
+    """Owner of up to ``number`` threads, which the first work starts. 0:
+    callers do the work themselves."""
 
     synchronise = staticmethod(synchronise)
 
@@ -43,7 +43,7 @@ class Threads:
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:
         """Run ``function`` in a thread, and return or raise its result.
-        Switches. What has begun finishes, also when its caller no longer
+        Switches. A call that has begun finishes, even if its caller no longer
         waits."""
         if not self._number:
             return function(*arguments)
@@ -71,7 +71,7 @@ class Threads:
         return returned[0]
 
     def close(self, seconds: float = 1.0) -> bool:
-        """End the threads. False: one of them is blocked, and ends with the
+        """End the threads. False if one of them is blocked; it ends with the
         process."""
         with suppress(TimeoutError), gevent.Timeout(seconds, TimeoutError):
             if self._pool is not None:

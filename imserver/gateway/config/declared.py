@@ -10,18 +10,18 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the
   file may have it.
 - ``url``: the server sends requests to this address.
 - ``host``: the server connects to this host.
-- ``free_bytes``: so many bytes must stay free on the disk of the data folder.
+- ``free_bytes``: this many bytes must stay free on the disk of the data folder.
 - ``unique``: no two apps have the same value. It is a setting that a feature
   declares, in groups only.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or
   back end prove who they are.
-- ``by_key``: who acts by a role may not change it: it decides who logs in as
-  whom, or it takes more of the server.
-- ``by_feature``: the core reads it, but only with a feature that names it do
-  apps have it.
+- ``by_key``: an account that acts by its role may not change it, because it
+  decides who logs in as whom, or takes more of the server.
+- ``by_feature``: the core reads it, but apps have it only with a feature that
+  names it.
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
 - ``number``, ``auto``: spellings, see :mod:`imserver.gateway.config.values`.
-- ``api``: limits that requests of ``/api/v1`` have besides, as arguments of
+- ``api``: additional limits in requests of ``/api/v1``, as arguments of
   :class:`msgspec.Meta`.
 """
 
@@ -40,7 +40,7 @@ SecretFile = Annotated[str, Meta(extra={"file": True})]
 configuration file may have it."""
 Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^(https?://|$)"}})]
 """The type of a setting: an address to which the server sends requests; empty:
-to none."""
+it sends none."""
 
 _MARKS: Final = frozenset(
     {"api", "by_feature", "by_key", "ends_demo", "number", "omit", "unique", "url"}
@@ -52,8 +52,8 @@ def about(text: str, **rules: Any) -> Meta:
     with its rules.
 
     ``rules``: limits as in :class:`msgspec.Meta` (``ge``, ``max_length``,
-    ``pattern``, ``examples``), and for a setting these marks: ``api``, limits
-    that requests have besides, ``by_feature``, ``by_key``, ``ends_demo``,
+    ``pattern``, ``examples``), and for a setting these marks: ``api``
+    (additional limits in requests), ``by_feature``, ``by_key``, ``ends_demo``,
     ``number``, ``omit``, ``unique`` and ``url``.
     """
     marks = {name: rules.pop(name) for name in _MARKS & rules.keys()}
@@ -61,10 +61,10 @@ def about(text: str, **rules: Any) -> Meta:
 
 
 HIDDEN: Final = "(hidden)"
-"""Stands for a secret."""
+"""The text that is shown in place of a secret."""
 OF_FEATURES: Final = "of_features"
-"""The field of a struct with the settings of features, which its other fields
-do not declare."""
+"""The name of the field that has the settings of features in a struct of
+settings."""
 _SECRET_NAME: Final = re.compile("key|secret|password|token", re.IGNORECASE)
 
 Settings = TypeVar("Settings", bound=Struct)
@@ -72,7 +72,7 @@ Settings = TypeVar("Settings", bound=Struct)
 
 @cache
 def hints_of(kind: type[Struct]) -> dict[str, Any]:
-    """Name of a setting → its type, of a struct of settings."""
+    """The settings of a struct: name → type."""
     return {
         name: hint
         for name, hint in get_type_hints(kind, include_extras=True).items()
@@ -99,8 +99,8 @@ def bare(hint: Any) -> Any:
 
 
 def struct_in(hint: Any) -> type[Struct] | None:
-    """The struct that a type is, or that its items or values are; None if there
-    is none."""
+    """The struct in a type: the type itself, or the type of its items or
+    values. None if it contains no struct."""
     inner = bare(hint)
     if get_origin(inner) in (tuple, list):
         inner = bare(get_args(inner)[0])
@@ -112,8 +112,7 @@ def struct_in(hint: Any) -> type[Struct] | None:
 
 
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and value of the settings with a mark that are given, with those of
-    features."""
+    """Name and value of each given setting with a mark, also of features."""
     for name, has_mark in _fields_with(type(settings), mark):
         value = getattr(settings, name)
         path = f"{above}{name}"
@@ -139,8 +138,8 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
 
 @cache
 def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
-    """The fields with a mark, and whether they have it themselves: else
-    something in them has it."""
+    """The fields with a mark, each with whether the field itself has the mark,
+    or only a setting inside it."""
     fields = []
     for name, hint in hints_of(kind).items():
         if marks_of(hint).get(mark):

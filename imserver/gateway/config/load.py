@@ -51,9 +51,9 @@ ReadOther = Callable[
 """Reads the text of another server's file, or removes the keys of such files
 from a YAML document.
 
-None: it has none. It gets the name of the file for messages. It returns
-settings, as our files write them, and a function that lists the entries without
-effect. Both may raise :class:`ConfigError`."""
+None if the document has no such keys. It gets the name of the file for
+messages. It returns settings in the form of our files, and a function that
+lists the entries without effect. Both may raise :class:`ConfigError`."""
 
 
 def _declare_core(_: tuple[str, ...] | None) -> Declarations:
@@ -69,17 +69,17 @@ def load_with_locations(
     others: Callable[[], Mapping[str, ReadOther]] = dict,
     parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
-    """Read and check all settings. Returns them, and where those of the file
-    were written.
+    """Read and check all settings. Returns them, and the locations of the
+    settings from the file.
 
-    ``path``: a YAML file with this server's keys or those of an original's
+    ``path``: a YAML file with the keys of this server or of an original's
     ``app.yaml``, or ``conf/app.ini`` of the client dialect's original (None:
     see :func:`settings_file`). ``environ``: the environment (None: the
     process's). ``overrides``: the command line as ``{"app.http_port": 8080}``.
-    ``declare``: which settings the features have that the settings name.
-    ``others``: suffixes (YAML: ``""``) of other servers' files, and how to read
-    these. ``parse``: used in place of :func:`read_value`. Raises
-    :class:`ConfigError` with a one-line message.
+    ``declare``: returns the settings that the named features declare.
+    ``others``: suffix (YAML: ``""``) of the files of another server → the
+    function that reads them. ``parse``: used in place of :func:`read_value`.
+    Raises :class:`ConfigError` with a one-line message.
     """
     if environ is None:
         environ = os.environ
@@ -152,9 +152,9 @@ def _declare(
 
 
 def settings_file(environ: Mapping[str, str]) -> str | None:
-    """The settings file if the command line names none: that of
-    IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if the current directory has it,
-    else None."""
+    """The settings file if the command line names none: the file that
+    IMSERVER_CONFIG names, else :data:`DEFAULT_FILE` if the current directory
+    has it, else None."""
     path = environ.get(ENVIRONMENT_FILE)
     if path:
         return path
@@ -165,7 +165,7 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
 
 def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
     """A data folder that the settings file names, as seen from the current
-    folder. What is no regular file (a pipe) has no folder."""
+    folder. A pipe, or another file that is not regular, has no folder."""
     beside = Path(path).parent / data_dir
     if not Path(path).is_file() or beside.absolute() == Path(data_dir).absolute():
         return data_dir
@@ -271,7 +271,7 @@ def _read_document(
 
 
 def _unknown(written: str, location: str, declared: Declarations) -> ConfigError:
-    """The error that nothing declares a key."""
+    """The error about a key that nothing declares."""
     if declared.is_absent(written):
         return ConfigError(f"{location}: {written}: {NO_FEATURE}")
     return ConfigError(
@@ -379,7 +379,8 @@ def _build(
     declared: Declarations,
     locations: Locations,
 ) -> Config:
-    """All settings of a node: those given, and the defaults of the others."""
+    """All settings of a node: the given ones, and the defaults of the
+    others."""
     parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():

@@ -20,11 +20,11 @@ from imserver.gateway.config.declared import (
 
 _LONGEST_SECONDS: Final = 1_000_000_000.0
 _OUTBOX_SHARE: Final = 8
-"""A push has so small a share of ``limits.outbox_bytes``."""
+"""The longest push takes one of this many parts of ``limits.outbox_bytes``."""
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 NO_PORT: Final = -1
-"""The port of a listener that has none: a Unix socket."""
+"""The port of a listener on a Unix socket."""
 Count = Annotated[int, Meta(ge=0)]
 """The type of a setting: a whole number, 0 or more."""
 Amount = Annotated[int, Meta(ge=1)]
@@ -628,8 +628,8 @@ class TenantSettings(Struct, frozen=True):
         return any(marked(self, "ends_demo"))
 
     def policy_of(self, name: str) -> LoginPolicy:
-        """The login policy of the app ``name`` with these settings. That of the
-        original is usual for its apps."""
+        """The login policy of the app ``name`` with these settings. Apps of an
+        original have the policy of the original by default."""
         if self.login_policy:
             return self.login_policy
         if name in _NEWEST:
@@ -786,7 +786,7 @@ class ClusterSettings(Struct, frozen=True):
 
 
 DEFAULT_APP: Final = "default"
-"""The app for clients of our own."""
+"""The app for our own clients."""
 
 
 _DEMO_CHANNEL: Final = ChannelSettings(
@@ -799,8 +799,8 @@ _DEMO_CHANNEL: Final = ChannelSettings(
 
 
 def _initial_apps() -> dict[str, TenantSettings]:
-    """The apps of a node whose settings name none: those of the originals, and
-    one for clients of our own."""
+    """The apps of a node whose settings name no apps: the apps of the
+    originals, and one for our own clients."""
     rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
     plain = TenantSettings()
     action = TenantSettings(room_members=rooms)
@@ -853,8 +853,8 @@ class Config(Struct, frozen=True):
 
     @property
     def address(self) -> str:
-        """Where browsers reach this server, ``app.http_url`` without a slash at
-        its end."""
+        """The address at which browsers reach this server: ``app.http_url``
+        without a slash at its end."""
         return self.app.http_url.rstrip("/")
 
     @property

@@ -1,5 +1,5 @@
 """Converts values to the types of their settings, and checks conditions beyond
-the types. Errors name place, setting and remedy."""
+the types. Errors name the location, the setting and the remedy."""
 
 import ipaddress
 import re
@@ -63,8 +63,8 @@ RENAMED_OF_APPS: Final = {
     for old, new in RENAMED.items()
     if old.startswith("apps.*.")
 }
-"""Old name of a setting of an app → its name. Stored apps have the old ones,
-which the release before reads, too."""
+"""Old name of a setting of an app → its name. Stored apps have the old names,
+because the release before reads them, too."""
 OLD_NAME: Final = "the old name of {}, which the next release does not know"
 _STORED_NAMES: Final = {name: old for old, name in RENAMED_OF_APPS.items()}
 
@@ -94,12 +94,12 @@ class WrittenMapping(dict[Any, Any]):
 
 
 class Locations(Service):
-    """Where settings were written, for messages: a source, and the lines of
-    those that have one.
+    """The locations of settings, for messages: a source, and the lines of the
+    settings that have one.
 
     ``source`` is a file, an environment variable or an app. ``warnings``: one
-    line for each setting that was given under its old name. ``fold``: makes
-    equal names equal, however they are spelled.
+    line for each setting that was given under its old name. ``fold``: makes all
+    spellings of a name equal.
     """
 
     fold = staticmethod(fold)
@@ -109,14 +109,14 @@ class Locations(Service):
     _lines: dict[str, int] = field(default_factory=dict)
 
     def note(self, name: str, mapping: object, key: object) -> None:
-        """Remember the line of ``key`` as that of the setting ``name``, if
+        """Remember the line of ``key`` as the line of the setting ``name``, if
         ``mapping`` knows it."""
         lines = getattr(mapping, "lines", {})
         if key in lines:
             self._lines[name] = lines[key]
 
     def note_item(self, name: str, item: object) -> None:
-        """Remember the line of an item of a list: that of its first key."""
+        """Remember the line of an item of a list: the line of its first key."""
         lines = getattr(item, "lines", None)
         if lines:
             self._lines[name] = min(lines.values())
@@ -130,7 +130,8 @@ class Locations(Service):
             )
 
     def forget(self, name: str) -> None:
-        """A setting was given elsewhere, too, and that counts."""
+        """Forget the line of a setting, because another source has overridden
+        it."""
         self._lines = {
             setting: line
             for setting, line in self._lines.items()
@@ -180,7 +181,7 @@ NO_FEATURE: Final = "the setting features leaves this feature out"
 
 
 class Declarations:
-    """All settings of a node: those of the core, and those of its features.
+    """All settings of a node: the settings of the core and of its features.
 
     ``sections``: name of a section and struct with its keys, in the order of
     the features. Several structs may have keys of one section. ``app_kinds``:
@@ -188,8 +189,8 @@ class Declarations:
     ``by_feature`` that features of this node name; None: all. ``absent``:
     returns names of settings of features that this node does not have
     (``section``, ``section.key`` or ``apps.*.key``); it is called for a name
-    that nothing declares. ``dialects``: names of those of the node, which the
-    setting of an app may have; ``()``: any.
+    that nothing declares. ``dialects``: names of the dialects of the node,
+    which the setting of an app may name; ``()``: any dialect.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class Declarations:
         self.sections = tuple(sections)
         self.app_kinds = tuple(app_kinds)
         self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
-        """Most apps share them."""
+        """The default settings of features, which most apps share."""
         self._absent = absent
         of_apps: list[tuple[str, Any]] = []
         for kind in (TenantSettings, *self.app_kinds):
@@ -225,7 +226,7 @@ class Declarations:
         for name, row in self.rows.items():
             by_folded[fold(name)] = row
         self.by_folded: Mapping[str, Row] = by_folded
-        """Folded ``section.key``, also an old one → setting."""
+        """Folded ``section.key``, also of an old name → setting."""
         all_names = [row.name for row in rows]
         all_names += [f"apps.*.{name}" for name, _ in of_apps]
         _require_unique(all_names)
@@ -234,8 +235,8 @@ class Declarations:
         """Folded name of a section → its name."""
 
     def _declared_rows(self) -> Iterator[Row]:
-        """All settings, in the order of the manual. Those of features come
-        after those of the core in their section."""
+        """All settings, in the order of the manual. In a section, the settings
+        of features come after the settings of the core."""
         of_features: dict[str, list[type[msgspec.Struct]]] = {}
         for name, kind in self.sections:
             of_features.setdefault(name, []).append(kind)
@@ -310,7 +311,7 @@ class Declarations:
 
     def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
         """The settings of an app from plain values, also under their stored
-        names. What nothing declares is ignored.
+        names. Undeclared settings are ignored.
 
         Raises :class:`msgspec.ValidationError`.
         """
@@ -339,13 +340,13 @@ class Declarations:
         return {name: written[name] for name in shaped}
 
     def is_absent(self, written: str) -> bool:
-        """Whether a section, or a key in it, is that of a feature that this
+        """Whether a section, or a key in it, belongs to a feature that this
         node does not have."""
         return fold(written) in map(fold, self._absent())
 
     def absent_variable(self, variable: str) -> str:
         """The absent section or key that a variable of the environment names;
-        ``""``: none."""
+        ``""`` if it names no such thing."""
         folded = fold(variable)
         for written in self._absent():
             name = fold(written)
@@ -413,8 +414,8 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
 
 
 def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
-    """A value in the form that its setting has (``extra``: what the setting says
-    of itself): a number that names an app as text, the word for 0 as 0."""
+    """A value in the form of its setting (``extra``: the marks of the setting):
+    a number that names an app as text, the word for 0 as 0."""
     if extra.get("number") and type(value) is int:
         value = str(value)
     if extra.get("auto") and value == AUTO:
@@ -425,7 +426,7 @@ def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
 def _shape_items(
     hint: Any, value: list[Any], name: str, locations: Locations
 ) -> list[Any]:
-    """The items of a list. All lines are noted before the first item is
+    """The items of a list. All lines are recorded before the first item is
     checked."""
     item_hint = get_args(bare(hint))[0]
     names = [f"{name}[{index}]" for index in range(len(value))]
@@ -531,8 +532,8 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
 
 
 def _pattern_in_words(hint: Any) -> str:
-    """What a type with a pattern takes, for people; ``""``: its description
-    does not say."""
+    """The values that a type with a pattern accepts, in words for people;
+    ``""`` if its description does not say it."""
     for meta in getattr(hint, "__metadata__", ()):
         if isinstance(meta, msgspec.Meta) and meta.pattern and meta.description:
             return meta.description
@@ -540,7 +541,7 @@ def _pattern_in_words(hint: Any) -> str:
 
 
 _SECRETS: Final = ("key", "secret", "password")
-"""How the names of settings end whose values are not shown."""
+"""The ends of the names of settings whose values are not shown."""
 
 CORE: Final = Declarations()
 """The settings of a node without features."""
@@ -550,7 +551,7 @@ APP_BYTES: Final = 500
 
 
 def valid_name(name: str) -> bool:
-    """Whether an app may be called so: 1 to 191 characters, none that is
+    """Whether an app may have this name: 1 to 191 characters, none that is
     invisible, no blank at an end."""
     if not 0 < len(name) <= APP_CHARACTERS or name != name.strip():
         return False
@@ -577,8 +578,9 @@ STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb"
 MIN_KEY_CHARACTERS: Final = 20
 """Shortest accepted API key. Shorter keys can be guessed."""
 MIN_SIGN_KEY_BYTES: Final = 32
-"""Shorter keys of the tokens that we sign can be guessed with one. GoChat
-accepts them, so we warn only."""
+"""Least length of the key that signs our tokens. A shorter key can be guessed
+by the holder of one token. GoChat accepts shorter keys, so the server only
+warns."""
 MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
 
@@ -591,7 +593,8 @@ _PLACEHOLDER: Final = re.compile(
 ISSUER_URL: Final = re.compile(
     r"https://[^/]|http://(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])([:/]|$)"
 )
-"""Keys fetched over a network without TLS could be forged."""
+"""Matches the address of an issuer: https, or http on this machine. Keys that
+are fetched over a network without TLS could be forged."""
 
 HTTP_URL: Final = re.compile(r"https?://[^/]")
 """Matches an address that begins with ``http://`` or ``https://`` and a
@@ -603,8 +606,8 @@ _OWN_HEADER: Final = re.compile(
     r"accept-encoding$|keep-alive$|proxy-)",
     re.IGNORECASE,
 )
-"""Headers that a request to a back end has of its own, or that are about one
-connection only."""
+"""Headers that the server sets in a request to a back end, or that concern only
+one connection."""
 
 EITHER_SECRET: Final = (
     "expected either secret or secret_file: requests are signed with it"
@@ -619,7 +622,7 @@ def is_placeholder(secret: str) -> bool:
 
 
 def short_sign_key(config: Config) -> str:
-    """The warning about a ``jwt.sign_key`` that is too short; ``""``: it is
+    """The warning about a ``jwt.sign_key`` that is too short; ``""`` if it is
     long enough.
 
     GoChat's default is valid in demo mode only.
@@ -826,7 +829,7 @@ def _check_listening(config: Config, locations: Locations) -> None:
 
 
 def _check_listeners(config: Config, locations: Locations) -> None:
-    """Check the additional listeners, each alone and beside the others."""
+    """Check each additional listener, and whether two listeners conflict."""
     listeners = "server.extra_listen"
     rows = config.server.extra_listen
     ports = [row.port for row in rows]
@@ -853,7 +856,7 @@ def _check_listeners(config: Config, locations: Locations) -> None:
 
 
 def _check_address(host: str, name: str, locations: Locations) -> None:
-    """Check what looks like an IPv4 address."""
+    """Check a host that looks like an IPv4 address."""
     if not re.fullmatch(r"[\d.]+", host):
         return
     try:
@@ -863,7 +866,7 @@ def _check_address(host: str, name: str, locations: Locations) -> None:
 
 
 def _check_apps(config: Config, locations: Locations) -> None:
-    """Check the apps, each alone and beside the others."""
+    """Check each app, and whether two apps conflict."""
     for name, tenant in config.apps.items():
         if not valid_name(name):
             location = locations.of(f"apps.{name}").removesuffix(name)

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 2.0
 """Time limit for reporting logouts and channels at the end of a node."""
 _JOIN_SECONDS: Final = 1.0
-"""How long a node that starts waits for one thing that asks the others."""
+"""How long a starting node waits for one function that asks the other nodes."""
 _HANG_SECONDS: Final = 30.0
 """How long a node may be silent after its lease has ended. A supervisor kills a
 node that hangs for so long (``server.hang_seconds``)."""
@@ -70,7 +70,7 @@ _OTHER_DATABASE = (
 
 
 class ClusterLinks:
-    """What reaches the other nodes. Owner of each part."""
+    """The links to the other nodes: registry and RPC. Owner of each part."""
 
     def __init__(
         self, config: Config, secret: Secret, store: Store, tenants: Tenants
@@ -78,7 +78,8 @@ class ClusterLinks:
         cluster = config.cluster
         queries = NodeQueries()
         self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
-        """Of its secret, then of the second one that it accepts."""
+        """The fingerprints of the secret of this node, then of the second
+        secret that it accepts."""
         registry = RedisRegistry(
             redis=config.redis,
             cluster=cluster,
@@ -115,8 +116,8 @@ class ClusterMember:
     """This node as a member of the cluster: its services that reach other
     nodes. Owner of each of them.
 
-    They are started and stopped together. Those for everybody are also in
-    ``core``.
+    They are started and stopped together. The services that all parts of a node
+    use are also in ``core``.
     """
 
     def __init__(self, links: ClusterLinks, core: Services) -> None:
@@ -189,10 +190,11 @@ class ClusterMember:
         )
         core.rerouting = rerouting
         self._waiting_features = frozenset[str]()
-        """The features of this node that another one does not have, as last
+        """The features of this node that another node does not have, as last
         logged."""
         self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
-        """Epoch of an overdue lease → what asks its node whether it lives."""
+        """Epoch of an overdue lease → the greenlet that asks its node whether
+        it lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
 
         def to_app(message: ToApp) -> None:
@@ -219,8 +221,8 @@ class ClusterMember:
         )
 
     def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
-        """From now on call this when this node has joined its cluster, before
-        clients connect. It may switch, and has a second for it."""
+        """From now on call this function when this node has joined its cluster,
+        before clients connect. It may switch, for at most a second."""
         self._on_join.append(joined)
 
     def start(
@@ -231,7 +233,7 @@ class ClusterMember:
 
         ``port`` is the port of its clients. ``only_local``: the RPC ports
         listen on loopback, unless the settings name an address. ``features``:
-        those of this node. Raises
+        the features of this node. Raises
         :class:`imserver.gateway.errors.StartError` if this node must not or
         cannot join.
         """
@@ -292,8 +294,8 @@ class ClusterMember:
             gevent.spawn(call, links.others).join(_JOIN_SECONDS)
 
     def _greet_peers(self, lease: Lease) -> None:
-        """Show the lease of this node to the others, so that it receives their
-        next broadcast. Switches."""
+        """Show the lease of this node to the other nodes, so that it receives
+        their next broadcast. Switches."""
         peers = self._links.node_messages.peers()
         if not peers:
             return
@@ -312,8 +314,8 @@ class ClusterMember:
         return True
 
     def _leases_changed(self) -> None:
-        """Reach the nodes that have a lease now, and watch those whose lease is
-        overdue."""
+        """Connect to the nodes that have a lease now, and watch the nodes whose
+        lease is overdue."""
         self._report_features()
         registry = self._links.registry
         rpc = self._links.rpc
@@ -349,7 +351,8 @@ class ClusterMember:
         """Greenlet: ask a node whose lease is overdue whether it lives, until
         it has joined again or is dead.
 
-        Until then it gets what is sent to all nodes: it may serve users.
+        Until then it gets the messages to all nodes, because it may serve
+        users.
         """
         registry = self._links.registry
         rpc = self._links.rpc
@@ -373,7 +376,7 @@ class ClusterMember:
 
     def stop(self) -> None:
         """Leave the cluster: report logouts and channels, give back the lease,
-        send what is queued."""
+        and send all queued messages."""
         gevent.killall(list(self._watchers.values()), block=False)
         clean = self.sessions.flush(_FLUSH_SECONDS)
         clean = self.registrar.stop(_FLUSH_SECONDS) and clean

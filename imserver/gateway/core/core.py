@@ -1,5 +1,5 @@
-"""Builds the services of a node below its HTTP API, in order, and has what
-features add to them."""
+"""Builds the services of a node below its HTTP API, in order, and keeps the
+parts that features add."""
 
 from __future__ import annotations
 
@@ -84,19 +84,19 @@ _Dialect = TypeVar("_Dialect", bound=Dialect)
 class Parts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
-    ``services``: what its routes and other features use, each found by its type
-    (``core.service``), and each :class:`Erasure` of what is more than rows.
-    ``opened``: name of a dialect → the function called with each new
+    ``services``: objects that its routes and other features use, each found by
+    its type (``core.service``), and each :class:`Erasure` of data other than
+    rows. ``opened``: name of a dialect → the function called with each new
     connection. ``checks``: name of a dialect → the function that the sweep
     calls with each session. ``ended``: called with each connection that has
     ended. ``configure`` reads the settings of the node and of all apps, before
     the node serves and at SIGHUP. It may raise StartError or
-    StorageUnavailable. ``streams``: path of streams → how it is served, made
-    from the function that serves messages. ``run``: functions of greenlets,
-    from the start of the node until they are killed. ``stop``: called when all
-    connections and requests have ended, while the greenlets of the node still
-    run: it stores positions, gives leases back, and ends threads. Features stop
-    in the reverse order.
+    StorageUnavailable. ``streams``: path of streams → the function that serves
+    it, made from the function that serves messages. ``run``: functions of
+    greenlets, from the start of the node until they are killed. ``stop``:
+    called when all connections and requests have ended, while the greenlets of
+    the node still run: it stores positions, gives leases back, and ends
+    threads. Features stop in the reverse order.
     """
 
     services: tuple[object, ...] = ()
@@ -118,9 +118,9 @@ class Core(Services):
     ``relations``, ``reviews``, ``channels``, ``sessions`` (classes of these
     names), ``buckets``, whose ``make(rate, number, seconds, core.attempt)``
     makes :class:`Buckets`, and what has a title of its own, as ``core.node``.
-    ``answers`` makes what answers questions, before ``accounts``: the first
-    feature that has an answer gives it. ``wires``: name of a feature → dialect
-    → its commands there.
+    ``answers`` makes the objects that answer questions, before ``accounts``.
+    The first feature that has an answer gives it. ``wires``: name of a feature
+    → dialect → its commands there.
     """
 
     member: ClusterMember | None
@@ -147,7 +147,8 @@ class Core(Services):
         self._wires = wires or {}
         self._codecs: dict[Any, Any] = {}
         self._questions: Mapping[type, Callable[[Any], None]] = {}
-        """Type of a service that answers → the function that has it asked."""
+        """Type of a service that answers questions → the function that makes
+        the core ask such a service."""
         self.declared = declared
         self.features: dict[str, Parts] = {}
         """Name of a feature → its parts."""
@@ -172,7 +173,7 @@ class Core(Services):
 
     def service(self, kind: type[S]) -> S:
         """The service or answer of a feature that has exactly this type. Raises
-        LookupError: none has."""
+        LookupError if no feature has one."""
         service = self.find(kind)
         if service is None:
             names = ", ".join(self.features) or "none"
@@ -187,8 +188,8 @@ class Core(Services):
         return next((each for each in self._services if type(each) is kind), None)
 
     def all_of(self, kind: type[S]) -> list[S]:
-        """All services and answers of features that are of this type, or of one
-        derived from it."""
+        """All services and answers of features that are of this type or a
+        derived one."""
         return [each for each in self._services if isinstance(each, kind)]
 
     # --- start ----------------------------------------------------------------
@@ -246,8 +247,8 @@ class Core(Services):
         """The codec of this node for a dialect, with the commands of its
         features. Raises StartError.
 
-        The same one each time: connections share frames if they have the same
-        codec.
+        Each call returns the same object, because connections share frames if
+        they have the same codec.
         """
         codec: _Dialect | None = self._codecs.get(dialect)
         if codec is not None:
@@ -265,7 +266,7 @@ class Core(Services):
         return codec
 
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
-        """Apply what dialects say of origins and tokens."""
+        """Apply the rules of dialects about origins and tokens."""
         for row in dialects:
             if row.any_origin:
                 self.network.origins.open_dialects.add(row.name)
@@ -297,9 +298,9 @@ class Core(Services):
             raise StartError(str(error)) from None
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether whatever goes on working for the maker of a request may go
-        on: they are not banned, and the ``proof`` of
-        :meth:`imserver.gateway.auth.authority.Authority.proof` holds. May
+        """Whether work for the maker of an earlier request may continue. The
+        maker must not be banned, and the ``proof`` of
+        :meth:`imserver.gateway.auth.authority.Authority.proof` must hold. May
         switch. Raises StorageUnavailable."""
         if user and self.sessions.is_banned(app, user):
             return False
@@ -312,21 +313,22 @@ class Core(Services):
 
     @property
     def erasures(self) -> tuple[Erasure, ...]:
-        """The erasures of all features: of each before those of the features
-        that it uses."""
+        """The erasures of all features. Those of a feature come before the
+        erasures of the features that it uses."""
         return tuple(reversed(self.all_of(Erasure)))
 
     def erase_user(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
-        """Erase a user of any kind: sessions, a ban, the account, and what
-        features and the core have of them, in this order. Whoever comes under
-        the same name is another user.
+        """Erase a user of any kind: sessions, a ban, the account, and their
+        data in features and in the core, in this order. A later user of this
+        name is another user.
 
-        ``keeps_messages``: what they wrote stays with the others, under the
-        same id, which is given to nobody again: they are a bot, or a guest who
-        is long unused. The bots of a user are deleted in this way.
+        ``keeps_messages``: their messages stay with the others, under an id
+        that nobody gets again. It is for a bot, or for a guest who is long
+        unused.
 
-        Switches. May be called again: after an error it goes on, otherwise it
-        erases what was added since. Raises Unavailable.
+        The bots of a user are deleted in this way. Switches. May be called
+        again: after an error it continues, otherwise it erases data that was
+        added since. Raises Unavailable.
         """
         store = self.store
         sessions = self.sessions
@@ -358,8 +360,8 @@ class Core(Services):
     # --- services of the core -------------------------------------------------
 
     def _make_foundation(self, secret: Secret) -> ClusterLinks | None:
-        """Build what a node has before it can log in users. The links: None on
-        a node alone."""
+        """Build the services that a node needs before it can log in users.
+        Returns the links; None on a node alone."""
         config = self.config
         network = self.network
         store = self.store
@@ -402,8 +404,8 @@ class Core(Services):
         return links
 
     def _make_solo_registry(self) -> None:
-        """Build the registry of a node alone. Nobody else is there: it only has
-        the lease, for operators."""
+        """Build the registry of a node alone. It only has the lease, for
+        operators."""
         config = self.config
         lease = Lease(
             node_name(config.cluster.advertise, config.app.rpc_port),
@@ -421,7 +423,8 @@ class Core(Services):
         self.others = None
 
     def _make_identity(self, secret: Secret) -> None:
-        """Build authentication and login rules. Features answer first."""
+        """Build authentication and login rules, after the objects of features
+        that answer questions."""
         tenants = self.tenants
         keys = self.keys
         network = self.network
@@ -469,7 +472,8 @@ class Core(Services):
         )
 
     def _make_push(self) -> None:
-        """Build what pushes to all kinds of targets, and the pending pushes."""
+        """Build the services that push to all kinds of targets, and the pending
+        pushes."""
         limits = self.limits
         channels = self.channels
         to_users = UserChannels(channels, self.reach.to_user)
@@ -494,8 +498,7 @@ class Core(Services):
         )
 
     def _make_denials(self) -> None:
-        """Tell the observer of refusals. If there is none, nothing is
-        called."""
+        """Report refusals to the observer, if the node has one."""
         denials = Denials(self.observer, self.sessions.banned_until)
         self.denials = denials
         if type(self.observer) is Observer:
@@ -555,9 +558,9 @@ class Core(Services):
 
 
 def _build_alone(core: Services) -> None:
-    """Build what finds users, channels and connections on a node alone, as
-    :mod:`imserver.gateway.core.cluster` does on a cluster node. The histories
-    of channels are in memory."""
+    """Build the services that find users, channels and connections on a node
+    alone, as :mod:`imserver.gateway.core.cluster` does on a cluster node. The
+    histories of channels are in memory."""
     hub = core.hub
     fanout = core.fanout
     table = core.connection_table

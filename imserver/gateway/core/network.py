@@ -1,6 +1,6 @@
-"""Builds the sockets of a node: who may connect, who reads and writes, and who
-closes the silent ones; and takes the clients off a node: at its end, and while
-an operator wants none there."""
+"""Builds the network services of a node: admission, reading and writing, and
+the closing of silent connections. It also drains a node: at its end, or while
+an operator wants no clients there."""
 
 import logging
 from collections.abc import Callable
@@ -56,8 +56,8 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
 def build_network(
     config: Config, node: NodeState, metrics: Metrics, proxies: TrustedProxies
 ) -> NetworkServices:
-    """Build the sockets of a node, and set the limit of connections. Nobody
-    hears yet of connections that end.
+    """Build the sockets of a node, and set the limit of connections. The ends
+    of connections are not reported yet.
 
     Raises StartError if a limit is above what the process may open.
     """
@@ -118,7 +118,7 @@ def build_network(
 
 
 _CLOSES_PER_TURN: Final = 200
-"""How many clients are closed before others are served."""
+"""Limit of the clients that are closed before the loop serves others."""
 _LEAST_PAUSE_SECONDS: Final = 0.001
 _WAIT_PAUSE_SECONDS: Final = 0.01
 """Time between two looks at a condition."""
@@ -131,19 +131,19 @@ class Draining(Service):
     _before: list[Callable[[], object]] = field(default_factory=list)
 
     def report_to(self, drained: Callable[[], object]) -> None:
-        """From now on call this when the servers have drained, before the
-        connections of clients end."""
+        """From now on call this function when the servers have drained, before
+        the connections of clients end."""
         self._before.append(drained)
 
     def end_work(self) -> None:
-        """Let features end what they do for clients. Switches."""
+        """Let features end their work for clients. Switches."""
         for call in self._before:
             call()
 
     def close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all
-        reconnect at once. Pushes that are on their way to them follow them.
-        Switches."""
+        reconnect at once. Pushes that are on their way to these clients follow
+        them. Switches."""
         connections = self.core.network.context.connections
         rerouting = self.core.rerouting
         self._set_return_seconds(RETURN_SECONDS)
@@ -157,8 +157,8 @@ class Draining(Service):
             wait_while(lambda: rerouting.waiting, RETURN_SECONDS)
 
     def drain(self) -> None:
-        """Refuse new clients and close the others, as at the end of the node,
-        which goes on and answers requests. Switches."""
+        """Refuse new clients and close the others, as at the end of the node.
+        But the node continues, and answers requests. Switches."""
         node = self.core.node
         if node.drained:
             return
@@ -180,8 +180,8 @@ class Draining(Service):
         self.core.network.gate.full = self.core.node.life == "stops"
 
     def _set_return_seconds(self, seconds: float) -> None:
-        """How long pushes wait for clients that were closed here to come back
-        anywhere."""
+        """Set how long pushes wait for clients that were closed here to return
+        on any node."""
         if self.core.rerouting is not None:
             self.core.rerouting.patience = seconds
 

@@ -1,5 +1,5 @@
-"""What a node is, and its services: a struct for each concern. ``core/core.py``
-builds them in this order."""
+"""The state of a node, and its services: a struct for each concern.
+``core/core.py`` builds them in this order."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ switches."""
 
 
 class NodeState:
-    """Owner of what changes about a node as a whole.
+    """Owner of the changing state of a node as a whole.
 
     Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and
     ``ws_port``. They log requests that they answer themselves with
@@ -81,7 +81,8 @@ class NodeState:
         self.counters: list[Struct] = []
         """See :meth:`show`."""
         self.life: Literal["starts", "serves", "stops"] = "starts"
-        """It serves from the end of the start to the beginning of its end."""
+        """The phase of the node. It serves from the end of the start until it
+        begins to stop."""
         self.stage = "setup"
         """The part of the node that starts or ends now, while it does not
         serve."""
@@ -89,15 +90,16 @@ class NodeState:
         """True while an operator wants no clients here. Owned by
         :class:`imserver.gateway.core.network.Draining`."""
         self.max_connections = 0
-        """As many as this process may open files for."""
+        """Limit of the connections, by the number of files that this process
+        may open."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
         self._settings = config.server
         self._secret = Secret(b"")
 
     def show(self, counters: Struct) -> None:
-        """From now on show these numbers of a feature since the start in the
-        state of the node."""
+        """From now on show these counters of a feature in the state of the
+        node."""
         self.counters.append(counters)
 
     @property
@@ -116,8 +118,8 @@ class NodeState:
         """The keys for one purpose, which all nodes derive from their common
         secret.
 
-        What is new is signed with the first. While the operator changes the
-        secret there is another one, and each of them verifies.
+        The first key signs new texts. While the operator changes the secret
+        there is a second key, and both verify.
         """
         return self._secret.keys(purpose)
 
@@ -128,7 +130,8 @@ class NodeState:
         return self.life == "stops" or self.drained
 
     def key_for(self, purpose: str) -> bytes:
-        """The first of :meth:`keys_for`, for what nobody verifies later."""
+        """The first of :meth:`keys_for`, for texts that nobody verifies
+        later."""
         return self.keys_for(purpose)[0]
 
 
@@ -149,8 +152,8 @@ class NetworkServices(Struct, frozen=True):
     ended: list[OnEnded]
 
     def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
-        """From now on call this, and nothing else, with each pong that has
-        data, and the data."""
+        """From now on call only this function with each pong that has data: the
+        connection and the data."""
         self.context.ponged = ponged
 
 
@@ -161,17 +164,17 @@ class Services:
     config: Config
     limits: LimitSettings
     declared: Declarations
-    """Which settings there are."""
+    """The declarations of all settings of this node."""
     node: NodeState
     buckets: BucketList
-    """``buckets.make`` makes counters of what somebody pays for, which can be
-    found and lifted."""
+    """``buckets.make`` makes the buckets of a rate. Operators can find them and
+    lift the limit."""
     metrics: Metrics
     store: Store
     """The database: statements, and with ``store.part(MessageLog)`` the log of
     stored messages."""
     user_erasures: Erasures
-    """The erasures of users that have begun, and how one begins and ends."""
+    """The erasures of users that have begun; it begins and ends them."""
     proxies: TrustedProxies
     """``proxies.trusts(host)`` says whether to believe the headers of a
     proxy."""
@@ -194,9 +197,9 @@ class Services:
     sender_rates: SenderRates
     registry: Registry
     queries: NodeQueries
-    """Answers the questions of the other nodes."""
+    """Answers the queries of the other nodes."""
     temporary_values: LocalValues | RedisRegistry
-    """Shared for minutes."""
+    """Values that nodes share for minutes."""
     attempt: Shared | None
     """Counts attempts on all nodes together."""
     rpc: Rpc | None
@@ -211,7 +214,7 @@ class Services:
     reviews: Reviews
     back_ends: BackEnds
     observer: Observer
-    """Stands for those of all features."""
+    """The observer in place of the observers of all features."""
     page_tokens: PageTokens
     logins: Logins
     allowed: AllowLists

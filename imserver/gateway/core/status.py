@@ -1,4 +1,4 @@
-"""What a node tells of itself: its state, its lease, and whether it can serve
+"""The status of a node: its state, its lease, and whether it can serve
 clients."""
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Greenlet.add_spawn_callback(_greenlets.add)
 
 class Unready(Struct, frozen=True, omit_defaults=True):
     """Why a node cannot serve clients. ``reason``: in words. ``dependency``:
-    what does not answer it: ``redis`` or ``database``; ``""``: nothing.
-    ``stage``: the part of the node that starts or ends. ``since``: when it was
-    noticed, at most a second late, in whole Unix seconds."""
+    the service that does not answer, ``redis`` or ``database``; ``""`` if all
+    answer. ``stage``: the part of the node that starts or ends. ``since``: when
+    it was noticed, at most a second late, in whole Unix seconds."""
 
     reason: str
     dependency: str = ""
@@ -53,8 +53,8 @@ class NodeStatus(Service):
         return self.unready() is None
 
     def unready(self) -> Unready | None:
-        """Why this node cannot serve clients; None: it can. Called once a
-        second, too."""
+        """Why this node cannot serve clients; None if it can. Also called once
+        a second."""
         objection = self._objection()
         if objection is None:
             self._reason = ""
@@ -65,7 +65,7 @@ class NodeStatus(Service):
         return replace(objection, since=self._since)
 
     def _objection(self) -> Unready | None:
-        """Why this node cannot serve clients, without since when."""
+        """Why this node cannot serve clients, without the time ``since``."""
         node = self.core.node
         if node.life != "serves":
             return Unready(f"it {node.life}", stage=node.stage)

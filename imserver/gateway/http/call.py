@@ -2,7 +2,7 @@
 function gets.
 
 Both servers call :func:`answer`, which admits, reads, authorises, runs and
-answers a request, each once.
+answers each request once.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Api:
     """The parts that answer requests: permissions, limits, and all routes with
     their services.
 
-    Functions take what they need from ``core``, or have a service, which is
-    made of it once. ``commands``: what a batch may contain, by name.
-    ``document`` makes the OpenAPI document of ``limits.batch_targets``, demo
-    mode and the path of ``app.http_url``, as JSON. Owner: the node. One
+    Functions take services from ``core``, or have their own service, which is
+    made from it once. ``commands``: the commands that a batch may contain, by
+    name. ``document`` makes the OpenAPI document of ``limits.batch_targets``,
+    demo mode and the path of ``app.http_url``, as JSON. Owner: the node. One
     instance serves both HTTP servers.
     """
 
@@ -117,8 +117,8 @@ class Api:
         self._styles = {row.path: row.style for row in routes}
 
     def bind(self, route: Route) -> Endpoint:
-        """The route with its service, which is made here unless another route
-        has it already."""
+        """The route with its service. The service is made here unless another
+        route has it already."""
         make = route.service
         service = None
         if make is not None:
@@ -162,9 +162,9 @@ class Api:
     def run(
         self, endpoint: Endpoint, principal: Principal, request: HttpRequest
     ) -> HttpResponse:
-        """Answer a command of a batch, or what else an admitted principal asks
-        of another route, by the rules of that route but without its rate. May
-        switch."""
+        """Answer a command of a batch, or another request of an admitted
+        principal to a second route. The rules of that route apply, but not its
+        rate. May switch."""
         route = endpoint.route
         if principal.may(route.need):
             return _carry_out(self, endpoint, request, principal, is_limited=False)
@@ -180,8 +180,8 @@ class Api:
         request: HttpRequest,
         refused: bool,
     ) -> None:
-        """Count a request with a key, and what is deprecated in any, but not
-        who people are or where."""
+        """Count a request with a key, and the deprecated forms in any request.
+        No ids or addresses of people are counted."""
         is_key = by.kind == "key"
         if is_key:
             key = by.key
@@ -210,8 +210,8 @@ class Api:
         principal: Principal,
         call: Call | None = None,
     ) -> None:
-        """Tell the observers of a refused request. ``call``: None, it was not
-        read. Never switches."""
+        """Report a refused request to the observers. ``call``: None if it was
+        not read. Never switches."""
         app = ""
         user = ""
         if call is not None:
@@ -235,11 +235,11 @@ class Api:
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
         """The principal of a request whose body may have the ``token`` of a
-        user, ``""`` if it has none.
+        user (``""``: no token).
 
-        It becomes that of the call, and the request counts against its rate.
-        May switch. Raises :class:`ApiProblem` if there is none, and
-        Unavailable.
+        It becomes the principal of the call, and the request counts against its
+        rate. May switch. Raises :class:`ApiProblem` if no principal is
+        accepted, and Unavailable.
         """
         principal = call.principal
         host = call.request.host
@@ -254,11 +254,11 @@ class Api:
     def acted(
         self, name: str, call: Call, answer: Any = None, given: Any = None
     ) -> None:
-        """Tell the observer what a call has changed, for routes whose function
-        does not do all of it.
+        """Report to the observer what a call has changed, for routes whose
+        function does not make the whole change.
 
-        ``name``: that of the act. ``answer``: the struct that its function
-        returned. ``given``: the input, if it is not that of the call. May
+        ``name``: the name of the act. ``answer``: the struct that its function
+        returned. ``given``: the input, if it is not the input of the call. May
         switch.
         """
         if given is None:
@@ -304,10 +304,10 @@ class Call(Struct):
     many requests it counts against the rate.
 
     Functions of rows with an ``act`` may set the facts that observers hear:
-    ``act``, another name (``""``: nothing has changed), ``user``, whom it
-    concerns, ``facts`` in place of those that the input has, and ``gone``, see
-    :class:`Act`. ``old``: the deprecated forms that the request uses
-    (``Route.deprecated``).
+    ``act`` is another name (``""``: nothing has changed), ``user`` the user
+    whom it concerns, and ``facts`` replaces the facts of the input. For
+    ``gone`` see :class:`Act`. ``old``: the deprecated forms that the request
+    uses (``Route.deprecated``).
     """
 
     params: dict[str, str]
@@ -326,20 +326,21 @@ class Call(Struct):
     old: Sequence[str] = ()
 
     def act_as(self, principal: Principal) -> None:
-        """Another credential than the headers has shown who makes the
-        request."""
+        """Set the principal, which another credential than the headers has
+        proved."""
         self.principal = principal
         self.request.by = principal.label
 
     @property
     def is_back_end(self) -> bool:
-        """Whether a back end makes the request, which may do everything in its
-        apps, and not a user."""
+        """Whether a back end makes the request, and not a user. A back end may
+        do everything in its apps."""
         return not self.principal.user
 
     @property
     def credential(self) -> str:
-        """The key or token in the header ``authorization``; ``""``: none."""
+        """The key or token in the header ``authorization``; ``""`` without
+        one."""
         return bearer(self.request.headers.get("authorization", ""))
 
     def texts(self, name: str) -> Sequence[str]:
@@ -363,8 +364,8 @@ class Call(Struct):
 
     @staticmethod
     def require_few_values(body: bytes, most: int = MAX_VALUES) -> None:
-        """Refuse JSON with so many values that to make objects of them would
-        hold the loop. Raises :class:`ApiProblem`."""
+        """Refuse JSON with so many values that making objects of them would
+        block the loop. Raises :class:`ApiProblem`."""
         if len(body) > most and values_in(body) > most:
             raise ApiProblem(
                 Problems.BODY_TOO_LARGE, f"The body has more than {most} values"
@@ -372,7 +373,7 @@ class Call(Struct):
 
     @staticmethod
     def check_json(document: bytes) -> None:
-        """Check JSON of which nothing is looked at, such as a ``Raw``. Raises
+        """Check JSON that the server does not read, such as a ``Raw``. Raises
         ValueError and RecursionError."""
         check_json(document)
 
@@ -442,8 +443,8 @@ back end names the user."""
 
 
 class Shape(Struct, frozen=True):
-    """What the query or JSON body of a request of ``/api/v1`` is read into, and
-    whether it has a field ``app`` (``optional``: which may be empty) and
+    """The Struct of the query or JSON body of a request of ``/api/v1``. It says
+    whether there is a field ``app`` (``optional``: it may be empty) and a field
     ``user``."""
 
     query: type[Struct] | None = None
@@ -456,10 +457,11 @@ class Route(Struct, frozen=True):
     """One row of the table of routes. ``need``: the requirement for principals.
     ``app``: in which app. ``user``: for which user.
 
-    ``service`` makes what the functions of the row (``function``, ``read``,
-    ``app_of``, ``signer``) get first; None: there is none of them. ``signer``:
-    finds who has signed a request, if the row needs ``SIGNED``, or who makes it
-    where its credentials are elsewhere than usual.
+    ``service`` makes the first argument of the functions of the row
+    (``function``, ``read``, ``app_of``, ``signer``); None if the row has no
+    such function. ``signer``: finds the principal that has signed a request, if
+    the row needs ``SIGNED``, or the maker of a request with credentials in an
+    unusual place.
 
     ``function`` answers it; None: it has its own view, and the row only its
     rules. ``hot``: the front server answers it. ``shape``: the query or JSON
@@ -479,16 +481,16 @@ class Route(Struct, frozen=True):
     ``status``: if it is set, ``function`` gets ``call.input``, too, and returns
     the body of an answer with this status. ``refusals``: exceptions of such a
     function → refusals. ``on_publisher``: publisher connections have it as a
-    command, too. ``act``: the name under which observers hear of each request
-    that has succeeded; ``""``: it changes nothing, or is what users and back
-    ends do all day; an answer says with ``refuses`` that it is none.
-    ``success`` is deprecated: how the body of an answer begins that does not
-    refuse. ``voice``: whether others read or hear what a request says, so that
-    a user who is muted in the app may not make it; or a function that says so
-    of ``call.input``. ``deprecated``: form of a request
-    (``""``: each) → what to use instead of it. ``takes_many``: whether a body
-    has many targets or messages, and may have ``limits.body_bytes``; others
-    have the room of one message (``Limits.one_body_bytes``).
+    command, too. ``act``: the name under which observers get each request that
+    has succeeded. ``""``: it changes nothing, or users and back ends make it
+    all day. An answer with ``refuses`` is no act. ``success`` is deprecated:
+    how the body of an answer begins that does not refuse. ``voice``: whether
+    other users receive the content of a request, so that a muted user may not
+    make it; or a function that decides it by ``call.input``. ``deprecated``:
+    form of a request (``""``: each) → what to use instead of it.
+    ``takes_many``: whether a body has many targets or messages, and may have
+    ``limits.body_bytes``; others have the room of one message
+    (``Limits.one_body_bytes``).
     """
 
     method: str
@@ -534,8 +536,8 @@ class Route(Struct, frozen=True):
 def _saying_refusals(
     function: Callable[..., HttpResponse], success: bytes
 ) -> Callable[..., HttpResponse]:
-    """Wrap a function of a route, so that its answers refuse unless they begin
-    in this way."""
+    """Wrap a function of a route, so that its answers count as refusals unless
+    they begin with these bytes."""
 
     def run(service: Any, call: Call) -> HttpResponse:
         response = function(service, call)
@@ -552,8 +554,8 @@ MakeService = Callable[[Core, Api], Any]
 
 
 class Endpoint(Struct):
-    """A route on one node, which may change. ``service``: what its functions
-    get first. ``name``: method and path."""
+    """A route on one node, which may change. ``service``: the first argument of
+    its functions. ``name``: method and path."""
 
     route: Route
     service: Any
@@ -600,7 +602,7 @@ def _require_more_than_apps(
 
 
 def _require_existing(api: Api, app: str) -> None:
-    """Raise :class:`ApiProblem` if there is no such app, or it is about to be
+    """Raise :class:`ApiProblem` if the app does not exist, or is about to be
     deleted. May switch."""
     tenant = api.tenants.find(app)
     if tenant is not None and not tenant.locked:
@@ -796,7 +798,7 @@ def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _token_of(route: Route, request: HttpRequest) -> str:
-    """The token of a user where the row says that it is (``token_in``)."""
+    """The token of a user, from the place that the row names (``token_in``)."""
     if route.token_in != "?token":
         return request.headers.get(route.token_in, "")
     try:
@@ -823,7 +825,7 @@ def _require_room(
     api: Api, route: Route, request: HttpRequest, principal: Principal
 ) -> None:
     """Raise :class:`ApiProblem` if the body is longer than a route accepts from
-    a principal. It names the limit, unless it is the usual one."""
+    a principal. The problem names the limit, unless it is the usual limit."""
     limit = body_limit(api, route, principal)
     if not request.too_large and len(request.body) <= limit:
         return
@@ -873,7 +875,8 @@ def read(
 def _read_shape(
     api: Api, route: Route, shape: Shape, request: HttpRequest, principal: Principal
 ) -> Call:
-    """Read what a route of ``/api/v1`` takes. Raises :class:`ApiProblem`."""
+    """Read the query or body of a request of ``/api/v1``. Raises
+    :class:`ApiProblem`."""
     call = Call({}, "", principal, request, request.body)
     values: Any = None
     if shape.body is not None:
@@ -941,8 +944,8 @@ def authorise(api: Api, route: Route, call: Call) -> None:
 
 
 def _authorise_user(api: Api, route: Route, call: Call) -> None:
-    """Raise :class:`ApiProblem` if a user asks for another one, or is muted
-    where others would read what the request says. It becomes the user of the
+    """Raise :class:`ApiProblem` if a user asks on behalf of another user, or is
+    muted and the request speaks to others. The user becomes the user of the
     call."""
     principal = call.principal
     if route.user_in and call.params.get(route.user_in) != principal.user:
@@ -968,8 +971,8 @@ def refused(
     principal: Principal = NOBODY,
     call: Call | None = None,
 ) -> HttpResponse:
-    """The answer to a request that ended with this error. Observers hear of
-    refusals."""
+    """The answer to a request that ended with this error. Refusals are reported
+    to observers."""
     refusal_of = route.refusals.get(type(error))
     if refusal_of is not None:
         error = refusal_of(error)

@@ -49,14 +49,13 @@ class BadBody(ServiceRefused, ValueError, problem=Problems.BAD_REQUEST):
 
 
 def _decode_escapes(run: re.Match[str]) -> str:
-    """The text of some escapes in a row, which may be one character
-    together."""
+    """The text of a run of escapes, which together may be one character."""
     encoded = bytes.fromhex(run[0].replace("%", ""))
     return encoded.decode("utf-8", "replace")
 
 
 def _unescape(text: str) -> str:
-    """The text that a part of a form stands for. Raises BadBody."""
+    """The decoded text of a part of a form. Raises BadBody."""
     text = text.replace("+", " ")
     if "%" not in text:
         return text
@@ -142,8 +141,8 @@ def fold(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse_json_slowly(body: bytes) -> Any:
-    """The slow parser: it accepts lone surrogates, which JavaScript writes, as
-    U+FFFD."""
+    """Parse JSON by the slow parser. It reads lone surrogates, which JavaScript
+    writes, as U+FFFD."""
     if len(body) > _MAX_SLOW_BYTES:
         raise BadBody("no JSON")
     try:
@@ -175,8 +174,8 @@ MAX_HEAD_BYTES = 128 << 10
 """Limit of the bytes of all parts' headers together, with :data:`_OPTION_BYTES`
 more for each semicolon. werkzeug takes 0.2 ms per KiB of them."""
 _OPTION_BYTES: Final = 40
-"""werkzeug takes 8 µs for an option, such as ``; name="a"``: as long as for so
-many bytes."""
+"""The bytes that an option such as ``; name="a"`` counts for. werkzeug takes 8
+µs for it, as for this many bytes."""
 
 _end_of_head = re.compile(rb"\r\n\r\n|\r\r|\n\n").search
 
@@ -189,7 +188,7 @@ class _Nowhere(BytesIO):
 
 
 def _discard(*_: Any, **__: Any) -> _Nowhere:
-    """Make the file that werkzeug writes an upload to."""
+    """Make the file into which werkzeug writes an upload."""
     return _Nowhere()
 
 
@@ -291,8 +290,8 @@ def parse_body(
 
 
 _is_number: Final = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII).fullmatch
-"""Compiled once: each push in the form of the original names its app by a
-number."""
+"""Compiled once, because each push in the form of the original names its app by
+a number."""
 
 
 def app_number(text: str) -> str:
@@ -325,8 +324,8 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
 
 
 class NumberedRooms:
-    """How the originals' routes name rooms, whose ids are numbers for their
-    clients."""
+    """The names of rooms in the originals' routes, whose clients use numbers as
+    ids."""
 
     @staticmethod
     def id_of(name: str) -> int | str:
@@ -356,7 +355,7 @@ def cursor_of(name: str) -> str:
 
 def read_cursor(cursor: str, errors: str = "replace") -> str | None:
     """The name of the last entry of the page before; None if the cursor is
-    empty: for the first page.
+    empty, which means the first page.
 
     Raises ValueError if the cursor is invalid. ``errors`` as in
     :meth:`bytes.decode`: with ``"replace"`` every valid base64 text gives some

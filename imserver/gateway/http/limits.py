@@ -1,10 +1,9 @@
-"""Limits of requests over HTTP: of sizes, which the settings name, and of
-rates, with their headers.
+"""Limits of requests over HTTP: sizes, which the settings name, and rates, with
+their headers.
 
-Each key has a bucket of ``api.requests_per_second`` tokens. So has each user
-who proves who they are by a token, and each client address of other requests
-(for IPv6, its network). A request takes one token, a batch one for each
-command.
+Each key has a bucket of ``api.requests_per_second`` tokens. Each user with a
+token has such a bucket, too, and each client address of other requests (for
+IPv6, its network). A request takes one token, a batch one for each command.
 """
 
 import math
@@ -33,13 +32,13 @@ MOST_ONE_BODY_BYTES: Final = 1 << 20
 """Longest body of a route that takes one message, or a few fields, with the
 default settings."""
 VALUES_PER_TARGET: Final = 10
-"""As many values may name a target: a user, a device, and the object around
-them have five."""
+"""Limit of the JSON values that name one target. A user, a device and the
+object around them have five."""
 _JSON_GROWTH: Final = 8
-"""As JSON, a message with its other fields takes at most so many times its
+"""As JSON, a message with its other fields takes at most this many times its
 bytes."""
 _BYTES_PER_VALUE: Final = 8
-"""A body that may be longer may have one more value for each of so many
+"""A body above the usual limit may have one more value for each of this many
 bytes."""
 
 
@@ -55,9 +54,9 @@ class Limits:
         """Apply the settings."""
         self.batch_targets = settings.batch_targets
         self.body_bytes = settings.body_bytes
-        """Longest body that is read of whoever has proved something."""
+        """Longest body that is read from a known principal."""
         self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
-        """Longest body that is read of anybody."""
+        """Longest body that is read from anybody."""
         # A push has an eighth of `outbox_bytes`, and JSON takes up to six bytes
         # for a character.
         longest_message = max(
@@ -73,7 +72,7 @@ class Limits:
         self._messages_per_second = settings.messages_per_second
         more_bytes = max(0, longest_message - MOST_ONE_BODY_BYTES)
         self.one_body_values = MAX_VALUES + more_bytes // _BYTES_PER_VALUE
-        """The most values of such a body, see
+        """The most values of a body with one message, see
         :func:`imserver.gateway.protocol.forgiving.values_in`."""
         self.many_values = self.one_body_values + VALUES_PER_TARGET * self.batch_targets
         """The most values of a body with many targets."""
@@ -90,13 +89,15 @@ class Limits:
 
 
 def too_many(error: TooManyRequests) -> ApiProblem:
-    """The refusal that says when the next attempt is allowed."""
+    """The refusal of a request by a rate. It says when the next attempt is
+    allowed."""
     headers = (("Retry-After", str(error.seconds)),)
     return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=headers, rate=error)
 
 
 def spent(error: StorageUnavailable) -> ApiProblem:
-    """The refusal that says when the quota of an app begins anew."""
+    """The refusal of a request by the quota of an app. It says when the quota
+    begins anew."""
     seconds = max(math.ceil(error.until - time()), 1)
     headers = (("Retry-After", str(seconds)),)
     return ApiProblem(error.problem, error.detail.format(error), headers)
@@ -126,12 +127,12 @@ class Rates:
         self._requests.set(per_second)
 
     def require(self, principal: Principal, host: str) -> None:
-        """Take a token. Raises :class:`ApiProblem` if there is none."""
+        """Take a token. Raises :class:`ApiProblem` if the bucket is empty."""
         self._require(self._requests, _payer(principal, host))
 
     def require_message(self, app: str, user: str) -> None:
-        """Count a message of a user: as many as on one connection may be sent.
-        Raises :class:`ApiProblem`."""
+        """Count a message of a user. The limit is the same as on one
+        connection. Raises :class:`ApiProblem`."""
         limit = self._messages_per_second(app)
         self._require(self._messages, (app, user), limit)
 
@@ -164,7 +165,7 @@ class Rates:
 
 
 def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
-    """Whose token a request takes."""
+    """The payer whose bucket loses a token by a request."""
     if principal.user and principal.kind != "page":  # anybody gets a page token
         return principal.app, principal.user
     if principal.staff:

@@ -1,10 +1,10 @@
 """The OpenAPI 3.1 document of ``/api/v1``, made from the table of operations.
 
-The schemas are those of the msgspec Structs that check the requests and make
-the answers. Where a Struct of the server is published under another name, a
-field has the type ``Annotated[Row, Meta(title="RowShown")]``, with a
-``description`` if its docstring is not the published one. What all routes share
-(keys, problems, ids) is added here.
+The schemas come from the msgspec Structs that check the requests and make the
+answers. If a Struct is published under another name, a field has the type
+``Annotated[Row, Meta(title="RowShown")]``. It has a ``description`` if the
+published text is not the docstring. This module adds the parts that all routes
+share: keys, problems, ids.
 """
 
 import inspect
@@ -36,7 +36,7 @@ TAGS: Final = {
     "events": "Receive events without a WebSocket, and read durable events.",
     "document": "The description of this API.",
 }
-"""The chapters of the core, in order. Those of features follow."""
+"""The chapters of the core, in order. The chapters of features follow."""
 
 _EXAMPLE_REQUEST: Final = "7f3a-1"
 REQUEST_ID: Final = Header(
@@ -205,8 +205,8 @@ def _schemas(
 
 
 def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema in the words that generators of clients know; it permits the
-    same values.
+    """The schema, rewritten for generators of clients. It permits the same
+    values.
 
     openapi-python-client leaves out a type that has an array without ``items``,
     or an enumeration of a boolean.
@@ -262,7 +262,8 @@ def _operation(
 
 
 def examples_of(row: Operation) -> tuple[Any, Any]:
-    """The examples of its request and its answer; None: it has none."""
+    """The examples of the request and the answer of an operation; None without
+    an example."""
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
     route_examples = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
 
@@ -278,7 +279,8 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
 
 @cache
 def _examples_in(package: str | None) -> dict[str, Any]:
-    """The content of ``examples.json`` of a package; empty: it has none."""
+    """The content of ``examples.json`` of a package; empty if it has no such
+    file."""
     if not package:
         return {}
     file = files(package) / "examples.json"
@@ -288,8 +290,8 @@ def _examples_in(package: str | None) -> dict[str, Any]:
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
-    """The credentials of which a request needs one; none: anybody may make
-    it."""
+    """The credentials that a request may have. It needs one of them; an empty
+    list means that anybody may make the request."""
     if "nobody" in need.users:
         return []
     credentials: list[dict[str, list[str]]] = []

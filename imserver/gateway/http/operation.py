@@ -2,8 +2,8 @@
 document and the tests.
 
 A module of routes has a :class:`Resource`, whose decorators declare its route
-functions. What a request carries and what it is answered with are msgspec
-Structs: they check what comes in, and their annotations are the document.
+functions. The inputs and answers of requests are msgspec Structs. They check
+the input, and their annotations make the document.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ JSON: Final = "application/json"
 
 
 def one_of(*names: str) -> dict[str, Any]:
-    """A rule in JSON Schema: exactly one of these fields is there."""
+    """A rule in JSON Schema: exactly one of these fields must be given."""
     return {"oneOf": [{"required": [name]} for name in names]}
 
 
@@ -62,8 +62,8 @@ class Header(Struct, frozen=True):
 
 class Link(Struct, frozen=True):
     """An operation that takes values of an answer. ``values``: name of a
-    parameter → JSON pointer into the answer. ``same``: parameters that are
-    those of the request."""
+    parameter → JSON pointer into the answer. ``same``: parameters that have the
+    values of the request."""
 
     name: str
     operation: str
@@ -84,20 +84,21 @@ class Operation(Struct, frozen=True):
     ``user``: in which app, for whom.
 
     ``query`` and ``body`` are the Structs that query parameters and the JSON
-    body are read into, ``answer`` the one that the body of an answer of
-    ``status`` is made of (None: no body, or one without a schema). ``rules`` is
-    what the function demands of a body besides, as JSON Schema. ``example`` is
-    a query or body, ``answer_example`` an answer, where they do not stand in
-    the ``examples.json`` of its package. ``problems`` and the headers are those
-    of this route alone; :mod:`imserver.gateway.http.openapi` adds those that
-    many routes have.
+    body are read into. ``answer`` is the Struct of the body of an answer with
+    ``status`` (None: no body, or a body without a schema). ``rules`` are
+    further conditions of the function on a body, as JSON Schema. ``example`` is
+    a query or body, and ``answer_example`` an answer, if the ``examples.json``
+    of its package does not have them. ``problems`` and the headers belong to
+    this route alone; :mod:`imserver.gateway.http.openapi` adds the ones that
+    many routes share.
     """
 
     method: str
     path: str
     need: Need
     function: Callable[..., Any] | None
-    """None: the route is answered elsewhere, see :meth:`Resource.elsewhere`."""
+    """The route function. None if the route is answered elsewhere, see
+    :meth:`Resource.elsewhere`."""
     tag: str
     """The name of its chapter in the document."""
     text: str
@@ -131,7 +132,7 @@ class Operation(Struct, frozen=True):
     read: Callable[[Any, Call], None] | None = None
     """Reads the request instead of query and body."""
     service: MakeService | None = None
-    """Makes what the functions get first; None:
+    """Makes the first argument of the functions; None:
     :class:`imserver.gateway.http.call.Api`."""
     chapter: str = ""
     """The subject of the chapter of a feature."""
@@ -145,13 +146,14 @@ class Operation(Struct, frozen=True):
     """Whether publisher connections have it as a command, too: a POST route
     with the need ``PUSH``."""
     act: str | None = None
-    """The name under which observers hear of each request that has succeeded.
-    None: a POST route has its path as ``groups.delete``. ``""``: it changes
-    nothing, or is what users and back ends do all day."""
+    """The name under which observers get each request that has succeeded. None:
+    a POST route has its path, as ``groups.delete``. ``""``: the request changes
+    nothing, or users and back ends make it all day."""
     voice: Voice = False
     deprecated: Mapping[str, str] = {}
     takes_many: bool = False
-    """See :class:`imserver.gateway.http.call.Route`, these three."""
+    """For this field and the next two see
+    :class:`imserver.gateway.http.call.Route`."""
 
     @property
     def scope(self) -> str:
@@ -162,7 +164,7 @@ class Operation(Struct, frozen=True):
 
     @property
     def limited(self) -> bool:
-        """Whether requests count against a rate: a route that is answered
+        """Whether requests count against a rate. A route that is answered
         elsewhere has its own limits."""
         return self.function is not None
 
@@ -187,8 +189,8 @@ class Operation(Struct, frozen=True):
 
     @property
     def shared_problems(self) -> tuple[HttpProblem, ...]:
-        """The refusals of all routes that name an app, or are asked on behalf
-        of a user."""
+        """The refusals that this route shares with all routes that name an app,
+        or act on behalf of a user."""
         if self.on_behalf:
             return ACTOR_PROBLEMS
         if self.shape is None:
@@ -225,9 +227,9 @@ class Resource(Generic[S]):
     services of the core and from :class:`imserver.gateway.http.call.Api` (which
     has the limits), once on each node.
 
-    :meth:`get` and :meth:`post` decorate a route function; what deletes is a
-    POST. Its docstring is summary and description in the document. The function
-    gets the service and the call, and returns one of these:
+    :meth:`get` and :meth:`post` decorate a route function. A route that deletes
+    is a POST. Its docstring is summary and description in the document. The
+    function gets the service and the call, and returns one of these:
 
     - a Struct, the body of the answer: each further parameter is a field of the
       query or the JSON body, with its type, limits and default. ``base`` is a
@@ -240,16 +242,16 @@ class Resource(Generic[S]):
     - an ``HttpResponse``: it has no further parameters. Its row names ``query``
       or ``body``, and ``answer``.
 
-    ``more`` are fields of :class:`Operation`; ``hot``, ``problems`` and
-    ``base`` hold for all routes of the resource, and ``need``, ``user`` and
-    ``act`` for those that do not say their own. ``examples`` are answers, for
-    all routes with an answer of their type. ``chapter``: what the chapter of a
-    feature is about; :mod:`imserver.gateway.http.openapi` has those of the
+    ``more`` are fields of :class:`Operation`. ``hot``, ``problems`` and
+    ``base`` hold for all routes of the resource. ``need``, ``user`` and ``act``
+    are defaults for routes without their own. ``examples`` are answers, for all
+    routes with an answer of their type. ``chapter``: the subject of the chapter
+    of a feature; :mod:`imserver.gateway.http.openapi` has the chapters of the
     core.
 
-    Examples stand better in ``examples.json`` of the package of the service:
-    ``"POST /groups/create"`` → ``request`` and ``answer``; ``answers`` has
-    those of routes that share one, by the name of its type.
+    It is better to put examples into ``examples.json`` in the package of the
+    service: ``"POST /groups/create"`` → ``request`` and ``answer``. Its
+    ``answers`` has the examples that routes share, by the name of their type.
 
     If the shape is an :class:`Acting`, a back end must name the ``user`` for
     whom it asks; a user's own token names them. ``user="optional"`` lets a back
@@ -426,7 +428,8 @@ def _shape_of(
 
 
 def _spread(function: Any, names: Sequence[str]) -> Any:
-    """The function as one of a shape, whose fields it gets as parameters."""
+    """Wrap the function so that it takes a shape, whose fields it gets as
+    parameters."""
 
     def run(service: Any, call: Any, shape: Any) -> Any:
         return function(service, call, **{name: getattr(shape, name) for name in names})
@@ -439,7 +442,7 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
 
 
 def _shape_read_by(row: Operation) -> Shape:
-    """What the query or body of an operation is read into."""
+    """The shape that the query or body of an operation is read into."""
     body = None
     if row.body is not None:
         body = msgspec.json.Decoder(row.body)

@@ -1,8 +1,8 @@
 """Responses of the HTTP API: the envelope, the headers, the styles of refusals,
 and the heads of streams.
 
-A style is the form in which a family of routes refuses a request, as its
-clients expect. Answers to a push are made once, with their headers. A stream
+A style is the form in which a family of routes refuses a request. Its clients
+expect this form. Answers to a push are made once, with their headers. A stream
 over HTTP begins with a head, or gets a refusal in its place.
 """
 
@@ -62,7 +62,7 @@ class BatchAnswers(Struct, eq=False):
 
 
 class RequestRefused(Exception):
-    """Ends a request with this answer."""
+    """Raised to end a request with this answer."""
 
     def __init__(self, answer: HttpResponse) -> None:
         super().__init__(answer.body)
@@ -92,8 +92,8 @@ SYSTEM_ERROR: Final = refusal(ReplyCode.SYSTEM)
 PREFLIGHT: Final = HttpResponse(204, b"")
 """The answer to a preflight request of a browser."""
 _RETRY_AFTER: Final = ("Retry-After", "2")
-"""When a client that got a temporary refusal instead of a stream tries again,
-in seconds."""
+"""The seconds after which a client tries again if it got a temporary refusal
+instead of a stream."""
 
 SENT: Final = constant(success({"sendResults": True}))
 NOT_SENT: Final = constant(success({"sendResults": False}))
@@ -112,9 +112,9 @@ REPEATED: Final = constant(success({}))
 
 
 class ApiProblem(Exception):
-    """Refuses a request with this problem. ``detail`` replaces its usual
-    message. ``rate``: the rate that refuses it, and the time until the next
-    request is allowed."""
+    """Raised to refuse a request with this problem. ``detail`` replaces its
+    usual message. ``rate``: the rate that refuses it, and the time until the
+    next request is allowed."""
 
     def __init__(
         self,
@@ -131,17 +131,18 @@ class ApiProblem(Exception):
 
     @classmethod
     def invalid(cls, detail: str) -> ApiProblem:
-        """Refuses a request that does not fit; ``detail``: why."""
+        """The refusal of a malformed request; ``detail``: the reason."""
         return cls(Problems.INVALID_REQUEST, detail)
 
 
 class Style(Struct, frozen=True):
     """The form of refusals.
 
-    ``refuse`` makes the answer to a refused request, of the problem, the
-    request, and a text that replaces the usual message of the problem (``""``:
-    none). ``everywhere``: its routes are also served on WebSocket listeners.
-    ``options``: the answer to OPTIONS on a route of another method.
+    ``refuse`` makes the answer to a refused request. Its arguments are the
+    problem, the request, and a text that replaces the usual message of the
+    problem (``""``: the usual message). ``everywhere``: its routes are also
+    served on WebSocket listeners. ``options``: the answer to OPTIONS on a route
+    of another method.
     """
 
     refuse: Callable[..., HttpResponse]
@@ -217,8 +218,8 @@ def stream_head(
     log: RequestLog, head: Head, host: str, content_type: str, by: str = ""
 ) -> bytes:
     """The head of the response that begins a stream; it is logged. ``host``:
-    address of the client. ``by``: the label of the principal; ``""``: it is not
-    known yet."""
+    address of the client. ``by``: the label of the principal; ``""`` if it is
+    not known yet."""
     request = stream_request(head, host)
     _log_stream(log, request, status=200, size=0, by=by)
     headers = [("Content-Type", content_type), *_STREAM_HEADERS]
@@ -239,8 +240,8 @@ def stream_refused(
     by: str = "",
 ) -> bytes:
     """The whole response in place of a stream, in this style; it is logged.
-    ``host``: address of the client. ``why``: the close code of a stream that
-    has not begun, or a problem. ``by``: see :func:`stream_head`."""
+    ``host``: address of the client. ``why``: a problem, or the close code with
+    which the stream would have ended. ``by``: see :func:`stream_head`."""
     request = stream_request(head, host)
     if isinstance(why, int):
         why = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))

@@ -211,7 +211,7 @@ def _open_stream(
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    """The head of a stream's answer, and what came with it. Raises
+    """The head of a stream's answer, and the bytes that came after it. Raises
     ConnectionError."""
     received = b""
     while _END_OF_HEAD not in received:
@@ -225,7 +225,7 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 
 
 def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:
-    """What a stream sends after its head, until it closes its end."""
+    """The bytes of a stream after its head, until the stream closes its end."""
     with sock:
         if rest:
             yield rest

@@ -25,9 +25,10 @@ GZIP_BYTES: Final = 1024
 GZIP: Final = 31
 """``wbits`` of zlib: the header of gzip and the widest window."""
 _MAX_WHOLE_BYTES: Final = 256 << 10
-"""Only in shorter bodies ``1.0`` may stand for 1: each number costs 0.15 µs."""
+"""The longest body in which ``1.0`` may stand for 1. Each number costs 0.15
+µs."""
 _WHOLE_FLOATS: Final = 2**53
-"""Up to here every whole number is a float of its own."""
+"""Up to this number every whole number has an exact float."""
 
 
 def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
@@ -52,8 +53,8 @@ def _whole(text: str) -> int | float:
 
 
 class _Nothing(Struct, gc=False):
-    """An object of which nothing is kept: it takes a sixth of the memory of a
-    dict."""
+    """An object that ignores all its fields. It takes a sixth of the memory of
+    a dict."""
 
 
 class _Counted(Struct):
@@ -73,7 +74,7 @@ UNCOUNTED_BYTES: Final = 65536
 """A batch of this size has so few commands that they are made without counting
 them."""
 MOST_BRACKETS: Final = 400_000
-"""Limit of the brackets of a batch: where all of them are nested, so many hold
+"""Limit of the brackets of a batch. If all of them are nested, this many block
 the loop for 10 ms."""
 
 
@@ -95,8 +96,8 @@ def require_few_commands(body: bytes, most: int) -> None:
 
 
 def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
-    """The ``commands`` of a batch, each of them with one field. Others are
-    served in between.
+    """The ``commands`` of a batch, each of them with one field. The loop serves
+    others meanwhile.
 
     Raises :class:`ApiProblem`, also if there are more than ``most``.
     """

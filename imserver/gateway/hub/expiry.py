@@ -42,8 +42,8 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
 
 
 class Sweep(Service):
-    """Closes silent connections. ``login_seconds`` 0: those without a login
-    have the time of silent ones. ``ping_seconds`` 0: no pings."""
+    """Closes silent connections. ``login_seconds`` 0: connections without a
+    login have as much time as silent sessions. ``ping_seconds`` 0: no pings."""
 
     context: ConnectionContext
     metrics: Metrics
@@ -106,10 +106,11 @@ class Sweep(Service):
             self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
-        """Greenlet: ping all clients in rounds; close those that answer none
-        within ``pong_seconds``."""
+        """Greenlet: ping all clients in rounds. Close the clients that do not
+        answer within ``pong_seconds``."""
         ends: deque[float] = deque()
-        """When the rounds of pings ended whose answers are not checked yet."""
+        """The end times of the rounds of pings whose answers are not checked
+        yet."""
         next_round = monotonic() + self.ping_seconds
         while True:
             if ends:
@@ -198,8 +199,8 @@ class Pings:
                 gevent.sleep(_TURN_SECONDS)
 
     def _in(self, slot: int) -> Iterator[Connection]:
-        """Connections in service whose clients are pinged: those that need no
-        login any more."""
+        """Connections in service whose clients are pinged. A connection that
+        still has to log in is left out."""
         if not self._context.pinged:
             return
         poller = self._context.poller

@@ -35,15 +35,15 @@ class UnackedMessages(Protocol):
     def add(
         self, connection: Connection, message: Event | StoredMessage, frame: bytes
     ) -> None:
-        """The next message goes to the connection."""
+        """Record the next message that goes to the connection."""
 
     def ack(self, connection: Connection, number: int) -> int:
-        """The client has the messages up to a number. Return the id of the last
-        stored one (0: none)."""
+        """Record that the client has the messages up to a number. Return the id
+        of the last stored message among them (0: none)."""
 
     def clear(self) -> list[Event]:
-        """Forget all messages: the session ends. Return those that are not
-        stored."""
+        """Forget all messages, because the session ends. Return the messages
+        that are not stored."""
 
 
 class AckedState(DialectState, gc=False):
@@ -61,7 +61,7 @@ that receives the event."""
 _NUMBERED = ("msg", "message")
 """Kinds of events and of stored messages that clients acknowledge."""
 _NOTICES_SHARE: Final = 8
-"""The notices of a second fill at most this part of an outbox: an eighth."""
+"""The notices of a second fill at most an eighth of an outbox."""
 
 
 def make(encoding: Encoding, event: Event | Part) -> FrameSource:
@@ -143,11 +143,11 @@ class Run(Protocol):
     others a part."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
-        """The messages at these places."""
+        """The messages at these indexes."""
 
 
 class Part(Struct, eq=False, gc=False):
-    """Messages of a run, by their places in it."""
+    """Messages of a run, by their indexes in it."""
 
     run: Run
     indexes: Sequence[int]
@@ -155,8 +155,8 @@ class Part(Struct, eq=False, gc=False):
 
 class Fanout:
     """Owner of the apps' waiting notices. ``notice_members``: limit of users
-    above which an app gets none. ``notice_bytes``: of notices that one
-    connection may cause per second, an eighth of an outbox.
+    above which an app gets none. ``notice_bytes``: limit of the bytes of
+    notices that one connection may cause per second, an eighth of an outbox.
     """
 
     def __init__(
@@ -180,14 +180,13 @@ class Fanout:
     def to_sessions(
         self, app: str, user: str, event: Event, device: str | None = None
     ) -> int:
-        """Send to the addressed sessions of a user, or only to those on one
-        device. Returns their number.
+        """Send to the addressed sessions of a user, or only to the sessions on
+        one device. Returns their number.
 
-        A session that has subscribed to ``group:<id>``, named by
-        ``event.channel``, or to ``user:<user>`` receives a publication of that
-        channel instead of a push. If ``event.channel`` names ``user:<user>``,
-        its subscribers receive the publication from their channel, and nothing
-        here.
+        A subscriber of ``user:<user>``, or of the ``group:<id>`` that
+        ``event.channel`` names, receives a publication of that channel instead
+        of a push. If ``event.channel`` names ``user:<user>``, its subscribers
+        get nothing here: they receive the publication from their channel.
         """
         hub_app = self._apps.get(app)
         if hub_app is None:
@@ -253,8 +252,8 @@ class Fanout:
         return len(sessions)
 
     def _without_channel(self, event: Event) -> Event:
-        """The push for sessions that have not subscribed: one object for one
-        event, to be encoded once."""
+        """The push for sessions that have not subscribed. It is one object for
+        one event, so it is encoded once."""
         if self._named is not event:
             self._named = event
             self._plain = replace(event, channel=None)
@@ -413,8 +412,8 @@ class Fanout:
         return len(connections) - (skipped is not None) - unsent
 
     def takes_notices(self, app: App) -> bool:
-        """Whether an app has enter and exit notices: with its users elsewhere
-        it is small enough for them."""
+        """Whether an app has enter and exit notices: it is small enough for
+        them, with its users on other nodes."""
         return not app.quiet and len(app.users) + app.elsewhere <= self.notice_members
 
     def notice(
@@ -463,11 +462,12 @@ class Fanout:
         newcomers: dict[Connection, int],
         entering: set[str],
     ) -> None:
-        """Send several notices: joined for most sessions, a selection for
+        """Send several notices: joined for most sessions, and a selection for
         newcomers and entering users."""
         encoded: dict[Encoding, list[FrameSource]] = {}
         joined: dict[Encoding, bytes | None] = {}
-        """None: the frames name their receiver, so that each needs its own."""
+        """Encoding → all notices joined. None if the frames name their
+        receiver, so that each session needs its own."""
         for user in app.users:
             is_entering = user in entering
             for connection in app.sessions_of(user):

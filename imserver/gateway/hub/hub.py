@@ -1,4 +1,4 @@
-"""The hub: online users of this node by app, and the login policies."""
+"""The hub: the online users of this node by app, and the login policies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imserver.gateway.transport.states import (
 )
 
 USER_CHANNEL: Final = "user:"
-"""The beginning of the name of a user's channel. The user follows."""
+"""The beginning of the name of a user's channel. The user id follows."""
 RESERVED: Final = (USER_CHANNEL, "group:")
 """Channels of these namespaces reach the sessions of users and of the members
 of groups, without subscriptions. Only these users and members may subscribe to
@@ -29,7 +29,7 @@ them."""
 
 
 _TIME_STEP_SECONDS: Final = 0.000_002
-"""The least time between two joins of channels on a node."""
+"""The least difference between the times of two joins of channels on a node."""
 
 
 class App(Struct, eq=False):
@@ -45,15 +45,15 @@ class App(Struct, eq=False):
     is_registered: bool = True
     """False for an app that exists while somebody is connected."""
     quiet: bool = False
-    """True if no enter and exit notices are sent: the users of systems are
-    connections without such notices, and elsewhere a feature may decide who
+    """True if no enter and exit notices are sent. The users of systems are
+    connections without such notices. In other apps, a feature may decide who
     sees the presence of users."""
     users: dict[str, Connection | list[Connection]] = field(default_factory=dict)
     memberships: int = 0
     """Number of subscriptions to its channels on this node."""
     elsewhere: int = 0
-    """Number of users on other nodes: from their leases, or, while these lag,
-    from notices."""
+    """Number of users on other nodes, from their leases, or from notices while
+    the leases lag."""
     lag: int = 0
     """Seconds until the leases include the last notice."""
     several: int = 0
@@ -67,11 +67,11 @@ class App(Struct, eq=False):
     """Channels with members on this node."""
     own_channels: dict[str, LocalChannel] = field(default_factory=dict)
     """The channels of users and groups (:data:`RESERVED`) with members on this
-    node. Most apps have none, so that a push to a user need not look for
+    node. In most apps it is empty, so that a push to a user need not look for
     subscribers."""
     user_counts: dict[LocalChannel, int] = field(default_factory=dict)
-    """Numbers of users of channels that somebody has asked for, until the
-    members or their users change."""
+    """Requested numbers of users by channel, until the members or their users
+    change."""
 
     def __post_init__(self) -> None:
         self.quiet = self.name.startswith(SYSTEM_PREFIX)
@@ -98,13 +98,13 @@ class Hub:
         self._connections = connections
         self._on_forgotten: list[Callable[[Connection], object]] = []
         self.now = int(time())
-        """Unix seconds, set by the node. All logins of a second share this
-        object."""
+        """The current Unix second, set by the node. All logins of a second
+        share this object."""
 
     def report_to(self, forgotten: Callable[[Connection], object]) -> None:
         """From now on call this with each session that is no longer addressed,
         while its connection stays open. It must not switch. The last function
-        is called first: what it uses ends after it."""
+        is called first, because the services that it uses end after it."""
         self._on_forgotten.insert(0, forgotten)
 
     def _forgotten(self, connection: Connection) -> None:
@@ -112,7 +112,7 @@ class Hub:
             listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
-        """The app of this name, with its policy, or a new one. One that is
+        """The app of this name, with its policy, or a new one. An app that is
         not registered ends with its last user, unless it is registered
         meanwhile."""
         app = self.apps.get(name)
@@ -131,8 +131,8 @@ class Hub:
         app.quiet = quiet or name.startswith(SYSTEM_PREFIX)
 
     def retire(self, name: str) -> list[Connection]:
-        """An app was deleted: forget it when its last user has gone. Returns
-        the connections of its users."""
+        """Forget a deleted app when its last user has gone. Returns the
+        connections of its users."""
         app = self.apps.get(name)
         if app is None:
             return []
@@ -290,18 +290,18 @@ class Hub:
 
 
 class ChannelPosition(Struct, eq=False):
-    """How far this node has delivered a channel with history. Owner:
-    ``OrderedDelivery``.
+    """The position up to which this node has delivered a channel with history.
+    Owner: ``OrderedDelivery``.
 
-    ``offset``: of the last delivered publication, in the history's life
-    ``epoch`` (-1: not known yet). ``early``: offset → a publication that
+    ``offset``: the offset of the last delivered publication, in the history's
+    life ``epoch`` (-1: not known yet). ``early``: offset → a publication that
     arrived before one with a lower offset. ``waiting``: new members that must
     not receive everything → the publications that they receive later, or the
     last offset that they have. ``deltas``: members that read deltas → the
-    offset of the last publication that they have received (0: none); None if
-    there are none. ``last``: the last delivered publication, if there are such
-    members. ``before``: the epoch before this one, and the offset in it: its
-    publications may come late.
+    offset of the last publication that they have received (0: none yet); None
+    if no member reads deltas. ``last``: the last delivered publication, if
+    there are such members. ``before``: the epoch before this one, and the
+    offset in it: its publications may come late.
     """
 
     epoch: str = ""
@@ -392,7 +392,8 @@ class ChannelMembership(Service):
         return channels
 
     def users_of(self, channel: LocalChannel) -> int:
-        """Number of users among the members. Those without a user are one."""
+        """Number of users among the members. All members without a user count
+        as one user."""
         counts = channel.app.user_counts
         count = counts.get(channel)
         if count is None:

@@ -40,9 +40,9 @@ CORE: Final = ("imserver.gateway.dialects.cmd", "imserver.gateway.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 _DIALECTS: Final = "imserver.dialects."
-"""How the packages of foreign dialects begin."""
+"""The beginning of the names of packages of foreign dialects."""
 ALL: Final = "all"
-"""Stands for all features of this server in the setting ``features``."""
+"""The word for all features of this server in the setting ``features``."""
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature →
 its ``FEATURE``."""
@@ -55,7 +55,8 @@ def load_core() -> tuple[FeatureRow, ...]:
 
 def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
     """The features of a node and the core's own dialects, in the order in which
-    a node builds them: what the dialects use comes before them."""
+    a node builds them. Features that the dialects use come before the
+    dialects."""
     core = load_core()
     uses = itertools.chain.from_iterable(row.uses for row in core)
     used = {name.removesuffix("?") for name in uses}
@@ -66,8 +67,8 @@ def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
 
 def load_features(config: Config) -> tuple[FeatureRow, ...]:
     """Import the features that a node with this configuration has (setting
-    ``features``): those of this server in their order, then those of other
-    distributions. Raises StartError."""
+    ``features``): features of this server in their order, then features of
+    other distributions. Raises StartError."""
     return _load(config.features)
 
 
@@ -137,7 +138,7 @@ def _load_other(name: str) -> FeatureRow:
 
 def _require_own_tables(feature: FeatureRow, offers: str) -> None:
     """Raise StartError if a table of a feature of another distribution could
-    have the name of ours. ``offers``: the distribution."""
+    have the name of one of our tables. ``offers``: the distribution."""
     names = {table.name for table in tables_of_server()}
     prefix = f"{feature.name.replace('-', '_')}_"
     for table in feature.stored.tables:
@@ -149,10 +150,11 @@ def _require_own_tables(feature: FeatureRow, offers: str) -> None:
 
 
 def offered_rows() -> Iterator[CommandOf | Exception]:
-    """The rows of commands that the features of this server bring, then those
-    of installed distributions, or why one of them cannot be loaded.
+    """The rows of commands of the features of this server, then of installed
+    distributions.
 
-    Settings do not count: this is for commands, which run without them.
+    If a distribution cannot be loaded, the exception is in their place. The
+    setting ``features`` does not matter, because commands run without it.
     """
     from importlib.metadata import entry_points  # as for a node that names one
 
@@ -167,8 +169,8 @@ def offered_rows() -> Iterator[CommandOf | Exception]:
 
 @cache
 def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
-    """All settings of a node with these features. Forked nodes share those of
-    their supervisor."""
+    """All settings of a node with these features. Forked nodes share the object
+    of their supervisor."""
     of_node: list[tuple[str, type[Struct]]] = []
     of_apps: list[type[Struct]] = []
     core_keys: set[str] = set()
@@ -220,11 +222,11 @@ def _keys_of(package: str) -> tuple[str, ...]:
 
 
 def _declared(package: str, name: str = "declared") -> ModuleType | None:
-    """What a feature of this server declares that the node does not have; None:
-    nothing.
+    """The declarations of a feature of this server that the node does not have;
+    None if it declares nothing.
 
-    The module of this name is loaded without its package, and not kept. A node
-    without the feature saves the memory of the others.
+    The module of this name is loaded without its package, and not kept. So the
+    node saves the memory of the other modules of the feature.
     """
     try:
         folder = find_spec(package)
@@ -309,9 +311,10 @@ def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
 @cache
 def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]:
     """The tables of the core and of all features of this server, in the order
-    of their deletion: of features before those that they use.
+    of their deletion.
 
-    A node erases rows of features that it does not have, too.
+    The tables of a feature come before the tables of the features that it uses.
+    A node also erases rows of features that it does not have.
     """
     present = {feature.name: feature.stored.tables for feature in features}
     tables: list[Table] = []
@@ -350,8 +353,8 @@ def _is_required(package: str) -> bool:
 
 def numbers_of_server() -> tuple[GivenNumbers, ...]:
     """The numbers of features of this server that a restored database does not
-    give again, also of those that a node does not have: ``NUMBERS`` of their
-    module ``declared``."""
+    give again: ``NUMBERS`` of their modules ``declared``. Features that a node
+    does not have are included."""
     numbers: list[GivenNumbers] = []
     for module in map(_declared, FEATURES):
         numbers += getattr(module, "NUMBERS", ())
@@ -381,8 +384,8 @@ def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Check the setting ``features``, and what features demand of settings and
-    of apps in the configuration.
+    """Check the setting ``features``, and the conditions of features on
+    settings and on configured apps.
 
     Raises StartError, with the place of the setting.
     """
@@ -396,7 +399,8 @@ def check(config: Config, locations: Locations) -> None:
 
 
 def _check_uses(features: Sequence[FeatureRow], locations: Locations) -> None:
-    """Raise StartError unless each feature comes after those that it uses."""
+    """Raise StartError unless each feature comes after the features that it
+    uses."""
     names = [feature.name for feature in features]
     for position, feature in enumerate(features):
         for used in feature.uses:

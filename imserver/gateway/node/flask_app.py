@@ -54,8 +54,9 @@ _PROBLEMS = {
 
 
 def create_app(servers: Servers) -> Flask:
-    """The WSGI application of a node. It serves everything on the WSGI server,
-    and on the front server the rest."""
+    """The WSGI application of a node. On the WSGI server it serves all
+    requests. On the front server it serves the requests that the front server
+    does not answer."""
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path

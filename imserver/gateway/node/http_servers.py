@@ -90,7 +90,7 @@ class LateApplication(Service):
 
 
 _STREAMED = ("PATCH", "POST")
-"""The methods of requests whose body a view reads itself."""
+"""The methods of requests whose body a view may read itself."""
 _TEXT: Final = 1
 """The opcode of a WebSocket frame with text."""
 _BINARY: Final = 2
@@ -116,8 +116,8 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
 
 
 def check_listeners(config: Config) -> None:
-    """Raise StartError if another process listens where a node with these
-    settings would."""
+    """Raise StartError if another process listens on an address of a node with
+    these settings."""
     for name, row in listeners_of(config).items():
         try:
             if row.socket:
@@ -135,13 +135,13 @@ def check_listeners(config: Config) -> None:
 
 
 Listeners = dict[str, _socket.socket]
-"""Raw listening sockets by listener (:func:`listeners_of`), those of one
-process.
+"""The raw listening sockets of one process, by listener (:func:`listeners_of`).
 
 The processes of a supervisor share the ports with SO_REUSEPORT. A Unix socket
-cannot be shared so: all accept from one queue. The supervisor creates and keeps
-the sockets, and each child inherits its own: connections in the accept queue of
-a killed child wait for its successor. A gevent socket would start a loop there.
+cannot be shared in this way, so all processes accept from one queue. The
+supervisor creates and keeps the sockets, and each child inherits its own:
+connections in the accept queue of a killed child wait for its successor. The
+sockets are raw because a gevent socket would start a loop in the supervisor.
 """
 
 
@@ -194,7 +194,7 @@ def _close_shares(shares: Iterable[Listeners]) -> None:
 
 
 def close_all(listeners: Mapping[str, _socket.socket]) -> None:
-    """Close the sockets of one process in this one."""
+    """Close the sockets of one process in the current process."""
     for sock in listeners.values():
         sock.close()
 
@@ -218,7 +218,7 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
 
 
 def _scheme(scheme: str, address: str) -> str:
-    """The address as a URL; a Unix socket has none."""
+    """The address as a URL. The address of a Unix socket stays as it is."""
     if address.startswith("unix:"):
         return address
     return f"{scheme}://{address}"
@@ -248,8 +248,8 @@ class Servers:
             for row in operations
             if row.function is None and row.method in _STREAMED
         )
-        """The paths of these requests. One with a parameter ends before it, in
-        a slash."""
+        """The paths of requests whose body a view reads itself. A path with a
+        parameter is cut before it, and ends in a slash."""
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
         network = core.network
@@ -282,7 +282,8 @@ class Servers:
         self._ports: dict[str, int] = {}
 
     def is_streamed(self, method: str, path: str) -> bool:
-        """Whether a view reads the body of such a request itself."""
+        """Whether a view reads the body of a request with this method and path
+        itself."""
         if method not in _STREAMED:
             return False
         for streamed in self._streamed:
@@ -420,7 +421,7 @@ class Servers:
             server.end_idle()
 
     def close(self) -> None:
-        """Close everything that is left."""
+        """Close all remaining connections and sockets."""
         for server in self._servers:
             server.close()
 
@@ -429,10 +430,11 @@ class Servers:
 def api_table_of(
     features: tuple[FeatureRow, ...], declared: Declarations
 ) -> tuple[tuple[Route, ...], Mapping[str, Route], Callable[[int, bool, str], bytes]]:
-    """The routes of the core and of these features, those that a batch may
-    contain by their names, and :func:`document_of` all.
+    """The routes of the core and of these features, then the routes that a
+    batch may contain by their names, and the document of all
+    (:func:`document_of`).
 
-    Forked nodes share those of their supervisor. Raises StartError.
+    Forked nodes share the table of their supervisor. Raises StartError.
     """
     operations = [*operations_of(declared)]
     refuse_shared(features, operations)
@@ -498,7 +500,7 @@ def refuse_open_demo(
 
     ``closed``: whether stored data has ended demo mode. None: unknown; then
     nothing is refused if a database may exist. ``listeners``: whether the
-    server opens the ports for clients, not another one for it.
+    server itself opens the ports for clients.
     """
     if not config.demo or config.server.insecure:
         return
@@ -526,7 +528,8 @@ def refuse_open_demo(
 
 
 def demo_note(config: Config) -> str:
-    """What demo mode means, for the banner: who may do everything."""
+    """The note about demo mode for the banner: it says who may do
+    everything."""
     reachable = _reachable(_client_hosts(config))
     is_reachable = next(reachable, None) is not None
     if is_reachable:

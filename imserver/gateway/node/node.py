@@ -59,7 +59,7 @@ _COLLECT_AFTER: Final = (50_000, 20, 100)
 
 
 def _nothing() -> None:
-    """The function of a part that has nothing to do."""
+    """Do nothing, for a part without such a function."""
 
 
 class Stage(Struct, frozen=True):
@@ -107,7 +107,7 @@ class Node:
         )
         self._cluster_features = features_for_cluster(features)
         self._only_local = False
-        """Whether other nodes reach this one from the same machine only."""
+        """Whether only nodes of the same machine reach this one."""
         self.servers: Servers
         self._reread = config
         """The configuration as last read."""
@@ -116,11 +116,12 @@ class Node:
         self._sockets: Mapping[str, socket.socket] = {}
         self._stages: tuple[Stage, ...] = ()
         self._rates: tuple[LastingRates, ...] = ()
-        """Nodes of a cluster count in Redis."""
+        """The rates that outlast a restart; empty in a cluster, whose nodes
+        count in Redis."""
         self._stopped = Flag()
 
     def _make_stages(self) -> tuple[Stage, ...]:
-        """The parts in their order: each one uses those before it."""
+        """The parts in their order. Each part uses only parts before it."""
         core = self.core
         leave = core.registry.stop
         if core.member is not None:
@@ -292,8 +293,8 @@ class Node:
         self._apply_limits()
 
     def _report_act(self, name: str) -> None:
-        """Tell features what this node does by itself, or because a signal says
-        so."""
+        """Tell features about an act of this node: by itself, or because of a
+        signal."""
         by = Principal("node", key=self.core.status.lease().node)
         self.core.observer.acted(Act(name, by))
 
