@@ -1,9 +1,9 @@
 """Pages: the chat, the boards and the reference of the HTTP API in a browser,
 and static files.
 
-The house stands on the gateway alone. Its chapter is ``docs/houses/pages.md``.
-It has no tables. Its texts and styles are in ``templates/`` and ``static/``,
-its tests in ``tests/pages/`` and ``tests/browser/``.
+The house imports only the gateway. Its chapter is ``docs/houses/pages.md``. It
+has no tables. Its texts and styles are in ``templates/`` and ``static/``, its
+tests in ``tests/pages/`` and ``tests/browser/``.
 """
 
 from collections.abc import Callable

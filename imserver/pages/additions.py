@@ -16,10 +16,10 @@ from imserver.plugin.settings import ConfigError
 class AddsToPage(Protocol):
     """A service of a feature that adds to the messages page.
 
-    Its folder has a module ``page.js``, a style sheet ``page.css``, those of
-    menus and settings (``later.js``, ``later.css``), ``words.<language>.json``,
-    and the files that these load: modules, style sheets, and tables (``.json``)
-    in folders below.
+    Its folder has a module ``page.js`` and a style sheet ``page.css``. For
+    menus and settings it has ``later.js`` and ``later.css``. It also has
+    ``words.<language>.json``, and the files that the modules load: modules,
+    style sheets, and tables (``.json``) in folders below.
     """
 
     page_folder: ClassVar[Path]
@@ -28,8 +28,8 @@ class AddsToPage(Protocol):
 class Additions:
     """The folders of features with additions, by name of the feature.
 
-    Their files stand below ``features/<name>/`` of the release of the page.
-    Raises ConfigError for a file of words that cannot be used.
+    Their files have addresses below ``features/<name>/`` of the release of the
+    page. Raises ConfigError for a file of words that cannot be used.
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
@@ -42,7 +42,8 @@ class Additions:
                 self._words.setdefault(language, {}).update(words)
 
     def words(self, language: str) -> dict[str, str]:
-        """Key → text in this language, in English where a feature has none."""
+        """Key → text in this language, or in English if a feature lacks the
+        language."""
         return self._words.get("en", {}) | self._words.get(language, {})
 
     @property
@@ -60,8 +61,8 @@ class Additions:
         return files
 
     def shown(self, release: str) -> list[dict[str, str | bool]]:
-        """For the page: the addresses of the modules and style sheets of each
-        feature; ``""``: none."""
+        """The addresses of the modules and style sheets of each feature, for
+        the page; ``""`` for a file that the feature does not have."""
         files = self.files
 
         def address(below: str) -> str:

@@ -12,8 +12,8 @@ from imserver.plugin.settings import Config, Locations
 _HOST: Final = re.compile(
     r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
 )
-"""A host as it may stand in an address and in a policy: a name or an IP
-address, and a port."""
+"""Matches a host in an address or in a policy: a name or an IP address, and a
+port."""
 _CONFIGURED: Final = re.compile(
     r"(?:(?P<scheme>https?|wss?)://)?(?P<host>[^/\s]+)(?P<path>(?:/[\w.~%-]+)*)/?",
     re.ASCII | re.IGNORECASE,
@@ -29,8 +29,8 @@ _HTTP_SCHEMES: Final = {
 
 
 class Configured(Struct, frozen=True):
-    """A parsed address from the configuration; ``scheme`` is ``""`` if it has
-    none."""
+    """A parsed address from the configuration. Without a scheme, ``scheme`` is
+    ``""``."""
 
     scheme: str
     host: str
@@ -71,7 +71,7 @@ def check(config: Config, locations: Locations) -> None:
 
 def websocket_address(value: str) -> str:
     """A full WebSocket address; ``""`` if it is invalid. The default scheme is
-    ``ws``, the default path that of the cmd dialect."""
+    ``ws``, and the default path is the path of the cmd dialect."""
     address = parse_configured(value)
     if address is None:
         return ""
@@ -88,8 +88,8 @@ def is_host(text: str) -> bool:
 class Addresses(Struct, frozen=True):
     """The addresses for one page.
 
-    ``websocket`` and ``http`` are full addresses or begin with ``//``: then the
-    page's own protocol is used. ``http`` is ``""`` for the page's own origin.
+    ``websocket`` and ``http`` are full addresses or begin with ``//``, which
+    means the page's own protocol. ``http`` is ``""`` for the page's own origin.
     ``seen_host`` is the Host from which ``websocket`` was made, ``""`` if it
     comes from the configuration. A page with another host (a proxy hid the
     port) uses its own host. ``sources`` are for the policy's connect-src.
@@ -108,11 +108,12 @@ def resolve(
     http: Configured | None = None,
 ) -> Addresses:
     """The addresses for a page requested under ``host`` (a valid Host header).
-    ``ports``: those of the HTTP and of the WebSocket listener.
+    ``ports``: the ports of the HTTP and of the WebSocket listener.
 
-    Without a configured address the WebSocket is on the request's host: on the
-    WebSocket listener's port if the page came from the HTTP listener's port,
-    else on the same port (a proxy serves both). It has the path of ``http``.
+    Without a configured address the WebSocket is on the request's host. If the
+    page came from the port of the HTTP listener, the WebSocket is on the port
+    of the WebSocket listener. Otherwise it is on the port of the page, because
+    a proxy serves both. It has the path of ``http``.
     """
     seen_host = ""
     if websocket is None:

@@ -68,8 +68,9 @@ if TYPE_CHECKING:
 
 
 def gateway(core: Core, seen: Seen) -> Response:
-    """``{"url": …}``: the address of a node that is not stopping, or if none
-    has its own that which the caller used; 503 without a node. Never blocks."""
+    """``{"url": …}``: the address of a node that is not stopping. If no node
+    has an address of its own, it is the address that the caller used. 503
+    without a node. Never blocks."""
     if request.method == "OPTIONS":
         return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
     leases = core.overview.leases().values()
@@ -89,11 +90,12 @@ def gateway(core: Core, seen: Seen) -> Response:
 
 
 def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
-    """Of two random nodes, the address of the one with fewer connections;
-    ``""`` if there are none.
+    """The address of one of two random nodes, the one with fewer connections;
+    ``""`` without nodes.
 
     ``nodes``: the connections and the address of each. The numbers are seconds
-    old: if all clients took the smallest one, that node would be overloaded.
+    old: if all clients took the node with the smallest number, it would be
+    overloaded.
     """
     if not nodes:
         return ""
@@ -355,7 +357,8 @@ class _Chat:
         ]
 
     def _has_messages(self) -> bool:
-        """Whether anybody may log in on the page of messages."""
+        """Whether at least one app lets users log in on the page of
+        messages."""
         if self._tenants.get(GOCHAT) is None:
             return False
         return not self._logins.is_closed(GOCHAT)
@@ -537,11 +540,11 @@ class _Chat:
         return answer.make_conditional(request)
 
     def picture(self) -> AnyResponse:
-        """The picture of the chat; 404 if it has none of its own."""
+        """The picture of the chat; 404 if the settings name no picture."""
         return self._of_look(self._look.picture, "image/png")
 
     def colours(self) -> AnyResponse:
-        """The colours of the chat; 404 if it has none of its own."""
+        """The colours of the chat; 404 if the settings name no colour."""
         return self._of_look(self._look.sheet.encode(), "text/css")
 
     def _of_look(self, content: bytes, kind: str) -> AnyResponse:
@@ -556,8 +559,8 @@ class _Chat:
     def _messages(
         self, language: str, app: str = GOCHAT, around: str = ""
     ) -> AnyResponse:
-        """``around``: the origins that may have the page in a frame; ``""``: it
-        is in none."""
+        """The page of messages. ``around``: the origins that may have the page
+        in a frame; ``""``: no frame."""
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
 
@@ -601,8 +604,8 @@ class _Chat:
         """``GET /home/channels?appID=&channel=``: subscribe and publish to
         channels of an app.
 
-        Visitors of an open app need no token and get none. 404 if the app does
-        not exist, or has no name in the cmd dialect.
+        Visitors of an open app need no token, and do not get one. 404 if the
+        app does not exist, or has no name in the cmd dialect.
         """
         app = parameter("appid") or next(reversed(self._rooms), "")
         if ":" in app or self._tenants.get(app) is None:
@@ -696,8 +699,8 @@ class _Chat:
 
 
 def _texts(language: str, *prefixes: str) -> dict[str, str]:
-    """The texts that a conversation page needs, and those whose keys have one
-    of the prefixes."""
+    """The texts that a conversation page needs, and all texts whose keys have
+    one of the prefixes."""
     all_prefixes = ("state_", "banner_", "refused_", *prefixes)
     return {
         key: text
@@ -796,8 +799,8 @@ class _Released(Service):
         return self._stored(answer, release)
 
     def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
-        """The answer, to be stored for good. An open page may ask for a file of
-        another release, which has no other content here than this one."""
+        """The answer, which browsers may store for good. An open page may ask
+        for a file of another release, whose content this node does not have."""
         is_current = release == installable.release(self.additions)
         has_content = answer.status_code in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
         if is_current and has_content:
@@ -808,8 +811,8 @@ class _Released(Service):
 def _file(
     folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None
 ) -> Response:
-    """A file. ``shorten`` makes the text that compressed modules have in place
-    of their own."""
+    """A file. ``shorten`` makes the shorter text of modules that are sent
+    compressed."""
     # Browsers revalidate each time and mostly get 304, so a page never mixes
     # modules of two releases.
     answer = send_from_directory(folder, name)

@@ -12,13 +12,13 @@ from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Config, ConfigError, Locations, settings_of
 
 LONGEST_NAME: Final = 40
-"""Characters."""
+"""The most characters of the name of a chat."""
 MOST_PICTURE_BYTES: Final = 1 << 20
 _MIB_SHIFT: Final = 20
 _LEAST_PIXELS: Final = 192
 _MOST_PIXELS: Final = 1024
-"""The sides of a picture that browsers take for an application that they
-install."""
+"""The least and the most pixels of a side of a picture that browsers accept for
+an installed application."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _PNG_SIZES: Final = struct.Struct(">II")
 """The width and the height of a PNG, behind :data:`_PNG`."""
@@ -84,7 +84,8 @@ def read_picture(path: str) -> tuple[bytes, int]:
 
 
 def _side_of(content: bytes) -> int:
-    """The pixels of the side of a PNG; 0: it is none, or not square."""
+    """The pixels of the side of a PNG; 0 if the content is no PNG, or not
+    square."""
     sizes = content.removeprefix(_PNG)[: _PNG_SIZES.size]
     if not content.startswith(_PNG) or len(sizes) < _PNG_SIZES.size:
         return 0

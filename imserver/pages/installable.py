@@ -1,5 +1,5 @@
-"""The manifest and the service worker of the messages page: with them it is an
-application that browsers install, and open without a network.
+"""The manifest and the service worker of the messages page. They make it an
+application that browsers can install, and open without a network.
 
 Modules and style sheets have addresses with the *release*, a name of their
 content: browsers store them for good, and a page never mixes two releases. The
@@ -35,7 +35,7 @@ others."""
 _FIRST: Final = ("static/messages/session/connection.js", "static/messages/app.js")
 """The modules of the first view: the list of conversations."""
 LOGIN: Final = ("static/messages/login/login.js",)
-"""The modules that the first view of somebody without a login needs besides."""
+"""The additional modules for the first view of a visitor without a login."""
 NEXT: Final = ("static/messages/conversation/conversation.js",)
 """The modules that are imported as soon as the first view is shown, and loaded
 after it."""
@@ -96,8 +96,8 @@ def more_modules(entries: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
-    """Modules and those that they import; ``later``: also those that they
-    import when they are needed."""
+    """These modules and all modules that they import. ``later``: also modules
+    that are imported when they are needed."""
     modules: dict[str, None] = {}
     waiting = [*entries]
     while waiting:
@@ -110,8 +110,8 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
 
 
 def imports_of(address: str, later: bool = True) -> list[str]:
-    """The modules that a module imports; ``later``: also those that it imports
-    when they are needed."""
+    """The modules that a module imports. ``later``: also modules that it
+    imports when they are needed."""
     text = _source(address).read_text(encoding="utf-8")
     paths = _IMPORT.findall(text)
     if later:
@@ -121,8 +121,8 @@ def imports_of(address: str, later: bool = True) -> list[str]:
 
 @cache
 def styles() -> tuple[str, ...]:
-    """The style sheets of the page besides that of all pages, below
-    ``/static/``, in their order."""
+    """The style sheets of the page, below ``/static/``, in their order, without
+    the style sheet of all pages."""
     folder = assets.STATIC / "messages" / "styles"
     names = sorted(f"messages/styles/{path.name}" for path in folder.glob("*.css"))
     return ("chat.css", *names)
@@ -140,8 +140,8 @@ def _later() -> tuple[str, ...]:
 
 @cache
 def files() -> tuple[str, ...]:
-    """All files that the page needs, as ``static/…`` and ``sdk/…``, but tables
-    of data."""
+    """All files that the page needs, as ``static/…`` and ``sdk/…``, without
+    tables of data."""
     icons = [name for name, *_ in _ICONS]
     icons += [path.name for path in (assets.STATIC / "icons").glob("unread-*.svg")]
     names = ["theme.css", *styles(), "favicon.svg"]
@@ -158,12 +158,12 @@ def files() -> tuple[str, ...]:
 _COMMENT: Final = re.compile(
     rb"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)$", re.MULTILINE | re.DOTALL
 )
-"""A comment that has its lines for itself."""
+"""Matches a comment on lines of its own."""
 
 
 def without_comments(code: bytes) -> bytes:
-    """A module with empty lines in place of its comments, which are a third of
-    it."""
+    """The text of a module with empty lines in place of its comments, which are
+    a third of it."""
     return _COMMENT.sub(_empty_lines, code)
 
 
@@ -173,13 +173,13 @@ def _empty_lines(comment: re.Match[bytes]) -> bytes:
 
 def sheet() -> bytes:
     """The text of all :func:`styles`: in one file, because browsers draw
-    nothing before they have all."""
+    nothing before they have all of them."""
     return b"\n".join((assets.STATIC / name).read_bytes() for name in styles())
 
 
 def release(additions: Additions) -> str:
-    """Names the content of the files of the page. Somebody who works on them
-    need not restart the node."""
+    """The release: a name of the content of the files of the page. A changed
+    file changes the release without a restart of the node."""
     paths = [*map(_source, sorted({*files(), *_later()})), *additions.files.values()]
     states = []
     for path in paths:
@@ -200,7 +200,8 @@ _WORKER_PARTS: Final = (
     assets.SDK / "notifications-worker.js",
     assets.STATIC / "messages" / "worker.js",
 )
-"""In one text: browsers ask for each part that a worker imports."""
+"""The parts of the worker. They are joined into one text, because browsers
+request each part that a worker imports."""
 
 
 def manifest(look: Look) -> Response:
@@ -237,7 +238,7 @@ def manifest(look: Look) -> Response:
 
 
 def _icons_of(look: Look) -> list[dict[str, str]]:
-    """The icons of the application: the picture of the chat, or those of
+    """The icons of the application: the picture of the chat, or the icons of
     imserver."""
     icons = []
     if look.picture:
@@ -255,8 +256,8 @@ def _icons_of(look: Look) -> list[dict[str, str]]:
 
 def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version
-    and its files. ``pages``: the page in each language, of which the worker
-    stores those that are opened."""
+    and its files. ``pages``: the page in each language. The worker stores the
+    pages that are opened."""
     current = release(additions)
     releases = f"{request.script_root}{RELEASES}"
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])

@@ -1,5 +1,5 @@
-"""How the chat looks: its name, its picture, and its colours, which are made of
-one colour."""
+"""The look of the chat: its name, its picture, and its colours, which are
+derived from one colour."""
 
 import colorsys
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ PICTURE: Final = "/home/messages.png"
 BUTTON: Final = "embed.js"
 """The script of the button for other pages, below ``/static/``."""
 COLOURS: Final = "/home/messages.css"
-"""The address of :attr:`Look.sheet`, for pages that do not have it in
-theirs."""
+"""The address of :attr:`Look.sheet`, for pages whose own style sheet does not
+contain it."""
 _LIGHT_GROUNDS: Final = ("#f3efe6", "#fffdf8", "#ffffff", "#f0ebdf")
 _DARK_GROUNDS: Final = ("#131517", "#191c1f", "#202428", "#262b30")
 """--paper, --surface, --raised and --hover of theme.css: the grounds on which
@@ -37,10 +37,10 @@ _DARK_SOFT_LIGHTNESS: Final = 0.15
 _DARK_SOFT_SATURATION: Final = 0.5
 _ON_DARK_LIGHTNESS: Final = 0.05
 _STRONG_SHARE: Final = 0.8
-"""The lightness of the strong colour in the light theme, as a share of that of
-the colour."""
+"""The lightness of the strong colour in the light theme, as a share of the
+lightness of the colour."""
 _STRONG_STEPS: Final = 3
-"""The strong colour of the dark theme is lighter by one of so many steps to
+"""The strong colour of the dark theme is lighter by one of this many steps to
 white."""
 
 # https://www.w3.org/TR/WCAG22/
@@ -59,12 +59,13 @@ _MAX_PART: Final = 255
 
 
 class Look:
-    """The look of the chat. ``name`` is that of the server without one of its
-    own.
+    """The look of the chat. ``name`` is the name of the server if the chat has
+    none of its own.
 
     ``sheet``: rules that replace colours of theme.css; ``picture``: a PNG, and
     ``side`` its pixels. They are empty without settings. ``version`` changes
-    with all of it. ``root``: the path below which a proxy serves this server.
+    with each of them. ``root``: the path below which a proxy serves this
+    server.
     """
 
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
@@ -91,14 +92,15 @@ class Look:
 
     @property
     def picture_url(self) -> str:
-        """The address of the picture; ``""``: there is none."""
+        """The address of the picture; ``""`` without a picture."""
         if self.picture:
             return f"{self._root}{PICTURE}?v={self.version}"
         return ""
 
     @property
     def colours_url(self) -> str:
-        """The address of the colours; ``""``: they are those of theme.css."""
+        """The address of the colours; ``""`` if the colours of theme.css
+        apply."""
         if self.sheet:
             return f"{self._root}{COLOURS}?v={self.version}"
         return ""

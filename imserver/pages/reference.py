@@ -61,7 +61,7 @@ class Field(Struct, frozen=True):
 
 
 class Reference(Service):
-    """The page, and owner of the rendered ones, which take 0.2 s each, in a
+    """Serves the page. Owner of the rendered pages: each takes 0.2 s, in a
     thread. Switches. ``document`` returns the OpenAPI document as JSON."""
 
     document: Callable[[], bytes]
@@ -194,7 +194,7 @@ def _is_optional(parameter: Document) -> bool:
 
 
 def _scope_of(operation: Document) -> str:
-    """The scope that a key needs; ``""``: none."""
+    """The scope that a key needs; ``""`` if the operation needs no scope."""
     for need in operation["security"]:
         for scope in need.get("key", ()):
             return str(scope)
@@ -275,8 +275,8 @@ def _curl_of_body(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
-    """The method, where curl would not choose it: with a body it is POST, else
-    GET."""
+    """The option for the method, if curl would not choose it. With a body curl
+    chooses POST, else GET."""
     default = "post" if "requestBody" in operation else "get"
     if method == "head":
         yield "-I"
@@ -299,7 +299,7 @@ def _filled(path: str, parameters: Sequence[Document]) -> str:
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
-    """The data with which the script of the page sends this request; None: it
+    """The data with which the script of the page sends this request; None if it
     needs a WebSocket, or headers."""
     if "101" in operation["responses"]:
         return None
@@ -332,7 +332,7 @@ def _trial(method: str, path: str, operation: Document) -> Document | None:
 
 
 def _example(content: Document) -> Any:
-    """The first example; None: there is none."""
+    """The first example; None without an example."""
     for example in content.get("examples", {}).values():
         return example["value"]
     return None
@@ -414,7 +414,8 @@ def _not_null(schemas: Sequence[Document]) -> list[Document]:
 
 
 def _shape_of(schema: Document) -> str:
-    """The only name in a schema; ``""`` if there is none, or several."""
+    """The name of the only schema that a schema refers to; ``""`` if it refers
+    to none or to several."""
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:

@@ -1,7 +1,7 @@
 """The texts of the pages in each language, and their templates. Needs no Flask.
 
 A language is the file ``words.<language>.json``; nothing else names it. Houses
-that have pages of their own have ``pages.<language>.json`` in their folders.
+with their own pages have ``pages.<language>.json`` in their folders.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import LanguageAccept
 
 _FIRST: Final = ("zh", "en")
-"""The language of the original pages, and that of visitors whose language there
-is not."""
+"""The language of the original pages, then the language of visitors whose own
+language is not available."""
 
 
 def _languages() -> tuple[str, ...]:
@@ -86,9 +86,9 @@ HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-
 def policy(
     connect: str, media: str = "'none'", form: str = "'none'", ancestors: str = "'none'"
 ) -> str:
-    """The Content-Security-Policy of a page that may connect to ``connect``,
-    play from ``media``, send forms to ``form``, and be in frames of
-    ``ancestors``.
+    """The Content-Security-Policy of a page. The page may connect to
+    ``connect``, play from ``media``, send forms to ``form``, and be in frames
+    of ``ancestors``.
     """
     rules = [
         "default-src 'none'",
@@ -109,8 +109,8 @@ def policy(
 
 def frame_ancestors(origins: Iterable[str]) -> str:
     """The sources of ``frame-ancestors`` for the origins that an app lists;
-    ``""``: none can be one. Ports count in no list of origins, so each port may
-    be there."""
+    ``""`` if none of them can be a source. Ports count in no list of origins,
+    so each port may be there."""
     sources = []
     for origin in origins:
         match = _ORIGIN.fullmatch(origin)
@@ -126,13 +126,13 @@ def frame_ancestors(origins: Iterable[str]) -> str:
 _ORIGIN: Final = re.compile(
     r"((?P<scheme>https?)://)?(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?/?", re.ASCII
 )
-"""An origin that may stand in a policy. Another text could end the source, and
-begin another one."""
+"""Matches an origin that a policy may contain. Another text could end the
+source, and begin another one."""
 
 
 def named_in_rooms(language: str) -> str | None:
-    """The language that a link to a room names. None: the first one, in which
-    rooms are without a name."""
+    """The language that a link to a room names; None for the first language,
+    which such links leave out."""
     if language == LANGUAGES[0]:
         return None
     return language

@@ -54,12 +54,12 @@ Vesalius Virgil Vitruvius Vivaldi Volta Voltaire Watt Xenophon Zeno
 """
 
 FIGURES: Final = {"zh": tuple(_FIGURES.split()), "en": tuple(_LATIN_FIGURES.split())}
-"""Language → names that its readers can type. With an ending, each fits into
-the 19 bytes of a user id."""
+"""Language → names that its readers can type. With an ending, each name fits
+into the 19 bytes of a user id."""
 
 
 _ENDING_SIGNS: Final = "abcdefghjkmnpqrstuvwxyz23456789"
-"""Letters and digits that nobody takes for another one."""
+"""Letters and digits that nobody confuses with others."""
 _ENDING_LENGTH: Final = 6
 
 
@@ -167,8 +167,8 @@ def has_parameter(*names: str) -> bool:
 
 
 def language_parameter() -> str:
-    """The language in the address; ``""`` if there is none that the pages
-    have."""
+    """The language in the address; ``""`` without one, or if the pages do not
+    have it."""
     in_address = parameter("lang")
     if in_address in LANGUAGES:
         return in_address

@@ -1,5 +1,5 @@
-"""The face: all of the gateway that other houses and plug-ins import. Here is
-the row with which one joins.
+"""The face: all names of the gateway that other houses and plug-ins may import.
+This module has the row with which a feature joins.
 
 It stands on the gateway; :mod:`imserver.plugin.messages` has names of the
 messenger, too. It has no tables. Its chapter is ``docs/houses/plugin.md``, its
@@ -49,8 +49,8 @@ SINCE: Final[Mapping[str, int]] = {
     "Parts": 4,
     "Reviews": 4,
 }
-"""Name of the face → the version since when it exists, for those that are newer
-than version 1."""
+"""Name of the face → the version in which it was added, for names that are
+newer than version 1."""
 
 
 def __getattr__(name: str) -> Any:

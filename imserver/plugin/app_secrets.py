@@ -25,9 +25,9 @@ class AppSecrets(Service, dict=True):
     """Passes each app with its secret to a feature. Owner of the secrets. Never
     switches.
 
-    ``secret_of``: the secret that the settings of an app name, ``b""``: none;
-    raises BadKey. ``take`` gets an app, new or changed, and its secret.
-    ``forget`` gets the name of an app that is no more.
+    ``secret_of``: returns the secret that the settings of an app name (``b""``:
+    none); raises BadKey. ``take`` gets an app, new or changed, and its secret.
+    ``forget`` gets the name of a deleted app.
     """
 
     tenants: Tenants

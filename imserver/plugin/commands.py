@@ -45,12 +45,12 @@ class Finding(Struct, frozen=True):
 
 
 class ServerApi:
-    """``/api/v1`` of a running server, for commands. What goes wrong ends the
-    command, with one line.
+    """``/api/v1`` of a running server, for commands. An error ends the command,
+    with one line.
 
-    ``url``: the server's HTTP port; ``""``: that of the settings. ``key_file``:
-    see :func:`read_key`; without a key, a server on this machine gets that of
-    the settings.
+    ``url``: the server's HTTP port; ``""``: the port in the settings.
+    ``key_file``: see :func:`read_key`; without a key, a server on this machine
+    gets the key of the settings.
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
@@ -81,7 +81,7 @@ class ServerApi:
     @staticmethod
     def options(command: Command) -> Command:
         """A decorator: the command gets the options ``--url`` and
-        ``--key-file``, and ``-c`` for the settings that say both; its function
+        ``--key-file``, and ``-c`` for the settings that have both. Its function
         gets the first two."""
         config_option = click.option(
             "-c",
@@ -112,8 +112,8 @@ class ServerApi:
     @staticmethod
     def person(words: Sequence[str], expected: str = "APP/USER") -> tuple[str, str]:
         """App and user of a person whom a command takes as ``APP/USER``. Two
-        words are the form of before. ``expected``: all that the command takes,
-        for its error."""
+        words are the deprecated form. ``expected``: the arguments of the
+        command, for its error."""
         return person_of(words, expected)
 
     def ask(
@@ -131,9 +131,9 @@ class ServerApi:
         return self._call("GET", f"{path}?{urlencode(parameters)}", b"", absent)
 
     def whom(self, app: str, named: str) -> tuple[str, str]:
-        """The id of the user whom somebody names, and how a command shows them.
-        If all users of the app are accounts, ``named`` is an id or an
-        identifier of one, or the command ends. Otherwise it is an id."""
+        """The id of the user with this name, and the text with which a command
+        shows the user. If all users of the app are accounts, ``named`` is an id
+        or an identifier of one, or the command ends. Otherwise it is an id."""
         page = self.get(
             "accounts/list", {"app": app, "login": named}, ("not_allowed", "not_found")
         )
@@ -168,8 +168,8 @@ class ServerApi:
         return None
 
     def _words_of(self, status: int, code: str, message: str) -> str:
-        """The words for a problem: also where the key comes from, if that may
-        be the cause."""
+        """The text of a problem. If the key may be the cause, it also says
+        where the key comes from."""
         if status == HTTPStatus.UNAUTHORIZED and not self._key:
             return "the server wants an API key: set IMSERVER_KEY, or give --key-file"
         if status == HTTPStatus.UNAUTHORIZED:
@@ -187,8 +187,9 @@ def _note(context: click.Context, _option: click.Parameter, path: str | None) ->
 
 
 def _settings() -> Config:
-    """The settings that the command names, else those of this folder. Broken
-    ones end the command: the defaults would name another server."""
+    """The settings that the command names, else the settings of this folder.
+    Invalid settings end the command, because the defaults would name another
+    server."""
     context = click.get_current_context()
     path = context.params.get("path", context.meta.get(__name__))
     try:
@@ -198,8 +199,8 @@ def _settings() -> Config:
 
 
 def _key_of(settings: Config) -> str:
-    """The first key of the settings that may do everything in all apps; ``""``:
-    there is none."""
+    """The first key of the settings that may do everything in all apps; ``""``
+    if no key may."""
     for key in settings.api.keys:
         if "admin" in key.scopes and not key.apps:
             return key.key
@@ -223,8 +224,8 @@ _OF_BEFORE: Final[Mapping[str, tuple[Any, str]]] = {
     "table": (_table, "use CommandLine.rows"),
     "write_yaml": (_write_yaml, "use CommandLine.yaml"),
 }
-"""Name of an earlier version, until 2.0 → its form, and the advice for those
-who use it."""
+"""Name of an earlier version, until 2.0 → its form, and the advice for its
+users."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
-"""Forms of the face of 1.0 that go with 2.0. Each warns once. Plug-ins that use
-them run as before."""
+"""Forms of the face of 1.0 that will be removed in 2.0. Each warns once.
+Plug-ins that use them run as before."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -79,7 +79,7 @@ the face."""
 
 
 def warn(text: str) -> None:
-    """Warn once of a place in a plug-in."""
+    """Warn once for each place in a plug-in."""
     warnings.warn(text, DeprecationWarning, stacklevel=_CALLER_OF_FACE)
 
 
@@ -224,8 +224,8 @@ def _as_kind(kind: type, service: object) -> object:
 
 
 def _with_rooms(function: Any) -> Any:
-    """A function whose first argument is the core, which gets it as plug-ins of
-    1.0 do."""
+    """Wrap a function so that its first argument, the core, has rooms as in
+    1.0."""
     if function is None:
         return None
 
@@ -349,7 +349,7 @@ class _Acts(Observer):
         self._function = function
 
     def acted(self, act: Act) -> None:
-        """Tell the function."""
+        """Call the function with the act."""
         self._function(act)
 
 
@@ -455,7 +455,7 @@ _FORMS: Final[Mapping[str, Mapping[str, tuple[Any, str]]]] = {
     },
 }
 """Module → name → its form, or a function that makes a row of today; and the
-advice for those who use it."""
+advice for its users."""
 
 
 def form_of(module: str, name: str) -> Any:

@@ -32,7 +32,7 @@ from imserver.gateway.transport.http1 import HttpRequest as HttpRequest
 from imserver.gateway.transport.http1 import HttpResponse as HttpResponse
 
 _OF_NUMBERED_ROOMS: Final = {"room_id": "id_of", "app_of_rooms": "app_of"}
-"""Function of before → that of :class:`NumberedRooms`."""
+"""Former function → method of :class:`NumberedRooms`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _refuse(problem: Any, text: str = "") -> Callable[[object], ApiProblem]:
-    """``refuse`` of version 3: makes a problem of an error."""
+    """``refuse`` of version 3: makes a problem from an error."""
 
     def problem_of(error: object) -> ApiProblem:
         return ApiProblem(problem, text.format(error))
@@ -89,10 +89,10 @@ def page_and_cursor(
     size_of: Callable[[T], int] = lambda _: 0,
 ) -> tuple[Sequence[T], str]:
     """A page of sorted rows, and the cursor of the next page. ``found``: the
-    rows from the first one of the page on, more than ``limit`` if there is a
-    next page. ``rest``: the name after which the next page begins although this
-    one is not full; ``""``: there is none. ``size_of``: bytes of a long row; as
-    many are on the page as fit."""
+    rows from the first one of the page on, more than ``limit`` if a next page
+    exists. ``rest``: the name after which the next page begins although this
+    one is not full; ``""`` without such a page. ``size_of``: bytes of a long
+    row; the page has as many rows as fit."""
     fitting = count_fitting(map(size_of, found[:limit]))
     page = found[:fitting]
     last_name = rest
@@ -104,12 +104,12 @@ def page_and_cursor(
 
 
 def view(kind: type[V], row: object, /, **more: Any) -> V:
-    """What an answer shows of a row: ``more``, and the fields that the row has
+    """The view of a row in an answer: ``more``, and the fields that the row has
     under the same names.
 
-    It takes 2 µs, where a call that names the fields takes 0.5: do not call it
-    for each message, nor for each row of long pages. Raises AttributeError if a
-    field is in neither, and TypeError if ``more`` has another.
+    It takes 2 µs, and a call that names the fields takes 0.5 µs. So do not call
+    it for each message, nor for each row of long pages. Raises AttributeError
+    if a field is in neither, and TypeError if ``more`` has another.
     """
     for name in kind.__struct_fields__:
         if name not in more:

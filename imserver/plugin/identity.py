@@ -48,11 +48,10 @@ def __getattr__(name: str) -> Any:
 
 
 def by_address(app: str, address: str) -> tuple[str, str] | None:
-    """Who pays for requests from an address to an app (``""``: to all apps).
-    None: nobody, for this machine.
+    """The payer of requests from an address to an app (``""``: to all apps);
+    None for this machine, where nobody pays. Requests to one app do not count
+    for users of another app behind the same address.
 
-    What the users of one app do does not count for those of another behind the
-    same address.
     """
     if not address or is_loopback(address):
         return None

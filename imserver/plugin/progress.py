@@ -1,4 +1,5 @@
-"""Says how far long work of a command is, for whoever waits for it."""
+"""Shows the progress of long work of a command to the person who waits for
+it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +10,9 @@ from typing import Final
 import click
 
 SECONDS: Final = 5.0
-"""How often the progress is said."""
+"""How often the progress is shown."""
 _texts: Final[list[str]] = []
-"""Descriptions of the work under way: the last one is a part of those
-before."""
+"""Descriptions of the work under way. Each is a part of the work before it."""
 
 
 @contextmanager
@@ -20,8 +20,8 @@ def long_work(what: str) -> Iterator[Callable[..., None]]:
     """Say on the standard error every few seconds that work goes on, also while
     nothing else runs. Also a decorator.
 
-    It yields a function that takes the progress: a text, and how many rows of
-    how many are done. Cheap.
+    It yields a function that takes the progress: a text, the number of rows
+    that are done, and the number of all rows. Calls are cheap.
     """
     number = len(_texts)
     ended = Event()

@@ -27,19 +27,20 @@ _ROW: Final = "app = %s AND id = %s"
 
 
 class Runner(Store.Rows):
-    """Runs the work that rows of a table ask for. One node works on a row at a
-    time, and another one goes on with it when that node has gone. Owner of the
+    """Runs the work that rows of a table ask for. Only one node at a time works
+    on a row. If that node ends, another node continues the work. Owner of the
     rows on which this node works.
 
     ``table`` has the columns ``app`` and ``id``, its key, ``created``, and
-    ``leased``: the Unix seconds, by the clock of the database, until which a
-    node works on the row. ``due``: the condition of the rows that ask for work;
-    ``{now}`` stands for that clock. The work on a row ends when it is deleted
-    or does not meet the condition any more. ``work(app, id)`` does all of it,
-    from what the row says: it calls :meth:`proceed` between its steps, and
-    :meth:`end` after the last one. If it raises, it is called again after a
-    pause, on any node. Pauses get longer, up to two minutes. ``look_seconds``:
-    between two looks for rows that other nodes have left.
+    ``leased``. The last one is the Unix second, by the clock of the database,
+    until which a node works on the row. ``due``: the condition of the rows that
+    ask for work; ``{now}`` in it is the time of the database. The work on a row
+    ends when the row is deleted or no longer meets the condition. ``work(app,
+    id)`` does the whole work, from the content of the row. It calls
+    :meth:`proceed` between its steps, and :meth:`end` after the last one. If it
+    raises, it is called again after a pause, on any node. Pauses get longer, up
+    to two minutes. ``look_seconds``: the time between two looks for rows that
+    other nodes have left.
     """
 
     class Lost(ImserverError):
@@ -92,8 +93,8 @@ class Runner(Store.Rows):
 
     def look(self) -> bool:
         """Work on the rows on which no node works, one after the other, the
-        oldest first. True: there was something to do, here or on another node.
-        Switches. Raises StorageUnavailable."""
+        oldest first. True if a row asked for work, on this node or on another
+        one. Switches. Raises StorageUnavailable."""
         rows = self._due()
         due = {(app, id) for app, id, _, _ in rows}
         for key in self._failures.keys() - due:
@@ -122,13 +123,13 @@ class Runner(Store.Rows):
         return f"({self._condition.format(now=sql.now)})"
 
     def start(self, app: str, id: str) -> None:
-        """Work on a row at once, beside others. Whoever has its lease loses it.
-        Never switches."""
+        """Work on a row at once, beside others. Another node that has its lease
+        loses it. Never switches."""
         self._works.spawn(self._work, app, id, None)
 
     def stop(self) -> None:
-        """Work on nothing more, and give the leases back: other nodes go on at
-        once. Switches."""
+        """Stop all work, and give the leases back, so that other nodes continue
+        at once. Switches."""
         self._has_ended = True
         self._works.join(_STOP_SECONDS)
 
@@ -162,7 +163,7 @@ class Runner(Store.Rows):
                 self._give_back(app, id, lease_end, int(pause))
 
     def proceed(self, app: str, id: str, **progress: int) -> None:
-        """Hold on to a row, and set columns that say how far it is, once a
+        """Renew the lease of a row, and set columns with its progress, once a
         second. Switches. Raises :class:`Runner.Lost` and StorageUnavailable."""
         leased, renewed = self._leases[app, id]
         if self._has_ended:
@@ -214,9 +215,9 @@ class Runner(Store.Rows):
     @Store.writing
     def end(self, sql: PooledStatements, /, app: str, id: str, **columns: int) -> None:
         """End the work on a row that is due: set these columns, after which it
-        is not; without any, delete it. Only one call succeeds, also if another
-        node works on it since. Switches. Raises :class:`Runner.Lost` and
-        StorageUnavailable."""
+        is not due; without columns, delete it. Only one call succeeds, also if
+        another node works on it since. Switches. Raises :class:`Runner.Lost`
+        and StorageUnavailable."""
         change = f"DELETE FROM {self._table}"
         if columns:
             changes = ", ".join(f"{column} = %s" for column in columns)

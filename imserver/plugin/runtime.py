@@ -22,11 +22,12 @@ _STEADY_FROM: Final = time() - monotonic()
 
 
 def steady_time() -> float:
-    """Unix seconds that go on evenly while this process lives, whatever is done
-    to the clock of the machine.
+    """Unix seconds that pass evenly while this process lives, even if somebody
+    sets the clock of the machine.
 
-    For what is due in so many seconds. Another process may be off by all that
-    the clock was set meanwhile, so who takes over its dues bounds them. Times
-    of day, and times that are shown, are those of ``time()``.
+    Use it for deadlines some seconds ahead. In another process it may differ by
+    the amount by which the clock was set, so code that takes over its deadlines
+    has to bound them. Use ``time()`` for times of day, and for times that are
+    shown.
     """
     return _STEADY_FROM + monotonic()

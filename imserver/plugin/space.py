@@ -1,4 +1,5 @@
-"""Whether a disk has room for what a command is about to write."""
+"""Checks whether a disk has room for the files that a command is about to
+write."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ from imserver.gateway.errors import StartError
 
 _MB_SHIFT: Final = 20
 _RESERVE_SHARE: Final = 20
-"""Which part of the size is needed besides: a twentieth."""
+"""Which part of the size is needed in addition: a twentieth."""
 _RESERVE_BYTES: Final = 64 << _MB_SHIFT
 
 

@@ -1,4 +1,5 @@
-"""The face: a node in a test, and what codecs, tables and features must pass.
+"""The face: a node in a test, and checks that codecs, tables and features must
+pass.
 
 For tests: no node imports it. It patches nothing, and needs no pytest.
 """
@@ -43,13 +44,14 @@ STOP_SECONDS: Final = 60.0
 REQUEST_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.01
 _STORAGE_SECONDS: Final = 60
-"""The first write makes the database, which may take long on a busy machine."""
+"""Time limit of the first write. It makes the database, which may take long on
+a busy machine."""
 _LAST_LINES: Final = 40
 """How many lines of a log a failure shows. A traceback is among them."""
 _TIME: Final = 1_795_156_528
 """A time of events, in Unix seconds."""
 _ID: Final = "x" * 32
-"""A name where a path has an id."""
+"""A name in place of an id in a path."""
 _UNKNOWN_CODE: Final = 7
 """A code that no refusal has."""
 
@@ -60,8 +62,8 @@ _RANDOM_TEXTS: Final = 60
 _RANDOM_CHARACTERS: Final = 40
 _LONG_TEXT: Final = "a" * 300
 _TOP_CHARACTERS: Final = (0x80, 0xD7FF, 0x10FFFF)
-"""The characters of a random text are below one of these: ASCII, or below
-surrogates, or any."""
+"""Upper bounds of the characters of a random text: ASCII, below surrogates, or
+any."""
 _DAMAGED_COPIES: Final = 100
 _MOST_DAMAGES: Final = 5
 _MOST_REPLACED: Final = 3
@@ -111,19 +113,19 @@ class Answer(NamedTuple):
 
 
 class NodeProcess:
-    """A node in a process of its own, from the construction to the end of
-    ``with``.
+    """A node in its own process, from the construction to the end of ``with``.
 
-    ``features``: as the setting of this name; None: all of this server.
-    ``settings``: the other settings, as in the file. Ports are free ones, and
-    requests need no key, unless the settings say otherwise. ``folder`` has its
-    files, also its database; None: one that goes with the node. ``arguments``:
-    of ``imserver serve``. The end fails if the node has logged a traceback.
-    What fails inside gets the end of the log as a note.
+    ``features``: as the setting of this name; None: all features of this
+    server. ``settings``: the other settings, as in the file. Ports are free
+    ones, and requests need no key, unless the settings say otherwise.
+    ``folder`` has its files, also its database; None: a folder that is removed
+    with the node. ``arguments``: the arguments of ``imserver serve``. The end
+    of ``with`` fails if the node has logged a traceback. An exception inside
+    gets the end of the log as a note.
 
-    ``http`` and ``ws`` are its hosts and ports, ``output`` is what it has
-    printed, ``log_text`` its log. Nodes with the same ``redis.addr`` are a
-    cluster: :meth:`another` starts one more.
+    ``http`` and ``ws`` are its hosts and ports, ``output`` is its printed text,
+    ``log_text`` its log. Nodes with the same ``redis.addr`` are a cluster:
+    :meth:`another` starts one more.
     """
 
     def __init__(
@@ -222,8 +224,8 @@ class NodeProcess:
 
     @contextmanager
     def stream(self, path: str, *, key: str = "") -> Iterator[Iterator[str]]:
-        """The lines of an answer that does not end, such as an event stream;
-        without those that are empty."""
+        """The lines of an answer that does not end, such as an event stream,
+        without empty lines."""
         with self._request("GET", path, None, key) as response:
             assert response.status == 200, (response.status, response.read())
             yield (line.decode().rstrip("\r\n") for line in response if line.strip())
@@ -269,7 +271,7 @@ class NodeProcess:
 
     @property
     def log_text(self) -> str:
-        """All whole lines of the log: the last may be under way."""
+        """All whole lines of the log, without an unfinished last line."""
         if not self.log.exists():
             return ""
         data = self.log.read_bytes()
@@ -304,7 +306,8 @@ class NodeProcess:
             self._stopping = False
 
     def begin_to_stop(self, number: int = signal.SIGTERM) -> None:
-        """The first half of :meth:`stop`: so several nodes can end at once."""
+        """Signal the process, which is the first half of :meth:`stop`. So
+        several nodes can end at once."""
         if self.process.poll() is None and not self._stopping:
             self.process.send_signal(number)
         self._stopping = True
@@ -363,7 +366,8 @@ def _headers(key: str) -> dict[str, str]:
 
 
 class CodecContract:
-    """The contract of a codec as tests. Hold a dialect to it by a class of your tests::
+    """The contract of a codec as tests. Check a dialect by a class of your
+    tests::
 
         class TestLines(CodecContract):
             dialect = LinesDialect()
@@ -371,9 +375,10 @@ class CodecContract:
             replies = [(b"last", Reply(ReplyCode.OK, "hello"), b"hello")]
             events = [(Event("msg", "ann", "hello"), b"ann: hello")]
 
-    ``requests``: what a client sends → its command, the type of its command, or
-    the code that refuses it. ``replies``: a request, a reply, and what the
-    client gets. ``events``: an event, and what the client gets; None: nothing.
+    ``requests``: payload of a client → its command, the type of its command, or
+    the code that refuses it. ``replies``: a request, a reply, and the payload
+    for the client. ``events``: an event, and the payload for the client; None:
+    the client gets nothing.
     """
 
     dialect: Dialect
@@ -384,7 +389,7 @@ class CodecContract:
     # --- for subclasses -------------------------------------------------------
 
     def decode(self, payload: bytes) -> Request | None:
-        """The request in ``payload``; None: it is none."""
+        """The request in ``payload``; None if the payload is no request."""
         try:
             return self.dialect.decode(payload)
         except BadFrame as bad:
@@ -392,7 +397,7 @@ class CodecContract:
             return None
 
     def received(self, event: Event, user: str = "ann") -> bytes | None:
-        """The payload that tells a user of an event."""
+        """The payload with which a user receives an event."""
         if not self.dialect.personal:
             payload = self.dialect.encode_event(event)
             if callable(payload):
@@ -532,7 +537,7 @@ def check_tables(
     their user and with their app.
 
     ``fill(store, app, user)`` stores at least one row in each table, also in
-    those whose rows belong to the app alone. ``url``: an empty database, as in
+    tables whose rows belong to the app alone. ``url``: an empty database, as in
     ``storage.url``; ``""``: a new file of SQLite.
     """
     stored = feature.stored

@@ -1,9 +1,8 @@
-"""The face: what Flask answers (``FeatureRow.views``). Importing it loads
-Flask, so a feature does it in the module of its views, which the first request
-loads.
+"""The face: views of Flask (``FeatureRow.views``). Importing it loads Flask, so
+a feature imports it in the module of its views, which the first request loads.
 
 ``flask.g.refusal`` is the :class:`imserver.plugin.errors.HttpProblem` with
-which the core refuses the request: a function of
+which the core refuses the request. A function of
 ``Blueprint.after_app_request`` may return a page in place of that answer."""
 
 from imserver.gateway.http.views import as_request as as_request

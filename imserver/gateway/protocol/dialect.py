@@ -1,4 +1,4 @@
-"""The contract of a dialect: one codec, and the rules in which the
+"""The contract of a dialect: its codec, and the rules in which the
 re-implemented servers differ.
 
 To add a dialect, add a subclass of :class:`Dialect` to the row of a feature.
@@ -21,7 +21,8 @@ from imserver.gateway.model import (
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
 """A payload for all connections of a dialect, or a function that makes it for
-the user and the state of one; ``b""``: it gets none."""
+the user and the state of one connection. ``b""``: the connection gets
+nothing."""
 
 Reader = Callable[[bytes], Command]
 """Makes a command from the data of a client. Raises
@@ -45,18 +46,18 @@ class Dialect:
     name: str = ""
     """The glossary's name of the dialect."""
     path: str = ""
-    """The WebSocket path of the dialect; ``""``: it has none, only streams over
+    """The WebSocket path of the dialect; ``""`` if it has only streams over
     HTTP."""
     chosen_by: str = ""
-    """On a path of several dialects: the parameter of the query with which a
-    client chooses this one (``""``: that of clients that choose none, unless
-    their listener has another, ``ws_dialect``)."""
+    """The parameter of the query with which a client chooses this dialect on a
+    path of several dialects. ``""``: the dialect of clients that choose none,
+    unless their listener has a setting ``ws_dialect``."""
     app_path: str = ""
-    """The pattern of the same path with a segment that names the app; ``""``:
-    there is none."""
+    """The pattern of the path with a segment that names the app; ``""`` if the
+    dialect has no such path."""
     subprotocol: str = ""
-    """On such a path: the subprotocol with which a client chooses this codec of
-    the dialect. The first codec serves those that offer none."""
+    """The subprotocol with which a client chooses this codec of the dialect on
+    such a path. The first codec serves clients that offer no subprotocol."""
     logs_in: bool = True
     """Clients log in. Otherwise their connections belong to an app from the
     start."""
@@ -89,20 +90,20 @@ class Dialect:
     :meth:`encode_ping`). Any answer is a sign of life."""
     close_codes_of_back_ends: bool = False
     """Clients get the code and reason with which a back end ends their
-    connection. Others get 4502."""
+    connection. Clients of other dialects get 4502."""
     close_codes: Mapping[int, int] = {}
-    """Our close code → the code with the same meaning in this protocol. Others
-    are sent unchanged."""
+    """Our close code → the code with the same meaning in this protocol. Other
+    codes are sent unchanged."""
     close_reasons: Mapping[int, str] = {}
     """Our close code → the words of this protocol in place of our name for
     it."""
 
     readers: Readers | None = None
-    """The commands that are read by name: those of the codec and of features.
-    None: features bring none."""
+    """The commands that are read by name, from the codec and from features.
+    None: features cannot add commands."""
 
     def joined(self, readers: Readers) -> Self:
-        """This codec with more commands, those of a feature of one node.
+        """This codec with more commands, which a feature of one node adds.
         Raises StartError."""
         if self.readers is None:
             raise StartError(f"the dialect {self.name} takes no commands of features")
@@ -132,12 +133,13 @@ class Dialect:
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """A payload that is sent before the close frame with this code. None:
-        there is none."""
+        nothing is sent before it."""
         return None
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """The payload with which the server pings a client with this state on a stream, for a dialect without
-        :attr:`ping`. ``b""``: it is not pinged."""
+        """The payload with which the server pings a client with this state on a
+        stream, for a dialect without :attr:`ping`. ``b""``: the client is not
+        pinged."""
         return b""
 
     def encode_event(self, event: Event) -> Payload | None:

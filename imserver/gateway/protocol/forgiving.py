@@ -2,12 +2,12 @@
 letter case, null as missing.
 
 The standard library's parser is ten times slower than msgspec's typed decoders.
-So it is used only for frames that those reject, and for the data of rare
-commands.
+So it is used only for frames that the typed decoders reject, and for the data
+of rare commands.
 
-Of objects of another server's protocol, of which this server has a part
-(:class:`Partial`), nothing may be ignored that changes what the sender means:
-an object with such a field is refused.
+This server supports only a part of some protocols of other servers. An object
+of such a protocol (:class:`Partial`) is refused if it has an unsupported field
+that changes its meaning.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ _NO_VALUES: Final = bytes(set(range(256)) - set(b",:[{"))
 
 
 def values_in(document: bytes) -> int:
-    """How many values JSON has at most: its commas, colons and opening
-    brackets, also those in texts.
+    """An upper bound of the values in JSON: its commas, colons and opening
+    brackets, including the ones in texts.
 
-    It makes nothing of them, so it is asked before a document becomes objects.
+    It makes no objects, so it is called before a document is decoded.
     """
     return len(document.translate(None, _NO_VALUES))
 
 
 SMALL_JSON_BYTES: Final = 65536
-"""JSON of this size becomes objects in less than a millisecond, and they take
-two megabytes."""
+"""JSON up to this size is decoded in less than a millisecond, into objects of
+at most two megabytes."""
 _skip: Final = msgspec.json.Decoder(Raw).decode
 _DIGITS: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _LARGE_EXPONENTS: Final = (b"0e000", b"0e+000")
@@ -81,9 +81,9 @@ def check_json(document: bytes) -> None:
     """Raise ValueError or RecursionError if a document, such as a ``Raw``, is
     not JSON that clients can read.
 
-    A large one is read without making objects of it. Its numbers may be out of
-    range, which only making them shows: so this happens where a piece of the
-    document looks like such a number.
+    A large document is read without making objects. But only decoding shows
+    whether a number is out of range. So a document with a piece that looks like
+    such a number is decoded.
     """
     if len(document) > SMALL_JSON_BYTES:
         _skip(document)
@@ -105,11 +105,11 @@ CONTENT: Final = frozenset({"text", "data", "message"})
 anything."""
 
 MOST_VALUES_WITH_NUL: Final = 60_000
-"""A document with an escaped U+0000 may have so many values: a push to 10,000
+"""The most values of a document with an escaped U+0000. A push to 10,000
 devices has 50,000."""
 BACKSLASH: Final = ord("\\")
-"""Without it a document has no U+0000. To look for it takes a third of the time
-of :func:`has_nul`."""
+"""A document without a backslash has no U+0000. Looking for one takes a third
+of the time of :func:`has_nul`."""
 _WITH_TEXTS: Final = (str, list, tuple)
 """The types of decoded values that are or contain texts."""
 
@@ -119,7 +119,7 @@ def has_nul(document: bytes) -> bool:
     Message content may contain it.
 
     Also True if ``document`` contains an escaped U+0000 and is not valid JSON,
-    or has so many values that to look for it would hold the loop.
+    or has so many values that a search would block the loop.
     """
     if document.find(b"\\u0000") < 0:  # 0.06 µs less than "in"
         return False
@@ -160,9 +160,8 @@ def without_nulls(document: bytes, depth: int) -> bytes:
     ``depth`` levels in all.
 
     Clients and back ends of Centrifugo may write null for a field that is left
-    out.
-    Values that may be any JSON stay as they are. Raises ValueError or
-    RecursionError.
+    out. Fields whose value may be any JSON are not changed inside. Raises
+    ValueError or RecursionError.
     """
     if b"null" not in document:
         return document
@@ -194,8 +193,8 @@ class Fields(Struct, frozen=True, gc=False):
     """The fields of a command, as the original servers accept them: keys are
     folded, and null is missing.
 
-    The readers of one field raise :class:`Refused` 1001 if its value does not
-    fit. ``values``: all fields.
+    Methods that read one field raise :class:`Refused` 1001 if its value does
+    not fit. ``values``: all fields.
     """
 
     values: dict[str, Any]
@@ -255,8 +254,8 @@ class Fields(Struct, frozen=True, gc=False):
         return well_formed(value)
 
     def short_text(self, key: str, most_bytes: int) -> str:
-        """The text of a field, ``""`` if the field is missing: at most so many
-        bytes, and no U+0000."""
+        """The text of a field, ``""`` if the field is missing: at most
+        ``most_bytes`` long, and without U+0000."""
         text = self.text(key)
         # `text` of a search is no message content
         if len(text.encode()) > most_bytes or "\0" in text:
@@ -285,8 +284,8 @@ class Fields(Struct, frozen=True, gc=False):
         return value
 
     def limit(self) -> int:
-        """The size of a page in the field ``limit``, 50 if it is missing.
-        Greater sizes are those of the greatest page."""
+        """The size of a page in the field ``limit``, 50 if it is missing. A
+        greater size counts as the size of the greatest page."""
         return min(self.id("limit") or _USUAL_PAGE, Limit.PAGE)
 
     def flag(self, key: str) -> bool:
@@ -297,7 +296,7 @@ class Fields(Struct, frozen=True, gc=False):
         return value
 
     def receiver(self) -> tuple[str, int]:
-        """``to`` and ``conversation``, of which exactly one is given."""
+        """``to`` and ``conversation``. Exactly one of them must be given."""
         to = self.short_text("to", MAX_USER_BYTES)
         conversation = self.id("conversation")
         if bool(to) == bool(conversation):
@@ -324,15 +323,15 @@ class Fields(Struct, frozen=True, gc=False):
 
 
 _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
-"""Values that say nothing: libraries also send fields that nobody has set."""
+"""Values without a meaning. Libraries also send fields that nobody has set."""
 
 
 class Partial(Struct, frozen=True):
-    """An object of another server's protocol. It is checked while it is
-    decoded.
+    """An object of another server's protocol. The decoder checks it.
 
-    ``not_supported``: fields that this server lacks. ``in_base64``: fields with JSON, which may be given in
-    base64 in a field of their own, whose name begins with ``b64``. ``late``: whoever decodes it calls
+    ``not_supported``: fields that this server lacks. ``in_base64``: fields with
+    JSON, which may be given in base64 in a field of their own, whose name
+    begins with ``b64``. ``late``: the caller of the decoder calls
     :meth:`check`.
     """
 
@@ -345,7 +344,7 @@ class Partial(Struct, frozen=True):
             self.check()
 
     def check(self) -> None:
-        """Refuse fields that this server lacks, and decode those in base64.
+        """Refuse fields that this server lacks, and decode fields in base64.
         Raises ValueError with the field."""
         for name in self.not_supported:
             value = getattr(self, name)

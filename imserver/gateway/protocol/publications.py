@@ -1,9 +1,10 @@
-"""Publications as clients see them: JSON, in every dialect but those of other
-servers' clients; or the delta from the one before.
+"""Publications in the form for clients. It is JSON in all dialects except the
+dialects of other servers' clients, or the delta from the previous publication.
 
 Deltas have the format of Fossil
-(https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki): the size of the
-result, copies from the text before and new text, and a checksum of the result.
+(https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki). A delta has the
+size of the result, copies from the previous text, new text, and a checksum of
+the result.
 """
 
 from functools import lru_cache
@@ -67,8 +68,8 @@ def payload_of(event: Event) -> bytes:
 
 
 def on_one_line(line: bytes) -> bytes:
-    """``line`` without line ends, which would end an event or a frame: the JSON
-    means the same."""
+    """``line`` without line ends, which would end an event or a frame. The JSON
+    keeps its meaning."""
     if _LINE_END in line or _RETURN in line:  # 8 times as fast as b"\n" in line
         return line.translate(_BLANKS)
     return line
@@ -102,8 +103,8 @@ _CONTINUES: Final = 0b1000_0000
 
 @lru_cache(_REMEMBERED_DELTAS)
 def make_delta(before: bytes, after: bytes) -> bytes | None:
-    """How to make ``after`` from ``before``; None if it is not shorter than
-    ``after``, or they are too long.
+    """The delta that makes ``after`` from ``before``; None if it is not shorter
+    than ``after``, or the texts are too long.
 
     Both are UTF-8, and so is the delta: it splits no character. Never switches.
     """
@@ -174,8 +175,8 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
 
 
 def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> int:
-    """Extend a copy from its ``end`` so far, up to ``stop``. ``gap``: its place in
-    ``before`` minus that in ``after``."""
+    """Extend a copy from its ``end`` so far, up to ``stop``. ``gap``: its place
+    in ``before`` minus its place in ``after``."""
     while True:
         next_end = end + _STEP
         if next_end > stop or after[end:next_end] != before[end + gap : next_end + gap]:
@@ -226,8 +227,8 @@ def _number(value: int) -> bytes:
 
 def compressed(event: Event, before: Event | None) -> Compressed:
     """A publication for a subscriber that reads deltas. ``before``: the last
-    one that it has received (None: it needs the whole payload). Never
-    switches."""
+    publication that the subscriber has received (None: it needs the whole
+    payload). Never switches."""
     payload = payload_of(event)
     if before is None:
         delta = None

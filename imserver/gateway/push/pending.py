@@ -3,8 +3,8 @@
 They wait in the memory of this node until a login or until they expire. When
 the user logs in on any node, they are delivered within about a second, in the
 order of the pushes. A later push to the same user is queued behind them. A node
-that stops passes its pending pushes to others of its cluster. They are lost if
-it is killed.
+that stops passes its pending pushes to other nodes of its cluster. If a node is
+killed, its pending pushes are lost.
 """
 
 import itertools
@@ -57,7 +57,7 @@ class _Queue(Struct, eq=False):
 class PendingPushes(Service):
     """Owner of the pending pushes of this node: at most ``limit_pushes``, and
     ``limit_bytes``. An app takes at most :data:`APP_SHARE` of the free space,
-    so that no app can use all of it. ``to_user``: of the reach."""
+    so that no app can use all of it. ``to_user``: the method of the reach."""
 
     to_user: Callable[[str, str, Event, str | None], Outcome]
     presence: Presence
@@ -169,8 +169,8 @@ class PendingPushes(Service):
             self._drop(app, queue, number)
 
     def pass_on(self) -> None:
-        """Pass all pushes to nodes that are not stopping, those of one user to
-        the same node. Switches."""
+        """Pass all pushes to nodes that are not stopping, all pushes of one
+        user to the same node. Switches."""
         node_messages = self.node_messages
         if node_messages is None:
             return

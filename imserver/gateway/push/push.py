@@ -58,8 +58,8 @@ _MEMBERS: Final = 1000
 
 def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
     """Whether a target failed, and no target accepted a push or publication,
-    now or before: every edge answers with a temporary error, and the same id
-    may be used again."""
+    now or before. Then every API answers with a temporary error, and the id may
+    be used again."""
     return (
         Outcome.FAILED in outcomes
         and _REPEATED not in outcomes
@@ -253,7 +253,7 @@ class Pushes(Service):
 
 
 def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The items; others are served between."""
+    """The items. The loop serves others between them."""
     for number, item in enumerate(items, 1):
         yield item
         if not number % YIELD_TARGETS:
@@ -263,8 +263,8 @@ def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
 def _id_of_user(user: str, msg_id: str) -> str:
     """The name under which the message id of a user is claimed.
 
-    It never equals an id of the back end or of another user: U+0000 is in no
-    id. Otherwise a user could claim an id of others, whose push would then
+    It never equals an id of the back end or of another user: no id contains
+    U+0000. Otherwise a user could claim an id of others, and their push would
     count as a repeat.
     """
     if not msg_id:
@@ -392,7 +392,7 @@ class Publishing(Service, dict=True):
         self.stored_pushes: StoredPushes = StoredPushes()
 
     def ask(self, stored_pushes: StoredPushes) -> None:
-        """From now on ask this, and nothing else, to store pushes."""
+        """From now on use only this object to store pushes."""
         self.stored_pushes = stored_pushes
 
     def to_channels(
@@ -408,16 +408,16 @@ class Publishing(Service, dict=True):
         digest: int = 0,
         all_or_none: bool = False,
     ) -> list[Published]:
-        """Publish the same to several channels, for a ``key`` once to each. The
-        results have their order.
+        """Publish the same event to several channels, and for a ``key`` only
+        once to each. The results are in the order of the channels.
 
         REPEATED: it was published before, at this position if this node knows
         it. A publication that was REFUSED or has FAILED has a ``refusal``: a
         :class:`ChannelRefused`, or :class:`IdReused` if the key belongs to
         another request in this channel (``digest``: that of this request). With
-        ``all_or_none`` the latter is raised before anything is published. The
-        channels of groups, and those of users without a history, have no tags.
-        Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
+        ``all_or_none``, IdReused is raised before anything is published.
+        Channels of groups, and channels of users without a history, have no
+        tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
         encoded_tags = encode_tags(tags) if tags else b""
         publication = _Publication(
@@ -454,7 +454,7 @@ class Publishing(Service, dict=True):
     def _publish_once(
         self, publication: _Publication, channel: str, first: First | None
     ) -> RequestResult[Published]:
-        """Publish to a channel, if ``first`` does not say that it was done
+        """Publish to a channel, unless ``first`` says that it was done
         before."""
         is_stored = publication.with_history and self.channels.options.is_stored(
             publication.app, channel
@@ -539,8 +539,8 @@ class Publishing(Service, dict=True):
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
-        """Users without a device that follow each other: they are sent to
-        together."""
+        """Successive targets that are users without a device. The event is sent
+        to them together."""
         # Channels of a system have any names: there, `user:1` is not the
         # channel of a user.
         if not app.startswith(SYSTEM_PREFIX):
@@ -621,7 +621,7 @@ class Publishing(Service, dict=True):
         ttl_seconds: float = 0,
         device: str | None = None,
     ) -> list[Outcome]:
-        """Send the same to users, on all their devices or on one."""
+        """Send one event to users, on all their devices or on one."""
         return self.to_each(app, users, [event] * len(users), ttl_seconds, device)
 
     def to_each(
@@ -723,7 +723,7 @@ class Publishing(Service, dict=True):
         events: Sequence[Event],
         outcomes: Sequence[Outcome],
     ) -> None:
-        """Tell the observer of the users who are not online."""
+        """Report the users who are not online to the observer."""
         if self.on_absent is None or _NOT_SENT not in outcomes:
             return
         rows = zip(users, events, outcomes, strict=True)

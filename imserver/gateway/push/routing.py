@@ -47,17 +47,18 @@ if TYPE_CHECKING:
 BATCH_TARGETS = 1000
 """Number of targets looked up together."""
 _ORIGIN_BITS: Final = 48
-"""Size of the random number that tells the pushes of one node from those of
-others."""
+"""Size of the random number that distinguishes the pushes of one node from the
+pushes of others."""
 
 
 class ClusterReach(Service):
     """See :class:`imserver.gateway.push.push.Reach`; on all nodes. Finds users
     in the registry.
 
-    While the registry does not answer, only users of this node are reached. The
-    outcome of others is UNKNOWN. So is that of users whom it does not know,
-    until all nodes have registered their sessions again.
+    While the registry does not answer, only users of this node are reached, and
+    the outcome of others is UNKNOWN. The outcome of users whom the registry
+    does not know is UNKNOWN, too, until all nodes have registered their
+    sessions again.
     """
 
     registry: RedisRegistry
@@ -143,7 +144,8 @@ class ClusterReach(Service):
         return outcomes, waiting
 
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
-        """Push those whose id is free. The outcome is None for the others."""
+        """Send the pushes whose id is free. The outcome of the other pushes is
+        None."""
         refs = self.find(app, [push.user for push in pushes])
         # An absent user gets nothing, so the id of such a push is not claimed in
         # the cluster.
@@ -240,8 +242,8 @@ class ClusterReach(Service):
     def _look_up(
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user; ``""`` has none. None: the registry does
-        not answer."""
+        """The sessions of each user; the user ``""`` has no sessions. None if
+        the registry does not answer."""
         named = [user for user in users if user]
         if not named:
             return [()] * len(users)
@@ -262,10 +264,10 @@ class ClusterReach(Service):
         """Deliver to the user's nodes, or to one device. ``refs`` None: the
         registry does not answer.
 
-        After a flush of Redis or a lost lease, a user without sessions in the
-        registry may still have one here, or on a node that has not registered
-        all of its sessions yet. Such nodes get the push, too, if it is sent at
-        all: otherwise nobody knows whether one of them has the user.
+        After a flush of Redis or a lost lease, the registry may lack sessions
+        of a user: on this node, or on a node that has not registered all its
+        sessions yet. Such nodes get the push, too, if it is sent at all,
+        because any of them may have the user.
         """
         number = next(self._numbers)
         own_epoch = self.registry.lease.epoch
@@ -352,8 +354,8 @@ def _unsure_epochs(refs: tuple[SessionRef, ...] | None) -> set[int]:
 
 
 def _are_together(refs: tuple[SessionRef, ...]) -> bool:
-    """Whether a user's sessions are all on one node. Only then a push that
-    misses them there follows them."""
+    """Whether a user's sessions are all on one node. Only then is a push that
+    misses them there rerouted."""
     if len(refs) <= 1:
         return len(refs) == 1
     first_epoch = refs[0].epoch
@@ -363,7 +365,7 @@ def _are_together(refs: tuple[SessionRef, ...]) -> bool:
 MAX_HOPS = 3
 """Limit of the number of reroutings of a push."""
 MAX_REROUTED = 10_000
-"""Limit of the number of pushes of a node that look for their users."""
+"""Limit of the pushes on a node that wait to find their users."""
 _LOGIN_LOOKS: Final = 100
 _LOGIN_LOOK_SECONDS: Final = 0.01
 """Time between two looks whether a login that waits for the registry has
@@ -395,9 +397,9 @@ class Rerouting(Service):
     _queues: dict[tuple[str, str], deque[ToUser]] = field(default_factory=dict)
     _count: int = 0
     rerouted: int = 0
-    """Pushes sent on to the node to which their user had moved."""
+    """Number of pushes forwarded to the node to which their user had moved."""
     unreached: int = 0
-    """Pushes accepted by a node that reached nobody, overtaken ones
+    """Number of accepted pushes that reached nobody, overtaken ones
     included."""
     _on_unreached: list[Callable[[str, str, Event], object]] = field(
         default_factory=list
@@ -414,7 +416,7 @@ class Rerouting(Service):
 
     @property
     def waiting(self) -> int:
-        """Pushes that look for their users."""
+        """Number of pushes that wait to find their users."""
         return self._count
 
     def deliver(self, item: ToUser) -> None:

@@ -47,7 +47,8 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
 
 
 def addressed(target: Target) -> Target:
-    """The user or group whose channel a target is; any other target itself."""
+    """The user or group that a target addresses by its channel; any other
+    target unchanged."""
     if target.channel is UNSET:
         return target
     kind, _, id = target.channel.partition(":")
@@ -61,8 +62,8 @@ def addressed(target: Target) -> Target:
 class PushToStore(Struct, frozen=True, gc=False):
     """A push that is stored: a message for each target, a user or a group.
 
-    ``key``: it is stored once for each (``""``: it has none). ``digest`` tells
-    it from another push with the same key.
+    ``key``: a push is stored once for each key (``""``: no key). ``digest``
+    distinguishes it from another push with the same key.
     """
 
     targets: Sequence[Target]
@@ -83,8 +84,8 @@ class TargetResult(Struct, frozen=True, gc=False):
 
 
 class StoreResult(Struct, frozen=True):
-    """The results of a push, in the order of its targets. ``replayed``: it had
-    been stored before."""
+    """The results of a push, in the order of its targets. ``replayed``: the
+    push had been stored before."""
 
     results: list[TargetResult]
     replayed: bool = False
@@ -107,7 +108,7 @@ class UserChannels:
 
     The subscribers of the channel receive it from there, with its position. The
     other sessions of the user receive it as any push. Every call may switch.
-    ``to_user``: that of the reach.
+    ``to_user``: the method of the reach.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class UserChannels:
         self._channels = channels
         self._to_user = to_user
         self.apps = channels.options.history_apps
-        """These apps."""
+        """The apps in which channels of users have a history."""
 
     def publish(
         self,
@@ -151,8 +152,8 @@ class UserChannels:
         return published, outcome
 
     def push(self, app: str, user: str, event: Event, key: str = "") -> Outcome:
-        """Do what :meth:`publish` does: the outcome. SENT: the history has
-        it."""
+        """Publish as :meth:`publish` does, and return the outcome. SENT: the
+        history has the push."""
         try:
             published, _ = self.publish(app, user, event, key=key)
         except ChannelRefused as refused:

@@ -70,8 +70,8 @@ class AliveQuery(Struct, frozen=True, array_like=True):
 
 
 class Departures(Service):
-    """Reports logouts to the registry, by at most :data:`WORKERS` greenlets, of
-    which it is the owner. ``on_exit`` is called with a session whose end took
+    """Reports logouts to the registry. Owner of the greenlets that do it, at
+    most :data:`WORKERS`. ``on_exit`` is called with a session whose end took
     its user offline."""
 
     _registry: RedisRegistry
@@ -87,9 +87,9 @@ class Departures(Service):
         self._unused = 0
 
     def add(self, session: Session, last_here: bool) -> None:
-        """Report the end of a session; ``last_here``: of the user's last one on
-        this node, who is then offline even if the registry does not answer.
-        Never switches."""
+        """Report the end of a session. ``last_here``: it was the user's last
+        session on this node, so the user is offline even if the registry does
+        not answer. Never switches."""
         self._waiting.append((session, last_here))
         if self._unused:
             self._unused -= 1
@@ -104,7 +104,8 @@ class Departures(Service):
         return not self._workers
 
     def _run(self) -> None:
-        """Greenlet: report one logout after the other, until none waits."""
+        """Greenlet: report one logout after the other, until no logout
+        waits."""
         while self._waiting:
             session, last_here = self._waiting.popleft()
             try:
@@ -129,7 +130,8 @@ class UsersElsewhere(Service):
     _lease_lag: int
 
     def noticed(self, notice: Notice) -> None:
-        """A user has entered or left on another node. Never switches."""
+        """Apply a notice: a user has entered or left on another node. Never
+        switches."""
         app = self._hub.apps.get(notice.app)
         if app is None:
             return
@@ -183,8 +185,8 @@ class ClusterSessions(Sessions):
         whether they were replaced before it answered."""
         self._departures = Departures(others.registry, self._notify_exit)
         self._reregister: bool | None = None
-        """Sessions to be registered again; True: all, False: those that the
-        registry does not know."""
+        """The sessions to register again. True: all sessions. False: only
+        sessions that the registry does not know. None: no sessions."""
         self._reregistration: gevent.Greenlet[..., None] | None = None
         self._on_login = on_login
 
@@ -232,8 +234,9 @@ class ClusterSessions(Sessions):
     def _register(
         self, session: Session, login: Login
     ) -> tuple[SessionRegistration | None, bool]:
-        """The answer of the registry (None: there was none), and whether a
-        later session has taken its place. Switches. Raises SessionRefused."""
+        """The answer of the registry (None: it did not answer), and whether a
+        later session has taken the place of this one. Switches. Raises
+        SessionRefused."""
         key = (login.app, login.user)
         waiting = self._beginning.setdefault(key, {})
         waiting[session.id] = False
@@ -274,7 +277,8 @@ class ClusterSessions(Sessions):
         node without an answer counts as no. Raises PeerBusy if too many are
         being asked.
 
-        Sessions of this node were pinged before, except those that began since.
+        Sessions of this node were pinged before, except sessions that began
+        since then.
         """
         own_epoch = self._node_messages.own_epoch
         for ref in others:
@@ -340,7 +344,7 @@ class ClusterSessions(Sessions):
                 self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
-        """A session of this node is no longer addressed: its successor's node
+        """Stop addressing a session of this node, because its successor's node
         or the registry says so."""
         waiting = self._beginning.get((app, user))
         if waiting is not None and session_id in waiting:
@@ -417,9 +421,9 @@ class ClusterSessions(Sessions):
     # --- registering again ----------------------------------------------------
 
     def reregister(self, everything: bool) -> None:
-        """Register the sessions again that the registry does not know, or
-        ``everything``: after a flush, a lost lease, or a failure of Redis. Never
-        switches."""
+        """Register sessions again, after a flush, a lost lease, or a failure of
+        Redis: the sessions that the registry does not know, or ``everything``.
+        Never switches."""
         self._reregister = self._reregister or everything
         if self._reregistration is None or self._reregistration.dead:
             self._reregistration = gevent.spawn(self._run_reregistration)

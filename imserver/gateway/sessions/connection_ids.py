@@ -73,7 +73,8 @@ class ConnectionIds:
 
     @cached_property
     def _ciphers(self) -> tuple[AESSIV, ...]:
-        """The cipher of new ids, then those of older ids that are still read."""
+        """The cipher of new ids, then the ciphers of older ids that are still
+        read."""
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
         return tuple(map(AESSIV, self._secret.keys(self._purpose)))
@@ -109,8 +110,9 @@ class ConnectionIds:
 
 
 class ConnectionTable:
-    """Connections of this node by their ids. Owner of their numbers, which they
-    get when their ids are first requested; most have none. Never switches."""
+    """Connections of this node by their ids. Owner of their numbers. A
+    connection gets its number when its id is first requested; most connections
+    never get one. Never switches."""
 
     def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
         self.ids = ids

@@ -1,5 +1,5 @@
-"""Presence: which users are online, where their sessions are, and how many
-there are."""
+"""Presence: the users who are online, the nodes and devices of their sessions,
+and counts."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -131,9 +131,9 @@ class UserPage(Struct, frozen=True):
 
 
 class Presence(Service):
-    """Which users are online, on all nodes. Stateless. While the registry does
-    not answer, or does not know all sessions of some nodes, these nodes are
-    asked.
+    """Finds the users who are online, on all nodes. Stateless. While the
+    registry does not answer, or does not know all sessions of some nodes, these
+    nodes are asked.
 
     ``others`` is None without a cluster; then nothing switches. The registry
     knows which users are online, and the nodes know their names. The registry
@@ -160,9 +160,9 @@ class Presence(Service):
         return self.others.query(kind, query, leases)
 
     def is_online(self, apps: Sequence[str], user: str) -> bool:
-        """Whether a user has a session in one of these apps anywhere. All of
-        them are one question: while the registry does not answer, only users
-        here count if there are several."""
+        """Whether a user has a session in one of these apps anywhere. All apps
+        are one query. While the registry does not answer, and there are several
+        apps, only sessions on this node count."""
         if len(apps) == 1:
             return self._is_online_in(apps[0], user)
         if any(self.hub.is_online(app, user) for app in apps):
@@ -227,9 +227,10 @@ class Presence(Service):
         return Online(are_online, missing)
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
-        """Users of an app: all, unsorted, if they are at most ``limit`` and
-        ``after`` is None; else up to ``limit`` in the order of names, after the
-        name ``after``."""
+        """A page of the users of an app. If ``after`` is None and the app has
+        at most ``limit`` users, it has all of them, unsorted. Otherwise it has
+        up to ``limit`` users in the order of names, after the name
+        ``after``."""
         # One more than the page tells whether others follow.
         query = NamesQuery(app, after, limit + 1)
         here = self._names_here(query)

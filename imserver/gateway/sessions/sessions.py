@@ -52,18 +52,18 @@ ALIVE_SECONDS = 3
 """Time for an old connection to answer a ping before a login under ``refuse``
 replaces it."""
 _LOOKS = 30
-"""How often it is looked at in that time."""
+"""How often the answer is checked in that time."""
 _LONGEST_BAN: Final = 100.0
-"""A ban for good lasts so many times :data:`MAX_BAN_SECONDS`: infinity cannot be
-stored."""
+"""A ban for good lasts this many times :data:`MAX_BAN_SECONDS`, because
+infinity cannot be stored."""
 _NOTICES_BYTES: Final = 200
 """Size of an exit and an enter notice, without the names of their users."""
 _PONG: Final = Reply(ReplyCode.OK, "pong")
 MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
 MAX_BAN_SECONDS: Final = 366 * 86400
-"""The longest ban that a request may ask for that ends. One that lasts longer
-is for good."""
+"""The longest temporary ban that a request may set. A longer ban is for
+good."""
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one
 login."""
@@ -88,12 +88,12 @@ class Ban(Struct, frozen=True):
 
     @property
     def seconds(self) -> float:
-        """How long it still lasts."""
+        """How many more seconds the ban lasts."""
         return self.ends - monotonic()
 
     @property
     def until(self) -> int | None:
-        """Its end in Unix seconds; None: it is for good."""
+        """The end of the ban in Unix seconds; None for a ban for good."""
         if self.seconds > MAX_BAN_SECONDS:
             return None
         return round(time() + self.seconds)
@@ -117,7 +117,7 @@ class CloseSessions(Struct, frozen=True, array_like=True):
     number of closed sessions of each.
 
     ``device``: only sessions of a device of this name (None: all).
-    ``ban_seconds``: refuse their logins for so long, and tell them the
+    ``ban_seconds``: refuse their logins for this time, and tell them the
     ``reason``. ``online``: users with an addressed session on some node; their
     older connections are closed too.
     """
@@ -156,9 +156,9 @@ class RecentKicks(Service):
     """The last kicks. A login that began before a kick and ends after it is
     refused.
 
-    A kick closes existing sessions. A login in progress has none yet, and its
-    proof may have become invalid: the user may have ended all sessions, or may
-    be deleted. ``count``: the number of kicks.
+    A kick closes existing sessions. A login in progress has no session yet, and
+    its proof may have become invalid: the user may have ended all sessions, or
+    may be deleted. ``count``: the number of kicks.
     """
 
     count: int = 0
@@ -166,8 +166,8 @@ class RecentKicks(Service):
 
     def note(self, app: str, user: str = "", device: str | None = None) -> None:
         """Record the kick of a user, from devices of this name or (None) from
-        all; without a ``user`` that an app was deleted: a new one of its name
-        may have other users."""
+        all. Without a ``user``, record that an app was deleted: a new app of
+        its name may have other users."""
         key = (app, user, device)
         self.count += 1
         self._numbers.pop(key, None)
@@ -193,8 +193,8 @@ class SessionRefused(Exception):
 
     ``reason``: for the log and the counters (None: they have it already).
     ``close``: the code with which the connection is closed (0: it stays open),
-    and ``text`` its reason. ``until``: when what refuses it ends, in Unix
-    seconds.
+    and ``text`` its reason. ``until``: when the reason of the refusal ends, in
+    Unix seconds.
     """
 
     def __init__(
@@ -346,7 +346,7 @@ class Sessions:
     def _charge_notices(
         self, connection: Connection, before: str, login: Login
     ) -> None:
-        """Count the notices that others get when the user of a connection
+        """Count the notices that other users get when the user of a connection
         changes. Raises SessionRefused."""
         if (connection.app, before) == (login.app, login.user):
             return
@@ -426,9 +426,10 @@ class Sessions:
         dialect: str,
         device: str = "",
     ) -> bool:
-        """Begin a session for the maker of the request that opens a connection:
-        of the user with this token, or without a user, if it is a back end or
-        nobody. False: the connection is closed with the reason.
+        """Begin a session for the maker of the request that opens a connection.
+        It is a session of the user with this token. A back end, or somebody
+        without a token, gets a session without a user. False: the connection is
+        closed with the reason.
 
         The app's rules apply as to a login (dialects, origins, bans, limits,
         policy). May switch, but not after the session has begun.
@@ -578,8 +579,9 @@ class Sessions:
         return True
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Lift bans on all nodes. Returns those without an answer, which learn
-        of it from the database. Raises StorageUnavailable. May switch."""
+        """Lift bans on all nodes. Returns the nodes without an answer, which
+        will read it from the database. Raises StorageUnavailable. May
+        switch."""
         if self._store.has_database:
             self._store.ban(app, users, 0)
         query = Unban(app, users)
@@ -591,7 +593,7 @@ class Sessions:
 
     def learn(self, changes: Changes) -> None:
         """Apply bans of any node. Never switches. A user who is banned here
-        already has no sessions: looking for them again would cost a walk over
+        already has no sessions: looking for them again would mean a walk over
         all connections."""
         new_bans: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
@@ -612,8 +614,8 @@ class Sessions:
         return answers, missing
 
     def close_here(self, query: CloseSessions) -> list[int]:
-        """Close sessions of this node; returns the number of each user's
-        addressed ones. Never switches."""
+        """Close sessions of this node. Returns the number of closed addressed
+        sessions of each user. Never switches."""
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
         app = self._hub.apps.get(query.app)
@@ -693,8 +695,8 @@ class Sessions:
         return True
 
     def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:
-        """Refuse a user's logins here for ``seconds`` (0: none); closes
-        nothing. ``MAX_BANS`` are known."""
+        """Refuse a user's logins on this node for ``seconds`` (0: end the ban).
+        It closes no session. At most ``MAX_BANS`` are known."""
         self._bans.pop((app, user), None)
         if seconds > 0:
             self._bans[app, user] = Ban(monotonic() + seconds, reason)
@@ -702,9 +704,9 @@ class Sessions:
                 del self._bans[next(iter(self._bans))]
 
     def hold(self, users: Mapping[tuple[str, str], int], reason: str) -> None:
-        """Keep users out of this node, whatever becomes of their bans, as long
-        as they are in the last call. ``users``: (app, user) → Unix seconds;
-        they and the ``reason`` are shown. Never switches."""
+        """Keep these users out of this node, even if their bans are lifted,
+        until another call leaves them out. ``users``: (app, user) → Unix
+        seconds; they and the ``reason`` are shown. Never switches."""
         new = users.keys() - self.holds.keys()
         unix_to_monotonic = monotonic() - time()
         self.holds = {
@@ -722,7 +724,7 @@ class Sessions:
             self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
 
     def _app(self, name: str) -> App:
-        """An app of this node. Raises SessionRefused if there is none of this
+        """An app of this node. Raises SessionRefused if no app has this
         name."""
         app = self._hub.apps.get(name)
         if app is None:
@@ -757,7 +759,7 @@ class Sessions:
 
     def banned_until(self, app: str, user: str) -> float:
         """When the ban of a user ends, in Unix seconds, according to this
-        node's list; 0: there is none. Never switches."""
+        node's list; 0 if the user is not banned. Never switches."""
         ban = self.ban_of(app, user)
         if ban is None:
             return 0.0

@@ -1,5 +1,5 @@
-"""The rows of an app and of a user in all tables: how many there are, how an
-export reads them, in pages, and their deletion in small transactions."""
+"""The rows of an app and of a user in all tables: counting them, reading them
+for an export, in pages, and deleting them in small transactions."""
 
 import logging
 from collections.abc import Iterator, Sequence, Set
@@ -22,24 +22,24 @@ from imserver.gateway.storage.tables import OF_APP, OF_LOGS, Reason, Table, tabl
 log = logging.getLogger(__name__)
 
 DELETED: Final = "null"
-"""In place of the settings of an app: it was deleted."""
+"""The value in place of the settings of a deleted app."""
 _PART_ROWS: Final = 1000
 """How many rows of a deleted app one transaction deletes. They are few, so that
 writers never wait for long."""
 _PART_ACCOUNTS: Final = 500
-"""The rows of how many accounts one query of an export may read."""
+"""Limit of the accounts whose rows one query of an export reads."""
 
 
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
-    """Whether there was an app of this name, and it was deleted. ``lock``: it
-    is not created anew until the transaction ends."""
+    """Whether an app of this name was deleted. ``lock``: nobody can create it
+    anew until the transaction ends."""
     suffix = sql.for_update if lock else ""
     rows = sql.query(f"SELECT settings FROM app WHERE name = %s{suffix}", (name,))
     return bool(rows) and rows[0][0] == DELETED
 
 
 def has_files(name: str, sql: PooledStatements) -> bool:
-    """Whether rows of files of an app are left."""
+    """Whether an app still has rows of files."""
     return bool(sql.query("SELECT id FROM upload WHERE app = %s LIMIT 1", (name,)))
 
 
@@ -70,9 +70,9 @@ def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
 
 
 def tables_of_others(sql: PooledStatements) -> list[Table]:
-    """The tables of features of other distributions that nodes have
-    recorded, also of those that no node has. An operator may have dropped
-    some of them."""
+    """The tables of features of other distributions that nodes have recorded,
+    including features that no node has now. An operator may have dropped some
+    of them."""
     rows = sql.query("SELECT feature, tables FROM feature_schema ORDER BY feature")
     connection = sql.connection
     tables: list[Table] = []
@@ -97,7 +97,7 @@ def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> 
 
 
 def form_of(table: Table, user: str) -> str | bytes | int:
-    """The value that stands for a user in the rows of a table; empty or 0: the
+    """The value that means a user in the rows of a table; empty or 0 if the
     user has no rows there."""
     if table.user_as == "account":
         return id_of(user)
@@ -109,8 +109,8 @@ def form_of(table: Table, user: str) -> str | bytes | int:
 
 
 def _warn_of_files(table: str, rows: int) -> None:
-    """Tell operators that bytes are left, because the rows of files were
-    deleted without them."""
+    """Warn operators that contents of files remain, because only their rows
+    were deleted."""
     if table == "upload" and rows:
         log.warning(
             "erased the rows of %d files: "
@@ -122,11 +122,11 @@ def _warn_of_files(table: str, rows: int) -> None:
 def delete_some(
     name: str, spared: Set[str], tables: Sequence[Table], sql: PooledStatements
 ) -> int:
-    """Delete some rows of a deleted app, and return their number. 0: no rows
-    are left but in the tables of ``spared``, or the app was created anew.
+    """Delete some rows of a deleted app, and return their number. 0: only rows
+    in the tables of ``spared`` are left, or the app was created anew.
 
-    The heads of its logs and its feed stay: no id is given again if the app is
-    created anew.
+    The heads of its logs and its feed stay, so that a new app of this name does
+    not give an id again.
     """
     if not is_deleted(name, sql, lock=True):
         return 0
@@ -165,7 +165,7 @@ def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) ->
 
 class TablePage(Struct, frozen=True):
     """Rows of one table. ``columns``: their names; bytes in UTF-8 are text.
-    ``position``: given to a later call, it goes on behind this page."""
+    ``position``: with it a later call continues after this page."""
 
     table: str
     columns: tuple[str, ...]
@@ -238,8 +238,8 @@ def _queries(
 
 
 def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """Conditions of an app's rows, each for one log: for several, some engines
-    would sort all rows for each page."""
+    """Conditions for an app's rows, each for one log. For several logs at once,
+    some engines would sort all rows for each page."""
     if of_app != OF_LOGS:
         yield of_app, (app,)
         return
@@ -252,8 +252,8 @@ def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
 
 
 def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """Conditions of an app's rows, each for some accounts: for all of them,
-    some engines would sort all rows for each page."""
+    """Conditions for an app's rows, each for some accounts. For all accounts at
+    once, some engines would sort all rows for each page."""
     last = 0
     ids = RowQuery("account", ("id",), (), (OF_APP, (app,)))
     for _, (id,) in pages(read, ids, most=_PART_ACCOUNTS):
@@ -274,7 +274,7 @@ def _plain(value: Any) -> Any:
 
 
 def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str, str]:
-    """User → the name of the account, for those who are accounts of an app and
+    """User → the name of the account, for users who are accounts of an app and
     have a name."""
     ids = [id for id in map(id_of, users) if id]
     rows = sql.query_in(

@@ -32,7 +32,8 @@ class AppRow(Struct, frozen=True):
     created: int = 0
     """Unix seconds."""
     deleted: bool = False
-    """Its row stays, without settings, so that all nodes learn of it."""
+    """Whether the app was deleted. Its row stays, without settings, so that all
+    nodes read of the deletion."""
 
 
 class AppContents(Struct, frozen=True, kw_only=True):
@@ -54,8 +55,8 @@ class KeyRow(Struct, frozen=True):
     NOTE_CHARACTERS: ClassVar[int] = 200
     """The most characters of a note."""
     PREFIX: ClassVar[str] = "imk_"
-    """The prefix of keys. By it people, and tools that look for leaked secrets,
-    recognise a key."""
+    """The prefix of keys. People, and tools that look for leaked secrets,
+    recognise a key by it."""
     SECRET_BYTES: ClassVar[int] = 32
     """How many random bytes a key has."""
     ID_BYTES: ClassVar[int] = 6
@@ -78,8 +79,9 @@ class KeyRow(Struct, frozen=True):
     used_from: str = ""
     """The address of the request that has last used it."""
     maker: int = 0
-    """The account that made it, itself or with a key of its own; 0: none. While
-    the account is locked or banned, the key is refused."""
+    """The account that made it, directly or with a key of its own; 0 if no
+    account made it. While the account is locked or banned, the key is
+    refused."""
     maker_app: str = ""
     """The app of that account."""
 
@@ -116,8 +118,8 @@ class BanRow(Struct, frozen=True):
     app: str
     user: str
     seconds: float
-    """How long it still lasts, by the clock of the database. 0 or less: it has
-    ended, or was lifted."""
+    """How many more seconds the ban lasts, by the clock of the database. 0 or
+    less: it has ended, or was lifted."""
     reason: str = ""
     """Shown to the user."""
 
@@ -133,15 +135,14 @@ class Changes(Struct, frozen=True):
 
 
 class Erasure(Struct, frozen=True):
-    """Erasure by a feature, of data that are more than rows: it erases the
-    rows of ``tables`` with the rest.
+    """Erasure by a feature, of data other than rows.
 
-    ``user(app, user, name)`` erases what belongs to a deleted user; ``name``
-    stands in place of them in what stays; ``""``: what they wrote stays under
-    their own. ``app(name)`` erases what belongs to a deleted app.
-    ``programs(app, user)`` are the users that are nobody without this one, such
-    as bots of an account: they are deleted before, and what they wrote stays.
-    The functions may switch, may be called again, and may raise
+    It erases the rows of ``tables``, too. ``user(app, user, name)`` erases the
+    data of a deleted user. ``name`` replaces the user id in remaining data;
+    ``""``: their messages stay under their own id. ``app(name)`` erases the
+    data of a deleted app. ``programs(app, user)`` are the users that depend on
+    this one, such as bots of an account: they are deleted first, and their
+    messages stay. The functions may switch, may be called again, and may raise
     :class:`imserver.gateway.errors.Unavailable`. The core erases the rows of
     tables that no feature erases.
     """
@@ -153,24 +154,24 @@ class Erasure(Struct, frozen=True):
 
 
 class ArchivedFiles:
-    """The files of a feature in archives, beside its rows. This one has
-    none.
+    """The files of a feature in archives, beside its rows. This base class has
+    no files.
 
-    They are those of a user, of a whole app (``user`` is ``""``), or of the
-    server (``app`` is ``""``: ``imserver backup --everything``). The functions
-    may raise ImserverError.
+    They belong to a user, to a whole app (``user`` is ``""``), or to the server
+    (``app`` is ``""``: ``imserver backup --everything``). The functions may
+    raise ImserverError.
     """
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """Name, bytes (0: unknown) and pieces of each file. Names are always
-        the same, and those of files of one kind have a folder. An iterator of
-        pieces may raise FileNotFoundError before the first: the archive goes
-        without the file."""
+        """Name, bytes (0: unknown) and pieces of each file. A name never
+        changes, and files of one kind have a common folder. An iterator of
+        pieces may raise FileNotFoundError before the first piece: then the
+        archive leaves out the file."""
         return iter(())
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store such a file, whose rows are there, also if it is there. Returns
-        whether it was stored."""
+        """Store a file from an archive, whose rows exist already, even if the
+        file exists. Returns whether it was stored."""
         return False
 
 

@@ -1,5 +1,5 @@
-"""Damage of a SQLite database: the commits that its write-ahead log has lost
-without a word.
+"""Damage of a SQLite database: commits that its write-ahead log has lost
+without an error.
 
 https://sqlite.org/fileformat2.html describes both files.
 """
@@ -32,16 +32,17 @@ _NO_COMMIT: Final = bytes(4)
 """The number of pages in a frame that ends no transaction."""
 _SALTS_BYTES: Final = 8
 _FIRST_SUMS: Final = bytes(8)
-"""The sums with which those of the head begin."""
+"""The start values of the sums of the head."""
 _SUM_BITS: Final = 0xFFFFFFFF
 _PAGE_BYTES_AT: Final = 16
-"""Where the database file has the bytes of a page, in two bytes."""
+"""The offset in the database file at which two bytes have the size of a
+page."""
 _MIN_PAGE_BYTES: Final = 512
 
 
 def lost_commits(database: Path) -> int:
-    """How many commits stand behind a damaged place of the write-ahead log; 0:
-    none is known.
+    """How many commits follow a damaged place of the write-ahead log; 0 if no
+    damage is known.
 
     SQLite takes the first frame with a wrong checksum for the end of its log:
     after a power failure the last transaction may be incomplete there. All
@@ -109,7 +110,7 @@ def _count(log: IO[bytes], order: str, size: int, salts: bytes, seed: bytes) -> 
 
 
 def _sum(order: str, seed: bytes, content: bytes) -> bytes:
-    """The two sums of a content, which go on from ``seed``."""
+    """The two sums of a content, continued from ``seed``."""
     if not seed:
         return b""
     one, two = struct.unpack(">II", seed)

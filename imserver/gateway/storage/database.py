@@ -78,8 +78,8 @@ _DEADLOCK_RETRIES: Final = 3
 """How often a transaction is tried again after a deadlock, within its time
 limit."""
 REFUSED_SECONDS: Final = 30.0
-"""A database that has refused a write counts as unable to write for so long:
-where a message does not fit, a smaller write may."""
+"""How long a database that has refused a write counts as unable to write. A
+smaller write may still succeed where a message does not fit."""
 
 
 class _Late(BaseException):
@@ -145,7 +145,8 @@ class Database:
     current.
 
     ``threaded``: keep file access away from the loop. Commands without other
-    work need no thread. ``features``: those of other distributions with tables.
+    work need no thread. ``features``: features of other distributions with
+    tables.
     """
 
     def __init__(
@@ -216,8 +217,9 @@ class Database:
         recorded: dict[str, RecordedTables],
         laxness: str,
     ) -> None:
-        """Tell operators in which state the database was when it was opened.
-        ``before``: its steps then. ``missing``: those that were taken now."""
+        """Log the state in which the database was found, for operators.
+        ``before``: the steps that it had. ``missing``: the steps that were
+        taken now."""
         shown = self.address.shown
         if laxness:
             log.warning(
@@ -280,8 +282,7 @@ class Database:
             patient.dispose()
 
     def _patient_engine(self, settings: StorageSettings) -> Engine:
-        """An engine of the caller's own for changes of large tables, which may
-        be slow."""
+        """A separate engine for changes of large tables, which may be slow."""
         return make_engine(self.address, replace(settings, seconds=LONG_SECONDS))
 
     def _migrate(self) -> None:
@@ -341,7 +342,7 @@ class Database:
         return self._guarded(transaction, wrote=True, seconds=LONG_SECONDS)
 
     def compact(self) -> None:
-        """Write all tables anew, so that files have nothing of deleted rows.
+        """Write all tables anew, so that files contain nothing of deleted rows.
         Switches. Raises StorageUnavailable."""
         patient = self._patient_engine(self._settings)
 
@@ -368,7 +369,7 @@ class Database:
             self.write(work)
 
     def writer_connection(self) -> WriterConnection:
-        """A connection of the caller's own, for transactions one after the
+        """A separate connection of the caller, for transactions one after the
         other."""
         return WriterConnection(self, self._engine)
 

@@ -80,8 +80,7 @@ def compact(connection: Connection) -> None:
 
 def _in_one_line(record: logging.LogRecord) -> bool:
     """Replace the traceback of a record by one line. The pool may notice a lost
-    connection only when it takes it back, and that is no fault of the
-    program."""
+    connection only when it takes it back, which is no fault of the program."""
     if not record.exc_info:
         return True
     error = record.exc_info[1]
@@ -126,8 +125,9 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
 def _is_write(connection: Connection) -> bool:
     """Whether the transaction of a connection writes. Then each of its
-    statements sees what was committed before it: rows are locked, and read as
-    they are. A transaction that reads sees one state of the database.
+    statements sees everything that was committed before it: rows are locked,
+    and read as they are. A transaction that reads sees one state of the
+    database.
     """
     return bool(connection.get_execution_options().get(WRITES))
 
@@ -262,8 +262,8 @@ index pages again."""
 
 
 def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStatements:
-    """Statements on a connection of the caller's own, for transactions that
-    write: each statement sees what was committed before it."""
+    """Statements on a separate connection of the caller, for transactions that
+    write. Each statement sees everything that was committed before it."""
     if address.file is not None:
         return _sqlite_statements(address.file)
 
@@ -310,8 +310,8 @@ def detached(engine: Engine) -> Any:
 def driver_errors(
     engine: Engine,
 ) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """The errors of direct statements: first those that the content of a row
-    causes, then faults of the database."""
+    """The errors of direct statements: first errors because of the content of a
+    row, then faults of the database."""
     driver = engine.dialect.loaded_dbapi
     of_content = (driver.DataError, driver.IntegrityError, ValueError, OverflowError)
     of_database = (driver.Error, SQLAlchemyError, OSError)
@@ -321,8 +321,8 @@ def driver_errors(
 def assert_cooperative() -> None:
     """Raise StartError if waiting for PostgreSQL would block the loop.
 
-    psycopg decides at import how it waits. If it was imported before the
-    standard library was patched, it waits in C.
+    psycopg decides at import how it waits. If its import came before the patch
+    of the standard library, it waits in C.
     """
     from psycopg import waiting
 
@@ -335,8 +335,8 @@ def assert_cooperative() -> None:
 
 
 def laxness_of(connection: Connection) -> str:
-    """The setting with which the server confirms commits before they are
-    durable; ``""``: none."""
+    """The setting by which the server confirms commits before they are durable;
+    ``""`` if it does not do so."""
     setting, safe = _DURABILITY.get(connection.dialect.name, ("", ()))
     if not setting:
         return ""
@@ -395,14 +395,14 @@ def is_deadlock(error: DBAPIError) -> bool:
 
 
 def is_lock_conflict(error: DBAPIError) -> bool:
-    """Whether a transaction failed because others had what it wanted to lock:
-    it may succeed later."""
+    """Whether a transaction failed because others held a lock that it wanted.
+    It may succeed later."""
     return is_deadlock(error) or _code_of(error) in ("psycopg 55P03", "pymysql 1205")
 
 
 def is_damage(error: DBAPIError) -> bool:
-    """Whether SQLite has found that its file is damaged. The others say so by
-    errors of the common kinds."""
+    """Whether SQLite has found that its file is damaged. The other engines
+    report damage by common errors."""
     return _code_of(error) in (
         f"sqlite3 {sqlite3.SQLITE_CORRUPT}",
         f"sqlite3 {sqlite3.SQLITE_NOTADB}",
@@ -410,9 +410,9 @@ def is_damage(error: DBAPIError) -> bool:
 
 
 def refusal_of(error: BaseException | None) -> str:
-    """How the database answered that it cannot write: it ``has a full disk``,
-    or ``takes no writes`` (read-only, a failing disk). Empty: it is away for a
-    moment."""
+    """The reason why the database cannot write: it ``has a full disk``, or
+    ``takes no writes`` (read-only, a failing disk). Empty if it only does not
+    answer for a moment."""
     code = _code_of(error)
     if code in _FULL:
         return "has a full disk"

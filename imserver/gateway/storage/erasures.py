@@ -1,10 +1,10 @@
-"""Erasures of users: which are under way, and which names stand in place of
-erased users.
+"""Erasures of users: the erasures under way, and the names that replace erased
+users.
 
 The id of a user is a name, so no row keeps it after the erasure. Rows that stay
 have a random name instead. A digest of app and user, by a key of the server,
-says whose they were. A restored database needs it: there the user is erased
-again.
+identifies the user of these rows. A restored database needs it: there the user
+is erased again.
 """
 
 import hmac
@@ -33,20 +33,20 @@ from imserver.gateway.threads import synchronise
 PURPOSE: Final = "erasures"
 """The purpose of the keys with which digests are made."""
 LEASE_SECONDS: Final = 600
-"""Another node goes on with an erasure that nobody has renewed for so long."""
+"""If nobody has renewed an erasure for this time, another node continues it."""
 JOURNAL: Final = "erasures.jsonl"
 """The file in the data folder with the erasures that have ended, one JSON
 object a line."""
 _OVERLAP_MS: Final = 86_400_000
-"""How far before the last erasure of a journal others may be missing in it:
-the clocks of nodes differ by less than a day."""
+"""Erasures up to this long before the last one of a journal may be missing in
+it, because the clocks of nodes differ by less than a day."""
 _NAME_BYTES: Final = 12
 """How many random bytes a name in place of a user has."""
 _JOURNAL_MODE: Final = 0o600
 
 
 class ErasureRow(Struct, frozen=True):
-    """An erasure. ``name``: stands in place of the user. ``ended``: Unix
+    """An erasure. ``name``: the name that replaces the user. ``ended``: Unix
     milliseconds; 0: it is under way."""
 
     digest: str
@@ -67,10 +67,10 @@ class Erasures(Store.Rows):
         self._keys = keys
 
     def begin(self, app: str, user: str) -> str:
-        """Begin the erasure of a user, or go on with it. Returns the name in
-        place of the user.
+        """Begin the erasure of a user, or continue it. Returns the name that
+        replaces the user.
 
-        The lease is renewed: nobody else goes on with it for
+        The lease is renewed: nobody else continues the erasure for
         :data:`LEASE_SECONDS`.
         """
         digest = self.digests(app, user)[0]
@@ -99,8 +99,8 @@ class Erasures(Store.Rows):
         self._begin(ErasureRow(digest, ended=0, app=row.app, name=row.name), user)
 
     def note(self, rows: Iterable[ErasureRow]) -> None:
-        """Note erasures that ended in another copy of this database: they are
-        not repeated again."""
+        """Record erasures that ended in another copy of this database, so that
+        they are not repeated again."""
         values = [(*_ROWS.values(row), "", 0) for row in rows]
         columns = f"{_ROWS.columns}, member, leased"
 
@@ -113,8 +113,8 @@ class Erasures(Store.Rows):
     def end(
         self, sql: PooledStatements, app: str, user: str, ended: int = 0
     ) -> ErasureRow | None:
-        """The user is erased. ``ended`` 0: now. None: another node has ended
-        it."""
+        """End an erasure: the user is erased. ``ended`` 0: now. None if another
+        node has ended it."""
         digest = self.digests(app, user)[0]
         ended = ended or int(time() * SECOND_MS)
         rows = sql.query(
@@ -151,8 +151,8 @@ class Erasures(Store.Rows):
     # --- the journal ----------------------------------------------------------
 
     def write_journal(self, folder: Path, is_whole: bool = False) -> None:
-        """Add the erasures that have ended to a folder's journal; ``is_whole``:
-        also those of long before it. Raises OSError."""
+        """Add the erasures that have ended to a folder's journal. ``is_whole``:
+        also erasures that ended long before it. Raises OSError."""
         written = read_journal(folder / JOURNAL)
         names = {row.name for row in written}
         last = 0
@@ -178,7 +178,7 @@ def read_journal(file: Path) -> list[ErasureRow]:
 
 
 def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
-    """Write erasures behind those of a journal. Raises OSError."""
+    """Append erasures to a journal. Raises OSError."""
     # A line begins with its break: so it also ends one that was cut off.
     lines = b"".join(b"\n" + msgspec.json.encode(row) for row in rows)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -192,5 +192,5 @@ def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
 
 
 def new_name() -> str:
-    """A name in place of a user: nobody can tell from it whose it was."""
+    """A name that replaces a user. Nobody can tell from it who the user was."""
     return ERASED + token_hex(_NAME_BYTES)

@@ -1,4 +1,4 @@
-"""Numbers that are given once: where a database has lost the last ones, it
+"""Numbers that are given only once. If a database has lost the last ones, it
 continues far beyond them."""
 
 import re
@@ -15,7 +15,7 @@ MANY: Final = 1 << 32
 """Upper bound for the numbers of one kind that are given between two copies of
 a database."""
 MAX_NUMBER: Final = (1 << 53) - 1
-"""The greatest number that JavaScript has exactly."""
+"""The greatest number that JavaScript represents exactly."""
 _FAR_PER_SECOND: Final = 65_536
 
 
@@ -39,8 +39,8 @@ class GivenNumbers(Struct, frozen=True):
 def far_number() -> int:
     """A number beyond all that were given, and small enough for JavaScript.
 
-    It grows by 65,536 per second, so it is also beyond those given after an
-    earlier loss.
+    It grows by 65,536 per second, so it is also beyond the numbers given after
+    an earlier loss.
     """
     return int(time() * _FAR_PER_SECOND)
 
@@ -76,8 +76,8 @@ def _refuse_forged(table: str, last: Any) -> None:
 
 
 def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
-    """The last number that the database has given a row of a table; None: it
-    gives none."""
+    """The last number that the database has given a row of a table; None if it
+    does not number the rows."""
     if sql.engine == "sqlite":
         # A row may have a number that the database has not given.
         last_given = (
@@ -130,7 +130,7 @@ def give_after(sql: Statements, table: str, last: int, column: str = "id") -> No
 
 def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
     """On PostgreSQL: let the ids of rows continue above an expression, and
-    so many after the last one. One statement, because others take ids
+    ``more`` above the last id. It is one statement, because others take ids
     meanwhile."""
     sequence = _sequence_of(sql, table, "id")
     if sequence is not None:

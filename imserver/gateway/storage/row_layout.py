@@ -1,6 +1,6 @@
-"""The columns of a table on one engine, the kinds of their values, and how a
-driver takes these; and the rows of an app that an import makes, from those that
-an export has read.
+"""The columns of a table on one engine, the kinds of their values, and the form
+in which a driver takes them. Also the import of the rows of an app that an
+export has read.
 
 A *plain* value is the same on all engines: texts are bytes in UTF-8, flags are
 0 or 1.
@@ -37,11 +37,11 @@ _MOST_CHARACTERS: Final = 1 << 24
 
 
 class ColumnKind(Struct, frozen=True):
-    """A kind of columns. ``types``: those of SQLAlchemy. ``value``: the type of
-    a value in an export. ``copy``: its type for COPY in binary form, where the
-    bytes of a text are the text; ``""``: that of the column. ``plain`` makes a
-    plain value of a value that a driver returns. ``stored``: engine → the
-    function that makes of a plain value one that its driver takes."""
+    """A kind of columns. ``types``: the types of SQLAlchemy. ``value``: the
+    type of a value in an export. ``copy``: its type for COPY in binary form,
+    where the bytes of a text are the text; ``""``: the type of the column.
+    ``plain`` makes a plain value of a value that a driver returns. ``stored``:
+    engine → the function that converts a plain value for its driver."""
 
     name: str
     types: tuple[type[types.TypeEngine[Any]], ...]
@@ -52,7 +52,8 @@ class ColumnKind(Struct, frozen=True):
 
 
 def _plain_decimal(value: Any) -> bytes:
-    """A decimal number, of which engines write different zeros at the end."""
+    """A decimal number without the zeros at its end, in which engines
+    differ."""
     number = Decimal(value.decode() if isinstance(value, bytes) else str(value))
     text = format(number, "f")
     if "." in text:
@@ -87,7 +88,7 @@ _KINDS: Final = (
     ColumnKind("bytes", _BYTES, bytes, "bytea"),
     ColumnKind("text", (types.String,), str, "bytea", stored={"sqlite": bytes.decode}),
 )
-"""A type of columns has the first kind that fits."""
+"""All kinds of columns. The first kind that fits a type counts."""
 
 
 class ColumnLayout(Struct, frozen=True):
@@ -125,7 +126,7 @@ class TableLayout(Struct, frozen=True):
 
     @property
     def query(self) -> RowQuery:
-        """All its rows."""
+        """The query for all rows of the table."""
         return RowQuery(
             table=f'"{self.table}"',
             order=tuple(f'"{name}"' for name in self.key),
@@ -182,7 +183,7 @@ def _column_layout(
 # --- imports ------------------------------------------------------------------
 
 BASE64: Final = "base64"
-"""The only name in an object that stands for bytes that are no text."""
+"""The only key of an object that represents bytes that are no text."""
 
 
 class BadRows(ImserverError):
@@ -202,7 +203,8 @@ def _check_parents(
     table: Table, column: str, ids: Iterable[Any], parents: Collection[int]
 ) -> None:
     """Raise BadRows if a row has no parent. ``ids``: the values of ``column``,
-    which says the parent. One that is not in the key may be 0: none."""
+    which says the parent. A column outside the key may be 0, which means no
+    parent."""
     may_be_none = column not in table.key
     for id in ids:
         if id not in parents and not (may_be_none and id == 0):
@@ -233,7 +235,7 @@ class ImportedRows:
         self._log = 0
 
     def reason(self, name: str) -> str:
-        """Why an import makes no rows of a table; ``""``: it does."""
+        """Why an import makes no rows of a table; ``""`` if it makes them."""
         table = self._tables.get(name)
         if table is None:
             return "this server has no such table"
@@ -254,15 +256,15 @@ class ImportedRows:
         rows: Sequence[Row],
         parents: set[int],
     ) -> str:
-        """Check rows before any is stored. ``parents``: the ids of the rows of
-        :data:`Table.PARENT`, which come first.
+        """Check rows before any row is stored. ``parents``: the ids of the rows
+        of :data:`Table.PARENT`, which come first.
 
-        Returns a key that a row of this server has already, whatever its app;
-        ``""``: there is none. Keys that begin with the app or its log are free:
-        the app is empty. Raises BadRows for rows that no export could have read:
-        other columns than those of the table, such as the app; values of other
-        types; numbers that no server stores; and rows whose parents are not
-        among these.
+        Returns a key that a row of this server has already, in any app; ``""``
+        if all keys are free. Keys that begin with the app or its log are free,
+        because the app is empty. Raises BadRows for rows that no export could
+        have read. They have columns that an export leaves out, such as the app,
+        values of other types, numbers that no server stores, or parents that
+        are not in ``parents``.
         """
         table = self._tables[name]
         kinds = self._kinds(sql, name, columns)
@@ -333,8 +335,8 @@ class ImportedRows:
             ) from None
 
     def clear(self, sql: PooledStatements) -> None:
-        """Delete all rows of the app, after rows were refused: it was empty
-        before the import."""
+        """Delete all rows of the app, after rows were refused. The app was
+        empty before the import."""
         for name, table in self._tables.items():
             if not table.stays and not self.reason(name):
                 sql.execute(f"DELETE FROM {name} WHERE {table.exported}", (self._app,))
@@ -349,7 +351,7 @@ class ImportedRows:
         self, sql: PooledStatements, heads: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """Change the rows that stay: table → its columns. From then on the app
-        has what was imported, and new rows get ids above it."""
+        has the imported data, and new rows get ids above the imported ones."""
         for name, fields in heads.items():
             self._number(sql)
             kinds = self._kinds(sql, name, list(fields))
@@ -365,7 +367,8 @@ class ImportedRows:
                     give_above(sql, name, f"(SELECT max(id) FROM {name})")
 
     def _number(self, sql: PooledStatements) -> int:
-        """The number of the log of the app, which is made if there is none."""
+        """The number of the log of the app. The log is made if the app has none
+        yet."""
         if not self._log:
             find = "SELECT number FROM log WHERE app = %s AND part = 0"
             if not sql.query(find, (self._app,)):
@@ -377,8 +380,8 @@ class ImportedRows:
     def _kinds(
         self, sql: PooledStatements, name: str, columns: Sequence[str]
     ) -> list[ColumnLayout]:
-        """These columns. Raises BadRows for one that an export of the table
-        does not read."""
+        """The columns with these names. Raises BadRows for a column that an
+        export of the table does not read."""
         if name not in self._columns:
             self._columns[name] = self._exported_columns(sql, name)
         exported = self._columns[name]
@@ -413,8 +416,8 @@ def _values_of(column: str, columns: Sequence[str], rows: Sequence[Row]) -> list
 
 
 def _is_id(value: Any) -> bool:
-    """Whether a server could have given this id. Others would end the numbers
-    of all apps, or name a path."""
+    """Whether a server could have given this id. A forged id could use up the
+    numbers of all apps, or name a path."""
     if isinstance(value, str):
         return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
     # An id above would leave none to the rows that come after it.
@@ -422,8 +425,8 @@ def _is_id(value: Any) -> bool:
 
 
 def _stored(value: Any, column: ColumnLayout) -> Any:
-    """A value of an export as the driver takes it, whichever engine the server
-    has. Raises BadRows."""
+    """Convert a value of an export for the driver of any engine. Raises
+    BadRows."""
     kind = column.kind.value
     if isinstance(value, dict):
         try:

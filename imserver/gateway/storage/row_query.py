@@ -1,10 +1,9 @@
-"""Which rows of a table are read, in which order, and how they are read in
-pages.
+"""Queries for rows of a table: which rows, in which order, and in which pages.
 
-Whoever goes through rows describes them with :class:`RowQuery`. A node reads
-each page in a transaction of its own (:func:`pages`); a command reads whole
-tables in one snapshot (:mod:`imserver.offline.copies.row_pages`). The position
-of both is the key of a row.
+A function that reads many rows describes them with :class:`RowQuery`. A node
+reads each page in a transaction of its own (:func:`pages`); a command reads
+whole tables in one snapshot (:mod:`imserver.offline.copies.row_pages`). The
+position of both is the key of a row.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +16,10 @@ from imserver.gateway.storage.statements import PooledStatements, Row, T, marks_
 
 PAGE_ROWS: Final = 200
 _SCAN_ROWS: Final = 10_000
-"""Rows through which one query looks."""
+"""Limit of the rows that one query searches."""
 
 Clause = tuple[str, Row]
-"""A text of SQL, and its values. As a condition, all rows meet an empty one."""
+"""A text of SQL, and its values. An empty condition is true for all rows."""
 ALL: Final[Clause] = ("", ())
 
 
@@ -36,8 +35,8 @@ class RowQuery(Struct, frozen=True):
     columns that are their key within the scope.
 
     ``indexed``: an index has the rows of the scope in this order. ``scan``: no
-    index leads to the rows of a user, so a query looks through some thousand
-    rows of the scope, and the next one goes on behind them."""
+    index leads to the rows of a user. So a query searches some thousand rows of
+    the scope, and the next query continues after them."""
 
     table: str
     order: tuple[str, ...]
@@ -65,7 +64,7 @@ class RowQuery(Struct, frozen=True):
         return statement, tuple(values)
 
     def behind(self, engine: str, key: Row) -> Clause:
-        """The condition of the rows behind a key; ``()``: of all."""
+        """The condition for the rows after a key; ``()``: for all rows."""
         if not key:
             return ALL
         if engine != "mysql":
@@ -86,7 +85,7 @@ class RowQuery(Struct, frozen=True):
 def pages(
     read: ReadWork, query: RowQuery, after: Row = (), most: int = PAGE_ROWS
 ) -> Iterator[tuple[list[Row], Row]]:
-    """The rows behind the key ``after``, in pages that are not empty, and the
+    """The rows after the key ``after``, in pages that are not empty, and the
     key of the last row of each.
 
     Each page is a transaction of its own. Raises StorageUnavailable."""
@@ -107,8 +106,8 @@ def pages(
 def _page(
     query: RowQuery, after: Row, most: int, sql: PooledStatements
 ) -> tuple[list[Row], Row]:
-    """The next rows, each behind its key, and the key up to which was looked;
-    ``()``: up to the end."""
+    """The next rows, each after its key, and the key up to which the query has
+    searched; ``()``: up to the end."""
     behind = query.behind(sql.engine, after)
     upto = ALL
     if query.scan:

@@ -115,8 +115,8 @@ class Statements(ABC):
         return hint if self.engine == "sqlite" else ""
 
     def contains(self, column: str) -> str:
-        """The condition: a column contains a value. No patterns, so no letter
-        has a meaning."""
+        """The condition: a column contains a value. It uses no pattern, so no
+        character has a special meaning."""
         return _CONTAINS[self.engine].format(column)
 
     @staticmethod
@@ -128,8 +128,8 @@ class Statements(ABC):
 
     @staticmethod
     def folded(text: str) -> str:
-        """A text as searches compare it: in lower case, without accents and
-        other widths."""
+        """A text in the form that searches compare: in lower case, without
+        accents and other widths."""
         if text.isascii():
             return text.lower()
         # NFKD takes the accents apart from their letters, so they can go.
@@ -138,9 +138,9 @@ class Statements(ABC):
 
     @classmethod
     def words(cls, text: str) -> list[str]:
-        """The words of a name, or of what is searched for in names, as
-        :meth:`folded` makes them. Letters that Unicode does not take for a
-        letter with an accent are plain ones, too: ``ł`` is ``l``."""
+        """The words of a name, or of a search in names, as :meth:`folded` makes
+        them. Letters that Unicode does not decompose into a letter and an
+        accent are plain, too: ``ł`` is ``l``."""
         return _between_words(" ", cls.folded(text).translate(_PLAIN)).split()
 
     @abstractmethod
@@ -165,7 +165,7 @@ class Statements(ABC):
         query and the COMMIT."""
 
     def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
-        """Insert those of the rows whose keys are not in the table."""
+        """Insert the rows whose keys are not in the table."""
         if self.engine == "mysql":
             insert = "INSERT IGNORE"
             clause = ""
@@ -242,8 +242,8 @@ def _in_ascii_lower_case(text: str) -> str:
 
 @lru_cache(_CACHED_TEXTS)
 def _for_list(engine: str, statement: str, size: int | str, many: bool = False) -> str:
-    """The text of a statement that ends with ``IN {}`` for so many values; on
-    PostgreSQL for an array of this type."""
+    """The text of a statement that ends with ``IN {}`` for this number of
+    values; on PostgreSQL for an array of this type."""
     if isinstance(size, str):
         # Without statistics PostgreSQL reads the whole table for a list of
         # values.
@@ -332,8 +332,8 @@ class DirectStatements(Statements):
     def insert_rows(
         self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]
     ) -> None:
-        """Insert many rows. ``types``: those of the columns on PostgreSQL, in
-        order."""
+        """Insert many rows. ``types``: the types of the columns on PostgreSQL,
+        in order."""
         self.execute_many(
             f"INSERT INTO {table} ({columns}) VALUES {marks_of(len(types))}", rows
         )
@@ -429,7 +429,7 @@ class MysqlStatements(DirectStatements):
 
 
 class _Answer(Struct):
-    """A query of PostgreSQL, and its rows once they were sent for."""
+    """A query of PostgreSQL, and its rows once the server has sent them."""
 
     sql: PostgresqlStatements
     rows: list[Row] | None = None
@@ -442,9 +442,9 @@ class _Answer(Struct):
 
 
 class PostgresqlStatements(DirectStatements):
-    """A statement waits until something needs an answer: all that wait then are
-    one message to the server, with the values in their text. Many rows are
-    inserted by COPY.
+    """A statement waits until something needs an answer. Then all waiting
+    statements are one message to the server, with the values in their text.
+    Many rows are inserted by COPY.
 
     ``connection`` is in autocommit mode. Its ``cursor`` writes values into the
     text of a statement.
@@ -574,13 +574,13 @@ def text_of(value: Any) -> str:
 
 class RowsOf(Generic[S]):
     """Rows of a table as structs, whose fields are its ``columns``. ``select``:
-    begins a query for them.
+    begins a query for the rows.
 
-    ``names``: field → its column or expression, if that has another name;
-    ``""``: the table does not have it. Or a tuple: the values of a field whose
-    column, of the same name, has the index of one. Ids become text, too. NULL,
-    and the id 0, become an empty value. A value that is no text, number, bool
-    or bytes is stored as JSON.
+    ``names``: field → its column or expression, if its name is different;
+    ``""`` if the table does not have it. Or a tuple: the values of a field
+    whose column, of the same name, stores the index of the value. Ids become
+    text, too. NULL, and the id 0, become an empty value. A value that is no
+    text, number, bool or bytes is stored as JSON.
     """
 
     def __init__(
@@ -643,7 +643,7 @@ class RowsOf(Generic[S]):
         self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> list[S]:
         """The structs of the rows that a query finds. ``query``: ``rows`` of a
-        store, or ``query`` of statements. ``rest``: the text behind
+        store, or ``query`` of statements. ``rest``: the text after
         ``select``."""
         rows = query(f"{self.select} {rest}", values)
         return list(map(self.read, rows))
@@ -651,8 +651,8 @@ class RowsOf(Generic[S]):
     def first(
         self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> S | None:
-        """The struct of the first row that a query finds; None: there is
-        none."""
+        """The struct of the first row that a query finds; None if it finds no
+        row."""
         rows = query(f"{self.select} {rest}", values)
         return self.read(rows[0]) if rows else None
 
@@ -681,7 +681,7 @@ class RowsOf(Generic[S]):
 
     def read(self, row: Row, **more: Any) -> S:
         """The struct of a row. ``more``: the fields that rows do not have.
-        Columns behind its own do not matter."""
+        Further columns are ignored."""
         return self._read(*row, **more)
 
     def values(self, struct: S) -> Row:
@@ -694,7 +694,7 @@ def _codec(
     kind: Any, choices: tuple[str, ...] | None
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """The functions that read and write a field of this type. ``choices``: the
-    values of a field whose column has the index of one."""
+    values of a field whose column stores an index."""
     if choices is not None:
         return choices.__getitem__, choices.index
     if kind is str or get_origin(kind) is Literal:

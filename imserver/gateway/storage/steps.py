@@ -1,5 +1,5 @@
 """Steps of the tables of the core. Step 20 makes all tables of version 1.0,
-also those of features."""
+including the tables of features."""
 
 from time import time
 from typing import Any, Final

@@ -61,17 +61,16 @@ S = TypeVar("S", bound="Store.Rows")
 
 _NEVER: Final = -1
 _ENDED_BANS_MS: Final = 7 * 86_400_000
-"""How long the row of a ban stays after its end, so that every node reads that
-it was lifted."""
+"""How long the row of a ban stays after its end, so that every node can read
+that the ban was lifted."""
 
 
 class StorePart(Protocol):
-    """An object that uses the database in its own way, as long as a store is
-    open."""
+    """An object that uses the database directly, while a store is open."""
 
     def close(self) -> None:
-        """Store everything that waits. Called once, before the database is
-        closed. May switch."""
+        """Store all waiting data. Called once, before the database is closed.
+        May switch."""
 
 
 class Transaction(Protocol):
@@ -103,7 +102,7 @@ class Store:
     """Owner of the database once it is open. Methods that access it may switch.
 
     ``threaded``: see :class:`imserver.gateway.storage.database.Database`.
-    ``tables``: those of the core and of features.
+    ``tables``: the tables of the core and of features.
     """
 
     class Rows:
@@ -145,9 +144,9 @@ class Store:
         self._on_changes: list[Callable[[Changes], object]] = []
 
     def ask(self, objection: Callable[[str], str]) -> None:
-        """Before the database is opened, ask ``objection(id)``, and nothing else,
-        for the reason why this node must not use the database with this id
-        (``""``: a new one). ``""``: there is none."""
+        """From now on call only ``objection(id)`` before the database is
+        opened. It returns the reason why this node must not use the database
+        with this id (``""``: a new database), or ``""`` if it may use it."""
         self._objection = objection
 
     def report_to(
@@ -165,7 +164,7 @@ class Store:
 
     @property
     def id(self) -> str:
-        """The id of the database; ``""`` if there is none."""
+        """The id of the database; ``""`` without a database."""
         if self._database is not None:
             return self._database.id
         return ""
@@ -185,8 +184,8 @@ class Store:
 
     @property
     def future_file(self) -> str:
-        """The file that the first write makes, without symbolic links; ``""``:
-        there is a database."""
+        """The file that the first write will make, without symbolic links;
+        ``""`` if a database exists."""
         if self.has_database or self.address.file is None:
             return ""
         path = str(self.address.file.resolve())
@@ -223,8 +222,9 @@ class Store:
 
     def _check_history(self, id: str) -> None:
         """Raise StartError if the nodes of this data folder have stored in
-        another database than that with this id (``""``: a new one). The first
-        node that uses a configured one notes its id in the folder."""
+        another database than the one with this id (``""``: a new database). The
+        first node that uses a configured database records its id in the
+        folder."""
         if self._folder is None:
             return
         note = self._folder / ID_FILE
@@ -483,8 +483,8 @@ class Store:
     ) -> Iterator[list[Row]]:
         """The rows of a table that meet the condition ``where``, in the order
         of the column ``key``, which is unique among them. Each page is a
-        transaction of its own, and none is empty. No pages without a database.
-        Raises StorageUnavailable."""
+        transaction of its own, and no page is empty. No pages without a
+        database. Raises StorageUnavailable."""
         if self.has_database:
             query = RowQuery(table, (key,), (columns,), (where, values))
             yield from (rows for rows, _ in pages(self.read, query))
@@ -513,8 +513,8 @@ class Store:
     def add_app(self, name: str, settings: dict[str, Any]) -> bool:
         """Store an app; False if the name exists. Raises StorageUnavailable.
 
-        A deleted app may be created anew. What nodes stored before they learned
-        of the deletion goes first.
+        A deleted app may be created anew. Before that, the rows are deleted
+        that nodes stored before they read of the deletion.
         """
         if self.is_deleted(name):
             self.delete_rows(name)
@@ -565,7 +565,7 @@ class Store:
         return self._write_version(work)
 
     def is_deleted(self, name: str) -> bool:
-        """Whether there was an app of this name, and it was deleted. Raises
+        """Whether an app of this name was deleted. Raises
         StorageUnavailable."""
         return self.read_or(False, partial(app_rows.is_deleted, name))
 
@@ -588,10 +588,10 @@ class Store:
         return self.read(partial(app_rows.contents, name))
 
     def delete_app(self, name: str) -> bool:
-        """Mark an app as deleted, and take it out of all keys. A key that is
-        limited to it is revoked.
+        """Mark an app as deleted, and remove it from all keys. A key for this
+        app alone is revoked.
 
-        False if there is no such app. Its rows stay: see :meth:`delete_rows`.
+        False if the app does not exist. Its rows stay: see :meth:`delete_rows`.
         Raises StorageUnavailable.
         """
 
@@ -625,7 +625,7 @@ class Store:
         return self._write_version(work)
 
     def delete_rows(self, name: str, spared: Set[str] = frozenset()) -> None:
-        """Delete all rows of a deleted app but in the tables of ``spared``.
+        """Delete all rows of a deleted app, except in the tables of ``spared``.
         Raises StorageUnavailable.
 
         Ends without an error if the app is created anew meanwhile.
@@ -637,8 +637,8 @@ class Store:
     def delete_rows_of_user(
         self, app: str, user: str, spared: Set[str] = frozenset()
     ) -> None:
-        """Delete the rows of a user in the tables of features, but in those of
-        ``spared``. Raises StorageUnavailable."""
+        """Delete the rows of a user in the tables of features, except in the
+        tables of ``spared``. Raises StorageUnavailable."""
         if not self.has_database:
             return
         tables_of_others = self.read(app_rows.tables_of_others)
@@ -658,9 +658,9 @@ class Store:
         """The rows of an app, as an export reads them: table by table, in
         pages. Raises StorageUnavailable.
 
-        Each page is a transaction of its own, so what changes meanwhile may be
-        missing or in two states. With the ``position`` of a page, the pages
-        behind it.
+        Each page is a transaction of its own, so rows that change meanwhile may
+        be missing or in two states. ``position``: the position of a page, after
+        which the pages begin.
         """
         if self.has_database:
             yield from app_rows.read_rows(
@@ -677,7 +677,7 @@ class Store:
             )
 
     def names_of(self, app: str, users: Sequence[str]) -> dict[str, str]:
-        """User → the display name or user name of the account, for those who
+        """User → the display name or user name of the account, for users who
         are accounts of the app with a name. Raises StorageUnavailable."""
         return self.read_or({}, partial(app_rows.names_of, app, users))
 
@@ -690,8 +690,8 @@ class Store:
     def finish_import(
         self, app: str, last: Callable[[PooledStatements], object]
     ) -> None:
-        """Run ``last`` in the transaction from which on nodes hear of the bans
-        of an app that was imported. Raises StorageUnavailable."""
+        """Run ``last`` in a transaction, after which nodes read the bans of an
+        imported app. Raises StorageUnavailable."""
 
         def work(sql: Statements, version: int) -> bool:
             sql.execute("UPDATE ban SET version = %s WHERE app = %s", (version, app))
@@ -774,7 +774,7 @@ class Store:
     @staticmethod
     def end_keys_of(sql: Statements, account: int) -> None:
         """Revoke the keys that an account made, in the transaction in which it
-        loses its role or goes. All nodes follow within two seconds."""
+        loses its role or is deleted. All nodes apply it within two seconds."""
         last_version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
         version = last_version + 1
         statement = (
@@ -800,7 +800,7 @@ class Store:
         """Store when keys were last used: their ids, Unix seconds and
         addresses. Raises StorageUnavailable.
 
-        Nodes do not learn of it. Keys of the settings have no row.
+        It is no change that nodes read. Keys of the settings have no row.
         """
         statement = (
             "UPDATE api_key SET used = %s, used_from = %s "
@@ -845,11 +845,11 @@ _DATA: Final = (
     "SELECT 1 FROM account LIMIT 1",
     "SELECT 1 FROM log LIMIT 1",
 )
-"""Queries with rows if a database has anything that would be missed."""
+"""Queries that find rows if a database has any data worth keeping."""
 
 
 def _id_of(file: Path) -> str:
-    """The id of a SQLite file; ``""``: it has no data, or cannot be read."""
+    """The id of a SQLite file; ``""`` if it has no data, or cannot be read."""
     import sqlite3  # only for this rare case
 
     address = f"{file.as_uri()}?mode=rw"

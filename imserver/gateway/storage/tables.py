@@ -1,5 +1,5 @@
-"""Tables as data: which of their rows belong to an app and a user, what erases
-them, what an export reads.
+"""Tables as data: their columns, the rows of an app and of a user, the
+statements that erase them, and the columns that an export reads.
 
 Importing this loads no database library.
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
 
 Migration = str | Callable[["Operations"], object]
-"""A step that makes tables of a feature: a text that says their columns, or a
+"""A step that makes tables of a feature: a text with their columns, or a
 function of the operations of Alembic. It only adds, and may run twice: MySQL
-keeps what was done before a crash. A function imports what it needs, which most
-starts save."""
+keeps what was done before a crash. A function imports its modules itself, so
+most starts do not load them."""
 
 OF_APP: Final = "app = %s"
 """The rows whose column ``app`` names the app."""
@@ -39,7 +39,7 @@ class IndexText(Struct, frozen=True):
 
 
 class Reason(Struct, frozen=True):
-    """Why there is nothing in its place, in words."""
+    """The reason, in words, in place of an absent value."""
 
     why: str
 
@@ -58,42 +58,43 @@ def _is_of_key(kind: str) -> bool:
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """A table: its columns, which rows an app and a user have, what erases
-    them, what an export reads.
+    """A table: its columns, the rows of an app and of a user, the statements
+    that erase them, and the columns that an export reads.
 
     ``types``: its columns, as ``"app name500*, member name255* out user, until
     big out"``: each has a name, a kind with a size, a mark (``*``: of the
-    primary key, ``?``: may be NULL, ``=0``: its default), and words that answer
-    for it. ``out``: an export reads it. ``user``: the first names the user
-    whose row it is, each further one another user. ``words``: it has words of a
-    user. ``empty``: an import leaves it empty, or 0. ``types`` fill in what of
-    ``key``, ``columns``, ``of_user``, ``user_as``, ``erase_user`` and
-    ``imported`` is not given, and a reason stands for what is not given after
-    it.
+    primary key, ``?``: may be NULL, ``=0``: its default), and words that mark
+    it. ``out``: an export reads it. ``user``: the first names the user whose
+    row it is, each further one another user. ``words``: it has words of a user.
+    ``empty``: an import leaves it empty, or 0. ``types`` fill in ``key``,
+    ``columns``, ``of_user``, ``user_as``, ``erase_user`` and ``imported`` if
+    they are not given.
 
-    ``key``: its primary key. ``of_app``: the condition of an app's rows, which
-    are deleted with the app; one ``%s``, the app. ``of_user``: what the rows of
-    a user meet, too; one ``%s``, the user. ``user_as``: how the user stands
-    there; ``account``: as the id of an account, so that others have no rows.
-    ``erase_user``: statements that erase a user's rows, with the app and the
-    user as values; the first one in this table. They may run again. One may be
-    an UPDATE that takes the user out of the rows. ``erase_app``: statements
-    that run first when an app is deleted, with the app as value, for rows that
-    stay. ``columns``: those that an export of an app or a user reads. They are
-    no secrets: no password, token, code or key. ``scan``: no index leads to the
-    rows of a user, so all rows of the app are looked through. ``stays``: the
-    condition of an app's rows where they stay when it is deleted (``of_app``
-    says why), and an export reads them. ``imported``: the values of the other
-    columns in rows that an import of an app makes, besides its app or log; or
-    why it makes none. ``parents``: the columns with ids of :data:`PARENT` (0:
-    none): an import takes those of its archive alone. ``ranges``: the columns
-    that have numbers below 0, or a greatest number of their own, with the least
-    and the greatest: an import takes others from 0 on.
+    If one of these is a reason, it also counts for the ones after it that are
+    not given. ``key``: its primary key. ``of_app``: the condition of an app's
+    rows, which are deleted with the app; one ``%s``, the app. ``of_user``: a
+    second condition, for the rows of a user; one ``%s``, the user. ``user_as``:
+    the form of the user there; ``account``: as the id of an account, so that
+    other users have no rows. ``erase_user``: statements that erase a user's
+    rows, with the app and the user as values; the first one in this table. They
+    may run again. A statement may be an UPDATE that removes the user from the
+    rows. ``erase_app``: statements that run first when an app is deleted, with
+    the app as value, for rows that stay. ``columns``: the columns that an
+    export of an app or a user reads. They have no secrets: no password, token,
+    code or key. ``scan``: no index leads to the rows of a user, so all rows of
+    the app are searched. ``stays``: the condition of an app's rows if they stay
+    when it is deleted (``of_app`` says why), and an export reads them.
+    ``imported``: the values of the other columns in rows that an import of an
+    app makes, besides its app or log; or why it makes no rows. ``parents``: the
+    columns with ids of :data:`PARENT` (0: none). An import accepts only ids
+    that are in its archive. ``ranges``: columns with their least and greatest
+    number, if numbers may be below 0 or have a limit of their own. In other
+    columns an import accepts numbers from 0 on.
 
-    The steps name the columns and their kinds, too. Neither can be made of the
-    other: a step that was released says for ever what a table was then, later
-    steps add to it, and no node loads their language. A test compares both on a
-    database of each engine.
+    The steps name the columns and their kinds, too. Neither can be derived from
+    the other. A released step describes for ever how a table was at that time,
+    and later steps add to it. No node loads the language of the steps. A test
+    compares both on a database of each engine.
     """
 
     name: str
@@ -116,7 +117,7 @@ class Table(Struct, frozen=True, kw_only=True):
     account of the app."""
 
     PARENT: ClassVar[str] = "account"
-    """The table with the ids that ``parents`` has."""
+    """The table whose ids are in the columns of ``parents``."""
 
     def __post_init__(self) -> None:
         if self.types:
@@ -127,8 +128,8 @@ class Table(Struct, frozen=True, kw_only=True):
             )
 
     def _take_types(self, columns: list[list[str]]) -> None:
-        """Fill the fields that are not given from ``types``. A column is its
-        name, its type, and words about it."""
+        """Fill the fields that are not given from ``types``. A column is a list
+        of its name, its type, and its words."""
         key = []
         exported = []
         empty = []
@@ -167,8 +168,8 @@ class Table(Struct, frozen=True, kw_only=True):
 
     @property
     def exported(self) -> str:
-        """The condition of the rows that an export of an app reads; ``""``: it
-        reads none."""
+        """The condition for the rows that an export of an app reads; ``""`` if
+        it reads no rows."""
         if isinstance(self.columns, Reason):
             return ""
         if isinstance(self.of_app, Reason):
@@ -177,7 +178,7 @@ class Table(Struct, frozen=True, kw_only=True):
 
 
 CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)
-"""What ``of_app`` may be where a table has rows of users."""
+"""The allowed values of ``of_app`` in tables with rows of users."""
 
 
 def tables_in(feature: str, record: bytes) -> tuple[Table, ...]:
@@ -252,10 +253,10 @@ CORE_TABLES: Final = (
 
 
 class StoreTables(Struct, frozen=True):
-    """The tables of a store. ``of_server()``: those of the core and of all
-    features of this server, also of those that the node does not have, in the
-    order of their deletion. ``of_others``: of features of other distributions
-    that the node has."""
+    """The tables of a store. ``of_server()``: the tables of the core and of all
+    features of this server, in the order of their deletion, including features
+    that the node does not have. ``of_others``: the tables of features of other
+    distributions that the node has."""
 
     of_server: Callable[[], Sequence[Table]] = lambda: CORE_TABLES
     of_others: tuple[FeatureTables, ...] = ()

@@ -2,6 +2,6 @@
 machine and restarts them.
 
 It imports everything first, so that the nodes share that memory, and keeps the
-listening sockets, so that no handshake is lost when a node is replaced. It has
-no gevent loop.
+listening sockets open, so that no handshake is lost when a node is replaced. It
+has no gevent loop.
 """

@@ -1,5 +1,5 @@
-"""Child processes: fork, monitor, drain, reap and restart. Signals of the
-supervisor process.
+"""Child processes: fork, monitor, drain, reap and restart. Also the signals of
+the supervisor process.
 
 The supervisor has no gevent loop: a loop that exists at a fork would run in the
 child too.
@@ -50,7 +50,7 @@ from imserver.gateway.transport.listener import wrapped
 _OBSERVE_SECONDS: Final = 1.0
 """Longest time between two checks of the children."""
 _OBSERVATIONS_PER_HANG: Final = 4
-"""As often the children are checked in ``server.hang_seconds``."""
+"""How often the children are checked within ``server.hang_seconds``."""
 _STACK_SECONDS: Final = 1.0
 """How long a hung child may write its stack before it is killed."""
 _DRAIN_SECONDS: Final = 30.0
@@ -85,7 +85,7 @@ class Children(Service, dict=True):
     def __post_init__(self) -> None:
         self.generation = 0
         self.settled = False
-        """All children have served once; from now on a failed child is
+        """Whether all children have served once. From then on a failed child is
         restarted."""
         self.ending = False
         self.failure: StartError | None = None
@@ -102,8 +102,8 @@ class Children(Service, dict=True):
         return sum(slot.state is SlotState.STARTING for slot in self.slots)
 
     def tick(self, now: float) -> None:
-        """Reap ended children, check the running ones, start those that are
-        due."""
+        """Reap ended children, check the running ones, and start the children
+        that are due."""
         self._reap(now)
         self._observe(now)
         for slot in self.slots:
@@ -185,7 +185,7 @@ class Children(Service, dict=True):
         )
 
     def _reap(self, now: float) -> None:
-        """Take note of all children that have ended."""
+        """Handle all children that have ended."""
         while True:
             try:
                 pid, status = _waitpid(-1, os.WNOHANG)
@@ -220,7 +220,8 @@ class Children(Service, dict=True):
         slot.ended(now, planned=True)
 
     def _failed(self, slot: Slot, now: float, how: str) -> None:
-        """A child has ended by itself: start it again, or end the others."""
+        """Handle a child that has ended by itself: start it again, or end the
+        others."""
         if not self.settled:
             # The first start succeeds for all nodes or for none: the cause is
             # usually common.
@@ -241,7 +242,7 @@ class Children(Service, dict=True):
     # --- looking after them ---------------------------------------------------
 
     def _observe(self, now: float) -> None:
-        """Check the running children, and kill those that hang."""
+        """Check the running children, and kill children that hang."""
         # If this process was paused, the children were not read meanwhile.
         missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
         self._observed_at = now
@@ -325,8 +326,8 @@ def run_child(
     it.
 
     ``lifeline``: a pipe that becomes readable when the supervisor is gone.
-    ``line``: to the permits of the supervisor, if it has some.
-    ``close_inherited`` closes what other processes own.
+    ``line``: the line to the permits of the supervisor, if it has permits.
+    ``close_inherited`` closes the files that belong to other processes.
     """
     status = 1
     try:
@@ -432,15 +433,15 @@ class SignalQueue:
         take_signals()
 
     def wait(self, seconds: float, permits: BulkPermits) -> list[int]:
-        """Wait up to ``seconds`` for signals, and serve those who want permits
-        meanwhile; returns the signals in order."""
+        """Wait up to ``seconds`` for signals, and serve requests for permits
+        meanwhile. Returns the signals in order."""
         if permits.wait(self._reading, seconds):
             return list(os.read(self._reading, _SIGNALS_READ))
         return []
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
-        """Block signals around a fork: the child must not take those of the
+        """Block signals around a fork: the child must not take signals for the
         supervisor."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:

@@ -46,23 +46,25 @@ class NodeMarks(NamedTuple):
 
 
 RUSH_SECONDS: Final = 0.1
-"""New connections go to the same few nodes at least so long, at most
-:data:`_LONGEST_SECONDS`; between these until each has got half the mean. So
-nodes are filled evenly, however many connections come."""
+"""How long new connections go to the same few nodes at least; at most it is
+:data:`_LONGEST_SECONDS`. Between these limits, other nodes are chosen when each
+of the few has got half the mean. So nodes are filled evenly, however many
+connections come."""
 _LONGEST_SECONDS: Final = 0.5
 _COUNT_SECONDS: Final = 1.0
 """Time over which the rate of new connections is measured."""
 _RUSH_PER_SECOND: Final = 500
-"""As many new connections are a rush."""
+"""This rate of new connections is a rush."""
 _RUSH_ROOM: Final = 8192
-"""In a rush a node gets new connections if it has room for so many: twice an
-accept queue."""
+"""In a rush a node gets new connections only if it has room for this many:
+twice an accept queue."""
 _EVEN_CONNECTIONS: Final = 512
 """Nodes whose numbers of connections differ by less are filled evenly."""
 _SILENT_SECONDS: Final = 5.0
-"""A child gets no new clients if its loop was blocked for so long."""
+"""A child gets no new clients if its loop was blocked for this time."""
 _LONG_LIFE_SECONDS: Final = 60.0
-"""The failure of a child that has lived so long counts as the first."""
+"""The failure of a child that has lived for this time counts as the first
+failure."""
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 """The longest time until a failed child is restarted."""
 _MAX_FAILURES: Final = 16
@@ -88,9 +90,9 @@ class ConnectionSteering:
     """Sends new connections only to children that can serve them.
 
     A classic BPF program selects the listener by number
-    (SO_ATTACH_REUSEPORT_CBPF; needs no privilege). Where it is not ``possible``
-    (no Linux, or other processes share the ports) connections wait in the queue
-    of the child.
+    (SO_ATTACH_REUSEPORT_CBPF; needs no privilege). If it is not ``possible``
+    (no Linux, or other processes share the ports), connections wait in the
+    queue of the child.
     """
 
     _INSTRUCTION = Struct("=HBBI")
@@ -107,8 +109,8 @@ class ConnectionSteering:
         self._possible = possible and sys.platform == "linux"
 
     def exclude(self, closed: frozenset[int]) -> None:
-        """Send new connections to the other children from now on. If all are
-        excluded, none is."""
+        """Send new connections to the other children from now on. If all
+        children would be excluded, no child is."""
         if len(closed) == self._count:
             closed = frozenset()
         if closed == self._closed or not self._possible:
@@ -151,10 +153,10 @@ class ConnectionSteering:
 
 class Rush:
     """Chooses which of many nodes get new connections. While very many come,
-    ``few`` get them at a time, in turn: a node that logs many clients in at
-    once takes less for each. If nodes have more connections than others, those
-    get new ones first. ``few`` 0: there are not many nodes. Owner of what was
-    counted.
+    ``few`` nodes at a time get them, in turn, because a login takes less time
+    on a node that logs in many clients at once. Nodes with fewer connections
+    than others get new ones first. ``few`` 0: there are not many nodes. Owner
+    of the counts.
     """
 
     def __init__(self, few: int) -> None:
@@ -165,7 +167,7 @@ class Rush:
         self._chosen: frozenset[int] = frozenset()
         self._until = 0.0
         self._coming: dict[int, float] = {}
-        """Node → the connections that it has not reported yet, about."""
+        """Node → about how many connections it has got but not reported yet."""
         self._last: dict[int, float] = {}
         """Node → when it was last chosen."""
 
@@ -175,8 +177,8 @@ class Rush:
         return self._per_second >= _RUSH_PER_SECOND
 
     def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
-        """The numbers of the nodes that get new connections, of those that
-        accept clients."""
+        """The numbers of the nodes that get new connections, from the nodes
+        that accept clients."""
         if not self._few or not nodes:
             return frozenset(nodes)
         if now - self._counted_at >= _COUNT_SECONDS:
@@ -281,7 +283,7 @@ class StatusPage:
 
     @property
     def marks(self) -> NodeMarks:
-        """What the node says of itself."""
+        """The marks that the node has reported."""
         return NodeMarks(*_MARKS.unpack_from(self._memory, _MARKS_AT))
 
     def text(self, failed: bool) -> str:
@@ -315,7 +317,7 @@ class Slot:
         self.since = 0.0
         """When the child was forked, or ended."""
         self.due = 0.0
-        """When the next child starts, while there is none."""
+        """When the next child starts, while the slot has no child."""
         self.deadline = math.inf
         """When the child is killed if it still runs."""
         self.hangs = False
@@ -487,10 +489,10 @@ def name_of(config: Config) -> str:
 def apply_reload(
     config: Config, given: Config, used: Config
 ) -> tuple[Config, list[str]]:
-    """Reloaded settings without those that only a full restart can change; and
-    the names of these.
+    """The reloaded settings, and the names of the settings in them that need a
+    full restart and therefore keep their old values.
 
-    ``given`` are the settings as read at the start, ``used`` those after
+    ``given`` are the settings as read at the start, ``used`` the settings after
     :func:`resolve_addresses`.
     """
     changed: list[str] = []

@@ -52,8 +52,8 @@ from imserver.gateway.transport.bulk_permits import HOLD_SECONDS, BulkPermits
 _log = logging.getLogger("imserver.gateway.supervisor")
 
 MANY_NODES: Final = 4
-"""So many nodes for each processor are many: a few of them write broadcasts and
-get clients at a time."""
+"""From this number of nodes per processor, only a few of them at a time write
+broadcasts and get clients."""
 _BUSY_SECONDS: Final = 0.05
 """Time between two ticks while children start, or are replaced."""
 _STATUS_OF_SIGNAL: Final = 128
@@ -203,7 +203,8 @@ class Supervisor(Service, dict=True):
         self._steering.exclude(numbers - chosen)
 
     def _drain(self, slot: Slot) -> None:
-        """Drain a child. New connections go to the others before it knows."""
+        """Drain a child. New connections go to the other children before it is
+        told."""
         slot.state = SlotState.DRAINING
         self._steer(time.monotonic())
         self._children.drain(slot)
@@ -326,7 +327,7 @@ class RollingRestart(Service):
                 self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
 
     def _next(self) -> None:
-        """Replace the next child, or end if there is none."""
+        """Replace the next child, or end after the last one."""
         # Children that are down start with the new settings anyway.
         old = [
             slot

@@ -1,6 +1,6 @@
-"""Permits to write broadcasts: of the many nodes of one supervisor, as many as
-there are processors write to very many connections at a time. The others leave
-the processors to logins, pushes and answers.
+"""Permits to write broadcasts. If a supervisor has many nodes, only as many of
+them as there are processors write to very many connections at a time. The other
+nodes leave the processors to logins, pushes and answers.
 
 A node asks the supervisor over a line, a pair of sockets that is made before
 the fork. Nodes get permits in the order in which they ask. When a process ends,
@@ -20,10 +20,11 @@ from typing import Any, Final
 from gevent import monkey
 
 WRITE_SECONDS: Final = 0.05
-"""How long a node writes. Then it asks again, behind all who wait."""
+"""How long a node writes. Then it asks again, and queues behind all waiting
+nodes."""
 HOLD_SECONDS: Final = 1.0
 """How long a node may keep a permit. Then the supervisor gives it to another
-node, even if it did not come back."""
+node, even if it was not returned."""
 WAIT_SECONDS: Final = 5.0
 """How long a node waits for a permit. Then it writes without one: the
 supervisor is stopped, or there are too many nodes."""
@@ -51,7 +52,7 @@ class BulkPermits:
         self._poll = monkey.get_original("select", "poll")()
         self._lines: dict[int, _socket.socket] = {}
         self._waiting: dict[int, None] = {}
-        """Lines whose node has asked, the first one first."""
+        """Lines whose node has asked for a permit, in the order of asking."""
         self._ends: dict[int, float] = {}
         """Lines with a permit → monotonic time at which it ends."""
 
@@ -172,19 +173,19 @@ class BulkPermit:
         return False
 
     def extend(self) -> None:
-        """An answer waits until the node has written: it may go on for
-        ``hold_seconds`` since it began."""
+        """Let the node write for ``hold_seconds`` since it began, because an
+        answer waits until the node has written."""
         if self._end:
             self._end = max(self._end, self._began + self._hold_seconds)
 
     def release(self) -> None:
-        """The node has written everything."""
+        """Give the permit back: the node has written everything."""
         if 0.0 < self._end < math.inf:
             self._end = 0.0
             self._send(_RETURN)
 
     def close(self) -> None:
-        """Ask nobody from now on: the node may always write."""
+        """From now on the node may always write, without asking."""
         self._watcher.stop()
         self._timer.stop()
         self._line.close()

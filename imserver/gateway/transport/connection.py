@@ -49,8 +49,8 @@ FOREVER: Final = float("inf")
 
 def quiet_seconds(sock: _socket.socket) -> float:
     """Seconds since data last passed; :data:`FOREVER` if the kernel cannot
-    tell. 0 on a Unix socket, where it never can: the proxy at the other end has
-    a time limit of its own."""
+    tell. 0 on a Unix socket, where the kernel never can: the proxy at the other
+    end has its own time limit."""
     if sock.family == _socket.AF_UNIX:
         return 0.0
     try:
@@ -64,7 +64,7 @@ def quiet_seconds(sock: _socket.socket) -> float:
 
 
 def _drop_pong(_connection: Connection, _data: bytes) -> None:
-    """Nobody waits for pongs."""
+    """Ignore a pong."""
 
 
 _TEXT = int(Opcode.TEXT)
@@ -106,7 +106,7 @@ class Encoding:
         outbox_bytes: int = 0,
     ) -> None:
         self.outbox_bytes = outbox_bytes
-        """Limit of an outbox; 0: that of the node."""
+        """Limit of an outbox; 0: the limit of the node."""
         self.dialect = dialect
         self.serve = serve
         self.deflate_bits = deflate_bits
@@ -119,8 +119,8 @@ class Encoding:
             self.ping_frame = frames.encode(b"", Opcode.PING)
         """The frame with which the server pings a client."""
         self._variants: dict[Dialect, Encoding] = {dialect: self}
-        """Dialect → the encoding that differs in its dialect only; shared by
-        all of these."""
+        """Dialect → the encoding that differs only in its dialect. All these
+        encodings share the table."""
 
     def with_dialect(self, dialect: Dialect) -> Encoding:
         """This encoding for another codec. All connections with it share one
@@ -162,8 +162,9 @@ class Encoding:
     def close_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
-        """The close frame for one of our close codes in the dialect's own
-        (``as_given``: it is that), after a last message that says so."""
+        """The close frame for one of our close codes, translated into the
+        dialect's own code (``as_given``: it is one already). A last message
+        with the code may precede it."""
         if not as_given:
             code, reason = self.foreign(code, reason)
         last_message = self.dialect.encode_close(code, reason)
@@ -302,18 +303,19 @@ class Connection(Writer):
         :mod:`imserver.gateway.hub.hub`."""
         self.origin = ""
         """Host of the page that opened the connection; ``""``: this server's
-        own page, or none."""
+        own page, or no page."""
         self.since = 0
         """Unix second of the login; 0: not logged in."""
         self.number = 0
-        """Number in the id of the connection; 0: nobody has asked for its id. Owned by
+        """Number in the id of the connection; 0 if nobody has asked for its id.
+        Owned by
         :class:`imserver.gateway.sessions.connection_ids.ConnectionTable`."""
         context.connections.add(self)
         context.pinged += is_pinged
 
     @property
     def is_addressed(self) -> bool:
-        """Whether it has a session that receives what is sent to its user."""
+        """Whether it has a session that receives messages to its user."""
         return self.state is ADDRESSED
 
     # --- reading (reader greenlets) -------------------------------------------
@@ -443,9 +445,9 @@ class Connection(Writer):
         """Whether the next of several commands that came together may be
         served.
 
-        Before that, others are served if this turn of the loop is long. The
-        outbox is written if an answer in it is large, or the client does not
-        read: its limit counts before more is added to it. May switch.
+        If this turn of the loop is long, others are served first. The outbox is
+        written first if an answer in it is large, or the client does not read,
+        so that its limit is checked before it grows. May switch.
         """
         outbox = self.outbox
         needs_writing = outbox is not None and (
@@ -503,7 +505,7 @@ class Connection(Writer):
 
     @property
     def outbox_bytes(self) -> int:
-        """Limit of this connection's outbox; 0: that of the node."""
+        """Limit of this connection's outbox; 0: the limit of the node."""
         return self.encoding.outbox_bytes
 
     def held_bytes(self) -> int:
@@ -521,10 +523,10 @@ class Connection(Writer):
         """Start the close handshake (RFC 6455 section 7). The outbox is written
         first.
 
-        Without a ``reason``, it is the name of the code in ``errors.CLOSE``.
-        TCP ends when the peer ends it, or after ``websocket.close_seconds``.
-        Clients of a foreign protocol receive its own code
-        (:attr:`Dialect.close_codes`), unless the code is one already
+        Without a ``reason``, the reason is the name of the code in
+        ``errors.CLOSE``. TCP ends when the peer ends it, or after
+        ``websocket.close_seconds``. Clients of a foreign protocol receive its
+        own code (:attr:`Dialect.close_codes`), unless the code is one already
         (``as_given``).
         """
         if self.is_open:
@@ -550,8 +552,9 @@ class Connection(Writer):
         self.context.ended(self, code)
 
     def flushed(self) -> None:
-        """Everything is written: end our half of TCP and wait for the peer. To
-        end TCP at once could send a reset that destroys the close frame."""
+        """End our half of TCP and wait for the peer, because everything is
+        written. Ending TCP at once could send a reset that destroys the close
+        frame."""
         if self.state is CLOSING:
             self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
             try:

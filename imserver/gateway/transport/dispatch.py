@@ -37,9 +37,9 @@ class CommandRow(Struct, frozen=True):
     replies to later requests. None without ``answers``: the command has no
     reply. A ServiceRefused of ``run`` is a reply with its code; ``refusals``:
     other exceptions that are replies, and other codes. ``act``: the name under
-    which observers hear of each command that has succeeded, before its reply;
-    ``""``: it changes nothing, or is what users do all day. Such a command is
-    not ``answers``.
+    which observers get each command that has succeeded, before its reply.
+    ``""``: it changes nothing, or users do it all day. A command with an act
+    cannot have ``answers``.
     """
 
     run: Callable[..., Reply | None]
@@ -71,14 +71,14 @@ OnRefused = Callable[[Connection, Request, Reply, Exception | None], None]
 
 
 def _report_to_nobody(*_: object) -> None:
-    """Stands for an observer that nobody has set."""
+    """Do nothing, in place of an observer that nobody has set."""
 
 
 class Dispatcher:
     """Runs the commands of all dialects from one table.
 
-    Whoever calls :meth:`report_to` hears of commands that have changed
-    something, and of replies that refuse one.
+    The functions given to :meth:`report_to` get each command that has changed
+    something, and each reply that refuses a command.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -91,7 +91,7 @@ class Dispatcher:
     def report_to(
         self, acted: OnActed | None = None, refused: OnRefused | None = None
     ) -> None:
-        """From now on call these functions, and no others of their kind.
+        """From now on call these functions, in place of earlier ones.
 
         ``acted(connection, act, command)`` is called for rows with an ``act``,
         and may switch. ``refused(connection, request, reply, error)`` is called
@@ -196,8 +196,9 @@ class Dispatcher:
     def run(
         self, connection: Connection, command: Command, answer: Callable[[Reply], None]
     ) -> Reply | None:
-        """Run a command that the row of another command stands for. Its arguments and result are those of
-        :attr:`CommandRow.run` with ``answers``. Refusals are replies; other exceptions are raised."""
+        """Run a command that another command is translated into. Arguments and
+        result are as in :attr:`CommandRow.run` with ``answers``. Refusals are
+        replies; other exceptions are raised."""
         row = self.table.get(type(command))
         if row is None:
             return _NO_ROUTE

@@ -31,14 +31,15 @@ _FINAL_BINARY: Final = FINAL | Opcode.BINARY
 _FINAL_CLOSE: Final = FINAL | Opcode.CLOSE
 FINAL_PONG: Final = FINAL | Opcode.PONG
 _MASKED: Final = 0x80
-"""Bit of the second byte: the payload is masked, as that of each client is."""
+"""Bit of the second byte: the payload is masked. Each payload of a client
+is."""
 SMALL_BYTES = 125
 """The largest payload whose length is in the second byte, and the largest of a
 control frame."""
 _MEDIUM: Final = 126
-"""Stands in the second byte before a length of two bytes."""
+"""The value of the second byte before a length of two bytes."""
 _LARGE: Final = 127
-"""Stands in the second byte before a length of eight bytes."""
+"""The value of the second byte before a length of eight bytes."""
 _MEDIUM_BYTES: Final = 0xFFFF
 """The largest payload whose length has two bytes."""
 HEAD_BYTES: Final = 2
@@ -138,8 +139,8 @@ class Rest:
 
 def is_control(data: bytes) -> bool:
     """Whether ``data`` is one whole control frame. Nearly all frames of clients
-    that only receive are pongs, and each connection ends with a close frame: a
-    parser for each would cost forty times this."""
+    that only receive are pongs, and each connection ends with a close frame. A
+    parser for each would take forty times as long."""
     # Final, no reserved bits, masked, at most 125 bytes, complete (RFC 6455
     # sections 5.2 and 5.5).
     size = len(data) - EMPTY_BYTES
@@ -168,8 +169,8 @@ def _is_close_code(code: int) -> bool:
 
 
 def read_close(data: bytes) -> int:
-    """The code in the payload of a peer's close frame; 1005: none. Raises
-    :class:`Violation` (RFC 6455 section 7.4)."""
+    """The code in the payload of a peer's close frame; 1005 without a code.
+    Raises :class:`Violation` (RFC 6455 section 7.4)."""
     if not data:
         return CloseCode.NO_CODE
     if len(data) == 1:

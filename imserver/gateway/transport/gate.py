@@ -43,7 +43,7 @@ OPAQUE: Final = "null"
 """Name of an opaque or invalid origin, for example of a file or a sandboxed
 page."""
 _LOGGED_CHARACTERS: Final = 100
-"""How much of a header's value a log message repeats."""
+"""How many characters of a header's value a log message repeats."""
 _REMEMBERED_PAGES: Final = 100
 """How many refused pages are remembered, so that each is logged once a minute."""
 _NONCE_BYTES: Final = 16
@@ -111,8 +111,8 @@ class Origins:
         self.set_policy(policy)
 
     def report_to(self, refused: Callable[[str, str, str], object]) -> None:
-        """From now on call this with the setting that refuses a connection, its
-        ``peer``, and the host of its page."""
+        """From now on call this function with the setting that refuses a
+        connection, its ``peer``, and the host of its page."""
         self._on_refused.append(refused)
 
     def set_policy(self, policy: GatePolicy) -> None:
@@ -127,7 +127,8 @@ class Origins:
         self._good_host: str | None = None
         self._good_origin: str | None = None
         self.accepted = object()
-        """Marks heads that demo mode has accepted under the present policy."""
+        """The mark of heads that demo mode has accepted under the present
+        policy."""
 
     def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
         """Set the origins that at least one app allows. The login to any other
@@ -144,10 +145,10 @@ class Origins:
         it.
 
         Without API keys, any website could use a server on loopback through the
-        browser of its visitor: with requests that need no permission, with
-        WebSockets, or with a name that resolves to 127.0.0.1 (DNS rebinding).
-        Proxy headers are not trusted here, because a page can send them after
-        rebinding.
+        browser of its visitor. It could send requests that need no permission,
+        open WebSockets, or use a name that resolves to 127.0.0.1 (DNS
+        rebinding). Proxy headers are not trusted here, because a page can send
+        them after rebinding.
 
         Call this while :attr:`demo` is True, before anything else. Header names
         are in lower case. Pages of every origin may import the SDK, because its
@@ -203,8 +204,9 @@ class Origins:
         """The host of the page that sent a request; ``""`` for this server's
         own pages and without a page.
 
-        :data:`OPAQUE` if a page of another site has embedded the address, for example as an image: a GET
-        that opens a stream acts, with the cookies of the visitor.
+        :data:`OPAQUE` if a page of another site has embedded the address, for
+        example as an image: a GET that opens a stream has effects, with the
+        cookies of the visitor.
 
         ``host``: address that the request came from. Headers of trusted proxies
         are evaluated.
@@ -285,8 +287,8 @@ class Head(Struct, frozen=True):
     case.
 
     ``query``: text after the ``?``. ``bare``: dialect of the listener for
-    clients whose query names none (``""``: no default). ``body``: of a request
-    for a stream.
+    clients whose query names none (``""``: no default). ``body``: the body of a
+    request for a stream.
     """
 
     method: str
@@ -300,8 +302,8 @@ class Head(Struct, frozen=True):
     body: bytes = b""
 
     def params(self) -> dict[str, str]:
-        """The decoded parameters of the query. The first of several with one
-        name counts."""
+        """The decoded parameters of the query. If a name occurs several times,
+        the first value counts."""
         params: dict[str, str] = {}
         try:
             for name, value in parse_qsl(
@@ -325,8 +327,9 @@ class DialectPath(Struct, frozen=True):
     """A dialect on a path: the dialect, the function that serves its messages,
     and their largest size in bytes.
 
-    ``outbox_bytes``: limit of an outbox; 0: that of the node. ``subprotocol``:
-    the offered one that the 101 response confirms (``""``: none).
+    ``outbox_bytes``: limit of an outbox; 0: the limit of the node.
+    ``subprotocol``: the offered subprotocol that the 101 response confirms
+    (``""``: none).
     """
 
     dialect: Dialect
@@ -354,8 +357,8 @@ class Admission(Struct, frozen=True):
     confirms these (``""``: none).
 
     With a ``close_code`` the handshake is completed and the connection closed
-    at once, because a browser can read a close code but not the status of a
-    refused handshake.
+    at once. A browser can read a close code, but not the status of a refused
+    handshake.
     """
 
     accept: str
@@ -367,7 +370,7 @@ class Admission(Struct, frozen=True):
     opened: Opened | None = None
     origin: str = ""
     """Host of the page that opens the connection; ``""``: this server's own
-    page, or none."""
+    page, or no page."""
     subprotocol: str = ""
 
 
@@ -378,8 +381,8 @@ def accept_token(key: str) -> str:
 
 
 def host_of(peer: str) -> str:
-    """The host in a ``peer``, without the brackets of IPv6. That of a request
-    may have no port."""
+    """The host in a ``peer``, without the brackets of IPv6. The peer of a
+    request may have no port."""
     if peer[:1] == "[" or peer.count(":") == 1:
         return peer.rpartition(":")[0].strip("[]")
     return peer

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 2
 """Time for reading and dropping the rest of a refused request."""
 _WAITING_PER_RUNNING: Final = 16
-"""How many requests may wait for each that may run."""
+"""How many requests may wait, for each request that may run."""
 _MOST_WAITING_BYTES: Final = 64 << 20
 """Limit of the bytes of all waiting requests."""
 
@@ -160,8 +160,9 @@ class HandOver(Service, dict=True):
         data: bytes,
         give_back: GiveBack,
     ) -> None:
-        """Write ``waiting``, then have the request at the start of ``data``
-        answered, when fewer than the limit run. ``address``: of the client."""
+        """Write ``waiting``. Then let the application answer the request at the
+        start of ``data``, as soon as fewer requests than the limit run.
+        ``address``: the address of the client."""
         self._waiting.append((address, sock, waiting, data, give_back))
         self._waiting_bytes += len(data)
         self._next()

@@ -78,7 +78,7 @@ _HEAD_RECEIVE_BYTES: Final = 16384
 not delay other connections."""
 
 PIPELINED_SECONDS = 0.025
-"""After so long in one turn, other connections are served before the next of
+"""After this time in one turn, other connections are served before the next of
 several requests that came together. With 5 ms, publications to 500 connections
 shared no ``send``: each delivery cost 1.4 times as much."""
 
@@ -130,9 +130,9 @@ class FrontServer(Service):
         self.draining = True
 
     def end_idle(self) -> None:
-        """Serve requests that have arrived, end connections that wait for a next
-        one. A connection that was not served yet may still send a request;
-        :attr:`busy` counts it."""
+        """Serve requests that have arrived, and end connections that wait for a
+        next request. A connection that was not served yet may still send a
+        request; :attr:`busy` counts it."""
         self.ended = True
         for connection in tuple(self.parked):
             connection.look_once_more()
@@ -206,9 +206,9 @@ class HttpConnection(Writer):
     # --- requests -------------------------------------------------------------
 
     def look_once_more(self) -> None:
-        """For a drain: serve what the kernel holds, then end the connection
-        if it is idle. One with unread answers is left alone: this must not
-        block."""
+        """For a drain: serve the bytes in the kernel, then end the connection
+        if it is idle. A connection with unread answers is left alone, because
+        this must not block."""
         if not self.reading and self.outbox is None:
             self.reading = True
             try:
@@ -603,8 +603,8 @@ class HttpConnection(Writer):
             self.finish()
 
     def abandon(self, code: int) -> None:
-        """End TCP: the peer does not read its answers, or holds more than its
-        share."""
+        """End TCP, because the peer does not read its answers, or uses more
+        than its share."""
         self.lost()
 
     def _answer(self, data: bytes, keep_alive: bool) -> None:
@@ -630,8 +630,8 @@ class HttpConnection(Writer):
 
     def finish(self) -> None:
         """End TCP after the answer. Unread bytes of the peer would cause a
-        reset that destroys it: they are dropped until the peer ends its half or
-        :data:`LINGER_SECONDS` have passed."""
+        reset that destroys the answer. So they are dropped until the peer ends
+        its half or :data:`LINGER_SECONDS` have passed."""
         try:
             self.sock.shutdown(_socket.SHUT_WR)
         except OSError:
@@ -689,8 +689,8 @@ class ProxiedConnection(HttpConnection):
     """A connection that begins with a header in which a proxy names the client
     (PROXY protocol).
 
-    A wrong header, or none in time, ends it without an answer. Exactly the
-    header is read before the first request, so all else is that of any other
+    A wrong header, or no header in time, ends it without an answer. Exactly the
+    header is read before the first request, so the rest works as on any other
     connection.
     """
 

@@ -3,10 +3,12 @@ answered before the application.
 
 One strict parser reads heads and bodies, so that the servers cannot disagree.
 
-A back end repeats the same head with each request, and clients of one kind repeat that of their handshake. So
-:class:`KnownHeads` caches parsed heads. It caches only public heads: of a POST or a handshake to a path
-without a query, with header lines from :data:`CACHED` or :data:`CACHED_OF_HANDSHAKES` only. A key (that of an
-``Authorization: Bearer …`` or a ``Sec-WebSocket-Key``) is removed before a head is looked up or cached.
+A back end repeats the same head with each request, and clients of one kind send
+the same head of a handshake. So :class:`KnownHeads` caches parsed heads. It
+caches only public heads: of a POST or a handshake to a path without a query,
+with header lines from :data:`CACHED` or :data:`CACHED_OF_HANDSHAKES` only. The
+cache never has keys: it removes the key of an ``Authorization: Bearer …`` or a
+``Sec-WebSocket-Key`` from a head before it looks it up or stores it.
 
 A body is read completely before the request is served: by length or in chunks
 (RFC 9112 section 7). Chunks are parsed as strictly as heads: a hexadecimal
@@ -41,9 +43,9 @@ HEAD_END: Final = b"\r\n\r\n"
 """The end of the last header line, and the empty line that ends a head."""
 HEAD_END_BYTES: Final = 4
 _MOST_LINE_ENDS: Final = 101
-"""Line ends in the largest head: that of the request line, of 99 header lines
-and of the empty line. ``http.client``, which pywsgi uses, counts the empty line
-as the hundredth header line."""
+"""Line ends in the largest head: the request line, 99 header lines and the
+empty line. ``http.client``, which pywsgi uses, counts the empty line as the
+hundredth header line."""
 _MOST_TRAILER_BYTES: Final = 8192
 _CARRIAGE_RETURN: Final = 0x0D
 
@@ -152,18 +154,18 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
 
 
 Mounts = Mapping[str, str]
-"""Host name → the path under which its requests are served; ``""``: that of all
-other hosts."""
+"""Host name → the path under which its requests are served; ``""``: the path of
+all other hosts."""
 NO_MOUNTS: Final[Mounts] = {}
 
 
 def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
-    """Parse one whole request head. ``mounts``: those of its listener.
+    """Parse one whole request head. ``mounts``: the mounts of its listener.
 
     Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded
     headers, repeated lengths, and a length together with chunks are refused
-    (RFC 9112 sections 2.2, 5.2 and 6.3). Line ends before the request are the
-    caller's to remove. A target may have raw UTF-8, as with Go's ``net/http``.
+    (RFC 9112 sections 2.2, 5.2 and 6.3). The caller has to remove line ends
+    before the request. A target may have raw UTF-8, as with Go's ``net/http``.
     """
     parsed = ParsedHead()
     if data.count(b"\r\n") > _MOST_LINE_ENDS:
@@ -228,7 +230,8 @@ def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
 
 
 def _read_wishes(parsed: ParsedHead) -> None:
-    """Set how the body of a request comes, and how its connection goes on."""
+    """Set the form of the body of a request, and whether its connection stays
+    open."""
     headers = parsed.headers
     # Read here, because the parser drops its result when a message without a
     # body is complete.
@@ -304,7 +307,8 @@ MAX_LINES: Final = 30
 """Most lines of a cached head, with its key far below the limit of any head."""
 
 _NAME: Final = b"uthorization: "
-"""The name of the header without its first letter, which is large or small."""
+"""The name of the header without its first letter, which may be upper or lower
+case."""
 _LINE_STARTS: Final = (b"\r\nA", b"\r\na")
 _LINE_START_BYTES: Final = 3
 _KEY: Final = _NAME + b"Bearer "
@@ -453,8 +457,9 @@ class Body:
         return body_deadline(self.begun, self.held_bytes, now)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Add bytes. Returns those after the body once it is complete or too large, None before. Raises
-        :class:`BadHead` for invalid chunks."""
+        """Add bytes. Returns the bytes after the body once it is complete or
+        too large, and None before that. Raises :class:`BadHead` for invalid
+        chunks."""
         if self.too_large:
             return b""
         if self._need < 0:
@@ -662,8 +667,8 @@ def response_head(
 
 
 def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
-    """The JSON body of an error. ``id``: of the request (``""``: a new one).
-    ``detail``: another message."""
+    """The JSON body of an error. ``id``: the id of the request (``""``: a new
+    id). ``detail``: a message in place of the usual one."""
     return msgspec.json.encode(
         {
             "code": problem.code,
@@ -763,25 +768,26 @@ SHOWN_TYPES: Final = frozenset(
         "video/x-matroska",
     }
 )
-"""Types that browsers only show or play. All else is a download: it may be a
-page, or a picture with scripts."""
+"""Types that browsers only show or play. Any other type is a download, because
+it may be a page, or a picture with scripts."""
 DOWNLOADED_TYPES: Final = frozenset({"application/pdf", "application/zip"})
 """Types of downloads that keep their type."""
 BINARY: Final = "application/octet-stream"
 SANDBOX: Final = ("Content-Security-Policy", "default-src 'none'; sandbox")
-"""Even if a browser shows an answer as a page, it runs no script, and is of no
-origin."""
+"""With this header a page runs no script and has no origin, if a browser shows
+an answer as a page."""
 
 
 def content_headers(
     content_type: str, name: str = "", *, keeps_type: bool = False
 ) -> Headers:
-    """The headers of an answer whose type or bytes a user has chosen: it can
-    never run as a page of ours.
+    """The headers of an answer whose type or bytes a user has chosen. It can
+    never run as one of our pages.
 
-    A type that is neither in :data:`SHOWN_TYPES` nor in :data:`DOWNLOADED_TYPES` becomes
-    :data:`BINARY`. ``keeps_type``: it stays, because clients of another server need the type that they gave;
-    the answer is a download all the same. ``name``: of the file.
+    A type that is neither in :data:`SHOWN_TYPES` nor in
+    :data:`DOWNLOADED_TYPES` becomes :data:`BINARY`. ``keeps_type``: the type
+    stays, because clients of another server need the type that they gave. The
+    answer is still a download. ``name``: of the file.
     """
     plain_type = content_type.partition(";")[0].strip().lower()
     is_shown = plain_type in SHOWN_TYPES
@@ -799,8 +805,8 @@ def content_headers(
 
 
 def typed_headers(content_type: str) -> Headers:
-    """The headers of an answer that is neither JSON nor a page of ours, besides
-    :data:`HEADER_LIST`."""
+    """The headers of an answer that is neither JSON nor one of our pages,
+    besides :data:`HEADER_LIST`."""
     *_, disposition = content_headers(content_type, keeps_type=True)
     if disposition[1] == "inline":
         return (SANDBOX,)
@@ -822,10 +828,12 @@ def _typed_block(content_type: str) -> bytes:
 class HttpResponse(Struct, frozen=True):
     """A finished response with :data:`HEADERS` and its own ``headers``.
 
-    ``content_type``: set if the body is not JSON. A browser that shows such a body as a page runs nothing of
-    it, and what is no text, picture, sound or video is a download (:func:`content_headers`). ``page``: a page
-    of ours. It has only its own headers, so pages of other origins cannot read it. ``whole``: see
-    :func:`constant`. ``refuses``: it refuses the request, though its status is that of success.
+    ``content_type``: set if the body is not JSON. A browser that shows such a
+    body as a page runs no script of it. A body that is no text, picture, sound
+    or video is a download (:func:`content_headers`). ``page``: one of our
+    pages. It has only its own headers, so pages of other origins cannot read
+    it. ``whole``: see :func:`constant`. ``refuses``: it refuses the request,
+    although its status means success.
     """
 
     status: int
@@ -839,7 +847,7 @@ class HttpResponse(Struct, frozen=True):
     @staticmethod
     def content_headers(content_type: str, name: str = "") -> Headers:
         """The headers of a response that a view streams itself, of bytes that a
-        user has given: it can never run as a page of ours. ``name``: of the
+        user has given. It can never run as one of our pages. ``name``: of the
         file."""
         return content_headers(content_type, name)
 
@@ -910,8 +918,9 @@ _FIRST_SEGMENTS: Final = 3
 
 
 def patterns_of(path: str) -> tuple[str, str]:
-    """The patterns of a path: :func:`pattern_of`, and ``*`` for all behind the
-    second segment: ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``."""
+    """The patterns of a path: :func:`pattern_of`, and ``*`` for all segments
+    after the second one: ``/hooks/in/7/news`` → ``/hooks/*/7/*``,
+    ``/hooks/in/*``."""
     first_segments = path.split("/", _FIRST_SEGMENTS)[:_FIRST_SEGMENTS]
     return pattern_of(path), "/".join((*first_segments, "*"))
 
@@ -924,7 +933,8 @@ def row_of(
 
 
 def route_of(rows: Mapping[tuple[str, str], object], method: str, path: str) -> str:
-    """The path, or that of its patterns, which has a row; ``""``: none has."""
+    """The path, or the first of its patterns, that has a row; ``""`` if none
+    has a row."""
     for route in (path, *patterns_of(path)):
         if (method, route) in rows:
             return route

@@ -23,8 +23,8 @@ _ACCEPTED_PER_TURN: Final = 64
 """How many connections a listener accepts before others are served."""
 _OCTAL: Final = 8
 LOCAL_PEER: Final = ("127.0.0.1", 0)
-"""The address of every peer of a Unix socket, which has none: a program of this
-machine."""
+"""The address that stands for every peer of a Unix socket. Such a peer has no
+address, and is a program of this machine."""
 
 
 def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
@@ -39,8 +39,8 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
 
 
 def wrapped(raw: _socket.socket) -> socket.socket:
-    """A listening socket as one of the kind of this process: of gevent, or of
-    the standard library."""
+    """The listening socket as a socket of gevent, or of the standard library in
+    a process without gevent."""
     sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
     sock.setblocking(False)
     return sock
@@ -74,8 +74,8 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
 
 
 def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
-    """A raw listening Unix socket in place of that of an ended server; ``mode``: permissions in octal. Raises
-    :class:`StartError`."""
+    """A raw listening Unix socket, in place of the socket of an ended server;
+    ``mode``: permissions in octal. Raises :class:`StartError`."""
     refuse_taken(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
@@ -93,8 +93,8 @@ def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
 
 
 def refuse_taken(path: str) -> None:
-    """Raise :class:`StartError` if another server listens at a path, or it is
-    something else."""
+    """Raise :class:`StartError` if another server listens at a path, or the
+    path is no socket."""
     with closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
@@ -115,7 +115,7 @@ def _no_unix(path: str, reason: str | None) -> StartError:
 
 
 def port_of(sock: Any) -> int:
-    """The port of a listening socket. A Unix socket has none: 0."""
+    """The port of a listening socket; 0 for a Unix socket."""
     if sock.family == _socket.AF_UNIX:
         return 0
     return int(sock.getsockname()[1])
@@ -134,8 +134,8 @@ def text_of(address: Any) -> str:
 
 class Reserve:
     """A spare file descriptor, to answer 503 when the process has no other: a
-    raw socket, which is closed at once. A patched ``os.close`` does not
-    guarantee that."""
+    raw socket, which is closed at once. A patched ``os.close`` might not close
+    it at once."""
 
     def __init__(self) -> None:
         self._spare: _socket.socket | None = _socket.socket()
@@ -235,8 +235,8 @@ class Listener(Parked):
         """Never called."""
 
     def lost(self) -> None:
-        """Accepting failed with an unexpected error, which was logged: retry
-        after a pause."""
+        """Retry after a pause, because accepting failed with an unexpected
+        error, which was logged."""
         self._poller.pause(self, True)
         self._pause.again(self._resume)
 

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 WRITE_SECONDS: Final = 30
 """Time after which a client that does not read its answer is dropped."""
 _LEAST_SECONDS: Final = 0.001
-"""A socket with a timeout of 0 would not wait, but raise BlockingIOError."""
+"""Least time-out of a socket. With 0 it would not wait, but raise
+BlockingIOError."""
 
 
 class Reader:
@@ -164,8 +165,8 @@ class OneRequestHandler(WSGIHandler):
     one write.
 
     If the application did not read a streamed body to its end, the connection
-    ends with the answer: the rest of the body could not be distinguished from a
-    next request.
+    ends with the answer. Otherwise the rest of the body would look like a next
+    request.
     """
 
     _parts: list[bytes] | None = None
@@ -191,7 +192,7 @@ class OneRequestHandler(WSGIHandler):
 
     def _is_last(self) -> bool:
         """Whether the connection ends with this answer although its client
-        would go on."""
+        expects to send more requests."""
         return self._lacks_body()
 
     def finalize_headers(self) -> None:

@@ -28,8 +28,9 @@ SEND_BYTES = 65536
 
 
 class Writer(Parked):
-    """A WebSocket, or an HTTP connection with its answers. When it is no longer
-    in service, :meth:`flushed` is called as soon as everything is written."""
+    """A WebSocket, or an HTTP connection with its answers. After it has left
+    service, the flusher calls :meth:`flushed` as soon as the outbox is
+    empty."""
 
     __slots__ = ("outbox", "state")
 
@@ -37,8 +38,8 @@ class Writer(Parked):
     state: ConnectionState
     """Changed by :data:`CONNECTION_TRANSITIONS` only."""
     has_close_deadline = False
-    """True if a time limit of its own ends it in the later states. Otherwise
-    that of the outbox does."""
+    """True if its own time limit ends it in the later states. Otherwise the
+    time limit of the outbox ends it."""
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +50,7 @@ class Writer(Parked):
     @property
     @abstractmethod
     def outbox_bytes(self) -> int:
-        """Limit of its outbox in bytes; 0: that of the node."""
+        """Limit of its outbox in bytes; 0: the limit of the node."""
 
     @abstractmethod
     def flushed(self) -> None:
@@ -62,7 +63,7 @@ class Writer(Parked):
 
     @abstractmethod
     def held_bytes(self) -> int:
-        """Bytes that it holds: its backlog and unfinished input."""
+        """Bytes of its backlog and of its unfinished input."""
 
 
 class Backlog:
@@ -183,8 +184,8 @@ class Budget(Struct, eq=False):
 _filled_here: ContextVar[int] = ContextVar("filled_here", default=0)
 """``bulk_filled`` after the last broadcast of a greenlet."""
 MANY_CONNECTIONS = 64
-"""Answers overtake the output of a turn to at least so many connections, which
-takes 0.2 ms or more."""
+"""Answers overtake the output of a turn to at least this many connections,
+which takes 0.2 ms or more."""
 BULK_CONNECTIONS = 1024
 """A broadcast to more connections than this is written in slices, together with
 other output."""
@@ -196,8 +197,8 @@ PIECE_CONNECTIONS = 32
 
 
 class Flusher:
-    """Writes outboxes: those filled in one turn of the loop, in slices of at
-    most :data:`SLICE_SECONDS` and ``most`` connections.
+    """Writes the outboxes that were filled in one turn of the loop, in slices
+    of at most :data:`SLICE_SECONDS` and ``most`` connections.
 
     ``enqueue`` may be called from anywhere. The flush runs in the hub's
     greenlet and never blocks or switches. Between two slices the loop serves
@@ -230,9 +231,9 @@ class Flusher:
         """Connections whose outbox a broadcast to more than
         :data:`BULK_CONNECTIONS` has filled in this turn."""
         self.permit: BulkPermit | None = None
-        """To write these: of a node among many."""
+        """The permit to write ``bulk``, on a node among many."""
         self.bulk_filled = 0
-        """Total number of connections that were ever added to it."""
+        """Total number of connections that were ever added to ``bulk``."""
         self._begin = 0
         """Index of the first unwritten connection in bulk."""
         self._scheduled = False

@@ -1,10 +1,11 @@
 """HTTP requests to the outside: signed ones to back ends, documents of issuers
 and providers, and requests to URLs that users give.
 
-These go only to addresses of the public internet, and https only except to
-pages. Each connection resolves its host, checks every address and connects to
-one of those it has checked, so a name that resolves differently a moment later
-gains nothing. TLS verifies the name. Redirects are not followed.
+Requests to URLs of users go only to addresses of the public internet, and only
+over https, except to pages. Each connection resolves its host, checks every
+address and connects to a checked one. So an attacker gains nothing by a name
+that resolves differently a moment later. TLS verifies the name. Redirects are
+not followed.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ _IDLE_PER_HOST: Final = 64
 USER_AGENT: Final = f"imserver/{__version__}"
 NO_HEADERS: Final[Mapping[str, str]] = {}
 _LONG_HOST: Final = re.compile("[^/]*//[^/?#]{321}")
-"""No name with a user and a port is so long. Issuers and providers name URLs,
-too."""
+"""Matches a URL whose host is too long for any name with a user and a port.
+URLs also come from issuers and providers."""
 
 
 class Unreachable(ImserverError):
@@ -61,7 +62,7 @@ class Unreachable(ImserverError):
 
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
     """The header ``Imserver-Signature``, by which the receiver can check who
-    wrote a body, and at which Unix second: HMAC-SHA256 of
+    wrote a body, and in which Unix second: HMAC-SHA256 of
     ``<timestamp>.<body>``."""
     signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
     return f"t={timestamp},v1={signed.hex()}"
@@ -128,9 +129,9 @@ class Outgoing:
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request with ``headers`` and that of the sender: status, body
-        and headers (by names in small letters) of the answer. Waits and raises
-        like :meth:`post`."""
+        """Send a request with ``headers`` and the header of the sender. Returns
+        status, body and headers (by names in lower case) of the answer. Waits
+        and raises like :meth:`post`."""
         if _LONG_HOST.match(url):
             raise Unreachable("the name of the host is too long")
         all_headers = {"User-Agent": USER_AGENT, **headers}
@@ -255,8 +256,8 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
     parts. Raises :class:`BadUrl`.
 
     ``allow_loopback``: addresses of this machine are allowed, also with http.
-    ``pages``: http is allowed, and the port is that of the scheme, which each
-    page for everybody has.
+    ``pages``: http is allowed, and only the usual port of the scheme, which
+    public pages have.
     """
     if len(url) <= PublicRequests.URL_CHARACTERS:
         match = _URL.fullmatch(url)
@@ -287,7 +288,7 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
 
 
 def _port_of(parts: re.Match[str]) -> int:
-    """The port of a URL: its own, or that of its scheme."""
+    """The port of a URL: the given one, or the usual port of its scheme."""
     return int(parts["port"] or _DEFAULT_PORTS[parts["scheme"]])
 
 
@@ -322,16 +323,16 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 class AnswerReader(Service):
-    """The callbacks of a parser for one answer, of which at most ``limit``
-    bytes of the body are read. ``cut``: a longer one is complete with them;
-    else it is none."""
+    """The callbacks of a parser for one answer. At most ``limit`` bytes of the
+    body are read. ``cut``: a longer answer is complete with these bytes;
+    otherwise it counts as no answer."""
 
     limit: int
     cut: bool = False
     headers: dict[str, str] = field(default_factory=dict)
-    """By name in small letters."""
+    """The headers, by name in lower case."""
     body: bytearray = field(default_factory=bytearray)
-    """The part of it that has come."""
+    """The part of the body that has arrived."""
     has_head: bool = False
     is_complete: bool = False
     is_cut: bool = False
@@ -365,10 +366,11 @@ class AnswerReader(Service):
 class PublicRequests(Outgoing):
     """Owner of the connections to URLs of users. One per node.
 
-    ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the
-    look-up of names in tests. ``connections``: idle connections to one host.
-    ``pages``: also with http, on the port of the scheme; of a longer answer the
-    beginning is read, which is enough of a page or file that a stranger has.
+    ``allow_loopback``: see :func:`check_url`. ``resolve`` replaces the look-up
+    of names in tests. ``connections``: limit of idle connections to one host.
+    ``pages``: also with http, on the usual port of the scheme. Only the
+    beginning of a long answer is read, which is enough for a page or file of a
+    stranger.
 
     Why not urllib3: docs/dependencies.md.
     """
@@ -396,9 +398,9 @@ class PublicRequests(Outgoing):
 
     @staticmethod
     def ascii_host(name: str) -> str:
-        """The name of a host in ASCII. Its length is checked only here, and
-        before: IDNA takes seconds for a long label, and one letter may stand
-        for 18. Raises :class:`BadUrl`."""
+        """The name of a host in ASCII. Its length is checked both before and
+        after the conversion: IDNA takes seconds for a long label, and one
+        letter may become 18. Raises :class:`BadUrl`."""
         letters = unicodedata.normalize("NFKC", name[: HOST_CHARACTERS + 1])
         longest_label = max(map(len, re.split(_DOTS, letters)))
         is_too_long = max(len(letters), len(name)) > HOST_CHARACTERS

@@ -36,10 +36,10 @@ from imserver.gateway.transport.frames import (
 _WINDOW_BITS: Final = 15
 """The largest window, which can read the data of any smaller one."""
 _GROWTH_BYTES: Final = 1000
-"""Incompressible data grows by 5 bytes in each block of many thousand: by less
-than one in so many bytes."""
+"""Incompressible data grows by less than one byte in this many bytes: by 5
+bytes in each block of many thousand."""
 _END_BYTES: Final = 16
-"""It also grows by a few bytes at its end."""
+"""Incompressible data also grows by up to this many bytes at its end."""
 _FACTORY: Final = ServerPerMessageDeflateFactory(
     server_no_context_takeover=True, client_no_context_takeover=True
 )
@@ -124,7 +124,7 @@ class MessageParser:
 
     def feed(self, data: bytes) -> Iterator[FrameMessage]:
         """Parse bytes and yield the messages that they complete. Raises
-        :class:`Violation`; then its work is over."""
+        :class:`Violation`. After that the parser must not be used."""
         self._reader.feed_data(data)
         while True:
             try:

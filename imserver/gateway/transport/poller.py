@@ -66,8 +66,8 @@ class Parked(ABC):
 
 class Readers(ABC):
     """The pool of greenlets that serve ready sockets. Owner of the queue.
-    ``idle_readers``: how many stay while idle: there may be one per blocked
-    connection, so that others need not wait."""
+    ``idle_readers``: how many greenlets stay while idle. There may be more, one
+    per blocked connection, so that other connections need not wait."""
 
     def __init__(self, idle_readers: int) -> None:
         self._idle_readers = idle_readers
@@ -78,8 +78,9 @@ class Readers(ABC):
         """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
-        """Let readers serve the queue, in the hub. If all block, others serve
-        the rest in the same turn: their queries to Redis leave together."""
+        """Let readers serve the queue, in the hub. If all readers block, new
+        ones serve the rest in the same turn, so that their queries to Redis
+        leave together."""
         while self.ready and self._idle:
             self._idle.pop().switch()
         if self.ready:
@@ -117,7 +118,7 @@ class Readers(ABC):
             greenlet.switch(hub)
 
     def release(self, parked: Parked) -> None:
-        """Serving it outside of the queue has ended."""
+        """Watch the object again, after it was served outside of the queue."""
         parked.reading = False
         if parked.masked:
             self.unmask(parked)
@@ -146,8 +147,8 @@ except AttributeError:  # not Linux
 
 _EVENTS_PER_TURN: Final = 512
 _HUNG_UP_PER_TURN: Final = 64
-"""How many sockets with an ended peer are served in a turn: a mass disconnect
-delays nobody."""
+"""How many sockets with an ended peer are served in a turn: so a mass
+disconnect delays nobody."""
 _READABLE = int(getattr(select, "EPOLLIN", 1))
 _WRITE = int(getattr(select, "EPOLLOUT", 4))
 _READ = int(getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 8192))

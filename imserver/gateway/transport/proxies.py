@@ -84,8 +84,8 @@ def _without_port(hop: str) -> str:
 
 
 PROXY_HEADER_BYTES: Final = 4096
-"""The longest PROXY header that is accepted. Without extensions none has more
-than 216 bytes."""
+"""The longest PROXY header that is accepted. Without extensions it has at most
+216 bytes."""
 _LINE_BYTES: Final = 107
 """The longest header of version 1, with its CRLF."""
 _HEAD: Final = Struct("!12sBBH")
@@ -108,8 +108,8 @@ def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     ``data``.
 
     Returns its size, and address and port of the client (None: the proxy speaks
-    for itself, or names none). None: it is incomplete. Raises ValueError if
-    there is none, or it is invalid. Extensions are skipped.
+    for itself, or names none). None: it is incomplete. Raises ValueError if the
+    data has no header, or an invalid one. Extensions are skipped.
     https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
     """
     if data.startswith(b"\r\n\r\n\0\r\nQUIT\n"[: len(data)]):

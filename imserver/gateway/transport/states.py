@@ -32,7 +32,7 @@ class ConnectionState(IntEnum):
     CONNECTED = 0
     """It has no session. The state of an HTTP connection in service."""
     ADDRESSED = 1
-    """It has a session that receives what is sent to its user."""
+    """It has a session that receives messages to its user."""
     UNADDRESSED = 2
     """It has a session that only gets its own answers and its channels: it has
     no user, or a newer session of the user is addressed in its place."""

@@ -3,8 +3,8 @@
 The response has no length and ends with its connection, which works with every
 proxy and HTTP version. Except for its bytes, a stream is a connection like a
 WebSocket: it has a session, an outbox with the same limits, and the same cost
-while idle. Clients of event streams only receive. Those of other dialects send
-their commands in the request of the stream and in further requests.
+while idle. Clients of event streams only receive. Clients of other dialects
+send their commands in the request of the stream and in further requests.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _SECOND_MS: Final = 1000
 
 class StreamEncoding(Encoding):
     """Sends payloads as their dialect encodes them, between ``before`` and
-    ``behind``. ``serve`` serves what the client sends in requests, at most
-    ``limit_bytes`` at once (0: it only receives)."""
+    ``behind``. ``serve`` serves the commands of the client in requests, at most
+    ``limit_bytes`` at once (0: the client only receives)."""
 
     __slots__ = ("_before", "_behind")
 
@@ -71,8 +71,8 @@ class StreamEncoding(Encoding):
     def close_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
-        """The last payload, which has one of our close codes as the dialect's
-        own."""
+        """The last payload, with one of our close codes translated into the
+        dialect's own code."""
         if as_given:
             last = (code, reason)
         else:
@@ -146,9 +146,9 @@ class Stream(Connection):
 
 
 class StreamPath(Struct, frozen=True):
-    """How a path is served: ``method`` of its requests, ``open`` begins or
-    closes a stream (it may switch), and ``refuse`` makes the response to a
-    (request, address of the client, close code)."""
+    """A path of streams. ``method``: the method of its requests. ``open``
+    begins or closes a stream, and may switch. ``refuse`` makes the response to
+    a (request, address of the client, close code)."""
 
     method: str
     open: Callable[[Stream, Head], None]
@@ -158,7 +158,7 @@ class StreamPath(Struct, frozen=True):
 class Streams(Service):
     """Takes over the sockets of stream requests, from both servers.
 
-    ``paths``: path, or its pattern (:func:`pattern_of`) → how it is served.
+    ``paths``: path, or its pattern (:func:`pattern_of`) → its row.
     ``silent_seconds``: time for which sent data may stay unacknowledged by TCP,
     the only sign of life of a client that only receives.
     """

@@ -120,8 +120,8 @@ def adopt_from_environ(
     environ: Mapping[str, Any], gate: Gate, admitted: Admitted
 ) -> bool:
     """Adopt a WebSocket upgraded by any server's gevent-websocket handler
-    (gunicorn's worker); False: it is none. The handshake is complete, so a
-    refusal is a close code."""
+    (gunicorn's worker). False if the request is no such WebSocket. The
+    handshake is complete, so a refusal is a close code."""
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
@@ -253,8 +253,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return not self._reader.unread
 
     def end_wait(self) -> None:
-        """For a drain: serve what the kernel holds, or end the connection if it
-        is idle."""
+        """For a drain: serve the bytes in the kernel, or end the connection if
+        it is idle."""
         sock: Any = self.socket
         with suppress(OSError):  # an ended connection wakes its handler by itself
             try:
@@ -301,8 +301,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             self._linger(sock)
 
     def _linger(self, sock: Any) -> None:
-        """Drop what the client still sends, for a limited time: unread bytes
-        cause a reset, which might overtake the answer."""
+        """Drop further bytes of the client, for a limited time. Unread bytes
+        would cause a reset, which might overtake the answer."""
         try:
             sock.settimeout(LINGER_SECONDS)
             sock.shutdown(_socket.SHUT_WR)

@@ -1,8 +1,8 @@
-"""Apps: which there are, the settings of one, create, change.
+"""Apps: list them, show the settings of one, create, change.
 
 A setting is declared once, in a struct of settings. Its type, limits, default
-and description hold for requests and answers, too. What is different there, its
-marks say (:mod:`imserver.gateway.config.declared`).
+and description hold for requests and answers, too. Its marks name the
+differences in requests and answers (:mod:`imserver.gateway.config.declared`).
 """
 
 import itertools
@@ -102,8 +102,8 @@ def given_group(kind: Shape) -> Shape:
 
 @cache
 def given_entry(kind: Shape) -> Shape:
-    """The request for an entry of a list or mapping. What is left out has its
-    default."""
+    """The request for an entry of a list or mapping. A field that is left out
+    has its default."""
     hints = hints_of(kind)
     fields = [
         field
@@ -137,8 +137,8 @@ def shown_group(kind: Shape) -> Shape:
 
 @cache
 def shown_entry(kind: Shape) -> Shape:
-    """The answer with an entry of a list or mapping: the same as in requests,
-    but for secrets."""
+    """The answer with an entry of a list or mapping. It is as in requests,
+    without secrets."""
     hidden = [hint for hint in hints_of(kind).values() if _is_hidden(hint)]
     if hidden:
         return _define(kind, "Shown", _fields_shown(kind), omit_defaults=True)
@@ -146,8 +146,8 @@ def shown_entry(kind: Shape) -> Shape:
 
 
 def _fields_shown(kind: Shape) -> list[Field]:
-    """The fields without secrets and files; a default has what is left out if
-    it has it."""
+    """The fields without secrets and files. If a default has a value for such a
+    field, the value is left out, too."""
     hints = hints_of(kind)
     required: list[Field] = []
     omitted: list[Field] = []
@@ -174,7 +174,7 @@ def _is_hidden(hint: Any) -> bool:
 
 
 def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
-    """A shape with these fields, whose name and text are made of the struct of
+    """A shape with these fields. Its name and text come from the struct of
     settings."""
     paragraph = (kind.__doc__ or "").partition("\n\n")[0]
     text = "\n".join(map(str.strip, paragraph.split("\n")))
@@ -220,9 +220,9 @@ def _type(
 ) -> Any:
     """A type of a setting as a type of JSON.
 
-    ``group`` makes the shape of a struct, ``entry`` that of one in a list or
-    mapping. ``limits``: with those of requests. ``empty``: a choice may be
-    ``""``, which stands for the default. ``usual``: the default.
+    ``group`` makes the shape of a struct, and ``entry`` the shape of a struct
+    in a list or mapping. ``limits``: with the limits of requests. ``empty``: a
+    choice may be ``""``, which means the default. ``usual``: the default.
     """
     inner = bare(hint)
     kind = get_origin(inner)
@@ -268,7 +268,7 @@ def _limits_of(hint: Any) -> dict[str, Any]:
 
 
 _NOTES: Final = {"secret": "writeOnly", "by_key": "x-by-key"}
-"""Mark of a setting → that of its schema."""
+"""Mark of a setting → mark of its schema."""
 _NAME_SHOWN: Final = 100
 """Limit of the characters of an unknown setting in a refusal."""
 _LIMITS: Final = (
@@ -284,8 +284,8 @@ _LIMITS: Final = (
 
 
 class Shapes(Struct, frozen=True):
-    """The shapes with the settings of an app: those of requests and answers.
-    ``settings``: their names."""
+    """The shapes of requests and answers with the settings of an app.
+    ``settings``: the names of these settings."""
 
     create: Any
     set: Any
@@ -296,8 +296,8 @@ class Shapes(Struct, frozen=True):
 
 @cache
 def shapes_of(declared: Declarations) -> Shapes:
-    """The shapes with the settings of the core, and those of an app that
-    features declare."""
+    """The shapes with the settings of apps that the core and features
+    declare."""
     kinds: tuple[type[Struct], ...] = (TenantSettings, *declared.app_kinds)
     given = msgspec.defstruct(
         "AppSettingsGiven",
@@ -353,12 +353,12 @@ _RESOLVED: Final = (
         Annotated[int, about("The longest user id, in bytes of UTF-8.")],
     ),
 )
-"""Settings whose default depends on the app: an answer has what holds for
-it."""
+"""Settings whose default depends on the app. An answer has the value in force
+for it."""
 
 
 def _with_old(fields: list[Field]) -> list[Field]:
-    """The fields, and those that were renamed under their old names, too, for a
+    """The fields. A renamed field is in the list under its old name, too, for a
     release."""
     by_name = {field[0]: field for field in fields}
     deprecated = Meta(extra_json_schema={"deprecated": True})
@@ -371,7 +371,8 @@ def _with_old(fields: list[Field]) -> list[Field]:
 
 
 def _limited(field: Field, declared: Declarations) -> Field:
-    """A field of a request; of dialects it may name those of the node."""
+    """A field of a request. A field with dialects accepts only dialects of the
+    node."""
     if field[0] != "dialects" or not declared.dialects:
         return field
     dialect: Any = Literal[tuple(declared.dialects)]
@@ -389,7 +390,7 @@ def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
 
 
 def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
-    """An app as an answer has it."""
+    """An app in the form of an answer."""
     fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
     for settings in tenant.of_features:
         fields |= asdict(settings)

@@ -1,4 +1,4 @@
-"""Channels: publish, history, and what a channel is like. Subscribers are in
+"""Channels: publish, history, and facts about a channel. Subscribers are in
 :mod:`.subscribers`."""
 
 from typing import Annotated, Any, Final
@@ -298,7 +298,7 @@ def history(
 
 
 def _shown(event: Event) -> PublicationShown:
-    """A publication as the answer has it."""
+    """A publication in the form of the answer."""
     part = event.channel
     assert part is not None
     publication = PublicationShown(

@@ -3,8 +3,8 @@ streamed messages.
 
 A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or
 the path of a route with ``on_publisher`` and its body. The answers come in the
-same order. Each has the ``seq`` of its message, and ``sent`` and ``results`` of
-a push, ``pong``, the fields of the route, or an ``error``
+order of the messages. Each has the ``seq`` of its message. It also has ``sent``
+and ``results`` of a push, ``pong``, the fields of the route, or an ``error``
 (:class:`PublishRefusal`). Messages that are read together are served together,
 so that many pushes share one question to Redis.
 """
@@ -105,7 +105,8 @@ class PublisherState(DialectState, kw_only=True):
     waiting_bytes: int = 0
     running: bool = False
     room: Flag | None = None
-    """Set when there is room again; None if nothing waits for it."""
+    """Set when there is room for commands again; None if nothing waits for
+    it."""
 
 
 class Publisher:
@@ -154,7 +155,7 @@ class Publisher:
         return replace(problem, message=message or problem.message)
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """A connection begins. It ends with its key."""
+        """Begin to serve a connection. It is closed when its key ends."""
         headers = {"authorization": head.headers.get("authorization", "")}
         connection.dialect_state = PublisherState(headers=headers)
         principal = self._api.authority.identify(Needs.PUSH, headers, head.host)
@@ -190,7 +191,7 @@ class Publisher:
         refused: bool,
         number: int = 1,
     ) -> None:
-        """Count what a key did."""
+        """Count the use of a key."""
         if by.kind == "key":
             self._api.uses.add((by.key, f"GET {route}", app, host), refused, number)
 
@@ -212,8 +213,8 @@ class Publisher:
             line.room.wait()
 
     def _run(self, connection: Connection, line: PublisherState) -> None:
-        """Greenlet: serve waiting commands until there are none. It starts
-        after the current read."""
+        """Greenlet: serve commands until no command waits. It starts after the
+        current read."""
         waiting = line.waiting
         try:
             while waiting:
@@ -322,8 +323,8 @@ class Publisher:
         return b'{"seq":%b,%b' % (seq, response.body[1:])
 
     def _seq_of(self, payload: bytes) -> Seq | None:
-        """The ``seq`` of a command that cannot be read; None: it is not known.
-        Only the begin of a long command is read."""
+        """The ``seq`` of a command that cannot be read; None if it is unknown.
+        Only the beginning of a long command is read."""
         if len(payload) > self._api.limits.one_body_bytes:
             begin = _BEGIN_WITH_SEQ.match(payload)
             if begin is None:
@@ -390,7 +391,7 @@ class _Run(Service):
     results: list[PushResult | ApiProblem | bytes] = field(default_factory=list)
     _waiting: list[CheckedPush] = field(default_factory=list)
     _indexes: list[int] = field(default_factory=list)
-    """Where the results of the waiting pushes belong."""
+    """The indexes of the results of the waiting pushes."""
     _app: str = ""
     _is_stored: bool = False
     _ids: set[str] = field(default_factory=set)
@@ -459,7 +460,7 @@ _NOT_ACCEPTED: Final = ApiProblem(Problems.NOT_ACCEPTED)
 _SENT = Outcome.SENT
 _FAILED = Outcome.FAILED
 _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
-"""The result that is remembered of a push to one user, by its outcome."""
+"""The result that is remembered for a push to one user, by its outcome."""
 
 
 def _send_each(

@@ -38,7 +38,8 @@ from imserver.gateway.push.targets import PushToStore, StoreResult, addressed
 from imserver.gateway.transport.http1 import HttpResponse
 
 _decode_text: Final = msgspec.json.Decoder(str).decode
-"""Made once: of a push, as :data:`imserver.gateway.model.encode_json`."""
+"""Made once, as :data:`imserver.gateway.model.encode_json`, because it is
+called for each push."""
 
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",
@@ -54,8 +55,8 @@ SENDING_PROBLEMS: Final = (
     Problems.ID_REUSED,
     Problems.NOT_ACCEPTED,
 )
-"""The refusals of everything that sends, besides those of a request that names
-an app."""
+"""The refusals of every route that sends, besides the refusals of requests that
+name an app."""
 
 
 _REPLAYED: Final = (("Idempotent-Replayed", "true"),)
@@ -230,8 +231,8 @@ def _message_of(push: Sending) -> PushMessage:
 
 
 MOST_ESCAPE_BYTES: Final = 6
-"""JSON takes at most so many bytes for a character, and none has fewer than one
-in the limit of a push."""
+"""The most bytes of a character in JSON. In the limit of a push, a character
+counts for at least one byte."""
 
 
 def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
@@ -255,7 +256,8 @@ def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
 # --- carrying out -------------------------------------------------------------
 
 _FAILED: Final = Outcome.FAILED
-"""To read it of the class for each push would take 0.07 µs."""
+"""A name for the outcome, because reading it from the class for each push would
+take 0.07 µs."""
 _OF_ONE: Final = tuple(
     b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'
     % (outcome in (Outcome.SENT, Outcome.PARTLY), STATUSES[outcome].encode())
@@ -274,7 +276,7 @@ class _UserResult(Struct, gc=False):
 
 
 class Sent(Struct, gc=False):
-    """The outcomes of a push that was sent. ``replayed``: they are those of an
+    """The outcomes of a push that was sent. ``replayed``: they come from an
     earlier request."""
 
     push: PushRequest
@@ -282,8 +284,8 @@ class Sent(Struct, gc=False):
     replayed: bool = False
 
     def answer(self, only_missed: bool = False) -> bytes:
-        """The answer as JSON, without braces; with ``only_missed`` only the
-        results that are not ``sent``."""
+        """The answer as JSON, without braces. With ``only_missed`` it leaves
+        out the results ``sent``."""
         push = self.push
         outcomes = self.outcomes
         if push.user is not UNSET and push.device is UNSET:
@@ -399,7 +401,8 @@ class CheckedPush(Struct, frozen=True, gc=False):
 
     @property
     def digest(self) -> int:
-        """Tells the push from another one under the same key; 0 without one."""
+        """The digest that distinguishes the push from another push with the
+        same key; 0 without a key."""
         if self.key:
             return hash(encode_json(self.push))
         return 0

@@ -139,8 +139,8 @@ MESSAGE_RULES: Final = {
         },
     ],
 }
-"""What :func:`imserver.gateway.api.v1.push.event_of` demands of a message, as
-JSON Schema."""
+"""The conditions of :func:`imserver.gateway.api.v1.push.event_of` on a message,
+as JSON Schema."""
 _PERSONAL: Final = {"pattern": r"^(user:[\s\S]|group:[1-9][0-9]{0,17}$)"}
 _STORED: Final = {
     "required": ["store"],
@@ -177,8 +177,8 @@ PUSH_RULES: Final = {
     ],
     "dependentRequired": {"device": ["user"]},
 }
-"""What :func:`imserver.gateway.api.v1.push.checked_event` demands of a push, as
-JSON Schema."""
+"""The conditions of :func:`imserver.gateway.api.v1.push.checked_event` on a
+push, as JSON Schema."""
 
 
 def size(push: PushRequest) -> int:

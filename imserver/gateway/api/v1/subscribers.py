@@ -18,7 +18,7 @@ from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.sessions.presence import ConnectionId, Device, Dialect
 
 MOST_AT_ONCE: Final = 1000
-"""The most connections and users of one call. Each is asked for at its own
+"""The most connections and users of one call. Each is queried at its own
 node."""
 
 
@@ -190,7 +190,7 @@ def _results(
     kind: type[Result], named: list[Named], outcomes: Iterable[str]
 ) -> list[Result]:
     """A result for each named connection, and for each user without one.
-    ``outcomes``: of the connections."""
+    ``outcomes``: the outcomes of the connections."""
     outcome = iter(outcomes)
     results = []
     for connection, user in named:
@@ -282,7 +282,7 @@ def presence(
 
 
 def _raw(text: str) -> Raw | UnsetType:
-    """JSON that a connection gave; left out if it gave none."""
+    """The JSON of a connection for others; left out if it is empty."""
     if not text:
         return UNSET
     return Raw(text)

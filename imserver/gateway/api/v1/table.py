@@ -1,6 +1,6 @@
-"""All operations of ``/api/v1``, their routes, their document; batches, which
-run any of them; and the table of the HTTP API, in which every route is a row
-that :func:`imserver.gateway.http.call.answer` answers."""
+"""All operations of ``/api/v1``, their routes and their document. Also batches,
+which run any operation, and the table of the HTTP API. Every route is a row
+there, and :func:`imserver.gateway.http.call.answer` answers it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
@@ -226,8 +226,8 @@ def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
 
 
 def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
-    """The rows of the API, by method and path. ``hot``: only those that the
-    front server answers itself. ``everywhere``: only those that WebSocket
+    """The rows of the API, by method and path. ``hot``: only rows that the
+    front server answers itself. ``everywhere``: only rows that WebSocket
     listeners serve, too."""
     rows = {}
     for endpoint in api.endpoints.values():
@@ -246,9 +246,9 @@ def unread_body_limit(
     """Bytes that are read of a body before
     :func:`imserver.gateway.http.call.admit` has decided. Never switches.
 
-    A known key, a listed address and demo mode may send what the route takes; a
-    user's token, which is not verified here, a few messages; all others what a
-    form without identity needs.
+    With a known key, from a listed address and in demo mode, it is the limit of
+    the route. With the token of a user, which is not verified here, it is a few
+    messages. Otherwise it is the size that a form without identity needs.
     """
     public = api.limits.public_body_bytes
     endpoint = row_of(api.endpoints, method, path)

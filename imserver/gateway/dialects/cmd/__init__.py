@@ -1,5 +1,5 @@
-"""The cmd dialect: JSON objects with a command each, of which the core's own
-clients speak."""
+"""The cmd dialect: JSON objects with one command each. The core's own clients
+speak it."""
 
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.dialects.cmd.api import ROUTES

@@ -51,7 +51,8 @@ _ANSWERS: Final = {
 }
 
 _BLOCKED: Final = refusal(ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
-"""The code and reason of a stored message that is refused for this."""
+"""The refusal of a message to somebody who has blocked the sender, with the
+code and reason of stored messages."""
 MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named
 to the other nodes."""
@@ -133,7 +134,7 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     """The text to send, which the back end reviews if the app wants that. May
-    switch. Raises RequestRefused, also for who is muted."""
+    switch. Raises RequestRefused, also if the user is muted."""
     app = call.app
     sender = call.principal.user
     if not sender:
@@ -261,10 +262,10 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
 
 
 MOST_BATCH_OBJECTS: Final = 140_000
-"""Limit of the opening braces of a batch, also of those in texts. Each may be
-an object of 80 bytes."""
+"""Limit of the opening braces of a batch, including braces in texts. Each may
+be an object of 80 bytes."""
 MOST_BATCH_VALUES: Final = 500_000
-"""Limit of its values: each may be a text of 50 bytes."""
+"""Limit of the values of a batch: each may be a text of 50 bytes."""
 
 
 def _read_batch(api: Api, call: Call) -> None:
@@ -289,7 +290,7 @@ def _read_batch(api: Api, call: Call) -> None:
 
 
 def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
-    """Decode a batch of at most so many messages, whose keys are in another
+    """Decode a batch of at most ``most`` messages, whose keys are in another
     letter case. Raises RequestRefused."""
     try:
         fields = _usual_spelling(parse_json(body))
@@ -304,7 +305,7 @@ def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
-    """The known ones of folded keys, in the spelling of :class:`Batch` and
+    """The known fields among folded keys, in the spelling of :class:`Batch` and
     :class:`UserPush`."""
     return {
         _SPELLING[name]: value for name, value in fields.items() if name in _SPELLING
@@ -339,7 +340,7 @@ def user_list(api: Api, call: Call) -> HttpResponse:
 def _page(
     count: int, users: list[str], more: bool, missing: Collection[str]
 ) -> dict[str, Any]:
-    """A page of users as the answer has it."""
+    """A page of users in the form of the answer."""
     data: dict[str, Any] = {"userCount": count, "userList": users}
     if more:
         data["next"] = cursor_of(users[-1])
@@ -349,9 +350,9 @@ def _page(
 
 
 def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
-    """The users who belong to a room: those whom the app's settings name first,
-    then members of the channel, in the order of joining. Of the latter, a user
-    sees those whose presence the user may see. May switch."""
+    """The users who belong to a room: first the users in the app's settings,
+    then members of the channel, in the order of joining. A user sees only
+    members whose presence the user may see. May switch."""
     app = call.app
     stored: Sequence[str] = ()
     tenant = api.core.tenants.get(app)
@@ -375,8 +376,8 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
 
 
 def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
-    """The list for a user: those whose presence the user may see, in the order
-    of names. It counts and names nobody else. Each page of all users that it
+    """The list for a user. It has only users whose presence the user may see,
+    in the order of names, and counts only them. Each page of all users that it
     reads costs a request. May switch."""
     user = call.principal.user
     more = True
@@ -398,7 +399,7 @@ def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
 
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
-    """The app of ``/user/list``: rooms are those of the action dialect."""
+    """The app of ``/user/list``. Rooms belong to apps of the action dialect."""
     if "groupsid" not in params:
         return app_named(api.core.tenants, params.get("appid", ""))
     tenants = api.core.tenants

@@ -3,8 +3,8 @@
 
 Decoding has two paths. A frame with exactly the documented keys is decoded by
 msgspec's typed decoder (0.2 µs). All other frames (keys in another letter case,
-unknown keys, lone surrogates) are parsed by the standard library, which is ten
-times slower and accepts the same deviations as the original.
+unknown keys, lone surrogates) are parsed by the standard library. It is ten
+times slower, and accepts the same deviations as the original.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ _MILLISECOND_NS: Final = 1_000_000
 
 
 def _channel(fields: Fields) -> str:
-    """The channel that a command names. Raises Refused."""
+    """The name of the channel in a command. Raises Refused."""
     channel = fields.short_text("channel", _MAX_CHANNEL_BYTES)
     if not channel:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
@@ -166,7 +166,7 @@ def _login(data: bytes) -> Login:
 
 
 def _login_with_anything(data: bytes) -> Login:
-    """A login in any spelling, also with the fields of ours. Raises Refused."""
+    """A login in any spelling, also with our own fields. Raises Refused."""
     fields = Fields.of(data)
     user = fields.text("userid")
     token = fields.text("servicetoken")
@@ -189,7 +189,8 @@ def _login_with_anything(data: bytes) -> Login:
 
 
 def _device(fields: Fields) -> str:
-    """The device that a login names; ``""``: none, or one that is ignored."""
+    """The device that a login names; ``""`` if it names none, or one that is
+    ignored."""
     device = fields.values.get("device", "")
     if not isinstance(device, str):
         return ""
@@ -224,7 +225,7 @@ COMMANDS: Final[Readers] = {
     "channelPresence": _presence,
     "channelHistory": _channel_history,
 }
-"""The commands of the gateway. Features bring more."""
+"""The commands of the gateway. Features add more."""
 PUSHED = frozenset({"enter", "exit", "msg"})
 """Kinds of events that the dialect can express."""
 
@@ -239,7 +240,7 @@ _TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
 
 
 def _response(code: int) -> bytes:
-    """The begin of a response, to which its data are added."""
+    """The beginning of a response, to which its data are added."""
     text = encode_json(errors.reply_text(code))
     return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, text)
 
@@ -349,9 +350,9 @@ class CmdDialect(Dialect):
 
 
 class CmdPublicationView(Struct, omit_defaults=True):
-    """A publication as clients see it. ``info``: of the client that published
-    it. ``stream``: it is the end of this streamed message, which may be
-    ``incomplete``."""
+    """A publication as clients see it. ``info``: JSON about the client that
+    published it. ``stream``: it is the end of this streamed message, which may
+    be ``incomplete``."""
 
     channel: str = ""
     offset: int = 0
@@ -436,8 +437,8 @@ class CmdState(DialectState, gc=False):
     channels: tuple[str, ...] = ()
 
     def resubscribes(self, channel: str) -> bool:
-        """Its client subscribes again to what it has subscribed to, not to what
-        a back end has."""
+        """Its client subscribes again to the channels that it has subscribed to
+        itself, but not to channels that a back end has subscribed it to."""
         return channel in self.channels
 
 
@@ -490,8 +491,8 @@ class CmdAnswers(ChannelAnswers):
         return state
 
     def refused(self, refused: ChannelRefused) -> Reply:
-        """A reply code, the reason in words for programmers, and what the back
-        end says."""
+        """A reply code, the reason in words for programmers, and the error of
+        the back end."""
         data: dict[str, Any] = {"refused": refused.reason}
         if refused.error is not None:
             data["error"] = {
@@ -508,8 +509,8 @@ class CmdAnswers(ChannelAnswers):
         _data: Raw | UnsetType,
         _end: int,
     ) -> Reply:
-        """From now on the connection receives publications with the names of
-        their channels."""
+        """See :class:`ChannelAnswers`. From now on the connection receives
+        publications with the names of their channels."""
         state = self.state_of(connection)
         if command.channel not in state.channels:
             state.channels += (found.local.name,)
@@ -528,7 +529,8 @@ class CmdAnswers(ChannelAnswers):
         return Reply(errors.ReplyCode.OK, view)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
-        """The client does not subscribe again by itself."""
+        """Forget a subscription. The client does not subscribe again by
+        itself."""
         state = connection.dialect_state
         if isinstance(state, CmdState):
             state.channels = tuple([each for each in state.channels if each != channel])

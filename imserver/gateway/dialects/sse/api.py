@@ -1,5 +1,5 @@
-"""``GET /api/v1/events``: an event stream for clients without a WebSocket. Its
-login, what it delivers.
+"""``GET /api/v1/events``: an event stream for clients without a WebSocket. The
+module has its login and its codec.
 
 The codec writes events as ``text/event-stream`` (the HTML standard, section
 9.2). A push or a notice is one event without a name, for a page's
@@ -47,14 +47,15 @@ from imserver.gateway.transport.stream import Stream, StreamEncoding
 PATH: Final = "/api/v1/events"
 NAME: Final = "sse"
 COMMENT: Final = b":\n\n"
-"""A comment, which prevents that the connection is idle."""
+"""A comment, which keeps the connection from being idle."""
 
 MIN_RETRY_MS: Final = 1000
 MAX_RETRY_MS: Final = 5000
 """Time after which a client reconnects."""
 _TEXT: Final = "text/event-stream"
 _MAX_ID_DIGITS: Final = 18
-"""Ids of stored messages have fewer digits, and longer numbers are not ours."""
+"""The most digits of the id of a stored message. Longer numbers are not our
+ids."""
 
 
 class SseDialect(Dialect):
@@ -211,8 +212,8 @@ def _encoding_of(app: str) -> StreamEncoding:
 
 @runtime_checkable
 class StoresMessages(Protocol):
-    """The messenger, which says where a stream begins that delivers stored
-    messages, too."""
+    """The messenger. It knows the position at which a stream with stored
+    messages begins."""
 
     stream_starts: Any
 
@@ -221,8 +222,8 @@ class EventStreams:
     """Opens streams. Owner of the encodings, one for each app that has had a
     stream here.
 
-    ``messenger``: None on a node without stored messages, whose streams only
-    deliver what happens while they are open.
+    ``messenger``: None on a node without stored messages. There, a stream
+    delivers only events that happen while it is open.
     """
 
     def __init__(self, core: Core, messenger: StoresMessages | None) -> None:
@@ -288,8 +289,8 @@ class EventStreams:
     def wish(
         self, request: HttpRequest
     ) -> tuple[EventsQuery, tuple[str, ...], Principal]:
-        """Read a request: the user, the channels, and who makes it. May switch.
-        Raises :class:`ApiProblem` and StorageUnavailable."""
+        """Read a request: the user, the channels, and the principal. May
+        switch. Raises :class:`ApiProblem` and StorageUnavailable."""
         query = read_query(request, EventsQuery)
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
@@ -335,7 +336,7 @@ class EventStreams:
         channels: Iterable[str],
         head: Callable[[str], bytes],
     ) -> None:
-        """Log in, answer with ``head`` (of the user whom a token proves),
+        """Log in, answer with ``head`` (it gets the user whom a token proves),
         subscribe to the channels, and send ``ready``; or close the stream.
 
         May switch. Raises :class:`ApiProblem` and StorageUnavailable.
@@ -378,8 +379,9 @@ class EventStreams:
             self._starts.send(stream, start)
 
     def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
-        """The user who logs in: of the request, or ``named`` by its token.
-        Raises ApiProblem for one that the app does not take."""
+        """The user who logs in: the user in the request, or the one ``named``
+        by its token. Raises ApiProblem if the app does not accept the user
+        id."""
         user = request.user or named
         if user and self._sessions.takes_user(request.app, user):
             return user
@@ -392,8 +394,8 @@ class EventStreams:
         )
 
     def _start_of(self, request: EventsQuery, user: str) -> Any:
-        """Where the stored messages of a stream begin; None: it has none. May
-        switch. Raises StorageUnavailable."""
+        """The position at which the stored messages of a stream begin; None for
+        a stream without them. May switch. Raises StorageUnavailable."""
         if self._starts is None:
             return None
         cursor = None

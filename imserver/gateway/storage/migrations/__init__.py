@@ -1,9 +1,10 @@
 """Migration steps of the database schema, run by one node at a time.
 
 Each owner of tables has its steps in a module ``steps`` of its folder:
-``storage`` those of the core, and a feature of this server its own, which a
-node without the feature takes, too. ``STEPS`` there has them by their number: a
-text of :func:`imserver.gateway.storage.migrations.table_text.make_tables`, or a
+``storage`` has the steps of the core, and each feature of this server its own.
+A node without the feature takes them, too. ``STEPS`` in such a module has the
+steps by their number: a text of
+:func:`imserver.gateway.storage.migrations.table_text.make_tables`, or a
 function. The table ``owner_step`` has the last one of each owner. A database
 that is at a newer one is used as it is.
 
@@ -11,12 +12,12 @@ Up to 40 all owners shared one line of numbers. ``alembic_version`` has the last
 one, where nodes of releases before 1.1 read it. So each owner counts on from
 41.
 
-A step only adds. What the previous release uses is removed one release after
-its last use, so nodes of both releases can share a database during an upgrade.
+A step only adds. A thing is removed one release after its last use, so nodes of
+both releases can share a database during an upgrade.
 
 The lock belongs to the database, so it works between machines and is released
 with the connection of a killed node. An empty database gets all tables in one
-transaction. In one that is in use, each step is a transaction of its own
+transaction. In a database that is in use, each step is a transaction of its own
 (:mod:`imserver.gateway.storage.migrations.runner`). So a database may be at any
 step of any owner, and the next start goes on. MySQL commits with each schema
 statement, so a step may run twice there.
@@ -62,7 +63,7 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 @cache
 def _modules(package: str = imserver.__file__) -> dict[str, Path]:
     """Owner → its module; the core is first, whose tables the others use.
-    Releases before 1.1 have none."""
+    Releases before 1.1 have no such modules."""
     files = sorted(Path(package).parent.rglob("steps.py"))
     files.sort(key=lambda file: file.parent.name != "storage")
     return {file.parent.name: file for file in files}
@@ -93,8 +94,8 @@ def steps_of(owner: str) -> Mapping[int, Migration]:
 
 
 def taken_steps(connection: Connection) -> dict[str, int]:
-    """Owner → the last of its steps that a database has; empty: it has no
-    tables of ours."""
+    """Owner → the last of its steps that a database has; empty if the database
+    has no tables of this server."""
     has_table = connection.dialect.has_table
     sql = PooledStatements(connection)
     if has_table(connection, "owner_step"):
@@ -129,8 +130,8 @@ def missing_steps(
 def newer_steps(
     taken: Mapping[str, int], package: str = imserver.__file__
 ) -> dict[str, int]:
-    """The steps of a database that a release does not have: a newer one has
-    taken them."""
+    """The steps of a database that this release does not have, because a newer
+    release has taken them."""
     newest = newest_steps(package)
     return {
         owner: step
@@ -146,7 +147,7 @@ def named(steps: Mapping[str, int]) -> str:
 
 def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str:
     """The step that the first node of a release takes next, for messages;
-    ``""``: none."""
+    ``""`` if no step is missing."""
     for owner, file in _modules(package).items():
         last_step = taken.get(owner, 0)
         for number in _numbers(file.read_text("utf-8")):
@@ -158,9 +159,9 @@ def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str
 def make_all(
     connection: Connection, shown: str, features: Sequence[FeatureTables] = ()
 ) -> None:
-    """Take all missing steps, and those of features of other distributions, in
-    the transaction of a connection: in a database that nobody uses yet. Raises
-    StartError.
+    """Take all missing steps, also of features of other distributions, in the
+    transaction of a connection. It is for a database that nobody uses yet.
+    Raises StartError.
 
     On SQLite it is a writing transaction, which serves as the lock. ``shown``:
     the address of the database, for messages.
@@ -172,9 +173,9 @@ def make_all(
 def migrate(
     transactions: Transactions, shown: str, features: Sequence[FeatureTables] = ()
 ) -> None:
-    """Take the missing steps, and those of features of other distributions,
-    while other nodes may use the database. ``shown``: see :func:`make_all`.
-    Raises StartError."""
+    """Take the missing steps, also of features of other distributions, while
+    other nodes may use the database. ``shown``: see :func:`make_all`. Raises
+    StartError."""
     with transactions.locked() as connection:
         taken = taken_steps(connection)
         if not taken:
@@ -212,7 +213,7 @@ def _make_all(
 def _refuse_foreign(
     connection: Connection, taken: Mapping[str, int], shown: str
 ) -> None:
-    """Raise StartError if the database is that of another program, or older
+    """Raise StartError if the database belongs to another program, or is older
     than version 1.0."""
     tables = _foreign_tables(connection)
     if tables:
@@ -229,7 +230,7 @@ def _refuse_foreign(
 
 
 def _foreign_tables(connection: Connection) -> list[str]:
-    """The tables of another program that have names of ours; empty if the
+    """The tables of another program that have names of our tables; empty if the
     database is ours, or free.
 
     The version table is made before all others, and names a step when

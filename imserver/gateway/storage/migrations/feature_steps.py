@@ -26,7 +26,7 @@ class RecordedTables(Struct, frozen=True):
 
 
 def recorded(connection: Connection) -> dict[str, RecordedTables]:
-    """The records of all features, also of those that no node has."""
+    """The records of all features, including features that no node has now."""
     sql = PooledStatements(connection)
     records = {}
     for feature, step, tables in sql.query(
@@ -39,7 +39,8 @@ def recorded(connection: Connection) -> dict[str, RecordedTables]:
 def are_due(
     features: Sequence[FeatureTables], records: Mapping[str, RecordedTables]
 ) -> bool:
-    """Whether the records are not those of these features."""
+    """Whether the records differ from the steps and tables of these
+    features."""
     return any(records.get(tables.feature) != _record_of(tables) for tables in features)
 
 
@@ -125,8 +126,8 @@ def _write(
 def take(
     connection: Connection, owner: str, steps: Mapping[int, Migration], after: int
 ) -> None:
-    """Take the steps behind a number, all in the transaction of a connection.
-    ``owner``: whose they are, for messages. Raises StartError."""
+    """Take the steps after a number, all in the transaction of a connection.
+    ``owner``: the owner of the steps, for messages. Raises StartError."""
     for number, step in steps.items():
         if number > after:
             run_step(connection, owner, number, step)

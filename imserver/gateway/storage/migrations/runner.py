@@ -1,13 +1,13 @@
 """Takes steps one by one while other nodes use the database.
 
 Each step is a transaction of its own, which also records it. So a node that is
-killed, or whose step fails, leaves whole steps, and the next start goes on
-behind them. Two steps in one transaction would hold the locks of the first
-while they wait for those of the second, and a node that writes meanwhile would
-wait in the other order: a deadlock.
+killed, or whose step fails, leaves whole steps, and the next start continues
+after them. Two steps in one transaction would hold the locks of the first step
+while they wait for the locks of the second. A node that writes meanwhile could
+wait in the other order, which is a deadlock.
 
-A step that must wait for a table does not wait long, because all others who
-come later queue behind it. It gives up, lets them pass, and tries again.
+A step does not wait long for a table, because all later transactions queue
+behind it. It gives up, lets them pass, and tries again.
 """
 
 import logging
@@ -50,9 +50,9 @@ _LOG_SECONDS: Final = 10.0
 
 
 class Transactions(Struct, frozen=True):
-    """How a database is changed. ``writing()`` is a connection in a transaction
-    that writes. ``outside()`` is a connection that commits each statement by
-    itself; PostgreSQL makes some indexes only there."""
+    """The two ways to change a database. ``writing()`` is a connection in a
+    transaction that writes. ``outside()`` is a connection that commits each
+    statement by itself; PostgreSQL makes some indexes only there."""
 
     writing: Callable[[], AbstractContextManager[Connection]]
     outside: Callable[[], AbstractContextManager[Connection]]
@@ -94,7 +94,7 @@ class StepRunner(Struct, frozen=True):
     database: str
 
     def run(self, owner: StepOwner, after: int) -> None:
-        """Take the steps of an owner behind a number. Raises StartError."""
+        """Take the steps of an owner after a number. Raises StartError."""
         for number in sorted(owner.steps):
             if number > after:
                 self._try_again(owner, number)
@@ -194,8 +194,8 @@ def _operations(connection: Connection) -> Any:
 
 
 def _make_index(connection: Connection, index: IndexText) -> None:
-    """Make an index of PostgreSQL while others write. What an interrupted
-    attempt has left is made anew."""
+    """Make an index of PostgreSQL while others write. The remains of an
+    interrupted attempt are replaced."""
     find = text(
         "SELECT indisvalid FROM pg_index WHERE indrelid = to_regclass(:table) "
         "AND indexrelid = to_regclass(:name)"
@@ -254,7 +254,7 @@ def _wait_for_lock(deadline: float) -> None:
 
 def _lock(connection: Connection) -> bool:
     """Take the lock if it is free. It belongs to the database. On SQLite the
-    transaction is it."""
+    transaction itself is the lock."""
     engine = connection.dialect.name
     if engine == "sqlite":
         return True

@@ -34,10 +34,10 @@ class Columns:
         "mysql_charset": "utf8mb4",
         "mysql_collate": "utf8mb4_bin",
     }
-    """Options of a table. The other engines have none of them."""
+    """Options of a table on MySQL. The other engines do not have them."""
     KEY_ORDER: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
-    """Options of a table whose rows stand in the order of their key, on SQLite
-    too: one tree less to write."""
+    """Options of a table whose rows are stored in the order of their key, on
+    SQLite too. It saves writing a second tree."""
     CONTENT: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
     """Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
 
@@ -136,8 +136,8 @@ def _add_columns(op: Operations, table: str, columns: list[sa.Column[Any]]) -> N
 
 
 def _make_indexes(op: Operations, table: str, indexes: list[IndexText]) -> None:
-    """Make the indexes that a table lacks. No engine but PostgreSQL makes them
-    together with their table, so they may be missing."""
+    """Make the indexes that a table lacks. Only PostgreSQL makes them together
+    with their table, so on other engines they may be missing."""
     names = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
     for index in indexes:
         if index.name not in names:
