@@ -2,8 +2,8 @@
 written: without padding.
 
 Every text that this server makes has only one form, and :func:`decode` accepts
-no other. If a token or an id had a second form, that form would not be found in
-a list of used tokens, and would be a second key of a cache.
+no other. A second form of a token would not be found in a list of used tokens.
+A second form of an id would be a second key of a cache.
 """
 
 from base64 import urlsafe_b64encode

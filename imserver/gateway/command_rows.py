@@ -25,11 +25,11 @@ class CommandOf(Struct, frozen=True):
     not installed.
 
     With the parent ``doctor`` it is a function that yields findings
-    (:class:`imserver.plugin.commands.Finding`). A name as ``--files`` is an
-    option with a value, shown as ``metavar``, and tries something out: the
-    function gets the settings, the store, the apps and the value. The name
-    ``rows`` is a check that gets statements which read the database,
-    ``settings`` one that gets the settings. Both run each time.
+    (:class:`imserver.plugin.commands.Finding`). A name such as ``--files`` is
+    an option with a value, shown as ``metavar``. Its function makes a trial,
+    and gets the settings, the store, the apps and the value. The name ``rows``
+    is a check that gets statements which read the database, ``settings`` one
+    that gets the settings. Both run each time.
     """
 
     name: str

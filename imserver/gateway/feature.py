@@ -1,5 +1,5 @@
-"""The row with which a feature or a foreign dialect joins a node: data and
-functions."""
+"""The row with which a feature or a foreign dialect joins a node. It has data
+and functions."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ class SettingsRow(Struct, frozen=True):
     """The settings of a feature, and their checks. Its module ``declared`` has
     them as ``SETTINGS``.
 
-    ``sections``: name of a section → the struct with the keys that the feature has in it. The section may be
-    that of others, too; ``"apps.*"`` is the settings of an app. (``settings_of`` and ``app_settings_of`` of
-    :mod:`imserver.gateway.config.settings` read them.) ``"apps.*.webhook"`` → None: a key of an app that the
-    core declares, because its login rules read it, and that has no effect without this feature. The core
-    marks it with ``by_feature``.
-    ``objection``: checks the settings of an app beyond types. ``check``: raises ConfigError if settings of
-    the node contradict each other or those of apps. It yields what a careful operator would change: the
-    setting and why (``check-config --production``).
+    ``sections``: name of a section → the struct with the keys that the feature
+    has in it. Others may have keys in the section, too; ``"apps.*"`` is the
+    settings of an app. (``settings_of`` and ``app_settings_of`` of
+    :mod:`imserver.gateway.config.settings` read them.) ``"apps.*.webhook"`` →
+    None: the core declares this key of an app, because its login rules read it.
+    Without this feature the key has no effect. The core marks it with
+    ``by_feature``. ``objection``: checks the settings of an app beyond types.
+    ``check``: raises ConfigError if settings of the node contradict each other
+    or settings of apps. It yields the settings that a careful operator would
+    change, each with the reason (``check-config --production``).
     """
 
     sections: Mapping[str, type[Struct] | None] = {}
@@ -50,8 +52,8 @@ class SettingsRow(Struct, frozen=True):
 
     @property
     def keys(self) -> Iterator[str]:
-        """Their names: ``section`` if the core has no keys in it, else
-        ``section.key``; ``apps.*.key``."""
+        """The names of the settings: ``section`` if the core has no keys in it,
+        else ``section.key``; ``apps.*.key`` for settings of apps."""
         for name, kind in self.sections.items():
             if kind is not None and (name == "apps.*" or fold(name) in CORE.names):
                 yield from (f"{name}.{key}" for key in kind.__struct_fields__)
@@ -62,30 +64,39 @@ class SettingsRow(Struct, frozen=True):
 class FeatureRow(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
-    ``build`` makes its parts from those of the core, once for each node. It may raise ConfigError.
-    ``dialects``: served on their paths. ``wire``: dialect → its commands of clients there, which a row of
-    ``Parts.commands`` each runs. ``routes``: the operations are its part of ``/api/v1``, which the
-    document, batches and the router get; those without a function are answered by its views. Another route
-    names the service that its function gets first. ``settings``: those that it declares. ``metrics`` returns
-    its rows of the table of metrics, at the first scrape. ``uses``: names of features that it needs, which
-    come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
-    ``answers``: makes the objects that answer questions of the core, or hear what happens, before there are
-    logins; see :class:`imserver.gateway.core.core.Core`.
-    ``views(forks)`` imports what Flask answers, and returns the function that makes its blueprints from the
-    core and the :class:`imserver.plugin.http.Api`. It is called at the first request that the front server
-    does not answer, or before this process forks (``forks``): then it loads all that first requests need, so
-    that nodes share the memory. A view that answers a POST or PATCH operation reads the body itself.
-    ``commands``: its commands of ``imserver``, and what it adds to ``imserver doctor``. They are there as
-    soon as its distribution is installed, whatever the setting ``features`` says.
-    ``offline(config, store, tenants)`` is a context with what the feature is in a command, where no node
-    runs: objects of :class:`imserver.gateway.storage.contract.Erasure`, ``ArchivedFiles`` there,
-    :class:`imserver.gateway.auth.observer.Observer` (it hears of acts, and may raise ImserverError) and
-    :class:`imserver.gateway.notify.PushService`. In a node they are among its answers and services.
-    ``tenants()`` are the apps. Commands that need none of these enter it, too: what costs much is made at
-    its first use. ``tables``: its tables, in the order of their deletion, then the steps that make them if
-    the feature is of another distribution, numbered from 1. A feature of this server has its tables in a
-    module ``declared``, which imports nothing else of it: nodes without the feature read it, too.
-    Everything is called in the order of the list of features.
+    ``build`` makes its parts from the core, once for each node. It may raise
+    ConfigError. ``dialects``: served on their paths. ``wire``: dialect → its
+    commands of clients there, which a row of ``Parts.commands`` each runs.
+    ``routes``: the operations are its part of ``/api/v1``, which the document,
+    batches and the router get. Its views answer the operations without a
+    function. Another route names the service that its function gets first.
+    ``settings``: the settings that it declares. ``metrics`` returns its rows of
+    the table of metrics, at the first scrape. ``uses``: names of features that
+    it needs, which come before it in the list. ``"webhooks?"`` is a feature
+    that it uses only if the node has it. ``answers``: makes the objects that
+    answer questions of the core, or observe events, before logins begin; see
+    :class:`imserver.gateway.core.core.Core`. ``views(forks)`` imports the views
+    of Flask, and returns the function that makes its blueprints from the core
+    and the :class:`imserver.plugin.http.Api`. It is called at the first request
+    that the front server does not answer. It is also called before this process
+    forks (``forks``). Then it loads all modules for first requests, so that
+    nodes share the memory. A view that answers a POST or PATCH operation reads
+    the body itself. ``commands``: its commands of ``imserver``, and its
+    additions to ``imserver doctor``. They exist as soon as its distribution is
+    installed, whatever the setting ``features`` says. ``offline(config, store,
+    tenants)`` is a context with the objects of the feature in a command, where
+    no node runs. They are objects of
+    :class:`imserver.gateway.storage.contract.Erasure`, ``ArchivedFiles`` there,
+    :class:`imserver.gateway.auth.observer.Observer` (it gets acts, and may
+    raise ImserverError) and :class:`imserver.gateway.notify.PushService`. In a
+    node they are among its answers and services. ``tenants()`` are the apps.
+    Commands that use none of these enter the context, too, so expensive objects
+    are made at their first use. ``tables``: its tables, in the order of their
+    deletion, then the steps that make them if the feature is of another
+    distribution, numbered from 1. A feature of this server has its tables in a
+    module ``declared``, which imports no other module of the feature, because
+    nodes without the feature read it, too. Everything is called in the order of
+    the list of features.
     """
 
     name: str
@@ -114,7 +125,7 @@ class FeatureRow(Struct, frozen=True, eq=False):
         return tuple(row for row in self.routes if isinstance(row, Operation))
 
     def checks(self, name: str) -> Iterator[Callable[..., Iterable[Any]]]:
-        """Import what it checks each time that ``imserver doctor`` runs:
+        """Import the checks that each run of ``imserver doctor`` makes:
         ``"rows"`` or ``"settings"``."""
         for row in self.commands:
             if row.parent == DOCTOR and row.name == name:

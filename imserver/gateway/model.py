@@ -250,9 +250,9 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
     """The part of an event that is about its streamed message.
 
     ``piece``: number of the last piece that its text contains (0: none yet).
-    ``whole``: the text is that of the whole message so far, else of this piece
-    alone. ``done``: the message is over. ``incomplete``: its publisher did not
-    finish it. ``stopped``: the reader who has stopped it.
+    ``whole``: the text is the whole message so far, else only this piece.
+    ``done``: the message is over. ``incomplete``: its publisher did not finish
+    it. ``stopped``: the reader who has stopped it.
     """
 
     id: str
@@ -269,9 +269,9 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
     ``offset``: number of a publication in the history of its channel (0: the
     channel has no history). ``epoch``: the life of that history. ``info``: JSON
     about the client that published, joined or left (``b""``: the back end).
-    ``tags``: a JSON object of strings. ``stream``: of a streamed message.
-    ``thread``: the message in whose thread a streamed answer is a reply (0:
-    none).
+    ``tags``: a JSON object of strings. ``stream``: the part about a streamed
+    message. ``thread``: the message in whose thread a streamed answer is a
+    reply (0: none).
     """
 
     name: str
@@ -335,7 +335,7 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a
     ``conversation``), ``receipt`` (``sender`` has ``read`` or ``received`` a
     ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
-    ``contact`` (what ``sender`` and ``to`` are to each other has changed), or
+    ``contact`` (the relation of ``sender`` and ``to`` has changed), or
     ``piece`` (of a streamed message of ``sender``, with ``text``; ``channel``
     has the stream). In the others ``text`` is empty. A signal of another kind
     has its content as JSON in ``data``.
@@ -421,9 +421,9 @@ class DialectState(Struct, gc=False):
 
     ``channels_from_log``: stored messages of the connection's rooms are
     delivered to it from the log. ``info``: JSON about the connection for others
-    in its channels (``b""``: none). ``channel_infos``: the same by channel.
-    ``facts``: for the back end that decides for the client (None: there was
-    none).
+    in its channels (``b""``: none). ``channel_infos``: channel → JSON about the
+    connection for others in this channel. ``facts``: facts for the back end
+    that decides for the client (None without such a back end).
     """
 
     channels_from_log: bool = False

@@ -144,20 +144,20 @@ class PushNotice(Struct, frozen=True):
     """A notification that a push service passes to a device, which shows it.
 
     ``id`` is the same for each attempt of one delivery, and unique to it.
-    ``kind``: stored messages of a conversation; a push of a back end or a bot;
-    the removal of the notification with this ``tag``, because its messages were
-    read elsewhere; a test. ``tag``: a later notification with the same tag
-    replaces this one on the device. ``topic``: at most 32 characters of
-    base64url; it replaces a notification with this topic that waits at the
-    service. ``actions``: (name, text of the button, address that it opens).
-    ``conversation`` and ``entry``: the ids of the conversation and of the
-    message; 0 for a push. ``count``: the number of unread messages in the
-    conversation. ``badge``: the number of conversations with unread messages
-    that the user was notified about; None if it is unknown. ``token`` lets the
-    device act (``POST /api/v1/notifications/act``). ``data``: JSON of a push,
-    or ``b""``. ``silent``: nothing is shown or heard. ``time_sensitive``: the
-    device shows it even while it holds back others. ``ttl``: seconds for which
-    the service may keep it.
+    ``kind``: stored messages of a conversation, a push of a back end or a bot,
+    or a test. It may also be the removal of the notification with this ``tag``,
+    because its messages were read elsewhere. ``tag``: a later notification with
+    the same tag replaces this one on the device. ``topic``: at most 32
+    characters of base64url; it replaces a notification with this topic that
+    waits at the service. ``actions``: (name, text of the button, address that
+    it opens). ``conversation`` and ``entry``: the ids of the conversation and
+    of the message; 0 for a push. ``count``: the number of unread messages in
+    the conversation. ``badge``: the number of conversations with unread
+    messages that the user was notified about; None if it is unknown. ``token``
+    lets the device act (``POST /api/v1/notifications/act``). ``data``: JSON of
+    a push, or ``b""``. ``silent``: nothing is shown or heard.
+    ``time_sensitive``: the device shows it even while it holds back others.
+    ``ttl``: seconds for which the service may keep it.
     """
 
     id: str

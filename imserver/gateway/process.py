@@ -46,7 +46,7 @@ _OTHERS: Final = 0o077
 _FOR_OWNER: Final = 0o700
 _FILE_FOR_OWNER: Final = 0o600
 _FOR_ALL: Final = 0o777
-"""The mode of folders above one of ours: the umask decides."""
+"""The mode of folders above our own folders, restricted by the umask."""
 _DRAFT_BYTES: Final = 8
 _LISTENS: Final = "0A"
 """The state of a listening socket in ``/proc/net/tcp``."""

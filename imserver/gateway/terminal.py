@@ -249,7 +249,8 @@ def read_key(path: str | None) -> str:
 
 def server_address(url: str) -> str:
     """The address of a server's HTTP port, with a scheme; the default scheme is
-    http. Or that of its Unix socket, as ``unix:/run/imserver/im.sock``."""
+    http. It may also be the address of its Unix socket, as
+    ``unix:/run/imserver/im.sock``."""
     if url.startswith("unix:/"):
         return url
     address = url
@@ -435,10 +436,10 @@ class CommandLine:
         unit: int = 0,
     ) -> Callable[[Command], Command]:
         """A decorator: the command gets the option ``name``, a time span as
-        ``10m``, ``12h`` or ``90d``, in seconds under the name of this
-        ``field``. ``old``: the deprecated option with a number of units; a
-        ``unit`` is this many seconds. With a ``unit`` but no ``old``, ``name``
-        itself took such a number."""
+        ``10m``, ``12h`` or ``90d``. The function gets its seconds as the
+        argument ``field``. ``old``: the deprecated option with a number of
+        units; a ``unit`` is this many seconds. With a ``unit`` but no ``old``,
+        ``name`` itself took such a number."""
         kind = Duration(least, most, unit)
         if old:
             kind = Duration(least, most)

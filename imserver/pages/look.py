@@ -59,8 +59,8 @@ _MAX_PART: Final = 255
 
 
 class Look:
-    """The look of the chat. ``name`` is the name of the server if the chat has
-    none of its own.
+    """The look of the chat. ``name`` is the name of the chat, else the name of
+    the server.
 
     ``sheet``: rules that replace colours of theme.css; ``picture``: a PNG, and
     ``side`` its pixels. They are empty without settings. ``version`` changes

@@ -107,9 +107,9 @@ def view(kind: type[V], row: object, /, **more: Any) -> V:
     """The view of a row in an answer: ``more``, and the fields that the row has
     under the same names.
 
-    It takes 2 µs, and a call that names the fields takes 0.5 µs. So do not call
-    it for each message, nor for each row of long pages. Raises AttributeError
-    if a field is in neither, and TypeError if ``more`` has another.
+    It takes 2 µs, and a call that names the fields takes 0.5 µs. Do not call it
+    for each message, nor for each row of long pages. Raises AttributeError if a
+    field is in neither, and TypeError if ``more`` has another.
     """
     for name in kind.__struct_fields__:
         if name not in more:

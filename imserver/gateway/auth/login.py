@@ -129,7 +129,7 @@ class Logins(Service):
     # --- before a login -------------------------------------------------------
 
     def takes_user(self, app: str, user: str) -> bool:
-        """Whether a user id is short enough for an app, and not that of an
+        """Whether a user id is short enough for an app, and not the name of an
         erased user. For an unknown app whose name is a number, the limit of the
         originals counts. Never switches."""
         rule = self.rule_of(app)
@@ -699,7 +699,7 @@ class Logins(Service):
 
 
 def _who_may_log_in(rule: Rule, entrances: str) -> str:
-    """Who may log in to an app, for the log of the start."""
+    """A description of who may log in to an app, for the log of the start."""
     if rule.open:
         return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
     if rule.closed and entrances:

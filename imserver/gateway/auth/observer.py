@@ -53,15 +53,15 @@ class Act(Struct, frozen=True):
 class Denial(Struct, frozen=True):
     """A login, command or request that was refused.
 
-    ``reason``: a name of a table that its kind has:
-    :data:`imserver.gateway.errors.LoginRefusal`; of commands the reason of what
-    refused it, else the name of its reply code or close code; the ``code`` of a
-    problem. ``app``, ``user``, ``account`` (an id) and ``address``: who it
-    concerns; ``""``: unknown. They may be any text of a client, and are short.
-    ``limit``: the rate, setting or list that has refused it. ``until``: when it
-    ends, in Unix seconds; 0: unknown, or by an act of somebody. ``request``:
-    the id of the request, or the address and port of the connection: the log
-    has both.
+    ``reason``: a name, whose table depends on the kind. For a login it is a
+    :data:`imserver.gateway.errors.LoginRefusal`. For a command it is the reason
+    of the refusal, else the name of the reply code or close code. For a request
+    it is the ``code`` of the problem. ``app``, ``user``, ``account`` (an id)
+    and ``address``: who it concerns; ``""``: unknown. They may be any text of a
+    client, and are short. ``limit``: the rate, setting or list that has refused
+    it. ``until``: when it ends, in Unix seconds; 0: unknown, or by an act of
+    somebody. ``request``: the id of the request, or the address and port of the
+    connection: the log has both.
     """
 
     kind: Literal["login", "command", "request"]

@@ -1,4 +1,5 @@
-"""Rates, which say what is counted for whom, and the buckets that count it.
+"""Rates, each with the acts that it counts and their payer, and the buckets of
+tokens.
 
 Each payer has a bucket of tokens. It is full at first. Each counted act takes
 tokens out of it, and it fills up at a steady rate. Features have their rates in
@@ -121,7 +122,7 @@ class TooManyRequests(
 
 
 Digest = Callable[[Hashable], bytes]
-"""Makes the bytes that stand for a payer in a file."""
+"""Makes the bytes that represent a payer in a file."""
 Shared = Callable[[str, float, float, float], float | None]
 """Counts for all nodes:
 :meth:`imserver.gateway.cluster.redis.registry.RedisRegistry.attempt`."""

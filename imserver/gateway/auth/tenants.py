@@ -429,7 +429,7 @@ class Tenants:
             return self.declared.app_of({})
 
     def _learn(self, changes: Changes) -> None:
-        """Apply what was stored about apps, on any node."""
+        """Apply stored changes of apps, by any node."""
         for row in changes.apps:
             # It may have been deleted and created anew since the last look.
             if row.deleted or self._created.get(row.name, row.created) != row.created:

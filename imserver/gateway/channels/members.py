@@ -99,8 +99,8 @@ class ChannelRefused(ImserverError):
     connection or the subscription), ``unavailable`` (the history or the back
     end does not answer; try again), ``not_available`` (the channel has no
     history or presence), ``unrecoverable`` (the history has another epoch, or
-    not all that the client has missed). ``error``: what the back end of the app
-    says to the client (None: nothing).
+    lacks missed publications). ``error``: what the back end of the app says to
+    the client (None: nothing).
     """
 
     def __init__(

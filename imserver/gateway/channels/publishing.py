@@ -130,8 +130,8 @@ class ChannelNodes(Service):
         return sent, len(receivers) - sent
 
     def peer_unsettled(self, epoch: int) -> None:
-        """For ten seconds a node that could not report a channel gets every
-        publication. Never switches."""
+        """Send every publication to a node for ten seconds, because it could
+        not report a channel. Never switches."""
         self._unsettled[epoch] = monotonic() + _UNSETTLED_SECONDS
 
     def _forget_settled(self) -> None:
@@ -214,8 +214,8 @@ class ChannelPublishing(Service):
         for each id of an event. A history in Redis recognises them for a
         minute. Raises :class:`ChannelRefused`: ``limit`` (the payload is too
         long), or ``unavailable`` (the history or the nodes of all subscribers
-        do not answer; nobody receives it, unless it is in the history although
-        the answer was lost).
+        do not answer; nobody receives it). If only the answer of the history
+        was lost, the publication is in the history.
         """
         options = self.options.of(app, channel)
         limit = options.max_bytes

@@ -16,7 +16,7 @@ from imserver.gateway.model import Event
 
 EPOCH_SECONDS: Final = 86400.0
 """How long a channel without publications and subscribers keeps its position,
-so that its numbers go on."""
+so that its numbers continue."""
 PAGE_BYTES: Final = 1 << 19
 """Most bytes of bodies and reactions on a page of publications or stored
 messages, unless it is a single one. A page is one frame: this is half of the
@@ -291,7 +291,7 @@ class LocalHistory:
         return [self.read(app, channel).position for channel in channels]
 
     def remove(self, app: str, channel: str) -> bool:
-        """Remove all publications of a channel. Its numbers go on. Never
+        """Remove all publications of a channel. Its numbers continue. Never
         switches."""
         stream = self._find(app, channel)
         if stream is not None:

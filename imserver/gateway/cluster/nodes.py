@@ -169,8 +169,8 @@ class NodeMessages:
     arrived.
 
     A feature may have messages of its own: structs with ``array_like=True``,
-    whose tag begins with its name and a dot (``tag="lamp.switched"``). Nodes
-    that do not know a message count it and go on.
+    whose tag begins with its name and a dot (``tag="lamp.switched"``). A node
+    that does not know a message counts it and continues.
     """
 
     def __init__(self, registry: Registry) -> None:

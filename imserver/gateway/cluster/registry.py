@@ -36,8 +36,8 @@ class Lease(Struct, frozen=True):
 
     ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses
     (``tcp://ip:port``); ``host`` names its machine; ``fingerprint`` identifies
-    its secret; ``version`` is that of the RPC. ``connections``, ``counts``
-    (users by app) and ``draining`` are as of the last renewal.
+    its secret; ``version`` is the version of the RPC. ``connections``,
+    ``counts`` (users by app) and ``draining`` are as of the last renewal.
     """
 
     node: str
@@ -60,7 +60,7 @@ class Lease(Struct, frozen=True):
     """The registry does not know all its channels. Send it every channel
     publication."""
     database: str = ""
-    """The id of its database; empty if it has none."""
+    """The id of its database; empty without a database."""
     features: str = ""
     """Empty: nodes of the release before compare it with the names of their
     features, which are fewer."""
@@ -75,9 +75,10 @@ class Lease(Struct, frozen=True):
     """The SQLite file that the node will make at its first write; empty if it
     had a database at the start."""
     feature_names: str = ""
-    """The list of features that nodes of 1.0 compare with their own, which must
-    be the same: that of the cluster which this node has joined, else ``core``
-    and those of its features that 1.0 knows. Empty: older than 1.0."""
+    """The list of features that nodes of 1.0 compare with their own, and that
+    must be equal. It is the list of the cluster that this node has joined, else
+    ``core`` and the features of this node that 1.0 knows. Empty: older than
+    1.0."""
     all_features: str = ""
     """``core`` and the sorted names of its features, with spaces between;
     empty: 1.0 or older."""
@@ -92,9 +93,9 @@ class Session(Struct, gc=False, eq=False):
 
     ``id`` is known before the registry answers, so that a session whose
     registration was lost can still be unregistered or registered again. The
-    registry sets ``number`` (0: none yet) and ``generation``. Of two sessions
-    that exclude each other the one with the higher number stays. Numbers are in
-    the order in which sessions began, also of those that are registered late.
+    registry sets ``number`` (0: none yet) and ``generation``. If two sessions
+    exclude each other, the one with the higher number stays. Numbers are in the
+    order in which sessions began, also for sessions that are registered late.
     """
 
     app: str
@@ -186,7 +187,7 @@ class RegistryCounters(Struct, gc=False):
     """Counters of the registry since the start."""
 
     round_trips: int = 0
-    """Pipelines sent, those of the lease included."""
+    """Pipelines sent, pipelines of the lease included."""
     commands: int = 0
     errors: int = 0
     """Pipelines that failed, time-outs included."""
@@ -213,8 +214,8 @@ class RegistryEvents(Struct, frozen=True):
     lazily, with switches."""
     reregister: Callable[[bool], None]
     """Register sessions again: all (True: Redis was restarted or flushed, or
-    the lease was lost), or those that are not ``registered`` (False: Redis was
-    unavailable). Called again if it was interrupted."""
+    the lease was lost), or only sessions that are not ``registered`` (False:
+    Redis was unavailable). Called again if it was interrupted."""
     replaced: Callable[[str, str, int], None]
     """A session of this node (app, user, session id), which may have ended, is
     not addressed. May repeat."""

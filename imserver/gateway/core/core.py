@@ -115,12 +115,12 @@ class Core(Services):
     adds the parts of features.
 
     Features use its ``store`` (:class:`Store`), ``tenants`` (:class:`Tenants`),
-    ``relations``, ``reviews``, ``channels``, ``sessions`` (classes of these
-    names), ``buckets``, whose ``make(rate, number, seconds, core.attempt)``
-    makes :class:`Buckets`, and what has a title of its own, as ``core.node``.
-    ``answers`` makes the objects that answer questions, before ``accounts``.
-    The first feature that has an answer gives it. ``wires``: name of a feature
-    → dialect → its commands there.
+    ``relations``, ``reviews``, ``channels`` and ``sessions`` (classes of these
+    names). ``buckets`` has ``make(rate, number, seconds, core.attempt)``, which
+    makes :class:`Buckets`. Features also use services that have a title of
+    their own, as ``core.node``. ``answers`` makes the objects that answer
+    questions, before ``accounts``. The first feature that has an answer gives
+    it. ``wires``: name of a feature → dialect → its commands there.
     """
 
     member: ClusterMember | None
@@ -313,8 +313,8 @@ class Core(Services):
 
     @property
     def erasures(self) -> tuple[Erasure, ...]:
-        """The erasures of all features. Those of a feature come before the
-        erasures of the features that it uses."""
+        """The erasures of all features. The erasures of a feature come before
+        the erasures of the features that it uses."""
         return tuple(reversed(self.all_of(Erasure)))
 
     def erase_user(self, app: str, user: str, *, keeps_messages: bool = False) -> None:

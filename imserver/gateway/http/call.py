@@ -457,11 +457,10 @@ class Route(Struct, frozen=True):
     """One row of the table of routes. ``need``: the requirement for principals.
     ``app``: in which app. ``user``: for which user.
 
-    ``service`` makes the first argument of the functions of the row
-    (``function``, ``read``, ``app_of``, ``signer``); None if the row has no
-    such function. ``signer``: finds the principal that has signed a request, if
-    the row needs ``SIGNED``, or the maker of a request with credentials in an
-    unusual place.
+    ``service`` makes the first argument of the functions ``function``,
+    ``read``, ``app_of`` and ``signer``; None if the row has none of them.
+    ``signer``: finds the principal that has signed a request, if the row needs
+    ``SIGNED``, or the maker of a request with credentials in an unusual place.
 
     ``function`` answers it; None: it has its own view, and the row only its
     rules. ``hot``: the front server answers it. ``shape``: the query or JSON
@@ -485,8 +484,8 @@ class Route(Struct, frozen=True):
     has succeeded. ``""``: it changes nothing, or users and back ends make it
     all day. An answer with ``refuses`` is no act. ``success`` is deprecated:
     how the body of an answer begins that does not refuse. ``voice``: whether
-    other users receive the content of a request, so that a muted user may not
-    make it; or a function that decides it by ``call.input``. ``deprecated``:
+    other users receive the content of a request. Then a muted user may not make
+    it. It may be a function that decides it by ``call.input``. ``deprecated``:
     form of a request (``""``: each) → what to use instead of it.
     ``takes_many``: whether a body has many targets or messages, and may have
     ``limits.body_bytes``; others have the room of one message

@@ -401,8 +401,8 @@ class Node:
     # --- reload ---------------------------------------------------------------
 
     def reload(self, config: Config) -> None:
-        """Apply new keys, apps, origins, limits, and what is logged (SIGHUP).
-        Other settings need a restart. Closes no connection.
+        """Apply new keys, apps, origins, limits and settings of the log
+        (SIGHUP). Other settings need a restart. Closes no connection.
 
         Raises StartError if a limit is too high; then nothing has changed.
         """

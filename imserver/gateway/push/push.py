@@ -130,8 +130,8 @@ class Pushes(Service):
     channels: UserChannels | None = None
 
     def _stores(self, app: str) -> UserChannels | None:
-        """The channels of users, if they deliver the pushes in an app: they
-        have a history."""
+        """The channels of users, if they deliver the pushes in an app because
+        they have a history; else None."""
         if self.channels is not None and app in self.channels.apps:
             return self.channels
         return None
@@ -229,8 +229,8 @@ class Pushes(Service):
     def to_many(
         self, app: str, users: Sequence[str], msg_id: str, text: str
     ) -> list[Outcome] | None:
-        """Push one message to many users. None: its id was accepted before. One
-        user who is reached accepts it."""
+        """Push one message to many users. None if its id was accepted before.
+        The id counts as accepted if one user is reached."""
         claim = self.ids.claim(app, msg_id)
         if claim is None:
             return None

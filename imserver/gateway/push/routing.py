@@ -265,9 +265,9 @@ class ClusterReach(Service):
         registry does not answer.
 
         After a flush of Redis or a lost lease, the registry may lack sessions
-        of a user: on this node, or on a node that has not registered all its
-        sessions yet. Such nodes get the push, too, if it is sent at all,
-        because any of them may have the user.
+        of a user. They may be on this node, or on a node that has not
+        registered all its sessions yet. Such nodes get the push, too, if it is
+        sent at all, because any of them may have the user.
         """
         number = next(self._numbers)
         own_epoch = self.registry.lease.epoch

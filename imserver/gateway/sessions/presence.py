@@ -16,8 +16,8 @@ from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.transport.connection import Connection
 
 NAMED_CHANNELS: Final = 10_000
-"""Up to this number the channels of an app are counted exactly; above it, once
-per node with members."""
+"""Up to this number the channels of an app are counted exactly. Above it, a
+channel counts once per node with members."""
 BATCH_USERS: Final = 1000
 """Users whose sessions are queried together."""
 

@@ -336,8 +336,8 @@ class Database:
         return self._guarded(transaction, wrote=True)
 
     def write_long(self, work: Work[T]) -> T:
-        """As :meth:`write`, but once, and within an hour: for changes of many
-        rows."""
+        """As :meth:`write`, for changes of many rows. It tries only once,
+        within an hour."""
         transaction = partial(self._write_long, work)
         return self._guarded(transaction, wrote=True, seconds=LONG_SECONDS)
 

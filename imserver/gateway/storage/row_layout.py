@@ -367,8 +367,8 @@ class ImportedRows:
                     give_above(sql, name, f"(SELECT max(id) FROM {name})")
 
     def _number(self, sql: PooledStatements) -> int:
-        """The number of the log of the app. The log is made if the app has none
-        yet."""
+        """The number of the log of the app. The log is made if the app does not
+        have one yet."""
         if not self._log:
             find = "SELECT number FROM log WHERE app = %s AND part = 0"
             if not sql.query(find, (self._app,)):

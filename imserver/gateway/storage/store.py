@@ -702,7 +702,7 @@ class Store:
 
     def add_key(self, row: KeyRow, by: str = "") -> KeyRow | None:
         """Store a key and return the stored row. ``by``: the key that makes it.
-        None: that key was revoked, or the maker owns the app no longer, which
+        None if that key was revoked, or the maker no longer owns the app, which
         this node may not know yet. Raises StorageUnavailable."""
         row = replace(row, created=int(time()))
 
@@ -720,8 +720,8 @@ class Store:
         ends in ``grace_seconds``, or earlier if it would have. ``new`` has the
         other fields.
 
-        Returns the stored row. None: there is no key ``old``, or it has ended,
-        or as for :meth:`add_key`. Raises StorageUnavailable.
+        Returns the stored row. None if the key ``old`` does not exist or has
+        ended, or for the reasons of :meth:`add_key`. Raises StorageUnavailable.
         """
         now = int(time())
 

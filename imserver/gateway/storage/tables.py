@@ -62,34 +62,34 @@ class Table(Struct, frozen=True, kw_only=True):
     that erase them, and the columns that an export reads.
 
     ``types``: its columns, as ``"app name500*, member name255* out user, until
-    big out"``: each has a name, a kind with a size, a mark (``*``: of the
-    primary key, ``?``: may be NULL, ``=0``: its default), and words that mark
-    it. ``out``: an export reads it. ``user``: the first names the user whose
-    row it is, each further one another user. ``words``: it has words of a user.
-    ``empty``: an import leaves it empty, or 0. ``types`` fill in ``key``,
+    big out"``: each has a name, a kind with a size, a sign and words. The sign
+    is ``*`` in the primary key, ``?`` if it may be NULL, or ``=0`` with its
+    default. ``out``: an export reads it. ``user``: the first names the user
+    whose row it is, each further one another user. ``words``: it has words of a
+    user. ``empty``: an import leaves it empty, or 0. ``types`` fill in ``key``,
     ``columns``, ``of_user``, ``user_as``, ``erase_user`` and ``imported`` if
     they are not given.
 
-    If one of these is a reason, it also counts for the ones after it that are
-    not given. ``key``: its primary key. ``of_app``: the condition of an app's
-    rows, which are deleted with the app; one ``%s``, the app. ``of_user``: a
-    second condition, for the rows of a user; one ``%s``, the user. ``user_as``:
-    the form of the user there; ``account``: as the id of an account, so that
-    other users have no rows. ``erase_user``: statements that erase a user's
-    rows, with the app and the user as values; the first one in this table. They
-    may run again. A statement may be an UPDATE that removes the user from the
-    rows. ``erase_app``: statements that run first when an app is deleted, with
-    the app as value, for rows that stay. ``columns``: the columns that an
-    export of an app or a user reads. They have no secrets: no password, token,
-    code or key. ``scan``: no index leads to the rows of a user, so all rows of
-    the app are searched. ``stays``: the condition of an app's rows if they stay
-    when it is deleted (``of_app`` says why), and an export reads them.
-    ``imported``: the values of the other columns in rows that an import of an
-    app makes, besides its app or log; or why it makes no rows. ``parents``: the
-    columns with ids of :data:`PARENT` (0: none). An import accepts only ids
-    that are in its archive. ``ranges``: columns with their least and greatest
-    number, if numbers may be below 0 or have a limit of their own. In other
-    columns an import accepts numbers from 0 on.
+    If ``of_user`` is a reason, it is also the value of ``erase_user`` and
+    ``columns`` if they are empty. ``key``: its primary key. ``of_app``: the
+    condition of an app's rows, which are deleted with the app; one ``%s``, the
+    app. ``of_user``: a second condition, for the rows of a user; one ``%s``,
+    the user. ``user_as``: the form of the user there; ``account``: as the id of
+    an account, so that other users have no rows. ``erase_user``: statements
+    that erase a user's rows, with the app and the user as values; the first one
+    in this table. They may run again. A statement may be an UPDATE that removes
+    the user from the rows. ``erase_app``: statements that run first when an app
+    is deleted, with the app as value, for rows that stay. ``columns``: the
+    columns that an export of an app or a user reads. They have no secrets: no
+    password, token, code or key. ``scan``: no index leads to the rows of a
+    user, so all rows of the app are searched. ``stays``: the condition of an
+    app's rows if they stay when it is deleted (``of_app`` says why), and an
+    export reads them. ``imported``: the values of the other columns in rows
+    that an import of an app makes, besides its app or log; or why it makes no
+    rows. ``parents``: the columns with ids of :data:`PARENT` (0: none). An
+    import accepts only ids that are in its archive. ``ranges``: columns with
+    their least and greatest number, if numbers may be below 0 or have a limit
+    of their own. In other columns an import accepts numbers from 0 on.
 
     The steps name the columns and their kinds, too. Neither can be derived from
     the other. A released step describes for ever how a table was at that time,
@@ -113,8 +113,8 @@ class Table(Struct, frozen=True, kw_only=True):
     types: str = ""
 
     OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
-    """For ``of_app``: the rows whose column ``account`` has the id of an
-    account of the app."""
+    """A condition for ``of_app``: the rows whose column ``account`` has the id
+    of an account of the app."""
 
     PARENT: ClassVar[str] = "account"
     """The table whose ids are in the columns of ``parents``."""

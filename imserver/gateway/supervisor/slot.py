@@ -153,10 +153,10 @@ class ConnectionSteering:
 
 class Rush:
     """Chooses which of many nodes get new connections. While very many come,
-    ``few`` nodes at a time get them, in turn, because a login takes less time
-    on a node that logs in many clients at once. Nodes with fewer connections
-    than others get new ones first. ``few`` 0: there are not many nodes. Owner
-    of the counts.
+    ``few`` nodes at a time get them, in turn. A login takes less time on a node
+    that logs in many clients at once. Nodes with fewer connections than others
+    get new ones first. ``few`` 0: there are not many nodes. Owner of the
+    counts.
     """
 
     def __init__(self, few: int) -> None:

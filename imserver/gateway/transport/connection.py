@@ -49,8 +49,8 @@ FOREVER: Final = float("inf")
 
 def quiet_seconds(sock: _socket.socket) -> float:
     """Seconds since data last passed; :data:`FOREVER` if the kernel cannot
-    tell. 0 on a Unix socket, where the kernel never can: the proxy at the other
-    end has its own time limit."""
+    tell. 0 on a Unix socket, where the kernel never can tell. The proxy at its
+    other end has its own time limit."""
     if sock.family == _socket.AF_UNIX:
         return 0.0
     try:

@@ -141,8 +141,8 @@ class Origins:
     # --- demo mode ------------------------------------------------------------
 
     def objection(self, headers: Mapping[str, str], path: str) -> HttpProblem | None:
-        """The error with which demo mode refuses a request, None if it accepts
-        it.
+        """The error with which demo mode refuses a request; None if it accepts
+        the request.
 
         Without API keys, any website could use a server on loopback through the
         browser of its visitor. It could send requests that need no permission,
@@ -205,8 +205,8 @@ class Origins:
         own pages and without a page.
 
         :data:`OPAQUE` if a page of another site has embedded the address, for
-        example as an image: a GET that opens a stream has effects, with the
-        cookies of the visitor.
+        example as an image. It matters because a GET that opens a stream has
+        effects, with the cookies of the visitor.
 
         ``host``: address that the request came from. Headers of trusted proxies
         are evaluated.

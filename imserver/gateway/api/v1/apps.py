@@ -146,8 +146,8 @@ def shown_entry(kind: Shape) -> Shape:
 
 
 def _fields_shown(kind: Shape) -> list[Field]:
-    """The fields without secrets and files. If a default has a value for such a
-    field, the value is left out, too."""
+    """The fields without secrets and files. A field with the mark ``omit`` has
+    a default, which answers leave out."""
     hints = hints_of(kind)
     required: list[Field] = []
     omitted: list[Field] = []

@@ -61,8 +61,8 @@ _WITHOUT_EFFECT: Final = frozenset(
         "protocol",
     )
 )
-"""Options of redis-py that addresses may have: the time limit is that of
-``cluster.redis_seconds``."""
+"""Options of redis-py that addresses may have, but that are ignored:
+``cluster.redis_seconds`` is the time limit."""
 _CHECKS: Final = ("none", "optional", "required")
 """The values of ``ssl_cert_reqs``."""
 _FALSE: Final = ("0", "f", "false", "n", "no", "")

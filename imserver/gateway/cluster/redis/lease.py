@@ -168,8 +168,8 @@ class LeaseKeeper(Service):
     cleans_up: bool = False
     """Whether this node does the dead-node cleanup."""
     clock_seconds: float = 0.0
-    """How far this node's clock was ahead of that of Redis at the last refresh,
-    or behind it (negative)."""
+    """How many seconds this node's clock was ahead of the clock of Redis at the
+    last refresh, or behind it (negative)."""
     _redis_ms: float = 0.0
     """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little
     more."""

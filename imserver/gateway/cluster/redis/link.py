@@ -288,7 +288,7 @@ class ServerLink(RedisLink):
         self._watchers: tuple[Any, ...] = ()
         """They wait for replies, for room to send, and for the time limit."""
         self._socket: DirectSocket | None = None
-        """None: there is no connection."""
+        """The socket of the connection; None without a connection."""
         self._raw: Any = None
         """The socket of the connection without gevent, and without TLS."""
         self._encrypted: Callable[[bytes], bytes] | None = None

@@ -47,8 +47,8 @@ _LINES_BEFORE_KEY: Final = 4
 """The lines of a packed command before its key: the number of words, the size
 and text of the name, and the size of the key."""
 _SCRIPT_KEY: Final = 3
-"""In EVALSHA: the word with the first key, behind the name, the hash of the
-script, and the number of keys."""
+"""The index of the first key among the words of EVALSHA, after the name, the
+hash of the script, and the number of keys."""
 _MOST_SHARES: Final = 3
 """Into how many shares the time of a question to several masters is divided."""
 _REDIRECT: Final = re.compile(
@@ -94,7 +94,7 @@ def _keys_of_marks() -> list[str]:
 
 
 def slot_of(command: Command) -> int:
-    """The slot of a command, which is that of its first key."""
+    """The slot of a command, which is the slot of its first key."""
     if isinstance(command, bytes):
         _, _, _, size, rest = command.split(b"\r\n", _LINES_BEFORE_KEY)
         return slot_of_key(rest[: int(size[1:])])
@@ -114,7 +114,8 @@ def _probe_key(slots: Sequence[Server | None], server: Server) -> bytes:
 
 
 def _redirect(reply: object) -> re.Match[str] | None:
-    """Where a command must be repeated, if the reply says that."""
+    """The place where a command must be repeated, if the reply says so; else
+    None."""
     if isinstance(reply, ErrorReply):
         return _REDIRECT.match(str(reply))
     return None

@@ -825,8 +825,8 @@ class ChannelLookup(Service):
     :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
 
     After a new connection to Redis, and in a new generation, other nodes may
-    not have reported their channels again yet: for the time of a lease any node
-    may have members of any channel. Owner of that deadline.
+    not have reported their channels again yet. So for the time of a lease, any
+    node counts as a node with members of any channel. Owner of that deadline.
     """
 
     pipeline: Pipeline

@@ -368,7 +368,7 @@ class RegistryRecovery(Service, dict=True):
 
     def _reaches_all_data(self) -> bool:
         """Whether all servers with data answer. Begins to connect again to
-        those that do not."""
+        servers that do not answer."""
         data_link, lease_link = self._links
         if not data_link.whole:
             self._job("masters", data_link.restore)
@@ -396,8 +396,8 @@ class RegistryRecovery(Service, dict=True):
             self._job("cleanup", self._run_cleanup)
 
     def _check_clock(self) -> None:
-        """Tell the operator when the clock of this node begins or ends to
-        differ from that of Redis."""
+        """Tell the operator when the clock of this node begins or ceases to
+        differ from the clock of Redis."""
         ahead = self.keeper.clock_seconds
         is_wrong = abs(ahead) > CLOCK_SECONDS
         if is_wrong == self._is_clock_wrong:

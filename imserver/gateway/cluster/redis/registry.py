@@ -157,9 +157,9 @@ class RedisRegistry:
 
         Epoch 0: Redis is unavailable; the node works alone and is registered
         when it is back. Raises :class:`~imserver.gateway.errors.StartError` if
-        this node must not join: its secret or database differs from the
-        cluster's, its address is that of a live node on another machine, or
-        Redis rejects the user or password.
+        this node must not join. Its secret or database may differ from the
+        cluster's, a live node on another machine may have its address, or Redis
+        may reject the user or password.
         """
         self._events = events
         self.keeper.lease = lease

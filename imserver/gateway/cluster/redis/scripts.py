@@ -44,9 +44,9 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 One script touches keys of one slot, so all of it works in a Redis Cluster; only
 there the record of a user and the list of replaced sessions are written by
 commands of their own. Times are milliseconds since 2026, by Redis's clock.
-Numbers of sessions that begin, and epochs, never fall behind them: if Redis
-loses its data, or comes back with older data, both go on above those that were
-given before.
+Numbers of new sessions, and epochs, are never below the current time. So if
+Redis loses its data, or returns with older data, new numbers are still above
+all earlier ones.
 """
 
 from hashlib import sha1

@@ -3,7 +3,7 @@ answers.
 
 Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of
 one loop iteration leave as one batch, and ``received`` gets them at the other
-node in order. *Control*: :meth:`Rpc.query` returns what ``answer`` returns at
+node in order. *Control*: :meth:`Rpc.query` returns the result of ``answer`` at
 the other node, or raises
 :class:`~imserver.gateway.cluster.rpc.counters.PeerUnavailable`.
 

@@ -84,8 +84,8 @@ _KINDS: Final[dict[str, Any]] = {
 def make_tables(
     op: Operations, text: str, later: list[IndexText] | None = None
 ) -> None:
-    """Make the tables, columns and indexes of a text that a database lacks:
-    MySQL keeps those that were made before a crash.
+    """Make the tables, columns and indexes of a text that a database lacks,
+    because MySQL keeps the ones that were made before a crash.
 
     ``table NAME: COLUMNS`` makes a table, ``ordered`` one whose rows stand in
     the order of their key, on SQLite too; ``columns NAME: COLUMNS`` adds
