@@ -93,7 +93,7 @@ def every(
     """
     function = getattr(work, "func", work)
     path = f"{function.__module__}.{function.__qualname__}"
-    # of a function in another one, that which makes it
+    # for a nested function, the name of the function that makes it
     name = path.removeprefix("imserver.").partition(".<")[0]
 
     def run() -> None:

@@ -57,8 +57,8 @@ _NOBODY: Final = "nobody"
 _IDS: Final = ("connection", "request")
 
 # Text from clients may contain anything. Characters that could fake a line or
-# control a terminal are escaped: those of C0 and C1, line and paragraph
-# separators, and those that change the direction of text.
+# control a terminal are escaped: the characters of C0 and C1, line and
+# paragraph separators, and characters that change the direction of text.
 _ESCAPES: Final = {
     code: repr(chr(code))[1:-1]
     for code in (

@@ -96,7 +96,7 @@ def opened(
     """The settings, and the store and the apps under them. An error inside is
     printed in one line, and the command ends with status 1. ``reads``: the
     command only reads, so it refuses a folder where no server was."""
-    # What a server would log is said here.
+    # A command prints errors itself, and does not log them.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     try:
         with ExitStack() as stack:

@@ -165,7 +165,8 @@ def _listening_sockets(table: str, port: int) -> Iterator[str]:
     """The sockets that listen on a port, as a process has them open.
     ``table``: the text of ``/proc/net/tcp``."""
     for line in table.splitlines()[1:]:
-        # its number, address and port (hexadecimal), those of the peer, state
+        # its number, address and port (hexadecimal), address and port of the
+        # peer, state
         _, address, _, state, *others = line.split()
         if address.endswith(f":{port:04X}") and state == _LISTENS:
             yield f"socket:[{others[_INODE_AFTER_STATE]}]"

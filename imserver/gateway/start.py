@@ -71,7 +71,8 @@ def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
     its status.
     """
     receiver, sender = os.pipe()
-    # gevent's makes an event loop, and a supervisor that forks must have none
+    # the function of gevent makes an event loop, which a supervisor that forks
+    # must not have
     child = posix.fork()
     if not child:
 

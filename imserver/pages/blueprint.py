@@ -204,7 +204,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     def reference() -> AnyResponse:
         return references().page()
 
-    # Anybody may read every page. Those of an app also need an open app or a
+    # Anybody may read every page. Pages of an app also need an open app or a
     # token, which their views check.
     base = f"{installable.RELEASES}<release>"
     rows: tuple[tuple[str, str, Callable[..., AnyResponse]], ...] = (

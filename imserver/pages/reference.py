@@ -162,7 +162,7 @@ def _row_of(
 
     contents = operation.get("requestBody", {}).get("content", {})
     body = contents.get("application/json", {}).get("schema", {})
-    # The first response is that to a request without faults.
+    # The first response is the answer to a correct request.
     status, response = next(iter(operation["responses"].items()))
     content: Document = next(iter(response.get("content", {}).values()), {})
     answer = content.get("schema", {})

@@ -17,8 +17,8 @@ _texts: Final[list[str]] = []
 
 @contextmanager
 def long_work(what: str) -> Iterator[Callable[..., None]]:
-    """Say on the standard error every few seconds that work goes on, also while
-    nothing else runs. Also a decorator.
+    """Print on the standard error every few seconds that the work continues,
+    even while nothing else runs. It is also a decorator.
 
     It yields a function that takes the progress: a text, the number of rows
     that are done, and the number of all rows. Calls are cheap.
@@ -32,7 +32,7 @@ def long_work(what: str) -> Iterator[Callable[..., None]]:
         _texts[number] = text
 
     _texts.append(what)
-    # The outermost work has the thread, which says the innermost text.
+    # The outermost work has the thread, which prints the innermost text.
     is_outermost = number == 0
     thread = Thread(target=_repeat, args=(ended,), daemon=True)
     if is_outermost:

@@ -55,7 +55,7 @@ _ID: Final = "x" * 32
 _UNKNOWN_CODE: Final = 7
 """A code that no refusal has."""
 
-# Bytes and texts that nobody chose.
+# Random bytes and texts.
 _RANDOM_PAYLOADS: Final = 300
 _RANDOM_BYTES: Final = 60
 _RANDOM_TEXTS: Final = 60
@@ -585,11 +585,11 @@ def _check_rows(
             f"fill() has stored no row in {table.name}"
         )
 
-    # What an export reads.
+    # Check the rows that an export reads.
     assert exported("shop", "ann").keys() == of_user
     assert exported("shop").keys() == of_app
 
-    # What an erasure of a user leaves.
+    # Check the rows that an erasure of a user leaves.
     bob = exported("shop", "bob")
     tea = exported("tea")
     store.delete_rows_of_user("shop", "ann")
@@ -598,7 +598,8 @@ def _check_rows(
         "rows of others were erased"
     )
 
-    # What the deletion of an app leaves, and whether its rows come back.
+    # Check the rows that the deletion of an app leaves, and whether an import
+    # restores the rows.
     store.delete_app("shop")
     pages = list(store.rows_of_app("shop"))
     store.delete_rows("shop")
@@ -633,7 +634,7 @@ def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
             assert answer["response"]["code"] == ReplyCode.NO_ROUTE, name
 
     for dialect in feature.dialects:
-        # Otherwise the path is that of other dialects, too.
+        # Otherwise the path also belongs to other dialects.
         if dialect.path and not dialect.chosen_by:
             assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, (
                 dialect.name

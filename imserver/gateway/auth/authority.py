@@ -226,11 +226,12 @@ class Keys:
         return bool(changes.keys) and self.close()
 
     def changed(self, tenant: Tenant) -> None:
-        """A new or changed app may have become an alias, or ceased to be."""
+        """Apply a new or changed app, which may have become an alias, or may no
+        longer be one."""
         self.deleted(tenant.name)
 
     def deleted(self, app: str) -> None:
-        """An app was deleted: it may have been an alias."""
+        """Apply the deletion of an app, which may have been an alias."""
         if app in self._named:
             self._resolve_all()
 
@@ -474,7 +475,7 @@ class Authority(Service):
         return BAD_TOKEN
 
     def _user_of(self, session: AccountSession | None) -> Principal:
-        """The user of this login, whatever their role."""
+        """The user of this login. Their role does not matter here."""
         if session is None:
             return BAD_TOKEN
         account = session.account
@@ -560,7 +561,7 @@ def _message_to_user(principal: Principal, need: Need) -> str:
         role = f"an account whose role has the right `{need.right}`"
         return f"This request takes {role}, or an API key of scope `{need.scope}`"
 
-    # Whoever accepts guests accepts accounts, too.
+    # A route that accepts guests accepts accounts, too.
     kinds = need.users - {"guest"}
     tokens = " or ".join(name for kind, name in _TOKENS.items() if kind in kinds)
     if need.scope:

@@ -193,7 +193,7 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
         if payload is not None:
             return payload
 
-    # PyJWT checks all others, and names the error of those that are wrong.
+    # PyJWT checks all other tokens, and names the error of an invalid one.
     kid = parts.key_id()
     reason = f"no key is named {kid!r}"
     for key in keys:

@@ -163,14 +163,14 @@ class Logins(Service):
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, user, request)
 
-        # An open app without further checks needs nothing of what follows.
+        # An open app without further checks needs none of the following checks.
         if rule.plain and not request.origin:
             if not token or self.tokens.pages.fits(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
 
-        # The token comes after what no token can change: to verify one costs
-        # most, and may wait for an issuer.
+        # Checks that no token can change come before the token: verifying one
+        # costs most, and may wait for an issuer.
         denied = self._denied_without_token(rule, app, user, dialect, request)
         if denied is not None:
             return denied
@@ -679,7 +679,7 @@ class Logins(Service):
             self.account_apps.discard(rule.name)
 
         # Connections of apps without a limit are not counted. With the first
-        # limit, those that are there begin to count.
+        # limit, existing connections begin to count.
         limit = rule.tenant.max_connections
         if not limit or (earlier is not None and earlier.tenant.max_connections):
             return rule

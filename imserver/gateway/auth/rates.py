@@ -32,7 +32,7 @@ log: Final = logging.getLogger(__name__)
 LASTING_SECONDS: Final = 600
 """A rate over at least this time outlasts a restart."""
 MAX_PAYERS: Final = 100_000
-"""Limit of the payers of one rate. Beyond it a node forgets the one that paid
+"""Limit of the payers of one rate. Beyond it a node forgets the payer that paid
 longest ago."""
 _SECOND: Final = 1_000_000_000
 """Nanoseconds: what the monotonic clock counts."""

@@ -364,8 +364,8 @@ class Tenants:
         except ConfigError as error:
             raise BadTenant(str(error)) from None
         if any(marked(settings, "file")):
-            # Whoever may change apps could read any file with them, and other
-            # nodes may not have the file.
+            # Otherwise somebody who may change apps could read any file, and
+            # other nodes may not have the file.
             raise BadTenant(
                 f"{source}: only the configuration file may name files of keys and "
                 "secrets"

@@ -363,8 +363,8 @@ class OrderedDelivery:
         for event in page.publications:
             channel_part = event.channel
             if channel_part is not None and channel_part.offset > state.offset:
-                # A publication from a node says whom to leave out; that of the
-                # history does not.
+                # A publication from a node says whom to leave out. A
+                # publication from the history does not.
                 publication = Publication(local.name, event)
                 state.early.setdefault(channel_part.offset, publication)
         self._deliver_early(local, state)
@@ -377,7 +377,7 @@ class OrderedDelivery:
         for offset in sorted(rest):
             # for members that do not subscribe again
             if offset <= page.position.offset:
-                # those who have subscribed behind it do not get it
+                # members that have subscribed after it do not get it
                 state.offset = offset
                 self.to_ready(local, rest[offset])
             else:

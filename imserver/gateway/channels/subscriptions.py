@@ -294,8 +294,8 @@ class ChannelSubscriptions(Service, dict=True):
         options = wish.options
         delta = wish.delta and options.delta
         local = self._enter(wish) or self._not_joined(wish)
-        # From now on its publications wait, until it has its answer. So those
-        # that come while the history is read are not lost.
+        # From now on its publications wait, until it has its answer. So
+        # publications that come while the history is read are not lost.
         self.ordered.wait(local, wish.connection, delta)
         self.members.report_join(local, wish.connection)
         delivered = -1

@@ -185,7 +185,7 @@ def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
     from imserver.gateway.config.yaml import write_yaml
 
     written = plain(settings, hide=True)
-    # The settings of an app are those of the only one.
+    # The settings of an app are treated as a server with one app.
     apps = written.get("apps", {"": written})
     for app in apps.values():
         for name in app.keys() - declared.app_hints.keys():

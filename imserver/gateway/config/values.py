@@ -139,13 +139,14 @@ class Locations(Service):
         }
 
     def wrong(self, name: str, problem: str) -> ConfigError:
-        """The error that a setting is wrong: its place, its name and the
-        problem."""
+        """The error that a setting is wrong. It has the location and the name
+        of the setting, and the problem."""
         return ConfigError(f"{self.of(name)}: {problem}")
 
     def lacks(self, name: str, needs: str) -> ConfigError:
-        """The error that a setting needs another one: its place, its name and
-        what it ``needs``."""
+        """The error that a setting needs another one. It has the location and
+        the name of the setting, and the name of the setting that it
+        ``needs``."""
         return ConfigError(f"{self.of(name)} needs {needs}")
 
     def of(self, name: str) -> str:
@@ -256,7 +257,7 @@ class Declarations:
         folded = fold(written)
         names = {fold(name): name for name in (*self.rows, *self.names.values())}
         if "." not in folded:
-            # Whoever writes no section may mean a key in one.
+            # A name without a section may mean a key in a section.
             for key, name in tuple(names.items()):
                 _, dot, inner = key.partition(".")
                 if dot:

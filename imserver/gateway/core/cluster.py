@@ -56,7 +56,7 @@ _JOIN_SECONDS: Final = 1.0
 """How long a starting node waits for one function that asks the other nodes."""
 _HANG_SECONDS: Final = 30.0
 """How long a node may be silent after its lease has ended. A supervisor kills a
-node that hangs for so long (``server.hang_seconds``)."""
+node that hangs for this time (``server.hang_seconds``)."""
 _WATCH_PAUSE_SECONDS: Final = 1.0
 _DIFFERS_SECONDS: Final = 10.0
 """How long databases may differ: in this time a node finds a database that

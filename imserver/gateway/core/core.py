@@ -233,7 +233,7 @@ class Core(Services):
         self._make_denials()
         self._make_channel_commands()
 
-        # In this order they hear of connections that end.
+        # The ends of connections are reported in this order.
         members = self.channels.members
         ended = self.network.ended
         ended += (members.ended, self.connection_table.ended, self.keys.ended)
@@ -346,8 +346,8 @@ class Core(Services):
                 self.erase_user(app, program, keeps_messages=True)
             sessions.close(app, [user])
             self.pending.forget_user(app, user)
-            # What may be unavailable first, and the account behind it: who asks
-            # again has to find it.
+            # Erasures that may fail come first, and the account comes after
+            # them: a caller who tries again has to find it.
             self.registry.forget_user(app, user)
             for erasure in self.erasures:
                 erasure.user(app, user, name)

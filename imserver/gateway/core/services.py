@@ -191,7 +191,8 @@ class Services:
     connection_table: ConnectionTable
     """Connections by their ids."""
 
-    # Apps and the other nodes. On a node alone, what reaches these is None.
+    # Apps and the other nodes. On a node alone, services that reach other nodes
+    # are None.
     tenants: Tenants
     keys: Keys
     sender_rates: SenderRates
@@ -208,7 +209,7 @@ class Services:
     others: OtherNodes | None
     """Asks the other nodes."""
 
-    # Who is who, and who may do what. Features answer first.
+    # Identity and permissions. Features answer first.
     accounts: AccountLookup
     relations: Relations
     reviews: Reviews

@@ -703,8 +703,8 @@ def _carry_out(
     try:
         if is_limited:
             api.rates.require(principal, request.host)
-        # Most bodies are short. For the others it is asked what the route
-        # takes.
+        # Most bodies are short. Only for others is the limit of the route
+        # looked up.
         if request.too_large or len(request.body) > api.limits.public_body_bytes:
             _require_room(api, route, request, principal)
 
@@ -745,7 +745,7 @@ def admit(
     need = route.need
     if need is Needs.ANYONE:
         return NOBODY
-    # What identify() finds in demo mode, without its call.
+    # The result of identify() in demo mode, without its call.
     if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
         request.by = DEMO.label
         return DEMO
@@ -777,7 +777,7 @@ def admit(
     api.count(endpoint, principal, None, request, refused=True)
     problem = ApiProblem(*refusal(principal, need))
     if route.limited:
-        # Whoever tries out credentials pays by address.
+        # Attempts with wrong credentials count against the address.
         try:
             api.rates.require(NOBODY, request.host)
         except ApiProblem as over_rate:

@@ -440,7 +440,7 @@ def _refusal(
             "value": msgspec.to_builtins(body),
         }
     content: dict[str, Any] = {JSON: {"schema": reference, "examples": examples}}
-    # What answers with a page may also refuse with one.
+    # A route that answers with a page may also refuse with a page.
     if row.content_type == "text/html":
         content[row.content_type] = {"schema": {"type": "string"}}
     return {

@@ -434,8 +434,8 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
     def run(service: Any, call: Any, shape: Any) -> Any:
         return function(service, call, **{name: getattr(shape, name) for name in names})
 
-    # Not by `wraps`, whose copies cost memory: whoever reads the hints of a
-    # route needs these two.
+    # Not by `wraps`, whose copies cost memory: readers of the hints of a route
+    # need only these two.
     run.__annotations__ = function.__annotations__
     run.__wrapped__ = function  # type: ignore[attr-defined]
     return run

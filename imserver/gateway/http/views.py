@@ -190,7 +190,7 @@ def _open_stream(
         body=body,
     )
     ours, theirs = socket.socketpair()
-    # Streams write to plain sockets, not to those of gevent.
+    # Streams write to plain sockets, not to sockets of gevent.
     plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
     plain.setblocking(False)
     streams.adopt(plain, full_head)

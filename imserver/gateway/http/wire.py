@@ -71,8 +71,8 @@ _decode_command: Final = msgspec.json.Decoder(
     Annotated[dict[str, Raw], Meta(min_length=1, max_length=1)]
 ).decode
 UNCOUNTED_BYTES: Final = 65536
-"""A batch of this size has so few commands that they are made without counting
-them."""
+"""A batch up to this size has few commands, so they are decoded without
+counting them first."""
 MOST_BRACKETS: Final = 400_000
 """Limit of the brackets of a batch. If all of them are nested, this many block
 the loop for 10 ms."""

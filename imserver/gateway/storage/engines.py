@@ -200,8 +200,8 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # Of the session, because a statement that changes tables ends the
-        # transaction.
+        # It is set for the session, because a statement that changes tables
+        # ends the transaction.
         if _is_write(connection):
             level = "READ COMMITTED"
         else:

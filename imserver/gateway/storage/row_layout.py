@@ -420,7 +420,7 @@ def _is_id(value: Any) -> bool:
     numbers of all apps, or name a path."""
     if isinstance(value, str):
         return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
-    # An id above would leave none to the rows that come after it.
+    # A greater id would leave no ids for later rows.
     return type(value) is int and 0 < value <= MAX_NUMBER
 
 

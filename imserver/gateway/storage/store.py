@@ -528,7 +528,8 @@ class Store:
 
             created = int(time())
             if rows:
-                # By its creation nodes tell the app from the deleted one.
+                # Nodes distinguish the app from the deleted one by its time of
+                # creation.
                 created = max(created, rows[0][1] + 1)
                 statement = (
                     "UPDATE app SET settings = %s, version = %s, created = %s "

@@ -199,8 +199,8 @@ class Rush:
         def rank(number: int) -> tuple[bool, float]:
             return counts[number] > mean, self._last.get(number, 0.0)
 
-        # First those with fewer connections, and among them whose turn was
-        # longest ago.
+        # First the nodes with fewer connections, and among them the one whose
+        # turn was longest ago.
         order = sorted(counts, key=rank)
         few_have_room = all(
             nodes[number].room >= _RUSH_ROOM for number in order[: self._few]

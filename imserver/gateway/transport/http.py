@@ -561,8 +561,8 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + self._front.listener.limits.keepalive_seconds
         if rest:
             self.reading = True
-            # The caller has one of the places for requests, and the next
-            # request may wait for its client.
+            # The caller counts as a running request, and the next request may
+            # wait for its client.
             gevent.spawn_raw(self._serve_rest, rest)
 
     def _serve_rest(self, rest: bytes) -> None:
@@ -717,8 +717,8 @@ class ProxiedConnection(HttpConnection):
         """Continue the header that has ``begun``; returns whether it is
         complete."""
         try:
-            # The bytes behind the header are those of a request: look first,
-            # then take only the header.
+            # The bytes after the header belong to a request: look first, then
+            # take only the header.
             data = self.sock.recv(PROXY_HEADER_BYTES, _socket.MSG_PEEK)
             if not data:
                 raise ValueError("the connection ended before the PROXY header")

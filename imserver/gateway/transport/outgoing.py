@@ -559,7 +559,7 @@ def read_answer(
             has_length = not answer.headers.keys().isdisjoint(_LENGTH_HEADERS)
             if not answer.has_head or has_length:
                 raise Unreachable("the answer has no end")
-            # Its end is that of the connection.
+            # It ends with the connection.
             return False, parser.get_status_code()
 
         size += len(data)

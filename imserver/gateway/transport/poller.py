@@ -257,7 +257,7 @@ class EpollPoller(Readers):
         ready = self.ready
         parked_by_fd = self._parked
         # Sockets that the readers of the last turn have left, which may be
-        # reported again. Nearly always there are none.
+        # reported again. Nearly always the list is empty.
         queued = {id(parked) for parked in ready} if ready else ()
         for fd, events in self._epoll.poll(0, _EVENTS_PER_TURN):
             parked = parked_by_fd[fd]

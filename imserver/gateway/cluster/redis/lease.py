@@ -338,7 +338,8 @@ class LeaseKeeper(Service):
         )
 
     def _renewal(self, renews: bool) -> Command:
-        """The command that reads the leases, and renews the own one."""
+        """The command that reads the leases, and renews the lease of this
+        node."""
         milliseconds = 0
         data = b""
         lease = msgspec.structs.replace(self.lease, epoch=0)

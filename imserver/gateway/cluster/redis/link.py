@@ -363,7 +363,8 @@ class ServerLink(RedisLink):
             self.close()
             raise RedisUnavailable(str(error)) from None
         except BaseException:
-            # Unread replies would be taken for those of the next commands.
+            # Unread replies would be taken for the replies to the next
+            # commands.
             self.close()
             raise
 
@@ -373,8 +374,8 @@ class ServerLink(RedisLink):
         commands: list[Command] = []
         if self._tracked is not None:
             commands += ENABLE
-        # A command whose script is not loaded is sent a second time, behind
-        # those that followed it.
+        # A command whose script is not loaded is sent a second time, after the
+        # commands that followed it.
         commands += [("SCRIPT", "LOAD", text) for text in TEXT_OF.values()]
         commands += begin_marks(self._marks_here())
         if self._address.kind == "cluster":

@@ -277,8 +277,8 @@ class RedisRegistry:
         if registration is None or not registration.refused:
             return registration
 
-        # Whoever asks the older sessions must know the nodes that joined just
-        # now.
+        # To ask the older sessions, this node must know the nodes that joined
+        # just now.
         table = self.keeper.table
         others = registration.others
         live_leases(table, self.recovery, [ref.epoch for ref in others])

@@ -65,7 +65,7 @@ class TlsSocket(DirectSocket):
             except ssl.SSLWantReadError:
                 pass
             finally:
-                # Also an alert, which tells the server what was wrong.
+                # It may also be an alert, which tells the server the error.
                 super().sendall(self._to_send.read())
             data = super().recv(_RECORD_BYTES)
             if not data:

@@ -7,9 +7,9 @@ RPC version, sender's epoch, destination's epoch, number of the first item,
 items
 
 Numbers count the items from one sender's epoch to one destination's epoch, from
-1. So a receiver drops what was meant for an earlier epoch of itself, and knows
-how many items of a lost batch are missing. The channel is one-way: the sender
-does not learn that a batch was lost.
+1. So a receiver drops items for an earlier epoch of itself, and knows how many
+items of a lost batch are missing. The channel is one-way: the sender does not
+learn that a batch was lost.
 """
 
 from __future__ import annotations
@@ -550,8 +550,8 @@ class ControlChannel:
         raise PeerUnavailable(self.lease.node, reason)
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
-        """Query whatever the circuit and the limits say. Raises TimeoutError or
-        PeerUnavailable."""
+        """Query regardless of the circuit and the limits. Raises TimeoutError
+        or PeerUnavailable."""
         while True:
             # Each time anew: another greenlet may disconnect meanwhile.
             client = self._client or self._connect()

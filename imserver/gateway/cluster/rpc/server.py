@@ -287,8 +287,8 @@ class Rpc:
 
     def update(self, leases: Mapping[int, Lease]) -> None:
         """Disconnect peers without a lease; their queued items are dropped and
-        counted. The peer of a process that has a new epoch goes on with it.
-        Never switches."""
+        counted. If a process has a new epoch, its peer continues with that
+        epoch. Never switches."""
         self.peers.retain(leases)
 
     # --- data -----------------------------------------------------------------
@@ -405,7 +405,7 @@ class PeerTable:
         self._peers: dict[int, Peer] = {}
         self._numbers: dict[int, int] = {}
         """Epoch without a peer now → the number of the last item sent there,
-        from which numbering goes on."""
+        after which numbering continues."""
         self._waiting: dict[Peer, None] = {}
         self._wanted = Flag()
         """Set when an item is queued."""

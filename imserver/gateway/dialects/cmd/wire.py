@@ -154,7 +154,7 @@ def _login(data: bytes) -> Login:
     except (ValueError, RecursionError):
         return _login_with_anything(data)
 
-    # Of a usual login no text has to be encoded to measure it.
+    # In a usual login, no text has to be encoded to measure it.
     user = usual.user
     if (
         user.isascii()

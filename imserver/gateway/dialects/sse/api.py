@@ -341,7 +341,8 @@ class EventStreams:
 
         May switch. Raises :class:`ApiProblem` and StorageUnavailable.
         """
-        # What may switch comes first. A kick meanwhile counts for this login.
+        # Calls that may switch come first. A kick meanwhile counts for this
+        # login.
         kicks = self._sessions.kicks.count
         decision = self._logins.check(
             request.app, request.user, request.token, NAME, stream, request.device

@@ -5,12 +5,12 @@ Each owner of tables has its steps in a module ``steps`` of its folder:
 A node without the feature takes them, too. ``STEPS`` in such a module has the
 steps by their number: a text of
 :func:`imserver.gateway.storage.migrations.table_text.make_tables`, or a
-function. The table ``owner_step`` has the last one of each owner. A database
-that is at a newer one is used as it is.
+function. The table ``owner_step`` has the last step of each owner. A database
+that is at a newer step is used as it is.
 
 Up to 40 all owners shared one line of numbers. ``alembic_version`` has the last
-one, where nodes of releases before 1.1 read it. So each owner counts on from
-41.
+of these numbers, where nodes of releases before 1.1 read it. So each owner
+continues from 41.
 
 A step only adds. A thing is removed one release after its last use, so nodes of
 both releases can share a database during an upgrade.

@@ -276,7 +276,7 @@ def _released_after(connection: Connection) -> Iterator[None]:
         return
     try:
         yield
-        # Whoever has the lock next sees the record.
+        # The next owner of the lock sees the record.
         connection.exec_driver_sql("COMMIT")
     finally:
         connection.exec_driver_sql(f"SELECT RELEASE_LOCK({_MYSQL_LOCK})")
