@@ -415,7 +415,8 @@ class CodecContract:
             payload.decode()
 
     def check_request(self, request: Request | None) -> None:
-        """A request has a command, or a code to answer with; never both."""
+        """Check that a request has either a command or a code to answer
+        with."""
         if request is None:
             return
         assert type(request.seq) is str

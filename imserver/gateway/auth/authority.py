@@ -280,7 +280,7 @@ class Keys:
         self._holders[connection] = key
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """A connection has ended (``ConnectionContext.ended``)."""
+        """Forget an ended connection (``ConnectionContext.ended``)."""
         self._holders.pop(connection, None)
 
     def is_valid(self, key: str) -> bool:

@@ -634,7 +634,7 @@ class Logins(Service):
         self._update_gate()
 
     def deleted(self, app: str) -> None:
-        """An app was deleted: nobody logs in to it."""
+        """Forget the rule of a deleted app, so that nobody can log in to it."""
         self.account_apps.discard(app)
         if self._rules.pop(app, None) is not None:
             self._update_gate()

@@ -92,14 +92,14 @@ class Observer:
         return False
 
     def began(self, connection: Connection) -> None:
-        """A connection is a session now, or has logged in again. Never
-        switches."""
+        """Receive a connection that has become a session, or has logged in
+        again. Never switches."""
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over. Never switches."""
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """A user has sent a message that is not stored; ``facts`` are its
+        """Receive a message of a user that is not stored. ``facts`` are its
         ``type``, ``text`` and receiver. Never switches."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
@@ -112,10 +112,11 @@ class Observer:
         return None
 
     def acted(self, act: Act) -> None:
-        """Somebody has changed something. May switch; never raises."""
+        """Receive a change that somebody has made. May switch; never raises."""
 
     def refused(self, refusal: Denial) -> None:
-        """A login, command or request was refused. Never switches."""
+        """Receive the refusal of a login, command or request. Never
+        switches."""
 
 
 class Observers(Observer):
@@ -266,7 +267,7 @@ class Denials(Service):
     banned_until: Callable[[str, str], float]
 
     def connection(self, limit: str, peer: str, detail: str = "") -> None:
-        """The gate has refused a connection."""
+        """Report a connection that the gate has refused."""
         if limit.startswith("limits."):
             reason = "limit"
         else:
@@ -288,8 +289,8 @@ class Denials(Service):
         reply: Reply,
         error: Exception | None = None,
     ) -> None:
-        """A command was answered with a reply that refuses it, because of this
-        ``error`` if there is one."""
+        """Report a command whose reply refuses it, because of ``error`` if it
+        is given."""
         app = connection.app
         if app is None:  # refused logins were told, and others have done nothing yet
             return
@@ -301,8 +302,8 @@ class Denials(Service):
         self._of(connection, app, reason, limit, until, detail[:_DETAIL])
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over. If a limit has ended its session, the observer
-        is told."""
+        """Report the session of an ended connection, if a limit has ended
+        it."""
         app = connection.app
         if code not in CLOSES or app is None:
             return
@@ -321,7 +322,8 @@ class Denials(Service):
         until: float,
         detail: str = "",
     ) -> None:
-        """A command of a connection, or its session, was refused."""
+        """Report that a command of a connection, or its session, was
+        refused."""
         denial = Denial(
             kind="command",
             reason=reason,
@@ -345,9 +347,9 @@ class Denials(Service):
         detail: str = "",
         rate: TooManyRequests | None = None,
     ) -> None:
-        """A request was refused with a problem. ``app``, ``user``: the ones
-        that the request names, if they were read. ``rate``: the rate that
-        refuses it, if any."""
+        """Report a request that was refused with a problem. ``app``, ``user``:
+        the ones that the request names, if they were read. ``rate``: the rate
+        that refuses it, if any."""
         app = app or principal.app
         user = principal.user or principal.staff or user
         limit, until = _limit_of(rate)

@@ -305,7 +305,8 @@ class OrderedDelivery:
     def _begin(
         self, local: LocalChannel, state: ChannelPosition, position: Position
     ) -> None:
-        """The history has returned the position: deliver in order from here."""
+        """Begin to deliver in order, from the position that the history has
+        returned."""
         state.epoch = position.epoch
         state.offset = position.offset
         state.early = {

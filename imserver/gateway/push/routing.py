@@ -590,7 +590,7 @@ class ReorderGuard(Service):
         guard.until = until
 
     def reached(self, app: str, user: str, origin: int, number: int) -> None:
-        """A push has reached the user here."""
+        """Record that a push has reached the user on this node."""
         guard = self._guards.get((app, user))
         if guard is not None:
             guard.numbers[origin] = number

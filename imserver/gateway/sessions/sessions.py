@@ -645,7 +645,7 @@ class Sessions:
         return counts
 
     def forget_app(self, app: str) -> None:
-        """An app was deleted: close its sessions on this node, and forget its
+        """Close the sessions of a deleted app on this node, and forget its
         bans. Never switches."""
         self._bans = {key: ban for key, ban in self._bans.items() if key[0] != app}
         self._close_app(app)

@@ -330,7 +330,7 @@ class Slot:
         self._beat_at = 0.0
 
     def forked(self, pid: int, now: float, generation: int) -> None:
-        """A child was started."""
+        """Record that a child was started."""
         self.pid = pid
         self.since = now
         self.generation = generation

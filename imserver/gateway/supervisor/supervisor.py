@@ -346,7 +346,8 @@ class RollingRestart(Service):
         self.drain(slot)
 
     def _end(self, failure: str = "") -> None:
-        """The restart is over; ``failure``: why it was stopped."""
+        """End the restart. ``failure``: why it was stopped early; ``""`` if it
+        is complete."""
         self.active = False
         self._current = None
         if failure:

@@ -445,7 +445,7 @@ class Flusher:
             self.budget.set(connection, connection.held_bytes())
 
     def grew(self, connection: Writer) -> None:
-        """A backlog has grown: check its limits at the end of the turn."""
+        """Check the limits of a grown backlog at the end of the turn."""
         self._grown.add(connection)
         self.schedule()
 

@@ -118,7 +118,8 @@ class Readers(ABC):
             greenlet.switch(hub)
 
     def release(self, parked: Parked) -> None:
-        """Watch the object again, after it was served outside of the queue."""
+        """End the serving of an object outside of the queue, and watch it again
+        if it was masked."""
         parked.reading = False
         if parked.masked:
             self.unmask(parked)
@@ -129,8 +130,8 @@ class Readers(ABC):
 
     @abstractmethod
     def mask(self, parked: Parked) -> None:
-        """A socket became ready while it is served: stop watching it for
-        reading until then."""
+        """Stop watching a socket for reading, because it became ready while it
+        is served."""
 
     @abstractmethod
     def unmask(self, parked: Parked) -> None:

@@ -55,14 +55,14 @@ class OwnMarks:
         self._are_set = False
 
     def begin(self) -> None:
-        """All sessions are about to be registered."""
+        """Read the lives of the marks, before all sessions are registered."""
         self._are_set = False
         self._begun = (self._keeper.lease.epoch, self._recovery.generation)
         self._lives = self._pipeline.execute_all(begin_marks(self._link.marks))
 
     def set(self) -> bool:
-        """All sessions have been registered since :meth:`begin`. False: a
-        server may have lost sessions since then."""
+        """Leave the marks, because all sessions have been registered since
+        :meth:`begin`. False: a server may have lost sessions since then."""
         epoch = self._keeper.lease.epoch
         table = self._keeper.table
         if self._begun != (epoch, self._recovery.generation):

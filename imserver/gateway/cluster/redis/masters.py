@@ -332,7 +332,7 @@ class ClusterLink(RedisLink):
         done: Done,
         result: list[Any] | RedisUnavailable | None,
     ) -> None:
-        """A master has replied. Callback: never switches."""
+        """Take the replies of a master. Callback: never switches."""
         if result is None:
             self._again = True
         elif isinstance(result, RedisUnavailable):

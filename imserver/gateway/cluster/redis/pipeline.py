@@ -192,8 +192,8 @@ class Pipeline:
                 self._finish(None)
 
     def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
-        """The link's exchange has ended; None: it must be done again. Callback:
-        never switches."""
+        """Take the result of the link's exchange; None if it must be done
+        again. Callback: never switches."""
         if result is None:
             self._hand_over()
         elif isinstance(result, RedisUnavailable):

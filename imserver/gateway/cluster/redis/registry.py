@@ -231,8 +231,8 @@ class RedisRegistry:
         self.keeper.table.forget(epoch)
 
     def add_lease(self, lease: Lease) -> None:
-        """Another node has announced itself. It counts as live until the next
-        refresh. Never switches."""
+        """Add the lease of a node that has announced itself. It counts as live
+        until the next refresh. Never switches."""
         self.keeper.table.add(lease)
 
     def generation(self) -> int:

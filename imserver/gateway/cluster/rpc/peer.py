@@ -266,8 +266,8 @@ class Peer:
         return answer
 
     def renew(self, lease: Lease) -> None:
-        """Its process has taken a new epoch: number the items that are sent
-        from now on from 1. Never switches."""
+        """Continue with a new epoch of the same process: number the next items
+        from 1 again. Never switches."""
         self.lease = lease
         self.control.lease = lease
         self.number = 0
@@ -641,15 +641,15 @@ class Breaker(Service):
         return max(0.0, self._retry_at - self.clock())
 
     def succeeded(self) -> None:
-        """A call or the probe was answered."""
+        """Record that a call or the probe was answered."""
         self.admits_calls = True
         self._failures = 0
         self._probes = 0
         self._probing = False
 
     def failed(self) -> None:
-        """A call or the probe was not answered. Late failures of earlier calls
-        change nothing."""
+        """Record that a call or the probe was not answered. Late failures of
+        earlier calls change nothing."""
         if self.admits_calls:
             self._failures += 1
             if self._failures >= self.threshold:
