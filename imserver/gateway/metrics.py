@@ -145,8 +145,8 @@ class CountsByApp(dict[str, int]):
     """App → a count since the start. Owner: the observer.
 
     Without API keys strangers may choose names of apps. Beyond :data:`MAX_APPS`
-    the last new one joins :data:`OTHER` when the next one comes. A feature that
-    limits apps says where they have to stop.
+    apps, the last new one is added to :data:`OTHER` when the next one comes. A
+    feature that limits apps sets their stops.
     """
 
     __slots__ = ("stops",)

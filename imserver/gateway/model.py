@@ -385,16 +385,16 @@ class LogSubscription(Struct, gc=False):
 
     ``backlog`` is None while the subscription is live: entries are delivered
     when they are stored. Before that the client has not requested all earlier
-    entries, and nothing may overtake them: a tuple holds waiting
-    acknowledgements; a list also collects new messages in order.
+    entries, and nothing may overtake them. A tuple has waiting
+    acknowledgements. A list also collects new messages, in order.
     """
 
     backlog: Backlog | None = ()
     groups: tuple[int, ...] = ()
     """Conversations whose followers contain the connection."""
     has_cursor: ClassVar[bool] = True
-    """The client tracks a cursor. Its acknowledgements are held until it has
-    caught up."""
+    """The client tracks a cursor. Its acknowledgements wait until it has caught
+    up."""
 
     @property
     def live(self) -> bool:

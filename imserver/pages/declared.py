@@ -21,7 +21,7 @@ _MOST_PIXELS: Final = 1024
 an installed application."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _PNG_SIZES: Final = struct.Struct(">II")
-"""The width and the height of a PNG, behind :data:`_PNG`."""
+"""The width and the height of a PNG, after :data:`_PNG`."""
 
 
 class ChatSettings(Struct, frozen=True):

@@ -45,8 +45,8 @@ LOOK: Final = "static/messages/look.js"
 """The script that runs before the page is drawn."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
 _LATER: Final = re.compile(r'\bimport\("(\.{1,2}/[^"]+)"\)(?!\.[A-Z])')
-"""Imports of modules when they are needed; not the types in comments, which
-have the name of a class behind them."""
+"""Matches imports of modules when they are needed. It does not match the types
+in comments, which are followed by the name of a class."""
 _FOLDERS: Final = {"static": assets.STATIC, "sdk": assets.SDK}
 _ICONS: Final = (
     ("app.svg", "any", "image/svg+xml", "any"),

@@ -1,7 +1,7 @@
 """The face: all names of the gateway that other houses and plug-ins may import.
 This module has the row with which a feature joins.
 
-It stands on the gateway; :mod:`imserver.plugin.messages` has names of the
+It imports the gateway; :mod:`imserver.plugin.messages` has names of the
 messenger, too. It has no tables. Its chapter is ``docs/houses/plugin.md``, its
 tests are in ``tests/plugin/``.
 """

@@ -88,7 +88,8 @@ class Runner(Store.Rows):
             self._wake.wait(until_beat(seconds))
 
     def wake(self) -> None:
-        """Let :meth:`run` look at once: a row was added. Never switches."""
+        """Let :meth:`run` look at once, because a row was added. Never
+        switches."""
         self._wake.set()
 
     def look(self) -> bool:

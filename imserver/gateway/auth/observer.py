@@ -214,8 +214,8 @@ def observer_of(observers: Sequence[Observer]) -> Observer:
 
 
 def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:
-    """The function that tells of a command that has succeeded: the connection,
-    the name of the act, and the command. It may switch."""
+    """The function that reports a command that has succeeded. Its arguments are
+    the connection, the name of the act, and the command. It may switch."""
 
     def acted(connection: Connection, name: str, command: Command) -> None:
         app = connection.app or ""

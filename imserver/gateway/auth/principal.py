@@ -180,8 +180,8 @@ class Needs:
     ANYONE: Final = Need(users=frozenset({"nobody"}))
     """No identity. The credentials are not read."""
     SIGNED: Final = Need(users=frozenset({"signature"}))
-    """A back end that has signed its request. The row of the route says how
-    that is verified (``signer``)."""
+    """A back end that has signed its request. ``signer`` in the row of the
+    route verifies the signature."""
     PUSH: Final = Need("push")
     """A back end whose key may push."""
     READ: Final = Need("read")

@@ -1,6 +1,6 @@
-"""Questions that the core asks features: who holds a token, may users reach
-each other, may a client or a message pass. Each has answers for a node where no
-feature answers."""
+"""Questions that the core asks features: who holds a token, whether users may
+reach each other, and whether a client or a message may pass. Each has answers
+for a node where no feature answers."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, TypeVar
@@ -227,7 +227,7 @@ class BackEnds:
         return None
 
     def has(self, app: str, call: BackEndCall) -> bool:
-        """Whether a back end of the app is asked this. Never switches."""
+        """Whether a back end of the app gets this question. Never switches."""
         return False
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:

@@ -512,8 +512,8 @@ class ChannelCommands(Service):
         rule_of: Callable[[ChannelSettings], tuple[str, bool]],
     ) -> str:
         """The channel that a client calls ``name``, if the client may read its
-        history or its presence. ``rule_of`` tells from its options who may read
-        the history or presence, and whether the channel has it."""
+        history or its presence. ``rule_of`` returns, from the options of the
+        channel, who may read it, and whether the channel has it."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, name)
         options = self.channels.options.of(connection.app or "", channel)

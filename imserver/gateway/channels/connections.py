@@ -360,8 +360,8 @@ class Connections(Service, dict=True):
         query_for: Callable[[Sequence[str]], Any],
     ) -> list[Any]:
         """The answer for each connection, in their order. ``query_for`` makes
-        the query for some ids. Other nodes are asked for
-        :data:`IDS_PER_QUERY` at a time, all at once."""
+        the query for some ids. A query to another node has at most
+        :data:`IDS_PER_QUERY` ids. All nodes are queried at the same time."""
         _, _, answer_type, no_answer = self._rows[kind]
         answers: dict[str, Any] = {}
         ids_here: list[str] = []

@@ -39,7 +39,7 @@ PAGE_ENTRIES: Final = 1000
 """The number of members, or of channels, on a page whose reader names no
 limit."""
 _MEMBERS_PER_TURN: Final = 64
-"""Members between two looks at the clock."""
+"""Number of members between two looks at the clock."""
 _MOST_LEAVERS: Final = 16
 """Greenlets that call listeners for ended connections."""
 _HEXADECIMAL: Final = 16
@@ -549,8 +549,8 @@ class ChannelMembers(Service):
         return page_of(shares, limit, tuple(missing))
 
     def _nodes_in(self, found: dict[int, int] | None) -> list[Lease]:
-        """The other live nodes that :meth:`_find` has found. None: all of
-        them."""
+        """The other live nodes that :meth:`_find` has found. If ``found`` is
+        None, these are all other live nodes."""
         if self.others is None:
             peers = []
         else:

@@ -58,8 +58,8 @@ class ChannelOptions(Service):
     _settings: Callable[[str], TenantSettings | None]
     history_apps: Collection[str] = ()
     names: dict[str, ChannelNames] = field(default_factory=dict)
-    """App → meaning of the names of its channels, besides its settings. Others
-    call :meth:`set_names`."""
+    """App → meaning of the names of its channels, besides its settings. Other
+    classes call :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set the meaning of the names of an app's channels (None: only the

@@ -55,11 +55,11 @@ REQUIRED_OF_FIRST_RELEASE: Final = " ".join(sorted(FIRST_RELEASE - _OPTIONAL))
 class NodeFeatures(Struct, frozen=True):
     """The features of a node, as its lease has them.
 
-    ``names``: all of them. ``left_out``: features that its release knows, that
-    it does not have, and that all nodes must have, or none. ``for_older``: the
-    list for nodes of 1.0, which refuse a node with another list than their own.
-    It lacks the features that 1.0 does not know. All are sorted names with
-    spaces between.
+    ``names``: all of them. ``left_out``: features that its release knows but
+    the node does not have. Of each of them, either all nodes have it or no
+    node. ``for_older``: the list for nodes of 1.0, which refuse a node with
+    another list than their own. It lacks the features that 1.0 does not know.
+    All are sorted names with spaces between.
     """
 
     names: str

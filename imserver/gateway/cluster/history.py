@@ -19,7 +19,7 @@ EPOCH_SECONDS: Final = 86400.0
 so that its numbers continue."""
 PAGE_BYTES: Final = 1 << 19
 """Most bytes of bodies and reactions on a page of publications or stored
-messages, unless it is a single one. A page is one frame: this is half of the
+messages. A single one may be longer. A page is one frame: this is half of the
 default bound of an outbox, so that other events fit beside a page that is on
 its way."""
 EPOCH_BYTES: Final = 4

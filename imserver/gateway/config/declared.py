@@ -186,8 +186,8 @@ def _plain_fields(
 
 
 def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
-    """A value as the configuration file has it. ``by_name``: a text is a secret
-    even if only its name says so."""
+    """A value as the configuration file has it. ``by_name``: a text is also a
+    secret if only its name sounds like one."""
     if hide and value:
         is_named_secret = (
             by_name
@@ -210,8 +210,8 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
 
 
 def _of_features(settings: Struct) -> Iterator[tuple[str, Struct]]:
-    """The settings of features: section (``""``: the keys stand among the
-    others) and struct."""
+    """The settings of features, as pairs of section and struct (``""``: the
+    keys are among the other keys)."""
     for row in getattr(settings, OF_FEATURES, ()):
         if isinstance(row, tuple):
             yield row

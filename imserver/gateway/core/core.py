@@ -274,8 +274,8 @@ class Core(Services):
                 self.logins.bare_dialects.add(row.name)
 
     def join(self, name: str, feature: Parts) -> None:
-        """Add the parts of a feature. A service that answers a question of the
-        core is asked from now on."""
+        """Add the parts of a feature. From now on the core asks a service that
+        answers its questions."""
         network = self.network
         self.features[name] = feature
         for service in feature.services:

@@ -176,8 +176,8 @@ class Services:
     user_erasures: Erasures
     """The erasures of users that have begun; it begins and ends them."""
     proxies: TrustedProxies
-    """``proxies.trusts(host)`` says whether to believe the headers of a
-    proxy."""
+    """``proxies.trusts(host)`` returns whether the headers of a proxy are
+    trusted."""
     network: NetworkServices
     outgoing: Outgoing
     """Requests to the outside."""

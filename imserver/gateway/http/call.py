@@ -388,8 +388,8 @@ class Call(Struct):
     def decode_json(
         decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES
     ) -> T:
-        """Decode JSON. Raises :class:`ApiProblem`, which says where the body is
-        wrong, or that it has more values."""
+        """Decode JSON. Raises :class:`ApiProblem`, which names the place of the
+        error in the body, or says that it has too many values."""
         Call.require_few_values(body, most_values)
         if BACKSLASH in body and has_nul(body):
             raise ApiProblem.invalid("A text contains U+0000")

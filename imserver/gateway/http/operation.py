@@ -302,7 +302,7 @@ class Resource(Generic[S]):
         """Declare a route that is not answered by a function of this module,
         but with its own socket or body.
 
-        ``text``: what else the docstring says. Returns the route:
+        ``text``: the summary and description. Returns the route:
         :meth:`imserver.gateway.http.call.Api.bind` and
         :meth:`imserver.gateway.http.call.Api.call_of` admit and authorise a
         request for it.

@@ -140,7 +140,7 @@ def inflate(body: bytes, limit: int) -> bytes:
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
     """A large body, as gzip if Accept-Encoding (``accepted``) allows it, and
-    the headers that say so."""
+    the headers for it."""
     headers: Headers = (("Vary", "Accept-Encoding"),)
     if not takes_gzip(accepted):
         return body, headers

@@ -63,8 +63,8 @@ def serve(
     drain.
 
     ``started`` is called when the node serves. ``listeners``: sockets to serve
-    instead of binding its own. ``name``: in the log lines, if several nodes
-    share the log. Raises :class:`StartError`.
+    instead of binding its own. ``name``: the name in log lines, if several
+    nodes share the log. Raises :class:`StartError`.
     """
     logs = open_logs(config, name)
     with ending(config, logs, "the server failed"):

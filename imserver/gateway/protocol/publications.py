@@ -90,7 +90,7 @@ _DIGIT_MASK: Final = 2**_DIGIT_BITS - 1
 _BLOCK: Final = 16
 """Bytes that must be equal in both texts to be found."""
 _STEP: Final = 64
-"""Bytes that are compared together behind an equal block."""
+"""Bytes that are compared together after an equal block."""
 _LEAST_COPY_BYTES: Final = 8
 """A shorter copy is not shorter than its text."""
 _REMEMBERED_DELTAS: Final = 64

@@ -79,7 +79,7 @@ def digest_of(content: bytes) -> int:
 
 
 class Waiting(Struct, frozen=True):
-    """Another push or request holds the id now."""
+    """The result of a claim whose id another push or request holds now."""
 
 
 WAITING: Final = Waiting()

@@ -344,8 +344,8 @@ class ClusterSessions(Sessions):
                 self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
-        """Stop addressing a session of this node, because its successor's node
-        or the registry says so."""
+        """Stop addressing a session of this node, because the node of its
+        successor, or the registry, has reported it."""
         waiting = self._beginning.get((app, user))
         if waiting is not None and session_id in waiting:
             waiting[session_id] = True

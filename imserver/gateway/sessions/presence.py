@@ -133,7 +133,7 @@ class UserPage(Struct, frozen=True):
 class Presence(Service):
     """Finds the users who are online, on all nodes. Stateless. While the
     registry does not answer, or does not know all sessions of some nodes, these
-    nodes are asked.
+    nodes are queried.
 
     ``others`` is None without a cluster; then nothing switches. The registry
     knows which users are online, and the nodes know their names. The registry

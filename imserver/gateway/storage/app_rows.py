@@ -180,7 +180,7 @@ def read_rows(
     user: str | None,
     position: bytes = b"",
 ) -> Iterator[TablePage]:
-    """The rows of a user (None: of an app), behind the position of a page.
+    """The rows of a user (None: of an app), after the position of a page.
     Switches. Raises StorageUnavailable."""
     # A position is a table, the values of a scope, and the key of a row there.
     first_part: list[Any] = []

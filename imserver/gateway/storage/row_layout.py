@@ -203,8 +203,8 @@ def _check_parents(
     table: Table, column: str, ids: Iterable[Any], parents: Collection[int]
 ) -> None:
     """Raise BadRows if a row has no parent. ``ids``: the values of ``column``,
-    which says the parent. A column outside the key may be 0, which means no
-    parent."""
+    which has the id of the parent. A column outside the key may be 0, which
+    means no parent."""
     may_be_none = column not in table.key
     for id in ids:
         if id not in parents and not (may_be_none and id == 0):

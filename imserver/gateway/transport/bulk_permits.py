@@ -33,7 +33,7 @@ _ASK = b"+"
 _RETURN = b"-"
 _GRANT = b"!"
 _MOST_BYTES: Final = 4096
-"""Bytes per read of a line. A word has one byte, and a line holds few words."""
+"""Bytes per read of a line. A word has one byte, and a line has few words."""
 _READABLE: Final = 1
 """``select.POLLIN``, and ``READ`` of gevent's loops."""
 _SECOND_MS: Final = 1000

@@ -163,7 +163,7 @@ class Budget(Struct, eq=False):
     total: int = 0
 
     def set(self, connection: Writer, size: int) -> None:
-        """Set the number of bytes that ``connection`` holds."""
+        """Set the number of bytes in the buffers of ``connection``."""
         self.total += size - self.sizes.get(connection, 0)
         if size:
             self.sizes[connection] = size
@@ -171,8 +171,8 @@ class Budget(Struct, eq=False):
             self.sizes.pop(connection, None)
 
     def shrink(self) -> int:
-        """Close the largest holders until the limit holds. Returns their
-        number."""
+        """Close the connections with the most bytes until the limit is kept.
+        Returns their number."""
         closed = 0
         while self.total > self.limit and self.sizes:
             largest = max(self.sizes, key=self.sizes.__getitem__)

@@ -231,7 +231,7 @@ documentation."""
 
 
 class BadUrl(ImserverError):
-    """A URL is refused. The text says in one line why."""
+    """A URL is refused. The text is the reason in one line."""
 
 
 def is_public(text: str) -> bool:

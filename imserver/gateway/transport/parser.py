@@ -114,7 +114,7 @@ class MessageParser:
 
     @property
     def held_bytes(self) -> int:
-        """Number of bytes held for unfinished data."""
+        """Number of bytes of unfinished data."""
         return len(self._reader.buffer) + self._size()
 
     def _size(self) -> int:

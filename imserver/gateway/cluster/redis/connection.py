@@ -83,8 +83,8 @@ class RedisUnavailable(Exception):
 
 
 class ErrorReply(Exception):
-    """The reply to a command that failed. Its first word says why, unless that
-    is only ``ERR``."""
+    """The reply to a command that failed. Its first word is the reason, unless
+    it is only ``ERR``."""
 
 
 def _error(reply: str) -> Exception:

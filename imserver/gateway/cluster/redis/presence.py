@@ -195,7 +195,7 @@ def bucket_key(app: str, number: int) -> bytes:
 
 
 def bucket_of(app: str, user: bytes) -> bytes:
-    """The key of the bucket that holds a user."""
+    """The key of the bucket of a user."""
     # As bucket_key, written out: a call or two less for each push.
     return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)
 
@@ -395,7 +395,7 @@ class Lookup:
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
         """The sessions that look-ups find. Look-ups without a result are
-        repeated behind the marks of their servers."""
+        repeated after the marks of their servers were read."""
         marks = self._marks
         keys = marks.unproven(commands)
         results = self._find_behind(keys, commands)
@@ -419,7 +419,7 @@ class Lookup:
     def _find_behind(
         self, keys: Sequence[str], commands: Sequence[Command]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions that look-ups behind these marks find, and the nodes
+        """The sessions that look-ups find after these marks, and the nodes
         without a mark there."""
         if not keys:  # most look-ups
             replies = self._pipeline.execute(commands)

@@ -79,10 +79,10 @@ class RedisRegistry:
     """See :class:`imserver.gateway.cluster.registry.SoloRegistry`. Owner of
     logouts that Redis has not confirmed.
 
-    ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message
-    id. Methods may switch unless they say otherwise. They return None if Redis
-    does not answer within ``cluster.redis_seconds`` (at once while it is known
-    to be unavailable).
+    ``apps``: the apps of this node. ``dedupe_seconds``: lifetime of an accepted
+    message id. Methods may switch unless they say otherwise. They return None
+    if Redis does not answer within ``cluster.redis_seconds`` (at once while it
+    is known to be unavailable).
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""TLS of a connection to Redis. A module of its own: nodes without it load no
-``ssl``."""
+"""TLS of a connection to Redis. It is a separate module, so that nodes without
+TLS do not load ``ssl``."""
 
 import ssl
 from errno import ECONNRESET

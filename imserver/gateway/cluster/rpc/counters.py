@@ -66,7 +66,8 @@ class RpcCounters(Struct, gc=False):
     answered: int = 0
     """Queries of other nodes that this node answered."""
     busy: int = 0
-    """Queries of other nodes refused because too many were in work."""
+    """Queries of other nodes that were refused because too many were being
+    answered."""
     breaker_opens: int = 0
     restarts: int = 0
     """Number of restarts of a receiver. Above 0: a defect."""

@@ -157,8 +157,8 @@ class Peer:
         self.blocked_since = 0.0
         """Time since which ZeroMQ accepts no items; 0: it accepts them."""
         self._unanswered_since = 0.0
-        """Time of the first item that was sent since the peer was last heard; 0
-        if there is no such item."""
+        """Time of the first item that was sent since something was last
+        received from the peer; 0 if there is no such item."""
         self._used = True
         self._idle_since = 0.0
         self._connect_failed = RateLimitedLog(log, "%s")
@@ -415,7 +415,7 @@ class RpcSeconds(Struct, frozen=True):
     earlier, so nothing is lost, and ZeroMQ never reconnects after a protocol
     error."""
     watch: float = 0.5
-    """Between two looks at the peers in use."""
+    """The time between two checks of the peers in use."""
     probe: float = 1.0
     """A probe waits this long for an answer."""
     stop: float = 2.0

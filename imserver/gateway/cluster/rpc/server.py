@@ -77,7 +77,7 @@ _LOOK_SECONDS: Final = 0.01
 """Time between two looks whether the queues of a node that stops are sent."""
 _RESTART_SECONDS: Final = 0.2
 _ENVELOPE_BYTES: Final = 64 * 1024
-"""Room for the head of a message beside an answer."""
+"""Room for the head of a message with an answer."""
 RPC_VERSION: Final = 1
 """The version of this node; it also understands the one before."""
 
@@ -140,10 +140,10 @@ class Rpc:
     ) -> None:
         self.counters = RpcCounters()
         self.control_address = ""
-        """``tcp://ip:port`` where this node is asked; known after
+        """``tcp://ip:port`` where this node receives queries; known after
         :meth:`start`."""
         self.data_address = ""
-        """``tcp://ip:port`` where this node gets items; known after
+        """``tcp://ip:port`` where this node receives items; known after
         :meth:`start`."""
         self._answer = answer
         self._received = received

@@ -47,7 +47,8 @@ log = logging.getLogger(__name__)
 logging.getLogger("zerorpc").setLevel(logging.WARNING)
 
 CALLS_AT_ONCE: Final = 1000
-"""Queries of other nodes in work at one time; each takes three greenlets."""
+"""Limit of the queries of other nodes that are answered at one time. Each takes
+three greenlets."""
 
 OK, FAILED, BUSY, STALE, VERSION, TOO_LARGE = range(6)
 """First half of each answer. The second half is empty unless it is OK."""
@@ -274,7 +275,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         return "Failed", "", ""
 
     def close(self) -> None:
-        """Stop answering; queries in work are dropped. Never waits: the
+        """Stop answering. Unfinished queries are dropped. Never waits: the
         greenlets see the closed socket."""
         self.stop()
         self._task_pool.kill(block=False)

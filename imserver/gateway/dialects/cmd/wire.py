@@ -257,7 +257,7 @@ class CmdDialect(Dialect):
 
     def __init__(self) -> None:
         self._digits = count(time_ns() // _MILLISECOND_NS)
-        """The ``seq`` of pushes: it goes up, also over a restart."""
+        """The ``seq`` of pushes. It rises, also over a restart."""
         self._names = {name: encode_json(name) for name in COMMANDS}
 
     def joined(self, readers: Readers) -> Self:

@@ -62,9 +62,9 @@ class Transactions(Struct, frozen=True):
         """A connection in a transaction that has the lock of migrations. Raises
         StartError.
 
-        Each look at the lock is a transaction of its own: in a longer one
-        PostgreSQL keeps a snapshot, for which an index that another node makes
-        would wait.
+        Each look at the lock is a transaction of its own: in a longer
+        transaction PostgreSQL keeps a snapshot, and an index that another node
+        makes would wait for it.
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:

@@ -87,10 +87,10 @@ def make_tables(
     """Make the tables, columns and indexes of a text that a database lacks,
     because MySQL keeps the ones that were made before a crash.
 
-    ``table NAME: COLUMNS`` makes a table, ``ordered`` one whose rows stand in
-    the order of their key, on SQLite too; ``columns NAME: COLUMNS`` adds
-    columns to a table. A column is ``name kind``, where ``*`` says that it is
-    of the key, ``?`` that it may be NULL, ``=`` its default. Constraints
+    ``table NAME: COLUMNS`` makes a table, ``ordered`` makes one whose rows are
+    stored in the order of their key, on SQLite too. ``columns NAME: COLUMNS``
+    adds columns to a table. A column is ``name kind``, where ``*`` says that it
+    is of the key, ``?`` that it may be NULL, ``=`` its default. Constraints
     (``unique``) and indexes follow. ``later`` gets the missing indexes of
     tables to which columns are added: there may be many rows.
     """
