@@ -1,5 +1,5 @@
-"""Data of notifications: who is told, what they wish, and what is sent to which
-endpoint."""
+"""Data of notifications: endpoints, the wishes of users, notifications that are
+due, and deliveries."""
 
 from typing import Any, Final, Literal
 
@@ -13,17 +13,17 @@ MINUTES_AN_HOUR: Final = 60
 ENDPOINT_BYTES = 1000
 """Longest URL of an endpoint."""
 MAIL = "mail"
-"""In place of the host of a push service in metrics."""
+"""Stands for mail in metrics, in place of the host of a push service."""
 
 NO_DATA = Raw(b"null")
 
 Kind = Literal["message", "push", "close", "test"]
-"""What a notification is about: stored messages of a conversation; a push of a
-back end or a bot; that the messages were read elsewhere; a test of the operator
-or the user."""
+"""The subject of a notification. ``message``: stored messages of a
+conversation. ``push``: a push of a back end or a bot. ``close``: the messages
+were read elsewhere. ``test``: a test by the operator or the user."""
 
 Level = Literal["all", "mentions", "nothing"]
-"""The messages of a conversation of which a user is told."""
+"""The messages of a conversation about which a user is notified."""
 LEVELS: tuple[Level, ...] = ("all", "mentions", "nothing")
 """A level is stored as its index."""
 MUTED_FOR_GOOD = 1 << 40
@@ -31,14 +31,15 @@ MUTED_FOR_GOOD = 1 << 40
 
 
 class PushEndpoint(Struct, frozen=True):
-    """Where notifications of one device go.
+    """The address for the notifications of one device.
 
-    ``id`` is unique in the database. ``url``: of Web Push or UnifiedPush; or
-    the name of another push service, a colon and the token of the device there.
-    ``p256dh`` and ``auth`` are base64url (RFC 8291); ``""`` for other push
-    services. ``device``: its name for people; ``created``: Unix seconds.
+    ``id`` is unique in the database. ``url``: a URL of Web Push or UnifiedPush.
+    For another push service: its name, a colon and the token of the device
+    there. ``p256dh`` and ``auth`` are base64url (RFC 8291); ``""`` for other
+    push services. ``device``: its name for people; ``created``: Unix seconds.
     ``enabled`` False: the user has switched it off. ``login``: the number of
-    the login that has added it, with whose end it goes; 0: that of no account.
+    the login that has added it. The endpoint is removed when that login ends.
+    0: the user has no account.
     """
 
     id: int
@@ -53,18 +54,19 @@ class PushEndpoint(Struct, frozen=True):
     created: int = 0
     login: int = 0
     host: str = ""
-    """The queue of what is sent to it."""
+    """The host whose queue has the deliveries to this endpoint."""
 
     @property
     def is_web(self) -> bool:
-        """Whether it is one of Web Push or UnifiedPush."""
+        """Whether it is an endpoint of Web Push or UnifiedPush."""
         return self.p256dh != ""
 
 
 class QuietHours(Struct, frozen=True):
-    """Minutes of the day, in the user's ``zone``. From ``begin`` to ``end``,
-    also over midnight, nothing is sent; what is still unread afterwards is told
-    then. Equal: none."""
+    """The hours in which a user gets no notifications: from ``begin`` to
+    ``end``, minutes of the day in the user's ``zone``. They may span midnight.
+    Messages that are still unread at the end are notified then. If both are
+    equal, there are no quiet hours."""
 
     begin: int = 0
     end: int = 0
@@ -72,12 +74,12 @@ class QuietHours(Struct, frozen=True):
 
 
 class Wishes(Struct, frozen=True):
-    """What a user wishes for all conversations and devices.
+    """The wishes of a user for all conversations and devices.
 
     ``preview``: texts are shown. ``mail``: digests of unread messages, 15
     minutes after the first one or daily. ``language``: of mails. ``groups``:
-    the level of groups for which the user wishes nothing else. ``keywords``:
-    words that count as a mention of the user.
+    the level of groups without a wish of their own. ``keywords``: words that
+    count as a mention of the user.
     """
 
     preview: bool = True
@@ -88,15 +90,15 @@ class Wishes(Struct, frozen=True):
     keywords: tuple[str, ...] = ()
 
     def level_of(self, kind: str) -> Level:
-        """The level of a conversation of this kind for which the user wishes
-        nothing else."""
+        """The level of a conversation of this kind that has no wish of its
+        own."""
         if kind == "group":
             return self.groups
         return "all"
 
 
 class ConversationWish(Struct, frozen=True):
-    """What a user wishes for one conversation. ``muted_until``: Unix seconds;
+    """The wish of a user for one conversation. ``muted_until``: Unix seconds;
     0: not muted."""
 
     conversation: int
@@ -105,11 +107,11 @@ class ConversationWish(Struct, frozen=True):
 
 
 class Due(Struct, frozen=True):
-    """A user who may have to be told of ``entry``, or has been told.
+    """A user who may have to be notified of ``entry``, or was notified of it.
 
-    ``due``: when to decide; 0: nothing is to be decided. ``notified``: the last
-    entry that the user was told of, at ``notified_at``; 0: none. Times are
-    milliseconds of :func:`imserver.gateway.clock.steady_time`.
+    ``due``: when to decide; 0: never. ``notified``: the last entry of which the
+    user was notified, at ``notified_at``; 0: none. Times are milliseconds of
+    :func:`imserver.gateway.clock.steady_time`.
     """
 
     user: str
@@ -121,12 +123,11 @@ class Due(Struct, frozen=True):
 
 
 class MailDue(Struct, frozen=True):
-    """A user who may need a mail at ``due`` (Unix milliseconds; 0: none is
-    needed).
+    """A user who may need a mail at ``due`` (Unix milliseconds; 0: no mail).
 
-    ``mailed``: when the last one was sent, Unix milliseconds; 0: none was.
-    ``entry``: the last entry of the log then; ``marks``: the version of the
-    user's marks then.
+    ``mailed``: when the last mail was sent, in Unix milliseconds; 0: never.
+    ``entry``: the last entry of the log at that time; ``marks``: the version of
+    the user's marks at that time.
     """
 
     user: str
@@ -137,8 +138,8 @@ class MailDue(Struct, frozen=True):
 
 
 class ShownAction(Struct, frozen=True, omit_defaults=True):
-    """A button of a notification: its name, what it shows, and what a click
-    opens."""
+    """A button of a notification: its name, its label, and the address that a
+    click opens."""
 
     action: str
     title: str
@@ -146,12 +147,12 @@ class ShownAction(Struct, frozen=True, omit_defaults=True):
 
 
 class Shown(Struct, frozen=True, omit_defaults=True):
-    """What a service worker or an application gets, as JSON, and shows. Written
-    to ``notify_delivery.body``.
+    """The content of a notification, as JSON, which a service worker or an
+    application gets and shows. It is stored in ``notify_delivery.body``.
 
     ``tag`` is the same for all notifications of one conversation; a new one
-    replaces the one before it. ``kind`` ``close``: nothing is shown, and the
-    one with this tag goes. ``token`` proves to ``POST
+    replaces the one before it. If ``kind`` is ``close``, nothing is shown, and
+    the notification with this tag is removed. ``token`` proves to ``POST
     /api/v1/notifications/act`` that the holder may mark the conversation as
     read, and reply.
     """
@@ -164,7 +165,7 @@ class Shown(Struct, frozen=True, omit_defaults=True):
     url: str = ""
     actions: tuple[ShownAction, ...] = ()
     conversation: int = 0
-    """0: a push that is not stored."""
+    """The id of the conversation; 0: a push that is not stored."""
     group: bool = False
     id: int = 0
     """The newest entry."""
@@ -174,22 +175,23 @@ class Shown(Struct, frozen=True, omit_defaults=True):
     """Unix milliseconds."""
     token: str = ""
     data: Any = None
-    """The data of a push that has some."""
+    """The data of a push, if it has any."""
     silent: bool = False
     time_sensitive: bool = False
     badge: int | None = None
-    """The number of conversations with unread messages of which the user was
-    notified; None: it is not known. Browsers count themselves."""
+    """The number of conversations with unread notified messages; None: not
+    known. Browsers count themselves."""
 
 
 class Delivery(Struct, frozen=True):
     """A notification to one endpoint, which waits in the database until the
     push service has taken it.
 
-    ``topic``: at most 32 characters of base64url (RFC 8030); a newer delivery
-    to the endpoint with it replaces this one, here and at the push service.
-    ``ttl``: seconds from ``created`` (Unix seconds). ``next_try``: milliseconds
-    of :func:`imserver.gateway.clock.steady_time`; 0: at once.
+    ``topic``: at most 32 characters of base64url (RFC 8030). A newer delivery
+    to the endpoint with the same topic replaces this one, here and at the push
+    service. ``ttl``: how long the delivery is valid, in seconds from
+    ``created`` (Unix seconds). ``next_try``: milliseconds of
+    :func:`imserver.gateway.clock.steady_time`; 0: at once.
     """
 
     id: int
@@ -220,17 +222,17 @@ AUDIENCE_STATES: tuple[AudienceState, ...] = ("running", "queued", "done", "canc
 
 
 class AudienceTarget(Struct, frozen=True, omit_defaults=True):
-    """Whom an audience reaches, as JSON: these users; the members of a group;
-    or all of an app."""
+    """The receivers of an audience, as JSON: these users; the members of a
+    group; or all users of an app."""
 
     users: tuple[str, ...] = ()
     group: int = 0
 
 
 class AudienceContent(Struct, frozen=True, omit_defaults=True):
-    """What the notifications of an audience show, as JSON. ``proof``: by which
-    it asks for the right of its maker again; ``""``: an earlier release has
-    made it."""
+    """The content of the notifications of an audience, as JSON. ``proof``: the
+    proof of its maker, whose right is checked again with it; ``""``: an earlier
+    release has made the audience."""
 
     notify: Notify
     data: Raw = NO_DATA
@@ -238,14 +240,14 @@ class AudienceContent(Struct, frozen=True, omit_defaults=True):
 
 
 class Audience(Struct, frozen=True):
-    """One notification to the devices of many users, which are gone through
-    page by page.
+    """One notification to the devices of many users. The node processes the
+    users page by page.
 
-    ``id`` is unique in the database. ``name``: of the caller's own, unique in
+    ``id`` is unique in the database. ``name``: chosen by the caller, unique in
     the app. ``last_user``: the last user whose deliveries are queued.
-    ``users``: how many users were gone through. ``queued``: their deliveries;
-    ``taken``, ``gone`` and ``refused``: what became of them. ``created`` and
-    ``ended``: Unix seconds; 0: it has not ended.
+    ``users``: how many users were processed. ``queued``: the number of their
+    deliveries; ``taken``, ``gone`` and ``refused``: the numbers by outcome.
+    ``created`` and ``ended``: Unix seconds; 0: it has not ended.
     """
 
     id: int

@@ -4,8 +4,8 @@ entry of the message log.
 Rights: a member leaves; an admin also changes options, mutes and removes
 members; the owner also removes and mutes admins, and gives roles. Options say
 who may invite, rename, pin, write and reply, and what bots read. A group may be
-open, or everybody's: nobody leaves that one. ``by`` ``""`` is a back end, which
-may do everything.
+open, or a group of everybody, which nobody can leave. An empty ``by`` is a back
+end, which may do everything.
 """
 
 from __future__ import annotations
@@ -75,17 +75,18 @@ TEXT_CHARACTERS: Final[dict[str, tuple[int, int]]] = {
 """The fewest and most characters of the texts of a group. The picture is a
 URL."""
 OPTIONS: Final = ("history", "invite", "rename", "pin", "bots", "write", "reply")
-"""What a group lets its owner and admins choose."""
+"""The options that the owner and admins of a group can set."""
 MOST_NAMED: Final = 10
 """The most users that a refusal names."""
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
 MEMBER: Final = "member"
 SEARCH_SECONDS: Final = 0.3
-"""A search of members ends after this time, with what it has."""
+"""A search of members ends after this time, and returns what it has found."""
 
 MOST_OPEN: Final = 50
-"""Open groups on one page: the members of each are counted."""
+"""The most open groups on one page. The limit is low because the members of
+each are counted."""
 _HIGHEST_ID: Final = 2**63 - 1
 _MOST_SEARCHED_APPS: Final = 20
 """Apps in which one search of the administration looks for groups."""
@@ -162,21 +163,21 @@ class Group(Struct, frozen=True):
     open: bool = False
     """Anybody may join."""
     everybody: str = ""
-    """Whose group it is without joining: ``members`` (no guests) or ``all``;
-    ``""``: nobody's."""
+    """The users who are members without joining: ``members`` (all accounts but
+    guests) or ``all``; ``""``: nobody."""
     options: Mapping[str, str] = {}
     """Option → its value, for all :data:`OPTIONS`."""
     avatar: str = ""
     """URL of the picture."""
     description: str = ""
     handle: str = ""
-    """The name by which messages to any group mention its members; ``""``: it
-    has none."""
+    """The name by which messages to any group mention the members of this
+    group; ``""``: the group has no handle."""
 
 
 class NewGroup(Struct, frozen=True):
-    """What a new group is, besides its name and members. ``options``: those
-    that differ from the defaults."""
+    """The properties of a new group besides its name and members. ``options``:
+    only values that differ from the defaults."""
 
     description: str = ""
     open: bool = False
@@ -222,25 +223,26 @@ class GroupMemberShown(Struct):
 
 
 InviteStrangers = Callable[[str, int, str, Sequence[str]], Sequence[str]]
-"""Invites users to a group of an app in the name of a member. Returns those to
-whom it has sent an invitation. May switch, and raise StorageUnavailable,
-UnknownGroup and NotAllowed."""
+"""A function (app, group, member, users) that invites users to a group in the
+name of a member. It returns the users to whom it has sent an invitation. It may
+switch, and raise StorageUnavailable, UnknownGroup and NotAllowed."""
 
 
 class Added(Struct, frozen=True):
-    """``users``: the new members; ``invited``: those who were sent an
-    invitation."""
+    """The result of adding users: the new members (``users``), and the users
+    who were sent an invitation (``invited``)."""
 
     users: Sequence[str]
     invited: Sequence[str]
 
 
 class RemovedMembers(Store.Rows):
-    """Who was removed from which group. Each method is a transaction, may
+    """The users who were removed from groups. Each method is a transaction, may
     switch, and raises StorageUnavailable."""
 
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
-        """They may come back, if they were removed before this Unix second."""
+        """Let users come back who were removed at or before this Unix
+        second."""
 
         def work(sql: Statements) -> None:
             _forget(sql, app, group, users, before)
@@ -283,10 +285,10 @@ class Groups(Service, dict=True):
     """Makes and changes groups. Everything may switch, and raise
     StorageUnavailable and UnknownGroup.
 
-    ``limit``: of the members of a group. ``creations``: how many groups each
+    ``limit``: the most members of a group. ``creations``: how many groups each
     user has created or joined lately. ``searches``: for how many milliseconds
-    each user has searched members lately. Whoever adds users asks
-    :meth:`accounts_among` first.
+    each user has searched members lately. Call :meth:`accounts_among` before
+    you add users.
     """
 
     finds: ClassVar = "group"
@@ -303,15 +305,15 @@ class Groups(Service, dict=True):
         self._send_invitations: InviteStrangers | None = None
 
     def ask(self, send_invitations: InviteStrangers) -> None:
-        """From now on ask this, and nothing else, to invite those who may not be
-        added."""
+        """From now on use only this function to invite users who may not be
+        added directly."""
         self._send_invitations = send_invitations
 
     # --- asking ---------------------------------------------------------------
 
     def show(self, app: str, group: int, by: str) -> Group:
-        """One group. Allowed for members and back ends; an open group for
-        anybody."""
+        """A group. Members and back ends may see it; anybody may see an open
+        group."""
         return self._seen(app, group, by, or_open=True)
 
     def role(self, app: str, group: int, by: str) -> str:
@@ -322,8 +324,8 @@ class Groups(Service, dict=True):
         self, app: str, user: str, after: int, limit: int, member: str = ""
     ) -> tuple[int, list[Group]]:
         """The number of groups of a user, and a page of them in the order of
-        their ids, after ``after``. ``member``: only those of which this user is
-        a member, too; ``""``: all."""
+        their ids, after ``after``. ``member``: only groups that also have this
+        member; ``""``: all."""
         conversations = self.store.part(MessageLog).conversations
         memberships = _memberships_in_groups(conversations, app, user)
         if member:
@@ -341,8 +343,8 @@ class Groups(Service, dict=True):
     def find(
         self, by: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The groups with this id, or with the text in their name. Moderators
-        find open ones alone."""
+        """The groups with this id, or with the text in their name, as (id, app,
+        name, channel). Moderators find only open groups."""
         conversations = self.store.part(MessageLog).conversations
         id = id_of(text.lstrip("0"))
         for app in apps[:_MOST_SEARCHED_APPS]:
@@ -362,10 +364,10 @@ class Groups(Service, dict=True):
     def open_groups(
         self, app: str, by: str, text: str, below: int, limit: int
     ) -> tuple[list[OpenGroup], int]:
-        """The groups that anybody may join, whose names and descriptions
-        contain all words of a text, the newest first, with ids below ``below``
-        (0: all); and the id below which the rest begins, 0: there is none.
-        There are at most :data:`MOST_OPEN`, and fewer if the search takes long.
+        """The open groups whose names and descriptions contain all words of a
+        text, the newest first, with ids below ``below`` (0: all). Returns also
+        the ``below`` of the next page; 0: this is the last one. A page has at
+        most :data:`MOST_OPEN` groups, and fewer if the search takes long.
 
         Raises NotAllowed for guests, and TooManyRequests if the searches of
         ``by`` took too long.
@@ -410,11 +412,11 @@ class Groups(Service, dict=True):
     def mentioned(
         self, app: str, group: int, by: str, text: str
     ) -> tuple[list[MentionedGroup], bool]:
-        """The groups that a message of ``by`` to a group may mention, whose
-        handles and names contain all words of a text, in the order of their
-        handles: at most :data:`MOST_MENTIONED`, and fewer if the search takes
-        long; and whether there may be more. A group that mentions nobody there,
-        or too many, is left out.
+        """The groups that a message of ``by`` to a group may mention, and whose
+        handles and names contain all words of a text. They are ordered by
+        handle. There are at most :data:`MOST_MENTIONED`, and fewer if the
+        search takes long. Returns also whether there may be more. A group is
+        left out if a mention of it would reach nobody there, or too many users.
 
         Raises TooManyRequests if the searches of ``by`` took too long.
         """
@@ -475,8 +477,9 @@ class Groups(Service, dict=True):
         self, app: str, group: int, by: str, text: str, after: str, limit: int
     ) -> tuple[list[GroupMemberShown], str]:
         """Members whose names contain all words of a text, in the order of
-        their ids, after the id ``after``; and the id after which the rest
-        begins, ``""``: there is none. Ids that a back end has chosen are names.
+        their ids, after the id ``after``. Returns also the ``after`` of the
+        next page; ``""``: this is the last one. Ids that a back end has chosen
+        count as names.
 
         A search that takes long ends with fewer than ``limit``. Raises
         TooManyRequests if the searches of ``by`` took too long.
@@ -512,8 +515,8 @@ class Groups(Service, dict=True):
         return members, after
 
     def _charge_search(self, payer: tuple[str, str] | None, began: float) -> None:
-        """A user has searched since this monotonic time. Searches of back ends
-        (None) are free."""
+        """Charge a user for a search that began at this monotonic time.
+        Searches of back ends (None) are free."""
         if payer is not None:
             self.searches.charge(payer, int((monotonic() - began) * 1000))
 
@@ -544,9 +547,9 @@ class Groups(Service, dict=True):
         by_user: bool = True,
         kind: NewGroup = _PLAIN,
     ) -> tuple[Group, Added]:
-        """Make a group of an owner and other users; those of them who are
-        ``strangers`` are invited. ``by_user``: the owner makes it, not a back
-        end.
+        """Create a group with an owner and other users. The users among
+        ``strangers`` are invited, not added. ``by_user``: the owner creates the
+        group, not a back end.
 
         Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
         """
@@ -583,8 +586,8 @@ class Groups(Service, dict=True):
     def invite(
         self, app: str, group: int, by: str, users: Sequence[str]
     ) -> tuple[str, ...]:
-        """Add members. Return the new ones. Only the owner and admins add
-        somebody who was removed. Raises BadGroup, NotAllowed and
+        """Add members, and return the new ones. Only the owner and admins may
+        add somebody who was removed. Raises BadGroup, NotAllowed and
         TooManyMembers."""
         log = self._log_with(group)
         self._check_gathering(app, by)
@@ -599,8 +602,9 @@ class Groups(Service, dict=True):
         return new_members
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
-        """The users among ``users`` whom a user only invites. Raises
-        ServiceRefused if nobody invites."""
+        """The users among ``users`` whom a user can only invite, not add.
+        Raises ServiceRefused if there are some, and the node cannot send
+        invitations."""
         strangers = self.relations.strangers_among(app, by, users)
         if strangers and self._send_invitations is None:
             names = ", ".join(sorted(strangers)[:MOST_NAMED])
@@ -669,11 +673,11 @@ class Groups(Service, dict=True):
         back end.
 
         ``by_user``: see :meth:`create`. ``sent``: when the invitation was sent
-        to this user alone, in Unix seconds; 0: it is for anybody. Somebody who
-        was removed needs one that an admin has sent since. False: the user is a
-        member already. Raises UnknownGroup also if a new member does not meet
-        the condition, TooManyRequests, TooManyMembers, and NotAllowed if the
-        member may no longer invite.
+        to this user alone, in Unix seconds; 0: it is for anybody. A user who
+        was removed needs an invitation that an admin has sent since. Returns
+        False if the user is a member already. Raises TooManyRequests,
+        TooManyMembers, and NotAllowed if the member may no longer invite.
+        Raises UnknownGroup also if a new member does not meet the condition.
         """
         if sent and self._is_led_by(app, group, invited_by):
             self._removals.forget(app, group, [user], sent)
@@ -708,8 +712,8 @@ class Groups(Service, dict=True):
         invited_by: str = "",
         condition: Condition | None = None,
     ) -> bool:
-        """Add a user who wants it. It counts for their limit if they were not a
-        member; whether they were not."""
+        """Add a user who wants to join. Return whether the user is a new
+        member. Only then it counts against the user's limit."""
         log = self._log_with(group)
         if by_user:
             self.creations.require((app, user))
@@ -738,8 +742,8 @@ class Groups(Service, dict=True):
         return is_new
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
-        """Let anybody join a group, or nobody by themselves. Raises NotAllowed,
-        also if it is everybody's."""
+        """Open a group, so that anybody may join, or close it. Raises
+        NotAllowed, also for a group of everybody."""
         words = "only the owner and admins open and close a group"
         right = _not_everybodys(_ranked(by, ADMIN, words))
         groups = self._log_with(group).groups
@@ -749,9 +753,9 @@ class Groups(Service, dict=True):
     def set_everybody(
         self, app: str, group: int, by: str, everybody: Everybody
     ) -> Group:
-        """Say whose group it is without joining; ``""``: whoever was added or
-        joins. Members stay members. Raises NotAllowed, and BadGroup in an app
-        without accounts."""
+        """Set which users are members without joining; ``""``: nobody. Members
+        stay members. Raises NotAllowed, and BadGroup in an app without
+        accounts."""
         self._check_everybody(app, by)
         right = _ranked(by, ADMIN, "only the owner and admins say whose group it is")
         groups = self._log_with(group).groups
@@ -777,9 +781,9 @@ class Groups(Service, dict=True):
     def remove(
         self, app: str, group: int, by: str, users: Sequence[str]
     ) -> tuple[str, ...]:
-        """Remove members. Return those who were members. Only an admin
-        brings them back, by adding or inviting them. Raises BadGroup and
-        NotAllowed."""
+        """Remove members, and return the users who were members. Only the owner
+        or an admin can bring them back, by adding or inviting them. Raises
+        BadGroup and NotAllowed."""
         log = self._log_with(group)
         right = _above(by, users)
         if by:
@@ -787,7 +791,7 @@ class Groups(Service, dict=True):
 
         def note(transaction: Any, gone: Sequence[str]) -> None:
             now = int(time())
-            # The rows of earlier removals give way to the new ones.
+            # The new rows replace the rows of earlier removals.
             _forget(transaction.sql, app, group, gone, now)
             rows = [(app, group, user, now) for user in gone]
             transaction.sql.insert_new(
@@ -824,8 +828,9 @@ class Groups(Service, dict=True):
     def describe(
         self, app: str, group: int, by: str, given: Mapping[str, str]
     ) -> Group:
-        """Change name, picture, description and handle; only the owner and
-        admins change this one. Raises BadGroup, NotAllowed and HandleTaken."""
+        """Change name, picture, description and handle. Only the owner and
+        admins may change the handle. Raises BadGroup, NotAllowed and
+        HandleTaken."""
         least = ""
         if "handle" in given:
             self._check_gathering(app, by)
@@ -873,8 +878,8 @@ class Groups(Service, dict=True):
             raise NotAllowed("only an owner of the app makes groups of everybody")
 
     def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
-        """A group as a member or a back end sees it; ``or_open``: an open one
-        also as anybody does. Raises UnknownGroup."""
+        """A group as a member or a back end sees it. ``or_open``: anybody may
+        see an open group. Raises UnknownGroup."""
         conversations = self._log_with(group).conversations
         membership = None
         if by:
@@ -897,7 +902,8 @@ class Groups(Service, dict=True):
 
 
 def _payer(app: str, by: str) -> tuple[str, str] | None:
-    """Whose searches are limited; None: a back end's are not."""
+    """The user whose time of search is limited; None: a back end, which has no
+    limit."""
     if by:
         return (app, by)
     return None
@@ -953,7 +959,7 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
 
 def _permitted(by: str, option: str, words: str, least: str = "") -> Right:
     """Require that the caller is not muted, and has at least the role
-    ``least``, or (``""``) the one that an option of the group demands."""
+    ``least``. ``""``: the role that an option of the group demands."""
 
     def right(state: GroupState) -> Rejected | None:
         if by in state.muted:
@@ -964,8 +970,8 @@ def _permitted(by: str, option: str, words: str, least: str = "") -> Right:
 
 
 def _not_everybodys(rest: Right, users: Sequence[str] | None = None) -> Right:
-    """Require that not everybody is in the group, or ``users`` are its bots;
-    and the rest."""
+    """Require the permission ``rest``, and that it is no group of everybody. In
+    a group of everybody, ``users`` may be its bots."""
 
     def right(state: GroupState) -> Rejected | None:
         refusal = rest(state)
@@ -1000,8 +1006,8 @@ def _above(by: str, users: Sequence[str]) -> Right:
 
 
 def _gives_roles(by: str, user: str, role: str) -> Right:
-    """Require that the caller is the owner. A group that has an owner keeps
-    one."""
+    """Require that the caller is the owner, and does not take the role from an
+    owner: a group always keeps its owner."""
     is_owner = _ranked(by, OWNER, "only the owner gives roles")
 
     def right(state: GroupState) -> Rejected | None:
@@ -1067,7 +1073,7 @@ class GroupView(Struct, omit_defaults=True):
     avatar: str = ""
     description: str = ""
     invited: Sequence[str] = ()
-    """The answer to ``createGroup`` alone has them."""
+    """Only set in the answer to ``createGroup``."""
     everybody: str = ""
     write: str = "member"
     reply: str = "member"
@@ -1096,8 +1102,8 @@ class GroupMemberPage(Struct):
 
 
 class ChangedMembersView(Struct, omit_defaults=True):
-    """The users who are new in a group, and those who were sent an
-    invitation."""
+    """The new members of a group (``users``), and the users who were sent an
+    invitation (``invited``)."""
 
     group: int
     users: Sequence[str]
@@ -1112,9 +1118,9 @@ _LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys(
 class GroupCommands(Struct, frozen=True):
     """Carries out the commands of users on groups. Everything may switch.
 
-    ``mute_of``: the mute of a user of an app; None: they may send. As over
-    HTTP, whoever creates a group or invites, and whoever is added, has an
-    account.
+    ``mute_of``: (app, user) → the user's mute; None: the user may send. As over
+    HTTP, a user who creates a group or invites needs an account, and so does
+    each added user.
     """
 
     groups: Groups
@@ -1199,9 +1205,9 @@ class GroupCommands(Struct, frozen=True):
         return app, user
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
-        """The members whom the user only invites. Raises ServiceRefused
-        unless all have accounts and have not blocked the user, and if nobody
-        invites."""
+        """The members whom the user can only invite, not add. Raises
+        ServiceRefused if somebody has no account or has blocked the user, or if
+        the node cannot send invitations."""
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
         if users - accounts or self.groups.relations.blocked_by(app, user, members):

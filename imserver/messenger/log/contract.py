@@ -1,4 +1,4 @@
-"""Data of the message log: drafts go in, entries come out.
+"""Data of the message log. Drafts are its input, entries its output.
 
 A user id is text, unique in its app. A conversation has a number, unique in its
 app. Its kind is ``user`` (two users, ordered by id), ``group``, or ``room``
@@ -27,13 +27,12 @@ SECOND_MS: Final = 1000
 
 ConversationKind = Literal["user", "group", "room"]
 Everybody = Literal["", "members", "all"]
-"""Whose group it is without joining: nobody's, of all accounts but guests and
-bots, or also of guests."""
+"""The users who are members of a group without joining: nobody; all accounts
+but guests and bots; or guests, too."""
 
 
 class RejectReason:
-    """Why a draft or a change was rejected: the reasons of
-    :class:`Rejected`."""
+    """The reasons why a draft or a change is :class:`Rejected`."""
 
     UNKNOWN_CONVERSATION: Final = "unknown_conversation"
     """The app has no such conversation."""
@@ -48,15 +47,16 @@ class RejectReason:
     RECALLED: Final = "recalled"
     """The message was recalled."""
     BLOCKED: Final = "blocked"
-    """The receiver has blocked the sender, or the first message is that of a
-    guest, or of a bot whose owner the receiver has blocked."""
+    """The receiver has blocked the sender. Or it is the first message to the
+    receiver, and the sender is a guest, or a bot whose owner the receiver has
+    blocked."""
     REJECTED: Final = "rejected"
     """The back end of the app has rejected the draft, for the reason in
     ``detail``."""
     NOT_BOT: Final = "not_bot"
     """Only bots send buttons."""
     UNKNOWN_ACCOUNT: Final = "unknown_account"
-    """The receiver is no account, in an app whose users all are."""
+    """The receiver has no account, in an app whose users all have accounts."""
     SUPERSEDED: Final = "superseded"
     """The sender has a newer uplink session."""
     NOT_ALLOWED: Final = "not_allowed"
@@ -66,29 +66,30 @@ class RejectReason:
     ANSWERED: Final = "answered"
     """The question is closed, or the user has given another answer to it."""
     FIXED: Final = "fixed"
-    """The message is a question that keeps its text: somebody has answered it,
-    or it was asked so."""
+    """The message is a question whose text cannot change: somebody has answered
+    it, or its author has fixed it."""
     FULL: Final = "full"
-    """A limit in ``detail``, or too many members."""
+    """A limit is reached: the one in ``detail``, or the number of members."""
     TAKEN: Final = "taken"
     """Another group has the handle."""
     WITHDRAWN: Final = "withdrawn"
-    """The row from which the draft was made is gone, or has changed."""
+    """The row from which the draft was made was deleted or changed."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
     """A message to store. Its destination is exactly one of ``to_user``,
     ``conversation`` and ``room``, also if it is ``about`` a message.
 
-    ``kind``: a feature leaves ``message``. Other drafts are a ``recall``,
-    ``edit`` or ``press`` of a client. Reactions and pins are no drafts:
-    ``store.part(MessageLog).annotations`` makes them.
+    ``kind``: a feature leaves it at ``message``. Clients also send a
+    ``recall``, an ``edit`` or a ``press``. Reactions and pins are no drafts;
+    ``store.part(MessageLog).annotations`` adds them.
     """
 
     Meta: ClassVar[type[MessageMeta]] = MessageMeta
-    """What ``meta`` may have: ``Draft.Meta(mentions=("7",)).to_bytes()``."""
+    """The keys that ``meta`` may have:
+    ``Draft.Meta(mentions=("7",)).to_bytes()``."""
     RoomMeta: ClassVar[type[PublicationMeta]] = PublicationMeta
-    """What ``meta`` may have in a ``room``."""
+    """The keys that ``meta`` may have in a ``room``."""
 
     sender: str
     kind: EntryKind = "message"
@@ -97,27 +98,27 @@ class Draft(Struct, frozen=True, kw_only=True):
     ``custom``, or a type of the back end's own."""
     body: bytes = b""
     client_msg_id: str = ""
-    """Unique per app and sender, at most 64 bytes. ``""``: none; a resend then
-    creates a new message."""
+    """An id that is unique per app and sender, at most 64 bytes. ``""``: no id;
+    a resend then creates a new message."""
     time_ms: int = 0
     """Time of sending in Unix milliseconds; 0: when it is stored."""
     about: int = 0
-    """Id of the entry that this one recalls, edits or replies to; 0: of
-    none."""
+    """Id of the entry that this one recalls, edits, presses or replies to; 0:
+    no entry."""
     meta: bytes = b""
     """JSON, for example mentions: users, and handles of groups behind an ``@``.
-    Buttons only of bots."""
+    Only bots may send buttons."""
     to_user: str = ""
-    """The receiver: the message is in the conversation of the two, which the
-    first one makes."""
+    """The receiver. The message is stored in the conversation of the two users,
+    which the first message creates."""
     saved: bool = False
-    """Whether it goes into the conversation of ``to_user`` with themselves,
-    whoever sends it."""
+    """Whether the message is stored in the conversation of ``to_user`` with
+    themselves, whoever sends it."""
     to_anybody: bool = False
-    """Whether ``to_user`` may be no account, in an app whose users are
-    accounts: as for clients of GoChat."""
+    """Whether ``to_user`` may have no account, in an app whose users have
+    accounts. Clients of GoChat need this."""
     conversation: int = 0
-    """The id of a conversation, of which the sender is a member."""
+    """The id of a conversation. The sender must be a member."""
     group: bool = False
     """True: ``conversation`` must be a group. False: it may be any conversation
     of the sender."""
@@ -125,23 +126,23 @@ class Draft(Struct, frozen=True, kw_only=True):
     """The name of a room of the ``action`` dialect, or of a channel with the
     history ``log``."""
     thread: int = 0
-    """Id of a message of the same conversation: this one is a reply in its
-    thread; 0: it is in none."""
+    """Id of a message of the same conversation; this draft is a reply in its
+    thread. 0: the draft is no reply."""
     also: bool = False
     """The conversation shows the reply, too, not its thread alone."""
     uplink_session: int = 0
-    """The session that sends it, where only the sender's newest one may
-    (:meth:`imserver.messenger.log.writer.LogWriter.begin_uplink`); 0:
+    """The session that sends the draft, if only the sender's newest session may
+    send (:meth:`imserver.messenger.log.writer.LogWriter.begin_uplink`); 0:
     every session may."""
 
 
 Entry = Message
-"""Dialects encode what the log stores, without a conversion."""
+"""An entry is a message of the API: dialects encode it without a conversion."""
 
 
 class Appended(Struct, frozen=True):
-    """A draft was stored. ``repeated``: it had been stored before; this repeats
-    the first result."""
+    """A draft was stored. ``repeated``: an earlier request has stored it; this
+    is the result of that request."""
 
     entry: Entry
     repeated: bool = False
@@ -177,7 +178,8 @@ class Rejected(Struct, frozen=True):
     ``superseded``."""
     detail: str = ""
     until: int = 0
-    """The end of a mute in the whole app, in Unix seconds; 0: it is none."""
+    """The end of a mute in the whole app, in Unix seconds; 0: the reason is
+    another one."""
 
     @property
     def reply_code(self) -> int:
@@ -187,13 +189,13 @@ class Rejected(Struct, frozen=True):
 
     @property
     def problem(self) -> HttpProblem:
-        """The problem for HTTP: an unknown conversation if the reason has none
-        of its own."""
+        """The problem for HTTP. A reason without a problem of its own gets
+        ``UNKNOWN_CONVERSATION``."""
         return _OF_REASON.get(self.reason, _OTHERWISE)[1]
 
     @property
     def explanation(self) -> str:
-        """What to say with the problem; ``""``: its own message."""
+        """The text of the problem; ``""``: the default text of the problem."""
         if self.reason == RejectReason.BLOCKED:
             return "The receiver does not allow it"
         return self.detail
@@ -202,8 +204,8 @@ class Rejected(Struct, frozen=True):
 class StorageUnsure(StorageUnavailable):
     """It is unknown whether the database stored the entry.
 
-    Set ``on_known`` to receive the final result. It is called before the entry
-    is delivered and must not switch.
+    Set ``on_known`` to receive the final result. The log calls it before it
+    delivers the entry. It must not switch.
     """
 
     on_known: Callable[[Stored], None] | None = None
@@ -252,9 +254,9 @@ class Conversation(Struct, frozen=True, kw_only=True):
     open: bool = False
     """A group that anybody may join."""
     everybody: Everybody = ""
-    """Whose group it is, if nobody has to join."""
+    """The users who are members without joining."""
     options: int = 0
-    """Of a group: see :func:`options_of`."""
+    """The options of a group as bits: see :func:`options_of`."""
     bots: tuple[str, ...] = ()
     """The members of a group that are bots."""
     avatar: str = ""
@@ -262,8 +264,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     description: str = ""
     """Of a group."""
     handle: str = ""
-    """By which messages to any group mention the members of this one; ``""``:
-    it has none."""
+    """The name by which messages to any group mention the members of this
+    group; ``""``: the group has no handle."""
 
     def peer(self, reader: str) -> str:
         """The other user of the conversation of ``reader``, who may be the
@@ -289,7 +291,7 @@ class ConversationSummary(Struct, frozen=True):
     """One of a user's conversations, as this user sees it."""
 
     MOST_UNREAD: ClassVar[int] = 1000
-    """So many unread messages are counted; there may be more."""
+    """The most unread messages that are counted. There may be more."""
 
     conversation: Conversation
     last: Entry | None
@@ -307,15 +309,15 @@ class ConversationSummary(Struct, frozen=True):
     """Number of the unread messages that mention the user; at most
     :attr:`MOST_UNREAD`."""
     is_new: bool = False
-    """The user (no owner) has become a member after all that they have read,
-    and has not written ``last``."""
+    """The user became a member after everything that they have read, and has
+    not written ``last``. The user is not the owner."""
     unread_more: bool = False
     """Whether there are more than :attr:`MOST_UNREAD` unread messages."""
 
 
 class Receipt(Struct, frozen=True):
-    """How far a user has read a conversation (``read``), and the user's devices
-    have received it."""
+    """How far a user has read a conversation (``read``), and how far the user's
+    devices have received it (``received``)."""
 
     conversation: int
     user: str
@@ -324,8 +326,8 @@ class Receipt(Struct, frozen=True):
 
 
 class ReceiptCount(Struct, frozen=True):
-    """How many other members may read the message ``id`` (``members``), and
-    have received and read it. Bots are not counted."""
+    """How many other members may read the message ``id`` (``members``), how
+    many have received it, and how many have read it. Bots are not counted."""
 
     id: int
     members: int
@@ -350,7 +352,7 @@ class MarkResult(Struct, frozen=True):
 
 class Marks(Struct, frozen=True):
     """Changes of a user's marks, and of others' receipts, after a version.
-    Stored per user, outside the log. ``more``: others follow the
+    Stored per user, outside the log. ``more``: there are further changes after
     ``version``."""
 
     version: int
@@ -376,16 +378,16 @@ class Change(Struct, frozen=True):
 
 
 class LogExtent(Struct, frozen=True):
-    """Which entries a log has: those after ``floor`` up to ``head``, but none
-    in the ranges (first, last) of ``lost``."""
+    """The range of ids of the entries in a log: after ``floor`` up to ``head``,
+    except the ranges (first, last) in ``lost``."""
 
     floor: int
     head: int
     lost: tuple[tuple[int, int], ...] = ()
 
     def continues(self, cursor: int) -> bool:
-        """Whether a client with this cursor can go on: the log has every entry
-        after it, and none before it was lost that the client has seen."""
+        """Whether a client with this cursor can continue: the log has every
+        entry after the cursor, and the entry at the cursor was not lost."""
         return self.floor <= cursor <= self.head and not self.is_lost(cursor)
 
     def is_lost(self, cursor: int) -> bool:
@@ -412,9 +414,9 @@ class PublicationPage(Struct, frozen=True):
 
 MOST_UNREAD: Final = ConversationSummary.MOST_UNREAD
 UNREAD_ENTRIES: Final = 5000
-"""Unread messages are counted among so many of the newest entries of all kinds,
-of the user and of others: a user who writes and never reads must not make a
-list of conversations slow."""
+"""Number of the newest entries, of all kinds and all senders, among which
+unread messages are counted. Without this limit, a user who writes and never
+reads would make a list of conversations slow."""
 MOST_RECEIPTED: Final = 1000
 
 
@@ -436,12 +438,12 @@ OPTIONS: Final[dict[str, tuple[int, str, str]]] = {
     "write": (32, "member", "admin"),
     "reply": (64, "member", "admin"),
 }
-"""Option of a group → its bit, its value without the bit (the default), and
-with it.
+"""Option of a group → its bit, its value if the bit is not set (the default),
+and its value if it is set.
 
-``history``: what members who join from then on may read. ``bots``: what bots
-read from then on. The others: the lowest role that may do it. Who may write may
-reply in threads, too.
+``history``: which messages members may read who join from then on. ``bots``:
+which messages bots read from then on. The other options have the lowest role
+that may do it. A member who may write may also reply in threads.
 """
 OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
     (False, ""),
@@ -449,21 +451,22 @@ OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
     (False, "members"),
     (False, "all"),
 )
-"""What the column ``open`` of a group says: whether anybody may join, and whose
-group it is. Nodes of 1.0 know that it is 0 or not."""
+"""The meaning of the column ``open`` of a group, by its value: whether anybody
+may join, and who is a member without joining. Nodes of release 1.0 only
+distinguish 0 from other values."""
 
 
 def openness_of(column: int) -> tuple[bool, Everybody]:
-    """What the column says. What a later release has written is a closed group
-    here, which is nobody's."""
+    """The meaning of the column. A value of a later release means a closed
+    group with members who have joined."""
     if column < len(OPENNESS):
         return OPENNESS[column]
     return OPENNESS[0]
 
 
 GroupText = Literal["name", "avatar", "description", "handle"]
-"""What a group has as text: its name, the URL of its picture, what it is for,
-and its handle."""
+"""The texts of a group: its name, the URL of its picture, its description, and
+its handle."""
 
 
 def may_write(options: int, role: str, in_thread: bool = False) -> bool:
@@ -480,10 +483,10 @@ def options_of(bits: int) -> dict[str, str]:
 
 
 class GroupState(Struct, frozen=True):
-    """State of a group before a change: the roles of the acting user and of the
-    named users, as far as they are members, whether anybody may join, the
-    options with their values, and which members are muted. ``everybody``: whose
-    group it is. ``bots``: the members who are bots."""
+    """State of a group before a change. ``roles``: of the acting user and of
+    the named users, as far as they are members. ``open``: anybody may join.
+    ``options``: with their values. ``muted``: the muted members. ``everybody``:
+    who is a member without joining. ``bots``: the members who are bots."""
 
     roles: Mapping[str, str]
     open: bool
@@ -499,44 +502,47 @@ nothing happens between the check and the change. It may run in another thread,
 so it must use only its argument."""
 
 
-# --- what travels between senders, the log, and those who deliver -------------
+# --- data between senders, the log, and the deliverers
+# -------------------------
 
 Done = Callable[[Stored], None]
-"""Gets the result of a draft; called once, and must not switch."""
+"""A function that gets the result of a draft. It is called once, and must not
+switch."""
 
 
 class DraftSource(Protocol):
-    """The row of a feature that decides about a draft: the message is stored
-    and the row changed, or neither. Both methods run in the transaction of the
-    log, which may run again, perhaps in another thread."""
+    """The row of a feature that decides about a draft. One transaction stores
+    the message and changes the row, or does neither. Both methods run in this
+    transaction of the log. It may run again, perhaps in another thread."""
 
     def holds(self, sql: Statements) -> bool:
-        """Whether the row lets the draft be stored; from then on it is locked.
-        Asked in the order of the drafts: what one writes here, the next one
-        reads."""
+        """Lock the row, and return whether it lets the draft be stored. Called
+        in the order of the drafts: a draft sees the changes of the drafts
+        before it."""
 
     def stored(self, sql: Statements, entry: Entry) -> None:
-        """The message is stored as this entry: delete the row, or change it."""
+        """Delete the row or change it: the message is stored as this entry."""
 
 
 class DraftOwner(Protocol):
-    """Who has sent drafts to the log, and passes on their results."""
+    """The sender of drafts to the log, which passes on their results."""
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
-        """The result of a draft: after the commit, and before its entry is
-        delivered. Results of an app come in the order of the ids. After a
-        StorageUnsure comes the final one. Never switches."""
+        """Receive the result of a draft, after the commit and before its entry
+        is delivered. Results of an app come in the order of the ids. The final
+        result follows a StorageUnsure. Never switches."""
 
 
 class AppendRequest(Struct, eq=False):
-    """A draft on its way to the log, and back with its result.
+    """A draft in the queue of the log, and its result.
 
     ``done`` gets the result; None: nobody waits for it any more. If there is an
-    ``owner``, that hears the result, and passes it on. ``connection``: of the
-    sender. ``to_account``: the receiver of a first message must be an account.
-    ``source``: the row that decides about the draft. StorageUnavailable:
-    nothing was stored. StorageUnsure: the answer to COMMIT did not come in
-    time; its ``on_known`` receives the final result.
+    ``owner``, the owner gets the result and passes it on. ``connection``: of
+    the sender. ``to_account``: the receiver of a first message must have an
+    account. ``source``: the row that decides about the draft. A result
+    StorageUnavailable means that nothing was stored. StorageUnsure means that
+    the answer to COMMIT did not come in time; its ``on_known`` receives the
+    final result.
     """
 
     app: str
@@ -553,15 +559,15 @@ class AppendRequest(Struct, eq=False):
     size: int = 0
     """Size of the content in bytes."""
     outcome: Stored | None = None
-    """Set in the transaction."""
+    """The result, set in the transaction."""
     unsure: StorageUnsure | None = None
     """Set if the request was answered with it."""
 
 
 class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
-    """What a transaction stored in the log of an app: all ids from ``first`` to
-    ``last``, or those that concern this node. Nodes send it to each other as it
-    is."""
+    """The entries that a transaction stored in the log of an app, with ids from
+    ``first`` to ``last``: all entries, or the ones for this node. Nodes send
+    each other this struct."""
 
     app: str
     first: int
@@ -570,22 +576,23 @@ class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
 
 
 class LogObserver(Protocol):
-    """Hears what this node stores in the logs of some apps. It adds itself to
-    ``MessageServices.observers`` when its feature is built."""
+    """Is notified of the entries that this node stores in the logs of some
+    apps. It adds itself to ``MessageServices.observers`` when its feature is
+    built."""
 
     @property
     def apps(self) -> Container[str]:
-        """The apps whose stored entries it hears of. Never switches."""
+        """The apps whose stored entries this observer wants. Never switches."""
 
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
-        """This node's transaction stored these entries of one of :attr:`apps`.
-        Never switches."""
+        """Called after a transaction of this node has stored these entries of
+        one of :attr:`apps`. Never switches."""
 
     def undelivered(self, app: str) -> int | None:
-        """The position in the log after which entries must stay. None: all may
-        expire. Switches.
+        """The position in the log after which entries must not expire yet.
+        None: all entries may expire. Switches.
 
         Raises StorageUnavailable.
         """

@@ -1,22 +1,24 @@
 """The JSON beside an entry of the log: its ``meta``. No other module has the names
 of its keys.
 
-The kind of an entry says what its ``meta`` may have: :class:`MessageMeta` is that
-of messages and of what is done with them, :class:`GroupMeta` that of joins, leaves
-and changes of groups, :class:`PublicationMeta` that of messages to channels.
+The kind of an entry decides which keys its ``meta`` may have.
+:class:`MessageMeta` has the keys of messages and of acts on them.
+:class:`GroupMeta` has those for joins, leaves and changes of groups.
+:class:`PublicationMeta` has those for messages to channels.
 
-``meta`` is shown as it is stored to everybody who may read the entry, in each
-dialect, the HTTP API and webhooks, and an export has it so. What is not so is said
-at the field.
+Everybody who may read the entry sees ``meta`` as it is stored: in each dialect,
+the HTTP API, webhooks and exports. Exceptions are noted at the field.
 
-Most messages have no ``meta``, and a stored message must not decode JSON. So
-whoever needs one key asks first whether the bytes contain it (``THREAD_KEY in
-meta``): 30 ns, where decoding costs 1 to 3 us. Quotes in texts of JSON are escaped,
-so such bytes are a key, of ``meta`` or of an object in it.
+Most messages have no ``meta``, and a stored message must not decode JSON. So a
+function that needs one key first checks whether the bytes contain it
+(``THREAD_KEY in meta``). The check takes 30 ns; decoding takes 1 to 3 us. JSON
+escapes the quotes in its texts, so such bytes are always a key, of ``meta`` or
+of an object in it.
 
-``meta`` is changed as an object of JSON, never by writing a struct: keys that this
-module does not know (of a newer release, a plug-in or an import) stay, and all keep
-their order. Functions that begin with ``with`` return the new ``meta``.
+A change of ``meta`` works on the JSON object, and never writes a struct. So
+keys that this module does not know stay, for example of a newer release, a
+plug-in or an import. All keys keep their order. Functions that begin with
+``with`` return the new ``meta``.
 """
 
 from __future__ import annotations
@@ -51,21 +53,22 @@ AskState = Literal["", "answered", "cancelled", "expired"]
 
 
 class Ask(Struct, frozen=True, omit_defaults=True):
-    """What makes a message a question: ``ask`` in its ``meta``.
+    """The question in a message: ``ask`` in its ``meta``.
 
     ``options``: the answers to choose from. ``text``: free text is an answer,
-    too. ``of``: who may answer; None: every reader but the author. ``need``: so
-    many different users answer before it is closed. ``until``: its deadline in
-    Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``:
-    those that count, in their order. ``poll``: every reader votes, and may
-    change that until it is closed; ``of`` is empty then, so that nodes and
-    clients that know no polls let nobody answer. ``mine``: the options that the
-    reader has chosen, by their index; None: nobody has looked. ``fixed``: the
-    text is never edited, since an answer permits what it says.
+    too. ``of``: the users who may answer; None: every reader but the author.
+    ``need``: how many different users must answer before the question closes.
+    ``until``: its deadline in Unix milliseconds (0: none). ``state``: ``""``
+    means open. ``answers``: the answers that count, in their order. ``poll``:
+    the question is a poll. Every reader votes, and may change the vote until
+    the poll closes. ``of`` is empty then, so nodes and clients that know no
+    polls let nobody answer. ``mine``: the indexes of the options that the
+    reader has chosen; None: not looked up. ``fixed``: nobody may edit the text,
+    since an answer permits what it says.
     """
 
     class Poll(Struct, frozen=True, omit_defaults=True):
-        """What makes a question a poll, with the totals of the last count."""
+        """Makes a question a poll. It has the totals of the last count."""
 
         MOST_OPTIONS: ClassVar[int] = 12
 
@@ -136,15 +139,15 @@ class SlashCommand(Struct, frozen=True):
 
 
 class Origin(Struct, frozen=True):
-    """The message that was forwarded, and who sent it. Forwarded again, it stays
-    the first one."""
+    """The message that was forwarded, and its sender. If a forwarded message is
+    forwarded again, this is still the first message."""
 
     sender: str = field(name="from")
     id: int
 
 
 class ReminderOrigin(Struct, frozen=True):
-    """The message of which a user is reminded."""
+    """The message that a reminder is about."""
 
     id: int
     conversation: int
@@ -161,8 +164,9 @@ class ReactionTotal(Struct, frozen=True):
 
 
 class ThreadTotals(Struct, frozen=True):
-    """How many replies a thread has, the last one with its time in Unix
-    milliseconds, and who wrote the last ones, the newest first."""
+    """The totals of a thread: the number of its replies, the id and the time
+    (Unix milliseconds) of the last one, and the users who replied last, the
+    newest first."""
 
     count: int = 0
     last: int = 0
@@ -171,11 +175,11 @@ class ThreadTotals(Struct, frozen=True):
 
 
 class _Stored(Struct, frozen=True, omit_defaults=True):
-    """The keys that some kinds of entries may have in their ``meta``. The order of
-    the fields is that of new keys."""
+    """The keys that some kinds of entries may have in their ``meta``. New keys
+    are written in the order of the fields."""
 
     def to_bytes(self) -> bytes:
-        """The bytes that are stored; ``b""`` without any key."""
+        """The bytes to store; ``b""`` if no key is set."""
         stored = msgspec.json.encode(self)
         if stored == b"{}":
             return b""
@@ -183,8 +187,8 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, stored: bytes) -> Self:
-        """Decode the bytes that are stored. Keys whose values make no sense are
-        left out: plug-ins, imports and older releases may have written
+        """Decode the stored bytes. Keys with invalid values are left out,
+        because plug-ins, imports and older releases may have written
         anything."""
         if not stored:
             return cls()
@@ -195,7 +199,8 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def _salvaged(cls, stored: bytes) -> Self:
-        """The keys with valid values, one by one."""
+        """Decode the keys one by one, and leave out those with invalid
+        values."""
         values = fields_of(stored)
         valid: dict[str, Any] = {}
         for column in msgspec.structs.fields(cls):
@@ -227,90 +232,102 @@ class MessageMeta(_Stored, frozen=True, omit_defaults=True):
     it and presses of its buttons."""
 
     class Moderation(Struct, frozen=True, omit_defaults=True):
-        """What moderators did: the name of the act, the report that it is about,
-        and until when it holds, in Unix seconds."""
+        """An act of moderators: its name, the report that it is about, and the
+        Unix second at which it ends."""
 
         act: str
         report: str = ""
         until: int = 0
 
-    # --- of whoever sends the message; an edit replaces it
+    # --- set by the sender of the message; an edit replaces these keys
     mentions: tuple[str, ...] = ()
-    """The mentioned users; ``all``: everybody in the conversation. In a draft also
-    handles of groups behind an ``@``: the log puts their members in their place."""
+    """The mentioned users; ``all``: everybody in the conversation. A draft may
+    also have handles of groups behind an ``@``. The log replaces these by the
+    members of the groups."""
     handles: tuple[str, ...] = ()
-    """The log: the handles by which a draft mentioned somebody, without ``@``."""
+    """Set by the log: the handles by which a draft mentioned somebody, without
+    ``@``."""
     buttons: tuple[tuple[Button, ...], ...] = ()
-    """Rows of buttons; only of bots. A question keeps them when it is edited."""
+    """Rows of buttons. Only bots may send them. An edit of a question keeps
+    them."""
     ask: Ask | None = None
-    """What makes it a question. The sender writes how it begins, the log its state
-    and its answers. In a ``press`` about a question: the fields that it changes. A
-    reader sees their own votes as ``mine``. Somebody who has left the group sees
-    it without later answers. An edit keeps it."""
+    """The question, if the message is one. The sender writes its beginning; the
+    log writes its state and its answers. In a ``press`` about a question: the
+    fields that the press changes. A reader sees their own votes as ``mine``.
+    Somebody who has left the group does not see later answers. An edit keeps
+    the question."""
     notify: Raw | UnsetType = UNSET
-    """Of back ends and bots: what its notification shows
-    (:class:`imserver.gateway.notify.Notify`); ``false``: there is none."""
+    """Set by back ends and bots: the content of the notification
+    (:class:`imserver.gateway.notify.Notify`); ``false``: nobody is notified."""
     command: SlashCommand | None = None
-    """The log: the command of a bot of the conversation with which it begins."""
+    """Set by the log: the slash command with which the text begins, if a bot of
+    the conversation has it."""
     forwarded: Origin | None = None
-    """The messenger: the message whose content it has. An edit ends it."""
+    """Set by the messenger: the original of a forwarded message. An edit
+    removes it."""
     reminder: ReminderOrigin | None = None
-    """Scheduled messages: the message of which it reminds its reader."""
+    """Set for scheduled messages: the message about which it reminds its
+    reader."""
     moderation: Moderation | None = None
-    """Safety: the act about which the server writes to a user."""
+    """Set by the safety feature: the act about which the server writes to a
+    user."""
     incomplete: bool = False
-    """Streamed messages: the sender has not finished it."""
+    """Set for streamed messages: the sender has not finished the message."""
     stopped: str = ""
-    """Streamed messages: the reader who has stopped it."""
+    """Set for streamed messages: the reader who has stopped the message."""
     seq: str = ""
-    """The dialect ``action``: the ``seq`` of the request that has sent it."""
+    """Set by the ``action`` dialect: the ``seq`` of the request that has sent
+    the message."""
     bots: tuple[str, ...] = ()
-    """The log: the bots of a group that read the entry, of any kind."""
+    """Set by the log, in entries of any kind: the bots of a group that read the
+    entry."""
     count: int | UnsetType = UNSET
-    """The log, in a reaction: how many users react with its emoji from then on."""
+    """Set by the log, in a reaction: how many users react with its emoji from
+    then on."""
 
-    # --- of the log, about what has happened to the message since
+    # --- set by the log when something happens to the message later
     edited: int = 0
-    """The id of its last edit. An edit that nobody has sent has none: it brings a
-    removed message back."""
+    """The id of the last edit of the message. An edit that restores a removed
+    message has no such id, since nobody has sent it."""
     reacted: int = 0
-    """The id of the last reaction to it, or of the last one that was taken back. An
-    edit keeps it. A removed message that comes back has none."""
+    """The id of the last reaction to the message, or of the last withdrawal of
+    one. An edit keeps it. A restored message does not have it."""
     reactions: tuple[ReactionTotal, ...] = ()
-    """The totals of its reactions, in the order in which the emoji were first used.
-    Readers get them beside ``meta`` (``Message.reactions``), with their own. An
-    edit keeps them."""
+    """The totals of the reactions to the message, in the order in which the
+    emoji were first used. Readers get them beside ``meta``
+    (``Message.reactions``), with their own reactions. An edit keeps them."""
     pressed: int = 0
     """The id of the last ``press`` about the question. An edit keeps it."""
     thread: int = 0
-    """The message with which the thread begins in which it is a reply. Edits and
-    the recall keep it, as the next two."""
+    """The first message of the thread, if this message is a reply. Edits and
+    the recall keep this field and the next two."""
     also: bool = False
     """Whether the conversation shows the reply, too."""
     replies: ThreadTotals | None = None
-    """The totals of the thread that begins with it. Somebody who has left the group
-    does not see them, once there are later replies."""
+    """The totals of the thread that begins with this message. Somebody who has
+    left the group does not see them once there are later replies."""
     erased: bool = False
-    """In a recall: its author was erased."""
+    """In a recall: the author of the message was erased."""
     removed: bool = False
-    """In a recall: others than its author have removed it, and it may come back."""
+    """In a recall: others than the author have removed the message. It may be
+    restored."""
     recalled: bool = False
-    """In the recall of a removed message: its author has recalled it, too, so it
-    does not come back."""
+    """In the recall of a removed message: its author has recalled it, too, so
+    it is never restored."""
     restored: int | UnsetType = UNSET
-    """In an edit by nobody: it brings a removed message back, which was a reply to
-    this message (0: to none)."""
+    """In an edit that restores a removed message: the message to which the
+    removed one was a reply (0: to none)."""
 
 
 class GroupMeta(_Stored, frozen=True, omit_defaults=True):
     """The ``meta`` of a join, a leave and a change of a group. The log writes it."""
 
     change: str | UnsetType = UNSET
-    """What was changed of a group: ``create``, ``rename``, ``description``,
-    ``avatar``, ``handle``, ``open``, ``everybody``, ``options``, ``member``, and
-    others for changes of its owner."""
+    """The kind of change: ``create``, ``rename``, ``description``, ``avatar``,
+    ``handle``, ``open``, ``everybody``, ``options`` or ``member``. There are
+    others for changes of the owner."""
     name: str | UnsetType = UNSET
-    """The name of the group, if it is new."""
+    """The name of the group, if the group or the name is new."""
     users: tuple[str, ...] | UnsetType = UNSET
     """The users whose membership begins, ends or changes."""
     role: str | UnsetType = UNSET
@@ -318,14 +335,14 @@ class GroupMeta(_Stored, frozen=True, omit_defaults=True):
     members: int | UnsetType = UNSET
     """How many members the group has from then on."""
     muted_until: int | UnsetType = UNSET
-    """Until when they are muted, in Unix seconds."""
+    """The end of their mute, in Unix seconds."""
     invited_by: str | UnsetType = UNSET
-    """Who has made the invitation that was used."""
+    """The user whose invitation was used."""
     open: bool | UnsetType = UNSET
     """Whether anybody may join."""
     everybody: str | bool | UnsetType = UNSET
-    """Whose group it is without joining (:data:`contract.Everybody`). In a join:
-    whether they joined because it is everybody's."""
+    """The users who are members without joining (:data:`contract.Everybody`).
+    In a join: whether the users joined because it is a group of everybody."""
     description: str | UnsetType = UNSET
     """Its new description."""
     avatar: str | UnsetType = UNSET
@@ -338,26 +355,28 @@ class GroupMeta(_Stored, frozen=True, omit_defaults=True):
     rename: str | UnsetType = UNSET
     pin: str | UnsetType = UNSET
     bots: str | tuple[str, ...] | UnsetType = UNSET
-    """As an option; but in an entry that bots read, who they are."""
+    """The new value of the option. In an entry that bots read: the ids of these
+    bots."""
     write: str | UnsetType = UNSET
     reply: str | UnsetType = UNSET
 
     @staticmethod
     def changing(change: str, values: Mapping[str, str]) -> GroupMeta:
-        """A change of these texts or options of a group, by their names."""
+        """A change of texts or options of a group. ``values``: name → new
+        value."""
         return msgspec.convert({"change": change, **values}, GroupMeta)
 
 
 class PublicationMeta(_Stored, frozen=True, omit_defaults=True):
-    """The ``meta`` of a message to a channel or a room: what its body does not say
-    of the publication. Publishers write it."""
+    """The ``meta`` of a message to a channel or a room: the properties of the
+    publication that are not in its body. Publishers write it."""
 
     json: bool = False
     """The body is JSON, not text."""
     base64: bool = False
     """The body is bytes, which are shown as base64."""
     type: str = ""
-    """Its type, if that of the entry is another one."""
+    """The type of the publication, if it differs from the type of the entry."""
     id: str = ""
     """The id that its publisher has given it."""
     seq: str = ""
@@ -367,7 +386,7 @@ class PublicationMeta(_Stored, frozen=True, omit_defaults=True):
     tags: Raw | UnsetType = UNSET
     """Texts beside the content, by their names."""
     stream: StreamPart | None = None
-    """It ends this streamed message."""
+    """The streamed message that this publication ends."""
     except_users: tuple[str, ...] = ()
     """Users who do not receive it live."""
     except_connection: str = ""
@@ -394,12 +413,12 @@ POLL_KEY: Final = b'"poll":'
 HANDLE_SIGN: Final = b'"@'
 """A draft that mentions groups contains these bytes."""
 LATER_KEYS: Final = (EDITED_KEY, b'"reacted":', b'"replies":', ASK_KEY)
-"""A message to which something has happened since it was sent has one of these
-keys."""
+"""A message that has changed since it was sent has one of these keys."""
 
 
 def ask_in(meta: bytes) -> Ask | None:
-    """The question of a message with this ``meta``; None: it is none."""
+    """The question of a message with this ``meta``; None: the message is no
+    question."""
     if ASK_KEY not in meta:
         return None
     try:
@@ -416,8 +435,8 @@ _decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
 
 
 class InThread(Struct, frozen=True):
-    """Which thread a reply is in (0: in none), and whether its conversation
-    shows it, too."""
+    """The thread of a reply (0: the message is no reply), and whether the
+    conversation shows the reply, too."""
 
     thread: int = 0
     also: bool = False
@@ -445,8 +464,9 @@ def bots_in(meta: bytes) -> tuple[str, ...]:
 
 
 def fields_of(meta: bytes) -> dict[str, Any]:
-    """All keys of ``meta``, also those that nobody knows; none if it is no JSON
-    object: one invalid draft must not fail the others of a transaction."""
+    """All keys of ``meta`` with their values, also unknown ones. The result is
+    empty if ``meta`` is no JSON object, because one invalid draft must not fail
+    the others of a transaction."""
     if not meta:
         return {}
     try:
@@ -468,9 +488,9 @@ _OF_REACTIONS: Final = ("reacted", "reactions")
 _OF_THREAD: Final = ("thread", "also", "replies")
 _OF_QUESTION: Final = ("ask", "pressed", "buttons")
 _OF_TEXT: Final = ("mentions", "forwarded")
-"""Keys that end when the user writes another text."""
+"""Keys that are removed when the user writes another text."""
 _NAMES_NOBODY: Final = ("change", "users", "role", "members")
-"""Keys of a change of a group that have no texts."""
+"""Keys of a change of a group that contain no names and no texts."""
 _NAMING: Final = frozenset(
     (
         "users",
@@ -490,7 +510,7 @@ _NAMING: Final = frozenset(
 )
 """The keys under which the server or a client names users."""
 _TEXTS: Final = frozenset(("emoji", "value", "text", "state"))
-"""Keys in their objects whose values name nobody."""
+"""Keys inside the objects of :data:`_NAMING` whose values name nobody."""
 _BEGINNING_OF_ASK: Final = ("options", "text", "need", "until", "fixed")
 _KIND_OF_POLL: Final = ("many", "anonymous")
 
@@ -510,8 +530,8 @@ def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 
 def with_keys(meta: bytes, new: _Stored) -> bytes:
-    """``meta`` with these keys: those that it has keep their places, the others
-    come at the end."""
+    """``meta`` with these keys. Keys that it already has keep their places; new
+    keys are added at the end."""
     return _encoded(fields_of(meta) | new._values())
 
 
@@ -560,15 +580,16 @@ def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
 
 
 def with_other_text(meta: bytes, new: bytes) -> bytes:
-    """The ``meta`` of a scheduled message whose author has written another text,
-    which has the ``meta`` ``new``."""
+    """The ``meta`` of a scheduled message after its author has changed the
+    text. ``new``: the ``meta`` of the new text."""
     return _encoded(_without(fields_of(meta), _OF_TEXT) | fields_of(new))
 
 
 def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
-    """The ``meta`` of an edited message: that of the edit, the id of the edit, and
-    what has happened to the message. It is not forwarded any more: its content is
-    that of the editor. A question stays one, with its options."""
+    """The ``meta`` of an edited message: the ``meta`` of the edit, the id of
+    the edit, and the keys that the log has set. The message is not forwarded
+    any more, since the editor has written its content. A question stays a
+    question, with its options."""
     new = _without(fields_of(edit), ("ask",))
     old = fields_of(message)
     remaining = _some(old, _OF_REACTIONS)
@@ -579,14 +600,14 @@ def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
 
 
 def with_recall(message: bytes, mark: bytes) -> bytes:
-    """The ``meta`` of a recalled message: what the recall says (``mark``). The
-    message keeps its place in a thread, and the totals of its own thread."""
+    """The ``meta`` of a recalled message: the keys of the recall (``mark``).
+    The message stays in its thread, and keeps the totals of its own thread."""
     thread = _some(fields_of(message), _OF_THREAD)
     return _encoded(fields_of(mark) | thread)
 
 
 def without_later(meta: bytes, last: int) -> bytes:
-    """``meta`` without what came after the entry ``last``: reactions, replies, and
+    """``meta`` as of the entry ``last``: without later reactions, replies, and
     answers to the question."""
     fields = fields_of(meta)
     message = MessageMeta.of(meta)
@@ -596,7 +617,7 @@ def without_later(meta: bytes, last: int) -> bytes:
     if message.replies is not None and message.replies.last > last:
         later.append("replies")
     ask = fields.get("ask")
-    # without the id of a press, nobody knows when something happened to it
+    # Without the id of a press, the time of the last change is unknown.
     pressed = fields.get("pressed", Limit.ID)
     if isinstance(ask, dict) and isinstance(pressed, int) and pressed > last:
         later.append("pressed")
@@ -605,7 +626,7 @@ def without_later(meta: bytes, last: int) -> bytes:
 
 
 def _as_begun(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """A question without what has happened to it."""
+    """A question as it was asked, without answers and state."""
     begun = _some(ask, _BEGINNING_OF_ASK)
     poll = ask.get("poll")
     if isinstance(poll, dict):
@@ -621,8 +642,8 @@ def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
 
 
 def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
-    """The ``meta`` of a message which forwards the message of a sender with
-    this id and this ``meta``."""
+    """The ``meta`` of a message that forwards another one. ``meta``,
+    ``sender``, ``id``: of the message that is forwarded."""
     origin = fields_of(meta).get("forwarded")
     if origin:
         return msgspec.json.encode({"forwarded": origin})
@@ -640,15 +661,15 @@ def press_meta(changes: Mapping[str, Any]) -> bytes:
 
 
 def without_group_texts(meta: bytes) -> bytes:
-    """The ``meta`` of a change of a group whose names and texts nobody may read any
-    more."""
+    """The ``meta`` of a change of a group, without its names and texts, which
+    nobody may read any more."""
     return msgspec.json.encode(_some(fields_of(meta), _NAMES_NOBODY))
 
 
 def with_other_name(meta: bytes, user: str, name: str) -> bytes:
-    """``meta`` with another name in place of a user, wherever it names users, and
-    without the texts that they answered. The bytes are unchanged if it does not
-    name them."""
+    """``meta`` with another name in place of a user, wherever it names users.
+    The free texts of the user's answers are removed. The bytes are unchanged if
+    ``meta`` does not name the user."""
     fields = fields_of(meta)
     answers = changed_in_ask(meta).get("answers")
     if isinstance(answers, list):
