@@ -1,5 +1,4 @@
-"""Notifications: people who are not looking learn of messages, on their devices
-and by e-mail.
+"""Notifications of messages, on the devices of users and by e-mail.
 
 The house stands on people (whose addresses and cards it reads), on back ends
 (whose consumers deliver) and on the messenger. Its chapter is

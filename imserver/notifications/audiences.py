@@ -2,8 +2,8 @@
 
 The node that notifies goes through the users page by page. The deliveries to a
 page and the position behind it are one transaction, so a node that is killed
-leaves nothing to be sent twice. Little of an audience waits to be sent at a
-time: other notifications need not wait for it, and it can be cancelled.
+leaves nothing to be sent twice. Only a small part of an audience is queued at a
+time. So other notifications need not wait for it, and it can be cancelled.
 """
 
 from bisect import bisect_left, bisect_right
@@ -38,9 +38,9 @@ MAX_AGE_SECONDS: Final = 7 * 86_400
 """How long an audience that has ended can be looked up."""
 _ROWS: Final = RowsOf(Audience, "notify_audience", state=AUDIENCE_STATES)
 _ACTIVE: Final = 2
-"""States below it are those of audiences with something to do."""
+"""The states with a lower index are the states of unfinished audiences."""
 _ACTIVE_AT_ONCE: Final = 100
-"""Audiences among which a turn is given."""
+"""The most audiences that take turns."""
 
 _DELETE_OLD: Final = (
     "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
@@ -71,11 +71,11 @@ class AudienceRows(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Audience, most: int) -> Audience | None:
-        """Store an audience, and return it with its id. One with the same name
-        is returned as it is.
+        """Store an audience, and return it with its id. If the app has an
+        audience of this name, return that one unchanged.
 
-        None: the app has ``most`` audiences that have not ended. What ended
-        long ago is deleted.
+        None: the app has ``most`` audiences that have not ended. Audiences that
+        ended long ago are deleted.
         """
         where = f"{_ROWS.select} WHERE app = %s AND name = %s"
         rows = sql.query(where, (new.app, new.name))
@@ -96,8 +96,9 @@ class AudienceRows(Store.Rows):
         return _ROWS.read(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
-        """The audiences with something to do, in the order of their ids."""
-        # A query for each state: so the index by state and id gives the order.
+        """The unfinished audiences, in the order of their ids."""
+        # One query for each state, so that the index by state and id gives the
+        # order.
         statement = f"{_ROWS.select} WHERE state = %s ORDER BY id LIMIT %s"
         audiences: list[Audience] = []
         for state in range(_ACTIVE):
@@ -116,8 +117,8 @@ class AudienceRows(Store.Rows):
         return _ROWS.find(rows, "WHERE app = %s ORDER BY id DESC LIMIT %s", app, limit)
 
     def waiting(self, audiences: Sequence[int]) -> dict[int, int]:
-        """Audience → its deliveries that wait to be sent; without those that
-        have none."""
+        """Audience → the number of its queued deliveries, for audiences that
+        have any."""
         if not audiences:
             return {}
         statement = (
@@ -127,7 +128,7 @@ class AudienceRows(Store.Rows):
         return dict(self._store.rows(statement, audiences))
 
     def users_with_endpoints(self, app: str, after: str, limit: int) -> list[str]:
-        """The users of an app with devices whose names come after ``after``, in
+        """The users of an app who have devices, after the user ``after``, in
         the order of the database."""
         rows = self._store.rows(_USERS_WITH_ENDPOINTS, (app, after, limit))
         return [text_of(user) for (user,) in rows]
@@ -143,8 +144,8 @@ class AudienceRows(Store.Rows):
         owner: str,
     ) -> bool:
         """Store the deliveries to the next users, and the position behind them.
-        False: the audience is not as it was before. ``owner``: who must have
-        the lease. Raises NotOwner."""
+        False: the audience was changed meanwhile. ``owner``: the node that must
+        have the lease. Raises NotOwner."""
         check_owner(sql, owner)
         if users and not is_last:
             last_user = users[-1]
@@ -168,13 +169,13 @@ class AudienceRows(Store.Rows):
         return bool(changed)
 
     def finish(self, id: int) -> None:
-        """All deliveries of an audience have been sent, or are gone."""
+        """Mark an audience as done: all its deliveries were sent, or
+        deleted."""
         self._store.write(lambda sql: _end(sql, id, "done"))
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, id: int) -> bool:
-        """Send nothing more of an audience; False: it has ended, or does not
-        exist."""
+        """Cancel an audience. False: it has ended, or does not exist."""
         exists = sql.query(
             "SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app)
         )
@@ -206,7 +207,7 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
             else:
                 last = ""
         elif last == user:
-            # Between that one and the user nobody has a device.
+            # Nobody between that user and the erased one has a device.
             before = (
                 "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
             )
@@ -227,11 +228,11 @@ def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
 
 
 class AudiencePages(Struct, frozen=True):
-    """How an audience is cut into pages.
+    """The pages of an audience.
 
-    ``users``: the most of a page. ``waiting``: while so many deliveries wait to
-    be sent, the next page waits, too. ``look_seconds``: how often the node
-    looks whether enough was sent.
+    ``users``: the most users of a page. ``waiting``: the next page waits while
+    this number of deliveries is queued. ``look_seconds``: how often the node
+    checks whether enough was sent.
     """
 
     users: int = 250
@@ -240,13 +241,12 @@ class AudiencePages(Struct, frozen=True):
 
 
 class Audiences(Service, dict=True):
-    """Goes through audiences while this node has the lease of the notifier.
-    Owner of the order in which they have their turns, and of the budgets of
-    apps.
+    """Processes audiences while this node has the lease of the notifier. Owner
+    of the order of their turns, and of the budgets of apps.
 
-    ``node``: the name of this node. ``wake`` says that deliveries to some hosts
-    were added. ``still_holds``: as :meth:`Core.still_holds`; an audience whose
-    key was revoked is cancelled.
+    ``node``: the name of this node. ``wake``: is called when deliveries to some
+    hosts were added. ``still_holds``: as :meth:`Core.still_holds`. If its key
+    was revoked, an audience is cancelled.
     """
 
     store: Store
@@ -265,7 +265,7 @@ class Audiences(Service, dict=True):
         """App → when its budget allows the next page (monotonic)."""
         self._active: Counter[str] = Counter()
         self._looks_at = inf
-        """When something may have changed that nobody announces (monotonic)."""
+        """When to look for changes that nobody announces (monotonic)."""
         self._has_ended = False
         self.consumer = Consumer(
             "audiences",
@@ -277,8 +277,8 @@ class Audiences(Service, dict=True):
 
     @property
     def active(self) -> Counter[str]:
-        """App → its audiences that have not ended, while this node goes through
-        them. Never switches."""
+        """App → the number of its unfinished audiences, while this node
+        processes them. Never switches."""
         if self.lease.is_owned:
             return self._active
         return Counter()

@@ -1,4 +1,4 @@
-"""What ``imserver doctor`` tries out: a notification to the devices of a user,
+"""The tests of ``imserver doctor``: a notification to the devices of a user,
 and a mail."""
 
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""The content of a notification: made of a stored message, or as its sender
-wishes."""
+"""The content of a notification, made from a stored message or from the wishes
+of its sender."""
 
 import re
 from collections.abc import Mapping
@@ -20,21 +20,23 @@ TOPIC_BYTES: Final = 24
 """The bytes in 32 characters of base64url, the longest topic that RFC 8030
 permits."""
 TTL_SECONDS: Final = 3 * 86400
-"""How long push services hold a notification whose sender does not say it."""
+"""How long push services keep a notification, unless its sender sets another
+time."""
 TEXT_CHARACTERS: Final = 200
 TITLE_CHARACTERS: Final = 100
 SHOWN_OPTIONS: Final = 2
 """The most buttons that browsers show on a notification."""
 ABOUT_BYTES: Final = 32_768
-"""Of a message with larger data, the notification shows only the type."""
+"""The most bytes of JSON data that are read. For larger data, the notification
+shows only the type of the message."""
 _CHARACTER_BYTES: Final = 4
 """The most bytes of one character of UTF-8."""
 _TOPICS: Final = 10_000
-"""The most topics that are remembered."""
+"""The most topics in the cache."""
 HOST_CHARACTERS: Final = 255
 MOST_BYTES: Final = 3000
-"""Most bytes of a notification. A push service takes 4,096 with all that
-encryption adds."""
+"""The most bytes of a notification. A push service accepts 4,096 bytes after
+encryption."""
 
 WORDS: Final[dict[str, dict[str, str]]] = {
     file.stem.partition(".")[2]: msgspec.json.decode(file.read_bytes())
@@ -45,7 +47,8 @@ separated by ``|``."""
 
 _ARABIC_FORMS: Final = 6
 ANSWER: Final = "answer:"
-"""What the action of an option of a question begins with; its value follows."""
+"""The prefix of the action for an option of a question; the value of the option
+follows."""
 
 
 class Author(Struct, frozen=True):
@@ -57,8 +60,8 @@ class Author(Struct, frozen=True):
 
 
 def language_of(tag: str) -> str:
-    """The language of words for a language tag, such as ``zh-CN``; English if
-    there are none in it."""
+    """The language of the texts for a language tag, such as ``zh-CN``; English
+    if there are no texts in that language."""
     primary = tag.lower().replace("_", "-").partition("-")[0]
     if primary in WORDS:
         return primary
@@ -72,8 +75,8 @@ def in_words(language: str, key: str, count: int = 1, **values: str) -> str:
 
 
 def form_for(text: str, count: int) -> str:
-    """The form of a text for a number: the only one, of one and more, or of the
-    six of Arabic (CLDR)."""
+    """The form of a text for a number. A text has one form, two forms (one and
+    more), or the six forms of Arabic (CLDR)."""
     forms = text.split("|")
     if len(forms) != _ARABIC_FORMS:
         if count == 1:
@@ -115,8 +118,8 @@ def host_of(url: str) -> str:
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
-    """What a message says about its notification: nothing (None), or that there
-    shall be none (False)."""
+    """The wishes of a message for its notification. None: no wishes. False:
+    nobody is notified."""
     stored = entry.notify
     if stored is None:
         return None
@@ -132,8 +135,8 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
 def outcome_of(
     question: Ask, user: str, names: Mapping[str, str], language: str
 ) -> str:
-    """What a user reads after an answer: theirs, or why it does not count.
-    ``names``: user → name."""
+    """The text that a user reads after an answer: the answer, or the reason why
+    it does not count. ``names``: user → name."""
     own = question.answer_of(user)
     answer = own
     if answer is None and question.answers:
@@ -159,7 +162,7 @@ def answers_of(question: Ask) -> tuple[ShownAction, ...]:
 
 
 def ttl_of(notify: Notify | None) -> int:
-    """For how many seconds push services hold a notification."""
+    """For how many seconds push services keep a notification."""
     if notify is None or notify.ttl is UNSET:
         return TTL_SECONDS
     return int(notify.ttl)
@@ -194,8 +197,8 @@ def shown_of(
         if is_group and author.name:
             text = in_words(language, "of", name=author.name, text=text)
 
-    # Browsers load the icon when they show the notification: another host would
-    # learn the reader's address.
+    # Browsers load the icon when they show the notification, so another host
+    # would learn the reader's address.
     if Notify.is_path(author.avatar):
         icon = author.avatar
     else:
@@ -243,16 +246,16 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
 
 
 def closing(app: str, conversation: int) -> Shown:
-    """The notification that removes the one of a conversation."""
+    """The notification that removes the notification of a conversation."""
     return Shown("close", tag_of(app, conversation), conversation=conversation)
 
 
 def text_in(entry: Entry, language: str) -> str:
-    """One line for the content of a message."""
+    """The content of a message in one line."""
     if entry.type != "text":
         return _text_of_data(entry, language)
 
-    # Of a long text only the beginning is needed.
+    # Only the beginning of a long text is needed.
     beginning = entry.body[: _CHARACTER_BYTES * (TEXT_CHARACTERS + 1)]
     text = " ".join(beginning.decode(errors="ignore").split())
     if not text:
@@ -265,8 +268,8 @@ def text_in(entry: Entry, language: str) -> str:
 
 
 def _text_of_data(entry: Entry, language: str) -> str:
-    """One line for a message that is no text: its caption, or a word for its
-    type."""
+    """The content of a message without text in one line: its caption, or a word
+    for its type."""
     about = _about(entry)
     caption = " ".join(about.caption[: 2 * TEXT_CHARACTERS].split())
     if caption:
@@ -311,9 +314,9 @@ def _about(entry: Entry) -> _About:
 
 
 def body_of(shown: Shown) -> bytes:
-    """A notification as JSON of at most :data:`MOST_BYTES`. What is too large
-    is left out: data, actions, the icon, the address, the end of the text and
-    of the title."""
+    """A notification as JSON of at most :data:`MOST_BYTES`. If it is too large,
+    parts are left out, in this order: data, actions, the icon, the address, the
+    end of the text and of the title."""
     body = msgspec.json.encode(shown)
     for less in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
         if len(body) <= MOST_BYTES:

@@ -1,5 +1,6 @@
-"""The one module that decides who is notified of what, and when. Pure: facts go
-in, a decision comes out."""
+"""Decides which users are notified of which messages, and when. No other module
+does. The functions are pure: their input are facts, their result is a
+decision."""
 
 from __future__ import annotations
 
@@ -37,8 +38,9 @@ class Decision(Struct, frozen=True):
 
     ``notify``: the user is notified. ``wait``: decide again at ``due`` (Unix
     milliseconds), about the messages from ``entry`` on. ``stay``: the last
-    notification is still right. ``close``: its message was read, or has gone.
-    ``end``: there was none, and is none.
+    notification is still valid. ``close``: the message of the last notification
+    was read, or is gone. ``end``: the user is not notified, and was not
+    notified before.
     """
 
     outcome: Literal["notify", "wait", "stay", "close", "end"]
@@ -50,7 +52,7 @@ _CLOSE: Final = Decision("close")
 
 
 def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
-    """The decision if there is nothing of which the user shall be notified."""
+    """The decision if there is no message about which to notify the user."""
     if not due.notified:
         return Decision("end")
     if unread is None or due.user not in unread.reads:
@@ -70,10 +72,11 @@ def decide(
     now: int,
     offset: int = 0,
 ) -> Decision:
-    """Decide about a due. ``unread``: of its conversation (None: there is none
-    any more). ``rules``: of the app (None: it is gone). ``is_reachable``:
-    whether the user has an endpoint that is on, or gets mail. ``now``: Unix
-    milliseconds. ``offset``: those of dues minus those of the clock
+    """Decide about a due. ``unread``: the unread messages of its conversation
+    (None: the conversation is gone). ``rules``: of the app (None: the app is
+    gone). ``is_reachable``: whether the user has an endpoint that is on, or
+    gets mail. ``now``: Unix milliseconds. ``offset``: the time of dues minus
+    the time of the clock, in milliseconds
     (:func:`imserver.gateway.clock.steady_time`)."""
     if (
         rules is None
@@ -95,9 +98,9 @@ def decide(
         due.user, mentions
     )
     if due.entry < entry and not is_unread:
-        # What the due was for has been read: the first message since then has a
-        # time of its own. Clocks of nodes differ, and are set: neither time
-        # lies ahead.
+        # The message of the due was read, so the first message since then has a
+        # time of its own. Clocks of nodes differ, and can be set, so both times
+        # are limited to now.
         begun = min(unread.times[oldest], now) + offset
         ready = begun + int(rules.after_seconds * SECOND_MS)
         if due.notified:
@@ -121,8 +124,8 @@ def may_notify(
     is_reachable: bool,
     now: int,
 ) -> bool:
-    """Whether a user may be notified of a conversation now, of whatever it is.
-    See :func:`decide`."""
+    """Whether a user may be notified of a conversation now, whatever the
+    message is. See :func:`decide`."""
     if (
         rules is None
         or not rules.enabled
@@ -135,8 +138,8 @@ def may_notify(
 
 
 def quiet_until(quiet: QuietHours, now: int) -> int:
-    """The end of the quiet hours in which ``now`` is, in Unix milliseconds; 0:
-    it is in none."""
+    """The end of the quiet hours that ``now`` is in, in Unix milliseconds; 0:
+    ``now`` is not in quiet hours."""
     if quiet.begin == quiet.end:
         return 0
     local = datetime.fromtimestamp(now / SECOND_MS, zone_of(quiet.zone))
@@ -145,7 +148,7 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
     if quiet.begin < quiet.end:
         is_quiet = quiet.begin <= minute < quiet.end
     else:
-        # Over midnight: in the evening, the end is that of tomorrow.
+        # The hours span midnight: in the evening, they end tomorrow.
         is_evening = minute >= quiet.begin
         is_quiet = is_evening or minute < quiet.end
         if is_evening:

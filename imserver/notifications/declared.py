@@ -23,7 +23,8 @@ from imserver.plugin.storage import Reason, Table
 from imserver.plugin.wire import base64url
 
 VAPID: Final = "vapid"
-"""The purpose of the key from which that for push services is derived."""
+"""The purpose of the derived secret from which the key for push services is
+made."""
 AN_HOUR: Final = 3600.0
 SUBSCRIPTION_REQUESTS: Final = 60
 TEST_REQUESTS: Final = 60
@@ -116,8 +117,8 @@ def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check what types do not. Raises ConfigError. Yields what a careful
-    operator would change."""
+    """Check the settings beyond their types. Raises ConfigError. Yields
+    settings that a careful operator would change."""
     settings = settings_of(config, NotificationSettings)
     if not re.fullmatch(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?", settings.contact):
         raise locations.wrong(
@@ -168,7 +169,8 @@ TABLES: Final = (
         types="""id serial out, app name500, member name255 out user, digest name64, url blob, p256dh name100,
             auth name40, device name500 out, language name16 out, enabled small out, login big out,
             created big out""",
-        # Not the address and the keys: who has them notifies the user.
+        # The address and the keys are left out: with them, anybody could notify
+        # the user.
         imported=Reason(
             "the device subscribes again: without its keys nothing can be sent to it"
         ),

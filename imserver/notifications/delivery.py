@@ -1,9 +1,10 @@
-"""Deliveries: hand the notifications in the database to the push services.
+"""Deliveries: hands the notifications in the database to the push services.
 
 Each host with something to send has a consumer. Hosts that answer quickly never
-wait for others: users may name hosts that hang, or that answer late. Results
-are stored together, several times a second: a node that is killed leaves few
-notifications to be sent again, and their topics replace the first ones.
+wait for others, because users may name hosts that hang, or that answer late.
+Results are stored together, several times a second: a node that is killed
+leaves few notifications to be sent again, and their topics replace the first
+ones.
 """
 
 from __future__ import annotations
@@ -46,48 +47,48 @@ RENEW_SECONDS: Final = 3.0
 PAGE: Final = 100
 """Deliveries to a host that are read together."""
 REQUESTS_TO_SERVICE: Final = 32
-"""Requests at a time to a service of another feature, which the operator has
-chosen. With 16, and an answer after 100 ms, 10,000 notifications would take a
-minute."""
+"""Simultaneous requests to a service of another feature, which the operator has
+chosen. With 16 requests, and an answer after 100 ms, 10,000 notifications would
+take a minute."""
 MOST_FAST: Final = 16
 """The most fast hosts that have a turn at a time."""
 MOST_OTHERS: Final = 64
 """The most new and slow hosts that have a turn at a time. Each gets one request
 at a time."""
 MOST_SLOW: Final = 32
-"""The most slow hosts that begin a turn at a time: the rest of
-:data:`MOST_OTHERS` is for new ones."""
+"""The most slow hosts that have a turn at a time. The rest of
+:data:`MOST_OTHERS` is for new hosts."""
 SLICE_SECONDS: Final = 2.0
-"""How long a turn lasts while others wait, and within which a fast host
-answers."""
+"""How long a turn lasts while others wait. A fast host answers within this
+time."""
 SLOW_SECONDS: Final = 30.0
 """How long a host counts as slow after a late answer."""
 MOST_REMEMBERED: Final = 1000
-"""The most hosts of which the node remembers whether they answer."""
+"""The most hosts whose state the node remembers."""
 SETTLE_SECONDS: Final = 0.1
 """How long results may wait to be stored."""
 LOOK_SECONDS: Final = 1.0
-"""How long a message counts as unread without another look."""
+"""How long a message counts as unread before the node checks again."""
 LEAST_LOOK_SECONDS: Final = 0.1
 """Least time between two looks for hosts."""
 LATE_SECONDS: Final = 30
-"""How long every delivery is tried, also one with a shorter time to live."""
+"""How long every delivery is tried, even if its time to live is shorter."""
 FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
-"""The longest pause of a host that fails: what it refuses for one device shall
-not delay others for long."""
+"""The longest pause of a host that fails: an error for one device must not
+delay others for long."""
 LONGEST_WANTED_SECONDS: Final = 3600.0
 """The longest pause that a host gets when it asks for one."""
 STOP_SECONDS: Final = 2.0
 """How long the end waits for requests that are under way."""
 _LOOK_AT_END_SECONDS: Final = 0.01
 AHEAD: Final = 15
-"""Deliveries that are encrypted with another one."""
+"""Deliveries that are encrypted together with another one."""
 
 Pace = Literal["fast", "new", "slow"]
-"""How a host answers. ``new``: its last request has failed, or it has had
-none."""
+"""How fast a host answers. ``new``: its last request has failed, or it has had
+no request yet."""
 PACES: Final[tuple[Pace, ...]] = ("fast", "new", "slow")
 Read = tuple[str, int, int]
 """User, conversation, entry."""
@@ -101,11 +102,11 @@ _silence: Final = RateLimitedLog(
 class Deliveries(Service, dict=True):
     """Owner of the consumers.
 
-    ``is_read``: of which messages and pushes of an app users need not, or may
-    not, be notified any more; may switch, raises StorageUnavailable. ``lease``:
-    another part renews it, and calls :meth:`wake` when this node has it,
-    :meth:`restart` when it had ended. ``wants``: whether the back end of an app
-    wants events of a kind.
+    ``is_read``: tells about which messages and pushes of an app users need not,
+    or may not, be notified any more. It may switch, and raise
+    StorageUnavailable. ``lease``: another part renews it. That part calls
+    :meth:`wake` when this node has the lease, and :meth:`restart` if the lease
+    had ended. ``wants``: whether the back end of an app wants events of a kind.
     """
 
     rows: NotificationRows
@@ -119,8 +120,8 @@ class Deliveries(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        """(app, kind, result) → notifications. Those of an audience have the
-        kind ``audience``."""
+        """(app, kind, result) → the number of notifications. Notifications of
+        an audience have the kind ``audience``."""
         self._hosts: dict[str, Host] = {}
         self._queues: dict[Pace, dict[str, None]] = {pace: {} for pace in PACES}
         """Hosts with something to send, by their pace when they were added, in
@@ -128,7 +129,8 @@ class Deliveries(Service, dict=True):
         self._news = Flag()
         self._looked_at = 0.0
         self._looks_at = 0.0
-        """When hosts were looked for, and when the next time (monotonic)."""
+        """When the node last looked for hosts, and when it looks again
+        (monotonic)."""
         self._has_ended = False
 
     @property
@@ -141,8 +143,8 @@ class Deliveries(Service, dict=True):
         return bool(self._queues[pace])
 
     def wake(self, hosts: Iterable[str] = ()) -> None:
-        """Deliveries were added; ``hosts``: to these, if that is known. Never
-        switches."""
+        """Look for new deliveries. ``hosts``: the hosts to which some were
+        added, if known. Never switches."""
         names = list(hosts)
         for name in names:
             self._enqueue(name)
@@ -151,19 +153,19 @@ class Deliveries(Service, dict=True):
         self._news.set()
 
     def freed(self) -> None:
-        """A host needs its turn no longer, or has another pace. Never
+        """Note that a host needs its turn no longer, or has another pace. Never
         switches."""
         self._news.set()
 
     def give_way(self, name: str) -> None:
-        """The turn of a host ends, because others wait; there is more for it.
-        Never switches."""
+        """End the turn of a host, because others wait, and queue the host
+        again. Never switches."""
         self._add(name)
         self._news.set()
 
     def restart(self) -> None:
-        """Another node may have sent: read the deliveries anew. Never
-        switches."""
+        """Read the deliveries anew, because another node may have sent some.
+        Never switches."""
         hosts = self._hosts
         self._hosts = {}
         self._queues = {pace: {} for pace in PACES}
@@ -186,8 +188,8 @@ class Deliveries(Service, dict=True):
             self._news.wait(pause)
 
     def stop(self) -> None:
-        """Take nothing more, wait for what is under way, and store the results.
-        Switches."""
+        """Take no more deliveries, wait for requests that are under way, and
+        store the results. Switches."""
         self._has_ended = True
         self._news.set()
         hosts = list(self._hosts.values())
@@ -201,7 +203,7 @@ class Deliveries(Service, dict=True):
         Raises StorageUnavailable."""
         if monotonic() >= self._looks_at:
             self._looked_at = monotonic()
-            # At once again if something is added during the look.
+            # Look again at once if a delivery is added meanwhile.
             self._looks_at = self._looked_at + RENEW_SECONDS
             now_ms = int(steady_time() * SECOND_MS)
             for name, next_try in self.rows.hosts(now_ms).items():
@@ -212,7 +214,7 @@ class Deliveries(Service, dict=True):
                 del queue[name]
                 self._host(name).begin()
         until_look = max(self._looks_at - monotonic(), 0.0)
-        # A host whose slice has ended makes room without saying so.
+        # A host whose slice has ended makes room without a call.
         if any(self._queues.values()):
             return min(until_look, SLICE_SECONDS / 2)
         return until_look
@@ -255,7 +257,7 @@ class Deliveries(Service, dict=True):
                 for other_name, other in self._hosts.items()
                 if not other.consumer.is_busy and other is not host
             ]
-            # Half of them at once, so that this search is rare.
+            # Half of the hosts at once, so that this search is rare.
             for idle_name in idle[: MOST_REMEMBERED // 2]:
                 del self._hosts[idle_name]
         return host
@@ -267,14 +269,15 @@ class Host:
 
     def __init__(self, name: str, owner: Deliveries) -> None:
         self._is_fast = False
-        """Whether its last answer was quick, and one of a service that
+        """Whether its last answer was quick, and shows that the service
         works."""
         self._slow_until = 0.0
-        """Until when it counts as slow (monotonic)."""
+        """The time until which it counts as slow (monotonic)."""
         self._quick_at = 0.0
         """When its last quick answer came (monotonic)."""
         self._slice_ends = inf
-        """When the slice of its turn ends (monotonic); ``inf``: it has none."""
+        """When the slice of its turn ends (monotonic); ``inf``: it has no
+        turn."""
         self._name = name
         self._owner = owner
         self._width = owner.requests_per_host
@@ -283,16 +286,16 @@ class Host:
             self._width = max(self._width, REQUESTS_TO_SERVICE)
         self._results = Results()
         self._contents: dict[int, bytes] = {}
-        """Id → what was encrypted already."""
+        """Id of a delivery → its encrypted content."""
         self._settled_at = 0.0
         self._looked_at = 0.0
-        """When the node looked which messages were read (monotonic)."""
+        """When the node last checked which messages were read (monotonic)."""
         self._paused_until = 0.0
-        """Until when nothing is sent (monotonic)."""
+        """The time until which nothing is sent (monotonic)."""
         self._failures = 0
-        """Requests that have failed one after the other."""
+        """Number of consecutive failed requests."""
         self._pauses = 0
-        """Pauses without an answer between them."""
+        """Number of consecutive pauses without an answer in between."""
         self._has_read = False
         """Whether it has had a part of its turn."""
         self._is_stuck = False
@@ -305,8 +308,8 @@ class Host:
 
     @property
     def pace(self) -> Pace:
-        """How it answers. One whose slice has ended is slow, too: others need
-        not wait for its answers."""
+        """How fast the host answers. A host whose slice has ended counts as
+        slow, so that others need not wait for its answers."""
         now = monotonic()
         if now < self._slow_until or now > self._slice_ends:
             return "slow"
@@ -316,7 +319,7 @@ class Host:
 
     @property
     def is_paused(self) -> bool:
-        """Whether it gets no requests now, because it has failed."""
+        """Whether the host gets no requests now, because it has failed."""
         return monotonic() < self._paused_until
 
     @property
@@ -329,13 +332,13 @@ class Host:
         )
 
     def begin(self) -> None:
-        """Its turn has come. Never switches."""
+        """Begin the turn of the host. Never switches."""
         self._has_read = False
         self.consumer.wake()
 
     def finish(self, seconds: float) -> None:
-        """Send nothing more, give what is under way ``seconds``, and store the
-        results. Switches."""
+        """Send nothing more, wait at most ``seconds`` for requests that are
+        under way, and store the results. Switches."""
         self._has_ended = True
         deadline = monotonic() + seconds
         gevent.joinall(self._workers, timeout=seconds)
@@ -352,8 +355,8 @@ class Host:
     # --- the consumer's functions ---------------------------------------------
 
     def _read(self) -> deque[Delivery] | None:
-        """The deliveries that are sent next; None: there are none, or others
-        have their turn."""
+        """The deliveries to send next; None: nothing to send, or others have
+        their turn."""
         owner = self._owner
         self._slice_ends = inf
         if self._has_ended:
@@ -373,8 +376,8 @@ class Host:
         return None
 
     def _deliver(self, waiting: deque[Delivery]) -> Failure | None:
-        """Send the deliveries that wait, as long as the host takes them. The
-        others stay in the database."""
+        """Send the waiting deliveries, as long as the host takes them. The rest
+        stays in the database."""
         self._is_stuck = False
         self._contents.clear()
         self._settle()
@@ -395,10 +398,11 @@ class Host:
         return None
 
     def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
-        """Leave out what shall not be sent any more. Returns the endpoints of
-        the others. Switches."""
+        """Leave out deliveries that must not be sent any more. Returns the
+        endpoints of the others. Switches."""
         now = time()
-        # Before the queries: what is read from now on counts at the next look.
+        # Set before the queries: messages that are read from now on count at
+        # the next check.
         self._looked_at = monotonic()
         endpoints = self._owner.rows.endpoints_by_id(
             list({delivery.endpoint for delivery in waiting})
@@ -432,7 +436,7 @@ class Host:
         return endpoints
 
     def _read_ids(self, deliveries: Iterable[Delivery]) -> set[int]:
-        """The ids of the deliveries about messages that were read meanwhile.
+        """The ids of deliveries about messages that were read meanwhile.
         Switches."""
         by_app: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
@@ -456,8 +460,8 @@ class Host:
     def _work(
         self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]
     ) -> None:
-        """Send one after the other, until something else has to be done first.
-        Switches."""
+        """Send deliveries one after the other, until something else has to be
+        done first. Switches."""
         was_fast = self._is_fast
         if was_fast:
             ahead = AHEAD
@@ -472,7 +476,7 @@ class Host:
         ):
             while is_long_turn():
                 serve_others()
-            # Other workers may have taken the last one meanwhile.
+            # Other workers may have taken the last delivery meanwhile.
             if not waiting:
                 return
 
@@ -491,7 +495,7 @@ class Host:
             if result.outcome == "gone":
                 endpoints.pop(delivery.endpoint, None)
 
-            # A late answer among quick ones says nothing.
+            # One late answer among quick ones does not make a host slow.
             now = monotonic()
             if now - began <= SLICE_SECONDS:
                 self._quick_at = now
@@ -509,8 +513,8 @@ class Host:
     def _hand_over(
         self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
-        """Hand the first of some deliveries to its push service; returns when
-        that began, too. Switches."""
+        """Hand the first of some deliveries to its push service. Returns when
+        that began, and the result. Switches."""
         delivery = deliveries[0]
         endpoint = endpoints[delivery.endpoint]
         device = self._owner.services.find(endpoint.url)
@@ -530,8 +534,8 @@ class Host:
 
         webpush = self._owner.webpush
         if delivery.id not in self._contents:
-            # Several, one after the other: the processor's caches make that
-            # half as long.
+            # Several are encrypted one after the other: the caches of the
+            # processor halve the time.
             for other in deliveries:
                 if other.id in self._contents:
                     continue
@@ -546,7 +550,7 @@ class Host:
         return began, webpush.hand_over(endpoint, content, ttl, urgency, delivery.topic)
 
     def _note(self, delivery: Delivery, result: PushResult) -> None:
-        """Note the result of a request. Never switches."""
+        """Process the result of a request. Never switches."""
         outcome = result.outcome
         if outcome == "later":
             self._failed(delivery, result)
@@ -607,8 +611,8 @@ class Host:
         if self._failures < requests:
             return
 
-        # No other request has succeeded meanwhile: it is the host. One request
-        # will show when it works.
+        # No other request has succeeded meanwhile, so the host is the cause.
+        # One request will show when it works again.
         self._pauses += 1
         usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)
         pause = max(usual, min(wanted, LONGEST_WANTED_SECONDS))
@@ -628,12 +632,13 @@ class Host:
         self._owner.counts[delivery.app, kind, outcome] += 1
 
     def _settle(self) -> None:
-        """Store the results so far. Switches. Raises StorageUnavailable."""
+        """Store the results that have come in. Switches. Raises
+        StorageUnavailable."""
         self._settled_at = monotonic()
         results = self._results
         if not results:
             return
-        # Storing switches: the results of other workers are for the next time.
+        # Storing switches, so results of other workers are stored next time.
         self._results = Results()
         try:
             self._owner.rows.settle(results)
@@ -650,6 +655,6 @@ class Host:
 
 
 def _slot_of(delivery: Delivery) -> tuple[int, str | int]:
-    """The place that a delivery takes at its endpoint: one with the same topic
-    replaces it."""
+    """The slot of a delivery at its endpoint. A delivery with the same topic
+    has the same slot, and replaces it."""
     return delivery.endpoint, delivery.topic or delivery.id

@@ -1,5 +1,5 @@
-"""The push services of a node: Web Push, which is here, and those that other
-features bring."""
+"""The push services of a node: Web Push, which is in this feature, and services
+of other features."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -20,13 +20,13 @@ _ID_CHARACTERS: Final = 24
 
 
 class NoService(Service):
-    """Stands for a push service that no feature of this node brings: another
-    node may have it."""
+    """Stands for a push service that this node does not have. Another node may
+    have it."""
 
     name: str
 
     def objection(self, app: str, token: str) -> str:
-        """This node cannot know whether the token is one."""
+        """Always ``""``: this node cannot check the token."""
         return f"this server has no push service {self.name!r}"
 
     def host(self, app: str, token: str) -> str:
@@ -34,19 +34,19 @@ class NoService(Service):
         return self.name
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Leave the delivery where it is."""
+        """Leave the delivery in the database."""
         return PushResult(
             "later",
             problem=f"no feature of this node has the push service {self.name!r}",
         )
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: there are no connections."""
 
 
 class DeviceServices:
     """The push services of devices that are no browsers. Raises ConfigError if
-    two have one name."""
+    two services have the same name."""
 
     def __init__(self, services: Iterable[PushService] = ()) -> None:
         self.by_name: dict[str, PushService] = {}
@@ -56,20 +56,21 @@ class DeviceServices:
             self.by_name[service.name] = service
 
     def find(self, url: str) -> tuple[PushService, str] | None:
-        """The push service of an endpoint and the token there; None: it is one
-        of Web Push."""
+        """The push service of an endpoint and the token there; None: it is an
+        endpoint of Web Push."""
         name, _, token = url.partition(":")
         if name in WEB:
             return None
         return self.by_name.get(name) or NoService(name), token
 
     def close(self) -> None:
-        """End their connections."""
+        """Close the connections of the services."""
         for service in self.by_name.values():
             service.close()
 
     def host_of(self, app: str, url: str) -> str:
-        """The queue of deliveries to an endpoint: of Web Push its host."""
+        """The queue of deliveries to an endpoint. For Web Push it is the
+        host."""
         device = self.find(url)
         if device is None:
             return host_of(url)
@@ -80,8 +81,8 @@ class DeviceServices:
 def notice_of(delivery: Delivery) -> PushNotice:
     """The notice of a delivery, for a push service of another feature."""
     content = msgspec.json.decode(delivery.body, type=Shown)
-    # Not the id alone: SQLite gives the number of a row again when the last one
-    # was removed.
+    # The id alone is not enough: SQLite gives the number of a row again if the
+    # last row was removed.
     named = b"%d %d %b" % (delivery.id, delivery.created, delivery.body)
     data = b""
     if content.data is not None:

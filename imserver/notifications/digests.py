@@ -39,16 +39,16 @@ CONVERSATIONS: Final = 20
 MESSAGES: Final = 3
 """The most messages of each conversation in a mail."""
 OLDEST_SECONDS: Final = 7 * 86_400
-"""Messages that are older are no news."""
+"""Older messages are not in a digest."""
 TEXT_CHARACTERS: Final = 280
 _PAGE: Final = 50
 _AND_MORE: Final = 100
-"""The number by which the form of a text for "so many and more" is chosen."""
+"""The number that selects the plural form of "20 and more"."""
 _FNV_OFFSET: Final = 2_166_136_261
 _FNV_PRIME: Final = 16_777_619
 _32_BITS: Final = 0xFFFFFFFF
 _LOW_BITS: Final = 8
-"""Bits of the hash that are left out."""
+"""Low bits of the hash that are not used."""
 _HUES: Final = (
     "#2f6690",
     "#3a7a5b",
@@ -65,11 +65,12 @@ _HUES: Final = (
 
 
 class UnreadConversation(Struct, frozen=True):
-    """What is unread in a conversation: ``count`` messages, of which
-    ``messages`` are the newest ones.
+    """The unread messages of a conversation: their number ``count``, and the
+    newest ones (``messages``).
 
-    ``level`` ``mentions``: only those that mention the user count. ``peer``:
-    the other user; ``""``: it is a group, or the back end sends.
+    ``level``: ``mentions`` counts only messages that mention the user.
+    ``peer``: the other user; ``""``: it is a group, or the back end is the
+    sender.
     """
 
     conversation: Conversation
@@ -83,7 +84,8 @@ class Digest(Struct, frozen=True):
     """The unread conversations of a user, the one with the newest message
     first.
 
-    ``has_more``: there are others. ``names``: id of an account → its nickname.
+    ``has_more``: there are more unread conversations. ``names``: id of an
+    account → its nickname.
     """
 
     conversations: tuple[UnreadConversation, ...]
@@ -99,19 +101,19 @@ def collect(
     after: int,
     usual: Wishes,
 ) -> Digest | None:
-    """The conversations with messages after an id that an account has not read;
-    None: there is none.
+    """The conversations with unread messages of an account after an id; None:
+    no such conversation.
 
-    Conversations of which the account wants no notifications, and messages of
-    accounts that it has blocked, do not count. ``usual``: what the account
-    wishes for all conversations. Switches. Raises StorageUnavailable.
+    Conversations for which the account wants no notifications do not count, nor
+    do messages of accounts that it has blocked. ``usual``: the wishes of the
+    account for all conversations. Switches. Raises StorageUnavailable.
     """
     app = account.app
     now = int(time())
     wishes = {each.conversation: each for each in wished}
     conversations: list[UnreadConversation] = []
 
-    # Until there is one more than is shown: then the digest has more.
+    # Stop after one more than is shown: the digest then has more.
     before = 0
     has_more = True
     while has_more and len(conversations) <= CONVERSATIONS:
@@ -145,7 +147,8 @@ def collect(
 def _names_in(
     accounts: AccountStore, app: str, conversations: Iterable[UnreadConversation]
 ) -> dict[str, str]:
-    """Id of an account → its nickname, of all who appear in conversations."""
+    """Id of an account → its nickname, for all accounts that appear in
+    conversations."""
     people: set[str] = set()
     for unread in conversations:
         people.add(unread.peer)
@@ -164,7 +167,7 @@ def _unread(
     after: int,
     keywords: Sequence[str],
 ) -> list[UnreadConversation]:
-    """The conversation, if there is something new in it."""
+    """A list with the conversation, if it has unread messages."""
     app = account.app
     user = account.user
     conversation = summary.conversation
@@ -209,7 +212,7 @@ def _unread(
 
 
 def _is_news(entry: Entry, user: str, level: Level, keywords: Sequence[str]) -> bool:
-    """Whether an entry is a message of somebody else of which the user is
+    """Whether an entry is a message of somebody else about which the user is
     notified."""
     if entry.kind != "message" or entry.sender == user or entry.is_beside:
         return False
@@ -225,7 +228,7 @@ def _is_news(entry: Entry, user: str, level: Level, keywords: Sequence[str]) -> 
 def _not_blocked(
     accounts: AccountStore, account: Account, messages: Sequence[Entry]
 ) -> list[Entry]:
-    """The messages without those of accounts that an account has blocked."""
+    """The messages whose senders an account has not blocked."""
     ids = {entry.sender: id_of(entry.sender) for entry in messages}
     states = accounts.relations(account.id, [id for id in ids.values() if id])
     not_blocked = []
@@ -258,7 +261,7 @@ def mail_of(
     """The mail with a digest, in the language of the user.
 
     ``preview`` False: texts are hidden. ``page``: address of the page for
-    chats; ``""``: there is none. ``site``: the name of this server.
+    chats; ``""``: the app has no page. ``site``: the name of this server.
     ``stop_url``: ends these mails, also by a POST (RFC 8058). ``answer_url``:
     message → the address of the page where the user answers this question.
     """
@@ -306,7 +309,7 @@ def mail_of(
 
 
 def _preheader(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The text that lists of mails show behind the subject."""
+    """The text that mail programs show behind the subject in a list."""
     if len(rows) == 1:
         messages = rows[0]["messages"]
         if messages:
@@ -316,8 +319,8 @@ def _preheader(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def stop_page(language: str, is_done: bool) -> str:
-    """The page, HTML, that asks whether to end the mails to a user, or
-    (``is_done``) says that they ended."""
+    """The page (HTML) that asks whether to end the mails to a user, or
+    (``is_done``) says that they have ended."""
     language = language_of(language)
     words = _words(language)
     title = words["stop_title"]
@@ -336,12 +339,12 @@ def answer_page(
     value: str,
     too_long: str = "",
 ) -> str:
-    """The page, HTML, with a question and what ``user`` can answer, or what has
-    come of it.
+    """The page (HTML) with a question and the possible answers of ``user``, or
+    with its result.
 
-    ``asker``: the name of who asks; ``""``: the back end. ``names``: user →
-    name. ``value``: the option that the user has chosen in the mail.
-    ``too_long``: the text that was refused, because it is.
+    ``asker``: the name of the author of the question; ``""``: the back end.
+    ``names``: user → name. ``value``: the option that the user has chosen in
+    the mail. ``too_long``: a text that was refused because it is too long.
     """
     language = language_of(wishes.language)
     words = _words(language)
@@ -383,7 +386,7 @@ def answer_page(
 
 
 def gone_page(language: str) -> str:
-    """The page, HTML, behind a link that is not valid any more."""
+    """The page (HTML) for a link that is not valid any more."""
     words = _words(language_of(language))
     return button_page(words["tag"], words["ask_from_system"], words["ask_gone"], "")
 
@@ -450,7 +453,7 @@ def _shown(
 def _answers(
     entry: Entry, user: str, words: Mapping[str, str], answer_url: Callable[[int], str]
 ) -> list[dict[str, str]]:
-    """The links with which a user answers a message; none if it is no open
+    """The links with which a user answers a message; empty if it is no open
     question."""
     question = entry.ask
     if question is None or not question.may_answer(user):
@@ -476,7 +479,7 @@ def _shortened(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """A text in one line, without characters that change what is around it."""
+    """A text in one line, without characters that change the text around it."""
     return clean_name(" ".join(text.split()))
 
 

@@ -1,5 +1,4 @@
-"""Words of a user that count as a mention where they stand in messages to
-groups."""
+"""Keywords: words that count as a mention of a user in messages to groups."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -14,15 +13,16 @@ LOOKED_CHARACTERS: Final = 4000
 _LOOKED_BYTES: Final = 4 * LOOKED_CHARACTERS
 """No character of UTF-8 has more than four bytes."""
 _MOST_MATCHES: Final = 100
-"""How many matches of a word are checked: "a" stands in many words."""
+"""How many matches of a word are checked. A short word such as "a" is part of
+many words."""
 _SPACELESS: Final = re.compile("[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
-"""Signs of scripts that put no spaces between words: there, a part of a text is
-a word."""
+"""Characters of scripts without spaces between words. There, any part of a text
+counts as a word."""
 
 
 def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
-    """Each keyword once, without spaces around it and without regard to case;
-    empty ones are left out."""
+    """The keywords, each once without regard to case, without spaces around
+    them. Empty keywords are left out."""
     words: dict[str, str] = {}
     for text in given:
         word = " ".join(text.split())
@@ -32,8 +32,8 @@ def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
 
 
 def searched_text(entry: Entry) -> str:
-    """The text of an entry in which keywords are looked for; ``""``: it has
-    none, or is in no group."""
+    """The text of an entry in which keywords are looked for; ``""``: the entry
+    has no text, or is in no group."""
     if entry.type != "text" or entry.members:
         return ""
     text = entry.body[:_LOOKED_BYTES].decode(errors="ignore")

@@ -1,8 +1,8 @@
-"""Mails: when a user gets a digest of unread conversations, and that it is
-sent.
+"""Mails: decides when a user gets a digest of unread conversations, and sends
+it.
 
-The node that notifies sends them, with one consumer for all apps, because all
-go to one mail server.
+The node with the lease of the notifier sends them. It has one consumer for all
+apps, because there is one mail server.
 """
 
 import logging
@@ -34,13 +34,15 @@ from imserver.plugin.wire import Limit, id_of
 log: Final = logging.getLogger(__name__)
 
 AGAIN_SECONDS: Final = 86_400
-"""Until the next mail, if the user has read nothing since the last one."""
+"""The time until the next mail, if the user has read nothing since the last
+one."""
 DUE_AT_ONCE: Final = 100
 SENT_AT_ONCE: Final = 4
 TRIES: Final = 24
-"""How often a mail that is refused for now is tried, about once an hour."""
+"""How often the server tries a mail that is refused for now, about once an
+hour."""
 _RETRY_SECONDS: Final = 60
-"""Doubled with each try, this is the pause before the next one."""
+"""The pause before the first retry. It doubles with each try."""
 _LONGEST_RETRY_SECONDS: Final = 3600
 _MOST_DOUBLINGS: Final = 10
 
@@ -48,9 +50,9 @@ _MOST_DOUBLINGS: Final = 10
 class Mails(Service, dict=True):
     """Sends digests while this node has the lease of the notifier.
 
-    ``apps``: those in which users can be notified. ``page_of``: app → the
-    address of its page for chats; ``""``: it has none. ``stop_url``: (app,
-    user) → the address that ends the mails. ``answer_url``: (app, user,
+    ``apps``: the apps in which users can be notified. ``page_of``: app → the
+    address of its page for chats; ``""``: the app has no page. ``stop_url``:
+    (app, user) → the address that ends the mails. ``answer_url``: (app, user,
     message) → the address where the user answers a question. ``site``: the name
     of this server in mails. ``wants``: whether the back end of an app wants
     events of a kind.
@@ -69,7 +71,7 @@ class Mails(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        """(``mail``, result) → mails since the start."""
+        """(app, ``mail``, result) → the number of mails since the start."""
         self._next: dict[str, float] = {}
         """App → when the next mail is due, Unix milliseconds. The next look
         asks the database about an app that is not here."""
@@ -97,8 +99,8 @@ class Mails(Service, dict=True):
         self.consumer.wake()
 
     def restart(self) -> None:
-        """This node has got the lease, and another one may have sent mails
-        meanwhile. Never switches."""
+        """Forget the known times: this node has got the lease, and another node
+        may have sent mails meanwhile. Never switches."""
         if not self.smtp.host or self._has_ended:
             return
         self.consumer.stop()
@@ -107,8 +109,8 @@ class Mails(Service, dict=True):
         self.consumer.wake()
 
     def stop(self, seconds: float = 1.0) -> None:
-        """Send nothing more. Mails that are being sent have some time.
-        Switches."""
+        """Send nothing more. Wait at most ``seconds`` for mails that are being
+        sent. Switches."""
         self._has_ended = True
         self.consumer.stop()
         self._sending.join(timeout=seconds)
@@ -143,8 +145,8 @@ class Mails(Service, dict=True):
         return None
 
     def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
-        """Send the mails of a batch; what is done leaves it. Switches. Raises
-        StorageUnavailable."""
+        """Send the mails of a batch, and remove each from it when it is done.
+        Switches. Raises StorageUnavailable."""
         problems: list[NotSent] = []
         errors: list[Exception] = []
 
@@ -189,7 +191,8 @@ class Mails(Service, dict=True):
             self._settle(app, due, replace(due, due=later), later)
             return
 
-        # Read before the messages: what comes meanwhile is for the next mail.
+        # Read before the messages: messages that come meanwhile are for the
+        # next mail.
         following = mail_due(wishes, now)
         stored = self.core.store.part(MessageLog)
         entry = stored.entries.head(app)
@@ -220,8 +223,8 @@ class Mails(Service, dict=True):
         self._settle(app, due, mailed, following, events)
 
     def _later(self, app: str, due: MailDue, wishes: Wishes, now: int) -> int:
-        """Until when a mail has to wait, in Unix milliseconds; 0: it need
-        not."""
+        """The time until which a mail has to wait, in Unix milliseconds; 0: it
+        need not wait."""
         quiet = quiet_until(wishes.quiet, now)
         again = due.mailed + AGAIN_SECONDS * SECOND_MS
         if wishes.mail != "soon" or not due.mailed or again <= now:
@@ -232,8 +235,7 @@ class Mails(Service, dict=True):
         return again
 
     def _retry_at(self, app: str, due: MailDue, problem: NotSent, now: int) -> int:
-        """When a mail that was refused is tried again, in Unix milliseconds; 0:
-        never."""
+        """When to try a refused mail again, in Unix milliseconds; 0: never."""
         tries = self._tries.get((app, due.user), 0) + 1
         self._tries[app, due.user] = tries
         if not problem.is_temporary or tries > TRIES:
@@ -249,16 +251,16 @@ class Mails(Service, dict=True):
         meanwhile_ms: int,
         events: Sequence[NewEvent] = (),
     ) -> None:
-        """Store the result. ``meanwhile_ms``: when a mail about what has come
-        meanwhile is due."""
+        """Store the result. ``meanwhile_ms``: when a mail about messages that
+        have come meanwhile is due."""
         self.rows.set_mailed(app, before, after, meanwhile_ms, events)
         self._next.pop(app, None)
         if not after.due:
             self._tries.pop((app, before.user), None)
 
     def _account(self, app: str, user: str) -> Account | None:
-        """The account of a user; None: there is none that can, and may, get
-        mail."""
+        """The account of a user; None: no account, or one that cannot or may
+        not get mail."""
         tenant = self.core.tenants.find(app)
         if tenant is None or not rules_of(tenant).enabled:
             return None

@@ -40,7 +40,7 @@ from imserver.messenger.log.writer import WritingPart, in_transaction
 MOST_EMOJI: Final = 20
 """Different emoji with which users may react to one message."""
 MOST_USERS: Final = 10
-"""Users that are named for each of them."""
+"""Users who are named for each emoji."""
 MOST_PINS: Final = 100
 """Pinned messages of one conversation."""
 _control: Final = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]").search
@@ -54,8 +54,9 @@ _MESSAGE: Final = (
     "LEFT JOIN membership s ON s.log = m.log AND s.member = %s AND s.conversation = m.conversation "
     "WHERE m.log = %s AND m.id = %s ORDER BY s.joined_id"
 )
-"""A message, its conversation, and when a user was a member: one statement in
-place of three, of the eight for which somebody waits who answers a question."""
+"""Selects a message, its conversation, and the memberships of a user. It is one
+statement in place of three, because somebody who answers a question waits for
+each statement."""
 _OF_MESSAGE: Final = slice(7, 11)
 _OF_MEMBERSHIP: Final = slice(11, None)
 """The columns of the message and of the membership."""
@@ -97,8 +98,8 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Pin a message in its conversation, or remove its pin. ``user`` ``""``
-        is a back end."""
+        """Pin a message in its conversation, or remove its pin. An empty
+        ``user`` is a back end."""
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
@@ -140,8 +141,8 @@ class TargetMessage(Struct):
 
 
 class _Reader(Struct, frozen=True):
-    """Who can read a message: their role in its conversation, and until when
-    they are muted there. A back end has no role."""
+    """Somebody who can read a message: their role in its conversation, and the
+    end of their mute there. A back end has no role."""
 
     role: str = ""
     muted_until: int = 0
@@ -150,7 +151,7 @@ class _Reader(Struct, frozen=True):
 def find_message(
     transaction: AppTransaction, user: str, message: int
 ) -> TargetMessage | Rejected:
-    """The message, or the reason of a refusal. ``user`` ``""`` may read
+    """The message, or the reason of a refusal. An empty ``user`` may read
     everything."""
     unknown = Rejected(RejectReason.UNKNOWN_MESSAGE)
     if message <= transaction.head.floor:
@@ -183,9 +184,9 @@ def find_message(
 def _reader_of(
     transaction: AppTransaction, user: str, message: int, rows: Sequence[Row]
 ) -> _Reader | None:
-    """The user, if they are a member now and were one when the message was
-    stored. ``rows``: of :data:`_MESSAGE`, one for each membership; the last one
-    is the newest."""
+    """The user, if they are a member now and were a member when the message was
+    stored. ``rows``: the result of :data:`_MESSAGE`, a row for each membership,
+    the newest one last."""
     joined = [row[_OF_MEMBERSHIP] for row in rows]
     # without any membership there is one row
     memberships = [columns for columns in joined if columns[0] is not None]
@@ -257,7 +258,7 @@ def change_reaction(
     if not remove and len(users) < MOST_USERS:
         users = (*users, user)
     if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
-        # One that was named is gone: now there is room for all.
+        # A named user is gone: now all users can be named.
         statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
         rows = sql.query(statement, (log, message, emoji))
         users = tuple(text_of(member) for (member,) in rows)
@@ -315,8 +316,8 @@ def change_pin(
 
 
 def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
-    """Remove a reaction that is there, whether or not the user may still read
-    the message."""
+    """Remove an existing reaction, even if the user may not read the message
+    any more."""
     target = find_message(transaction, "", message)
     if isinstance(target, Rejected):
         transaction.sql.execute(

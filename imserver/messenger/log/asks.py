@@ -1,14 +1,14 @@
-"""Questions: messages that are answered exactly once, or by so many users as
-they need.
+"""Questions: messages that are answered exactly once, or by the number of users
+that they need.
 
-A question is a message whose ``meta`` makes it one
-(:class:`imserver.messenger.log.meta.Ask`). That has the state and the answers,
-too: every view of the message shows them. Whatever happens to a question is an
-entry of the kind ``press`` about it, in its conversation. Its type says what:
-``answer``, ``cancel``, ``expire``, ``escalate``, ``remind``, ``tally``. Its
-``meta`` has the fields of the question that it changes. The body of an
-``answer`` is its value or text. All checks run under the log's lock, so the
-first answer wins. The answers to a poll are votes:
+A question is a message with ``ask`` in its ``meta``
+(:class:`imserver.messenger.log.meta.Ask`). The state and the answers are there,
+too, so every view of the message shows them. Each act on a question is an entry
+of the kind ``press`` about it, in its conversation. The type of the entry is
+the act: ``answer``, ``cancel``, ``expire``, ``escalate``, ``remind`` or
+``tally``. Its ``meta`` has the fields of the question that it changes. The body
+of an ``answer`` is its value or text. All checks run under the log's lock, so
+the first answer wins. The answers to a poll are votes:
 :mod:`imserver.messenger.log.polls`.
 """
 
@@ -56,7 +56,7 @@ from imserver.messenger.log.writer import LogWriter, WritingPart
 from imserver.plugin.storage import Store
 
 _DUE_AT_ONCE: Final = 100
-"""Questions that one look returns."""
+"""Questions that one query returns."""
 _CHARACTER_BYTES: Final = 4
 """The bytes of a character in UTF-8, at most."""
 _NOT_OF_POLLS: Final = Rejected(RejectReason.INVALID, "a poll: everybody may vote")
@@ -64,36 +64,36 @@ _CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']}
 
 AskAct = Literal["answer", "vote", "cancel", "expire", "escalate", "remind", "tally"]
 Due = Literal["ask_deadline", "ask_tally"]
-"""What is due: the end of questions, or a count of votes."""
+"""The things that can be due: the end of a question, or a count of votes."""
 
 
 class AskChange(Change, frozen=True, kw_only=True):
-    """A change of a question, which is ``ask`` now. Without an entry it was
-    made before, by the same user."""
+    """A change of a question. ``ask``: the question after the change. Without
+    an entry, the same user has made the change before."""
 
     ask: Ask
 
 
 class AskRefused(Rejected, frozen=True, kw_only=True):
-    """The question is closed, or the user has given another answer: ``ask`` is
-    what it is."""
+    """The question is closed, or the user has given another answer. ``ask``:
+    the question as it is."""
 
     ask: Ask
 
 
 class AskLog(WritingPart):
     """Answers questions, and closes them. Each method may switch and raise
-    StorageUnavailable; those that change something return after the commit.
-    ``user`` ``""`` is a back end."""
+    StorageUnavailable. Methods that change something return after the commit.
+    An empty ``user`` is a back end."""
 
     DUE: Final[tuple[Due, ...]] = get_args(Due)
 
     def __init__(self, writer: LogWriter, store: Store) -> None:
         super().__init__(writer, store)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
-        """What this node has done, since its start. ``refuse``: others had
-        answered before, or it was closed. ``ask`` is counted by whoever sends
-        questions."""
+        """The number of acts of this node since its start. ``refuse``: others
+        had answered before, or the question was closed. The senders of
+        questions count ``ask``."""
         self.news = Flag()
         """Set when this node has stored something that will be :meth:`due`."""
 
@@ -107,11 +107,13 @@ class AskLog(WritingPart):
         text: str = "",
         choices: Sequence[int] | None = None,
     ) -> AskChange | Rejected:
-        """Answer with the value of an option, with free text, or in a poll with
-        ``choices``, indexes of options, which replace those before; none:
-        withdraw the vote. To repeat one's own answer changes nothing.
+        """Answer a question with the value of an option, or with free text. In
+        a poll, ``choices`` are the indexes of options. They replace the user's
+        earlier choices; an empty list withdraws the vote. Repeating one's own
+        answer changes nothing.
 
-        :class:`AskRefused`: others have answered before, or it is closed.
+        Returns :class:`AskRefused` if others have answered before, or if the
+        question is closed.
         """
         given = _GivenAnswer(user, value, text, choices)
         wrong = given.objection()
@@ -124,8 +126,8 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work)
 
     def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
-        """Close a question of this user without an answer, or a poll with its
-        votes: it is answered."""
+        """Close a question of this user. A question is then cancelled; a poll
+        counts as answered by its votes."""
 
         def work(question: _Question) -> AskChange | Rejected:
             state = "cancelled" if question.ask.poll is None else "answered"
@@ -138,7 +140,7 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work, by_author=True, as_reader=False)
 
     def settle(self, due: Due, app: str, message: int) -> None:
-        """Do what is :meth:`due` of a question."""
+        """Close a question, or count its votes: the one that is :meth:`due`."""
         if due == "ask_deadline":
             result = self.expire(app, message)
         else:
@@ -175,7 +177,7 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work, by_author=True)
 
     def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
-        """Remind those of a question of this user who have not answered."""
+        """Remind the users who have not answered a question of this user."""
 
         def work(question: _Question) -> AskChange | Rejected:
             if question.ask.poll is not None:
@@ -195,7 +197,9 @@ class AskLog(WritingPart):
         by_author: bool = False,
         as_reader: bool = True,
     ) -> AskChange | Rejected:
-        """``as_reader``: the user still reads the message, and is not muted."""
+        """Change a question by ``work``, in a transaction. ``by_author``: only
+        its author or a back end may do it. ``as_reader``: the user must still
+        read the message, and not be muted."""
 
         def change(transaction: AppTransaction) -> Change | Rejected:
             target = find_message(transaction, user if as_reader else "", message)
@@ -224,8 +228,8 @@ class AskLog(WritingPart):
     def get(
         self, sql: Statements, head: LogHead, user: str, message: int
     ) -> Entry | None:
-        """A question that the user may read; None: there is none. A recalled
-        one is none."""
+        """A question that the user may read; None: no such question. A recalled
+        message is no question."""
         ids: list[int] = []
         if user:
             ids = list(shown(sql, head, user, [message]))
@@ -237,8 +241,8 @@ class AskLog(WritingPart):
         return entries[0]
 
     def changes(self, app: str, after: int) -> tuple[set[int], int]:
-        """The messages that entries after an id are about, answers among them,
-        and the last id."""
+        """The messages that are changed by entries after an id, for example by
+        answers; and the last id of the log."""
         statement = f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
 
         def work(sql: Statements, head: LogHead) -> tuple[set[int], int]:
@@ -258,8 +262,8 @@ class AskLog(WritingPart):
         after: str,
         limit: int,
     ) -> list[str]:
-        """The next users after one who have chosen an option of a poll that is
-        not anonymous, by id."""
+        """The users who have chosen an option of a poll that is not anonymous,
+        ordered by id, after the id ``after``."""
         if text_objection(after, MAX_USER_BYTES):
             return []
         statement = (
@@ -274,8 +278,8 @@ class AskLog(WritingPart):
         self, sql: Statements, what: Due = "ask_deadline"
     ) -> tuple[list[tuple[str, int]], float | None]:
         """Some questions (app, message) whose deadline has passed, or whose
-        votes are to be counted, and the seconds until the next of the others;
-        None: there is none."""
+        votes must be counted. Returns also the seconds until the next question
+        is due; None: no further question."""
         statement = (
             f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
             "ON l.number = d.log ORDER BY d.due LIMIT %s"
@@ -291,14 +295,15 @@ class AskLog(WritingPart):
 
     @in_log(writes=True)
     def forget(self, sql: Statements, head: LogHead, message: int) -> None:
-        """Forget that something is due of what is no open question any more."""
+        """Forget the deadline and the count of a message that is no open
+        question any more."""
         for table in self.DUE:
             statement = f"DELETE FROM {table} WHERE log = %s AND id = %s"
             sql.execute(statement, (head.number, message))
 
     def time_ms(self) -> int:
-        """Now, in Unix milliseconds by the clock of the database: deadlines are
-        compared with it."""
+        """The current time in Unix milliseconds, by the clock of the database:
+        deadlines are compared with this clock."""
         of_database = self._store.read_or(0, Statements.clock_ms)
         return of_database or int(time() * SECOND_MS)
 
@@ -317,11 +322,11 @@ class _GivenAnswer(Struct, frozen=True):
 
     @property
     def content(self) -> str:
-        """The body of its entry."""
+        """The body of the entry of this answer."""
         return self.value or self.text
 
     def objection(self) -> str:
-        """Why it answers no question; ``""`` if it may answer one."""
+        """The reason why this can never be an answer; ``""`` if it can."""
         is_too_long = len(self.text) > Limit.ANSWER_CHARACTERS
         is_one_of_both = bool(self.value) != bool(self.text)
         if self.choices is None and (is_too_long or not is_one_of_both):
@@ -334,8 +339,8 @@ class _GivenAnswer(Struct, frozen=True):
         return f"{name}: {wrong}"
 
     def choices_of(self, ask: Ask) -> Sequence[int] | None:
-        """The options of a poll that it chooses, by their index; None: the poll has
-        no such option."""
+        """The indexes of the chosen options; None: the poll has no such
+        option."""
         if self.choices is not None:
             return self.choices
         for index, option in enumerate(ask.options):
@@ -348,7 +353,7 @@ class _GivenAnswer(Struct, frozen=True):
         return (before.value, before.text) == (self.value, self.text)
 
     def fits(self, ask: Ask) -> bool:
-        """Whether the question takes such an answer."""
+        """Whether the question accepts such an answer."""
         if self.text:
             return ask.text
         return any(option.value == self.value for option in ask.options)
@@ -366,8 +371,8 @@ class _Question:
         self.acts: list[AskAct] = []
         """The acts on it in this transaction."""
         self.expiry: AskChange | None = None
-        """A deadline that has passed closes the question, also before anybody
-        has looked for it."""
+        """A deadline that has passed closes the question at once, before a look
+        for due questions finds it."""
         if ask.until and not ask.state and ask.until <= transaction.sql.clock_ms():
             self.expiry = self.change("expire", "", {"state": "expired"})
 
@@ -380,7 +385,7 @@ class _Question:
         )
 
     def answer(self, given: _GivenAnswer) -> AskChange | Rejected:
-        """Let an answer count, or the choices in a poll."""
+        """Store an answer, or the choices in a poll."""
         ask = self.ask
         if ask.poll is not None:
             return self.vote(given.user, ask.poll, given.choices_of(ask))
@@ -439,7 +444,8 @@ class _Question:
     def vote(
         self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
     ) -> AskChange | Rejected:
-        """Replace the choices of a user. None: there is no such option."""
+        """Replace the choices of a user. ``choices`` None: the poll has no such
+        option."""
         options = len(self.ask.options)
         if choices is None or any(not 0 <= index < options for index in choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
@@ -462,7 +468,7 @@ class _Question:
         return self._voted(self._count_when_due(poll, now), bits)
 
     def _count_when_due(self, poll: Ask.Poll, now: int) -> AskChange:
-        """Count the votes, or note when they are to be counted."""
+        """Count the votes now, or store when the next count is due."""
         sql = self.transaction.sql
         log = self.transaction.log
         message = self.message.id
@@ -488,7 +494,7 @@ class _Question:
         return self.change("tally", "", {"poll": poll})
 
     def _counted(self) -> Ask.Poll | None:
-        """The poll with its totals, None: it is none."""
+        """The poll with its totals; None: the question is no poll."""
         poll = self.ask.poll
         if poll is None:
             return None

@@ -1,9 +1,9 @@
 """Bots in the log: which entries of their groups they read, their slash
 commands and buttons.
 
-A member who is a bot has ``bot`` in its membership, and its group has it in
-``bots``. Such a member reads the entries of the group that name it: ``meta``
-has the bots that read an entry, and ``bot_entry`` has a row for each of them.
+The membership of a bot has ``bot``, and the column ``bots`` of its group lists
+it. A bot reads only the entries of the group that name it. ``meta`` of such an
+entry lists the bots that read it, and ``bot_entry`` has a row for each of them.
 Groups without bots, and conversations of two, need neither.
 """
 
@@ -55,8 +55,8 @@ _decode_commands: Final = msgspec.json.Decoder(tuple[_Command, ...]).decode
 def with_command(
     sql: Statements, app: str, state: ConversationState, draft: Draft
 ) -> Draft:
-    """A draft whose text begins with ``/``. If a bot of the conversation has
-    this command, ``meta`` says so."""
+    """The draft of a text that begins with ``/``. If a bot of the conversation
+    has this command, the draft has it in ``meta``."""
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
@@ -100,8 +100,8 @@ def accounts_among(
     users: Iterable[str],
     which: Literal["", "AND bot = 1", "AND guest = 1"] = "",
 ) -> list[str]:
-    """The accounts among these users, in their order, or only the bots or the
-    guests."""
+    """The accounts among these users, in the order of ``users``; or only the
+    bots, or only the guests among them."""
     ids = {int(user): user for user in users if _may_be_account(user)}
     if not ids:
         return []
@@ -111,7 +111,7 @@ def accounts_among(
 
 
 def are_friends(sql: Statements, user: str, other: str) -> bool:
-    """Whether an account has another one as a friend."""
+    """Whether an account has another account as a friend."""
     if not (_may_be_account(user) and _may_be_account(other)):
         return False
     friend = (
@@ -121,7 +121,7 @@ def are_friends(sql: Statements, user: str, other: str) -> bool:
 
 
 def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, str]:
-    """Bot → its owner, for those of these users that are bots of accounts."""
+    """Bot → its owner, for the users among these who are bots of accounts."""
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = "SELECT id, owner FROM bot WHERE app = %s AND owner > 0 AND id IN {}"
     return {str(row[0]): str(row[1]) for row in sql.query_in(statement, (app,), ids)}
@@ -130,7 +130,7 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
 def hooks_among(
     sql: Statements, app: str, state: ConversationState, users: Collection[str]
 ) -> list[str]:
-    """The bots of incoming webhooks of a group among these users."""
+    """The users among these who are bots of incoming webhooks of a group."""
     ids = [int(user) for user in users if user in state.bots]
     statement = (
         "SELECT id FROM incoming_hook WHERE app = %s AND conversation = %s AND id IN {}"
@@ -141,7 +141,7 @@ def hooks_among(
 
 
 def _may_be_account(user: str) -> bool:
-    """Whether an id of a user may be that of an account: a number."""
+    """Whether the id of a user can be the id of an account: a number."""
     is_number = user.isascii() and user.isdecimal()
     return is_number and len(user) <= _ACCOUNT_DIGITS and user[0] != "0"
 
@@ -168,14 +168,14 @@ class BotReaders(Service):
     _rows: list[tuple[str, int, int]] = field(default_factory=list)
 
     def name(self, state: ConversationState, draft: Draft) -> Draft:
-        """The draft of the next entry of a group with bots, with those in
-        ``meta`` that read it."""
+        """The draft of the next entry of a group with bots. Its ``meta`` lists
+        the bots that read the entry."""
         readers = self._readers(state, draft)
         next_id = self._head.last_id + 1
         self._of[next_id] = readers
         self._rows += [(bot, state.id, next_id) for bot in readers]
         if draft.kind == "edit":
-            # A bot that the edit mentions first reads the message, too.
+            # A bot that is first mentioned by the edit reads the message, too.
             former_readers = self._readers_of(draft.about)
             new = [bot for bot in readers if bot not in former_readers]
             self._rows += [(bot, state.id, draft.about) for bot in new]
@@ -220,8 +220,8 @@ class BotReaders(Service):
         return readers
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
-        """The sender of an earlier entry of a conversation; ``""``: it has
-        none."""
+        """The sender of an earlier entry of a conversation; ``""``: the
+        conversation has no such entry."""
         index = id - self._before - 1
         if 0 <= index < len(self._entries):
             entry = self._entries[index]

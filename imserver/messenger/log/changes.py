@@ -1,5 +1,5 @@
-"""Which messages of a log have another text than before, for whoever has indexed
-their words."""
+"""Notes which messages of a log have a new text, so that the index of words can
+be updated."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,18 +8,19 @@ from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements
 
 SEGMENT: Final = 2048
-"""Ids that are indexed together, when all of them are stored; at most 65,536."""
+"""How many ids are indexed together, once all of them are stored; at most
+65,536."""
 
 
 def note_changes(
     sql: Statements, log: int, changes: Sequence[tuple[int, int, int]], first: int
 ) -> None:
-    """Messages get another text in the same transaction: (message,
-    conversation, the entry that changes it).
+    """Note messages that get another text in the same transaction: (message,
+    conversation, the entry that changes the message).
 
     ``first``: the first id that the transaction adds (0: none). Messages of its
-    segment are not in the index: it was not whole before, and who adds it later
-    knows of these entries.
+    segment are not noted. The segment was not complete before, so it is not in
+    the index; the task that adds it later reads these entries.
     """
     indexed_before: int = Limit.ID
     if first:

@@ -1,4 +1,4 @@
-"""The commands of clients on stored messages, and what a message may have."""
+"""The commands of clients on stored messages, and the limits of a message."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -124,7 +124,7 @@ class AskPins(Command, frozen=True, gc=False):
 
 class History(Command, frozen=True, gc=False):
     """Request the messages of a conversation before the id ``before`` (0: the
-    newest), or (not -1) after the id ``after``.
+    newest), or, if ``after`` is not -1, after the id ``after``.
 
     ``types``: only messages of these types.
     """
@@ -224,12 +224,12 @@ class Typing(Command, frozen=True, gc=False):
 
 
 class SearchFilter(Struct, frozen=True, gc=False):
-    """What messages of a search have besides their words.
+    """Conditions of a search besides its words.
 
-    ``sender`` ``""``: anybody. ``types`` ``()``: ``text``, or all if neither
-    text nor links are wanted. ``link``: their words have a link. ``since``,
-    ``until``: they were sent at or after, and before this time, in Unix
-    milliseconds; 0: no bound.
+    ``sender``: who has sent the message; ``""``: anybody. ``types``: ``()``
+    means ``text``, or all types if the search has neither text nor ``link``.
+    ``link``: the text has a link. ``since``, ``until``: the message was sent at
+    or after ``since``, and before ``until``, in Unix milliseconds; 0: no bound.
     """
 
     sender: str = ""

@@ -61,13 +61,15 @@ _MEMBERS: Final = (
     "FROM membership s {} JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "WHERE s.log = %s AND "
 )
-"""``{}``: place of an index hint."""
+"""Selects memberships. ``{}``: place of an index hint."""
 MOST_MENTIONS: Final = 100
-"""The newest messages that mention a user, or everybody, and are looked at."""
+"""The most messages that mention a user, or everybody, that are read: the
+newest ones."""
 _USERS_AT_ONCE: Final = 32
-"""Users in one query for hidden messages, who may have hidden all."""
+"""Users in one query for hidden messages. Each of them may have hidden all
+messages."""
 _SEARCHED: Final = 20_000
-"""Conversations among which groups are searched: the newest."""
+"""A search for groups reads this number of the newest conversations."""
 _COLUMN_COUNT: Final = len(_COLUMNS.split(","))
 _LAST_ID_COLUMN: Final = -3
 """The column of a list with the last entry that the user may read."""
@@ -91,7 +93,8 @@ class ConversationReader(Store.Rows):
         return sorted(map(conversation_of, rows), key=attrgetter("id"))
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
-        """The conversation of two users, None if they have none."""
+        """The conversation of two users; None: there is no such
+        conversation."""
         return self._conversation(app, "c.pair = %s", pair_of(user, other))
 
     @in_log(list)
@@ -124,7 +127,7 @@ class ConversationReader(Store.Rows):
 
     @in_log(list)
     def with_handles(self, sql: Statements, head: LogHead) -> list[Conversation]:
-        """The groups that have a handle, in the order of these."""
+        """The groups that have a handle, ordered by handle."""
         rows = sql.query(
             f"{_CONVERSATIONS} c.handle > '' ORDER BY c.handle LIMIT %s",
             (head.number, MOST_HANDLES),
@@ -136,12 +139,12 @@ class ConversationReader(Store.Rows):
         self, sql: Statements, head: LogHead, group: int, conversation: int
     ) -> Sequence[str] | None:
         """The members of a group whom its handle mentions in a conversation;
-        None: they are too many."""
+        None: too many."""
         return reached(sql, head.number, group, conversation)
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
-        """The groups of all apps in which everybody is: (app, id, whose group
-        it is)."""
+        """The groups of everybody in all apps: (app, id, who is a member
+        without joining)."""
         of_log = "FROM conversation c JOIN log l ON l.number = c.log"
         rows = self._store.rows(
             f"SELECT l.app, c.id, c.open {of_log} WHERE c.open IN (2, 3)"
@@ -192,7 +195,8 @@ class ConversationReader(Store.Rows):
     def member(
         self, app: str, conversation: int, user: str, *, or_left: bool = False
     ) -> Membership | None:
-        """The current membership of a user. ``or_left``: it may have ended."""
+        """The current membership of a user. ``or_left``: a membership that has
+        ended counts, too."""
         where = "s.conversation = %s AND s.member = %s"
         if not or_left:
             where += " AND s.left_id IS NULL"
@@ -293,9 +297,8 @@ class ConversationReader(Store.Rows):
         self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
     ) -> dict[int, UnreadMessages]:
         """The messages of each conversation that these users have not read.
-        ``mentioned``:
-        conversation → those of them whose mentions are wanted. The number of
-        queries does not grow with them, up to some dozens."""
+        ``mentioned``: conversation → the users whose mentions are wanted. The
+        number of queries stays the same up to some dozens of conversations."""
         return {
             id: read_unread(sql, head, id, names, mentioned.get(id, ()))
             for id, names in users.items()
@@ -315,7 +318,8 @@ class ConversationReader(Store.Rows):
 
 
 def _summary_of(row: Row, last: Entry | None, user: str) -> ConversationSummary:
-    """A conversation in the list of a user. ``row``: of :func:`_list`."""
+    """A conversation in the list of a user. ``row``: a row of the query
+    :func:`_list`."""
     columns = row[_COLUMN_COUNT:]
     role, read, position, joined_later, _last_id, unread, mentions = columns
     is_new = bool(joined_later) and text_of(role) != "owner"
@@ -374,8 +378,8 @@ _IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}
 
 
 def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
-    """``hint`` names the index to use. Without it the engine may scan the
-    log."""
+    """The query for a list of conversations. ``hint`` names the index to use.
+    Without it the engine may scan the log."""
     seen = (
         f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id "
         f"AND {reads('p')}"
@@ -412,8 +416,9 @@ _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
 
 
 def _with_oldest(page: str, first: str, condition: str, entries: int, name: str) -> str:
-    """The page with one more column: the id of the last of so many entries from
-    the newest down to ``first``, or, if there are fewer, ``first``."""
+    """The page with one more column ``name``: the id of the oldest of the
+    newest ``entries`` entries that are not before ``first``. If there are fewer
+    entries, the column is ``first``."""
     return (
         f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} WHERE m.log = q.log "
         f"AND m.conversation = q.id AND m.id <= q.upto AND m.id >= {first} {condition} "
@@ -443,23 +448,23 @@ _LISTS_WITHOUT_THREADS: Final = {
     engine: statement.replace(_IN_CONVERSATION, "")
     for engine, statement in _LISTS.items()
 }
-"""For a log without threads: the look-up of each unread message costs a third
-(docs/decisions/0031-threads.md)."""
+"""The query for a log without threads. The look-up of each unread message would
+take a third of the time (docs/decisions/0031-threads.md)."""
 
 
-# --- what many users have not read --------------------------------------------
+# --- unread messages of many users --------------------------------------------
 
 
 class UnreadMessages:
     """The newest messages of a conversation, at most :data:`MOST_UNREAD`
     entries, and how far users have read it.
 
-    ``reads``: user → position; without users who are no members, and without
-    bots. ``ids``: of the messages, in order, with their ``senders`` and
-    ``times`` (Unix milliseconds). ``mentions``: (user, message), the user is
-    ``""`` for everybody. ``is_cut``: there may be older messages. ``replies``:
-    those among the messages that only a thread shows. They are messages for
-    those who follow the thread.
+    ``reads``: user → position; only for members, and without bots. ``ids``: of
+    the messages, in order, with their ``senders`` and ``times`` (Unix
+    milliseconds). ``mentions``: (user, message); the user is ``""`` for
+    everybody. ``is_cut``: there may be older messages. ``replies``: the
+    messages that only a thread shows. They count only for users who follow the
+    thread.
     """
 
     def __init__(
@@ -495,7 +500,7 @@ class UnreadMessages:
                 self._mentions.setdefault(user, []).append(self._indexes[id])
 
     def mention(self, user: str, ids: Iterable[int]) -> None:
-        """Let these messages count as mentions of a user, too."""
+        """Count these messages as mentions of a user, too."""
         indexes = {
             *self._mentions.get(user, ()),
             *(self._indexes[id] for id in ids if id in self._indexes),
@@ -535,7 +540,7 @@ class UnreadMessages:
         self, user: str, after: int, mentions: bool = False, newest_first: bool = False
     ) -> Iterator[int]:
         """The indexes of the messages of others behind ``after`` that a user
-        has not read or hidden, in order. ``mentions``: only of those that
+        has not read or hidden, in order. ``mentions``: only messages that
         mention the user or everybody."""
         first = bisect_right(self.ids, max(after, self.reads[user]))
         indexes: Sequence[int] = range(first, len(self.ids))
@@ -558,7 +563,7 @@ def read_positions(
     sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
 ) -> dict[str, int]:
     """User → read position, for the members among these users; without bots.
-    What was written before a user has joined counts as read."""
+    Entries before a user has joined count as read."""
     statement = (
         "SELECT s.member, s.joined_id, coalesce(r.read_id, 0), s.bot FROM membership s "
         "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member "

@@ -1,11 +1,11 @@
-"""Takes an erased user out of the log of an app: what they wrote, what the
-server wrote to them alone, their reactions, and their name.
+"""Removes an erased user from the log of an app: the messages that they wrote,
+the messages of the server to them alone, their reactions, and their name.
 
 Ids and seqs stay contiguous: each entry keeps its place, without content, and
-with another name as its sender. Clients learn it by recalls, one for each
-message, whose sender is the other name and whose ``meta`` has ``erased``.
-Everything runs in transactions of a few entries, so others write in between,
-and it may be repeated.
+with another name as its sender. Clients get a recall for each message. Its
+sender is the other name, and its ``meta`` has ``erased``. The work runs in
+transactions of a few entries, so that others can write in between. It may be
+repeated.
 """
 
 import json
@@ -45,7 +45,7 @@ from imserver.plugin.runtime import Service
 AT_ONCE: Final = 50
 """Entries that one transaction changes."""
 _LOOK: Final = 10_000
-"""Ids among which one query looks for those of a user."""
+"""Ids in which one query looks for entries of a user."""
 
 
 class UserEraser(WritingPart):
@@ -58,9 +58,10 @@ class UserEraser(WritingPart):
         self._change(app, partial(_withdraw_some, user))
         self._change(app, partial(_rename_votes, user, name))
 
-        # What others wrote about this user later is not before this id.
+        # Entries that others write about this user later have greater ids.
         last, notices = self._begin(app, name)
-        # How JSON writes the id of the user: with letters, or with escapes.
+        # The id of the user as JSON may write it: with letters, or with
+        # escapes.
         spellings = (msgspec.json.encode(user), json.dumps(user).encode())
         needles = list(dict.fromkeys(spellings))
 
@@ -76,8 +77,8 @@ class UserEraser(WritingPart):
         self._change(app, partial(_forget_memberships, user))
 
     def _change(self, app: str, work: Callable[[AppTransaction], bool]) -> None:
-        """Run work in transactions, until it returns that nothing is left to
-        do."""
+        """Run ``work`` in transactions, until it returns False: nothing is left
+        to do."""
         while self._writer.run(app, work):
             pass
 
@@ -85,9 +86,9 @@ class UserEraser(WritingPart):
     def _begin(
         self, sql: Statements, head: LogHead, name: str
     ) -> tuple[int, tuple[int, int]]:
-        """The last id, and the conversations in which the server alone wrote
-        to the user with this new name, and the user themselves; 0: there is
-        none."""
+        """The last id of the log, and the conversations of the user, under the
+        new name, with the server and with themselves; 0: no such
+        conversation."""
         statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
         pairs = (pair_of("", name), pair_of(name, name))
         rows = sql.query(statement, (head.number, *pairs))
@@ -107,8 +108,8 @@ class UserEraser(WritingPart):
         after: int,
         last: int,
     ) -> tuple[list[int], int]:
-        """The next entries that have a user, or are in the conversations
-        ``notices``, and the id up to which was looked."""
+        """The next entries that name a user, or are in the conversations
+        ``notices``. Returns also the id up to which the log was searched."""
         after = max(after, head.floor)
         upto = end_of_look(sql, head.number, after, last, _LOOK)
         named = " OR ".join([sql.contains("meta")] * len(needles))
@@ -127,7 +128,7 @@ class UserEraser(WritingPart):
 
 
 def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
-    """Name some conversations of two anew. True: there may be more."""
+    """Rename the user in some conversations of two. True: there may be more."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -154,7 +155,7 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
 
 
 def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
-    """Take back some reactions. True: there may be more."""
+    """Withdraw some reactions of the user. True: there may be more."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -167,7 +168,7 @@ def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
 
 
 def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
-    """The votes of the user count, under another name."""
+    """Rename the user in votes, which still count."""
     statement = "UPDATE ask_vote SET member = %s WHERE log = %s AND member = %s"
     transaction.sql.execute(statement, (name, transaction.log, user))
     return False
@@ -185,20 +186,20 @@ class _Entry(Struct):
 
 
 class _OwnEntries(Service):
-    """Some entries of the user who is erased."""
+    """Some entries of the user to erase."""
 
     transaction: AppTransaction
     name: str
     """The name that replaces the user."""
     messages: Collection[int]
-    """The messages among them that have readers."""
+    """The messages among the entries that have readers."""
     states: Mapping[int | bytes, ConversationState]
     """The conversations of these messages."""
     empty: Collection[int]
     """The groups without members."""
 
     def erase(self, entry: _Entry, renamed: bytes) -> None:
-        """Take away what an entry says. ``renamed``: its ``meta``, with the
+        """Remove the content of an entry. ``renamed``: its ``meta``, with the
         other name."""
         sql = self.transaction.sql
         log = self.transaction.log
@@ -214,8 +215,8 @@ class _OwnEntries(Service):
                 kind = NUMBERS["recall"]
             _set(sql, log, entry.id, kind=kind, body=b"", meta=b"")
         elif entry.kind == NUMBERS["group"]:
-            # The names of a group are those of its members: without any,
-            # nobody's.
+            # The names of a group belong to its members; without members, to
+            # nobody.
             if entry.conversation in self.empty:
                 renamed = without_group_texts(renamed)
             _set(sql, log, entry.id, body=b"", meta=renamed)
@@ -241,8 +242,8 @@ def _erase_some(
     ids: Sequence[int],
     transaction: AppTransaction,
 ) -> bool:
-    """Erase some entries, or the name in them. Nobody else reads the
-    ``notices``."""
+    """Erase some entries, or the name of the user in them. Nobody but the user
+    reads the conversations ``notices``."""
     sql = transaction.sql
     log = transaction.log
     entries = _entries(sql, log, ids)
@@ -306,7 +307,7 @@ def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
 def _forget_copies(
     user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction
 ) -> bool:
-    """Take the user out of what removed messages of others were."""
+    """Remove the user from the copies of removed messages of others."""
     sql = transaction.sql
     log = transaction.log
     conditions = [sql.contains("meta")] * len(needles)
@@ -347,8 +348,8 @@ def _named_anew(meta: bytes, user: str, name: str) -> bytes:
 
 
 def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
-    """The user was never there: whoever comes under the same name sees nothing
-    of it."""
+    """Delete the memberships of the user, so that a later user with the same id
+    sees nothing of the groups."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(

@@ -86,9 +86,9 @@ class GroupWriter(WritingPart):
         everybody: Everybody = "",
     ) -> Change | Rejected:
         """Create a group with its owner and members. Its first entry has the
-        kind ``group``, and says what makes it another kind of group.
+        kind ``group``, and has the properties that differ from the defaults.
 
-        ``options``: those that differ from the defaults.
+        ``options``: only values that differ from the defaults.
         """
         all_users = list(dict.fromkeys((owner, *users)))
         texts = {"name": name, "description": description}
@@ -141,14 +141,14 @@ class GroupWriter(WritingPart):
         everybody: bool = False,
     ) -> Change | Rejected:
         """Add members. Existing members are unchanged. One entry of kind
-        ``join`` names the new members, and has the number of all.
+        ``join`` names the new members, and has the number of all members.
 
         ``most``: limit of the number of members (0: no limit). ``right``, here
         and below: permission check (None: anybody may make the change).
         ``invited_by``: maker of the invitation that the user ``by`` has
-        accepted. ``condition``: for new members, after all other checks.
-        ``everybody``: they are members because the group is everybody's, and
-        none of them is a bot.
+        accepted. ``condition``: checked for new members, after all other
+        checks. ``everybody``: they are members because the group is
+        everybody's, and none of them is a bot.
         """
         checked_users: Sequence[str] = users
         if invited_by:
@@ -203,14 +203,14 @@ class GroupWriter(WritingPart):
         note: Callable[[AppTransaction, Sequence[str]], object] | None = None,
     ) -> Change | Rejected:
         """End memberships. One entry of kind ``leave`` names the users, and has
-        the number of those who remain.
+        the number of the remaining members.
 
         ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner
         after all others, and nobody can join by themselves any more. Call it
         until nobody is left. ``heir``: if the owner leaves, the first remaining
         admin, else the first remaining member, becomes the owner. The entry
-        about this precedes the ``leave`` entry. ``note`` stores more about
-        those who leave, in the transaction.
+        about this precedes the ``leave`` entry. ``note`` stores more about the
+        leaving users, in the transaction.
         """
         state = _wrong(users or ()) or _group(
             transaction, conversation, by, users or (), right
@@ -252,8 +252,8 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Change texts of a group. For each that has changed there is an entry
-        of kind ``group``.
+        """Change texts of a group. Each changed text adds an entry of kind
+        ``group``.
 
         Its ``change`` is the name of the text; ``rename`` for the name. Nothing
         is stored if nothing changes. A handle that another group has is
@@ -313,8 +313,8 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Say whose group it is without joining. Nobody can join it by
-        themselves any more. The entry has the kind ``group``.
+        """Set which users are members without joining. Nobody can join the
+        group by themselves any more. The entry has the kind ``group``.
 
         Members stay members. Nothing is stored if nothing changes.
         """
@@ -340,7 +340,7 @@ class GroupWriter(WritingPart):
         right: Right | None = None,
     ) -> Change | Rejected:
         """Change options of a group. The entry has the kind ``group`` and names
-        those that have changed.
+        the changed options.
 
         Nothing is stored if nothing changes.
         """
@@ -415,7 +415,7 @@ class GroupWriter(WritingPart):
 
 
 def _unless_member(role: str) -> str | UnsetType:
-    """A role for an entry, which does not say that members have a right."""
+    """The role for an entry about a group; not set for ordinary members."""
     if role == MEMBER:
         return UNSET
     return role
@@ -429,7 +429,8 @@ def _let_in(
     bots: Sequence[str],
 ) -> None:
     """Make users members of a group, with as much of its history as it shows
-    them. Who leaves and joins again stays muted. ``bots``: among the users."""
+    them. A user who leaves and joins again stays muted. ``bots``: the bots
+    among the users."""
     readable_after = start_of_history(transaction, state.id, users)
     mutes = {user: until for user, _, until in _ended(transaction, state.id, users)}
     transaction.admit(state, users, role, readable_after, bots, mutes)
@@ -453,7 +454,8 @@ def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
 def _let_bots_go(
     transaction: AppTransaction, state: ConversationState, leaving: Sequence[str]
 ) -> None:
-    """Take the bots among those who leave off the list of the group's bots."""
+    """Remove the bots among the leaving users from the list of the group's
+    bots."""
     staying = tuple(bot for bot in state.bots if bot not in leaving)
     if len(staying) < len(state.bots):
         transaction.set_bots(state, staying)
@@ -466,7 +468,7 @@ def _promote_heir(
     leaving: Sequence[str],
     by: str,
 ) -> None:
-    """Make a remaining member the owner, if a person remains."""
+    """Make a remaining member the owner. Bots cannot become owners."""
     excluded = {*leaving, *state.bots}
     for role in (ADMIN, MEMBER):
         # one more than may be excluded
@@ -592,8 +594,8 @@ def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int,
 def start_of_history(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> dict[str, int]:
-    """User → id after which a new member may read earlier entries, if the group
-    shows its whole history.
+    """User → id after which a new member may read earlier entries. Empty unless
+    the group shows its whole history.
 
     It is the end of an earlier membership, so that no entry belongs to two
     memberships.
@@ -610,8 +612,8 @@ def start_of_history(
 def _ended(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> Iterator[tuple[str, int, int]]:
-    """The memberships of these users that have ended, the last one last: (user,
-    left_id, muted_until)."""
+    """The ended memberships of these users, the last one last: (user, left_id,
+    muted_until)."""
     sql = transaction.sql
     for chunk in chunks(users):
         members = padded(chunk, chunk[-1])
@@ -626,7 +628,7 @@ def _ended(
 
 
 def _wrong(users: Sequence[str]) -> Rejected | None:
-    """Why these cannot be ids of users; None: they can."""
+    """The reason why these cannot be ids of users; None: they can."""
     for user in users:
         if not user:
             return Rejected(RejectReason.INVALID, "users: an empty id")

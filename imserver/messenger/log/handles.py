@@ -1,9 +1,9 @@
-"""Handles: names of groups by which a message mentions those members of the
-group who may read it.
+"""Handles: names of groups. A message with a handle mentions the members of
+that group who may read the message.
 
-A draft has the handle, behind an ``@``, among its ``mentions``. The log puts
-the members in its place, in the transaction that stores the message: so
-whatever knows mentions of users knows these.
+A draft has the handle, behind an ``@``, among its ``mentions``. The transaction
+that stores the message replaces it by the members. So code that knows mentions
+of users needs to know nothing of handles.
 """
 
 import re
@@ -53,8 +53,8 @@ _BESIDE_OTHERS: Final = (
     "BOPOMOFO",
     "IDEOGRAPHIC",
 )
-"""How the names of letters begin that look like none of an alphabet, and are
-written beside Latin ones."""
+"""Beginnings of the Unicode names of letters of East Asia. They are written
+beside Latin letters, and look like no letters of an alphabet."""
 _SMALL_CAPITAL: Final = "LATIN LETTER SMALL CAPITAL "
 _LOOKS_LIKE: Final = str.maketrans(
     # Letters of Cyrillic, of Greek, of Armenian, and other Latin ones; below
@@ -65,8 +65,9 @@ _LOOKS_LIKE: Final = str.maketrans(
 
 
 def has_one_alphabet(handle: str) -> bool:
-    """Whether all its letters are of one alphabet, but those of East Asia: no
-    word is written in two, and their letters look alike."""
+    """Whether all letters of a handle belong to one alphabet, apart from
+    letters of East Asia. No word mixes two alphabets, and letters of two
+    alphabets can look alike."""
     scripts: set[str] = set()
     for sign in normalize("NFKC", handle):
         if category(sign).startswith("L"):
@@ -77,8 +78,8 @@ def has_one_alphabet(handle: str) -> bool:
 
 
 def look_of(handle: str) -> str:
-    """A text that is equal for handles that look alike: it has Latin letters in
-    place of those that look like them."""
+    """A text that is equal for handles that look alike. Letters that look like
+    Latin letters are replaced by these."""
     signs = []
     for sign in normalize("NFKC", handle).lower().translate(_LOOKS_LIKE):
         name = unicodedata.name(sign, "")
@@ -92,8 +93,8 @@ def look_of(handle: str) -> str:
 def reached(
     sql: Statements, log: int, group: int, conversation: int
 ) -> Sequence[str] | None:
-    """The members of a group who are members of a conversation, too; None: one
-    of both has too many."""
+    """The members of a group who are also members of a conversation; None: one
+    of the two has too many members."""
     members = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         f"AND conversation = %s AND left_id IS NULL LIMIT {MOST_MEMBERS + 1}"
@@ -118,11 +119,11 @@ def reached(
 def with_handles(
     sql: Statements, app: str, log: int, state: ConversationState, draft: Draft
 ) -> Draft | Rejected:
-    """The draft of a message to a group, with users in place of the handles
-    among its ``mentions``, and with those handles by which somebody is mentioned.
+    """The draft of a message to a group, with users in place of the handles in
+    its ``mentions``. It also lists the handles that mention somebody.
 
-    The sender is not mentioned. A guest mentions no group of which they are no
-    member. Handles that no group has stay, as users whom nobody knows do.
+    The sender is not mentioned. A guest can mention only their own groups.
+    Handles that no group has stay in ``mentions``, like ids of unknown users.
     """
     names = dict.fromkeys(MessageMeta.of(draft.meta).mentions)
     handles: dict[str, str] = {}

@@ -1,5 +1,5 @@
-"""Stores what has happened on another server, with the times when it happened,
-in one transaction of a log."""
+"""Imports messages and groups of another server, with their times, in one
+transaction of a log."""
 
 from collections.abc import Callable, Container, Sequence
 from functools import partial
@@ -64,21 +64,22 @@ from imserver.messenger.log.transaction import AppTransaction
 
 
 class LogImport:
-    """The transaction that :meth:`MessageLog.import_past` gives its function:
-    it stores what has happened on another server.
+    """An import from another server, in one transaction:
+    :meth:`MessageLog.import_past` passes it to its function.
 
-    Each method has a ``key``, which names what is stored in the app. What has a
-    key that was stored before is not stored again: so an import may be
-    repeated, and a later one adds what is new. Nobody's rights are checked.
-    Senders need not be members. Times are Unix milliseconds. An entry counts as
-    stored at its time, but not before the entry that precedes it: call the
-    methods in the order of the times.
+    Each method has a ``key``: the name of the entry, unique in the app. An
+    entry whose key was stored before is not stored again. So an import may be
+    repeated, and a later import adds only new entries. Nobody's rights are
+    checked. Senders need not be members. Times are Unix milliseconds. An entry
+    counts as stored at its time, but not before the entry that precedes it:
+    call the methods in the order of the times.
 
-    A join or leave has no effect on who has left or joined later: an import
-    that is repeated finds the memberships of its end. At the same time the
-    order of the calls counts, if one transaction has them all.
+    A join or leave has no effect on a user who has left or joined later,
+    because a repeated import finds the memberships that the first one ended
+    with. If several have the same time and are in one transaction, the order of
+    the calls counts.
 
-    ``added`` says how many entries are new so far.
+    ``added``: the number of new entries until now.
     """
 
     def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
@@ -95,8 +96,8 @@ class LogImport:
         ):
             self._ids[bytes(resend)] = id, conversation
         self._ahead = {id for id, _ in self._ids.values()}
-        """The entries of earlier imports whose methods were not called yet in
-        this transaction."""
+        """The entries of earlier imports for which this transaction has not
+        called the method yet."""
 
         last = sql.query(
             "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
@@ -109,13 +110,13 @@ class LogImport:
         self.added = 0
 
     def find(self, key: str) -> int:
-        """The id of the entry with a key among those that were given, or stored
-        in this transaction; 0: there is none."""
+        """The id of the entry with a key; 0: no such entry. The key must be
+        among the ``keys`` of the import, or stored in this transaction."""
         return self._ids.get(_digest(key), (0, 0))[0]
 
     def conversation_of(self, key: str) -> int:
         """The conversation of the entry with a key, as :meth:`find` finds it;
-        0: there is none."""
+        0: no such entry."""
         return self._ids.get(_digest(key), (0, 0))[1]
 
     # --- messages -------------------------------------------------------------
@@ -127,14 +128,14 @@ class LogImport:
         reactions: Sequence[tuple[str, str, str]] = (),
         edit: str = "",
     ) -> int | Rejected:
-        """Store a message, and those of its ``reactions`` (key, user, emoji)
-        that are new. Returns its id.
+        """Store a message, and its new ``reactions`` (key, user, emoji).
+        Returns the id of the message.
 
         ``draft``: as for clients, to a group by its id or to a user. The first
         message between two users makes their conversation. ``edit``: the key of
-        the edit that has brought the content; ``""``: none has. A message of an
-        earlier transaction gets an edit that is new, unless it has this
-        content.
+        the edit that has written the content; ``""``: the message was never
+        edited. If an earlier transaction has stored the message, a new edit is
+        added, unless the message already has this content.
         """
         wrong = objection(draft) or (draft.room and "room: not imported")
         if wrong:
@@ -182,7 +183,8 @@ class LogImport:
         reactions: Sequence[tuple[str, str, str]],
         edit: str,
     ) -> None:
-        """Store what is new of a message of an earlier transaction."""
+        """Store the new edit and the new reactions of a message of an earlier
+        transaction."""
         for reaction_key, user, emoji in reactions:
             change = partial(change_reaction, user=user, emoji=emoji)
             self._annotate(reaction_key, message, draft.time_ms, change)
@@ -219,8 +221,8 @@ class LogImport:
             self._reactions.append(row)
 
     def content(self, key: str) -> tuple[str, bytes]:
-        """The type and the body of a message of an earlier transaction, as it
-        is after all edits."""
+        """The type and the body, after all edits, of a message of an earlier
+        transaction."""
         statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
         values = (self._transaction.log, self.find(key))
         for type, body in self._transaction.sql.query(statement, values):
@@ -228,8 +230,8 @@ class LogImport:
         return "", b""
 
     def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
-        """Recall the message, or end the reaction, that an earlier transaction
-        has stored with the key ``own``."""
+        """Recall the message, or withdraw the reaction, that an earlier
+        transaction has stored with the key ``own``."""
         statement = (
             "SELECT m.id, m.about, r.emoji, r.member FROM message m LEFT JOIN reaction r "
             "ON r.log = m.log AND r.message = m.about AND r.id = m.id WHERE m.log = %s AND m.id = %s"
@@ -260,8 +262,8 @@ class LogImport:
         time_ms: int,
         annotate: Callable[..., Change | Rejected],
     ) -> bool:
-        """Do something with a message of an earlier transaction. False: nothing
-        was stored."""
+        """Add a reaction or a pin to a message of an earlier transaction.
+        False: nothing was stored."""
         if self.find(key):
             return False
         target = find_message(self._transaction, "", message)
@@ -295,7 +297,8 @@ class LogImport:
         is_open: bool = False,
     ) -> int:
         """Create a group whose new members read its whole history, and return
-        its id. ``admins``: among the users. ``is_open``: anybody may join."""
+        its id. ``admins``: the admins among the users. ``is_open``: anybody may
+        join."""
         group_id = self.conversation_of(key)
         if group_id:
             self._ahead.discard(self.find(key))
@@ -332,8 +335,8 @@ class LogImport:
         role: str = MEMBER,
         only_first: bool = False,
     ) -> None:
-        """Add those of the users who are no members; ``only_first``: and never
-        were."""
+        """Add the users who are not members. ``only_first``: only users who
+        never were members."""
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -354,7 +357,7 @@ class LogImport:
     def leave(
         self, key: str, group: int, users: Sequence[str], by: str, time_ms: int
     ) -> None:
-        """Remove those of the users who are members, but the owner."""
+        """Remove the members among the users, except the owner."""
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -387,7 +390,7 @@ class LogImport:
     # --- the end --------------------------------------------------------------
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         statement = "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)"
         if self._reactions:
             self._transaction.sql.execute_many(statement, self._reactions)
@@ -398,8 +401,9 @@ class LogImport:
     def _roles(
         self, group: int, users: Sequence[str], time_ms: int
     ) -> dict[str, str | None]:
-        """User → role, of those who ever were members. ``""``: the last
-        membership has ended. None: it began or ended after this moment."""
+        """User → role, for the users who ever were members. ``""``: the last
+        membership has ended. None: the last membership began or ended after
+        ``time_ms``."""
         statement = (
             "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms FROM membership s "
             "LEFT JOIN message m ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
@@ -426,7 +430,7 @@ class LogImport:
         return roles
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
-        """The group of a change; None: it was stored before."""
+        """The group of a change; None: the change was stored before."""
         entry_id = self.find(key)
         self._ahead.discard(entry_id)
         if entry_id:
@@ -434,8 +438,8 @@ class LogImport:
         return self._state(group)
 
     def _state(self, key: int | bytes) -> ConversationState | None:
-        """A conversation by its id, or by the pair of its users; None: there is
-        none."""
+        """A conversation by its id, or by the pair of its users; None: no such
+        conversation."""
         if key not in self._states:
             for state in self._transaction.conversations((key,))().values():
                 # one state for both keys: it counts the entries
@@ -443,8 +447,8 @@ class LogImport:
         return self._states.get(key)
 
     def _state_for(self, draft: Draft) -> ConversationState | None:
-        """The conversation of a draft, which is made if two users have none;
-        None: there is none in which its sender can be."""
+        """The conversation of a draft. A missing conversation of two users is
+        created. None: no such group, or a conversation of two other users."""
         if draft.conversation:
             state = self._state(draft.conversation)
             if state is None or not state.members or draft.sender in state.members:
@@ -462,7 +466,7 @@ class LogImport:
         return state
 
     def _begin(self, time_ms: int) -> None:
-        """Let the next entries count as stored at this time."""
+        """Set the time at which the next entries count as stored."""
         stored_at = max(self._stored_at, time_ms // SECOND_MS)
         self._stored_at = min(stored_at, self._transaction.now)
         self._transaction.stored_at = self._stored_at
@@ -527,7 +531,8 @@ def _digest(key: str) -> bytes:
 def _valid_reactions(
     reactions: Sequence[tuple[str, str, str]],
 ) -> list[tuple[str, str, str]]:
-    """The reactions (key, user, emoji) that this log can have, each once."""
+    """The reactions (key, user, emoji) that are valid in this log, each
+    once."""
     once: dict[tuple[str, str], tuple[str, str, str]] = {}
     for key, user, emoji in reactions:
         if not user or text_objection(user, MAX_USER_BYTES):

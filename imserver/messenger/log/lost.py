@@ -1,10 +1,12 @@
-"""Entries that the database has lost: it is a replica that lacked the newest
-commits of its primary, or a crash took commits that were not on the disk.
+"""Entries that the database has lost. This happens if a replica takes over
+without the newest commits of its primary, or if a crash loses commits that were
+not on the disk.
 
-Clients have seen the ids of these entries. A node that knows a greater id than
-the head of a log lets the logs continue far beyond, as ``imserver restore``
-does, so no id is given twice. The head keeps the range between: a client whose
-cursor is in it has entries that the log does not have, and begins anew.
+Clients have seen the ids of these entries. If a node knows a greater id than
+the head of a log, it lets all logs continue far beyond that id, like ``imserver
+restore``. So no id is given twice. The head stores the range in between. A
+client whose cursor is in this range has entries that the log does not have, and
+starts again.
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from imserver.gateway.storage.numbers import beyond, far_number, move_keys_on, r
 from imserver.gateway.storage.statements import Statements, text_of
 
 _MOST_RANGES: Final = 20
-"""Lost ranges that a head keeps apart."""
+"""The most lost ranges that a head stores. More are merged."""
 
 
 class EntriesLost(Exception):
@@ -26,8 +28,8 @@ class EntriesLost(Exception):
 
 
 class LostRange(Struct, frozen=True):
-    """The ids from ``first`` to ``last`` have no entries. ``found``: when it
-    was found out, Unix seconds."""
+    """A range of ids, from ``first`` to ``last``, that has no entries.
+    ``found``: when the loss was found, in Unix seconds."""
 
     first: int
     last: int
@@ -47,15 +49,15 @@ def ranges_of(column: Any) -> tuple[LostRange, ...]:
 
 def _column_of(ranges: list[LostRange]) -> str:
     while len(ranges) > _MOST_RANGES:
-        # the two oldest ones become one, with what is between them
+        # The two oldest ranges become one, with the ids between them.
         oldest, second, *rest = ranges
         ranges = [LostRange(oldest.first, second.last, second.found), *rest]
     return ",".join([f"{lost.first}:{lost.last}:{lost.found}" for lost in ranges])
 
 
 def next_after_loss(column: Any) -> int:
-    """The number from which on seqs and versions continue that may have been
-    lost; 0: nothing was lost."""
+    """The number at which seqs and versions continue, because earlier ones may
+    have been lost; 0: nothing was lost."""
     ranges = ranges_of(column)
     if not ranges:
         return 0
@@ -63,12 +65,12 @@ def next_after_loss(column: Any) -> int:
 
 
 def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
-    """Let all logs continue beyond what was lost, if the log of an app ends
-    before the id that is ``known``. Returns app → what was lost; nothing if
+    """Let all logs continue beyond the lost entries, if the log of an app ends
+    before the id that is ``known``. Returns app → its lost range; empty if
     another node was quicker.
 
-    With them the ids of events and accounts. Seqs and versions of marks follow
-    when they are used.
+    The ids of events and accounts continue later, too. Seqs and versions of
+    marks do so when they are next used.
     """
     far = far_number()
     move_keys_on("account", sql, far)  # first, because MySQL commits with it

@@ -38,7 +38,8 @@ from imserver.messenger.log.rows import (
 from imserver.plugin.storage import Store
 
 MOST_MARKS: Final = 2 * Limit.HIDDEN
-"""Most changes of one kind in an answer: more than have the same version."""
+"""Most changes of one kind in an answer. It is more than the number of changes
+that can have the same version."""
 
 
 class MarkStore(Store.Rows):
@@ -54,9 +55,9 @@ class MarkStore(Store.Rows):
         read: int = 0,
         received: int = 0,
     ) -> MarkResult | None:
-        """Advance the read or received position of a user, at most to the end
-        of the log, or of the last membership that has ended. It never goes
-        back.
+        """Advance the read or received position of a user. It never goes back,
+        and never passes the end of the log, or the end of the user's last
+        membership.
 
         A read entry counts as received. Returns None if the user was never in
         this conversation.
@@ -78,7 +79,7 @@ class MarkStore(Store.Rows):
         peer_version = next(
             (number for name, number in versions.items() if name != user), 0
         )
-        # Again, with the lock: another device may have moved it.
+        # Read again, with the lock: another device may have moved the position.
         before = _position(sql, head, user, conversation)
         key = (head.number, user, conversation)
         _move(sql, key, (read, received, version, peer_version), before)
@@ -187,8 +188,8 @@ class MarkStore(Store.Rows):
         hidden = sql.query(f"SELECT id, version FROM hidden {changed}", which)
         others = sql.query(_positions_of_peers(sql), which)
 
-        # Where there are too many, the answer ends before the version of the
-        # first that is left out.
+        # If there are too many changes, the answer ends before the version of
+        # the first change that is left out.
         limits = [
             rows[-1][-1] - 1
             for rows in (reads, hidden, others)
@@ -218,8 +219,8 @@ class MarkStore(Store.Rows):
         message: int = 0,
     ) -> list[Receipt]:
         """Receipts of the other members with an id after ``after``, ordered by
-        id. ``message`` (not 0): only of those who have read this message. Empty
-        if the user is not a member."""
+        id. ``message`` (not 0): only users who have read this message. Empty if
+        the user is not a member."""
         statement = (
             "SELECT r.conversation, r.member, r.read_id, r.received_id FROM read_position r WHERE r.log = %s "
             "AND r.conversation = %s AND r.member > %s AND r.member <> %s AND r.read_id >= %s "
@@ -291,12 +292,13 @@ _POSITIONS: Final = (
     "AND r.conversation = s.conversation AND r.member = s.member WHERE s.log = %s AND s.conversation = %s "
     "AND s.left_id IS NULL AND s.bot = 0 AND s.member <> %s GROUP BY 1, 2, 3"
 )
-"""The positions of the other members: after which id they may read, what they
-have read and received, and how many have all three. ``{}``: index hint."""
+"""Selects the positions of the other members: the id after which they may read,
+their read and received positions, and how many members have these three values.
+``{}``: index hint."""
 
 
 class _Positions:
-    """How many members have which position."""
+    """The positions of members, with the number of members at each."""
 
     def __init__(self, counts: Iterable[tuple[int, int]]) -> None:
         pairs = sorted(counts)
@@ -382,8 +384,8 @@ def _authors(
     rows = sql.query(statement, (head.number, user, conversation, after, upto))
     ids = [row[0] for row in rows]
 
-    # In a statement of its own: joined with the one above, an engine may scan
-    # the whole log.
+    # A separate statement: if it were joined with the one above, an engine
+    # might scan the whole log.
     written = "SELECT m.id, m.sender FROM message m WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
     messages = sql.query_in(written, (NUMBERS["message"], head.number), ids)
     messages.sort(key=itemgetter(0), reverse=True)

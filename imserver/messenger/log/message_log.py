@@ -30,8 +30,8 @@ from imserver.plugin.storage import Store
 
 _FIRST_LOOK: Final = 50
 _NEXT_LOOK: Final = 5000
-"""Entries that the first and each next look for old ones read. Mostly few have
-expired since the last time."""
+"""The number of entries that each step of the search for old entries reads.
+Usually few have expired since the last time."""
 _DELETED_IDS: Final = 1000
 """Ids whose entries one transaction deletes."""
 _BY_MESSAGE: Final = (
@@ -45,25 +45,26 @@ _BY_MESSAGE: Final = (
     ("ask_tally", "id"),
     ("ask_vote", "id"),
 )
-"""Tables whose rows go with their message, and its column in them."""
+"""The tables whose rows are deleted with their message, and the column with the
+message."""
 
 
 class MessageLog(Store.Rows):
-    """The log of every app, in parts that each have a subject. All methods of
-    the parts may switch and may raise StorageUnavailable, which is temporary,
+    """The log of every app, divided into parts by subject. All methods of the
+    parts may switch and may raise StorageUnavailable, which is temporary,
     unless their docstring says otherwise.
 
-    A store has one: ``store.part(MessageLog)``. It opens an existing database
-    at the first read, and creates one at the first message or change of a
-    group.
+    A store has one message log: ``store.part(MessageLog)``. It opens an
+    existing database at the first read, and creates a database at the first
+    message or change of a group.
 
     ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the
     message if the user may read it. ``conversations`` reads conversations and
-    their members: ``conversations.member(app, conversation, user)`` is None for
-    who is no member. ``annotations`` makes reactions and pins, ``asks`` answers
-    and closes questions, ``marks`` knows what users have read, ``threads`` who
-    follows which thread. ``removals`` removes messages for everybody.
-    ``import_past`` stores what another server had.
+    their members: ``conversations.member(app, conversation, user)`` is None if
+    the user is no member. ``annotations`` adds reactions and pins. ``asks``
+    answers and closes questions. ``marks`` has the read positions of users,
+    ``threads`` the followers of threads. ``removals`` removes messages for
+    everybody. ``import_past`` imports the messages of another server.
     """
 
     def __init__(self, store: Store) -> None:
@@ -100,11 +101,12 @@ class MessageLog(Store.Rows):
     def import_past(
         self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]
     ) -> None:
-        """Store what has happened on another server, in one transaction. For
-        commands: no connection hears of it.
+        """Import messages and groups of another server, in one transaction. For
+        commands: no connection is notified.
 
-        ``keys``: all that ``work`` uses. ``work`` may run again, and in another
-        thread. Raises StorageUnsure if the result is unknown: call it again.
+        ``keys``: all keys that ``work`` uses. ``work`` may run again, and in
+        another thread. Raises StorageUnsure if the result is unknown: call it
+        again.
         """
 
         def change(transaction: AppTransaction) -> Change:
@@ -116,15 +118,16 @@ class MessageLog(Store.Rows):
         self.writer.change(app, change)
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase a user: what they wrote, their reactions and marks, and their
-        name. They leave all groups, whose entries say so. ``name`` stands in
-        place of the user from then on; ``""``: what they wrote stays under
-        their own.
+        """Erase a user: the messages that they wrote, their reactions and
+        marks, and their name. They leave all groups, which get entries about
+        that. ``name`` replaces the user from then on; ``""``: the messages
+        stay, under the user's own name.
 
         It may be called again after an error. The index of words has the words
-        of the user until it is settled; ``Core.erase_user`` sees to both.
+        of the user until it is updated; ``Core.erase_user`` does both.
         """
-        # First they leave: the entries about that are renamed with all others.
+        # The user leaves first, so that the entries about that are renamed with
+        # all others.
         for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
                 self.groups.leave(app, row.conversation, [user], user, heir=True)
@@ -141,7 +144,8 @@ class MessageLog(Store.Rows):
         upto: int | None = None,
     ) -> int:
         """Delete entries older than ``older_than_seconds``, and all but the
-        newest ``more_than``, but none after ``upto``. Returns their number.
+        newest ``more_than`` entries. Entries after ``upto`` stay. Returns the
+        number of deleted entries.
 
         Deletes in small transactions, so that writers wait only briefly.
         """
@@ -168,7 +172,8 @@ class MessageLog(Store.Rows):
         return deleted
 
     def _last_old(self, app: str, seconds: float) -> int:
-        """The last id of the entries older than ``seconds``; 0: none is.
+        """The last id of the entries older than ``seconds``; 0: no entry is
+        older.
 
         Reads the entries in order, because the clocks of nodes differ and
         ``stored_at`` may decrease. Stops at the first young entry, so a wrong
@@ -197,8 +202,9 @@ class MessageLog(Store.Rows):
 
     @in_log(int)
     def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:
-        """The newest entry that exceeds a limit of ``most`` entries; 0: none.
-        Entries are counted, because ids have a gap after a restore."""
+        """The id of the newest entry beyond a limit of ``most`` entries; 0: the
+        limit is not exceeded. Entries are counted, because ids have a gap after
+        a restore."""
         if head.last_id - head.floor <= most:
             return 0
         last = head.last_id - most

@@ -1,5 +1,6 @@
-"""Stored messages, and how clients and back ends see them: JSON, in every
-dialect but those of other servers' clients, in webhooks and in the HTTP API."""
+"""Stored messages, and their JSON for clients and back ends. The HTTP API,
+webhooks and the dialects use this JSON, except dialects for clients of other
+servers."""
 
 from __future__ import annotations
 
@@ -28,9 +29,8 @@ from imserver.messenger.log.meta import (
 
 NESTED: Final = 400
 """JSON that is nested less deeply is shown as ``data``. Deeper JSON may be
-shown as text: Python clients read at most 1,000 levels, those of the frame and
-of their own calls among them.
-"""
+shown as text. Python clients read at most 1,000 levels, including the levels of
+the frame and of their own calls."""
 
 
 class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE):
@@ -40,7 +40,7 @@ class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE)
 
 class TooManyMessages(StorageUnavailable):
     """A user with a rate (:class:`imserver.gateway.auth.rates.SenderRates`) has
-    sent too many; one was not stored."""
+    sent too many messages; one was not stored."""
 
 
 class Reaction(Struct, frozen=True):
@@ -67,20 +67,20 @@ class Message(Struct, frozen=True, gc=False):
     ``id``: position in the log of its app. ``seq``: position in its
     conversation. ``members``: the two users of the conversation (``()``: the
     message is in a group or in ``room``). ``body``: UTF-8 text if ``type`` is
-    ``text``, else any bytes of the sender. ``about``: id of the entry that it
-    recalls, edits, replies to, reacts to or pins. ``meta``: JSON (``b""``:
-    none).
+    ``text``, else any bytes of the sender. ``about``: id of the entry that this
+    one recalls, edits, replies to, reacts to or pins. ``meta``: JSON (``b""``:
+    no ``meta``).
 
     An edited message has the content of its last edit. A recall turns the
     message and all its edits into ``recall`` entries in their own positions.
-    That of the message has its own id as ``about``.
+    The message then has its own id as ``about``.
 
     A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``,
     and the emoji as body. A ``pin`` has the same types. A ``press`` of a button
     of the message ``about`` has the value of the button as body. It is in the
     conversation of the user and the bot, wherever the message is. A ``press``
-    with a type is about a question, see :mod:`imserver.messenger.log.asks`.
-    :mod:`imserver.messenger.log.meta` says what ``meta`` has.
+    with a type is about a question, see :mod:`imserver.messenger.log.asks`. The
+    keys of ``meta`` are described in :mod:`imserver.messenger.log.meta`.
     """
 
     id: int
@@ -114,21 +114,21 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def thread(self) -> int:
-        """The id of the message with which its thread begins; 0: it is no reply
-        in a thread."""
+        """The id of the first message of its thread; 0: it is no reply in a
+        thread."""
         return in_thread(self.meta).thread
 
     @property
     def ask(self) -> Ask | None:
-        """What makes it a question, or the fields of a question that a
-        ``press`` about it changes."""
+        """The question, if the message is one. In a ``press`` about a question:
+        the fields of the question that it changes."""
         if self.kind in ("message", "press"):
             return ask_in(self.meta)
         return None
 
     @property
     def is_beside(self) -> bool:
-        """Whether it is shown in its thread alone, not in its conversation."""
+        """Whether only its thread shows it, not its conversation."""
         thread = in_thread(self.meta)
         return thread.thread > 0 and not thread.also
 
@@ -154,7 +154,7 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def notify(self) -> Raw | None:
-        """The content of its notification, as JSON; None: it does not say."""
+        """The content of its notification, as JSON; None: not set."""
         if NOTIFY_KEY not in self.meta:
             return None
         notify = self.message_meta().notify
@@ -178,14 +178,14 @@ class Message(Struct, frozen=True, gc=False):
         return fields_of(self.meta)
 
     def ask_details(self) -> dict[str, Any]:
-        """The fields of its question that a ``press`` changes, as they are
+        """The fields of the question that a ``press`` changes, as they are
         stored."""
         return changed_in_ask(self.meta)
 
     def may_be_revised(self, user: str) -> bool:
         """Whether it is a message of this user (``""``: of anybody). A recalled
-        one is too: the recall or edit may be a resend, which gets its first
-        answer again."""
+        message counts, too, because the recall or edit may be a resend, which
+        gets its first answer again."""
         is_recalled_message = self.kind == "recall" and self.about == self.id
         if self.kind != "message" and not is_recalled_message:
             return False
@@ -263,7 +263,8 @@ class EntryView(Struct, omit_defaults=True):
     reactions: tuple[Reaction, ...] = ()
 
     def message(self) -> Message:
-        """The entry from which it was made, for codecs that are not JSON."""
+        """The entry from which the view was made, for codecs that are not
+        JSON."""
         body = self.base64 or b""
         if self.text is not None:
             body = self.text.encode()
@@ -302,8 +303,8 @@ def _show_text(entry: EntryView, body: bytes) -> None:
 
 def _show_data(entry: EntryView, body: bytes) -> None:
     # Most JSON has so few brackets that it cannot be nested too deeply. Other
-    # JSON is decoded with so many brackets around it that the decoder refuses
-    # what is.
+    # JSON is decoded inside so many additional brackets that the decoder
+    # refuses JSON that is nested too deeply.
     try:
         if body.count(b"[") + body.count(b"{") > NESTED:
             msgspec.json.decode(b"[" * NESTED + body + b"]" * NESTED)

@@ -1,9 +1,9 @@
 """Texts by which people know each other: nicknames, names of groups and
 devices, descriptions.
 
-Such a text can look like another one, or change what stands beside it, by
-characters that nobody sees. So it has no controls, no directions (Unicode's
-bidi controls) and nothing invisible. Joiners stay where a script or an emoji
+Characters that nobody sees can make such a text look like another one, or
+change the text beside it. So it has no control characters, no bidi controls of
+Unicode and no invisible characters. Joiners stay where a script or an emoji
 needs them.
 """
 
@@ -17,8 +17,8 @@ new letters or emoji."""
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]"
 )
-"""Characters of other categories that are drawn as nothing: those with
-Default_Ignorable_Code_Point, but the variation selectors of emoji and
+"""Invisible characters of other categories: characters with
+Default_Ignorable_Code_Point, except the variation selectors of emoji and
 symbols."""
 _UNSEEN_ALONE: Final = re.compile("[\\s\u2800\ufe00-\ufe0f]*")
 """Characters that a name may contain, but not consist of."""
@@ -42,7 +42,7 @@ _MODIFIERS: Final = frozenset(
 
 def clean_name(text: str) -> str:
     """A text without the characters that a name may not have; ``""`` if nothing
-    is left to be seen."""
+    visible is left."""
     if not (text.isascii() and text.isprintable()):
         in_flags: set[int] = set()
         for flag in _FLAG.finditer(text):
@@ -58,8 +58,8 @@ def clean_name(text: str) -> str:
 
 
 def is_name(text: str, least: int, most: int) -> bool:
-    """Whether a text has an allowed length, no character that a name may not
-    have, and one that is seen.
+    """Whether a text has an allowed length, only characters that a name may
+    have, and at least one visible character.
 
     An empty text is a name if ``least`` is 0.
     """

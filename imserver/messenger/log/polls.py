@@ -1,12 +1,12 @@
-"""The votes of polls: questions that any number of users answer, and about
-which they may change their minds.
+"""The votes of polls. A poll is a question that any number of users answer;
+they may change their votes.
 
-A vote is a row of ``ask_vote``, so each account has one, and a poll of
-thousands rewrites no text that grows. The totals are in ``poll`` of the
-question. A vote is counted with its transaction if the last count is older than
-:func:`pause_ms`. Else a row of ``ask_tally`` says when the next count is due,
-and votes gather until then. So members hear of a poll at most once in that
-time, and a node that ends forgets no vote.
+A vote is a row of ``ask_vote``. So each user has one vote, and a poll of
+thousands does not rewrite a growing text. The totals are in ``poll`` of the
+question. The transaction of a vote counts the votes if the last count is older
+than :func:`pause_ms`. Else a row of ``ask_tally`` says when the next count is
+due, and votes wait until then. So members are notified of a poll at most once
+in that time, and no vote is lost if a node ends.
 
 In an anonymous poll a row has the choices as ``secret``, which no export reads,
 and no time. Its rows are deleted when it closes.
@@ -22,9 +22,10 @@ from imserver.messenger.log.contract import SECOND_MS, Entry
 from imserver.messenger.log.meta import POLL_KEY, Ask, with_own_choices
 
 MOST_USERS: Final = 3
-"""Users whom the totals name for each option: those who chose it last."""
+"""The most users whom the totals name for each option. The newest voters are
+named."""
 _LOOKED_AT: Final = 200
-"""Votes among which they are looked for: the last ones."""
+"""Number of the newest votes in which these users are looked for."""
 _LEAST_PAUSE_MS: Final = 1000
 _OF_POLL: Final = "log = %s AND id = %s"
 
@@ -36,7 +37,7 @@ def pause_ms(poll: Ask.Poll) -> int:
 
 
 def choices_of(bits: int) -> tuple[int, ...]:
-    """The options that were chosen, by their index: each is a bit."""
+    """The indexes of the chosen options. Each option is a bit."""
     return tuple(index for index in range(bits.bit_length()) if bits >> index & 1)
 
 
@@ -69,7 +70,7 @@ def put(
     poll: Ask.Poll,
     now: int,
 ) -> None:
-    """Store the choices of a user in place of those before; 0: none."""
+    """Replace the choices of a user. ``bits`` 0: withdraw the vote."""
     sql.execute_many(
         f"DELETE FROM ask_vote WHERE {_OF_POLL} AND member = %s", [(log, message, user)]
     )
@@ -86,7 +87,7 @@ def put(
 
 
 def has_votes(sql: Statements, log: int, message: int) -> bool:
-    """Whether there are votes, also such as are not counted yet."""
+    """Whether there are votes, also votes that are not counted yet."""
     statement = f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1"
     return bool(sql.query(statement, (log, message)))
 
@@ -137,8 +138,8 @@ def forget(sql: Statements, log: int, messages: Sequence[int]) -> None:
 def with_own_votes(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """The entries with ``mine`` in their polls for a reader. Queries only if
-    there is one."""
+    """The entries with ``mine`` in their polls for a reader. Makes no query if
+    there is no poll."""
     polls: dict[int, int] = {}
     """Index of an entry → the poll that it is, or is about."""
     for index, entry in enumerate(entries):

@@ -1,8 +1,8 @@
 """Reads entries: the log, histories, and catch-up after a cursor.
 
 All statements of a page see one state of the log, and nothing beyond its head.
-Every client asks for the entries after its cursor at login: their ids are read
-from an index, with a query per engine, then the entries.
+Every client asks for the entries after its cursor at login. Their ids are read
+from an index, with a query for each engine; the entries are read afterwards.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,24 +46,24 @@ EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""
 
 _STEP: Final = 5000
-"""Entries that one look of :meth:`stored_before` reads."""
+"""Entries that one query of :meth:`stored_before` reads."""
 _CLOCKS_SECONDS: Final = 600
-"""The clocks of the nodes, and the clock of a sender, may differ by so much."""
+"""The greatest difference between the clocks of nodes and of a sender."""
 _READ_AT_ONCE: Final = 500
 """Entries that one query reads for :meth:`EntryReader.readers`."""
 _SQLITE_WINDOW: Final = 5000
 _SQLITE_WINDOW_GROWTH: Final = 16
-"""Ids among which SQLite looks for the next page first, and how many times more
-in each next look."""
+"""The number of ids in which SQLite first looks for the next page, and the
+factor by which the number grows in each further query."""
 _MOST_UNIONS: Final = 500
-"""With more conversations in one statement, MySQL scans the log."""
+"""The most conversations in one statement. With more, MySQL scans the log."""
 _SIZE: Final = "length(m.body) + length(m.meta)"
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
 
 def reads(member: str) -> str:
-    """Condition: the member of this alias may read the messages ``m`` of its
-    conversation, which bots of groups do not all."""
+    """Condition: the member of this alias may read the message ``m`` of its
+    conversation. Bots may read only some messages of a group."""
     return (
         f"({member}.bot = 0 OR EXISTS (SELECT 1 FROM bot_entry b WHERE b.log = m.log "
         f"AND b.member = {member}.member AND b.conversation = m.conversation AND b.id = m.id))"
@@ -104,8 +104,8 @@ class EntryReader(Store.Rows):
 
     @in_log(lambda: NO_LOG)
     def extent(self, sql: Statements, head: LogHead) -> LogExtent:
-        """Which entries the log has. A client whose cursor does not continue it
-        must start again."""
+        """The range of entries in the log. A client must start again if the log
+        does not continue its cursor."""
         return _extent_of(head)
 
     @in_log(list)
@@ -118,9 +118,9 @@ class EntryReader(Store.Rows):
         return list(map(entry_of, sql.query(statement, values)))
 
     def readers(self, app: str, after: int, last: int) -> set[str]:
-        """The users and bots for whom there is something new among the entries
-        after an id, up to ``last``. Of those in groups, only bots and users
-        whose membership changes."""
+        """The users and bots who have new entries after an id, up to ``last``.
+        For entries in groups, only bots and users whose membership changes are
+        returned."""
         names: set[str] = set()
         while after < last:
             page = self.read(app, after, _READ_AT_ONCE)
@@ -134,8 +134,8 @@ class EntryReader(Store.Rows):
         return names
 
     def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
-        """The existing entries with these ids, ordered by id. Without ids it
-        asks no database."""
+        """The existing entries with these ids, ordered by id. Without ids there
+        is no query."""
         if not ids:
             return []
         return read_log(
@@ -205,13 +205,13 @@ class EntryReader(Store.Rows):
         limit: int,
         after: int | None = None,
     ) -> EntryPage:
-        """The newest entries of a conversation before an id (0: its end) that
-        the user may read and has not hidden, as many as fit on a page, and
-        whether there are earlier ones. With ``after`` the oldest entries after
-        that id, and whether there are later ones.
+        """A page of the newest entries of a conversation before an id (0: its
+        end), and whether there are earlier ones. With ``after``: a page of the
+        oldest entries after that id, and whether there are later ones. Only
+        entries that the user may read and has not hidden.
 
-        Reactions are not among them: the messages have them. Nor are presses of
-        buttons.
+        Reactions and presses of buttons are left out. The messages have the
+        totals of their reactions.
         """
         if after is None:
             first = head.floor
@@ -261,10 +261,10 @@ class EntryReader(Store.Rows):
         conversation: int,
         before: int = 0,
     ) -> tuple[list[Entry], int]:
-        """The pinned messages of a conversation that the user may read and has
-        not hidden, the one that was pinned last first: as many as fit on a
-        page, of those that were pinned before ``before`` (0: all); and
-        ``before`` of the next page, 0: there is none."""
+        """A page of the pinned messages of a conversation that the user may
+        read and has not hidden. The message that was pinned last comes first.
+        ``before``: only messages that were pinned before this (0: all). Returns
+        also the ``before`` of the next page; 0: this is the last one."""
         statement = "SELECT message, id FROM pin WHERE log = %s AND conversation = %s AND id < %s ORDER BY id DESC"
         pins: dict[int, int] = dict(
             sql.query(statement, (head.number, conversation, before or Limit.ID))
@@ -288,9 +288,10 @@ class EntryReader(Store.Rows):
         revisions: bool = False,
     ) -> PublicationPage:
         """At most ``limit`` messages of a channel after the id ``since`` (None:
-        the oldest), as far as they fit into :data:`PAGE_BYTES`. ``reverse``:
-        before it (None: the newest), the newest first. ``revisions``: with the
-        entries of recalls and edits."""
+        from the oldest), as far as they fit into :data:`PAGE_BYTES`.
+        ``reverse``: messages before ``since`` (None: from the newest), the
+        newest first. ``revisions``: include the entries of recalls and
+        edits."""
         statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
         rows = sql.query(statement, (head.number, pair_of_room(channel)))
         if not rows:
@@ -331,8 +332,8 @@ class EntryReader(Store.Rows):
     def stored_at(
         self, sql: Statements, head: LogHead, ids: Sequence[int]
     ) -> dict[int, int]:
-        """Id → when the entry was stored, Unix seconds. Without entries that do
-        not exist."""
+        """Id → when the entry was stored, in Unix seconds, for the existing
+        entries."""
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
         return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
 
@@ -355,8 +356,8 @@ def page_of(
     sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, reader: str = ""
 ) -> EntryPage:
     """The entries of the first ``limit`` rows (id, size), in their order, as
-    far as they fit on a page; and whether there are more rows. What cannot fit
-    is not fetched: 500 entries may have 500 MB."""
+    far as they fit on a page; and whether there are more rows. Entries that
+    cannot fit are not fetched: 500 entries may have 500 MB."""
     count = count_fitting(size for _, size in rows[:limit])
     ids = [id for id, _ in rows[:count]]
     by_id = {entry.id: entry for entry in fetch(sql, head.number, ids, reader)}
@@ -371,9 +372,10 @@ def page_of(
 def _without_later(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """The entries without what came after the user had left their group: an
-    edited one is as a recalled one, others lose reactions, answers and totals
-    of threads. Queries only for what has such in groups."""
+    """The entries as they were when the user left their group. An entry that
+    was edited later looks like a recalled one. Others lose later reactions,
+    answers and totals of threads. Only entries of groups that can have such
+    changes need a query."""
     groups = {entry.conversation for entry in entries if _may_have_later(entry)}
     if not groups:
         return entries
@@ -415,7 +417,7 @@ def _may_have_later(entry: Entry) -> bool:
 
 def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
     """An entry as it was at the id ``last``. ``edited``: message → its last
-    edit, for edits."""
+    edit, for entries that are edits."""
     if entry.kind not in ("message", "edit"):
         return entry
     meta = entry.message_meta()
@@ -445,8 +447,8 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
 def _with_own_reactions(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """Set ``mine`` in the reactions for a reader. Queries only if not all users
-    are named."""
+    """Set ``mine`` in the reactions for a reader. Needs a query only if a total
+    does not name all users."""
     reacted = [entry for entry in entries if entry.reactions]
     if not reacted:
         return entries
@@ -494,8 +496,8 @@ def last_before(head: LogHead, before: int) -> int:
 
 
 def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> int:
-    """The id up to which one query looks, at most ``last``: ``many`` ids from
-    the next entry on. After a restore the ids have a gap that is wider than all
+    """The id up to which one query looks: ``many`` ids from the next entry on,
+    at most ``last``. After a restore the ids have a gap that is wider than all
     entries."""
     next_entry = "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1"
     rows = sql.query(next_entry, (log, after))
@@ -508,8 +510,8 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
 def time_window(
     head: LogHead, upto: int, filter: SearchFilter, sql: Statements
 ) -> tuple[int, int]:
-    """The ids that a filter of time leaves: (after, up to). ``stored_at`` grows
-    with the ids, but for the differences of clocks."""
+    """The range of ids in which a filter of time can match: (after, up to).
+    ``stored_at`` grows with the ids, apart from differences of clocks."""
     after = head.floor
     if filter.since:
         earliest = filter.since // SECOND_MS - _CLOCKS_SECONDS
@@ -521,8 +523,8 @@ def time_window(
 
 
 def _first_since(sql: Statements, head: LogHead, second: int) -> int:
-    """The first id that was stored at this Unix second or later; one after the
-    last if there is none."""
+    """The first id that was stored at this Unix second or later; if there is no
+    such id, the last one plus 1."""
     statement = (
         "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     )
@@ -577,8 +579,8 @@ def _of_room(
     reverse: bool = False,
     revisions: bool = True,
 ) -> Sequence[Row]:
-    """Id and size of the first entries of a room with ``after < id <= upto``,
-    of the last if ``reverse``."""
+    """Id and size of the first entries of a room with ``after < id <= upto``;
+    with ``reverse``, of the last entries."""
     index = ""
     if sql.engine == "mysql":
         index = "FORCE INDEX (message_by_conversation) "

@@ -1,9 +1,10 @@
-"""Messages that are removed for everybody, and may come back for a time.
+"""Messages that are removed for everybody, and can be restored for some time.
 
-A removal is a recall that keeps a copy of what it takes away. A restored
-message is an ``edit`` with the old content: clients that have seen the recall
-get the message back by it. If its author recalls a removed message, it does not
-come back. ``meta`` of the recall, of the removed message and of the edit say so.
+A removal is a recall that stores a copy of the message. A message is restored
+by an ``edit`` with the old content, so clients that have seen the recall get
+the message back. If its author recalls a removed message, it cannot be
+restored. The ``meta`` of the recall, of the removed message and of the edit
+have this state.
 """
 
 from collections import Counter
@@ -36,7 +37,7 @@ from imserver.messenger.log.writer import WritingPart
 MOST_AT_ONCE: Final = 50
 """Messages that one transaction removes or restores."""
 _LOOK: Final = 20_000
-"""Ids among which one query looks for the messages of a sender."""
+"""Ids in which one query looks for the messages of a sender."""
 _COPIES: Final = "removed_message"
 _ENOUGH_BYTES: Final = 4 * 1024 * 1024
 """Copies of this size end a transaction."""
@@ -57,10 +58,10 @@ class RemovalWriter(WritingPart):
         messages: Sequence[int],
         condition: Condition | None = None,
     ) -> list[int] | None:
-        """Remove some of these messages, at most :data:`MOST_AT_ONCE`, and keep what they were for
-        :meth:`restore`. Returns the ids that were looked at, in order; the others are left for the next call.
-        Recalled messages stay as they are. ``condition``: checked in the transaction; None: it failed.
-        """
+        """Remove some of these messages, at most :data:`MOST_AT_ONCE`, and
+        store copies for :meth:`restore`. Returns the processed ids, in order;
+        pass the others to the next call. Recalled messages stay as they are.
+        ``condition``: checked in the transaction; None: it failed."""
 
         def work(transaction: AppTransaction) -> list[int] | None:
             if condition is not None and not condition(transaction.sql):
@@ -77,8 +78,8 @@ class RemovalWriter(WritingPart):
         return self._writer.run(app, work)
 
     def restore(self, app: str, act: str) -> int:
-        """Restore some messages of a removal. Returns their number; 0: none is
-        left."""
+        """Restore some messages of a removal. Returns their number; 0: no
+        message is left."""
 
         def work(transaction: AppTransaction) -> int:
             statement = (
@@ -90,7 +91,8 @@ class RemovalWriter(WritingPart):
             if not messages:
                 return 0
 
-            # One query has all copies: no index leads to those of one message.
+            # One query reads all copies, because no index leads to the copies
+            # of one message.
             values = (transaction.log, act, messages[-1])
             where = f"FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s"
             columns = "message, id, recall, kind, type, about, meta, body, annotations"
@@ -107,8 +109,8 @@ class RemovalWriter(WritingPart):
 
     @in_log(int, writes=True)
     def finish(self, sql: Statements, head: LogHead, act: str) -> int:
-        """Erase some copies of a removal: what they were is gone. Returns their
-        number; 0: none is left."""
+        """Erase some copies of a removal, so that these messages cannot be
+        restored. Returns their number; 0: no copy is left."""
         select = (
             f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s "
             f"ORDER BY id LIMIT {_ERASED_AT_ONCE}"
@@ -124,8 +126,8 @@ class RemovalWriter(WritingPart):
     def move(
         self, sql: Statements, head: LogHead, messages: Sequence[int], act: str
     ) -> int:
-        """Let copies of earlier removals belong to this one. Returns the number
-        of messages."""
+        """Move copies of earlier removals to this one. Returns the number of
+        messages."""
         statement = f"UPDATE {_COPIES} SET act = %s WHERE log = %s AND message = %s AND act <> %s"
         count = 0
         for message in messages:
@@ -134,7 +136,7 @@ class RemovalWriter(WritingPart):
 
     @in_log()
     def copy(self, sql: Statements, head: LogHead, message: int) -> Entry | None:
-        """A removed message as it was; None: it was not removed, or it is
+        """A removed message as it was; None: it was not removed, or its copy is
         gone."""
         statement = (
             f"SELECT m.id, m.conversation, m.seq, m.sender, c.type, c.body, m.time_ms FROM {_COPIES} c "
@@ -160,14 +162,14 @@ class RemovalWriter(WritingPart):
     def extent(
         self, sql: Statements, head: LogHead, since: int, until: int
     ) -> tuple[int, int]:
-        """The ids (after, last) between which the messages of a time are, in
-        Unix milliseconds; 0: no limit."""
+        """The range of ids (after, last) of the messages of a time span. Times
+        are Unix milliseconds; 0: no limit."""
         filter = SearchFilter(since=since, until=until)
         return time_window(head, head.last_id, filter, sql)
 
     def size(self, app: str, since: int, until: int) -> int:
-        """How many ids the messages of a time have, without the gaps that
-        restores have made."""
+        """The number of ids in a time span, without the gaps that restores have
+        made."""
         after, last = self.extent(app, since, until)
 
         def work(sql: Statements, head: LogHead) -> int:
@@ -176,8 +178,8 @@ class RemovalWriter(WritingPart):
             size = 0
             reached = after
             while rows := sql.query(begin, (head.number, reached, last)):
-                # After a restore no id is nearer than this; without one, no
-                # entry is so far from another.
+                # A restore makes gaps of at least this size. Without a restore,
+                # no two neighbouring entries are so far apart.
                 first = rows[0][0]
                 upto = min(beyond(first, 0) - 1, last)
                 reached = sql.query(end, (head.number, upto))[0][0]
@@ -190,7 +192,8 @@ class RemovalWriter(WritingPart):
         self, app: str, user: str, since: int, until: int, after: int, last: int
     ) -> tuple[list[tuple[int, int]], int]:
         """The next messages of a user after an id: (id, conversation), at most
-        :data:`MOST_AT_ONCE`, and the id up to which it was looked."""
+        :data:`MOST_AT_ONCE`. Returns also the id up to which the log was
+        searched."""
         statement = (
             "SELECT id, conversation FROM message WHERE log = %s AND id > %s AND id <= %s AND sender = %s "
             f"AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s ORDER BY id LIMIT %s"
@@ -211,8 +214,8 @@ class RemovalWriter(WritingPart):
         return read_log(self._store, app, work, (list[tuple[int, int]](), last))
 
     def count(self, app: str, user: str, since: int, until: int) -> Counter[int]:
-        """Conversation → the number of the user's messages of a time, which are
-        not recalled."""
+        """Conversation → the number of the user's messages in a time span that
+        are not recalled."""
         counts: Counter[int] = Counter()
         statement = (
             "SELECT conversation, count(*) FROM message WHERE log = %s AND id > %s AND id <= %s "
@@ -244,7 +247,7 @@ class RemovalWriter(WritingPart):
 
     @in_log(list)
     def senders(self, sql: Statements, head: LogHead, act: str) -> list[str]:
-        """Whose messages a removal may still restore."""
+        """The senders of messages that a removal may still restore."""
         statement = f"SELECT DISTINCT sender FROM {_COPIES} WHERE log = %s AND act = %s"
         return [text_of(row[0]) for row in sql.query(statement, (head.number, act))]
 
@@ -264,7 +267,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     if state is None:
         return 0
 
-    # The recall takes away the content of the edits, too.
+    # The recall removes the content of the edits, too.
     rows += sql.query(_EDITS, (log, message))
     annotations = _annotations_of(sql, log, message)
     draft = Draft(
@@ -388,8 +391,8 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
 
 
 def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> None:
-    """Turn the recall of a message into an edit: who reads the log from an
-    older position finds nothing of the removal."""
+    """Turn the recall of a message into an edit, so that a client with an older
+    cursor finds no trace of the removal."""
     as_edit = (
         f"UPDATE message SET kind = {NUMBERS['edit']} "
         f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"

@@ -47,11 +47,11 @@ def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 
 
 def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
-    """The questions among these messages that keep their text: each answer is
-    one to what was asked.
+    """The questions among these messages whose text cannot change, because each
+    answer belongs to the text that was asked.
 
-    They were asked as ``fixed``, or somebody has answered them. Asked under the
-    log's lock, after the answers of the same transaction.
+    Their author has set ``fixed``, or somebody has answered them. Call this
+    under the log's lock, after the answers of the same transaction are stored.
     """
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
     fixed: set[int] = set()
@@ -70,8 +70,8 @@ def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 
 
 def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
-    """Apply new edits and recalls. The last edit of a message counts; recalls
-    are final. Note mentions and deadlines."""
+    """Apply new edits and recalls, and store mentions and deadlines. The last
+    edit of a message counts; recalls are final."""
     _note_deadlines(sql, log, entries)
     last = {entry.about: entry for entry in entries if entry.kind in ("recall", "edit")}
     if last:
@@ -100,7 +100,7 @@ class _EditedRow(Struct, frozen=True):
 
 
 class _RecalledRow(Struct, frozen=True):
-    """A message, or one of its edits, without content, since ``message`` was
+    """A message, or one of its edits, without content, because ``message`` was
     recalled."""
 
     id: int
@@ -109,7 +109,7 @@ class _RecalledRow(Struct, frozen=True):
 
 
 def _hide_edits(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
-    """Let no search find the new edits: it finds the messages themselves."""
+    """Hide the new edits from searches, which find the messages themselves."""
     edits = [entry for entry in entries if entry.kind == "edit"]
     if edits:
         sql.execute_many(
@@ -167,8 +167,8 @@ def _recalled_rows(
 
 
 def _mark(recall: Entry) -> bytes:
-    """The ``meta`` of a recalled message. It says that others than the author
-    have removed the message, or that the author was erased, or nothing."""
+    """The ``meta`` of a recalled message: ``removed`` if others than the author
+    have removed it, ``erased`` if the author was erased, else empty."""
     meta = MessageMeta.of(recall.meta)
     if meta.erased:
         return ERASED
@@ -178,8 +178,9 @@ def _mark(recall: Entry) -> bytes:
 
 
 def _forget_beside(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
-    """Take recalled messages out of all searches, and their reactions, pins and
-    votes. A removed poll may come back: it keeps its votes."""
+    """Delete the reactions, pins and votes of recalled messages, and hide the
+    messages from all searches. A removed poll keeps its votes, because it may
+    be restored."""
     messages = [recall.about for recall in recalls]
     sql.execute_many(
         "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
@@ -197,8 +198,8 @@ def _forget_beside(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
 def _withdraw(
     sql: Statements, log: int, recalls: Sequence[Entry], metas: Mapping[int, bytes]
 ) -> None:
-    """Note which removed messages their authors have recalled, too: so they do
-    not come back."""
+    """Note which removed messages were also recalled by their authors. These
+    cannot be restored."""
     withdrawn: list[tuple[bytes, int, int]] = []
     for recall in recalls:
         meta = metas.get(recall.about, b"")
@@ -243,8 +244,8 @@ class _MentionRow(Struct, frozen=True):
 def _note_mentions(
     sql: Statements, log: int, entries: Sequence[Entry], last: Mapping[int, Entry]
 ) -> None:
-    """Note whom new messages mention. ``last``: recalled or edited message → its
-    recall or last edit, whose mentions count from now on."""
+    """Store which users new messages mention. ``last``: recalled or edited
+    message → its recall or last edit, whose mentions count from now on."""
     if last:
         sql.execute_many(
             "DELETE FROM mention WHERE log = %s AND id = %s",
@@ -275,9 +276,8 @@ def _note_mentions(
 
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
-    """Note when the new questions among these entries end, also those of
-    messages that came back, and that votes of a poll which came back are to be
-    counted."""
+    """Store the deadlines of the questions among these entries, also of
+    restored ones. The votes of a restored poll become due for a count."""
     deadlines: list[tuple[int, int, int]] = []
     counts: list[tuple[int, int, int]] = []
     for entry in entries:

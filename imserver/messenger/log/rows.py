@@ -35,16 +35,16 @@ NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KIN
 _SENT: Final = frozenset({"message", "recall", "edit", "press"})
 """The kinds of drafts. The log itself makes the other entries."""
 ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']}, {NUMBERS['press']})"
-"""The kinds that neither count as unread nor are the last entry of a
-conversation, for ``kind IN``."""
+"""The kinds that do not count as unread, and are never the last entry of a
+conversation; for ``kind IN``."""
 CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = get_args(ConversationKind)
 USER: Final = 0
 GROUP: Final = 1
 ROOM: Final = 2
 
 LAST_SESSION: Final = ""
-"""In place of a user: the uplink session of any user that has begun last.
-Without it none has begun, or some were forgotten since."""
+"""Stands for a user in the row of the newest uplink session of all users. If
+this row is missing, no session has begun, or some were deleted since."""
 MOST_BYTES: Final = 1 << 20
 """Limit of a body and of ``meta``, in bytes. The limits for clients are far
 lower."""
@@ -102,7 +102,7 @@ class ConversationState(Struct):
 
 def resend_of(sender: str, client_msg_id: str) -> bytes:
     """Digest of sender and ``client_msg_id``: 16 bytes, short enough to look up
-    a whole batch at once."""
+    a whole batch in one query."""
     named = f"{sender}{_NUL}{client_msg_id}".encode()
     return blake2b(named, digest_size=_RESEND_BYTES).digest()
 
@@ -179,8 +179,8 @@ def entry_of(row: Any) -> Entry:
 
     if entry.kind != "message" or REACTIONS_KEY not in entry.meta:
         return entry
-    # In the database the totals are a part of it. It does not say which of them
-    # are the reader's.
+    # In the database the totals are part of ``meta``. They do not say which
+    # reactions are the reader's.
     meta_without, totals = take_reactions(entry.meta)
     reactions = tuple(
         Reaction(total.emoji, total.count, total.users, mine=False) for total in totals
@@ -253,7 +253,7 @@ def bots_from(column: Any) -> tuple[str, ...]:
 def members_among(
     sql: Statements, log: int, conversation: int, users: Sequence[str]
 ) -> dict[str, tuple[int, str]]:
-    """User → (joined_id, role), for those of these users who are members of a
+    """User → (joined_id, role), for the users among these who are members of a
     conversation."""
     statement = (
         "SELECT member, joined_id, role FROM membership "
@@ -278,13 +278,13 @@ def count_members(sql: Statements, log: int, conversation: int) -> int:
 def objection(draft: Draft) -> str:
     """The reason why a draft cannot be stored, ``""`` if it can.
 
-    The check prevents a draft from failing the others of its batch.
+    The check prevents that one draft makes all drafts of its batch fail.
     """
     if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
         return "exactly one of to_user, conversation and room is required"
     names = f"{draft.sender}{draft.to_user}{draft.room}{draft.type}"
-    # Most names are together no longer than one of them may be: then one look
-    # at all of them is enough.
+    # Most often all names together are no longer than one name may be. Then one
+    # check of all is enough.
     if (
         len(names) > _MAX_TYPE_BYTES
         or draft.client_msg_id
@@ -325,7 +325,7 @@ def objection(draft: Draft) -> str:
 
 
 def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
-    """The head of an app's log; None if the app has none. ``lock``: prevent
+    """The head of an app's log; None: the app has no log. ``lock``: prevent
     other writers."""
     return ask_head(sql, app, lock)()
 
@@ -333,8 +333,8 @@ def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
 def ask_head(
     sql: Statements, app: str, lock: bool = False
 ) -> Callable[[], LogHead | None]:
-    """Ask for the head of an app's log; the function that is returned reads the
-    answer. Statements that are asked later run with the lock."""
+    """Ask for the head of an app's log, and lock it. The returned function
+    reads the answer. Statements that are asked later run under the lock."""
     statement = SELECT_HEAD
     if lock:
         statement += sql.for_update
@@ -352,9 +352,8 @@ def read_log(
     store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T
 ) -> T:
     """Run ``work`` with the head of an app's log, in a transaction that sees
-    one state of the database. Returns ``nothing`` if the app has none. It may
-    switch and raise StorageUnavailable, which is temporary.
-    """
+    one state of the database. Returns ``nothing`` if the app has no log. It may
+    switch and raise StorageUnavailable, which is temporary."""
     return store.read_or(nothing, partial(_with_head, app, work, nothing))
 
 
@@ -381,9 +380,9 @@ def in_log(
     [Callable[Concatenate[Part, Statements, LogHead, P], T]],
     Callable[Concatenate[Part, str, P], T],
 ]:
-    """Let a method of a part run in a transaction: callers give the app in
-    place of the statements and the head of its log. Without a log the result is
-    ``nothing()``. It may switch and raise StorageUnavailable."""
+    """Decorator: run a method of a part in a transaction. Callers pass the app
+    in place of the statements and the head of its log. Without a log the result
+    is ``nothing()``. It may switch and raise StorageUnavailable."""
     run = change_log if writes else read_log
 
     def decorate(

@@ -1,10 +1,10 @@
 """Threads: replies that clients show beside their conversation.
 
-A reply is a message of its conversation. Its ``meta`` has the message with
-which the thread begins, and whether the conversation shows the reply, too. The
-``meta`` of that first message has the totals, so that a page of messages needs
-no query for them. ``thread_reply`` has a row for each reply. ``thread_reader``
-says who follows a thread, and up to which reply they have read it.
+A reply is a message of its conversation. Its ``meta`` has the first message of
+the thread, and whether the conversation shows the reply, too. The ``meta`` of
+the first message has the totals, so that a page of messages needs no query for
+them. ``thread_reply`` has a row for each reply. ``thread_reader`` has the users
+who follow a thread, with their read positions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,14 +43,16 @@ from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Store
 
 MOST_FACES: Final = 5
-"""Users that the totals of a thread name: those who replied last."""
+"""The most users that the totals of a thread name. The users who replied last
+are named."""
 MOST_UNREAD_REPLIES: Final = 100
 """Limit up to which the unread replies of a thread are counted."""
 MOST_LISTED: Final = 1000
-"""Threads of a user among which a list chooses: those that began last. Each of
-them costs a look-up."""
+"""A list of threads reads this number of the user's newest threads. Each of
+them needs a look-up."""
 MOST_ON_PAGE: Final = 50
-"""Threads on one page: the unread replies of each are counted."""
+"""The most threads on one page. The limit is low because the unread replies of
+each are counted."""
 
 _READER_COLUMNS: Final = "log, member, root, conversation, read_id, follows"
 _READERS: Final = (
@@ -67,13 +69,14 @@ _THREADS_OF_USER: Final = (
     "WHERE r.follows = 1) q "
     "WHERE q.last < %s AND q.last > %s ORDER BY q.last DESC LIMIT %s"
 )
-"""The threads that a user follows in conversations of which they are a member,
-among those that began last; those with the newest replies first."""
+"""Selects the threads that a user follows, in conversations that the user is a
+member of, from the newest threads. Threads with the newest replies come
+first."""
 
 
 def beside(log: str, conversation: str, id: str) -> str:
-    """Condition: the conversation does not show the message with these columns,
-    only its thread does."""
+    """Condition: only its thread shows the message with these columns, not its
+    conversation."""
     return (
         f"EXISTS (SELECT 1 FROM thread_reply t WHERE t.log = {log} AND t.conversation = {conversation} "
         f"AND t.id = {id} AND t.also = 0)"
@@ -109,16 +112,16 @@ class ThreadState(ThreadIds, frozen=True, kw_only=True):
 
 
 class Thread(ThreadState, frozen=True, kw_only=True):
-    """A thread as one user sees it. ``message``: the one with which it begins;
-    None: the user may not read it, or it has expired."""
+    """A thread as one user sees it. ``message``: its first message; None: the
+    user may not read it, or it has expired."""
 
     message: Entry | None
 
 
 class ThreadWriter(Service):
-    """The replies of one transaction, which adds to ``entries``.
+    """The replies of one transaction. The transaction adds to ``entries``.
 
-    ``head``: of their log. ``before``: the last id before the transaction.
+    ``head``: of the log. ``before``: the last id before the transaction.
     """
 
     _sql: Statements
@@ -127,16 +130,16 @@ class ThreadWriter(Service):
     _entries: Sequence[Entry]
     _is_past: bool = False
     _replies: dict[int, list[Entry]] = field(default_factory=dict)
-    """The message with which a thread begins → its new replies."""
+    """First message of a thread → its new replies."""
 
     def complete(
         self, state: ConversationState, draft: Draft, is_past: bool = False
     ) -> Draft | Rejected:
         """The draft of a reply, with its thread in ``meta``. A reply to a reply
-        is in the same thread. Without another ``about`` it is about the first
-        message: clients without threads show it as a reply to that.
-        ``is_past``: the transaction stores what happened elsewhere: nobody's
-        rights are checked, and nothing is unread."""
+        is in the same thread. A draft without ``about`` is about the first
+        message, so that clients without threads show it as a reply to that
+        message. ``is_past``: the transaction is an import. Then no rights are
+        checked, and nothing is unread."""
         self._is_past = is_past
         root = self._root_of(state, draft.thread)
         is_reader = (
@@ -152,12 +155,11 @@ class ThreadWriter(Service):
         return replace(draft, thread=root, about=draft.about or root, meta=meta)
 
     def add(self, root: int, reply: Entry) -> None:
-        """A reply was added to the transaction."""
+        """Note a reply that was added to the transaction."""
         self._replies.setdefault(root, []).append(reply)
 
     def write(self) -> None:
-        """Write the rows of the replies, the totals, and who follows from now
-        on."""
+        """Write the rows of the replies, the totals, and the new followers."""
         log = self._head.number
         rows = []
         for root, replies in self._replies.items():
@@ -214,8 +216,9 @@ class ThreadWriter(Service):
     def _follow(
         self, root: int, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> None:
-        """Who wrote or is mentioned follows from then on, unless they follow or
-        have muted the thread. ``mentioned``: by the first message."""
+        """Let the writers and the mentioned users follow a thread, unless they
+        follow or have muted it already. ``mentioned``: the users whom the first
+        message mentions."""
         log = self._head.number
         group = replies[0].conversation
         last = replies[-1].id
@@ -239,8 +242,8 @@ class ThreadWriter(Service):
     def _new_followers(
         self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> dict[str, int]:
-        """Member → how far they have read the thread: all before the first
-        reply that they wrote, or that mentions them."""
+        """Member → read position in the thread. It is the user's first own
+        reply, or lies right before the first reply that mentions the user."""
         first = replies[0].id
         reads_of_mentioned = dict.fromkeys(mentioned, first - 1)
         reads_of_writers = {author: first - 1}
@@ -248,7 +251,7 @@ class ThreadWriter(Service):
             reads_of_writers.setdefault(reply.sender, reply.id)
             for user in mentions_in(reply.message_meta()):
                 reads_of_mentioned.setdefault(user, reply.id - 1)
-        # who wrote has read their own reply, also if it mentions them
+        # Writers have read their own reply, also if it mentions them.
         reads = {**reads_of_mentioned, **reads_of_writers}
         group = replies[0].conversation
         members = members_among(self._sql, self._head.number, group, list(reads))
@@ -257,12 +260,13 @@ class ThreadWriter(Service):
     def _past_followers(
         self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> set[str]:
-        """Who was a member when they wrote or were mentioned; the author and
-        whom the first message mentions count with each reply.
+        """The users who were members when they wrote or were mentioned. The
+        author of the first message, and the users whom it mentions, count with
+        each reply.
 
         An import may store a reply together with the leave of its sender, or in
-        another transaction. So the members at the end of the transaction say
-        nothing.
+        another transaction. So the members at the end of the transaction are
+        not the right ones.
         """
         of_root = {author, *mentioned}
         moments: dict[str, list[int]] = {}
@@ -287,8 +291,8 @@ class ThreadWriter(Service):
 
 
 def thread_in(meta: bytes) -> int:
-    """The first message of the thread of a reply with this ``meta``; 0: it is
-    no reply of a thread."""
+    """The first message of the thread of a reply with this ``meta``; 0: the
+    message is no reply in a thread."""
     if THREAD_KEY not in meta:
         return 0
     root = MessageMeta.of(meta).thread
@@ -324,8 +328,8 @@ def mentions_in(meta: MessageMeta) -> list[str]:
 
 
 class ThreadStore(Store.Rows):
-    """Threads as their readers see them. Nothing here is for users who were
-    never in the conversation."""
+    """Threads as their readers see them. Users who were never in the
+    conversation get nothing."""
 
     @in_log()
     def get(
@@ -344,10 +348,10 @@ class ThreadStore(Store.Rows):
         before: int,
         limit: int,
     ) -> tuple[list[Entry], int] | None:
-        """The last replies of a thread before an id (0: its end) that fit on a
-        page, without those that the user may not read or has hidden; and the id
-        before which the page ends, 0 if there are none before it. None: the
-        user cannot read the thread."""
+        """A page of the last replies of a thread before an id (0: its end),
+        without replies that the user may not read or has hidden. Returns also
+        the id before which the next page ends; 0: there are no earlier replies.
+        None: the user cannot read the thread."""
         statement = (
             "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s AND id <= %s "
             "ORDER BY id DESC LIMIT %s"
@@ -372,11 +376,11 @@ class ThreadStore(Store.Rows):
     def of_user(
         self, sql: Statements, head: LogHead, user: str, before: int, limit: int
     ) -> tuple[list[Thread], bool]:
-        """The threads that a user follows whose last reply is before an id (0:
-        all), those with the newest replies first: as many as fit on a page, at
-        most :data:`MOST_ON_PAGE`; and whether there are more. Of threads that
-        the user follows or has muted, the last :data:`MOST_LISTED` that began
-        are looked at."""
+        """A page of the threads that a user follows, and whether there are
+        more. Threads with the newest replies come first. Only threads whose
+        last reply is before an id (0: all). A page has at most
+        :data:`MOST_ON_PAGE` threads. Only the newest :data:`MOST_LISTED`
+        threads that the user follows or has muted are read."""
         limit = min(limit, MOST_ON_PAGE)
         values = (
             head.number,
@@ -388,7 +392,7 @@ class ThreadStore(Store.Rows):
         )
         rows = sql.query(_THREADS_OF_USER, values)
 
-        # What cannot fit on the page is not fetched.
+        # Threads that cannot fit on the page are not fetched.
         roots = [row[0] for row in rows[:limit]]
         sizes = shown(sql, head, user, roots)
         roots = roots[: count_fitting(sizes.get(root, 0) for root in roots)]
@@ -431,9 +435,9 @@ class ThreadStore(Store.Rows):
     def read(
         self, sql: Statements, head: LogHead, user: str, root: int, id: int
     ) -> Thread | None:
-        """Advance how far a user has read a thread; it never goes back. Of a
-        thread that the user has never followed nothing is stored. None: the
-        user cannot read it."""
+        """Advance the read position of a user in a thread; it never goes back.
+        Nothing is stored for a thread that the user has never followed. None:
+        the user cannot read it."""
         if _conversation_of(sql, head, user, root) is None:
             return None
         upto = min(id, _last(sql, head, root))
@@ -478,8 +482,8 @@ def _conversation_of(
 ) -> int | None:
     """The conversation of a thread whose first message or replies the user may
     read."""
-    # By the last reply if the first message has expired, or the user came after
-    # it.
+    # The last reply decides if the first message has expired, or the user
+    # joined after it.
     by_reply = "SELECT id, conversation FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
     by_root = "SELECT id, conversation FROM message WHERE log = %s AND id = %s"
     for statement in (by_root, by_reply):
@@ -490,7 +494,7 @@ def _conversation_of(
 
 
 def _last(sql: Statements, head: LogHead, root: int) -> int:
-    """The id of the last reply of a thread; 0: it has none."""
+    """The id of the last reply of a thread; 0: no reply."""
     statement = "SELECT id FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
     rows = sql.query(statement, (head.number, root))
     if not rows:
@@ -515,16 +519,16 @@ def _count_unread(
 
 
 class Replies(Struct, frozen=True):
-    """Some messages of a conversation that only a thread shows, with the first
-    message of the thread (``roots``). ``followers``: first message → who
-    follows the thread, with how far they have read it."""
+    """Some messages of a conversation that only a thread shows. ``roots``:
+    message → the first message of its thread. ``followers``: first message →
+    the followers of the thread, with their read positions."""
 
     roots: Mapping[int, int] = {}
     followers: Mapping[int, Mapping[str, int]] = {}
 
     def is_silent(self, user: str, id: int) -> bool:
-        """Whether a message is a reply of which a user is not notified: they do
-        not follow the thread, or have read it."""
+        """Whether a message is a reply about which a user is not notified,
+        because the user does not follow the thread, or has read the reply."""
         root = self.roots.get(id)
         if root is None:
             return False
@@ -538,8 +542,8 @@ NO_REPLIES: Final = Replies()
 def replies_beside(
     sql: Statements, head: LogHead, conversation: int, ids: Sequence[int]
 ) -> Replies:
-    """Which of these messages of a conversation, which are in order, only a
-    thread shows."""
+    """The messages among these that only a thread shows. ``ids``: messages of
+    one conversation, in order."""
     statement = (
         "SELECT id, root FROM thread_reply WHERE log = %s AND conversation = %s AND id >= %s AND id <= %s "
         "AND also = 0"

@@ -1,5 +1,5 @@
-"""A group commit, and the part of it that belongs to one app. That assigns ids
-and seqs under the lock of the log's head."""
+"""A group commit, and the part of it that belongs to one app. This part assigns
+ids and seqs under the lock of the log's head."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
 
 _SAYING: Final = ("message", "edit")
-"""Kinds of entries that bring content of their sender to others."""
+"""Kinds of entries with content of their sender for others."""
 _NOTHING: Final[dict[str, int]] = {}
 
 MESSAGE_COLUMNS: Final = (
@@ -116,11 +116,12 @@ than one statement for all pairs of users and conversations. On SQLite a
 statement is very cheap."""
 _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
 _FEW_ROWS: Final = 8
-"""Up to this number, messages travel with the other statements. COPY takes two
-round trips more, and 8 µs a row in place of 21; from 5 rows on it takes less
-CPU."""
+"""Up to this number, messages are sent with the other statements. COPY takes
+two more round trips, but 8 µs a row in place of 21; from 5 rows on it takes
+less CPU."""
 _MUTES_AT_ONCE: Final = 64
-"""Mutes that one statement asks for, where each is a query of its own in it."""
+"""Mutes that one statement asks for. Each is a query of its own in the
+statement."""
 _ACCOUNTS_END: Final = 2**63
 """The id of an account has 63 bits."""
 _BATCH_BITS: Final = 62
@@ -137,14 +138,14 @@ _BLOCKS_ON_SQLITE: Final = (
 )
 
 Key = int | bytes
-"""Of a conversation: its id, or its pair or room."""
+"""The key of a conversation: its id, its pair or its room."""
 Outcome = Stored | Change
 """The result of a request."""
 
 
 class ChangeRequest(Struct):
-    """A change of a group. ``done`` gets the result, also if it is a
-    StorageUnsure: it must not switch."""
+    """A change of a group. ``done`` gets the result, which may be a
+    StorageUnsure. It must not switch."""
 
     app: str
     apply: Callable[[AppTransaction], Change | Rejected]
@@ -160,29 +161,30 @@ Request = AppendRequest | ChangeRequest
 
 
 class _Facts(Struct, frozen=True):
-    """What decides about the drafts of a transaction."""
+    """The facts that decide about the drafts of a transaction."""
 
     states: dict[int | bytes, ConversationState]
-    """By key. Conversations that the transaction makes are added."""
+    """Key → the conversation. Conversations that the transaction makes are
+    added."""
     mutes: dict[tuple[str, int], int]
     """(user, conversation) → end of the mute."""
     blocks: set[tuple[str, str]]
-    """(receiver, sender) of messages and edits to a user who has blocked the
+    """(receiver, sender) of messages and edits whose receiver has blocked the
     sender."""
     strangers: set[str]
-    """Receivers of first messages who have to be accounts, and are none."""
+    """Receivers of first messages who need an account, and have no account."""
     unwelcome: set[tuple[str, str]]
     """(receiver, sender) of first messages that the receiver does not want: the
     sender is a guest, or a bot whose owner the receiver has blocked."""
     sessions: Collection[int]
-    """The newest uplink sessions of the senders of drafts that only those may
-    send."""
+    """The newest uplink sessions of senders whose drafts name a session. Only
+    these sessions may send them."""
     roles: dict[int, dict[str, str]]
-    """Group in which not all members write → the roles of senders there."""
+    """Group in which not all members may write → the roles of senders there."""
 
 
 class _Lookups(Struct, frozen=True):
-    """Questions about drafts, whose answers do not depend on each other."""
+    """Queries about drafts that do not depend on each other."""
 
     repeats: Callable[[], list[Row]]
     states: Callable[[], dict[int | bytes, ConversationState]]
@@ -193,9 +195,9 @@ class _Lookups(Struct, frozen=True):
 
 class AppTransaction:
     """The part of a group commit for one app: the locked head of its log, and
-    new rows. ``now``: Unix seconds. ``drafts``: those to append before anything
-    else: what decides about them is read with the head.
-    """
+    new rows. ``now``: Unix seconds. ``drafts``: the drafts to append before
+    anything else. The facts that decide about them are read together with the
+    head."""
 
     def __init__(
         self,
@@ -211,8 +213,8 @@ class AppTransaction:
         self.batch = batch
         self.now = now
         self.stored_at = now
-        """When the next entries were stored, Unix seconds: earlier only for
-        what is imported."""
+        """The time of storage of the next entries, in Unix seconds. Only
+        imports set an earlier time."""
         self.uplink_sessions: dict[str, int] = {}
         """User → the uplink session that begins in this transaction. It
         supersedes the user's older one for the drafts of this transaction,
@@ -221,9 +223,9 @@ class AppTransaction:
         self.log = memory.logs.get(app, 0)
         """The number of the log."""
 
-        # What is asked for the number that is remembered travels with the
-        # question for the head. It counts only if the log has that number
-        # still.
+        # Queries for the remembered number of the log are sent together with
+        # the query for the head. Their answers count only if the log still has
+        # this number.
         head = ask_head(sql, app, lock=True)
         lookups: _Lookups | None = None
         if self.log and drafts:
@@ -239,29 +241,29 @@ class AppTransaction:
 
         self.entries: list[Entry] = []
         self.is_unseen = False
-        """Something was stored without an entry. Whoever wanted it may want it
-        again."""
+        """Something was stored without an entry. It is safe if the client asks
+        for it again."""
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
         self._created: list[tuple[ConversationState, bytes | None, str, int, int]] = []
         self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
 
         self._bots: BotReaders | None = None
-        """Of the entries of groups with bots, if there are any."""
+        """Exists if the transaction has entries of groups with bots."""
         self._threads: ThreadWriter | None = None
-        """Of the replies in threads, if there are any."""
+        """Exists if the transaction has replies in threads."""
         self._regrouped: dict[int, ConversationState] = {}
         """Groups whose bots have changed."""
 
         self._recalled: set[int] = set()
-        """Recalled messages among those that drafts edit."""
+        """Recalled messages among the messages that drafts edit."""
         self._fixed: set[int] = set()
-        """Questions that keep their text among those."""
+        """Questions with a fixed text among the messages that drafts edit."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
         self._after_loss = 0
-        """The first seq of a conversation that had entries before the database
-        lost some; 0: none were lost."""
+        """The number at which the seqs of existing conversations continue after
+        the database lost entries; 0: no entry was lost."""
         if self.head.lost:
             self._after_loss = next_after_loss(self.head.lost)
 
@@ -273,10 +275,10 @@ class AppTransaction:
     def make_conversation(
         self, kind: int, members: tuple[str, ...], name: str = "", options: int = 0
     ) -> ConversationState:
-        """Add a conversation. The users of a pair become members. Call
-        :meth:`admit` for those of a group.
+        """Add a conversation. The users of a pair become members. For a group,
+        call :meth:`admit`.
 
-        ``options``: those of a group.
+        ``options``: of a group.
         """
         self.head.last_conversation += 1
         room = ""
@@ -299,7 +301,8 @@ class AppTransaction:
 
         self._created.append((state, pair, name, self.stored_at, options))
         if kind == USER:
-            # one user alone has a conversation, too; the server is no member
+            # A user has a conversation with themselves, too. The server is no
+            # member.
             users = [user for user in dict.fromkeys(members) if user]
             self.admit(state, users, "member")
         return state
@@ -511,7 +514,8 @@ class AppTransaction:
         self, keys: Iterable[Key]
     ) -> Callable[[], dict[Key, ConversationState]]:
         """Ask for the existing conversations with these keys: ids, pairs, and
-        rooms. One that has two of the keys is the same state under both."""
+        rooms. A conversation with two of the keys has one state object under
+        both."""
         ids: list[int] = []
         pairs: list[bytes] = []
         for key in keys:
@@ -536,7 +540,7 @@ class AppTransaction:
         self, wanted: Collection[tuple[str, int]]
     ) -> Callable[[], dict[tuple[str, int], int]]:
         """Ask for (user, conversation) → Unix second at which the mute ends.
-        Users who are not members are missing."""
+        The result has only members."""
         users: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users.setdefault(conversation, []).append(user)
@@ -564,7 +568,7 @@ class AppTransaction:
     def _mutes_of_each(
         self, wanted: Sequence[tuple[str, int]]
     ) -> list[Callable[[], list[Row]]]:
-        """Ask for the mutes of these (user, conversation), a look-up for
+        """Ask for the mutes of these (user, conversation), with a look-up for
         each."""
         if self.sql.engine == "postgresql":
             users = [user for user, _ in wanted]
@@ -594,7 +598,7 @@ class AppTransaction:
     def blocks(
         self, pairs: Collection[tuple[str, str]]
     ) -> Callable[[], set[tuple[str, str]]]:
-        """Ask for the pairs of users of which the first has blocked the second.
+        """Ask for the pairs of users in which the first has blocked the second.
         Only accounts can block."""
         wanted = [
             (int(one), int(other))
@@ -609,8 +613,8 @@ class AppTransaction:
         for chunk in chunks(wanted):
             accounts = padded(chunk, chunk[-1])
             if self.sql.engine == "sqlite":
-                # With two lists SQLite looks up each user of the one with each
-                # of the other.
+                # With two lists SQLite would look up each user of one list with
+                # each user of the other.
                 marks = ", ".join(["(%s, %s)"] * len(accounts))
                 statement = _BLOCKS_ON_SQLITE.format(marks)
                 values = (*chain.from_iterable(accounts), self.app)
@@ -667,7 +671,7 @@ class AppTransaction:
                 answer = outcomes.get(request.resend)
             session = request.draft.uplink_session
             if answer is None and session and session not in facts.sessions:
-                # Not the outcome of a repeat by the newest session.
+                # Except the outcome of a repeat by the newest session.
                 answer = Rejected(RejectReason.SUPERSEDED)
             elif answer is None:
                 answer = self._outcome(request, key, facts)
@@ -680,8 +684,8 @@ class AppTransaction:
         return answers
 
     def _ask(self, ready: Sequence[AppendRequest]) -> _Lookups:
-        """Ask what decides about drafts, each table once for all of them, so
-        far as they say it themselves."""
+        """Ask for the facts that decide about drafts, with one query for each
+        table. Only keys that the drafts themselves contain are looked up."""
         drafts = [request.draft for request in ready]
         senders = {draft.sender for draft in drafts if draft.uplink_session}
         pairs = {
@@ -711,13 +715,13 @@ class AppTransaction:
         blocks = lookups.blocks()
 
         pairs: set[tuple[str, str]] = set()
-        """(receiver, sender) where the draft names the conversation alone."""
+        """(receiver, sender) of drafts that name only the conversation."""
         first: set[tuple[str, str]] = set()
         """(receiver, sender) of first messages."""
         strangers: set[str] = set()
         edited: set[int] = set()
         limited: dict[int, list[str]] = {}
-        """Group in which not all members write → senders."""
+        """Group in which not all members may write → senders."""
 
         for request, key in fresh:
             draft = request.draft
@@ -765,8 +769,8 @@ class AppTransaction:
     def _outcome(
         self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> Appended | Rejected:
-        """Check a draft and store it. The order of the checks is the order of
-        the reasons that a sender learns."""
+        """Check a draft and store it. The order of the checks decides which
+        reason a sender gets."""
         draft = request.draft
         refused = self._edit_refused(draft)
         if refused is None:
@@ -792,7 +796,8 @@ class AppTransaction:
         return Appended(self.enter(state, complete, request.resend))
 
     def _edit_refused(self, draft: Draft) -> Rejected | None:
-        """Why a message may not be edited; None also for other drafts."""
+        """The reason why a message may not be edited; None: it may, or the
+        draft is no edit."""
         if draft.kind != "edit":
             return None
         if draft.about in self._recalled:
@@ -806,7 +811,7 @@ class AppTransaction:
         return None
 
     def _sender_refused(self, draft: Draft, facts: _Facts) -> Rejected | None:
-        """Why the sender may not send this, wherever it goes."""
+        """The reason why the sender may not send this to any conversation."""
         if (
             BUTTONS_KEY in draft.meta
             and not draft.room
@@ -824,8 +829,8 @@ class AppTransaction:
     def _conversation_of(
         self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> ConversationState | Rejected:
-        """The conversation of a draft. The first one to a room or a user makes
-        it."""
+        """The conversation of a draft. The first draft to a room or a user
+        creates it."""
         draft = request.draft
         state = facts.states.get(key)
         if state is not None:
@@ -851,8 +856,8 @@ class AppTransaction:
     def _member_refused(
         self, state: ConversationState, draft: Draft, facts: _Facts
     ) -> Rejected | None:
-        """Why the sender may not send this to a conversation of which they must
-        be a member."""
+        """The reason why the sender may not send this to a conversation that
+        only members may write to."""
         # an empty sender is the server, which may send to all
         if not (draft.conversation and draft.sender):
             return None
@@ -871,8 +876,8 @@ class AppTransaction:
         return None
 
     def _completed(self, state: ConversationState, draft: Draft) -> Draft | Rejected:
-        """A draft with what the log adds: whom its handles name, its thread,
-        and the bot of its command."""
+        """A draft with the data that the log adds: the users whom its handles
+        mention, its thread, and the bot of its command."""
         if HANDLE_SIGN in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
             named = with_handles(self.sql, self.app, self.log, state, draft)
             if isinstance(named, Rejected):
@@ -895,8 +900,8 @@ class AppTransaction:
     def _roles(
         self, state: ConversationState, senders: Sequence[str]
     ) -> dict[str, str]:
-        """Sender → role in a group. Incoming webhooks write as those do who
-        have made them: admins."""
+        """Sender → role in a group. Incoming webhooks count as admins, because
+        admins have made them."""
         members = self.members(state.id, list(dict.fromkeys(senders)))
         roles = {user: role for user, (_, role) in members.items()}
         hooks = hooks_among(self.sql, self.app, state, roles)
@@ -906,7 +911,7 @@ class AppTransaction:
         self, state: ConversationState, draft: Draft, roles: Mapping[str, str]
     ) -> bool:
         """Whether a member may send a draft with content to a group in which
-        not all write."""
+        not all members may write."""
         if draft.kind not in _SAYING:
             return True
         role = roles.get(draft.sender, "member")
@@ -938,8 +943,8 @@ class AppTransaction:
 
 
 def _key_of(draft: Draft) -> int | bytes:
-    """The key of the conversation of a draft: its pair or its room; its id if
-    the draft names it."""
+    """The key of the conversation of a draft: its id if the draft names it,
+    else its pair or its room."""
     if draft.to_user:
         return pair_of(*_pair_of(draft))
     if draft.room:
@@ -954,7 +959,7 @@ def _pair_of(draft: Draft) -> tuple[str, str]:
 
 
 def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
-    """The user who receives a draft; ``""`` for a group or a room."""
+    """The receiver of a draft; ``""`` for a group or a room."""
     if draft.to_user or draft.room:
         return draft.to_user
     state = states.get(draft.conversation)
@@ -964,7 +969,8 @@ def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str
 
 
 def _peer(state: ConversationState, sender: str) -> str:
-    """The other user of a conversation of two; ``""`` in others."""
+    """The other user of a conversation of two; ``""`` for other
+    conversations."""
     return next((user for user in state.members if user != sender), "")
 
 
@@ -1027,7 +1033,7 @@ class WriteTransaction:
     """The content of one transaction: requests by app. It can be run again from
     the start on another connection.
 
-    ``known``: app → an id that its log has, as of now. Without it the
+    ``known``: app → an id that its log is known to have. If a log lacks it, the
     transaction raises EntriesLost.
     """
 
@@ -1070,15 +1076,15 @@ class WriteTransaction:
                 if isinstance(one, AppendRequest) and one.rejected is None
             ]
             sources = [(one, one.source) for one in drafts if one.source is not None]
-            # A change may alter what decides about drafts, so that is asked
-            # after it.
+            # A change may alter the facts that decide about drafts, so these
+            # are read after it.
             drafts_first: Sequence[AppendRequest] = drafts
             if changes:
                 drafts_first = ()
             part = AppTransaction(
                 sql, app, self.batch, self._now, self._memory, drafts_first
             )
-            # also what was learned since this was begun
+            # This includes ids that were learned since the transaction began.
             if part.before < self._known.get(app, 0):
                 raise EntriesLost(app)
 
@@ -1102,28 +1108,29 @@ class WriteTransaction:
                 )
 
 
-# --- what is remembered -------------------------------------------------------
+# --- memory of the writer -----------------------------------------------------
 
 
 class WriterMemory:
-    """What a writer remembers of earlier transactions: the numbers of logs, and
-    the newest uplink sessions in one log."""
+    """The memory of a writer about earlier transactions: the numbers of logs,
+    and the newest uplink sessions in one log."""
 
     def __init__(self) -> None:
         self.logs: dict[str, int] = {}
-        """App → the number of its log. It may have another one since: the head
-        says so."""
+        """App → the number of its log. The number may have changed since; the
+        head has the current one."""
         self._known: tuple[int, list[Row]] = (0, [])
-        """The log, and its last uplink session, for which the next two hold."""
+        """The log and its last uplink session for which the next two fields are
+        valid."""
         self._users: frozenset[str] = frozenset()
         self._sessions: frozenset[int] = frozenset()
 
     def ask_sessions(
         self, sql: Statements, log: int, users: set[str], begun: Mapping[str, int]
     ) -> Callable[[], Collection[int]]:
-        """The newest uplink sessions of these users, and of others. Each user
-        is looked up once, until the session of any user of the log begins, on
-        any node, or is forgotten.
+        """Ask for the newest uplink sessions of these users. The result may
+        also have sessions of others. Each user is looked up once, until a
+        session of any user of the log begins, on any node, or is deleted.
 
         ``begun``: user → the session that begins in this transaction.
         """
@@ -1166,6 +1173,6 @@ def _ask_sessions(
 
 
 def stored_sessions(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
-    """The newest uplink session of each of these users: only that one may send
-    drafts that name a session."""
+    """The newest uplink session of each of these users. Only this session may
+    send drafts that name a session."""
     return _ask_sessions(sql, log, users)()

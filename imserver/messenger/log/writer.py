@@ -96,10 +96,11 @@ _BATCH_BYTES: Final = 8 << 20
 _REQUEST_BYTES: Final = 200
 """Size of a draft without its content, for the size of a batch."""
 _GROUP: Final = 4
-"""Senders of an app at a time. With fewer, its next transaction begins at once.
-Decision 0043 has figures."""
+"""The number of simultaneous senders of an app from which drafts wait for
+others. With fewer senders, the next transaction begins at once. Decision 0043
+has figures."""
 _ENOUGH: Final = 12
-"""This number of drafts does not wait for others. Measured: 16 senders in a
+"""This number of drafts does not wait for more. Measured: 16 senders in a
 closed loop cost 0.84 of the CPU. 8,000 drafts a second cost 0.73, and are
 answered after 2.1 instead of 1.6 ms."""
 _LOST: Final = (
@@ -112,12 +113,12 @@ _MOST_GATHER_SECONDS: Final = 0.004
 _CLOSE_SECONDS: Final = 5.0
 """Time in which the waiting requests must be stored when the log is closed."""
 _RETRY_SECONDS: Final = 0.5
-"""Time between two questions to a database that does not answer."""
+"""Time between two attempts to reach a database that does not answer."""
 
 
 class LogListener(Protocol):
-    """Receives the stored entries. Implemented above the log. Must not
-    switch."""
+    """Receives the stored entries. A layer above the log implements it. Must
+    not switch."""
 
     def committed(self, commit: Commit) -> None:
         """A transaction stored something. Called once per transaction and app,
@@ -140,7 +141,7 @@ class _Total(Struct):
 class _Queue(Struct, eq=False):
     """Waiting requests, counted in ``total`` too.
 
-    ``stale``: number of requests at the left end that have waited behind a
+    ``stale``: number of requests at the left end that waited behind a
     transaction that does not end. They fail next. ``enough``: number of
     requests at which a pause ends.
     """
@@ -159,8 +160,8 @@ class _Queue(Struct, eq=False):
         self.requests.append(request)
 
     def take(self, count: int, size: float = inf) -> tuple[list[Request], int]:
-        """The next requests, at most ``count``, and their size in a batch: the
-        last one may exceed ``size``."""
+        """The next requests, at most ``count``, and their size in a batch. The
+        last request may exceed ``size``."""
         batch: list[Request] = []
         content = 0
         while (
@@ -211,12 +212,12 @@ class LogWriter:
         """See :meth:`report_commits_to`."""
         self.known: dict[str, int] = {}
         """App → the greatest id that is known to be stored, by any node.
-        Read-only for others."""
+        Read-only outside this class."""
         self.losses = 0
         """How often this node has found that the database had lost entries."""
 
     def report_to(self, listener: LogListener) -> None:
-        """From now on call this, and nothing else, with the stored entries."""
+        """From now on call only this listener with the stored entries."""
         self._listener = listener
 
     # --- queues ---------------------------------------------------------------
@@ -329,9 +330,9 @@ class LogWriter:
         """Let only this session of a user send drafts that name an uplink
         session. Switches.
 
-        Returns the last id of the log at this moment: whatever the user's older
-        sessions have sent is at or before it, or is never stored. ``session``:
-        a number that no session of the app ever had. Raises the same errors as
+        Returns the last id of the log at this moment. Drafts of the user's
+        older sessions are stored at or before it, or never. ``session``: a
+        number that no session of the app ever had. Raises the same errors as
         :meth:`append`; then the client must log in again.
         """
 
@@ -342,11 +343,11 @@ class LogWriter:
         return self.run(app, work)
 
     def report_commits_to(self, stored: Callable[[Commit], object]) -> None:
-        """Call ``stored`` from now on with all that this node stores, in commit
-        order, before the senders have their results. It must not switch.
+        """Call ``stored`` from now on with each commit of this node, in commit
+        order, before the senders get their results. It must not switch.
 
-        It is for who would otherwise read the log. If ``stored`` raises an
-        error, or is added late, the log has what it did not get.
+        It saves the caller from reading the log. If ``stored`` raises an error,
+        or is added late, the caller finds the missing entries in the log.
         """
         self._reports.append(stored)
 
@@ -356,9 +357,9 @@ class LogWriter:
             self.known[app] = id
 
     def check(self, app: str) -> int:
-        """Let the log of an app continue beyond what is known, if the database
-        has lost that. Returns the last id. Switches. Raises the same errors as
-        :meth:`append`."""
+        """Let the log of an app continue beyond the known ids, if the database
+        has lost entries. Returns the last id. Switches. Raises the same errors
+        as :meth:`append`."""
         return self.run(app, lambda transaction: transaction.before)
 
     def is_busy(self, app: str) -> bool:
@@ -422,8 +423,8 @@ class LogWriter:
             self._greenlet = None
 
     def _take(self) -> dict[str, list[Request]]:
-        """The requests of the next transaction by app. Empty if nothing waits
-        except in apps that pause."""
+        """The requests of the next transaction by app. Empty if only apps that
+        pause have requests."""
         if self._singles.requests:
             (single,), _ = self._singles.take(1)
             return {single.app: [single]}
@@ -474,10 +475,9 @@ class LogWriter:
             gevent.killall(watches, block=False)
 
     def _is_open_for(self, transaction: WriteTransaction) -> bool:
-        """Open the database for the first transaction that needs it. The time of
-        a transaction does not run meanwhile: to make a database takes longer
-        where the disk or the processor is busy. False: the requests have
-        failed."""
+        """Open the database for the first transaction that needs it. This does
+        not count as time of the transaction: creating a database takes long if
+        the disk or the processor is busy. False: the requests have failed."""
         if self.connection is not None or not transaction.is_undecided:
             return True
         try:
@@ -510,8 +510,8 @@ class LogWriter:
     def _transact(
         self, connection: WriterConnection, transaction: WriteTransaction
     ) -> None:
-        """Run a transaction, beyond what the database has lost. Raises
-        NotStored, Unsure or RowRefused."""
+        """Run a transaction. If the database has lost entries, the log
+        continues beyond them. Raises NotStored, Unsure or RowRefused."""
         while True:
             try:
                 connection.transact(transaction, transaction.guard, self.seconds)
@@ -569,7 +569,8 @@ class LogWriter:
                 log.exception("stored entries of %s could not be reported", commit.app)
 
     def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
-        """Let the drafts of an app wait, at most until there are ``enough``."""
+        """Let the drafts of an app wait for ``seconds``, or until there are
+        ``enough``."""
         if self._closed:
             return
         queue = self._queues.get(app)
@@ -581,8 +582,8 @@ class LogWriter:
         gevent.spawn_later(seconds, self._resume, app, queue)
 
     def _resume(self, app: str, queue: _Queue) -> None:
-        """End a pause. The timer of one that has ended before may end a later
-        one early."""
+        """End a pause. The timer of an earlier pause may end a later pause
+        early."""
         queue.paused = False
         if queue.requests:
             self._wake()
@@ -599,7 +600,7 @@ class LogWriter:
         """
         if not transaction.commits:
             # No row shows whether a session has begun, or a vote was stored.
-            # Its client logs in again, or votes again, which is always safe.
+            # The client logs in again, or votes again, which is always safe.
             return not transaction.is_unseen
         commit = next(iter(transaction.commits.values()))
 
@@ -618,7 +619,7 @@ class LogWriter:
 
     def _divide(self, transaction: WriteTransaction, words: str) -> None:
         """Retry the requests of a refused transaction one by one, so that only
-        the bad one fails."""
+        the invalid one fails."""
         requests = transaction.requests
         if len(requests) > 1:
             for request in requests:
@@ -680,7 +681,7 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
-    """Pass an outcome to whoever waits for it. Never switches."""
+    """Pass an outcome to the function that waits for it. Never switches."""
     try:
         if request.owner is not None:
             request.owner.stored(request, outcome)  # type: ignore[arg-type]  # a draft gets an Appended
@@ -697,7 +698,7 @@ def _answer(request: Request, outcome: Outcome) -> None:
 
 
 class WritingPart(Store.Rows):
-    """A part of the log that reads its tables, and changes them by the
+    """A part of the log that reads its tables, and changes them through the
     writer."""
 
     def __init__(self, writer: LogWriter, store: Store) -> None:
@@ -708,8 +709,8 @@ class WritingPart(Store.Rows):
 def in_transaction(
     work: Callable[Concatenate[Writing, AppTransaction, P], Change | Rejected],
 ) -> Callable[Concatenate[Writing, str, P], Change | Rejected]:
-    """Let a method of a part make a change (:meth:`LogWriter.change`): callers
-    give the app in place of the transaction."""
+    """Decorator: a method of a part makes a change (:meth:`LogWriter.change`).
+    Callers pass the app in place of the transaction."""
 
     @wraps(work)
     def method(
