@@ -56,8 +56,8 @@ MOST_OTHERS: Final = 64
 """The most new and slow hosts that have a turn at a time. Each gets one request
 at a time."""
 MOST_SLOW: Final = 32
-"""The most slow hosts that have a turn at a time. The rest of
-:data:`MOST_OTHERS` is for new hosts."""
+"""A slow host begins its turn only if fewer slow hosts than this have one. The
+rest of :data:`MOST_OTHERS` is for new hosts."""
 SLICE_SECONDS: Final = 2.0
 """How long a turn lasts while others wait. A fast host answers within this
 time."""

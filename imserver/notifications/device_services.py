@@ -26,7 +26,7 @@ class NoService(Service):
     name: str
 
     def objection(self, app: str, token: str) -> str:
-        """Always ``""``: this node cannot check the token."""
+        """The reason for a refusal: this node does not have the service."""
         return f"this server has no push service {self.name!r}"
 
     def host(self, app: str, token: str) -> str:

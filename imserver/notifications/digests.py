@@ -43,7 +43,7 @@ OLDEST_SECONDS: Final = 7 * 86_400
 TEXT_CHARACTERS: Final = 280
 _PAGE: Final = 50
 _AND_MORE: Final = 100
-"""The number that selects the plural form of "20 and more"."""
+"""The number that selects the plural form of a text such as "20 and more"."""
 _FNV_OFFSET: Final = 2_166_136_261
 _FNV_PRIME: Final = 16_777_619
 _32_BITS: Final = 0xFFFFFFFF

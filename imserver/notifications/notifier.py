@@ -1,10 +1,10 @@
 """The notifier: follows the logs of apps in which somebody can be notified, and
-has their users notified.
+creates the notifications of their users.
 
-One node does it for all apps, by a lease in the table of feeds. Each app has a
-consumer. Receivers of new messages are stored as *dues*. When the time of a due
-has come, ``decisions`` decides about it. Notifications become deliveries in the
-transaction that stores the decision.
+The node with the lease in the table of feeds does this for all apps. Each app
+has a consumer. Receivers of new messages are stored as *dues*. When the time of
+a due has come, ``decisions`` decides about it. Notifications become deliveries
+in the transaction that stores the decision.
 """
 
 from __future__ import annotations
@@ -73,28 +73,28 @@ from imserver.plugin.wire import Notify
 log = logging.getLogger(__name__)
 
 READ_SECONDS: Final = 1.0
-"""How often the notifier looks which of the conversations that were read had a
+"""How often the notifier checks which of the newly read conversations had a
 notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
 MOST_READS: Final = 100_000
-"""Most reads that are kept until the next look. The notifications of further
-ones are not closed."""
+"""The most reads that are stored until the next check. The notifications of
+further reads are not closed."""
 MOST_SILENT: Final = 20_000
-"""Most silent messages of an app that are remembered."""
+"""The most silent messages of an app that are remembered."""
 AHEAD: Final = 64
-"""Older messages that are looked at together, if a newer one is silent."""
+"""Older messages that are read together if a newer one is silent."""
 _CONVERSATIONS_AT_ONCE: Final = 16
 """Conversations whose unread messages are queried together."""
 _MESSAGES_AT_ONCE: Final = 5000
-"""After so many unread messages, the other dues are left for later."""
+"""After this number of unread messages, the other dues are left for later."""
 _DUES_A_TURN: Final = 64
-"""After so many dues the loop serves others."""
+"""After this number of dues, other greenlets get a turn."""
 _REMINDING: Final = ("remind", "escalate")
 """The acts on a question after which the users who can answer it are notified
 again."""
 _USERS_AT_ONCE: Final = 1024
-"""After so many users the loop serves others."""
+"""After this number of users, other greenlets get a turn."""
 
 MakeToken = Callable[[str, str, int, int, int], str]
 """(app, user, endpoint, conversation, entry) → the token of a notification."""
@@ -109,8 +109,8 @@ class _Work(Struct):
 
 
 class _Facts(Struct):
-    """The facts that decide about some dues of an app. ``silent``: messages of
-    which nobody is notified."""
+    """The facts that decide about some dues of an app. ``silent``: messages
+    about which nobody is notified."""
 
     app: str
     silent: set[int]
@@ -120,12 +120,12 @@ class _Facts(Struct):
     conversation_wishes: Mapping[tuple[str, int], ConversationWish]
     endpoints: Mapping[str, list[PushEndpoint]]
     badges: dict[str, int]
-    """User with a device that is no browser → conversations of which they are
-    notified, also by these decisions."""
+    """User with a device that is no browser → the number of conversations with
+    a notification, including notifications by these decisions."""
     now: int
     """Unix milliseconds."""
     offset: int
-    """The times of dues minus those of the clock, in milliseconds."""
+    """The time of dues minus the time of the clock, in milliseconds."""
 
     def wish(self, due: Due) -> ConversationWish:
         return self.conversation_wishes.get(
@@ -134,8 +134,8 @@ class _Facts(Struct):
 
 
 KEYWORD_MESSAGES: Final = 50
-"""In how many of the newest messages of a conversation keywords are looked
-for."""
+"""The number of the newest messages of a conversation in which keywords are
+looked for."""
 _NO_WISHES: Final = Wishes()
 _NOTHING: Final = UnreadMessages({}, ())
 
@@ -153,10 +153,10 @@ class Notifier(Service, dict=True):
     """Owner of the lease, and of a consumer for each app in which somebody can
     be notified.
 
-    ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for
-    some hosts. ``node``: the name of this node. ``make_token``: makes the token
-    with which a notification is answered. ``accounts_of``: (app, users) → the
-    accounts among them.
+    ``lease`` is shared with the sender of the deliveries, which ``wake`` wakes
+    for some hosts. ``node``: the name of this node. ``make_token``: makes the
+    token with which a notification is answered. ``accounts_of``: (app, users) →
+    the accounts among them.
     """
 
     store: Store
@@ -176,13 +176,13 @@ class Notifier(Service, dict=True):
         self._on_renew: list[Callable[[], object]] = []
         self._on_mail_due: list[Callable[[str, int], object]] = []
         self._followed: dict[str, _FollowedLog] = {}
-        """The logs that this node follows; none without the lease."""
+        """The logs that this node follows. Empty without the lease."""
         self.apps: frozenset[str] = frozenset()
         """Apps in which somebody can be notified, as far as this node knows."""
         self.work = LeasedWork("notifications", self._renew, self._look)
         self._reads: dict[str, set[tuple[str, int]]] = {}
-        """App → (user, conversation): what was read on this node since the last
-        look."""
+        """App → (user, conversation): the conversations that were read on this
+        node since the last check."""
         self._reads_count = 0
         self._reader: gevent.Greenlet[[], None] | None = None
         self._trouble = RateLimitedLog(log, "users are not notified: %s")
@@ -195,10 +195,11 @@ class Notifier(Service, dict=True):
     ) -> None:
         """From now on call these functions.
 
-        ``got_lease``: when this node has got the lease, and another one may have
-        had it before. ``renewed``: each time this node has renewed the lease; it
-        may switch, and raise StorageUnavailable. ``mail_due``: with an app, and
-        when mails in it are due (Unix milliseconds).
+        ``got_lease``: called when this node has got the lease, and another node
+        may have had it before. ``renewed``: called each time this node has
+        renewed the lease. It may switch, and raise StorageUnavailable.
+        ``mail_due``: called with an app, and the time at which mails in it are
+        due (Unix milliseconds).
         """
         self._on_lease += filter(None, (got_lease,))
         self._on_renew += filter(None, (renewed,))
@@ -207,7 +208,8 @@ class Notifier(Service, dict=True):
     # --- what happens ---------------------------------------------------------
 
     def read(self, app: str, user: str, conversation: int) -> None:
-        """A user has read a conversation on this node. Never switches."""
+        """Note that a user has read a conversation on this node. Never
+        switches."""
         if app not in self.apps or self._reads_count >= MOST_READS:
             return
 
@@ -220,8 +222,8 @@ class Notifier(Service, dict=True):
             self._reader = gevent.spawn(self._look_at_reads)
 
     def _look_at_reads(self) -> None:
-        """Greenlet: have notifications closed whose conversation was read, as
-        long as there are any."""
+        """Greenlet: close notifications of conversations that were read, until
+        none is left."""
         try:
             while self._reads:
                 gevent.sleep(until_beat(READ_SECONDS))
@@ -230,10 +232,11 @@ class Notifier(Service, dict=True):
             self._reader = None
 
     def flush_reads(self) -> None:
-        """Look at once which conversations that were read had a notification.
+        """Check now which of the newly read conversations had a notification.
         Switches."""
         reads = self._reads
-        # The queries switch: what is read meanwhile is for the next look.
+        # The queries switch: conversations that are read meanwhile are for the
+        # next check.
         self._reads = {}
         self._reads_count = 0
         for app, pairs in tuple(reads.items()):
@@ -245,7 +248,7 @@ class Notifier(Service, dict=True):
                 break
             del reads[app]
 
-        # The database did not answer: try these again later.
+        # The database did not answer: try these reads again later.
         for app, pairs in reads.items():
             for user, conversation in pairs:
                 self.read(app, user, conversation)
@@ -258,8 +261,8 @@ class Notifier(Service, dict=True):
         if not self.store.has_database:
             return
 
-        # Taken before the query: the lease must not seem to last longer than it
-        # does.
+        # Read before the query, so that the lease does not seem to last longer
+        # than it does.
         since = monotonic()
         positions = self.rows.apps()
         self.apps = frozenset(positions)
@@ -268,8 +271,8 @@ class Notifier(Service, dict=True):
         )
         is_new = not self.lease.renew(since, is_granted)
         if is_new:
-            # Another node may have notified meanwhile: begin at the positions
-            # that are stored now.
+            # Another node may have notified users meanwhile: begin at the
+            # positions that are stored now.
             self._follow({})
             if is_granted:
                 positions = self.rows.apps()
@@ -289,7 +292,7 @@ class Notifier(Service, dict=True):
             look()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
-        """Follow the logs of these apps, and no others; none after the end.
+        """Follow the logs of exactly these apps; after :meth:`stop`, of no app.
         Never switches."""
         if self.work.has_ended:
             positions = {}
@@ -327,12 +330,13 @@ class Notifier(Service, dict=True):
     # --- deciding -------------------------------------------------------------
 
     def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
-        """Decide about dues, and store it with the deliveries. Of dues whose
-        conversations have many unread messages, only the first ones are
+        """Decide about dues, and store the decisions with the deliveries. If
+        the conversations have many unread messages, only the first dues are
         decided; the others stay.
 
-        ``silent``: ids of messages of which nobody is notified. What is learned
-        is added. Switches. Raises StorageUnavailable and NotOwner.
+        ``silent``: ids of messages about which nobody is notified. The method
+        adds ids that it finds. Switches. Raises StorageUnavailable and
+        NotOwner.
         """
         facts = self._facts(app, dues, silent)
         dues = [due for due in dues if due.conversation in facts.unread]
@@ -352,8 +356,8 @@ class Notifier(Service, dict=True):
                 due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset
             )
             question = reminders.get(due.entry)
-            # A reminder notifies of a question that was read, so the unread
-            # messages do not decide about it.
+            # A reminder notifies about a question even if it was read, so the
+            # unread messages do not decide about it.
             if question and may_notify(
                 due, unread, facts.rules, wishes, wish, is_reachable, now
             ):
@@ -379,7 +383,7 @@ class Notifier(Service, dict=True):
             decided.mail,
             owner=self.node(),
         )
-        # Only now: what is woken reads the rows that were stored.
+        # Only now, because the woken consumers read the stored rows.
         if decided.deliveries:
             self.wake({each.host for each in decided.deliveries})
         if decided.mail:
@@ -387,8 +391,8 @@ class Notifier(Service, dict=True):
                 mail_due(app, min(decided.mail.values()))
 
     def _reminders(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
-        """Entry of a due that reminds of a question → the question. Who has
-        read that is notified, too."""
+        """Entry of a due that reminds of a question → the question. Users who
+        have read the question are notified, too."""
         pairs = {(due.conversation, due.entry) for due in dues}
         ids = sorted(
             {
@@ -449,13 +453,14 @@ class Notifier(Service, dict=True):
     def _wished(
         self, app: str, dues: Sequence[Due], wishes: Mapping[str, Wishes]
     ) -> dict[tuple[str, int], ConversationWish]:
-        """(user, conversation) → what they wish for it, where that is not
-        everything."""
+        """(user, conversation) → the wish of the user for it. A pair that is
+        missing has the level ``all``, and no mute."""
         wished = self.rows.all_conversation_wishes(
             app, [(due.user, due.conversation) for due in dues]
         )
 
-        # Others have the level that they wish for all groups.
+        # Groups without a wish have the level that the user wishes for all
+        # groups.
         usual = {user: each for user, each in wishes.items() if each.groups != "all"}
         others = [
             due
@@ -479,8 +484,8 @@ class Notifier(Service, dict=True):
         mentioned: Mapping[int, Sequence[str]],
         wishes: Mapping[str, Wishes],
     ) -> None:
-        """Let the newest messages with keywords of users count as mentions,
-        where only these are wanted."""
+        """Count the newest messages with keywords of users as mentions, for
+        users who want only mentions."""
         entries = self.store.part(MessageLog).entries
         keywords = {
             user: each.keywords for user, each in wishes.items() if each.keywords
@@ -506,8 +511,8 @@ class Notifier(Service, dict=True):
         users: Mapping[int, Sequence[str]],
         mentioned: Mapping[int, Sequence[str]],
     ) -> dict[int, UnreadMessages]:
-        """The unread messages of the first of these conversations, of as many
-        as are looked at together."""
+        """The unread messages of the first of these conversations: as many
+        conversations as are processed together."""
         conversations = self.store.part(MessageLog).conversations
         unread_of: dict[int, UnreadMessages] = {}
         messages = 0
@@ -569,12 +574,12 @@ class Notifier(Service, dict=True):
     def _choose(
         self, dues: Sequence[Due], facts: _Facts
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
-        """(user, conversation) → the newest message of which the user may be
-        notified; and these messages.
+        """(user, conversation) → the newest message about which the user may be
+        notified; and these messages by id.
 
-        Nobody is notified of a message of somebody whom they have blocked, or
-        whose sender does not want it. Each user's messages are passed once, the
-        newest first.
+        A user is not notified of messages of blocked senders, or of messages
+        whose sender wants no notification. The messages of each user are
+        checked once, the newest first.
         """
         app = facts.app
         silent = facts.silent
@@ -583,8 +588,7 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
         """(user, sender) → whether the user has blocked the sender."""
-        # Messages before the one for which a user became due were decided
-        # before.
+        # Messages before the one that made a user due were decided before.
         waiting = {
             (due.user, due.conversation): facts.unread[due.conversation].among(
                 due.user,
@@ -636,8 +640,8 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int],
         entries: dict[int, Entry],
     ) -> None:
-        """Add the open questions of which users are reminded who can answer
-        them."""
+        """Add the open questions about which users are reminded, for users who
+        can answer them."""
         if not reminded:
             return
         ids = sorted(set(reminded.values()))
@@ -671,14 +675,15 @@ class _FollowedLog:
 
         self.window = LogWindow(read, position)
         self._next_due: int | None = 0
-        """When something is to be decided, in milliseconds of
+        """When the next decision is due, in milliseconds of
         :func:`steady_time`; 0: now, or not known; None: never."""
         self._are_bounded = False
         """Whether dues of another process were bounded."""
         self._members = RememberedMembers(stored, app)
-        """The members of conversations, as of the entries that were read."""
+        """The members of conversations, as of the entries that were read
+        last."""
         self._silent: set[int] = set()
-        """Messages of which nobody is notified, as far as they are known."""
+        """The known messages about which nobody is notified."""
         self.consumer = Consumer(
             f"the notifications of {app}",
             notifier.lease,
@@ -690,13 +695,13 @@ class _FollowedLog:
         self.consumer.wake()
 
     def look(self, head: int) -> None:
-        """The log has entries up to ``head``. Never switches."""
+        """Note that the log has entries up to ``head``. Never switches."""
         self.window.head = max(head, self.window.head)
         if self.window.count:
             self.consumer.wake()
 
     def is_due(self, at: int) -> None:
-        """Something is to be decided at ``at``, in milliseconds of
+        """Note that a decision is due at ``at``, in milliseconds of
         :func:`steady_time`. Never switches."""
         if self._next_due is None or at < self._next_due:
             self._next_due = at
@@ -715,7 +720,8 @@ class _FollowedLog:
         return max(due / SECOND_MS - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
-        """New entries, or else dues. Switches. Raises StorageUnavailable."""
+        """New entries or, if there are none, dues. Switches. Raises
+        StorageUnavailable."""
         if self.window.count:
             entries = self.window.first()
             return _Work(entries, self.window.after(len(entries)))
@@ -740,8 +746,8 @@ class _FollowedLog:
         return None
 
     def _bound(self, now: int) -> None:
-        """Bound the dues of another process, whose clock may have been ahead.
-        Those that wait for the end of quiet hours are decided again."""
+        """Limit the times of dues of another process, whose clock may have been
+        ahead. Dues that wait for the end of quiet hours are decided again."""
         notifier = self._notifier
         rules = notifier.rules_of(self._app)
         if rules is None:
@@ -752,8 +758,8 @@ class _FollowedLog:
         self._are_bounded = True
 
     def _look_at(self, work: _Work) -> None:
-        """Store who may have to be notified of entries, or decide. Switches.
-        Raises StorageUnavailable."""
+        """Store which users may have to be notified of entries, or decide about
+        dues. Switches. Raises StorageUnavailable."""
         notifier = self._notifier
         if len(self._silent) > MOST_SILENT:
             self._silent.clear()
@@ -800,14 +806,15 @@ class _FollowedLog:
     def _receivers(
         self, entries: Iterable[Entry]
     ) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
-        """(receiver, conversation) → the first of these entries; and those with
-        something that has ended."""
+        """(receiver, conversation) → the first of these entries; and the (user,
+        conversation) in which a message was recalled or a question has
+        ended."""
         receivers: dict[tuple[str, int], int] = {}
         ended: dict[int, tuple[str, ...]] = {}
         """Conversation → its users."""
         first_senders: dict[int, str] = {}
-        """Conversation → the sender of the first entry, for whom only entries
-        of others count."""
+        """Conversation → the sender of the first entry. Only entries of others
+        count for this user."""
         for entry in entries:
             conversation = entry.conversation
             if entry.kind in ("join", "leave"):
@@ -848,8 +855,8 @@ class _FollowedLog:
                     serve_others()
             return
 
-        # The first entry has made all but its sender receivers, so of a later
-        # one only that sender can be new.
+        # The first entry has made everybody but its sender a receiver. So a
+        # later entry can only add that sender.
         first_sender = first_senders[conversation]
         if first_sender == entry.sender:
             return
@@ -858,8 +865,8 @@ class _FollowedLog:
             receivers[key] = entry.id
 
     def _note_end(self, entry: Entry) -> bool:
-        """Note whether a recall or a press ends a message, and return it: then
-        nobody need be notified of the message any more."""
+        """Return whether a recall or a press ends a message, and note it.
+        Nobody needs to be notified of such a message any more."""
         if entry.kind == "recall":
             return True
         question = entry.ask
@@ -896,8 +903,8 @@ class _FollowedLog:
 
 
 class _Writer(Struct, frozen=True):
-    """Writes the deliveries of some decisions of one app. What is the same for
-    many is made once."""
+    """Writes the deliveries of some decisions of one app. Parts that many
+    deliveries share are made once."""
 
     entries: Mapping[int, Entry]
     conversations: Mapping[int, Conversation]
@@ -908,7 +915,7 @@ class _Writer(Struct, frozen=True):
     notify: dict[int, Notify | None] = {}
 
     def deliveries(self, due: Due, entry: int) -> list[Delivery]:
-        """The deliveries to the devices of a user that notify of an entry."""
+        """The deliveries that notify the devices of a user about an entry."""
         facts = self.facts
         rules = facts.rules
         wishes = facts.wishes.get(due.user, _NO_WISHES)
@@ -918,7 +925,8 @@ class _Writer(Struct, frozen=True):
         if facts.wish(due).level == "mentions":
             count = sum(1 for _ in unread.among(due.user, 0, mentions=True))
         ttl = ttl_of(self._notify_of(entry))
-        # Due again, the conversation is in the number already.
+        # If the user was notified before, the number includes the conversation
+        # already.
         if due.user in facts.badges and not due.notified:
             facts.badges[due.user] += 1
 
@@ -981,9 +989,9 @@ def _candidates(
     blocked: Mapping[tuple[str, str], bool],
     ahead: int,
 ) -> tuple[dict[tuple[str, int], tuple[int, str]], set[int]]:
-    """(user, conversation) → the next message of which the user may be
-    notified, as far as it is known, and its sender; and up to ``ahead`` older
-    messages, which are read with them."""
+    """(user, conversation) → the next message about which the user may be
+    notified, as far as known, with its sender. Returns also up to ``ahead``
+    older messages, which are read together with these."""
     candidates: dict[tuple[str, int], tuple[int, str]] = {}
     older: set[int] = set()
     for key, indexes in waiting.items():
@@ -1004,8 +1012,8 @@ def _candidates(
 
 
 def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
-    """A user is not notified. Their last notification is closed, unless it is
-    to stay."""
+    """Decide that a user is not notified. The user's last notification is
+    closed, unless ``outcome`` is ``stay``."""
     if outcome == "stay" and due.notified not in facts.silent:
         decided.changed.append((due, replace(due, due=0)))
         return
@@ -1027,7 +1035,7 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
 def _about(
     due: Due, endpoint: PushEndpoint, shown: Shown, entry: int, ttl: int, facts: _Facts
 ) -> Delivery:
-    """The delivery about the conversation of a due."""
+    """The delivery to an endpoint about the conversation of a due."""
     conversation = due.conversation
     topic = topic_of(endpoint.app, conversation)
     now = facts.now / SECOND_MS

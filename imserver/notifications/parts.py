@@ -67,10 +67,10 @@ def notifications_of(core: Core) -> NotificationParts:
 
 
 class _Ground(Struct, frozen=True):
-    """The objects that the parts of notifications share, made before them.
+    """The objects that the parts of notifications share. They are made first.
 
-    ``lease``: the node that has it decides and delivers. ``rules``: of an app;
-    None: there is no such app.
+    ``lease``: the node that has it decides and delivers. ``rules``: app → its
+    rules; None: no such app.
     """
 
     core: Core
@@ -86,7 +86,7 @@ class _Ground(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build them, and join them to the core."""
+    """Build the parts of notifications, and join them to the core."""
     webhooks = webhooks_of(core)
     ground = _make_ground(core, webhooks.feeds)
     webpush = _make_webpush(ground)
@@ -164,7 +164,7 @@ def _make_webpush(ground: _Ground) -> WebPush:
 
 
 def _make_deliveries(ground: _Ground, webpush: WebPush) -> Deliveries:
-    """Build the part that delivers to endpoints what was decided."""
+    """Build the part that delivers notifications to endpoints."""
     return Deliveries(
         rows=ground.rows,
         webpush=webpush,
@@ -178,7 +178,7 @@ def _make_deliveries(ground: _Ground, webpush: WebPush) -> Deliveries:
 
 
 def _make_notifier(ground: _Ground, deliveries: Deliveries) -> Notifier:
-    """Build the part that decides whom a stored message notifies."""
+    """Build the part that decides which users a stored message notifies."""
     core = ground.core
     return Notifier(
         store=core.store,
@@ -230,7 +230,7 @@ def _make_mails(ground: _Ground, notifier: Notifier) -> Mails:
 def _make_audiences(
     ground: _Ground, deliveries: Deliveries, pushes: PushNotifications
 ) -> Audiences:
-    """Build the part that notifies many users of one push."""
+    """Build the part that sends one notification to many users."""
     core = ground.core
     return Audiences(
         store=core.store,

@@ -1,5 +1,5 @@
-"""Notifications of what is not stored: pushes with ``notify`` to users who are
-offline, and tests."""
+"""Notifications without a stored message: pushes with ``notify`` to users who
+are offline, and tests."""
 
 import logging
 from collections import Counter
@@ -43,20 +43,20 @@ log = logging.getLogger(__name__)
 _lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")
 
 TEST_TTL_SECONDS: Final = 600
-"""How long push services hold a test."""
+"""How long push services keep a test."""
 DATA_BYTES: Final = 1024
-"""Longest ``data`` of a push that is sent along: push services take 4096 bytes
-in all."""
+"""The longest ``data`` of a push that a notification contains, in bytes. Push
+services accept 4096 bytes in all."""
 _TEST: Final = "test"
 
 
 class PushNotifications(Struct, frozen=True):
-    """Hears of pushes to users who are offline, and adds deliveries for those
+    """Receives pushes to users who are offline, and adds deliveries for users
     with endpoints.
 
-    ``wake`` says that there are new ones; ``rules`` are those of an app. A push
-    without ``notify`` costs one comparison, one to users without endpoints one
-    query.
+    ``wake``: is called when deliveries were added. ``rules``: app → its rules.
+    A push without ``notify`` costs one comparison. A push to users without
+    endpoints costs one query.
     """
 
     rows: NotificationRows
@@ -66,9 +66,9 @@ class PushNotifications(Struct, frozen=True):
     """App → users for whom the notification of a push could not be stored."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """(user, push) for users who are offline. Switches if a push has
-        ``notify``. Never raises StorageUnavailable: the push itself has been
-        carried out."""
+        """Notify users who are offline. ``pushes``: (user, push). Switches if a
+        push has ``notify``. Never raises StorageUnavailable, because the push
+        itself was successful."""
         wanted = [
             (user, event, notify)
             for user, event in pushes
@@ -138,7 +138,7 @@ class PushNotifications(Struct, frozen=True):
 
 
 def _topic_of(app: str, notify: Notify) -> str:
-    """The topic of a push: of its tag, or one of its own if it has none."""
+    """The topic of a push: made from its tag, or unique if it has no tag."""
     if notify.tag:
         named = f"{app}\0 {notify.tag}"
         digest = sha256(named.encode()).digest()[:TOPIC_BYTES]
@@ -150,8 +150,8 @@ def _topic_of(app: str, notify: Notify) -> str:
 def shown_of_push(
     event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float
 ) -> Shown:
-    """The notification of a push. What ``notify`` leaves out is made from it.
-    ``preview`` False: no texts."""
+    """The notification of a push. Fields that ``notify`` leaves out are made
+    from the push. ``preview`` False: no texts."""
     words = language_of(language)
     text = ""
     data = None

@@ -23,7 +23,7 @@ FORGET: Final = "notifications.forget"
 
 
 class RecentDelivery(Struct, frozen=True, array_like=True):
-    """A notification, and what became of it, as nodes tell each other."""
+    """A notification and its outcome, as nodes send it to each other."""
 
     time: Annotated[int, about("When, in Unix seconds.")]
     user: str
@@ -43,8 +43,8 @@ class RecentDelivery(Struct, frozen=True, array_like=True):
 
 
 class RecentQuery(Struct, frozen=True, array_like=True):
-    """The last deliveries of the queried node: of an app, or of a user of
-    it."""
+    """Query for the last deliveries of a node: of an app, or of a user of the
+    app."""
 
     app: str
     user: str
@@ -52,8 +52,8 @@ class RecentQuery(Struct, frozen=True, array_like=True):
 
 
 class ForgetRecentQuery(Struct, frozen=True, array_like=True):
-    """Forget the deliveries to a user who was deleted; ``user`` ``""``: those
-    of an app."""
+    """Query to forget the deliveries to a deleted user; ``user`` ``""``: all
+    deliveries of an app."""
 
     app: str
     user: str
@@ -66,14 +66,14 @@ class RecentDeliveries:
     def __init__(self, core: Core) -> None:
         self._by_app: dict[str, deque[RecentDelivery]] = {}
         self._by_user: dict[tuple[str, str], deque[RecentDelivery]] = {}
-        """(app, user) → their last deliveries; the user with the last one of
-        all comes last."""
+        """(app, user) → their last deliveries. The user with the newest
+        delivery comes last."""
         self._ask = core.ask_others
         core.queries.add(QUERY, RecentQuery, self._here)
         core.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
 
     def note(self, delivery: Delivery, outcome: str, problem: str = "") -> None:
-        """Note what became of a delivery."""
+        """Note the outcome of a delivery."""
         recent = RecentDelivery(
             int(time()),
             delivery.user,
@@ -86,8 +86,8 @@ class RecentDeliveries:
         of_app = self._by_app.setdefault(delivery.app, deque(maxlen=MOST_RECENT))
         of_app.appendleft(recent)
 
-        # Few of each user are enough: those of a large audience push them out
-        # of the app's.
+        # A few deliveries of each user are stored separately, because a large
+        # audience displaces them from the list of the app.
         key = (delivery.app, delivery.user)
         of_user = self._by_user.pop(key, None) or deque(maxlen=_MOST_OF_USER)
         of_user.appendleft(recent)
@@ -98,8 +98,8 @@ class RecentDeliveries:
     def of(
         self, app: str, user: str, limit: int
     ) -> tuple[list[RecentDelivery], list[str]]:
-        """The last deliveries to a user (``""``: to all), newest first, and the
-        nodes that did not answer."""
+        """The last deliveries to a user (``""``: to all users), newest first,
+        and the nodes that did not answer."""
         query = RecentQuery(app, user, limit)
         answers, missing = self._ask(QUERY, query, list[RecentDelivery])
         deliveries = [*self._here(query), *chain.from_iterable(answers.values())]
@@ -114,8 +114,8 @@ class RecentDeliveries:
         return list(islice(deliveries, query.limit))
 
     def forget(self, app: str, user: str = "") -> None:
-        """Forget the deliveries to a user, or of an app, on all nodes that
-        answer."""
+        """Forget the deliveries to a user (``""``: of the app), on all nodes
+        that answer."""
         query = ForgetRecentQuery(app, user)
         self._forget_here(query)
         self._ask(FORGET, query, bool)

@@ -1,4 +1,4 @@
-"""The users whom a notification may still reach: asked when it is decided, and
+"""Checks whether a notification may still reach a user: when it is decided, and
 again right before it is sent."""
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,12 @@ from imserver.plugin.runtime import serve_others
 from imserver.plugin.storage import Store
 
 _SENDERS_A_TURN: Final = 16
-"""After the blocks of so many senders the loop serves others."""
+"""After the blocks of this number of senders, other greenlets get a turn."""
 
 
 class Recipients(Struct, frozen=True):
-    """Says who may be notified. Switches, and raises StorageUnavailable, but
-    ``is_banned``: (app, user)."""
+    """Decides which users may be notified. The methods switch, and raise
+    StorageUnavailable. ``is_banned`` (app, user) does neither."""
 
     store: Store
     relations: Relations
@@ -26,8 +26,8 @@ class Recipients(Struct, frozen=True):
     def blocks(
         self, app: str, pairs: Iterable[tuple[str, str]]
     ) -> set[tuple[str, str]]:
-        """Those of these (user, sender) where the user has blocked the
-        sender."""
+        """The pairs (user, sender) among these in which the user has blocked
+        the sender."""
         by_sender: dict[str, list[str]] = {}
         for user, sender in pairs:
             if self.relations.limits(app, sender):
@@ -43,14 +43,14 @@ class Recipients(Struct, frozen=True):
         return blocked
 
     def are_over(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
-        """Whether users need not, or may not, be notified any more of (user,
-        conversation, entry).
+        """For each (user, conversation, entry): whether the user need not, or
+        may not, be notified of it any more.
 
-        They have read it, were banned, have left the conversation, or have
-        blocked the sender; or the message was recalled, or has expired. An open
-        question is not over when it is read, but when it is answered: its
-        author may have reminded them. Of what is not stored (conversation 0)
-        only the ban counts.
+        That is so if the user has read it, was banned, has left the
+        conversation, or has blocked the sender; or if the message was recalled,
+        or has expired. An open question is over only when it is answered, not
+        when it is read, because its author may have sent a reminder. For a push
+        that is not stored (conversation 0) only a ban counts.
         """
         stored = [item for item in items if item[1]]
         over = self._over(app, stored)
@@ -59,8 +59,8 @@ class Recipients(Struct, frozen=True):
     def _over(
         self, app: str, items: Sequence[tuple[str, int, int]]
     ) -> set[tuple[str, int, int]]:
-        """Those of these (user, conversation, entry) that are over without regard
-        to bans."""
+        """The (user, conversation, entry) among these that are over. Bans are
+        not checked."""
         if not items:
             return set()
         users: dict[int, list[str]] = {}

@@ -1,4 +1,5 @@
-"""Notifications in the database; without one there are none.
+"""The rows of notifications in the database. Without a database there are no
+notifications.
 
 Each method is one transaction, may switch, and raises StorageUnavailable.
 """
@@ -44,11 +45,12 @@ LEASE: Final = " notifications"
 it."""
 
 HOSTS_OF_USER: Final = 8
-"""Most push services of a user: hosts that answer late cost everybody."""
+"""The most push services of a user. The limit is low because hosts that answer
+late slow down everybody."""
 _AT_ONCE: Final = 200
 """Rows in one statement."""
 _USERS_AT_ONCE: Final = 1000
-"""Users of one query: what it returns is read without a turn of the loop."""
+"""Users of one query. No other greenlet runs while its result is read."""
 _ENDPOINTS: Final = RowsOf(PushEndpoint, "notify_endpoint", user="member", host="")
 _DUES: Final = RowsOf(
     Due, "notify_due", user="member", entry="entry_id", notified="notified_id"
@@ -67,8 +69,8 @@ _MAILS: Final = RowsOf(
 _WISHES: Final = RowsOf(ConversationWish, "notify_conversation", level=LEVELS)
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
-"""Due at once by any clock, and not as it was: :meth:`NotificationRows.decide`
-sees the change."""
+"""A time in the past by any clock that differs from the old one, so that
+:meth:`NotificationRows.decide` sees the change."""
 
 _ENDPOINTS_OF_URL: Final = (
     "SELECT id, member, p256dh, auth FROM notify_endpoint "
@@ -78,7 +80,7 @@ _ENDPOINTS_OF_USER: Final = (
     "SELECT id, url FROM notify_endpoint "
     "WHERE app = %s AND member = %s ORDER BY id DESC"
 )
-"""The newest endpoint first."""
+"""Selects the endpoints of a user, the newest first."""
 _USERS_WITH_ENDPOINT: Final = (
     "SELECT member FROM notify_endpoint WHERE app = %s AND enabled = 1 AND member IN {}"
 )
@@ -101,7 +103,7 @@ _NOTIFIED: Final = (
     "WHERE app = %s AND conversation = %s "
     "AND notified_id > 0 AND member IN {}"
 )
-"""The users among some who were notified of a conversation."""
+"""Selects the users among some who were notified of a conversation."""
 _BOUND: Final = (
     "UPDATE notify_due SET due = %s WHERE app = %s AND due > %s AND notified_id {}"
 )
@@ -109,13 +111,14 @@ _DECIDE_AGAIN: Final = (
     f"UPDATE notify_due SET entry_id = 0, due = {_AT_ONCE_AGAIN} "
     f"{_ROW} AND notified_id > 0"
 )
-"""``entry_id`` 0: the time of newer messages has not come by this."""
+"""``entry_id`` is set to 0, so that newer messages do not become due by
+this."""
 _CHANGE_DUE: Final = (
     "UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, "
     f"entry_id = %s, notified_id = %s, notified_at = %s {_ROW}"
 )
-"""A due that was changed meanwhile keeps its time. ``due`` is set first: MySQL
-goes on with the new values."""
+"""A due that was changed meanwhile keeps its time. ``due`` is set first,
+because MySQL evaluates later columns with the new values."""
 _RETRY: Final = (
     "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s"
 )
@@ -124,30 +127,32 @@ _NEED_MAIL: Final = (
     "CASE WHEN mail_due = 0 OR mail_due > %s THEN %s ELSE mail_due + 1 END "
     "WHERE app = %s AND member = %s AND mail = 1"
 )
-"""Let a mail be due, unless one is due earlier. A time that stays is changed,
-too: :meth:`NotificationRows.set_mailed` sees that more is to be mailed."""
+"""Sets when a mail is due, unless one is due earlier. An earlier time is
+changed slightly, too, so that :meth:`NotificationRows.set_mailed` sees that
+there is more to mail."""
 _SET_MAILED: Final = (
     "UPDATE notify_person SET mail_due = "
     "CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s ELSE %s END, "
     "mailed = %s, mailed_id = %s, mailed_marks = %s "
     "WHERE app = %s AND member = %s"
 )
-"""A mail that the user has switched off meanwhile (0) stays off."""
+"""Mails that the user has switched off meanwhile (0) stay off."""
 _DELETE_ABOUT: Final = (
     "DELETE FROM notify_delivery WHERE app = %s AND entry_id > 0 AND EXISTS "
     "(SELECT 1 FROM message m JOIN log l ON l.number = m.log "
     "WHERE l.app = %s AND m.id = notify_delivery.entry_id "
     "AND m.sender = %s)"
 )
-"""The deliveries about stored messages of one sender."""
+"""Deletes the deliveries about stored messages of one sender."""
 _web_only: Final = DeviceServices()
 
 
 class Results(Struct):
-    """The results of deliveries. Those of ``done`` go, and the endpoints of
-    ``gone`` with all that waits for them. ``retry``: (id, when to try again,
-    Unix milliseconds). ``events`` are added to the feeds of their apps.
-    ``audiences``: (id, ``taken``, ``gone`` or ``refused``) → how many more."""
+    """The results of deliveries. ``done``: ids of deliveries to delete.
+    ``gone``: ids of endpoints to delete, with their waiting deliveries.
+    ``retry``: (id, when to try again, Unix milliseconds). ``events`` are added
+    to the feeds of their apps. ``audiences``: (id, ``taken``, ``gone`` or
+    ``refused``) → how many more."""
 
     done: list[int] = []
     gone: list[int] = []
@@ -167,8 +172,8 @@ def notified(
     entry: int = 0,
     endpoint: int = 0,
 ) -> NewEvent:
-    """The event by which the back end of an app learns that a user was sent a
-    notification, or a mail."""
+    """The event that tells the back end of an app that a notification, or a
+    mail, was sent to a user."""
     facts = {
         "user": user,
         "kind": kind,
@@ -182,10 +187,10 @@ def notified(
 class NotificationRows(Store.Rows):
     """The rows of notifications in a store.
 
-    ``added`` is called with what :meth:`settle` has added to feeds: app → the
-    id of its last event. ``known``: see
+    ``added`` is called after :meth:`settle` has added events to feeds, with app
+    → the id of its last event. ``known``: see
     :attr:`imserver.backends.webhooks.event_rows.EventStore.known`. ``host_of``:
-    (app, URL of an endpoint) → the queue of what is sent to it.
+    (app, URL of an endpoint) → the queue of its deliveries.
     """
 
     def __init__(
@@ -198,7 +203,8 @@ class NotificationRows(Store.Rows):
         super().__init__(store)
         self._host_of = host_of
         self._added = added
-        # The mapping itself, also if it is empty: it grows later.
+        # The mapping itself is used, even if it is empty, because it grows
+        # later.
         if known is None:
             known = {}
         self._known = known
@@ -212,12 +218,12 @@ class NotificationRows(Store.Rows):
         return {text_of(app): position for app, position in rows}
 
     def next_dues(self) -> dict[str, int | None]:
-        """App in which somebody can be notified → when something is to be
-        decided, Unix milliseconds."""
+        """App in which somebody can be notified → when the next decision is
+        due, in Unix milliseconds."""
         return {text_of(app): due for app, due in self._store.rows(_NEXT_DUES)}
 
     def follow(self, app: str) -> None:
-        """Notify in this app from the end of its log on, unless that is done
+        """Follow an app from the end of its log on, unless it is followed
         already."""
         self._store.write(lambda sql: _follow(sql, app))
 
@@ -235,10 +241,10 @@ class NotificationRows(Store.Rows):
         """Store that the log was read up to ``position``, and that these users
         may have to be notified.
 
-        A row whose time is set keeps it; its entry changes only to one of
-        ``reminders``. A user who was notified of the conversation before is
-        notified again ``again_ms`` after that at the earliest. ``owner``: who
-        must have the lease (``""``: anybody). Raises NotOwner.
+        A row with a time keeps it; its entry changes only to one of
+        ``reminders``. After a notification, ``again_ms`` pass before the user
+        can be notified of the conversation again. ``owner``: the node that must
+        have the lease (``""``: any). Raises NotOwner.
         """
         check_owner(sql, owner)
         sql.execute(
@@ -275,12 +281,12 @@ class NotificationRows(Store.Rows):
     ) -> PushEndpoint:
         """Store an endpoint, and follow its app; returns it with its id.
 
-        One with the same URL is replaced, also of another user of the app if it
-        has the same keys: the device has a new user. Raises ServiceRefused if
-        it has others. The oldest ones of the user beyond ``most`` are removed,
-        and those beyond :data:`HOSTS_OF_USER` hosts. ``replaces``: the URL of
-        another endpoint of the user, which becomes this one with its id and
-        what waits for it.
+        It replaces an endpoint with the same URL. If that one belongs to
+        another user of the app, it must have the same keys: the device then has
+        a new user. Raises ServiceRefused if the keys differ. The oldest
+        endpoints of the user beyond ``most``, and beyond :data:`HOSTS_OF_USER`
+        hosts, are removed. ``replaces``: the URL of another endpoint of the
+        user, which becomes this one. Its id and its waiting deliveries stay.
         """
         new = replace(new, created=new.created or int(time()))
         names = ("p256dh", "auth", "device", "language", "login", "created")
@@ -310,7 +316,8 @@ class NotificationRows(Store.Rows):
             if rows and text_of(rows[0][1]) == new.user:
                 return _update_endpoint(sql, rows[0][0], fields)
             _require_keys(rows, new)
-            # Not updated: what waits for the earlier user must not be sent.
+            # The row is not updated, because deliveries that wait for the
+            # earlier user must not be sent.
             _remove(sql, [row[0] for row in rows])
             marks = marks_of(len(columns))
             id = sql.insert(
@@ -343,8 +350,8 @@ class NotificationRows(Store.Rows):
     def endpoints(
         self, app: str, users: Sequence[str]
     ) -> dict[str, list[PushEndpoint]]:
-        """User → their endpoints, the oldest one first; without users who have
-        none."""
+        """User → their endpoints, the oldest first, for the users who have
+        any."""
         statement = f"{_ENDPOINTS.select} WHERE app = %s AND member IN {{}}"
         rows = self._store.rows_in(statement, (app,), users, many=True)
         endpoints_by_user: dict[str, list[PushEndpoint]] = {}
@@ -356,7 +363,7 @@ class NotificationRows(Store.Rows):
         return endpoints_by_user
 
     def endpoints_of(self, app: str, user: str) -> list[PushEndpoint]:
-        """The endpoints of a user, the oldest one first."""
+        """The endpoints of a user, the oldest first."""
         return self.endpoints(app, [user]).get(user, [])
 
     def _endpoint(self, row: Row) -> PushEndpoint:
@@ -364,7 +371,7 @@ class NotificationRows(Store.Rows):
         return replace(endpoint, host=self._host_of(endpoint.app, endpoint.url))
 
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
-        """Id → the endpoint, as far as it exists."""
+        """Id → the endpoint, for the existing ones."""
         statement = f"{_ENDPOINTS.select} WHERE id IN {{}}"
         return {
             row[0]: self._endpoint(row)
@@ -375,8 +382,8 @@ class NotificationRows(Store.Rows):
     def set_enabled(
         self, sql: PooledStatements, app: str, user: str, id: int, enabled: bool
     ) -> bool:
-        """Switch an endpoint on, or off with what waits for it; False: the user
-        has no such one."""
+        """Switch an endpoint on, or off. Switching it off deletes its waiting
+        deliveries. False: the user has no such endpoint."""
         if not _is_of(sql, app, user, id):
             return False
         sql.execute(
@@ -390,8 +397,8 @@ class NotificationRows(Store.Rows):
     def remove_endpoint(
         self, sql: PooledStatements, app: str, user: str, id: int
     ) -> bool:
-        """Remove an endpoint with what waits to be sent to it; False: the user
-        has no such one."""
+        """Remove an endpoint with its waiting deliveries. False: the user has
+        no such endpoint."""
         if not _is_of(sql, app, user, id):
             return False
         _remove(sql, [id])
@@ -401,8 +408,8 @@ class NotificationRows(Store.Rows):
     def remove_endpoints(
         self, sql: PooledStatements, app: str, user: str, login: int | None
     ) -> None:
-        """Remove the endpoints of a user that were added by a login (None:
-        all), and what waits for them."""
+        """Remove the endpoints of a user that a login has added (None: all),
+        with their waiting deliveries."""
         which = "WHERE app = %s AND member = %s"
         values: tuple[object, ...] = (app, user)
         if login is not None:
@@ -413,14 +420,13 @@ class NotificationRows(Store.Rows):
         _remove(sql, ids)
 
     def erase_about(self, app: str, user: str) -> None:
-        """Delete notifications of others that are not sent yet, of messages of
-        a user who is erased."""
+        """Delete the waiting notifications about messages of an erased user."""
         self._store.execute(_DELETE_ABOUT, (app, app, user))
 
     # --- wishes ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Sequence[str]) -> dict[str, Wishes]:
-        """User → their wishes; without users who have none."""
+        """User → their wishes, for the users who have stored some."""
         statement = (
             "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
         )
@@ -431,15 +437,15 @@ class NotificationRows(Store.Rows):
         }
 
     def wishes_of(self, app: str, user: str) -> Wishes:
-        """The wishes of a user, who may have none."""
+        """The wishes of a user; the defaults if none are stored."""
         return self.wishes(app, [user]).get(user, Wishes())
 
     @Store.writing
     def set_wishes(
         self, sql: PooledStatements, app: str, user: str, wishes: Wishes
     ) -> None:
-        """Store the wishes of a user. With mail, follow the app; without, no
-        mail is due any more."""
+        """Store the wishes of a user. If the user wants mail, the app is
+        followed; if not, no mail is due any more."""
         mail = int(wishes.mail != "never")
         text = json.encode(wishes)
         changes = "wishes = %s, mail = %s"
@@ -458,7 +464,7 @@ class NotificationRows(Store.Rows):
     def all_conversation_wishes(
         self, sql: Statements, app: str, pairs: Collection[tuple[str, int]]
     ) -> dict[tuple[str, int], ConversationWish]:
-        """(user, conversation) → the wish, for these of them that have one."""
+        """(user, conversation) → the wish, for the pairs that have one."""
         statement = (
             f"SELECT {_WISHES.columns}, member FROM notify_conversation "
             "WHERE app = %s AND conversation = %s AND member IN {}"
@@ -482,8 +488,8 @@ class NotificationRows(Store.Rows):
         wish: ConversationWish,
         usual: Level = LEVELS[0],
     ) -> None:
-        """Store a wish for a conversation. That of a user who wishes nothing
-        special is removed: ``usual`` is the level without a wish."""
+        """Store a wish for a conversation. If it has no mute and the level
+        ``usual``, which is the level without a wish, its row is deleted."""
         if wish.level == usual and not wish.muted_until:
             sql.execute(
                 f"DELETE FROM notify_conversation {_ROW}",
@@ -506,8 +512,8 @@ class NotificationRows(Store.Rows):
         return reached
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
-        """The dues to be decided now, and when (Unix milliseconds; None: never)
-        the next one is."""
+        """The dues to be decided now, and when the next one is due (Unix
+        milliseconds; None: never)."""
         which = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         dues = _DUES.find(self._store.rows, which, app, limit + 1)
         due = [one for one in dues[:limit] if one.due <= now_ms]
@@ -516,19 +522,19 @@ class NotificationRows(Store.Rows):
         return due, dues[len(due)].due
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
-        """User → unread conversations of which they were notified; without
-        users who have none."""
+        """User → the number of unread conversations of which they were
+        notified, for the users who have any."""
         rows = self._store.rows_in(_COUNT_NOTIFIED, (app,), users)
         return {text_of(user): count for user, count in rows}
 
     def bound(self, app: str, first_ms: int, again_ms: int) -> None:
-        """Nothing is due later than ``first_ms``; of users who were notified
-        before, than ``again_ms``."""
+        """Limit the times of dues to ``first_ms``; for users who were notified
+        before, to ``again_ms``."""
         self._store.execute(_BOUND.format("= 0"), (first_ms, app, first_ms))
         self._store.execute(_BOUND.format("> 0"), (again_ms, app, again_ms))
 
     def read_elsewhere(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
-        """Decide anew about these (user, conversation), if the user was
+        """Let these (user, conversation) be decided again, if the user was
         notified. Returns their number."""
         rows: list[Row] = self._store.read_or(
             [], lambda sql: _rows_of(sql, _NOTIFIED, app, pairs)
@@ -551,14 +557,13 @@ class NotificationRows(Store.Rows):
         mail: Mapping[str, int],
         owner: str = "",
     ) -> None:
-        """Store what was decided about dues, which are as :meth:`due` returned
-        them.
+        """Store the decisions about dues that :meth:`due` returned.
 
-        The rows of ``ended`` go. ``changed``: rows as they were, and as they
-        are now. What was read elsewhere meanwhile stays to be decided.
-        ``deliveries`` replace those to the same endpoint with the same topic.
-        ``mail``: user → when a mail may be needed, unless one is due earlier.
-        ``owner``: as in :meth:`advance`.
+        The rows of ``ended`` are deleted. ``changed``: rows as they were, and
+        as they are now. A conversation that was read elsewhere meanwhile is
+        decided again. ``deliveries`` replace older deliveries to the same
+        endpoint with the same topic. ``mail``: user → when a mail may be
+        needed, unless one is due earlier. ``owner``: as in :meth:`advance`.
         """
         check_owner(sql, owner)
         sql.execute_many(
@@ -593,8 +598,8 @@ class NotificationRows(Store.Rows):
         self._store.write(lambda sql: add_deliveries_in(sql, deliveries))
 
     def hosts(self, now_ms: int) -> dict[str, int]:
-        """Host → when its first delivery is to be sent, in Unix milliseconds
-        from ``now_ms`` on."""
+        """Host → when to send its first delivery, in Unix milliseconds, not
+        before ``now_ms``."""
         rows = self._store.rows(
             "SELECT host, min(next_try) FROM notify_delivery GROUP BY host"
         )
@@ -633,8 +638,8 @@ class NotificationRows(Store.Rows):
     def mails_due(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[MailDue], int | None]:
-        """The users who may need a mail now, and when (Unix milliseconds; None:
-        never) the next one may."""
+        """The users who may need a mail now, and when the next user may need
+        one (Unix milliseconds; None: never)."""
         which = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
         mails = _MAILS.find(self._store.rows, which, app, limit + 1)
         due = [one for one in mails[:limit] if one.due <= now_ms]
@@ -650,10 +655,9 @@ class NotificationRows(Store.Rows):
         meanwhile_ms: int,
         events: Sequence[NewEvent] = (),
     ) -> None:
-        """Store ``after`` in place of ``before``, which is as :meth:`mails_due`
-        returned it.
+        """Replace ``before``, which :meth:`mails_due` returned, by ``after``.
 
-        If more was to be mailed meanwhile, the next mail is due at
+        If there is more to mail by now, the next mail is due at
         ``meanwhile_ms``. ``events`` are added to the feed of the app.
         """
         values = (
@@ -682,7 +686,7 @@ def _digest(url: str) -> str:
 
 
 def check_owner(sql: Statements, owner: str) -> None:
-    """Raises NotOwner unless this node has the lease; ``""``: anybody may
+    """Raise NotOwner unless this node has the lease; ``""``: any node may
     work."""
     if owner and not sql.query(
         "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (LEASE, owner)
@@ -691,9 +695,9 @@ def check_owner(sql: Statements, owner: str) -> None:
 
 
 def _follow(sql: Statements, app: str) -> None:
-    """Notify in this app, unless that is done already. Locks its row, so that
-    one transaction after the other adds endpoints: a client may send the same
-    one twice at once."""
+    """Follow an app, unless it is followed already. Locks the row of the app,
+    so that transactions add endpoints one after the other: a client may send
+    the same endpoint twice at once."""
     statement = f"SELECT 1 FROM notify_app WHERE app = %s{sql.for_update}"
     if sql.query(statement, (app,)):
         return
@@ -706,8 +710,8 @@ def _follow(sql: Statements, app: str) -> None:
 def _rows_of(
     sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]
 ) -> list[Row]:
-    """The rows of these (user, conversation). ``statement`` takes app,
-    conversation and, last, users."""
+    """The rows of these (user, conversation). The parameters of ``statement``
+    are app, conversation and users."""
     by_conversation: dict[int, dict[str, None]] = {}
     for user, conversation in pairs:
         by_conversation.setdefault(conversation, {})[user] = None
@@ -737,8 +741,8 @@ def _update_endpoint(
 
 
 def _require_keys(rows: Sequence[Row], new: PushEndpoint) -> None:
-    """Refuse an endpoint of another user that has other keys. Raises
-    ServiceRefused."""
+    """Raise ServiceRefused if another user has an endpoint with this URL and
+    other keys."""
     for _, _, p256dh, auth in rows:
         if (text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth):
             raise ServiceRefused(
@@ -748,7 +752,7 @@ def _require_keys(rows: Sequence[Row], new: PushEndpoint) -> None:
 
 
 def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:
-    """Whether an endpoint is one of this user. Locks it."""
+    """Whether an endpoint belongs to this user. Locks it."""
     statement = (
         "SELECT 1 FROM notify_endpoint WHERE id = %s AND app = %s AND member = %s"
     )
@@ -767,8 +771,8 @@ def _remove(sql: Statements, endpoints: Sequence[int]) -> None:
 
 
 def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> None:
-    """Add deliveries in a transaction. They replace those to the same endpoints
-    with the same topics."""
+    """Add deliveries in a transaction. They replace deliveries to the same
+    endpoints with the same topics."""
     keys = sorted({(one.endpoint, one.topic) for one in deliveries if one.topic})
     sql.execute_many(
         "DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys

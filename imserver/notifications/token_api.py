@@ -1,5 +1,5 @@
-"""What the holder of a token may do without another credential: act on a
-notification, end mails."""
+"""Routes for the holder of a token, who needs no other credential: act on a
+notification, answer a question, end mails."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -114,15 +114,16 @@ class MailsEnded(Struct):
 
 
 class ReadableQuestion(Struct, frozen=True):
-    """A question with its message. ``names``: user → name of who asks and who
-    has answered."""
+    """A question with its message. ``names``: user → name, for the author and
+    the users who have answered."""
 
     entry: Entry
     question: Ask
     names: Mapping[str, str]
 
     def says_why(self, user: str) -> bool:
-        """Whether the question itself says why it takes no answer of a user."""
+        """Whether the question itself shows why it takes no answer of a
+        user."""
         return bool(self.question.state) or any(
             each.user == user for each in self.question.answers
         )
@@ -135,8 +136,8 @@ class TokenApi(Struct, frozen=True):
     messages: MessageApi
 
     def authenticate(self, app: str, user: str, call: Call) -> None:
-        """Make the user whom a token proves the principal of the request, and
-        charge the user for it. Raises ApiProblem."""
+        """Make the user of a token the principal of the request, and charge the
+        user for it. Raises ApiProblem."""
         if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app = app
@@ -145,7 +146,7 @@ class TokenApi(Struct, frozen=True):
         self.messages.rates.require(call.principal, call.request.host)
 
     def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
-        """A question that a user may read; None: there is none. Switches."""
+        """A question that a user may read; None: no such question. Switches."""
         store = self.messages.store
         entries = store.part(MessageLog).entries.readable(app, user, [message])
         if not entries or entries[0].kind != "message":
@@ -162,8 +163,8 @@ class TokenApi(Struct, frozen=True):
     def answer(
         self, app: str, user: str, message: int, value: str, text: str = ""
     ) -> ReadableQuestion:
-        """Answer a question. Returns it: others may have been faster. Switches.
-        Raises ApiProblem."""
+        """Answer a question. Returns its new state, since others may have been
+        faster. Switches. Raises ApiProblem."""
         result = self.parts.messages.asks.answer(app, user, message, value, text)
         question = self.question(app, user, message)
         if question is None:
@@ -238,7 +239,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
 
 def _reply(api: TokenApi, call: Call, token: ActionToken, text: str) -> int:
     """Send the reply to a notification. Returns its id. Raises ApiProblem."""
-    # Named after the token: repeated, it is the same message.
+    # The id is made from the token, so a repeated reply is the same message.
     named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
     digest = sha256(named.encode()).digest()
     name = f"notified-{base64url.encode(digest[:_NAME_BYTES])}"
@@ -372,7 +373,7 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 
 
 def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
-    """The token of a mail, and what its user wishes. Raises ApiProblem and
+    """The token of a mail, and the wishes of its user. Raises ApiProblem and
     BadActionToken."""
     token = api.parts.tokens.read(MailToken, call.input.token)
     api.authenticate(token.app, token.user, call)

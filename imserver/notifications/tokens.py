@@ -1,5 +1,5 @@
-"""Tokens of notifications and of mails: who holds one may do this one thing,
-without another credential."""
+"""Tokens of notifications, mails and questions. The holder of a token may do
+one thing without another credential."""
 
 import hmac
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from imserver.plugin.wire import base64url
 MAX_TOKEN_SECONDS: Final = 7 * 86_400
 """The time for which the token of a notification is valid."""
 MAX_ASK_SECONDS: Final = 30 * 86_400
-"""The time for which the token of a question is valid: no deadline is later."""
+"""The time for which the token of a question is valid. No deadline is later."""
 MAX_TOKEN_CHARACTERS: Final = 1000
 _SIGNATURE_BYTES: Final = 16
 
 
 class BadActionToken(ServiceRefused, problem=HTTP_UNKNOWN_NOTIFICATION):
-    """The token was not made here, or its time is over."""
+    """The token was not made by this server, or has expired."""
 
 
 class ActionToken(Struct, frozen=True, array_like=True):
@@ -43,8 +43,8 @@ class ActionToken(Struct, frozen=True, array_like=True):
 
 
 class MailToken(Struct, frozen=True, array_like=True):
-    """The token of a mail: whoever has it may end the mails to ``user``. It
-    does not expire."""
+    """The token of a mail: its holder may end the mails to ``user``. It does
+    not expire."""
 
     kind: Literal["mail"]
     app: str
@@ -66,8 +66,8 @@ T = TypeVar("T", ActionToken, MailToken, AskToken)
 
 
 class ActionTokens(Service):
-    """Makes and reads tokens: signed with the first of ``keys``, verified with
-    each. Never switches."""
+    """Makes and reads tokens. They are signed with the first of ``keys``, and
+    verified with each of them. Never switches."""
 
     keys: Sequence[bytes]
     clock: Callable[[], float] = time
@@ -86,8 +86,8 @@ class ActionTokens(Service):
         return self._signed(MailToken("mail", app, user))
 
     def make_ask(self, app: str, user: str, message: int) -> str:
-        """The token of a question. After the deadline it still shows what came
-        of it."""
+        """The token of a question. After the deadline it still shows the
+        result."""
         expires = int(self.clock()) + MAX_ASK_SECONDS
         return self._signed(AskToken("ask", app, user, message, expires))
 

@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 BODY_BYTES: Final = 4096
-"""Longest encrypted body that every push service takes (RFC 8030, section 7.2;
-UnifiedPush)."""
+"""The longest encrypted body that every push service accepts, in bytes (RFC
+8030, section 7.2; UnifiedPush)."""
 ANSWER_BYTES: Final = 16384
 REQUEST_SECONDS: Final = 10.0
 TOKEN_SECONDS: Final = 12 * 3600
-"""How long a token is valid; push services refuse those of more than a day."""
+"""How long a token is valid. Push services refuse tokens that are valid for
+more than a day."""
 REUSE_SECONDS: Final = TOKEN_SECONDS - 3600
-"""How long a token is used again."""
+"""How long a token is reused."""
 MOST_TOKENS: Final = 1024
 PROBLEM_BYTES: Final = 200
-"""How much of the answer of a push service a problem quotes."""
+"""How many bytes of the answer of a push service a problem quotes."""
 _WRONG_KEY: Final = (401, 403)
 """The statuses by which a push service says that the token was not signed with
 the key of the subscription."""
@@ -78,8 +79,8 @@ def _encrypt(
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds of the header ``retry-after``, which has seconds or a date;
-    None: there is none."""
+    """The number of seconds in the header ``retry-after``, which has seconds or
+    a date; None: no such header."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:_DIGITS])
@@ -96,9 +97,9 @@ class WebPush(Service, dict=True):
     server, and of its tokens.
 
     ``seed``: 32 bytes, from which that key is derived unless the settings have
-    one. ``http_url``: the contact for push services if the settings have none,
-    and it has https. ``second``: the key of devices that subscribed before the
-    server had this one; ``b""``: there is none.
+    a key. ``http_url``: the contact for push services if the settings have no
+    contact, and the URL has https. ``second``: an older key, for devices that
+    subscribed before the server had the current one; ``b""``: no older key.
     """
 
     requests: PublicRequests
@@ -116,7 +117,7 @@ class WebPush(Service, dict=True):
         if not self._subject and url.startswith("https://"):
             self._subject = url
         self._tokens: dict[str, tuple[float, str]] = {}
-        """Origin → until when its header is used (Unix seconds), and the
+        """Origin → the end of the use of its header (Unix seconds), and the
         header."""
 
     @cached_property
@@ -176,8 +177,8 @@ class WebPush(Service, dict=True):
 
     @staticmethod
     def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
-        """Encrypt :class:`Shown` as JSON, with a key used once; ``b""``: the
-        endpoint's keys are none."""
+        """Encrypt :class:`Shown` as JSON, with a key that is used once;
+        ``b""``: the keys of the endpoint are invalid."""
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import (
             SECP256R1,
@@ -192,9 +193,9 @@ class WebPush(Service, dict=True):
     def hand_over(
         self, endpoint: PushEndpoint, content: bytes, ttl: int, urgency: str, topic: str
     ) -> PushResult:
-        """Hand what was encrypted to the push service. Switches.
+        """Hand the encrypted content to the push service. Switches.
 
-        ``ttl``: seconds for which the push service holds it. ``urgency``:
+        ``ttl``: seconds for which the push service keeps it. ``urgency``:
         ``very-low`` to ``high``. ``topic``: see :class:`Delivery`.
         """
         if not content:
@@ -202,8 +203,8 @@ class WebPush(Service, dict=True):
                 "refused", problem="the keys of the endpoint are not valid"
             )
         if not self._tokens:
-            # the libraries that sign are loaded in another turn than those that
-            # encrypt
+            # Give others a turn between loading the libraries for encryption
+            # and for signing.
             serve_others()
         headers = {
             "Authorization": self.authorization(endpoint.url),

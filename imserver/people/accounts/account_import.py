@@ -1,7 +1,7 @@
 """Import of accounts: GoChat's table of users, as CSV or JSON, with their ids
 and hashes.
 
-All rows are checked before any is stored. Existing accounts are skipped, so an
+No row is stored before all are checked. Existing accounts are skipped, so an
 import may be repeated.
 """
 
@@ -45,12 +45,12 @@ _HASH: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
 _DIGITS: Final = re.compile("[0-9]{1,19}")
 """A number that may be an id."""
 _END_OF_TIME: Final = 2**40
-"""No Unix second that a file means: 34,000 years from now."""
+"""A Unix second 34,000 years from now. No valid file has a later one."""
 
 
 class BadImport(ImserverError):
-    """Rows cannot be imported; the text has a line for each of the first
-    invalid ones."""
+    """Rows cannot be imported. The text has a line for each of the first
+    invalid rows."""
 
 
 def read_rows(text: str) -> list[Mapping[str, Any]]:
@@ -60,8 +60,8 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
         if text.lstrip()[:1] == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
         if text.lstrip()[:1] == "{":
-            # No splitlines(): a text in JSON may have other line breaks in it,
-            # such as U+2028.
+            # No splitlines(): a JSON text may contain other line breaks, such
+            # as U+2028.
             lines = [line for line in text.split("\n") if line.strip()]
             return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
         return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
@@ -70,7 +70,8 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
 
 
 def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
-    """Rows as accounts. Raises BadImport for invalid or repeated rows."""
+    """The accounts in the rows. Raises BadImport for invalid or repeated
+    rows."""
     accounts: list[Imported] = []
     errors: list[str] = []
     seen: set[object] = set()
@@ -98,7 +99,8 @@ def store(
     the number stored so far.
 
     Raises BadImport, and stores nothing, if an id or an identifier belongs to
-    another account. If that is found during the import, the rest is not stored.
+    another account. If this is found during the import, the remaining accounts
+    are not stored.
     """
     new: list[Imported] = []
     errors: list[str] = []

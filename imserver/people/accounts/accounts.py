@@ -64,8 +64,8 @@ from imserver.plugin.wire import id_of
 _DEVICE_CHARACTERS: Final = 64
 _HOUR_SECONDS: Final = 3600
 _LOGIN_ID_BITS: Final = 53
-"""Length of the ids of logins. So many bits are exact in the JSON of every
-language."""
+"""Length of the ids of logins in bits. Integers of this length are exact in the
+JSON of every language."""
 
 
 def check_shown(nickname: str, avatar: str) -> None:
@@ -149,8 +149,8 @@ class AccountLocked(
     detail="{}",
     login="locked",
 ):
-    """The account is locked. The text says until when and why: only who has
-    proved the login gets it."""
+    """The account is locked. The text says until when and why. Only a user who
+    has proved the login gets it."""
 
     def __init__(self, account: Account) -> None:
         self.user = account.user
@@ -179,8 +179,8 @@ class UnknownAccount(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
 
 class Attempt(Struct):
     """A login that may be refused. ``account``: the user id of its account,
-    when it is known; for operators only, because no answer says whether an
-    account exists."""
+    once it is known. It is for operators only, because no answer may say
+    whether an account exists."""
 
     account: str = ""
 
@@ -200,12 +200,12 @@ class Accounts(Service, dict=True):
     """Registers accounts and checks logins. Every method may switch and raise
     StorageUnavailable.
 
-    ``sessions``: where they are closed, and who is banned. ``is_demo``: whether
+    ``sessions``: closes sessions, and knows who is banned. ``is_demo``: whether
     the server is in demo mode; then anybody may register, unless
     ``accounts.registration`` says otherwise. ``erase_user``
-    (:meth:`imserver.plugin.services.Core.erase_user`) erases a user wholly,
-    :meth:`erase` with the rest. ``recorder_of`` returns what stores events of a
-    kind, ``refused`` counts refused logins.
+    (:meth:`imserver.plugin.services.Core.erase_user`) erases a user completely;
+    it calls :meth:`erase`, too. ``recorder_of`` returns the function that
+    stores events of a kind. ``refused`` counts refused logins.
     """
 
     config: Config
@@ -255,13 +255,13 @@ class Accounts(Service, dict=True):
         return self._registration
 
     def report_to(self, logged_out: Callable[[str, str, int | None], object]) -> None:
-        """From now on call this with app, user and the login that has ended
-        (None: all). It may switch, and raise StorageUnavailable."""
+        """From now on call this function with app, user and the ended login
+        (None: all logins). It may switch, and raise StorageUnavailable."""
         self._on_logout.append(logged_out)
 
     def recorder(self, app: str) -> RecordEvent | None:
         """The function that stores events about accounts of an app; None:
-        nobody wants them."""
+        nobody wants these events."""
         return self.recorder_of(app, "account")
 
     # --- registering and logging in -------------------------------------------
@@ -280,18 +280,18 @@ class Accounts(Service, dict=True):
     ) -> Account:
         """Make an account with at least one identifier.
 
-        ``invited``: a back end makes it, which is allowed even if registration
-        is closed. ``email_confirmed``: the back end has confirmed the e-mail
-        address. ``address``: that of the client; the number of registrations
-        per address is limited. Raises NoAccounts, BadField, PasswordsOff,
-        Closed, Taken, TooManyRequests and Overloaded.
+        ``invited``: a back end makes the account, which is allowed even if
+        registration is closed. ``email_confirmed``: the back end has confirmed
+        the e-mail address. ``address``: of the client; the number of
+        registrations per address is limited. Raises NoAccounts, BadField,
+        PasswordsOff, Closed, Taken, TooManyRequests and Overloaded.
         """
         self._require_passwords(app)
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
         check_shown(nickname, avatar)
         if invited:
-            # Registrations by back ends count for no address.
+            # Registrations by back ends do not count for an address.
             address = ""
         identifiers, hashed = self.checked_registration(app, wanted, password, address)
         new = Account(
@@ -309,8 +309,8 @@ class Accounts(Service, dict=True):
     def checked_registration(
         self, app: str, wanted: dict[Identifier, str], password: str, address: str
     ) -> tuple[dict[Identifier, str], str]:
-        """The identifiers of a new member as they are stored, and the hash of
-        its password.
+        """The identifiers of a new member in their stored form, and the hash of
+        the password.
 
         ``address``: the registration counts for it; ``""``: it does not count.
         Raises NoAccounts, BadField, PasswordsOff, Taken, TooManyRequests and
@@ -342,7 +342,8 @@ class Accounts(Service, dict=True):
     def checked_identifiers(
         self, app: str, given: dict[Identifier, str]
     ) -> dict[Identifier, str]:
-        """Identifiers as they are stored; ``""``: none. Raises BadField."""
+        """Identifiers in their stored form; ``""``: removed. Raises
+        BadField."""
         wanted = self.rules_of(app).identifiers
         for kind, text in given.items():
             if text and kind not in wanted:
@@ -355,7 +356,7 @@ class Accounts(Service, dict=True):
         return identifiers
 
     def require_free(self, app: str, given: dict[Identifier, str], own_id: int) -> None:
-        """Raise Taken if another account than ``own_id`` could log in with one
+        """Raise Taken if an account other than ``own_id`` could log in with one
         of these identifiers."""
         for text in given.values():
             if not text:
@@ -374,8 +375,8 @@ class Accounts(Service, dict=True):
         code: str = "",
     ) -> Account:
         """The account with this identifier and this password. ``earlier``: an
-        older token of the account, expired or not. ``code``: of its second
-        factor.
+        older token of the account, expired or not. ``code``: a code of its
+        second factor.
 
         Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, UserBanned,
         FactorRequired, WrongCode, TooManyRequests and Overloaded.
@@ -396,8 +397,8 @@ class Accounts(Service, dict=True):
 
     @contextmanager
     def counting_refusals(self, app: str, address: str) -> Iterator[Attempt]:
-        """Count the login in this block as refused if it ends with a reason of
-        refused logins."""
+        """Context manager: count the login in this block as refused if it
+        raises an error that refuses logins."""
         attempt = Attempt()
         try:
             yield attempt
@@ -426,7 +427,7 @@ class Accounts(Service, dict=True):
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
         """Count a check of a password for the device that the token ``earlier``
-        proves, else for ``address``. Returns the device, which may be one of
+        proves, else for ``address``. Returns the device, which may belong to
         another account."""
         device = self.tokens.device_of(earlier)
         if device is None:
@@ -444,13 +445,13 @@ class Accounts(Service, dict=True):
         address: str,
         device: KnownDevice | None,
     ) -> Account:
-        """The account, if it was found with its hash and the password is right.
+        """The found account, if the password matches its hash.
 
         Failures count by account (whichever identifier was used) and network,
-        by app and network, and by account. Those of a known ``device`` of the
-        account count only for it, so others cannot lock it out. With a device
-        of another account the login counts for its address, too. ``login``
-        stands for an account that was not found.
+        by app and network, and by account. Failures of a known ``device`` of
+        the account count only for the device, so others cannot lock it out.
+        With a device of another account the login counts for its address, too.
+        ``login`` stands for an account that was not found.
         """
         account_key: str | int = login
         hashed = ""
@@ -481,8 +482,8 @@ class Accounts(Service, dict=True):
             for buckets, payer in counts:
                 buckets.require(payer)
                 charged.append((buckets, payer))
-            # Without an account a hash is computed, too: the time must not say
-            # whether there is one.
+            # A hash is computed even without an account, because the time must
+            # not reveal whether the account exists.
             is_right = self.passwords.matches(hashed, password)
         except (TooManyRequests, Overloaded):  # the password was not checked
             for buckets, payer in charged:
@@ -513,7 +514,8 @@ class Accounts(Service, dict=True):
         self, account: Account, device: str = "", seconds: int = 0
     ) -> FullSession:
         """A token for an account that has logged in, on a device of this name.
-        ``seconds``: how long it is valid; 0: as long as tokens of members.
+        ``seconds``: how long the token is valid; 0: as long as tokens of
+        members.
 
         Raises BadField, and WrongLogin if the account has ended its sessions
         since, or is deleted.
@@ -563,9 +565,9 @@ class Accounts(Service, dict=True):
         self, app: str, user: str, password: str, address: str, token: str
     ) -> Account:
         """The account of a user, if the password is right or the account logs
-        in without one. ``token``: that with which the user is asking.
+        in without a password. ``token``: the token of the request.
 
-        It counts as a login, and failures as those of :meth:`login`. Raises
+        The call counts as a login. Failures count as in :meth:`login`. Raises
         UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
         """
         device = self._charge(app, address, token)
@@ -577,16 +579,16 @@ class Accounts(Service, dict=True):
     def proved(
         self, app: str, user: str, password: str, code: str, address: str, token: str
     ) -> Account:
-        """The account of a user who proves to be its owner as at a login: by
-        the password, and by a code of the second factor if the account has one.
+        """The account of a user who proves to be its owner, as at a login: by
+        the password, and if the account has a second factor, by a code.
 
-        Raises what :meth:`confirmed` and :meth:`with_factor` raise.
+        Raises the errors of :meth:`confirmed` and :meth:`with_factor`.
         """
         self.confirmed(app, user, password, address, token)
         return self.with_factor(app, user, code, token)
 
     def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
-        """The account of a user, with whose second factor this code was made.
+        """The account of a user, if its second factor has made this code.
         ``token``: of the request. Raises UnknownAccount, FactorRequired,
         WrongCode and TooManyRequests."""
         account = self.known(app, user)
@@ -610,9 +612,9 @@ class Accounts(Service, dict=True):
     # --- changing -------------------------------------------------------------
 
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
-        """Change the given ones of ``nickname``, ``avatar``, ``findable``,
+        """Change some of ``nickname``, ``avatar``, ``findable``,
         ``show_presence``, ``status``, ``away``, ``status_until`` and ``title``.
-        A new status without an end does not end.
+        A new status without ``status_until`` does not end.
 
         Raises BadField, NoAccounts and UnknownAccount.
         """
@@ -636,14 +638,14 @@ class Accounts(Service, dict=True):
         token: str = "",
         email_confirmed: bool = False,
     ) -> Account:
-        """Change identifiers of an account; ``""`` removes one, and one has to
-        remain. ``password`` None: a back end changes them. An account that logs
-        in without a password needs none. ``email_confirmed``: the back end has
-        confirmed the e-mail address.
+        """Change identifiers of an account. ``""`` removes an identifier; at
+        least one has to remain. ``password`` None: a back end changes them. An
+        account that logs in without a password needs no password here.
+        ``email_confirmed``: the back end has confirmed the e-mail address.
 
-        Counts as a registration from ``address``, because the result says which
-        identifiers are taken. Raises BadField, UnknownAccount, WrongLogin,
-        Taken, TooManyRequests and Overloaded.
+        Counts as a registration from ``address``, because the result reveals
+        which identifiers are taken. Raises BadField, UnknownAccount,
+        WrongLogin, Taken, TooManyRequests and Overloaded.
         """
         account = self._known(app, user)[0]
         fields = self.checked_identifiers(app, given)
@@ -672,8 +674,9 @@ class Accounts(Service, dict=True):
         token: str = "",
     ) -> None:
         """Change the password of an account and end its sessions. ``old`` None:
-        a back end changes it. An account that has no password, and no e-mail
-        address to reset it, sets its first one by its login.
+        a back end changes it. An account without a password, and without an
+        e-mail address for a reset, needs only its login to set the first
+        password.
 
         Raises BadField, PasswordsOff, UnknownAccount, WrongLogin,
         TooManyRequests and Overloaded.
@@ -693,8 +696,8 @@ class Accounts(Service, dict=True):
         while not self.rows.set_password(
             account.id, before, hashed, ends_sessions=True, record=self.recorder(app)
         ):
-            # The password was changed meanwhile: only a back end may continue
-            # without the old one.
+            # The password was changed meanwhile. Only a back end may continue
+            # without the old password.
             if old is not None:
                 raise WrongLogin
             account, before = self._known(app, user)
@@ -709,8 +712,8 @@ class Accounts(Service, dict=True):
         self._logins.require(by_address(app, address))
 
     def named(self, app: str, text: str) -> Account | None:
-        """The account with this id or identifier, for operators: no answer to
-        others says whether it exists."""
+        """The account with this id or identifier. For operators only: answers
+        to others must not reveal whether it exists."""
         if not self.tokens.wanted_in(app):
             return None
         row = self.rows.by_id_or_login(app, text)
@@ -719,14 +722,14 @@ class Accounts(Service, dict=True):
         return row[0]
 
     def resets(self, app: str, code: str, address: str) -> Account | None:
-        """The account whose password the code of a mail replaces now. Counts as
-        a login. Raises NoAccounts, PasswordsOff and TooManyRequests."""
+        """The account whose password the code of a mail can replace now. Counts
+        as a login. Raises NoAccounts, PasswordsOff and TooManyRequests."""
         self.charge_reset(app, address)
         return self.rows.reset_of(app, secret_hash(code), int(time()))
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
-        """Replace a password with the code of a mail. All sessions and tokens
-        of the account end. Returns its user.
+        """Replace a password, with the code of a mail. All sessions and tokens
+        of the account end. Returns its user id.
 
         Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such
         code), TooManyRequests and Overloaded.
@@ -773,11 +776,13 @@ class Accounts(Service, dict=True):
         self.logged_out(app, user)
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
-        """A login has ended; None: all."""
+        """Tell other features and sessions that a login has ended; None: all
+        logins."""
         device: str | None = None
         login_id: int | None = None
         if login is not None:
-            # Sessions of a login without a name cannot be told apart.
+            # The sessions of a login without a device name cannot be
+            # identified.
             device = login.name or None
             login_id = login.id
         self.sessions.close(app, [user], device)
@@ -791,7 +796,7 @@ class Accounts(Service, dict=True):
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
         """End one login: invalidate its token, and close connections on devices
-        of its name. For a login without a name all connections of the account
+        with its name. If the login has no name, all connections of the account
         are closed, because its own cannot be identified.
 
         Raises UnknownAccount, and ServiceRefused if there is no such device.
@@ -802,9 +807,8 @@ class Accounts(Service, dict=True):
         self.logged_out(app, user, ended)
 
     def remove(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
-        """Delete an account with all of its data, but with ``keeps_messages``
-        what it wrote stays with the others. Raises NoAccounts and
-        UnknownAccount."""
+        """Delete an account with all its data. ``keeps_messages``: its messages
+        stay with the other users. Raises NoAccounts and UnknownAccount."""
         self.erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
 
     def erase(self, app: str, user: str, _name: str) -> None:
@@ -814,5 +818,5 @@ class Accounts(Service, dict=True):
             self.rows.remove(app, id, self.recorder(app))
 
     def close(self) -> None:
-        """Stop the threads that hash."""
+        """Stop the threads that compute hashes."""
         self.passwords.close()

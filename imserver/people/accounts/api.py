@@ -488,7 +488,7 @@ _PROFILE: Final = (
 
 
 def _says_something(request: AccountSet) -> bool:
-    """Whether a change shows others something that the user has written."""
+    """Whether a change contains text of the user that others see."""
     return any((request.nickname, request.avatar, request.status, request.title))
 
 
@@ -601,7 +601,7 @@ def delete(
         api.accounts.proved(
             call.app, call.user, password, code, call.request.host, call.credential
         )
-        # The line of this request in the log comes after the erasure.
+        # The server writes the log line of this request after the erasure.
         call.request.by = ""
     api.accounts.remove(call.app, call.user)
     call.gone = True

@@ -1,5 +1,5 @@
-"""Cards of people: what one account sees of others, and finding an account by
-its identifiers."""
+"""Cards of people: the data that one account sees of others. Finds accounts by
+their identifiers and names."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,16 +45,17 @@ MOST_FOUND: Final = 20
 SEARCH_SECONDS: Final = 0.3
 """Time after which a search begins no further step."""
 FIRST_STEP: Final = 16384
-"""Ids that the first step of a search looks at, in one transaction."""
+"""Ids that the first step of a search reads, in one transaction."""
 _MOST_ONLINE: Final = 500
-"""Users who are online and are looked at: some of them hide it."""
+"""The most users who are online that are read. Some of them hide their
+presence."""
 _MOST_STORED: Final = 1000
 """Times that one transaction stores."""
 MOST_LISTED: Final = 200
-"""The most accounts on a page of the directory, and the most of those that are
-online."""
+"""The most accounts on a page of the directory, and in its list of users who
+are online."""
 MOST_SEEN: Final = 100_000
-"""Limit of the collected accounts. Beyond it further ones are not stored."""
+"""Limit of the collected accounts. Further ones are not stored."""
 
 
 class NoFinding(
@@ -71,20 +72,22 @@ class Card(Struct, frozen=True):
 
     account: Account
     name: str
-    """The user name; ``""``: none, or hidden."""
+    """The user name; ``""``: no user name, or hidden."""
     relation: Relation
-    """To the one who asks; ``incoming``: it has asked to be a friend."""
+    """The relation to the viewer; ``incoming``: the account has sent the viewer
+    a friend request."""
     online: bool | None
-    """None: hidden."""
+    """Whether the user is online; None: hidden."""
     status: tuple[str, bool, int] = ("", False, 0)
     """The status, whether the user is away, and when both end, in Unix seconds
-    (0: they do not)."""
+    (0: never)."""
     email: str = ""
-    """The confirmed e-mail address; ``""``: none, or hidden."""
+    """The confirmed e-mail address; ``""``: no address, or hidden."""
 
     @property
     def last_seen(self) -> int:
-        """Unix seconds; 0: hidden, unknown, or online."""
+        """When the user was last online, in Unix seconds; 0: hidden, unknown,
+        or online."""
         if self.online is False:
             return self.account.last_seen
         return 0
@@ -95,8 +98,8 @@ class Cards(Service, dict=True):
     StorageUnavailable.
 
     An account sees the presence and user names of friends and of members of
-    common conversations, unless they hide them or have blocked the account. A
-    back end (user ``""``) sees them always.
+    common conversations, unless they hide these or have blocked the account. A
+    back end (user ``""``) always sees them.
     """
 
     config: Config
@@ -114,12 +117,13 @@ class Cards(Service, dict=True):
         self.addresses = self.buckets(
             FINDS_OF_ADDRESS, settings.finds_per_address, seconds
         )
-        """Requests per app and network that tell whether something exists."""
+        """Requests per app and network that reveal whether an account
+        exists."""
 
     def find(self, app: str, viewer: str, text: str, address: str) -> Card:
         """The findable account with this identifier. Raises NoAccounts,
-        NoFinding, UnknownAccount (also if the account has blocked ``viewer``) and
-        TooManyRequests, which no back end gets."""
+        NoFinding, UnknownAccount (also if the account has blocked ``viewer``)
+        and TooManyRequests (never for a back end)."""
         rules = self.accounts.rules_of(app)
         if viewer:
             if not rules.find:
@@ -133,7 +137,8 @@ class Cards(Service, dict=True):
         if row is None:
             raise UnknownAccount(text)
         account, _ = row
-        # Somebody who hides finds themselves, and back ends find everybody.
+        # Users who are not findable still find themselves, and back ends find
+        # everybody.
         if viewer not in ("", account.user) and not account.findable:
             raise UnknownAccount(text)
         if not self.relations.may_reach(app, viewer, account.user):
@@ -144,15 +149,16 @@ class Cards(Service, dict=True):
         self, app: str, viewer: str, text: str, after: str = ""
     ) -> tuple[list[Card], str]:
         """A page of the findable members whose nickname and user name contain
-        all words of a text, and where the next page begins; ``""``: there is
-        none. First come those in whose names words begin with them.
+        all words of a text. Members come first if words of their names begin
+        with these words. Returns also where the next page begins; ``""``: this
+        is the last page.
 
-        Guests, locked accounts, ``viewer``, those who have blocked ``viewer``, and whom
-        ``viewer`` has blocked are not found; bots by their whole user name alone,
-        where accounts find each other by it. ``after``: where the page begins.
-        ``viewer`` ``""``: a back end, which is not limited. A search that takes
-        long ends with a page that is not full. Raises NoAccounts, NoFinding and
-        TooManyRequests.
+        Guests, locked accounts and ``viewer`` are not found, nor are accounts
+        with a block between them and ``viewer``. Bots are found only by their
+        whole user name, if the app lets accounts find each other by user names.
+        ``after``: where the page begins. ``viewer`` ``""``: a back end, which
+        is not limited. A search that takes long returns a page that is not
+        full. Raises NoAccounts, NoFinding and TooManyRequests.
         """
         rules = self._search(app, viewer)
         words = Statements.words(text)
@@ -187,10 +193,11 @@ class Cards(Service, dict=True):
     def directory(
         self, app: str, viewer: str, after: tuple[str, int], limit: int
     ) -> tuple[list[Card], tuple[str, int] | None]:
-        """A page of the people whom ``viewer`` finds by :meth:`search`, in the
-        order of their names, and where the next page begins; None: there is
-        none. ``after``: where this one begins; ``("", 0)``: the first. Counts
-        as a search. Raises NoAccounts, NoFinding and TooManyRequests."""
+        """A page of the people whom ``viewer`` can find by :meth:`search`, in
+        the order of their names. Returns also where the next page begins; None:
+        this is the last page. ``after``: where this page begins; ``("", 0)``:
+        at the start. Counts as a search. Raises NoAccounts, NoFinding and
+        TooManyRequests."""
         self._search(app, viewer)
         accounts, following = self.rows.listed(
             app, after, limit, int(time()), id_of(viewer)
@@ -198,9 +205,9 @@ class Cards(Service, dict=True):
         return self._cards(app, viewer, accounts, found=True), following
 
     def online(self, app: str, viewer: str) -> list[Card]:
-        """At most :data:`MOST_LISTED` people of the directory whom ``viewer`` sees
-        online, in the order of their names; of an app with very many users
-        online, some. Counts and raises as :meth:`directory`."""
+        """At most :data:`MOST_LISTED` people of the directory whom ``viewer``
+        sees online, in the order of their names. If very many users are online,
+        only some of them. Counts and raises as :meth:`directory`."""
         self._search(app, viewer)
         users = self.presence.page(app, None, _MOST_ONLINE).users
         accounts = self.accounts.tokens.those_of(app, users)
@@ -208,7 +215,7 @@ class Cards(Service, dict=True):
             each for each in accounts if each.findable and not (each.bot or each.guest)
         ]
         findable = self._findable(viewer, listed)
-        # Who hides their presence has a card that is not online.
+        # The card of a user who hides the presence is not online.
         cards = [
             card
             for card in self._cards(app, viewer, findable, found=True)
@@ -228,8 +235,8 @@ class Cards(Service, dict=True):
         return rules
 
     def _findable(self, viewer: str, accounts: Sequence[Account]) -> list[Account]:
-        """The accounts without that of ``viewer``, and without those with a
-        block between them and ``viewer``."""
+        """The accounts without the account of ``viewer``, and without accounts
+        with a block between them and ``viewer``."""
         others = [each for each in accounts if each.user != viewer]
         states = self.relations.states(viewer, others)
         return [
@@ -237,8 +244,8 @@ class Cards(Service, dict=True):
         ]
 
     def _bot_named(self, app: str, viewer: str, text: str) -> list[Account]:
-        """The findable bot with exactly this user name, that ``viewer`` may
-        reach."""
+        """The findable bot with exactly this user name, if ``viewer`` may reach
+        it."""
         names = [each for each in candidates(text) if each[0] == "name"]
         row = self.rows.by_login(app, *names)
         if row is None:
@@ -260,9 +267,10 @@ class Cards(Service, dict=True):
         limit: int,
         began: float,
     ) -> tuple[list[Account], int]:
-        """The newest accounts with these words, and the id at which the rest
-        begins; 0: there is none. Looks at more and more ids at a time, as long
-        as that is fast, until :data:`SEARCH_SECONDS` have passed."""
+        """The newest accounts with these words, and the id at which the next
+        page begins; 0: this is the last page. Each step reads more ids than the
+        one before, as long as that is fast, until :data:`SEARCH_SECONDS` have
+        passed."""
         accounts: list[Account] = []
         step = FIRST_STEP
         while upto > 0 and len(accounts) < limit:
@@ -290,7 +298,8 @@ class Cards(Service, dict=True):
     def _cards(
         self, app: str, viewer: str, accounts: Sequence[Account], found: bool = False
     ) -> list[Card]:
-        """``found``: by an identifier, which shows user names, too."""
+        """The cards of accounts. ``found``: the viewer has found them by an
+        identifier, which shows user names, too."""
         mine = id_of(viewer)
         others = [account for account in accounts if account.id != mine]
         states = self.relations.states(viewer, others)
@@ -299,7 +308,7 @@ class Cards(Service, dict=True):
         myself = {account.user for account in accounts if account.id == mine}
         own: Collection[str] = myself
         if not viewer:
-            # A back end sees of everybody what they see themselves.
+            # A back end sees the same data of each user as the user.
             own = known
         named = {
             account.user
@@ -327,8 +336,8 @@ class Cards(Service, dict=True):
         own: Collection[str],
         known: Collection[str],
     ) -> dict[str, bool]:
-        """User → whether they are online, of those who show it: ``own`` to
-        themselves, others to whoever knows them."""
+        """User → whether the user is online, for users who show it to the
+        viewer: the viewer (``own``), and the accounts that the viewer knows."""
         visible = [
             account.user
             for account in accounts
@@ -340,8 +349,8 @@ class Cards(Service, dict=True):
 class _View(Struct, frozen=True):
     """The details of accounts that one account, or a back end, may see.
 
-    ``own``, ``known`` and ``named``: ids of users of whom it sees everything,
-    whom it knows, and whose names it sees.
+    ``own``: ids of users whose data it sees completely. ``known``: ids of users
+    whom it knows. ``named``: ids of users whose names it sees.
     """
 
     mine: int
@@ -354,7 +363,7 @@ class _View(Struct, frozen=True):
     now: float
 
     def card(self, account: Account) -> Card:
-        """An account as it is seen."""
+        """The card of an account."""
         user = account.user
         is_own = user in self.own
         is_named = user in self.named
@@ -376,7 +385,8 @@ class _View(Struct, frozen=True):
 
 class LastSeen(Service):
     """Stores when the last connection of an account has ended, once a second
-    for all of them. A node that is killed loses those of the last second."""
+    for all accounts. A node that is killed loses the times of the last
+    second."""
 
     rows: AccountStore
     wanted_in: Callable[[str], bool]
@@ -384,7 +394,7 @@ class LastSeen(Service):
     _running: bool = False
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """A connection has ended. Never switches."""
+        """Note that a connection has ended. Never switches."""
         app = connection.app
         user = connection.user
         if not (app and user):
@@ -399,7 +409,7 @@ class LastSeen(Service):
             gevent.spawn(self._run)
 
     def _run(self) -> None:
-        """Greenlet: store, as long as there is anything to store."""
+        """Greenlet: store the collected times, until none is left."""
         try:
             while self._seen:
                 gevent.sleep(until_beat())
@@ -408,7 +418,7 @@ class LastSeen(Service):
             self._running = False
 
     def flush(self) -> None:
-        """Store what was collected. May switch. What cannot be stored is
+        """Store the collected times. May switch. After an error they are
         lost."""
         while self._seen:
             last_seen = list(self._seen.items())[:_MOST_STORED]

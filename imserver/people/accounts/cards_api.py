@@ -1,4 +1,5 @@
-"""Cards of people: find an account, and what the acting user sees of many."""
+"""Routes of cards: find accounts, and show many as the acting user sees
+them."""
 
 from typing import Annotated, Final, Literal
 

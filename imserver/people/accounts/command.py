@@ -54,9 +54,10 @@ _LEAST_PASSWORD: Final = 8
 _MOST_LISTED: Final = 10_000
 _LISTED: Final = 100
 _MOST_SEQ: Final = 2**52
-"""JavaScript's numbers are exact up to twice this."""
+"""The numbers of JavaScript are exact up to twice this."""
 _PASSWORD_BAN_SECONDS: Final = 10
-"""Nodes that read the ban end the sessions. Nobody logs in meanwhile."""
+"""Nodes read the ban in this time, and end the sessions. Nobody can log in
+meanwhile."""
 _NAME_CHARACTERS: Final = 14
 """Width of the column of names."""
 
@@ -72,7 +73,7 @@ def account() -> None:
 
 
 class _Named(Struct):
-    """An account that a command names, and the store that has it."""
+    """An account that a command names, and its store."""
 
     config: Config
     store: Store
@@ -81,7 +82,7 @@ class _Named(Struct):
 
     @property
     def shown(self) -> str:
-        """How a command names it in its answers."""
+        """The name of the account in the output of commands."""
         return f"{self.account.app}/{self.account.name or self.account.user}"
 
 
@@ -100,7 +101,7 @@ def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Nam
 
 
 def _existing(tenants: Tenants, app: str) -> str:
-    """The name of an app, which exists."""
+    """The name of an existing app."""
     name = tenants.resolve(app)
     if tenants.find(name) is None:
         fail(f"app {app} does not exist")
@@ -134,7 +135,7 @@ def _kind_of(one: Account) -> str:
 
 
 class _Row(Struct):
-    """An account as ``list`` prints it."""
+    """A line in the output of ``list``."""
 
     user: str
     name: str
@@ -289,20 +290,20 @@ def _record(named: _Named, act: str, **facts: Any) -> None:
 
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
-    """Lock an account and its bots, and ban them; until 0: unlock them."""
+    """Lock an account and its bots, and ban them. ``until`` 0: unlock them."""
     people = PeopleStore(named.store)
     one = named.account
     change = people.lock(one.app, one.id, until, reason, _any_account, None)
     if change is None:
         fail(f"{named.shown} was deleted")
-    # Bans that end later are not by a lock, and stay.
+    # Bans that end later do not come from a lock, and stay.
     others = people.banned_after(one.app, change.users, change.bans_end(time()))
     users = [user for user in change.users if user not in others]
     named.store.ban(one.app, users, ban_seconds)
 
 
 def _any_account(_account: Account) -> bool:
-    """Operators act on accounts of all roles."""
+    """Whether an operator may act on an account: always, whatever its role."""
     return True
 
 
@@ -424,7 +425,7 @@ def import_accounts(
         ):
             name = _existing(tenants, app)
             if name != app:
-                # The app was named by another name of it.
+                # The operator has used another name of the app.
                 accounts = accounts_of(rows, name)
             total = len(accounts)
 

@@ -1,9 +1,9 @@
-"""Confirmed e-mail addresses: until its owner confirms an address, only mails
-of fixed words go there.
+"""Confirmed e-mail addresses. Until its owner confirms an address, only mails
+with fixed words go there.
 
-The link of a mail leads to a page of this server, whose button confirms:
-programs that look for viruses open links, too. Its token is signed and names
-account, address and time, so nothing is stored for it.
+The link of a mail leads to a page of this server. Only its button confirms,
+because virus scanners open links, too. The token of the link is signed, and
+names account, address and time, so nothing is stored for it.
 """
 
 import hmac
@@ -28,8 +28,8 @@ from imserver.plugin.wire import base64url
 LINK_SECONDS: Final = 86_400
 """For how long a link is valid."""
 _LAYOUT: Final = Layout(">QQ16s16s")
-"""Id of the account, end in Unix seconds, hash of the address, signature of the
-others."""
+"""Layout of a token: id of the account, end in Unix seconds, hash of the
+address, signature of these three."""
 _DIGEST_BYTES: Final = 16
 _SIGNATURE_BYTES: Final = 16
 _HOUR_SECONDS: Final = 3600
@@ -55,15 +55,15 @@ class UnknownConfirmation(
         "No such link to confirm an e-mail address, or it has expired.",
     ),
 ):
-    """The token was not made here, has expired, or the account has another
-    address now."""
+    """The token was not made by this server, has expired, or the account has
+    another address now."""
 
 
 class Confirmations(Struct, frozen=True):
-    """Asks for confirmations by mail, and notes them.
+    """Asks for confirmations by mail, and stores them.
 
     The first of ``keys`` signs the links, and each verifies them. ``server``:
-    the address of this server, with which links begin. ``site``: its name in
+    the address of this server, the beginning of links. ``site``: its name in
     mails. ``of_account``: the rate of mails to one account.
     """
 
@@ -76,9 +76,9 @@ class Confirmations(Struct, frozen=True):
     of_account: Buckets
 
     def request(self, app: str, user: str) -> bool:
-        """Send a mail with a link to the address of an account; False: it is
-        confirmed already. Switches. Raises BadField (no address), NoAccounts,
-        UnknownAccount and TooManyRequests."""
+        """Send a mail with a link to the address of an account. False: the
+        address is confirmed already. Switches. Raises BadField (no address),
+        NoAccounts, UnknownAccount and TooManyRequests."""
         account = self.accounts.known(app, user)
         if not account.email:
             raise BadField("the account has no e-mail address")
@@ -87,8 +87,8 @@ class Confirmations(Struct, frozen=True):
         return not account.email_confirmed
 
     def ask_once(self, account: Account) -> None:
-        """Send such a mail by itself, but only once in the life of an account.
-        Switches. Raises StorageUnavailable."""
+        """Send such a mail without a request of the user, but only once in the
+        life of an account. Switches. Raises StorageUnavailable."""
         if self.rows.note_question(account.id):
             with suppress(TooManyRequests):  # the user has just had one
                 self._send(account)
@@ -111,8 +111,8 @@ class Confirmations(Struct, frozen=True):
         self.mails.start(make)
 
     def confirm(self, token: str) -> Account:
-        """The owner of a mailbox has confirmed. Returns the account. Switches.
-        Raises UnknownConfirmation and StorageUnavailable."""
+        """Confirm the address that a token names. Returns the account.
+        Switches. Raises UnknownConfirmation and StorageUnavailable."""
         id, digest = self.read(token)
 
         def is_meant(account: Account) -> bool:

@@ -12,7 +12,7 @@ AVATAR_CHARACTERS: Final = 1000
 STATUS_CHARACTERS: Final = 80
 TITLE_CHARACTERS: Final = 64
 FOR_GOOD: Final = 2**53 - 1
-"""The end of a lock that does not end by itself, in Unix seconds."""
+"""The end of a lock without an end, in Unix seconds."""
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 """Friends, incoming requests, outgoing requests, or blocked users."""
@@ -49,8 +49,8 @@ class Taken(
 class Account(Holder, frozen=True):
     """An account of an app. Its user id is the account id in decimal.
 
-    ``phone``, ``email``, ``name``: its identifiers; ``""``: it has none of this
-    kind.
+    ``phone``, ``email``, ``name``: its identifiers; ``""``: no identifier of
+    this kind.
     """
 
     id: int  # both once more: they may be given by position
@@ -68,27 +68,27 @@ class Account(Holder, frozen=True):
     findable: bool = True
     """Whether others find it by its identifiers."""
     show_presence: bool = True
-    """Whether others see when it is online, and was."""
+    """Whether others see when it is, and was last, online."""
     last_seen: int = 0
     """When its last connection ended, in Unix seconds; 0: unknown."""
     email_confirmed: bool = False
     """Whether its owner has confirmed that mails to ``email`` reach them."""
     lock_reason: str = ""
-    """Why it is or was locked, for its owner."""
+    """The reason of the present or last lock, for its owner."""
     factor: bool = False
-    """Whether logins with its password take a second factor."""
+    """Whether logins with its password need a second factor."""
     status: str = ""
-    """A line that its user says of themselves."""
+    """The status line of the user."""
     away: bool = False
-    """Whether its user is away, as they say."""
+    """Whether the user has set themselves away."""
     status_until: int = 0
-    """When ``status`` and ``away`` end, in Unix seconds; 0: not by
-    themselves."""
+    """When ``status`` and ``away`` end, in Unix seconds; 0: never."""
     title: str = ""
-    """What its user does in the organisation, as they say."""
+    """The job title of the user in the organisation, as the user has written
+    it."""
 
     def status_at(self, now: float) -> tuple[str, bool, int]:
-        """``status``, ``away`` and ``status_until``, as they are at this Unix
+        """The ``status``, ``away`` and ``status_until`` in force at this Unix
         second."""
         if 0 < self.status_until <= now:
             return ("", False, 0)

@@ -1,4 +1,4 @@
-"""What the feature declares: settings, problems and tables."""
+"""The declarations of the feature: settings, problems and tables."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -234,15 +234,15 @@ def objection(_name: str, settings: TenantSettings) -> str:
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check what mails need. Raises ConfigError. Yields what a careful operator
-    would change."""
+    """Check the settings that mails need. Raises ConfigError. Yields settings
+    that a careful operator would change."""
     smtp = settings_of(config, SmtpSettings)
     if smtp.host and not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):
         raise locations.wrong(
             "smtp.sender", "expected the e-mail address of the sender"
         )
     if smtp.host and not HTTP_URL.match(config.app.http_url):
-        # A link made of the Host of a request could lead to an attacker.
+        # A link made from the Host of a request could lead to an attacker.
         needs = "app.http_url with http:// or https://: links in mails begin with it"
         raise locations.lacks("smtp.host", needs)
     accounts = settings_of(config, AccountSettings)
@@ -347,5 +347,5 @@ TABLES: Final = (
         # Nobody knows this password: people set one by a link.
     ),
 )
-"""In the order of their deletion: accounts last, because the others are found
-by them."""
+"""The tables in the order of their deletion. Accounts come last, because rows
+of the other tables are found by them."""

@@ -1,10 +1,10 @@
 """The second factor of accounts: codes of an authenticator app (TOTP, RFC
 6238), and recovery codes.
 
-A login takes a code, too, when its account has a factor. A code of six digits
-holds for half a minute, and for one before and after it, because clocks differ.
-It is used once, on all nodes. A recovery code stands for it, once. The library
-is imported with the first code.
+If its account has a second factor, a login also needs a code. A code of six
+digits is valid for its half minute, and for the one before and after it,
+because clocks differ. It can be used once, on all nodes. A recovery code
+replaces it once. The library is imported with the first code.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ STEP_SECONDS: Final = 30
 CODES: Final = 10
 """How many recovery codes an account gets."""
 CODE_CHARACTERS: Final = 40
-"""The longest code that is looked at."""
+"""The longest code that is checked."""
 _MOST_WRONG: Final = 20
 """Wrong codes of an account or device in :data:`_WRONG_SECONDS`."""
 _WRONG_SECONDS: Final = 86_400
 _TOTP_DIGITS: Final = 6
 _SECRET_BYTES: Final = 20
-"""As many as a hash of SHA-1 has (RFC 4226)."""
+"""The length of a SHA-1 hash (RFC 4226)."""
 _RECOVERY_CODE_BYTES: Final = 10
 _GROUP_CHARACTERS: Final = 4
-"""Recovery codes are shown in groups of so many."""
+"""Recovery codes are shown in groups of this number of characters."""
 
 
 class FactorRequired(
@@ -54,8 +54,8 @@ class FactorRequired(
     ),
     login="factor",
 ):
-    """The password is right, and the account has a second factor, of which no
-    code was given."""
+    """The password is right, but the account has a second factor, and the
+    request has no code."""
 
 
 class WrongCode(
@@ -81,11 +81,12 @@ class FactorOff(
     ServiceRefused,
     problem=HttpProblem(409, "second_factor_off", "The account has no second factor."),
 ):
-    """The account has no second factor, or none was begun."""
+    """The account has no second factor, or its setup was not begun."""
 
 
 class FactorStarted(Struct, frozen=True):
-    """The secret of a second factor, which counts when a code confirms it."""
+    """The secret of a new second factor, which is in force after a code
+    confirms it."""
 
     secret: Annotated[
         str, about("The secret in base32, to be typed into an authenticator app.")
@@ -100,13 +101,13 @@ class FactorStarted(Struct, frozen=True):
 
 
 class FactorStore(Store.Rows):
-    """The secrets of second factors, and recovery codes, in the database. No
-    login asks for a factor that is not confirmed. Each method is one
+    """The secrets of second factors, and recovery codes, in the database.
+    Logins do not ask for a factor that is not confirmed. Each method is one
     transaction, may switch, and raises StorageUnavailable."""
 
     @Store.writing
     def begin(self, sql: PooledStatements, id: int, secret: str) -> bool:
-        """Store the secret of a factor to be confirmed, in place of an earlier
+        """Store the secret of an unconfirmed factor, in place of an earlier
         one. False: the account has a factor, or does not exist."""
         if not _is(sql, id, "factor_since = 0"):
             return False
@@ -118,7 +119,7 @@ class FactorStore(Store.Rows):
         return True
 
     def secret(self, id: int) -> str:
-        """The secret of the codes; ``""``: there is none."""
+        """The secret of the codes; ``""``: no secret."""
         rows = self._store.rows(
             "SELECT secret FROM account_factor WHERE account = %s", (id,)
         )
@@ -136,9 +137,10 @@ class FactorStore(Store.Rows):
         codes: Sequence[str],
         now: int,
     ) -> bool:
-        """Turn on a factor with this secret, whose code of the half minute
-        ``step`` was shown, and store the hashes of its recovery codes. False:
-        another factor was begun or confirmed meanwhile."""
+        """Turn on a factor with this secret, and store the hashes of its
+        recovery codes. ``step``: the half minute of the code that confirms it,
+        which is now used up. False: another factor was begun or confirmed
+        meanwhile."""
         statement = (
             "UPDATE account_factor SET step = %s WHERE account = %s AND secret = %s"
         )
@@ -152,8 +154,8 @@ class FactorStore(Store.Rows):
 
     @Store.writing
     def use_step(self, sql: PooledStatements, id: int, step: int) -> bool:
-        """Note that the code of a half minute is used. False: it was used
-        before, or a later one was."""
+        """Note that the code of a half minute is used. False: this code or a
+        later one was used before."""
         statement = (
             "UPDATE account_factor SET step = %s WHERE account = %s AND step < %s"
         )
@@ -161,7 +163,7 @@ class FactorStore(Store.Rows):
 
     @Store.writing
     def use_code(self, sql: PooledStatements, id: int, code: str) -> bool:
-        """Delete the recovery code with this hash. False: there is none."""
+        """Delete the recovery code with this hash. False: no such code."""
         statement = "DELETE FROM recovery_code WHERE account = %s AND code = %s"
         return sql.execute(statement, (id, code)) == 1
 
@@ -170,7 +172,7 @@ class FactorStore(Store.Rows):
         self, sql: PooledStatements, id: int, codes: Sequence[str]
     ) -> bool:
         """Store the hashes of new recovery codes in place of all earlier ones.
-        False: there is no factor."""
+        False: the account has no factor."""
         if not _is(sql, id, "factor_since > 0"):
             return False
         _replace_codes(sql, id, codes)
@@ -178,7 +180,8 @@ class FactorStore(Store.Rows):
 
     @Store.writing_or(False)
     def remove(self, sql: PooledStatements, id: int) -> bool:
-        """Turn off the factor of an account. False: it has none."""
+        """Turn off the factor of an account. False: the account has no
+        factor."""
         statement = (
             "UPDATE account SET factor_since = 0 WHERE id = %s AND factor_since > 0"
         )
@@ -203,10 +206,10 @@ class Factors:
     """Checks the second factor of logins, turns it on and off. All methods may
     switch and raise StorageUnavailable.
 
-    Wrong codes count by account; those of a device that has logged in to it
-    before count for that device, so others cannot lock it out. Above the limit
-    codes are refused: TooManyRequests. ``issuer``: the name of this server in
-    authenticator apps.
+    Wrong codes count by account. Wrong codes of a device that has logged in to
+    the account before count for that device, so others cannot lock it out.
+    Above the limit the methods raise TooManyRequests. ``issuer``: the name of
+    this server in authenticator apps.
     """
 
     def __init__(
@@ -217,9 +220,9 @@ class Factors:
         self._wrong = buckets(FACTOR_CODES, _MOST_WRONG, _WRONG_SECONDS)
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
-        """Use up a code of an account that has a factor. ``device``: has logged
-        in to the account before. Raises FactorRequired, WrongCode and
-        TooManyRequests."""
+        """Check and use up a code, if the account has a factor. ``device``: a
+        device that has logged in to the account before. Raises FactorRequired,
+        WrongCode and TooManyRequests."""
         if not account.factor:
             return
         if not code:
@@ -244,8 +247,8 @@ class Factors:
         return self._rows.use_code(id, secret_hash(plain.lower()))
 
     def begin(self, account: Account) -> FactorStarted:
-        """Make the secret of a factor. It counts when a code of it confirms it.
-        Raises FactorOn."""
+        """Make the secret of a factor. It is in force after one of its codes
+        confirms it. Raises FactorOn."""
         secret = b32encode(token_bytes(_SECRET_BYTES)).decode()
         if not self._rows.begin(account.id, secret):
             raise FactorOn(account.user)
@@ -254,7 +257,7 @@ class Factors:
         return FactorStarted(secret, address)
 
     def confirm(self, account: Account, code: str) -> list[str]:
-        """Turn on the factor that was begun; returns the recovery codes. Raises
+        """Turn on the factor that was begun. Returns the recovery codes. Raises
         FactorOn, FactorOff, WrongCode and TooManyRequests."""
         if account.factor:
             raise FactorOn(account.user)
@@ -278,7 +281,7 @@ class Factors:
         return [_shown(each) for each in codes]
 
     def renew_codes(self, account: Account) -> list[str]:
-        """New recovery codes, in place of all earlier ones. Raises
+        """Make new recovery codes, in place of all earlier ones. Raises
         FactorOff."""
         codes = _new_codes()
         hashes = [secret_hash(code) for code in codes]
@@ -299,8 +302,8 @@ def _totp(secret: str) -> TOTP:
 
 
 def _step_of(secret: str, code: str) -> int:
-    """The number of the half minute of which this is the code; 0: of none that
-    is accepted."""
+    """The number of the half minute to which a code belongs; 0: it belongs to
+    no accepted one."""
     if not secret:
         return 0
     totp = _totp(secret)

@@ -19,17 +19,17 @@ FRIEND: Final = "friend"
 BLOCKED: Final = "blocked"
 STRANGERS: Final[States] = ("", "")
 Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
-"""The relation of an account to another one; ``incoming``: it has sent a friend
-request."""
+"""The relation of another account to a user; ``incoming``: the account has sent
+a friend request."""
 
 
 class FriendResult(StrEnum):
     """The result of a change."""
 
     FRIENDS = "friends"
-    """They are friends now."""
+    """The two are friends now."""
     REQUESTED = "asked"
-    """The request is stored; the other may have blocked the user."""
+    """The request is stored. The other account may have blocked the user."""
     DONE = "done"
     ALREADY = "already"
     """Nothing had to be changed."""
@@ -55,9 +55,9 @@ class Friends(Struct, frozen=True):
     """Changes the relation between two accounts. Every method may switch and
     raise StorageUnavailable.
 
-    A user who is no account of the app has no lists. The connections of both
-    users that follow the log receive signals about changes that they may see,
-    by ``send``.
+    A user without an account in the app has no lists. ``send`` signals changes
+    to the connections of both users that follow the log, if they may see the
+    change.
     """
 
     accounts: AccountStore
@@ -121,8 +121,8 @@ class Friends(Struct, frozen=True):
 
 
 def relation_of(states: States) -> Relation:
-    """The relation of the other account to the user; ``states``: how the user
-    relates to them, and they to the user."""
+    """The relation of the other account to the user. ``states``: the state of
+    the user towards the account, and of the account towards the user."""
     mine, theirs = states
     if mine == FRIEND:
         return "friend"
@@ -149,9 +149,9 @@ def add(before: States) -> tuple[States, str]:
 
 
 def ask(before: States) -> tuple[States, str]:
-    """Ask to be a friend. If the other has asked before, both are friends at
-    once. Somebody who has blocked the requester hears nothing of it, and the
-    result does not reveal that."""
+    """Send a friend request. If the other has sent one before, both are friends
+    at once. A user who has blocked the sender is not notified, and the result
+    does not reveal that."""
     mine, theirs = before
     if FRIEND in before or mine == REQUESTED:
         return before, FriendResult.ALREADY

@@ -1,10 +1,10 @@
-"""Guests: people who came by an invitation with a name only. They have an
+"""Guests: people who came by an invitation, and gave only a name. They have an
 account without a password.
 
-What a guest may do is decided where it is for others, too: routes by the kind
-of the principal (:mod:`imserver.gateway.auth.principal`), people and groups by
-:class:`imserver.gateway.auth.questions.Relations`, messages by
-:class:`imserver.gateway.auth.rates.SenderRates`.
+The rights of guests are checked in the same places as the rights of others.
+Routes check the kind of the principal (:mod:`imserver.gateway.auth.principal`).
+:class:`imserver.gateway.auth.questions.Relations` decides about people and
+groups, :class:`imserver.gateway.auth.rates.SenderRates` about messages.
 """
 
 import logging
@@ -50,8 +50,8 @@ with the current one left empty.
 
 _DAY_SECONDS: Final = 86_400
 _LOGIN_SECONDS: Final = 366 * _DAY_SECONDS
-"""How long the login of a guest is valid. A guest cannot log in again, so it
-ends with the account, and at the latest after a year."""
+"""How long the login of a guest is valid. A guest cannot log in again, so the
+login ends with the account, at the latest after a year."""
 
 
 class MemberGreeting(Struct, frozen=True):
@@ -60,8 +60,8 @@ class MemberGreeting(Struct, frozen=True):
     messages: MessageServices
 
     def send(self, member: Account) -> None:
-        """Send them a message, which reaches all their devices, and have their
-        pages read the card anew. Switches. Raises StorageUnavailable."""
+        """Send a message to all devices of a new member, and let their pages
+        reload the card. Switches. Raises StorageUnavailable."""
         draft = Draft(
             sender="",
             body=_GREETING.format(name=member.name).strip().encode(),
@@ -74,14 +74,14 @@ class MemberGreeting(Struct, frozen=True):
 
 
 class Guests(Service, dict=True):
-    """Makes accounts of guests, makes members of them, and deletes those that
-    nobody uses.
+    """Makes accounts of guests, turns guests into members, and deletes unused
+    guests.
 
     A guest who was not connected for ``accounts.guest_days`` is deleted;
-    ``presence`` tells who is connected. ``deleted`` is called with each of
-    them, ``admitted`` with an account that was let in as a member. Every node
-    looks by itself; deleting twice does no harm. Every method may switch and
-    raise StorageUnavailable.
+    ``presence`` tells who is connected. ``deleted`` is called with each deleted
+    guest, ``admitted`` with each account that was let in as a member. Each node
+    looks for unused guests independently; deleting a guest twice does no harm.
+    Every method may switch and raise StorageUnavailable.
     """
 
     config: Config
@@ -96,19 +96,20 @@ class Guests(Service, dict=True):
         settings = settings_of(self.config, AccountSettings)
         seconds = self.config.accounts.rate_seconds
         self.unused_seconds = settings.guest_days * _DAY_SECONDS
-        """After so many a guest is deleted; 0: never."""
+        """The time in seconds after which an unused guest is deleted; 0:
+        never."""
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
 
     def require_guests(self, app: str) -> None:
-        """Raise ServiceRefused if an app takes none, and NoAccounts."""
+        """Raise ServiceRefused if an app takes no guests, and NoAccounts."""
         if not self.accounts.rules_of(app).guests:
             raise ServiceRefused("The app takes no guests", Problems.NOT_ALLOWED)
 
     def add(self, app: str, nickname: str, device: str, address: str) -> FullSession:
         """Make an account for a guest, and log it in on a device of this name.
 
-        ``address``: that of the client; the number of guests per address is
-        limited. Raises NoAccounts, ServiceRefused (no guests), BadField and
+        ``address``: of the client; the number of guests per address is limited.
+        Raises NoAccounts, ServiceRefused (no guests), BadField and
         TooManyRequests.
         """
         self.require_guests(app)
@@ -131,7 +132,7 @@ class Guests(Service, dict=True):
         device: str,
         address: str,
     ) -> FullSession:
-        """Make a member of a guest, and log it in again on a device of this
+        """Turn a guest into a member, and log it in again on a device of this
         name. Messages and groups stay.
 
         Counts as a registration from ``address``. Raises NoAccounts,
@@ -152,11 +153,11 @@ class Guests(Service, dict=True):
         self.accounts.logged_out(app, user)
         return session
 
-    # --- what owners do -------------------------------------------------------
+    # --- acts of owners -------------------------------------------------------
 
     def admit(self, app: str, user: str, name: str) -> Account:
-        """Let a guest in as a member with this user name, who stays logged in,
-        and may choose a password.
+        """Let a guest in as a member with this user name. The member stays
+        logged in, and may choose a password.
 
         Raises NoAccounts, ServiceRefused (no guest), UnknownAccount, BadField
         and Taken.
@@ -173,7 +174,7 @@ class Guests(Service, dict=True):
         return member
 
     def remove(self, app: str, user: str) -> None:
-        """Delete a guest; what they wrote stays. Raises NoAccounts,
+        """Delete a guest. The messages of the guest stay. Raises NoAccounts,
         ServiceRefused (no guest) and UnknownAccount."""
         self.accounts.remove(app, self._guest(app, user).user, keeps_messages=True)
 
@@ -192,7 +193,7 @@ class Guests(Service, dict=True):
         for guests in self.rows.unused_guests(int(now - self.unused_seconds)):
             for guest in guests:
                 online = self.presence.online(guest.app, [guest.user])
-                # A node that did not answer may have the guest.
+                # The guest may be connected to a node that did not answer.
                 if not (online.users[0] or online.missing):
                     with suppress(UnknownAccount):  # another node was faster
                         self.accounts.remove(guest.app, guest.user, keeps_messages=True)

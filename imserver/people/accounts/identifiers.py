@@ -1,9 +1,9 @@
 """Identifiers of accounts: phone number, e-mail address, user name. Each is
 unique in its app.
 
-A user types any of them into one field: :func:`split` says which it is. E-mail
-addresses and user names are stored in lower case, phone numbers without
-separators. The originals' clients use any text as a phone number.
+A user types any of them into one field; :func:`split` finds out which kind it
+is. E-mail addresses and user names are stored in lower case, phone numbers
+without separators. The originals' clients use any text as a phone number.
 """
 
 import re
@@ -27,15 +27,15 @@ NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_.-]{2,31}"
 UNSHOWABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and surrogates."""
 _SIGN: Final = r"[^\s@<>()\[\]\\,;:\"]"
-"""A character that stands for itself in an e-mail address (RFC 5321). The others
-quote, comment or list addresses: with them one mailbox would have many
+"""A plain character of an e-mail address (RFC 5321). Characters that quote,
+comment or list addresses are not allowed: with them one mailbox would have many
 addresses, and limits count addresses."""
 _LABEL: Final = rf"(?:(?!\.){_SIGN})+"
 _email: Final = re.compile(rf"{_SIGN}{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
 _name: Final = re.compile(NAME_PATTERN, re.ASCII)
 _phone: Final = re.compile(r"\+?[0-9]{3,19}", re.ASCII)
 SEPARATORS: Final = str.maketrans("", "", " -.()")
-"""People write phone numbers with these."""
+"""Separators that people write in phone numbers."""
 
 
 class BadField(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):

@@ -1,5 +1,5 @@
-"""Mails with a link, of fixed words: sent in the background, and repeated while
-the mail server does not take them."""
+"""Mails with fixed words and a link. They are sent in the background, and
+repeated while the mail server does not take them."""
 
 import logging
 from collections.abc import Callable
@@ -20,14 +20,15 @@ from imserver.plugin.runtime import RateLimitedLog, retry_pause
 log: Final = logging.getLogger(__name__)
 
 MAILS: Final = 3
-"""Mails of one kind to one account, and of all kinds to one address, within
-``accounts.rate_seconds``."""
+"""The most mails of one kind to one account, and of all kinds to one address,
+within ``accounts.rate_seconds``."""
 
 
 _AT_ONCE: Final = 4
 """Connections to the mail server."""
 _MOST_WAITING: Final = 1000
-"""Mails that are being made or sent. Beyond it requests have no effect."""
+"""The most mails that are being made or sent. Further requests have no
+effect."""
 _TRY_SECONDS: Final = 600.0
 """How long a mail is repeated."""
 _FIRST_PAUSE: Final = 1.0
@@ -36,8 +37,8 @@ _LONGEST_PAUSE: Final = 60.0
 
 
 class LinkMails:
-    """Owner of the mails that are being sent, and of the count of those to one
-    address."""
+    """Owner of the mails that are being sent, and of the counters of mails to
+    one address."""
 
     def __init__(
         self, smtp: SmtpSettings, rate_seconds: float, buckets: MakeBuckets
@@ -71,8 +72,8 @@ class LinkMails:
         self._to_address.require((app, email))
 
     def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
-        """Call ``make`` in the background, and send what it returns: to whom,
-        subject and text."""
+        """Call ``make`` in the background, and send the mail that it returns:
+        receiver, subject and text; None: no mail."""
         if self.waiting >= _MOST_WAITING:
             self._full(self.waiting)
         else:

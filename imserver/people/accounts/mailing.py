@@ -41,9 +41,9 @@ _PAGE_HEADERS: Final = (
 
 
 class Mail(Struct, frozen=True):
-    """A mail to one address. ``html``: the same as ``text``, for clients that
-    show it; ``""``: none. ``id``: of a mail that may be sent twice, by which
-    mail servers and clients know it."""
+    """A mail to one address. ``html``: the content of ``text`` as HTML; ``""``:
+    no HTML. ``id``: a message id for a mail that may be sent twice, by which
+    mail servers and clients recognise it."""
 
     to: str
     subject: str
@@ -54,9 +54,9 @@ class Mail(Struct, frozen=True):
 
 
 class NotSent(ImserverError):
-    """The mail server has not taken a mail. ``is_temporary``: it may take the
-    same mail later. ``is_of_mail``: it refuses this receiver or this content;
-    other mails may be taken now."""
+    """The mail server has not taken a mail. ``is_temporary``: the server may
+    take the same mail later. ``is_of_mail``: the server refuses this receiver
+    or this content, but may take other mails now."""
 
     def __init__(self, error: Exception, is_temporary: bool, is_of_mail: bool) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
@@ -65,8 +65,8 @@ class NotSent(ImserverError):
 
 
 def button_page(language: str, title: str, text: str, button: str) -> str:
-    """The page, HTML, behind a link of a mail. Its button (``""``: none) posts
-    to the same address."""
+    """The page (HTML) behind a link of a mail. Its button (``""``: no button)
+    posts to the same address."""
     return page_template("people/button.html").render(
         language=language, title=title, text=text, button=button
     )
@@ -82,7 +82,7 @@ def page_reply(call: Call, page: str, status: int = 200) -> HttpResponse:
 
 @cache
 def page_template(name: str) -> Template:
-    """The template of a mail, or of the page behind a link of one."""
+    """The template of a mail, or of the page behind a link of a mail."""
     # Imported at the first page: nodes that send no mail save the memory.
     from jinja2 import Environment, FileSystemLoader
 
@@ -106,7 +106,7 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
     except ValueError as error:
         raise NotSent(error, is_temporary=False, is_of_mail=True) from error
 
-    # How far it has come decides what an error means.
+    # The step that was reached decides what an error means.
     is_ready = False
     is_sent = False
     try:
@@ -138,8 +138,9 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
 @lru_cache(1)
 def _tls(_certificates: str) -> SSLContext:
     """The context that checks the certificate of the mail server. It is made
-    once: to read the certificates of all authorities takes 20 ms or more. ``_certificates``: the file that has
-    them; ``""``: that of the operating system."""
+    once, because reading the certificates of all authorities takes 20 ms or
+    more. ``_certificates``: the file with these certificates; ``""``: the file
+    of the operating system."""
     import ssl
 
     return ssl.create_default_context()
@@ -160,8 +161,8 @@ def _connect(settings: SmtpSettings) -> SMTP:
 @cache
 def _policy() -> EmailPolicy[Any]:
     """The usual policy of mails, except that headers of lists stay plain and in
-    one line. The usual one folds a long address into encoded words, which RFC
-    2369 does not allow in ``List-Unsubscribe``."""
+    one line. The usual policy folds a long address into encoded words, which
+    RFC 2369 does not allow in ``List-Unsubscribe``."""
     from email.policy import EmailPolicy
 
     class Policy(EmailPolicy):
@@ -174,8 +175,8 @@ def _policy() -> EmailPolicy[Any]:
 
 
 def _message(sender: str, mail: Mail) -> EmailMessage:
-    """Raises ValueError: the receiver is no address, or a header cannot be
-    written."""
+    """The message of a mail. Raises ValueError if the receiver is no address,
+    or if a header cannot be written."""
     from email.headerregistry import Address
     from email.message import EmailMessage
     from email.utils import formatdate, make_msgid
@@ -197,14 +198,14 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     message.set_content(mail.text)
     if mail.html:
         message.add_alternative(mail.html, subtype="html")
-    # Last, because an alternative takes headers of the content along.
+    # Added last, because adding an alternative moves headers of the content.
     for name, value in mail.headers.items():
         message[name] = value
     return message
 
 
 def _is_temporary(error: Exception) -> bool:
-    """Whether the same mail may be taken later."""
+    """Whether the server may take the same mail later."""
     import smtplib
 
     if isinstance(error, smtplib.SMTPRecipientsRefused):

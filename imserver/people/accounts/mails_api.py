@@ -1,4 +1,4 @@
-"""What the links in mails do: replace a forgotten password, and confirm an
+"""Routes for the links in mails: replace a forgotten password, and confirm an
 e-mail address."""
 
 from functools import cache

@@ -63,16 +63,16 @@ def accounts_of(core: Core) -> AccountParts:
 
 
 def chat_page_of(core: Core) -> str:
-    """The address of this server's own page for chats; ``""``: the node has
-    none."""
+    """The address of this server's own page for chats; ``""``: the node has no
+    such page."""
     if "pages" in core.features:
         return f"{core.config.address}/home/messages"
     return ""
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build what answers the core who holds a token, and whom a user may reach
-    and see."""
+    """Build the objects that tell the core who holds a token, and whom a user
+    may reach and see."""
     rows = AccountStore(base.store)
     tokens = AccountTokens(base, rows)
     return tokens, AccountRelations(rows, base.store, tokens)
@@ -92,11 +92,11 @@ def offline(
 
 
 def _erase_app(_app: str) -> None:
-    """Nothing is left: the store deletes the rows of the tables."""
+    """Do nothing: the store deletes the rows of the tables."""
 
 
 def build(core: Core) -> Parts:
-    """Build the rest, and join it to the core."""
+    """Build the other parts of accounts, and join them to the core."""
     config = core.config
     rows = AccountStore(core.store)
     tokens = core.service(AccountTokens)
@@ -157,7 +157,7 @@ def build(core: Core) -> Parts:
 def _make_accounts(
     core: Core, rows: AccountStore, tokens: AccountTokens, buckets: MakeBuckets
 ) -> Accounts:
-    """Build what registers accounts and checks logins."""
+    """Build the part that registers accounts and checks logins."""
 
     def is_demo() -> bool:
         return core.keys.demo
@@ -179,7 +179,7 @@ def _make_accounts(
 
 
 def _make_guests(core: Core, accounts: Accounts, messages: MessageServices) -> Guests:
-    """Build what makes guests and members of them."""
+    """Build the part that makes guests, and turns them into members."""
 
     def report_deleted(guest: Account) -> None:
         node = Principal("node", key=core.node_name)
@@ -203,7 +203,7 @@ def _make_guests(core: Core, accounts: Accounts, messages: MessageServices) -> G
 def _make_confirmations(
     core: Core, accounts: Accounts, mails: LinkMails
 ) -> Confirmations:
-    """Build what has users confirm their e-mail addresses."""
+    """Build the part that lets users confirm their e-mail addresses."""
     server = core.config.address
     return Confirmations(
         core.node.keys_for("e-mail confirmations"),

@@ -24,11 +24,12 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 2
 MAX_WAITING: Final = 1000
-"""Limit of the passwords that wait: about ten seconds of work for both
+"""Limit of the waiting passwords: about ten seconds of work for both
 threads."""
 MAX_PASSWORD_BYTES: Final = 1024
 _MEMORY_KIB: Final = 19 * 1024
-"""Memory of a hash. With it and ``time_cost`` 2, OWASP recommends argon2id."""
+"""Memory of a hash in KiB. OWASP recommends argon2id with this memory and a
+``time_cost`` of 2."""
 
 _md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
 
@@ -38,7 +39,8 @@ class Overloaded(ServiceRefused, problem=Problems.BUSY, login="busy"):
 
 
 class Passwords:
-    """Owner of the threads that hash. ``salt`` is that of GoChat."""
+    """Owner of the threads that compute hashes. ``salt``: the salt of
+    GoChat."""
 
     def __init__(self, salt: str) -> None:
         self._salt = salt
@@ -52,8 +54,8 @@ class Passwords:
         return self._aside(partial(self._library().hash, password))
 
     def matches(self, hashed: str, password: str) -> bool:
-        """Whether a password has this hash; ``""``: that of no account. A
-        mismatch takes equally long for every hash. Switches. Raises
+        """Whether a password has this hash; ``""``: there is no account, so
+        never. A mismatch takes equally long for every hash. Switches. Raises
         Overloaded."""
         hasher = self._library()
         if _md5.fullmatch(hashed):
@@ -61,7 +63,7 @@ class Passwords:
             digest = hashlib.md5(salted, usedforsecurity=False).hexdigest()
             if hmac.compare_digest(digest, hashed.lower()):
                 return True
-            # So that a mismatch takes as long as that of a new hash.
+            # Makes a mismatch take as long as with a new hash.
             return self._aside(partial(self._verified, hasher, "", password))
         return self._aside(partial(self._verified, hasher, hashed, password))
 

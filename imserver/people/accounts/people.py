@@ -1,10 +1,10 @@
-"""The accounts of an app for those who answer for it: list and search, roles,
-locks.
+"""The accounts of an app for its moderators, owners and operators: lists and
+searches them, sets roles, locks.
 
 A lock refuses each login of an account and of its bots, and their tokens, until
-it ends. It is also a ban of these users, which ends their sessions on all
-nodes: nodes learn of bans, also of those that a command has made. When a lock
-is lifted, a ban that ends later stays.
+it ends. It also bans these users, which ends their sessions on all nodes: nodes
+learn of each ban, even if a command has made it. When a lock is lifted, a ban
+that ends later stays.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,18 +35,19 @@ REASON_CHARACTERS: Final = 200
 SEARCH_SECONDS: Final = 0.12
 """Time after which a search begins no further step. Its next page continues."""
 _SEARCHED: Final = 50_000
-"""Accounts of an app whose names :meth:`People.find` searches: the newest."""
+"""The number of the newest accounts of an app whose names :meth:`People.find`
+searches."""
 _FIRST_STEP: Final = 4096
-"""Ids that the first step of a page looks at."""
+"""Ids that the first step of a page reads."""
 _MOST_SEARCHED_APPS: Final = 20
 """Apps in which one search of the administration looks for accounts."""
 _CLOCKS_SECONDS: Final = 5
-"""By how much the clocks of a node and its database may differ."""
+"""The greatest difference between the clocks of a node and its database."""
 _ABOVE_NO_PHONE: Final = "\x02"
-"""An account without a phone number has a random text there, which begins with
-U+0001 and so comes before this one."""
+"""A text above the stored phone of accounts without a phone number: theirs is a
+random text that begins with U+0001."""
 CENTURY: Final = 36525 * 86400
-"""The ban of a lock that does not end by itself, in seconds."""
+"""The length of the ban for a lock without an end, in seconds."""
 
 Kind = Literal["person", "guest", "bot"]
 _OF_KIND: Final[dict[Kind, str]] = {
@@ -64,7 +65,7 @@ class NotBelow(
         "`imserver account`"
     ),
 ):
-    """The role of who asks does not permit to act on this account."""
+    """The role of the principal does not permit acts on this account."""
 
 
 class NoRole(
@@ -72,12 +73,12 @@ class NoRole(
     problem=Problems.INVALID_REQUEST,
     detail="Guests and bots have no role",
 ):
-    """The account is that of a guest or a bot, which have no roles."""
+    """The account belongs to a guest or a bot, which have no roles."""
 
 
 class PeopleFilter(Struct, frozen=True):
-    """Which accounts of an app to list: all, or those that meet each condition
-    that is given.
+    """The conditions for listing accounts of an app. An account must meet each
+    given condition; without conditions all accounts are listed.
 
     ``text``: an id, or a part of the nickname or the user name; with
     ``contacts`` also of the e-mail address or the phone number. ``locked``:
@@ -93,30 +94,30 @@ class PeopleFilter(Struct, frozen=True):
 
 
 class LockChange(Struct, frozen=True):
-    """An account that was locked or unlocked. ``users``: it and its bots.
-    ``end``: when its old and its new lock have ended, in Unix seconds. Bans
-    that end later are not by a lock, and stay."""
+    """An account that was locked or unlocked. ``users``: the account and its
+    bots. ``end``: when both its old and its new lock have ended, in Unix
+    seconds. Bans that end later do not come from a lock, and stay."""
 
     account: Account
     users: list[str]
     end: int
 
     def bans_end(self, now: float) -> int:
-        """When bans by its locks have ended at the latest, in Unix seconds."""
+        """The latest end of bans by its locks, in Unix seconds."""
         return min(self.end, int(now) + CENTURY) + _CLOCKS_SECONDS
 
 
 def end_of(account: Account) -> int:
-    """When the lock of an account ends or has ended, in Unix seconds; 0: not by
-    itself, or it has none."""
+    """When the lock of an account ends or has ended, in Unix seconds; 0: it has
+    no end, or the account has no lock."""
     if account.locked_until == FOR_GOOD:
         return 0
     return account.locked_until
 
 
 class PeopleStore(Store.Rows):
-    """The accounts in a store, for those who answer for an app. Each method is
-    one transaction, may switch, and raises StorageUnavailable."""
+    """The accounts in a store, for moderators, owners and operators. Each
+    method is one transaction, may switch, and raises StorageUnavailable."""
 
     @Store.reading_or([])
     def page(
@@ -142,9 +143,9 @@ class PeopleStore(Store.Rows):
         may: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> Account | None:
-        """Give an account a role, if ``may`` permits it. None: it does not
-        exist. With the role of an owner the keys end that the account has made,
-        at once on this node. Raises NotBelow and NoRole."""
+        """Give an account a role, if ``may`` permits it. None: the account does
+        not exist. If it loses the role of an owner, the API keys that it has
+        made end, at once on this node. Raises NotBelow and NoRole."""
         changed = self._set_role(app, id, role, may, record)
         if changed is not None and role != "owner":
             self._store.try_refresh()
@@ -182,7 +183,7 @@ class PeopleStore(Store.Rows):
         record: RecordEvent | None,
     ) -> LockChange | None:
         """Lock an account and its bots until a Unix second; 0: unlock them.
-        None: it does not exist. Raises NotBelow."""
+        None: the account does not exist. Raises NotBelow."""
         before = _permitted(sql, app, id, may)
         if before is None:
             return None
@@ -213,8 +214,8 @@ class PeopleStore(Store.Rows):
 def _permitted(
     sql: PooledStatements, app: str, id: int, may: Callable[[Account], bool]
 ) -> Account | None:
-    """The account, whose row is locked. None: it does not exist. Raises
-    NotBelow."""
+    """Lock the row of an account, and return the account. None: it does not
+    exist. Raises NotBelow."""
     condition = f"id = %s AND app = %s{sql.for_update}"
     accounts = accounts_where(sql, condition, (id, app))
     if not accounts:
@@ -254,8 +255,9 @@ def _conditions(
 def _conditions_of_text(
     text: str, contacts: bool, sql: Statements
 ) -> tuple[list[str], list[object]]:
-    """The conditions of which an account with this text meets one, and their
-    values. ``contacts``: also by the e-mail address and the phone number."""
+    """Alternative conditions for accounts with this text, and their values. An
+    account needs to meet one. ``contacts``: also match the e-mail address and
+    the phone number."""
     contains = sql.contains
     spellings = Statements.spellings(text)
     conditions = [contains("lower(nickname)")] * len(spellings)
@@ -283,8 +285,8 @@ def _conditions_of_text(
 
 class People(Struct, frozen=True):
     """Lists accounts, gives them roles, and locks them. Every method may switch
-    and raise StorageUnavailable, and NotBelow if the principal acts by a role that may
-    not act on the account."""
+    and raise StorageUnavailable. It raises NotBelow if the role of the
+    principal may not act on the account."""
 
     finds: ClassVar = "account"
     rows: PeopleStore
@@ -296,9 +298,9 @@ class People(Struct, frozen=True):
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The accounts that the text names exactly, then those whose name has
-        it. Moderators see no e-mail addresses and no phone numbers, and find
-        nobody by them."""
+        """The accounts that the text names exactly, then the accounts whose
+        names contain the text. Moderators see no e-mail addresses and no phone
+        numbers, and find nobody by them."""
         sees_contacts = principal.may(Needs.OPERATE)
         words = Statements.words(text)
         logins = [
@@ -307,7 +309,7 @@ class People(Struct, frozen=True):
         accounts = self.all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
         last = self.all_rows.last_id()
         now = int(time())
-        # First the accounts in whose names words begin with the words.
+        # Accounts come first if words of their names begin with the words.
         for app, begin in product(apps[:_MOST_SEARCHED_APPS], (True, False)):
             if words and len(accounts) < limit:
                 named, _ = self.all_rows.named(
@@ -334,11 +336,11 @@ class People(Struct, frozen=True):
         self, wanted: PeopleFilter, before: int, limit: int
     ) -> tuple[list[Account], int]:
         """The newest of these accounts with an id below ``before`` (0: all),
-        and the id below which the next page begins; 0: there is none.
+        and the ``before`` of the next page; 0: this is the last page.
 
-        A search looks at more and more ids at a time, as long as that is fast,
-        for about :data:`SEARCH_SECONDS`. So a page may have few accounts, or
-        none. Raises NoAccounts.
+        Each step of a search reads more ids than the one before, as long as
+        that is fast, for about :data:`SEARCH_SECONDS`. So a page may have few
+        accounts, or be empty. Raises NoAccounts.
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
@@ -382,9 +384,9 @@ class People(Struct, frozen=True):
     def lock(
         self, principal: Principal, app: str, user: str, seconds: int, reason: str
     ) -> tuple[Account, list[str]]:
-        """Lock an account for ``seconds``; 0: for good. Returns it, and the
-        nodes that did not answer: they end its sessions a little later. Raises
-        NoAccounts, UnknownAccount and NotBelow."""
+        """Lock an account for ``seconds``; 0: without an end. Returns the
+        account, and the nodes that did not answer, which end its sessions a
+        little later. Raises NoAccounts, UnknownAccount and NotBelow."""
         until = FOR_GOOD
         if seconds:
             until = int(time()) + seconds
@@ -401,9 +403,9 @@ class People(Struct, frozen=True):
     def unlock(
         self, principal: Principal, app: str, user: str
     ) -> tuple[Account, list[str]]:
-        """Lift the lock of an account, and its ban if that ends no later.
-        Returns it, and the nodes that did not answer: they follow a little
-        later. Raises NoAccounts, UnknownAccount and NotBelow."""
+        """Lift the lock of an account, and its ban unless the ban ends later.
+        Returns the account, and the nodes that did not answer, which follow a
+        little later. Raises NoAccounts, UnknownAccount and NotBelow."""
         change = self._store_lock(principal, app, user, 0, "")
 
         # Bans that end later are not by a lock, and stay.
@@ -416,8 +418,8 @@ class People(Struct, frozen=True):
         return change.account, list(self.sessions.unban(app, users))
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
-        """Until when an account is locked, in Unix seconds (0: not by itself),
-        and why. None: it is not, or there is no such account."""
+        """The end of the lock of an account, in Unix seconds (0: no end), and
+        its reason. None: not locked, or no such account."""
         account = self.accounts.get(app, user)
         if account is None or not account.is_locked(time()):
             return None

@@ -1,4 +1,5 @@
-"""Accounts for those who answer for an app: list, roles, locks."""
+"""Routes on accounts for moderators, owners and operators: list, roles,
+locks."""
 
 from time import time
 from typing import Annotated, Any, Final
@@ -39,7 +40,7 @@ from imserver.plugin.identity import GOCHAT, Needs, Principal
 from imserver.plugin.wire import id_of
 
 MOST_SECONDS: Final = 10 * 366 * 86400
-"""The longest lock that ends by itself."""
+"""The longest lock with an end, in seconds."""
 
 User = Annotated[str, about("The id of the account.", min_length=1, max_length=255)]
 LockReason = Annotated[

@@ -1,5 +1,5 @@
-"""Relations of accounts: who may see whether a user is online, and who may
-reach a user."""
+"""Relations of accounts: decides who may see whether a user is online, and who
+may reach a user."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
@@ -20,18 +20,18 @@ _AT_ONCE: Final = 1000
 
 
 class AccountRelations(Struct, Relations, frozen=True):
-    """The answers where users are accounts. Stateless.
+    """The relations of users in apps with accounts. Stateless.
 
-    Only accounts block others and hide their presence. So in an app without
-    accounts everybody may do everything, and no question switches.
+    Only accounts can block others and hide their presence. So in an app without
+    accounts everybody may do everything, and no method switches.
 
-    A bot acts for its owner: whoever has blocked the owner has blocked the bot,
-    too. Only in a conversation that it has with that user does it go on
-    writing.
+    A bot acts for its owner: a user who has blocked the owner has blocked the
+    bot, too. But the bot may go on writing in an existing conversation with
+    that user.
 
-    A guest reaches others in their common groups only, and a single user only
-    in a conversation that this user has begun, or as a friend: the one whose
-    invitation the guest has opened.
+    A guest reaches others only in their common groups. A guest reaches a single
+    user only in a conversation that this user has begun, or as a friend. The
+    friend of a guest is the user whose invitation the guest has opened.
     """
 
     rows: AccountStore
@@ -88,9 +88,9 @@ class AccountRelations(Struct, Relations, frozen=True):
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """Where the app asks strangers: people who are no friends of ``by``,
-        are in no group with them, and have not written to them. Bots are not
-        asked."""
+        """The strangers among users whom ``by`` must ask, if the app has this
+        rule: people who are no friends of ``by``, are in no group with them,
+        and have not written to them. Bots are not asked."""
         if not (self.limits(app, by) and self.tokens.rules_of(app).ask_strangers):
             return set()
         strangers: set[str] = set()
@@ -133,7 +133,8 @@ class AccountRelations(Struct, Relations, frozen=True):
         return user in self.visible(app, by, (user,))
 
     def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """Users without an account are among them."""
+        """The users whose presence ``by`` may see. Users without an account are
+        always among them."""
         visible = set(users)
         if not self.limits(app, by):
             return visible
@@ -145,8 +146,8 @@ class AccountRelations(Struct, Relations, frozen=True):
         return visible
 
     def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
-        """Account id → how ``by`` and the account relate to each other. Empty
-        for a back end."""
+        """Account id → the states of ``by`` and the account towards each other.
+        Empty for a back end."""
         id = id_of(by)
         if id and accounts:
             return self.rows.relations(id, [each.id for each in accounts])
@@ -156,8 +157,8 @@ class AccountRelations(Struct, Relations, frozen=True):
         self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]
     ) -> set[str]:
         """The accounts among these that ``by`` knows: friends, and members of
-        common conversations, but nobody who has blocked ``by``. ``states``:
-        from :meth:`states`."""
+        common conversations. Accounts that have blocked ``by`` are left out.
+        ``states``: from :meth:`states`."""
         if not by:
             return {account.user for account in accounts}
         friends = set()
@@ -177,5 +178,5 @@ class AccountRelations(Struct, Relations, frozen=True):
 
 
 def _ids_of_others(by: str, users: Collection[str]) -> list[int]:
-    """The ids of the users who may have accounts, without that of ``by``."""
+    """The ids of the users who may have accounts, without the id of ``by``."""
     return sorted({id_of(user) for user in users if user != by} - {0})

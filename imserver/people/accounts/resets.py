@@ -1,9 +1,9 @@
 """Forgotten passwords: a mail with a link whose code resets the password of an
 account, once.
 
-A request is answered before anything is looked up, so neither its answer nor
-its time says whether an account exists. Mails are sent in the background and
-repeated while the mail server does not take them.
+The server answers a request before it looks anything up. So neither the answer
+nor its time reveals whether an account exists. Mails are sent in the background
+and repeated while the mail server does not take them.
 """
 
 import logging
@@ -44,12 +44,12 @@ If it was not you, you need not do anything: your password stays as it is.
 
 
 class Resets(Struct, frozen=True):
-    """Asks for resets by mail. :meth:`Accounts.reset_password` carries them
-    out.
+    """Sends mails with a link to reset a password.
+    :meth:`Accounts.reset_password` does the reset.
 
     ``of_account``: the rate of mails to one account. ``own_page``: the address
-    of this server's own page for links of the app of GoChat; ``""``: it has
-    none.
+    of this server's own page for links of the app of GoChat; ``""``: no such
+    page.
     """
 
     accounts: Accounts
@@ -69,7 +69,7 @@ class Resets(Struct, frozen=True):
         """Send a mail to the account with this identifier, if it exists and has
         an e-mail address.
 
-        ``address``: that of the client. The request counts as a login. Raises
+        ``address``: of the client. The request counts as a login. Raises
         NoAccounts, PasswordsOff, ServiceRefused (no resets) and
         TooManyRequests.
         """
@@ -85,14 +85,14 @@ class Resets(Struct, frozen=True):
     # --- in the background ----------------------------------------------------
 
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
-        """Make a code: to whom it goes, subject and text; None: nothing is
-        sent."""
+        """Make a code and its mail: receiver, subject and text; None: nothing
+        is sent."""
         try:
             row = self.rows.by_login(app, *candidates(login))
             if row is None:
                 return None
             account, hashed = row
-            # Without a password there is none to reset.
+            # An account without a password cannot reset it.
             if not hashed or not account.email:
                 return None
 
